@@ -1,0 +1,120 @@
+"""Camera labels, head poses and their smoothing.
+
+A camera label is 25 floats: the row-major 4x4 ``cam2world`` (OpenCV axes: x right, y down, z forward;
+world y up, the head at the origin, the frontal camera on +z), then the row-major 3x3 intrinsics
+normalised by image size. Every camera here looks at the origin from ``RADIUS`` with the focal length
+``FOCAL``, as EG3D's FFHQ cameras do, so a head rotation is a camera.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+FOCAL = 4.2647
+"""Focal length in units of the image size (2985.29 px of a 700 px crop, EG3D's FFHQ preprocessing)."""
+RADIUS = 2.7
+"""Distance of the camera from the origin, in box units."""
+
+_FLIP = np.diag([1.0, -1.0, -1.0])  # viewer axes (y up, z toward the viewer) <-> OpenCV axes
+
+
+def intrinsics() -> NDArray[np.float64]:
+    """Return the normalised 3x3 intrinsics every label shares."""
+    return np.array([[FOCAL, 0.0, 0.5], [0.0, FOCAL, 0.5], [0.0, 0.0, 1.0]])
+
+
+def labels_from_rotations(rotations: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Turn head rotations ``[T,3,3]`` (head axes to viewer axes: x right, y up, z toward the viewer) into
+    camera labels ``[T,25]``."""
+    rotation = np.asarray(rotations, dtype=np.float64)
+    cam2world = np.zeros((len(rotation), 4, 4))
+    world2cam = _FLIP @ rotation
+    cam2world[:, :3, :3] = world2cam.transpose(0, 2, 1)
+    # x_cam = W X + (0, 0, RADIUS)  =>  the camera sits at -W^T (0, 0, RADIUS)
+    cam2world[:, :3, 3] = -RADIUS * cam2world[:, :3, 2]
+    cam2world[:, 3, 3] = 1.0
+    k = np.broadcast_to(intrinsics().reshape(1, 9), (len(rotation), 9))
+    return np.concatenate([cam2world.reshape(-1, 16), k], axis=1).astype(np.float32)
+
+
+def rotations_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Invert :func:`labels_from_rotations`: head rotations ``[T,3,3]`` from labels ``[T,25]``."""
+    cam2world = np.asarray(labels, dtype=np.float64)[:, :16].reshape(-1, 4, 4)
+    return _FLIP @ cam2world[:, :3, :3].transpose(0, 2, 1)
+
+
+def orbit_rotation(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> NDArray[np.float64]:
+    """Head rotation ``[3,3]`` seen by a camera at ``(sin yaw cos pitch, sin pitch, cos yaw cos pitch)``.
+
+    ``roll_rad`` > 0 turns the head clockwise in the image (the image's top toward its right).
+    """
+    euler = Rotation.from_euler("ZXY", [-roll_rad, pitch_rad, -yaw_rad])
+    return np.asarray(euler.as_matrix())
+
+
+def angles_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Camera ``(yaw_rad, pitch_rad, roll_rad)`` of labels ``[T,25]``, as ``[T,3]``; the inverse of
+    :func:`orbit_rotation`."""
+    euler = Rotation.from_matrix(rotations_from_labels(labels)).as_euler("ZXY")
+    return np.stack([-euler[:, 2], euler[:, 1], -euler[:, 0]], axis=1)
+
+
+def orbit_labels(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> NDArray[np.float32]:
+    """One camera label ``[1,25]`` at the given angles."""
+    return labels_from_rotations(orbit_rotation(yaw_rad, pitch_rad, roll_rad)[None])
+
+
+def smooth_labels(labels: NDArray[np.floating], window: int = 2) -> NDArray[np.float32]:
+    """Average rotations over a window of ``window`` frames ending at each frame (paper section 3.1).
+
+    The first frames average over what there is. ``window=1`` returns the labels unchanged.
+
+    Raises:
+        ValueError: if ``window`` is less than 1.
+    """
+    if window < 1:
+        raise ValueError(f"smoothing window must be at least 1 frame, got {window}; set render.pose_window")
+    rotation = Rotation.from_matrix(rotations_from_labels(labels))
+    smooth = [rotation[max(0, i - window + 1) : i + 1].mean().as_matrix() for i in range(len(labels))]
+    return labels_from_rotations(np.stack(smooth)) if smooth else np.asarray(labels, dtype=np.float32)
+
+
+def project_to_crop(
+    labels: Float[Tensor, "b 25"], points: Float[Tensor, "b n 3"], size: int
+) -> Float[Tensor, "b n 3"]:
+    """Project box-frame points into a ``size`` x ``size`` image: ``(x px, y px, depth)``, pixel centres at
+    +0.5, depth along the optical axis in box units."""
+    cam2world = labels[:, :16].reshape(-1, 4, 4)
+    k = labels[:, 16:].reshape(-1, 3, 3)
+    local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]  # rows times R = R^T column
+    depth = local[..., 2:]
+    uv = local[..., :2] / depth * k[:, None, [0, 1], [0, 1]] + k[:, None, :2, 2]
+    return torch.cat([uv * size, depth], dim=-1)
+
+
+def crop_rays(
+    labels: Float[Tensor, "b 25"], size: int
+) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"]]:
+    """Unit-length rays through every pixel centre, row by row: origins and directions ``[B,size*size,3]``."""
+    cam2world = labels[:, :16].reshape(-1, 4, 4)
+    k = labels[:, 16:].reshape(-1, 3, 3)
+    centre = (torch.arange(size, device=labels.device, dtype=labels.dtype) + 0.5) / size
+    v, u = torch.meshgrid(centre, centre, indexing="ij")
+    x = (u.reshape(1, -1) - k[:, 0, 2:3]) / k[:, 0, 0:1]
+    y = (v.reshape(1, -1) - k[:, 1, 2:3]) / k[:, 1, 1:2]
+    local = torch.stack([x, y, torch.ones_like(x)], dim=-1)
+    direction = torch.nn.functional.normalize(local @ cam2world[:, :3, :3].transpose(1, 2), dim=-1)
+    origin = cam2world[:, None, :3, 3].expand_as(direction)
+    return origin, direction
+
+
+def degrees(angles_rad: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Angles in degrees, for reports."""
+    return np.asarray(angles_rad) * (180.0 / math.pi)

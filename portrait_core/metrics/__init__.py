@@ -1,0 +1,1 @@
+"""Measures of a reenactment, taken by the tracker on the finished frames."""

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+import torch
+
+from portrait_core import cameras
+
+
+@pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.5, -0.3, 0.2), (-0.7, 0.4, -0.4)])
+def test_angles_come_back(angles):
+    labels = cameras.orbit_labels(*angles)
+    assert cameras.angles_from_labels(labels)[0] == pytest.approx(angles, abs=1e-6)
+    assert cameras.rotations_from_labels(labels)[0] == pytest.approx(
+        cameras.orbit_rotation(*angles), abs=1e-6
+    )
+
+
+def test_positive_yaw_moves_the_camera_to_plus_x_and_positive_pitch_up():
+    position = cameras.orbit_labels(0.3, 0.2)[0, :16].reshape(4, 4)[:3, 3]
+    expected = 2.7 * np.array([np.sin(0.3) * np.cos(0.2), np.sin(0.2), np.cos(0.3) * np.cos(0.2)])
+    assert position == pytest.approx(expected, abs=1e-5)
+
+
+def test_origin_projects_to_the_middle_and_positive_roll_tips_the_top_to_the_right():
+    labels = torch.from_numpy(cameras.orbit_labels(0.1, 0.0, 0.4))
+    points = torch.tensor([[[0.0, 0.0, 0.0], [0.0, 0.1, 0.0]]])
+    pixels = cameras.project_to_crop(labels, points, 200)[0]
+    assert pixels[0].tolist() == pytest.approx([100.0, 100.0, 2.7], abs=1e-4)
+    assert pixels[1, 0] > 100
+    assert pixels[1, 1] < 100
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_rays_pass_through_the_pixels_they_belong_to(batch):
+    labels = torch.from_numpy(np.repeat(cameras.orbit_labels(0.4, -0.2, 0.1), batch, axis=0))
+    origins, directions = cameras.crop_rays(labels, 5)
+    pixels = cameras.project_to_crop(labels, origins + 2.5 * directions, 5)
+    grid = torch.stack(torch.meshgrid(torch.arange(5) + 0.5, torch.arange(5) + 0.5, indexing="xy"), -1)
+    assert torch.allclose(pixels[..., :2], grid.reshape(1, 25, 2).expand(batch, -1, -1), atol=1e-4)
+
+
+def test_smoothing_over_two_frames_is_the_half_way_rotation():
+    labels = np.concatenate([cameras.orbit_labels(0.0, 0.0), cameras.orbit_labels(0.2, 0.0)])
+    yaw = cameras.angles_from_labels(cameras.smooth_labels(labels, 2))[:, 0]
+    assert yaw == pytest.approx([0.0, 0.1], abs=1e-6)
+    assert cameras.smooth_labels(labels, 1) == pytest.approx(labels, abs=1e-6)
+    with pytest.raises(ValueError, match="pose_window"):
+        cameras.smooth_labels(labels, 0)
