@@ -1,0 +1,315 @@
+"""Settings of every stage, as frozen models that check themselves.
+
+A profile (``deployments/profiles/NAME.yaml``) fixes every setting; ``section.field=value`` strings change
+single ones. Fields marked ``how`` steer how the work is done (batch sizes, checkpoints), not what comes out:
+:func:`key_settings` leaves them out of a stage's key, so changing them never throws finished work away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from portrait_core.profiles import explain, read_values, refuse_unknown
+
+HOW: dict[str, JsonValue] = {"how": True}
+"""``json_schema_extra`` of fields that do not change a result."""
+
+Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Weight = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Section(BaseModel):
+    """Base of every settings section: frozen, unknown fields refused, docstrings are the descriptions."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=False
+    )
+
+
+class MediaSettings(Section):
+    """What is read from the driving video and the portrait."""
+
+    max_frames: Count | None = None
+    """Use only the first so many frames of the driving video; empty means all."""
+    frame_rate: str | None = None
+    """Constant rate to resample the driving video to, for example ``30000/1001``; empty keeps its own."""
+    portrait_max_side: int = Field(default=2048, ge=64)
+    """A larger portrait is scaled down so that its longer side has so many pixels."""
+
+
+class TrackingSettings(Section):
+    """Landmarks and the morphable-head fit."""
+
+    tracker: Literal["embedded", "deca"] = "embedded"
+    """``embedded``: landmarks and the embedded head. ``deca``: DECA and FLAME, brought by the user."""
+    models: str = "models"
+    """Folder of the landmark models, relative to the data folder."""
+    head: str = "models/embedded_head.safetensors"
+    """The morphable head, relative to the data folder."""
+    batch: Count = Field(default=16, json_schema_extra=HOW)
+    """Frames a landmark batch."""
+    min_face_score: Unit = 0.5
+    """A frame whose best face scores less has no face."""
+    shape_frames: Count = 40
+    """Frames, spread over the clip, that fit the shape they share."""
+    iterations: Count = 12
+    """Gauss-Newton iterations a frame."""
+    shape_weight: Weight = 1.0
+    """Pull of the shape coefficients toward the mean head."""
+    expression_weight: Weight = 1.0
+    """Pull of the expression coefficients toward rest."""
+    smooth_expression: Weight = 0.3
+    """Pull of a frame's expression toward its neighbours'; 0 fits every frame alone."""
+    smooth_pose: Weight = 0.3
+    """Pull of a frame's head pose toward its neighbours'."""
+    eye_closure_weight: Weight = 4.0
+    """Weight of the eyelid-opening residual; it keeps blinks."""
+    gaze_weight: Weight = 1.0
+    """Weight of the iris points."""
+
+
+class TemplateSettings(Section):
+    """The expression template: the portrait's texture on the re-posed head."""
+
+    size: int = Field(default=256, ge=64, le=1024)
+    """Side of the square face crop and of the output, in pixels."""
+    transfer: Literal["relative", "absolute"] = "relative"
+    """``relative``: the portrait's own expression plus the driver's change from its rest.
+    ``absolute``: the driver's coefficients as they are."""
+    mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    """Strength of jaw and lips."""
+    eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    """Strength of the eyelids."""
+    brows_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    """Strength of the brows and the upper face."""
+    gaze_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
+    """Strength of the gaze."""
+    feather_px: Annotated[float, Field(ge=0.0)] = 4.0
+    """Width of the soft edge between the rendered face and the photograph, in pixels of the crop."""
+    supersample: Annotated[int, Field(ge=1, le=4)] = 2
+    """Render at so many times the size and average: smooth edges."""
+
+
+class GeneratorChoice(Section):
+    """Which generator, and how finely it renders while it is being fitted."""
+
+    weights: str = "models/embedded_generator.safetensors"
+    """The generator, relative to the data folder, or an absolute path."""
+    neural_resolution: int = Field(default=96, ge=16, le=512)
+    """Side of the volume-rendered image before super-resolution."""
+    samples: Count = 24
+    """Uniform samples a ray."""
+    importance_samples: Steps = 24
+    """Samples a ray drawn from the first ones' weights."""
+
+
+class InversionSettings(Section):
+    """Finding the latent of every frame with the generator frozen (paper, equation 2)."""
+
+    phi: Literal["efficientnet", "vgg16"] = "efficientnet"
+    """Perceptual features: ``efficientnet`` comes with the installation, ``vgg16`` is the paper's."""
+    first_steps: Steps = 20
+    """Adam steps on the first frame; the paper takes 2000 from the mean latent."""
+    steps: Steps = 0
+    """Adam steps on every later frame; the paper takes 100; 0 takes the tracker's latents as they are."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
+    """Adam's peak learning rate on the latent."""
+    init: Literal["tracker", "mean"] = "tracker"
+    """Start of the first frame: the latent of the tracker's coefficients, or the mean latent."""
+    warm_start: bool = True
+    """Start every later frame from the frame before it."""
+    mouth: Literal["template", "render"] = "template"
+    """Where the tuning target takes the mouth's inside: the template, or the inversion's render (paper)."""
+    l2_weight: Weight = 0.1
+    """Weight of the masked colour difference beside the features."""
+    regularisation: Weight = 0.0
+    """Pull of the latent toward where it started."""
+    seed: Seed = 0
+    """Seed of every random draw."""
+    checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)
+    """Steps between two checkpoints of the first frame."""
+
+
+class TuningSettings(Section):
+    """Fine-tuning one generator on all frames with the latents held (paper, equations 3 and 4)."""
+
+    steps: Steps = 250
+    """Optimisation steps over the clip; the paper takes 10,000."""
+    batch: Count = 2
+    """Frames a step."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
+    """Adam's peak learning rate."""
+    fast_multiplier: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
+    """Learning-rate factor of learned constants and base planes."""
+    warmup_steps: Steps = 5
+    """Steps of linear warm-up."""
+    decay_fraction: Unit = 0.4
+    """Last part of the steps, over which the rate falls linearly to 0."""
+    freeze_mapping: bool = True
+    """Leave the mapping network as it is."""
+    lpips_weight: Weight = 0.5
+    """Weight of the perceptual loss."""
+    l1_weight: Weight = 1.0
+    """Weight of the absolute colour difference."""
+    l2_weight: Weight = 0.0
+    """Weight of the squared colour difference."""
+    face_weight: Weight = 1.0
+    """Pixel weight on the face."""
+    outside_weight: Weight = 0.7
+    """Pixel weight outside the face."""
+    detail_weight: Weight = 3.0
+    """Pixel weight added on mouth and eyes."""
+    depth_anchor: Weight = 1.0
+    """Weight of the rendered depth against the fitted head; 0 is off."""
+    depth_rays: Count = 320
+    """Rays a step for the depth anchor."""
+    novel_view: Weight = 1.0
+    """Weight of the colours at a random view against the re-projected frame; 0 is off."""
+    novel_view_rays: Count = 512
+    """Rays a step for the novel view."""
+    background: Weight = 0.3
+    """Weight of the term that keeps space beside and behind the head empty; 0 is off."""
+    patch: int = Field(default=64, ge=8, le=512)
+    """Side of the patches of rays a step, in rays."""
+    seed: Seed = 0
+    """Seed of every random draw."""
+    checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)
+    """Steps between two checkpoints."""
+
+
+class RenderSettings(Section):
+    """Rendering the tuned generator at the driver's head poses."""
+
+    pose_window: Annotated[int, Field(ge=1, le=61)] = 2
+    """Frames that a pose is averaged over, ending at its frame; the paper takes 2."""
+    pose_transfer: Literal["relative", "absolute"] = "absolute"
+    """``absolute``: the driver's head pose. ``relative``: the portrait's pose plus the driver's change."""
+    neural_resolution: int | None = Field(default=None, ge=16, le=1024)
+    """Side of the volume-rendered image; empty takes the generator's."""
+    samples: Count = 24
+    """Uniform samples a ray."""
+    importance_samples: Steps = 24
+    """Samples a ray drawn from the first ones' weights."""
+    chunk: Count = Field(default=65536, json_schema_extra=HOW)
+    """Rays rendered at once: less needs less memory."""
+    max_yaw_deg: Annotated[float, Field(gt=0.0, le=90.0)] = 40.0
+    """Larger head turns are held at this yaw: the generator has not seen the back of a head."""
+    max_pitch_deg: Annotated[float, Field(gt=0.0, le=90.0)] = 35.0
+    """The same for pitch."""
+
+
+class CompositeSettings(Section):
+    """Laying frame i's face on the first frame's render."""
+
+    mode: Literal["face", "whole"] = "face"
+    """``face``: only the face from frame i (paper). ``whole``: frame i's render as it is."""
+    feather_px: Annotated[float, Field(ge=0.0)] = 5.0
+    """Soft edge of the face mask, in pixels."""
+    dilate_px: Annotated[float, Field(ge=0.0)] = 2.0
+    """Growth of the face mask before the soft edge, in pixels."""
+    union_first: bool = True
+    """Take frame i wherever it or the first frame has its face: no double chin."""
+
+
+class OutputSettings(Section):
+    """The clip and what is written beside it."""
+
+    crf: Annotated[int, Field(ge=0, le=51)] = 16
+    """H.264 quality: 0 is lossless, 23 the usual, larger is smaller and worse."""
+    side_by_side: bool = True
+    """Write driving | template | inversion | result beside the clip."""
+    contact_sheet_frames: Annotated[int, Field(ge=2, le=16)] = 8
+    """Frames on the contact sheet."""
+
+
+class RunnerSettings(Section):
+    """Where tasks run and how large they are. None of it changes a result."""
+
+    kind: Literal["threads", "local_cluster", "address"] = "threads"
+    """``threads``: this process; ``local_cluster``: Dask workers here; ``address``: a Dask cluster."""
+    address: str | None = None
+    """The Dask scheduler, for example ``tcp://host:8786``; for ``kind=address``."""
+    workers: Steps = 0
+    """Tasks at once; 0 means one a CPU core that this process may use (one a GPU where there are GPUs)."""
+    threads_per_worker: Count = 1
+    """CPU threads of each task in a fan-out; a stage of one task uses all workers' threads."""
+    frames_per_task: Count = 24
+    """Frames a task: a task should last about ten seconds or more."""
+    retries: Steps = 2
+    """Retries of a task whose failure is transient (input or output, a lost worker)."""
+    retry_delay_s: Annotated[float, Field(ge=0.0)] = 2.0
+    """Wait before the first retry; doubled each time."""
+
+    @model_validator(mode="after")
+    def _address_with_kind(self) -> RunnerSettings:
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError(
+                f"kind={self.kind!r} and address={self.address!r} do not go together; "
+                "set runner.kind=address and runner.address=tcp://HOST:8786, or neither"
+            )
+        return self
+
+
+class Settings(Section):
+    """Every setting of a run."""
+
+    profile: str = Field(default="embedded", json_schema_extra=HOW)
+    """Name of the profile these came from."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the networks run; ``auto`` takes a GPU when PyTorch sees one."""
+    seed: Seed = 0
+    """Added to every stage's own seed."""
+    media: MediaSettings = MediaSettings()
+    """Reading the driving video and the portrait."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Landmarks and the morphable-head fit."""
+    template: TemplateSettings = TemplateSettings()
+    """The expression template."""
+    generator: GeneratorChoice = GeneratorChoice()
+    """Which generator."""
+    inversion: InversionSettings = InversionSettings()
+    """The latents."""
+    tuning: TuningSettings = TuningSettings()
+    """Pivotal tuning."""
+    render: RenderSettings = RenderSettings()
+    """Rendering at the driver's poses."""
+    composite: CompositeSettings = CompositeSettings()
+    """The face composite."""
+    output: OutputSettings = OutputSettings()
+    """The clip."""
+    runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
+    """Where tasks run."""
+
+
+def key_settings(section: Section) -> dict[str, Any]:
+    """The fields of ``section`` that change a result, as plain values: what goes into a stage's key."""
+    fields = type(section).model_fields
+    kept = {name for name, field in fields.items() if field.json_schema_extra != HOW}
+    return section.model_dump(mode="json", include=kept)
+
+
+def load_settings(profile: str | Path = "embedded", overrides: Iterable[str] = ()) -> Settings:
+    """Read a profile and apply ``section.field=value`` strings to it.
+
+    Args:
+        profile: a name in ``deployments/profiles`` or the path of a YAML file. A profile may begin with
+            ``extends: NAME`` and then holds only what differs.
+        overrides: values are read as YAML, so ``null``, ``true``, ``0.5`` mean what they say.
+
+    Raises:
+        ValueError: for an unknown profile, an unknown field (close names are listed) or a value that does
+            not fit its field; the message names the field.
+    """
+    values = read_values(profile, overrides)
+    refuse_unknown(Settings, values)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
