@@ -1,0 +1,1 @@
+"""Morphable head, rasteriser, textures, expression templates and retargeting."""
