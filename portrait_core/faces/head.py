@@ -65,9 +65,8 @@ class MorphableHead(nn.Module):
         self.n_shape = int(metadata["n_shape"])
         self.n_expression = int(self._array("shapedirs").shape[-1]) - self.n_shape
         if self.n_expression < 0:
-            raise ValueError(
-                f"n_shape={self.n_shape} but shapedirs has {self.n_shape + self.n_expression} components; fix n_shape"
-            )
+            total = self.n_shape + self.n_expression
+            raise ValueError(f"n_shape={self.n_shape}, but shapedirs has {total} components; fix n_shape")
         names = json.loads(metadata.get("expression_names", "[]"))
         self.expression_names: list[str] = names or [f"expression{i}" for i in range(self.n_expression)]
         self.group_names: list[str] = json.loads(metadata.get("group_names", '["body"]'))
