@@ -1,0 +1,25 @@
+"""Image generators: the tri-plane generator (EG3D and the embedded model)."""
+
+from portrait_core.generators.eg3d import TriPlaneGenerator
+from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
+from portrait_core.generators.rendering import RayOutput
+from portrait_core.generators.settings import (
+    BackgroundSettings,
+    GeneratorSettings,
+    RaySampling,
+    SuperresolutionSettings,
+)
+from portrait_core.generators.triplane import Planes
+
+__all__ = [
+    "BackgroundSettings",
+    "GeneratorSettings",
+    "Planes",
+    "RayOutput",
+    "RaySampling",
+    "SuperresolutionSettings",
+    "TriPlaneGenerator",
+    "load_generator",
+    "load_latent_layout",
+    "save_generator",
+]

@@ -1,0 +1,158 @@
+"""The tri-plane generator: EG3D (Chan et al. 2022) and the embedded model, one class."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portrait_core.cameras import crop_rays
+from portrait_core.generators.layers import NoiseMode
+from portrait_core.generators.rendering import Decoder, RayOutput, Renderer
+from portrait_core.generators.settings import GeneratorSettings, RaySampling
+from portrait_core.generators.superresolution import Superresolution
+from portrait_core.generators.triplane import Backbone, Planes
+
+_FAST = ("learned_const", ".maps", "base_plane")
+
+
+class TriPlaneGenerator(nn.Module):
+    """Latent to tri-planes to rays to image. State-dict names are the published ones.
+
+    Nothing here changes by being called: resolutions, samplings and noise are arguments of each call.
+    """
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.backbone = Backbone(settings)
+        self.decoder = Decoder(settings)
+        self.superresolution = Superresolution(settings) if settings.superresolution else None
+        self.renderer = Renderer(settings)
+        self.to(memory_format=torch.channels_last)
+
+    def mapping(
+        self,
+        z: Float[Tensor, "b z"],
+        c: Float[Tensor, "b 25"] | None = None,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Float[Tensor, "b num_ws w"]:
+        """Map latents (and camera labels) to ws. The first ``truncation_cutoff`` rows (all, if None) are
+        pulled toward the mean latent: ``w_avg + truncation_psi * (w - w_avg)``.
+
+        Raises:
+            ValueError: if z has other dimensions, c is missing where needed, or there is no mean latent.
+        """
+        if z.ndim != 2 or z.shape[1] != self.settings.z_dim:
+            raise ValueError(f"z must be [B,{self.settings.z_dim}], got {list(z.shape)}")
+        return self.backbone.mapping(z, c, truncation_psi, truncation_cutoff)
+
+    def planes(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Planes:
+        """Synthesise the feature planes of ``ws``, whose rows are one for all layers or one each."""
+        return self.backbone.synthesis(ws, noise_mode, generator)
+
+    def sample_points(
+        self, planes: Planes, points: Float[Tensor, "b n 3"]
+    ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
+        """Features (activated, RGB first, in [-1,1]) and raw density at box-frame points."""
+        return self.renderer.sample_points(planes, self.decoder, points)
+
+    def render_rays(
+        self,
+        planes: Planes,
+        origins: Float[Tensor, "b n 3"],
+        directions: Float[Tensor, "b n 3"],
+        sampling: RaySampling | None = None,
+        *,
+        jitter: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> RayOutput:
+        """Volume-render rays (unit-length ``directions``, box frame). With ``jitter``, depths are random,
+        drawn from ``generator``; without, they are fixed."""
+        sampling = sampling or self.settings.sampling
+        return self.renderer.render_rays(
+            planes, self.decoder, origins, directions, sampling, generator, jitter
+        )
+
+    def superresolve(
+        self,
+        features: Float[Tensor, "b f h w"],
+        ws: Float[Tensor, "b rows w"],
+        resize_input: bool | None = None,
+    ) -> Float[Tensor, "b 3 h2 w2"]:
+        """Up-sample rendered features to the image, by the last row of ``ws``. ``resize_input`` overrides
+        the setting: False runs a patch of any size as it is.
+
+        Raises:
+            ValueError: if the generator has no super-resolution.
+        """
+        if self.superresolution is None:
+            raise ValueError("this generator has no super-resolution; set superresolution in its settings")
+        return self.superresolution(features, ws[:, -1], resize_input)
+
+    def synthesis(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        cameras: Float[Tensor, "b 25"],
+        neural_resolution: int | None = None,
+        *,
+        sampling: RaySampling | None = None,
+        planes: Planes | None = None,
+        noise_mode: NoiseMode = "const",
+        jitter: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Render images of ``ws`` from camera labels.
+
+        ``planes`` may be given where they are known. Returns ``image [B,3,S,S]`` and ``image_raw
+        [B,3,R,R]`` in [-1,1] (not clipped), ``image_depth`` and ``image_weight [B,1,R,R]`` (see
+        :class:`RayOutput`), with R the neural resolution.
+        """
+        size = neural_resolution or self.settings.neural_resolution
+        if planes is None:
+            planes = self.planes(ws, noise_mode, generator)
+        origins, directions = crop_rays(cameras, size)
+        rays = self.render_rays(planes, origins, directions, sampling, jitter=jitter, generator=generator)
+        # [b,h*w,f] seen as [b,f,h,w] is already in channels-last order
+        features = rays.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
+        raw = features[:, :3]
+        image = raw if self.superresolution is None else self.superresolve(features, ws)
+        return {
+            "image": image,
+            "image_raw": raw,
+            "image_depth": rays.depth.unflatten(1, (size, size))[:, None],
+            "image_weight": rays.weight.unflatten(1, (size, size))[:, None],
+        }
+
+    def forward(
+        self,
+        z: Float[Tensor, "b z"],
+        c: Float[Tensor, "b 25"],
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        neural_resolution: int | None = None,
+    ) -> dict[str, Tensor]:
+        """Map and render with the same camera labels; see :meth:`synthesis`."""
+        ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
+        return self.synthesis(ws, c, neural_resolution)
+
+    def _named(self, fast: bool) -> Iterator[nn.Parameter]:
+        for name, parameter in self.named_parameters():
+            if any(part in name for part in _FAST) == fast:
+                yield parameter
+
+    def fast_parameters(self) -> list[nn.Parameter]:
+        """Learned maps (constants, basis maps, base planes), which bear a 4-5 times higher learning rate."""
+        return list(self._named(fast=True))
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Every other parameter."""
+        return list(self._named(fast=False))

@@ -1,0 +1,238 @@
+"""Volume rendering of tri-planes (EG3D sections 3 and 4.2): look-up, decoder, sampling, compositing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portrait_core.generators.layers import FullyConnected
+from portrait_core.generators.settings import BackgroundSettings, GeneratorSettings, RaySampling
+from portrait_core.generators.triplane import Planes
+
+PLANE_AXES: dict[str, tuple[tuple[int, int], ...]] = {
+    "published": ((0, 1), (0, 2), (2, 0)),
+    "orthogonal": ((0, 1), (0, 2), (2, 1)),
+}
+"""Point coordinates that run along each plane's width and height."""
+
+
+@dataclass(frozen=True)
+class RayOutput:
+    """What rays see."""
+
+    features: Float[Tensor, "b n f"]
+    """Composited features; the first three are RGB in [-1,1]."""
+    depth: Float[Tensor, "b n"]
+    """Expected distance along the ray, in box units."""
+    weight: Float[Tensor, "b n"]
+    """Share of the ray that the volume absorbs, 0..1; the rest is background."""
+
+
+class Decoder(nn.Module):
+    """Two-layer network from plane features to density and rendered features."""
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        lr = settings.decoder_lr_multiplier
+        activations = {
+            "softplus": nn.Softplus(),
+            "silu": nn.SiLU(),
+            "leaky_relu": nn.LeakyReLU(0.2),
+        }
+        self.net = nn.Sequential(
+            FullyConnected(settings.plane_channels, settings.decoder_hidden, lr_multiplier=lr),
+            activations[settings.decoder_activation],
+            FullyConnected(settings.decoder_hidden, 1 + settings.feature_channels, lr_multiplier=lr),
+        )
+        self.sigmoid = settings.feature_activation == "sigmoid"
+
+    def activate(self, features: Tensor) -> Tensor:
+        """Bring raw features to [-1,1] (about, for a linear activation)."""
+        # a range slightly beyond 0..1 lets the sigmoid reach both ends
+        return torch.sigmoid(features) * 2.004 - 1.002 if self.sigmoid else features
+
+    def forward(self, x: Float[Tensor, "*n c"]) -> tuple[Float[Tensor, "*n f"], Float[Tensor, "*n 1"]]:
+        y = self.net(x)
+        return self.activate(y[..., 1:]), y[..., :1]
+
+
+class Renderer(nn.Module):
+    """Renders rays of planes with a decoder. Holds no parameters of its own."""
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        self.axes = PLANE_AXES[settings.plane_axes]
+
+    def sample_planes(self, planes: Planes, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
+        """Mean of the three planes' bilinear look-ups at box-frame ``points``."""
+        b, n, _ = points.shape
+        unit = points * (2.0 / self.settings.box_warp)
+        grid = torch.stack([unit[..., list(axes)] for axes in self.axes], dim=1)  # [b,3,n,2]
+        volume = planes.volume.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        found = F.grid_sample(
+            volume,
+            grid.reshape(b * 3, 1, n, 2),
+            mode="bilinear",
+            padding_mode=self.settings.plane_padding,
+            align_corners=False,
+        )
+        return found.view(b, 3, -1, n).mean(dim=1).transpose(1, 2)
+
+    def sample_points(
+        self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
+    ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
+        """Features (in [-1,1]) and raw density at box-frame ``points``."""
+        return decoder(self.sample_planes(planes, points))
+
+    def _evaluate(
+        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor, depths: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Features ``[b,n,s,f]`` and density ``[b,n,s]`` at ``depths`` along rays."""
+        points = origins[:, :, None] + depths[..., None] * directions[:, :, None]
+        features, sigma = self.sample_points(planes, decoder, points.flatten(1, 2))
+        shape = depths.shape
+        return features.unflatten(1, shape[1:]), sigma.reshape(shape)
+
+    def weights(
+        self, sigma: Float[Tensor, "b n s"], depths: Float[Tensor, "b n s"], limit: Tensor | None
+    ) -> Float[Tensor, "b n s1"]:
+        """Compositing weight of every interval between neighbouring samples (mid-point rule)."""
+        middle = (sigma[..., :-1] + sigma[..., 1:]) * 0.5
+        delta = depths[..., 1:] - depths[..., :-1]
+        optical = F.softplus(middle - 1.0) * delta * self.settings.density_gain
+        if limit is not None:  # nothing is seen beyond the wall
+            optical = optical * (_middle(depths) < limit[..., None])
+        alpha = 1.0 - torch.exp(-optical)
+        clear = torch.cat([torch.ones_like(alpha[..., :1]), 1.0 - alpha + 1e-10], dim=-1)
+        return alpha * torch.cumprod(clear, dim=-1)[..., :-1]
+
+    def render_rays(
+        self,
+        planes: Planes,
+        decoder: Decoder,
+        origins: Float[Tensor, "b n 3"],
+        directions: Float[Tensor, "b n 3"],
+        sampling: RaySampling,
+        generator: torch.Generator | None = None,
+        jitter: bool = False,
+    ) -> RayOutput:
+        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``;
+        otherwise they are the middles of the strata and evenly spaced quantiles."""
+        settings = self.settings
+        background, limit = self.background(planes, decoder, origins, directions)
+        depths = stratified_depths(sampling, directions, generator, jitter)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and sampling.coarse_grad):
+            features, sigma = self._evaluate(planes, decoder, origins, directions, depths)
+        if sampling.n_fine:
+            with torch.no_grad():
+                coarse = self.weights(sigma, depths, limit)
+                fine = importance_depths(depths, coarse, sampling.n_fine, generator, jitter)
+            more_features, more_sigma = self._evaluate(planes, decoder, origins, directions, fine)
+            depths, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
+            sigma = torch.cat([sigma, more_sigma], dim=-1).gather(-1, order)
+            features = torch.cat([features, more_features], dim=-2)
+            features = features.gather(-2, order[..., None].expand_as(features))
+        weights = self.weights(sigma, depths, limit)
+        return composite(features, depths, weights, background, limit, settings.background)
+
+    def background(
+        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor
+    ) -> tuple[Float[Tensor, "b n f"] | None, Float[Tensor, "b n"] | None]:
+        """The wall's features and its distance along each ray; None twice where there is no wall."""
+        wall = self.settings.background
+        if wall is None or planes.wall is None:
+            return None, None
+        # rays that run away from the wall (or along it) meet it nowhere: put it very far away
+        slope = directions[..., 2].clamp(max=-1e-3)
+        distance = (wall.wall_z - origins[..., 2]) / slope
+        hit = origins[..., :2] + distance[..., None] * directions[..., :2]
+        return self.wall_features(planes, decoder, hit / wall.wall_half_extent), distance
+
+    def wall_features(
+        self, planes: Planes, decoder: Decoder, unit_xy: Float[Tensor, "b n 2"]
+    ) -> Float[Tensor, "b n f"]:
+        """Features of the wall at ``unit_xy``: box-frame x and y over ``wall_half_extent``.
+
+        Raises:
+            ValueError: if the generator has no wall.
+        """
+        if planes.wall is None:
+            raise ValueError("this generator has no wall; set background in its settings")
+        found = F.grid_sample(
+            planes.wall, unit_xy[:, None], mode="bilinear", padding_mode="border", align_corners=False
+        )
+        return decoder.activate(found[:, :, 0].transpose(1, 2))
+
+
+def _middle(x: Tensor) -> Tensor:
+    return (x[..., :-1] + x[..., 1:]) * 0.5
+
+
+def stratified_depths(
+    sampling: RaySampling, directions: Float[Tensor, "b n 3"], generator: torch.Generator | None, jitter: bool
+) -> Float[Tensor, "b n s"]:
+    """Coarse depths: evenly spaced from near to far, each moved on by a share of the spacing."""
+    count = sampling.n_coarse
+    step = (sampling.far - sampling.near) / (count - 1)
+    like = {"device": directions.device, "dtype": directions.dtype}
+    start = torch.linspace(sampling.near, sampling.far, count, **like)
+    shape = (*directions.shape[:2], count)
+    if not jitter:
+        return (start + 0.5 * step).expand(shape)
+    return start + step * torch.rand(shape, generator=generator, **like)
+
+
+def importance_depths(
+    depths: Float[Tensor, "b n s"],
+    weights: Float[Tensor, "b n s1"],
+    count: int,
+    generator: torch.Generator | None,
+    jitter: bool,
+) -> Float[Tensor, "b n m"]:
+    """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF."""
+    shape = weights.shape
+    blurred = F.max_pool1d(weights.reshape(-1, 1, shape[-1]), 2, stride=1, padding=1)
+    smooth = F.avg_pool1d(blurred, 2, stride=1).view(shape) + 0.01
+    bins = _middle(depths)  # [b,n,s-1]
+    pdf = smooth[..., 1:-1] + 1e-5
+    pdf = pdf / pdf.sum(dim=-1, keepdim=True)
+    cdf = F.pad(torch.cumsum(pdf, dim=-1), (1, 0))  # [b,n,s-2]
+    if jitter:
+        u = torch.rand((*shape[:-1], count), generator=generator, device=depths.device, dtype=depths.dtype)
+    else:
+        u = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
+        u = u.expand(*shape[:-1], count).contiguous()
+    above = torch.searchsorted(cdf, u, right=True)
+    below = (above - 1).clamp(min=0)
+    above = above.clamp(max=cdf.shape[-1] - 1)
+    low, high = cdf.gather(-1, below), cdf.gather(-1, above)
+    span = torch.where(high - low < 1e-5, 1.0, high - low)
+    start, end = bins.gather(-1, below), bins.gather(-1, above)
+    return start + (u - low) / span * (end - start)
+
+
+def composite(
+    features: Float[Tensor, "b n s f"],
+    depths: Float[Tensor, "b n s"],
+    weights: Float[Tensor, "b n s1"],
+    background: Float[Tensor, "b n f"] | None,
+    limit: Float[Tensor, "b n"] | None,
+    wall: BackgroundSettings | None,
+) -> RayOutput:
+    """Sum samples by their interval weights; what is left of each ray is the background (black if none)."""
+    # Mid-point features: every sample takes half the weight of the intervals on its two sides.
+    share = 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))  # [b,n,s]
+    total = weights.sum(dim=-1)
+    colour = (share[..., None, :] @ features)[..., 0, :]
+    left = 1.0 - total
+    distance = (share * depths).sum(dim=-1)
+    if background is None or limit is None:
+        colour = colour - left[..., None]
+        distance = torch.nan_to_num(distance / total, nan=float("inf"))
+        return RayOutput(colour, distance.clamp(depths.min(), depths.max()), total)
+    return RayOutput(colour + left[..., None] * background, distance + left * limit, total)

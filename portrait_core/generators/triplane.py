@@ -1,0 +1,147 @@
+"""The backbone: a StyleGAN2 synthesis network whose output channels are three feature planes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portrait_core.generators.layers import NoiseMode, SynthesisBlock, ToRGB
+from portrait_core.generators.mapping import SceneMapping, StyleMapping
+from portrait_core.generators.settings import GeneratorSettings
+
+
+@dataclass(frozen=True)
+class Planes:
+    """What a latent becomes: features in space, and on the wall behind it."""
+
+    volume: Float[Tensor, "b 3 c h w"]
+    """Three feature planes, in the order of ``GeneratorSettings.plane_axes``."""
+    wall: Float[Tensor, "b f h2 w2"] | None
+    """Raw features of the background wall, or None."""
+
+    def __len__(self) -> int:
+        return len(self.volume)
+
+
+class Basis(nn.Module):
+    """Learned maps mixed by the latent: M diag(A w) K for each group of planes.
+
+    Costs one batched product, and reaches every pixel of the planes directly, so it learns fine detail long
+    before the convolutions do.
+    """
+
+    def __init__(self, w_dim: int, groups: int, maps: int, channels: int, resolution: int) -> None:
+        super().__init__()
+        self.groups, self.resolution = groups, resolution
+        self.maps = nn.Parameter(torch.randn(groups, maps, resolution * resolution) * 0.5)
+        self.mixing = nn.Parameter(torch.randn(groups, channels, maps) / math.sqrt(maps))
+        self.style = nn.Linear(w_dim, groups * maps)
+        nn.init.normal_(self.style.weight, std=1.0 / math.sqrt(w_dim))
+        nn.init.zeros_(self.style.bias)
+
+    def forward(self, w: Float[Tensor, "b d"]) -> Float[Tensor, "b gc h w"]:
+        mixing = self.mixing * self.style(w).view(len(w), self.groups, 1, -1)  # [b,g,c,k]
+        mixed = torch.einsum("bgck,gkp->bpgc", mixing, self.maps)
+        return mixed.reshape(len(w), self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
+
+
+class Background(nn.Module):
+    """Feature map of the wall behind the head, from the backbone's features at its resolution."""
+
+    def __init__(self, settings: GeneratorSettings, in_channels: int) -> None:
+        super().__init__()
+        wall = settings.background
+        if wall is None:
+            raise ValueError("background settings are missing; set background in the generator settings")
+        channels, size = settings.feature_channels, wall.resolution
+        self.torgb = ToRGB(in_channels, channels, settings.w_dim)
+        self.basis = Basis(settings.w_dim, 1, wall.basis_maps, channels, size) if wall.basis_maps else None
+        self.base_plane = nn.Parameter(torch.zeros(channels, size, size))
+
+    def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b f h w"]:
+        y = self.torgb(x, w) + self.base_plane
+        return y if self.basis is None else y + self.basis(w)
+
+
+class Synthesis(nn.Module):
+    """Blocks ``b4``, ``b8``, ... up to the plane resolution, with the embedded model's additions."""
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.settings = settings
+        out_channels = 3 * settings.plane_channels
+        in_channels = 0
+        for resolution in settings.resolutions:
+            block = SynthesisBlock(
+                in_channels,
+                settings.channels[resolution],
+                settings.w_dim,
+                resolution,
+                out_channels,
+                noise=settings.use_noise,
+                learned_constant=settings.learned_constants,
+            )
+            self.add_module(f"b{resolution}", block)
+            in_channels = settings.channels[resolution]
+        if settings.basis_planes:
+            self.basis = nn.ModuleDict(
+                {
+                    str(r): Basis(settings.w_dim, 3, maps, settings.plane_channels, r)
+                    for r, maps in settings.basis_planes.items()
+                }
+            )
+        self.base_plane: nn.Parameter | None = None
+        if settings.base_plane:
+            size = settings.plane_resolution
+            self.base_plane = nn.Parameter(torch.randn(out_channels, size, size) * 0.3)
+        if settings.background is not None:
+            self.background = Background(settings, settings.channels[settings.background.resolution])
+
+    def _rows(self, ws: Float[Tensor, "b rows d"]) -> Float[Tensor, "b layers d"]:
+        wanted = self.settings.layer_count
+        if ws.ndim != 3 or ws.shape[1] not in (1, wanted) or ws.shape[2] != self.settings.w_dim:
+            raise ValueError(
+                f"ws must be [B,1,{self.settings.w_dim}] or [B,{wanted},{self.settings.w_dim}], "
+                f"got {list(ws.shape)}"
+            )
+        return ws.expand(-1, wanted, -1)
+
+    def forward(
+        self,
+        ws: Float[Tensor, "b rows d"],
+        noise_mode: NoiseMode = "const",
+        generator: torch.Generator | None = None,
+    ) -> Planes:
+        ws = self._rows(ws)
+        x: Tensor | None = None
+        y: Tensor | None = None
+        wall: Tensor | None = None
+        row = 0
+        for resolution in self.settings.resolutions:
+            block: SynthesisBlock = self.get_submodule(f"b{resolution}")  # type: ignore[assignment]
+            # A block's output layer shares its row with the next block's first convolution.
+            used = ws[:, row : row + block.convolutions + 1]
+            x, y = block(x, y, used, noise_mode, generator)
+            row += block.convolutions
+            if resolution in self.settings.basis_planes:
+                y = y + self.basis[str(resolution)](used[:, -1])
+            if self.settings.background is not None and self.settings.background.resolution == resolution:
+                wall = self.background(x, used[:, -1])
+        if y is None:
+            raise ValueError("the backbone has no resolutions; set channels in the generator settings")
+        if self.base_plane is not None:
+            y = y + self.base_plane
+        return Planes(y.unflatten(1, (3, self.settings.plane_channels)), wall)
+
+
+class Backbone(nn.Module):
+    """Mapping and synthesis, under their published names."""
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.synthesis = Synthesis(settings)
+        self.mapping = SceneMapping(settings) if settings.mapping_kind == "scene" else StyleMapping(settings)
