@@ -96,7 +96,9 @@ class MorphableHead(nn.Module):
         return cls(arrays, metadata).to(device)
 
     def _array(self, name: str) -> Tensor:
-        value: Tensor = self.get_buffer(name)
+        value = self._buffers[name]  # not get_buffer: a property here may have the buffer's name
+        if value is None:
+            raise ValueError(f"head array {name!r} is empty; load the head again")
         return value
 
     @property
@@ -153,11 +155,11 @@ class MorphableHead(nn.Module):
 
     def to_box(self, vertices_m: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
         """Head frame (metres) to box frame (the generator's world)."""
-        return (vertices_m - self.get_buffer("_box_center")) / self.box_unit_m
+        return (vertices_m - self._array("_box_center")) / self.box_unit_m
 
     def from_box(self, points: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
         """Box frame to head frame (metres)."""
-        return points * self.box_unit_m + self.get_buffer("_box_center")
+        return points * self.box_unit_m + self._array("_box_center")
 
     def decode(
         self,
