@@ -31,7 +31,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 MODELS = {
     "face_detection_back.tflite": "face_detector_256",
-    "face_detection_full_range.tflite": "face_detector_full_range",
     "face_landmark.tflite": "face_landmarks_468",
     "iris_landmark.tflite": "iris_landmarks",
 }

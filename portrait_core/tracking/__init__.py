@@ -1,0 +1,1 @@
+"""Face landmarks, head pose and expression of portraits and driving frames."""

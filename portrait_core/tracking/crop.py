@@ -1,0 +1,101 @@
+"""Square crops of images: axis-aligned ones for the pipeline, rotated ones for the landmark models.
+
+Coordinates are continuous pixels: the image spans ``[0, W] x [0, H]`` and pixel centres lie at +0.5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def crop_image(
+    image: NDArray[np.uint8], center_px: ArrayLike, side_px: float, size: int
+) -> NDArray[np.uint8]:
+    """Resample an axis-aligned square of an image.
+
+    Shrinking averages over the covered area, enlarging is cubic; outside the image its border is repeated.
+
+    Args:
+        image: ``[H,W,3]`` uint8.
+        center_px: ``(x, y)`` of the square's centre in continuous pixels of ``image``.
+        side_px: the square's side in pixels of ``image``, > 0.
+        size: side of the result in pixels, >= 1.
+
+    Returns:
+        ``[size,size,3]`` uint8.
+
+    Raises:
+        ValueError: if the image is not ``[H,W,3]`` uint8, or the side or size is not positive and finite.
+    """
+    return sample_square(image, center_px, side_px, 0.0, size, cubic=True)
+
+
+def sample_square(
+    image: NDArray[np.uint8],
+    center_px: ArrayLike,
+    side_px: float,
+    angle_rad: float,
+    size: int,
+    cubic: bool = False,
+    replicate: bool = True,
+) -> NDArray[np.uint8]:
+    """Resample a square turned by ``angle_rad`` (clockwise in the image), as :func:`crop_image` does.
+
+    ``cubic`` picks cubic rather than linear interpolation; ``replicate`` repeats the border, else black.
+    """
+    center = np.asarray(center_px, dtype=np.float64)
+    _check(image, center, side_px, size)
+    shrink = max(1, int(side_px / size))
+    window, origin = _window(
+        image, center, side_px * (abs(math.cos(angle_rad)) + abs(math.sin(angle_rad))), shrink
+    )
+    step = side_px / size / shrink
+    cos, sin = step * math.cos(angle_rad), step * math.sin(angle_rad)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    # continuous output (i + 0.5) -> continuous window -> cv2's index, whose pixel centres are integers
+    offset = (center - origin) / shrink + linear @ np.full(2, 0.5 - size / 2) - 0.5
+    return cv2.warpAffine(  # type: ignore[return-value]
+        window,
+        np.concatenate([linear, offset[:, None]], axis=1),
+        (size, size),
+        flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR),
+        borderMode=cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT,
+    )
+
+
+def _check(image: NDArray[np.uint8], center: NDArray[np.float64], side_px: float, size: int) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"expected an [H,W,3] uint8 image, got {image.shape} {image.dtype}; convert it to RGB first"
+        )
+    if not (np.isfinite(center).all() and np.isfinite(side_px) and side_px > 0 and size >= 1):
+        raise ValueError(
+            f"crop of centre {center.tolist()}, side {side_px}, size {size}: must be finite, the "
+            "side and size positive; was a face found in this frame?"
+        )
+
+
+def _window(
+    image: NDArray[np.uint8], center: NDArray[np.float64], extent: float, shrink: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Cut the part of the image a crop can reach and average it down by ``shrink``.
+
+    Returns the window and the continuous position of its corner in the image.
+    """
+    if shrink == 1:
+        return image, np.zeros(2)
+    size = np.array(image.shape[1::-1])
+    reach = extent / 2 + 2 * shrink
+    low = np.clip(np.floor(center - reach), 0, size - 1).astype(int)
+    high = np.clip(np.ceil(center + reach), low + 1, size).astype(int)
+    window = image[low[1] : high[1], low[0] : high[0]]
+    extra = -(high - low) % shrink
+    window = np.pad(window, [(0, int(extra[1])), (0, int(extra[0])), (0, 0)], mode="edge")
+    small = cv2.resize(
+        window, (window.shape[1] // shrink, window.shape[0] // shrink), interpolation=cv2.INTER_AREA
+    )
+    return small, low.astype(np.float64)  # type: ignore[return-value]

@@ -1,0 +1,271 @@
+"""478 face landmarks a frame: BlazeFace boxes, MediaPipe's 468-point face mesh, its iris model.
+
+Kartynnik et al. 2019 (face mesh), Ablavatski et al. 2020 (iris). No frame depends on another one, so any
+range of a video can be tracked anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from portrait_core.tracking.crop import sample_square
+from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
+from portrait_core.tracking.topology import (
+    EYE_CONTOUR_LEFT,
+    EYE_CONTOUR_RIGHT,
+    IRIS_LEFT,
+    IRIS_RIGHT,
+    N_MESH,
+    N_POINTS,
+)
+
+_MESH_INPUT = 192
+_IRIS_INPUT = 64
+_FACE_MARGIN = 1.5  # side of the region over the longer side of the box, as the mesh model was trained
+_EYE_MARGIN = 2.3
+_MIN_PRESENCE = 0.95  # people and paintings score above 0.999, a cat up to 0.87
+_MAX_CANDIDATES = 8
+_MAX_PASSES = 5
+_STEADY = 0.04  # largest change of a region between passes that counts as none, of its side
+_BATCH = 16
+
+
+@dataclass(frozen=True)
+class LandmarkFrames:
+    """Landmarks of n frames.
+
+    ``points [n,478,2]`` float32, continuous pixels (centres at +0.5), NaN where there is no face: the 468
+    mesh points, then the right and the left iris (the subject's; centre, then four points of its rim);
+    ``score [n]`` float32, the mesh model's face presence in 0..1; ``faces [n]`` int64, faces in the frame;
+    ``ok [n]`` bool, whether a face was found.
+    """
+
+    points: NDArray[np.float32]
+    score: NDArray[np.float32]
+    faces: NDArray[np.int64]
+    ok: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """Rotated squares: ``center [k,2]``, ``side [k]`` in pixels, ``angle [k]`` in radians, ``frame [k]``."""
+
+    center: NDArray[np.float64]
+    side: NDArray[np.float64]
+    angle: NDArray[np.float64]
+    frame: NDArray[np.int64]
+
+    def take(self, index: NDArray[np.integer]) -> _Regions:
+        return _Regions(self.center[index], self.side[index], self.angle[index], self.frame[index])
+
+    def axes(self) -> NDArray[np.float64]:
+        """``[k,2,2]``: columns are the square's right and down in the image."""
+        cos, sin = np.cos(self.angle), np.sin(self.angle)
+        return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
+
+    def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Points ``[k,m,2]`` in 0..1 of their squares -> pixels of the frames."""
+        local = (points - 0.5) * self.side[:, None, None]
+        return np.asarray(local @ self.axes().transpose(0, 2, 1) + self.center[:, None])
+
+
+class FaceLandmarker:
+    """Finds the main face of every frame and its 478 landmarks."""
+
+    def __init__(
+        self,
+        detector: FaceDetector,
+        mesh: onnxruntime.InferenceSession,
+        iris: onnxruntime.InferenceSession,
+    ) -> None:
+        self._detector = detector
+        self._mesh = mesh
+        self._iris = iris
+
+    @classmethod
+    def from_models(cls, models_dir: str | Path, threads: int = 1) -> FaceLandmarker:
+        """Open the models in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
+
+        Raises:
+            ValueError: if a model file is missing or ``threads`` is less than 1.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        folder = Path(models_dir)
+        return cls(
+            FaceDetector(open_session(folder / "face_detector_256.onnx", threads)),
+            open_session(folder / "face_landmarks_468.onnx", threads),
+            open_session(folder / "iris_landmarks.onnx", threads),
+        )
+
+    def detect(self, frames: NDArray[np.uint8]) -> LandmarkFrames:
+        """Find the landmarks of ``frames [n,H,W,3]`` uint8 RGB.
+
+        Of several faces the largest and most central one is taken. Where nothing on the frame passes the mesh
+        model's face-presence gate (an animal, an empty room), ``ok`` is False.
+
+        Raises:
+            ValueError: if the frames are not ``[n,H,W,3]`` uint8.
+        """
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise ValueError(
+                f"expected frames [n,H,W,3] uint8 RGB, got {frames.shape} {frames.dtype}; add the leading "
+                "axis or convert to RGB"
+            )
+        n = len(frames)
+        points = np.full((n, N_POINTS, 2), np.nan, dtype=np.float32)
+        score = np.zeros(n, dtype=np.float32)
+        faces = np.zeros(n, dtype=np.int64)
+        for level in search_levels(*frames.shape[2:0:-1]):
+            missing = np.flatnonzero(faces == 0)
+            if len(missing) == 0:
+                break
+            candidates = _face_regions(self._detector.detect(frames, missing, level), missing)
+            self._accept(frames, candidates, points, score, faces)
+        return LandmarkFrames(points, score, faces, faces > 0)
+
+    def _accept(
+        self,
+        frames: NDArray[np.uint8],
+        candidates: _Regions,
+        points: NDArray[np.float32],
+        score: NDArray[np.float32],
+        faces: NDArray[np.int64],
+    ) -> None:
+        """Gate the candidates, and write the main face of each of their frames into the last three arrays."""
+        if len(candidates.frame) == 0:
+            return
+        mesh, presence = self._run_mesh(frames, candidates)
+        np.maximum.at(score, candidates.frame, presence)
+        good = np.flatnonzero(presence > _MIN_PRESENCE)
+        regions = _mesh_regions(mesh[good], candidates.frame[good])
+        main = regions.take(_main_faces(regions, frames.shape[2:0:-1]))
+        mesh, presence = self._settle(frames, main)
+        score[main.frame] = presence
+        keep = presence > _MIN_PRESENCE
+        found = main.frame[keep]
+        if len(found):
+            points[found] = self._add_irises(frames, found, mesh[keep])
+            faces[found] = np.bincount(regions.frame, minlength=len(frames))[found]
+
+    def _run_mesh(
+        self, frames: NDArray[np.uint8], regions: _Regions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mesh landmarks ``[k,468,2]`` in pixels and face presence ``[k]`` in 0..1."""
+        mesh, logit = _run_regions(self._mesh, frames, regions, _MESH_INPUT)
+        points = mesh.reshape(-1, N_MESH, 3)[..., :2] / _MESH_INPUT
+        return regions.to_image(points), 1.0 / (1.0 + np.exp(-logit.reshape(-1)))
+
+    def _settle(
+        self, frames: NDArray[np.uint8], regions: _Regions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Run the mesh on the regions its own landmarks give until these stand still: the detector's box of a
+        small face can be a fifth of a face off, and each pass takes out about half of that."""
+        mesh, presence = self._run_mesh(frames, regions)
+        moving = np.arange(len(regions.frame))
+        for _ in range(_MAX_PASSES - 1):
+            before, after = regions.take(moving), _mesh_regions(mesh[moving], regions.frame[moving])
+            change = np.linalg.norm(after.center - before.center, axis=1) + np.abs(after.side - before.side)
+            far = change > _STEADY * before.side
+            moving, after = moving[far], after.take(np.flatnonzero(far))
+            if len(moving) == 0:
+                break
+            mesh[moving], presence[moving] = self._run_mesh(frames, after)
+            regions.center[moving], regions.side[moving] = after.center, after.side
+            regions.angle[moving] = after.angle
+        return mesh, presence
+
+    def _add_irises(
+        self, frames: NDArray[np.uint8], frame: NDArray[np.int64], mesh: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Refine the eye contours of ``mesh [k,468,2]`` and append the irises: ``[k,478,2]``."""
+        points = np.concatenate([mesh, np.full((len(mesh), N_POINTS - N_MESH, 2), np.nan)], axis=1)
+        eyes = (
+            (33, 133, EYE_CONTOUR_RIGHT, IRIS_RIGHT, False),
+            (362, 263, EYE_CONTOUR_LEFT, IRIS_LEFT, True),
+        )
+        for first, second, contour, iris, mirrored in eyes:
+            regions = _regions_between(mesh[:, first], mesh[:, second], frame)
+            eye, rim = _run_regions(self._iris, frames, regions, _IRIS_INPUT, mirrored)
+            for target, values in ((contour, eye), (iris, rim)):
+                local = values.reshape(len(mesh), -1, 3)[..., :2] / _IRIS_INPUT
+                if mirrored:
+                    local[..., 0] = 1.0 - local[..., 0]
+                points[:, target] = regions.to_image(local)
+        return points
+
+
+def _run_regions(
+    session: onnxruntime.InferenceSession,
+    frames: NDArray[np.uint8],
+    regions: _Regions,
+    size: int,
+    mirrored: bool = False,
+) -> list[NDArray[np.float64]]:
+    """Run a model on regions of the frames (0..1 RGB), in batches; mirrored left to right if asked."""
+    results = []  # an empty batch still runs, so that the outputs have their shapes
+    for start in range(0, max(len(regions.frame), 1), _BATCH):
+        part = range(start, min(start + _BATCH, len(regions.frame)))
+        image = np.zeros((len(part), size, size, 3), dtype=np.float32)
+        for row, k in enumerate(part):
+            patch = sample_square(
+                frames[regions.frame[k]], regions.center[k], regions.side[k], regions.angle[k], size
+            )
+            image[row] = patch[:, ::-1] if mirrored else patch
+        results.append(session.run(None, {"image": image / 255.0}))
+    return [np.concatenate(parts).astype(np.float64) for parts in zip(*results, strict=True)]
+
+
+def _main_faces(regions: _Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
+    """Index of the largest and most central region of each frame; ``size`` is (width, height)."""
+    off_centre = np.linalg.norm(regions.center / size - 0.5, axis=1).clip(0, 1)
+    weight = regions.side * (1.0 - 0.7 * off_centre)
+    order = np.lexsort((-weight, regions.frame))
+    return order[np.unique(regions.frame[order], return_index=True)[1]]
+
+
+def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> _Regions:
+    """Regions for the mesh model from the boxes found in ``frames``, turned so that the eyes are level."""
+    parts = [
+        (frame, boxes, k)
+        for frame, boxes in zip(frames, found, strict=True)
+        for k in range(min(len(boxes), _MAX_CANDIDATES))
+    ]
+    if not parts:
+        return _Regions(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+    box = np.stack([boxes.box_px[k] for _, boxes, k in parts])
+    eyes = np.stack([boxes.keypoints_px[k, 1] - boxes.keypoints_px[k, 0] for _, boxes, k in parts])
+    return _Regions(
+        box.mean(axis=1),
+        _FACE_MARGIN * (box[:, 1] - box[:, 0]).max(axis=1),
+        np.arctan2(eyes[:, 1], eyes[:, 0]),
+        np.array([i for i, _, _ in parts], dtype=np.int64),
+    )
+
+
+def _mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> _Regions:
+    """Regions around landmarks ``[k,468,2]``: their bounding box in axes turned with the eye line."""
+    eyes = mesh[:, 263] - mesh[:, 33]
+    flat = _Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)
+    turned = mesh @ flat.axes()
+    low, high = turned.min(axis=1), turned.max(axis=1)
+    center = (flat.axes() @ ((low + high) / 2)[..., None])[..., 0]
+    return _Regions(center, _FACE_MARGIN * (high - low).max(axis=1), flat.angle, frame)
+
+
+def _regions_between(
+    first: NDArray[np.float64], second: NDArray[np.float64], frame: NDArray[np.int64]
+) -> _Regions:
+    """Regions of the iris model around eyes with corners ``first`` (image left) and ``second`` ``[k,2]``."""
+    across = second - first
+    return _Regions(
+        (first + second) / 2,
+        _EYE_MARGIN * np.abs(across).max(axis=1).clip(1.0),
+        np.arctan2(across[:, 1], across[:, 0]),
+        frame,
+    )

@@ -1,0 +1,49 @@
+"""Indices of MediaPipe's 468-point face mesh and its 10 iris points (478 points together).
+
+"Right" and "left" are the subject's: the right eye (33 outer, 133 inner) is on the image's left.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def _indices(text: str) -> NDArray[np.int64]:
+    return np.array([int(word) for word in text.split()], dtype=np.int64)
+
+
+N_MESH = 468
+"""Points of the face mesh."""
+N_POINTS = 478
+"""Face mesh and iris points: 468..472 the right iris, 473..477 the left, centres first."""
+
+IRIS_RIGHT = np.arange(468, 473)
+IRIS_LEFT = np.arange(473, 478)
+
+EYE_OUTER = (33, 263)
+"""Outer corners of the right and left eye; their distance is the unit of every relative measure."""
+
+FACE_OVAL = _indices(
+    "10 338 297 332 284 251 389 356 454 323 361 288 397 365 379 378 400 377 152 148 176 149 150 136 172 "
+    "58 132 93 234 127 162 21 54 103 67 109"
+)
+EYE_RIGHT = _indices("33 7 163 144 145 153 154 155 133 246 161 160 159 158 157 173")
+EYE_LEFT = _indices("263 249 390 373 374 380 381 382 362 466 388 387 386 385 384 398")
+LIPS = _indices(
+    "61 146 91 181 84 17 314 405 321 375 291 185 40 39 37 0 267 269 270 409 78 95 88 178 87 14 317 402 "
+    "318 324 308 191 80 81 82 13 312 311 310 415"
+)
+BROWS = _indices("70 63 105 66 107 55 65 52 53 46 300 293 334 296 336 285 295 282 283 276")
+
+# Where the 71 points of the iris model's eye contour (eye, lids, brow) lie in the face mesh.
+EYE_CONTOUR_RIGHT = _indices(
+    "33 7 163 144 145 153 154 155 133 246 161 160 159 158 157 173 130 25 110 24 23 22 26 112 243 247 30 "
+    "29 27 28 56 190 226 31 228 229 230 231 232 233 244 113 225 224 223 222 221 189 35 124 46 53 52 65 "
+    "143 111 117 118 119 120 121 128 245 156 70 63 105 66 107 55 193"
+)
+EYE_CONTOUR_LEFT = _indices(
+    "263 249 390 373 374 380 381 382 362 466 388 387 386 385 384 398 359 255 339 254 253 252 256 341 463 "
+    "467 260 259 257 258 286 414 446 261 448 449 450 451 452 453 464 342 445 444 443 442 441 413 265 353 "
+    "276 283 282 295 372 340 346 347 348 349 350 357 465 383 300 293 334 296 336 285 417"
+)
