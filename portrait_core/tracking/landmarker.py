@@ -40,7 +40,8 @@ class LandmarkFrames:
     """Landmarks of n frames.
 
     ``points [n,478,2]`` float32, continuous pixels (centres at +0.5), NaN where there is no face: the 468
-    mesh points, then the right and the left iris (the subject's; centre, then four points of its rim);
+    mesh points, then the right and the left iris (the subject's; centre, then its rim at the image's right,
+    top, left, bottom);
     ``score [n]`` float32, the mesh model's face presence in 0..1; ``faces [n]`` int64, faces in the frame;
     ``ok [n]`` bool, whether a face was found.
     """
@@ -192,7 +193,9 @@ class FaceLandmarker:
         for first, second, contour, iris, mirrored in eyes:
             regions = _regions_between(mesh[:, first], mesh[:, second], frame)
             eye, rim = _run_regions(self._iris, frames, regions, _IRIS_INPUT, mirrored)
-            for target, values in ((contour, eye), (iris, rim)):
+            # mirroring swaps the rim's right and left
+            order = iris[[0, 3, 2, 1, 4]] if mirrored else iris
+            for target, values in ((contour, eye), (order, rim)):
                 local = values.reshape(len(mesh), -1, 3)[..., :2] / _IRIS_INPUT
                 if mirrored:
                     local[..., 0] = 1.0 - local[..., 0]

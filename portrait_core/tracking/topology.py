@@ -16,7 +16,8 @@ def _indices(text: str) -> NDArray[np.int64]:
 N_MESH = 468
 """Points of the face mesh."""
 N_POINTS = 478
-"""Face mesh and iris points: 468..472 the right iris, 473..477 the left, centres first."""
+"""Face mesh and iris points: 468..472 the right iris, 473..477 the left (each: centre, then
+its rim at the image's right, top, left, bottom)."""
 
 IRIS_RIGHT = np.arange(468, 473)
 IRIS_LEFT = np.arange(473, 478)
@@ -47,3 +48,21 @@ EYE_CONTOUR_LEFT = _indices(
     "467 260 259 257 258 286 414 446 261 448 449 450 451 452 453 464 342 445 444 443 442 441 413 265 353 "
     "276 283 282 295 372 340 346 347 348 349 350 357 465 383 300 293 334 296 336 285 417"
 )
+
+MIDLINE = _indices("0 1 2 4 5 6 8 9 10 11 12 13 14 15 16 17 18 19 94 151 152 164 168 175 195 197 199 200")
+"""Points on the face's plane of symmetry."""
+
+
+def _mirror() -> NDArray[np.int64]:
+    # The mesh numbers the midline and the right half first, then the left half in the right half's order.
+    right = np.setdiff1d(np.arange(248), MIDLINE)
+    left = np.arange(248, N_MESH)
+    mirror = np.arange(N_POINTS)
+    mirror[right], mirror[left] = left, right
+    swapped = IRIS_LEFT[[0, 3, 2, 1, 4]]
+    mirror[IRIS_RIGHT], mirror[swapped] = swapped, IRIS_RIGHT
+    return mirror
+
+
+MIRROR = _mirror()
+"""The point on the other side of the face for each of the 478 points, ``[478]``."""
