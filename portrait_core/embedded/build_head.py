@@ -44,6 +44,8 @@ BOX_CENTER_M = (0.0, -0.012, -0.06)
 BOX_UNIT_M = 0.5
 JAW_PIVOT_M = np.array([0.0, -0.053, -0.055])
 """MakeHuman's own jaw joint is the bone's tip; this pivot is fitted from the lower teeth under jawOpen."""
+MOUTH_SHIFT_M = {3: (0.0, -0.0050, 0.0065), 4: (0.0, 0.0, 0.0050), 5: (0.0, 0.0, 0.0020)}
+"""MakeHuman's teeth sit high and deep, so that no smile shows them: move them down and toward the lips."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def jaw_corrective(v: Array, jaw_open: Array, weight: Array, pivot: Array, angle
     """What jawOpen's basis must be ``[V,3]`` so that it, then the jaw's pose, gives jawOpen exactly."""
     blend = weight[:, None, None] * (hinge(angle_rad) - np.eye(3)) + np.eye(3)  # V 3 3
     target = v + jaw_open - pivot
-    return np.linalg.solve(blend, target[..., None] - 0.0)[..., 0] + pivot - v
+    return np.linalg.solve(blend, target[..., None])[..., 0] + pivot - v
 
 
 def landmark_table(path: Path, faces: NDArray[np.int32]) -> tuple[Array, Array, Array]:
@@ -158,6 +160,8 @@ def build(body: Body, landmarks: Path) -> tuple[dict[str, NDArray[np.generic]], 
     whole = whole - body.eye_origin(whole)
     cut = cut_head(body, whole)
     mean, shape = shape_space(body, cut)
+    for group, shift in MOUTH_SHIFT_M.items():
+        mean[np.unique(cut.faces[cut.group == group])] += shift
     units = face_units(body, cut)
     eyes = [np.unique(cut.faces[cut.group == g]) for g in (1, 2)]
     joints = np.stack([body.joint(whole, "joint-neck")] * 2 + [JAW_PIVOT_M] + [mean[e].mean(0) for e in eyes])

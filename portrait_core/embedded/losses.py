@@ -13,10 +13,12 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.embedded.shards import ViewBatch
-from portrait_core.generators.eg3d import TriPlaneGenerator
+from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 
 NEAR, FAR = 2.25, 3.15
 """Range of distances along a ray that can hold foreground (box units)."""
+SAMPLING = RaySampling(near=NEAR, far=FAR, n_coarse=16, n_fine=10, coarse_grad=False)
+"""Samples a ray while training: half of what rendering takes."""
 SURFACE_JITTER = 0.004
 """Standard deviation of the distance at which colour is supervised around the surface (box units)."""
 SOLID = 0.95
@@ -51,16 +53,16 @@ def pick_rays(view: ViewBatch, count: int, generator: torch.Generator) -> Tensor
     return pixel[..., 1] * size + pixel[..., 0]
 
 
-def wall_loss(generator: TriPlaneGenerator, planes: object, view: ViewBatch, rng: torch.Generator) -> Tensor:
+def wall_loss(generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, rng: torch.Generator) -> Tensor:
     """Colour of the wall at random points, behind the head too."""
     xy = torch.rand(len(view.wall), 512, 2, generator=rng) * 2 - 1
     target = F.grid_sample(view.wall, (xy * torch.tensor([1.0, -1.0]))[:, None], align_corners=False)
-    features = generator.wall_features(planes, xy * generator.settings.wall_half_extent)
+    features = generator.renderer.wall_features(planes, generator.decoder, xy)
     return colour_loss(features[..., :3] - target[:, :, 0].transpose(1, 2))
 
 
 def surface_loss(
-    generator: TriPlaneGenerator, planes: object, view: ViewBatch, index: Tensor, rng: torch.Generator
+    generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, index: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Colour at the true surface, occupancy just behind it and none before it, and the wall.
 
@@ -82,7 +84,8 @@ def surface_loss(
     behind = (surface + torch.rand(depth.shape, generator=rng) * 0.06 + 0.004)[:, 1::2]
     distance = torch.cat([surface + noise, free, behind], dim=1)
     direction_all = torch.cat([direction, direction[:, ::2], direction[:, 1::2]], dim=1)
-    features, sigma = generator.sample_points(planes, origin + distance[..., None] * direction_all)
+    points = origin + distance[..., None] * direction_all
+    features, sigma = (view.by_view(x) for x in generator.sample_points(planes, view.by_head(points)))
 
     occupancy_logit = sigma[:, count:, 0] * 0.5
     label = torch.cat([torch.zeros_like(free), torch.ones_like(behind)], dim=1)
@@ -90,7 +93,11 @@ def surface_loss(
     known = torch.cat([(solid | (alpha < 1 - SOLID))[:, ::2], solid[:, 1::2]], dim=1).float()
     occupancy = F.binary_cross_entropy_with_logits(occupancy_logit, label, weight=known)
 
-    wall = generator.wall_features_along(planes, origin.expand_as(direction), direction)
+    rays = (view.by_head(x) for x in (origin.expand_as(direction), direction))
+    wall, _ = generator.renderer.background(planes, generator.decoder, *rays)
+    if wall is None:
+        raise ValueError("training needs a generator with a wall; set background in its settings")
+    wall = view.by_view(wall)
     blended = alpha[..., None] * features[:, :count] + (1 - alpha[..., None]) * wall
     target = _gather(view.image_half, index)
     loss = 2 * colour_loss(blended[..., :3] - target) + OCCUPANCY_WEIGHT * occupancy
@@ -98,7 +105,7 @@ def surface_loss(
 
 
 def rendering_loss(
-    generator: TriPlaneGenerator, planes: object, view: ViewBatch, index: Tensor, rng: torch.Generator
+    generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, index: Tensor, rng: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Colour, depth and coverage of volume-rendered rays.
 
@@ -107,22 +114,15 @@ def rendering_loss(
     """
     origins, directions = crop_rays(view.camera, view.depth.shape[-1])
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
-    rays = generator.render_rays(
-        planes,
-        origins[:, :1].expand_as(direction),
-        direction,
-        n_coarse=16,
-        n_fine=10,
-        near=NEAR,
-        far=FAR,
-        rng=rng,
-    )
+    flat = (view.by_head(x) for x in (origins[:, :1].expand_as(direction), direction))
+    rays = generator.render_rays(planes, *flat, SAMPLING, jitter=True, generator=rng)
+    features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
     solid = ((depth > 0) & (alpha > SOLID)).float()
-    loss = colour_loss(rays.features[..., :3] - _gather(view.image_half, index))
-    loss = loss + DEPTH_WEIGHT * ((rays.depth - depth).abs() * solid).mean()
-    return loss + ALPHA_WEIGHT * (rays.weight - alpha).abs().mean(), rays.features
+    loss = colour_loss(features[..., :3] - _gather(view.image_half, index))
+    loss = loss + DEPTH_WEIGHT * ((distance - depth).abs() * solid).mean()
+    return loss + ALPHA_WEIGHT * (weight - alpha).abs().mean(), features
 
 
 def superresolution_loss(
@@ -134,7 +134,8 @@ def superresolution_loss(
     patch: int,
 ) -> Tensor:
     """Colour of the super-resolved patch whose low-resolution features are ``[B,patch*patch,C]``."""
-    maps = features.transpose(1, 2).reshape(len(ws), -1, patch, patch)
+    maps = features.transpose(1, 2).reshape(len(features), -1, patch, patch)
+    ws = ws.repeat_interleave(view.views, dim=0)
     y, x = 2 * corner[0], 2 * corner[1]
     return colour_loss(
         generator.superresolve(maps, ws) - view.image[:, :, y : y + 2 * patch, x : x + 2 * patch]

@@ -16,16 +16,18 @@ ARRAYS = ("z", "image", "alpha", "depth", "camera", "key_points", "wall")
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """``B`` views of synthetic heads.
+    """``B = I * V`` views of ``I`` synthetic heads, the views of a head next to each other.
+
+    The planes of a head are synthesised once for all its views: they cost more than the rays.
 
     Attributes:
-        z: scene latents ``[B,Z]``, roughly unit variance.
+        z: scene latents ``[I,Z]``, roughly unit variance.
         image: ``[B,3,H,H]`` in [-1,1], foreground over background.
         alpha: soft foreground coverage ``[B,1,H,H]`` in 0..1.
         depth: distance along the ray ``[B,H/2,H/2]`` in box units, 0 where there is no foreground.
         camera: labels ``[B,25]``.
         key_points: mouth, right eye, left eye ``[B,3,2]``, 0..1 of the image.
-        wall: the background's texture ``[B,3,S,S]`` in [-1,1] on the wall plane.
+        wall: the background's texture ``[I,3,S,S]`` in [-1,1] on the wall plane.
     """
 
     z: Tensor
@@ -35,6 +37,19 @@ class ViewBatch:
     camera: Tensor
     key_points: Tensor
     wall: Tensor
+
+    @property
+    def views(self) -> int:
+        """Views of each head."""
+        return len(self.camera) // len(self.z)
+
+    def by_head(self, values: Tensor) -> Tensor:
+        """``[I*V,N,...]`` seen as ``[I,V*N,...]``: all rays of a head together."""
+        return values.reshape(len(self.z), -1, *values.shape[2:])
+
+    def by_view(self, values: Tensor) -> Tensor:
+        """The inverse of :meth:`by_head`."""
+        return values.reshape(len(self.camera), -1, *values.shape[2:])
 
     @property
     def image_half(self) -> Tensor:
@@ -87,20 +102,20 @@ class ShardSet:
         """Length of ``z``."""
         return next(iter(self._seen.values()))["z"].shape[1]
 
-    def sample(self, batch: int, rng: np.random.Generator) -> ViewBatch:
-        """Draw ``batch`` views at random, with replacement."""
+    def sample(self, heads: int, views: int, rng: np.random.Generator) -> ViewBatch:
+        """Draw ``heads`` heads with replacement, and ``views`` different views of each."""
         shards = list(self._seen.values())
         picks = []
-        for _ in range(batch):
+        for _ in range(heads):
             shard = shards[rng.integers(len(shards))]
-            views = shard["image"].shape[:2]
-            picks.append((shard, rng.integers(views[0]), rng.integers(views[1])))
+            there = shard["image"].shape[:2]
+            picks.append((shard, int(rng.integers(there[0])), rng.permutation(there[1])[:views]))
         return _collate(picks)
 
     def held_out_views(self, count: int) -> ViewBatch:
         """The first ``count`` identities of the first held-out shard, one view each."""
         shard = _read(self._paths()[0])
-        return _collate([(shard, i, 0) for i in range(count)])
+        return _collate([(shard, i, np.array([0])) for i in range(count)])
 
 
 def _read(path: Path) -> dict[str, NDArray]:
@@ -108,9 +123,9 @@ def _read(path: Path) -> dict[str, NDArray]:
         return {name: file[name] for name in ARRAYS}
 
 
-def _collate(picks: list[tuple[dict[str, NDArray], int, int]]) -> ViewBatch:
+def _collate(picks: list[tuple[dict[str, NDArray], int, NDArray]]) -> ViewBatch:
     def views(name: str) -> NDArray:
-        return np.stack([shard[name][i, k] for shard, i, k in picks])
+        return np.concatenate([shard[name][i][k] for shard, i, k in picks])
 
     return ViewBatch(
         z=torch.from_numpy(np.stack([shard["z"][i] for shard, i, _ in picks])),

@@ -26,7 +26,14 @@ from torch import Tensor
 
 from portrait_core.embedded import losses
 from portrait_core.embedded.shards import ShardSet, ViewBatch
-from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, save_generator
+from portrait_core.generators import (
+    BackgroundSettings,
+    GeneratorSettings,
+    RaySampling,
+    SuperresolutionSettings,
+    TriPlaneGenerator,
+    save_generator,
+)
 
 CHECKPOINT = "checkpoint.pt"
 
@@ -52,8 +59,8 @@ class Schedule:
         return self.learning_rate * min(1.0, step / self.warmup + 0.02) * (0.97 * cosine + 0.03)
 
     def kind(self, step: int) -> str:
-        """``surface``, ``surface+sr``, ``render`` or ``render+sr``: most steps supervise the surface; rendering
-        takes a growing share of an eight-step cycle."""
+        """``surface``, ``surface+sr``, ``render`` or ``render+sr``: most steps supervise the surface, and
+        rendering takes a growing share of an eight-step cycle."""
         done, slot = step / self.steps, step % 8
         if done > self.half_rendering_from and slot in (1, 5):
             return "render+sr" if slot == 5 else "render"
@@ -75,7 +82,33 @@ class Step:
 
 def embedded_settings(latent_size: int) -> GeneratorSettings:
     """Settings of the shipped generator; see :class:`GeneratorSettings` for what each does."""
-    raise NotImplementedError
+    return GeneratorSettings(
+        z_dim=latent_size,
+        w_dim=128,
+        c_dim=0,
+        mapping_kind="scene",
+        mapping_layers=3,
+        mapping_width=192,
+        ws_per_layer=False,
+        channels={4: 128, 8: 128, 16: 128, 32: 80, 64: 40, 128: 16},
+        plane_channels=16,
+        use_noise=False,
+        learned_constants=True,
+        basis_planes={32: 32, 64: 40, 128: 32},
+        base_plane=True,
+        background=BackgroundSettings(resolution=64),
+        plane_axes="orthogonal",
+        plane_padding="border",
+        box_warp=0.72,
+        feature_channels=16,
+        feature_activation="linear",
+        density_gain=10.0,
+        sampling=RaySampling(near=losses.NEAR, far=losses.FAR, n_coarse=24, n_fine=16),
+        neural_resolution=128,
+        superresolution=SuperresolutionSettings(
+            input_resolution=128, channels=(32, 24), upsample=(False, True), resize_input=False
+        ),
+    )
 
 
 class Trainer:
@@ -91,7 +124,7 @@ class Trainer:
             {"params": list(self.generator.fast_parameters()), "factor": schedule.fast_multiplier},
             {"params": list(self.generator.slow_parameters()), "factor": 1.0},
         ]
-        self.optimiser = torch.optim.Adam(groups, lr=schedule.learning_rate, betas=(0.9, 0.99))
+        self.optimiser = torch.optim.Adam(groups, lr=schedule.learning_rate, betas=(0.9, 0.99), fused=True)
         self.rng = torch.Generator().manual_seed(seed)
         self.pick = np.random.default_rng(seed)
         self.step = 0
@@ -131,14 +164,14 @@ class Trainer:
         return Step(kind, float(loss.detach()), time.process_time() - start)
 
     def _loss(self, kind: str) -> Tensor:
-        batch = {"surface": 4, "surface+sr": 2, "render": 2, "render+sr": 1}[kind]
-        view = self.shards.sample(batch, self.pick)
+        heads, views = {"surface": (2, 2), "surface+sr": (1, 2), "render": (1, 2), "render+sr": (1, 1)}[kind]
+        view = self.shards.sample(heads, views, self.pick)
         ws = self.generator.mapping(view.z, None)
         planes = self.generator.planes(ws)
         corner, patch = (0, 0), 0
         if kind.endswith("+sr"):
             corner, patch = self._patch(view.depth.shape[-1], 64 if kind == "render+sr" else 72)
-            index = losses.patch_rays(view.depth.shape[-1], corner, patch, batch)
+            index = losses.patch_rays(view.depth.shape[-1], corner, patch, heads * views)
         else:
             index = losses.pick_rays(view, 1280 if kind == "surface" else 640, self.rng)
         if kind.startswith("surface"):

@@ -1,0 +1,148 @@
+"""Hair as a sheet of strands: from the crown over the skull, then hanging, with volume and a ragged edge.
+
+The sheet is a grid of azimuths around the crown times arc length along the strand. Its base is the skull of
+the average head; the length, the front edge and the volume are parameters of the person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from portrait_core.embedded.surfaces import (
+    Array,
+    Follower,
+    Skin,
+    grid_faces,
+    grid_normals,
+    smoothstep,
+    wave_noise,
+)
+
+COLUMNS = 88
+ROWS = 26
+CENTRE_M = np.array([0.0, 0.025, -0.075])
+TILT_RAD = np.radians(20.0)
+HANG_RAD = np.radians(116.0)
+"""Polar angle from the crown where long hair leaves the skull and hangs."""
+ARC_M = 0.1
+"""Metres of strand per radian on the skull (about its radius)."""
+# how far short hair reaches down the skull, in degrees from the crown, by azimuth (0 front, 180 back):
+# forehead, temple, sideburn before the ear, over the ear, behind it, nape
+SHORT_AZIMUTH = np.array([0.0, 35.0, 55.0, 68.0, 78.0, 88.0, 97.0, 108.0, 118.0, 140.0, 180.0])
+SHORT_REACH = np.array([80.0, 81.0, 87.0, 99.0, 105.0, 100.0, 96.0, 100.0, 114.0, 126.0, 128.0])
+
+
+@dataclass(frozen=True)
+class HairStyle:
+    """One hair cut.
+
+    ``cover`` 0 bald to 1 full; ``length_m`` of the hanging part (0 = short); ``volume_m`` thickness over the
+    crown; ``fringe_rad`` how far the front reaches beyond the hairline; ``recede_rad`` how far the hairline
+    lies back; ``wave`` 0..1 lumps; ``sweep`` -1..1 asymmetry of the fringe.
+    """
+
+    cover: float
+    length_m: float
+    volume_m: float
+    fringe_rad: float
+    recede_rad: float
+    wave: float
+    sweep: float
+
+
+class HairSheet:
+    """The hair surface; constant topology, positions from a style and a head."""
+
+    def __init__(self, skin: Skin) -> None:
+        self.azimuth = ((np.arange(COLUMNS) + 0.5) / COLUMNS * 2 - 1) * np.pi  # front in the middle
+        self.along = np.linspace(0.0, 1.0, ROWS)
+        self.faces = grid_faces(ROWS, COLUMNS, closed=True)
+        direction = skin.position - CENTRE_M
+        radius = np.linalg.norm(direction, axis=1)
+        self._directions = cKDTree(direction / radius[:, None])
+        self._radius = radius
+        self._skin = skin
+        self._follower_points = self._skull(*np.meshgrid(np.radians(np.linspace(0, 135, 20)), self.azimuth,
+                                                         indexing="ij"))  # fmt: skip
+        self._follower = Follower(skin, self._follower_points.reshape(-1, 3).astype(np.float32))
+        a, b = np.meshgrid(self.along, self.azimuth / np.pi, indexing="ij")
+        self.texture_uv = np.stack([(b + 1) / 2, a], -1).reshape(-1, 2).astype(np.float32)
+        self._ragged = wave_noise(np.cos(self.azimuth) * 9, np.sin(self.azimuth) * 9, 5)
+        self._lump = wave_noise(np.cos(b * np.pi) * 3.0, np.sin(b * np.pi) * 3.0 + a * 1.2, 6)
+
+    def _direction(self, polar: Array, azimuth: Array) -> Array:
+        c, s = np.cos(TILT_RAD), np.sin(TILT_RAD)
+        x = np.sin(polar) * np.sin(azimuth)
+        forward = np.sin(polar) * np.cos(azimuth)
+        return np.stack([x, c * np.cos(polar) + s * forward, -s * np.cos(polar) + c * forward], -1)
+
+    def _skull(self, polar: Array, azimuth: Array) -> Array:
+        """Points of the average skull in the given directions."""
+        direction = self._direction(polar, azimuth)
+        angle, near = self._directions.query(direction, k=8)
+        weight = np.exp(-0.5 * (angle / 0.06) ** 2) + 1e-6
+        radius = (weight * self._radius[near]).sum(-1) / weight.sum(-1)
+        return CENTRE_M + direction * radius[..., None]
+
+    def reach(self, style: HairStyle) -> tuple[Array, Array]:
+        """Where each strand ends: polar angle on the skull and metres of hanging hair, ``[COLUMNS]`` each."""
+        degrees = np.degrees(np.abs(self.azimuth))
+        short = np.radians(np.interp(degrees, SHORT_AZIMUTH, SHORT_REACH))
+        front = smoothstep(62.0, 40.0, degrees)
+        swept = 1.0 + 0.6 * style.sweep * np.sin(self.azimuth)
+        short = short + front * (style.fringe_rad * swept - style.recede_rad)
+        short = short - smoothstep(75.0, 45.0, degrees) * 0.4 * style.recede_rad
+        long = smoothstep(0.0, 0.05, style.length_m) * smoothstep(52.0, 66.0, degrees)
+        polar = short + long * np.maximum(HANG_RAD - short, 0.0)
+        ragged = 0.035 + 0.03 * front * smoothstep(0.0, 0.2, style.fringe_rad)
+        hang = long * style.length_m * (1 + 0.06 * self._ragged) * (0.88 + 0.12 * smoothstep(60, 110, degrees))
+        polar = (polar + ragged * self._ragged * (1 - long)) * smoothstep(-0.1, 0.35, style.cover)
+        return polar, hang
+
+    def build(self, style: HairStyle, displacement: Array) -> tuple[Array, Array]:
+        """Positions ``[N,3]`` (metres) and unit normals ``[N,3]`` for a style and the head's displacement
+        ``[V,3]`` from the average."""
+        polar_end, hang = self.reach(style)
+        arc = self.along[:, None] * (polar_end * ARC_M + hang)[None]
+        polar = np.minimum(arc / ARC_M, polar_end[None])
+        drop = np.maximum(arc - polar_end[None] * ARC_M, 0.0)
+        azimuth = np.broadcast_to(self.azimuth, polar.shape)
+        base, moved = self._lookup(polar, displacement)
+        outward = self._direction(polar, azimuth)
+        thick = self._thickness(style, polar, drop, hang)
+        points = base + moved + outward * thick[..., None]
+        points[..., 1] -= drop
+        side = np.stack([np.sin(azimuth), np.zeros_like(azimuth), np.cos(azimuth)], -1)
+        points += side * (0.006 * np.sin(np.minimum(drop / 0.06, 1.5)) - 0.10 * np.maximum(drop - 0.06, 0))[..., None]
+        flat = points.reshape(-1, 3).astype(np.float32)
+        return flat, grid_normals(flat, ROWS, COLUMNS, closed=True)
+
+    def _lookup(self, polar: Array, displacement: Array) -> tuple[Array, Array]:
+        """Skull point and displacement at each (polar, column), from the tabulated ones."""
+        rows = np.clip(np.degrees(polar) / 135.0 * 19, 0, 18.999)
+        low = rows.astype(int)
+        t = (rows - low)[..., None]
+        column = np.broadcast_to(np.arange(COLUMNS), polar.shape)
+        moved = self._follower(displacement).reshape(20, COLUMNS, 3)
+        table = self._follower_points
+        base = table[low, column] * (1 - t) + table[low + 1, column] * t
+        return base, moved[low, column] * (1 - t) + moved[low + 1, column] * t
+
+    def _thickness(self, style: HairStyle, polar: Array, drop: Array, hang: Array) -> Array:
+        degrees = np.degrees(np.abs(self.azimuth))[None]
+        side = smoothstep(40, 75, degrees)
+        full = style.volume_m * (1 - 0.35 * side)
+        covers_ear = smoothstep(0.0, 0.05, style.length_m) * smoothstep(62, 80, degrees) * smoothstep(140, 115, degrees)
+        full = np.maximum(full, 0.022 * covers_ear * smoothstep(0.9, 1.7, polar))
+        to_edge = (1 - self.along)[:, None] * (polar.max(0) * ARC_M + hang)[None]
+        taper = np.sqrt(np.clip(to_edge / (0.012 + 0.4 * full), 0, 1))
+        lumps = 1 + (0.10 + 0.25 * style.wave) * self._lump
+        return np.asarray(0.0015 + taper * (0.002 + full * np.clip(lumps, 0.3, 2.0)) - 0.004 * (1 - taper) * (drop <= 0))
+
+    def edge_fade(self, style: HairStyle) -> Array:
+        """Opacity ``[N]``: strands thin out toward their tips."""
+        soft = smoothstep(1.0, 0.86 if style.length_m < 0.02 else 0.9, self.along)
+        return np.repeat(soft, COLUMNS).astype(np.float32)
