@@ -31,7 +31,7 @@ class TriPlaneGenerator(nn.Module):
         self.decoder = Decoder(settings)
         self.superresolution = Superresolution(settings) if settings.superresolution else None
         self.renderer = Renderer(settings)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def mapping(
         self,

@@ -89,7 +89,5 @@ def _open(path: str | Path) -> Any:
 def _metadata(file: Any, path: str | Path) -> dict[str, str]:
     about = dict(file.metadata() or {})
     if "settings" not in about:
-        raise ValueError(
-            f"{path} has no generator settings in its metadata; expected a file of save_generator"
-        )
+        raise ValueError(f"{path} carries no generator settings; expected a file of save_generator")
     return about

@@ -179,12 +179,14 @@ def stratified_depths(
     """Coarse depths: evenly spaced from near to far, each moved on by a share of the spacing."""
     count = sampling.n_coarse
     step = (sampling.far - sampling.near) / (count - 1)
-    like = {"device": directions.device, "dtype": directions.dtype}
-    start = torch.linspace(sampling.near, sampling.far, count, **like)
+    start = torch.linspace(
+        sampling.near, sampling.far, count, device=directions.device, dtype=directions.dtype
+    )
     shape = (*directions.shape[:2], count)
     if not jitter:
         return (start + 0.5 * step).expand(shape)
-    return start + step * torch.rand(shape, generator=generator, **like)
+    noise = torch.rand(shape, generator=generator, device=directions.device, dtype=directions.dtype)
+    return start + step * noise
 
 
 def importance_depths(

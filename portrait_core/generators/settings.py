@@ -19,9 +19,9 @@ class RaySampling(_Frozen):
     """Distance of the first coarse sample."""
     far: float = 3.3
     """Distance of the end of the last coarse interval."""
-    n_coarse: int = Field(48, ge=3)
+    n_coarse: int = Field(default=48, ge=3)
     """Stratified samples a ray."""
-    n_fine: int = Field(48, ge=0)
+    n_fine: int = Field(default=48, ge=0)
     """Importance samples a ray, placed by the coarse weights; 0 leaves the coarse samples alone."""
     coarse_grad: bool = True
     """Differentiate through the coarse samples too. False computes them without gradient (cheaper
@@ -71,11 +71,11 @@ class BackgroundSettings(_Frozen):
 
     wall_z: float = -0.4
     """Box-frame z of the wall."""
-    wall_half_extent: float = Field(0.8, gt=0)
+    wall_half_extent: float = Field(default=0.8, gt=0)
     """The wall's feature map spans x and y in plus or minus this; its border repeats outside."""
     resolution: int = 64
     """Resolution of the wall's feature map: one of the backbone's."""
-    basis_maps: int = Field(32, ge=0)
+    basis_maps: int = Field(default=32, ge=0)
     """Learned maps mixed by the latent that are added to the wall (0: none)."""
 
 
@@ -99,16 +99,16 @@ PUBLISHED_SUPERRESOLUTION: dict[str, SuperresolutionSettings] = {
 class GeneratorSettings(_Frozen):
     """Everything that fixes a generator's parameters and its numbers, apart from the weights."""
 
-    z_dim: int = Field(512, gt=0)
+    z_dim: int = Field(default=512, gt=0)
     """Dimensions of the mapping network's input."""
-    w_dim: int = Field(512, gt=0)
+    w_dim: int = Field(default=512, gt=0)
     """Dimensions of the intermediate latent w."""
-    c_dim: int = Field(25, ge=0)
+    c_dim: int = Field(default=25, ge=0)
     """Dimensions of the camera label given to the mapping network."""
     mapping_kind: Literal["stylegan", "scene"] = "stylegan"
     """``stylegan``: normalised z and embedded c through an MLP (the published one). ``scene``: z holds a
     scene's parameters, and w = Linear(z) + MLP(z)."""
-    mapping_layers: int = Field(2, ge=1)
+    mapping_layers: int = Field(default=2, ge=1)
     """Layers of the MLP."""
     mapping_width: int | None = None
     """Hidden features of the MLP; None: w_dim."""
@@ -121,8 +121,11 @@ class GeneratorSettings(_Frozen):
     """Resolution of the learned constant that the backbone starts from."""
     channels: dict[int, int]
     """Feature channels at each backbone resolution, from ``base_resolution`` up in powers of two."""
-    plane_channels: int = Field(32, gt=0)
+    plane_channels: int = Field(default=32, gt=0)
     """Channels of each of the three planes."""
+    plane_resolution: int | None = None
+    """Resolution of the planes: that of the last block (None), or a power of two times it, to which the
+    planes are up-sampled without further convolutions (the basis and base plane then add the detail)."""
     use_noise: bool = True
     """Layers carry noise constants and strengths."""
     learned_constants: bool = False
@@ -135,14 +138,14 @@ class GeneratorSettings(_Frozen):
     """The wall behind the head; None: black, as published."""
 
     plane_axes: Literal["published", "orthogonal"] = "published"
-    """``published``: (x,y), (x,z), (z,x), so that no plane sees y with z; ``orthogonal``: (x,y), (x,z), (z,y)."""
+    """``published``: (x,y), (x,z), (z,x), so y never meets z; ``orthogonal``: (x,y), (x,z), (z,y)."""
     plane_padding: Literal["zeros", "border"] = "zeros"
     """What is read outside the box."""
-    box_warp: float = Field(1.0, gt=0)
+    box_warp: float = Field(default=1.0, gt=0)
     """Side length of the cube that the planes cover, in box units."""
-    feature_channels: int = Field(32, ge=3)
+    feature_channels: int = Field(default=32, ge=3)
     """Channels that are rendered; the first three are RGB."""
-    decoder_hidden: int = Field(64, gt=0)
+    decoder_hidden: int = Field(default=64, gt=0)
     """Hidden features of the decoder."""
     decoder_lr_multiplier: float = 1.0
     """Run-time factor on the decoder's weights."""
@@ -150,11 +153,11 @@ class GeneratorSettings(_Frozen):
     """Activation of the decoder's hidden layer."""
     feature_activation: Literal["sigmoid", "linear"] = "sigmoid"
     """Output activation of the rendered features, before they are brought to [-1,1]."""
-    density_gain: float = Field(1.0, gt=0)
+    density_gain: float = Field(default=1.0, gt=0)
     """alpha = 1 - exp(-softplus(sigma - 1) * density_gain * interval)."""
     sampling: RaySampling = RaySampling()
     """Sampling along rays where a call gives none."""
-    neural_resolution: int = Field(128, gt=0)
+    neural_resolution: int = Field(default=128, gt=0)
     """Size of the volume rendering where a call gives none."""
     superresolution: SuperresolutionSettings | None = PUBLISHED_SUPERRESOLUTION["SuperresolutionHybrid8XDC"]
     """The up-sampler; None: the volume rendering is the image."""
@@ -165,14 +168,22 @@ class GeneratorSettings(_Frozen):
         expected = tuple(self.base_resolution * 2**i for i in range(len(resolutions)))
         if not resolutions or resolutions != expected:
             raise ValueError(
-                f"channels must name every resolution from base_resolution={self.base_resolution} up in powers "
-                f"of two, got {resolutions}"
+                f"channels must name every resolution from base_resolution={self.base_resolution} up in "
+                f"powers of two, got {resolutions}"
             )
-        wanted = set(self.basis_planes) | ({self.background.resolution} if self.background else set())
-        if not wanted <= set(resolutions):
+        if self.plane_size not in (resolutions[-1] * 2**i for i in range(6)):
             raise ValueError(
-                f"basis_planes and background.resolution must be backbone resolutions {resolutions}, "
-                f"got {sorted(wanted)}"
+                f"plane_resolution must be {resolutions[-1]} times a power of two, "
+                f"got {self.plane_resolution}"
+            )
+        if not set(self.basis_planes) <= {*resolutions, *self.extra_resolutions}:
+            raise ValueError(
+                f"basis_planes must name resolutions among {resolutions + self.extra_resolutions}, "
+                f"got {sorted(self.basis_planes)}"
+            )
+        if self.background and self.background.resolution not in resolutions:
+            raise ValueError(
+                f"background.resolution must be one of {resolutions}, got {self.background.resolution}"
             )
         return self
 
@@ -182,9 +193,15 @@ class GeneratorSettings(_Frozen):
         return tuple(sorted(self.channels))
 
     @property
-    def plane_resolution(self) -> int:
+    def plane_size(self) -> int:
         """Resolution of the planes."""
-        return self.resolutions[-1]
+        return self.plane_resolution or self.resolutions[-1]
+
+    @property
+    def extra_resolutions(self) -> tuple[int, ...]:
+        """Resolutions that the planes pass through after the last block."""
+        sizes = [self.resolutions[-1] * 2**i for i in range(1, 6)]
+        return tuple(r for r in sizes if r <= self.plane_size)
 
     @property
     def layer_count(self) -> int:
@@ -226,7 +243,8 @@ class GeneratorSettings(_Frozen):
         module = str(rendering["superresolution_module"]).rsplit(".", 1)[-1]
         if module not in PUBLISHED_SUPERRESOLUTION:
             raise ValueError(
-                f"unknown superresolution module {module!r}; expected one of {sorted(PUBLISHED_SUPERRESOLUTION)}"
+                f"unknown superresolution module {module!r}; expected one of "
+                f"{sorted(PUBLISHED_SUPERRESOLUTION)}"
             )
         if rendering.get("clamp_mode", "softplus") != "softplus":
             raise ValueError(f"clamp_mode must be 'softplus', got {rendering['clamp_mode']!r}")

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.generators.layers import NoiseMode, SynthesisBlock, ToRGB
+from portrait_core.generators.layers import NoiseMode, SynthesisBlock, ToRGB, upsample_2x
 from portrait_core.generators.mapping import SceneMapping, StyleMapping
 from portrait_core.generators.settings import GeneratorSettings
 
@@ -96,7 +96,7 @@ class Synthesis(nn.Module):
             )
         self.base_plane: nn.Parameter | None = None
         if settings.base_plane:
-            size = settings.plane_resolution
+            size = settings.plane_size
             self.base_plane = nn.Parameter(torch.randn(out_channels, size, size) * 0.3)
         if settings.background is not None:
             self.background = Background(settings, settings.channels[settings.background.resolution])
@@ -133,6 +133,10 @@ class Synthesis(nn.Module):
                 wall = self.background(x, used[:, -1])
         if y is None:
             raise ValueError("the backbone has no resolutions; set channels in the generator settings")
+        for resolution in self.settings.extra_resolutions:
+            y = upsample_2x(y)
+            if resolution in self.settings.basis_planes:
+                y = y + self.basis[str(resolution)](ws[:, -1])
         if self.base_plane is not None:
             y = y + self.base_plane
         return Planes(y.unflatten(1, (3, self.settings.plane_channels)), wall)
