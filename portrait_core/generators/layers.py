@@ -226,7 +226,7 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(out_channels, image_channels, w_dim)
         self.learned_const: nn.Parameter | None = None
         if learned_constant and not self.from_constant:
-            self.learned_const = nn.Parameter(torch.randn(out_channels, resolution, resolution) * 0.5)
+            self.learned_const = nn.Parameter(torch.randn(1, out_channels, resolution, resolution) * 0.5)
 
     @property
     def convolutions(self) -> int:

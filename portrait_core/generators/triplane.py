@@ -60,7 +60,7 @@ class Background(nn.Module):
         channels, size = settings.feature_channels, wall.resolution
         self.torgb = ToRGB(in_channels, channels, settings.w_dim)
         self.basis = Basis(settings.w_dim, 1, wall.basis_maps, channels, size) if wall.basis_maps else None
-        self.base_plane = nn.Parameter(torch.zeros(channels, size, size))
+        self.base_plane = nn.Parameter(torch.zeros(1, channels, size, size))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b f h w"]:
         y = self.torgb(x, w) + self.base_plane
@@ -97,7 +97,7 @@ class Synthesis(nn.Module):
         self.base_plane: nn.Parameter | None = None
         if settings.base_plane:
             size = settings.plane_size
-            self.base_plane = nn.Parameter(torch.randn(out_channels, size, size) * 0.3)
+            self.base_plane = nn.Parameter(torch.randn(1, out_channels, size, size) * 0.3)
         if settings.background is not None:
             self.background = Background(settings, settings.channels[settings.background.resolution])
 
