@@ -1,0 +1,68 @@
+"""Errors that the rest of the system tells apart.
+
+What is wrong with an input is never retried, so it has its own class; everything else keeps the built-in
+class that says how to treat it (``OSError``: transient, ``MemoryError``: resource). All of them survive
+pickling, because workers send them between processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+
+def _listed(frames: tuple[int, ...]) -> str:
+    shown = ", ".join(str(frame) for frame in frames[:8])
+    return f"{shown} and {len(frames) - 8} more" if len(frames) > 8 else shown
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says what was got, and what to do next."""
+
+
+class DecodeError(InputError):
+    """Part of a video did not decode. Raised after every requested frame was delivered.
+
+    Attributes:
+        path: the video.
+        frames: the output frame indices that are damaged: they hold the picture of a neighbour, or what
+            the decoder made of broken data. Every other frame is sound.
+    """
+
+    def __init__(self, path: str, frames: Iterable[int], details: str = "") -> None:
+        self.path = path
+        self.frames = tuple(frames)
+        self.details = details
+        super().__init__(
+            f"{path}: {len(self.frames)} frames are damaged ({_listed(self.frames)}); "
+            f"every frame was delivered, the damaged ones held from a neighbour or concealed. "
+            f"Record them and go on, or copy the file again from its source."
+            + (f" The decoder said: {details}" if details else "")
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.path, self.frames, self.details)
+
+
+class EncodeError(OSError):
+    """ffmpeg could not write a video (full disk, missing encoder); the message carries what it said."""
+
+
+class MissingChunk(LookupError):  # noqa: N818 - a state of the store more than an error
+    """Frames that were asked of a store are absent or fail their checksum: treat them as not done.
+
+    Attributes:
+        array: name of the array, with its unit.
+        frames: the frames to make again.
+    """
+
+    def __init__(self, array: str, frames: Iterable[int]) -> None:
+        self.array = array
+        self.frames = tuple(frames)
+        super().__init__(
+            f"{array}: frames {_listed(self.frames)} are absent or corrupt in the store; "
+            f"run the stage that writes them again"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.array, self.frames)

@@ -1,0 +1,302 @@
+"""What a video holds, and which of its pictures each output frame shows.
+
+A video is presented at a constant rate, whatever its container does. Its *timeline* maps output frame i to
+the picture that is on display in the middle of [i, i+1) / rate, the rule of ffmpeg's ``fps`` filter. It is
+computed from time stamps alone, so it is the same for every range of frames that is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import InputError
+from portrait_core.media.binary import as_input, existing_file
+from portrait_core.media.rates import constant_rate, slots_of
+
+OPEN_OPTIONS = {"protocol_whitelist": "file"}
+"""A playlist that poses as a video must not make us open other hosts."""
+_ATTACHED_PICTURE = 0x400
+_UNSPECIFIED = 2
+# AVI has no presentation times, VP8 packets may hold no picture: only decoding tells what is shown.
+_COUNTED_FORMATS = {"avi"}
+_COUNTED_CODECS = {"vp8"}
+_SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What :func:`probe` tells of a video."""
+
+    width: int
+    """Pixels as stored, after rotation (a pixel aspect other than 1:1 is not applied)."""
+    height: int
+    """Pixels, after rotation."""
+    frame_rate: Fraction
+    """Frames a second, exact and constant (30000/1001 stays that)."""
+    frame_count: int
+    """Frames at ``frame_rate``: what :func:`~portrait_core.media.read_frames` delivers."""
+    duration_s: float
+    """``frame_count / frame_rate``, seconds."""
+    has_audio: bool
+    audio_duration_s: float
+    """Seconds of the first audio track; 0 when there is none."""
+    rotation_deg: int
+    """Counter-clockwise rotation that the file asks players for; already applied to width and height."""
+    is_vfr: bool
+    """The source's own frame rate varies, so frames are repeated or left out."""
+    has_alpha: bool
+    """Frames are composited over white."""
+    bit_depth: int
+    """Bits of a channel in the file; frames are brought to 8."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A probed video with what reading it needs. Times are seconds on the container's own clock."""
+
+    path: Path
+    info: VideoInfo
+    stream: int
+    """Index of the video stream in the container."""
+    times: NDArray[np.float64]
+    """[n] presentation times of the source's pictures, ascending."""
+    slots: NDArray[np.int64]
+    """[frame_count] the picture that each output frame shows."""
+    keyframes: NDArray[np.float64]
+    """[k] times at which decoding can start; empty when only reading from the beginning is safe."""
+    counted: bool
+    """The container has no usable times: pictures are told apart by their order."""
+    decoder: str | None
+    """Decoder to ask for by name, where the usual one would lose the alpha channel."""
+    color_matrix: str | None
+    """Matrix to assume, where the file does not say."""
+    audio_stream: int | None
+    audio_codec: str | None
+    audio_delay_s: float
+    """By how much the audio starts after the first picture; negative when before it."""
+    audio_rebase_s: float
+    """What brings the audio's start to zero in ffmpeg, which puts the earliest stream there."""
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Describe a video file.
+
+    The whole file is read once (not decoded); the answer is kept while the file does not change. A video of
+    one frame and a still image are valid.
+
+    Raises:
+        InputError: no such file, empty, no video, truncated, or no picture of it decodes.
+    """
+    return scan(path).info
+
+
+def scan(path: str | os.PathLike[str]) -> Timeline:
+    """:func:`probe`, with the timeline."""
+    found = existing_file(path, "video")
+    status = found.stat()
+    return _scan(found, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
+    try:
+        with av.open(as_input(path), options=OPEN_OPTIONS) as container:
+            stream = _video_stream(container, path)
+            return _timeline(path, container, stream, _packets(container, stream, path))
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, PermissionError):
+            raise InputError(f"{path} cannot be read (permission denied); change its permissions") from error
+        raise InputError(
+            f"{path} is not a readable video ({error.strerror or error}); if it plays elsewhere, "
+            f"convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`, else copy it again from its source"
+        ) from error
+
+
+@dataclass
+class _Packets:
+    """Everything one pass over a container collects."""
+
+    pictures: list[int] = field(default_factory=list)  # pts, in ticks, of packets that are shown
+    keyframes: list[int] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    total: int = 0
+    ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    first: Any = None  # first decoded picture
+    shown: int = 0  # decoded pictures, when counting
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    if container.format.name == "tty":
+        raise InputError(f"{path} is a text file; give the path of a video")
+    streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise InputError(f"{path} holds no video (it holds {kinds}); give a file with a video track")
+    return streams[0]
+
+
+def _packets(container: Any, stream: Any, path: Path) -> _Packets:
+    seen = _Packets()
+    counted = _is_counted(container, stream)
+    try:
+        for packet in container.demux():
+            if packet.size:
+                _note_end(seen, packet)
+                if packet.stream.index == stream.index:
+                    _note_video(seen, packet)
+            if packet.stream.index == stream.index and (seen.first is None or counted or not seen.pictures):
+                _decode(seen, packet)
+    except av.FFmpegError:
+        if not seen.total:
+            raise
+        # The rest of the file is unreadable: `_check_complete` says so with what is known by now.
+    if seen.first is None:
+        raise InputError(
+            f"{path}: no frame of its video ({stream.codec_context.name}, {seen.total} packets) decodes; "
+            f"copy it again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+    _check_complete(container, seen, path)
+    return seen
+
+
+def _is_counted(container: Any, stream: Any) -> bool:
+    return container.format.name in _COUNTED_FORMATS or _codec(stream) in _COUNTED_CODECS
+
+
+def _note_end(seen: _Packets, packet: Any) -> None:
+    time = packet.pts if packet.pts is not None else packet.dts
+    if time is not None and packet.time_base is not None:
+        end = float((time + (packet.duration or 0)) * packet.time_base)
+        seen.ends[packet.stream.index] = max(seen.ends[packet.stream.index], end)
+
+
+def _note_video(seen: _Packets, packet: Any) -> None:
+    seen.total += 1
+    if packet.pts is None:
+        return
+    if packet.is_keyframe:
+        seen.keyframes.append(packet.pts)
+    if not packet.is_discard:
+        seen.pictures.append(packet.pts)
+        seen.lengths.append(packet.duration or 0)
+
+
+def _decode(seen: _Packets, packet: Any) -> None:
+    try:
+        pictures = packet.decode()
+    except av.FFmpegError:
+        return  # damage is found, and told, when frames are read
+    seen.shown += len(pictures)
+    if seen.first is None and pictures:
+        seen.first = pictures[0]
+
+
+def _check_complete(container: Any, seen: _Packets, path: Path) -> None:
+    """Refuse a file whose container promises clearly more than it holds."""
+    if not container.duration or not seen.ends:
+        return
+    promised = container.duration / av.time_base
+    held = max(seen.ends.values()) - (container.start_time or 0) / av.time_base
+    if promised - held > max(0.5, 0.01 * promised):
+        raise InputError(
+            f"{path} is truncated: it should last {promised:.2f} s and ends after {held:.2f} s; copy it "
+            f"again from its source, or keep what is there with `ffmpeg -i IN -c copy OUT.mp4`"
+        )
+
+
+def _timeline(path: Path, container: Any, stream: Any, seen: _Packets) -> Timeline:
+    counted = _is_counted(container, stream) or not seen.pictures
+    declared = [r for r in (stream.guessed_rate, stream.average_rate, stream.base_rate) if r]
+    if counted:
+        rate, is_vfr = (Fraction(declared[0]) if declared else Fraction(25)), False
+        times = np.arange(seen.shown, dtype=np.float64) / float(rate)
+        slots = np.arange(seen.shown, dtype=np.int64)
+    else:
+        order = np.argsort(np.asarray(seen.pictures), kind="stable")
+        ticks, kept = np.unique(np.asarray(seen.pictures, dtype=np.int64)[order], return_index=True)
+        last_length = int(np.asarray(seen.lengths)[order][kept[-1]])
+        rate, is_vfr = constant_rate(ticks, stream.time_base, [Fraction(r) for r in declared])
+        slots = slots_of(ticks, stream.time_base, rate, is_vfr, last_length)
+        times = (ticks * float(stream.time_base)).astype(np.float64)
+        if len(slots) > 100 * len(ticks) + 1000:
+            raise InputError(
+                f"{path}: its time stamps are broken ({len(ticks)} frames would span {len(slots)}); "
+                f"convert it with `ffmpeg -i IN -vsync drop -c:v libx264 OUT.mp4`"
+            )
+    seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
+    keyframes = np.unique(np.asarray(seen.keyframes if seekable else [], dtype=np.int64))
+    audio = container.streams.audio[0] if container.streams.audio else None
+    return Timeline(
+        path=path,
+        info=_info(stream, seen.first, audio, seen.ends, rate, len(slots), is_vfr),
+        stream=stream.index,
+        times=times,
+        slots=slots,
+        keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
+        counted=counted,
+        decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
+        color_matrix=_assumed_matrix(seen.first),
+        audio_stream=audio.index if audio is not None else None,
+        audio_codec=_codec(audio) if audio is not None else None,
+        audio_delay_s=_start(audio) - float(times[0]) if audio is not None and not counted else 0.0,
+        audio_rebase_s=(container.start_time or 0) / av.time_base - _start(audio)
+        if audio is not None
+        else 0.0,
+    )
+
+
+def _info(
+    stream: Any, first: Any, audio: Any, ends: dict[int, float], rate: Fraction, count: int, is_vfr: bool
+) -> VideoInfo:
+    width, height = first.width, first.height
+    rotation = round(first.rotation) % 360
+    if rotation % 180 == 90:
+        width, height = height, width
+    components = first.format.components
+    # From the packets: some containers have one duration for all of their streams.
+    audio_s = max(0.0, ends[audio.index] - _start(audio)) if audio is not None else 0.0
+    return VideoInfo(
+        width=width,
+        height=height,
+        frame_rate=rate,
+        frame_count=count,
+        duration_s=float(count / rate),
+        has_audio=audio is not None,
+        audio_duration_s=audio_s,
+        rotation_deg=rotation,
+        is_vfr=is_vfr,
+        has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
+        bit_depth=max((c.bits for c in components), default=8),
+    )
+
+
+def _codec(stream: Any) -> str:
+    # Not the context's name, which is the decoder's (libdav1d, mp3float).
+    return str(stream.codec_context.codec.canonical_name)
+
+
+def _start(stream: Any) -> float:
+    return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+
+
+def _alpha_track(stream: Any) -> bool:
+    """WebM keeps alpha in a second layer that the pixel format does not show."""
+    return any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
+
+
+def _assumed_matrix(first: Any) -> str | None:
+    """BT.601 for standard definition, BT.709 above: what players do when a file does not say."""
+    if first.format.is_rgb or first.format.has_palette or int(first.colorspace) != _UNSPECIFIED:
+        return None
+    return "bt709" if min(first.width, first.height) >= 720 else "bt601"

@@ -1,0 +1,234 @@
+"""Videos out: H.264 in MP4 at an exact rate, with the audio of the driving video."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import re
+import secrets
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ffmpeg
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import EncodeError, InputError
+from portrait_core.media.binary import as_input, ffmpeg_binary
+from portrait_core.media.probe import Timeline, scan
+from portrait_core.media.reader import SCALER
+
+ENCODER_THREADS = 4
+"""Fixed, because x264's output depends on it: the same frames give the same bytes on every host."""
+COPIED_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
+"""Audio codecs that MP4 holds and players know; others are encoded as AAC."""
+METADATA_KEYS = frozenset(
+    {"title", "artist", "album", "comment", "description", "synopsis", "copyright", "date", "genre"}
+)
+"""Tags that MP4 keeps."""
+
+
+class VideoWriter:
+    """Write frames one by one to an MP4 file that appears, complete, when the writer is closed.
+
+    H.264, yuv420p, converted to and tagged as BT.709, limited range, index at the front. An odd width or
+    height is padded by one repeated column or row (4:2:0 chroma needs even sides); ``encoded_size`` tells.
+    If the ``with`` block ends by an exception nothing is left behind::
+
+        with VideoWriter("out.mp4", (512, 512), info.frame_rate, audio_from="driver.mp4") as writer:
+            for frame in frames:
+                writer.write(frame)
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        size: tuple[int, int],
+        frame_rate: Fraction,
+        audio_from: str | os.PathLike[str] | None = None,
+        crf: int = 18,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the encoder.
+
+        Args:
+            path: the file to write, ``.mp4``; its folder must exist. An older file is replaced at the end.
+            size: (width, height) of the frames, pixels.
+            frame_rate: frames a second, exact.
+            audio_from: the driving video, whose first audio track is carried over whole, in its place
+                relative to the first frame; copied where MP4 can hold its codec, else encoded as AAC.
+                A file without audio gives a video without audio.
+            crf: x264's quality, 0 (lossless) to 51.
+            metadata: tags, of :data:`METADATA_KEYS`. Nothing of the source's tags is carried over.
+
+        Raises:
+            InputError: a value that cannot be used, or ``audio_from`` is not readable.
+        """
+        self.path = Path(path).expanduser().absolute()
+        self._width, self._height = size
+        self._check(frame_rate, crf, metadata or {})
+        self.encoded_size = (self._width + self._width % 2, self._height + self._height % 2)
+        self.frames_written = 0
+        audio = scan_audio(audio_from) if audio_from is not None else None
+        self._partial = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.partial.mp4")
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
+        command = _command(self._partial, self.encoded_size, frame_rate, audio, crf, metadata or {})
+        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
+        )
+
+    def _check(self, frame_rate: Fraction, crf: int, metadata: Mapping[str, str]) -> None:
+        if self.path.suffix.lower() != ".mp4":
+            raise InputError(f"videos are written as .mp4; got {self.path.name}")
+        if not self.path.parent.is_dir():
+            raise InputError(f"the folder {self.path.parent} does not exist; make it first")
+        if self._width < 2 or self._height < 2:
+            raise InputError(f"a video needs at least 2x2 pixels; got {self._width}x{self._height}")
+        if not isinstance(frame_rate, Fraction) or frame_rate <= 0:
+            raise InputError(
+                f"frame_rate must be a positive Fraction, such as 30000/1001; got {frame_rate!r}"
+            )
+        if not 0 <= crf <= 51:
+            raise InputError(f"crf must be 0 to 51; got {crf}")
+        if unknown := sorted(set(metadata) - METADATA_KEYS):
+            raise InputError(f"MP4 does not keep the tags {unknown}; use some of {sorted(METADATA_KEYS)}")
+
+    def write(self, frame: NDArray[np.uint8]) -> None:
+        """Add one frame, ``[H, W, 3]`` uint8 RGB of the writer's size.
+
+        Raises:
+            InputError: another shape or type.
+            EncodeError: ffmpeg stopped (disk full, say).
+        """
+        expected = (self._height, self._width, 3)
+        if frame.shape != expected or frame.dtype != np.uint8:
+            raise InputError(f"expected a frame {expected} uint8; got {frame.shape} {frame.dtype}")
+        if self._process is None or self._process.stdin is None:
+            raise InputError(f"{self.path} is closed; open a new writer")
+        width, height = self.encoded_size
+        if (width, height) != (self._width, self._height):
+            frame = np.pad(frame, ((0, height - self._height), (0, width - self._width), (0, 0)), "edge")
+        try:
+            self._process.stdin.write(np.ascontiguousarray(frame).data)
+        except (BrokenPipeError, OSError) as error:
+            raise self._failure() from error
+        self.frames_written += 1
+
+    def close(self) -> None:
+        """Finish the file and give it its name.
+
+        Raises:
+            InputError: no frame was written.
+            EncodeError: ffmpeg failed; nothing is left behind.
+        """
+        if self._process is None:
+            return
+        if not self.frames_written:
+            self.discard()
+            raise InputError(f"no frame was written to {self.path}; a video needs at least one")
+        try:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+            failed = self._process.wait() != 0
+        except OSError as error:
+            raise self._failure() from error
+        if failed:
+            raise self._failure()
+        with open(self._partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(self._partial, self.path)
+        self._process = None
+        self._log.close()
+
+    def discard(self) -> None:
+        """Stop, and leave nothing behind."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # the pipe may be broken already
+                self._process.stdin.close()
+        self._process = None
+        self._log.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _failure(self) -> EncodeError:
+        if self._process is not None:
+            self._process.wait()
+        self._log.seek(0)
+        said = self._log.read()[-2000:].decode("utf-8", "replace").strip()
+        said = re.sub(r" @ 0x[0-9a-f]+", "", said)
+        self.discard()
+        return EncodeError(f"ffmpeg could not write {self.path} after {self.frames_written} frames: {said}")
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+
+def scan_audio(path: str | os.PathLike[str]) -> Timeline | None:
+    """The timeline of a video when it has audio, else None."""
+    timeline = scan(path)
+    return timeline if timeline.audio_stream is not None else None
+
+
+def _command(
+    target: Path,
+    size: tuple[int, int],
+    frame_rate: Fraction,
+    audio: Timeline | None,
+    crf: int,
+    metadata: Mapping[str, str],
+) -> list[str]:
+    # Whichever of sound and picture comes first starts at zero, the other as much later as in the source.
+    delay = audio.audio_delay_s if audio is not None else 0.0
+    video = ffmpeg.input(
+        "pipe:0",
+        format="rawvideo",
+        pix_fmt="rgb24",
+        s=f"{size[0]}x{size[1]}",
+        framerate=str(frame_rate),
+    )
+    frames = video.filter(
+        "scale",
+        out_color_matrix="bt709",
+        out_range="tv",
+        flags=SCALER,
+    ).filter("format", "yuv420p")
+    tags = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709", "range": "tv"}
+    frames = frames.filter("setparams", **tags)
+    options: dict[str, Any] = {
+        "c:v": "libx264", "crf": crf, "preset": "medium", "threads:v": ENCODER_THREADS,
+        "fps_mode": "passthrough", "movflags": "+faststart", "map_metadata": -1, "map_chapters": -1,
+        "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv",
+        "fflags": "+bitexact", "f": "mp4",
+    }  # fmt: skip
+    if delay < 0:
+        # A whole number of ticks a frame, and ticks fine enough for the delay.
+        ticks = frame_rate.numerator * math.ceil(90000 / frame_rate.numerator)
+        frames = frames.filter("settb", f"1/{ticks}").filter("setpts", f"PTS+{round(-delay * ticks)}")
+        options["enc_time_base"] = f"1:{ticks}"
+    streams = [frames]
+    if audio is not None:
+        shift = {"itsoffset": f"{audio.audio_rebase_s + max(delay, 0.0):.6f}"}
+        streams.append(ffmpeg.input(as_input(audio.path), **shift)[str(audio.audio_stream)])
+        copied = audio.audio_codec in COPIED_AUDIO
+        options |= {"c:a": "copy"} if copied else {"c:a": "aac", "b:a": "192k"}
+    options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
+    output = ffmpeg.output(*streams, as_input(target), **options).overwrite_output()
+    output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")
+    return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary())]
