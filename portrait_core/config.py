@@ -119,18 +119,24 @@ class InversionSettings(Section):
     """Adam steps on the first frame; the paper takes 2000 from the mean latent."""
     steps: Steps = 0
     """Adam steps on every later frame; the paper takes 100; 0 takes the tracker's latents as they are."""
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.02
-    """Adam's peak learning rate on the latent."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
+    """Adam's peak learning rate, in standard deviations of the latent."""
     init: Literal["tracker", "mean"] = "tracker"
     """Start of the first frame: the latent of the tracker's coefficients, or the mean latent."""
     warm_start: bool = True
     """Start every later frame from the frame before it."""
     mouth: Literal["template", "render"] = "template"
     """Where the tuning target takes the mouth's inside: the template, or the inversion's render (paper)."""
-    l2_weight: Weight = 0.1
-    """Weight of the masked colour difference beside the features."""
-    regularisation: Weight = 0.0
-    """Pull of the latent toward where it started."""
+    perceptual_weight: Weight = 0.5
+    """Weight of the distance in Φ's feature space."""
+    l1_weight: Weight = 1.0
+    """Weight of the absolute colour difference."""
+    l2_weight: Weight = 0.0
+    """Weight of the squared colour difference."""
+    outside_weight: Unit = 0.25
+    """Weight outside the face on the first frame, which finds hair, clothes and wall; the paper has 0."""
+    detail_weight: Weight = 3.0
+    """Weight added on eyes and lips; the paper has 0."""
     seed: Seed = 0
     """Seed of every random draw."""
     checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)
@@ -242,6 +248,9 @@ class RunnerSettings(Section):
     """CPU threads of each task in a fan-out; a stage of one task uses all workers' threads."""
     frames_per_task: Count = 24
     """Frames a task: a task should last about ten seconds or more."""
+    prefect: Literal["auto", "always", "never"] = "auto"
+    """``auto``: a Prefect flow run when a server answers at PREFECT_API_URL; ``always``: start Prefect's
+    temporary server if there is none (20 s of processor time); ``never``: without Prefect."""
     retries: Steps = 2
     """Retries of a task whose failure is transient (input or output, a lost worker)."""
     retry_delay_s: Annotated[float, Field(ge=0.0)] = 2.0

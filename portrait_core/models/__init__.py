@@ -1,0 +1,1 @@
+"""Loaded models of a process."""

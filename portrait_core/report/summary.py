@@ -1,0 +1,90 @@
+"""The summary of a run: what was asked, what came out, how long it took, what failed."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+REPORTED_PACKAGES = (
+    "portrait-reenactment",
+    "torch",
+    "numpy",
+    "onnxruntime",
+    "zarr",
+    "prefect",
+    "dask",
+    "pydantic",
+)
+
+
+class StageSummary(BaseModel):
+    """One stage of one run."""
+
+    stage: str
+    seconds: float
+    """Wall seconds in this run; 0 when everything was done before."""
+    seconds_all_runs: float
+    """Wall seconds over all runs that worked on this result."""
+    frames_done: int
+    """Frames (or parts) computed in this run."""
+    frames_total: int
+
+
+class Summary(BaseModel):
+    """Everything a run reports, as ``summary.json`` holds it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    portrait: str
+    video: str
+    store: str
+    reenactment: str
+    """Name of the unit in the store."""
+    profile: str
+    frames: int
+    frame_rate: str
+    has_audio: bool
+    files: dict[str, str]
+    """Files written to the output folder, by what they are."""
+    stages: list[StageSummary]
+    seconds: float
+    """Wall seconds of this run, start of the flow to the last file."""
+    peak_memory_bytes: int
+    """Largest resident memory of a process that took part."""
+    losses: dict[str, Any]
+    """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
+    motion: dict[str, Any]
+    """Re-measured on the result by the tracker, against the driver; the same for the still portrait."""
+    held_frames: dict[str, list[int]]
+    """Frames that show a neighbour: ``no_face`` in the driver, ``not_rendered``."""
+    failures: list[dict[str, Any]]
+    versions: dict[str, str]
+    device: str
+    keys: dict[str, str]
+    settings: dict[str, Any]
+
+    def write(self, path: str | Path) -> None:
+        """Write JSON, atomically."""
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        part.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        part.replace(target)
+
+
+def package_versions(names: Iterable[str] = REPORTED_PACKAGES) -> dict[str, str]:
+    """Versions of Python, the platform and the packages that decide results; packages that are missing are
+    left out."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

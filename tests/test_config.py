@@ -1,0 +1,106 @@
+"""Profiles and overrides: what is accepted, what is refused and how."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from portrait_core.config import Settings, TuningSettings, key_settings, load_settings
+from portrait_core.profiles import setting_names
+from portrait_core.resources import profile_names
+
+
+@pytest.mark.parametrize("name", ["embedded", "paper", "fast"])
+def test_profiles_that_ship_are_valid_and_known_by_name(name: str) -> None:
+    assert name in profile_names()
+    assert load_settings(name).profile == name
+
+
+def test_embedded_profile_is_the_default_of_the_code() -> None:
+    assert load_settings("embedded") == Settings()
+
+
+def test_paper_profile_has_the_published_step_counts() -> None:
+    paper = load_settings("paper")
+    assert (paper.inversion.first_steps, paper.inversion.steps, paper.tuning.steps) == (2000, 100, 10_000)
+    assert (paper.inversion.init, paper.inversion.mouth, paper.render.pose_window) == ("mean", "render", 2)
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    settings = load_settings("embedded", ["media.max_frames=12", "tuning.learning_rate=1e-3", "device=cpu"])
+    assert settings.media.max_frames == 12
+    assert settings.tuning.learning_rate == pytest.approx(1e-3)
+    assert load_settings("embedded", ["media.max_frames=null"]).media.max_frames is None
+
+
+def test_a_profile_extends_another_and_a_file_is_a_profile(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: paper\ntuning: {steps: 77}\n")
+    settings = load_settings(mine)
+    assert (settings.profile, settings.tuning.steps, settings.tuning.batch) == ("mine", 77, 1)
+
+
+def test_a_profile_that_extends_itself_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(f"extends: {mine}\n")
+    with pytest.raises(ValueError, match="extends itself"):
+        load_settings(mine)
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("tunning.steps=3", "tuning.steps"),
+        ("tuning.step=3", "tuning.steps"),
+        ("first_steps=3", "inversion.first_steps"),
+        ("template.sise=128", "template.size"),
+    ],
+)
+def test_unknown_settings_list_close_names(override: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"unknown setting .*did you mean: .*{hint}"):
+        load_settings("embedded", [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("tuning.steps=-1", ["tuning.steps", "-1", "greater than or equal to 0"]),
+        ("device=tpu", ["device", "'tpu'", "cuda"]),
+        ("media.max_frames=many", ["media.max_frames", "'many'", "integer"]),
+        ("runner.kind=address", ["runner", "runner.address"]),
+        ("tuning=4", ["tuning", "4"]),
+        ("tuning.steps", ["section.field=value"]),
+    ],
+)
+def test_wrong_values_name_the_field_and_what_fits(override: str, words: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"setting|section") as caught:
+        load_settings("embedded", [override])
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_unknown_profile_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match="embedded, fast, paper"):
+        load_settings("embeded")
+
+
+def test_settings_are_frozen() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.device = "cpu"  # type: ignore[misc]
+
+
+def test_key_settings_leave_out_how_the_work_is_done() -> None:
+    assert key_settings(TuningSettings(checkpoint_every=7)) == key_settings(TuningSettings())
+    assert key_settings(TuningSettings(steps=7)) != key_settings(TuningSettings())
+
+
+def test_every_setting_says_what_it_does() -> None:
+    described = [
+        field.description
+        for section in Settings.model_fields.values()
+        for field in getattr(section.annotation, "model_fields", {"": section}).values()
+    ]
+    assert len(described) == len(setting_names(Settings))
+    assert all(described)
