@@ -1,0 +1,108 @@
+"""Painting one eye: the eyeball in a moved opening, lashes on its edges, the line of a closed lid."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.faces.contours import Opening, pixel_grid
+from portrait_core.faces.texture import LASH_BAND, EyeSource, Image, PortraitTexture, smoothstep
+
+_LOWER_SHARE = 0.12
+"""How much of a blink the lower lid takes."""
+
+
+class EyePainter:
+    """Paints one eye of a portrait.
+
+    The mesh's lids do not touch at full blink when measured between landmarks, and the photograph's do not
+    lie exactly on the mesh's, so openings are scaled: the mesh's closed gap maps to 0, its gap at the
+    portrait's own expression to the photograph's gap.
+    """
+
+    def __init__(self, texture: PortraitTexture, source: EyeSource, mesh: Opening, closed: Opening):
+        """``mesh``: the mesh's opening at the portrait's expression; ``closed``: with the lid shut."""
+        self.texture, self.source = texture, source
+        self._closed_gap = closed.gap
+        spread = np.maximum(mesh.gap - closed.gap, 0.04 * mesh.width)
+        self._ratio = np.clip(source.opening.gap / spread, 0.4, 1.8)
+        self._mesh_gap = mesh.gap
+
+    def opening(self, mesh: Opening) -> tuple[Opening, float]:
+        """The opening to paint for a mesh opening, and how far it is closed (0 as the portrait, 1 shut)."""
+        gap = np.maximum(mesh.gap - self._closed_gap, 0.0) * self._ratio
+        reference = max(float(self.source.opening.gap[16:49].mean()), 0.05 * mesh.width)
+        closed = float(np.clip(1.0 - gap[16:49].mean() / reference, 0.0, 1.0))
+        return mesh.with_gap(gap, _LOWER_SHARE), closed
+
+    def paint(self, canvas: Image, mesh: Opening, gaze_px: NDArray[np.floating]) -> None:
+        """Paint into ``canvas [W,W,3]`` (0..255), in place.
+
+        Args:
+            canvas: skin, already moved, with the openings filled over.
+            mesh: the mesh's opening at the target expression, in pixels of the canvas.
+            gaze_px: shift of the iris ``[2]`` from the portrait's, in pixels.
+        """
+        opening, closed = self.opening(mesh)
+        x0, y0, x1, y1 = self.source.window
+        x, y = pixel_grid(self.source.window)
+        area = canvas[y0:y1, x0:x1]
+        along, height = opening.local(x, y)
+        upper, lower = opening.edges(along)
+        area += self._edge_lines(along, height, upper, lower)
+        cover = opening.coverage(x, y)[..., None]
+        depth = np.maximum(height - upper, 0.0) / (0.09 * opening.width)
+        shadow = 1.0 - 0.4 * closed * np.exp(-depth)[..., None]
+        area += cover * (self._eyeball(gaze_px) * shadow - area)
+        area += self._lid_line(along, height - upper, closed, opening.width)[..., None] * (
+            self.source.lash - area
+        )
+
+    def lines_on_skin(self, lines: Image, closed: float) -> None:
+        """Keep of ``lines [W,W,3]`` only what stays on the skin (the crease, fading as the lid unfolds)."""
+        x0, y0, x1, y1 = self.source.window
+        x, y = pixel_grid(self.source.window)
+        along, height = self.source.opening.local(x, y)
+        upper, _ = self.source.opening.edges(along)
+        band = LASH_BAND * self.source.opening.width
+        above = smoothstep((upper - height - band) / (0.5 * band) + 0.5)
+        lines[y0:y1, x0:x1] *= (above * (1.0 - closed))[..., None]
+
+    def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image) -> Image:
+        """Lashes and lid rims of the photograph, carried from its edges to the new ones unstretched."""
+        opening, total = self.source.opening, np.zeros((*along.shape, 3), np.float32)
+        source_upper, source_lower = opening.edges(along)
+        band = LASH_BAND * opening.width
+        for edge, source_edge, sign in ((upper, source_upper, -1.0), (lower, source_lower, 1.0)):
+            offset = height - edge
+            mx, my = opening.position(along, source_edge + offset)
+            sample = cv2.remap(self.texture.lines, mx - 0.5, my - 0.5, cv2.INTER_LINEAR)
+            outside = np.clip(sign * offset + 0.5, 0.0, 1.0)
+            weight = outside * (1.0 - smoothstep((sign * offset - band) / (0.5 * band) + 0.5))
+            ends = smoothstep(np.minimum(along, 1 - along) / 0.06 + 1.0)
+            total += (weight * ends)[..., None] * sample
+        return total
+
+    def _eyeball(self, gaze_px: NDArray[np.floating]) -> Image:
+        source = self.source
+        limit = np.array([0.3, 0.15]) * source.opening.width
+        shift = np.clip(gaze_px, -limit, limit)
+        if np.abs(shift).max() < 0.25:
+            return source.eyeball
+        x, y = pixel_grid(source.window)
+        x0, y0 = source.window[:2]
+        px, py = x - np.float32(shift[0]), y - np.float32(shift[1])
+        moved = cv2.remap(
+            source.eyeball, px - x0 - 0.5, py - y0 - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        distance = np.hypot(px - source.iris_center[0], py - source.iris_center[1])
+        disc = smoothstep((1.05 * source.iris_radius - distance) / (0.2 * source.iris_radius) + 0.5)
+        return source.sclera + disc[..., None] * (moved - source.sclera)
+
+    def _lid_line(self, along: Image, below: Image, closed: float, width: float) -> Image:
+        """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge."""
+        strength = 0.85 * smoothstep(np.asarray((closed - 0.55) / 0.4))
+        reach = np.where(below < 0, 0.022, 0.05) * width
+        inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
+        return strength * inside * np.exp(-np.square(below / reach))

@@ -1,0 +1,134 @@
+"""The mesh seen from other cameras: its depth, and a frame's colours carried along it.
+
+Both hold a generator to the head's true shape while it is tuned on frames of a single view.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.raster import Fragments, interpolate, rasterize
+
+_FACE_LEVEL = 0.5
+_MOUTH_LEVEL = 0.35
+_SAME_SURFACE = 0.008
+"""Two depths (box units) nearer than this are the same surface; 4 mm on the embedded head."""
+
+
+class HeadDepth(NamedTuple):
+    """The head's surface seen by cameras."""
+
+    depth: Float[Tensor, "b s s"]
+    """Distance along the ray in box units, 0 where the ray misses."""
+    face: Bool[Tensor, "b s s"]
+    """The face, eyes and mouth included."""
+    mouth: Bool[Tensor, "b s s"]
+    """What is behind the lips: teeth, tongue, the mouth's walls."""
+
+
+class NovelView(NamedTuple):
+    """A frame's colours seen by other cameras."""
+
+    image: Float[Tensor, "b 3 s s"]
+    """Colours in the range of the source image; 0 where not valid."""
+    valid: Bool[Tensor, "b s s"]
+    """The face's pixels that the source camera saw too."""
+    depth: Float[Tensor, "b s s"]
+    """As in :class:`HeadDepth`."""
+    mouth: Bool[Tensor, "b s s"]
+    """As in :class:`HeadDepth`."""
+
+
+class HeadSurface:
+    """Rasterises heads for both uses; keeps the vertex attributes and face groups at hand."""
+
+    def __init__(self, head: MorphableHead):
+        self.faces = head.faces
+        self._group = head.face_group
+        self._attributes = torch.stack([head.mask("face"), head.mask("inside_mouth")], 1)[None]
+        self._first_inner = 3 if len(head.group_names) > 3 else len(head.group_names)
+
+    def see(
+        self, vertices_box: Float[Tensor, "b v 3"], cameras: Float[Tensor, "b 25"], size: int
+    ) -> tuple[Fragments, HeadDepth, Float[Tensor, "b v 3"]]:
+        """Fragments, depth and masks, and the projected vertices."""
+        pixels = project_to_crop(cameras, vertices_box, size)
+        fragments = rasterize(pixels, self.faces, size, size, cull_backfaces=True)
+        hit = fragments.face_id >= 0
+        group = self._group[fragments.face_id.clamp(min=0)].where(hit, -1)
+        mask = interpolate(self._attributes, self.faces, fragments)
+        inner = group >= self._first_inner
+        mouth = hit & (inner | ((group == 0) & (mask[..., 1] > _MOUTH_LEVEL)))
+        face = hit & ((mask[..., 0] > _FACE_LEVEL) | (group > 0) | mouth)
+        along = torch.where(hit, fragments.depth * _ray_stretch(cameras, size), 0.0)
+        return fragments, HeadDepth(along, face, mouth), pixels
+
+
+def head_depth(
+    head: MorphableHead, vertices_box: Float[Tensor, "b v 3"], cameras: Float[Tensor, "b 25"], size: int
+) -> HeadDepth:
+    """Depth along the ray, face mask and mouth mask of heads at arbitrary cameras.
+
+    Args:
+        head: gives the triangles and masks.
+        vertices_box: vertices in the box frame (``head.to_box(head.decode(...))``).
+        cameras: camera labels, one for each head.
+        size: image side in pixels; rays go through pixel centres as ``crop_rays`` draws them.
+    """
+    return HeadSurface(head).see(vertices_box, cameras, size)[1]
+
+
+def _ray_stretch(cameras: Tensor, size: int) -> Float[Tensor, "b s s"]:
+    """Length of each pixel's ray per unit of depth along the optical axis."""
+    _, direction = crop_rays(cameras, size)
+    forward = cameras[:, :16].reshape(-1, 4, 4)[:, :3, 2]
+    return 1.0 / torch.einsum("bnc,bc->bn", direction, forward).view(-1, size, size)
+
+
+class SourceFrame:
+    """One frame at the camera it was made for, ready to be looked at from elsewhere."""
+
+    def __init__(
+        self,
+        surface: HeadSurface,
+        image: Float[Tensor, "3 s s"],
+        vertices_box: Float[Tensor, "v 3"],
+        camera: Float[Tensor, 25],
+    ):
+        """
+        Args:
+            surface: of the head that ``vertices_box`` belongs to.
+            image: the frame, any range.
+            vertices_box: the head in this frame, box frame.
+            camera: the frame's camera label.
+        """
+        self.surface, self._image, self._vertices = surface, image, vertices_box
+        size = image.shape[-1]
+        fragments, _, pixels = surface.see(vertices_box[None], camera[None], size)
+        self._depth = fragments.depth.nan_to_num(posinf=1e4)
+        to_grid = pixels.new_tensor([2.0 / size, 2.0 / size])
+        self._attributes = torch.cat([pixels[..., :2] * to_grid - 1.0, pixels[..., 2:]], -1)
+
+    def at(self, cameras: Float[Tensor, "b 25"], size: int) -> NovelView:
+        """Re-project the frame into cameras; a pixel is valid where its surface point was seen."""
+        batch = len(cameras)
+        vertices = self._vertices[None].expand(batch, -1, -1)
+        fragments, seen, _ = self.surface.see(vertices, cameras, size)
+        source = interpolate(self._attributes, self.surface.faces, fragments)
+        grid = source[..., :2]
+        color = F.grid_sample(
+            self._image[None].expand(batch, -1, -1, -1), grid, padding_mode="border", align_corners=False
+        )
+        front = F.grid_sample(
+            self._depth[:, None].expand(batch, -1, -1, -1), grid, mode="nearest", align_corners=False
+        )[:, 0]
+        inside = (grid.abs() < 1.0).all(-1)
+        valid = seen.face & inside & ((front - source[..., 2]).abs() < _SAME_SURFACE)
+        return NovelView(color * valid[:, None], valid, seen.depth, seen.mouth)

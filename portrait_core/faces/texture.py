@@ -1,0 +1,225 @@
+"""The portrait taken apart: skin without its openings, the lines along their edges, colours to paint with.
+
+A photograph of an open eye has no texture for a closed lid, and a photograph of teeth none for closed lips.
+So the openings and the lines around them (lashes, creases, the line between the lips) are lifted off and
+the skin under them is filled in smoothly; moving skin samples the filled image, and the lines are laid back
+on where the edges have moved to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from scipy.sparse.linalg import spsolve
+
+from portrait_core.faces import landmark_regions as regions
+from portrait_core.faces.contours import Opening, pixel_grid, window
+
+Image = NDArray[Any]
+"""Colours 0..255 or weights 0..1, float32."""
+
+LID_MARGIN = 0.30
+"""How far above the upper lid's edge lines are lifted off (lashes and crease), in eye widths."""
+LOWER_LID_MARGIN = 0.10
+LASH_BAND = 0.11
+"""Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
+LIP_MARGIN = 0.035
+"""How far around the mouth's opening the line between the lips reaches, in mouth widths."""
+
+
+def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
+    """Replace the pixels of ``hole [H,W]`` of an image ``[H,W,C]`` by the smooth surface (Laplace's equation)
+    through the pixels around them."""
+    out = image.copy()
+    index = np.full(hole.shape, -1)
+    ys, xs = np.nonzero(hole)
+    if not len(ys):
+        return out
+    index[ys, xs] = np.arange(len(ys))
+    rows, columns = [np.arange(len(ys))], [np.arange(len(ys))]
+    diagonal = np.zeros(len(ys))
+    right = np.zeros((len(ys), image.shape[2]))
+    for dy, dx in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        y, x = ys + dy, xs + dx
+        inside = (y >= 0) & (y < hole.shape[0]) & (x >= 0) & (x < hole.shape[1])
+        diagonal += inside
+        y, x = np.clip(y, 0, hole.shape[0] - 1), np.clip(x, 0, hole.shape[1] - 1)
+        neighbour = np.where(inside, index[y, x], -1)
+        known = inside & (neighbour < 0)
+        right[known] += image[y[known], x[known]]
+        unknown = neighbour >= 0
+        rows.append(np.nonzero(unknown)[0])
+        columns.append(neighbour[unknown])
+    values = [diagonal + 1e-9] + [np.full(len(r), -1.0) for r in rows[1:]]
+    matrix = sp.csr_matrix(
+        (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(ys),) * 2
+    )
+    out[ys, xs] = spsolve(matrix.tocsc(), right).reshape(len(ys), -1)
+    return out
+
+
+def smoothstep(x: Image) -> Image:
+    """0 below 0, 1 above 1, smooth between."""
+    t = np.clip(x, 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+@dataclass(frozen=True)
+class EyeSource:
+    """One eye of the portrait, in work pixels."""
+
+    opening: Opening
+    window: tuple[int, int, int, int]
+    margin: float
+    """Reach of the lifted lines above the upper edge, in pixels."""
+    eyeball: Image
+    """The eye's colours inside the window ``[h,w,3]``, completed under the lids."""
+    sclera: Image
+    """The same without the iris."""
+    iris_center: Image
+    iris_radius: float
+    lash: Image
+    """Colour of the lash line ``[3]``."""
+
+
+@dataclass(frozen=True)
+class PortraitTexture:
+    """The portrait at work size, colours 0..255 as float32."""
+
+    photo: Image
+    skin: Image
+    """The photograph with eyes, mouth and the lines around them filled over."""
+    lines: Image
+    """``photo - skin``."""
+    eyes: tuple[EyeSource, EyeSource]
+    """The subject's right eye, then the left."""
+    mouth: Opening
+    skin_color: Image
+    """Mean colour of the face ``[3]``."""
+    lip_line: Image
+    """Colour of the line between closed lips ``[3]``."""
+
+    @classmethod
+    def build(cls, photo: Image, landmarks: NDArray[np.floating]) -> PortraitTexture:
+        """Take a portrait apart.
+
+        Args:
+            photo: ``[W,W,3]`` float32, 0..255.
+            landmarks: ``[478,2]`` in its pixels.
+        """
+        skin = photo.copy()
+        eyes = []
+        for curves, iris, brow in (
+            (regions.RIGHT_EYE, regions.RIGHT_IRIS, regions.RIGHT_BROW_LOWER),
+            (regions.LEFT_EYE, regions.LEFT_IRIS, regions.LEFT_BROW_LOWER),
+        ):
+            opening = Opening.from_points(landmarks[list(curves.upper)], landmarks[list(curves.lower)])
+            margin = _lid_margin(opening, landmarks[list(brow)])
+            box = window(
+                landmarks[list(curves.upper + curves.lower)], margin + 0.2 * opening.width, len(photo)
+            )
+            _lift(skin, opening, box, margin, LOWER_LID_MARGIN * opening.width)
+            eyes.append(_eye_source(photo, skin, opening, box, margin, landmarks[list(iris)]))
+        lips = regions.INNER_LIPS
+        mouth = Opening.from_points(landmarks[list(lips.upper)], landmarks[list(lips.lower)])
+        reach = LIP_MARGIN * mouth.width
+        box = window(landmarks[list(lips.upper + lips.lower)], 4 * reach, len(photo))
+        _lift(skin, mouth, box, reach, reach)
+        ring = landmarks[[117, 346, 50, 280, 151, 108, 337, 6]].astype(int).clip(0, len(photo) - 1)
+        color = np.median(cv2.GaussianBlur(photo, (0, 0), 2)[ring[:, 1], ring[:, 0]], axis=0)
+        outer = landmarks[[0, 17, 37, 267, 84, 314]].astype(int).clip(0, len(photo) - 1)
+        lip = np.median(skin[outer[:, 1], outer[:, 0]], axis=0)
+        return cls(photo, skin, photo - skin, (eyes[0], eyes[1]), mouth, color, lip * [0.42, 0.32, 0.32])
+
+
+def _lid_margin(opening: Opening, brow: NDArray[np.floating]) -> float:
+    """Lift lines up to the crease, but never into the brow."""
+    along, height = opening.local(brow[:, 0], brow[:, 1])
+    upper, _ = opening.edges(along)
+    room = float(np.min(upper - height))
+    return float(np.clip(0.5 * room, 0.08 * opening.width, LID_MARGIN * opening.width))
+
+
+def _lift(skin: Image, opening: Opening, box: tuple[int, int, int, int], above: float, below: float) -> None:
+    """Fill the opening and its surroundings in ``skin``, in place."""
+    x0, y0, x1, y1 = box
+    along, height = opening.local(*pixel_grid(box))
+    upper, lower = opening.edges(along)
+    beyond = np.maximum(np.maximum(-along, along - 1.0), 0.0) * opening.width
+    taper = 1.0 - np.clip(beyond / max(above, below), 0.0, 1.0)
+    hole = (height > upper - above * taper) & (height < lower + below * taper) & (taper > 0)
+    skin[y0:y1, x0:x1] = membrane_fill(skin[y0:y1, x0:x1], hole)
+
+
+def _eye_source(
+    photo: Image,
+    skin: Image,
+    opening: Opening,
+    box: tuple[int, int, int, int],
+    margin: float,
+    iris: NDArray[np.floating],
+) -> EyeSource:
+    x0, y0, x1, y1 = box
+    patch = photo[y0:y1, x0:x1]
+    x, y = pixel_grid(box)
+    center = iris[0].astype(np.float32)
+    radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
+    distance = np.hypot(x - center[0], y - center[1])
+    seen = opening.coverage(x, y) > 0.95
+    along, _ = opening.local(x, y)
+    sclera = _sclera(patch, along, seen & (distance > 1.1 * radius), skin[y0:y1, x0:x1])
+    disc = smoothstep((radius - distance) / (0.25 * radius) + 0.5)[..., None]
+    full = _complete_iris(patch, seen, center, box) * disc + sclera * (1 - disc)
+    soft = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.02 * opening.width + 0.3)[..., None]
+    soft = smoothstep(2 * soft - 0.6)
+    eyeball = patch * soft + full * (1 - soft)
+    iris_free = soft * (distance > 1.15 * radius)[..., None]
+    _, height = opening.local(x, y)
+    upper, _ = opening.edges(along)
+    strip = (np.abs(height - upper) < 0.05 * opening.width) & (np.abs(along - 0.5) < 0.4)
+    dark = patch[strip] if strip.any() else patch.reshape(-1, 3)
+    luminance = dark.mean(1)
+    lash = dark[luminance <= np.percentile(luminance, 12)].mean(0)
+    clean_sclera = patch * iris_free + sclera * (1 - iris_free)
+    return EyeSource(opening, box, margin, eyeball, clean_sclera, center, radius, lash.astype(np.float32))
+
+
+def _sclera(patch: Image, along: Image, known: NDArray[np.bool_], skin: Image) -> Image:
+    """A smooth white of the eye: a line along the eye fitted to the brighter pixels seen."""
+    fallback = 0.35 * skin.reshape(-1, 3).mean(0) + 0.55 * skin.reshape(-1, 3).mean()
+    if known.sum() < 12:
+        return np.broadcast_to(fallback, patch.shape).astype(np.float32)
+    color, u = patch[known], along[known]
+    bright = color.mean(1) >= np.percentile(color.mean(1), 40)
+    design = np.stack([np.ones(bright.sum()), u[bright] - 0.5], 1)
+    # the fallback enters as a few observations, so that a handful of pixels cannot tilt the line wildly
+    design = np.concatenate([design, [[2.0, 0.0], [0.0, 3.0]]])
+    target = np.concatenate([color[bright], [2.0 * fallback, np.zeros(3)]])
+    line = np.linalg.lstsq(design, target, rcond=None)[0]
+    u_all = np.clip(along, 0, 1)[..., None]
+    return (line[0] + line[1] * (u_all - 0.5)).astype(np.float32)
+
+
+def _complete_iris(
+    patch: Image, seen: NDArray[np.bool_], center: Image, box: tuple[int, int, int, int]
+) -> Image:
+    """Fill what the lids hide of the iris by mirroring it through its centre, then across its axis."""
+    x, y = pixel_grid(box)
+    out = patch.copy()
+    todo = ~seen
+    for flip_x, flip_y in ((-1, -1), (1, -1), (-1, 1)):
+        mx = center[0] + flip_x * (x - center[0]) - box[0] - 0.5
+        my = center[1] + flip_y * (y - center[1]) - box[1] - 0.5
+        color = cv2.remap(patch, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        good = cv2.remap(seen.astype(np.float32), mx, my, cv2.INTER_LINEAR) > 0.95
+        use = todo & good
+        out[use] = color[use]
+        todo &= ~use
+    if todo.any() and seen.any():
+        out[todo] = np.percentile(patch[seen], 25, axis=0)
+    return out
