@@ -1,0 +1,71 @@
+"""Failures as rows: append-only, so that writers never lose each other's."""
+
+from __future__ import annotations
+
+import io
+import logging
+import secrets
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Literal, get_args
+
+import pandas as pd
+
+from portrait_core.errors import InputError
+
+FailureClass = Literal["input", "transient", "resource", "poison"]
+COLUMNS = {
+    "stage": "string",
+    "frame": "Int64",
+    "cls": "string",
+    "message": "string",
+    "attempt": "Int64",
+    "host": "string",
+    "time_utc": "datetime64[us, UTC]",
+}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One thing that went wrong."""
+
+    stage: str
+    frame: int | None
+    """The frame, or None when the whole unit failed."""
+    cls: FailureClass
+    """``input``: never retried. ``transient``: retried with backoff. ``resource``: retried smaller.
+    ``poison``: kills its worker, set aside."""
+    message: str
+    attempt: int = 1
+    host: str = field(default_factory=socket.gethostname)
+    time_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    def __post_init__(self) -> None:
+        if self.cls not in get_args(FailureClass):
+            raise InputError(f"a failure's class is one of {get_args(FailureClass)}; got {self.cls!r}")
+
+
+def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
+    """Make a small Parquet file of failures; give a name that no other writer takes, and its bytes."""
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    first = min(row.time_utc for row in rows)
+    return f"{first.astimezone(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(6)}.parquet", buffer.getvalue()
+
+
+def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
+    """Concatenate such files; one that cannot be read is left out with a warning in the log."""
+    frames = []
+    for name, table in tables:
+        try:
+            frames.append(pd.read_parquet(io.BytesIO(table)).astype(COLUMNS))
+        except (OSError, ValueError, KeyError) as error:
+            _log.warning("failure table %s cannot be read (%s); its rows are left out", name, error)
+    if not frames:
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    rows = pd.concat(frames, ignore_index=True)
+    return rows.sort_values(["time_utc", "stage", "frame"], ignore_index=True)

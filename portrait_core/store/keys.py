@@ -1,0 +1,107 @@
+"""Keys of stages and digests of files: pure functions, the same answer on every host and in every run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec
+from pydantic import BaseModel
+
+from portrait_core.errors import InputError
+
+NUMERICS_VERSION: dict[str, int] = {
+    "track": 1,
+    "template": 1,
+    "edit": 1,
+    "invert": 1,
+    "tune": 1,
+    "render": 1,
+    "composite": 1,
+    "encode": 1,
+}
+"""Raise a stage's number when its code changes what it computes: all its earlier results are then stale.
+Stages that are not listed have version 1."""
+
+_DIGEST = re.compile(r"(?:[a-z0-9]+:)?[0-9a-f]{16,128}")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def stage_key(
+    stage: str,
+    inputs: Mapping[str, str],
+    settings: BaseModel | Mapping[str, Any],
+    weights: Mapping[str, str],
+) -> str:
+    """Name what a stage computes, from everything that decides it and nothing else.
+
+    Args:
+        stage: name of the stage, such as ``"track"``.
+        inputs: digests of what it reads: of files (:func:`file_digest`) or keys of earlier stages, by role.
+        settings: the resolved settings that it reads. Anything that does not change the result (device,
+            batch size, folders) must be left out by the caller.
+        weights: digests of the weights that it uses, by role.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        InputError: a value of ``inputs`` or ``weights`` is no digest, or the settings are not plain data.
+    """
+    for role, digest in [*inputs.items(), *weights.items()]:
+        if not _DIGEST.fullmatch(digest):
+            raise InputError(
+                f"stage {stage}: {role}={digest!r} is no digest; pass file_digest(...) or another stage's "
+                f"key, never a path, a host or a time"
+            )
+    resolved = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
+    described = {
+        "stage": stage,
+        "inputs": dict(inputs),
+        "settings": resolved,
+        "weights": dict(weights),
+        "numerics": NUMERICS_VERSION.get(stage, 1),
+    }
+    return hashlib.sha256(canonical_json(described)).hexdigest()[:16]
+
+
+def canonical_json(value: Any) -> bytes:
+    """JSON with one spelling for a value: keys sorted, no spaces, ASCII.
+
+    Raises:
+        InputError: not plain data, or a number that is not finite.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"only plain, finite data can be part of a key or of metadata: {error}") from error
+    return text.encode("ascii")
+
+
+def file_digest(path_or_url: str | os.PathLike[str], **storage_options: Any) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read in pieces from a path or any fsspec URL.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    digest = hashlib.sha256()
+    try:
+        with fsspec.open(os.fspath(path_or_url), "rb", **storage_options) as file:
+            while piece := file.read(1 << 22):
+                digest.update(piece)
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(f"{path_or_url} is not a file; check the path") from error
+    return digest.hexdigest()
+
+
+def unit_name(text: str) -> str:
+    """Turn any text (a file name, a row of a manifest) into a name of a unit.
+
+    The readable part is kept; a short digest of the whole text keeps different texts apart.
+    """
+    readable = _UNSAFE.sub("-", text).strip("-.")[:80] or "unit"
+    return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

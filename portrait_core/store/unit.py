@@ -1,0 +1,306 @@
+"""One portrait, driving video or reenactment in the store: arrays, commit markers, files, metadata, failures.
+
+Layout under ``<kind>/<name>/``::
+
+    zarr.json                               a zarr v3 group
+    <array>/zarr.json, <array>/c.<frame>.0  one chunk a frame, with a checksum
+    files/<name>                            clips, checkpoints, tuned generators
+    records/commits/<stage>/<frame>.<key>   empty: the name says it all, so one listing answers everything
+    records/meta/<name>.json
+    records/digests/<name>.json             of the files
+    records/failures/*.parquet              append-only
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import DTypeLike, NDArray
+
+from portrait_core.errors import InputError, MissingChunk
+from portrait_core.store import arrays
+from portrait_core.store.arrays import ArrayInfo
+from portrait_core.store.failures import Failure, from_tables, to_table
+from portrait_core.store.files import Files
+from portrait_core.store.keys import canonical_json
+
+Kind = Literal["portrait", "video", "reenactment"]
+KINDS: tuple[Kind, ...] = ("portrait", "video", "reenactment")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_MARKER = re.compile(r"(\d{8,})\.([0-9a-f]+)")
+_GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+_log = logging.getLogger(__name__)
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name that is safe in any store, or raise :class:`InputError`."""
+    if not _NAME.fullmatch(name) or name.endswith(".partial"):
+        raise InputError(
+            f"{name!r} cannot name a {what}: use letters, digits, '_', '-', '.', starting with a letter or "
+            f"digit (portrait_core.store.unit_name makes such a name of any text)"
+        )
+    return name
+
+
+class Unit:
+    """A unit of work. Made by :meth:`Store.unit`; holds no open files, costs nothing until it is used.
+
+    Order of work for a frame: :meth:`uncommit`, :meth:`write`, :meth:`commit`, or :meth:`overwriting`, which
+    does all of that. Killed anywhere, a frame is then either done, with its data, or not done.
+    """
+
+    def __init__(self, files: Files, kind: Kind, name: str) -> None:
+        if kind not in KINDS:
+            raise InputError(f"a unit's kind is one of {KINDS}; got {kind!r}")
+        self.kind = kind
+        self.name = checked_name(name, "unit")
+        self._files = files
+        self._base = f"{kind}/{name}"
+        self._documents: dict[str, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"Unit({self._base})"
+
+    # Arrays
+
+    def ensure_array(self, name: str, shape: Sequence[int], dtype: DTypeLike, key: str) -> None:
+        """Make an array ``[T, ...]`` with one chunk a frame, unless there is one of this shape and type.
+
+        One of another shape or type is replaced: whatever was committed under any key that wrote into it is
+        no longer done.
+
+        Args:
+            name: name of the array.
+            shape: shape with frames first; at least one frame.
+            dtype: numpy type.
+            key: key of the stage that is about to write.
+        """
+        checked_name(name, "array")
+        if not shape or min(shape) < 1:
+            raise ValueError(f"array {name}: every side must be at least 1, frames first; got {tuple(shape)}")
+        if name in ("files", "records"):
+            raise ValueError(f"an array cannot be called {name!r}: the store keeps other things there")
+        current = self._files.get_one(f"{self._base}/{name}/zarr.json")
+        wanted = ArrayInfo(tuple(int(side) for side in shape), np.dtype(dtype))
+        if current is None or arrays.info(current) != wanted:
+            document = arrays.create(wanted.shape, wanted.dtype, [key])
+            if current is not None:
+                self._retire(name, current, wanted)
+            self._files.put({f"{self._base}/zarr.json": _GROUP, f"{self._base}/{name}/zarr.json": document})
+        elif key not in arrays.keys(current):
+            document = arrays.with_keys(current, [*arrays.keys(current), key])
+            self._files.put({f"{self._base}/{name}/zarr.json": document})
+        else:
+            document = current
+        self._documents[name] = document
+
+    def _retire(self, name: str, document: bytes, wanted: ArrayInfo) -> None:
+        """Forget what was committed into an array about to be replaced.
+
+        Old chunks within the new length stay: they are not committed, and another writer may have replaced
+        some of them by now.
+        """
+        old_keys = set(arrays.keys(document))
+        commits = f"{self._base}/records/commits"
+        for stage in self._files.list(commits):
+            markers = self._files.list(f"{commits}/{stage}")
+            stale = [m for m in markers if m.partition(".")[2] in old_keys]
+            self._files.delete(f"{commits}/{stage}/{marker}" for marker in stale)
+        chunks = self._files.list(f"{self._base}/{name}")
+        beyond = [c for c in chunks if (frame := arrays.frame_of(c)) is not None and frame >= wanted.shape[0]]
+        self._files.delete(f"{self._base}/{name}/{chunk}" for chunk in beyond)
+
+    def array_info(self, name: str) -> ArrayInfo | None:
+        """Shape and type of an array, or None when there is none."""
+        document = self._document(name)
+        return arrays.info(document) if document is not None else None
+
+    def _document(self, name: str) -> bytes | None:
+        if name not in self._documents:
+            document = self._files.get_one(f"{self._base}/{checked_name(name, 'array')}/zarr.json")
+            if document is None:
+                return None
+            self._documents[name] = document
+        return self._documents[name]
+
+    def write(self, name: str, start: int, values: NDArray[Any]) -> None:
+        """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type.
+
+        Commit markers are not touched: see the order of work in :class:`Unit`.
+        """
+        document = self._document(name)
+        if document is None:
+            raise ValueError(f"{self._base}/{name} does not exist; call ensure_array first")
+        array = arrays.info(document)
+        values = np.asarray(values)
+        if values.dtype != array.dtype or values.shape[1:] != array.shape[1:]:
+            raise ValueError(
+                f"{self._base}/{name} holds frames {array.shape[1:]} {array.dtype}; "
+                f"got {values.shape[1:]} {values.dtype}"
+            )
+        self._check_range(name, array, start, start + len(values))
+        if len(values):
+            chunks = arrays.encode(document, start, values)
+            self._files.put({f"{self._base}/{name}/{chunk}": value for chunk, value in chunks.items()})
+
+    def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Read frames ``[start, stop)`` of an array, ``[stop - start, ...]``.
+
+        Raises:
+            MissingChunk: some of the frames are absent or fail their checksum; it lists them.
+        """
+        document = self._document(name)
+        if document is None:
+            raise MissingChunk(f"{self._base}/{name}", range(start, stop))
+        array = arrays.info(document)
+        self._check_range(name, array, start, stop)
+        folder = f"{self._base}/{name}"
+        names = [arrays.chunk_name(array, frame) for frame in range(start, stop)]
+        stored = self._files.get(f"{folder}/{chunk}" for chunk in names)
+        chunks = {path.rsplit("/", 1)[-1]: value for path, value in stored.items()}
+        values, missing = arrays.decode(document, start, stop, chunks)
+        if missing:
+            self._documents.pop(name, None)  # perhaps the array was replaced since
+            raise MissingChunk(folder, missing)
+        return values
+
+    def _check_range(self, name: str, array: ArrayInfo, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= array.shape[0]:
+            raise ValueError(
+                f"{self._base}/{name} has frames 0 to {array.shape[0] - 1}; got the range [{start}, {stop})"
+            )
+
+    # Commit markers
+
+    def commit(self, stage: str, frames: Iterable[int], key: str) -> None:
+        """Mark frames as done by a stage under a key. Only after their data is written."""
+        if not re.fullmatch(r"[0-9a-f]+", key):
+            raise ValueError(f"a key is hexadecimal, as stage_key gives it; got {key!r}")
+        wanted = {int(frame) for frame in frames}
+        self._delete_markers(stage, wanted, but=key)
+        folder = self._commits(stage)
+        if wanted:
+            self._files.put({f"{folder}/{frame:08d}.{key}": b"" for frame in sorted(wanted)})
+
+    def uncommit(self, stage: str, frames: Iterable[int]) -> None:
+        """Mark frames as not done by a stage under any key. Always before their data is overwritten."""
+        self._delete_markers(stage, {int(frame) for frame in frames})
+
+    def _delete_markers(self, stage: str, frames: set[int], but: str | None = None) -> None:
+        stale = [
+            f"{self._commits(stage)}/{frame:08d}.{key}"
+            for frame, key in self._markers(stage)
+            if frame in frames and key != but
+        ]
+        self._files.delete(stale)
+
+    @contextlib.contextmanager
+    def overwriting(self, stage: str, frames: Iterable[int], key: str) -> Iterator[None]:
+        """Uncommit frames, let the block write their data, commit them unless it raises."""
+        frames = list(frames)
+        self.uncommit(stage, frames)
+        yield
+        self.commit(stage, frames, key)
+
+    def done(self, stage: str, key: str, total: int, arrays: Sequence[str] = ()) -> NDArray[np.bool_]:
+        """Tell which of ``total`` frames a stage has committed under this very key, ``[total]`` bool.
+
+        One listing. With ``arrays``, a frame whose chunk is absent from one of them is not done either, for
+        one listing more each; a corrupt chunk shows only when it is read.
+        """
+        done = np.zeros(total, dtype=np.bool_)
+        for frame, marked in self._markers(stage):
+            if marked == key and frame < total:
+                done[frame] = True
+        for name in arrays:
+            present = np.zeros(total, dtype=np.bool_)
+            for frame in self._stored_frames(name):
+                if frame < total:
+                    present[frame] = True
+            done &= present
+        return done
+
+    def _stored_frames(self, name: str) -> list[int]:
+        chunks = self._files.list(f"{self._base}/{checked_name(name, 'array')}")
+        return [frame for chunk in chunks if (frame := arrays.frame_of(chunk)) is not None]
+
+    def _commits(self, stage: str) -> str:
+        return f"{self._base}/records/commits/{checked_name(stage, 'stage')}"
+
+    def _markers(self, stage: str) -> list[tuple[int, str]]:
+        names = self._files.list(self._commits(stage))
+        return [(int(m.group(1)), m.group(2)) for name in names if (m := _MARKER.fullmatch(name))]
+
+    # Files and metadata
+
+    def put_bytes(self, name: str, value: bytes) -> None:
+        """Keep a file (a clip, a checkpoint), replacing an older one at once and whole.
+
+        Its digest is written first and beside the older ones', so at no moment is there a file that reads as
+        corrupt: killed in between, the older file is still good.
+        """
+        folder = f"{self._base}/records/digests"
+        digests = [hashlib.sha256(value).hexdigest(), *self._digests(name)[:3]]
+        self._files.put({f"{folder}/{name}.json": canonical_json({"sha256": digests})})
+        self._files.put({f"{self._base}/files/{name}": value})
+
+    def get_bytes(self, name: str) -> bytes | None:
+        """Read a file; None when there is none or its content is not what was put."""
+        value = self._files.get_one(f"{self._base}/files/{checked_name(name, 'file')}")
+        if value is None:
+            return None
+        if hashlib.sha256(value).hexdigest() not in self._digests(name):
+            _log.warning("%s/files/%s is corrupt; it counts as missing", self._base, name)
+            return None
+        return value
+
+    def file_url(self, name: str) -> str:
+        """Where a file is, for other programs."""
+        return self._files.url(f"{self._base}/files/{checked_name(name, 'file')}")
+
+    def _digests(self, name: str) -> list[str]:
+        found = _parsed(
+            self._files.get_one(f"{self._base}/records/digests/{checked_name(name, 'file')}.json")
+        )
+        return list(found["sha256"]) if isinstance(found, dict) and "sha256" in found else []
+
+    def write_meta(self, name: str, value: Any) -> None:
+        """Keep a small JSON document, replacing an older one at once and whole."""
+        self._files.put({self._meta(name): canonical_json(value)})
+
+    def read_meta(self, name: str) -> Any | None:
+        """Read a JSON document; None when there is none, or it is damaged."""
+        return _parsed(self._files.get_one(self._meta(name)))
+
+    def _meta(self, name: str) -> str:
+        return f"{self._base}/records/meta/{checked_name(name, 'document')}.json"
+
+    # Failures
+
+    def record_failures(self, rows: Sequence[Failure]) -> None:
+        """Add rows to the unit's table of failures. Writers at the same time lose nothing."""
+        if rows:
+            name, table = to_table(rows)
+            self._files.put({f"{self._base}/records/failures/{name}": table})
+
+    def failures(self) -> pd.DataFrame:
+        """All failures recorded, oldest first: stage, frame, cls, message, attempt, host, time_utc."""
+        folder = f"{self._base}/records/failures"
+        names = [name for name in self._files.list(folder) if name.endswith(".parquet")]
+        tables = self._files.get(f"{folder}/{name}" for name in names)
+        return from_tables(sorted(tables.items()))
+
+
+def _parsed(document: bytes | None) -> Any | None:
+    try:
+        return None if document is None else json.loads(document)
+    except ValueError:
+        return None
