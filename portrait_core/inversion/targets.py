@@ -1,0 +1,86 @@
+"""What the generator is fitted to: templates, the portrait around them, and per-pixel weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+# Outer contours (MediaPipe's 468-point numbering) of the regions that carry most of the expression.
+DETAIL_REGIONS = (
+    (61, 291, 0, 17, 13, 14, 37, 267, 84, 314),
+    (33, 133, 159, 145, 158, 153),
+    (362, 263, 386, 374, 385, 380),
+)
+
+
+@dataclass(frozen=True)
+class FrameTarget:
+    """One frame at the portrait's camera.
+
+    Attributes:
+        image: ``[3,S,S]`` in [-1,1]: the expression template (inversion) or ``I_GT`` (tuning).
+        face: the whole face, mouth included, ``[1,S,S]`` in 0..1; ``M_face`` is ``face * (1 - mouth)``.
+        mouth: the mouth's inside ``[1,S,S]`` in 0..1.
+        detail: 1 on mouth and eyes, soft ``[1,S,S]``.
+        uncovered: portrait face that the template leaves bare: no loss there ``[1,S,S]``.
+    """
+
+    image: Tensor
+    face: Tensor
+    mouth: Tensor
+    detail: Tensor
+    uncovered: Tensor
+
+
+def image_tensor(image: NDArray[np.uint8]) -> Tensor:
+    """``[S,S,3]`` uint8 to ``[3,S,S]`` float32 in [-1,1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def image_array(image: Tensor) -> NDArray[np.uint8]:
+    """``[3,S,S]`` in [-1,1] to ``[S,S,3]`` uint8, clipped."""
+    clipped = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return np.asarray(clipped.permute(1, 2, 0).cpu().numpy())
+
+
+def mask_tensor(mask: NDArray[np.uint8]) -> Tensor:
+    """``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
+    return torch.from_numpy(np.ascontiguousarray(mask))[None].float() / 255
+
+
+def detail_mask(landmarks_px: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
+    """Mouth and eyes as a soft mask ``[size,size]`` uint8, from mesh landmarks ``[>=468,2]`` in the crop."""
+    mask = np.zeros((size, size), np.uint8)
+    for region in DETAIL_REGIONS:
+        hull = cv2.convexHull(np.round(landmarks_px[list(region)]).astype(np.int32))
+        cv2.fillConvexPoly(mask, hull, 255)
+    grow = 2 * max(1, round(size / 42)) // 2 * 2 + 1
+    return np.asarray(cv2.GaussianBlur(cv2.dilate(mask, np.ones((grow, grow), np.uint8)), (0, 0), size / 96))
+
+
+def tuning_image(
+    template: NDArray[np.uint8],
+    face: NDArray[np.uint8],
+    mouth: NDArray[np.uint8],
+    portrait: NDArray[np.uint8],
+    painted: NDArray[np.uint8] | None,
+) -> NDArray[np.uint8]:
+    """``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
+
+    The paper's equations 3 and 4 name the masks the other way round from its text and Fig. 2; the text is
+    what is built. ``painted=None`` takes the mouth from the template as well.
+
+    Args:
+        template, portrait, painted: ``[S,S,3]`` uint8.
+        face, mouth: ``[S,S]`` uint8, 0..255.
+    """
+    a, b = face[..., None] / 255.0, mouth[..., None] / 255.0
+    out = portrait * (1 - np.clip(a + b, 0, 1)) + template * np.clip(a + b, 0, 1)
+    if painted is not None:
+        out = out * (1 - b) + painted * b
+    return np.round(out).clip(0, 255).astype(np.uint8)

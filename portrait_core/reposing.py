@@ -1,0 +1,171 @@
+"""A tuned generator at the driver's poses: the first frame's latent everywhere, frame i's face on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from portrait_core.cameras import (
+    angles_from_labels,
+    crop_rays,
+    labels_from_rotations,
+    orbit_rotation,
+    rotations_from_labels,
+    smooth_labels,
+)
+from portrait_core.compositing import composite, points_from_depth, reproject_mask, soften
+from portrait_core.config import CompositeSettings, RenderSettings
+from portrait_core.generators import RaySampling, TriPlaneGenerator
+from portrait_core.inversion.patches import Patch, render_patch
+
+FACE_MARGIN = 0.08
+"""The rendered face patch reaches so far beyond the first frame's face (share of the image): room for a jaw
+that drops, and for the super-resolution's border."""
+
+
+@dataclass(frozen=True)
+class PosedFrame:
+    """One output frame.
+
+    Attributes:
+        image: the composite ``[S,S,3]`` uint8.
+        first: the first frame's latent at the same pose ``[S,S,3]`` uint8.
+        mask: where ``image`` comes from frame i ``[S,S]`` uint8, 0..255.
+        depth: of ``first``, distance along the ray ``[R,R]`` float16, box units.
+    """
+
+    image: NDArray[np.uint8]
+    first: NDArray[np.uint8]
+    mask: NDArray[np.uint8]
+    depth: NDArray[np.float16]
+
+
+def target_cameras(
+    driver: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
+) -> NDArray[np.float32]:
+    """Camera labels ``[T,25]`` of the output, from the driver's ``[T,25]`` and the portrait's ``[1,25]``.
+
+    The driver's poses are averaged over ``pose_window`` frames (paper section 3.1);
+    ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
+    pitch are held within the limits.
+    """
+    labels = smooth_labels(driver, settings.pose_window)
+    if settings.pose_transfer == "relative":
+        rotations = rotations_from_labels(labels)
+        change = rotations @ rotations[0].T
+        labels = labels_from_rotations(change @ rotations_from_labels(portrait)[0])
+    limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
+    angles = angles_from_labels(labels)
+    held = np.concatenate([np.clip(angles[:, :2], -limit, limit), angles[:, 2:]], axis=1)
+    return labels_from_rotations(np.stack([orbit_rotation(*a) for a in held]))
+
+
+class PoseRenderer:
+    """Renders and composites frames of one clip. Read-only: frames may be rendered in any order, anywhere.
+
+    Args:
+        generator: the tuned generator, in eval mode.
+        first: the first frame's latent ``[1,rows,w]``.
+        first_face: its face mask at the portrait's camera ``[1,1,S,S]`` in 0..1.
+        camera: the portrait's camera ``[1,25]``.
+    """
+
+    def __init__(
+        self,
+        generator: TriPlaneGenerator,
+        first: Float[Tensor, "1 rows w"],
+        first_face: Float[Tensor, "1 1 s s"],
+        camera: Float[Tensor, "1 25"],
+        render: RenderSettings,
+        compositing: CompositeSettings,
+    ) -> None:
+        self.generator, self.first, self.first_face, self.camera = generator, first, first_face, camera
+        self.settings, self.compositing = render, compositing
+        default = generator.settings.sampling
+        self.sampling = RaySampling(
+            near=default.near, far=default.far, n_coarse=render.samples, n_fine=render.importance_samples
+        )
+        self.resolution = render.neural_resolution or generator.settings.neural_resolution
+        with torch.no_grad():
+            self.planes = generator.planes(first)
+            source = self._whole(first, camera)
+        self.source_depth = source["image_depth"]
+
+    def _whole(self, ws: Tensor, camera: Tensor) -> dict[str, Tensor]:
+        planes = self.planes if ws is self.first else self.generator.planes(ws)
+        return self.generator.synthesis(ws, camera, self.resolution, sampling=self.sampling, planes=planes)
+
+    @torch.no_grad()
+    def render(
+        self, ws: Float[Tensor, "1 rows w"], face: Float[Tensor, "1 1 s s"], camera: Float[Tensor, "1 25"]
+    ) -> PosedFrame:
+        """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``."""
+        base = self._whole(self.first, camera)
+        first, depth = base["image"].clamp(-1, 1), base["image_depth"]
+        if self.compositing.mode == "whole":
+            own = self._whole(ws, camera)["image"].clamp(-1, 1)
+            mask = torch.ones_like(own[:, :1])
+            return _posed(own, first, mask, depth)
+        points = points_from_depth(camera, depth)
+        first_mask = reproject_mask(self.first_face, self.camera, self.source_depth, points)
+        patch = self._face_patch(first_mask)
+        own, mask = self._own_face(ws, face, camera, patch)
+        if self.compositing.union_first:
+            mask = mask.maximum(patch.cut(first_mask))
+        mask = self._soft(mask, own.shape[-1])
+        image = first.clone()
+        patch.cut(image).copy_(composite(own, patch.cut(first), mask))
+        full = torch.zeros_like(first[:, :1])
+        patch.cut(full).copy_(mask)
+        return _posed(image, first, full, depth)
+
+    def _own_face(self, ws: Tensor, face: Tensor, camera: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
+        """Frame i's pixels and its face mask over the patch."""
+        render = render_patch(self.generator, self.generator.planes(ws), ws, camera, patch, self.sampling)
+        origins, directions = crop_rays(camera, patch.resolution)
+        index = patch.rays()
+        points = origins[:, index] + render.depth.flatten(1)[..., None] * directions[:, index]
+        points = points.reshape(1, patch.size, patch.size, 3)
+        mask = reproject_mask(face, self.camera, self.source_depth, points)
+        return render.image.clamp(-1, 1), mask
+
+    def _face_patch(self, mask: Tensor) -> Patch:
+        """The smallest square of rays around the mask and its margin."""
+        resolution = self.resolution
+        rows, columns = torch.where(mask[0, 0] > 0.02)
+        if len(rows) == 0:
+            return Patch.whole(resolution)
+        margin = FACE_MARGIN * resolution
+        low = torch.stack([rows.min(), columns.min()]) - margin
+        high = torch.stack([rows.max(), columns.max()]) + margin
+        size = min(resolution, int((high - low).max()) + 2)
+        corner = ((low + high) / 2 - size / 2).round().clamp(0, resolution - size).int().tolist()
+        return Patch(corner[0], corner[1], size, resolution)
+
+    def _soft(self, mask: Tensor, size: int) -> Tensor:
+        """The mask at image resolution, grown and feathered, and 0 at the patch's border."""
+        settings = self.compositing
+        large = F.interpolate(mask, (size, size), mode="bilinear", align_corners=False)
+        soft = soften(large, settings.dilate_px, settings.feather_px)
+        edge = torch.arange(size, device=mask.device)
+        inside = (torch.minimum(edge, size - 1 - edge) / max(1.0, settings.feather_px)).clamp(max=1)
+        return soft * inside[:, None] * inside[None]
+
+
+def _posed(image: Tensor, first: Tensor, mask: Tensor, depth: Tensor) -> PosedFrame:
+    def pixels(values: Tensor) -> NDArray[np.uint8]:
+        array = ((values[0] + 1) * 127.5).round().byte().permute(1, 2, 0)
+        return np.asarray(array.cpu().numpy())
+
+    return PosedFrame(
+        image=pixels(image),
+        first=pixels(first),
+        mask=np.asarray((mask[0, 0] * 255).round().byte().cpu().numpy()),
+        depth=depth[0, 0].cpu().numpy().astype(np.float16),
+    )
