@@ -139,7 +139,13 @@ class Synthesis(nn.Module):
                 y = y + self.basis[str(resolution)](ws[:, -1])
         if self.base_plane is not None:
             y = y + self.base_plane
-        return Planes(y.unflatten(1, (3, self.settings.plane_channels)), wall)
+        return Planes(_split(y, self.settings.plane_channels), wall)
+
+
+def _split(y: Float[Tensor, "b c3 h w"], channels: int) -> Float[Tensor, "b 3 c h w"]:
+    """Three planes, each with a pixel's channels side by side in memory, as look-ups want them."""
+    pixels = y.permute(0, 2, 3, 1).unflatten(-1, (3, channels))  # [b,h,w,3,c]
+    return pixels.permute(0, 3, 1, 2, 4).contiguous().permute(0, 1, 4, 2, 3)
 
 
 class Backbone(nn.Module):
