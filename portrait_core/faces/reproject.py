@@ -42,6 +42,8 @@ class NovelView(NamedTuple):
     """The face's pixels that the source camera saw too."""
     depth: Float[Tensor, "b s s"]
     """As in :class:`HeadDepth`."""
+    face: Bool[Tensor, "b s s"]
+    """As in :class:`HeadDepth`."""
     mouth: Bool[Tensor, "b s s"]
     """As in :class:`HeadDepth`."""
 
@@ -111,7 +113,7 @@ class SourceFrame:
         """
         self.surface, self._image, self._vertices = surface, image, vertices_box
         size = image.shape[-1]
-        fragments, _, pixels = surface.see(vertices_box[None], camera[None], size)
+        fragments, self.seen, pixels = surface.see(vertices_box[None], camera[None], size)
         self._depth = fragments.depth.nan_to_num(posinf=1e4)
         to_grid = pixels.new_tensor([2.0 / size, 2.0 / size])
         self._attributes = torch.cat([pixels[..., :2] * to_grid - 1.0, pixels[..., 2:]], -1)
@@ -131,4 +133,4 @@ class SourceFrame:
         )[:, 0]
         inside = (grid.abs() < 1.0).all(-1)
         valid = seen.face & inside & ((front - source[..., 2]).abs() < _SAME_SURFACE)
-        return NovelView(color * valid[:, None], valid, seen.depth, seen.mouth)
+        return NovelView(color * valid[:, None], valid, seen.depth, seen.face, seen.mouth)

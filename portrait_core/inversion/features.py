@@ -44,7 +44,7 @@ class EfficientNetLite(nn.Module):
         self.stem = nn.Sequential(network._conv_stem, network._bn0)
         self.blocks = nn.ModuleList(list(network._blocks)[: self.LAYERS[-1] + 1])
         self.eval().requires_grad_(False)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         # [-1,1] is (255 x - 127) / 128 of [0,1] to within a grey level: the network's own normalisation.
@@ -61,6 +61,8 @@ class VGG16(nn.Module):
     """relu1_2, relu2_2, relu3_3 and relu4_3 of VGG16 (Johnson et al. 2016), channel-normalised."""
 
     LAYERS = (3, 8, 15, 22)
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, weights: str | Path) -> None:
         super().__init__()

@@ -75,11 +75,13 @@ def portrait_matte(crop: NDArray[np.uint8], head: NDArray[np.bool_]) -> Matte:
     size = crop.shape[0]
     labels = _seeds(head)
     cv2.setRNGSeed(0)  # GrabCut's colour clusters start at random
-    models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(np.ascontiguousarray(crop[..., ::-1]), labels, None, *models, 4, cv2.GC_INIT_WITH_MASK)
+    back, front = np.zeros((1, 65)), np.zeros((1, 65))
+    bgr = np.ascontiguousarray(crop[..., ::-1])
+    cv2.grabCut(bgr, labels, (0, 0, size, size), back, front, 4, cv2.GC_INIT_WITH_MASK)
     binary = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
-    binary = _largest_part(cv2.morphologyEx(binary, cv2.MORPH_CLOSE, _ellipse(0.01 * size)))
-    grey = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    closed = cv2.morphologyEx(binary, cv2.MORPH_CLOSE, _ellipse(0.01 * size)).astype(np.uint8)
+    binary = _largest_part(closed)
+    grey = np.asarray(cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) / np.float32(255), dtype=np.float32)
     soft = _guided_filter(grey, binary.astype(np.float32), radius=max(2, size // 64), eps=1e-3)
     return Matte(foreground=soft, wall=_inpaint(crop, binary))
 

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from portrait_core.cameras import angles_from_labels, crop_rays, orbit_labels, project_to_crop
 from portrait_core.config import TuningSettings
+from portrait_core.faces.reproject import HeadSurface, NovelView, SourceFrame
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import masked_mean
 from portrait_core.inversion.latent import Reconstruction
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, ParameterGroup, ramp
-from portrait_core.inversion.mesh_views import MeshView, MeshViews
 from portrait_core.inversion.patches import Patch, PatchRender, render_patch
 from portrait_core.inversion.targets import FrameTarget
 
@@ -42,7 +42,7 @@ class Clip:
         ws: frozen latents ``[T,rows,w]``.
         camera: the portrait's label ``[1,25]``.
         frame: loads frame i's target (``I_GT`` and masks).
-        vertices: box-frame mesh of frame i ``[1,V,3]``.
+        vertices: box-frame mesh of frame i ``[V,3]``.
         matte: the person's coverage in the portrait crop ``[1,S,S]`` in 0..1.
         wall: the portrait with the person painted away ``[3,S,S]`` in [-1,1].
     """
@@ -63,12 +63,12 @@ class Tuner:
         generator: TriPlaneGenerator,
         phi: nn.Module,
         clip: Clip,
-        views: MeshViews,
+        surface: HeadSurface,
         settings: TuningSettings,
         sampling: RaySampling,
         resolution: int,
     ) -> None:
-        self.generator, self.phi, self.clip, self.views = generator, phi, clip, views
+        self.generator, self.phi, self.clip, self.surface = generator, phi, clip, surface
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator().manual_seed(settings.seed)
@@ -161,16 +161,16 @@ class Tuner:
         self, planes: Planes, render: PatchRender, patch: Patch, frame: int, target: FrameTarget
     ) -> Tensor:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
-        vertices = self.clip.vertices(frame)
-        source = self.views.view(vertices, self.clip.camera, self.resolution)
-        wanted = patch.cut(source.depth[None, None])
-        known = patch.cut((source.face & ~source.inside)[None, None].float())
+        image = F.adaptive_avg_pool2d(target.image, self.resolution)
+        source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])
+        wanted = patch.cut(source.seen.depth[None])
+        known = patch.cut((source.seen.face & ~source.seen.mouth)[None].float())
         loss = self.settings.depth_anchor * masked_mean((render.depth[:1] - wanted).abs(), known)
         camera = self._random_camera()
-        view = self.views.view(vertices, camera, MESH_SIZE)
+        view = source.at(camera, MESH_SIZE)
         if not bool(view.face.any()):
             return loss
-        return loss + self._novel_view_loss(planes, camera, view, source, target)
+        return loss + self._novel_view_loss(planes, camera, view, _cavity_colour(image, source.seen.mouth[0]))
 
     def _random_camera(self) -> Tensor:
         yaw, pitch, roll = angles_from_labels(self.clip.camera.cpu().numpy())[0]
@@ -180,19 +180,28 @@ class Tuner:
         )
         return torch.from_numpy(label).to(self.clip.camera)
 
-    def _novel_view_loss(
-        self, planes: Planes, camera: Tensor, view: MeshView, source: MeshView, target: FrameTarget
-    ) -> Tensor:
-        colour, known = self.views.colours(view, source, self.clip.camera, target.image)
-        chance = (view.face.float() * (1 + INSIDE_EMPHASIS * view.inside)).reshape(-1)
+    def _novel_view_loss(self, planes: Planes, camera: Tensor, view: NovelView, cavity: Tensor) -> Tensor:
+        """Depth and colour of rays of a random view. Where the mouth's inside was hidden from the portrait's
+        camera, ``cavity [3]`` stands in: without it an unseen cavity fills with skin."""
+        mouth, face = view.mouth.reshape(-1), view.face.reshape(-1)
+        chance = face.float() * (1 + INSIDE_EMPHASIS * mouth)
         index = torch.multinomial(chance, self.settings.novel_view_rays, replacement=True, generator=self.rng)
         origins, directions = crop_rays(camera, MESH_SIZE)
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
         rays = self.generator.render_rays(
             one, origins[:, index], directions[:, index], self.sampling, jitter=True, generator=self.rng
         )
-        solid = (~view.inside).reshape(-1)[index].float()
-        depth = ((rays.depth[0] - view.depth.reshape(-1)[index]).abs() * solid).mean()
-        off = (rays.features[0, :, :3] - colour.reshape(-1, 3)[index]).abs().mean(-1)
-        seen = (off * known.reshape(-1)[index]).mean()
+        wanted = view.depth.reshape(-1)[index]
+        depth = ((rays.depth[0] - wanted).abs() * ~mouth[index]).mean()
+        hidden = (mouth & ~view.valid.reshape(-1))[index]
+        colour = torch.where(hidden[:, None], cavity, view.image[0].flatten(1).T[index])
+        known = (view.valid.reshape(-1)[index] | hidden).float()
+        seen = ((rays.features[0, :, :3] - colour).abs().mean(-1) * known).mean()
         return self.settings.depth_anchor * depth + self.settings.novel_view * seen
+
+
+def _cavity_colour(image: Float[Tensor, "3 r r"], mouth: Tensor) -> Float[Tensor, 3]:
+    """Mean colour of the mouth's visible inside, darkened; a dark red where none is visible."""
+    if not bool(mouth.any()):
+        return image.new_tensor([-0.6, -0.8, -0.8])
+    return (image[:, mouth].mean(1) + 1) * 0.6 - 1
