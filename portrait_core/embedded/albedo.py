@@ -111,7 +111,7 @@ class Painter:
             order = np.argsort(upper[:, 0])
             top = np.interp(column, upper[order, 0], upper[order, 1])
             bottom = np.interp(column, lower[order, 0], lower[order, 1])
-            middle, half = (top + bottom) / 2, np.abs(bottom - top) / 2 * width * 0.75
+            middle, half = (top + bottom) / 2, np.abs(bottom - top) / 2 * width * 0.95 + 1.0
             inner = np.abs(upper[-1, 0] - 256)
             ends = smoothstep(inner - 3, inner + 5, np.abs(column - 256.0))
             tail = np.abs(upper[0, 0] - 256)
@@ -119,18 +119,24 @@ class Painter:
             here = (column > 256) == (side == "left")
             profile = np.exp(-(((np.arange(SKIN_SIZE[0])[:, None] - middle) / (half * ends**0.5 + 0.8)) ** 2))
             mask += profile * (ends * here)[None]
-        hairs = np.clip(0.85 + 0.35 * gaussian_filter(self._grain, (0.3, 0.8)), 0, 1.2)
+        hairs = np.clip(0.95 + 0.18 * self._grain, 0, 1.2)
         return np.clip(mask * hairs, 0, 1)
 
     def _beard_masks(self) -> tuple[Array, Array]:
         """Where a beard and a moustache grow."""
         x, y = np.abs(self._x), self._y
         line = np.interp(x, [0, 0.03, 0.06, 0.10, 0.115, 0.13], [-0.083, -0.083, -0.066, -0.045, -0.01, 0.01])
-        beard = smoothstep(0.004, -0.012, y - line) * smoothstep(-0.140, -0.118, y) * smoothstep(0.155, 0.135, x)
+        beard = (
+            smoothstep(0.004, -0.012, y - line) * smoothstep(-0.140, -0.118, y) * smoothstep(0.155, 0.135, x)
+        )
         lip = np.exp(-((x / 0.032) ** 4) - ((y + 0.073) / 0.0135) ** 4)
         chin_strip = 1 - 0.5 * np.exp(-((x / 0.03) ** 4) - ((y + 0.088) / 0.006) ** 2)
-        moustache = np.exp(-((x / 0.031) ** 4)) * smoothstep(-0.052, -0.0575, y) * smoothstep(-0.073, -0.066, y)
-        moustache += np.exp(-(((x - 0.033) / 0.007) ** 2)) * smoothstep(-0.06, -0.068, y) * smoothstep(-0.1, -0.085, y)
+        moustache = (
+            np.exp(-((x / 0.031) ** 4)) * smoothstep(-0.052, -0.0575, y) * smoothstep(-0.073, -0.066, y)
+        )
+        moustache += (
+            np.exp(-(((x - 0.033) / 0.007) ** 2)) * smoothstep(-0.06, -0.068, y) * smoothstep(-0.1, -0.085, y)
+        )
         return beard * (1 - np.clip(1.3 * lip, 0, 1)) * chin_strip, np.clip(moustache, 0, 1)
 
     def _freckle_mask(self, rng: np.random.Generator) -> Array:
@@ -182,15 +188,13 @@ class Painter:
         blend(0.55 * paint.blush * self._blush, [1.02, 0.72, 0.70])
         blend(0.55 * paint.eye_shade * self._shade, [0.72, 0.62, 0.66])
         blend(0.75 * paint.freckles * self._freckles, [0.72, 0.56, 0.46])
-        stubble = np.clip(0.8 + 0.25 * self._grain, 0, 1.15)
+        stubble = np.clip(0.9 + 0.13 * self._grain, 0, 1.15)
         beard = np.clip(paint.beard * self._beard * stubble, 0, 0.95)
         blend(beard, hair_ratio * 0.9)
         blend(np.clip(paint.moustache * self._moustache * stubble, 0, 0.95), hair_ratio * 0.9)
         widths = (0.6, 1.0, 1.6)
-        brow = sum(
-            self._brow[w] * max(0.0, 1 - abs(paint.brow_width * 2 - i)) for i, w in enumerate(widths)
-        )
-        blend(np.clip(brow * paint.brow, 0, 0.95), np.minimum(hair_ratio * 0.75, 0.8))
+        brow = sum(self._brow[w] * max(0.0, 1 - abs(paint.brow_width * 2 - i)) for i, w in enumerate(widths))
+        blend(np.clip(brow * paint.brow * 1.25, 0, 0.95), np.minimum(hair_ratio * 0.7, 0.62))
         return ratio
 
     def _paint_eye(self, paint: Paint) -> Array:

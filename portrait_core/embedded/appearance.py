@@ -72,7 +72,7 @@ def hair_style(scene: Scene) -> HairStyle:
     return HairStyle(
         cover=float(smoothstep(0.03, 0.13, length)),
         length_m=float(np.clip((length - 0.5) / 0.5, 0, 1) * 0.20),
-        volume_m=float(0.003 + 0.030 * scene.share("hair_volume") * smoothstep(0.05, 0.4, length)),
+        volume_m=float(0.003 + 0.026 * scene.share("hair_volume") * smoothstep(0.05, 0.4, length)),
         fringe_rad=float(np.radians(28.0) * smoothstep(0.35, 1.8, scene.value("hair_fringe"))),
         recede_rad=float(np.radians(14.0) * smoothstep(-0.2, 2.3, scene.value("hair_line"))),
         wave=scene.share("hair_wave"),
@@ -82,14 +82,14 @@ def hair_style(scene: Scene) -> HairStyle:
 
 def paint_of(scene: Scene) -> Paint:
     """Strengths of brows, beard and the rest, and the colours they need."""
-    brown, light = np.array([0.20, 0.11, 0.06]), np.array([0.36, 0.50, 0.60])
+    brown, light = np.array([0.17, 0.095, 0.05]), np.array([0.30, 0.41, 0.48])
     iris = brown + smoothstep(0.3, 1.2, scene.value("iris_light")) * (light - brown)
     iris = iris * (1 + 0.18 * scene.value("iris_green") * np.array([-0.3, 0.6, -0.4]))
     return Paint(
         skin=skin_colour(scene),
         hair=hair_colour(scene),
         iris=np.clip(iris, 0.03, 0.8),
-        brow=0.35 + 0.6 * scene.share("brow_dark"),
+        brow=0.5 + 0.5 * scene.share("brow_dark"),
         brow_width=scene.share("brow_width"),
         beard=0.92 * float(smoothstep(0.5, 0.95, scene.share("beard"))),
         moustache=0.92 * float(smoothstep(0.55, 0.95, max(scene.share("moustache"), scene.share("beard")))),
@@ -107,7 +107,7 @@ def clothing_of(scene: Scene) -> Clothing:
     collar = scene.share("collar")
     return Clothing(
         collar_m=float(0.004 + 0.042 * smoothstep(0.25, 1.0, collar)),
-        flare=scene.share("lip_red") * 0.6 + 0.4 * collar,
+        flare=float(0.2 + 0.8 * smoothstep(-0.5, 1.0, scene.value("collar_open"))),
         open_front=float(smoothstep(-0.2, 1.2, scene.value("collar_open"))),
         slope=float(np.clip(scene.value("collar_open") / 3, -1, 1)),
     )
@@ -145,9 +145,21 @@ def wall_picture(scene: Scene) -> Array:
     slant = np.clip((u * np.sin(turn) - v * np.cos(turn)) / 0.7, -1, 1)
     strength = 0.22 * scene.value("wall_gradient") * slant
     blobs = np.zeros_like(u)
-    for x, y, width, sign in ((-0.45, -0.2, 0.22, 1), (0.5, -0.4, 0.3, -1), (0.35, 0.35, 0.2, 1), (-0.3, 0.5, 0.25, -1)):
+    for x, y, width, sign in (
+        (-0.45, -0.2, 0.22, 1),
+        (0.5, -0.4, 0.3, -1),
+        (0.35, 0.35, 0.2, 1),
+        (-0.3, 0.5, 0.25, -1),
+    ):
         blobs += sign * np.exp(-((u - x) ** 2 + (v - y) ** 2) / (2 * width**2))
-    strength = strength + 0.20 * np.sign(scene.value("wall_blobs")) * max(abs(scene.value("wall_blobs")) - 0.4, 0) * blobs
+    strength = (
+        strength
+        + 0.20 * np.sign(scene.value("wall_blobs")) * max(abs(scene.value("wall_blobs")) - 0.4, 0) * blobs
+    )
     strength = strength + 0.22 * max(scene.value("wall_stripes") - 0.5, 0) * np.tanh(3 * np.sin(u * 9.0))
-    shifted = colour * np.exp(strength)[..., None] * (1 + 0.10 * slant[..., None] * np.array([1.0, 0.0, -1.0]) * np.tanh(turn))
+    shifted = (
+        colour
+        * np.exp(strength)[..., None]
+        * (1 + 0.10 * slant[..., None] * np.array([1.0, 0.0, -1.0]) * np.tanh(turn))
+    )
     return (np.clip(shifted, 0, 1) * 255 + 0.5).astype(np.uint8)

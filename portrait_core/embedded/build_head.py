@@ -28,8 +28,8 @@ from portrait_core.embedded.head_parts import (
     eye_landmarks,
     joint_regressor,
     lash_masks,
-    sky_visibility,
     skinning_weights,
+    sky_visibility,
     texture_masks,
 )
 from portrait_core.embedded.head_source import Array, Body, sample_adults
@@ -86,7 +86,9 @@ def cut_head(body: Body, neutral: Array) -> Cut:
     )
 
 
-def shape_space(body: Body, cut: Cut, count: int = N_SAMPLES, components: int = N_SHAPE) -> tuple[Array, Array]:
+def shape_space(
+    body: Body, cut: Cut, count: int = N_SAMPLES, components: int = N_SHAPE
+) -> tuple[Array, Array]:
     """Mean head ``[V,3]`` and principal components ``[V,3,components]`` (one standard deviation per unit)."""
     rng = np.random.default_rng(SEED)
     heads = np.empty((count, len(cut.vertex), 3), dtype=np.float32)
@@ -124,7 +126,9 @@ def hinge(angle_rad: float) -> Array:
 def fit_jaw_angle(v: Array, jaw_open: Array, weight: Array, pivot: Array) -> float:
     """The opening angle (radians) whose skinned motion is nearest to the jawOpen unit."""
     angles = np.radians(np.arange(5.0, 45.0, 0.1))
-    error = [np.square(weight[:, None] * ((v - pivot) @ (hinge(a) - np.eye(3)).T) - jaw_open).sum() for a in angles]
+    error = [
+        np.square(weight[:, None] * ((v - pivot) @ (hinge(a) - np.eye(3)).T) - jaw_open).sum() for a in angles
+    ]
     return float(angles[int(np.argmin(error))])
 
 
@@ -172,7 +176,9 @@ def build(body: Body, landmarks: Path) -> tuple[dict[str, NDArray[np.generic]], 
     angle = fit_jaw_angle(mean, units[..., jaw], weights[:, 2], JAW_PIVOT_M)
     units[..., jaw] = jaw_corrective(mean, units[..., jaw], weights[:, 2], JAW_PIVOT_M, angle)
     residual = np.linalg.norm(units[..., jaw], axis=1)[weights[:, 2] > 0.5].mean()
-    print(f"jaw opens by {np.degrees(angle):.1f} deg; corrective {1e3 * residual:.2f} mm on average on the jaw")
+    print(
+        f"jaw opens by {np.degrees(angle):.1f} deg; corrective {1e3 * residual:.2f} mm on average on the jaw"
+    )
     index, bary, spread = landmark_table(landmarks, cut.faces)
     iris_index, iris_bary = eye_landmarks(mean, cut.faces, cut.group)
     arrays: dict[str, NDArray[np.generic]] = {
@@ -215,7 +221,9 @@ def main() -> None:
     """Command line: build the asset and write it with its JSON description."""
     parser = argparse.ArgumentParser(description="Build the embedded morphable head.")
     parser.add_argument("--out", type=Path, default=Path("data/models/embedded_head.safetensors"))
-    parser.add_argument("--landmarks", type=Path, default=None, help="npz or head asset; default: --out itself")
+    parser.add_argument(
+        "--landmarks", type=Path, default=None, help="npz or head asset; default: --out itself"
+    )
     arguments = parser.parse_args()
     arrays, metadata = build(Body(), arguments.landmarks or arguments.out)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from portrait_core.embedded.surfaces import (
     Array,
@@ -27,6 +26,8 @@ CENTRE_M = np.array([0.0, 0.025, -0.075])
 TILT_RAD = np.radians(20.0)
 HANG_RAD = np.radians(116.0)
 """Polar angle from the crown where long hair leaves the skull and hangs."""
+TABLE_ROWS, TABLE_DEGREES = 28, 135.0
+"""The skull is tabulated by polar angle and azimuth."""
 ARC_M = 0.1
 """Metres of strand per radian on the skull (about its radius)."""
 # how far short hair reaches down the skull, in degrees from the crown, by azimuth (0 front, 180 back):
@@ -56,18 +57,16 @@ class HairStyle:
 class HairSheet:
     """The hair surface; constant topology, positions from a style and a head."""
 
-    def __init__(self, skin: Skin) -> None:
+    def __init__(self, skin: Skin, triangles: Array) -> None:
+        """``triangles [T,3,3]``: the average head's skin without the ears, in metres."""
         self.azimuth = ((np.arange(COLUMNS) + 0.5) / COLUMNS * 2 - 1) * np.pi  # front in the middle
         self.along = np.linspace(0.0, 1.0, ROWS)
         self.faces = grid_faces(ROWS, COLUMNS, closed=True)
-        direction = skin.position - CENTRE_M
-        radius = np.linalg.norm(direction, axis=1)
-        self._directions = cKDTree(direction / radius[:, None])
-        self._radius = radius
-        self._skin = skin
-        self._follower_points = self._skull(*np.meshgrid(np.radians(np.linspace(0, 135, 20)), self.azimuth,
-                                                         indexing="ij"))  # fmt: skip
-        self._follower = Follower(skin, self._follower_points.reshape(-1, 3).astype(np.float32))
+        polar = np.radians(np.linspace(0, TABLE_DEGREES, TABLE_ROWS))
+        direction = self._direction(*np.meshgrid(polar, self.azimuth, indexing="ij")).reshape(-1, 3)
+        reach = farthest_hit(CENTRE_M, direction, triangles, limit_m=0.155)
+        self._skull = (CENTRE_M + direction * reach[:, None]).reshape(TABLE_ROWS, COLUMNS, 3)
+        self._follower = Follower(skin, self._skull.reshape(-1, 3).astype(np.float32))
         a, b = np.meshgrid(self.along, self.azimuth / np.pi, indexing="ij")
         self.texture_uv = np.stack([(b + 1) / 2, a], -1).reshape(-1, 2).astype(np.float32)
         self._ragged = wave_noise(np.cos(self.azimuth) * 9, np.sin(self.azimuth) * 9, 5)
@@ -79,14 +78,6 @@ class HairSheet:
         forward = np.sin(polar) * np.cos(azimuth)
         return np.stack([x, c * np.cos(polar) + s * forward, -s * np.cos(polar) + c * forward], -1)
 
-    def _skull(self, polar: Array, azimuth: Array) -> Array:
-        """Points of the average skull in the given directions."""
-        direction = self._direction(polar, azimuth)
-        angle, near = self._directions.query(direction, k=8)
-        weight = np.exp(-0.5 * (angle / 0.06) ** 2) + 1e-6
-        radius = (weight * self._radius[near]).sum(-1) / weight.sum(-1)
-        return CENTRE_M + direction * radius[..., None]
-
     def reach(self, style: HairStyle) -> tuple[Array, Array]:
         """Where each strand ends: polar angle on the skull and metres of hanging hair, ``[COLUMNS]`` each."""
         degrees = np.degrees(np.abs(self.azimuth))
@@ -95,10 +86,12 @@ class HairSheet:
         swept = 1.0 + 0.6 * style.sweep * np.sin(self.azimuth)
         short = short + front * (style.fringe_rad * swept - style.recede_rad)
         short = short - smoothstep(75.0, 45.0, degrees) * 0.4 * style.recede_rad
-        long = smoothstep(0.0, 0.05, style.length_m) * smoothstep(52.0, 66.0, degrees)
+        long = smoothstep(0.0, 0.05, style.length_m) * smoothstep(44.0, 70.0, degrees)
         polar = short + long * np.maximum(HANG_RAD - short, 0.0)
         ragged = 0.035 + 0.03 * front * smoothstep(0.0, 0.2, style.fringe_rad)
-        hang = long * style.length_m * (1 + 0.06 * self._ragged) * (0.88 + 0.12 * smoothstep(60, 110, degrees))
+        hang = (
+            long * style.length_m * (1 + 0.06 * self._ragged) * (0.88 + 0.12 * smoothstep(60, 110, degrees))
+        )
         polar = (polar + ragged * self._ragged * (1 - long)) * smoothstep(-0.1, 0.35, style.cover)
         return polar, hang
 
@@ -116,33 +109,73 @@ class HairSheet:
         points = base + moved + outward * thick[..., None]
         points[..., 1] -= drop
         side = np.stack([np.sin(azimuth), np.zeros_like(azimuth), np.cos(azimuth)], -1)
-        points += side * (0.006 * np.sin(np.minimum(drop / 0.06, 1.5)) - 0.10 * np.maximum(drop - 0.06, 0))[..., None]
+        points += (
+            side
+            * (0.006 * np.sin(np.minimum(drop / 0.06, 1.5)) - 0.10 * np.maximum(drop - 0.06, 0))[..., None]
+        )
         flat = points.reshape(-1, 3).astype(np.float32)
         return flat, grid_normals(flat, ROWS, COLUMNS, closed=True)
 
     def _lookup(self, polar: Array, displacement: Array) -> tuple[Array, Array]:
         """Skull point and displacement at each (polar, column), from the tabulated ones."""
-        rows = np.clip(np.degrees(polar) / 135.0 * 19, 0, 18.999)
+        rows = np.clip(np.degrees(polar) / TABLE_DEGREES * (TABLE_ROWS - 1), 0, TABLE_ROWS - 1.001)
         low = rows.astype(int)
         t = (rows - low)[..., None]
         column = np.broadcast_to(np.arange(COLUMNS), polar.shape)
-        moved = self._follower(displacement).reshape(20, COLUMNS, 3)
-        table = self._follower_points
+        moved = self._follower(displacement).reshape(TABLE_ROWS, COLUMNS, 3)
+        table = self._skull
         base = table[low, column] * (1 - t) + table[low + 1, column] * t
         return base, moved[low, column] * (1 - t) + moved[low + 1, column] * t
 
     def _thickness(self, style: HairStyle, polar: Array, drop: Array, hang: Array) -> Array:
+        """Distance of the sheet from the skull (m): least at the crown's point and at the edge."""
         degrees = np.degrees(np.abs(self.azimuth))[None]
         side = smoothstep(40, 75, degrees)
-        full = style.volume_m * (1 - 0.35 * side)
-        covers_ear = smoothstep(0.0, 0.05, style.length_m) * smoothstep(62, 80, degrees) * smoothstep(140, 115, degrees)
-        full = np.maximum(full, 0.022 * covers_ear * smoothstep(0.9, 1.7, polar))
-        to_edge = (1 - self.along)[:, None] * (polar.max(0) * ARC_M + hang)[None]
-        taper = np.sqrt(np.clip(to_edge / (0.012 + 0.4 * full), 0, 1))
-        lumps = 1 + (0.10 + 0.25 * style.wave) * self._lump
-        return np.asarray(0.0015 + taper * (0.002 + full * np.clip(lumps, 0.3, 2.0)) - 0.004 * (1 - taper) * (drop <= 0))
+        full = style.volume_m * (1 - 0.3 * side) * (0.55 + 0.45 * smoothstep(0.0, 0.9, polar))
+        long = smoothstep(0.0, 0.05, style.length_m)
+        over_ear = long * smoothstep(50, 80, degrees) * smoothstep(165, 120, degrees)
+        full = full + np.maximum(0.028 - full, 0) * over_ear * smoothstep(0.7, 1.75, polar)
+        to_tip = (1 - self.along)[:, None] * (polar.max(0) * ARC_M + hang)[None]
+        aside = self._distance_aside(polar)
+        kept_aside = 0.4 * smoothstep(0.0, 0.03, drop)  # hanging hair keeps some body at its front edge
+        taper = np.sqrt(np.clip((np.minimum(to_tip, aside) - 0.004) / (0.012 + 0.8 * full), 0, 1))
+        taper = np.maximum(taper, kept_aside)
+        lumps = np.clip(1 + (0.05 + 0.13 * style.wave) * self._lump, 0.7, 1.4)
+        kept = taper + (1 - taper) * long * smoothstep(50, 66, degrees) * 0.75  # hanging ends stay full
+        return np.asarray(0.001 + taper * 0.005 + kept * full * lumps)
+
+    def _distance_aside(self, polar: Array) -> Array:
+        """Metres along the skull from each grid point to where a neighbouring strand has already ended."""
+        end = polar[-1]
+        end = (np.roll(end, 1) + end + np.roll(end, -1)) / 3
+        best = np.full(polar.shape, 1.0)
+        for shift in range(-12, 13):
+            gap = np.abs(shift) * 2 * np.pi / COLUMNS * np.sin(np.minimum(polar, np.pi / 2))
+            short_by = np.maximum(np.roll(end, shift)[None] - polar, 0.0)
+            best = np.minimum(best, np.hypot(gap, short_by))
+        return best * ARC_M
 
     def edge_fade(self, style: HairStyle) -> Array:
-        """Opacity ``[N]``: strands thin out toward their tips."""
-        soft = smoothstep(1.0, 0.86 if style.length_m < 0.02 else 0.9, self.along)
-        return np.repeat(soft, COLUMNS).astype(np.float32)
+        """Opacity ``[N]``: strands thin out over their last millimetres, hanging ones over more."""
+        polar_end, hang = self.reach(style)
+        to_tip = (1 - self.along)[:, None] * (polar_end * ARC_M + hang)[None]
+        soft = smoothstep(0.0, 0.005 + np.minimum(0.15 * hang, 0.015)[None], to_tip)
+        return (soft * smoothstep(0.0, 0.3, style.cover)).reshape(-1).astype(np.float32)
+
+
+def farthest_hit(origin: Array, direction: Array, triangles: Array, limit_m: float) -> Array:
+    """Distance ``[n]`` along each ray to its last triangle within ``limit_m``; 0.1 m where there is none."""
+    a = triangles[:, 0] - origin
+    edge1, edge2 = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
+    across, normal = np.cross(a, edge1), np.cross(edge1, edge2)
+    distance = np.full(len(direction), 0.1)
+    numerator = (across * edge2).sum(1)  # a . (edge1 x edge2), by cyclic symmetry
+    second = np.cross(edge2, a)
+    for i, ray in enumerate(direction):
+        along = normal @ ray
+        along = np.where(np.abs(along) < 1e-12, np.nan, along)
+        t, u, v = numerator / along, (second @ ray) / along, (across @ ray) / along
+        hit = (u >= 0) & (v >= 0) & (u + v <= 1) & (t > 0) & (t < limit_m)
+        if hit.any():
+            distance[i] = t[hit].max()
+    return distance

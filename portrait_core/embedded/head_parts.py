@@ -52,7 +52,9 @@ def skinning_weights(body: Body, vertex: NDArray[np.int64]) -> Array:
     return weights / weights.sum(1, keepdims=True)
 
 
-def joint_regressor(v: Array, joints: Array, still: NDArray[np.bool_], eyes: list[NDArray[np.int64]]) -> Array:
+def joint_regressor(
+    v: Array, joints: Array, still: NDArray[np.bool_], eyes: list[NDArray[np.int64]]
+) -> Array:
     """Regressor ``[5,V]`` that gives ``joints [5,3]`` on ``v`` exactly and follows the head's shape.
 
     Eye joints are the mean of their eyeball. The others are the smallest weights that sum to one over the
@@ -79,7 +81,9 @@ def texture_masks(body: Body, cut: CutLike) -> dict[str, Array]:
         texture = gaussian_filter(body.texture_mask(name), 2.0)
         size = np.array(texture.shape)
         u, v = cut.uv[corner_uv].T
-        value = map_coordinates(texture, [(1 - v) * size[0] - 0.5, u * size[1] - 0.5], order=1, mode="nearest")
+        value = map_coordinates(
+            texture, [(1 - v) * size[0] - 0.5, u * size[1] - 0.5], order=1, mode="nearest"
+        )
         masks[name.replace("-", "_")] = np.bincount(corner, value, minlength=len(cut.vertex)) / count
     return masks
 
@@ -124,7 +128,9 @@ def front_hit(corner: Array, xy: Array) -> tuple[int, Array]:
 
     area = cross(b - a, c - a)
     area = np.where(np.abs(area) < 1e-14, np.nan, area)
-    weight = np.stack([cross(b - xy, c - xy), cross(c - xy, a - xy), cross(a - xy, b - xy)], 1) / area[:, None]
+    weight = (
+        np.stack([cross(b - xy, c - xy), cross(c - xy, a - xy), cross(a - xy, b - xy)], 1) / area[:, None]
+    )
     z = np.where((weight >= -1e-9).all(1), (weight * corner[..., 2]).sum(1), -np.inf)
     best = int(np.argmax(z))
     return best, weight[best]

@@ -104,7 +104,9 @@ def z_from_fit(
     """
     shape, expression = np.asarray(shape, np.float32), np.asarray(expression, np.float32)
     if shape.shape[-1] < N_SHAPE:
-        raise ValueError(f"shape has {shape.shape[-1]} components, expected at least {N_SHAPE}; pad with zeros")
+        raise ValueError(
+            f"shape has {shape.shape[-1]} components, expected at least {N_SHAPE}; pad with zeros"
+        )
     index = _fitted_index(expression_names)
     lead = np.broadcast_shapes(shape.shape[:-1], expression.shape[:-1])
     look = np.zeros(len(APPEARANCE), np.float32) if appearance is None else np.asarray(appearance, np.float32)

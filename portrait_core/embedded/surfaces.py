@@ -50,16 +50,23 @@ def grid_normals(points: Array, rows: int, columns: int, closed: bool) -> Array:
     down = np.gradient(p, axis=0)
     along = (np.roll(p, -1, 1) - np.roll(p, 1, 1)) if closed else np.gradient(p, axis=1)
     normal = np.cross(down, along)
-    return (normal / (np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9)).reshape(-1, 3).astype(np.float32)
+    normal[0] += normal[1] * 1e-3  # the crown's row may be a single point
+    return (
+        (normal / (np.linalg.norm(normal, axis=-1, keepdims=True) + 1e-9)).reshape(-1, 3).astype(np.float32)
+    )
 
 
-def smoothstep(low: float, high: float, x: NDArray[np.floating] | float) -> NDArray[np.floating]:
+def smoothstep(
+    low: float, high: NDArray[np.floating] | float, x: NDArray[np.floating] | float
+) -> NDArray[np.floating]:
     """0 below ``low``, 1 above ``high`` (or the reverse when ``low > high``), smooth between."""
     t = np.clip((np.asarray(x) - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
 
-def wave_noise(x: NDArray[np.floating], y: NDArray[np.floating], seed: int, terms: int = 12) -> NDArray[np.floating]:
+def wave_noise(
+    x: NDArray[np.floating], y: NDArray[np.floating], seed: int, terms: int = 12
+) -> NDArray[np.floating]:
     """Smooth fixed noise of about unit variance: a sum of plane waves with wave numbers up to 1."""
     rng = np.random.default_rng(seed)
     total = np.zeros(np.broadcast(x, y).shape)

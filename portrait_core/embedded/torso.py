@@ -21,7 +21,7 @@ DROP_FRONT = np.array([-0.014, -0.006, 0.003, 0.014, 0.030, 0.048, 0.070])
 DROP_SIDE = np.array([-0.016, -0.005, 0.002, 0.007, 0.014, 0.024, 0.045])
 DROP_BACK = np.array([-0.022, -0.009, 0.003, 0.012, 0.026, 0.045, 0.075])
 # collar: out from the neck (m) and height (fraction of the collar) up its inside and down its outside
-COLLAR_OUT = np.array([0.001, 0.003, 0.006, 0.010, 0.011])
+COLLAR_OUT = np.array([0.001, 0.003, 0.006, 0.011, 0.014])
 COLLAR_UP = np.array([0.70, 1.00, 1.02, 0.45, -0.30])
 
 
@@ -57,7 +57,9 @@ class Torso:
 
     def _ring(self, height: Array, offset: Array) -> Array:
         """Points around the neck at ``height [COLUMNS]``, ``offset`` metres off the skin."""
-        query = np.stack([np.cos(self.azimuth), np.sin(self.azimuth), np.clip(height, -0.16, -0.12) / 0.05], 1)
+        query = np.stack(
+            [np.cos(self.azimuth), np.sin(self.azimuth), np.clip(height, -0.16, -0.12) / 0.05], 1
+        )
         distance, near = self._tree.query(query, k=6)
         weight = np.exp(-0.5 * (distance / 0.15) ** 2) + 1e-6
         radius = (weight * self._radius[near]).sum(1) / weight.sum(1) + offset
