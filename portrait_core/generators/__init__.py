@@ -1,7 +1,7 @@
 """Image generators: the tri-plane generator (EG3D and the embedded model)."""
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
-from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
+from portrait_core.generators.io import load_generator, load_latent_layout, load_published, save_generator
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import (
     BackgroundSettings,
@@ -21,5 +21,6 @@ __all__ = [
     "TriPlaneGenerator",
     "load_generator",
     "load_latent_layout",
+    "load_published",
     "save_generator",
 ]

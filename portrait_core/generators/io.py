@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.settings import GeneratorSettings
+from portrait_core.models.legacy_pickle import read_network
 
 
 def save_generator(
@@ -61,6 +62,28 @@ def load_generator(path: str | Path, device: str | torch.device = "cpu") -> TriP
     generator = TriPlaneGenerator(GeneratorSettings.model_validate_json(about["settings"]))
     try:
         generator.load_state_dict({k: v.float() for k, v in tensors.items()})
+    except RuntimeError as error:
+        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
+    return generator.to(device).eval().requires_grad_(False)
+
+
+def load_published(path: str | Path, device: str | torch.device = "cpu") -> TriPlaneGenerator:
+    """Read a published EG3D network file (``.pkl``), without running anything in it: the averaged generator
+    in float32, eval mode, without gradients.
+
+    Raises:
+        ValueError: if the file cannot be read safely or holds another kind of network.
+    """
+    record = read_network(path)
+    kwargs = record.kwargs
+    if "rendering_kwargs" not in kwargs:
+        raise ValueError(f"{path} holds a {record.class_name}, expected an EG3D TriPlaneGenerator")
+    # training may have changed these two after construction; the attributes are what holds
+    kwargs["rendering_kwargs"] = record.state.get("rendering_kwargs", kwargs["rendering_kwargs"])
+    resolution = int(record.state.get("neural_rendering_resolution", 128))
+    generator = TriPlaneGenerator(GeneratorSettings.from_published(kwargs, resolution))
+    try:
+        generator.load_state_dict(record.state_dict())
     except RuntimeError as error:
         raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
     return generator.to(device).eval().requires_grad_(False)
