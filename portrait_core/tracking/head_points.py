@@ -1,0 +1,183 @@
+"""The landmarks of a morphable head as functions of shape, expression and jaw, with their derivatives.
+
+Everything is in the box frame (the generator's world) and float64. Linear blend skinning acts on the
+landmarks through the jaw alone: with rest points ``P``, skinning weight ``w`` and jaw joint ``J``,
+``X = P + (R - I) sum_c b_c w_c (v_c - J)``, exact for points that blend several vertices.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.faces.head import MorphableHead
+from portrait_core.tracking.topology import (
+    BROWS,
+    EYE_LEFT,
+    EYE_RIGHT,
+    FACE_OVAL,
+    LIPS,
+    MIRROR,
+    N_MESH,
+    N_POINTS,
+)
+
+Array = NDArray[np.float64]
+
+_JAW = 2  # joint number in FLAME's order
+_SPREAD_M = 0.004
+_LARGEST_SHIFT_M = 0.006
+
+
+@dataclass(frozen=True)
+class HeadPoints:
+    """Landmarks of a head: ``rest [478,3]``, ``basis [478,3,S+E]`` (shape first) in box units; ``hinge_rest``
+    and ``hinge_basis`` of the same shapes are their skinning-weighted offsets from the jaw joint.
+
+    ``weight [478]`` is how far each landmark is to be trusted; ``hinged`` lists those that the jaw moves.
+    """
+
+    rest: Array
+    basis: Array
+    hinge_rest: Array
+    hinge_basis: Array
+    weight: Array
+    n_shape: int
+    names: tuple[str, ...]
+    jaw_open_angle_rad: float
+    hinged: NDArray[np.intp]
+
+    @classmethod
+    def from_head(cls, head: MorphableHead) -> HeadPoints:
+        """Take the arrays from a head that has 478 landmarks and a ``jawOpen`` unit.
+
+        Raises:
+            ValueError: if the head has no such landmarks (FLAME as published has none).
+        """
+        arrays = {name: value.double().cpu().numpy() for name, value in head.named_buffers()}
+        if len(arrays.get("lmk_faces_idx", ())) != N_POINTS or "jawOpen" not in head.expression_names:
+            raise ValueError(
+                "this head has no 478 face-mesh landmarks or no jawOpen unit; fit with the embedded head"
+            )
+        corners = arrays["f"].astype(int)[arrays["lmk_faces_idx"].astype(int)]  # k 3
+        share = arrays["lmk_bary_coords"]
+        hinge = share * arrays["weights"][corners, _JAW]
+        joint = arrays["J_regressor"][_JAW]
+        template = arrays["v_template"] - arrays["_box_center"]
+
+        def blend(values: Array) -> tuple[Array, Array]:
+            plain = np.einsum("kc,kc...->k...", share, values[corners])
+            hinged = np.einsum("kc,kc...->k...", hinge, values[corners])
+            pivot = np.tensordot(joint, values, 1)
+            return plain, hinged - hinge.sum(1).reshape(-1, *[1] * pivot.ndim) * pivot
+
+        unit = head.box_unit_m
+        rest, hinge_rest = blend(template / unit)
+        basis, hinge_basis = blend(arrays["shapedirs"] / unit)
+        rest, trust = _symmetric(rest, unit)
+        spread = np.concatenate([arrays["lmk_spread_m"], np.zeros(N_POINTS - N_MESH)])
+        weight = trust / (1.0 + (np.maximum(spread, spread[MIRROR]) / _SPREAD_M) ** 2)
+        return cls(
+            rest,
+            basis,
+            hinge_rest,
+            hinge_basis,
+            weight * _importance(),
+            head.n_shape,
+            tuple(head.expression_names),
+            head.jaw_open_angle_rad,
+            np.flatnonzero(hinge.any(1)),
+        )
+
+    def with_shape(self, shape: Array) -> ShapedPoints:
+        """The landmarks of one person, ``shape [S]``."""
+        n = self.n_shape
+        return ShapedPoints(
+            self.rest + self.basis[..., :n] @ shape,
+            self.basis[..., n:],
+            self.hinge_rest + self.hinge_basis[..., :n] @ shape,
+            self.hinge_basis[..., n:],
+            self.names.index("jawOpen"),
+            self.jaw_open_angle_rad,
+            self.hinged,
+        )
+
+    def size_gradient(self) -> Array:
+        """Derivative of the logarithm of the landmarks' extent by the shape, at the mean head: ``[S]``."""
+        share = self.weight / self.weight.sum()
+        centred = self.rest - share @ self.rest
+        moment = np.einsum("k,kc,kcs->s", share, centred, self.basis[..., : self.n_shape])
+        return np.asarray(moment / np.einsum("k,kc,kc->", share, centred, centred))
+
+    def shape_basis(self, jaw_open: float) -> Array:
+        """Derivative of the landmarks by the shape, the jaw open by ``jaw_open`` (0..1): ``[478,3,S]``."""
+        turn = _hinge(self.jaw_open_angle_rad * jaw_open) - np.eye(3)
+        n = self.n_shape
+        result = self.basis[..., :n].copy()
+        result[self.hinged] += turn @ self.hinge_basis[self.hinged, :, :n]
+        return result
+
+
+@dataclass(frozen=True)
+class ShapedPoints:
+    """The landmarks of one person as a function of expression: :meth:`HeadPoints.with_shape`."""
+
+    rest: Array
+    basis: Array
+    hinge_rest: Array
+    hinge_basis: Array
+    jaw_index: int
+    jaw_open_angle_rad: float
+    hinged: NDArray[np.intp]
+
+    def points(self, expression: Array) -> Array:
+        """Landmarks ``[478,3]`` in box units for ``expression [E]``."""
+        turn = _hinge(self.jaw_open_angle_rad * expression[self.jaw_index]) - np.eye(3)
+        hinge = self.hinge_rest + self.hinge_basis @ expression
+        return np.asarray(self.rest + self.basis @ expression + hinge @ turn.T)
+
+    def derivative(self, expression: Array) -> Array:
+        """Derivative of :meth:`points` by the expression, ``[478,3,E]``."""
+        angle = self.jaw_open_angle_rad * expression[self.jaw_index]
+        turn = _hinge(angle) - np.eye(3)
+        result = self.basis.copy()
+        result[self.hinged] += turn @ self.hinge_basis[self.hinged]
+        hinge = self.hinge_rest + self.hinge_basis @ expression
+        result[..., self.jaw_index] += self.jaw_open_angle_rad * hinge @ _hinge_derivative(angle).T
+        return np.asarray(result)
+
+
+def _hinge(angle: float) -> Array:
+    """Rotation about x."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
+
+
+def _hinge_derivative(angle: float) -> Array:
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.array([[0.0, 0.0, 0.0], [0.0, -sin, -cos], [0.0, cos, -sin]])
+
+
+def _symmetric(rest: Array, unit_m: float) -> tuple[Array, Array]:
+    """Average each landmark with its mirror image, and trust those little whose two halves disagree.
+
+    Each landmark was placed on the mesh by votes of its own; half the difference is placement error.
+    """
+    mirrored = rest[MIRROR] * np.array([-1.0, 1.0, 1.0])
+    apart_m = np.linalg.norm(rest - mirrored, axis=1) * unit_m
+    small = apart_m < _LARGEST_SHIFT_M
+    balanced = np.where(small[:, None], (rest + mirrored) / 2, rest)
+    return balanced, np.where(small, 1.0, 1.0 / (1.0 + (apart_m / _SPREAD_M) ** 2))
+
+
+def _importance() -> Array:
+    """What each landmark is worth: eyes and lips carry the expression, the oval slides along the head."""
+    weight = np.ones(N_POINTS)
+    weight[FACE_OVAL] = 0.3
+    weight[BROWS] = 1.5
+    weight[LIPS] = 1.5
+    weight[EYE_RIGHT] = weight[EYE_LEFT] = 2.0
+    weight[N_MESH:] = 0.0  # the irises enter relative to the eye's corners, see terms.py
+    return weight

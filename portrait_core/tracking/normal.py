@@ -1,0 +1,136 @@
+"""Normal equations of one frame's fit.
+
+Unknowns in this order: rotation vector (3), crop centre (2), log side (1), expression (E), then, if the shape
+is fitted too, shape (S). Residuals are pixels over the outer-eye distance, so weights fit any size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.config import TrackingSettings
+from portrait_core.tracking.head_points import ShapedPoints
+from portrait_core.tracking.projection import Pose
+from portrait_core.tracking.terms import EYES, MOUTH_PAIRS, FrameTargets
+from portrait_core.tracking.topology import N_MESH
+
+Array = NDArray[np.float64]
+
+_LID_WEIGHT = 10.0
+_MOUTH_WEIGHT = 10.0
+_GAZE_WEIGHT = 4.0
+_DEFAULT_PRIOR = 0.06
+_PRIORS = {
+    "eyeBlink": 0.004,
+    "jawOpen": 0.004,
+    "eyeLook": 0.01,
+    "eyeWide": 0.02,
+    "mouthSmile": 0.015,
+    "mouthPucker": 0.03,
+    "mouthStretch": 0.03,
+    "eyeSquint": 0.1,
+    "mouthRoll": 0.1,
+    "jawForward": 0.15,
+    "noseSneer": 0.15,
+    "cheekSquint": 0.15,
+    # seen from the front these move no landmark, or undo another unit
+    "cheekPuff": 1.0,
+    "mouthClose": 1.0,
+    "tongueOut": 1.0,
+}
+"""Inverse variance of expression units by the beginning of their names, in residual units."""
+
+
+def expression_prior(names: Sequence[str]) -> Array:
+    """Inverse prior variance of each expression unit, ``[E]``."""
+
+    def of(name: str) -> float:
+        return next((value for start, value in _PRIORS.items() if name.startswith(start)), _DEFAULT_PRIOR)
+
+    return np.array([of(name) for name in names])
+
+
+@dataclass(frozen=True)
+class NormalEquations:
+    """A step x minimises ``x^T matrix x / 2 + gradient^T x``."""
+
+    matrix: Array
+    gradient: Array
+
+    def with_prior(self, prior: Array, offset: Array) -> NormalEquations:
+        """Add the prior of the expression, ``offset [E]`` from its mean; a whisker on everything keeps the
+        system definite."""
+        matrix, gradient = self.matrix.copy(), self.gradient.copy()
+        diagonal = np.arange(6, 6 + len(prior))
+        matrix[diagonal, diagonal] += prior
+        gradient[diagonal] += prior * offset
+        matrix[np.diag_indices(len(matrix))] += 1e-9
+        return NormalEquations(matrix, gradient)
+
+    def coupled(
+        self, pose_step: Array, expression_step: Array, pose: float, expression: float, scale: float
+    ) -> NormalEquations:
+        """Add the pull of weight ``pose`` and ``expression`` toward the given steps."""
+        weight = np.full(len(self.gradient), expression)
+        weight[:6] = pose
+        weight[3:5] = pose / scale**2
+        step = np.concatenate([pose_step, expression_step])
+        return NormalEquations(self.matrix + np.diag(weight), self.gradient - weight * step)
+
+    def given_shape_step(self, step: Array, n_units: int) -> NormalEquations:
+        """The equations of pose and expression after the shape has taken ``step [S]``."""
+        own = 6 + n_units
+        gradient = self.gradient[:own] + self.matrix[:own, own:] @ step
+        return NormalEquations(self.matrix[:own, :own], gradient)
+
+
+def frame_equations(
+    shaped: ShapedPoints,
+    pose: Pose,
+    expression: Array,
+    targets: FrameTargets,
+    weight: Array,
+    settings: TrackingSettings,
+    shape_basis: Array | None = None,
+) -> NormalEquations:
+    """Linearise one frame's residuals at ``pose`` and ``expression [E]``.
+
+    ``shape_basis [478,3,S]`` adds the shape to the unknowns.
+    """
+    points = shaped.points(expression)
+    by_point = pose.pixel_derivative(points)
+    columns = [pose.pose_derivative(points, by_point), by_point @ shaped.derivative(expression)]
+    if shape_basis is not None:
+        columns.append(by_point @ shape_basis)
+    jacobian = np.concatenate(columns, axis=2) / targets.scale  # k 2 n
+    pixels = pose.project(points)
+
+    root = np.sqrt(weight[:N_MESH])
+    rows = [(jacobian[:N_MESH] * root[:, None, None]).reshape(2 * N_MESH, -1)]
+    residuals = [((pixels[:N_MESH] - targets.points) * root[:, None]).ravel() / targets.scale]
+
+    first, second = MOUTH_PAIRS.T
+    mouth = np.sqrt(_MOUTH_WEIGHT)
+    rows.append(mouth * (jacobian[first] - jacobian[second]))
+    residuals.append(mouth * (pixels[first] - pixels[second] - targets.mouth).ravel() / targets.scale)
+
+    lid = np.sqrt(_LID_WEIGHT * settings.eye_closure_weight)
+    for i, eye in enumerate(EYES):
+        down = targets.lid_down[i]
+        rows.append(lid * down @ (jacobian[eye.lower] - jacobian[eye.upper])[None])
+        gap = (pixels[eye.lower] - pixels[eye.upper]) @ down
+        residuals.append(lid * np.atleast_1d(gap - targets.lid_gap[i]) / targets.scale)
+        # where the lids cover the iris its points are guesses
+        gaze = np.sqrt(_GAZE_WEIGHT * settings.gaze_weight) * min(targets.openness[i], 1.0)
+        middle = (jacobian[eye.outer] + jacobian[eye.inner]) / 2
+        rows.append(gaze * (jacobian[eye.iris] - middle))
+        seen = pixels[eye.iris] - (pixels[eye.outer] + pixels[eye.inner]) / 2
+        residuals.append(gaze * (seen - targets.gaze[i]) / targets.scale)
+
+    stacked = np.concatenate([row.reshape(-1, jacobian.shape[2]) for row in rows])
+    residual = np.concatenate(residuals)
+    return NormalEquations(stacked.T @ stacked, stacked.T @ residual)

@@ -1,0 +1,182 @@
+"""What a frame's landmarks ask of the fit: point targets, lid gaps, lip gaps, gaze.
+
+The landmark model reads a closed eye as a gap of about a tenth of the eye's width, and each person's open eye
+as another gap; the head has gaps of its own. So lid gaps are not compared as they are: the measured gap
+becomes an openness (0 closed, 1 this person's open eye), and openness becomes a target gap of the mesh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
+from portrait_core.tracking.projection import Pose
+from portrait_core.tracking.topology import N_MESH
+
+Array = NDArray[np.float64]
+
+CLOSED_EYE = 0.10
+"""Lid gap over eye width that the landmark model reads on closed eyes."""
+CLOSED_LIPS = 0.012
+"""Lip gap over outer-eye distance that it reads on closed mouths."""
+MOUTH_PAIRS = np.array([(13, 14), (82, 87), (312, 317), (61, 291)])
+"""Points whose differences are fitted: three lip gaps (upper, lower) and the mouth's corners."""
+_LIP_GAPS = 3
+_LOWEST_OPEN_EYE = 0.20
+_LOWEST_OPEN_EYE_OF_FEW = 0.28
+_OPEN_QUANTILE = 0.7
+
+
+@dataclass(frozen=True)
+class Eye:
+    """Indices of one eye: corners, middle of the lids, lids from outer to inner corner, iris centre."""
+
+    outer: int
+    inner: int
+    upper: int
+    lower: int
+    upper_lid: tuple[int, ...]
+    lower_lid: tuple[int, ...]
+    iris: int
+    side: str
+
+
+EYES = (
+    Eye(
+        *(33, 133, 159, 145),
+        upper_lid=(246, 161, 160, 159, 158, 157, 173),
+        lower_lid=(7, 163, 144, 145, 153, 154, 155),
+        iris=468,
+        side="Right",
+    ),
+    Eye(
+        *(263, 362, 386, 374),
+        upper_lid=(466, 388, 387, 386, 385, 384, 398),
+        lower_lid=(249, 390, 373, 374, 380, 381, 382),
+        iris=473,
+        side="Left",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class LidReference:
+    """The lids of one head: its landmarks with open and with closed eyes ``[478,3]``, the open gap over the
+    eye's width seen frontally ``open_ratio [2]`` (right eye, left eye), and ``profile [2,7]``, the gap along
+    the lids over the gap at their middle."""
+
+    open_points: Array
+    closed_points: Array
+    open_ratio: Array
+    profile: Array
+
+    @classmethod
+    def of(cls, points: HeadPoints, shaped: ShapedPoints) -> LidReference:
+        rest = np.zeros(shaped.basis.shape[-1])
+        blink = rest.copy()
+        for eye in EYES:
+            blink[points.names.index("eyeBlink" + eye.side)] = 1.0
+        opened, closed = shaped.points(rest), shaped.points(blink)
+        front = Pose(np.eye(3), np.zeros(2), 1.0)
+        ratio = np.array([signed_gap(front.project(opened), eye) for eye in EYES])
+        gap = np.array([(opened[list(eye.upper_lid)] - opened[list(eye.lower_lid)])[:, 1] for eye in EYES])
+        return cls(opened, closed, ratio, (gap / gap[:, 3:4]).clip(0.0, 1.2))
+
+
+def signed_gap(pixels: Array, eye: Eye) -> float:
+    """Lid gap across the eye over its width; negative where the upper lid lies below the lower."""
+    across = pixels[eye.inner] - pixels[eye.outer]
+    width = float(np.linalg.norm(across))
+    return float((pixels[eye.lower] - pixels[eye.upper]) @ _down(across)) / width
+
+
+def _down(across: Array) -> Array:
+    """Unit vector from the upper to the lower lid, given outer to inner corner (either eye)."""
+    normal = np.array([-across[1], across[0]]) / np.linalg.norm(across)
+    return normal if normal[1] > 0 or abs(normal[1]) < 1e-9 else -normal
+
+
+def pose_factors(reference: LidReference, pose: Pose) -> tuple[Array, Array]:
+    """How a pose changes the open lid gap of each eye, ``[2]``, and the closed ratios under it, ``[2]``."""
+    opened, closed = pose.project(reference.open_points), pose.project(reference.closed_points)
+    seen = np.array([signed_gap(opened, eye) for eye in EYES])
+    factor = (seen / reference.open_ratio).clip(0.5, 1.8)
+    return factor, np.array([signed_gap(closed, eye) for eye in EYES])
+
+
+def open_eyes(ratios: Array, few: int) -> Array:
+    """This person's open eyes: ``[2]`` from pose-corrected lid gaps ``ratios [T,2]`` over the eyes' widths.
+
+    Fewer than ``few`` frames may all be squinting, so the answer stays above what most people's eyes are.
+    """
+    lowest = _LOWEST_OPEN_EYE if len(ratios) >= few else _LOWEST_OPEN_EYE_OF_FEW
+    return np.asarray(np.quantile(ratios, _OPEN_QUANTILE, axis=0).clip(lowest, 0.55))
+
+
+def lid_ratios(landmarks: Array) -> Array:
+    """Measured lid gaps over eye widths, ``[2]``, of one frame's landmarks ``[478,2]``."""
+    return np.array(
+        [
+            np.linalg.norm(landmarks[eye.upper] - landmarks[eye.lower])
+            / np.linalg.norm(landmarks[eye.outer] - landmarks[eye.inner])
+            for eye in EYES
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class FrameTargets:
+    """One frame's targets in pixels: ``points [468,2]`` with the upper lids moved to the target gap,
+    ``lid_gap [2]`` along ``lid_down [2,2]``, ``mouth [4,2]`` differences of :data:`MOUTH_PAIRS`,
+    ``gaze [2,2]`` iris minus middle of the corners, ``openness [2]``, ``scale`` the outer-eye distance."""
+
+    points: Array
+    lid_gap: Array
+    lid_down: Array
+    mouth: Array
+    gaze: Array
+    openness: Array
+    scale: float
+
+
+def frame_targets(
+    landmarks: Array, pose: Pose, reference: LidReference, opened: Array, shift_baseline: bool
+) -> FrameTargets:
+    """Targets of one frame.
+
+    Args:
+        landmarks: ``[478,2]`` pixels.
+        pose: the head's approximate pose.
+        reference: lid gaps of the person's head.
+        opened: ``[2]`` this person's open eyes, from :func:`open_eyes`.
+        shift_baseline: an open eye is the head's own open eye (blinks start at 0 for narrow eyes too);
+            else the target is the measured gap itself, except close to closure.
+    """
+    points = landmarks.copy()
+    factor, closed = pose_factors(reference, pose)
+    openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
+    openness = openness.clip(0.0, 1.8)
+    at_rest = factor * (reference.open_ratio if shift_baseline else opened)
+    ratio = closed + openness * (at_rest - closed)
+    down, gap, gaze = [], [], []
+    for i, eye in enumerate(EYES):
+        across = landmarks[eye.inner] - landmarks[eye.outer]
+        down.append(_down(across))
+        gap.append(ratio[i] * np.linalg.norm(across))
+        change = gap[i] - (landmarks[eye.lower] - landmarks[eye.upper]) @ down[i]
+        points[list(eye.upper_lid)] -= change * reference.profile[i][:, None] * down[i]
+        gaze.append(landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2)
+    outer = np.linalg.norm(reference.open_points[33] - reference.open_points[263])
+    scale = pose.scale_px(float(outer))
+    neutral = pose.project(reference.open_points)
+    first, second = MOUTH_PAIRS.T
+    mouth = landmarks[first] - landmarks[second]
+    # the mesh's lip points do not quite meet when its mouth is shut, nor do the landmark model's
+    slack = neutral[first] - neutral[second] + CLOSED_LIPS * scale * np.mean(down, axis=0)
+    mouth[:_LIP_GAPS] += slack[:_LIP_GAPS]
+    return FrameTargets(
+        points[:N_MESH], np.array(gap), np.array(down), mouth, np.array(gaze), openness, scale
+    )
