@@ -94,6 +94,15 @@ class Painter:
         self._eye_polar, self._eye_streak = self._eye_maps()
         self._strand = self._strand_map(rng)
         self._cloth_column = np.arange(CLOTH_SIZE[1])
+        # float32 halves the cost of painting
+        self._texture = (1 + 0.018 * self._mottle + 0.012 * self._grain).astype(np.float32)
+        self._stubble = np.clip(0.9 + 0.13 * self._grain, 0, 1.15).astype(np.float32)
+        self._brow = {width: mask.astype(np.float32) for width, mask in self._brow.items()}
+        self._beard, self._moustache = (
+            m.astype(np.float32) * self._stubble for m in (self._beard, self._moustache)
+        )
+        self._blush, self._shade = np.float32(self._blush), np.float32(self._shade)
+        self._freckles = self._freckles.astype(np.float32)
 
     def _spot(self, landmark: int, width_m: float, drop_px: float = 0.0) -> Array:
         """A soft spot around a landmark; ``drop_px`` moves it down."""
@@ -179,22 +188,24 @@ class Painter:
 
     def _paint_skin(self, paint: Paint) -> Array:
         hair_ratio = np.clip(paint.hair / np.maximum(paint.skin, 0.02), 0.05, 1.4)
-        ratio = np.ones((*SKIN_SIZE, 3)) * (1 + 0.018 * self._mottle + 0.012 * self._grain)[..., None]
+        ratio = np.repeat(self._texture[..., None], 3, 2)
 
         def blend(mask: Array, colour: Array | list[float]) -> None:
-            nonlocal ratio
-            ratio = ratio * (1 - mask[..., None]) + mask[..., None] * np.asarray(colour)
+            for channel, value in enumerate(colour):  # in place: this is half of a person's cost
+                ratio[..., channel] += mask * (np.float32(value) - ratio[..., channel])
 
-        blend(0.55 * paint.blush * self._blush, [1.02, 0.72, 0.70])
-        blend(0.55 * paint.eye_shade * self._shade, [0.72, 0.62, 0.66])
-        blend(0.75 * paint.freckles * self._freckles, [0.72, 0.56, 0.46])
-        stubble = np.clip(0.9 + 0.13 * self._grain, 0, 1.15)
-        beard = np.clip(paint.beard * self._beard * stubble, 0, 0.95)
+        blend(np.float32(0.55 * paint.blush) * self._blush, [1.02, 0.72, 0.70])
+        blend(np.float32(0.55 * paint.eye_shade) * self._shade, [0.72, 0.62, 0.66])
+        blend(np.float32(0.75 * paint.freckles) * self._freckles, [0.72, 0.56, 0.46])
+        beard = np.minimum(np.float32(paint.beard) * self._beard, 0.95)
         blend(beard, hair_ratio * 0.9)
-        blend(np.clip(paint.moustache * self._moustache * stubble, 0, 0.95), hair_ratio * 0.9)
+        blend(np.minimum(np.float32(paint.moustache) * self._moustache, 0.95), hair_ratio * 0.9)
         widths = (0.6, 1.0, 1.6)
-        brow = sum(self._brow[w] * max(0.0, 1 - abs(paint.brow_width * 2 - i)) for i, w in enumerate(widths))
-        blend(np.clip(brow * paint.brow * 1.25, 0, 0.95), np.minimum(hair_ratio * 0.7, 0.62))
+        brow = sum(
+            self._brow[w] * np.float32(max(0.0, 1 - abs(paint.brow_width * 2 - i)))
+            for i, w in enumerate(widths)
+        )
+        blend(np.minimum(brow * np.float32(paint.brow * 1.25), 0.95), np.minimum(hair_ratio * 0.7, 0.62))
         return ratio
 
     def _paint_eye(self, paint: Paint) -> Array:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from portrait_core.embedded.appearance import Light
 from portrait_core.embedded.surfaces import Array
-from portrait_core.faces.raster import Fragments, rasterize
+from portrait_core.faces.raster import rasterize
 
 SHADOW_SIZE = 128
 SHADOW_SLACK = 0.012
@@ -34,14 +34,15 @@ def key_shadow(points: Array, faces: Tensor, toward: Array) -> Array:
     """Softly, how much of the key light reaches each point: ``[N]`` in 0..1, by one orthographic depth map."""
     side = np.cross([0.0, 1.0, 0.0], toward)
     side /= np.linalg.norm(side)
-    frame = np.stack([side, np.cross(toward, side), toward], 1)
+    frame = np.stack([side, np.cross(side, toward), toward], 1)  # y down, as in a picture
     local = points @ frame
     low = local.min(0)
     scale = (SHADOW_SIZE - 3) / (local.max(0) - low)[:2].max()
     pixel = (local[:, :2] - low[:2]) * scale + 1.5
     depth = local[:, 2].max() - local[:, 2] + 1.0
     stacked = torch.from_numpy(np.concatenate([pixel, depth[:, None]], 1).astype(np.float32))
-    nearest = rasterize(stacked[None], faces, SHADOW_SIZE, SHADOW_SIZE).depth[0].numpy()
+    seen = rasterize(stacked[None], faces, SHADOW_SIZE, SHADOW_SIZE, cull_backfaces=True)
+    nearest = seen.depth[0].numpy()
     column, row = pixel.astype(int).T
     lit = np.zeros(len(points), dtype=np.float32)
     steps = (-2, -1, 0, 1, 2)
@@ -77,25 +78,10 @@ def strand_sheen(
 
 
 def eye_glint(
-    points: Array,
-    normals: Array,
-    faces: Tensor,
-    fragments: Fragments,
-    is_eye: Tensor,
-    eye: Array,
-    light: Light,
-) -> NDArray[np.float32]:
-    """The key light's reflection on the eyeballs, ``[S,S]``, computed per pixel."""
-    face = fragments.face_id[0]
-    hit = (face >= 0) & is_eye[face.clamp(min=0)]
-    glint = np.zeros(tuple(face.shape), dtype=np.float32)
-    where = hit.numpy()
-    if not where.any():
-        return glint
-    corner = faces[face[hit]].numpy()
-    weight = fragments.bary[0][hit].numpy()[..., None]
-    normal = (normals[corner] * weight).sum(1)
+    points: Array, normals: Array, corner: NDArray[np.int64], weight: Array, eye: Array, light: Light
+) -> Array:
+    """The key light's reflection on eyeball pixels ``[n]``, from their vertices and weights ``[n,3]``."""
+    normal = (normals[corner] * weight[..., None]).sum(1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    facing = (normal * halfway((points[corner] * weight).sum(1), eye, light)).sum(1)
-    glint[where] = 0.9 * np.clip((facing - 0.985) / 0.008, 0, 1)
-    return glint
+    facing = (normal * halfway((points[corner] * weight[..., None]).sum(1), eye, light)).sum(1)
+    return np.asarray(0.9 * np.clip((facing - 0.985) / 0.008, 0, 1), dtype=np.float32)
