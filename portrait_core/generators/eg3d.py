@@ -119,7 +119,9 @@ class TriPlaneGenerator(nn.Module):
         size = neural_resolution or self.settings.neural_resolution
         if planes is None:
             planes = self.planes(ws, noise_mode, generator)
-        origins, directions = crop_rays(cameras, size)
+        # rounding of rays is the largest error of a float32 rendering, and double precision is cheap here
+        precise = torch.float64 if cameras.device.type != "mps" else cameras.dtype
+        origins, directions = (rays.to(cameras.dtype) for rays in crop_rays(cameras.to(precise), size))
         rays = self.render_rays(planes, origins, directions, sampling, jitter=jitter, generator=generator)
         # [b,h*w,f] seen as [b,f,h,w] is already in channels-last order
         features = rays.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
