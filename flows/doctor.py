@@ -1,0 +1,133 @@
+"""``portrait doctor``: what is installed, which device, which weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+
+from flows.environment import cache_folder, prefect_server, prefect_server_answers
+from portrait_core.config import Settings
+from portrait_core.report import package_versions
+from portrait_core.resources import data_folder, sample_portrait, sample_video
+from tasks.threads import cpu_count
+
+
+class Finding(NamedTuple):
+    """One line: ``good`` is None for plain information."""
+
+    what: str
+    found: str
+    good: bool | None
+
+
+def examine(settings: Settings, console: Console) -> bool:
+    """Print what was found; True when nothing that the profile needs is missing."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_column()
+    healthy = True
+    marks = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: ""}
+    for section, look in _SECTIONS.items():
+        table.add_row(f"[bold]{section}[/bold]", "", "")
+        for finding in look(settings):
+            healthy &= finding.good is not False
+            table.add_row(f"  {finding.what}", finding.found, marks[finding.good])
+    console.print(table)
+    verdict = (
+        "Everything that profile needs is here." if healthy else "Something that profile needs is missing."
+    )
+    console.print(f"profile {settings.profile}: {verdict}")
+    return healthy
+
+
+def _packages(settings: Settings) -> Iterator[Finding]:
+    for name, version in package_versions().items():
+        yield Finding(name, version, None)
+
+
+def _machine(settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    yield Finding("processor", f"{cpu_count()} cores for this process, {memory:.0f} GiB of memory", None)
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        yield Finding("GPU", f"{torch.cuda.device_count()} x {', '.join(sorted(names))}", True)
+    else:
+        wanted = settings.device == "cuda"
+        yield Finding("GPU", "none that PyTorch sees: runs on the CPU", False if wanted else None)
+
+
+def _media(settings: Settings) -> Iterator[Finding]:
+    from portrait_core.media.binary import ffmpeg_binary
+
+    yield _tried("ffmpeg", ffmpeg_binary)
+
+
+def _weights(settings: Settings) -> Iterator[Finding]:
+    from portrait_core.store import file_digest
+    from tasks.job import weight_paths
+
+    for name, path in weight_paths(settings).items():
+        if not path.is_file():
+            yield Finding(name, f"{path} does not exist", False)
+            continue
+        digest = file_digest(path)
+        about = _about(path)
+        changed = about.get("sha256") not in (None, digest)
+        note = "; DIFFERS from the digest beside it" if changed else ""
+        size = f"{path.stat().st_size / 2**20:.1f} MiB"
+        licence = about.get("licence", "licence not stated beside it")
+        yield Finding(name, f"{path} ({size}, sha256 {digest[:16]}, {licence}{note})", not changed)
+
+
+def _about(path: Path) -> dict[str, str]:
+    beside = path.with_suffix(".json")
+    try:
+        said = json.loads(beside.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _samples(settings: Settings) -> Iterator[Finding]:
+    yield _tried("data folder", data_folder)
+    yield _tried("sample portrait", sample_portrait)
+    yield _tried("sample video", sample_video)
+
+
+def _services(settings: Settings) -> Iterator[Finding]:
+    server = prefect_server()
+    if server is None:
+        yield Finding("Prefect", "no server named (PREFECT_API_URL): runs are not shown in a UI", None)
+    else:
+        answers = "answers" if prefect_server_answers(server) else "does not answer: runs go on without it"
+        yield Finding("Prefect", f"server {server} {answers}", None)
+    runner = settings.runner
+    where = {"threads": "threads of one process", "local_cluster": "Dask workers on this host"}
+    yield Finding("tasks run in", where.get(runner.kind, f"the Dask cluster at {runner.address}"), None)
+    yield Finding("caches", str(cache_folder()), None)
+
+
+def _tried(what: str, look: Callable[[], object]) -> Finding:
+    try:
+        return Finding(what, str(look()), True)
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        return Finding(what, str(error), False)
+
+
+_SECTIONS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
+    "packages": _packages,
+    "machine": _machine,
+    "video": _media,
+    "weights": _weights,
+    "samples": _samples,
+    "services": _services,
+}

@@ -1,0 +1,64 @@
+"""What must be decided before numpy, torch or Prefect are imported: threads, and Prefect's own settings.
+
+Imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PREFECT_QUIET = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    # The temporary server's start takes longer than the default 20 s on a busy machine.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+
+
+def cache_folder() -> Path:
+    """The user's folder for this program's caches."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "portrait-reenactment"
+
+
+def limit_threads(threads: int) -> None:
+    """Fix the number of threads of OpenMP and OpenBLAS, as far as the user has not.
+
+    Left alone, their threads spin while they wait: measured 5 to 10 times slower as soon as another process
+    holds a core. Passive waiting and one BLAS thread avoid that.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+def quiet_prefect() -> None:
+    """Keep Prefect offline and quiet, and out of the user's home unless the user has set it up there."""
+    for name, value in PREFECT_QUIET.items():
+        os.environ.setdefault(name, value)
+    if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").exists():
+        home = cache_folder() / "prefect"
+        home.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(home)
+
+
+def prefect_server() -> str | None:
+    """Address of the Prefect server that the user has named, or None."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def prefect_server_answers(url: str, timeout_s: float = 3.0) -> bool:
+    """Whether a Prefect server answers at ``url``."""
+    import httpx
+
+    try:
+        return httpx.get(url.rstrip("/") + "/health", timeout=timeout_s).is_success
+    except httpx.HTTPError:
+        return False

@@ -1,0 +1,35 @@
+"""``portrait settings``: every setting with its value and what it does."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from portrait_core.config import Section, Settings
+
+
+def list_settings(settings: Settings, console: Console) -> None:
+    """Print one table; a value that differs from the default is bold."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("setting", no_wrap=True)
+    table.add_column("value")
+    table.add_column("what it does", overflow="fold")
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if isinstance(value, Section):
+            table.add_row(f"[bold]{name}[/bold]", "", f"[bold]{field.description}[/bold]")
+            _add_section(table, name, value)
+        else:
+            _add_row(table, name, value, field.default, field.description or "")
+    console.print(table)
+
+
+def _add_section(table: Table, prefix: str, section: Section) -> None:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        _add_row(table, f"{prefix}.{name}", value, field.default, field.description or "")
+
+
+def _add_row(table: Table, name: str, value: object, default: object, description: str) -> None:
+    shown = "" if value is None else str(value)
+    table.add_row(name, shown if value == default else f"[bold]{shown}[/bold]", " ".join(description.split()))

@@ -1,0 +1,77 @@
+"""The flow ``reenact``: one portrait, one driving video, one clip."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from prefect import flow
+from tasks.deliver import deliver
+
+from flows.environment import prefect_server, prefect_server_answers
+from flows.runners import open_runner, prefect_task_runner
+from flows.stages import StageRunner
+from portrait_core.config import load_settings
+from portrait_core.report import Summary
+from tasks.ingest import ingest
+from tasks.job import Job
+
+Report = Callable[[str], None]
+
+
+def run_job(job: Job, out: str | Path, report: Report = lambda line: None) -> Summary:
+    """Run every stage that is not finished, write the files to ``out`` and return the summary.
+
+    Inside a Prefect flow the tasks are Prefect's; anywhere else they are threads or Dask's.
+
+    Raises:
+        InputError: when the portrait or the video cannot be used.
+        StageError: when a stage stopped the run.
+    """
+    begin = time.perf_counter()
+    with open_runner(job.settings.runner) as runner:
+        stages = StageRunner(job, runner, report)
+        stages.all()
+    return deliver(job, Path(out), stages.records, time.perf_counter() - begin)
+
+
+@flow(name="reenact", persist_result=False, validate_parameters=True)
+def reenact(
+    portrait: str,
+    video: str,
+    store: str,
+    out: str,
+    profile: str = "embedded",
+    overrides: Sequence[str] = (),
+) -> dict[str, object]:
+    """Make the portrait take over the video's expressions and head pose.
+
+    Args:
+        portrait: path of an image with one face.
+        video: path of the driving video.
+        store: URL or folder that keeps every stage's output; the same one resumes.
+        out: folder for the clip, the contact sheet and ``summary.json``.
+        profile: a profile's name or file.
+        overrides: ``section.field=value`` strings.
+
+    Returns:
+        The summary, as plain values.
+    """
+    job = ingest(portrait, video, store, load_settings(profile, overrides))
+    return run_job(job, out).model_dump(mode="json")
+
+
+def start(job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str) -> Summary:
+    """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
+    without: the store resumes it either way."""
+    wish = job.settings.runner.prefect
+    server = prefect_server() if wish != "never" else None
+    if server is not None and not prefect_server_answers(server):
+        report(f"no Prefect server answers at {server}: running without it")
+        server = None
+    if server is None and wish != "always":
+        return run_job(job, out, report)
+    ready = reenact.with_options(task_runner=prefect_task_runner(job.settings.runner))
+    said = ready(job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides))
+    return Summary.model_validate(said)

@@ -1,0 +1,152 @@
+"""Where a stage's tasks run: threads of this process or Dask workers, with Prefect in charge or without.
+
+Prefect needs a server for a flow run, and its temporary one takes 20 s of processor time to start. So a run
+without a server submits the same tasks itself, with the same policy of retries; what is done is written in
+the store either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from portrait_core.config import RunnerSettings
+from tasks.policy import StageResult, run_by_name, with_retries
+from tasks.threads import worker_count
+
+if TYPE_CHECKING:
+    from distributed import Client
+    from prefect import Task
+    from prefect.task_runners import TaskRunner
+
+DASK_CONFIG = {
+    # Workers busy with native code answer late; the default of 15 s takes them for dead.
+    "distributed.deploy.lost-worker-timeout": "180s",
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.admin.tick.limit": "60s",
+}
+
+
+class Pending(Protocol):
+    """A submitted task."""
+
+    def result(self) -> StageResult:
+        """Wait for it; raises what the task raised."""
+        ...
+
+
+class Runner(Protocol):
+    """Takes tasks and runs them."""
+
+    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+        """Start one task of a stage."""
+        ...
+
+
+class ThreadRunner:
+    """Threads of this process."""
+
+    def __init__(self, pool: ThreadPoolExecutor, settings: RunnerSettings) -> None:
+        self._pool = pool
+        self._settings = settings
+
+    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+        """Start one task of a stage."""
+        return self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
+
+
+class DaskRunner:
+    """Workers of a Dask cluster."""
+
+    def __init__(self, client: Client, settings: RunnerSettings) -> None:
+        self._client = client
+        self._settings = settings
+
+    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+        """Start one task of a stage."""
+        future: Pending = self._client.submit(
+            run_by_name, *_call(stage, parameters, self._settings), pure=False, key=None
+        )
+        return future
+
+
+class PrefectRunner:
+    """The task runner of the Prefect flow that is running."""
+
+    def __init__(self, settings: RunnerSettings) -> None:
+        self._settings = settings
+
+    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+        """Start one task of a stage."""
+        ready = with_retries(stage, self._settings.retries, self._settings.retry_delay_s)
+        future: Pending = ready.submit(**parameters)
+        return future
+
+
+def _call(
+    stage: Task[..., StageResult], parameters: dict[str, Any], settings: RunnerSettings
+) -> tuple[str, str, dict[str, Any], int, float]:
+    function = stage.fn
+    return function.__module__, function.__name__, parameters, settings.retries, settings.retry_delay_s
+
+
+@contextmanager
+def open_runner(settings: RunnerSettings) -> Iterator[Runner]:
+    """A runner for tasks: Prefect's inside a flow run, else threads or Dask as the settings say."""
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is not None:
+        yield PrefectRunner(settings)
+    elif settings.kind == "threads":
+        pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
+        try:
+            yield ThreadRunner(pool, settings)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    else:
+        with _dask_client(settings) as client:
+            yield DaskRunner(client, settings)
+
+
+@contextmanager
+def _dask_client(settings: RunnerSettings) -> Iterator[Client]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    dask.config.set(DASK_CONFIG)
+    if settings.kind == "address":
+        with Client(settings.address, set_as_default=False) as client:
+            yield client
+        return
+    with (
+        LocalCluster(**_cluster_options(settings)) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def _cluster_options(settings: RunnerSettings) -> dict[str, Any]:
+    return {
+        "n_workers": worker_count(settings),
+        # One task at a time in a worker process: numbers of threads and memory stay predictable.
+        "threads_per_worker": 1,
+        "processes": True,
+        "dashboard_address": None,
+    }
+
+
+def prefect_task_runner(settings: RunnerSettings) -> TaskRunner[Any]:
+    """The Prefect task runner of the settings, for the flow's ``with_options``."""
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    if settings.kind == "threads":
+        return ThreadPoolTaskRunner(max_workers=worker_count(settings))
+    import dask
+    from prefect_dask import DaskTaskRunner
+
+    dask.config.set(DASK_CONFIG)
+    if settings.kind == "address":
+        return DaskTaskRunner(address=settings.address)
+    return DaskTaskRunner(cluster_kwargs=_cluster_options(settings))

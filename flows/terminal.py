@@ -1,0 +1,147 @@
+"""What a run says on the terminal: where things are, one bar a stage, and what came out.
+
+The bars ask the store rather than the tasks, so they are right wherever the tasks run, and after a restart
+they begin where the last run stopped.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from portrait_core.report import Summary
+    from tasks.job import Job
+
+TITLES = {
+    "portrait": "track portrait",
+    "landmarks": "find landmarks",
+    "fit": "fit head",
+    "retarget": "transfer expression",
+    "template": "expression template",
+    "inversion": "invert",
+    "tuning": "tune generator",
+    "render": "render and composite",
+    "encode": "encode clip",
+    "measure": "measure result",
+}
+_INTERVAL_S = 1.0
+
+
+class StageProgress:
+    """Bars of one job. ``refresh`` asks the store once."""
+
+    def __init__(self, job: Job, progress: Progress) -> None:
+        from portrait_core.store import Store
+        from tasks.job import STAGES
+
+        self._job = job
+        self._store = Store(job.store)
+        self._progress = progress
+        self._open: dict[str, TaskID] = {}
+        for stage in STAGES:
+            total = job.settings.tuning.steps if stage == "tuning" else job.total(stage)
+            self._open[stage] = progress.add_task(TITLES[stage], total=max(total, 1), start=False)
+
+    def refresh(self) -> None:
+        """Bring every bar that is not full up to date."""
+        for stage, bar in list(self._open.items()):
+            total = self._progress.tasks[self._progress.task_ids.index(bar)].total or 1
+            done = self._count(stage, int(total))
+            if done == 0:
+                continue
+            self._progress.start_task(bar)
+            self._progress.update(bar, completed=done)
+            if done >= total:
+                self._progress.stop_task(bar)
+                del self._open[stage]
+
+    def _count(self, stage: str, total: int) -> int:
+        job, unit = self._job, self._store.unit(*self._job.unit_of(stage))  # type: ignore[arg-type]
+        finished = unit.done(stage, job.keys[stage], job.total(stage))  # type: ignore[arg-type]
+        if stage != "tuning":
+            return int(finished.sum())
+        if finished.all():
+            return total
+        said = unit.read_meta("tuning_progress") or {}
+        return int(said.get("step", 0)) if said.get("key") == job.keys["tuning"] else 0
+
+
+@contextmanager
+def shown_progress(job: Job, console: Console) -> Iterator[None]:
+    """Show bars while the block runs; on a terminal that is no terminal, show them once at the end."""
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(bar_width=28),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+        bars = StageProgress(job, progress)
+        stop = threading.Event()
+        thread = threading.Thread(target=_poll, args=(bars, stop), name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join(timeout=5)
+            bars.refresh()
+
+
+def _poll(bars: StageProgress, stop: threading.Event) -> None:
+    while not stop.wait(_INTERVAL_S):
+        try:
+            bars.refresh()
+        except Exception:
+            continue
+
+
+def announce(job: Job, console: Console) -> None:
+    """Say what will be done, and where."""
+    say = partial(console.print, soft_wrap=True, markup=False)
+    say(f"portrait  {job.portrait_path}")
+    sound = "with audio" if job.has_audio else "no audio"
+    rate = f"{float(job.rate):.5g} frames a second ({job.frame_rate})"
+    say(f"video     {job.video_path}: {job.frames} frames, {rate}, {sound}")
+    say(f"profile   {job.settings.profile}, {job.settings.template.size} pixels")
+    say(f"store     {job.store}: {job.reenactment_unit}")
+
+
+def conclude(summary: Summary, out: Path, console: Console) -> bool:
+    """Print what came out; True when some frames had to be held from a neighbour."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("stage", "seconds", "done now", "of"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for stage in summary.stages:
+        done = str(stage.frames_done) if stage.frames_done else "-"
+        table.add_row(TITLES[stage.stage], f"{stage.seconds:.1f}", done, str(stage.frames_total))
+    console.print(table)
+    computed = any(stage.frames_done for stage in summary.stages)
+    said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
+    console.print(f"{said}, at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory")
+    for reason, frames in summary.held_frames.items():
+        if frames:
+            shown = ", ".join(map(str, frames[:12])) + (" ..." if len(frames) > 12 else "")
+            console.print(f"held from a neighbour ({reason.replace('_', ' ')}): frames {shown}")
+    for what, path in summary.files.items():
+        console.print(f"{what.replace('_', ' '):<14}{out / path}", soft_wrap=True, markup=False)
+    return any(summary.held_frames.values())

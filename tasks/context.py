@@ -1,0 +1,130 @@
+"""What the stages share: their units in the store, loaded models, how a track is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import MissingChunk
+from portrait_core.models.cache import cached
+from portrait_core.resources import data_file
+from portrait_core.store import Store
+from tasks.job import ARRAYS, LANDMARK_MODELS, Job, Stage
+from tasks.ranges import FrameRange, missing_runs
+from tasks.threads import cpu_threads
+
+if TYPE_CHECKING:
+    from portrait_core.faces.head import MorphableHead
+    from portrait_core.store import Unit
+    from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.landmarker import FaceLandmarker
+
+TRACK_ARRAYS = (
+    "expression",
+    "jaw",
+    "rotation",
+    "crop_center_px",
+    "crop_side_px",
+    "cameras",
+    "fit_error",
+    "ok",
+)
+"""Per-frame fields of a track; ``shape`` is kept once."""
+
+
+def unit_of(job: Job, stage: Stage) -> Unit:
+    """The unit that holds a stage's output."""
+    return Store(job.store).unit(*job.unit_of(stage))
+
+
+def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
+    """Which frames of a stage are finished under the job's key, with their data ``[total]``."""
+    return unit_of(job, stage).done(stage, job.keys[stage], job.total(stage), ARRAYS.get(stage, ()))
+
+
+def distrust(job: Job, missing: MissingChunk) -> bool:
+    """Take back the commits of frames whose data turned out to be absent or corrupt.
+
+    Returns:
+        Whether a stage was found that will make them again.
+    """
+    kind, _, rest = missing.array.partition("/")
+    array = rest.rpartition("/")[2]
+    for stage, arrays in ARRAYS.items():
+        if job.unit_of(stage)[0] == kind and array in arrays:
+            unit_of(job, stage).uncommit(stage, missing.frames)
+            return True
+    return False
+
+
+def todo(job: Job, stage: Stage, start: int, stop: int) -> list[FrameRange]:
+    """Runs of frames of ``[start, stop)`` that a stage has not finished."""
+    return missing_runs(done(job, stage), FrameRange(start, stop))
+
+
+def batches(runs: list[FrameRange], size: int) -> Iterator[FrameRange]:
+    """Cut runs into pieces of at most ``size`` frames."""
+    for a, b in runs:
+        for begin in range(a, b, size):
+            yield FrameRange(begin, min(begin + size, b))
+
+
+def device_of(job: Job) -> str:
+    """``cuda`` or ``cpu``, as the settings and the machine say."""
+    if job.settings.device != "auto":
+        return job.settings.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def use_threads(job: Job, alone: bool) -> int:
+    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share.
+
+    Returns:
+        The number of threads.
+    """
+    import torch
+
+    runner = job.settings.runner
+    threads = cpu_threads(runner) if alone else runner.threads_per_worker
+    torch.set_num_threads(threads)
+    return threads
+
+
+def landmarker(job: Job, threads: int) -> FaceLandmarker:
+    """The process's landmark models."""
+    from portrait_core.tracking.landmarker import FaceLandmarker
+
+    folder = data_file(job.settings.tracking.models)
+    digest = "".join(job.weights[name.removesuffix(".onnx")] for name in LANDMARK_MODELS)
+    return cached("landmarker", digest, lambda: FaceLandmarker.from_models(folder, threads), threads)
+
+
+def head(job: Job) -> MorphableHead:
+    """The process's morphable head."""
+    from portrait_core.faces.head import MorphableHead
+
+    path = data_file(job.settings.tracking.head)
+    return cached("head", job.weights["head"], lambda: MorphableHead.load(path))
+
+
+def write_track(unit: Unit, track: FaceTrack, key: str) -> None:
+    """Keep a track's arrays; nothing is committed yet."""
+    for name in TRACK_ARRAYS:
+        values = np.asarray(getattr(track, name))
+        unit.ensure_array(name, values.shape, values.dtype, key)
+        unit.write(name, 0, values)
+    unit.ensure_array("shape", (1, len(track.shape)), np.float32, key)
+    unit.write("shape", 0, np.asarray(track.shape, np.float32)[None])
+
+
+def read_track(unit: Unit, frames: int) -> FaceTrack:
+    """Read a track of so many frames."""
+    from portrait_core.tracking.fit import FaceTrack
+
+    values: dict[str, Any] = {name: unit.read(name, 0, frames) for name in TRACK_ARRAYS}
+    return FaceTrack(shape=unit.read("shape", 0, 1)[0], **values)

@@ -1,0 +1,148 @@
+"""Handing over: the files of a finished run, from the store to the folder that the user named."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portrait_core.report import StageSummary, Summary, package_versions
+from portrait_core.store import Store
+from tasks.context import device_of, done, unit_of
+from tasks.job import STAGES, UNIT_KINDS, Job, Stage
+from tasks.policy import StageResult, peak_memory_bytes
+
+DELIVERED = {
+    "reenactment": "reenactment.mp4",
+    "side_by_side": "side_by_side.mp4",
+    "contact_sheet": "contact_sheet.png",
+}
+"""What is in the store under these names, and the files' names."""
+
+
+@dataclass
+class StageRecord:
+    """What one stage did in this run."""
+
+    stage: Stage
+    seconds: float = 0.0
+    frames_done: int = 0
+    results: list[StageResult] = field(default_factory=list)
+
+
+def deliver(job: Job, out: Path, records: Mapping[Stage, StageRecord], seconds: float) -> Summary:
+    """Copy the clip and the pictures to ``out``, and write ``summary.json`` there and to the store."""
+    out.mkdir(parents=True, exist_ok=True)
+    unit = unit_of(job, "encode")
+    files = {}
+    for what, name in DELIVERED.items():
+        data = unit.get_bytes(name)
+        if data is not None:
+            _put_file(out / name, data)
+            files[what] = name
+    summary = summarise(job, records, files | {"summary": "summary.json"}, seconds)
+    summary.write(out / "summary.json")
+    unit.write_meta("summary", summary.model_dump(mode="json"))
+    return summary
+
+
+def _put_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; an equal one is left alone."""
+    if path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest():
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def summarise(
+    job: Job, records: Mapping[Stage, StageRecord], files: dict[str, str], seconds: float
+) -> Summary:
+    """Put the summary together from this run's records and what the stages left in the store."""
+    unit = unit_of(job, "encode")
+    peaks = [result.peak_memory_bytes for record in records.values() for result in record.results]
+    return Summary(
+        portrait=job.portrait_path,
+        video=job.video_path,
+        store=job.store,
+        reenactment=job.reenactment_unit,
+        profile=job.settings.profile,
+        frames=job.frames,
+        frame_rate=job.frame_rate,
+        has_audio=job.has_audio,
+        files=files,
+        stages=_stages(job, records),
+        seconds=round(seconds, 2),
+        peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
+        losses=_losses(job),
+        motion=unit.read_meta("motion") or {},
+        held_frames={"no_face": _no_face(job), "not_rendered": _indices(~done(job, "render"))},
+        failures=_failures(job),
+        versions=package_versions(),
+        device=device_of(job),
+        keys=job.keys,
+        settings=job.settings.model_dump(mode="json"),
+    )
+
+
+def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary]:
+    """Seconds of this run, and with those of earlier runs under the same key."""
+    unit = unit_of(job, "encode")
+    before = unit.read_meta("seconds") or {}
+    rows, totals = [], {}
+    for stage in STAGES:
+        record = records.get(stage) or StageRecord(stage)
+        earlier = before.get(stage, {})
+        spent = earlier.get("seconds", 0.0) if earlier.get("key") == job.keys[stage] else 0.0
+        total = round(spent + record.seconds, 2)
+        totals[stage] = {"key": job.keys[stage], "seconds": total}
+        rows.append(
+            StageSummary(
+                stage=stage,
+                seconds=round(record.seconds, 2),
+                seconds_all_runs=total,
+                frames_done=record.frames_done,
+                frames_total=job.total(stage),
+            )
+        )
+    unit.write_meta("seconds", totals)
+    return rows
+
+
+def _losses(job: Job) -> dict[str, Any]:
+    """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
+    unit = unit_of(job, "inversion")
+    per_frame = unit.read("inversion_loss", 0, job.frames)[:, 0]
+    return {
+        "inversion_frames": np.round(per_frame, 5).tolist(),
+        "inversion_first_frame_steps": (unit.read_meta("inversion_steps") or {}).get("first_frame", []),
+        "tuning_steps": (unit.read_meta("tuning_steps") or {}).get("loss", []),
+    }
+
+
+def _no_face(job: Job) -> list[int]:
+    return _indices(~unit_of(job, "fit").read("ok", 0, job.frames).astype(bool))
+
+
+def _indices(mask: Any) -> list[int]:
+    return [int(i) for i in np.flatnonzero(mask)]
+
+
+def _failures(job: Job) -> list[dict[str, Any]]:
+    store = Store(job.store)
+    rows: list[dict[str, Any]] = []
+    for kind in sorted({*UNIT_KINDS.values(), "reenactment"}):
+        stage = next(stage for stage in STAGES if job.unit_of(stage)[0] == kind)
+        table = store.unit(*job.unit_of(stage)).failures()
+        for row in table.to_dict(orient="records"):
+            rows.append({"unit": kind, **{name: _plain(value) for name, value in row.items()}})
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, int | float | str | None) else str(value)

@@ -1,0 +1,124 @@
+"""Stage ``encode``: the clip with the driving audio, the side-by-side clip, the contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from portrait_core.errors import DecodeError
+from portrait_core.media import VideoWriter, read_frames
+from portrait_core.report import contact_sheet, side_by_side, telling_frames
+from tasks.context import done, read_track, unit_of, use_threads
+from tasks.deliver import DELIVERED
+from tasks.job import Job
+from tasks.measure import shown_frames
+from tasks.policy import StageResult, Stopwatch, stage_task
+
+Picture = NDArray[np.uint8]
+
+
+@stage_task
+def encode(job: Job) -> StageResult:
+    """Encode the clip, exactly as many frames as the driver has, at its exact rate and with its audio."""
+    watch = Stopwatch("encode", 0, 1)
+    if done(job, "encode").all():
+        return watch.result(0)
+    use_threads(job, alone=True)
+    unit = unit_of(job, "encode")
+    unit.uncommit("encode", [0])
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _write_clips(job, folder)
+        if job.settings.output.contact_sheet_frames:
+            Image.fromarray(_sheet(job)).save(folder / DELIVERED["contact_sheet"], optimize=True)
+        for path in sorted(folder.iterdir()):
+            unit.put_bytes(path.name, path.read_bytes())
+    unit.commit("encode", [0], job.keys["encode"])
+    return watch.result(1)
+
+
+def _write_clips(job: Job, folder: Path) -> None:
+    size, output = job.settings.template.size, job.settings.output
+    with ExitStack() as stack:
+        clip = stack.enter_context(_writer(job, folder / DELIVERED["reenactment"], (size, size)))
+        beside: VideoWriter | None = None
+        drivers = driving_crops(job) if output.side_by_side else None
+        for i, result in enumerate(shown_frames(job)):
+            clip.write(result)
+            if drivers is None:
+                continue
+            row = side_by_side(_columns(job, i, next(drivers)) | {"result": result}, size)
+            if beside is None:
+                path = folder / DELIVERED["side_by_side"]
+                beside = stack.enter_context(_writer(job, path, (row.shape[1], row.shape[0])))
+            beside.write(row)
+
+
+def _writer(job: Job, path: Path, size: tuple[int, int]) -> VideoWriter:
+    about = {"comment": "Synthetic media: a portrait animated by portrait-reenactment"}
+    audio = job.video_path if job.has_audio else None
+    return VideoWriter(path, size, job.rate, audio, job.settings.output.crf, about)
+
+
+def _columns(job: Job, frame: int, driver: Picture) -> dict[str, Picture]:
+    unit = unit_of(job, "template")
+    return {
+        "driving": driver,
+        "template": unit.read("template", frame, frame + 1)[0],
+        "inversion": unit.read("inversion", frame, frame + 1)[0],
+    }
+
+
+def driving_crops(job: Job) -> Iterator[Picture]:
+    """The driver's face crops ``[S,S,3]``, every frame of the clip."""
+    from portrait_core.tracking.crop import crop_image
+
+    track, size = read_track(unit_of(job, "fit"), job.frames), job.settings.template.size
+    frames = read_frames(job.video_path, 0, job.frames)
+    for center, side in zip(track.crop_center_px, track.crop_side_px, strict=True):
+        try:
+            image = next(frames)
+        except DecodeError:  # every frame was delivered before; only the report of damage is left
+            return
+        yield crop_image(image, center, float(side), size)
+
+
+def _sheet(job: Job) -> Picture:
+    """Rows of telling frames: what drove, what was fitted, what came out."""
+    import torch
+
+    from portrait_core.inversion.targets import image_array
+    from portrait_core.metrics.motion import MotionTrack
+    from tasks.fitting import clip_data, resolution, sampling
+    from tasks.measure import driver_motion
+    from tasks.render import tuned_generator
+
+    motion: MotionTrack = driver_motion(job)
+    frames = telling_frames(
+        motion.lip_gap, motion.eye_opening, motion.angles_deg, job.settings.output.contact_sheet_frames
+    )
+    clip, model, unit = clip_data(job), tuned_generator(job), unit_of(job, "template")
+    wanted = set(frames)
+    drivers = {i: image for i, image in enumerate(driving_crops(job)) if i in wanted}
+    results = {i: image for i, image in enumerate(shown_frames(job)) if i in wanted}
+    rows: dict[str, list[Picture]] = {}
+    for i in frames:
+        columns = _columns(job, i, drivers[i])
+        painted = columns["inversion"] if job.settings.inversion.mouth == "render" else None
+        ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
+        with torch.no_grad():
+            tuned = model.synthesis(ws, clip.camera, resolution(job, model), sampling=sampling(job, model))
+        columns |= {
+            "tuning target": image_array(clip.target(i, painted, tuning=True).image),
+            "tuned": image_array(tuned["image"][0]),
+            "result": results[i],
+        }
+        for label, image in columns.items():
+            rows.setdefault(label, []).append(image)
+    return contact_sheet(rows, [f"frame {i}" for i in frames])

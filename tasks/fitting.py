@@ -1,0 +1,186 @@
+"""What inversion, tuning and rendering share: a clip's targets, its generator, checkpoints, progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from portrait_core.inversion.mesh_views import MeshViews
+from torch import Tensor, nn
+
+from portrait_core.cameras import project_to_crop
+from portrait_core.generators import RaySampling, TriPlaneGenerator, load_generator, save_generator
+from portrait_core.inversion.features import build_features
+from portrait_core.inversion.targets import FrameTarget, detail_mask, image_tensor, mask_tensor, tuning_image
+from portrait_core.models.cache import cached
+from portrait_core.resources import data_file
+from tasks.context import device_of, head, read_track, unit_of
+from tasks.job import Job
+
+if TYPE_CHECKING:
+    from portrait_core.store import Unit
+
+_PROGRESS_INTERVAL_S = 2.0
+_KEPT_FRAMES = 256
+"""Frames whose templates and masks stay in memory, 0.4 MB each at 256 pixels."""
+
+
+class ClipData:
+    """One clip at the portrait's camera, read from the store when it is needed.
+
+    Attributes:
+        crop: the portrait ``[S,S,3]`` uint8.
+        camera: its label ``[1,25]``.
+        shape: its shape coefficients ``[S]``.
+        expression: of every frame, retargeted ``[T,E]``; ``jaw [T,3]``.
+        views: renders the fitted head.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._unit = unit_of(job, "template")
+        source = unit_of(job, "portrait")
+        track = read_track(source, 1)
+        self.device = torch.device(device_of(job))
+        self.head = head(job)
+        self.views = MeshViews(self.head)
+        self.crop: NDArray[np.uint8] = source.read("crop", 0, 1)[0]
+        self.camera = torch.from_numpy(track.cameras).to(self.device)
+        self.shape = track.shape
+        self.expression: NDArray[np.float32] = self._unit.read("expression", 0, job.frames)
+        self.jaw: NDArray[np.float32] = self._unit.read("jaw", 0, job.frames)
+        self._masks = lru_cache(maxsize=_KEPT_FRAMES)(self._read_masks)
+
+    def vertices(self, frame: int) -> Tensor:
+        """Box-frame mesh of a frame ``[1,V,3]``."""
+        shape = torch.from_numpy(self.shape)[None]
+        expression = torch.from_numpy(self.expression[frame])[None]
+        jaw = torch.from_numpy(self.jaw[frame])[None]
+        return self.views.vertices(shape, expression, jaw)
+
+    def _read_masks(self, frame: int) -> tuple[NDArray[np.uint8], ...]:
+        names = ("template", "face_mask", "mouth_mask", "uncovered")
+        return tuple(self._unit.read(name, frame, frame + 1)[0] for name in names)
+
+    def face(self, frame: int) -> Tensor:
+        """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
+        return mask_tensor(self._masks(frame)[1])[None].to(self.device)
+
+    def target(
+        self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False
+    ) -> FrameTarget:
+        """What a frame is fitted to: its template, or with ``tuning`` the paper's ``I_GT`` with the mouth's
+        inside from ``painted`` where that is given."""
+        template, face, mouth, uncovered = self._masks(frame)
+        skin = np.minimum(face, 255 - mouth)
+        image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template
+        size = self.crop.shape[0]
+        landmarks = self.head.landmarks(self.head_metres(frame))
+        pixels = project_to_crop(self.camera.cpu(), self.head.to_box(landmarks), size)[0, :, :2].numpy()
+        masks = (skin, mouth, detail_mask(pixels, size), uncovered)
+        return FrameTarget(
+            image_tensor(image).to(self.device), *(mask_tensor(mask).to(self.device) for mask in masks)
+        )
+
+    def head_metres(self, frame: int) -> Tensor:
+        """Head-frame mesh of a frame ``[1,V,3]``, metres."""
+        coefficients = (self.shape, self.expression[frame], self.jaw[frame])
+        return self.head.decode(*(torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients))
+
+
+def clip_data(job: Job) -> ClipData:
+    """The process's view of a clip."""
+    return cached("clip", job.keys["template"], lambda: ClipData(job))
+
+
+def generator(job: Job) -> TriPlaneGenerator:
+    """The process's frozen generator. Not to be changed: tuning loads its own."""
+    device = device_of(job)
+    return cached("generator", job.weights["generator"], lambda: fresh_generator(job), device)
+
+
+def fresh_generator(job: Job) -> TriPlaneGenerator:
+    """A generator of one's own, from the profile's weights."""
+    return load_generator(data_file(job.settings.generator.weights), device_of(job))
+
+
+def features(job: Job) -> nn.Module:
+    """The process's Φ."""
+    inversion, device = job.settings.inversion, device_of(job)
+    weights = None if inversion.phi_weights is None else data_file(inversion.phi_weights)
+
+    def build() -> nn.Module:
+        return build_features(inversion.phi, weights).to(device)
+
+    return cached("phi", f"{inversion.phi}-{job.weights.get('phi', '')}", build, device)
+
+
+def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
+    """Samples a ray while fitting; near and far as the generator was trained."""
+    own, choice = model.settings.sampling, job.settings.generator
+    return RaySampling(near=own.near, far=own.far, n_coarse=choice.samples, n_fine=choice.importance_samples)
+
+
+def resolution(job: Job, model: TriPlaneGenerator) -> int:
+    """Side of the volume rendering while fitting."""
+    return job.settings.generator.neural_resolution or model.settings.neural_resolution
+
+
+class StoredCheckpoint:
+    """A loop's state in the store, good only under one key."""
+
+    def __init__(self, unit: Unit, stage: str, key: str) -> None:
+        self._unit, self._name, self._key = unit, f"{stage}.checkpoint", key.encode()
+
+    def read(self) -> bytes | None:
+        """The newest state under this key, or None."""
+        data = self._unit.get_bytes(self._name)
+        if data is None or not data.startswith(self._key) or len(data) == len(self._key):
+            return None
+        return data[len(self._key) :]
+
+    def write(self, data: bytes) -> None:
+        """Replace the state."""
+        self._unit.put_bytes(self._name, self._key + data)
+
+    def clear(self) -> None:
+        """Forget the state: the stage is finished, and states are large."""
+        self.write(b"")
+
+
+def step_reporter(unit: Unit, stage: str, key: str, steps: int) -> Callable[[int, float], None]:
+    """A callback that notes an optimisation's progress in the store every few seconds."""
+    last = 0.0
+
+    def note(step: int, loss: float) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last >= _PROGRESS_INTERVAL_S or step == steps:
+            last = now
+            said: dict[str, Any] = {"key": key, "step": step, "steps": steps, "loss": round(loss, 5)}
+            unit.write_meta(f"{stage}_progress", said)
+
+    return note
+
+
+def generator_bytes(model: TriPlaneGenerator) -> bytes:
+    """A generator as the content of a safetensors file."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "generator.safetensors"
+        save_generator(model, path)
+        return path.read_bytes()
+
+
+def generator_from_bytes(data: bytes, device: str) -> TriPlaneGenerator:
+    """The inverse of :func:`generator_bytes`."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "generator.safetensors"
+        path.write_bytes(data)
+        return load_generator(path, device)

@@ -1,0 +1,64 @@
+"""Looking at what the user gave: is it a picture and a video, and which units of the store are theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from portrait_core.config import Settings
+from portrait_core.errors import InputError
+from portrait_core.media import VideoInfo, probe, read_image
+from portrait_core.store import file_digest
+from tasks.job import Job, short_hash, stage_keys, unit_name, weight_files
+
+SMALLEST_SIDE = 64
+"""A portrait or a video with a shorter side has no face that could be tracked."""
+
+
+def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
+    """Check both inputs, take their digests and name the units of the pair. Nothing is written.
+
+    Raises:
+        InputError: when the portrait is no picture, or the video no video of two frames or more.
+        ValueError: when weights that the settings ask for are missing.
+    """
+    height, width = read_image(portrait).shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"the portrait {portrait} is {width}x{height} pixels; give one of at least "
+            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
+        )
+    info = probe(video)
+    _check_video(video, info)
+    frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
+    digests = file_digest(portrait), file_digest(video)
+    weights = {name: file_digest(path) for name, path in weight_files(settings).items()}
+    keys = stage_keys(*digests, frames, settings, weights)
+    portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size)))
+    video_unit = unit_name(video, short_hash(digests[1], str(frames)))
+    return Job(
+        store=store,
+        portrait_path=str(Path(portrait).absolute()),
+        video_path=str(Path(video).absolute()),
+        portrait_unit=portrait_unit,
+        video_unit=video_unit,
+        reenactment_unit=f"{portrait_unit}--{video_unit}--{settings.profile}",
+        frames=frames,
+        frame_rate=str(info.frame_rate),
+        has_audio=info.has_audio,
+        keys=keys,
+        weights=weights,
+        settings=settings,
+    )
+
+
+def _check_video(video: str, info: VideoInfo) -> None:
+    if info.frame_count < 2:
+        raise InputError(
+            f"the driving video {video} has one frame: there is no motion to take over. Give a clip of two "
+            "frames or more; its expressions and head pose drive the portrait"
+        )
+    if min(info.width, info.height) < SMALLEST_SIDE:
+        raise InputError(
+            f"the driving video {video} is {info.width}x{info.height} pixels, too small to find a face in; "
+            f"give one of at least {SMALLEST_SIDE} pixels on its shorter side"
+        )

@@ -1,0 +1,200 @@
+"""The reference that every task gets: where things are and under which keys, never the data itself."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from portrait_core.config import Section, Settings, key_settings
+from portrait_core.resources import data_folder
+
+Stage = Literal[
+    "portrait",
+    "landmarks",
+    "fit",
+    "retarget",
+    "template",
+    "inversion",
+    "tuning",
+    "render",
+    "encode",
+    "measure",
+]
+
+Kind = Literal["portrait", "video", "reenactment"]
+
+STAGES: tuple[Stage, ...] = (
+    "portrait",
+    "landmarks",
+    "fit",
+    "retarget",
+    "template",
+    "inversion",
+    "tuning",
+    "render",
+    "encode",
+    "measure",
+)
+"""In the order in which they can run."""
+
+PER_FRAME: frozenset[Stage] = frozenset({"landmarks", "fit", "retarget", "template", "inversion", "render"})
+"""Stages with a commit marker a frame; the others have one marker, for frame 0."""
+
+UNIT_KINDS: Mapping[Stage, Kind] = {"portrait": "portrait", "landmarks": "video", "fit": "video"}
+"""Kind of the unit that holds a stage's output; stages that are not named write the reenactment's."""
+
+_TRACK = (
+    "shape",
+    "expression",
+    "jaw",
+    "rotation",
+    "crop_center_px",
+    "crop_side_px",
+    "cameras",
+    "fit_error",
+    "ok",
+)
+_MASKS = ("face_mask", "mouth_mask", "uncovered")
+
+ARRAYS: Mapping[Stage, tuple[str, ...]] = {
+    "portrait": (*_TRACK, "landmarks", "crop"),
+    "landmarks": ("landmarks",),
+    "fit": _TRACK[1:],
+    "retarget": ("expression", "jaw"),
+    "template": ("template", *_MASKS),
+    "inversion": ("latents", "inversion", "inversion_loss"),
+    "render": ("frames", "render", "render_mask", "render_depth"),
+}
+"""Arrays that a stage writes: a frame whose chunk is gone is not done. (The clip's ``shape`` is one row.)"""
+
+LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
+
+
+class Job(BaseModel):
+    """One pair of portrait and driving video, with everything that decides what is done already."""
+
+    model_config = ConfigDict(frozen=True)
+
+    store: str
+    """URL or path of the store."""
+    portrait_path: str
+    video_path: str
+    portrait_unit: str
+    """Names of the three units."""
+    video_unit: str
+    reenactment_unit: str
+    frames: int
+    """Frames of the clip at its constant rate."""
+    frame_rate: str
+    """Exact, for example ``30000/1001``."""
+    has_audio: bool
+    keys: dict[str, str]
+    """Key of every stage."""
+    weights: dict[str, str]
+    """Digest of every file of weights, by name."""
+    settings: Settings
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second."""
+        return Fraction(self.frame_rate)
+
+    def total(self, stage: Stage) -> int:
+        """How many commit markers the stage has when it is finished."""
+        return self.frames if stage in PER_FRAME else 1
+
+    def unit_of(self, stage: Stage) -> tuple[Kind, str]:
+        """Kind and name of the unit that holds the stage's output."""
+        kind: Kind = UNIT_KINDS.get(stage, "reenactment")
+        name = {"portrait": self.portrait_unit, "video": self.video_unit}.get(kind, self.reenactment_unit)
+        return kind, name
+
+
+def unit_name(path: str, digest: str) -> str:
+    """A readable, unique unit name: the file's stem and the first 8 digits of ``digest``."""
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(path).stem).strip("-")[:40] or "input"
+    return f"{stem}-{digest[:8]}"
+
+
+def short_hash(*parts: str) -> str:
+    """8 hex digits of the parts' SHA-256, for unit names."""
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def weight_paths(settings: Settings) -> dict[str, Path]:
+    """Where the weights that a run with these settings reads should be, by name."""
+    tracking = settings.tracking
+    names = {Path(name).stem: f"{tracking.models}/{name}" for name in LANDMARK_MODELS}
+    names |= {"head": tracking.head, "generator": settings.generator.weights}
+    if settings.inversion.phi_weights is not None:
+        names["phi"] = settings.inversion.phi_weights
+    return {name: data_folder() / path for name, path in names.items()}
+
+
+def weight_files(settings: Settings) -> dict[str, Path]:
+    """Files of weights that a run with these settings reads, by name.
+
+    Raises:
+        ValueError: when some are missing; the message lists them.
+    """
+    paths = weight_paths(settings)
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"weights that the profile {settings.profile} needs are missing: {', '.join(missing)}. "
+            f"`portrait doctor --profile {settings.profile}` lists what is there"
+        )
+    return paths
+
+
+def stage_keys(
+    portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
+) -> dict[str, str]:
+    """Key of every stage: a hash of its inputs, the settings it reads and the weights it uses.
+
+    An input is the content digest of a file or the key of the stage that made it, so a key changes with
+    everything before it and with nothing else: not with hosts, times, batch sizes or numbers of workers.
+    """
+    from portrait_core.store import stage_key
+
+    landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS}
+    head = {"head": weights["head"]}
+    fitting = {name: weights[name] for name in ("head", "generator", "phi") if name in weights}
+    sources = {"portrait": portrait_digest, "video": video_digest}
+    # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
+    recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
+        "portrait": (["portrait"], ["media", "tracking", "template.size"], landmark | head),
+        "landmarks": (["video"], [], landmark),
+        "fit": (["landmarks"], ["tracking"], head),
+        "retarget": (["portrait", "fit"], ["template"], head),
+        "template": (["portrait", "retarget"], ["template"], head),
+        "inversion": (["template"], ["generator", "inversion", "seed"], fitting),
+        "tuning": (["inversion"], ["generator", "inversion", "tuning", "seed"], fitting),
+        "render": (["tuning", "fit"], ["render", "composite"], {}),
+        "encode": (["render", "video"], ["output"], {}),
+        "measure": (["render"], ["tracking"], landmark | head),
+    }
+    known = dict(sources)
+    keys: dict[str, str] = {}
+    for stage in STAGES:
+        reads, sections, used = recipes[stage]
+        # The portrait stage has the portrait's own name: it reads the file, later stages read its key.
+        inputs = {name: known[name] for name in reads}
+        values = {name: _setting(settings, name) for name in sections}
+        if "video" in reads:
+            values["frames"] = frames
+        keys[stage] = known[stage] = stage_key(stage, inputs, values, used)
+    return keys
+
+
+def _setting(settings: Settings, name: str) -> Any:
+    value: Any = settings
+    for part in name.split("."):
+        value = getattr(value, part)
+    return key_settings(value) if isinstance(value, Section) else value

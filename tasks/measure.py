@@ -1,0 +1,114 @@
+"""Stage ``measure``: the result seen by the tracker, against the driver and against the still portrait."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.context import done, head, landmarker, read_track, unit_of, use_threads
+from tasks.job import Job
+from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.ranges import held_frames
+
+if TYPE_CHECKING:
+    from portrait_core.metrics.motion import MotionTrack
+    from portrait_core.tracking.fit import FaceTrack
+
+
+@stage_task
+def measure(job: Job) -> StageResult:
+    """Track the result and compare lips, eyes, head pose; see how still the background is."""
+    watch = Stopwatch("measure", 0, 1)
+    if done(job, "measure").all():
+        return watch.result(0)
+    from portrait_core.metrics.motion import compare_motion
+
+    threads = use_threads(job, alone=True)
+    driver = driver_motion(job)
+    source = unit_of(job, "portrait")
+    still = _motion(source.read("landmarks", 0, 1), read_track(source, 1)).repeated(job.frames)
+    result = _result_motion(job, threads)
+    said: dict[str, Any] = {"key": job.keys["measure"], "faces_found": int(result.ok.sum())}
+    if (driver.ok & result.ok).any():
+        said["result"] = compare_motion(driver, result).model_dump(mode="json")
+        said["result"]["background_flicker"] = _flicker(job)
+    if (driver.ok & still.ok).any():
+        said["still_portrait"] = compare_motion(driver, still).model_dump(mode="json")
+        said["still_portrait"]["background_flicker"] = 0.0
+    unit = unit_of(job, "measure")
+    unit.uncommit("measure", [0])
+    unit.write_meta("motion", said)
+    unit.commit("measure", [0], job.keys["measure"])
+    return watch.result(1)
+
+
+def driver_motion(job: Job) -> MotionTrack:
+    """What the tracker saw of the driver."""
+    points = unit_of(job, "landmarks").read("landmarks", 0, job.frames)
+    return _motion(points, read_track(unit_of(job, "fit"), job.frames))
+
+
+def seen(points: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Frames with a face ``[T]``, from landmarks ``[T,478,2]``."""
+    return np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
+
+
+def _motion(points: NDArray[np.float32], track: FaceTrack) -> MotionTrack:
+    from portrait_core.cameras import angles_from_labels, degrees
+    from portrait_core.metrics.motion import MotionTrack
+    from portrait_core.tracking.measure import measure as measured
+
+    values = measured(points)
+    angles = degrees(angles_from_labels(track.cameras))
+    ok = seen(points)
+    return MotionTrack(values["lip_gap"], values["eye_opening"], angles, ok)
+
+
+def _result_motion(job: Job, threads: int) -> MotionTrack:
+    """The tracker's view of the frames that the clip shows."""
+    from portrait_core.metrics.motion import MotionTrack
+    from portrait_core.tracking.fit import fit_clip
+
+    model = landmarker(job, threads)
+    shown, found = shown_frames(job), []
+    while batch := list(islice(shown, job.settings.tracking.batch)):
+        found.append(model.detect(np.stack(batch)).points)
+    points = np.concatenate(found)
+    ok = seen(points)
+    if not ok.any():
+        nothing = np.full(job.frames, np.nan)
+        return MotionTrack(nothing, nothing, np.full((job.frames, 3), np.nan), ok)
+    shape = read_track(unit_of(job, "portrait"), 1).shape
+    return _motion(points, fit_clip(head(job), points, ok, job.settings.tracking, shape=shape))
+
+
+def shown_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
+    """The clip's frames ``[S,S,3]``, one by one; one that was not rendered shows its neighbour."""
+    unit = unit_of(job, "render")
+    for i in held_frames(done(job, "render")):
+        yield unit.read("frames", int(i), int(i) + 1)[0]
+
+
+def _flicker(job: Job) -> float | None:
+    """Mean motion-compensated difference of consecutive frames outside the face, of 255."""
+    from portrait_core.report.flicker import moved_difference
+    from portrait_core.reposing import target_cameras
+
+    unit = unit_of(job, "render")
+    driver = read_track(unit_of(job, "fit"), job.frames).cameras
+    source = read_track(unit_of(job, "portrait"), 1).cameras
+    cameras = target_cameras(driver, source, job.settings.render)
+    finished = done(job, "render")
+    pairs = [i for i in range(1, job.frames) if finished[i - 1] and finished[i]]
+    found = []
+    for i in pairs:
+        frames, masks, depths = (
+            unit.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")
+        )
+        found.append(moved_difference(frames, masks, depths, cameras[i - 1 : i + 1]))
+    known = [value for value in found if value is not None]
+    return round(float(np.mean(known)), 4) if known else None

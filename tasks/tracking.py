@@ -1,0 +1,156 @@
+"""Stages ``portrait``, ``landmarks`` and ``fit``: where the faces are and what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import DecodeError, InputError
+from portrait_core.media import read_frames, read_image
+from portrait_core.store import Failure
+from tasks.context import head, landmarker, todo, unit_of, use_threads, write_track
+from tasks.job import Job
+from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.ranges import FrameRange, held_frames
+
+if TYPE_CHECKING:
+    from portrait_core.store import Unit
+    from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.landmarker import FaceLandmarker
+
+
+def read_portrait(job: Job) -> NDArray[np.uint8]:
+    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow."""
+    image = read_image(job.portrait_path)
+    scale = job.settings.media.portrait_max_side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@stage_task
+def portrait(job: Job) -> StageResult:
+    """Track the portrait: one face, its shape, expression, pose, and the crop that everything is made in.
+
+    Raises:
+        InputError: when there is no face in it, or more than one.
+    """
+    watch = Stopwatch("portrait", 0, 1)
+    if not todo(job, "portrait", 0, 1):
+        return watch.result(0)
+    from portrait_core.tracking.crop import crop_image
+    from portrait_core.tracking.fit import fit_clip
+
+    threads = use_threads(job, alone=False)
+    image = read_portrait(job)
+    found = landmarker(job, threads).detect(image[None])
+    if not found.ok[0]:
+        raise InputError(
+            f"no human face was found in the portrait {job.portrait_path}; give a photograph in which one "
+            "face looks toward the camera and is at least 60 pixels wide"
+        )
+    if found.faces[0] > 1:
+        raise InputError(
+            f"{found.faces[0]} faces were found in the portrait {job.portrait_path}; crop it so that only "
+            "the person to animate is left"
+        )
+    track = fit_clip(head(job), found.points, found.ok, job.settings.tracking)
+    size = job.settings.template.size
+    crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), size)
+    unit, key = unit_of(job, "portrait"), job.keys["portrait"]
+    unit.uncommit("portrait", [0])
+    write_track(unit, track, key)
+    _write(unit, "landmarks", found.points, key)
+    _write(unit, "crop", crop[None], key)
+    unit.commit("portrait", [0], key)
+    return watch.result(1)
+
+
+def _write(unit: Unit, name: str, values: NDArray[np.generic], key: str) -> None:
+    unit.ensure_array(name, values.shape, values.dtype, key)
+    unit.write(name, 0, values)
+
+
+@stage_task
+def landmarks(job: Job, start: int, stop: int) -> StageResult:
+    """Find the landmarks of frames ``[start, stop)``. A frame without a face is kept as NaN and recorded."""
+    watch = Stopwatch("landmarks", start, stop)
+    runs = todo(job, "landmarks", start, stop)
+    if not runs:
+        return watch.result(0)
+    model = landmarker(job, use_threads(job, alone=False))
+    unit, key = unit_of(job, "landmarks"), job.keys["landmarks"]
+    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
+    for run in runs:
+        unit.uncommit("landmarks", range(*run))
+        _landmarks_of_run(job, unit, model, run)
+    return watch.result(sum(map(len, runs)))
+
+
+def _landmarks_of_run(job: Job, unit: Unit, model: FaceLandmarker, run: FrameRange) -> None:
+    frames = read_frames(job.video_path, *run)
+    at = run.start
+    while len(batch := _take(frames, job.settings.tracking.batch, job, unit)):
+        found = model.detect(np.stack(batch))
+        unit.write("landmarks", at, found.points)
+        missing = [at + int(i) for i in np.flatnonzero(~found.ok)]
+        if missing:
+            why = "no face was found; the frame shows its neighbour"
+            unit.record_failures([Failure("landmarks", frame, "input", why) for frame in missing])
+        unit.commit("landmarks", range(at, at + len(batch)), job.keys["landmarks"])
+        at += len(batch)
+
+
+def _take(frames: Iterator[NDArray[np.uint8]], count: int, job: Job, unit: Unit) -> list[NDArray[np.uint8]]:
+    """Up to ``count`` further frames. Damaged ones were delivered as well: they are only recorded."""
+    batch: list[NDArray[np.uint8]] = []
+    try:
+        for frame in islice(frames, count):
+            batch.append(frame)
+    except DecodeError as error:
+        why = "the frame is damaged in the file; it shows what could be decoded"
+        damaged = [frame for frame in error.frames if frame < job.frames]
+        unit.record_failures([Failure("landmarks", frame, "input", why) for frame in damaged])
+    return batch
+
+
+@stage_task
+def fit(job: Job) -> StageResult:
+    """Fit the morphable head to the clip. Frames without a face take the track of their neighbour.
+
+    Raises:
+        InputError: when no frame has a face.
+    """
+    watch = Stopwatch("fit", 0, job.frames)
+    if not todo(job, "fit", 0, job.frames):
+        return watch.result(0)
+    from portrait_core.tracking.fit import fit_clip
+
+    use_threads(job, alone=True)
+    unit, key = unit_of(job, "fit"), job.keys["fit"]
+    points = unit.read("landmarks", 0, job.frames)
+    ok = np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
+    if not ok.any():
+        raise InputError(
+            f"no face was found in any of the {job.frames} frames of {job.video_path}; give a video in "
+            "which one person's face is visible and at least 40 pixels wide"
+        )
+    track = fit_clip(head(job), points, ok, job.settings.tracking)
+    unit.uncommit("fit", range(job.frames))
+    write_track(unit, _held(track, ok), key)
+    unit.commit("fit", range(job.frames), key)
+    return watch.result(job.frames)
+
+
+def _held(track: FaceTrack, ok: NDArray[np.bool_]) -> FaceTrack:
+    """The track with the rows of frames without a face taken from the neighbour they show."""
+    source = held_frames(ok)
+    rows = {f.name: getattr(track, f.name) for f in fields(track) if f.name not in ("shape", "ok")}
+    return replace(track, **{name: values[source] for name, values in rows.items()}, ok=ok)

@@ -1,0 +1,68 @@
+"""Stage ``tuning``: one generator for the whole clip."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tasks.context import done, unit_of, use_threads
+from tasks.job import Job
+from tasks.policy import StageResult, Stopwatch, stage_task
+
+TUNED = "tuned_generator.safetensors"
+
+
+@stage_task
+def tune(job: Job) -> StageResult:
+    """Fine-tune the generator on all frames with the latents held. Keeps checkpoints; resumes from them."""
+    watch = Stopwatch("tuning", 0, 1)
+    if done(job, "tuning").all():
+        return watch.result(0)
+    import torch
+
+    from portrait_core.inversion.matte import portrait_matte
+    from portrait_core.inversion.targets import FrameTarget, image_tensor
+    from portrait_core.inversion.tuning import Clip, Tuner
+    from tasks.fitting import (
+        StoredCheckpoint,
+        clip_data,
+        features,
+        fresh_generator,
+        generator_bytes,
+        resolution,
+        sampling,
+        step_reporter,
+    )
+
+    use_threads(job, alone=True)
+    unit, key, settings = unit_of(job, "tuning"), job.keys["tuning"], job.settings
+    data = clip_data(job)
+    size = settings.template.size
+    silhouette = data.views.silhouette(data.vertices(0), data.camera.cpu(), size)
+    matte = portrait_matte(data.crop, silhouette.numpy())
+
+    def frame(i: int) -> FrameTarget:
+        painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
+        return data.target(i, painted, tuning=True)
+
+    latents = torch.from_numpy(unit.read("latents", 0, job.frames)).to(data.device)
+    clip = Clip(
+        ws=latents,
+        camera=data.camera,
+        frame=frame,
+        vertices=data.vertices,
+        matte=torch.from_numpy(matte.foreground)[None].to(data.device),
+        wall=image_tensor(matte.wall).to(data.device),
+    )
+    model = fresh_generator(job)
+    seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
+    tuner = Tuner(
+        model, features(job), clip, data.views, seeded, sampling(job, model), resolution(job, model)
+    )
+    checkpoint = StoredCheckpoint(unit, "tuning", key)
+    losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
+    unit.uncommit("tuning", [0])
+    unit.put_bytes(TUNED, generator_bytes(model))
+    unit.write_meta("tuning_steps", {"key": key, "loss": np.round(losses, 5).tolist()})
+    unit.commit("tuning", [0], key)
+    checkpoint.clear()
+    return watch.result(1)
