@@ -1,0 +1,372 @@
+"""The embedded generator's options, the renderer and the building blocks, on small real networks."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from portrait_core.cameras import crop_rays, orbit_labels
+from portrait_core.generators import (
+    GeneratorSettings,
+    Planes,
+    RaySampling,
+    TriPlaneGenerator,
+    load_generator,
+    load_latent_layout,
+    load_published,
+    save_generator,
+)
+from portrait_core.generators.layers import _Filter, modulated_conv, resample_filter, upsample_2x
+from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
+
+SMALL: dict[str, Any] = {
+    "z_dim": 11,
+    "w_dim": 16,
+    "c_dim": 0,
+    "mapping_kind": "scene",
+    "mapping_width": 24,
+    "ws_per_layer": False,
+    "channels": {4: 12, 8: 12, 16: 8},
+    "plane_channels": 4,
+    "plane_resolution": 32,
+    "use_noise": False,
+    "learned_constants": True,
+    "basis_planes": {16: 6, 32: 5},
+    "base_plane": True,
+    "background": {"resolution": 16, "basis_maps": 3},
+    "plane_axes": "orthogonal",
+    "plane_padding": "border",
+    "box_warp": 0.72,
+    "feature_channels": 6,
+    "decoder_hidden": 16,
+    "feature_activation": "linear",
+    "density_gain": 10.0,
+    "sampling": {"near": 2.25, "far": 3.2, "n_coarse": 10, "n_fine": 6},
+    "neural_resolution": 16,
+    "superresolution": {
+        "input_resolution": 16,
+        "channels": [8, 6],
+        "upsample": [False, True],
+        "resize_input": False,
+    },
+}
+
+
+def build(**changes: Any) -> TriPlaneGenerator:
+    torch.manual_seed(0)
+    return TriPlaneGenerator(GeneratorSettings.from_dict(SMALL | changes))
+
+
+def cameras(*yaws: float) -> Tensor:
+    return torch.cat([torch.from_numpy(orbit_labels(yaw, 0.1)) for yaw in yaws])
+
+
+def set_density(generator: TriPlaneGenerator, value: float) -> None:
+    """Make the raw density the same everywhere."""
+    with torch.no_grad():
+        generator.decoder.net[2].weight[0] = 0.0
+        generator.decoder.net[2].bias[0] = value
+
+
+@pytest.fixture
+def generator() -> TriPlaneGenerator:
+    return build()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_synthesis_shapes(generator: TriPlaneGenerator, batch: int) -> None:
+    ws = generator.mapping(torch.randn(batch, 11))
+    assert ws.shape == (batch, 1, 16)
+    out = generator.synthesis(ws, cameras(*[0.2] * batch))
+    assert out["image"].shape == (batch, 3, 32, 32)
+    assert out["image_raw"].shape == (batch, 3, 16, 16)
+    assert out["image_depth"].shape == out["image_weight"].shape == (batch, 1, 16, 16)
+    assert generator.settings.image_resolution == 32
+    assert 0 <= out["image_weight"].min() <= out["image_weight"].max() <= 1 + 1e-5
+
+
+def test_one_row_of_ws_serves_all_layers(generator: TriPlaneGenerator) -> None:
+    ws = generator.mapping(torch.randn(2, 11))
+    one = generator.planes(ws)
+    many = generator.planes(ws.expand(-1, generator.settings.layer_count, -1))
+    torch.testing.assert_close(one.volume, many.volume)
+    with pytest.raises(ValueError, match=r"ws must be \[B,1,16\] or \[B,6,16\], got \[2, 3, 16\]"):
+        generator.planes(ws.expand(-1, 3, -1))
+
+
+def test_each_row_reaches_its_own_layers(generator: TriPlaneGenerator) -> None:
+    rows = generator.mapping(torch.randn(1, 11)).expand(-1, 6, -1).clone()
+    base = generator.planes(rows).volume
+    for row in range(6):
+        changed = rows.clone()
+        changed[:, row] += 0.5
+        assert not torch.allclose(generator.planes(changed).volume, base, atol=1e-4), row
+
+
+def test_calls_change_nothing(generator: TriPlaneGenerator) -> None:
+    ws, camera = generator.mapping(torch.randn(1, 11)), cameras(0.0)
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    first = generator.synthesis(ws, camera)["image"]
+    generator.synthesis(ws, camera, 8, sampling=RaySampling(n_coarse=5, n_fine=0), jitter=True)
+    torch.testing.assert_close(generator.synthesis(ws, camera)["image"], first, rtol=0, atol=0)
+    for name, value in generator.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_jitter_is_seeded(generator: TriPlaneGenerator) -> None:
+    ws, camera = generator.mapping(torch.randn(1, 11)), cameras(0.0)
+
+    def render(seed: int) -> Tensor:
+        rng = torch.Generator().manual_seed(seed)
+        return generator.synthesis(ws, camera, jitter=True, generator=rng)["image_raw"]
+
+    assert torch.equal(render(1), render(1))
+    assert not torch.equal(render(1), render(2))
+
+
+@pytest.mark.parametrize("n_fine", [0, 6])
+def test_no_grad_and_coarse_grad_do_not_change_values(n_fine: int) -> None:
+    generator = build()
+    sampling = RaySampling(near=2.25, far=3.2, n_coarse=10, n_fine=n_fine)
+    planes = generator.planes(generator.mapping(torch.randn(2, 11)))
+    rays = crop_rays(cameras(0.1, -0.3), 24)
+    wanted = generator.render_rays(planes, *rays, sampling)
+    without = sampling.model_copy(update={"coarse_grad": False})
+    with torch.no_grad():
+        chunked = generator.render_rays(planes, *rays, sampling)
+    for got in (chunked, generator.render_rays(planes, *rays, without)):
+        torch.testing.assert_close(got.features, wanted.features, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got.depth, wanted.depth, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(got.weight, wanted.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_every_parameter_learns(generator: TriPlaneGenerator) -> None:
+    ws = generator.mapping(torch.randn(2, 11))
+    out = generator.synthesis(ws, cameras(0.3, -0.2))
+    (out["image"].square().mean() + out["image_depth"].mean()).backward()
+    for name, parameter in generator.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_fast_and_slow_parameters_share_out_all() -> None:
+    generator = build()
+    fast, slow = generator.fast_parameters(), generator.slow_parameters()
+    names = {id(p): name for name, p in generator.named_parameters()}
+    assert {names[id(p)] for p in fast} == {
+        "backbone.synthesis.b8.learned_const",
+        "backbone.synthesis.b16.learned_const",
+        "backbone.synthesis.basis.16.maps",
+        "backbone.synthesis.basis.32.maps",
+        "backbone.synthesis.base_plane",
+        "backbone.synthesis.background.basis.maps",
+        "backbone.synthesis.background.base_plane",
+    }
+    assert len(fast) + len(slow) == len(names)
+    assert not {id(p) for p in fast} & {id(p) for p in slow}
+
+
+def test_empty_space_shows_the_wall() -> None:
+    generator = build()
+    set_density(generator, -100.0)
+    planes = generator.planes(generator.mapping(torch.randn(1, 11)))
+    origins, directions = crop_rays(cameras(0.3), 12)
+    seen = generator.render_rays(planes, origins, directions)
+    assert seen.weight.abs().max() < 1e-5
+    hit = origins + seen.depth[..., None] * directions
+    torch.testing.assert_close(hit[..., 2], torch.full_like(hit[..., 2], -0.4))
+    assert planes.wall is not None
+    wanted = F.grid_sample(planes.wall, hit[:, None, :, :2] / 0.8, align_corners=False, padding_mode="border")
+    torch.testing.assert_close(seen.features, wanted[:, :, 0].transpose(1, 2), rtol=1e-4, atol=1e-5)
+
+
+def test_weight_of_uniform_density_follows_the_absorption_law() -> None:
+    generator = build(background=None, superresolution=None)
+    set_density(generator, 1.5)
+    planes = generator.planes(generator.mapping(torch.randn(1, 11)))
+    sampling = RaySampling(near=2.25, far=3.2, n_coarse=9, n_fine=0)
+    seen = generator.render_rays(planes, *crop_rays(cameras(0.0), 4), sampling)
+    optical = F.softplus(torch.tensor(0.5)) * 10.0 * (3.2 - 2.25)
+    torch.testing.assert_close(seen.weight, (1 - torch.exp(-optical)).expand_as(seen.weight))
+
+
+def test_nothing_beyond_the_wall_is_seen() -> None:
+    generator = build(box_warp=4.0)
+    set_density(generator, -1.5)
+    planes = generator.planes(generator.mapping(torch.randn(1, 11)))
+    rays = crop_rays(cameras(0.0), 4)
+    short = generator.render_rays(planes, *rays, RaySampling(near=2.25, far=3.2, n_coarse=96, n_fine=0))
+    long = generator.render_rays(planes, *rays, RaySampling(near=2.25, far=4.15, n_coarse=191, n_fine=0))
+    assert 0.3 < short.weight.min() < short.weight.max() < 0.6
+    torch.testing.assert_close(short.weight, long.weight, rtol=0, atol=1e-2)
+
+
+def test_plane_axes_and_padding() -> None:
+    ramp = torch.zeros(1, 3, 4, 8, 8)
+    ramp[0, 2, 0] = torch.linspace(-1, 1, 8)[:, None]  # third plane, growing along its height
+    planes = Planes(ramp, None)
+    up, out = torch.tensor([[[0.0, 0.1, 0.0]]]), torch.tensor([[[0.0, 1.0, 0.0]]])
+    orthogonal = build(background=None).renderer
+    published = build(background=None, plane_axes="published", plane_padding="zeros").renderer
+    assert orthogonal.sample_planes(planes, up)[0, 0, 0] > 0.05  # height of (z,y) is y
+    assert published.sample_planes(planes, up)[0, 0, 0].abs() < 1e-6  # height of (z,x) is x
+    assert orthogonal.sample_planes(planes, out)[0, 0, 0] == pytest.approx(1 / 3)
+    assert published.sample_planes(planes, out).abs().max() == 0
+
+
+def test_superresolution_runs_on_patches(generator: TriPlaneGenerator) -> None:
+    ws = generator.mapping(torch.randn(1, 11))
+    features = torch.randn(1, 6, 24, 24)
+    whole = generator.superresolve(features, ws)
+    patch = generator.superresolve(features[:, :, 4:20, 4:20], ws)
+    assert whole.shape == (1, 3, 48, 48)
+    assert patch.shape == (1, 3, 32, 32)
+    margin = 10  # pixels that a patch's border reaches
+    torch.testing.assert_close(
+        patch[..., margin:-margin, margin:-margin],
+        whole[..., 8 + margin : 40 - margin, 8 + margin : 40 - margin],
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    assert generator.superresolve(features, ws, resize_input=True).shape == (1, 3, 32, 32)
+    with pytest.raises(ValueError, match="no super-resolution"):
+        build(superresolution=None).superresolve(features, ws)
+
+
+def test_upsampling_is_zeros_then_filter() -> None:
+    x = torch.randn(2, 3, 5, 7)
+    spread = torch.zeros(2, 3, 10, 14)
+    spread[..., ::2, ::2] = x
+    kernel = (resample_filter() * 4).expand(3, 1, 4, 4)
+    wanted = F.conv2d(F.pad(spread, (2, 1, 2, 1)), kernel, groups=3)
+    torch.testing.assert_close(upsample_2x(x), wanted)
+
+
+def test_filter_gradient() -> None:
+    taps = torch.randn(4, dtype=torch.float64)
+    taps = torch.outer(taps + taps.flip(0), taps + taps.flip(0))
+    x = torch.randn(1, 2, 6, 6, dtype=torch.float64, requires_grad=True)
+    for padding in (1, 2):
+        assert torch.autograd.gradcheck(lambda x, p=padding: _Filter.apply(x, taps, p), (x,))
+
+
+@pytest.mark.parametrize("upsample", [False, True])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_modulated_convolution(batch: int, upsample: bool) -> None:
+    x, weight = torch.randn(batch, 3, 16, 16), torch.randn(4, 3, 3, 3)
+    styles, bias = torch.randn(batch, 3), torch.randn(4)
+    taps = resample_filter() if upsample else None
+    wanted = []
+    for sample, style in zip(x, styles, strict=True):
+        w = weight * style[:, None, None]
+        w = w / (w.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
+        if taps is None:
+            y = F.conv2d(sample[None], w, padding=1)
+        else:
+            y = F.conv_transpose2d(sample[None], w.transpose(0, 1), stride=2)
+            y = F.conv2d(y, (taps * 4).expand(4, 1, 4, 4), padding=1, groups=4)
+        wanted.append(y * 1.5 + bias[:, None, None])
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            got = modulated_conv(x, weight, styles, bias=bias, taps=taps, gain=1.5)
+        torch.testing.assert_close(got, torch.cat(wanted), rtol=1e-4, atol=1e-5)
+
+
+def test_noise_modes() -> None:
+    generator = build(use_noise=True)
+    with torch.no_grad():
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.fill_(0.5)
+    ws = generator.mapping(torch.randn(1, 11))
+
+    def planes(mode: Any, seed: int = 0) -> Tensor:
+        return generator.planes(ws, mode, torch.Generator().manual_seed(seed)).volume
+
+    assert torch.equal(planes("const"), planes("const", 1))
+    assert torch.equal(planes("random", 3), planes("random", 3))
+    assert not torch.equal(planes("random", 3), planes("random", 4))
+    assert not torch.equal(planes("none"), planes("const"))
+
+
+def test_mapping_refuses_what_it_cannot_do(generator: TriPlaneGenerator) -> None:
+    with pytest.raises(ValueError, match=r"truncation_psi=0\.7"):
+        generator.mapping(torch.randn(1, 11), truncation_psi=0.7)
+    with pytest.raises(ValueError, match=r"z must be \[B,11\], got \[1, 12\]"):
+        generator.mapping(torch.randn(1, 12))
+    labelled = build(mapping_kind="stylegan", c_dim=25, ws_per_layer=True)
+    with pytest.raises(ValueError, match="needs camera labels"):
+        labelled.mapping(torch.randn(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": {4: 8, 16: 8}}, "every resolution from base_resolution=4"),
+        ({"plane_resolution": 48}, "16 times a power of two"),
+        ({"basis_planes": {64: 4}}, "basis_planes must name resolutions among"),
+        ({"background": {"resolution": 32}}, "background.resolution must be one of"),
+        ({"sampling": {"near": 3.0, "far": 2.0}}, "0 < near < far"),
+        ({"unknown": 1}, "unknown"),
+    ],
+)
+def test_settings_name_the_field_to_change(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        GeneratorSettings.from_dict(SMALL | changes)
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_saved_generators_come_back(generator: TriPlaneGenerator, tmp_path: Path, half: bool) -> None:
+    path = tmp_path / "generator.safetensors"
+    layout = {"shape": [0, 5], "expression": [5, 11]}
+    save_generator(generator, path, latent_layout=layout, metadata={"licence": "CC0"}, half=half)
+    loaded = load_generator(path)
+    assert loaded.settings == generator.settings
+    assert load_latent_layout(path) == layout
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    z = torch.randn(1, 11)
+    with torch.no_grad():
+        wanted = generator.synthesis(generator.mapping(z), cameras(0.2))["image_raw"]
+        got = loaded.synthesis(loaded.mapping(z), cameras(0.2))["image_raw"]
+    torch.testing.assert_close(got, wanted, rtol=0, atol=0.05 if half else 1e-6)
+    assert all(v.dtype == torch.float32 for v in loaded.state_dict().values())
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_files_that_are_no_generators(tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"not a file of tensors")
+    for path in (other, tmp_path / "missing.safetensors"):
+        with pytest.raises(ValueError, match="cannot read a generator"):
+            load_generator(path)
+
+
+def test_weights_beyond_half_precision_are_refused(generator: TriPlaneGenerator, tmp_path: Path) -> None:
+    with torch.no_grad():
+        generator.decoder.net[2].bias[0] = 1e6
+    with pytest.raises(ValueError, match=r"decoder\.net\.2\.bias.*half=False"):
+        save_generator(generator, tmp_path / "g.safetensors")
+
+
+class _Attack:
+    def __reduce__(self) -> Any:
+        return os.system, ("exit 1",)
+
+
+def test_network_files_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "attack.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": _Attack()}))
+    with pytest.raises(ValueError, match="system, which is not a name known as safe"):
+        read_network(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert read_legacy_pickle(path) == {"a": 1}
+    with pytest.raises(ValueError, match="holds no network 'G_ema'"):
+        load_published(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_network(path)
