@@ -40,10 +40,12 @@ _SHAPE_ITERATIONS = 8
 _SMOOTHING_ITERATIONS = 3
 _SHAPE_PRIOR = 0.003
 _SIZE_PRIOR = 1000.0
+_BROW_PRIOR = 0.3
 _WIDE_OPENNESS = 0.36
 """How much more open than at rest the head's eyes are with eyeWide at 1."""
 _POSE_COUPLING = 200.0
 _EXPRESSION_COUPLING = 0.2
+_OFFSET_PRIOR = 1.0
 _CONVERGED = 3e-3
 
 
@@ -115,12 +117,15 @@ class _ClipFit:
         self.settings = settings
         self.pixels = pixels
         self.prior = expression_prior(points.names) * max(settings.expression_weight, 1e-3)
+        brows = np.array([name.startswith("brow") for name in points.names])
+        self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
         units = points.basis.shape[-1] - points.n_shape
         mean = points.with_shape(np.zeros(points.n_shape))
         self.states = [_State(self._rigid(mean, frame), np.zeros(units)) for frame in pixels]
         self.shaped = mean
         self.targets: list[FrameTargets] = []
         self.few = len(pixels) < _BASELINE_FRAMES
+        self.offsets = np.zeros((N_POINTS, 3))
 
     def _rigid(self, mean: ShapedPoints, pixels: Array) -> Pose:
         """A first pose from the points that expression moves little."""
@@ -152,6 +157,11 @@ class _ClipFit:
         """Fit pose and expression of every frame, then once more with the neighbours' pull."""
         everything = np.arange(len(self.pixels))
         self._aim(shape, everything, shift_baseline=not self.few)
+        if self.few:
+            self.prior = self.prior + self.brow_prior
+        else:
+            self._place_brows()
+            self._aim(shape, everything, shift_baseline=True)
         for i in everything:
             for _ in range(self.settings.iterations):
                 if self._advance(int(i), self._equations(int(i))) < _CONVERGED:
@@ -164,9 +174,25 @@ class _ClipFit:
                 if self._advance(int(i), self._coupled(int(i), around)) < _CONVERGED:
                     break
 
+    def _place_brows(self) -> None:
+        """Let this person's brows, as they are on average, be the head's brows at rest: one cannot tell low
+        brows from lowered ones."""
+        sums, wanted = np.zeros((N_POINTS, 3, 3)), np.zeros((N_POINTS, 3))
+        sums += _OFFSET_PRIOR * np.eye(3)
+        chosen = np.linspace(0, len(self.pixels) - 1, _BASELINE_FRAMES * 2).round().astype(int)
+        for i in np.unique(chosen):
+            state = self.states[i]
+            points = self.shaped.points(state.expression)
+            by_point = state.pose.pixel_derivative(points) / self.targets[i].scale
+            apart = (self.pixels[i] - state.pose.project(points)) / self.targets[i].scale
+            sums += by_point.transpose(0, 2, 1) @ by_point
+            wanted += np.einsum("kic,ki->kc", by_point, apart)
+        brows = self.points.brow_points()
+        self.offsets[brows] = np.linalg.solve(sums[brows], wanted[brows][..., None])[..., 0]
+
     def _aim(self, shape: Array, frames: NDArray[np.integer], shift_baseline: bool) -> None:
         """Set the shape and, from the present poses, the targets of ``frames``."""
-        self.shaped = self.points.with_shape(shape)
+        self.shaped = self.points.with_shape(shape, self.offsets)
         reference = LidReference.of(self.points, self.shaped)
         ratios = [
             lid_ratios(self.pixels[i]) / pose_factors(reference, self.states[i].pose)[0] for i in frames
@@ -195,11 +221,11 @@ class _ClipFit:
         equations = frame_equations(
             self.shaped, state.pose, state.expression, targets, weight, self.settings, basis
         )
-        prior, mean = self.prior.copy(), np.zeros(len(self.prior))
+        prior, mean = self.prior + self.brow_prior, np.zeros(len(self.prior))
         for eye, openness in zip(EYES, targets.openness, strict=True):
             for name, value in (("eyeBlink", 1.0 - openness), ("eyeWide", (openness - 1.0) / _WIDE_OPENNESS)):
                 unit = self.points.names.index(name + eye.side)
-                prior[unit], mean[unit] = 1.0, np.clip(value, 0.0, 1.0)
+                prior[unit, unit], mean[unit] = 1.0, np.clip(value, 0.0, 1.0)
         return equations.with_prior(prior, state.expression - mean)
 
     def _coupled(self, i: int, around: tuple[_State, _State]) -> NormalEquations:

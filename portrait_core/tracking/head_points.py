@@ -91,11 +91,15 @@ class HeadPoints:
             np.flatnonzero(hinge.any(1)),
         )
 
-    def with_shape(self, shape: Array) -> ShapedPoints:
-        """The landmarks of one person, ``shape [S]``."""
+    def brow_points(self) -> NDArray[np.intp]:
+        """Landmarks above the eyes: brows and forehead."""
+        return np.flatnonzero(self.rest[:N_MESH, 1] > self.rest[list(BROWS), 1].min())
+
+    def with_shape(self, shape: Array, offsets: Array | float = 0.0) -> ShapedPoints:
+        """The landmarks of one person, ``shape [S]``, moved by personal ``offsets [478,3]`` in box units."""
         n = self.n_shape
         return ShapedPoints(
-            self.rest + self.basis[..., :n] @ shape,
+            self.rest + offsets + self.basis[..., :n] @ shape,
             self.basis[..., n:],
             self.hinge_rest + self.hinge_basis[..., :n] @ shape,
             self.hinge_basis[..., n:],

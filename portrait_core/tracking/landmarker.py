@@ -24,15 +24,17 @@ from portrait_core.tracking.topology import (
     N_POINTS,
 )
 
+MIN_SCORE = 0.95
+"""Face presence above which a region holds a face: people and paintings score over 0.999, cats up to 0.87."""
 _MESH_INPUT = 192
 _IRIS_INPUT = 64
 _FACE_MARGIN = 1.5  # side of the region over the longer side of the box, as the mesh model was trained
 _EYE_MARGIN = 2.3
-_MIN_PRESENCE = 0.95  # people and paintings score above 0.999, a cat up to 0.87
 _MAX_CANDIDATES = 8
 _MAX_PASSES = 5
 _STEADY = 0.04  # largest change of a region between passes that counts as none, of its side
 _BATCH = 16
+_SAME_FACE = 0.25  # regions closer than this, over their side, show one face
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,20 @@ class FaceLandmarker:
         detector: FaceDetector,
         mesh: onnxruntime.InferenceSession,
         iris: onnxruntime.InferenceSession,
+        min_score: float = MIN_SCORE,
     ) -> None:
         self._detector = detector
         self._mesh = mesh
         self._iris = iris
+        self._min_score = min_score
 
     @classmethod
-    def from_models(cls, models_dir: str | Path, threads: int = 1) -> FaceLandmarker:
+    def from_models(
+        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE
+    ) -> FaceLandmarker:
         """Open the models in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
+
+        A region whose face presence is not above ``min_score`` (0..1) has no face.
 
         Raises:
             ValueError: if a model file is missing or ``threads`` is less than 1.
@@ -102,6 +110,7 @@ class FaceLandmarker:
             FaceDetector(open_session(folder / "face_detector_256.onnx", threads)),
             open_session(folder / "face_landmarks_468.onnx", threads),
             open_session(folder / "iris_landmarks.onnx", threads),
+            min_score,
         )
 
     def detect(self, frames: NDArray[np.uint8]) -> LandmarkFrames:
@@ -143,12 +152,12 @@ class FaceLandmarker:
             return
         mesh, presence = self._run_mesh(frames, candidates)
         np.maximum.at(score, candidates.frame, presence)
-        good = np.flatnonzero(presence > _MIN_PRESENCE)
-        regions = _mesh_regions(mesh[good], candidates.frame[good])
+        good = np.flatnonzero(presence > self._min_score)
+        regions = _distinct(_mesh_regions(mesh[good], candidates.frame[good]))
         main = regions.take(_main_faces(regions, frames.shape[2:0:-1]))
         mesh, presence = self._settle(frames, main)
         score[main.frame] = presence
-        keep = presence > _MIN_PRESENCE
+        keep = presence > self._min_score
         found = main.frame[keep]
         if len(found):
             points[found] = self._add_irises(frames, found, mesh[keep])
@@ -222,6 +231,21 @@ def _run_regions(
             image[row] = patch[:, ::-1] if mirrored else patch
         results.append(session.run(None, {"image": image / 255.0}))
     return [np.concatenate(parts).astype(np.float64) for parts in zip(*results, strict=True)]
+
+
+def _distinct(regions: _Regions) -> _Regions:
+    """Drop regions that show the same face of the same frame as an earlier one."""
+    kept: list[int] = []
+    for k in range(len(regions.frame)):
+        same = [
+            j
+            for j in kept
+            if regions.frame[j] == regions.frame[k]
+            and np.linalg.norm(regions.center[j] - regions.center[k]) < _SAME_FACE * regions.side[j]
+        ]
+        if not same:
+            kept.append(k)
+    return regions.take(np.array(kept, dtype=np.int64))
 
 
 def _main_faces(regions: _Regions, size: tuple[int, ...]) -> NDArray[np.int64]:

@@ -20,23 +20,25 @@ from portrait_core.tracking.topology import N_MESH
 
 Array = NDArray[np.float64]
 
-_LID_WEIGHT = 10.0
+_LID_WEIGHT = 20.0
 _MOUTH_WEIGHT = 10.0
-_GAZE_WEIGHT = 4.0
-_DEFAULT_PRIOR = 0.06
+_GAZE_WEIGHT = 8.0
+_DEFAULT_PRIOR = 0.03
 _PRIORS = {
     "eyeBlink": 0.004,
     "jawOpen": 0.004,
-    "eyeLook": 0.01,
-    "eyeWide": 0.02,
+    "eyeLook": 0.004,
+    "brow": 0.008,
     "mouthSmile": 0.015,
-    "mouthPucker": 0.03,
+    "mouthPucker": 0.015,
+    "mouthFunnel": 0.015,
     "mouthStretch": 0.03,
-    "eyeSquint": 0.1,
-    "mouthRoll": 0.1,
-    "jawForward": 0.15,
-    "noseSneer": 0.15,
-    "cheekSquint": 0.15,
+    "eyeWide": 0.02,
+    "eyeSquint": 0.08,
+    "mouthRoll": 0.08,
+    "jawForward": 0.1,
+    "noseSneer": 0.1,
+    "cheekSquint": 0.1,
     # seen from the front these move no landmark, or undo another unit
     "cheekPuff": 1.0,
     "mouthClose": 1.0,
@@ -45,13 +47,27 @@ _PRIORS = {
 """Inverse variance of expression units by the beginning of their names, in residual units."""
 
 
+_EYES_TOGETHER = 0.5
+_TOGETHER = (
+    ("eyeLookOutLeft", "eyeLookInRight"),
+    ("eyeLookInLeft", "eyeLookOutRight"),
+    ("eyeLookUpLeft", "eyeLookUpRight"),
+    ("eyeLookDownLeft", "eyeLookDownRight"),
+)
+
+
 def expression_prior(names: Sequence[str]) -> Array:
-    """Inverse prior variance of each expression unit, ``[E]``."""
+    """Inverse prior covariance of the expression units, ``[E,E]``: each near 0, both eyes looking one way."""
 
     def of(name: str) -> float:
         return next((value for start, value in _PRIORS.items() if name.startswith(start)), _DEFAULT_PRIOR)
 
-    return np.array([of(name) for name in names])
+    prior = np.diag([of(name) for name in names])
+    for pair in _TOGETHER:
+        if all(name in names for name in pair):
+            index = [names.index(name) for name in pair]
+            prior[np.ix_(index, index)] += _EYES_TOGETHER * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    return prior
 
 
 @dataclass(frozen=True)
@@ -62,12 +78,12 @@ class NormalEquations:
     gradient: Array
 
     def with_prior(self, prior: Array, offset: Array) -> NormalEquations:
-        """Add the prior of the expression, ``offset [E]`` from its mean; a whisker on everything keeps the
-        system definite."""
+        """Add the prior ``[E,E]`` of the expression, which is ``offset [E]`` from its mean; a whisker on
+        everything keeps the system definite."""
         matrix, gradient = self.matrix.copy(), self.gradient.copy()
-        diagonal = np.arange(6, 6 + len(prior))
-        matrix[diagonal, diagonal] += prior
-        gradient[diagonal] += prior * offset
+        own = slice(6, 6 + len(prior))
+        matrix[own, own] += prior
+        gradient[own] += prior @ offset
         matrix[np.diag_indices(len(matrix))] += 1e-9
         return NormalEquations(matrix, gradient)
 
