@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Literal
 
 from portrait_core.store.arrays import ArrayInfo
 from portrait_core.store.failures import Failure, FailureClass, from_tables
 from portrait_core.store.files import Files
 from portrait_core.store.keys import NUMERICS_VERSION, file_digest, stage_key, unit_name
 from portrait_core.store.unit import KINDS, Unit
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "KINDS",
@@ -70,6 +71,8 @@ class Store:
 
     def failures(self, kind: Literal["portrait", "video", "reenactment"]) -> pd.DataFrame:
         """Failures of all units of a kind, with the unit's name in the first column, ``unit``."""
+        import pandas as pd  # here, as in failures.py: it is slow to import
+
         tables = {name: self.unit(kind, name).failures() for name in self.units(kind)}
         filled = {name: table for name, table in tables.items() if len(table)}
         table = pd.concat([from_tables([]), *filled.values()], ignore_index=True)

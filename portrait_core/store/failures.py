@@ -9,11 +9,12 @@ import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Literal, get_args
-
-import pandas as pd
+from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FailureClass = Literal["input", "transient", "resource", "poison"]
 COLUMNS = {
@@ -50,6 +51,8 @@ class Failure:
 
 def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
     """Make a small Parquet file of failures; give a name that no other writer takes, and its bytes."""
+    import pandas as pd  # here, because importing it takes longer than most of what uses the store
+
     frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
@@ -59,6 +62,8 @@ def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
 
 def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     """Concatenate such files; one that cannot be read is left out with a warning in the log."""
+    import pandas as pd
+
     frames = []
     for name, table in tables:
         try:

@@ -19,10 +19,9 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 
 from portrait_core.errors import InputError, MissingChunk
@@ -31,6 +30,9 @@ from portrait_core.store.arrays import ArrayInfo
 from portrait_core.store.failures import Failure, from_tables, to_table
 from portrait_core.store.files import Files
 from portrait_core.store.keys import canonical_json
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["portrait", "video", "reenactment"]
 KINDS: tuple[Kind, ...] = ("portrait", "video", "reenactment")

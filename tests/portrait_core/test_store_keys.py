@@ -1,0 +1,68 @@
+"""Keys: everything that decides a result, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from portrait_core.errors import InputError
+from portrait_core.store import NUMERICS_VERSION, file_digest, stage_key, unit_name
+
+A, B = "a" * 64, "b" * 16
+
+
+class Settings(BaseModel):
+    steps: int = 100
+    rate: float = 0.1
+
+
+def test_key_is_the_same_everywhere() -> None:
+    # Written down: a key that depended on a process, a host or a version of Python would differ.
+    expected = "3669360115c81dbb"
+    assert stage_key("stage", {"video": A, "portrait": B}, Settings(), {"generator": A}) == expected
+    plain = {"rate": 0.1, "steps": 100}
+    assert stage_key("stage", {"portrait": B, "video": A}, plain, {"generator": A}) == expected
+
+
+def test_key_depends_on_all_that_decides_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {
+        stage_key("invert", {"video": A}, Settings(), {"g": A}),
+        stage_key("tune", {"video": A}, Settings(), {"g": A}),
+        stage_key("invert", {"video": B}, Settings(), {"g": A}),
+        stage_key("invert", {"portrait": A}, Settings(), {"g": A}),
+        stage_key("invert", {"video": A}, Settings(steps=101), {"g": A}),
+        stage_key("invert", {"video": A}, Settings(), {"g": B}),
+        stage_key("invert", {"video": A, "g": A}, Settings(), {}),
+    }
+    monkeypatch.setitem(NUMERICS_VERSION, "invert", NUMERICS_VERSION["invert"] + 1)
+    keys.add(stage_key("invert", {"video": A}, Settings(), {"g": A}))
+    assert len(keys) == 8
+
+
+def test_what_is_no_digest_or_no_data_is_refused() -> None:
+    with pytest.raises(InputError, match="no digest"):
+        stage_key("track", {"video": "/home/me/driver.mp4"}, {}, {})
+    with pytest.raises(InputError, match="no digest"):
+        stage_key("track", {}, {}, {"generator": "latest"})
+    with pytest.raises(InputError, match="plain, finite"):
+        stage_key("track", {}, {"rate": float("inf")}, {})
+    with pytest.raises(InputError, match="plain, finite"):
+        stage_key("track", {}, {"path": Path("x")}, {})
+
+
+def test_digest_of_a_file(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 40_000
+    (tmp_path / "f").write_bytes(data)
+    expected = hashlib.sha256(data).hexdigest()
+    assert file_digest(tmp_path / "f") == file_digest(f"file://{tmp_path}/f") == expected
+    for missing in (tmp_path / "nowhere", tmp_path):
+        with pytest.raises(InputError, match="not a file"):
+            file_digest(missing)
+
+
+def test_unit_names_are_readable_safe_and_distinct() -> None:
+    assert unit_name("My Clip (1).mp4").startswith("My-Clip-1-.mp4-")
+    assert len({unit_name(text) for text in ("a b", "a-b", "a_b", "", "ü", "ö", "x" * 500)}) == 7
