@@ -114,7 +114,8 @@ class StageRunner:
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
         if wrong is not None:
             raise wrong
-        if needed and not done.all() and not (partial and done.any()):
+        enough = done.all() or (partial and done.any()) or not (needed or errors)
+        if not enough:
             raise StageError(_stopped(stage, done.sum(), len(done), errors)) from (
                 errors[0] if errors else None
             )

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from portrait_core.inversion.mesh_views import MeshViews
 from torch import Tensor, nn
 
 from portrait_core.cameras import project_to_crop
+from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import RaySampling, TriPlaneGenerator, load_generator, save_generator
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.targets import FrameTarget, detail_mask, image_tensor, mask_tensor, tuning_image
@@ -40,7 +40,7 @@ class ClipData:
         camera: its label ``[1,25]``.
         shape: its shape coefficients ``[S]``.
         expression: of every frame, retargeted ``[T,E]``; ``jaw [T,3]``.
-        views: renders the fitted head.
+        surface: the fitted head, for rasterising.
     """
 
     def __init__(self, job: Job) -> None:
@@ -50,7 +50,7 @@ class ClipData:
         track = read_track(source, 1)
         self.device = torch.device(device_of(job))
         self.head = head(job)
-        self.views = MeshViews(self.head)
+        self.surface = HeadSurface(self.head)
         self.crop: NDArray[np.uint8] = source.read("crop", 0, 1)[0]
         self.camera = torch.from_numpy(track.cameras).to(self.device)
         self.shape = track.shape
@@ -59,11 +59,13 @@ class ClipData:
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(self._read_masks)
 
     def vertices(self, frame: int) -> Tensor:
-        """Box-frame mesh of a frame ``[1,V,3]``."""
-        shape = torch.from_numpy(self.shape)[None]
-        expression = torch.from_numpy(self.expression[frame])[None]
-        jaw = torch.from_numpy(self.jaw[frame])[None]
-        return self.views.vertices(shape, expression, jaw)
+        """Box-frame mesh of a frame ``[V,3]``."""
+        return self.head.to_box(self.head_metres(frame))[0]
+
+    def silhouette(self) -> NDArray[np.bool_]:
+        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        fragments, _, _ = self.surface.see(self.vertices(0)[None], self.camera.cpu(), self.crop.shape[0])
+        return np.asarray((fragments.face_id[0] >= 0).numpy())
 
     def _read_masks(self, frame: int) -> tuple[NDArray[np.uint8], ...]:
         names = ("template", "face_mask", "mouth_mask", "uncovered")

@@ -36,9 +36,7 @@ def tune(job: Job) -> StageResult:
     use_threads(job, alone=True)
     unit, key, settings = unit_of(job, "tuning"), job.keys["tuning"], job.settings
     data = clip_data(job)
-    size = settings.template.size
-    silhouette = data.views.silhouette(data.vertices(0), data.camera.cpu(), size)
-    matte = portrait_matte(data.crop, silhouette.numpy())
+    matte = portrait_matte(data.crop, data.silhouette())
 
     def frame(i: int) -> FrameTarget:
         painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
@@ -56,7 +54,7 @@ def tune(job: Job) -> StageResult:
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
     tuner = Tuner(
-        model, features(job), clip, data.views, seeded, sampling(job, model), resolution(job, model)
+        model, features(job), clip, data.surface, seeded, sampling(job, model), resolution(job, model)
     )
     checkpoint = StoredCheckpoint(unit, "tuning", key)
     losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
