@@ -167,7 +167,7 @@ class _ClipFit:
                 if self._advance(int(i), self._equations(int(i))) < _CONVERGED:
                     break
         self._aim(shape, everything, shift_baseline=not self.few)
-        before = [_State(state.pose, state.expression.copy()) for state in self.states]
+        before = [_State(state.pose, state.expression) for state in self.states]
         for i in everything[1:-1]:
             around = before[i - 1], before[i + 1]
             for _ in range(_SMOOTHING_ITERATIONS):

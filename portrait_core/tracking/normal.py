@@ -48,6 +48,8 @@ _PRIORS = {
 
 
 _EYES_TOGETHER = 0.5
+_EXPRESSION_NOISE = 0.06
+_POSE_NOISE = 0.02  # radians, outer-eye distances, log size
 _TOGETHER = (
     ("eyeLookOutLeft", "eyeLookInRight"),
     ("eyeLookInLeft", "eyeLookOutRight"),
@@ -90,11 +92,18 @@ class NormalEquations:
     def coupled(
         self, pose_step: Array, expression_step: Array, pose: float, expression: float, scale: float
     ) -> NormalEquations:
-        """Add the pull of weight ``pose`` and ``expression`` toward the given steps."""
-        weight = np.full(len(self.gradient), expression)
-        weight[:6] = pose
-        weight[3:5] = pose / scale**2
+        """Add the pull of weight ``pose`` and ``expression`` toward the given steps.
+
+        The pull fades where a step is larger than noise: a blink or a glance is not smoothed away.
+        """
         step = np.concatenate([pose_step, expression_step])
+        unit = np.ones(len(step))
+        unit[3:5] = scale
+        noise = np.full(len(step), _EXPRESSION_NOISE)
+        noise[:6] = _POSE_NOISE
+        weight = np.full(len(step), expression)
+        weight[:6] = pose
+        weight /= unit**2 * (1.0 + (step / unit / noise) ** 2) ** 2
         return NormalEquations(self.matrix + np.diag(weight), self.gradient - weight * step)
 
     def given_shape_step(self, step: Array, n_units: int) -> NormalEquations:
