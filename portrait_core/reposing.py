@@ -26,7 +26,9 @@ from portrait_core.inversion.patches import Patch, render_patch
 
 FACE_MARGIN = 0.08
 """The rendered face patch reaches so far beyond the first frame's face (share of the image): room for a jaw
-that drops, and for the super-resolution's border."""
+that drops."""
+MIN_MARGIN_RAYS = 6
+"""At least so many rays: the super-resolution's pixels near a patch's border are not those of the whole."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class PoseRenderer:
         rows, columns = torch.where(mask[0, 0] > 0.02)
         if len(rows) == 0:
             return Patch.whole(resolution)
-        margin = FACE_MARGIN * resolution
+        margin = max(FACE_MARGIN * resolution, MIN_MARGIN_RAYS)
         low = torch.stack([rows.min(), columns.min()]) - margin
         high = torch.stack([rows.max(), columns.max()]) + margin
         size = min(resolution, int((high - low).max()) + 2)

@@ -113,9 +113,9 @@ class ShardSet:
         return _collate(picks)
 
     def held_out_views(self, count: int) -> ViewBatch:
-        """The first ``count`` identities of the first held-out shard, one view each."""
+        """The first ``count`` identities (or all there are) of the first held-out shard, one view each."""
         shard = _read(self._paths()[0])
-        return _collate([(shard, i, np.array([0])) for i in range(count)])
+        return _collate([(shard, i, np.array([0])) for i in range(min(count, len(shard["z"])))])
 
 
 def _read(path: Path) -> dict[str, NDArray]:

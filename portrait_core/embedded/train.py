@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from portrait_core.embedded import losses
+from portrait_core.embedded.latents import APPEARANCE, N_EXPRESSION, N_SHAPE
 from portrait_core.embedded.shards import ShardSet, ViewBatch
 from portrait_core.generators import (
     BackgroundSettings,
@@ -237,7 +238,13 @@ def _save(trainer: Trainer, out: Path) -> None:
     temporary = out / (CHECKPOINT + ".partial")
     torch.save(trainer.state(), temporary)
     os.replace(temporary, out / CHECKPOINT)
-    save_generator(trainer.average, out / "embedded_generator.safetensors")
+    layout = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
+    save_generator(
+        trainer.average,
+        out / "embedded_generator.safetensors",
+        latent_layout=layout,
+        metadata={"licence": "Apache-2.0", "steps": str(trainer.step)},
+    )
 
 
 def train(shards: ShardSet, out: Path, schedule: Schedule, seed: int, every: int) -> None:

@@ -28,7 +28,7 @@ class Matte:
 
 def _ellipse(radius: float) -> NDArray[np.uint8]:
     size = 2 * max(1, round(radius)) + 1
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)).astype(np.uint8)
 
 
 def _seeds(head: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -38,8 +38,10 @@ def _seeds(head: NDArray[np.bool_]) -> NDArray[np.uint8]:
     labels = np.full(head.shape, cv2.GC_PR_BGD, np.uint8)
     labels[cv2.dilate(mask, _ellipse(0.13 * size)) > 0] = cv2.GC_PR_FGD  # hair
     rows = np.flatnonzero(head.any(axis=1))
-    if len(rows):
-        labels[rows[-1] - round(0.06 * size) :] = cv2.GC_PR_FGD  # shoulders
+    y, x = np.mgrid[:size, :size]
+    below = y - (rows[-1] - 0.08 * size)
+    middle = np.flatnonzero(head[rows[-1]]).mean()
+    labels[(below > 0) & (np.abs(x - middle) < 0.15 * size + 1.2 * below)] = cv2.GC_PR_FGD  # shoulders
     labels[cv2.erode(mask, _ellipse(0.02 * size)) > 0] = cv2.GC_FGD
     corner, height = round(0.03 * size), round(0.5 * size)
     labels[:height, :corner] = labels[:height, -corner:] = cv2.GC_BGD

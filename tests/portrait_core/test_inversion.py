@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from portrait_core.config import InversionSettings
+from portrait_core.faces.head import MorphableHead
+from portrait_core.inversion.features import build_features, feature_distance, masked_mean
+from portrait_core.inversion.latent import Inverter
+from portrait_core.inversion.matte import portrait_matte
+from portrait_core.inversion.patches import Patch, render_patch
+from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
+from portrait_core.resources import data_file
+from tests.portrait_core import tiny
+
+
+@pytest.fixture(scope="module")
+def phi():
+    return build_features("efficientnet")
+
+
+@pytest.fixture(scope="module")
+def head():
+    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
+
+
+def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):
+    image = torch.rand(1, 3, 64, 64) * 2 - 1
+    maps = phi(image)
+    assert [m.shape[1] for m in maps] == [16, 24, 40, 112]
+    assert all(m.square().sum(1).max() <= 1 + 1e-5 for m in maps)
+    assert feature_distance(maps, maps) == 0
+    assert feature_distance(maps, phi(-image)) > 0.01
+
+
+def test_unknown_or_missing_features_say_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="inversion.phi"):
+        build_features("alexnet")
+    with pytest.raises(FileNotFoundError, match="vgg16-397923af.pth"):
+        build_features("vgg16", tmp_path / "nothing.pth")
+
+
+def test_masked_mean_ignores_what_the_mask_hides():
+    values = torch.tensor([[[[1.0, 5.0]]]])
+    assert masked_mean(values, torch.tensor([[[[1.0, 0.0]]]])) == pytest.approx(1.0, rel=1e-5)
+    assert masked_mean(values, torch.zeros(1, 1, 1, 2)) == 0
+
+
+def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border():
+    generator = tiny.generator()
+    ws = generator.mapping(torch.randn(1, generator.settings.z_dim))
+    planes = generator.planes(ws)
+
+    def render(patch):
+        return render_patch(generator, planes, ws, tiny.CAMERA, patch, tiny.SAMPLING)
+
+    whole, patch = render(Patch.whole(tiny.RESOLUTION)), Patch(6, 8, 16, tiny.RESOLUTION)
+    part = render(patch)
+    assert torch.allclose(part.raw, patch.cut(whole.raw), atol=1e-5)
+    assert torch.allclose(part.depth, patch.cut(whole.depth), atol=1e-5)
+    border = 8  # the super-resolution's receptive field
+    inner = (..., slice(border, -border), slice(border, -border))
+    assert torch.allclose(part.image[inner], patch.cut(whole.image)[inner], atol=1e-4)
+
+
+def test_random_patches_stay_inside_and_central_ones_near_the_middle():
+    rng = torch.Generator().manual_seed(0)
+    for draw in (Patch.random, Patch.near_centre):
+        patches = [draw(20, 32, rng) for _ in range(50)]
+        assert all(0 <= p.row <= 12 and 0 <= p.column <= 12 for p in patches)
+        assert len({(p.row, p.column) for p in patches}) > 5
+    assert Patch.random(64, 32, rng) == Patch.whole(32)
+    with pytest.raises(ValueError, match="neural_resolution"):
+        Patch.whole(32).cut(torch.zeros(1, 1, 65, 65))
+
+
+def inverter(phi, **settings):
+    generator = tiny.generator()
+    chosen = InversionSettings(first_steps=12, steps=6, checkpoint_every=5, **settings)
+    return Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
+
+
+@pytest.mark.parametrize("start", ["tracker", "mean"])
+def test_inversion_comes_nearer_to_its_target(phi, head, start):
+    inv = inverter(phi, init=start)
+    shape, expression = np.zeros(50), np.zeros((1, 52))
+    z = inv.tracker_start(shape, expression, head.expression_names) if start == "tracker" else None
+    with torch.no_grad():
+        goal = inv.generator.mapping(torch.randn(1, inv.generator.settings.z_dim))
+        target = tiny.target(inv.generator.synthesis(goal, tiny.CAMERA)["image"][0].clamp(-1, 1))
+    before = inv.loss(inv.mean if z is None else inv.generator.mapping(z), target)
+    first = inv.first(target, z)
+    assert inv.loss(first.ws, target) < 0.9 * before
+    assert len(first.losses) == 12
+    assert first.appearance.shape == ((40,) if start == "tracker" else (0,))
+    refined, losses = inv.next(first.ws, target, frame=1)
+    assert len(losses) == 6
+    assert inv.loss(refined, target) < inv.loss(first.ws, target)
+
+
+def test_later_frames_move_as_their_coefficients_do(phi, head):
+    inv = inverter(phi)
+    expression = np.zeros((2, 52))
+    expression[1, head.index("jawOpen")] = 1
+    z = inv.tracker_start(np.zeros(50), expression, head.expression_names)
+    with torch.no_grad():
+        target = tiny.target(
+            inv.generator.synthesis(inv.generator.mapping(z[:1]), tiny.CAMERA)["image"][0]
+        )
+    first = inv.first(target, z[:1])
+    ws = inv.moved(first, z[:1], z)
+    assert torch.allclose(ws[:1], first.ws, atol=1e-6)
+    assert (ws[1:] - first.ws).abs().max() > 1e-3
+
+
+def test_the_matte_finds_a_person_and_paints_the_wall_behind():
+    crop = skimage.data.astronaut()[0:200, 126:326]  # the face is at about (100, 120)
+    y, x = np.mgrid[:200, :200]
+    matte = portrait_matte(crop, ((x - 98) / 46) ** 2 + ((y - 118) / 70) ** 2 < 1)
+    assert matte.foreground[90:160, 75:125].min() > 0.9  # face
+    assert matte.foreground[35:60, 75:125].min() > 0.9  # hair
+    assert matte.foreground[:60, :15].max() < 0.1  # wall, both sides
+    assert matte.foreground[:60, -15:].max() < 0.1
+    behind = matte.wall[90:160, 75:125].astype(float).mean((0, 1))
+    assert np.abs(behind - crop[20:60, :20].mean((0, 1))).max() < 40  # no face left in the wall
+    with pytest.raises(ValueError, match="covers no pixel"):
+        portrait_matte(crop, np.zeros((200, 200), bool))
+
+
+def test_the_tuning_image_takes_each_part_from_where_the_paper_says():
+    flat = [np.full((4, 4, 3), v, np.uint8) for v in (10, 20, 30)]
+    template, portrait, painted = flat
+    face, mouth = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
+    face[:, 1:] = 255
+    mouth[:, 3:] = 255
+    out = tuning_image(template, face, mouth, portrait, painted)[0, :, 0]
+    assert out.tolist() == [20, 10, 10, 30]
+    assert tuning_image(template, face, mouth, portrait, None)[0, :, 0].tolist() == [20, 10, 10, 10]
+
+
+def test_images_survive_the_way_to_tensors_and_back():
+    image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
+    assert np.array_equal(image_array(image_tensor(image)), image)
+
+
+def test_the_detail_mask_covers_mouth_and_eyes_only():
+    points = np.full((478, 2), 32.0)
+    points[[61, 291, 0, 17]] = [[24, 44], [40, 44], [32, 41], [32, 47]]
+    mask = detail_mask(points, 64)
+    assert mask[44, 32] > 200
+    assert mask[5, 5] == 0

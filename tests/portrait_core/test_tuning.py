@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+import torch
+
+from portrait_core.cameras import angles_from_labels, orbit_labels
+from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.reproject import HeadSurface
+from portrait_core.inversion.features import build_features
+from portrait_core.inversion.tuning import Clip, Tuner
+from portrait_core.reposing import PoseRenderer, target_cameras
+from portrait_core.resources import data_file
+from tests.portrait_core import tiny
+
+
+class Memory:
+    def __init__(self):
+        self.data = None
+
+    def read(self):
+        return self.data
+
+    def write(self, data):
+        self.data = data
+
+
+@pytest.fixture(scope="module")
+def phi():
+    return build_features("efficientnet")
+
+
+@pytest.fixture(scope="module")
+def head():
+    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
+
+
+def tuner(phi, head, **settings):
+    """Two frames, a head at rest, and pictures that the untuned generator does not make."""
+    generator = tiny.generator()
+    ws = generator.mapping(torch.randn(2, generator.settings.z_dim, generator=torch.Generator().manual_seed(1)))
+    picture = torch.nn.functional.interpolate(torch.linspace(-0.8, 0.8, 12).view(1, 3, 2, 2), 64)[0]
+    pictures = [tiny.target(picture), tiny.target(-picture)]
+    vertices = head.to_box(head.decode(torch.zeros(1, 50), torch.zeros(1, 52), torch.zeros(1, 3)))[0]
+    clip = Clip(
+        ws=ws,
+        camera=tiny.CAMERA,
+        frame=pictures.__getitem__,
+        vertices=lambda i: vertices,
+        matte=tiny.disc(0.4),
+        wall=torch.zeros(3, tiny.SIZE, tiny.SIZE),
+    )
+    chosen = TuningSettings(
+        steps=12, batch=2, patch=24, novel_view_rays=64, checkpoint_every=5, learning_rate=1e-2, **settings
+    )
+    return Tuner(generator, phi, clip, HeadSurface(head), chosen, tiny.SAMPLING, tiny.RESOLUTION)
+
+
+def test_tuning_fits_the_frames_and_leaves_mapping_and_latents_alone(phi, head):
+    tune = tuner(phi, head)
+    before = {k: v.clone() for k, v in tune.generator.state_dict().items()}
+    ws = tune.clip.ws.clone()
+    losses = tune.run()
+    assert len(losses) == 12
+    assert np.mean(losses[-3:]) < 0.8 * np.mean(losses[:3])
+    assert torch.equal(tune.clip.ws, ws)
+    changed = {k for k, v in tune.generator.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed
+    assert not any("mapping" in name for name in changed)
+    assert not any(p.requires_grad for p in tune.generator.parameters())
+
+
+def test_a_killed_tuning_resumes_to_the_very_same_generator(phi, head):
+    whole = tuner(phi, head)
+    losses = whole.run()
+
+    memory, stopped = Memory(), tuner(phi, head)
+
+    def stop_at_seven(step, loss):
+        if step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run(memory, stop_at_seven)
+    resumed = tuner(phi, head)
+    assert resumed.run(memory) == losses
+    for name, value in whole.generator.state_dict().items():
+        assert torch.equal(resumed.generator.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("off", ["depth_anchor", "novel_view", "background", "lpips_weight"])
+def test_each_extra_term_can_be_turned_off_and_changes_the_loss_when_on(phi, head, off):
+    with_term = tuner(phi, head).run()[0]
+    without = tuner(phi, head, **{off: 0.0}).run()[0]
+    assert without < with_term
+
+
+def test_every_frame_is_drawn_once_before_any_is_drawn_twice(phi, head):
+    tune = tuner(phi, head)
+    tune.clip.__dict__["ws"] = torch.zeros(5, 1, 32)
+    drawn = [i for step in range(5) for i in tune._draw_frames(step)]
+    assert sorted(drawn[:5]) == list(range(5))
+    assert sorted(drawn[5:]) == list(range(5))
+    assert drawn[:5] != drawn[5:]
+
+
+def pose_renderer(mode="face"):
+    generator = tiny.generator()
+    rng = torch.Generator().manual_seed(2)
+    ws = generator.mapping(torch.randn(2, generator.settings.z_dim, generator=rng))
+    face = tiny.disc(0.25)[None]
+    settings = RenderSettings(samples=8, importance_samples=6)
+    return ws, face, PoseRenderer(
+        generator, ws[:1], face, tiny.CAMERA, settings, CompositeSettings(mode=mode, feather_px=3.0)
+    )  # fmt: skip
+
+
+def test_outside_the_face_every_frame_is_the_first_frames_render():
+    ws, face, renderer = pose_renderer()
+    frame = renderer.render(ws[1:], face, torch.from_numpy(orbit_labels(0.2, 0.1)))
+    outside, inside = frame.mask == 0, frame.mask == 255
+    assert outside.any()
+    assert inside.any()
+    assert np.abs(frame.image[outside].astype(int) - frame.first[outside]).max() <= 1
+    assert np.abs(frame.image[inside].astype(int) - frame.first[inside]).mean() > 1
+    assert frame.depth.shape == (tiny.RESOLUTION, tiny.RESOLUTION)
+
+
+def test_the_first_frame_composited_on_itself_is_itself():
+    ws, face, renderer = pose_renderer()
+    frame = renderer.render(ws[:1], face, torch.from_numpy(orbit_labels(-0.2, 0.0)))
+    assert np.abs(frame.image.astype(int) - frame.first).max() <= 2
+
+
+def test_whole_mode_takes_the_frame_as_it_is():
+    ws, face, renderer = pose_renderer("whole")
+    frame = renderer.render(ws[1:], face, tiny.CAMERA)
+    assert (frame.mask == 255).all()
+
+
+def test_target_cameras_follow_the_driver_within_limits():
+    driver = np.concatenate([orbit_labels(0.1, 0.0, 0.2), orbit_labels(1.2, -1.0, 0.2)])
+    portrait = orbit_labels(-0.1, 0.05)
+    settings = RenderSettings(pose_window=1, max_yaw_deg=40, max_pitch_deg=30)
+    angles = angles_from_labels(target_cameras(driver, portrait, settings))
+    assert angles[0] == pytest.approx([0.1, 0.0, 0.2], abs=1e-5)
+    assert np.degrees(angles[1]) == pytest.approx([40, -30, np.degrees(0.2)], abs=1e-3)
+    relative = settings.model_copy(update={"pose_transfer": "relative"})
+    assert angles_from_labels(target_cameras(driver, portrait, relative))[0] == pytest.approx(
+        [-0.1, 0.05, 0.0], abs=1e-5
+    )
