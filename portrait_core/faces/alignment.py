@@ -1,4 +1,4 @@
-"""Small corrections that make the fitted mesh pass exactly through the landmarks of one photograph.
+"""Smooth displacements of the skin through given landmark displacements.
 
 The fit leaves a pixel or two of error around eyes and lips. There a pixel decides whether a lid is sampled
 from the lid or from the eyeball, so the remaining error is spread smoothly over the mesh, as a thin plate.
@@ -6,68 +6,100 @@ from the lid or from the eyeball, so the remaining error is spread smoothly over
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
 from portrait_core.faces import landmark_regions as regions
+from portrait_core.faces.contours import Opening
 from portrait_core.faces.head import MorphableHead
 
 _STIFFNESS = 2.0
 _PULL_TO_ZERO = 2e-4
 
 
-def landmark_residual_field(
-    head: MorphableHead, projected_px: NDArray[np.floating], detected_px: NDArray[np.floating]
-) -> NDArray[np.float32]:
-    """Displacements ``[V,2]`` in pixels that carry projected landmarks onto detected ones.
+class LandmarkSpline:
+    """A thin plate over a head's skin, bent so that landmarks move as told. Factorised once."""
 
-    Args:
-        head: a head with the 478 landmarks of :mod:`landmark_regions`.
-        projected_px: ``[478,2]`` landmarks of the fitted mesh, in pixels.
-        detected_px: ``[478,2]`` landmarks found in the photograph, in the same pixels.
+    def __init__(self, head: MorphableHead):
+        self._head = head
+        n = head.n_vertices
+        faces = head.faces.cpu().numpy()
+        laplacian = _laplacian(faces[head.face_group.cpu().numpy() == 0], n)
+        corner = head.faces[head._array("lmk_faces_idx")].cpu().numpy()[: regions.N_LANDMARKS]
+        bary = head._array("lmk_bary_coords").cpu().numpy()[: regions.N_LANDMARKS]
+        rows = np.repeat(np.arange(len(corner)), 3)
+        shape = (len(corner), n)
+        self._pick = sp.coo_matrix((bary.reshape(-1), (rows, corner.reshape(-1))), shape=shape).tocsr()
+        self._weight = _landmark_weights()
+        pull = self._pick.T @ sp.diags(self._weight) @ self._pick
+        system = _STIFFNESS * laplacian.T @ laplacian + pull + _PULL_TO_ZERO * sp.eye(n)
+        self._factor = splu(system.tocsc())
 
-    Returns:
-        A smooth field over the skin; the teeth and the tongue take the lips' mean, each eye its iris's.
+    def skin(self, moves: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Displacement of every vertex ``[V,2]`` for landmark displacements ``[478,2]``; only the skin's
+        values mean anything."""
+        right = self._pick.T @ (self._weight[:, None] * np.nan_to_num(moves))
+        return np.asarray(self._factor.solve(right), np.float32)
+
+    def residual_field(
+        self, projected_px: NDArray[np.floating], detected_px: NDArray[np.floating]
+    ) -> NDArray[np.float32]:
+        """Displacements ``[V,2]`` that carry projected landmarks ``[478,2]`` onto detected ones.
+
+        The skin bends; teeth and tongue take the lips' mean, each eye its iris's.
+        """
+        residual = _slide_along_curves(np.asarray(projected_px, float), np.asarray(detected_px, float))
+        field = self.skin(residual)
+        lips = residual[list(regions.INNER_LIPS.upper + regions.INNER_LIPS.lower)].mean(0)
+        parts = {
+            "helper-upper-teeth": lips,
+            "helper-lower-teeth": lips,
+            "helper-tongue": lips,
+            "helper-r-eye": residual[list(regions.RIGHT_IRIS)].mean(0),
+            "helper-l-eye": residual[list(regions.LEFT_IRIS)].mean(0),
+        }
+        for name, shift in parts.items():
+            if name in self._head.group_names:
+                field[self._head.group_vertices(name).cpu().numpy()] = shift
+        return field
+
+
+def _slide_along_curves(projected: NDArray[np.float64], detected: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Residuals ``[478,2]`` that bring the points of lids and lips onto the detected curves at the place
+    along the curve where they already are.
+
+    Where exactly on a smooth edge a landmark lies is not well defined; corners and distances across are.
+    Pulling points along the edge would carry the motion of a lip's side to its middle.
     """
-    residual = np.nan_to_num(np.asarray(detected_px, float) - np.asarray(projected_px, float))
-    faces = head.faces.cpu().numpy()
-    body = faces[head.face_group.cpu().numpy() == 0]
-    field = _thin_plate(body, head, residual, head.n_vertices)
-    lips = residual[list(regions.INNER_LIPS.upper + regions.INNER_LIPS.lower)].mean(0)
-    parts = {
-        "helper-upper-teeth": lips,
-        "helper-lower-teeth": lips,
-        "helper-tongue": lips,
-        "helper-r-eye": residual[list(regions.RIGHT_IRIS)].mean(0),
-        "helper-l-eye": residual[list(regions.LEFT_IRIS)].mean(0),
-    }
-    for name, shift in parts.items():
-        if name in head.group_names:
-            field[head.group_vertices(name).cpu().numpy()] = shift
-    return field.astype(np.float32)
+    residual = detected - projected
+    for curves in (regions.RIGHT_EYE, regions.LEFT_EYE, regions.INNER_LIPS, regions.OUTER_LIPS):
+        upper, lower = list(curves.upper), list(curves.lower)
+        mesh = Opening.from_points(projected[upper], projected[lower])
+        photo = Opening.from_points(detected[upper], detected[lower])
+        for points, side in ((upper, 0), (lower, 1)):
+            inner = points[1:-1]
+            along, _ = mesh.local(*projected[inner].T)
+            along = np.clip(along, 0.0, 1.0)
+            x, y = photo.position(along, photo.edges(along)[side])
+            residual[inner] = np.stack([x, y], 1) - projected[inner]
+    return residual
 
 
-def _thin_plate(body: NDArray[np.int64], head: MorphableHead, residual: NDArray[np.float64], n: int):  # type: ignore[no-untyped-def]
-    edge = np.concatenate([body[:, [0, 1]], body[:, [1, 2]], body[:, [2, 0]]])
+def _laplacian(triangles: NDArray[np.int64], n: int) -> Any:
+    """The mesh's uniform Laplacian, sparse ``[n,n]``."""
+    edge = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     graph = sp.coo_matrix((np.ones(len(edge)), (edge[:, 0], edge[:, 1])), shape=(n, n)).tocsr()
     graph = ((graph + graph.T) > 0).astype(float)
     degree = np.maximum(np.asarray(graph.sum(1))[:, 0], 1.0)
-    laplacian = sp.eye(n) - sp.diags(1.0 / degree) @ graph
-    corner = head.faces[head._array("lmk_faces_idx")].cpu().numpy()[: len(residual)]
-    bary = head._array("lmk_bary_coords").cpu().numpy()[: len(residual)]
-    rows = np.repeat(np.arange(len(residual)), 3)
-    pick = sp.coo_matrix((bary.reshape(-1), (rows, corner.reshape(-1))), shape=(len(residual), n)).tocsr()
-    weight = _landmark_weights(len(residual))
-    system = (
-        _STIFFNESS * laplacian.T @ laplacian + pick.T @ sp.diags(weight) @ pick + _PULL_TO_ZERO * sp.eye(n)
-    )
-    return splu(system.tocsc()).solve(pick.T @ (weight[:, None] * residual))
+    return sp.eye(n) - sp.diags(1.0 / degree) @ graph
 
 
-def _landmark_weights(count: int) -> NDArray[np.float64]:
-    weight = np.full(count, 0.3)
+def _landmark_weights() -> NDArray[np.float64]:
+    weight = np.full(regions.N_LANDMARKS, 0.3)
     weight[list(regions.FACE_OVAL)] = 0.02  # under the hair the detector guesses
     weight[list(regions.JAW_LINE)] = 0.15
     for curves in (regions.RIGHT_EYE, regions.LEFT_EYE, regions.INNER_LIPS, regions.OUTER_LIPS):

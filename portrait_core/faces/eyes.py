@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from portrait_core.faces.contours import Opening, pixel_grid
 from portrait_core.faces.texture import LASH_BAND, EyeSource, Image, PortraitTexture, smoothstep
 
+_DEAD = 0.12
+"""Share of the portrait's opening under which the lids count as met."""
 _LOWER_SHARE = 0.12
 """How much of a blink the lower lid takes."""
 
@@ -32,7 +34,9 @@ class EyePainter:
     def opening(self, mesh: Opening) -> tuple[Opening, float]:
         """The opening to paint for a mesh opening, and how far it is closed (0 as the portrait, 1 shut)."""
         gap = np.maximum(mesh.gap - self._closed_gap, 0.0) * self._ratio
-        reference = max(float(self.source.opening.gap[16:49].mean()), 0.05 * mesh.width)
+        own = self.source.opening.gap
+        gap = np.where(gap < own, np.maximum(gap - _DEAD * own, 0.0) / (1.0 - _DEAD), gap)
+        reference = max(float(own[16:49].mean()), 0.05 * mesh.width)
         closed = float(np.clip(1.0 - gap[16:49].mean() / reference, 0.0, 1.0))
         return mesh.with_gap(gap, _LOWER_SHARE), closed
 
@@ -50,7 +54,7 @@ class EyePainter:
         area = canvas[y0:y1, x0:x1]
         along, height = opening.local(x, y)
         upper, lower = opening.edges(along)
-        area += self._edge_lines(along, height, upper, lower)
+        area += (1.0 - 0.5 * closed) * self._edge_lines(along, height, upper, lower)
         cover = opening.coverage(x, y)[..., None]
         depth = np.maximum(height - upper, 0.0) / (0.09 * opening.width)
         shadow = 1.0 - 0.4 * closed * np.exp(-depth)[..., None]
@@ -80,7 +84,7 @@ class EyePainter:
             sample = cv2.remap(self.texture.lines, mx - 0.5, my - 0.5, cv2.INTER_LINEAR)
             outside = np.clip(sign * offset + 0.5, 0.0, 1.0)
             weight = outside * (1.0 - smoothstep((sign * offset - band) / (0.5 * band) + 0.5))
-            ends = smoothstep(np.minimum(along, 1 - along) / 0.06 + 1.0)
+            ends = smoothstep((np.minimum(along, 1 - along) + 0.18) / 0.08)
             total += (weight * ends)[..., None] * sample
         return total
 
@@ -102,7 +106,7 @@ class EyePainter:
 
     def _lid_line(self, along: Image, below: Image, closed: float, width: float) -> Image:
         """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge."""
-        strength = 0.85 * smoothstep(np.asarray((closed - 0.55) / 0.4))
-        reach = np.where(below < 0, 0.022, 0.05) * width
+        strength = 0.75 * smoothstep(np.asarray((closed - 0.55) / 0.4))
+        reach = np.where(below < 0, 0.02, 0.042) * width
         inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
         return strength * inside * np.exp(-np.square(below / reach))

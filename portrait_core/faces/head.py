@@ -7,7 +7,7 @@ The same class decodes the embedded head (``data/models/embedded_head.safetensor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +228,16 @@ class MorphableHead(nn.Module):
         corner = self.faces[self._array("lmk_faces_idx")]  # l 3
         weight = self._array("lmk_bary_coords")
         return (vertices[:, corner] * weight[None, :, :, None]).sum(2)
+
+    def landmark_basis(self, indices: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Landmarks as linear functions of the codes, joints at rest.
+
+        Returns:
+            Template positions ``[n,3]`` (metres) and basis ``[n,3,S+E]``.
+        """
+        picked = torch.as_tensor(list(indices), device=self.faces.device)
+        corner = self.faces[self._array("lmk_faces_idx")[picked]]
+        weight = self._array("lmk_bary_coords")[picked]
+        mean = (self._array("v_template")[corner] * weight[..., None]).sum(1)
+        basis = (self._array("shapedirs")[corner] * weight[..., None, None]).sum(1)
+        return mean.double().cpu().numpy(), basis.double().cpu().numpy()

@@ -12,7 +12,6 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.faces.contours import Opening, pixel_grid, window
@@ -28,6 +27,8 @@ _CROWN_M = 0.0098
 """Visible height of a tooth; beyond it is gum."""
 _TONGUE_SHIFT_M = (0.0, -0.009, -0.008)
 """The modelled tongue lies against the palate; a resting one lies on the floor of the mouth."""
+_CLOSED_SLACK = 0.03
+"""Gap that landmarks leave between closed lips, in mouth widths."""
 _LIGHT = (0.10, 0.35, 0.93)
 
 
@@ -54,7 +55,7 @@ class MouthInterior:
         arch = torch.zeros(head.n_vertices, 2)
         lips = head.landmarks(neutral_m[None])[0, [13, 14], 1].mean()
         for name, edge, sign in (
-            ("helper-upper-teeth", lips - 0.0015 - drop_m, 1.0),
+            ("helper-upper-teeth", lips - 0.003 - drop_m, 1.0),
             ("helper-lower-teeth", lips - 0.0005, -1.0),
         ):
             vertices = head.group_vertices(name)
@@ -66,8 +67,9 @@ class MouthInterior:
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_TONGUE_SHIFT_M)
         self.arch = arch
         gray = float(skin.mean())
-        white = np.array([1.04, 1.0, 0.93]) * gray * 1.12
-        self.tooth = np.clip(0.25 * skin + 0.75 * white if tooth is None else tooth, 0, 250).astype(
+        tint = 0.6 + 0.4 * skin / max(gray, 1.0)  # teeth take on some of the light's colour
+        white = np.array([1.03, 1.0, 0.94]) * tint * gray * 1.15
+        self.tooth = np.clip(0.15 * skin + 0.85 * white if tooth is None else tooth, 0, 250).astype(
             np.float32
         )
         red = np.array([0.72, 0.36, 0.34]) * gray
@@ -77,8 +79,8 @@ class MouthInterior:
 
     def render(
         self, vertices_px: Tensor, vertices_m: Tensor, box: tuple[int, int, int, int], px_per_m: float
-    ) -> tuple[Image, NDArray[np.int64]]:
-        """Colours ``[h,w,3]`` (0..255) inside a window, and the face group seen (-1 where nothing).
+    ) -> Image:
+        """Colours ``[h,w,3]`` (0..255) inside a window.
 
         Args:
             vertices_px: ``[V,3]`` projected vertices, already shifted by :attr:`shift`.
@@ -95,16 +97,19 @@ class MouthInterior:
         face = fragments.face_id[0]
         group = torch.where(face >= 0, self.group[face.clamp(min=0)], torch.full_like(face, -1)).numpy()
         front = float(vertices_m[self.head.mask("lips") > 0.5, 2].quantile(0.9))
-        depth = np.maximum(front - seen[..., 2] - 0.012, 0.0)
-        light = 0.45 + 0.55 * np.clip(seen[..., 3:] @ np.array(_LIGHT, np.float32), 0, 1)
+        depth = np.maximum(front - seen[..., 2] - 0.016, 0.0)
+        light = 0.62 + 0.38 * np.clip(seen[..., 3:] @ np.array(_LIGHT, np.float32), 0, 1)
         color = np.broadcast_to(self.dark, (*group.shape, 3)).copy()
         tongue = group == self.head.group("helper-tongue")
-        color[tongue] = (self.tongue * (light * np.exp(-depth / 0.022))[..., None])[tongue]
+        color[tongue] = (self.tongue * (light * np.exp(-depth / 0.04))[..., None])[tongue]
+        color = np.asarray(
+            cv2.GaussianBlur(color, (0, 0), 0.0015 * px_per_m), np.float32
+        )  # only teeth have edges in there
         for name, ends in (("helper-upper-teeth", _UPPER_ENDS), ("helper-lower-teeth", _LOWER_ENDS)):
             teeth = group == self.head.group(name)
-            shade = (light * np.exp(-depth / 0.035))[teeth, None]
+            shade = (light * np.exp(-depth / 0.07))[teeth, None]
             color[teeth] = self._teeth(seen[teeth, 0], seen[teeth, 1], ends, shade, 1.0 / px_per_m)
-        return np.maximum(color, 0.6 * self.dark), group
+        return np.maximum(color, 0.6 * self.dark)
 
     def _teeth(self, arc: Image, height: Image, ends: Image, shade: Image, pixel_m: float) -> Image:
         """Colour of points on a dental arch, from arc length and height above the biting edge (metres)."""
@@ -141,17 +146,34 @@ def _arc_length(vertices: Tensor) -> Tensor:
 class MouthPainter:
     """Paints a portrait's mouth for any expression."""
 
-    def __init__(self, texture: PortraitTexture, interior: MouthInterior | None):
+    def __init__(self, texture: PortraitTexture, interior: MouthInterior, source: Opening):
+        """``source``: the mesh's opening at the portrait's own expression, in work pixels."""
         self.texture, self.interior = texture, interior
-        source = texture.mouth
-        self.is_closed = float(source.gap[16:49].mean()) < 0.03 * source.width
+        self.is_closed = float(texture.mouth.gap[16:49].mean()) < 0.03 * texture.mouth.width
         self._teeth = None if self.is_closed else visible_teeth(texture)
+        self._slack = 0.0 if self.is_closed else _CLOSED_SLACK * texture.mouth.width
+        self._source_gap = source.gap
+
+    def opening(self, mesh: Opening) -> Opening:
+        """The opening to paint for a mesh opening.
+
+        Landmark detectors leave a little gap between closed lips, and so do fits to them. A portrait with
+        parted lips says nothing of where its lips meet, so that gap is taken off small openings (and given
+        back at the portrait's own, which must stay as it is).
+        """
+        if not self._slack:
+            return mesh
+        gap = np.maximum(mesh.gap - self._slack * np.exp(-mesh.gap / (3.0 * self._slack)), 0.0)
+        own = self._source_gap
+        taken = np.minimum(self._slack * np.exp(-own / (3.0 * self._slack)), own)
+        gap += taken * np.clip(mesh.gap / np.maximum(own, 1e-3), 0.0, 1.0) ** 2
+        return mesh.with_gap(gap.astype(np.float32), 0.5)
 
     def paint(
         self,
         canvas: Image,
         opening: Opening,
-        rendered: tuple[Image, tuple[int, int, int, int]] | None,
+        rendered: Image | None,
         jaw_px: float,
     ) -> Image:
         """Paint into ``canvas [W,W,3]``, in place, and return the mouth mask ``[W,W]`` (0..1).
@@ -159,7 +181,7 @@ class MouthPainter:
         Args:
             canvas: moved skin with the opening filled over.
             opening: where the lips part.
-            rendered: colours behind the lips and their window, or ``None`` for plain darkness.
+            rendered: colours behind the lips in this opening's window, or ``None`` for darkness.
             jaw_px: how far the lower lip is from where the photograph has it.
         """
         size = len(canvas)
@@ -171,7 +193,7 @@ class MouthPainter:
         upper, lower = opening.edges(along)
         area += self._edge_lines(along, height, upper, lower, opening)
         cover = opening.coverage(x, y)
-        inside = self._inside(rendered, box, height - upper, lower - height, opening)
+        inside = self._inside(rendered, height - upper, lower - height, opening)
         inside = self._keep_photo_teeth(inside, x, y, jaw_px)
         area += cover[..., None] * (inside - area)
         area += self._lip_line(along, height, upper, lower, opening)[..., None] * (
@@ -190,24 +212,26 @@ class MouthPainter:
 
     def _inside(
         self,
-        rendered: tuple[Image, tuple[int, int, int, int]] | None,
-        box: tuple[int, int, int, int],
+        rendered: Image | None,
         below_upper: Image,
         above_lower: Image,
         opening: Opening,
     ) -> Image:
         """Colours behind the lips with the lips' shadow on them."""
-        dark = self.interior.dark if self.interior else self.texture.lip_line * 0.5
+        dark = self.interior.dark
         if rendered is None:
             return np.broadcast_to(dark, (*below_upper.shape, 3)).astype(np.float32).copy()
-        color = rendered[0]
         width = opening.width
-        top = 1.0 - 0.55 * np.exp(-np.maximum(below_upper, 0) / (0.045 * width))
+        top = 1.0 - 0.45 * np.exp(-np.maximum(below_upper, 0) / (0.045 * width))
         bottom = 1.0 - 0.30 * np.exp(-np.maximum(above_lower, 0) / (0.03 * width))
         # a slit lets little light in
         height = np.clip(float(opening.gap[16:49].mean()) / (0.16 * width), 0.0, 1.0)
         light = (0.35 + 0.65 * height) * top * bottom
-        return np.asarray(dark + (color - dark) * light[..., None], np.float32)
+        smooth = cv2.GaussianBlur(rendered, (0, 0), 0.4 + 0.004 * width)
+        color = dark + (smooth - dark) * light[..., None]
+        # through a slit one sees the line between the lips
+        parted = smoothstep((below_upper + above_lower) / (0.05 * width) - 0.3)[..., None]
+        return np.asarray(self.texture.lip_line + parted * (color - self.texture.lip_line), np.float32)
 
     def _keep_photo_teeth(self, inside: Image, x: Image, y: Image, jaw_px: float) -> Image:
         if self._teeth is None:
@@ -264,7 +288,7 @@ def visible_teeth(texture: PortraitTexture) -> Image:
     color = texture.photo[inside]
     luminance = color.mean(1)
     redness = (color[:, 0] - color[:, 1:].mean(1)) / (luminance + 20.0)
-    lip = texture.lip_line / np.array([0.42, 0.32, 0.32])
+    lip = texture.lip_color
     bright = smoothstep((luminance - 0.75 * lip.mean()) / (0.35 * lip.mean() + 1.0))
     pale = 1.0 - smoothstep((redness - 0.15) / 0.25)
     out[inside] = bright * pale

@@ -31,9 +31,11 @@ class Fragments(NamedTuple):
 
 
 class _Setup(NamedTuple):
-    """Per-triangle constants: 1/depth as a plane over the image, and the vertices in pixels."""
+    """Per-triangle constants."""
 
-    plane: Float[Tensor, "t 3"]
+    planes: Float[Tensor, "t 3 3"]
+    """``(d/dx, d/dy, offset)`` of each corner's barycentric weight over its depth, which is affine in the
+    image; their sum is 1/depth."""
     xy: Float[Tensor, "t 3 2"]
     keep: Tensor
 
@@ -68,8 +70,8 @@ def rasterize(
         batch, n_faces = vertices_px.shape[0], faces.shape[0]
         setup = _triangle_setup(vertices_px, faces.long(), cull_backfaces)
         triangle, row, left, count = _row_spans(setup, height, width)
-        best = _nearest(setup.plane, triangle, row, left, count, (batch, n_faces, height, width))
-        return _resolve(best, setup, vertices_px, faces.long(), height, width)
+        best = _nearest(setup.planes.sum(1), triangle, row, left, count, (batch, n_faces, height, width))
+        return _resolve(best, setup, vertices_px, n_faces, height, width)
 
 
 def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool) -> _Setup:
@@ -80,13 +82,14 @@ def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool) -> _Setup:
     keep = (area.abs() > 1e-12) & (depth.amin(1) > MIN_DEPTH) & torch.isfinite(area)
     if cull:
         keep &= area < 0  # image y points down, so front faces wind clockwise there
-    inverse = 1.0 / depth.clamp(min=MIN_DEPTH)
-    d1, d2 = inverse[:, 1] - inverse[:, 0], inverse[:, 2] - inverse[:, 0]
     safe = torch.where(keep, area, torch.ones_like(area))
-    gx = (d1 * edge2[:, 1] - d2 * edge1[:, 1]) / safe
-    gy = (d2 * edge1[:, 0] - d1 * edge2[:, 0]) / safe
-    offset = inverse[:, 0] - gx * xy[:, 0, 0] - gy * xy[:, 0, 1]
-    return _Setup(torch.stack([gx, gy, offset], 1), xy, keep)
+    over = 1.0 / (depth.clamp(min=MIN_DEPTH) * safe[:, None])  # t 3
+    following, last = xy[:, [1, 2, 0]], xy[:, [2, 0, 1]]
+    side = last - following
+    gx = -side[..., 1] * over
+    gy = side[..., 0] * over
+    offset = -(gx * following[..., 0] + gy * following[..., 1])
+    return _Setup(torch.stack([gx, gy, offset], -1), xy, keep)
 
 
 def _row_spans(setup: _Setup, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -151,24 +154,16 @@ def _nearest(
 
 
 def _resolve(
-    best: Tensor, setup: _Setup, vertices: Tensor, faces: Tensor, height: int, width: int
+    best: Tensor, setup: _Setup, vertices: Tensor, n_faces: int, height: int, width: int
 ) -> Fragments:
     """Turn winning keys into face ids, perspective-correct barycentrics and depth."""
-    batch, n_faces = vertices.shape[0], faces.shape[0]
+    batch = vertices.shape[0]
     hit = (best >= 0).nonzero()[:, 0]
     face = n_faces - 1 - (best[hit] & ((1 << _KEY_SHIFT) - 1))
-    image = hit // (height * width)
-    flat = image * n_faces + face
-    corner = setup.xy[flat]
-    px = torch.stack([hit % width, hit // width % height], 1).to(corner.dtype) + 0.5
-    d0, d1, d2 = (corner - px[:, None]).unbind(1)
-    w0 = d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0]
-    w1 = d2[:, 0] * d0[:, 1] - d2[:, 1] * d0[:, 0]
-    w2 = d0[:, 0] * d1[:, 1] - d0[:, 1] * d1[:, 0]
-    weight = torch.stack([w0, w1, w2], 1)
-    weight = (weight / weight.sum(1, keepdim=True)).clamp(0, 1)
-    z = vertices.double()[image[:, None], faces[face], 2]
-    over_z = weight / z
+    flat = hit // (height * width) * n_faces + face
+    planes = setup.planes[flat]  # n corner xyo
+    px, py = (hit % width).double() + 0.5, (hit // width % height).double() + 0.5
+    over_z = (planes[..., 0] * px[:, None] + planes[..., 1] * py[:, None] + planes[..., 2]).clamp(min=0.0)
     depth_hit = 1.0 / over_z.sum(1)
     bary_hit = over_z * depth_hit[:, None]
     dtype, device, total = vertices.dtype, vertices.device, batch * height * width
@@ -176,7 +171,7 @@ def _resolve(
     bary = torch.zeros(total, 3, dtype=dtype, device=device)
     depth = torch.full((total,), float("inf"), dtype=dtype, device=device)
     face_id[hit] = face
-    bary[hit] = (bary_hit / bary_hit.sum(1, keepdim=True)).to(dtype)
+    bary[hit] = bary_hit.to(dtype)
     depth[hit] = depth_hit.to(dtype)
     shape = (batch, height, width)
     return Fragments(face_id.view(shape), bary.view(*shape, 3), depth.view(shape))

@@ -1,6 +1,6 @@
 """From a driver's expressions to a portrait's: which part of a coefficient is the person, which the moment.
 
-Pure numpy. Coefficients are the head's named units, 0..1.
+Coefficients are the head's named units, 0..1.
 """
 
 from __future__ import annotations
@@ -12,8 +12,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.faces.head import MorphableHead
+
 Transfer = Literal["absolute", "relative"]
 _OPENING_UNITS = ("jaw", "mouth", "tongue")
+# per eye: the two corners, then pairs of an upper and a lower lid point
+_LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
+_LID_NOISE = 0.08
+_LID_SHUT = 0.85
+"""Shares of closing below which an eye counts as open, and above which it counts as shut."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,8 @@ def retarget(
     """Expressions for the portrait that follow the driver's.
 
     ``absolute`` is the paper's: the driver's coefficients as they are. ``relative`` keeps the portrait's own
-    rest in brows, cheeks and gaze and adds the driver's departure from the driver's rest; jaw and lips stay
-    absolute, so that a closed mouth closes; lids follow the driver between the driver's open eye and shut,
-    starting from the portrait's own openness.
+    rest in brows, cheeks, lids and gaze and adds the driver's departure from the driver's rest; jaw and lips
+    stay absolute, so that a closed mouth closes. :func:`match_lids` then makes blinks exact.
 
     Args:
         driver: ``[T,E]``, 0..1.
@@ -88,13 +94,6 @@ def retarget(
     rest = np.asarray(neutral, float) if neutral is not None else driver_rest(driver, names, ok)
     moved = portrait + gain * (driver - rest)
     out = np.where([region_of(name) == "mouth" for name in names], gain * driver, moved)
-    for side in ("Left", "Right"):
-        if f"eyeBlink{side}" in names:
-            blink = list(names).index(f"eyeBlink{side}")
-            # from the driver's open eye to shut becomes from the portrait's open eye to shut
-            share = np.clip((driver[:, blink] - rest[blink]) / max(1.0 - rest[blink], 0.1), 0.0, 1.0)
-            share = np.clip(gains.eyes * share, 0.0, 1.0)
-            out[:, blink] = portrait[blink] + share * (1.0 - portrait[blink])
     return np.clip(out, 0.0, 1.0).astype(np.float32)
 
 
@@ -111,3 +110,100 @@ def driver_rest(
         if name.startswith("eyeBlink"):
             rest[index] = np.percentile(used[:, index], 25)
     return np.asarray(rest)
+
+
+@dataclass(frozen=True)
+class LidModel:
+    """How far the eyes of a head are open, as a function of its codes; opening over eye width."""
+
+    mean: NDArray[np.float64]
+    basis: NDArray[np.float64]
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, head: MorphableHead) -> LidModel:
+        """Take what is needed from a head with 478 landmarks."""
+        mean, basis = head.landmark_basis(_LID_POINTS)
+        return cls(mean, basis, tuple(head.expression_names))
+
+    def opening(self, shape: NDArray[np.floating], expression: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Openings ``[T,2]`` (right, left eye) of one shape ``[S]`` with expressions ``[T,E]``."""
+        n_shape = self.basis.shape[-1] - len(self.names)
+        rest = self.mean + self.basis[..., :n_shape] @ np.asarray(shape, float)
+        points = rest + np.einsum("nck,tk->tnc", self.basis[..., n_shape:], np.asarray(expression, float))
+        eye = points.reshape(len(points), 2, -1, 3)  # right, left
+        width = np.linalg.norm(eye[:, :, 0] - eye[:, :, 1], axis=-1)
+        upper, lower = eye[:, :, 2::2], eye[:, :, 3::2]
+        return np.asarray(np.linalg.norm(upper - lower, axis=-1).mean(-1) / width)
+
+    def shut(self, shape: NDArray[np.floating], expression: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Openings ``[T,2]`` with both lids shut: not 0, because landmarks lie on lids of some thickness."""
+        return self.opening(shape, self._with_blink(expression, np.ones((len(expression), 2))))
+
+    def _with_blink(
+        self, expression: NDArray[np.floating], blink: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        out = np.array(expression, float)
+        for column, side in enumerate(("Right", "Left")):
+            out[:, self.names.index(f"eyeBlink{side}")] = blink[:, column]
+        return out
+
+    def close_to(
+        self, shape: NDArray[np.floating], expression: NDArray[np.floating], target: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Expressions whose blinks are set so that the openings are ``target [T,2]``, by bisection."""
+        low, high = np.zeros_like(target, dtype=float), np.ones_like(target, dtype=float)
+        for _ in range(20):
+            middle = (low + high) / 2
+            wide = self.opening(shape, self._with_blink(expression, middle)) > target
+            low, high = np.where(wide, middle, low), np.where(wide, high, middle)
+        return self._with_blink(expression, high)
+
+
+def match_lids(
+    lids: LidModel,
+    driver_shape: NDArray[np.floating],
+    driver: NDArray[np.floating],
+    portrait_shape: NDArray[np.floating],
+    portrait: NDArray[np.floating],
+    retargeted: NDArray[np.floating],
+    gain: float = 1.0,
+    ok: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Set the portrait's blinks so that its eyes are shut by the same share as the driver's.
+
+    Coefficients of two people do not compare: narrow eyes need less of ``eyeBlink`` to shut, and a fit may
+    put part of a blink into squint or gaze. Lid distances do.
+
+    Args:
+        lids: the head's lid model.
+        driver_shape, portrait_shape: ``[S]``.
+        driver, retargeted: expressions ``[T,E]``.
+        portrait: the portrait's own expression ``[E]``.
+        gain: strength; 1 copies the driver.
+        ok: ``[T]``, frames that count for the driver's open eye.
+
+    Returns:
+        ``retargeted`` with other blinks, ``[T,E]``.
+    """
+    driver = np.asarray(driver, float)
+    used = driver[np.asarray(ok, bool)] if ok is not None and np.any(ok) else driver
+    opened = np.percentile(lids.opening(driver_shape, used), 60, axis=0)
+    shut = lids.shut(driver_shape, driver)
+    closed = (opened - lids.opening(driver_shape, driver)) / np.maximum(opened - shut, 0.05)
+    # small departures are the fit's noise and the driver's own squint; the last part of a blink is a blink
+    share = np.clip(gain * (closed - _LID_NOISE) / (_LID_SHUT - _LID_NOISE), 0.0, 1.0)
+    own = lids.opening(portrait_shape, np.asarray(portrait)[None])
+    own_shut = lids.shut(portrait_shape, np.asarray(portrait)[None])
+    still = np.array(retargeted, float)
+    wide = np.maximum(lids.opening(portrait_shape, _without_blinks(still, lids.names)), own)
+    opening = np.where(share > 0, own, np.minimum(wide, own * (1.0 + np.maximum(-closed, 0.0))))
+    target = opening - share * (opening - own_shut)
+    return lids.close_to(portrait_shape, still, target).astype(np.float32)
+
+
+def _without_blinks(expression: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float64]:
+    out = np.array(expression, float)
+    for side in ("Left", "Right"):
+        out[:, list(names).index(f"eyeBlink{side}")] = 0.0
+    return out

@@ -25,7 +25,9 @@ Image = NDArray[Any]
 
 LID_MARGIN = 0.30
 """How far above the upper lid's edge lines are lifted off (lashes and crease), in eye widths."""
-LOWER_LID_MARGIN = 0.10
+LOWER_LID_MARGIN = 0.13
+_CORNER_REACH = 0.22
+"""How far beyond an eye's corners lashes are lifted off, in eye widths."""
 LASH_BAND = 0.11
 """Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
 LIP_MARGIN = 0.035
@@ -103,6 +105,8 @@ class PortraitTexture:
     """Mean colour of the face ``[3]``."""
     lip_line: Image
     """Colour of the line between closed lips ``[3]``."""
+    lip_color: Image
+    """Colour of the lips ``[3]``."""
 
     @classmethod
     def build(cls, photo: Image, landmarks: NDArray[np.floating]) -> PortraitTexture:
@@ -123,7 +127,7 @@ class PortraitTexture:
             box = window(
                 landmarks[list(curves.upper + curves.lower)], margin + 0.2 * opening.width, len(photo)
             )
-            _lift(skin, opening, box, margin, LOWER_LID_MARGIN * opening.width)
+            _lift(skin, opening, box, margin, LOWER_LID_MARGIN * opening.width, 0.32 * opening.width)
             eyes.append(_eye_source(photo, skin, opening, box, margin, landmarks[list(iris)]))
         lips = regions.INNER_LIPS
         mouth = Opening.from_points(landmarks[list(lips.upper)], landmarks[list(lips.lower)])
@@ -134,7 +138,21 @@ class PortraitTexture:
         color = np.median(cv2.GaussianBlur(photo, (0, 0), 2)[ring[:, 1], ring[:, 0]], axis=0)
         outer = landmarks[[0, 17, 37, 267, 84, 314]].astype(int).clip(0, len(photo) - 1)
         lip = np.median(skin[outer[:, 1], outer[:, 0]], axis=0)
-        return cls(photo, skin, photo - skin, (eyes[0], eyes[1]), mouth, color, lip * [0.42, 0.32, 0.32])
+        line = lip * [0.42, 0.32, 0.32]
+        if float(mouth.gap[16:49].mean()) < 0.03 * mouth.width:
+            line = _line_color(photo, mouth, line)
+        return cls(photo, skin, photo - skin, (eyes[0], eyes[1]), mouth, color, line, lip)
+
+
+def _line_color(photo: Image, mouth: Opening, fallback: Image) -> Image:
+    """Colour of the line between the photograph's closed lips: the darkest along its middle."""
+    along = np.linspace(0.2, 0.8, 25, dtype=np.float32)
+    upper, lower = mouth.edges(along)
+    offset = np.linspace(-0.02, 0.02, 7, dtype=np.float32)[:, None] * mouth.width
+    x, y = mouth.position(np.broadcast_to(along, (7, 25)), (upper + lower) / 2 + offset)
+    sample = cv2.remap(photo, x - 0.5, y - 0.5, cv2.INTER_LINEAR)
+    darkest = np.take_along_axis(sample, sample.sum(-1).argmin(0)[None, :, None], 0)[0]
+    return np.asarray(np.minimum(np.median(darkest, axis=0), 1.3 * fallback + 10.0), np.float32)
 
 
 def _lid_margin(opening: Opening, brow: NDArray[np.floating]) -> float:
@@ -142,18 +160,41 @@ def _lid_margin(opening: Opening, brow: NDArray[np.floating]) -> float:
     along, height = opening.local(brow[:, 0], brow[:, 1])
     upper, _ = opening.edges(along)
     room = float(np.min(upper - height))
-    return float(np.clip(0.5 * room, 0.08 * opening.width, LID_MARGIN * opening.width))
+    return float(np.clip(0.6 * room, 0.13 * opening.width, LID_MARGIN * opening.width))
 
 
-def _lift(skin: Image, opening: Opening, box: tuple[int, int, int, int], above: float, below: float) -> None:
-    """Fill the opening and its surroundings in ``skin``, in place."""
+def _lift(
+    skin: Image,
+    opening: Opening,
+    box: tuple[int, int, int, int],
+    above: float,
+    below: float,
+    closing: float = 0.0,
+) -> None:
+    """Fill the opening and its surroundings in ``skin``, in place.
+
+    ``closing``: dark features thinner than this (pixels) around the hole, such as a crease, do not colour
+    the filling.
+    """
     x0, y0, x1, y1 = box
     along, height = opening.local(*pixel_grid(box))
     upper, lower = opening.edges(along)
     beyond = np.maximum(np.maximum(-along, along - 1.0), 0.0) * opening.width
-    taper = 1.0 - np.clip(beyond / max(above, below), 0.0, 1.0)
+    taper = 1.0 - np.clip(beyond / max(_CORNER_REACH * opening.width * (closing > 0), above, below), 0.0, 1.0)
     hole = (height > upper - above * taper) & (height < lower + below * taper) & (taper > 0)
-    skin[y0:y1, x0:x1] = membrane_fill(skin[y0:y1, x0:x1], hole)
+    patch = skin[y0:y1, x0:x1]
+    if closing < 1.0:
+        skin[y0:y1, x0:x1] = membrane_fill(patch, hole)
+        return
+    k = 2 * round(closing / 2) + 1
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))
+    bright: Image = cv2.morphologyEx(patch, cv2.MORPH_CLOSE, kernel)
+    filled = membrane_fill(cv2.GaussianBlur(bright, (0, 0), 0.2 * k), hole)
+    around = patch[~hole]
+    lit = around[around.sum(1) >= np.percentile(around.sum(1), 60)].mean(0)
+    filled = 0.7 * filled + 0.3 * lit  # a closed lid bulges into the light that its open socket lacks
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.2 * k)[..., None]
+    skin[y0:y1, x0:x1] = patch + smoothstep(2.0 * soft - 0.3) * (filled - patch)
 
 
 def _eye_source(
@@ -171,15 +212,15 @@ def _eye_source(
     radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
     distance = np.hypot(x - center[0], y - center[1])
     seen = opening.coverage(x, y) > 0.95
-    along, _ = opening.local(x, y)
-    sclera = _sclera(patch, along, seen & (distance > 1.1 * radius), skin[y0:y1, x0:x1])
+    sclera = _sclera(patch, seen & (distance > 1.15 * radius), skin[y0:y1, x0:x1])
     disc = smoothstep((radius - distance) / (0.25 * radius) + 0.5)[..., None]
     full = _complete_iris(patch, seen, center, box) * disc + sclera * (1 - disc)
-    soft = cv2.GaussianBlur(seen.astype(np.float32), (0, 0), 0.02 * opening.width + 0.3)[..., None]
-    soft = smoothstep(2 * soft - 0.6)
+    inside = (opening.coverage(x, y) > 0).astype(np.float32)
+    rim = cv2.GaussianBlur(inside, (0, 0), 0.015 * opening.width + 0.5)
+    soft = np.maximum(inside, smoothstep(2.0 * rim))[..., None]
     eyeball = patch * soft + full * (1 - soft)
     iris_free = soft * (distance > 1.15 * radius)[..., None]
-    _, height = opening.local(x, y)
+    along, height = opening.local(x, y)
     upper, _ = opening.edges(along)
     strip = (np.abs(height - upper) < 0.05 * opening.width) & (np.abs(along - 0.5) < 0.4)
     dark = patch[strip] if strip.any() else patch.reshape(-1, 3)
@@ -189,20 +230,18 @@ def _eye_source(
     return EyeSource(opening, box, margin, eyeball, clean_sclera, center, radius, lash.astype(np.float32))
 
 
-def _sclera(patch: Image, along: Image, known: NDArray[np.bool_], skin: Image) -> Image:
-    """A smooth white of the eye: a line along the eye fitted to the brighter pixels seen."""
+def _sclera(patch: Image, known: NDArray[Any], skin: Image) -> Image:
+    """A smooth white of the eye ``[h,w,3]``, continued from where it is seen, a little darker beyond."""
     fallback = 0.35 * skin.reshape(-1, 3).mean(0) + 0.55 * skin.reshape(-1, 3).mean()
     if known.sum() < 12:
         return np.broadcast_to(fallback, patch.shape).astype(np.float32)
-    color, u = patch[known], along[known]
-    bright = color.mean(1) >= np.percentile(color.mean(1), 40)
-    design = np.stack([np.ones(bright.sum()), u[bright] - 0.5], 1)
-    # the fallback enters as a few observations, so that a handful of pixels cannot tilt the line wildly
-    design = np.concatenate([design, [[2.0, 0.0], [0.0, 3.0]]])
-    target = np.concatenate([color[bright], [2.0 * fallback, np.zeros(3)]])
-    line = np.linalg.lstsq(design, target, rcond=None)[0]
-    u_all = np.clip(along, 0, 1)[..., None]
-    return (line[0] + line[1] * (u_all - 0.5)).astype(np.float32)
+    # thin dark features (lashes, veins) would streak through the continuation
+    k = 2 * max(1, round(0.03 * patch.shape[1])) + 1
+    near = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 0.4 * k)[..., None]
+    clean = cv2.GaussianBlur(patch * known[..., None], (0, 0), 0.4 * k) / np.maximum(near, 1e-3)
+    smooth = membrane_fill(clean.astype(np.float32), ~known)
+    bright = np.percentile(patch[known], 75, axis=0)
+    return np.maximum(smooth, 0.78 * bright).astype(np.float32)
 
 
 def _complete_iris(
