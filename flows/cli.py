@@ -7,14 +7,12 @@ threads are fixed before numpy and torch start.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from click import ClickException
 from rich.console import Console
 from rich.text import Text
 
@@ -161,9 +159,14 @@ def _console() -> Console:
 
 @contextmanager
 def _told_errors() -> Iterator[None]:
-    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1."""
+    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1, an
+    interruption into 130."""
     try:
         yield
+    except KeyboardInterrupt:
+        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
+        # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
+        os._exit(INTERRUPTED)
     except ValueError as error:
         _tell("This cannot be used", str(error))
         raise typer.Exit(BAD_INPUT) from None
@@ -182,19 +185,7 @@ def _tell(what: str, why: str) -> None:
 def main() -> None:
     """Entry point of the console script."""
     quiet_prefect()
-    try:
-        code = app(standalone_mode=False)
-    except KeyboardInterrupt:
-        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
-        sys.stdout.flush()
-        # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
-        os._exit(INTERRUPTED)
-    except typer.Abort:
-        code = INTERRUPTED
-    except ClickException as error:
-        error.show()
-        code = error.exit_code
-    sys.exit(code or OK)
+    app()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from flows.runners import Runner
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.store import Failure, Store
 from tasks.context import distrust, done
-from tasks.deliver import StageRecord
+from tasks.deliver import StageRecord, note_seconds
 from tasks.encode import encode
 from tasks.inversion import invert_first, invert_range
 from tasks.job import Job, Stage
 from tasks.measure import measure
-from tasks.policy import RETRIED, StageResult, classify
+from tasks.policy import RETRIED, StageResult, classify, process_name
 from tasks.ranges import FrameRange, frame_ranges
 from tasks.render import render
 from tasks.template import retarget, template
@@ -101,24 +101,33 @@ class StageRunner:
     ) -> None:
         """Run one task, or one a range. ``needed``: stop if the stage is not finished after it.
         ``partial``: some finished frames are enough, the others will be held."""
-        if self._done(stage).all():
-            self.records.setdefault(stage, StageRecord(stage))
-            return
         record = self.records.setdefault(stage, StageRecord(stage))
-        begin = time.perf_counter()
-        spans = [{"start": a, "stop": b} for a, b in ranges] or [{}]
-        pending = [(span, self._runner.submit(task, job=self._job, **span)) for span in spans]
-        errors = [error for span, future in pending if (error := self._collect(record, span, future))]
-        record.seconds += time.perf_counter() - begin
-        done = self._done(stage)
+        if done(self._job, stage).all():
+            return
+        errors = self._run(record, task, ranges)
+        finished = done(self._job, stage)
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
         if wrong is not None:
             raise wrong
-        enough = done.all() or (partial and done.any()) or not (needed or errors)
+        enough = finished.all() or (partial and finished.any()) or not (needed or errors)
         if not enough:
-            raise StageError(_stopped(stage, done.sum(), len(done), errors)) from (
-                errors[0] if errors else None
-            )
+            raise _stopped(stage, int(finished.sum()), len(finished), errors)
+
+    def _run(
+        self, record: StageRecord, task: Task[..., StageResult], ranges: Sequence[FrameRange]
+    ) -> list[BaseException]:
+        """Submit the tasks, wait for all of them, and give back the errors."""
+        begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
+        spans = [{"start": a, "stop": b} for a, b in ranges] or [{}]
+        pending = [(span, self._runner.submit(task, job=self._job, **span)) for span in spans]
+        errors = [error for span, future in pending if (error := self._collect(record, span, future))]
+        seconds = time.perf_counter() - begin
+        here = process_name()
+        elsewhere = sum(r.cpu_seconds for r in record.results[known:] if r.process != here)
+        record.seconds += seconds
+        record.cpu_seconds += time.process_time() - cpu + elsewhere
+        note_seconds(self._job, record.stage, seconds)
+        return errors
 
     def _collect(self, record: StageRecord, span: dict[str, int], future: Any) -> BaseException | None:
         try:
@@ -142,9 +151,6 @@ class StageRunner:
         )
         self._store.unit(*self._job.unit_of(stage)).record_failures([row])
         self._report(f"{stage}, frames from {frame}: {kind} failure: {row.message}")
-
-    def _done(self, stage: Stage) -> Any:
-        return done(self._job, stage)
 
 
 def _stopped(stage: Stage, done: int, total: int, errors: Sequence[BaseException]) -> StageError:

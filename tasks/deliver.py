@@ -31,6 +31,7 @@ class StageRecord:
 
     stage: Stage
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     frames_done: int = 0
     results: list[StageResult] = field(default_factory=list)
 
@@ -91,27 +92,32 @@ def summarise(
 
 
 def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary]:
-    """Seconds of this run, and with those of earlier runs under the same key."""
-    unit = unit_of(job, "encode")
-    before = unit.read_meta("seconds") or {}
-    rows, totals = [], {}
+    rows = []
     for stage in STAGES:
         record = records.get(stage) or StageRecord(stage)
-        earlier = before.get(stage, {})
-        spent = earlier.get("seconds", 0.0) if earlier.get("key") == job.keys[stage] else 0.0
-        total = round(spent + record.seconds, 2)
-        totals[stage] = {"key": job.keys[stage], "seconds": total}
         rows.append(
             StageSummary(
                 stage=stage,
                 seconds=round(record.seconds, 2),
-                seconds_all_runs=total,
+                seconds_all_runs=_spent(job, stage),
+                cpu_seconds=round(record.cpu_seconds, 2),
                 frames_done=record.frames_done,
                 frames_total=job.total(stage),
             )
         )
-    unit.write_meta("seconds", totals)
     return rows
+
+
+def note_seconds(job: Job, stage: Stage, seconds: float) -> None:
+    """Add to the seconds that all runs have spent on a stage of this result."""
+    unit = unit_of(job, stage)
+    spent = round(_spent(job, stage) + seconds, 2)
+    unit.write_meta(f"seconds_{stage}", {"key": job.keys[stage], "seconds": spent})
+
+
+def _spent(job: Job, stage: Stage) -> float:
+    said = unit_of(job, stage).read_meta(f"seconds_{stage}") or {}
+    return float(said["seconds"]) if said.get("key") == job.keys[stage] else 0.0
 
 
 def _losses(job: Job) -> dict[str, Any]:

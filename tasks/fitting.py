@@ -86,7 +86,7 @@ class ClipData:
         size = self.crop.shape[0]
         landmarks = self.head.landmarks(self.head_metres(frame))
         pixels = project_to_crop(self.camera.cpu(), self.head.to_box(landmarks), size)[0, :, :2].numpy()
-        masks = (skin, mouth, detail_mask(pixels, size), uncovered)
+        masks = (face, mouth, detail_mask(pixels, size), uncovered)
         return FrameTarget(
             image_tensor(image).to(self.device), *(mask_tensor(mask).to(self.device) for mask in masks)
         )

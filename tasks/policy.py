@@ -34,6 +34,8 @@ class StageResult:
     frames_done: int
     """Frames computed by this call; frames that were done before are not counted."""
     seconds: float
+    cpu_seconds: float
+    """Processor seconds of its process meanwhile, other tasks' in the same process included."""
     peak_memory_bytes: int
     """Largest resident memory of the process that ran the task."""
     process: str
@@ -70,18 +72,22 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def process_name() -> str:
+    """``host:pid`` of this process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
 class Stopwatch:
     """Times one task and makes its result."""
 
     def __init__(self, stage: str, start: int, stop: int) -> None:
         self._place = (stage, start, stop)
-        self._begin = time.perf_counter()
+        self._begin = time.perf_counter(), time.process_time()
 
     def result(self, frames_done: int) -> StageResult:
         """The task's result, now that it is finished."""
-        seconds = time.perf_counter() - self._begin
-        process = f"{socket.gethostname()}:{os.getpid()}"
-        return StageResult(*self._place, frames_done, seconds, peak_memory_bytes(), process)
+        wall, cpu = time.perf_counter() - self._begin[0], time.process_time() - self._begin[1]
+        return StageResult(*self._place, frames_done, wall, cpu, peak_memory_bytes(), process_name())
 
 
 def _worth_retrying(task_: Any, run: Any, state: Any) -> bool:

@@ -32,6 +32,8 @@ class StageSummary(BaseModel):
     """Wall seconds in this run; 0 when everything was done before."""
     seconds_all_runs: float
     """Wall seconds over all runs that worked on this result."""
+    cpu_seconds: float
+    """Processor seconds in this run, of the processes that ran its tasks (not of ffmpeg)."""
     frames_done: int
     """Frames (or parts) computed in this run."""
     frames_total: int

@@ -36,16 +36,16 @@ def test_threads_that_ask_at_once_share_one_model() -> None:
 
 
 def test_another_digest_or_variant_is_another_model() -> None:
-    kept = [cached("head", d, list, v) for d in "ab" for v in (1, 2)]
+    kept: list[list[int]] = [cached("head", d, list, v) for d in "ab" for v in (1, 2)]
     assert len(set(map(id, kept))) == 4
 
 
 def test_the_model_unused_for_longest_is_dropped() -> None:
-    first = cached("tuned", "0", list)
+    first: list[int] = cached("tuned", "0", list)
     for i in range(1, 6):
         cached("tuned", str(i), list)
     assert cached("tuned", "0", list) is first  # used again, so "1" is now the oldest
-    second = cached("tuned", "1", list)
+    second: list[int] = cached("tuned", "1", list)
     for i in range(6, 12):
         cached("tuned", str(i), list)
     assert cached("tuned", "1", list) is not second

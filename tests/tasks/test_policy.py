@@ -38,7 +38,7 @@ sometimes_fails = stage_task(_fails)  # type: ignore[arg-type]
         (MemoryError(), "resource"),
         (OutOfMemoryError("CUDA out of memory"), "resource"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "resource"),
-        (KilledWorker("task", None, 3), "poison"),
+        (KilledWorker("task", None, 3), "poison"),  # type: ignore[arg-type]
         (RuntimeError("shapes differ"), "poison"),
         (AssertionError(), "poison"),
     ],

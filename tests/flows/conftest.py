@@ -1,0 +1,84 @@
+"""A whole run, small: real portrait, real driver, an untrained generator of the embedded architecture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from portrait_core.generators import save_generator
+from portrait_core.resources import sample_portrait
+from tests.conftest import FfmpegRunner
+from tests.portrait_core import tiny
+
+FRAMES = 6
+
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """The NASA astronaut portrait."""
+    return sample_portrait()
+
+
+@pytest.fixture(scope="session")
+def tiny_generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded generator's architecture at 64 pixels, with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_generator(tiny.generator(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def driver(ffmpeg_to: FfmpegRunner, carphone: Path) -> Path:
+    """Six frames of the sample video at 30000/1001 with 0.2 s of sound; frame 3 shows no face."""
+    return ffmpeg_to(
+        "driver.mp4",
+        *("-i", carphone, "-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100:duration=0.2002"),
+        *("-vf", "drawbox=color=black:t=fill:enable='eq(n,3)'", "-frames:v", FRAMES, "-c:v", "libx264"),
+        *("-crf", "10", "-pix_fmt", "yuv420p", "-c:a", "aac", "-map", "0:v", "-map", "1:a"),
+    )
+
+
+@pytest.fixture(scope="session")
+def small(tiny_generator: Path) -> list[str]:
+    """Settings that make a run a matter of seconds."""
+    return [
+        f"generator.weights={tiny_generator}",
+        "generator.samples=8",
+        "generator.importance_samples=6",
+        "template.size=64",
+        "template.supersample=1",
+        "inversion.first_steps=3",
+        "inversion.checkpoint_every=1",
+        "tuning.steps=4",
+        "tuning.patch=16",
+        "tuning.checkpoint_every=1",
+        "tuning.depth_rays=32",
+        "tuning.novel_view_rays=32",
+        "render.samples=8",
+        "render.importance_samples=4",
+        "runner.frames_per_task=2",
+        "runner.workers=2",
+        "runner.retry_delay_s=0",
+        "runner.prefect=never",
+        "device=cpu",
+    ]
+
+
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="session")
+def arguments(portrait: Path, driver: Path, small: list[str]) -> Arguments:
+    """``arguments(store, out, *changes)``: the command line of a small run."""
+
+    def make(store: Path, out: Path, *changes: str) -> list[str]:
+        settings = [part for change in (*small, *changes) for part in ("--set", change)]
+        places = ["--portrait", portrait, "--video", driver, "--store", store, "--out", out]
+        return ["reenact", *map(str, places), *settings]
+
+    return make

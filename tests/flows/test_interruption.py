@@ -1,0 +1,84 @@
+"""A run killed in the middle, or interrupted, goes on where it stopped and ends the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.cli import INTERRUPTED
+from portrait_core.store import Store, Unit
+from tests.flows.conftest import FRAMES, Arguments
+
+DEADLINE_S = 400
+
+
+def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        stdout=log.open("ab"),
+        stderr=subprocess.STDOUT,
+        env=environment,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
+    )
+
+
+def _wait_until(process: subprocess.Popen[bytes], reached: Callable[[], bool], log: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not reached():
+        assert process.poll() is None, f"ended too early:\n{log.read_text()}"
+        assert time.monotonic() < deadline, f"too slow:\n{log.read_text()}"
+        time.sleep(0.02)
+
+
+def _markers(store: Path) -> dict[str, int]:
+    """Commit markers and when they were written."""
+    return {str(p.relative_to(store)): p.stat().st_mtime_ns for p in store.glob("*/*/records/commits/*/*")}
+
+
+def _reenactment(store: Path) -> Unit:
+    (name,) = Store(store).units("reenactment")
+    return Store(store).unit("reenactment", name)
+
+
+@pytest.mark.timeout(1200)
+def test_kill_9_in_several_stages_loses_no_committed_frame(tmp_path: Path, arguments: Arguments) -> None:
+    store, log = tmp_path / "store", tmp_path / "log.txt"
+    command = arguments(store, tmp_path / "out")
+    kept: dict[str, int] = {}
+    for stage in ("template", "inversion", "render"):
+        process = _start(command, log)
+        _wait_until(process, lambda s=stage: any(f"/{s}/" in name for name in _markers(store)), log)  # type: ignore[misc]
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = _markers(store)
+        assert kept.items() <= now.items(), "a committed frame was made again"
+        kept = now
+    last = _start(command, log)
+    assert last.wait(DEADLINE_S) == 1, log.read_text()  # one frame is held: see test_reenact
+    assert kept.items() <= _markers(store).items(), "a committed frame was made again"
+
+    whole = tmp_path / "whole"
+    assert _start(arguments(whole, tmp_path / "out2"), log).wait(DEADLINE_S) == 1, log.read_text()
+    for name in ("template", "latents", "frames"):
+        pieces, at_once = (_reenactment(s).read(name, 0, FRAMES) for s in (store, whole))
+        np.testing.assert_array_equal(pieces, at_once, err_msg=name)
+
+
+@pytest.mark.timeout(600)
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, arguments: Arguments) -> None:
+    store, log = tmp_path / "store", tmp_path / "log.txt"
+    process = _start(arguments(store, tmp_path / "out"), log)
+    _wait_until(process, lambda: any("/landmarks/" in name for name in _markers(store)), log)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == INTERRUPTED
+    assert "give the same command again" in log.read_text()

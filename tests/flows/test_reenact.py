@@ -1,0 +1,163 @@
+"""The whole flow on a short clip at small size: what comes out, and what a second run does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from portrait_core.media import probe, read_frames
+from portrait_core.models.cache import forget_models
+from portrait_core.store import Store
+from tests.flows.conftest import FRAMES, Arguments
+
+UNSEEN = 3  # the driver's frame without a face
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the command line."""
+
+    result: Result
+    store: Path
+    out: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run wrote down."""
+        said: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
+        return said
+
+    def computed(self) -> dict[str, int]:
+        """Frames computed in this run by stage, without the stages that had nothing to do."""
+        return {s["stage"]: s["frames_done"] for s in self.summary["stages"] if s["frames_done"]}
+
+    def unit(self, kind: str) -> Any:
+        """The only unit of a kind."""
+        store = Store(self.store)
+        (name,) = store.units(kind)  # type: ignore[arg-type]
+        return store.unit(kind, name)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Run:
+    folder = tmp_path_factory.mktemp("first")
+    store, out = folder / "store", folder / "out"
+    return Run(CliRunner().invoke(app, arguments(store, out)), store, out)
+
+
+@pytest.fixture
+def again(first: Run, tmp_path: Path) -> Run:
+    """A copy of the finished store, to be tampered with, and nothing in memory."""
+    forget_models()
+    shutil.copytree(first.store, tmp_path / "store")
+    return Run(first.result, tmp_path / "store", tmp_path / "out")
+
+
+def _repeat(run: Run, arguments: Arguments, *changes: str) -> Run:
+    result = CliRunner().invoke(app, arguments(run.store, run.out, *changes))
+    return Run(result, run.store, run.out)
+
+
+def test_a_run_with_a_held_frame_ends_with_1_and_says_which(first: Run) -> None:
+    assert first.result.exit_code == 1, first.result.output
+    assert f"held from a neighbour (no face): frames {UNSEEN}" in first.result.output
+    assert first.summary["held_frames"] == {"no_face": [UNSEEN], "not_rendered": []}
+    (failure,) = first.summary["failures"]
+    assert (failure["stage"], failure["frame"], failure["cls"]) == ("landmarks", UNSEEN, "input")
+
+
+def test_clip_has_the_drivers_frames_rate_and_sound(first: Run, driver: Path) -> None:
+    for name in ("reenactment.mp4", "side_by_side.mp4"):
+        made, wanted = probe(first.out / name), probe(driver)
+        assert made.frame_count == wanted.frame_count == FRAMES
+        assert made.frame_rate == wanted.frame_rate == Fraction(30000, 1001)
+        assert made.has_audio
+        assert made.audio_duration_s == pytest.approx(wanted.audio_duration_s, abs=0.03)
+    with av.open(str(first.out / "reenactment.mp4")) as clip:
+        assert sum(1 for _ in clip.decode(video=0)) == FRAMES
+    assert (probe(first.out / "reenactment.mp4").width, probe(first.out / "reenactment.mp4").height) == (
+        64,
+        64,
+    )
+
+
+def test_the_frame_without_a_face_shows_the_frame_before_it(first: Run) -> None:
+    unit = first.unit("reenactment")
+    expression = unit.read("expression", 0, FRAMES)
+    np.testing.assert_array_equal(expression[UNSEEN], expression[UNSEEN - 1])
+    frames = [frame.astype(int) for frame in read_frames(first.out / "reenactment.mp4")]
+    kept, changed = (np.abs(frames[i] - frames[i + 1]).mean() for i in (UNSEEN - 1, UNSEEN))
+    assert kept <= changed + 0.5
+
+
+def test_every_stage_ran_over_every_frame_and_reported(first: Run) -> None:
+    stages = {s["stage"]: s for s in first.summary["stages"]}
+    for stage in ("landmarks", "fit", "template", "render"):
+        assert stages[stage]["frames_done"] == stages[stage]["frames_total"] == FRAMES
+    assert all(s["seconds"] > 0 and s["seconds_all_runs"] >= s["seconds"] for s in stages.values())
+    losses = first.summary["losses"]
+    assert [
+        len(losses[name]) for name in ("inversion_frames", "inversion_first_frame_steps", "tuning_steps")
+    ] == [
+        FRAMES,
+        3,
+        4,
+    ]
+    assert np.isfinite([*losses["inversion_frames"], *losses["tuning_steps"]]).all()
+    assert first.summary["peak_memory_bytes"] > 50e6
+    assert first.summary["motion"]["still_portrait"]["lip_correlation"] == 0.0
+    assert (first.out / "contact_sheet.png").stat().st_size > 10_000
+
+
+def test_the_same_command_again_computes_nothing(again: Run, arguments: Arguments) -> None:
+    second = _repeat(again, arguments)
+    assert second.result.exit_code == 1, second.result.output
+    assert "everything was done already" in second.result.output
+    assert second.computed() == {}
+    assert (second.out / "reenactment.mp4").is_file()
+
+
+def test_only_what_depends_on_a_changed_setting_is_made_again(again: Run, arguments: Arguments) -> None:
+    second = _repeat(again, arguments, "output.crf=30")
+    assert second.computed() == {"encode": 1}
+    third = _repeat(again, arguments, "output.crf=30", "composite.feather_px=3")
+    assert third.computed() == {"render": FRAMES, "encode": 1, "measure": 1}
+
+
+def test_numbers_of_workers_and_batches_change_nothing(again: Run, arguments: Arguments) -> None:
+    changes = ("runner.workers=1", "runner.frames_per_task=3", "tracking.batch=2", "render.chunk=1024")
+    assert _repeat(again, arguments, *changes).computed() == {}
+
+
+def test_lost_and_damaged_chunks_are_made_again_and_nothing_else(again: Run, arguments: Arguments) -> None:
+    unit = again.unit("reenactment")
+    before = unit.read("frames", 0, FRAMES)
+    array = again.store / "reenactment" / unit.name / "frames"
+    chunk = {i: next(array.glob(f"c.{i}.*")) for i in (1, 4)}
+    chunk[1].unlink()
+    chunk[4].write_bytes(chunk[4].read_bytes()[:-7] + b"garbage")
+    unit.uncommit("encode", [0])  # so that the damaged one is read
+    second = _repeat(again, arguments)
+    assert "making again" in second.result.output
+    assert second.computed() == {"render": 2, "encode": 1}
+    np.testing.assert_array_equal(second.unit("reenactment").read("frames", 0, FRAMES), before)
+
+
+def test_a_lost_generator_is_tuned_again_to_the_same_result(again: Run, arguments: Arguments) -> None:
+    unit = again.unit("reenactment")
+    before = unit.read("frames", 0, FRAMES)
+    next((again.store / "reenactment" / unit.name / "files").glob("tuned_generator*")).unlink()
+    unit.uncommit("render", range(FRAMES))
+    second = _repeat(again, arguments)
+    assert second.computed() == {"tuning": 1, "render": FRAMES}
+    np.testing.assert_array_equal(unit.read("frames", 0, FRAMES), before)
