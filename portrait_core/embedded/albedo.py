@@ -23,7 +23,9 @@ EYE_SPAN_RAD = 1.6
 HAIR_SIZE = (96, 384)
 CLOTH_SIZE = (32, 256)
 ATLAS_SIZE = (300 + 128, 512)
-EYE_ORIGIN, HAIR_ORIGIN, CLOTH_ORIGIN = (300, 0), (300, 128), (396, 128)
+TEETH_SIZE = (32, 128)
+EYE_ORIGIN, HAIR_ORIGIN, CLOTH_ORIGIN, TEETH_ORIGIN = (300, 0), (300, 128), (396, 128), (396, 384)
+TOOTH_EDGES_M = (0.0, 0.0085, 0.0152, 0.0225, 0.0290)
 BROW_UPPER = {"right": (70, 63, 105, 66, 107), "left": (300, 293, 334, 296, 336)}
 BROW_LOWER = {"right": (46, 53, 52, 65, 55), "left": (276, 283, 282, 295, 285)}
 
@@ -67,6 +69,14 @@ def eye_coordinates(offset: Array) -> Array:
     return (centre + xy * [1, -1]).astype(np.float32)
 
 
+def teeth_coordinates(position: Array, upper: bool) -> Array:
+    """Atlas coordinates ``[N,2]`` of the upper or lower teeth on the average head; gums in the first rows."""
+    low, high = position[:, 1].min(), position[:, 1].max()
+    down = (high - position[:, 1]) / (high - low)
+    uv = np.stack([position[:, 0] / 0.072 + 0.5, down if upper else 1 - down], 1)
+    return tile_coordinates(uv, TEETH_ORIGIN, TEETH_SIZE)
+
+
 def tile_coordinates(uv: Array, origin: tuple[int, int], size: tuple[int, int]) -> Array:
     """Atlas coordinates ``[N,2]`` of tile coordinates in 0..1, kept off the tile's border."""
     scale = np.array([size[1] - 3, size[0] - 3])
@@ -86,23 +96,25 @@ class Painter:
         self._grain = gaussian_filter(rng.normal(size=SKIN_SIZE), (1.2, 0.6))
         self._grain /= self._grain.std()
         self._mottle = wave_noise(self._x * 60, self._y * 60, 3)
-        self._brow = {width: self._brow_mask(width) for width in (0.6, 1.0, 1.6)}
+        self._brow = [self._brow_mask(width).astype(np.float32) for width in (0.6, 1.0, 1.6)]
         self._beard, self._moustache = self._beard_masks()
         self._blush = sum(self._spot(landmark, 0.016) for landmark in (50, 280))
         self._shade = sum(self._spot(landmark, 0.008, 4.0) for landmark in (145, 374))
         self._freckles = self._freckle_mask(rng)
         self._eye_polar, self._eye_streak = self._eye_maps()
         self._strand = self._strand_map(rng)
+        self._teeth = self._teeth_map()
         self._cloth_column = np.arange(CLOTH_SIZE[1])
         # float32 halves the cost of painting
         self._texture = (1 + 0.018 * self._mottle + 0.012 * self._grain).astype(np.float32)
         self._stubble = np.clip(0.9 + 0.13 * self._grain, 0, 1.15).astype(np.float32)
-        self._brow = {width: mask.astype(np.float32) for width, mask in self._brow.items()}
         self._beard, self._moustache = (
             m.astype(np.float32) * self._stubble for m in (self._beard, self._moustache)
         )
         self._blush, self._shade = np.float32(self._blush), np.float32(self._shade)
         self._freckles = self._freckles.astype(np.float32)
+        masks = [self._blush, self._shade, self._freckles, self._beard, self._moustache, *self._brow]
+        self._rows = {id(mask): painted_rows(mask) for mask in masks}
 
     def _spot(self, landmark: int, width_m: float, drop_px: float = 0.0) -> Array:
         """A soft spot around a landmark; ``drop_px`` moves it down."""
@@ -162,6 +174,14 @@ class Painter:
         streak = 1 + 0.14 * np.sin(17 * around) * np.cos(7 * around + 1) + 0.1 * np.sin(29 * around + 2)
         return polar, streak
 
+    def _teeth_map(self) -> Array:
+        """Ratio ``[32,128,3]``: dark lines between teeth, gums in the first rows."""
+        x = np.abs((np.arange(TEETH_SIZE[1]) + 0.5) / TEETH_SIZE[1] * 2 - 1) * 0.036
+        gap = sum(np.exp(-(((x - edge) / 0.0006) ** 2)) for edge in TOOTH_EDGES_M)
+        gum = smoothstep(0.42, 0.30, (np.arange(TEETH_SIZE[0]) + 0.5) / TEETH_SIZE[0])[:, None, None]
+        tooth = np.ones((*TEETH_SIZE, 3)) * (1 - 0.4 * np.clip(gap, 0, 1))[None, :, None]
+        return np.asarray(tooth + gum * (np.array([0.72, 0.36, 0.36]) - tooth))
+
     def _strand_map(self, rng: np.random.Generator) -> Array:
         """Strand noise of zero mean and unit variance, stretched along the strand (rows)."""
         noise = sum(
@@ -180,6 +200,8 @@ class Painter:
         hair = atlas[r : r + HAIR_SIZE[0], c : c + HAIR_SIZE[1]]
         hair[..., :3] = np.clip(1 + (0.10 + 0.22 * paint.strands) * self._strand, 0.25, 2.2)[..., None]
         hair[..., 3] = np.clip(0.5 + 0.28 * self._strand, 0, 1)
+        r, c = TEETH_ORIGIN
+        atlas[r : r + TEETH_SIZE[0], c : c + TEETH_SIZE[1], :3] = self._teeth
         r, c = CLOTH_ORIGIN
         stripes = 0.5 + 0.5 * np.sin(self._cloth_column / CLOTH_SIZE[1] * 2 * np.pi * 28)
         cloth = 1 + paint.pattern * stripes[:, None] * (paint.cloth_ratio - 1)
@@ -190,22 +212,25 @@ class Painter:
         hair_ratio = np.clip(paint.hair / np.maximum(paint.skin, 0.02), 0.05, 1.4)
         ratio = np.repeat(self._texture[..., None], 3, 2)
 
-        def blend(mask: Array, colour: Array | list[float]) -> None:
-            for channel, value in enumerate(colour):  # in place: this is half of a person's cost
-                ratio[..., channel] += mask * (np.float32(value) - ratio[..., channel])
+        def blend(strength: float, mask: Array, colour: Array | list[float]) -> None:
+            if strength <= 0:
+                return
+            rows = self._rows[id(mask)]
+            weight = np.minimum(np.float32(strength) * mask[rows], np.float32(0.95))
+            for channel, value in enumerate(colour):  # in place: this is much of a person's cost
+                part = ratio[rows, :, channel]
+                part += weight * (np.float32(value) - part)
 
-        blend(np.float32(0.55 * paint.blush) * self._blush, [1.02, 0.72, 0.70])
-        blend(np.float32(0.55 * paint.eye_shade) * self._shade, [0.72, 0.62, 0.66])
-        blend(np.float32(0.75 * paint.freckles) * self._freckles, [0.72, 0.56, 0.46])
-        beard = np.minimum(np.float32(paint.beard) * self._beard, 0.95)
-        blend(beard, hair_ratio * 0.9)
-        blend(np.minimum(np.float32(paint.moustache) * self._moustache, 0.95), hair_ratio * 0.9)
-        widths = (0.6, 1.0, 1.6)
-        brow = sum(
-            self._brow[w] * np.float32(max(0.0, 1 - abs(paint.brow_width * 2 - i)))
-            for i, w in enumerate(widths)
-        )
-        blend(np.minimum(brow * np.float32(paint.brow * 1.25), 0.95), np.minimum(hair_ratio * 0.7, 0.62))
+        blend(0.55 * paint.blush, self._blush, [1.02, 0.72, 0.70])
+        blend(0.55 * paint.eye_shade, self._shade, [0.72, 0.62, 0.66])
+        blend(0.75 * paint.freckles, self._freckles, [0.72, 0.56, 0.46])
+        blend(paint.beard, self._beard, hair_ratio * 0.9)
+        blend(paint.moustache, self._moustache, hair_ratio * 0.9)
+        low = 0 if paint.brow_width < 0.5 else 1  # between two of the three widths
+        share = paint.brow_width * 2 - low
+        dark = np.minimum(hair_ratio * 0.7, 0.62)
+        blend(1.25 * paint.brow * (1 - share), self._brow[low], dark)
+        blend(1.25 * paint.brow * share, self._brow[low + 1], dark)
         return ratio
 
     def _paint_eye(self, paint: Paint) -> Array:
@@ -216,3 +241,9 @@ class Painter:
         iris = iris * (1 - 0.65 * smoothstep(0.29, 0.36, polar))
         out = sclera + smoothstep(0.385, 0.345, polar) * (iris - sclera)
         return np.asarray(out + smoothstep(0.165, 0.13, polar) * (np.array([0.02, 0.02, 0.022]) - out))
+
+
+def painted_rows(mask: Array) -> slice:
+    """The rows a mask touches."""
+    rows = np.flatnonzero(mask.max(1) > 0.004)
+    return slice(int(rows[0]), int(rows[-1]) + 1)

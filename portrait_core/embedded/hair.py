@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from portrait_core.embedded.surfaces import (
     Array,
@@ -20,8 +21,8 @@ from portrait_core.embedded.surfaces import (
     wave_noise,
 )
 
-COLUMNS = 88
-ROWS = 26
+COLUMNS = 76
+ROWS = 23
 CENTRE_M = np.array([0.0, 0.025, -0.075])
 TILT_RAD = np.radians(20.0)
 HANG_RAD = np.radians(116.0)
@@ -64,8 +65,9 @@ class HairSheet:
         self.faces = grid_faces(ROWS, COLUMNS, closed=True)
         polar = np.radians(np.linspace(0, TABLE_DEGREES, TABLE_ROWS))
         direction = self._direction(*np.meshgrid(polar, self.azimuth, indexing="ij")).reshape(-1, 3)
-        reach = farthest_hit(CENTRE_M, direction, triangles, limit_m=0.155)
-        self._skull = (CENTRE_M + direction * reach[:, None]).reshape(TABLE_ROWS, COLUMNS, 3)
+        radius = farthest_hit(CENTRE_M, direction, triangles, limit_m=0.155).reshape(TABLE_ROWS, COLUMNS)
+        radius = fill_holes(radius)  # the ears left holes
+        self._skull = CENTRE_M + direction.reshape(TABLE_ROWS, COLUMNS, 3) * radius[..., None]
         self._follower = Follower(skin, self._skull.reshape(-1, 3).astype(np.float32))
         a, b = np.meshgrid(self.along, self.azimuth / np.pi, indexing="ij")
         self.texture_uv = np.stack([(b + 1) / 2, a], -1).reshape(-1, 2).astype(np.float32)
@@ -88,7 +90,7 @@ class HairSheet:
         short = short - smoothstep(75.0, 45.0, degrees) * 0.4 * style.recede_rad
         long = smoothstep(0.0, 0.05, style.length_m) * smoothstep(44.0, 70.0, degrees)
         polar = short + long * np.maximum(HANG_RAD - short, 0.0)
-        ragged = 0.035 + 0.03 * front * smoothstep(0.0, 0.2, style.fringe_rad)
+        ragged = 0.022 + 0.03 * front * smoothstep(0.0, 0.2, style.fringe_rad)
         hang = (
             long * style.length_m * (1 + 0.06 * self._ragged) * (0.88 + 0.12 * smoothstep(60, 110, degrees))
         )
@@ -137,8 +139,10 @@ class HairSheet:
         full = full + np.maximum(0.028 - full, 0) * over_ear * smoothstep(0.7, 1.75, polar)
         to_tip = (1 - self.along)[:, None] * (polar.max(0) * ARC_M + hang)[None]
         aside = self._distance_aside(polar)
-        kept_aside = 0.4 * smoothstep(0.0, 0.03, drop)  # hanging hair keeps some body at its front edge
-        taper = np.sqrt(np.clip((np.minimum(to_tip, aside) - 0.004) / (0.012 + 0.8 * full), 0, 1))
+        body = 0.5 + 0.35 * smoothstep(70, 95, degrees)  # hanging hair keeps some body at its front edge
+        kept_aside = body * smoothstep(0.0, 0.04, drop)
+        # flat on the skin where the strands fade out, so that the edge leaves no slit
+        taper = smoothstep(0.0, 1.0, (np.minimum(to_tip, aside) - 0.005) / (0.012 + 0.7 * full))
         taper = np.maximum(taper, kept_aside)
         lumps = np.clip(1 + (0.05 + 0.13 * style.wave) * self._lump, 0.7, 1.4)
         kept = taper + (1 - taper) * long * smoothstep(50, 66, degrees) * 0.75  # hanging ends stay full
@@ -159,16 +163,16 @@ class HairSheet:
         """Opacity ``[N]``: strands thin out over their last millimetres, hanging ones over more."""
         polar_end, hang = self.reach(style)
         to_tip = (1 - self.along)[:, None] * (polar_end * ARC_M + hang)[None]
-        soft = smoothstep(0.0, 0.005 + np.minimum(0.15 * hang, 0.015)[None], to_tip)
+        soft = smoothstep(0.0, 0.011 + np.minimum(0.15 * hang, 0.015)[None], to_tip)
         return (soft * smoothstep(0.0, 0.3, style.cover)).reshape(-1).astype(np.float32)
 
 
 def farthest_hit(origin: Array, direction: Array, triangles: Array, limit_m: float) -> Array:
-    """Distance ``[n]`` along each ray to its last triangle within ``limit_m``; 0.1 m where there is none."""
+    """Distance ``[n]`` along each ray to its last triangle within ``limit_m``; nan where there is none."""
     a = triangles[:, 0] - origin
     edge1, edge2 = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     across, normal = np.cross(a, edge1), np.cross(edge1, edge2)
-    distance = np.full(len(direction), 0.1)
+    distance = np.full(len(direction), np.nan)
     numerator = (across * edge2).sum(1)  # a . (edge1 x edge2), by cyclic symmetry
     second = np.cross(edge2, a)
     for i, ray in enumerate(direction):
@@ -179,3 +183,12 @@ def farthest_hit(origin: Array, direction: Array, triangles: Array, limit_m: flo
         if hit.any():
             distance[i] = t[hit].max()
     return distance
+
+
+def fill_holes(table: Array) -> Array:
+    """Fill nans from their neighbours around (columns wrap), then smooth a little."""
+    known = np.isfinite(table)
+    value, weight = np.where(known, table, 0.0), known.astype(float)
+    wide = [gaussian_filter(x, (0.5, 4.0), mode=("nearest", "wrap")) for x in (value, weight)]
+    filled = np.where(known, value, wide[0] / np.maximum(wide[1], 1e-9))
+    return np.asarray(gaussian_filter(filled, (0.6, 0.8), mode=("nearest", "wrap")))

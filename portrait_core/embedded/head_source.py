@@ -83,7 +83,7 @@ class Body:
         self.mesh = read_base_mesh(self.data_dir / "3dobjs" / "base.obj")
 
     def vertices(self, phenotype: Array, change: Array | None = None, unit: Array | None = None) -> Array:
-        """Rest vertices ``[n,19158,3]`` of phenotypes ``[n,P]``, local changes ``[n,C]``, units ``[n,52]``."""
+        """Rest vertices ``[n,19158,3]`` of phenotypes ``[n,P]``, changes ``[n,C]``, units ``[n,52]``."""
         n = len(phenotype)
         change = np.zeros((n, len(self.changes))) if change is None else change
         unit = np.zeros((n, len(self.units))) if unit is None else unit

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtr
 
 from portrait_core.cameras import orbit_labels
 
@@ -55,7 +55,7 @@ class Scene:
 
     def share(self, name: str) -> float:
         """An appearance value as its quantile, uniform in 0..1."""
-        return float(norm.cdf(self.value(name)))
+        return float(ndtr(self.value(name)))
 
     def full_shape(self) -> Array:
         """Shape code ``[1,50]`` for the head."""
@@ -70,8 +70,10 @@ def fitted_names(expression_names: Sequence[str]) -> list[str]:
 def _fitted_index(names: Sequence[str]) -> list[int]:
     index = [i for i, name in enumerate(names) if name not in NOT_FITTED]
     if len(index) != N_EXPRESSION:
-        raise ValueError(f"expected {N_EXPRESSION} fitted units among the expression names, got {len(index)}; "
-                         "pass the embedded head's expression_names")  # fmt: skip
+        raise ValueError(
+            f"expected {N_EXPRESSION} fitted units among the expression names, got {len(index)}; "
+            "pass the embedded head's expression_names"
+        )
     return index
 
 
@@ -135,7 +137,7 @@ def sample_scene(rng: np.random.Generator, expression_names: Sequence[str]) -> S
 
 
 def sample_expression(rng: np.random.Generator, names: list[str]) -> Array:
-    """Draw face units ``[52]``: strong, mostly symmetric, often with an open jaw, a blink, a smile, a gaze."""
+    """Draw face units ``[52]``: strong, mostly symmetric; often an open jaw, a blink, a smile, a gaze."""
     value = dict.fromkeys(names, 0.0)
     plain = [n for n in fitted_names(names) if not n.startswith(("eyeLook", "eyeBlink"))]
     for _ in range(rng.integers(0, 8)):

@@ -31,7 +31,7 @@ def diffuse(normals: Array, light: Light, occlusion: Array, shadow: Array) -> Ar
 
 
 def key_shadow(points: Array, faces: Tensor, toward: Array) -> Array:
-    """Softly, how much of the key light reaches each point: ``[N]`` in 0..1, by one orthographic depth map."""
+    """How much of the key light reaches each point, ``[N]`` in 0..1: one orthographic depth map, blurred."""
     side = np.cross([0.0, 1.0, 0.0], toward)
     side /= np.linalg.norm(side)
     frame = np.stack([side, np.cross(side, toward), toward], 1)  # y down, as in a picture

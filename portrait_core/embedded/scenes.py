@@ -87,7 +87,7 @@ def shard_range(text: str) -> range:
     return range(int(first), int(last))
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     """Command line: write the shards that are not there yet."""
     parser = argparse.ArgumentParser(description="Draw synthetic people for training.")
     parser.add_argument("--out", type=Path, required=True)
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--people", type=int, default=PEOPLE_PER_SHARD)
     parser.add_argument("--head", type=Path, default=HEAD_PATH)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)

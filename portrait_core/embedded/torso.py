@@ -50,7 +50,7 @@ class Torso:
         shoulder = grid_faces(self.shoulder_rows, COLUMNS, closed=True)
         collar = grid_faces(self.collar_rows, COLUMNS, closed=True)
         self.faces = np.concatenate([shoulder, collar + self.shoulder_rows * COLUMNS])
-        self.n_shoulder = self.shoulder_rows * COLUMNS
+        self.n_vertices = (self.shoulder_rows + self.collar_rows) * COLUMNS
         base = self._ring(np.full(COLUMNS, BASE_HEIGHT_M), np.zeros(COLUMNS))
         self._base_radius = np.hypot(base[:, 0], base[:, 2] - AXIS_Z_M)
         self._follower = Follower(skin, base.astype(np.float32), width_m=0.03)
