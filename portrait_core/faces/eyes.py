@@ -11,6 +11,8 @@ from portrait_core.faces.texture import LASH_BAND, EyeSource, Image, PortraitTex
 
 _DEAD = 0.12
 """Share of the portrait's opening under which the lids count as met."""
+_WIDEST = 1.6
+"""Largest opening painted, over the portrait's own: beyond it there is nothing to paint with."""
 _LOWER_SHARE = 0.12
 """How much of a blink the lower lid takes."""
 
@@ -26,19 +28,17 @@ class EyePainter:
     def __init__(self, texture: PortraitTexture, source: EyeSource, mesh: Opening, closed: Opening):
         """``mesh``: the mesh's opening at the portrait's expression; ``closed``: with the lid shut."""
         self.texture, self.source = texture, source
-        self._closed_gap = closed.gap
-        spread = np.maximum(mesh.gap - closed.gap, 0.04 * mesh.width)
-        self._ratio = np.clip(source.opening.gap / spread, 0.4, 1.8)
-        self._mesh_gap = mesh.gap
+        self._shut = _middle(closed.gap)
+        self._open = max(_middle(mesh.gap), self._shut + 0.04 * mesh.width)
+        self._own = np.maximum(source.opening.gap, 0.0)
 
     def opening(self, mesh: Opening) -> tuple[Opening, float]:
         """The opening to paint for a mesh opening, and how far it is closed (0 as the portrait, 1 shut)."""
-        gap = np.maximum(mesh.gap - self._closed_gap, 0.0) * self._ratio
-        own = self.source.opening.gap
-        gap = np.where(gap < own, np.maximum(gap - _DEAD * own, 0.0) / (1.0 - _DEAD), gap)
-        reference = max(float(own[16:49].mean()), 0.05 * mesh.width)
-        closed = float(np.clip(1.0 - gap[16:49].mean() / reference, 0.0, 1.0))
-        return mesh.with_gap(gap, _LOWER_SHARE), closed
+        share = (_middle(mesh.gap) - self._shut) / (self._open - self._shut)
+        if share < 1.0:
+            share = max(share - _DEAD, 0.0) / (1.0 - _DEAD)
+        gap = self._own * np.float32(min(share, _WIDEST))
+        return mesh.with_gap(gap, _LOWER_SHARE), float(np.clip(1.0 - share, 0.0, 1.0))
 
     def paint(self, canvas: Image, mesh: Opening, gaze_px: NDArray[np.floating]) -> None:
         """Paint into ``canvas [W,W,3]`` (0..255), in place.
@@ -110,3 +110,8 @@ class EyePainter:
         reach = np.where(below < 0, 0.02, 0.042) * width
         inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
         return strength * inside * np.exp(-np.square(below / reach))
+
+
+def _middle(gap: Image) -> float:
+    """Mean height over the middle of an eye, where lids differ most between open and shut."""
+    return float(gap[16:49].mean())

@@ -56,7 +56,7 @@ class MouthInterior:
         lips = head.landmarks(neutral_m[None])[0, [13, 14], 1].mean()
         for name, edge, sign in (
             ("helper-upper-teeth", lips - 0.003 - drop_m, 1.0),
-            ("helper-lower-teeth", lips - 0.0005, -1.0),
+            ("helper-lower-teeth", lips - 0.0025, -1.0),
         ):
             vertices = head.group_vertices(name)
             y = neutral_m[vertices, 1]
@@ -99,7 +99,9 @@ class MouthInterior:
         front = float(vertices_m[self.head.mask("lips") > 0.5, 2].quantile(0.9))
         depth = np.maximum(front - seen[..., 2] - 0.016, 0.0)
         light = 0.62 + 0.38 * np.clip(seen[..., 3:] @ np.array(_LIGHT, np.float32), 0, 1)
-        color = np.broadcast_to(self.dark, (*group.shape, 3)).copy()
+        # cheeks and gums near the lips catch some light
+        wall = np.exp(-np.maximum(depth - 0.004, 0.0) / 0.010)[..., None] * (group == 0)[..., None]
+        color = self.dark + 0.45 * wall * (self.gum - self.dark)
         tongue = group == self.head.group("helper-tongue")
         color[tongue] = (self.tongue * (light * np.exp(-depth / 0.04))[..., None])[tongue]
         color = np.asarray(
@@ -107,7 +109,8 @@ class MouthInterior:
         )  # only teeth have edges in there
         for name, ends in (("helper-upper-teeth", _UPPER_ENDS), ("helper-lower-teeth", _LOWER_ENDS)):
             teeth = group == self.head.group(name)
-            shade = (light * np.exp(-depth / 0.07))[teeth, None]
+            side = np.maximum(np.abs(seen[..., 0]) - 0.5 * ends[-1], 0.0)
+            shade = (light * np.exp(-depth / 0.07 - side / 0.012))[teeth, None]
             color[teeth] = self._teeth(seen[teeth, 0], seen[teeth, 1], ends, shade, 1.0 / px_per_m)
         return np.maximum(color, 0.6 * self.dark)
 
@@ -226,7 +229,7 @@ class MouthPainter:
         bottom = 1.0 - 0.30 * np.exp(-np.maximum(above_lower, 0) / (0.03 * width))
         # a slit lets little light in
         height = np.clip(float(opening.gap[16:49].mean()) / (0.16 * width), 0.0, 1.0)
-        light = (0.35 + 0.65 * height) * top * bottom
+        light = (0.2 + 0.8 * height) * top * bottom
         smooth = cv2.GaussianBlur(rendered, (0, 0), 0.4 + 0.004 * width)
         color = dark + (smooth - dark) * light[..., None]
         # through a slit one sees the line between the lips

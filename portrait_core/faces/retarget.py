@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from portrait_core.faces.head import MorphableHead
@@ -35,6 +36,8 @@ class RetargetGains:
     """Brows, cheeks and nose."""
     gaze: float = 1.0
     """Direction of the eyes."""
+    jaw: float = 1.15
+    """Further strength of ``jawOpen``: landmark detectors read painted mouths smaller than filmed ones."""
 
 
 def region_of(name: str) -> str:
@@ -87,6 +90,8 @@ def retarget(
         raise ValueError(f"transfer is {transfer!r}; set template.transfer to 'absolute' or 'relative'")
     gains = gains or RetargetGains()
     gain = np.array([getattr(gains, region_of(name)) for name in names])
+    if "jawOpen" in names:
+        gain[list(names).index("jawOpen")] *= gains.jaw
     if (gain < 0).any():
         raise ValueError(f"gains must not be negative, got {gains}; set template.*_gain")
     if transfer == "absolute":
@@ -134,11 +139,13 @@ class LidModel:
         eye = points.reshape(len(points), 2, -1, 3)  # right, left
         width = np.linalg.norm(eye[:, :, 0] - eye[:, :, 1], axis=-1)
         upper, lower = eye[:, :, 2::2], eye[:, :, 3::2]
-        return np.asarray(np.linalg.norm(upper - lower, axis=-1).mean(-1) / width)
+        # signed, so that lids which squint and blink at once count as more than shut, not as open again
+        return np.asarray((upper - lower)[..., 1].mean(-1) / width)
 
-    def shut(self, shape: NDArray[np.floating], expression: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Openings ``[T,2]`` with both lids shut: not 0, because landmarks lie on lids of some thickness."""
-        return self.opening(shape, self._with_blink(expression, np.ones((len(expression), 2))))
+    def shut(self, shape: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Openings ``[2]`` with both lids shut: not 0, because landmarks lie on lids of some thickness."""
+        rest = np.zeros((1, len(self.names)))
+        return np.asarray(self.opening(shape, self._with_blink(rest, np.ones((1, 2))))[0])
 
     def _with_blink(
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]
@@ -189,12 +196,12 @@ def match_lids(
     driver = np.asarray(driver, float)
     used = driver[np.asarray(ok, bool)] if ok is not None and np.any(ok) else driver
     opened = np.percentile(lids.opening(driver_shape, used), 60, axis=0)
-    shut = lids.shut(driver_shape, driver)
+    shut = lids.shut(driver_shape)
     closed = (opened - lids.opening(driver_shape, driver)) / np.maximum(opened - shut, 0.05)
     # small departures are the fit's noise and the driver's own squint; the last part of a blink is a blink
     share = np.clip(gain * (closed - _LID_NOISE) / (_LID_SHUT - _LID_NOISE), 0.0, 1.0)
     own = lids.opening(portrait_shape, np.asarray(portrait)[None])
-    own_shut = lids.shut(portrait_shape, np.asarray(portrait)[None])
+    own_shut = lids.shut(portrait_shape)
     still = np.array(retargeted, float)
     wide = np.maximum(lids.opening(portrait_shape, _without_blinks(still, lids.names)), own)
     opening = np.where(share > 0, own, np.minimum(wide, own * (1.0 + np.maximum(-closed, 0.0))))
@@ -207,3 +214,29 @@ def _without_blinks(expression: NDArray[np.floating], names: Sequence[str]) -> N
     for side in ("Left", "Right"):
         out[:, list(names).index(f"eyeBlink{side}")] = 0.0
     return out
+
+
+def retarget_clip(
+    head: MorphableHead,
+    driver_shape: NDArray[np.floating],
+    driver: NDArray[np.floating],
+    portrait_shape: NDArray[np.floating],
+    portrait: NDArray[np.floating],
+    transfer: Transfer = "relative",
+    gains: RetargetGains | None = None,
+    ok: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """:func:`retarget`, then :func:`match_lids` unless the transfer is absolute, then the jaw.
+
+    Returns:
+        Expressions ``[T,E]`` and jaw rotations ``[T,3]``.
+    """
+    gains = gains or RetargetGains()
+    expression = retarget(driver, portrait, head.expression_names, transfer, gains, ok=ok)
+    if transfer == "relative" and "lmk_faces_idx" in dict(head.named_buffers()):
+        lids = LidModel.of(head)
+        expression = match_lids(
+            lids, driver_shape, driver, portrait_shape, portrait, expression, gains.eyes, ok
+        )
+    jaw = head.jaw_from_expression(torch.from_numpy(expression)).cpu().numpy()
+    return expression, np.asarray(jaw)

@@ -90,7 +90,8 @@ class TemplateRenderer:
 
     def _eye_painters(self) -> list[EyePainter]:
         fit, head = self.skin.fit, self.head
-        shut = np.array(fit.expression, np.float32)
+        # shut from rest: lids that squint as well would cross
+        shut = np.zeros(head.n_expression, np.float32)
         for name in ("eyeBlinkLeft", "eyeBlinkRight"):
             shut[head.index(name)] = 1.0
         closed_px = self.skin.moved(self.skin.decode(shut[None], fit.jaw[None]))[0]
@@ -109,7 +110,7 @@ class TemplateRenderer:
             tooth = np.median(self.texture.photo[teeth > 0.5], axis=0)
             # the biting edge is at least where the lower lip cuts it off in the photograph
             rest = float(head.landmarks(neutral[None])[0, [13, 14], 1].mean())
-            drop = max(0.0, rest - float(head.landmarks(self.skin.source_m)[0, 14, 1]) - 0.0015)
+            drop = max(0.0, rest - float(head.landmarks(self.skin.source_m)[0, 14, 1]) - 0.003)
         interior = MouthInterior(head, neutral, self.texture.skin_color, tooth, drop)
         return MouthPainter(self.texture, interior, _opening(self.skin.source_landmarks, regions.INNER_LIPS))
 
