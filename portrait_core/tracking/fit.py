@@ -104,7 +104,7 @@ def fit_clip(
     points = HeadPoints.from_head(head)
     frames = np.flatnonzero(ok)
     solver = _ClipFit(points, settings, pixels[frames])
-    fitted = solver.fit_shape() if shape is None else _checked_shape(shape, points.n_shape)
+    fitted = solver.fit_shape() if shape is None else _checked_shape(shape, points.shapes.shape[-1])
     solver.fit_frames(fitted)
     return _track(solver, fitted, frames, np.asarray(ok, dtype=bool), head)
 
@@ -119,8 +119,8 @@ class _ClipFit:
         self.prior = expression_prior(points.names) * max(settings.expression_weight, 1e-3)
         brows = np.array([name.startswith("brow") for name in points.names])
         self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
-        units = points.basis.shape[-1] - points.n_shape
-        mean = points.with_shape(np.zeros(points.n_shape))
+        units = len(points.names)
+        mean = points.with_shape(np.zeros(points.shapes.shape[-1]))
         self.states = [_State(self._rigid(mean, frame), np.zeros(units)) for frame in pixels]
         self.shaped = mean
         self.targets: list[FrameTargets] = []
@@ -137,7 +137,7 @@ class _ClipFit:
         """Fit one shape to frames spread over the clip, with their poses and expressions: ``[S]``."""
         count = min(self.settings.shape_frames, len(self.pixels))
         chosen = np.unique(np.linspace(0, len(self.pixels) - 1, count).round().astype(int))
-        shape = np.zeros(self.points.n_shape)
+        shape = np.zeros(self.points.shapes.shape[-1])
         # one image does not tell a large head far away from a small one nearby: hold the size
         size = self.points.size_gradient()
         prior = _SHAPE_PRIOR * max(self.settings.shape_weight, 1e-3) * np.eye(len(shape))
@@ -216,10 +216,9 @@ class _ClipFit:
         """Equations with the shape among the unknowns. What the lids' openness says about blinking and wide
         eyes is held, so that the rest of the eyes' look goes to the shape."""
         state, targets = self.states[i], self.targets[i]
-        basis = self.points.shape_basis(state.expression[self.shaped.jaw_index])
         weight = self.points.weight
         equations = frame_equations(
-            self.shaped, state.pose, state.expression, targets, weight, self.settings, basis
+            self.shaped, state.pose, state.expression, targets, weight, self.settings, self.points
         )
         prior, mean = self.prior + self.brow_prior, np.zeros(len(self.prior))
         for eye, openness in zip(EYES, targets.openness, strict=True):

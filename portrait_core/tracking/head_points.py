@@ -33,21 +33,22 @@ _LARGEST_SHIFT_M = 0.006
 
 @dataclass(frozen=True)
 class HeadPoints:
-    """Landmarks of a head: ``rest [478,3]``, ``basis [478,3,S+E]`` (shape first) in box units; ``hinge_rest``
-    and ``hinge_basis`` of the same shapes are their skinning-weighted offsets from the jaw joint.
+    """Landmarks of a head in box units: ``rest [478,3]``, ``shapes [478,3,S]``, ``units [478,3,E]``.
 
-    ``weight [478]`` is how far each landmark is to be trusted; ``hinged`` lists those that the jaw moves.
+    ``hinged [H]`` lists the landmarks that the jaw moves; the arrays named ``hinge_`` are their
+    skinning-weighted offsets from the jaw joint. ``weight [478]`` is how far each landmark is to be trusted.
     """
 
     rest: Array
-    basis: Array
+    shapes: Array
+    units: Array
+    hinged: NDArray[np.intp]
     hinge_rest: Array
-    hinge_basis: Array
+    hinge_shapes: Array
+    hinge_units: Array
     weight: Array
-    n_shape: int
     names: tuple[str, ...]
     jaw_open_angle_rad: float
-    hinged: NDArray[np.intp]
 
     @classmethod
     def from_head(cls, head: MorphableHead) -> HeadPoints:
@@ -79,16 +80,19 @@ class HeadPoints:
         rest, trust = _symmetric(rest, unit)
         spread = np.concatenate([arrays["lmk_spread_m"], np.zeros(N_POINTS - N_MESH)])
         weight = trust / (1.0 + (np.maximum(spread, spread[MIRROR]) / _SPREAD_M) ** 2)
+        hinged = np.flatnonzero(hinge.any(1))
+        n = head.n_shape
         return cls(
-            rest,
-            basis,
-            hinge_rest,
-            hinge_basis,
-            weight * _importance(),
-            head.n_shape,
-            tuple(head.expression_names),
-            head.jaw_open_angle_rad,
-            np.flatnonzero(hinge.any(1)),
+            rest=rest,
+            shapes=np.ascontiguousarray(basis[..., :n]),
+            units=np.ascontiguousarray(basis[..., n:]),
+            hinged=hinged,
+            hinge_rest=hinge_rest[hinged],
+            hinge_shapes=np.ascontiguousarray(hinge_basis[hinged, :, :n]),
+            hinge_units=np.ascontiguousarray(hinge_basis[hinged, :, n:]),
+            weight=weight * _importance(),
+            names=tuple(head.expression_names),
+            jaw_open_angle_rad=head.jaw_open_angle_rad,
         )
 
     def brow_points(self) -> NDArray[np.intp]:
@@ -97,31 +101,30 @@ class HeadPoints:
 
     def with_shape(self, shape: Array, offsets: Array | float = 0.0) -> ShapedPoints:
         """The landmarks of one person, ``shape [S]``, moved by personal ``offsets [478,3]`` in box units."""
-        n = self.n_shape
         return ShapedPoints(
-            self.rest + offsets + self.basis[..., :n] @ shape,
-            self.basis[..., n:],
-            self.hinge_rest + self.hinge_basis[..., :n] @ shape,
-            self.hinge_basis[..., n:],
-            self.names.index("jawOpen"),
-            self.jaw_open_angle_rad,
-            self.hinged,
+            rest=self.rest + offsets + self.shapes @ shape,
+            units=self.units,
+            hinged=self.hinged,
+            hinge_rest=self.hinge_rest + self.hinge_shapes @ shape,
+            hinge_units=self.hinge_units,
+            jaw_index=self.names.index("jawOpen"),
+            jaw_open_angle_rad=self.jaw_open_angle_rad,
         )
 
     def size_gradient(self) -> Array:
         """Derivative of the logarithm of the landmarks' extent by the shape, at the mean head: ``[S]``."""
         share = self.weight / self.weight.sum()
         centred = self.rest - share @ self.rest
-        moment = np.einsum("k,kc,kcs->s", share, centred, self.basis[..., : self.n_shape])
+        moment = np.einsum("k,kc,kcs->s", share, centred, self.shapes)
         return np.asarray(moment / np.einsum("k,kc,kc->", share, centred, centred))
 
-    def shape_basis(self, jaw_open: float) -> Array:
-        """Derivative of the landmarks by the shape, the jaw open by ``jaw_open`` (0..1): ``[478,3,S]``."""
+    def by_shape(self, by_point: Array, jaw_open: float) -> Array:
+        """Chain ``by_point [478,r,3]`` with the landmarks' derivative by the shape, the jaw open by
+        ``jaw_open`` (0..1): ``[478,r,S]``."""
         turn = _hinge(self.jaw_open_angle_rad * jaw_open) - np.eye(3)
-        n = self.n_shape
-        result = self.basis[..., :n].copy()
-        result[self.hinged] += turn @ self.hinge_basis[self.hinged, :, :n]
-        return result
+        result = by_point @ self.shapes
+        result[self.hinged] += (by_point[self.hinged] @ turn) @ self.hinge_shapes
+        return np.asarray(result)
 
 
 @dataclass(frozen=True)
@@ -129,27 +132,32 @@ class ShapedPoints:
     """The landmarks of one person as a function of expression: :meth:`HeadPoints.with_shape`."""
 
     rest: Array
-    basis: Array
+    units: Array
+    hinged: NDArray[np.intp]
     hinge_rest: Array
-    hinge_basis: Array
+    hinge_units: Array
     jaw_index: int
     jaw_open_angle_rad: float
-    hinged: NDArray[np.intp]
 
     def points(self, expression: Array) -> Array:
         """Landmarks ``[478,3]`` in box units for ``expression [E]``."""
         turn = _hinge(self.jaw_open_angle_rad * expression[self.jaw_index]) - np.eye(3)
-        hinge = self.hinge_rest + self.hinge_basis @ expression
-        return np.asarray(self.rest + self.basis @ expression + hinge @ turn.T)
+        result = self.rest + self.units @ expression
+        result[self.hinged] += (self.hinge_rest + self.hinge_units @ expression) @ turn.T
+        return np.asarray(result)
 
-    def derivative(self, expression: Array) -> Array:
-        """Derivative of :meth:`points` by the expression, ``[478,3,E]``."""
+    def by_expression(self, by_point: Array, expression: Array) -> Array:
+        """Chain ``by_point [478,r,3]`` with the derivative of :meth:`points` by the expression:
+        ``[478,r,E]``."""
         angle = self.jaw_open_angle_rad * expression[self.jaw_index]
         turn = _hinge(angle) - np.eye(3)
-        result = self.basis.copy()
-        result[self.hinged] += turn @ self.hinge_basis[self.hinged]
-        hinge = self.hinge_rest + self.hinge_basis @ expression
-        result[..., self.jaw_index] += self.jaw_open_angle_rad * hinge @ _hinge_derivative(angle).T
+        by_hinged = by_point[self.hinged]
+        hinged = (by_hinged @ turn) @ self.hinge_units
+        offsets = self.hinge_rest + self.hinge_units @ expression
+        by_angle = (offsets @ _hinge_derivative(angle).T)[..., None]
+        hinged[..., self.jaw_index] += self.jaw_open_angle_rad * (by_hinged @ by_angle)[..., 0]
+        result = by_point @ self.units
+        result[self.hinged] += hinged
         return np.asarray(result)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TrackingSettings
-from portrait_core.tracking.head_points import ShapedPoints
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.projection import Pose
 from portrait_core.tracking.terms import EYES, MOUTH_PAIRS, FrameTargets
 from portrait_core.tracking.topology import N_MESH
@@ -48,6 +48,7 @@ _PRIORS = {
 
 
 _EYES_TOGETHER = 0.5
+_LEAST_WEIGHT = 1e-4
 _EXPRESSION_NOISE = 0.06
 _POSE_NOISE = 0.02  # radians, outer-eye distances, log size
 _TOGETHER = (
@@ -120,42 +121,55 @@ def frame_equations(
     targets: FrameTargets,
     weight: Array,
     settings: TrackingSettings,
-    shape_basis: Array | None = None,
+    shape_of: HeadPoints | None = None,
 ) -> NormalEquations:
     """Linearise one frame's residuals at ``pose`` and ``expression [E]``.
 
-    ``shape_basis [478,3,S]`` adds the shape to the unknowns.
+    ``shape_of``, the head that ``shaped`` comes from, adds the shape to the unknowns.
     """
     points = shaped.points(expression)
     by_point = pose.pixel_derivative(points)
-    columns = [pose.pose_derivative(points, by_point), by_point @ shaped.derivative(expression)]
-    if shape_basis is not None:
-        columns.append(by_point @ shape_basis)
-    jacobian = np.concatenate(columns, axis=2) / targets.scale  # k 2 n
     pixels = pose.project(points)
+    # scaled by their weights from the start: scaling the whole Jacobian costs as much as building it
+    root = np.sqrt(np.maximum(weight, _LEAST_WEIGHT)) / targets.scale
+    columns = [root[:, None, None] * pose.pose_derivative(points, by_point)]
+    by_point = root[:, None, None] * by_point
+    columns.append(shaped.by_expression(by_point, expression))
+    if shape_of is not None:
+        columns.append(shape_of.by_shape(by_point, float(expression[shaped.jaw_index])))
+    scaled = np.concatenate(columns, axis=2)  # k 2 n
+    rows = [scaled[:N_MESH]]
+    residuals = [((pixels[:N_MESH] - targets.points) * root[:N_MESH, None]).ravel()]
+    more_rows, more_residuals = _feature_rows(scaled, root * targets.scale, pixels, targets, settings)
+    stacked = np.concatenate([row.reshape(-1, scaled.shape[2]) for row in rows + more_rows])
+    residual = np.concatenate(residuals + more_residuals)
+    return NormalEquations(stacked.T @ stacked, stacked.T @ residual)
 
-    root = np.sqrt(weight[:N_MESH])
-    rows = [(jacobian[:N_MESH] * root[:, None, None]).reshape(2 * N_MESH, -1)]
-    residuals = [((pixels[:N_MESH] - targets.points) * root[:, None]).ravel() / targets.scale]
+
+def _feature_rows(
+    scaled: Array, root: Array, pixels: Array, targets: FrameTargets, settings: TrackingSettings
+) -> tuple[list[Array], list[Array]]:
+    """Rows and residuals of mouth, lids, gaze; ``scaled [478,2,n]`` is the Jacobian times ``root [478]``."""
+    rows, residuals = [], []
+
+    def jacobian(index: NDArray[np.intp] | int) -> Array:
+        return np.asarray(scaled[index] / np.asarray(root[index])[..., None, None])
 
     first, second = MOUTH_PAIRS.T
     mouth = np.sqrt(_MOUTH_WEIGHT)
-    rows.append(mouth * (jacobian[first] - jacobian[second]))
+    rows.append(mouth * (jacobian(first) - jacobian(second)))
     residuals.append(mouth * (pixels[first] - pixels[second] - targets.mouth).ravel() / targets.scale)
 
     lid = np.sqrt(_LID_WEIGHT * settings.eye_closure_weight)
     for i, eye in enumerate(EYES):
         down = targets.lid_down[i]
-        rows.append(lid * down @ (jacobian[eye.lower] - jacobian[eye.upper])[None])
+        rows.append(lid * down @ (jacobian(eye.lower) - jacobian(eye.upper))[None])
         gap = (pixels[eye.lower] - pixels[eye.upper]) @ down
         residuals.append(lid * np.atleast_1d(gap - targets.lid_gap[i]) / targets.scale)
         # where the lids cover the iris its points are guesses
         gaze = np.sqrt(_GAZE_WEIGHT * settings.gaze_weight) * min(targets.openness[i], 1.0)
-        middle = (jacobian[eye.outer] + jacobian[eye.inner]) / 2
-        rows.append(gaze * (jacobian[eye.iris] - middle))
+        middle = (jacobian(eye.outer) + jacobian(eye.inner)) / 2
+        rows.append(gaze * (jacobian(eye.iris) - middle))
         seen = pixels[eye.iris] - (pixels[eye.outer] + pixels[eye.inner]) / 2
         residuals.append(gaze * (seen - targets.gaze[i]) / targets.scale)
-
-    stacked = np.concatenate([row.reshape(-1, jacobian.shape[2]) for row in rows])
-    residual = np.concatenate(residuals)
-    return NormalEquations(stacked.T @ stacked, stacked.T @ residual)
+    return rows, residuals

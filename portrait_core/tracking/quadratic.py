@@ -23,6 +23,8 @@ def solve_bounded(matrix: Array, gradient: Array, lower: Array, upper: Array, ro
     """
     x = np.zeros(len(gradient))
     bound = np.zeros(len(gradient), dtype=int)  # -1 held at lower, +1 at upper, 0 free
+    bound[(lower >= 0) & (gradient > 0)] = -1  # a good guess: what stands at its bound and is pushed out
+    bound[(upper <= 0) & (gradient < 0)] = 1
     for _ in range(rounds):
         free = bound == 0
         x = np.where(bound < 0, lower, np.where(bound > 0, upper, 0.0))
