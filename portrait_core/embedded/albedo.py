@@ -98,8 +98,8 @@ class Painter:
         self._mottle = wave_noise(self._x * 60, self._y * 60, 3)
         self._brow = [self._brow_mask(width).astype(np.float32) for width in (0.6, 1.0, 1.6)]
         self._beard, self._moustache = self._beard_masks()
-        self._blush = sum(self._spot(landmark, 0.016) for landmark in (50, 280))
-        self._shade = sum(self._spot(landmark, 0.008, 4.0) for landmark in (145, 374))
+        self._blush = self._spot(50, 0.016) + self._spot(280, 0.016)
+        self._shade = self._spot(145, 0.008, 4.0) + self._spot(374, 0.008, 4.0)
         self._freckles = self._freckle_mask(rng)
         self._eye_polar, self._eye_streak = self._eye_maps()
         self._strand = self._strand_map(rng)
@@ -111,7 +111,7 @@ class Painter:
         self._beard, self._moustache = (
             m.astype(np.float32) * self._stubble for m in (self._beard, self._moustache)
         )
-        self._blush, self._shade = np.float32(self._blush), np.float32(self._shade)
+        self._blush, self._shade = self._blush.astype(np.float32), self._shade.astype(np.float32)
         self._freckles = self._freckles.astype(np.float32)
         masks = [self._blush, self._shade, self._freckles, self._beard, self._moustache, *self._brow]
         self._rows = {id(mask): painted_rows(mask) for mask in masks}

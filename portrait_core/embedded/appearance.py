@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portrait_core.embedded.albedo import Paint
 from portrait_core.embedded.hair import HairStyle
@@ -134,7 +135,7 @@ def light_of(scene: Scene) -> Light:
     )
 
 
-def wall_picture(scene: Scene) -> Array:
+def wall_picture(scene: Scene) -> NDArray[np.uint8]:
     """Background picture ``[64,64,3]`` uint8: two-colour gradient, soft blobs, vertical stripes."""
     centre = (np.arange(WALL_SIZE) + 0.5) / WALL_SIZE * 2 - 1
     v, u = np.meshgrid(centre, centre, indexing="ij")

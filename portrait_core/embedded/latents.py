@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from scipy.special import ndtr
 
 from portrait_core.cameras import orbit_labels
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 N_SHAPE = 30
 N_SHAPE_HEAD = 50

@@ -107,7 +107,8 @@ def paint(atlas: Array, table: Array, seen: Visible) -> Drawn:
     atlas; the atlas's fourth channel becomes the opacity."""
     value = torch.from_numpy(table)
     corner, weight = torch.from_numpy(seen.corner), torch.from_numpy(seen.weight)
-    out = sum(value[corner[:, k]] * weight[:, k : k + 1] for k in range(3)).numpy()
+    parts = [value[corner[:, k]] * weight[:, k : k + 1] for k in range(3)]
+    out = (parts[0] + parts[1] + parts[2]).numpy()
     detail = lookup(atlas, out[:, 6:8])
     colour = out[:, :3] * detail[:, :3] + out[:, 3:6]
     return Drawn(seen.pixel, colour, detail[:, 3].copy(), seen.depth, out[:, 8:])
@@ -121,7 +122,8 @@ def lookup(atlas: Array, at: Array, width: int = 512) -> Array:
     grid = padded.reshape(rows, width, 2)
     if not rows:
         return np.zeros((0, atlas.shape[-1]), dtype=np.float32)
-    out = cv2.remap(atlas, grid, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    column, row = np.ascontiguousarray(grid[..., 0]), np.ascontiguousarray(grid[..., 1])
+    out = cv2.remap(atlas, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(out.reshape(rows * width, -1)[: len(at)])
 
 
@@ -136,5 +138,11 @@ def wall_view(wall: NDArray[np.uint8], camera: Array, size: int) -> Array:
     column = (hit[..., 0] / WALL_HALF + 1) / 2 * n - 0.5
     row = (1 - hit[..., 1] / WALL_HALF) / 2 * n - 0.5
     picture = wall.astype(np.float32) / 255.0
-    return cv2.remap(picture, column.astype(np.float32), row.astype(np.float32), cv2.INTER_LINEAR,
-                     borderMode=cv2.BORDER_REPLICATE)  # fmt: skip
+    seen = cv2.remap(
+        picture,
+        column.astype(np.float32),
+        row.astype(np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(seen)

@@ -147,7 +147,7 @@ class SceneRenderer:
         # the shadow map is too coarse for the mouth; depth behind the lips shades it
         shadow[: self.n_head][self._materials.inside_mouth] = 0.75
         colour = base * diffuse(normals, light, occlusion, shadow)
-        strands = np.gradient(hair.reshape(-1, self.hair.azimuth.size, 3), axis=0).reshape(-1, 3)
+        strands = np.asarray(np.gradient(hair.reshape(-1, self.hair.azimuth.size, 3), axis=0)).reshape(-1, 3)
         strands = strands / (np.linalg.norm(strands, axis=1, keepdims=True) + 1e-9)
         return Person(
             points=points,
@@ -185,9 +185,8 @@ class SceneRenderer:
         rgba[pixel] = rgba[pixel] * (1 - opacity) + over * opacity
         solid = opacity[:, 0] > 0.5
         depth[pixel[solid]] = drawn.depth[front][solid]
-        depth = depth.reshape(size, size)
-        rgba = smooth_edges(rgba.reshape(size, size, 4), depth)
-        return self._finish(person, rgba, depth, camera)
+        square = depth.reshape(size, size)
+        return self._finish(person, smooth_edges(rgba.reshape(size, size, 4), square), square, camera)
 
     def _shade_base(self, person: Person, seen: Visible, camera: Array) -> Drawn:
         """Colour and depth of head and clothes."""

@@ -1,7 +1,5 @@
 """Synthetic people: labels that agree with the pictures, and latents that describe them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from portrait_core.embedded.scenes import (
     View,
     fitted_names,
     latent_from_scene,
+    main,
     make_shard,
     sample_scene,
     scene_from_latent,
@@ -135,7 +134,9 @@ def test_key_points_are_on_the_mouth_and_the_eyes(renderer: SceneRenderer) -> No
 def test_expressions_show(renderer: SceneRenderer) -> None:
     calm = _view(renderer, _scene(renderer))
     shut = _view(renderer, _scene(renderer, {"eyeBlinkLeft": 1.0, "eyeBlinkRight": 1.0}))
-    assert _patch(shut, 1, 4).std() < 0.6 * _patch(calm, 1, 4).std()
+    white = [_patch(view, 1, 4).min(-1).max() for view in (calm, shut)]
+    assert white[0] > 125
+    assert white[1] < 110
     smile = {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "jawOpen": 0.3}
     teeth = _patch(_view(renderer, _scene(renderer, smile)), 0, 10)
     bright = (teeth.min(-1) > 110).sum()
@@ -144,23 +145,30 @@ def test_expressions_show(renderer: SceneRenderer) -> None:
     assert cavity.min() < 45
 
 
-@pytest.mark.parametrize(("name", "value"), [("hair_length", 2.0), ("skin_tone", 2.0), ("cloth_light", 2.0),
-                                             ("beard", 2.0), ("light_side", 1.5), ("wall_light", -1.5)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hair_length", 2.0),
+        ("skin_tone", 2.0),
+        ("cloth_light", 2.0),
+        ("beard", 2.0),
+        ("light_side", 1.5),
+        ("wall_light", -1.5),
+    ],
+)
 def test_appearance_values_change_the_picture(renderer: SceneRenderer, name: str, value: float) -> None:
     calm, changed = _view(renderer, _scene(renderer)), _view(renderer, _scene(renderer, **{name: value}))
     assert np.abs(calm.image.astype(int) - changed.image).mean() > 0.5
 
 
 def test_every_latent_is_visible_somewhere(renderer: SceneRenderer) -> None:
-    """A latent that no picture shows could not be recovered from one: push each both ways."""
-    look = {"beard": 1.2, "hair_length": 0.2, "collar": 0.8}  # so that colour of beard, cut and collar matter
+    """A latent that no picture shows could not be recovered from one."""
+    # with these, the colour of the beard, the cut and the collar all matter
+    look = {"beard": 1.2, "hair_length": 0.2, "hair_fringe": 1.0, "collar": 0.8}
     calm = _view(renderer, _scene(renderer, **look), pitch=0.2).image.astype(int)
     for name in APPEARANCE:
-        seen = [
-            np.abs(calm - _view(renderer, _scene(renderer, **(look | {name: value})), pitch=0.2).image).sum()
-            for value in (-2.0, 2.0)
-        ]
-        assert max(seen) > 500, name
+        changed = _view(renderer, _scene(renderer, **(look | {name: 2.0})), pitch=0.2).image
+        assert np.abs(calm - changed).sum() > 500, name
 
 
 def test_latent_round_trip(renderer: SceneRenderer) -> None:
@@ -220,16 +228,7 @@ def test_shard_range_rejects_nonsense() -> None:
 
 def test_command_line_writes_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / "shard_0000.npz").write_bytes(b"kept")
-    command = [
-        sys.executable,
-        "-m",
-        "portrait_core.embedded.scenes",
-        "--out",
-        str(tmp_path),
-        "--shards",
-        "0:2",
-    ]
-    subprocess.run([*command, "--people", "1", "--views", "1"], check=True, capture_output=True)
+    main(["--out", str(tmp_path), "--shards", "0:2", "--people", "1", "--views", "1"])
     assert (tmp_path / "shard_0000.npz").read_bytes() == b"kept"
     with np.load(tmp_path / "shard_0001.npz") as shard:
         assert shard["image"].shape == (1, 1, 256, 256, 3)
