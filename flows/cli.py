@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flows.environment import limit_threads, quiet_prefect
+from flows.environment import limit_threads, quiet_orchestrators
 from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _tell(what: str, why: str) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    quiet_prefect()
+    quiet_orchestrators()
     app()
 
 

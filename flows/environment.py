@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-PREFECT_QUIET = {
+QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     # The temporary server's start takes longer than the default 20 s on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "DASK_LOGGING__DISTRIBUTED": "warning",
 }
 
 
@@ -35,9 +36,9 @@ def limit_threads(threads: int) -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
-def quiet_prefect() -> None:
-    """Keep Prefect offline and quiet, and out of the user's home unless the user has set it up there."""
-    for name, value in PREFECT_QUIET.items():
+def quiet_orchestrators() -> None:
+    """Keep Prefect and Dask offline and quiet, and out of the user's home unless Prefect is set up there."""
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").exists():
         home = cache_folder() / "prefect"
@@ -52,6 +53,13 @@ def prefect_server() -> str | None:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url
+
+
+def prefect_ui(server: str) -> str:
+    """Address of the pages of a Prefect server, from its API's."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().ui_url or server.rstrip("/").removesuffix("/api")
 
 
 def prefect_server_answers(url: str, timeout_s: float = 3.0) -> bool:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 
 from prefect import flow
-from tasks.deliver import deliver
+from prefect.artifacts import create_table_artifact
 
-from flows.environment import prefect_server, prefect_server_answers
+from flows.environment import prefect_server, prefect_server_answers, prefect_ui
 from flows.runners import open_runner, prefect_task_runner
 from flows.stages import StageRunner
 from portrait_core.config import load_settings
 from portrait_core.report import Summary
+from tasks.deliver import deliver
 from tasks.ingest import ingest
 from tasks.job import Job
 
 Report = Callable[[str], None]
+
+
+_reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
+"""Who hears of failures inside a flow run, whose parameters must be plain values."""
 
 
 def run_job(job: Job, out: str | Path, report: Report = lambda line: None) -> Summary:
@@ -59,7 +65,15 @@ def reenact(
         The summary, as plain values.
     """
     job = ingest(portrait, video, store, load_settings(profile, overrides))
-    return run_job(job, out).model_dump(mode="json")
+    summary = run_job(job, out, _reporter.get())
+    _show(summary)
+    return summary.model_dump(mode="json")
+
+
+def _show(summary: Summary) -> None:
+    """Leave the stages' times with the flow run, for Prefect's pages."""
+    rows = [stage.model_dump(mode="json") for stage in summary.stages]
+    create_table_artifact(rows, key="reenact-stages", description=summary.reenactment)
 
 
 def start(job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str) -> Summary:
@@ -72,6 +86,9 @@ def start(job: Job, out: str | Path, report: Report, overrides: Sequence[str], p
         server = None
     if server is None and wish != "always":
         return run_job(job, out, report)
+    if server is not None:
+        report(f"Prefect shows this run at {prefect_ui(server)}")
+    _reporter.set(report)
     ready = reenact.with_options(task_runner=prefect_task_runner(job.settings.runner))
     said = ready(job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides))
     return Summary.model_validate(said)

@@ -133,7 +133,8 @@ def _cluster_options(settings: RunnerSettings) -> dict[str, Any]:
         # One task at a time in a worker process: numbers of threads and memory stay predictable.
         "threads_per_worker": 1,
         "processes": True,
-        "dashboard_address": None,
+        # Only this host may look, on whatever port is free.
+        "dashboard_address": "127.0.0.1:0",
     }
 
 

@@ -17,17 +17,29 @@ from torch import Tensor, nn
 from portrait_core.cameras import project_to_crop
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import RaySampling, TriPlaneGenerator, load_generator, save_generator
-from portrait_core.inversion.features import build_features
-from portrait_core.inversion.targets import FrameTarget, detail_mask, image_tensor, mask_tensor, tuning_image
+from portrait_core.inversion.features import build_features, feature_distance
+from portrait_core.inversion.latent import PATCH_FRACTION
+from portrait_core.inversion.patches import Patch, render_patch
+from portrait_core.inversion.targets import (
+    FrameTarget,
+    detail_mask,
+    image_array,
+    image_tensor,
+    mask_tensor,
+    tuning_image,
+)
 from portrait_core.models.cache import cached
 from portrait_core.resources import data_file
 from tasks.context import device_of, head, read_track, unit_of
 from tasks.job import Job
 
 if TYPE_CHECKING:
+    from portrait_core.inversion.latent import Inverter
     from portrait_core.store import Unit
 
 _PROGRESS_INTERVAL_S = 2.0
+_PATCH_EDGE_PX = 8
+"""Soft edge of the rendered middle; the super-resolution is not right at a patch's very border."""
 _KEPT_FRAMES = 256
 """Frames whose templates and masks stay in memory, 0.4 MB each at 256 pixels."""
 
@@ -133,6 +145,33 @@ def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
 def resolution(job: Job, model: TriPlaneGenerator) -> int:
     """Side of the volume rendering while fitting."""
     return job.settings.generator.neural_resolution or model.settings.neural_resolution
+
+
+@torch.no_grad()
+def face_picture(
+    inverter: Inverter, ws: Tensor, target: FrameTarget, around: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], float]:
+    """What the frozen generator makes of a latent, and how far that is from the target.
+
+    Only the middle of the crop, where the face is, is rendered; ``around [S,S,3]`` (the first frame's whole
+    picture) surrounds it.
+
+    Returns:
+        The picture ``[S,S,3]`` uint8, and the paper's equation 2, ``||Phi(M * I_hat) - Phi(M * G(w))||^2``
+        with M the face, as a mean over Φ's unit vectors.
+    """
+    patch = Patch.central(round(PATCH_FRACTION * inverter.resolution), inverter.resolution)
+    model = inverter.generator
+    made = render_patch(model, model.planes(ws), ws, inverter.camera, patch, inverter.sampling).image
+    face = patch.cut(target.face[None])
+    wanted = inverter.phi(patch.cut(target.image[None]) * face)
+    loss = feature_distance(inverter.phi(made * face), wanted, face)
+    whole = image_tensor(around).to(made)[None]
+    side = torch.linspace(-1, 1, made.shape[-1], device=made.device).abs()
+    ramp = ((1 - side) * made.shape[-1] / 2 / _PATCH_EDGE_PX).clamp(0, 1)
+    inside = patch.cut(whole)
+    inside += ramp[:, None] * ramp[None] * (made - inside)
+    return image_array(whole[0]), float(loss)
 
 
 class StoredCheckpoint:

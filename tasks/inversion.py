@@ -72,12 +72,13 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
 def _invert_frame(
     job: Job, clip: ClipData, inverter: Inverter, first: FirstLatent, frame: int, previous: Tensor
 ) -> Tensor:
+    from tasks.fitting import face_picture
+
     target = clip.target(frame)
     ws = _frame_start(job, clip, inverter, first, frame, previous)
     if job.settings.inversion.steps and frame > 0:
         ws, _ = inverter.next(ws, target, frame)
-    loss = inverter.loss(ws, target)
-    image = _render(inverter, ws)
+    image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first))
     unit, key = unit_of(job, "inversion"), job.keys["inversion"]
     values = {
         "latents": ws.cpu().numpy(),
@@ -138,17 +139,21 @@ def _start(inverter: Inverter, clip: ClipData, frames: slice) -> Tensor | None:
     return inverter.tracker_start(clip.shape, clip.expression[frames], clip.head.expression_names)
 
 
-def _render(inverter: Inverter, ws: Tensor) -> NDArray[np.uint8]:
-    """The frozen generator's picture of a latent at the portrait's camera ``[S,S,3]``."""
+def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[np.uint8]:
+    """The frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
     import torch
 
     from portrait_core.inversion.targets import image_array
+    from portrait_core.models.cache import cached
 
-    with torch.no_grad():
-        made = inverter.generator.synthesis(
-            ws, inverter.camera, inverter.resolution, sampling=inverter.sampling
-        )
-    return image_array(made["image"][0])
+    def make() -> NDArray[np.uint8]:
+        with torch.no_grad():
+            made = inverter.generator.synthesis(
+                first.ws, inverter.camera, inverter.resolution, sampling=inverter.sampling
+            )
+        return image_array(made["image"][0])
+
+    return cached("first_picture", job.keys["inversion"], make)
 
 
 def _packed(first: FirstLatent, key: str) -> bytes:
