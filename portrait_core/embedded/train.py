@@ -100,6 +100,7 @@ def embedded_settings(latent_size: int) -> GeneratorSettings:
         background=BackgroundSettings(resolution=64),
         plane_axes="orthogonal",
         plane_padding="border",
+        open_top=True,
         box_warp=0.72,
         feature_channels=16,
         feature_activation="linear",

@@ -18,11 +18,13 @@ from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.alignment import LandmarkSpline
 from portrait_core.faces.contours import pixel_grid, window
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.raster import interpolate, rasterize
+from portrait_core.faces.raster import Fragments, interpolate, rasterize
 from portrait_core.faces.texture import Image, smoothstep
 
 Mask = NDArray[Any]
 """Boolean."""
+_HIDDEN_BEHIND = 0.016
+"""Skin this much behind the photograph's front surface (box units; 8 mm) was hidden in it."""
 _STILL_FROM_M, _STILL_AT_M = 0.008, 0.040
 """Skin this far outside the face's mask begins to hold still, and holds still entirely."""
 
@@ -45,21 +47,27 @@ class SkinView(NamedTuple):
     """The moved skin in the region that is drawn, ``[h,w]``."""
 
     covered: Mask
-    """Skin, eyes and mouth."""
+    """Skin, eyes and mouth that have their place in the photograph."""
     face: Image
-    """The same where it is face, 0 or 1."""
+    """The same where it is face, 0..1."""
     flow: Image
     """``[h,w,2]``: from a pixel to the place of its surface point in the photograph, pixels."""
+    hidden: Mask
+    """Skin that the photograph does not show (the throat behind its chin); not part of ``covered``."""
 
 
 class MovingSkin:
-    """Moves one portrait's mesh. Positions are in pixels of an image of ``size`` (the work image)."""
+    """Moves one portrait's mesh. Positions are in pixels of an image of ``size`` (the work image).
+
+    The mesh is rasterised ``coarse`` times smaller than that: its flow is smooth, and what is sharp (lids,
+    lips) is painted afterwards.
+    """
 
     def __init__(
-        self, head: MorphableHead, fit: PortraitFit, landmarks: NDArray[np.floating], size: int, align: int
+        self, head: MorphableHead, fit: PortraitFit, landmarks: NDArray[np.floating], size: int, coarse: int
     ):
-        """``landmarks [478,2]`` as detected in the work image; the region drawn is aligned to ``align``."""
-        self.head, self.fit, self.size = head, fit, size
+        """``landmarks [478,2]`` as detected in the work image; ``size`` is a multiple of ``coarse``."""
+        self.head, self.fit, self.size, self._coarse = head, fit, size, coarse
         self.source_m = self.decode(fit.expression[None], fit.jaw[None])
         spline = LandmarkSpline(head)
         projected = self.project(self.source_m)
@@ -71,12 +79,15 @@ class MovingSkin:
         inside = head.mask("inside_mouth") > 0.5
         body = (head.face_group == 0) & ~inside[head.faces].all(1)
         self._faces = head.faces[body & (self._freedom[head.faces].amax(1) > 0.01)]
-        self._attributes = torch.cat([self.source_px[:, :2], head.mask("face")[:, None]], 1)[None]
+        self._attributes = torch.cat([self.source_px, head.mask("face")[:, None]], 1)[None]
         box = window(self.source_px[self._freedom > 0.01, :2].numpy(), 0.06 * size, size)
-        low, high = np.array(box[:2]) // align * align, -(-np.array(box[2:]) // align) * align
+        low, high = np.array(box[:2]) // coarse * coarse, -(-np.array(box[2:]) // coarse) * coarse
         self.roi = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+        self.grid = pixel_grid(self.roi)
         self.source_landmarks = self.landmarks(self.source_px)
+        self._source_depth = np.full((1, 1), np.inf, np.float32)  # nothing hidden at its own place
         self.source_covered = self.view(self.source_px).covered
+        self._source_depth = self._rasterize(self.source_px)[0].depth[0].nan_to_num(posinf=1e3).numpy()
         span = torch.linalg.vector_norm(self.source_px[:, :2].amax(0) - self.source_px[:, :2].amin(0))
         metres = self.source_m[0, :, :2]
         self.px_per_m = float(span / torch.linalg.vector_norm(metres.amax(0) - metres.amin(0)))
@@ -113,26 +124,52 @@ class MovingSkin:
         """``[478,2]`` of vertices ``[V,3]``."""
         return np.asarray(self.head.landmarks(vertices_px[None])[0, :, :2].numpy())
 
+    def _rasterize(self, vertices_px: Tensor) -> tuple[Fragments, Image]:
+        """Fragments at the coarse size, and ``(x, y, depth)`` in the photograph and the face mask there."""
+        x0, y0, x1, y1 = self.roi
+        k = self._coarse
+        local = (vertices_px - vertices_px.new_tensor([x0, y0, 0.0])) / vertices_px.new_tensor([k, k, 1.0])
+        fragments = rasterize(local[None], self._faces, (y1 - y0) // k, (x1 - x0) // k, cull_backfaces=True)
+        return fragments, interpolate(self._attributes, self._faces, fragments)[0].numpy()
+
     def view(self, vertices_px: Tensor) -> SkinView:
         """What the portrait's camera sees of vertices ``[V,3]``."""
         x0, y0, x1, y1 = self.roi
-        local = vertices_px - vertices_px.new_tensor([x0, y0, 0.0])
-        fragments = rasterize(local[None], self._faces, y1 - y0, x1 - x0, cull_backfaces=True)
+        k = self._coarse
+        fragments, values = self._rasterize(vertices_px)
         seen = (fragments.face_id[0] >= 0).numpy()
-        values = interpolate(self._attributes, self._faces, fragments)[0].numpy()
-        covered = self._fill_openings(seen, self.landmarks(vertices_px))
-        face = (covered & ((values[..., 2] > 0.5) | ~seen)).astype(np.float32)
-        x, y = pixel_grid(self.roi)
-        weight = seen.astype(np.float32)
-        flow = np.dstack([(values[..., 0] - x) * weight, (values[..., 1] - y) * weight, weight])
-        return SkinView(covered, face, _extrapolate(flow))
+        hidden = seen & (values[..., 3] < 0.5) & self._behind(values)
+        marks = self.landmarks(vertices_px)
+        covered = self._fill_openings(seen & ~hidden, marks)
+        # the sockets behind open eyes are not face on the mesh, but what is drawn over them is
+        face = self._fill_openings(covered & ((values[..., 3] > 0.5) | ~seen), marks) & covered
+        x, y = pixel_grid((0, 0, seen.shape[1], seen.shape[0]))
+        weight = (seen & ~hidden).astype(np.float32)
+        dx, dy = values[..., 0] - (x * k + x0), values[..., 1] - (y * k + y0)
+        flow = _extrapolate(np.dstack([dx * weight, dy * weight, weight]))
+        fine = [
+            cv2.resize(np.asarray(part, np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
+            for part in (covered, face, flow, hidden)
+        ]
+        covered = cv2.GaussianBlur(fine[0], (0, 0), 0.7 * k) > 0.5  # the coarse outline has steps
+        return SkinView(covered, fine[1], fine[2], (fine[3] > 0.5) & ~covered)
+
+    def _behind(self, values: Image) -> Mask:
+        """Whether surface points lie behind what the photograph shows at their place."""
+        depth = self._source_depth
+        if depth.size == 1:
+            return np.zeros(values.shape[:2], bool)
+        x = (values[..., 0] - self.roi[0]) / self._coarse - 0.5
+        y = (values[..., 1] - self.roi[1]) / self._coarse - 0.5
+        front = cv2.remap(depth, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
+        return np.asarray(values[..., 2] > front + _HIDDEN_BEHIND)
 
     def _fill_openings(self, seen: Mask, landmarks: NDArray[np.float32]) -> Mask:
         filled = seen.astype(np.uint8)
         for curves in (regions.RIGHT_EYE, regions.LEFT_EYE, regions.INNER_LIPS):
-            outline = landmarks[list(curves.upper + curves.lower[::-1])] - self.roi[:2]
-            cv2.fillPoly(filled, [np.round(outline).astype(np.int32)], 1)
-        closed: Mask = cv2.morphologyEx(filled, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+            outline = (landmarks[list(curves.upper + curves.lower[::-1])] - self.roi[:2]) / self._coarse
+            cv2.fillPoly(filled, [np.round(outline - 0.5).astype(np.int32)], 1)
+        closed: Mask = cv2.morphologyEx(filled, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         return closed.astype(bool)
 
 
@@ -153,7 +190,7 @@ def _extrapolate(weighted: Image) -> Image:
     height, width = weighted.shape[:2]
     missing = weighted[..., 2] == 0
     out = weighted[..., :2].copy()
-    small = cv2.resize(weighted, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(weighted, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     for sigma in (1.0, 4.0):
         blurred = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma), (width, height))
         reached = missing & (blurred[..., 2] > 0.02)

@@ -25,6 +25,10 @@ _GPU_CHUNK = 2_097_152
 """Points that are evaluated at once where no gradient is wanted."""
 
 
+EMPTY = -20.0
+"""A raw density that absorbs nothing."""
+
+
 @dataclass(frozen=True)
 class RayOutput:
     """What rays see."""
@@ -104,7 +108,10 @@ class Renderer(nn.Module):
         self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
         """Features (in [-1,1]) and raw density at box-frame ``points``."""
-        return decoder(self.sample_planes(planes, points))
+        features, sigma = decoder(self.sample_planes(planes, points))
+        if self.settings.open_top:
+            sigma = sigma.masked_fill(points[..., 1:2] > 0.5 * self.settings.box_warp, EMPTY)
+        return features, sigma
 
     def _evaluate(
         self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor, depths: Tensor

@@ -212,6 +212,15 @@ def test_nothing_beyond_the_wall_is_seen() -> None:
     assert_close(short.weight, long.weight, rtol=0, atol=1e-2)
 
 
+def test_an_open_top_is_empty_above_the_box_only() -> None:
+    generator = build(open_top=True, box_warp=0.72)
+    set_density(generator, 5.0)
+    planes = generator.planes(generator.mapping(torch.randn(1, 11)))
+    points = torch.tensor([[[0.0, 0.35, 0.0], [0.0, 0.37, 0.0], [0.0, -0.5, 0.0], [0.5, 0.0, 0.0]]])
+    sigma = generator.sample_points(planes, points)[1][0, :, 0]
+    assert_close(sigma, torch.tensor([5.0, -20.0, 5.0, 5.0]))
+
+
 def test_plane_axes_and_padding() -> None:
     ramp = torch.zeros(1, 3, 4, 8, 8)
     ramp[0, 2, 0] = torch.linspace(-1, 1, 8)[:, None]  # third plane, growing along its height
