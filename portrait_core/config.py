@@ -55,8 +55,8 @@ class TrackingSettings(Section):
     """The morphable head, relative to the data folder."""
     batch: Count = Field(default=16, json_schema_extra=HOW)
     """Frames a landmark batch."""
-    min_face_score: Unit = 0.5
-    """A frame whose best face scores less has no face."""
+    min_face_score: Unit = 0.95
+    """A frame whose best face scores less has no face. Faces score above 0.99, cats up to 0.87."""
     shape_frames: Count = 40
     """Frames, spread over the clip, that fit the shape they share."""
     iterations: Count = 12

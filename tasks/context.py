@@ -101,7 +101,12 @@ def landmarker(job: Job, threads: int) -> FaceLandmarker:
 
     folder = data_file(job.settings.tracking.models)
     digest = "".join(job.weights[name.removesuffix(".onnx")] for name in LANDMARK_MODELS)
-    return cached("landmarker", digest, lambda: FaceLandmarker.from_models(folder, threads), threads)
+    least = job.settings.tracking.min_face_score
+
+    def build() -> FaceLandmarker:
+        return FaceLandmarker.from_models(folder, threads, least)
+
+    return cached("landmarker", f"{digest}-{least}", build, threads)
 
 
 def head(job: Job) -> MorphableHead:

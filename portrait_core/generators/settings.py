@@ -141,6 +141,9 @@ class GeneratorSettings(_Frozen):
     """``published``: (x,y), (x,z), (z,x), so y never meets z; ``orthogonal``: (x,y), (x,z), (z,y)."""
     plane_padding: Literal["zeros", "border"] = "zeros"
     """What is read outside the box."""
+    open_top: bool = False
+    """Nothing is above the box. With border padding a bust goes on below and beside the box, as it should,
+    but hair at its top would go on upwards as streaks."""
     box_warp: float = Field(default=1.0, gt=0)
     """Side length of the cube that the planes cover, in box units."""
     feature_channels: int = Field(default=32, ge=3)
