@@ -30,7 +30,13 @@ class EyePainter:
         self.texture, self.source = texture, source
         self._shut = _middle(closed.gap)
         self._open = max(_middle(mesh.gap), self._shut + 0.04 * mesh.width)
-        self._own = np.maximum(source.opening.gap, 0.0)
+        self._own = source.opening.gap
+        x0, y0, x1, y1 = source.window
+        along, height = source.opening.local(*pixel_grid(source.window))
+        upper, _ = source.opening.edges(along)
+        band = LASH_BAND * source.opening.width
+        above = smoothstep((upper - height - band) / (0.5 * band) + 0.5)
+        self._crease = texture.lines[y0:y1, x0:x1] * above[..., None]
 
     def opening(self, mesh: Opening) -> tuple[Opening, float]:
         """The opening to paint for a mesh opening, and how far it is closed (0 as the portrait, 1 shut)."""
@@ -40,15 +46,14 @@ class EyePainter:
         gap = self._own * np.float32(min(share, _WIDEST))
         return mesh.with_gap(gap, _LOWER_SHARE), float(np.clip(1.0 - share, 0.0, 1.0))
 
-    def paint(self, canvas: Image, mesh: Opening, gaze_px: NDArray[np.floating]) -> None:
+    def paint(self, canvas: Image, opening: Opening, closed: float, gaze_px: NDArray[np.floating]) -> None:
         """Paint into ``canvas [W,W,3]`` (0..255), in place.
 
         Args:
             canvas: skin, already moved, with the openings filled over.
-            mesh: the mesh's opening at the target expression, in pixels of the canvas.
+            opening, closed: from :meth:`opening`.
             gaze_px: shift of the iris ``[2]`` from the portrait's, in pixels.
         """
-        opening, closed = self.opening(mesh)
         x0, y0, x1, y1 = self.source.window
         x, y = pixel_grid(self.source.window)
         area = canvas[y0:y1, x0:x1]
@@ -63,15 +68,11 @@ class EyePainter:
             self.source.lash - area
         )
 
-    def lines_on_skin(self, lines: Image, closed: float) -> None:
-        """Keep of ``lines [W,W,3]`` only what stays on the skin (the crease, fading as the lid unfolds)."""
+    def add_crease(self, skin: Image, closed: float) -> None:
+        """Add to ``skin [W,W,3]``, in place, the lines that stay on it: the crease, which fades as the lid
+        unfolds."""
         x0, y0, x1, y1 = self.source.window
-        x, y = pixel_grid(self.source.window)
-        along, height = self.source.opening.local(x, y)
-        upper, _ = self.source.opening.edges(along)
-        band = LASH_BAND * self.source.opening.width
-        above = smoothstep((upper - height - band) / (0.5 * band) + 0.5)
-        lines[y0:y1, x0:x1] *= (above * (1.0 - closed))[..., None]
+        skin[y0:y1, x0:x1] += (1.0 - closed) * self._crease
 
     def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image) -> Image:
         """Lashes and lid rims of the photograph, carried from its edges to the new ones unstretched."""

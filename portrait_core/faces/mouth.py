@@ -49,8 +49,10 @@ class MouthInterior:
         self.head = head
         faces, group = head.faces, head.face_group
         inside = head.mask("inside_mouth") > 0.5
-        self.faces = faces[(group > 2) | inside[faces].all(1)]
-        self.group = group[(group > 2) | inside[faces].all(1)]
+        part = (group > 2) | inside[faces].all(1)
+        # a mesh of its own: the whole head is ten times larger
+        self._used, inverse = torch.unique(faces[part], return_inverse=True)
+        self._faces, self._group = inverse.view(-1, 3), group[part]
         self.shift = torch.zeros(head.n_vertices, 3)
         arch = torch.zeros(head.n_vertices, 2)
         lips = head.landmarks(neutral_m[None])[0, [13, 14], 1].mean()
@@ -89,13 +91,14 @@ class MouthInterior:
             px_per_m: scale of the image at the mouth.
         """
         x0, y0, x1, y1 = box
-        local = vertices_px - vertices_px.new_tensor([x0, y0, 0.0])
-        fragments = rasterize(local[None], self.faces, y1 - y0, x1 - x0, cull_backfaces=True)
-        normals = vertex_normals(vertices_m[None], self.faces)
-        attributes = torch.cat([self.arch, vertices_m[:, 2:], normals[0]], 1)[None]
-        seen = interpolate(attributes, self.faces, fragments)[0].numpy()
+        local = (vertices_px - vertices_px.new_tensor([x0, y0, 0.0]))[self._used]
+        fragments = rasterize(local[None], self._faces, y1 - y0, x1 - x0, cull_backfaces=True)
+        own_m = vertices_m[self._used]
+        normals = vertex_normals(own_m[None], self._faces)[0]
+        attributes = torch.cat([self.arch[self._used], own_m[:, 2:], normals], 1)[None]
+        seen = interpolate(attributes, self._faces, fragments)[0].numpy()
         face = fragments.face_id[0]
-        group = torch.where(face >= 0, self.group[face.clamp(min=0)], torch.full_like(face, -1)).numpy()
+        group = torch.where(face >= 0, self._group[face.clamp(min=0)], torch.full_like(face, -1)).numpy()
         front = float(vertices_m[self.head.mask("lips") > 0.5, 2].quantile(0.9))
         depth = np.maximum(front - seen[..., 2] - 0.016, 0.0)
         light = 0.62 + 0.38 * np.clip(seen[..., 3:] @ np.array(_LIGHT, np.float32), 0, 1)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.faces import landmark_regions as regions
-from portrait_core.faces.contours import Opening, pixel_grid
+from portrait_core.faces.contours import Opening
 from portrait_core.faces.eyes import EyePainter
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.mouth import MouthInterior, MouthPainter, visible_teeth
@@ -138,25 +138,27 @@ class TemplateRenderer:
         vertices_px = self.skin.moved(vertices_m)[0]
         marks = self.skin.landmarks(vertices_px)
         view = self.skin.view(vertices_px)
-        canvas = self._warp(view, marks)
-        for painter, (curves, iris) in zip(self._eyes, _EYES, strict=True):
+        lids = [
+            painter.opening(_opening(marks, curves))
+            for painter, (curves, _) in zip(self._eyes, _EYES, strict=True)
+        ]
+        canvas = self._warp(view, [closed for _, closed in lids])
+        for painter, (opening, closed), (_, iris) in zip(self._eyes, lids, _EYES, strict=True):
             gaze = marks[iris[0]] - self.skin.source_landmarks[iris[0]]
-            painter.paint(canvas, _opening(marks, curves), gaze)
+            painter.paint(canvas, opening, closed, gaze)
         mouth = self._paint_mouth(canvas, vertices_m[0], marks)
         return self._finish(canvas, view, mouth)
 
-    def _warp(self, view: SkinView, marks: NDArray[np.float32]) -> Image:
+    def _warp(self, view: SkinView, closed: list[float]) -> Image:
         """The whole work image with moved skin in the region drawn, openings filled over."""
         x0, y0, x1, y1 = self.skin.roi
-        x, y = pixel_grid(self.skin.roi)
-        lines = self.texture.lines.copy()
-        for painter, (curves, _) in zip(self._eyes, _EYES, strict=True):
-            painter.lines_on_skin(lines, painter.opening(_opening(marks, curves))[1])
-        mx0, my0, mx1, my1 = MouthPainter.window(self.texture.mouth, len(lines))
-        lines[my0:my1, mx0:mx1] = 0.0  # those of the mouth travel with its edges
+        x, y = self.skin.grid
+        source = self.texture.skin.copy()
+        for painter, shut in zip(self._eyes, closed, strict=True):
+            painter.add_crease(source, shut)
         canvas = self.texture.photo.copy()
         canvas[y0:y1, x0:x1] = cv2.remap(
-            self.texture.skin + lines,
+            source,
             x + view.flow[..., 0] - 0.5,
             y + view.flow[..., 1] - 0.5,
             cv2.INTER_LINEAR,
@@ -180,7 +182,7 @@ class TemplateRenderer:
     def _finish(self, canvas: Image, view: SkinView, mouth: Image) -> tuple[Image, ...]:
         """Lay the face over the photograph and average down to the crop's size."""
         x0, y0, x1, y1 = self.skin.roi
-        uncovered = self._uncovered(view.covered)
+        uncovered = self._uncovered(view)
         base = self._background(uncovered, view.covered)
         alpha = cv2.GaussianBlur(cv2.erode(view.covered.astype(np.float32), np.ones((3, 3))), (0, 0), 1.2)
         drawn = base + smoothstep(alpha)[..., None] * (canvas[y0:y1, x0:x1] - base)
@@ -193,12 +195,17 @@ class TemplateRenderer:
         # twice minus one: the soft edge lies inside the face, where the template is trusted
         return image, np.clip(2.0 * soft - 1.0, 0.0, 1.0), self._down(mouth), self._down(gone)
 
-    def _uncovered(self, covered: Mask) -> Mask:
+    def _uncovered(self, view: SkinView) -> Mask:
         """Pixels of the region drawn that lost their face, with a rim for the photograph's own soft edge."""
-        lost = (self.skin.source_covered & ~covered).astype(np.uint8)
+        lost = ((self.skin.source_covered & ~view.covered) | view.hidden).astype(np.uint8)
         core: Mask = cv2.morphologyEx(lost, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        k = 2 * max(1, round(0.006 * self.skin.size)) + 1
-        return cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))).astype(bool) & ~covered
+        count, label, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=8)
+        # what is smaller than this is a wobble of the outline
+        kept = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] > (0.02 * self.skin.size) ** 2)
+        core = np.isin(label, kept[kept > 0]).astype(np.uint8) if count > 1 else core
+        k = 2 * max(1, round(0.012 * self.skin.size)) + 1
+        rim = cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))).astype(bool)
+        return rim & ~view.covered
 
     def _background(self, uncovered: Mask, covered: Mask) -> Image:
         """The photograph behind the face in the region drawn: uncovered pixels in-painted from what surrounds
@@ -216,8 +223,8 @@ class TemplateRenderer:
             base += np.maximum(soft, uncovered)[..., None] * (filled - base)
         gained = (covered & ~source).astype(np.float32)
         if gained.any():
-            shade = cv2.GaussianBlur(gained, (0, 0), 0.012 * size)
-            base *= 1.0 - 0.5 * np.clip(1.5 * shade, 0.0, 1.0)[..., None]
+            shade = cv2.GaussianBlur(gained, (0, 0), 0.018 * size)
+            base *= 1.0 - 0.35 * np.clip(1.5 * shade, 0.0, 1.0)[..., None]
         return base
 
     def _down(self, image: Image) -> Image:
