@@ -139,7 +139,13 @@ def features(job: Job) -> nn.Module:
 def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
     """Samples a ray while fitting; near and far as the generator was trained."""
     own, choice = model.settings.sampling, job.settings.generator
-    return RaySampling(near=own.near, far=own.far, n_coarse=choice.samples, n_fine=choice.importance_samples)
+    return RaySampling(
+        near=own.near,
+        far=own.far,
+        n_coarse=choice.samples,
+        n_fine=choice.importance_samples,
+        coarse_grad=choice.coarse_gradient,
+    )
 
 
 def resolution(job: Job, model: TriPlaneGenerator) -> int:
