@@ -149,7 +149,7 @@ def _settings(profile: str, change: list[str]) -> Settings:
     from portrait_core.config import load_settings
 
     chosen = load_settings(profile, change)
-    limit_threads(cpu_threads(chosen.runner))
+    limit_threads(cpu_threads(chosen))
     return chosen
 
 

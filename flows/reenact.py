@@ -36,7 +36,7 @@ def run_job(job: Job, out: str | Path, report: Report = lambda line: None) -> Su
         StageError: when a stage stopped the run.
     """
     begin = time.perf_counter()
-    with open_runner(job.settings.runner) as runner:
+    with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report)
         stages.all()
     return deliver(job, Path(out), stages.records, time.perf_counter() - begin)
@@ -89,6 +89,8 @@ def start(job: Job, out: str | Path, report: Report, overrides: Sequence[str], p
     if server is not None:
         report(f"Prefect shows this run at {prefect_ui(server)}")
     _reporter.set(report)
-    ready = reenact.with_options(task_runner=prefect_task_runner(job.settings.runner))
+    ready = reenact.with_options(
+        task_runner=prefect_task_runner(job.settings), flow_run_name=job.reenactment_unit
+    )
     said = ready(job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides))
     return Summary.model_validate(said)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from portrait_core.config import RunnerSettings
+from portrait_core.config import RunnerSettings, Settings
 from tasks.policy import StageResult, run_by_name, with_retries
 from tasks.threads import worker_count
 
@@ -93,41 +93,39 @@ def _call(
 
 
 @contextmanager
-def open_runner(settings: RunnerSettings) -> Iterator[Runner]:
+def open_runner(settings: Settings) -> Iterator[Runner]:
     """A runner for tasks: Prefect's inside a flow run, else threads or Dask as the settings say."""
     from prefect.context import FlowRunContext
 
+    runner = settings.runner
     if FlowRunContext.get() is not None:
-        yield PrefectRunner(settings)
-    elif settings.kind == "threads":
+        yield PrefectRunner(runner)
+    elif runner.kind == "threads":
         pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
         try:
-            yield ThreadRunner(pool, settings)
+            yield ThreadRunner(pool, runner)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     else:
         with _dask_client(settings) as client:
-            yield DaskRunner(client, settings)
+            yield DaskRunner(client, runner)
 
 
 @contextmanager
-def _dask_client(settings: RunnerSettings) -> Iterator[Client]:
+def _dask_client(settings: Settings) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
     dask.config.set(DASK_CONFIG)
-    if settings.kind == "address":
-        with Client(settings.address, set_as_default=False) as client:
+    if settings.runner.kind == "address":
+        with Client(settings.runner.address, set_as_default=False) as client:
             yield client
         return
-    with (
-        LocalCluster(**_cluster_options(settings)) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        yield client
+    with LocalCluster(**_cluster_options(settings)) as cluster, Client(cluster, set_as_default=False) as own:
+        yield own
 
 
-def _cluster_options(settings: RunnerSettings) -> dict[str, Any]:
+def _cluster_options(settings: Settings) -> dict[str, Any]:
     return {
         "n_workers": worker_count(settings),
         # One task at a time in a worker process: numbers of threads and memory stay predictable.
@@ -138,16 +136,16 @@ def _cluster_options(settings: RunnerSettings) -> dict[str, Any]:
     }
 
 
-def prefect_task_runner(settings: RunnerSettings) -> TaskRunner[Any]:
+def prefect_task_runner(settings: Settings) -> TaskRunner[Any]:
     """The Prefect task runner of the settings, for the flow's ``with_options``."""
     from prefect.task_runners import ThreadPoolTaskRunner
 
-    if settings.kind == "threads":
+    if settings.runner.kind == "threads":
         return ThreadPoolTaskRunner(max_workers=worker_count(settings))
     import dask
     from prefect_dask import DaskTaskRunner
 
     dask.config.set(DASK_CONFIG)
-    if settings.kind == "address":
-        return DaskTaskRunner(address=settings.address)
+    if settings.runner.kind == "address":
+        return DaskTaskRunner(address=settings.runner.address)
     return DaskTaskRunner(cluster_kwargs=_cluster_options(settings))

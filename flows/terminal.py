@@ -126,6 +126,17 @@ def announce(job: Job, console: Console) -> None:
     say(f"store     {job.store}: {job.reenactment_unit}")
 
 
+def _conclude_motion(summary: Summary, console: Console) -> None:
+    """What the tracker measured on the result, in one line."""
+    result = summary.motion.get("result")
+    if result is None:
+        console.print("the tracker found no face in the result")
+        return
+    pose = sum(result["pose_error_deg"]) / 3
+    lips = f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
+    console.print(f"{lips}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)")
+
+
 def conclude(summary: Summary, out: Path, console: Console) -> bool:
     """Print what came out; True when some frames had to be held from a neighbour."""
     table = Table(box=None, pad_edge=False, header_style="dim")
@@ -138,6 +149,7 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
     computed = any(stage.frames_done for stage in summary.stages)
     said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
     console.print(f"{said}, at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory")
+    _conclude_motion(summary, console)
     for reason, frames in summary.held_frames.items():
         if frames:
             shown = ", ".join(map(str, frames[:12])) + (" ..." if len(frames) > 12 else "")

@@ -89,8 +89,8 @@ def use_threads(job: Job, alone: bool) -> int:
     """
     import torch
 
-    runner = job.settings.runner
-    threads = cpu_threads(runner) if alone else runner.threads_per_worker
+    settings = job.settings
+    threads = cpu_threads(settings) if alone else settings.runner.threads_per_worker
     torch.set_num_threads(threads)
     return threads
 

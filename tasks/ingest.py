@@ -36,7 +36,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
     portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size)))
     video_unit = unit_name(video, short_hash(digests[1], str(frames)))
     return Job(
-        store=store,
+        store=store if "://" in store else str(Path(store).absolute()),
         portrait_path=str(Path(portrait).absolute()),
         video_path=str(Path(video).absolute()),
         portrait_unit=portrait_unit,

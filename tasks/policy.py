@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from prefect import Task, task
@@ -102,8 +103,11 @@ def stage_task(function: Callable[..., StageResult]) -> Task[..., StageResult]:
     Prefect keeps neither results nor a cache of them: the store's commit markers say what is done, and each
     function asks them first. How often it is retried comes from the run's settings.
     """
+    name = function.__name__.replace("_", "-")
+    ranged = "start" in signature(function).parameters
     decorate: Callable[..., Task[..., StageResult]] = task(
-        name=function.__name__.replace("_", "-"),
+        name=name,
+        task_run_name=f"{name} {{start}}-{{stop}}" if ranged else name,
         cache_policy=NO_CACHE,
         persist_result=False,
         retry_condition_fn=_worth_retrying,

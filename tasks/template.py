@@ -27,25 +27,23 @@ def retarget(job: Job) -> StageResult:
     watch = Stopwatch("retarget", 0, job.frames)
     if not todo(job, "retarget", 0, job.frames):
         return watch.result(0)
-    import torch
-
-    from portrait_core.faces.retarget import RetargetGains
-    from portrait_core.faces.retarget import retarget as transfer
+    from portrait_core.faces.retarget import RetargetGains, retarget_clip
 
     use_threads(job, alone=True)
-    model, settings = head(job), job.settings.template
+    settings = job.settings.template
     source = read_track(unit_of(job, "portrait"), 1)
     driver = read_track(unit_of(job, "fit"), job.frames)
     gains = RetargetGains(settings.mouth_gain, settings.eyes_gain, settings.brows_gain, settings.gaze_gain)
-    expression = transfer(
+    expression, jaw = retarget_clip(
+        head(job),
+        driver.shape,
         driver.expression,
+        source.shape,
         source.expression[0],
-        model.expression_names,
         settings.transfer,
         gains,
-        ok=driver.ok,
+        driver.ok,
     )
-    jaw = model.jaw_from_expression(torch.from_numpy(expression)).numpy()
     unit, key = unit_of(job, "retarget"), job.keys["retarget"]
     with unit.overwriting("retarget", range(job.frames), key):
         for name, values in {"expression": expression, "jaw": jaw}.items():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from portrait_core.config import RunnerSettings
+    from portrait_core.config import Settings
 
 
 def cpu_count() -> int:
@@ -16,12 +17,26 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
-def worker_count(settings: RunnerSettings) -> int:
-    """Tasks at once: the setting, or one a CPU core that this process may use."""
-    return settings.workers or max(1, cpu_count() // settings.threads_per_worker)
+def gpu_count() -> int:
+    """NVIDIA GPUs that this process may use, without asking PyTorch."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return len([name for name in named.split(",") if name.strip() not in ("", "-1")])
+    listed = Path("/proc/driver/nvidia/gpus")
+    return len(list(listed.iterdir())) if listed.is_dir() else 0
 
 
-def cpu_threads(settings: RunnerSettings) -> int:
+def worker_count(settings: Settings) -> int:
+    """Tasks at once: the setting, else one on a GPU, else one a CPU core that this process may use."""
+    runner = settings.runner
+    if runner.workers:
+        return runner.workers
+    if settings.device != "cpu" and gpu_count():
+        return 1
+    return max(1, cpu_count() // runner.threads_per_worker)
+
+
+def cpu_threads(settings: Settings) -> int:
     """CPU threads of this process: all workers' where they are its own threads, else one worker's."""
-    workers = worker_count(settings) if settings.kind == "threads" else 1
-    return workers * settings.threads_per_worker
+    workers = worker_count(settings) if settings.runner.kind == "threads" else 1
+    return workers * settings.runner.threads_per_worker
