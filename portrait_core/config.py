@@ -154,6 +154,9 @@ class TuningSettings(Section):
     """Optimisation steps over the clip; the paper takes 10,000."""
     batch: Count = 2
     """Frames a step."""
+    rare_share: Unit = 0.5
+    """Share of the draws that goes to frames by how far their latents are from the clip's mean: blinks and
+    wide mouths; 0 draws all frames equally often."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
     """Adam's peak learning rate."""
     fast_multiplier: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0

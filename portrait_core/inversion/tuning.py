@@ -72,6 +72,8 @@ class Tuner:
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator().manual_seed(settings.seed)
+        away = (clip.ws - clip.ws.mean(0)).square().mean((1, 2)).cpu()
+        self._rarity = away + away.mean() * 1e-3 + 1e-12
 
     def run(
         self, checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None
@@ -121,12 +123,17 @@ class Tuner:
         return loss
 
     def _draw_frames(self, step: int) -> list[int]:
-        """Every frame once before any twice, in an order that depends on the seed and the pass alone."""
+        """Every frame once before any twice, in an order that depends on the seed and the pass alone; but a
+        share of the draws goes to rare expressions: a blink lasts five frames of a hundred, and is what a
+        viewer misses first."""
         total, batch = len(self.clip.ws), min(self.settings.batch, len(self.clip.ws))
         frames = []
         for place in range(step * batch, (step + 1) * batch):
-            order = torch.Generator().manual_seed(self.settings.seed + 1 + place // total)
-            frames.append(int(torch.randperm(total, generator=order)[place % total]))
+            if float(torch.rand((), generator=self.rng)) < self.settings.rare_share:
+                frames.append(int(torch.multinomial(self._rarity, 1, generator=self.rng)))
+            else:
+                order = torch.Generator().manual_seed(self.settings.seed + 1 + place // total)
+                frames.append(int(torch.randperm(total, generator=order)[place % total]))
         return frames
 
     def _image_loss(self, render: PatchRender, targets: list[FrameTarget], patch: Patch) -> Tensor:

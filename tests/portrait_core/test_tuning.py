@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +39,9 @@ def head():
 def tuner(phi, head, **settings):
     """Two frames, a head at rest, and pictures that the untuned generator does not make."""
     generator = tiny.generator()
-    ws = generator.mapping(torch.randn(2, generator.settings.z_dim, generator=torch.Generator().manual_seed(1)))
+    ws = generator.mapping(
+        torch.randn(2, generator.settings.z_dim, generator=torch.Generator().manual_seed(1))
+    )
     picture = torch.nn.functional.interpolate(torch.linspace(-0.8, 0.8, 12).view(1, 3, 2, 2), 64)[0]
     pictures = [tiny.target(picture), tiny.target(-picture)]
     vertices = head.to_box(head.decode(torch.zeros(1, 50), torch.zeros(1, 52), torch.zeros(1, 3)))[0]
@@ -94,13 +98,25 @@ def test_each_extra_term_can_be_turned_off_and_changes_the_loss_when_on(phi, hea
     assert without < with_term
 
 
+def draws(phi, head, ws, steps, **settings):
+    tune = tuner(phi, head, **settings)
+    clip = dataclasses.replace(tune.clip, ws=ws)
+    again = Tuner(tune.generator, phi, clip, tune.surface, tune.settings, tune.sampling, tune.resolution)
+    return [i for step in range(steps) for i in again._draw_frames(step)]
+
+
 def test_every_frame_is_drawn_once_before_any_is_drawn_twice(phi, head):
-    tune = tuner(phi, head)
-    tune.clip.__dict__["ws"] = torch.zeros(5, 1, 32)
-    drawn = [i for step in range(5) for i in tune._draw_frames(step)]
+    drawn = draws(phi, head, torch.randn(5, 1, 32), 5, rare_share=0.0)
     assert sorted(drawn[:5]) == list(range(5))
     assert sorted(drawn[5:]) == list(range(5))
     assert drawn[:5] != drawn[5:]
+
+
+def test_rare_expressions_are_drawn_more_often(phi, head):
+    ws = torch.zeros(20, 1, 32)
+    ws[7] = 1
+    assert draws(phi, head, ws, 100, rare_share=0.0).count(7) == 10
+    assert 70 < draws(phi, head, ws, 100, rare_share=0.5).count(7) < 130
 
 
 def pose_renderer(mode="face"):
