@@ -7,6 +7,7 @@ the eye's tile is its colour. A fourth channel is opacity (hair strands).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,23 @@ ATLAS_SIZE = (300 + 128, 512)
 TEETH_SIZE = (32, 128)
 EYE_ORIGIN, HAIR_ORIGIN, CLOTH_ORIGIN, TEETH_ORIGIN = (300, 0), (300, 128), (396, 128), (396, 384)
 TOOTH_EDGES_M = (0.0, 0.0085, 0.0152, 0.0225, 0.0290)
-BROW_UPPER = {"right": (70, 63, 105, 66, 107), "left": (300, 293, 334, 296, 336)}
-BROW_LOWER = {"right": (46, 53, 52, 65, 55), "left": (276, 283, 282, 295, 285)}
+# places on the average head in millimetres, on the subject's right; the other side is their mirror image
+BROW_UPPER_MM = (
+    (-60.0, 20.3, -4.1),
+    (-51.6, 26.2, 8.8),
+    (-44.0, 28.0, 17.0),
+    (-30.6, 27.2, 25.0),
+    (-16.3, 25.2, 28.9),
+)
+BROW_LOWER_MM = (
+    (-57.0, 16.5, 2.8),
+    (-50.5, 19.9, 12.8),
+    (-42.0, 22.7, 20.0),
+    (-30.2, 20.8, 26.0),
+    (-14.4, 14.1, 28.2),
+)
+CHEEK_MM = (-50.2, -35.3, 9.5)
+UNDER_EYE_MM = (-33.2, -6.6, 16.5)
 
 
 @dataclass(frozen=True)
@@ -59,6 +75,12 @@ def skin_coordinates(position: Array) -> Array:
     return np.stack([2 + u * (SKIN_SIZE[1] - 5), 2 + v * (SKIN_SIZE[0] - 5)], 1).astype(np.float32)
 
 
+def both_sides(places_mm: Sequence[tuple[float, float, float]]) -> Array:
+    """Places in millimetres, then their mirror images, in metres: ``[2n,3]``."""
+    right = np.array(places_mm) / 1000.0
+    return np.concatenate([right, right * [-1.0, 1.0, 1.0]])
+
+
 def eye_coordinates(offset: Array) -> Array:
     """Atlas coordinates ``[N,2]`` of eyeball vertices from their rest offset to the eye's centre."""
     unit = offset / np.linalg.norm(offset, axis=1, keepdims=True)
@@ -86,20 +108,19 @@ def tile_coordinates(uv: Array, origin: tuple[int, int], size: tuple[int, int]) 
 class Painter:
     """Holds the fixed masks and paints a :class:`Paint` into an atlas ``[428,512,4]`` float32."""
 
-    def __init__(self, landmarks: Array) -> None:
+    def __init__(self) -> None:
         rows, columns = np.arange(SKIN_SIZE[0]), np.arange(SKIN_SIZE[1])
         turn = ((columns - 2) / (SKIN_SIZE[1] - 5) * 2 - 1) * SKIN_TURN_RAD
         height = SKIN_TOP_M - (rows - 2) / (SKIN_SIZE[0] - 5) * (SKIN_TOP_M - SKIN_BOTTOM_M)
         self._x, self._y = np.meshgrid(turn * 0.1, height)  # about metres on the face
-        self._points = skin_coordinates(landmarks)
         rng = np.random.default_rng(7)
         self._grain = gaussian_filter(rng.normal(size=SKIN_SIZE), (1.2, 0.6))
         self._grain /= self._grain.std()
         self._mottle = wave_noise(self._x * 60, self._y * 60, 3)
         self._brow = [self._brow_mask(width).astype(np.float32) for width in (0.6, 1.0, 1.6)]
         self._beard, self._moustache = self._beard_masks()
-        self._blush = self._spot(50, 0.016) + self._spot(280, 0.016)
-        self._shade = self._spot(145, 0.008, 4.0) + self._spot(374, 0.008, 4.0)
+        self._blush = self._spots(CHEEK_MM, 0.016)
+        self._shade = self._spots(UNDER_EYE_MM, 0.008, 4.0)
         self._freckles = self._freckle_mask(rng)
         self._eye_polar, self._eye_streak = self._eye_maps()
         self._strand = self._strand_map(rng)
@@ -116,19 +137,22 @@ class Painter:
         masks = [self._blush, self._shade, self._freckles, self._beard, self._moustache, *self._brow]
         self._rows = {id(mask): painted_rows(mask) for mask in masks}
 
-    def _spot(self, landmark: int, width_m: float, drop_px: float = 0.0) -> Array:
-        """A soft spot around a landmark; ``drop_px`` moves it down."""
-        column, row = self._points[landmark] + [0, drop_px]
-        x = (np.arange(SKIN_SIZE[1]) - column) / (width_m * 1250)
-        y = (np.arange(SKIN_SIZE[0]) - row) / (width_m * 1070 * 0.8)
-        return np.exp(-0.5 * (x[None] ** 2 + y[:, None] ** 2))
+    def _spots(self, place_mm: tuple[float, float, float], width_m: float, drop_px: float = 0.0) -> Array:
+        """Soft spots at a place and its mirror image; ``drop_px`` moves them down."""
+        total = np.zeros(SKIN_SIZE)
+        for column, row in skin_coordinates(both_sides([place_mm])):
+            x = (np.arange(SKIN_SIZE[1]) - column) / (width_m * 1250)
+            y = (np.arange(SKIN_SIZE[0]) - row - drop_px) / (width_m * 1070 * 0.8)
+            total += np.exp(-0.5 * (x[None] ** 2 + y[:, None] ** 2))
+        return total
 
     def _brow_mask(self, width: float) -> Array:
-        """Brow between its upper and lower landmarks, with hairs; ``width`` scales its thickness."""
+        """Brow between its upper and lower edge, with hairs; ``width`` scales its thickness."""
         mask = np.zeros(SKIN_SIZE)
         column = np.arange(SKIN_SIZE[1])
-        for side in ("right", "left"):
-            upper, lower = self._points[list(BROW_UPPER[side])], self._points[list(BROW_LOWER[side])]
+        upper_sides = np.split(skin_coordinates(both_sides(BROW_UPPER_MM)), 2)
+        lower_sides = np.split(skin_coordinates(both_sides(BROW_LOWER_MM)), 2)
+        for side, upper, lower in zip(("right", "left"), upper_sides, lower_sides, strict=True):
             order = np.argsort(upper[:, 0])
             top = np.interp(column, upper[order, 0], upper[order, 1])
             bottom = np.interp(column, lower[order, 0], lower[order, 1])

