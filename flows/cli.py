@@ -7,6 +7,7 @@ threads are fixed before numpy and torch start.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,6 +186,8 @@ def _tell(what: str, why: str) -> None:
 def main() -> None:
     """Entry point of the console script."""
     quiet_orchestrators()
+    # A scheduler that takes the machine back sends SIGTERM: end as by Ctrl-C, not in the middle of a line.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app()
 
 

@@ -29,6 +29,8 @@ def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
         env=environment,
         cwd=Path(__file__).parents[2],
         start_new_session=True,
+        # A test run in the background of a shell has SIGINT ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -75,10 +77,13 @@ def test_kill_9_in_several_stages_loses_no_committed_frame(tmp_path: Path, argum
 
 
 @pytest.mark.timeout(600)
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path: Path, arguments: Arguments) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
+    tmp_path: Path, arguments: Arguments, sent: signal.Signals
+) -> None:
     store, log = tmp_path / "store", tmp_path / "log.txt"
     process = _start(arguments(store, tmp_path / "out"), log)
     _wait_until(process, lambda: any("/landmarks/" in name for name in _markers(store)), log)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     assert process.wait(60) == INTERRUPTED
     assert "give the same command again" in log.read_text()
