@@ -1,7 +1,7 @@
 """Train the embedded generator on synthetic heads.
 
-    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 0:60 --views 2
-    uv run python -m portrait_core.embedded.train --shards build/shards --out build/generator --steps 15000
+    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 0:38 --views 2
+    uv run python -m portrait_core.embedded.train --shards build/shards --out build/generator --steps 17000
 
 Give the same command again to go on after a stop: the newest checkpoint in ``--out`` holds parameters, the
 running average, optimiser and random states. ``--out`` also gets a contact sheet (held-out heads above what
@@ -43,7 +43,7 @@ CHECKPOINT = "checkpoint.pt"
 class Schedule:
     """How training goes, as fractions of ``steps``."""
 
-    steps: int = 15_000
+    steps: int = 17_000
     learning_rate: float = 3e-3
     fast_multiplier: float = 5.0
     """Learning-rate factor of learned constants, basis maps and base planes."""
