@@ -243,20 +243,25 @@ class MouthPainter:
         if self._teeth is None:
             return inside
         source = self.texture.mouth
-        px = source.width * 0.02 + 0.7
+        soft = source.width * 0.02 + 0.7
         along, height = source.local(x, y)
         upper, lower = source.edges(along)
-        keep = smoothstep(np.minimum(height - upper, lower - height) / px + 0.5)
+        # a lip that rises shows more of the same teeth: mirrored at a row a little under the photograph's lip
+        row = np.minimum(upper + soft, (upper + lower) / 2)
+        mirrored = np.minimum(row + np.abs(height - row), np.maximum(lower - soft, height))
+        mx, my = source.position(along, mirrored)
+        photo = cv2.remap(self.texture.photo, mx - 0.5, my - 0.5, cv2.INTER_LINEAR)
+        teeth = cv2.remap(self._teeth, mx - 0.5, my - 0.5, cv2.INTER_LINEAR)
+        above = smoothstep((height - upper) / (0.08 * source.width) + 1.0)
+        keep = smoothstep((lower - height) / soft + 0.5) * above
         keep *= smoothstep(np.minimum(along, 1 - along) / 0.03 + 0.5)
-        rows, columns = slice(int(y[0, 0]), int(y[-1, 0]) + 1), slice(int(x[0, 0]), int(x[0, -1]) + 1)
-        teeth = self._teeth[rows, columns]
         still = np.exp(-np.square(jaw_px / (0.04 * source.width)))
-        photo = self.texture.photo[rows, columns]
         # teeth stay with the skull; everything else in the photograph's mouth only while the jaw is still
-        weight = np.maximum(keep * (teeth + (1 - teeth) * still), still * (source.coverage(x, y)))
-        if still > 0.97:
-            weight = np.maximum(weight, smoothstep(np.minimum(height - upper, lower - height) + 1.5))
-        return inside + weight[..., None] * (photo - inside)
+        weight = keep * (teeth + (1 - teeth) * still)
+        inside = inside + weight[..., None] * (photo - inside)
+        own = still * smoothstep(np.minimum(height - upper, lower - height) + 1.5)
+        rows, columns = slice(int(y[0, 0]), int(y[-1, 0]) + 1), slice(int(x[0, 0]), int(x[0, -1]) + 1)
+        return inside + own[..., None] * (self.texture.photo[rows, columns] - inside)
 
     def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image, opening: Opening) -> Image:
         """The photograph's shading along its lip edges, carried to the new edges unstretched."""
@@ -298,4 +303,7 @@ def visible_teeth(texture: PortraitTexture) -> Image:
     bright = smoothstep((luminance - 0.75 * lip.mean()) / (0.35 * lip.mean() + 1.0))
     pale = 1.0 - smoothstep((redness - 0.15) / 0.25)
     out[inside] = bright * pale
-    return cv2.GaussianBlur(out, (0, 0), 1.0)
+    # the dark gaps between teeth belong to them
+    k = 2 * round(0.04 * texture.mouth.width) + 1
+    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8)), np.float32)
+    return cv2.GaussianBlur(out * inside, (0, 0), 1.0)

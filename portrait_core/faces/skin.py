@@ -86,7 +86,8 @@ class MovingSkin:
         self.grid = pixel_grid(self.roi)
         self.source_landmarks = self.landmarks(self.source_px)
         self._source_depth = np.full((1, 1), np.inf, np.float32)  # nothing hidden at its own place
-        self.source_covered = self.view(self.source_px).covered
+        own = self.view(self.source_px)
+        self.source_covered, self.source_face = own.covered, own.face > 0.5
         self._source_depth = self._rasterize(self.source_px)[0].depth[0].nan_to_num(posinf=1e3).numpy()
         span = torch.linalg.vector_norm(self.source_px[:, :2].amax(0) - self.source_px[:, :2].amin(0))
         metres = self.source_m[0, :, :2]
@@ -138,7 +139,7 @@ class MovingSkin:
         k = self._coarse
         fragments, values = self._rasterize(vertices_px)
         seen = (fragments.face_id[0] >= 0).numpy()
-        hidden = seen & (values[..., 3] < 0.5) & self._behind(values)
+        hidden = large_parts(seen & (values[..., 3] < 0.5) & self._behind(values), 0.02 * self.size / k)
         marks = self.landmarks(vertices_px)
         covered = self._fill_openings(seen & ~hidden, marks)
         # the sockets behind open eyes are not face on the mesh, but what is drawn over them is
@@ -171,6 +172,15 @@ class MovingSkin:
             cv2.fillPoly(filled, [np.round(outline - 0.5).astype(np.int32)], 1)
         closed: Mask = cv2.morphologyEx(filled, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
         return closed.astype(bool)
+
+
+def large_parts(mask: Mask, side_px: float) -> Mask:
+    """The connected parts of ``mask [h,w]`` that are larger than ``side_px`` squared; smaller ones are
+    wobbles of an outline."""
+    thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    _, label, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
+    kept = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] > side_px**2)
+    return np.isin(label, kept[kept > 0])
 
 
 def _freedom(head: MorphableHead) -> NDArray[np.float32]:

@@ -20,7 +20,7 @@ from portrait_core.faces.contours import Opening
 from portrait_core.faces.eyes import EyePainter
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.mouth import MouthInterior, MouthPainter, visible_teeth
-from portrait_core.faces.skin import Mask, MovingSkin, PortraitFit, SkinView
+from portrait_core.faces.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
 from portrait_core.faces.texture import Image, PortraitTexture, smoothstep
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
@@ -183,9 +183,10 @@ class TemplateRenderer:
         """Lay the face over the photograph and average down to the crop's size."""
         x0, y0, x1, y1 = self.skin.roi
         uncovered = self._uncovered(view)
-        base = self._background(uncovered, view.covered)
+        base = self._background(uncovered, view)
         alpha = cv2.GaussianBlur(cv2.erode(view.covered.astype(np.float32), np.ones((3, 3))), (0, 0), 1.2)
-        drawn = base + smoothstep(alpha)[..., None] * (canvas[y0:y1, x0:x1] - base)
+        alpha = smoothstep(alpha) * ~uncovered
+        drawn = base + alpha[..., None] * (canvas[y0:y1, x0:x1] - base)
         image = self._average(drawn, view.flow)
         face = np.zeros(canvas.shape[:2], np.float32)
         face[y0:y1, x0:x1] = view.face
@@ -197,31 +198,28 @@ class TemplateRenderer:
 
     def _uncovered(self, view: SkinView) -> Mask:
         """Pixels of the region drawn that lost their face, with a rim for the photograph's own soft edge."""
-        lost = ((self.skin.source_covered & ~view.covered) | view.hidden).astype(np.uint8)
-        core: Mask = cv2.morphologyEx(lost, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-        count, label, stats, _ = cv2.connectedComponentsWithStats(core, connectivity=8)
-        # what is smaller than this is a wobble of the outline
-        kept = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] > (0.02 * self.skin.size) ** 2)
-        core = np.isin(label, kept[kept > 0]).astype(np.uint8) if count > 1 else core
-        k = 2 * max(1, round(0.012 * self.skin.size)) + 1
+        lost = (self.skin.source_covered & ~view.covered) | view.hidden
+        core = large_parts(lost, 0.02 * self.skin.size).astype(np.uint8)
+        k = 2 * max(1, round(0.008 * self.skin.size)) + 1
         rim = cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))).astype(bool)
-        return rim & ~view.covered
+        return rim & (view.face <= 0.5)
 
-    def _background(self, uncovered: Mask, covered: Mask) -> Image:
+    def _background(self, uncovered: Mask, view: SkinView) -> Image:
         """The photograph behind the face in the region drawn: uncovered pixels in-painted from what surrounds
         the face (not from the face), and the shadow of a chin that has come down."""
         x0, y0, x1, y1 = self.skin.roi
-        size, source = self.skin.size, self.skin.source_covered
+        size = self.skin.size
         base = self.texture.photo[y0:y1, x0:x1].copy()
         if uncovered.any():
             reach = 2 * max(2, round(0.03 * size)) + 1
             near = cv2.dilate(uncovered.astype(np.uint8), np.ones((reach, reach), np.uint8)).astype(bool)
-            hole = uncovered | (near & (covered | source))
+            hole = uncovered | (near & ((view.face > 0.01) | self.skin.source_face))
             known = np.asarray(np.clip(base, 0, 255), dtype=np.uint8)
             filled = cv2.inpaint(known, hole.astype(np.uint8), 3.0, cv2.INPAINT_TELEA)
-            soft = cv2.GaussianBlur(uncovered.astype(np.float32), (0, 0), 0.8)
-            base += np.maximum(soft, uncovered)[..., None] * (filled - base)
-        gained = (covered & ~source).astype(np.float32)
+            # also under the face's rim, whose soft edge would let the old chin through
+            soft = np.maximum(cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.8), hole)
+            base += soft[..., None] * (filled - base)
+        gained = (view.covered & ~self.skin.source_covered).astype(np.float32)
         if gained.any():
             shade = cv2.GaussianBlur(gained, (0, 0), 0.018 * size)
             base *= 1.0 - 0.35 * np.clip(1.5 * shade, 0.0, 1.0)[..., None]

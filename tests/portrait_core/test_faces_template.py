@@ -189,7 +189,9 @@ def test_the_mesh_as_painted_projects_onto_the_painted_landmarks(head, closed):
     vertices = renderer.vertices_box(fit.expression[None], fit.jaw[None])
     pixels = project_to_crop(torch.as_tensor(fit.camera[None]), vertices, SIZE)
     on_mesh = head.landmarks(pixels)[0, :, :2].numpy()
-    assert np.linalg.norm(on_mesh - marks, axis=1).max() < 0.8  # lips that cross are parted
+    error = np.linalg.norm(on_mesh - marks, axis=1)
+    assert np.quantile(error, 0.97) < 0.3
+    assert error.max() < 2.0  # lips that cross are parted
 
 
 def test_input_is_checked(head, closed):
