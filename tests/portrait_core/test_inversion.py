@@ -34,9 +34,9 @@ def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):
 
 
 def test_unknown_or_missing_features_say_what_to_do(tmp_path):
-    with pytest.raises(ValueError, match="inversion.phi"):
+    with pytest.raises(ValueError, match=r"inversion\.phi"):
         build_features("alexnet")
-    with pytest.raises(FileNotFoundError, match="vgg16-397923af.pth"):
+    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth"):
         build_features("vgg16", tmp_path / "nothing.pth")
 
 
@@ -104,9 +104,7 @@ def test_later_frames_move_as_their_coefficients_do(phi, head):
     expression[1, head.index("jawOpen")] = 1
     z = inv.tracker_start(np.zeros(50), expression, head.expression_names)
     with torch.no_grad():
-        target = tiny.target(
-            inv.generator.synthesis(inv.generator.mapping(z[:1]), tiny.CAMERA)["image"][0]
-        )
+        target = tiny.target(inv.generator.synthesis(inv.generator.mapping(z[:1]), tiny.CAMERA)["image"][0])
     first = inv.first(target, z[:1])
     ws = inv.moved(first, z[:1], z)
     assert torch.allclose(ws[:1], first.ws, atol=1e-6)
