@@ -85,6 +85,9 @@ class TemplateSettings(Section):
     ``absolute``: the driver's coefficients as they are."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of jaw and lips."""
+    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.35
+    """Further strength of the jaw's opening: fine-tuning and the landmark model both read a painted mouth
+    smaller than a filmed one."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the eyelids."""
     brows_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
@@ -150,7 +153,7 @@ class InversionSettings(Section):
 class TuningSettings(Section):
     """Fine-tuning one generator on all frames with the latents held (paper, equations 3 and 4)."""
 
-    steps: Steps = 250
+    steps: Steps = 200
     """Optimisation steps over the clip; the paper takes 10,000."""
     batch: Count = 2
     """Frames a step."""

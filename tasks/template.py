@@ -33,7 +33,13 @@ def retarget(job: Job) -> StageResult:
     settings = job.settings.template
     source = read_track(unit_of(job, "portrait"), 1)
     driver = read_track(unit_of(job, "fit"), job.frames)
-    gains = RetargetGains(settings.mouth_gain, settings.eyes_gain, settings.brows_gain, settings.gaze_gain)
+    gains = RetargetGains(
+        mouth=settings.mouth_gain,
+        eyes=settings.eyes_gain,
+        brows=settings.brows_gain,
+        gaze=settings.gaze_gain,
+        jaw=settings.jaw_gain,
+    )
     expression, jaw = retarget_clip(
         head(job),
         driver.shape,
