@@ -74,13 +74,13 @@ class StageProgress:
 
     def _count(self, stage: str, total: int) -> int:
         job, unit = self._job, self._store.unit(*self._job.unit_of(stage))  # type: ignore[arg-type]
-        finished = unit.done(stage, job.keys[stage], job.total(stage))  # type: ignore[arg-type]
+        finished = unit.done(stage, job.stage_keys[stage], job.total(stage))  # type: ignore[arg-type]
         if stage != "tuning":
             return int(finished.sum())
         if finished.all():
             return total
         said = unit.read_meta("tuning_progress") or {}
-        return int(said.get("step", 0)) if said.get("key") == job.keys["tuning"] else 0
+        return int(said.get("step", 0)) if said.get("key") == job.stage_keys["tuning"] else 0
 
 
 @contextmanager

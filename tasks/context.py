@@ -12,7 +12,7 @@ from portrait_core.errors import MissingChunk
 from portrait_core.models.cache import cached
 from portrait_core.resources import data_file
 from portrait_core.store import Store
-from tasks.job import ARRAYS, LANDMARK_MODELS, Job, Stage
+from tasks.job import ARRAYS, FILES, LANDMARK_MODELS, STAGES, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
@@ -42,7 +42,7 @@ def unit_of(job: Job, stage: Stage) -> Unit:
 
 def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
     """Which frames of a stage are finished under the job's key, with their data ``[total]``."""
-    return unit_of(job, stage).done(stage, job.keys[stage], job.total(stage), ARRAYS.get(stage, ()))
+    return unit_of(job, stage).done(stage, job.stage_keys[stage], job.total(stage), ARRAYS.get(stage, ()))
 
 
 def distrust(job: Job, missing: MissingChunk) -> bool:
@@ -53,8 +53,9 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     """
     kind, _, rest = missing.array.partition("/")
     array = rest.rpartition("/")[2]
-    for stage, arrays in ARRAYS.items():
-        if job.unit_of(stage)[0] == kind and array in arrays:
+    for stage in STAGES:
+        written = (*ARRAYS.get(stage, ()), *FILES.get(stage, ()))
+        if job.unit_of(stage)[0] == kind and array in written:
             unit_of(job, stage).uncommit(stage, missing.frames)
             return True
     return False

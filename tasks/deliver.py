@@ -86,7 +86,7 @@ def summarise(
         failures=_failures(job),
         versions=package_versions(),
         device=device_of(job),
-        keys=job.keys,
+        keys=job.stage_keys,
         settings=job.settings.model_dump(mode="json"),
     )
 
@@ -112,12 +112,12 @@ def note_seconds(job: Job, stage: Stage, seconds: float) -> None:
     """Add to the seconds that all runs have spent on a stage of this result."""
     unit = unit_of(job, stage)
     spent = round(_spent(job, stage) + seconds, 2)
-    unit.write_meta(f"seconds_{stage}", {"key": job.keys[stage], "seconds": spent})
+    unit.write_meta(f"seconds_{stage}", {"key": job.stage_keys[stage], "seconds": spent})
 
 
 def _spent(job: Job, stage: Stage) -> float:
     said = unit_of(job, stage).read_meta(f"seconds_{stage}") or {}
-    return float(said["seconds"]) if said.get("key") == job.keys[stage] else 0.0
+    return float(said["seconds"]) if said.get("key") == job.stage_keys[stage] else 0.0
 
 
 def _losses(job: Job) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def encode(job: Job) -> StageResult:
             Image.fromarray(_sheet(job)).save(folder / DELIVERED["contact_sheet"], optimize=True)
         for path in sorted(folder.iterdir()):
             unit.put_bytes(path.name, path.read_bytes())
-    unit.commit("encode", [0], job.keys["encode"])
+    unit.commit("encode", [0], job.stage_keys["encode"])
     return watch.result(1)
 
 

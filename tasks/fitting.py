@@ -111,7 +111,7 @@ class ClipData:
 
 def clip_data(job: Job) -> ClipData:
     """The process's view of a clip."""
-    return cached("clip", job.keys["template"], lambda: ClipData(job))
+    return cached("clip", job.stage_keys["template"], lambda: ClipData(job))
 
 
 def generator(job: Job) -> TriPlaneGenerator:

@@ -8,7 +8,7 @@ from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.media import VideoInfo, probe, read_image
 from portrait_core.store import file_digest
-from tasks.job import Job, short_hash, stage_keys, unit_name, weight_files
+from tasks.job import Job, make_stage_keys, short_hash, unit_name, weight_files
 
 SMALLEST_SIDE = 64
 """A portrait or a video with a shorter side has no face that could be tracked."""
@@ -32,7 +32,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
     digests = file_digest(portrait), file_digest(video)
     weights = {name: file_digest(path) for name, path in weight_files(settings).items()}
-    keys = stage_keys(*digests, frames, settings, weights)
+    keys = make_stage_keys(*digests, frames, settings, weights)
     portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size)))
     video_unit = unit_name(video, short_hash(digests[1], str(frames)))
     return Job(
@@ -45,7 +45,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
         frames=frames,
         frame_rate=str(info.frame_rate),
         has_audio=info.has_audio,
-        keys=keys,
+        stage_keys=keys,
         weights=weights,
         settings=settings,
     )

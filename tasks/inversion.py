@@ -26,7 +26,7 @@ FIRST = "first_latent.npz"
 def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
-    unit, key = unit_of(job, "inversion"), job.keys["inversion"]
+    unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
     if not todo(job, "inversion", 0, job.frames) or _read_first(job) is not None:
         return watch.result(0)
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
@@ -61,7 +61,8 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     inverter = _inverter(job, clip)
     first = _read_first(job)
     if first is None:
-        raise MissingChunk(f"{unit_of(job, 'inversion')}/files/{FIRST}", [0])
+        unit = unit_of(job, "inversion")
+        raise MissingChunk(f"{unit.kind}/{unit.name}/{FIRST}", [0])
     for run in runs:
         previous = _before(job, run.start, first)
         for frame in range(*run):
@@ -79,7 +80,7 @@ def _invert_frame(
     if job.settings.inversion.steps and frame > 0:
         ws, _ = inverter.next(ws, target, frame)
     image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first))
-    unit, key = unit_of(job, "inversion"), job.keys["inversion"]
+    unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
     values = {
         "latents": ws.cpu().numpy(),
         "inversion": image[None],
@@ -130,7 +131,7 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
             model, features(job), clip.camera, settings, sampling(job, model), resolution(job, model)
         )
 
-    return cached("inverter", job.keys["inversion"], build)
+    return cached("inverter", job.stage_keys["inversion"], build)
 
 
 def _start(inverter: Inverter, clip: ClipData, frames: slice) -> Tensor | None:
@@ -153,7 +154,7 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
             )
         return image_array(made["image"][0])
 
-    return cached("first_picture", job.keys["inversion"], make)
+    return cached("first_picture", job.stage_keys["inversion"], make)
 
 
 def _packed(first: FirstLatent, key: str) -> bytes:
@@ -168,7 +169,7 @@ def _read_first(job: Job) -> FirstLatent | None:
     if data is None:
         return None
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        if str(stored["key"]) != job.keys["inversion"]:
+        if str(stored["key"]) != job.stage_keys["inversion"]:
             return None
         import torch
 

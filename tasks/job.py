@@ -73,6 +73,11 @@ ARRAYS: Mapping[Stage, tuple[str, ...]] = {
 }
 """Arrays that a stage writes: a frame whose chunk is gone is not done. (The clip's ``shape`` is one row.)"""
 
+TUNED = "tuned_generator.safetensors"
+
+FILES: Mapping[Stage, tuple[str, ...]] = {"tuning": (TUNED,)}
+"""Files that a stage leaves for later stages."""
+
 LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
 
 
@@ -94,7 +99,7 @@ class Job(BaseModel):
     frame_rate: str
     """Exact, for example ``30000/1001``."""
     has_audio: bool
-    keys: dict[str, str]
+    stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
     """Digest of every file of weights, by name."""
@@ -153,7 +158,7 @@ def weight_files(settings: Settings) -> dict[str, Path]:
     return paths
 
 
-def stage_keys(
+def make_stage_keys(
     portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
 ) -> dict[str, str]:
     """Key of every stage: a hash of its inputs, the settings it reads and the weights it uses.

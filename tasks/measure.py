@@ -32,7 +32,7 @@ def measure(job: Job) -> StageResult:
     source = unit_of(job, "portrait")
     still = _motion(source.read("landmarks", 0, 1), read_track(source, 1)).repeated(job.frames)
     result = _result_motion(job, threads)
-    said: dict[str, Any] = {"key": job.keys["measure"], "faces_found": int(result.ok.sum())}
+    said: dict[str, Any] = {"key": job.stage_keys["measure"], "faces_found": int(result.ok.sum())}
     if (driver.ok & result.ok).any():
         said["result"] = compare_motion(driver, result).model_dump(mode="json")
         said["result"]["background_flicker"] = _flicker(job)
@@ -42,7 +42,7 @@ def measure(job: Job) -> StageResult:
     unit = unit_of(job, "measure")
     unit.uncommit("measure", [0])
     unit.write_meta("motion", said)
-    unit.commit("measure", [0], job.keys["measure"])
+    unit.commit("measure", [0], job.stage_keys["measure"])
     return watch.result(1)
 
 

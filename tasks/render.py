@@ -8,7 +8,7 @@ import numpy as np
 
 from portrait_core.models.cache import cached
 from tasks.context import read_track, todo, unit_of, use_threads
-from tasks.job import Job
+from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def render(job: Job, start: int, stop: int) -> StageResult:
 
 
 def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
-    unit, key = unit_of(job, "render"), job.keys["render"]
+    unit, key = unit_of(job, "render"), job.stage_keys["render"]
     with unit.overwriting("render", [frame], key):
         for name, attribute in FIELDS.items():
             values = np.asarray(getattr(posed, attribute))
@@ -61,17 +61,15 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
     from portrait_core.errors import MissingChunk
     from tasks.context import device_of
     from tasks.fitting import generator_from_bytes
-    from tasks.tuning import TUNED
 
     def load() -> TriPlaneGenerator:
         unit = unit_of(job, "tuning")
         data = unit.get_bytes(TUNED)
         if data is None:
-            unit.uncommit("tuning", [0])
-            raise MissingChunk(f"{unit}/files/{TUNED}", [0])
+            raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
         return generator_from_bytes(data, device_of(job))
 
-    return cached("tuned", job.keys["tuning"], load, device_of(job))
+    return cached("tuned", job.stage_keys["tuning"], load, device_of(job))
 
 
 def _renderer(job: Job) -> PoseRenderer:
@@ -92,4 +90,4 @@ def _renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    return cached("poses", job.keys["render"], build)
+    return cached("poses", job.stage_keys["render"], build)

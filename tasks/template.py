@@ -50,7 +50,7 @@ def retarget(job: Job) -> StageResult:
         gains,
         driver.ok,
     )
-    unit, key = unit_of(job, "retarget"), job.keys["retarget"]
+    unit, key = unit_of(job, "retarget"), job.stage_keys["retarget"]
     with unit.overwriting("retarget", range(job.frames), key):
         for name, values in {"expression": expression, "jaw": jaw}.items():
             unit.ensure_array(name, values.shape, np.float32, key)
@@ -67,7 +67,7 @@ def template(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     use_threads(job, alone=False)
     renderer = _renderer(job)
-    unit, key = unit_of(job, "template"), job.keys["template"]
+    unit, key = unit_of(job, "template"), job.stage_keys["template"]
     _ensure_arrays(job, unit, key)
     for batch in batches(runs, TEMPLATE_BATCH):
         drawn = renderer.render(unit.read("expression", *batch), unit.read("jaw", *batch))
@@ -108,7 +108,7 @@ def _renderer(job: Job) -> TemplateRenderer:
             settings.feather_px,
         )
 
-    return cached("template", job.keys["template"], build)
+    return cached("template", job.stage_keys["template"], build)
 
 
 def portrait_landmarks(job: Job) -> NDArray[np.float32]:

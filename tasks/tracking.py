@@ -64,7 +64,7 @@ def portrait(job: Job) -> StageResult:
     track = fit_clip(head(job), found.points, found.ok, job.settings.tracking)
     size = job.settings.template.size
     crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), size)
-    unit, key = unit_of(job, "portrait"), job.keys["portrait"]
+    unit, key = unit_of(job, "portrait"), job.stage_keys["portrait"]
     unit.uncommit("portrait", [0])
     write_track(unit, track, key)
     _write(unit, "landmarks", found.points, key)
@@ -86,7 +86,7 @@ def landmarks(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     model = landmarker(job, use_threads(job, alone=False))
-    unit, key = unit_of(job, "landmarks"), job.keys["landmarks"]
+    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
     unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
     for run in runs:
         unit.uncommit("landmarks", range(*run))
@@ -104,7 +104,7 @@ def _landmarks_of_run(job: Job, unit: Unit, model: FaceLandmarker, run: FrameRan
         if missing:
             why = "no face was found; the frame shows its neighbour"
             unit.record_failures([Failure("landmarks", frame, "input", why) for frame in missing])
-        unit.commit("landmarks", range(at, at + len(batch)), job.keys["landmarks"])
+        unit.commit("landmarks", range(at, at + len(batch)), job.stage_keys["landmarks"])
         at += len(batch)
 
 
@@ -134,7 +134,7 @@ def fit(job: Job) -> StageResult:
     from portrait_core.tracking.fit import fit_clip
 
     use_threads(job, alone=True)
-    unit, key = unit_of(job, "fit"), job.keys["fit"]
+    unit, key = unit_of(job, "fit"), job.stage_keys["fit"]
     points = unit.read("landmarks", 0, job.frames)
     ok = np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
     if not ok.any():

@@ -5,10 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from tasks.context import done, unit_of, use_threads
-from tasks.job import Job
+from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
-
-TUNED = "tuned_generator.safetensors"
 
 
 @stage_task
@@ -34,7 +32,7 @@ def tune(job: Job) -> StageResult:
     )
 
     use_threads(job, alone=True)
-    unit, key, settings = unit_of(job, "tuning"), job.keys["tuning"], job.settings
+    unit, key, settings = unit_of(job, "tuning"), job.stage_keys["tuning"], job.settings
     data = clip_data(job)
     matte = portrait_matte(data.crop, data.silhouette())
 

@@ -104,7 +104,8 @@ def test_every_stage_ran_over_every_frame_and_reported(first: Run) -> None:
     stages = {s["stage"]: s for s in first.summary["stages"]}
     for stage in ("landmarks", "fit", "template", "render"):
         assert stages[stage]["frames_done"] == stages[stage]["frames_total"] == FRAMES
-    assert all(s["seconds"] > 0 and s["seconds_all_runs"] >= s["seconds"] for s in stages.values())
+    assert all(s["seconds_all_runs"] >= s["seconds"] >= 0 for s in stages.values())
+    assert stages["tuning"]["seconds"] > 0
     losses = first.summary["losses"]
     assert [
         len(losses[name]) for name in ("inversion_frames", "inversion_first_frame_steps", "tuning_steps")
