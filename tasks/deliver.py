@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -85,7 +86,7 @@ def summarise(
         held_frames={"no_face": _no_face(job), "not_rendered": _indices(~done(job, "render"))},
         failures=_failures(job),
         versions=package_versions(),
-        device=device_of(job),
+        device=_device(job),
         keys=job.stage_keys,
         settings=job.settings.model_dump(mode="json"),
     )
@@ -129,6 +130,12 @@ def _losses(job: Job) -> dict[str, Any]:
         "inversion_first_frame_steps": (unit.read_meta("inversion_steps") or {}).get("first_frame", []),
         "tuning_steps": (unit.read_meta("tuning_steps") or {}).get("loss", []),
     }
+
+
+def _device(job: Job) -> str:
+    """Where the networks ran; a run that had nothing to do does not load PyTorch to find out."""
+    before = unit_of(job, "encode").read_meta("summary")
+    return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
 
 
 def _no_face(job: Job) -> list[int]:
