@@ -114,8 +114,10 @@ def rendering_loss(
     """
     origins, directions = crop_rays(view.camera, view.depth.shape[-1])
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
-    flat = (view.by_head(x) for x in (origins[:, :1].expand_as(direction), direction))
-    rays = generator.render_rays(planes, *flat, SAMPLING, jitter=True, generator=rng)
+    origin = view.by_head(origins[:, :1].expand_as(direction))
+    rays = generator.render_rays(
+        planes, origin, view.by_head(direction), SAMPLING, jitter=True, generator=rng
+    )
     features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
