@@ -38,8 +38,6 @@ class MediaSettings(Section):
 
     max_frames: Count | None = None
     """Use only the first so many frames of the driving video; empty means all."""
-    frame_rate: str | None = None
-    """Constant rate to resample the driving video to, for example ``30000/1001``; empty keeps its own."""
     portrait_max_side: int = Field(default=2048, ge=64)
     """A larger portrait is scaled down so that its longer side has so many pixels."""
 
@@ -184,8 +182,6 @@ class TuningSettings(Section):
     """Pixel weight added on mouth and eyes."""
     depth_anchor: Weight = 1.0
     """Weight of the rendered depth against the fitted head; 0 is off."""
-    depth_rays: Count = 320
-    """Rays a step for the depth anchor."""
     novel_view: Weight = 1.0
     """Weight of the colours at a random view against the re-projected frame; 0 is off."""
     novel_view_rays: Count = 512
@@ -213,8 +209,6 @@ class RenderSettings(Section):
     """Uniform samples a ray."""
     importance_samples: Steps = 16
     """Samples a ray drawn from the first ones' weights."""
-    chunk: Count = Field(default=65536, json_schema_extra=HOW)
-    """Rays rendered at once: less needs less memory."""
     max_yaw_deg: Annotated[float, Field(gt=0.0, le=90.0)] = 40.0
     """Larger head turns are held at this yaw: the generator has not seen the back of a head."""
     max_pitch_deg: Annotated[float, Field(gt=0.0, le=90.0)] = 35.0

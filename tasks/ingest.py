@@ -19,8 +19,13 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
 
     Raises:
         InputError: when the portrait is no picture, or the video no video of two frames or more.
-        ValueError: when weights that the settings ask for are missing.
+        ValueError: when weights that the settings ask for are missing, or the tracker is not there yet.
     """
+    if settings.tracking.tracker != "embedded":
+        raise ValueError(
+            f"tracking.tracker={settings.tracking.tracker} is not part of this version; "
+            "set tracking.tracker=embedded"
+        )
     height, width = read_image(portrait).shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(

@@ -174,8 +174,8 @@ def make_stage_keys(
     sources = {"portrait": portrait_digest, "video": video_digest}
     # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
     recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
-        "portrait": (["portrait"], ["media", "tracking", "template.size"], landmark | head),
-        "landmarks": (["video"], [], landmark),
+        "portrait": (["portrait"], ["media.portrait_max_side", "tracking", "template.size"], landmark | head),
+        "landmarks": (["video"], ["tracking.min_face_score"], landmark),
         "fit": (["landmarks"], ["tracking"], head),
         "retarget": (["portrait", "fit"], ["template"], head),
         "template": (["portrait", "retarget"], ["template"], head),

@@ -57,7 +57,6 @@ def small(tiny_generator: Path) -> list[str]:
         "tuning.steps=4",
         "tuning.patch=16",
         "tuning.checkpoint_every=1",
-        "tuning.depth_rays=32",
         "tuning.novel_view_rays=32",
         "render.samples=8",
         "render.importance_samples=4",

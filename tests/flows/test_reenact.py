@@ -136,7 +136,12 @@ def test_only_what_depends_on_a_changed_setting_is_made_again(again: Run, argume
 
 
 def test_numbers_of_workers_and_batches_change_nothing(again: Run, arguments: Arguments) -> None:
-    changes = ("runner.workers=1", "runner.frames_per_task=3", "tracking.batch=2", "render.chunk=1024")
+    changes = (
+        "runner.workers=1",
+        "runner.frames_per_task=3",
+        "tracking.batch=2",
+        "tuning.checkpoint_every=3",
+    )
     assert _repeat(again, arguments, *changes).computed() == {}
 
 

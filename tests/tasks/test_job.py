@@ -1,0 +1,90 @@
+"""What decides a stage's key, and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from portrait_core.config import Settings, load_settings
+from tasks.job import ARRAYS, PER_FRAME, STAGES, Stage, make_stage_keys, unit_name
+
+ALL = set(STAGES)
+FROM_TEMPLATE = ALL - {"portrait", "landmarks", "fit", "retarget"}
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+WEIGHTS = {
+    name: _digest(name)
+    for name in ("face_detector_256", "face_landmarks_468", "iris_landmarks", "head", "generator")
+}
+
+
+def _keys(
+    settings: Settings | None = None,
+    portrait: str = "p",
+    video: str = "v",
+    frames: int = 9,
+    **weights: str,
+) -> dict[str, str]:
+    used = WEIGHTS | {name: _digest(text) for name, text in weights.items()}
+    return make_stage_keys(_digest(portrait), _digest(video), frames, settings or Settings(), used)
+
+
+def _changed(other: dict[str, str]) -> set[str]:
+    before = _keys()
+    return {stage for stage in STAGES if other[stage] != before[stage]}
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("output.crf=30", {"encode"}),
+        ("composite.feather_px=1", {"render", "encode", "measure"}),
+        ("tuning.steps=9", {"tuning", "render", "encode", "measure"}),
+        ("inversion.first_steps=9", {"inversion", "tuning", "render", "encode", "measure"}),
+        ("template.mouth_gain=0.5", FROM_TEMPLATE | {"retarget"}),
+        ("tracking.shape_frames=9", ALL - {"landmarks"}),
+        ("tracking.min_face_score=0.5", ALL),
+        ("media.portrait_max_side=512", ALL - {"landmarks", "fit"}),
+        ("seed=5", {"inversion", "tuning", "render", "encode", "measure"}),
+    ],
+)
+def test_a_setting_changes_the_stages_that_read_it_and_those_after(override: str, expected: set[str]) -> None:
+    assert _changed(_keys(load_settings("embedded", [override]))) == expected
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["runner.workers=7", "runner.kind=local_cluster", "tracking.batch=1", "tuning.checkpoint_every=5"],
+)
+def test_how_the_work_is_done_changes_no_key(override: str) -> None:
+    assert _changed(_keys(load_settings("embedded", [override]))) == set()
+
+
+def test_inputs_and_weights_change_what_comes_from_them() -> None:
+    assert _changed(_keys(portrait="q")) == ALL - {"landmarks", "fit"}
+    assert _changed(_keys(video="w")) == ALL - {"portrait"}
+    assert _changed(_keys(frames=8)) == ALL - {"portrait"}
+    assert _changed(_keys(generator="other")) == {"inversion", "tuning", "render", "encode", "measure"}
+    assert _changed(_keys(iris_landmarks="other")) == ALL
+
+
+def test_every_stage_with_a_marker_a_frame_says_which_arrays_it_writes() -> None:
+    stages: set[Stage] = set(ARRAYS)
+    assert stages >= PER_FRAME
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/My portrait (1).JPG", "My-portrait-1-01234567"),
+        ("/a/émile.png", "mile-01234567"),
+        ("/a/....png", "input-01234567"),
+    ],
+)
+def test_unit_names_are_readable_and_safe(path: str, name: str) -> None:
+    assert unit_name(path, "0123456789abcdef") == name
