@@ -100,7 +100,7 @@ def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary
             StageSummary(
                 stage=stage,
                 seconds=round(record.seconds, 2),
-                seconds_all_runs=_spent(job, stage),
+                seconds_all_runs=round(_spent(job, stage), 2),
                 cpu_seconds=round(record.cpu_seconds, 2),
                 frames_done=record.frames_done,
                 frames_total=job.total(stage),
@@ -112,7 +112,7 @@ def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary
 def note_seconds(job: Job, stage: Stage, seconds: float) -> None:
     """Add to the seconds that all runs have spent on a stage of this result."""
     unit = unit_of(job, stage)
-    spent = round(_spent(job, stage) + seconds, 2)
+    spent = _spent(job, stage) + seconds  # not rounded: rounded parts add up to less than their sum
     unit.write_meta(f"seconds_{stage}", {"key": job.stage_keys[stage], "seconds": spent})
 
 
