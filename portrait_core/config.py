@@ -155,7 +155,7 @@ class TuningSettings(Section):
     """Optimisation steps over the clip; the paper takes 10,000."""
     batch: Count = 2
     """Frames a step."""
-    rare_share: Unit = 0.5
+    rare_share: Unit = 0.4
     """Share of the draws that goes to frames by how far their latents are from the clip's mean: blinks and
     wide mouths; 0 draws all frames equally often."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
@@ -178,7 +178,7 @@ class TuningSettings(Section):
     """Pixel weight on the face."""
     outside_weight: Weight = 0.7
     """Pixel weight outside the face."""
-    detail_weight: Weight = 3.0
+    detail_weight: Weight = 8.0
     """Pixel weight added on mouth and eyes."""
     depth_anchor: Weight = 1.0
     """Weight of the rendered depth against the fitted head; 0 is off."""
