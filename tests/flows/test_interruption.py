@@ -53,11 +53,11 @@ def _reenactment(store: Path) -> Unit:
 
 
 @pytest.mark.timeout(1200)
-def test_kill_9_in_several_stages_loses_no_committed_frame(tmp_path: Path, arguments: Arguments) -> None:
+def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments: Arguments) -> None:
     store, log = tmp_path / "store", tmp_path / "log.txt"
     command = arguments(store, tmp_path / "out")
     kept: dict[str, int] = {}
-    for stage in ("template", "inversion", "render"):
+    for stage in ("inversion", "render"):
         process = _start(command, log)
         _wait_until(process, lambda s=stage: any(f"/{s}/" in name for name in _markers(store)), log)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
