@@ -12,7 +12,7 @@ from portrait_core.errors import MissingChunk
 from portrait_core.models.cache import cached
 from portrait_core.resources import data_file
 from portrait_core.store import Store
-from tasks.job import ARRAYS, FILES, LANDMARK_MODELS, STAGES, Job, Stage
+from tasks.job import ARRAYS, FILES, LANDMARK_MODELS, STAGES, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     from portrait_core.store import Unit
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
-
-TRACK_ARRAYS = (
-    "expression",
-    "jaw",
-    "rotation",
-    "crop_center_px",
-    "crop_side_px",
-    "cameras",
-    "fit_error",
-    "ok",
-)
-"""Per-frame fields of a track; ``shape`` is kept once."""
 
 
 def unit_of(job: Job, stage: Stage) -> Unit:

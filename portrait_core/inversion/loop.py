@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,8 +118,3 @@ def ramp(step: int, steps: int, warmup: int, decay_fraction: float) -> float:
     up = min(1.0, (step + 1) / max(1, warmup))
     left = (steps - step) / max(1.0, steps * decay_fraction)
     return up * min(1.0, left)
-
-
-def named(parameters: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Names and tensors that ask for a gradient."""
-    return {name: p for name, p in parameters if p.requires_grad}

@@ -15,14 +15,16 @@ from pydantic import BaseModel
 from portrait_core.errors import InputError
 
 NUMERICS_VERSION: dict[str, int] = {
-    "track": 1,
+    "portrait": 1,
+    "landmarks": 1,
+    "fit": 1,
+    "retarget": 1,
     "template": 1,
-    "edit": 1,
-    "invert": 1,
-    "tune": 1,
+    "inversion": 1,
+    "tuning": 1,
     "render": 1,
-    "composite": 1,
     "encode": 1,
+    "measure": 1,
 }
 """Raise a stage's number when its code changes what it computes: all its earlier results are then stale.
 Stages that are not listed have version 1."""

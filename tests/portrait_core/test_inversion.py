@@ -4,24 +4,12 @@ import skimage.data
 import torch
 
 from portrait_core.config import InversionSettings
-from portrait_core.faces.head import MorphableHead
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.matte import portrait_matte
 from portrait_core.inversion.patches import Patch, render_patch
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
-from portrait_core.resources import data_file
 from tests.portrait_core import tiny
-
-
-@pytest.fixture(scope="module")
-def phi():
-    return build_features("efficientnet")
-
-
-@pytest.fixture(scope="module")
-def head():
-    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
 
 
 def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):

@@ -2,17 +2,7 @@ import pytest
 import torch
 
 from portrait_core.inversion.loop import AdamLoop, ParameterGroup, ramp
-
-
-class Memory:
-    def __init__(self):
-        self.data = None
-
-    def read(self):
-        return self.data
-
-    def write(self, data):
-        self.data = data
+from tests.portrait_core import tiny
 
 
 def build(checkpoint=None, steps=20):
@@ -26,7 +16,7 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one():
     x, loop, objective = build()
     losses = loop.run(objective)
 
-    memory = Memory()
+    memory = tiny.Memory()
     _, stopped, objective = build(memory)
 
     def until_eight(step):
@@ -49,7 +39,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop():
 
 
 def test_a_finished_loop_does_nothing():
-    memory = Memory()
+    memory = tiny.Memory()
     _, loop, objective = build(memory, steps=0)
     assert loop.run(objective) == []
     assert memory.data is None

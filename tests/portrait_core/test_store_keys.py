@@ -29,16 +29,16 @@ def test_key_is_the_same_everywhere() -> None:
 
 def test_key_depends_on_all_that_decides_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     keys = {
-        stage_key("invert", {"video": A}, Settings(), {"g": A}),
-        stage_key("tune", {"video": A}, Settings(), {"g": A}),
-        stage_key("invert", {"video": B}, Settings(), {"g": A}),
-        stage_key("invert", {"portrait": A}, Settings(), {"g": A}),
-        stage_key("invert", {"video": A}, Settings(steps=101), {"g": A}),
-        stage_key("invert", {"video": A}, Settings(), {"g": B}),
-        stage_key("invert", {"video": A, "g": A}, Settings(), {}),
+        stage_key("inversion", {"video": A}, Settings(), {"g": A}),
+        stage_key("tuning", {"video": A}, Settings(), {"g": A}),
+        stage_key("inversion", {"video": B}, Settings(), {"g": A}),
+        stage_key("inversion", {"portrait": A}, Settings(), {"g": A}),
+        stage_key("inversion", {"video": A}, Settings(steps=101), {"g": A}),
+        stage_key("inversion", {"video": A}, Settings(), {"g": B}),
+        stage_key("inversion", {"video": A, "g": A}, Settings(), {}),
     }
-    monkeypatch.setitem(NUMERICS_VERSION, "invert", NUMERICS_VERSION["invert"] + 1)
-    keys.add(stage_key("invert", {"video": A}, Settings(), {"g": A}))
+    monkeypatch.setitem(NUMERICS_VERSION, "inversion", NUMERICS_VERSION["inversion"] + 1)
+    keys.add(stage_key("inversion", {"video": A}, Settings(), {"g": A}))
     assert len(keys) == 8
 
 

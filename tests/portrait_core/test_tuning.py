@@ -6,34 +6,10 @@ import torch
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
-from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
-from portrait_core.inversion.features import build_features
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.reposing import PoseRenderer, target_cameras
-from portrait_core.resources import data_file
 from tests.portrait_core import tiny
-
-
-class Memory:
-    def __init__(self):
-        self.data = None
-
-    def read(self):
-        return self.data
-
-    def write(self, data):
-        self.data = data
-
-
-@pytest.fixture(scope="module")
-def phi():
-    return build_features("efficientnet")
-
-
-@pytest.fixture(scope="module")
-def head():
-    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
 
 
 def tuner(phi, head, **settings):
@@ -77,7 +53,7 @@ def test_a_killed_tuning_resumes_to_the_very_same_generator(phi, head):
     whole = tuner(phi, head)
     losses = whole.run()
 
-    memory, stopped = Memory(), tuner(phi, head)
+    memory, stopped = tiny.Memory(), tuner(phi, head)
 
     def stop_at_seven(step, loss):
         if step == 7:

@@ -68,3 +68,16 @@ def target(image: torch.Tensor) -> FrameTarget:
         detail=disc(0.08, (0.5, 0.65)),
         uncovered=torch.zeros(1, SIZE, SIZE),
     )
+
+
+class Memory:
+    """A checkpoint kept in memory."""
+
+    def __init__(self):
+        self.data = None
+
+    def read(self):
+        return self.data
+
+    def write(self, data):
+        self.data = data

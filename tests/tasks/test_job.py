@@ -7,6 +7,7 @@ import hashlib
 import pytest
 
 from portrait_core.config import Settings, load_settings
+from portrait_core.store import NUMERICS_VERSION
 from tasks.job import ARRAYS, PER_FRAME, STAGES, Stage, make_stage_keys, unit_name
 
 ALL = set(STAGES)
@@ -88,3 +89,7 @@ def test_every_stage_with_a_marker_a_frame_says_which_arrays_it_writes() -> None
 )
 def test_unit_names_are_readable_and_safe(path: str, name: str) -> None:
     assert unit_name(path, "0123456789abcdef") == name
+
+
+def test_every_stage_has_a_numerics_version_that_can_be_raised() -> None:
+    assert set(NUMERICS_VERSION) == set(STAGES)

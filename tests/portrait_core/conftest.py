@@ -1,0 +1,19 @@
+"""Models that several test files share."""
+
+import pytest
+
+from portrait_core.faces.head import MorphableHead
+from portrait_core.inversion.features import build_features
+from portrait_core.resources import data_file
+
+
+@pytest.fixture(scope="session")
+def phi():
+    """The default perceptual features."""
+    return build_features("efficientnet")
+
+
+@pytest.fixture(scope="module")
+def head():
+    """The embedded head."""
+    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
