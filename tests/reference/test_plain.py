@@ -1,0 +1,133 @@
+"""The plain implementation in ``tests/plain``, which ours is measured against, has the published numbers."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from portrait_core.generators import GeneratorSettings
+from portrait_core.models.legacy_pickle import read_network
+from tests.plain import stylegan2
+from tests.plain.eg3d import PlainGenerator, rays
+from tests.reference.test_eg3d import LOSSES, seeded_weights
+
+ROOT = Path(os.environ.get("PORTRAIT_REFERENCE", Path(__file__).parents[2] / "../shared/reference"))
+
+needs_eg3d = pytest.mark.skipif(
+    not (ROOT / "eg3d/generator.pkl").exists(),
+    reason=f"no EG3D reference numbers at {ROOT / 'eg3d'}; set PORTRAIT_REFERENCE to their folder",
+)
+needs_stylegan2 = pytest.mark.skipif(
+    not (ROOT / "stylegan2/generator.pkl").exists(),
+    reason=f"no StyleGAN2 reference numbers at {ROOT / 'stylegan2'}; set PORTRAIT_REFERENCE to their folder",
+)
+
+
+def arrays(name: str) -> dict[str, Tensor]:
+    with np.load(ROOT / name) as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+def error(got: Tensor, wanted: Tensor) -> float:
+    assert got.shape == wanted.shape
+    return float((got - wanted).detach().abs().max())
+
+
+def relative(got: Tensor | None, wanted: Tensor) -> float:
+    assert got is not None
+    return float((got - wanted).norm() / wanted.norm())
+
+
+@pytest.fixture(scope="module")
+def tiny() -> PlainGenerator:
+    config = json.loads((ROOT / "eg3d/config.json").read_text())
+    settings = GeneratorSettings.from_published(config["kwargs"], config["neural_rendering_resolution"])
+    return PlainGenerator(settings, read_network(ROOT / "eg3d/generator.pkl").state_dict())
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, Tensor]:
+    return arrays("eg3d/outputs.npz")
+
+
+@needs_eg3d
+def test_mapping(tiny: PlainGenerator, expected: dict[str, Tensor]) -> None:
+    ws = tiny.mapping(expected["z"], expected["c_cond"], float(expected["truncation_psi"]))
+    assert error(ws, expected["ws"]) < 1e-5
+    assert error(tiny.mapping(expected["z"], expected["c_cond"])[:, 0], expected["ws_psi1"]) < 1e-5
+
+
+@needs_eg3d
+def test_planes_points_and_rays(tiny: PlainGenerator, expected: dict[str, Tensor]) -> None:
+    planes = tiny.planes(expected["ws_plus"])
+    assert error(planes.flatten(1, 2)[:, :, 4::8, 4::8], expected["planes_s8"]) < 1e-4
+    colours, density = tiny.evaluate(planes, expected["points"])
+    assert error(density, expected["point_sigma"]) < 1e-4
+    assert error(colours, expected["point_rgb"]) < 1e-5
+    origins, directions = rays(expected["c"], 4)
+    assert error(origins, expected["rays4_origins"]) < 1e-5
+    assert error(directions, expected["rays4_directions"]) < 1e-5
+
+
+@needs_eg3d
+def test_images(tiny: PlainGenerator, expected: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        out = tiny.synthesis(expected["ws_plus"], expected["c"])
+        size = int(expected["neural_rendering_resolution_alt"])
+        other = tiny.synthesis(expected["ws_plus"], expected["c"], size, noise=False)
+    for name in ("image_raw", "image_depth", "image"):
+        assert error(out[name], expected[name]) < 1e-4, name
+    for name in ("image_raw", "image"):
+        assert error(other[name], expected[f"{name}_alt"]) < 1e-4, name
+
+
+@needs_eg3d
+@pytest.mark.parametrize("suffix", LOSSES)
+def test_gradients(tiny: PlainGenerator, expected: dict[str, Tensor], suffix: str) -> None:
+    ws, c = (expected[name].clone().requires_grad_() for name in ("ws_plus", "c"))
+    LOSSES[suffix](tiny.synthesis(ws, c)).backward()
+    assert relative(ws.grad, expected["grad_ws" + suffix]) < 1e-4
+    # look-ups have kinks at texel borders, so rounding alone moves this one (see the folder's README)
+    assert relative(c.grad, expected["grad_c" + suffix]) < 2e-2
+
+
+@needs_eg3d
+@pytest.mark.slow
+def test_full_size() -> None:
+    """FFHQ-512: images, depth and the gradient to ws, in one pass."""
+    config = json.loads((ROOT / "eg3d/full512.json").read_text())
+    expected = arrays("eg3d/full512_outputs.npz")
+    settings = GeneratorSettings.from_published(config["constructor"], config["neural_rendering_resolution"])
+    full = PlainGenerator(settings, seeded_weights(config))
+    ws = expected["ws_plus"].clone().requires_grad_()
+    out = full.synthesis(ws, expected["c"])
+    out["image"].square().mean().backward()
+    assert error(out["image_raw"], expected["image_raw"]) < 1e-4
+    assert error(out["image_depth"], expected["image_depth"]) < 1e-4
+    assert error(out["image"][:, :, 2::4, 2::4], expected["image_s4"]) < 1e-4
+    assert error(out["image"].mean(dim=(2, 3)), expected["image_mean"]) < 1e-4
+    assert error(out["image"].std(dim=(2, 3), correction=0), expected["image_std"]) < 1e-4
+    assert relative(ws.grad, expected["grad_ws"]) < 1e-4
+
+
+@needs_stylegan2
+def test_stylegan2() -> None:
+    expected = arrays("stylegan2/outputs.npz")
+    config = json.loads((ROOT / "stylegan2/config.json").read_text())
+    made = config["constructor"]
+    params = read_network(ROOT / "stylegan2/generator.pkl").state_dict()
+    mapping, synthesis = (stylegan2.scope(params, name) for name in ("mapping", "synthesis"))
+    sizes = tuple(2**i for i in range(2, made["img_resolution"].bit_length()))
+    layers, psi = made["mapping_kwargs"]["num_layers"], float(expected["truncation_psi"])
+    ws = stylegan2.mapping(mapping, expected["z"], None, rows=config["num_ws"], layers=layers, psi=psi)
+    assert error(ws, expected["ws"]) < 1e-5
+    ws = expected["ws_plus"].clone().requires_grad_()
+    image = stylegan2.synthesis(synthesis, ws, sizes)
+    image.square().mean().backward()
+    assert error(image, expected["image"]) < 1e-4
+    assert relative(ws.grad, expected["grad_ws"]) < 1e-4
+    assert error(stylegan2.synthesis(synthesis, ws, sizes, noise=False), expected["image_no_noise"]) < 1e-4
