@@ -1,7 +1,8 @@
-"""Image generators: the tri-plane generator (EG3D and the embedded model)."""
+"""Image generators: the tri-plane generator (EG3D and the embedded model), and StyleGAN2 in 2D."""
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
-from portrait_core.generators.io import load_generator, load_latent_layout, load_published, save_generator
+from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
+from portrait_core.generators.published import load_published
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import (
     BackgroundSettings,
@@ -9,6 +10,7 @@ from portrait_core.generators.settings import (
     RaySampling,
     SuperresolutionSettings,
 )
+from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
 from portrait_core.generators.triplane import Planes
 
 __all__ = [
@@ -17,6 +19,8 @@ __all__ = [
     "Planes",
     "RayOutput",
     "RaySampling",
+    "StyleGAN2Generator",
+    "StyleGAN2Settings",
     "SuperresolutionSettings",
     "TriPlaneGenerator",
     "load_generator",

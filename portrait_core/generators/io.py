@@ -1,36 +1,54 @@
-"""Generator files: safetensors with half-precision weights, settings in the metadata."""
+"""Generator files: safetensors, with the settings and what else is known in the metadata."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.settings import GeneratorSettings
-from portrait_core.models.legacy_pickle import read_network
+from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
+
+AnyGenerator = TriPlaneGenerator | StyleGAN2Generator
+AnySettings = GeneratorSettings | StyleGAN2Settings
+Kind = Literal["triplane", "stylegan2"]
+
+_METADATA = "generator"
+_TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "StyleGAN2 (2D) generator"}
+
+
+def kind_of(generator: AnyGenerator | AnySettings) -> Kind:
+    """``triplane`` or ``stylegan2``."""
+    return "stylegan2" if isinstance(generator, StyleGAN2Generator | StyleGAN2Settings) else "triplane"
 
 
 def save_generator(
-    generator: TriPlaneGenerator,
+    generator: AnyGenerator,
     path: str | Path,
     *,
     latent_layout: Mapping[str, Any] | None = None,
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> None:
-    """Write weights, settings and the meaning of z to one file, atomically.
+    """Write weights, settings and the meaning of z to one file, atomically. The same generator always makes
+    the same bytes.
 
     Args:
         latent_layout: what each range of z holds (any JSON), for generators with structured latents.
         metadata: further strings, such as the licence.
         half: store float16 (half the size; relative error 5e-4) instead of float32.
+
+    Raises:
+        ValueError: if a weight is not finite, or too large for float16.
     """
     dtype = torch.float16 if half else torch.float32
     # the filter taps are fixed, but they belong to the published names; they cost 64 bytes each
@@ -40,62 +58,122 @@ def save_generator(
             raise ValueError(f"{name} has values that {dtype} cannot hold; save with half=False")
     about = {
         **(metadata or {}),
+        "kind": kind_of(generator),
         "settings": generator.settings.model_dump_json(),
         "latent_layout": json.dumps(latent_layout or {}),
     }
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(tensors, part, metadata=about)
+        # one entry: safetensors writes several in an order that differs from call to call
+        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
 
 
-def load_generator(path: str | Path, device: str | torch.device = "cpu") -> TriPlaneGenerator:
+@overload
+def load_generator(
+    path: str | Path, device: str | torch.device = "cpu", *, kind: Literal["triplane"] = "triplane"
+) -> TriPlaneGenerator: ...
+@overload
+def load_generator(
+    path: str | Path, device: str | torch.device = "cpu", *, kind: Literal["stylegan2"]
+) -> StyleGAN2Generator: ...
+@overload
+def load_generator(path: str | Path, device: str | torch.device = "cpu", *, kind: None) -> AnyGenerator: ...
+def load_generator(
+    path: str | Path, device: str | torch.device = "cpu", *, kind: Kind | None = "triplane"
+) -> AnyGenerator:
     """Read a file of :func:`save_generator`: a float32 generator in eval mode, without gradients.
 
+    Args:
+        kind: what the file must hold; None takes either kind.
+
     Raises:
-        ValueError: if the file is not such a file, or its weights do not fit its settings.
+        ValueError: if the file is not such a file, holds the other kind, or its weights do not fit its
+            settings.
     """
     about, tensors = _read(path)
-    generator = TriPlaneGenerator(GeneratorSettings.model_validate_json(about["settings"]))
-    try:
-        generator.load_state_dict({k: v.float() for k, v in tensors.items()})
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-    return generator.to(device).eval().requires_grad_(False)
+    found = about.get("kind", "triplane")  # the oldest files do not say
+    if found not in _TITLES:
+        raise ValueError(f"{path} holds a generator of kind {found!r}; expected one of {sorted(_TITLES)}")
+    if kind not in (None, found):
+        raise ValueError(f"{path} holds a {_TITLES[found]}; expected a {_TITLES[str(kind)]}")
+    settings_class = GeneratorSettings if found == "triplane" else StyleGAN2Settings
+    generator = filled_generator(settings_class.model_validate_json(about["settings"]), tensors, path)
+    return generator.to(device)
 
 
-def load_published(path: str | Path, device: str | torch.device = "cpu") -> TriPlaneGenerator:
-    """Read a published EG3D network file (``.pkl``), without running anything in it: the averaged generator
-    in float32, eval mode, without gradients.
+def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path: str | Path) -> AnyGenerator:
+    """A generator of these settings with these weights (of any floating type): float32, in eval mode, without
+    gradients. ``path`` is where they come from, for messages.
 
     Raises:
-        ValueError: if the file cannot be read safely or holds another kind of network.
+        ValueError: if the weights do not fit the settings.
     """
-    record = read_network(path)
-    kwargs = record.kwargs
-    if "rendering_kwargs" not in kwargs:
-        raise ValueError(f"{path} holds a {record.class_name}, expected an EG3D TriPlaneGenerator")
-    # training may have changed these two after construction; the attributes are what holds
-    kwargs["rendering_kwargs"] = record.state.get("rendering_kwargs", kwargs["rendering_kwargs"])
-    resolution = int(record.state.get("neural_rendering_resolution", 128))
-    generator = TriPlaneGenerator(GeneratorSettings.from_published(kwargs, resolution))
-    try:
-        generator.load_state_dict(record.state_dict())
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {path} do not fit its settings: {error}") from error
-    return generator.to(device).eval().requires_grad_(False)
+    generator: AnyGenerator
+    with _NoDraws():
+        if isinstance(settings, StyleGAN2Settings):
+            generator = StyleGAN2Generator(settings)
+        else:
+            generator = TriPlaneGenerator(settings)
+    _check_fit(generator, tensors, path)
+    generator.load_state_dict(tensors)  # copies, so each weight keeps its memory format, and becomes float32
+    return generator.eval().requires_grad_(False)
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves new weights unset: drawing thirty million normals takes longer than reading them does.
+
+    Only for networks of which every tensor is then loaded. A mode holds in its own thread alone.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        args, kwargs = tuple(args), dict(kwargs or {})
+        if func is torch.randn:
+            return torch.empty(*args, **kwargs)
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **kwargs)
+
+
+def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    wanted = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    wrong = [f"{name} is missing" for name in wanted if name not in given]
+    wrong += [f"{name} is not known" for name in given if name not in wanted]
+    wrong += [
+        f"{name} has shape {list(given[name])}, expected {list(shape)}"
+        for name, shape in wanted.items()
+        if given.get(name, shape) != shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"the weights in {path} do not fit its settings: {'; '.join(wrong[:3])}{more}")
 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
     """The meaning of z that :func:`save_generator` wrote; empty where there is none."""
+    return dict(json.loads(load_metadata(path).get("latent_layout", "{}")))
+
+
+def load_metadata(path: str | Path) -> dict[str, str]:
+    """What :func:`save_generator` wrote beside the weights: ``kind``, ``settings``, ``latent_layout``, and
+    the strings it was given.
+
+    Raises:
+        ValueError: if the file is not such a file.
+    """
     with _open(path) as file:
-        return dict(json.loads(_metadata(file, path).get("latent_layout", "{}")))
+        return _metadata(file, path)
 
 
-def _read(path: str | Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with _open(path) as file:
         return _metadata(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
@@ -111,6 +189,8 @@ def _open(path: str | Path) -> Any:
 
 def _metadata(file: Any, path: str | Path) -> dict[str, str]:
     about = dict(file.metadata() or {})
+    if _METADATA in about:
+        about = dict(json.loads(about[_METADATA]))
     if "settings" not in about:
         raise ValueError(f"{path} carries no generator settings; expected a file of save_generator")
     return about

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -15,24 +17,48 @@ def _unit_second_moment(x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
+class StyleMappingSettings(Protocol):
+    """What the settings of every generator with a :class:`StyleMapping` say of it."""
+
+    @property
+    def z_dim(self) -> int: ...
+    @property
+    def w_dim(self) -> int: ...
+    @property
+    def c_dim(self) -> int: ...
+    @property
+    def num_ws(self) -> int: ...
+    @property
+    def mapping_layers(self) -> int: ...
+    @property
+    def mapping_width(self) -> int | None: ...
+    @property
+    def label_scale(self) -> float: ...
+
+
 class StyleMapping(nn.Module):
-    """StyleGAN2's mapping network, conditioned on a camera label (EG3D section 4.5)."""
+    """StyleGAN2's mapping network, conditioned on a label where there is one: a class, or in EG3D a camera
+    (EG3D section 4.5)."""
 
     w_avg: Tensor
 
-    def __init__(self, settings: GeneratorSettings) -> None:
+    def __init__(
+        self, settings: StyleMappingSettings, *, embed_width: int | None = None, lr_multiplier: float = 0.01
+    ) -> None:
+        """``embed_width``: features that the label is embedded to (w_dim, if None)."""
         super().__init__()
+        self.z_dim = settings.z_dim
         self.rows = settings.num_ws
         self.label_scale = settings.label_scale
         self.c_dim = settings.c_dim
         self.layers = settings.mapping_layers
         w_dim = settings.w_dim
         if self.c_dim > 0:
-            self.embed = FullyConnected(self.c_dim, w_dim)
-        features = settings.z_dim + (w_dim if self.c_dim > 0 else 0)
+            self.embed = FullyConnected(self.c_dim, embed_width or w_dim)
+        features = settings.z_dim + ((embed_width or w_dim) if self.c_dim > 0 else 0)
         for i in range(self.layers):
             out = w_dim if i == self.layers - 1 else (settings.mapping_width or w_dim)
-            layer = FullyConnected(features, out, activate=True, lr_multiplier=0.01)
+            layer = FullyConnected(features, out, activate=True, lr_multiplier=lr_multiplier)
             self.add_module(f"fc{i}", layer)
             features = out
         self.register_buffer("w_avg", torch.zeros(w_dim))
@@ -44,10 +70,15 @@ class StyleMapping(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "b rows w"]:
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            raise ValueError(f"z must be [B,{self.z_dim}], got {list(z.shape)}")
         x = _unit_second_moment(z)
         if self.c_dim > 0:
-            if c is None:
-                raise ValueError("this generator's mapping needs camera labels c [B,25], got None")
+            if c is None or c.shape != (len(z), self.c_dim):
+                raise ValueError(
+                    f"this generator's mapping needs camera labels (or classes) c [{len(z)},{self.c_dim}], "
+                    f"got {None if c is None else list(c.shape)}"
+                )
             x = torch.cat([x, _unit_second_moment(self.embed(c * self.label_scale))], dim=1)
         for i in range(self.layers):
             x = self.get_submodule(f"fc{i}")(x)

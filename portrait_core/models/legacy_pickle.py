@@ -7,122 +7,146 @@ files of the StyleGAN family carry is never looked at.
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from portrait_core.models.pickled_arrays import (
+    ArrayRecord,
+    DTypeRecord,
+    load_storage,
+    rebuild_array,
+    rebuild_parameter,
+    rebuild_scalar,
+    rebuild_tensor,
+)
+from portrait_core.models.unpickler import ClassName, DataUnpickler, plain_key
+
+_MOST_MODULES = 100_000
+_DEEPEST = 100
+
 
 class ModuleRecord:
     """What a pickled ``torch.nn.Module`` held, as plain data."""
 
-    class_name = ""
-    """Name of its class, without the module."""
-    state: dict[str, Any]
-    """Its attributes."""
+    def __init__(self, class_name: str) -> None:
+        self.class_name = class_name
+        """Name of its class, without the module."""
+        self.state: dict[str, Any] = {}
+        """Its attributes."""
 
-    def __new__(cls, *_: Any, **__: Any) -> ModuleRecord:
-        record = super().__new__(cls)
-        record.state = {}
-        return record
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: Any) -> None:
+        if not isinstance(state, dict):
+            raise pickle.UnpicklingError(f"the state of a {self.class_name} is a {type(state).__name__}")
         self.state = dict(state)
+
+    def _group(self, name: str) -> dict[str, Any]:
+        group = self.state.get(name)
+        return group if isinstance(group, dict) else {}
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """Keyword arguments that it was constructed with (empty if not recorded)."""
-        return dict(self.state.get("_init_kwargs", {}))
+        return dict(self._group("_init_kwargs"))
 
-    def state_dict(self, prefix: str = "") -> dict[str, Tensor]:
-        """Parameters and buffers by their full names, in float32 where they are half precision."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters and buffers by their full names, in float32 where they are half precision.
+
+        Raises:
+            ValueError: if its modules contain each other, or are absurdly many.
+        """
         found: dict[str, Tensor] = {}
-        for group in ("_parameters", "_buffers"):
-            for name, value in self.state.get(group, {}).items():
-                if isinstance(value, Tensor):
-                    found[prefix + name] = value.float() if value.is_floating_point() else value
-        for name, module in self.state.get("_modules", {}).items():
-            if isinstance(module, ModuleRecord):
-                found.update(module.state_dict(f"{prefix}{name}."))
+        waiting = [("", self, 0)]
+        for visited, (prefix, module, depth) in enumerate(waiting):  # grows as it goes
+            if depth > _DEEPEST or visited > _MOST_MODULES:
+                raise ValueError(f"the modules of this {self.class_name} contain each other, or are too many")
+            for group in ("_parameters", "_buffers"):
+                for name, value in module._group(group).items():
+                    if isinstance(value, Tensor):
+                        found[f"{prefix}{name}"] = value.float() if value.is_floating_point() else value
+            for name, child in module._group("_modules").items():
+                if isinstance(child, ModuleRecord):
+                    waiting.append((f"{prefix}{name}.", child, depth + 1))
         return found
 
 
 class _EasyDict(dict[str, Any]):
     """Stand-in for a dictionary with attribute access."""
 
-
-def _load_storage(data: bytes) -> Any:
-    # the original runs a full unpickler on these bytes; this one resolves tensors only
-    return torch.load(io.BytesIO(data), weights_only=True)
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__(_pairs(items))
 
 
-def _parameter(data: Tensor, requires_grad: bool, hooks: Any) -> Tensor:
-    return data
+def _pairs(items: Any) -> list[tuple[Any, Any]]:
+    listed = list(items.items()) if isinstance(items, dict) else list(items)
+    return [(plain_key(key), value) for key, value in listed]
 
 
-def _tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any) -> Tensor:
-    return torch.empty((0,), dtype=storage.dtype).set_(
-        storage._untyped_storage, offset, torch.Size(size), stride
-    )
+def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
+    return OrderedDict(_pairs(items))
 
 
-def _scalar(dtype: np.dtype[Any], data: bytes) -> Any:
-    if dtype.hasobject:
-        raise pickle.UnpicklingError(f"numpy scalars of {dtype} are not read")
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
+def _set(items: Any = ()) -> set[Any]:
+    return {plain_key(item) for item in items}
 
 
-def _persistent(meta: Mapping[str, Any]) -> ModuleRecord:
-    record = _stand_in(str(meta.get("class_name", "")))()
+def _persistent(meta: Any) -> ModuleRecord:
+    if not isinstance(meta, dict):
+        raise pickle.UnpicklingError(f"a network is described by a {type(meta).__name__}, expected a dict")
+    record = ModuleRecord(str(meta.get("class_name", "")))
     record.__setstate__(meta.get("state", {}))
     return record
 
 
-def _stand_in(class_name: str) -> type[ModuleRecord]:
-    return type(class_name, (ModuleRecord,), {"class_name": class_name})
-
-
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
+_ALLOWED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _ordered,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
     ("dnnlib.util", "EasyDict"): _EasyDict,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("torch._utils", "_rebuild_parameter"): _parameter,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    ("torch.storage", "_load_from_bytes"): _load_storage,
+    ("numpy", "dtype"): DTypeRecord,
+    ("numpy", "ndarray"): ClassName("numpy", "ndarray"),
+    ("numpy.core.multiarray", "scalar"): rebuild_scalar,
+    ("numpy._core.multiarray", "scalar"): rebuild_scalar,
+    ("numpy.core.multiarray", "_reconstruct"): rebuild_array,
+    ("numpy._core.multiarray", "_reconstruct"): rebuild_array,
+    ("torch", "Size"): tuple,
+    ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch.storage", "_load_from_bytes"): load_storage,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
+    **{("torch", name): getattr(torch, name) for name in ("float16", "float32", "float64", "int64", "bool")},
 }
 _MODULE_PREFIXES = ("torch.nn.modules.", "training.")
 
 
-class LegacyUnpickler(pickle.Unpickler):
+class LegacyUnpickler(DataUnpickler):
     """An unpickler that resolves the names above, those of ``extra``, and nothing else."""
+
+    fillable: tuple[type, ...] = (ModuleRecord, DTypeRecord, ArrayRecord)
 
     def __init__(
         self,
-        file: Any,
+        file: BinaryIO,
         *,
         extra: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
         encoding: str = "ASCII",
     ) -> None:
-        super().__init__(file, encoding=encoding)
-        self._allowed = {**_ALLOWED, **(extra or {})}
+        super().__init__(file, {**_ALLOWED, **(extra or {})}, encoding=encoding)
+        self.fillable += tuple(kind for kind in (extra or {}).values() if isinstance(kind, type))
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in self._allowed:
-            return self._allowed[module, name]
+    def stand_in(self, module: str, name: str) -> Any:
         if module.startswith(_MODULE_PREFIXES) and name.isidentifier():
-            return _stand_in(name)
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is not a name known as safe")
+            return ClassName(module, name)
+        return super().stand_in(module, name)
+
+    def construct(self, of: ClassName, args: tuple[Any, ...]) -> ModuleRecord:
+        return ModuleRecord(of.name)
 
 
 def read_legacy_pickle(
@@ -134,19 +158,30 @@ def read_legacy_pickle(
     """Read a pickle of arrays, tensors and plain containers.
 
     Args:
-        extra: further names to resolve, each to an inert constructor.
+        extra: further names to resolve, each to an inert constructor. Classes among them take state through
+            a ``__setstate__`` of their own.
         encoding: of Python 2 strings; ``latin1`` where they carry array bytes.
 
     Raises:
-        ValueError: if it is no pickle, or asks for a name that is not allowed.
+        ValueError: if there is no such file, it is no pickle, or asks for a name that is not allowed.
     """
     try:
-        with open(path, "rb") as file:
+        file = open(path, "rb")  # noqa: SIM115 - closed below; its own errors are told apart from the pickle's
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    with file:
+        try:
             return LegacyUnpickler(file, extra=extra, encoding=encoding).load()
-    except (pickle.UnpicklingError, EOFError, RuntimeError, TypeError, KeyError, IndexError) as error:
-        raise ValueError(
-            f"cannot read {path} safely: {error}; expected the published network file, unchanged"
-        ) from error
+        # whatever a damaged or hostile file makes the machine stumble over, the answer is the same
+        except Exception as error:
+            said = (
+                str(error)
+                if isinstance(error, pickle.UnpicklingError)
+                else f"it is no such pickle ({error!r})"
+            )
+            raise ValueError(
+                f"cannot read {path} safely: {said}; expected the published network file, unchanged"
+            ) from error
 
 
 def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
@@ -158,6 +193,34 @@ def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
     content = read_legacy_pickle(path)
     record = content.get(name) if isinstance(content, dict) else None
     if not isinstance(record, ModuleRecord):
-        held = sorted(content) if isinstance(content, dict) else type(content).__name__
+        held = (
+            ", ".join(map(str, list(content)[:12])) if isinstance(content, dict) else type(content).__name__
+        )
         raise ValueError(f"{path} holds no network {name!r}; it holds {held}")
     return record
+
+
+def plain_data(value: Any, depth: int = 0) -> Any:
+    """What a network file says of itself, as JSON can hold it: numpy values as numbers and lists, anything
+    else by its name.
+
+    Raises:
+        ValueError: if it is nested without end.
+    """
+    if depth > _DEEPEST:
+        raise ValueError(
+            "the network's arguments are nested too deeply; expected the published file, unchanged"
+        )
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray | Tensor):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {str(key): plain_data(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_data(item, depth + 1) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(str(item) for item in value)
+    return str(value)

@@ -1,0 +1,205 @@
+"""A pickle machine that executes data instructions only.
+
+Python's own machine calls whatever a pickle names, writes to any object's attributes and knows short cuts
+around the look-up of names. This one works by three short lists: the instructions it knows, the names it
+resolves, and the kinds of objects it fills. It is the pure-Python machine of the standard library, because
+the compiled one lets none but the names be restricted, and allocates what a file tells it to.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+Names = Mapping[tuple[str, str], Any]
+"""(module, name) to what stands for it: an inert constructor, or a plain value."""
+
+_KNOWN = """
+    PROTO FRAME STOP MARK POP POP_MARK DUP
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8
+    UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+    EMPTY_LIST APPEND APPENDS LIST EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3
+    EMPTY_DICT DICT SETITEM SETITEMS EMPTY_SET ADDITEMS FROZENSET
+    GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
+    GLOBAL STACK_GLOBAL REDUCE NEWOBJ NEWOBJ_EX BUILD
+""".split()  # noqa: SIM905 - as a list it would take a page
+_PLAIN_KEYS = (str, bytes, int, float, type(None))
+
+
+class ClassName:
+    """A class that the file names and nobody needs: its full name, as data."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    def __repr__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class BoundedFile:
+    """A file that refuses to read beyond its end, so that no length in it makes anyone allocate more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        here = file.tell()
+        self._end = file.seek(0, os.SEEK_END)
+        file.seek(here)
+
+    def read(self, size: int) -> bytes:
+        left = self._end - self._file.tell()
+        if size > left:
+            raise pickle.UnpicklingError(
+                f"it is cut short or damaged: {size} bytes should follow, {left} are left"
+            )
+        return self._file.read(size)
+
+    def readline(self) -> bytes:
+        return self._file.readline()
+
+
+class DataUnpickler(pickle._Unpickler):
+    """Reads a pickle whose every name is in ``names`` or accepted by :meth:`stand_in`."""
+
+    fillable: tuple[type, ...] = ()
+    """Types whose objects take state through a ``__setstate__`` of ours; plain dictionaries ignore it."""
+
+    # the machine's own: what it has made, and what it has made since the last mark
+    stack: list[Any]
+    append: Callable[[Any], None]
+    pop_mark: Callable[[], list[Any]]
+
+    def __init__(self, file: BinaryIO, names: Names, *, encoding: str = "ASCII") -> None:
+        super().__init__(BoundedFile(file), encoding=encoding)  # type: ignore[arg-type]
+        self._names = names
+        self._constructors = {id(value) for value in names.values() if callable(value)}
+
+    def stand_in(self, module: str, name: str) -> Any:
+        """What stands for a name that is not in ``names``.
+
+        Raises:
+            pickle.UnpicklingError: naming what was asked for.
+        """
+        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is not a name known as safe")
+
+    def construct(self, of: ClassName, args: tuple[Any, ...]) -> Any:
+        """An object in place of one of the class ``of``."""
+        raise pickle.UnpicklingError(f"the file makes a {of}, which is not known as safe")
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) in self._names:
+            return self._names[module_name, global_name]
+        return self.stand_in(module_name, global_name)
+
+    def _call(self, function: Any, args: Any) -> Any:
+        if not isinstance(args, tuple):
+            raise pickle.UnpicklingError(f"it calls {function!r} without a tuple of arguments")
+        if isinstance(function, ClassName):
+            return self.construct(function, args)
+        if id(function) not in self._constructors:
+            raise pickle.UnpicklingError(f"it calls a {type(function).__name__}, which is no constructor")
+        return function(*args)
+
+    def _pop_call(self) -> None:
+        args = self.stack.pop()
+        self.stack[-1] = self._call(self.stack[-1], args)
+
+    def _pop_keyword_call(self) -> None:
+        if self.stack.pop():
+            raise pickle.UnpicklingError("it constructs an object with keyword arguments")
+        self._pop_call()
+
+    def _build(self) -> None:
+        state = self.stack.pop()
+        target = self.stack[-1]
+        fill = getattr(target, "__setstate__", None) if isinstance(target, self.fillable) else None
+        if fill is not None:
+            fill(state)
+        elif not isinstance(target, dict):  # attributes of a dictionary carry nothing that is read
+            raise pickle.UnpicklingError(f"it sets attributes of a {type(target).__name__}")
+
+    def _filled(self, kind: type, count: int) -> Any:
+        target = self.stack[count]
+        if not isinstance(target, kind):
+            raise pickle.UnpicklingError(
+                f"it fills a {type(target).__name__} as if it were a {kind.__name__}"
+            )
+        return target
+
+    def _append(self) -> None:
+        value = self.stack.pop()
+        self._filled(list, -1).append(value)
+
+    def _appends(self) -> None:
+        values = self.pop_mark()
+        self._filled(list, -1).extend(values)
+
+    def _set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self._filled(dict, -1)[plain_key(key)] = value
+
+    def _set_items(self) -> None:
+        items = self.pop_mark()
+        target = self._filled(dict, -1)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            target[plain_key(key)] = value
+
+    def _add_items(self) -> None:
+        items = self.pop_mark()
+        self._filled(set, -1).update(plain_key(item) for item in items)
+
+    def _frozen_set(self) -> None:
+        self.append(frozenset(plain_key(item) for item in self.pop_mark()))
+
+    def _dict(self) -> None:
+        items = self.pop_mark()
+        pairs = zip(items[::2], items[1::2], strict=True)
+        self.append({plain_key(key): value for key, value in pairs})
+
+
+def plain_key(key: Any) -> Any:
+    """A key of a dictionary or member of a set. Only plain ones: hashing a deeply nested tuple would
+    overflow the interpreter's stack."""
+    if not isinstance(key, _PLAIN_KEYS):
+        raise pickle.UnpicklingError(f"a {type(key).__name__} is the key of a dictionary or member of a set")
+    return key
+
+
+Handlers = dict[int, Callable[[Any], None]]
+
+
+def _refusal(name: str) -> Callable[[Any], None]:
+    def refuse(_: Any) -> None:
+        raise pickle.UnpicklingError(f"it uses the pickle instruction {name}, which network files do not")
+
+    return refuse
+
+
+def _table() -> Handlers:
+    """A handler for each of the 256 instructions: ours, the standard one, or a refusal."""
+    names = {ord(op.code): op.name for op in pickletools.opcodes}
+    ours = {
+        "REDUCE": DataUnpickler._pop_call,
+        "NEWOBJ": DataUnpickler._pop_call,
+        "NEWOBJ_EX": DataUnpickler._pop_keyword_call,
+        "BUILD": DataUnpickler._build,
+        "APPEND": DataUnpickler._append,
+        "APPENDS": DataUnpickler._appends,
+        "SETITEM": DataUnpickler._set_item,
+        "SETITEMS": DataUnpickler._set_items,
+        "ADDITEMS": DataUnpickler._add_items,
+        "FROZENSET": DataUnpickler._frozen_set,
+        "DICT": DataUnpickler._dict,
+    }
+    table: Handlers = {}
+    for code in range(256):
+        name = names.get(code, f"0x{code:02x}")
+        known = name in _KNOWN
+        table[code] = ours.get(name, pickle._Unpickler.dispatch[code]) if known else _refusal(name)
+    return table
+
+
+DataUnpickler.dispatch = _table()
