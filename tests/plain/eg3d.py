@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from tests.plain import stylegan2
@@ -103,6 +103,20 @@ class PlainGenerator:
 
     settings: GeneratorSettings
     params: Params
+
+    @classmethod
+    def of(cls, generator: nn.Module, settings: GeneratorSettings, grad: bool = False) -> PlainGenerator:
+        """The same weights as ``generator``, copied; with ``grad``, its parameters want gradients.
+
+        The copies are in the ordinary memory layout: with channels-last 1x1 weights, PyTorch 2.13 gave
+        wrong gradients (against finite differences) of a batch's grouped convolutions on a CPU.
+        """
+        trained = {name for name, _ in generator.named_parameters()} if grad else set()
+        params = {
+            name: value.detach().clone(memory_format=torch.contiguous_format).requires_grad_(name in trained)
+            for name, value in generator.state_dict().items()
+        }
+        return cls(settings, params)
 
     def mapping(self, z: Tensor, c: Tensor, psi: float = 1.0) -> Tensor:
         """``z [b,z]`` and labels ``c [b,25]`` to ``ws [b,num_ws,d]``."""
