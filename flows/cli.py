@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.environment import limit_threads, quiet_orchestrators
+from flows.models import app as models_app
 from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ app = typer.Typer(
     "Exit codes: 0 all frames done; 1 the run stopped, or some frames show a neighbour; 2 an input or a "
     "setting cannot be used; 130 interrupted.",
 )
+
+app.add_typer(models_app)
 
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file with one.")
