@@ -124,7 +124,8 @@ def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves new weights unset: drawing thirty million normals takes longer than reading them does.
+    """Leaves new weights unset: drawing thirty million normals, and laying them out anew, takes longer than
+    reading them does.
 
     Only for networks of which every tensor is then loaded. A mode holds in its own thread alone.
     """
@@ -139,6 +140,8 @@ class _NoDraws(TorchFunctionMode):
             return args[0] if args else kwargs["tensor"]
         if func in (Tensor.normal_, Tensor.uniform_):
             return args[0]
+        if func is Tensor.to and kwargs.get("memory_format") is not None:
+            return torch.empty_like(args[0], memory_format=kwargs["memory_format"])
         return func(*args, **kwargs)
 
 

@@ -66,7 +66,7 @@ class StyleMapping(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "b z"],
-        c: Float[Tensor, "b c"] | None,
+        c: Float[Tensor, "b c"] | None = None,
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "b rows w"]:

@@ -1,0 +1,100 @@
+"""Generator files: both kinds, the oldest form, and loading without drawing weights."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from portrait_core.generators import (
+    GeneratorSettings,
+    StyleGAN2Generator,
+    StyleGAN2Settings,
+    TriPlaneGenerator,
+    load_generator,
+    load_latent_layout,
+    save_generator,
+)
+from portrait_core.generators.io import filled_generator, load_metadata
+from tests.portrait_core import tiny
+from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS
+
+Build = Any
+
+
+def stylegan2() -> StyleGAN2Generator:
+    torch.manual_seed(0)
+    return StyleGAN2Generator(StyleGAN2Settings.from_published(STYLEGAN2_KWARGS))
+
+
+def published() -> TriPlaneGenerator:
+    torch.manual_seed(0)
+    return TriPlaneGenerator(GeneratorSettings.from_published(EG3D_KWARGS, 16))
+
+
+BUILDS = [stylegan2, published, tiny.generator]
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_loading_restores_values_layout_and_leaves_randomness_alone(build: Build, tmp_path: Path) -> None:
+    made, path = build(), tmp_path / "generator.safetensors"
+    save_generator(made, path, half=False)
+    before = torch.random.get_rng_state()
+    loaded = load_generator(path, kind=None)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert type(loaded) is type(made)
+    assert loaded.settings == made.settings
+    wanted = made.state_dict()
+    assert list(loaded.state_dict()) == list(wanted)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, wanted[name]), name
+        assert (value.dtype, value.stride()) == (torch.float32, wanted[name].stride()), name
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+@pytest.mark.parametrize("build", BUILDS)
+def test_loaded_weights_can_be_changed_and_the_file_stays(build: Build, tmp_path: Path) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_generator(build(), path)
+    content = path.read_bytes()
+    loaded = load_generator(path, kind=None)
+    with torch.no_grad():
+        for parameter in loaded.parameters():
+            parameter.add_(1.0)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_the_same_generator_makes_the_same_bytes(half: bool, tmp_path: Path) -> None:
+    made, files = stylegan2(), [tmp_path / name for name in ("a", "b", "c")]
+    for path in files:
+        save_generator(made, path, metadata={"licence": "CC0", "steps": "3"}, half=half)
+    assert len({path.read_bytes() for path in files}) == 1
+    about = load_metadata(files[0])
+    assert (about["kind"], about["licence"], about["steps"]) == ("stylegan2", "CC0", "3")
+
+
+def test_files_of_the_first_form_still_load(tmp_path: Path) -> None:
+    """One metadata entry a string, and no kind."""
+    made, path = tiny.generator(), tmp_path / "old.safetensors"
+    tensors = {name: value.half().contiguous() for name, value in made.state_dict().items()}
+    save_file(
+        tensors, path, metadata={"settings": made.settings.model_dump_json(), "latent_layout": '{"a": 1}'}
+    )
+    assert load_generator(path).settings == made.settings
+    assert load_latent_layout(path) == {"a": 1}
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    made = stylegan2()
+    weights = made.state_dict()
+    weights["synthesis.b4.const"] = torch.zeros(1, 4, 4)
+    weights["more"] = torch.zeros(1)
+    del weights["mapping.w_avg"]
+    with pytest.raises(ValueError, match=r"weights in here do not fit its settings") as caught:
+        filled_generator(made.settings, weights, "here")
+    assert "mapping.w_avg is missing" in str(caught.value)
+    assert "more is not known" in str(caught.value)
+    assert "synthesis.b4.const has shape [1, 4, 4], expected [8, 4, 4]" in str(caught.value)
