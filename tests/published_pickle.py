@@ -11,7 +11,7 @@ import io
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -211,9 +211,15 @@ def write_stylegan2(
     return generator
 
 
-def write_eg3d(path: Path, *, protocol: int = 4, **rendering: Any) -> TriPlaneGenerator:
-    """Write a tiny EG3D network file; the generator in it is returned. ``rendering``: changes of its
-    rendering options, in the file alone."""
+def write_eg3d(
+    path: Path, *, protocol: int = 4, third_plane: Sequence[int] = (2, 0, 1), **rendering: Any
+) -> TriPlaneGenerator:
+    """Write a tiny EG3D network file; the generator in it is returned.
+
+    Args:
+        third_plane: axes (0: x) along which the file's third plane lies.
+        rendering: changes of the rendering options, in the file alone.
+    """
     torch.manual_seed(0)
     size = _NUMBERS["neural_rendering_resolution"]
     settings = GeneratorSettings.from_published(EG3D_KWARGS, size)
@@ -221,7 +227,7 @@ def write_eg3d(path: Path, *, protocol: int = 4, **rendering: Any) -> TriPlaneGe
     with _made_up_modules() as made:
         options = _easy(made, EG3D_KWARGS["rendering_kwargs"] | rendering)
         renderer = made["training.renderer"].ImportanceRenderer()
-        axes = np.eye(3)[[[0, 1, 2], [0, 2, 1], [2, 0, 1]]]
+        axes = np.eye(3)[[[0, 1, 2], [0, 2, 1], list(third_plane)]]
         vars(renderer).update(_attributes({}), plane_axes=torch.from_numpy(axes).float())
         record = _record(
             generator,

@@ -67,6 +67,7 @@ def save_generator(
     try:
         # one entry: safetensors writes several in an order that differs from call to call
         save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
+        part.chmod(0o644)  # made readable by its owner alone, but workers may run as somebody else
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

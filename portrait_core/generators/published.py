@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from portrait_core.generators.io import (
@@ -149,10 +150,8 @@ def convert_published(
         }
         about_path = weights.with_suffix(".json")
         _write_text(about_path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise ValueError(
-            f"cannot write to {folder}: {error.strerror or error}; name another folder with --out"
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot write to {folder}: {error}; name another folder with --out") from error
     return Converted(weights, about_path, about)
 
 
@@ -164,6 +163,8 @@ def check_generator(path: str | Path) -> Checked:
         ValueError: naming what is wrong.
     """
     path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; expected a .safetensors file of `portrait models import`")
     about: dict[str, Any] = {}
     if path.suffix == ".pkl":
         generator = load_published(path)

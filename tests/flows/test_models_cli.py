@@ -188,6 +188,21 @@ def test_check_says_what_is_wrong(network: Path, tmp_path: Path) -> None:
     assert "no digest noted beside it" in said
 
 
+def test_a_folder_that_cannot_be_written(network: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, said = invoke("import", network, "--out", tmp_path / "file")
+    assert code == BAD_INPUT
+    assert "cannot write to" in said
+    code, said = invoke("import", network, "--out", tmp_path / "out")
+    weights = tmp_path / "out" / "faces.safetensors"
+    weights.unlink()
+    assert "is no file" in invoke("check", weights)[1]
+    weights.mkdir()
+    code, said = invoke("import", network, "--out", tmp_path / "out")
+    assert code == BAD_INPUT
+    assert [path.name for path in weights.parent.glob(".*")] == []
+
+
 def test_the_two_kinds_are_not_taken_for_each_other(network: Path, tmp_path: Path) -> None:
     invoke("import", network, "--out", tmp_path)
     with pytest.raises(ValueError, match=r"holds a StyleGAN2 \(2D\) generator; expected a tri-plane"):

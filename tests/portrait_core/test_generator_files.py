@@ -14,11 +14,12 @@ from portrait_core.generators import (
     TriPlaneGenerator,
     load_generator,
     load_latent_layout,
+    load_published,
     save_generator,
 )
 from portrait_core.generators.io import filled_generator, load_metadata
 from tests.portrait_core import tiny
-from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS
+from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS, write_eg3d
 
 Build = Any
 
@@ -85,6 +86,21 @@ def test_files_of_the_first_form_still_load(tmp_path: Path) -> None:
     )
     assert load_generator(path).settings == made.settings
     assert load_latent_layout(path) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("third", "wanted"), [([2, 0, 1], "published"), ([2, 1, 0], "orthogonal"), ([1, 2, 0], None)]
+)
+def test_plane_axes_are_those_of_the_file(third: list[int], wanted: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "network.pkl"
+    write_eg3d(path, third_plane=third)
+    if wanted is None:
+        with pytest.raises(ValueError, match="its planes lie along"):
+            load_published(path)
+        return
+    loaded = load_published(path)
+    assert isinstance(loaded, TriPlaneGenerator)
+    assert loaded.settings.plane_axes == wanted
 
 
 def test_weights_that_do_not_fit_are_named() -> None:

@@ -216,6 +216,16 @@ def test_good_tensors_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:TypedStorage")
+def test_tensors_from_a_gpu_are_read_anywhere(tmp_path: Path) -> None:
+    path, data = tmp_path / "gpu.pkl", saved(torch.arange(12.0))
+    place = b"X\3\0\0\0cpu"
+    assert place in data
+    data = data.replace(place, b"X\6\0\0\0cuda:0")
+    path.write_bytes(program(tensor(storage(data), 2, (3,), (2,))))
+    assert read_legacy_pickle(path).tolist() == [2.0, 4.0, 6.0]
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage")
 def test_hostile_storages(refusal: Refusal, canary: Path) -> None:
     class Attack:
         def __reduce__(self) -> Any:
