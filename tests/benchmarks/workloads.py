@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,36 +100,49 @@ def inputs(settings: GeneratorSettings, batch: int, device: str) -> tuple[Tensor
     return ws.to(device), torch.cat(labels).float().to(device)
 
 
-def precision_context(job: Job) -> AbstractContextManager[Any]:
-    """What to run a job's calls in. The plain side gets its bf16 from autocast."""
-    device = torch.device(job.device)
-    if job.implementation == "plain" and job.precision == "bf16":
-        return torch.autocast(device.type, dtype=torch.bfloat16)
+def set_matrix_precision(precision: str) -> None:
+    """How a card multiplies float32 in this process from now on, whichever the implementation."""
     try:
-        from portrait_core.generators.precision import precision
-    except ImportError:
-        if job.precision != "fp32":
-            raise NotImplementedError("portrait_core.generators.precision is not there: only fp32") from None
+        from portrait_core.generators.precision import use_matrix_precision
+    except ModuleNotFoundError:
+        if precision != "fp32":
+            raise NotImplementedError("without portrait_core.generators.precision: only fp32") from None
         torch.backends.cudnn.allow_tf32 = False  # PyTorch's default is True
-        return nullcontext()
-    return precision(job.precision, device)  # type: ignore[arg-type]
+    else:
+        use_matrix_precision(precision)  # type: ignore[arg-type]
+
+
+def autocast(job: Job) -> AbstractContextManager[Any]:
+    """The plain side gets its bf16 from autocast, which belongs around the forward pass alone."""
+    wanted = job.implementation == "plain" and job.precision == "bf16"
+    return torch.autocast(torch.device(job.device).type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def our_model(job: Job, generator: TriPlaneGenerator) -> TriPlaneGenerator:
+    """Ours as the job wants it: in its precision, compiled if asked for."""
+    if job.precision != "fp32":
+        from portrait_core.generators.precision import at_precision
+
+        generator = at_precision(generator, job.precision)  # type: ignore[arg-type]
+    if job.compile:
+        from portrait_core.generators.precision import compiled
+
+        generator = compiled(generator)
+    return generator
 
 
 def prepare(job: Job) -> Callable[[], Tensor]:
-    """A call that does the job's operation once and returns the image."""
+    """A call that does the job's operation once and returns the image ``[b,3,s,s]``."""
     generator = build(job.config).to(job.device)
     settings = generator.settings
+    model: Any
     if job.implementation == "plain":
-        model: Any = PlainGenerator.of(generator, settings, grad=job.operation == "to-parameters")
+        model = PlainGenerator.of(generator, settings, grad=job.operation == "to-parameters")
         parameters = [value for value in model.params.values() if value.requires_grad]
         del generator  # or its weights would count as the plain side's
     else:
-        model = generator.requires_grad_(job.operation == "to-parameters")
-        parameters = list(generator.parameters())
-        if job.compile:
-            from portrait_core.generators.precision import compiled
-
-            model = compiled(generator)
+        model = our_model(job, generator.requires_grad_(job.operation == "to-parameters"))
+        parameters = list(model.parameters())
     ws, cameras = inputs(settings, job.batch, job.device)
     ws.requires_grad_(job.operation == "to-w")
 
@@ -137,13 +150,13 @@ def prepare(job: Job) -> Callable[[], Tensor]:
         ws.grad = None
         for parameter in parameters:
             parameter.grad = None
-        with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")), precision_context(job):
-            image = model.synthesis(ws, cameras)["image"].float()
+        set_matrix_precision(job.precision)
+        with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")):
+            with autocast(job):
+                image = model.synthesis(ws, cameras)["image"]
+            image = image.float()
             loss = image.square().mean()
-        if loss.requires_grad:
-            # autocast is for the forward pass alone
-            cast = job.implementation == "plain" and job.precision == "bf16"
-            with nullcontext() if cast else precision_context(job):
+            if loss.requires_grad:
                 loss.backward()
         return image.detach()
 
