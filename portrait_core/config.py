@@ -111,6 +111,9 @@ class GeneratorChoice(Section):
     """Samples a ray drawn from the first ones' weights."""
     coarse_gradient: bool = False
     """Differentiate through the uniform samples too: a third dearer, and what the published training does."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Of convolutions: ``bf16`` halves their memory on a GPU (the published code takes float16 there),
+    ``tf32`` is NVIDIA's quick float32. Volume rendering and weights stay float32."""
 
 
 class InversionSettings(Section):
@@ -250,6 +253,9 @@ class RunnerSettings(Section):
     """Tasks at once; 0 means one a CPU core that this process may use (one a GPU where there are GPUs)."""
     threads_per_worker: Count = 1
     """CPU threads of each task in a fan-out; a stage of one task uses all workers' threads."""
+    compile: bool = False
+    """Compile the generator on first use (a minute or so in each process); its numbers stay equal to
+    rounding. Worth trying on a GPU with long clips."""
     frames_per_task: Count = 24
     """Frames a task: a task should last about ten seconds or more."""
     prefect: Literal["auto", "always", "never"] = "auto"

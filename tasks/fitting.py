@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.faces.reproject import HeadSurface
-from portrait_core.generators import RaySampling, TriPlaneGenerator, load_generator, save_generator
+from portrait_core.generators import (
+    RaySampling,
+    TriPlaneGenerator,
+    at_precision,
+    compiled,
+    load_generator,
+    save_generator,
+    use_matrix_precision,
+)
 from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.inversion.latent import PATCH_FRACTION
 from portrait_core.inversion.patches import Patch, render_patch
@@ -122,7 +130,15 @@ def generator(job: Job) -> TriPlaneGenerator:
 
 def fresh_generator(job: Job) -> TriPlaneGenerator:
     """A generator of one's own, from the profile's weights."""
-    return load_generator(data_file(job.settings.generator.weights), device_of(job))
+    return _prepared(load_generator(data_file(job.settings.generator.weights), device_of(job)), job)
+
+
+def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
+    """At the profile's precision, compiled where the profile asks for it."""
+    precision = job.settings.generator.precision
+    use_matrix_precision(precision)
+    model = at_precision(model, precision)
+    return compiled(model) if job.settings.runner.compile else model
 
 
 def features(job: Job) -> nn.Module:
@@ -225,9 +241,9 @@ def generator_bytes(model: TriPlaneGenerator) -> bytes:
         return path.read_bytes()
 
 
-def generator_from_bytes(data: bytes, device: str) -> TriPlaneGenerator:
-    """The inverse of :func:`generator_bytes`."""
+def tuned_from_bytes(data: bytes, job: Job) -> TriPlaneGenerator:
+    """A generator of :func:`generator_bytes`, ready to render."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "generator.safetensors"
         path.write_bytes(data)
-        return load_generator(path, device)
+        return _prepared(load_generator(path, device_of(job)), job)

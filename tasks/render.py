@@ -60,14 +60,14 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
     """
     from portrait_core.errors import MissingChunk
     from tasks.context import device_of
-    from tasks.fitting import generator_from_bytes
+    from tasks.fitting import tuned_from_bytes
 
     def load() -> TriPlaneGenerator:
         unit = unit_of(job, "tuning")
         data = unit.get_bytes(TUNED)
         if data is None:
             raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
-        return generator_from_bytes(data, device_of(job))
+        return tuned_from_bytes(data, job)
 
     return cached("tuned", job.stage_keys["tuning"], load, device_of(job))
 

@@ -2,6 +2,7 @@
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
+from portrait_core.generators.precision import Precision, at_precision, compiled, use_matrix_precision
 from portrait_core.generators.published import load_published
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import (
@@ -17,14 +18,18 @@ __all__ = [
     "BackgroundSettings",
     "GeneratorSettings",
     "Planes",
+    "Precision",
     "RayOutput",
     "RaySampling",
     "StyleGAN2Generator",
     "StyleGAN2Settings",
     "SuperresolutionSettings",
     "TriPlaneGenerator",
+    "at_precision",
+    "compiled",
     "load_generator",
     "load_latent_layout",
     "load_published",
     "save_generator",
+    "use_matrix_precision",
 ]

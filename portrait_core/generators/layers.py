@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portrait_core.generators import cpu
+
 NoiseMode = Literal["const", "random", "none"]
 
-_SLOPE = 0.2
+_SLOPE = cpu.SLOPE
 _GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU
 
 
@@ -84,38 +86,35 @@ class FullyConnected(nn.Module):
         return F.leaky_relu(y, _SLOPE) * _GAIN if self.activate else y
 
 
-def modulated_conv(
+def modulated_layer(
     x: Float[Tensor, "b i h w"],
     weight: Float[Tensor, "o i k k"],
     styles: Float[Tensor, "b i"],
     *,
     bias: Float[Tensor, " o"],
+    noise: Float[Tensor, "#b 1 h2 w2"] | None = None,
     taps: Float[Tensor, "4 4"] | None = None,
-    gain: float = 1.0,
 ) -> Float[Tensor, "b o h2 w2"]:
     """Convolution whose input channels are scaled by ``styles`` and whose output is brought back to unit
-    variance per sample (StyleGAN2 section 2.2), then times ``gain``, plus ``bias``. With ``taps`` it also
-    doubles the resolution: a transposed convolution followed by the low-pass filter.
+    variance per sample (StyleGAN2 section 2.2), plus ``noise`` and ``bias``, through a leaky ReLU of gain
+    sqrt(2). With ``taps`` it also doubles the resolution: a transposed convolution, then the low-pass filter.
 
-    Scaling activations before and after is the same as scaling the weights of each sample, and quicker
-    except for a single sample without gradient, which takes the second way.
+    Scaling activations before and after is the same as scaling the weights of each sample.
     """
     energy = weight.square().sum(dim=(2, 3))  # [o,i]
-    scale = (styles.square() @ energy.t() + 1e-8).rsqrt() * gain  # [b,o]
-    folded = len(x) == 1 and not torch.is_grad_enabled() and x[0].numel() > weight.numel()
-    if folded:
-        weight = weight * (styles[0, :, None, None] * scale[0, :, None, None, None])
+    # gain * lrelu(y) = lrelu(gain * y): the gain rides on the demodulation for free
+    scale = (styles.square() @ energy.t() + 1e-8).rsqrt() * _GAIN  # [b,o]
+    bias = bias * _GAIN
+    noise = None if noise is None else noise * _GAIN
+    if cpu.suits(x, weight):
+        return cpu.modulated_layer(x, weight, styles, scale, bias, noise, taps)
+    x, kernel = x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
+    if taps is None:
+        y = F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
     else:
-        x = x * styles[:, :, None, None]
-    if taps is not None:
-        y = _Filter.apply(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2), taps * 4.0, 1)
-    elif folded:
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
-    else:
-        y = F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    if folded:
-        return y + bias[:, None, None]
-    return torch.addcmul(bias[:, None, None], y, scale[:, :, None, None])
+        y = _Filter.apply(F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2), taps * 4.0, 1)
+    y = torch.addcmul(bias.to(y.dtype)[:, None, None], y, scale.to(y.dtype)[:, :, None, None])
+    return F.leaky_relu(y if noise is None else y + noise.to(y.dtype), _SLOPE)
 
 
 class SynthesisLayer(nn.Module):
@@ -139,19 +138,18 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def _noise(
-        self, y: Tensor, mode: NoiseMode, generator: torch.Generator | None
+        self, x: Tensor, size: tuple[int, int], mode: NoiseMode, generator: torch.Generator | None
     ) -> Float[Tensor, "#b 1 h w"] | None:
         if not self.noise or mode == "none":
             return None
         if mode == "const":
-            if y.shape[-2:] != self.noise_const.shape:
+            if size != self.noise_const.shape:
                 raise ValueError(
-                    f"constant noise of {tuple(self.noise_const.shape)} does not fit features of "
-                    f"{tuple(y.shape[-2:])}; use noise_mode='none'"
+                    f"constant noise of {tuple(self.noise_const.shape)} does not fit features of {size}; "
+                    "use noise_mode='none'"
                 )
-            return self.noise_const * self.noise_strength
-        shape = (len(y), 1, *y.shape[-2:])
-        noise = torch.randn(shape, generator=generator, device=y.device, dtype=y.dtype)
+            return (self.noise_const * self.noise_strength)[None, None]
+        noise = torch.randn((len(x), 1, *size), generator=generator, device=x.device, dtype=x.dtype)
         return noise * self.noise_strength
 
     def forward(
@@ -161,17 +159,14 @@ class SynthesisLayer(nn.Module):
         noise_mode: NoiseMode = "const",
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b o h2 w2"]:
-        # gain * lrelu(y) = lrelu(gain * y): the gain rides on the demodulation for free
         taps = self.resample_filter if self.upsample else None
-        y = modulated_conv(x, self.weight, self.affine(w), bias=self.bias * _GAIN, taps=taps, gain=_GAIN)
-        noise = self._noise(y, noise_mode, generator)
-        if noise is not None:
-            y = y + noise * _GAIN
-        return F.leaky_relu_(y, _SLOPE)
+        scale = 2 if self.upsample else 1
+        noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, generator)
+        return modulated_layer(x, self.weight, self.affine(w), bias=self.bias, noise=noise, taps=taps)
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to output channels, without demodulation."""
+    """Modulated 1x1 convolution to output channels, without demodulation; its output is float32."""
 
     def __init__(self, in_channels: int, out_channels: int, w_dim: int) -> None:
         super().__init__()
@@ -185,7 +180,7 @@ class ToRGB(nn.Module):
         styles = self.affine(w) * gain
         weight = self.weight[:, :, 0, 0].t() * styles[:, :, None]  # [b,i,o]
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [b,hw,i], a view of channels-last features
-        y = torch.baddbmm(self.bias, pixels, weight)
+        y = torch.baddbmm(self.bias.to(x.dtype), pixels, weight.to(x.dtype)).to(w.dtype)
         return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
 
 
@@ -197,6 +192,8 @@ class SynthesisBlock(nn.Module):
     """
 
     resample_filter: Tensor
+    compute_dtype = torch.float32
+    """Of its feature maps; see ``precision.at_precision``."""
 
     def __init__(
         self,
@@ -243,11 +240,12 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Float[Tensor, "b o h2 w2"], Float[Tensor, "b c h2 w2"]]:
         """Return features and image; ``ws`` has one row for each convolution and one for the output."""
         if x is None:
-            x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            const = self.const.to(self.compute_dtype).expand(len(ws), -1, -1, -1)
+            x = const.contiguous(memory_format=torch.channels_last)
         else:
-            x = self.conv0(x, ws[:, 0], noise_mode, generator)
+            x = self.conv0(x.to(self.compute_dtype), ws[:, 0], noise_mode, generator)
             if self.learned_const is not None:
-                x = x + self.learned_const
+                x = x + self.learned_const.to(x.dtype)
         x = self.conv1(x, ws[:, -2], noise_mode, generator)
         if image is not None and self.upsample:
             image = upsample_2x(image, self.resample_filter)

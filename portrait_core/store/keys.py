@@ -20,9 +20,9 @@ NUMERICS_VERSION: dict[str, int] = {
     "fit": 1,
     "retarget": 1,
     "template": 1,
-    "inversion": 1,
-    "tuning": 1,
-    "render": 1,
+    "inversion": 2,
+    "tuning": 2,
+    "render": 2,
     "encode": 1,
     "measure": 1,
 }

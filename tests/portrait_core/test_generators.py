@@ -21,7 +21,7 @@ from portrait_core.generators import (
     load_published,
     save_generator,
 )
-from portrait_core.generators.layers import _Filter, modulated_conv, resample_filter, upsample_2x
+from portrait_core.generators.layers import _Filter, resample_filter, upsample_2x
 from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
 
 SMALL: dict[str, Any] = {
@@ -276,28 +276,6 @@ def test_filter_gradient(padding: int) -> None:
     assert x.grad is not None
     assert other.grad is not None
     assert_close(other.grad, x.grad)
-
-
-@pytest.mark.parametrize("upsample", [False, True])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_modulated_convolution(batch: int, upsample: bool) -> None:
-    x, weight = torch.randn(batch, 3, 16, 16), torch.randn(4, 3, 3, 3)
-    styles, bias = torch.randn(batch, 3), torch.randn(4)
-    taps = resample_filter() if upsample else None
-    wanted = []
-    for sample, style in zip(x, styles, strict=True):
-        w = weight * style[:, None, None]
-        w = w / (w.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-8).sqrt()
-        if taps is None:
-            y = F.conv2d(sample[None], w, padding=1)
-        else:
-            y = F.conv_transpose2d(sample[None], w.transpose(0, 1), stride=2)
-            y = F.conv2d(y, (taps * 4).expand(4, 1, 4, 4), padding=1, groups=4)
-        wanted.append(y * 1.5 + bias[:, None, None])
-    for grad in (False, True):
-        with torch.set_grad_enabled(grad):
-            got = modulated_conv(x, weight, styles, bias=bias, taps=taps, gain=1.5)
-        assert_close(got, torch.cat(wanted), rtol=1e-4, atol=1e-5)
 
 
 def test_noise_modes() -> None:
