@@ -95,7 +95,9 @@ def project_to_crop(
     k = labels[:, 16:].reshape(-1, 3, 3)
     local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]  # rows times R = R^T column
     depth = local[..., 2:]
-    uv = local[..., :2] / depth * k[:, None, [0, 1], [0, 1]] + k[:, None, :2, 2]
+    flat = local[..., :2] / depth
+    uv = flat * k[:, None, [0, 1], [0, 1]] + k[:, None, :2, 2]
+    uv = torch.cat([uv[..., :1] + k[:, None, 0, 1:2] * flat[..., 1:], uv[..., 1:]], dim=-1)  # the skew
     return torch.cat([uv * size, depth], dim=-1)
 
 
@@ -107,8 +109,8 @@ def crop_rays(
     k = labels[:, 16:].reshape(-1, 3, 3)
     centre = (torch.arange(size, device=labels.device, dtype=labels.dtype) + 0.5) / size
     v, u = torch.meshgrid(centre, centre, indexing="ij")
-    x = (u.reshape(1, -1) - k[:, 0, 2:3]) / k[:, 0, 0:1]
     y = (v.reshape(1, -1) - k[:, 1, 2:3]) / k[:, 1, 1:2]
+    x = (u.reshape(1, -1) - k[:, 0, 2:3] - k[:, 0, 1:2] * y) / k[:, 0, 0:1]  # k[0,1] is the skew
     local = torch.stack([x, y, torch.ones_like(x)], dim=-1)
     direction = torch.nn.functional.normalize(local @ cam2world[:, :3, :3].transpose(1, 2), dim=-1)
     origin = cam2world[:, None, :3, 3].expand_as(direction)

@@ -174,8 +174,10 @@ def gaze_units(right: float, up: float) -> dict[str, float]:
 
 
 def sample_camera(rng: np.random.Generator) -> Array:
-    """Draw a camera label ``[25]``."""
-    yaw = np.clip(rng.normal(0, 0.33), -0.8, 0.8)
-    pitch = np.clip(rng.normal(0, 0.18), -0.45, 0.45)
+    """Draw a camera label ``[25]``: half near the front, half anywhere in yaw +-45, pitch +-25 deg."""
+    if rng.random() < 0.5:
+        yaw, pitch = np.clip(rng.normal(0, 0.33), -0.8, 0.8), np.clip(rng.normal(0, 0.18), -0.45, 0.45)
+    else:
+        yaw, pitch = rng.uniform(-0.8, 0.8), rng.uniform(-0.45, 0.45)
     roll = np.clip(rng.normal(0, 0.12), -0.4, 0.4)
     return orbit_labels(float(yaw), float(pitch), float(roll))[0]

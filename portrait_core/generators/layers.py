@@ -192,8 +192,8 @@ class SynthesisBlock(nn.Module):
     """
 
     resample_filter: Tensor
-    compute_dtype = torch.float32
-    """Of its feature maps; see ``precision.at_precision``."""
+    compute_dtype: torch.dtype | None = None
+    """Of its feature maps (None: that of its weights); see ``precision.at_precision``."""
 
     def __init__(
         self,
@@ -239,11 +239,12 @@ class SynthesisBlock(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "b o h2 w2"], Float[Tensor, "b c h2 w2"]]:
         """Return features and image; ``ws`` has one row for each convolution and one for the output."""
+        dtype = self.compute_dtype or self.conv1.weight.dtype
         if x is None:
-            const = self.const.to(self.compute_dtype).expand(len(ws), -1, -1, -1)
+            const = self.const.to(dtype).expand(len(ws), -1, -1, -1)
             x = const.contiguous(memory_format=torch.channels_last)
         else:
-            x = self.conv0(x.to(self.compute_dtype), ws[:, 0], noise_mode, generator)
+            x = self.conv0(x.to(dtype), ws[:, 0], noise_mode, generator)
             if self.learned_const is not None:
                 x = x + self.learned_const.to(x.dtype)
         x = self.conv1(x, ws[:, -2], noise_mode, generator)

@@ -30,7 +30,7 @@ def at_precision(network: Network, precision: Precision) -> Network:
     view = copy.deepcopy(network, shared)
     for module in view.modules():
         if isinstance(module, SynthesisBlock):
-            module.compute_dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+            module.compute_dtype = torch.bfloat16 if precision == "bf16" else None
     return view
 
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.generators.layers import NoiseMode, SynthesisBlock, ToRGB, upsample_2x
+from portrait_core.generators.blocks import BlockStack
+from portrait_core.generators.layers import NoiseMode, ToRGB, upsample_2x
 from portrait_core.generators.mapping import SceneMapping, StyleMapping
 from portrait_core.generators.settings import GeneratorSettings
 
@@ -67,26 +68,19 @@ class Background(nn.Module):
         return y if self.basis is None else y + self.basis(w)
 
 
-class Synthesis(nn.Module):
+class Synthesis(BlockStack):
     """Blocks ``b4``, ``b8``, ... up to the plane resolution, with the embedded model's additions."""
 
     def __init__(self, settings: GeneratorSettings) -> None:
-        super().__init__()
-        self.settings = settings
         out_channels = 3 * settings.plane_channels
-        in_channels = 0
-        for resolution in settings.resolutions:
-            block = SynthesisBlock(
-                in_channels,
-                settings.channels[resolution],
-                settings.w_dim,
-                resolution,
-                out_channels,
-                noise=settings.use_noise,
-                learned_constant=settings.learned_constants,
-            )
-            self.add_module(f"b{resolution}", block)
-            in_channels = settings.channels[resolution]
+        super().__init__(
+            settings.channels,
+            settings.w_dim,
+            out_channels,
+            noise=settings.use_noise,
+            learned_constants=settings.learned_constants,
+        )
+        self.settings = settings
         if settings.basis_planes:
             self.basis = nn.ModuleDict(
                 {
@@ -101,38 +95,23 @@ class Synthesis(nn.Module):
         if settings.background is not None:
             self.background = Background(settings, settings.channels[settings.background.resolution])
 
-    def _rows(self, ws: Float[Tensor, "b rows d"]) -> Float[Tensor, "b layers d"]:
-        wanted = self.settings.layer_count
-        if ws.ndim != 3 or ws.shape[1] not in (1, wanted) or ws.shape[2] != self.settings.w_dim:
-            raise ValueError(
-                f"ws must be [B,1,{self.settings.w_dim}] or [B,{wanted},{self.settings.w_dim}], "
-                f"got {list(ws.shape)}"
-            )
-        return ws.expand(-1, wanted, -1)
-
     def forward(
         self,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
         generator: torch.Generator | None = None,
     ) -> Planes:
-        ws = self._rows(ws)
-        x: Tensor | None = None
-        y: Tensor | None = None
+        ws = self.rows(ws)
+        behind = self.settings.background
         wall: Tensor | None = None
-        row = 0
-        for resolution in self.settings.resolutions:
-            block: SynthesisBlock = self.get_submodule(f"b{resolution}")  # type: ignore[assignment]
-            # A block's output layer shares its row with the next block's first convolution.
-            used = ws[:, row : row + block.convolutions + 1]
-            x, y = block(x, y, used, noise_mode, generator)
-            row += block.convolutions
-            if resolution in self.settings.basis_planes:
-                y = y + self.basis[str(resolution)](used[:, -1])
-            if self.settings.background is not None and self.settings.background.resolution == resolution:
-                wall = self.background(x, used[:, -1])
-        if y is None:
-            raise ValueError("the backbone has no resolutions; set channels in the generator settings")
+
+        def additions(resolution: int, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+            nonlocal wall
+            if behind is not None and behind.resolution == resolution:
+                wall = self.background(x, w)
+            return y + self.basis[str(resolution)](w) if resolution in self.settings.basis_planes else y
+
+        y = self.walk(ws, noise_mode, generator, additions)
         for resolution in self.settings.extra_resolutions:
             y = upsample_2x(y)
             if resolution in self.settings.basis_planes:
