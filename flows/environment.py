@@ -26,17 +26,14 @@ def cache_folder() -> Path:
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the number of threads of OpenMP and OpenBLAS, and PyTorch's use of large memory pages, as far as
-    the user has not.
+    """Fix the number of threads of OpenMP and OpenBLAS, as far as the user has not.
 
     Left alone, their threads spin while they wait: measured 5 to 10 times slower as soon as another process
-    holds a core. Passive waiting and one BLAS thread avoid that. Feature maps are large and short-lived; with
-    small pages the kernel takes as long to hand them out as a pass over them takes.
+    holds a core. Passive waiting and one BLAS thread avoid that.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def quiet_orchestrators() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,7 +147,8 @@ class PoseRenderer:
         margin = max(FACE_MARGIN * resolution, MIN_MARGIN_RAYS)
         low = torch.stack([rows.min(), columns.min()]) - margin
         high = torch.stack([rows.max(), columns.max()]) + margin
-        size = min(resolution, int((high - low).max()) + 2)
+        step = self.generator.settings.patch_step(resolution)
+        size = min(resolution, math.ceil((int((high - low).max()) + 2) / step) * step)
         corner = ((low + high) / 2 - size / 2).round().clamp(0, resolution - size).int().tolist()
         return Patch(corner[0], corner[1], size, resolution)
 

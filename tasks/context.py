@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
+from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
 from portrait_core.resources import data_file
 from portrait_core.store import Store
@@ -71,7 +72,8 @@ def device_of(job: Job) -> str:
 
 
 def use_threads(job: Job, alone: bool) -> int:
-    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share.
+    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share. The
+    process keeps the memory that it frees.
 
     Returns:
         The number of threads.
@@ -81,6 +83,7 @@ def use_threads(job: Job, alone: bool) -> int:
     settings = job.settings
     threads = cpu_threads(settings) if alone else settings.runner.threads_per_worker
     torch.set_num_threads(threads)
+    keep_freed_memory()
     return threads
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
@@ -19,7 +22,8 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
 
     Raises:
         InputError: when the portrait is no picture, or the video no video of two frames or more.
-        ValueError: when weights that the settings ask for are missing, or the tracker is not there yet.
+        ValueError: when weights that the settings ask for are missing or do not go with the settings, or the
+            tracker is not there yet.
     """
     if settings.tracking.tracker != "embedded":
         raise ValueError(
@@ -36,7 +40,9 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
     _check_video(video, info)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
     digests = file_digest(portrait), file_digest(video)
-    weights = {name: file_digest(path) for name, path in weight_files(settings).items()}
+    files = weight_files(settings)
+    _check_generator(files["generator"], settings)
+    weights = {name: file_digest(path) for name, path in files.items()}
     keys = make_stage_keys(*digests, frames, settings, weights)
     portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size)))
     video_unit = unit_name(video, short_hash(digests[1], str(frames)))
@@ -66,4 +72,31 @@ def _check_video(video: str, info: VideoInfo) -> None:
         raise InputError(
             f"the driving video {video} is {info.width}x{info.height} pixels, too small to find a face in; "
             f"give one of at least {SMALLEST_SIDE} pixels on its shorter side"
+        )
+
+
+def _check_generator(path: Path, settings: Settings) -> None:
+    """Look at what the generator's file says of itself, before any work and without loading PyTorch."""
+    try:
+        with safe_open(str(path), framework="np") as file:
+            about = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
+            "`portrait models import FILE`"
+        ) from error
+    about = json.loads(about["generator"]) if "generator" in about else about
+    if about.get("kind", "triplane") != "triplane":
+        raise ValueError(f"{path} holds a 2D generator; reenactment needs a tri-plane generator (EG3D)")
+    size = about.get("image_resolution", settings.template.size)
+    if size != settings.template.size:
+        raise ValueError(
+            f"the generator {path} makes pictures of {size} pixels, but template.size is "
+            f"{settings.template.size}; set template.size={size}"
+        )
+    own = json.loads(about.get("settings", "{}"))
+    if own.get("mapping_kind", "stylegan") != "scene" and settings.inversion.init != "mean":
+        raise ValueError(
+            f"the latents of {path} do not hold a tracker's coefficients; set inversion.init=mean, and "
+            "inversion.steps to what every frame needs (the paper: 100)"
         )

@@ -86,17 +86,17 @@ class TriPlaneGenerator(nn.Module):
         self,
         features: Float[Tensor, "b f h w"],
         ws: Float[Tensor, "b rows w"],
-        resize_input: bool | None = None,
+        resolution: int | None = None,
     ) -> Float[Tensor, "b 3 h2 w2"]:
-        """Up-sample rendered features to the image, by the last row of ``ws``. ``resize_input`` overrides
-        the setting: False runs a patch of any size as it is.
+        """Up-sample rendered features to the image, by the last row of ``ws``. For a patch, ``resolution`` is
+        the side of the whole rendering that it was cut from.
 
         Raises:
-            ValueError: if the generator has no super-resolution.
+            ValueError: if the generator has no super-resolution, or the patch no whole size there.
         """
         if self.superresolution is None:
             raise ValueError("this generator has no super-resolution; set superresolution in its settings")
-        return self.superresolution(features, ws[:, -1], resize_input)
+        return self.superresolution(features, ws[:, -1], resolution)
 
     def synthesis(
         self,

@@ -59,6 +59,7 @@ def save_generator(
     about = {
         **(metadata or {}),
         "kind": kind_of(generator),
+        "image_resolution": generator.settings.image_resolution,
         "settings": generator.settings.model_dump_json(),
         "latent_layout": json.dumps(latent_layout or {}),
     }

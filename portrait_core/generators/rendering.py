@@ -21,9 +21,9 @@ PLANE_AXES: dict[str, tuple[tuple[int, int], ...]] = {
 """Point coordinates that run along each plane's width and height."""
 
 
-_CPU_CHUNK = 32_768
+_CPU_CHUNK = 524_288
 _GPU_CHUNK = 2_097_152
-"""Points that are evaluated at once where no gradient is wanted."""
+"""Points whose features are held at once where no gradient is wanted."""
 
 
 EMPTY = -20.0
@@ -154,7 +154,7 @@ class Renderer(nn.Module):
         otherwise they are the middles of the strata and evenly spaced quantiles."""
         if torch.is_grad_enabled():
             return self._render(planes, decoder, origins, directions, sampling, generator, jitter)
-        # without gradient, small chunks keep the intermediate results in the cache
+        # without gradient, chunks bound the memory that samples' features take
         samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
         rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
         parts = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -225,6 +226,12 @@ class GeneratorSettings(_Frozen):
         if not self.superresolution.resize_input:
             size = self.neural_resolution
         return size * self.superresolution.scale
+
+    def patch_step(self, resolution: int) -> int:
+        """Patches of a rendering of this side need sides that are multiples of this, so that they have a whole
+        size where super-resolution resizes them."""
+        sr = self.superresolution
+        return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSettings:

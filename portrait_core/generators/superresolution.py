@@ -47,12 +47,18 @@ class Superresolution(nn.Module):
         self,
         features: Float[Tensor, "b c h w"],
         w: Float[Tensor, "b d"],
-        resize_input: bool | None = None,
+        resolution: int | None = None,
     ) -> Float[Tensor, "b 3 h2 w2"]:
-        """Return the image in [-1,1] (not clipped) for features whose first three channels are RGB."""
-        wanted = self.settings.resize_input if resize_input is None else resize_input
-        size = self.settings.input_resolution
-        if wanted and features.shape[-2:] != (size, size):
+        """Return the image in [-1,1] (not clipped) for features whose first three channels are RGB.
+        ``resolution`` is the side of the whole rendering of which they are a patch (None: all of it)."""
+        wanted, whole = self.settings.input_resolution, resolution or features.shape[-1]
+        if self.settings.resize_input and whole != wanted:
+            size, rest = divmod(features.shape[-1] * wanted, whole)
+            if rest:
+                raise ValueError(
+                    f"a patch of {features.shape[-1]} of {whole} rays has no whole size at the {wanted} that "
+                    f"super-resolution takes; set the neural resolution to {wanted} or a divisor of it"
+                )
             features = resize(features, size, self.settings.antialias)
         x, image = features, features[:, :3]
         rows = w[:, None].expand(-1, 3, -1)

@@ -117,7 +117,7 @@ def render_patch(
     )
     features = rays.features.transpose(1, 2).reshape(batch, -1, size, size)
     return PatchRender(
-        image=generator.superresolve(features, ws, None if size == patch.resolution else False),
+        image=generator.superresolve(features, ws, patch.resolution),
         raw=features[:, :3],
         depth=rays.depth.reshape(batch, 1, size, size),
         weight=rays.weight.reshape(batch, 1, size, size),

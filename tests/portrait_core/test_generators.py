@@ -15,6 +15,7 @@ from portrait_core.generators import (
     GeneratorSettings,
     Planes,
     RaySampling,
+    SuperresolutionSettings,
     TriPlaneGenerator,
     load_generator,
     load_latent_layout,
@@ -248,9 +249,24 @@ def test_superresolution_runs_on_patches(generator: TriPlaneGenerator) -> None:
         rtol=1e-4,
         atol=1e-5,
     )
-    assert generator.superresolve(features, ws, resize_input=True).shape == (1, 3, 32, 32)
     with pytest.raises(ValueError, match="no super-resolution"):
         build(superresolution=None).superresolve(features, ws)
+
+
+def test_patches_are_resized_as_the_whole_rendering_is() -> None:
+    sr = SuperresolutionSettings(input_resolution=32, channels=(6, 5), upsample=(False, True))
+    generator = build(superresolution=sr)
+    ws = generator.mapping(torch.randn(1, 11))
+    features = torch.randn(1, 6, 16, 16)
+    whole = generator.superresolve(features, ws)
+    patch = generator.superresolve(features[:, :, 2:14, 2:14], ws, 16)
+    assert whole.shape == (1, 3, 64, 64)
+    assert patch.shape == (1, 3, 48, 48)
+    assert_close(patch[..., 14:-14, 14:-14], whole[..., 22:-22, 22:-22], rtol=1e-4, atol=1e-5)
+    assert generator.settings.patch_step(16) == 1
+    assert generator.settings.patch_step(48) == 3
+    with pytest.raises(ValueError, match="patch of 16 of 48 rays"):
+        generator.superresolve(features, ws, 48)
 
 
 def test_upsampling_is_zeros_then_filter() -> None:

@@ -51,6 +51,7 @@ def _changed(other: dict[str, str]) -> set[str]:
         ("tracking.shape_frames=9", ALL - {"landmarks"}),
         ("tracking.min_face_score=0.5", ALL),
         ("media.portrait_max_side=512", ALL - {"landmarks", "fit"}),
+        ("generator.precision=bf16", {"inversion", "tuning", "render", "encode", "measure"}),
         ("seed=5", {"inversion", "tuning", "render", "encode", "measure"}),
     ],
 )
@@ -60,7 +61,13 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_after(override: str
 
 @pytest.mark.parametrize(
     "override",
-    ["runner.workers=7", "runner.kind=local_cluster", "tracking.batch=1", "tuning.checkpoint_every=5"],
+    [
+        "runner.workers=7",
+        "runner.kind=local_cluster",
+        "tracking.batch=1",
+        "tuning.checkpoint_every=5",
+        "runner.compile=true",
+    ],
 )
 def test_how_the_work_is_done_changes_no_key(override: str) -> None:
     assert _changed(_keys(load_settings("embedded", [override]))) == set()
