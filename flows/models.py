@@ -120,7 +120,8 @@ def _show_import(file: Path, weights: Path, about: dict[str, Any], seconds: floa
             table.add_row(name, Text(value))
     console.print(table)
     if about["kind"] == "triplane":
-        use = f"use it with --set generator.weights={weights.resolve()}"
+        use = f"use it with --set generator.weights={weights.resolve()} "
+        use += f"--set template.size={generator.settings.image_resolution} --set inversion.init=mean"
         console.print(use, soft_wrap=True, markup=False)
 
 
