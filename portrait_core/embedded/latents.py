@@ -129,11 +129,12 @@ def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) 
     return Scene(z[:N_SHAPE], expression, z[N_SHAPE + N_EXPRESSION :], tuple(expression_names))
 
 
-def sample_scene(rng: np.random.Generator, expression_names: Sequence[str]) -> Scene:
-    """Draw a person, an expression and a light."""
-    shape = np.clip(rng.normal(size=N_SHAPE), -2.5, 2.5) * SHAPE_SCALE
+def sample_scene(rng: np.random.Generator, expression_names: Sequence[str], spread: float = 1.0) -> Scene:
+    """Draw a person, an expression and a light. ``spread`` below 1 keeps people and lights nearer to the
+    average (appearance by that factor, shape by half as much), expressions as strong as ever."""
+    shape = np.clip(rng.normal(size=N_SHAPE), -2.5, 2.5) * SHAPE_SCALE * (0.5 + 0.5 * spread)
     expression = sample_expression(rng, list(expression_names))
-    appearance = np.clip(rng.normal(size=len(APPEARANCE)), -2.5, 2.5)
+    appearance = np.clip(rng.normal(size=len(APPEARANCE)), -2.5, 2.5) * spread
     return Scene(shape.astype(np.float32), expression, appearance.astype(np.float32), tuple(expression_names))
 
 
@@ -174,7 +175,7 @@ def gaze_units(right: float, up: float) -> dict[str, float]:
 
 
 def sample_camera(rng: np.random.Generator) -> Array:
-    """Draw a camera label ``[25]``: half near the front, half anywhere in yaw +-45, pitch +-25 deg."""
+    """Draw a camera label ``[25]``: half of them near the front, half anywhere in yaw ±45°, pitch ±25°."""
     if rng.random() < 0.5:
         yaw, pitch = np.clip(rng.normal(0, 0.33), -0.8, 0.8), np.clip(rng.normal(0, 0.18), -0.45, 0.45)
     else:

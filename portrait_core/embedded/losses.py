@@ -14,21 +14,38 @@ from torch import Tensor
 from portrait_core.cameras import crop_rays
 from portrait_core.embedded.shards import ViewBatch
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.inversion.features import FeatureExtractor, feature_distance
 
 NEAR, FAR = 2.25, 3.15
 """Range of distances along a ray that can hold foreground (box units)."""
 SAMPLING = RaySampling(near=NEAR, far=FAR, n_coarse=16, n_fine=10, coarse_grad=False)
 """Samples a ray while training: half of what rendering takes."""
-SURFACE_JITTER = 0.004
-"""Standard deviation of the distance at which colour is supervised around the surface (box units)."""
+SURFACE_RANGE = (-0.004, 0.012)
+"""Range around the surface in which it has its colour (box units): more behind, as a rendered ray sees into
+it until enough is absorbed."""
 SOLID = 0.95
 """Coverage above which a pixel counts as foreground alone."""
-OCCUPANCY_WEIGHT, DEPTH_WEIGHT, ALPHA_WEIGHT, WALL_WEIGHT = 0.3, 1.0, 0.5, 0.5
+OCCUPANCY_WEIGHT, DEPTH_WEIGHT, ALPHA_WEIGHT, WALL_WEIGHT = 0.6, 1.0, 0.5, 0.5
+EDGE_WEIGHT, PERCEPTUAL_WEIGHT, PAIR_WEIGHT = 0.5, 0.1, 1.0
+RAY_SHARES = (0.25, 0.2, 0.35)
+"""Shares of the rays that are uniform, central and at the mouth; the rest is at the eyes."""
+PATCH_SHARES = (0.4, 0.25)
+"""Shares of the patches at the mouth and at an eye; the rest is anywhere."""
+MARGIN = 4
+"""Pixels at the border of a super-resolved patch that no loss sees."""
 
 
 def colour_loss(difference: Tensor) -> Tensor:
     """L1 plus 1.5 times L2: L1 alone leaves small saturated features (iris, lash line) grey."""
     return difference.abs().mean() + 1.5 * difference.square().mean()
+
+
+def paired_colour_loss(difference: Tensor, paired: bool) -> Tensor:
+    """:func:`colour_loss` of ``difference [B,...]``; where rows are ``paired`` (one person and camera, two
+    expressions), also that of what the error changes from one expression to the other: it is free of what
+    the generator gets wrong about the person, and is what moves a face in use."""
+    loss = colour_loss(difference)
+    return loss + PAIR_WEIGHT * colour_loss(difference[0::2] - difference[1::2]) if paired else loss
 
 
 def _gather(maps: Tensor, index: Tensor) -> Tensor:
@@ -38,19 +55,34 @@ def _gather(maps: Tensor, index: Tensor) -> Tensor:
 
 
 def pick_rays(view: ViewBatch, count: int, generator: torch.Generator) -> Tensor:
-    """Choose ``count`` rays a view ``[B,count]``: a quarter each uniform, central, mouth and eyes.
+    """Choose ``count`` rays a view ``[B,count]``, shared out by :data:`RAY_SHARES`.
 
     Eyes and mouth are a few per cent of the picture and most of the expression.
     """
-    size, batch, quarter = view.depth.shape[-1], len(view.depth), count // 4
-    uniform = torch.rand(batch, quarter, 2, generator=generator)
-    centre = 0.18 + 0.64 * torch.rand(batch, quarter, 2, generator=generator)
-    noise = torch.randn(batch, 2 * quarter, 2, generator=generator)
-    mouth = view.key_points[:, :1] + noise[:, :quarter] * torch.tensor([0.07, 0.06])
-    which = torch.randint(1, 3, (batch, quarter, 1), generator=generator).expand(-1, -1, 2)
-    eyes = torch.gather(view.key_points, 1, which) + noise[:, quarter:] * torch.tensor([0.045, 0.03])
+    size, batch = view.depth.shape[-1], len(view.depth)
+    spread, central, at_mouth = (int(count * share) for share in RAY_SHARES)
+    at_eyes = count - spread - central - at_mouth
+    uniform = torch.rand(batch, spread, 2, generator=generator)
+    centre = 0.18 + 0.64 * torch.rand(batch, central, 2, generator=generator)
+    noise = torch.randn(batch, at_mouth + at_eyes, 2, generator=generator)
+    mouth = view.key_points[:, :1] + noise[:, :at_mouth] * torch.tensor([0.07, 0.06])
+    which = torch.randint(1, 3, (batch, at_eyes, 1), generator=generator).expand(-1, -1, 2)
+    eyes = torch.gather(view.key_points, 1, which) + noise[:, at_mouth:] * torch.tensor([0.045, 0.03])
     pixel = (torch.cat([uniform, centre, mouth, eyes], dim=1) * size).long().clamp(0, size - 1)
     return pixel[..., 1] * size + pixel[..., 0]
+
+
+def pick_corners(view: ViewBatch, patch: int, generator: torch.Generator) -> Tensor:
+    """Top left pixels ``[B,2]`` (row, column, at neural resolution) of a square patch a view: on the mouth,
+    on an eye, or anywhere, by :data:`PATCH_SHARES`, off the centre by up to a quarter of the patch."""
+    size, batch = view.depth.shape[-1], len(view.depth)
+    draw = torch.rand(batch, generator=generator)
+    point = torch.where(draw < PATCH_SHARES[0], 0, torch.randint(1, 3, (batch,), generator=generator))
+    centre = view.key_points[torch.arange(batch), point] * size  # [b,2] column, row
+    centre = centre + (torch.rand(batch, 2, generator=generator) - 0.5) * (patch / 2)
+    anywhere = torch.rand(batch, 2, generator=generator) * size
+    centre = torch.where((draw < sum(PATCH_SHARES))[:, None], centre, anywhere)
+    return (centre.flip(1) - patch / 2).long().clamp(0, size - patch)
 
 
 def wall_loss(generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, rng: torch.Generator) -> Tensor:
@@ -62,7 +94,12 @@ def wall_loss(generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, rng
 
 
 def surface_loss(
-    generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, index: Tensor, rng: torch.Generator
+    generator: TriPlaneGenerator,
+    planes: Planes,
+    view: ViewBatch,
+    index: Tensor,
+    rng: torch.Generator,
+    paired: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Colour at the true surface, occupancy just behind it and none before it, and the wall.
 
@@ -77,12 +114,13 @@ def surface_loss(
     surface = torch.where(depth > 0, depth, torch.full_like(depth, FAR))
 
     count = index.shape[1]
-    noise = torch.randn(depth.shape, generator=rng) * SURFACE_JITTER
+    near, far = SURFACE_RANGE
+    offset = near + torch.rand(depth.shape, generator=rng) * (far - near)
     in_front = surface - torch.rand(depth.shape, generator=rng).square() * 0.5 - 0.012
     empty = NEAR + torch.rand(depth.shape, generator=rng) * (FAR - NEAR)
     free = torch.where(solid, in_front, empty)[:, ::2]
     behind = (surface + torch.rand(depth.shape, generator=rng) * 0.06 + 0.004)[:, 1::2]
-    distance = torch.cat([surface + noise, free, behind], dim=1)
+    distance = torch.cat([surface + offset, free, behind], dim=1)
     direction_all = torch.cat([direction, direction[:, ::2], direction[:, 1::2]], dim=1)
     points = origin + distance[..., None] * direction_all
     features, sigma = (view.by_view(x) for x in generator.sample_points(planes, view.by_head(points)))
@@ -100,12 +138,17 @@ def surface_loss(
     wall = view.by_view(wall)
     blended = alpha[..., None] * features[:, :count] + (1 - alpha[..., None]) * wall
     target = _gather(view.image_half, index)
-    loss = 2 * colour_loss(blended[..., :3] - target) + OCCUPANCY_WEIGHT * occupancy
+    loss = 2 * paired_colour_loss(blended[..., :3] - target, paired) + OCCUPANCY_WEIGHT * occupancy
     return loss, blended
 
 
 def rendering_loss(
-    generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, index: Tensor, rng: torch.Generator
+    generator: TriPlaneGenerator,
+    planes: Planes,
+    view: ViewBatch,
+    index: Tensor,
+    rng: torch.Generator,
+    paired: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Colour, depth and coverage of volume-rendered rays.
 
@@ -122,7 +165,7 @@ def rendering_loss(
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
     solid = ((depth > 0) & (alpha > SOLID)).float()
-    loss = colour_loss(features[..., :3] - _gather(view.image_half, index))
+    loss = paired_colour_loss(features[..., :3] - _gather(view.image_half, index), paired)
     loss = loss + DEPTH_WEIGHT * ((distance - depth).abs() * solid).mean()
     return loss + ALPHA_WEIGHT * (weight - alpha).abs().mean(), features
 
@@ -132,20 +175,44 @@ def superresolution_loss(
     ws: Tensor,
     features: Tensor,
     view: ViewBatch,
-    corner: tuple[int, int],
+    corners: Tensor,
     patch: int,
+    extractor: FeatureExtractor | None = None,
+    paired: bool = False,
 ) -> Tensor:
-    """Colour of the super-resolved patch whose low-resolution features are ``[B,patch*patch,C]``."""
-    maps = features.transpose(1, 2).reshape(len(features), -1, patch, patch)
+    """Colour, edges and (with an ``extractor``) perceptual features of super-resolved patches.
+
+    Args:
+        ws: of the heads, ``[I,rows,w]``.
+        features: at neural resolution ``[B,patch*patch,C]``.
+        corners: where the patches are, ``[B,2]``; see :func:`pick_corners`.
+    """
+    maps = features.transpose(1, 2).unflatten(2, (patch, patch))
     ws = ws.repeat_interleave(view.views, dim=0)
-    y, x = 2 * corner[0], 2 * corner[1]
-    return colour_loss(
-        generator.superresolve(maps, ws) - view.image[:, :, y : y + 2 * patch, x : x + 2 * patch]
+    # the convolutions see zeros beyond a patch where the picture goes on: leave its border out
+    inner = slice(MARGIN, 2 * patch - MARGIN)
+    made = generator.superresolve(maps, ws)[..., inner, inner]
+    target = torch.stack(
+        [
+            image[:, 2 * y : 2 * (y + patch), 2 * x : 2 * (x + patch)][..., inner, inner]
+            for image, (y, x) in zip(view.image, corners.tolist(), strict=True)
+        ]
     )
+    loss = paired_colour_loss(made - target, paired) + EDGE_WEIGHT * edge_loss(made - target)
+    if extractor is None:
+        return loss
+    with torch.no_grad():
+        wanted = extractor(target)
+    return loss + PERCEPTUAL_WEIGHT * feature_distance(extractor(made), wanted)
 
 
-def patch_rays(size: int, corner: tuple[int, int], patch: int, batch: int) -> Tensor:
-    """Ray indices ``[B,patch*patch]`` of a square patch whose top left pixel is ``corner`` (row, column)."""
-    rows = torch.arange(corner[0], corner[0] + patch)[:, None] * size
-    columns = torch.arange(corner[1], corner[1] + patch)[None]
-    return (rows + columns).reshape(1, -1).expand(batch, -1)
+def edge_loss(difference: Tensor) -> Tensor:
+    """L1 of the horizontal and vertical differences of ``difference [B,3,H,W]``."""
+    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+
+
+def patch_rays(size: int, corners: Tensor, patch: int) -> Tensor:
+    """Ray indices ``[B,patch*patch]`` of square patches with top left pixels ``corners [B,2]``."""
+    steps = torch.arange(patch)
+    rows, columns = corners[:, :1] + steps, corners[:, 1:] + steps  # [b,p]
+    return (rows[:, :, None] * size + columns[:, None]).flatten(1)

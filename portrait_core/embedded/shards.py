@@ -75,10 +75,10 @@ class ShardSet:
         limit: read at most this many training shards (memory: about 45 MB each at 256 px).
     """
 
-    def __init__(self, folder: str | Path, held_out: int = 1, limit: int = 80) -> None:
+    def __init__(self, folder: str | Path, held_out: int = 1, limit: int = 160) -> None:
         self.folder, self.held_out, self.limit = Path(folder), held_out, limit
         self._seen: dict[str, dict[str, NDArray]] = {}
-        self.refresh()
+        self.refresh(limit)
         if not self._seen:
             raise ValueError(
                 f"no training shard in {folder} (the first {held_out} are held out); "
@@ -112,15 +112,46 @@ class ShardSet:
             picks.append((shard, int(rng.integers(there[0])), rng.permutation(there[1])[:views]))
         return _collate(picks)
 
+    def sample_pairs(self, pairs: int, views: int, rng: np.random.Generator) -> ViewBatch:
+        """Draw ``pairs`` persons with two expressions each, next to each other, seen by the same cameras.
+
+        Raises:
+            ValueError: if no shard has two expressions of a person.
+        """
+        shards = [s for s in self._seen.values() if s["expressions"] > 1]
+        if not shards:
+            raise ValueError("no shard has pairs of expressions; write some with --expressions 2")
+        picks = []
+        for _ in range(pairs):
+            shard = shards[rng.integers(len(shards))]
+            each = int(shard["expressions"])
+            first = each * int(rng.integers(len(shard["z"]) // each))
+            seen_from = rng.permutation(shard["image"].shape[1])[:views]
+            picks += [(shard, first + int(i), seen_from) for i in rng.permutation(each)[:2]]
+        return _collate(picks)
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether there are shards with several expressions of a person."""
+        return any(s["expressions"] > 1 for s in self._seen.values())
+
     def held_out_views(self, count: int) -> ViewBatch:
         """The first ``count`` identities (or all there are) of the first held-out shard, one view each."""
-        shard = _read(self._paths()[0])
-        return _collate([(shard, i, np.array([0])) for i in range(min(count, len(shard["z"])))])
+        return load_views(self._paths()[0], count)
+
+
+def load_views(path: str | Path, count: int, views: int = 1) -> ViewBatch:
+    """The first ``views`` views of the first ``count`` identities of a shard, or as many as there are."""
+    shard = _read(Path(path))
+    there = range(min(views, shard["image"].shape[1]))
+    return _collate([(shard, i, np.array(there)) for i in range(min(count, len(shard["z"])))])
 
 
 def _read(path: Path) -> dict[str, NDArray]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in ARRAYS}
+        shard = {name: file[name] for name in ARRAYS}
+        shard["expressions"] = file["expressions"] if "expressions" in file else np.array(1)
+        return shard
 
 
 def _collate(picks: list[tuple[dict[str, NDArray], int, NDArray]]) -> ViewBatch:

@@ -1,11 +1,19 @@
 """Train the embedded generator on synthetic heads.
 
-    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 0:38 --views 2
+    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 0:64 --views 2
+    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 100:116 --views 1 \\
+        --people 50 --expressions 2
+    uv run python -m portrait_core.embedded.scenes --out build/shards --shards 200:221 --views 1 \\
+        --people 25 --expressions 4 --spread 0.4
     uv run python -m portrait_core.embedded.train --shards build/shards --out build/generator --steps 17000
+
+The second and third line add people with several expressions each, whose differences have a loss of their
+own, and people nearer to the average, as a portrait is before its appearance is known.
 
 Give the same command again to go on after a stop: the newest checkpoint in ``--out`` holds parameters, the
 running average, optimiser and random states. ``--out`` also gets a contact sheet (held-out heads above what
-the generator makes of their latents) and the log, every ``--every`` steps.
+the generator makes of their latents) and the log, every ``--every`` steps. ``--start FILE`` begins from the
+weights of an earlier generator, which may be narrower.
 """
 
 from __future__ import annotations
@@ -21,55 +29,57 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from portrait_core.embedded import losses
+from portrait_core.embedded.architecture import embedded_settings, transplant
+from portrait_core.embedded.evaluate import contact_sheet, evaluate
 from portrait_core.embedded.latents import APPEARANCE, N_EXPRESSION, N_SHAPE
 from portrait_core.embedded.shards import ShardSet, ViewBatch
-from portrait_core.generators import (
-    BackgroundSettings,
-    GeneratorSettings,
-    RaySampling,
-    SuperresolutionSettings,
-    TriPlaneGenerator,
-    save_generator,
-)
+from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, load_generator, save_generator
+from portrait_core.inversion.features import FeatureExtractor, build_features
 
 CHECKPOINT = "checkpoint.pt"
+WATCHED = 32
+"""Held-out people that are evaluated while training."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How training goes, as fractions of ``steps``."""
+    """How training goes; shares are of ``steps``."""
 
     steps: int = 17_000
     learning_rate: float = 3e-3
-    fast_multiplier: float = 5.0
+    fast_factor: float = 0.8
     """Learning-rate factor of learned constants, basis maps and base planes."""
-    warmup: int = 100
+    mapping_factor: float = 0.06
+    """Learning-rate factor of the layers from z to w and from w to the basis' mixture, whose weights, unlike
+    the others, are stored as small as they act."""
+    warmup: int = 200
     average: float = 0.998
     """Decay of the running average of the weights that is saved."""
+    heads: int = 4
+    """People a step, one view each: what z does to a picture shows only across people."""
+    paired: float = 0.5
+    """Share of the steps that compare two expressions of a person, where there are shards with such."""
+    patch: int = 32
+    """Side of the patches that are super-resolved, in pixels of the neural resolution."""
+    surface_rays: int = 768
+    """Further rays a view in a step that supervises the surface."""
+    rendered_patch: int = 24
+    rendered_rays: int = 192
+    """The same for a step that renders."""
     rendering_from: float = 0.2
-    superresolution_from: float = 0.4
-    half_rendering_from: float = 0.75
+    perceptual_from: float = 0.5
 
     def rate(self, step: int) -> float:
-        """Cosine from ``learning_rate`` to 3 % of it, after a linear warm-up."""
+        """Cosine from ``learning_rate`` to 1 % of it, after a linear warm-up."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
-        return self.learning_rate * min(1.0, step / self.warmup + 0.02) * (0.97 * cosine + 0.03)
+        return self.learning_rate * min(1.0, step / self.warmup + 0.02) * (0.99 * cosine + 0.01)
 
-    def kind(self, step: int) -> str:
-        """``surface``, ``surface+sr``, ``render`` or ``render+sr``: most steps supervise the surface, and
-        rendering takes a growing share of an eight-step cycle."""
-        done, slot = step / self.steps, step % 8
-        if done > self.half_rendering_from and slot in (1, 5):
-            return "render+sr" if slot == 5 else "render"
-        if done > self.superresolution_from and slot == 3:
-            return "render+sr"
-        if done > self.rendering_from and slot == 7:
-            return "render"
-        return "surface+sr" if slot in (2, 6) else "surface"
+    def renders(self, step: int) -> bool:
+        """Every other step renders volumes; the others supervise colour and density at the surface."""
+        return step >= self.rendering_from * self.steps and step % 2 == 1
 
 
 @dataclass(frozen=True)
@@ -81,55 +91,41 @@ class Step:
     cpu_s: float
 
 
-def embedded_settings(latent_size: int) -> GeneratorSettings:
-    """Settings of the shipped generator; see :class:`GeneratorSettings` for what each does."""
-    return GeneratorSettings(
-        z_dim=latent_size,
-        w_dim=128,
-        c_dim=0,
-        mapping_kind="scene",
-        mapping_layers=3,
-        mapping_width=192,
-        ws_per_layer=False,
-        channels={4: 128, 8: 128, 16: 128, 32: 80, 64: 40, 128: 16},
-        plane_channels=16,
-        use_noise=False,
-        learned_constants=True,
-        basis_planes={32: 32, 64: 40, 128: 32},
-        base_plane=True,
-        background=BackgroundSettings(resolution=64),
-        plane_axes="orthogonal",
-        plane_padding="border",
-        open_top=True,
-        box_warp=0.72,
-        feature_channels=16,
-        feature_activation="linear",
-        density_gain=10.0,
-        sampling=RaySampling(near=losses.NEAR, far=losses.FAR, n_coarse=24, n_fine=16),
-        neural_resolution=128,
-        superresolution=SuperresolutionSettings(
-            input_resolution=128, channels=(32, 24), upsample=(False, True), resize_input=False
-        ),
-    )
+def parameter_groups(generator: TriPlaneGenerator, schedule: Schedule) -> list[dict[str, Any]]:
+    """The generator's parameters by learning rate; ``factor`` multiplies the schedule's."""
+    fast = generator.fast_parameters()
+    linear = [p for m in generator.backbone.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+    apart = {id(p) for p in (*fast, *linear)}
+    rest = [p for p in generator.parameters() if id(p) not in apart]
+    return [
+        {"params": fast, "factor": schedule.fast_factor},
+        {"params": linear, "factor": schedule.mapping_factor},
+        {"params": rest, "factor": 1.0},
+    ]
 
 
 class Trainer:
     """Generator, running average, optimiser and random states: all that a checkpoint holds."""
 
-    def __init__(self, shards: ShardSet, schedule: Schedule, seed: int) -> None:
+    def __init__(
+        self, shards: ShardSet, schedule: Schedule, seed: int, settings: GeneratorSettings | None = None
+    ) -> None:
         torch.manual_seed(seed)
         self.shards, self.schedule = shards, schedule
-        self.generator = TriPlaneGenerator(embedded_settings(shards.latent_size))
+        self.generator = TriPlaneGenerator(settings or embedded_settings(shards.latent_size))
         self.average = TriPlaneGenerator(self.generator.settings).requires_grad_(False)
         self.average.load_state_dict(self.generator.state_dict())
-        groups = [
-            {"params": list(self.generator.fast_parameters()), "factor": schedule.fast_multiplier},
-            {"params": list(self.generator.slow_parameters()), "factor": 1.0},
-        ]
+        groups = parameter_groups(self.generator, schedule)
         self.optimiser = torch.optim.Adam(groups, lr=schedule.learning_rate, betas=(0.9, 0.99), fused=True)
         self.rng = torch.Generator().manual_seed(seed)
         self.pick = np.random.default_rng(seed)
         self.step = 0
+        self._features: FeatureExtractor | None = None
+
+    def start_from(self, path: Path) -> None:
+        """Take over the weights of an earlier generator."""
+        transplant(load_generator(path), self.generator)
+        self.average.load_state_dict(self.generator.state_dict())
 
     def state(self) -> dict[str, Any]:
         """Tensors, numbers and strings only: readable with ``weights_only=True``."""
@@ -154,8 +150,8 @@ class Trainer:
     def train_step(self) -> Step:
         """Take one optimisation step."""
         start = time.process_time()
-        kind = self.schedule.kind(self.step)
-        loss = self._loss(kind)
+        renders = self.schedule.renders(self.step)
+        loss = self._loss(renders)
         for group in self.optimiser.param_groups:
             group["lr"] = self.schedule.rate(self.step) * group["factor"]
         self.optimiser.zero_grad(set_to_none=True)
@@ -163,76 +159,48 @@ class Trainer:
         self.optimiser.step()
         self._update_average()
         self.step += 1
+        kind = "render" if renders else "surface"
         return Step(kind, float(loss.detach()), time.process_time() - start)
 
-    def _loss(self, kind: str) -> Tensor:
-        heads, views = {"surface": (2, 2), "surface+sr": (1, 2), "render": (1, 2), "render+sr": (1, 1)}[kind]
-        view = self.shards.sample(heads, views, self.pick)
+    def _loss(self, renders: bool) -> Tensor:
+        """The loss of a batch of patches, on mouths and eyes above all, and of further rays."""
+        schedule = self.schedule
+        view, paired = self._sample()
         ws = self.generator.mapping(view.z, None)
         planes = self.generator.planes(ws)
-        corner, patch = (0, 0), 0
-        if kind.endswith("+sr"):
-            corner, patch = self._patch(view.depth.shape[-1], 64 if kind == "render+sr" else 72)
-            index = losses.patch_rays(view.depth.shape[-1], corner, patch, heads * views)
-        else:
-            index = losses.pick_rays(view, 1280 if kind == "surface" else 640, self.rng)
-        if kind.startswith("surface"):
-            loss, features = losses.surface_loss(self.generator, planes, view, index, self.rng)
-        else:
-            loss, features = losses.rendering_loss(self.generator, planes, view, index, self.rng)
+        side = schedule.rendered_patch if renders else schedule.patch
+        count = schedule.rendered_rays if renders else schedule.surface_rays
+        corners = losses.pick_corners(view, side, self.rng)
+        further = losses.pick_rays(view, count, self.rng)
+        if paired:  # two expressions are compared pixel by pixel
+            corners, further = (x[::2].repeat_interleave(2, dim=0) for x in (corners, further))
+        index = torch.cat([losses.patch_rays(view.depth.shape[-1], corners, side), further], dim=1)
+        ray_loss = losses.rendering_loss if renders else losses.surface_loss
+        loss, features = ray_loss(self.generator, planes, view, index, self.rng, paired)
         loss = loss + losses.WALL_WEIGHT * losses.wall_loss(self.generator, planes, view, self.rng)
-        if patch:
-            loss = loss + losses.superresolution_loss(self.generator, ws, features, view, corner, patch)
-        return loss
+        patches = features[:, : side * side]
+        return loss + losses.superresolution_loss(
+            self.generator, ws, patches, view, corners, side, self._extractor(), paired
+        )
 
-    def _patch(self, size: int, side: int) -> tuple[tuple[int, int], int]:
-        """A random patch, two times of three over the face rather than anywhere."""
-        low, high = (0, size - side) if self.pick.random() < 1 / 3 else (size // 8, size - side - size // 16)
-        return (int(self.pick.integers(low, high + 1)), int(self.pick.integers(low, high + 1))), side
+    def _sample(self) -> tuple[ViewBatch, bool]:
+        """A batch, and whether it consists of pairs of expressions."""
+        heads = self.schedule.heads
+        if self.shards.has_pairs and self.pick.random() < self.schedule.paired:
+            return self.shards.sample_pairs(heads // 2, 1, self.pick), True
+        return self.shards.sample(heads, 1, self.pick), False
+
+    def _extractor(self) -> FeatureExtractor | None:
+        if self.step < self.schedule.perceptual_from * self.schedule.steps:
+            return None
+        if self._features is None:
+            self._features = build_features("efficientnet")
+        return self._features
 
     @torch.no_grad()
     def _update_average(self) -> None:
         weight = 1 - min(self.schedule.average, 1 - 1 / (self.step + 1))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), weight)
-
-
-@torch.no_grad()
-def evaluate(generator: TriPlaneGenerator, view: ViewBatch) -> tuple[dict[str, float], Tensor]:
-    """PSNR of whole picture, mouth and eyes, and mean depth error inside the head, on held-out heads; and the
-    pictures ``[B,3,H,W]``."""
-    made, errors = [], []
-    for i in range(len(view.z)):
-        out = generator.synthesis(generator.mapping(view.z[i : i + 1], None), view.camera[i : i + 1])
-        made.append(out["image"].clamp(-1, 1))
-        inside = (view.depth[i] > 0) & (view.alpha_half[i, 0] > losses.SOLID)
-        errors.append(float((out["image_depth"][0, 0] - view.depth[i]).abs()[inside].mean()))
-    images = torch.cat(made)
-    squared = ((images - view.image) / 2).square().mean(1)
-    names = {"mouth": (0, 0.075, 0.09), "eyes": (1, 0.045, 0.06)}
-    report = {"psnr": float(-10 * squared.mean((1, 2)).log10().mean()), "depth_mae": float(np.mean(errors))}
-    for name, (point, half_height, half_width) in names.items():
-        report[f"psnr_{name}"] = _region_psnr(squared, view.key_points[:, point], half_height, half_width)
-    return report, images
-
-
-def _region_psnr(squared: Tensor, centre: Tensor, half_height: float, half_width: float) -> float:
-    size, values = squared.shape[-1], []
-    for error, (x, y) in zip(squared, (centre * squared.shape[-1]).tolist(), strict=True):
-        top, left = max(0, int(y - half_height * size)), max(0, int(x - half_width * size))
-        region = error[top : int(y + half_height * size), left : int(x + half_width * size)]
-        if region.numel():
-            values.append(float(-10 * region.mean().log10()))
-    return float(np.mean(values))
-
-
-def contact_sheet(view: ViewBatch, images: Tensor, columns: int = 8) -> Image.Image:
-    """Held-out pictures above the generator's, row by row."""
-    rows = []
-    for start in range(0, len(images), columns):
-        for pictures in (view.image, images):
-            row = torch.cat(list(pictures[start : start + columns]), dim=2)
-            rows.append(((row.permute(1, 2, 0) + 1) * 127.5).round().clamp(0, 255).byte().numpy())
-    return Image.fromarray(np.concatenate(rows))
 
 
 def _save(trainer: Trainer, out: Path) -> None:
@@ -248,29 +216,30 @@ def _save(trainer: Trainer, out: Path) -> None:
     )
 
 
-def train(shards: ShardSet, out: Path, schedule: Schedule, seed: int, every: int) -> None:
-    """Train to ``schedule.steps``, resuming from ``out`` if there is a checkpoint."""
+def train(trainer: Trainer, out: Path, every: int, start: Path | None = None) -> None:
+    """Train to the schedule's end: from the checkpoint in ``out`` if there is one, else from ``start``."""
     out.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(shards, schedule, seed)
     if (out / CHECKPOINT).exists():
         trainer.load(torch.load(out / CHECKPOINT, weights_only=True))
-    view = shards.held_out_views(16)
+    elif start is not None:
+        trainer.start_from(start)
+    steps, shards = trainer.schedule.steps, trainer.shards
+    view = shards.held_out_views(WATCHED)
     recent: list[Step] = []
-    start = time.monotonic()
-    while trainer.step < schedule.steps:
+    begun = time.monotonic()
+    while trainer.step < steps:
         recent.append(trainer.train_step())
         if trainer.step % 50 == 0:
             shards.refresh()
         if trainer.step % 200 == 0:
-            print(_log_line(trainer, recent, time.monotonic() - start), flush=True)
+            print(_log_line(trainer, recent, time.monotonic() - begun), flush=True)
             recent = []
-        if trainer.step % every == 0 or trainer.step == schedule.steps:
+        if trainer.step % every == 0 or trainer.step == steps:
             _save(trainer, out)
             report, images = evaluate(trainer.average, view)
             contact_sheet(view, images).save(out / f"sheet_{trainer.step:06d}.png")
-            print(
-                json.dumps({"step": trainer.step, **{k: round(v, 4) for k, v in report.items()}}), flush=True
-            )
+            numbers = {name: round(value, 4) for name, value in report.items()}
+            print(json.dumps({"step": trainer.step, **numbers}), flush=True)
 
 
 def _log_line(trainer: Trainer, recent: list[Step], seconds: float) -> str:
@@ -293,15 +262,17 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=Path, required=True, help="folder of training shards")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint, weights, contact sheets")
+    parser.add_argument("--start", type=Path, help="weights of an earlier generator to begin from")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
+    parser.add_argument("--rate", type=float, default=Schedule.learning_rate, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; see the README on threading")
     parser.add_argument("--every", type=int, default=1000, help="steps between two checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    schedule = Schedule(steps=args.steps)
+    schedule = Schedule(steps=args.steps, learning_rate=args.rate)
     print(json.dumps(asdict(schedule)))
-    train(ShardSet(args.shards), args.out, schedule, args.seed, args.every)
+    train(Trainer(ShardSet(args.shards), schedule, args.seed), args.out, args.every, args.start)
 
 
 if __name__ == "__main__":

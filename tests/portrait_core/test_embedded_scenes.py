@@ -53,6 +53,18 @@ def _patch(view: View, point: int, half: int = 6) -> np.ndarray:
     return view.image[y - half : y + half, x - half : x + half].astype(float)
 
 
+def test_expressions_of_a_person_share_person_and_camera(renderer: SceneRenderer) -> None:
+    shard = make_shard(renderer, 13, people=1, views=1, expressions=2, spread=0.4)
+    first, second = shard["z"]
+    expression = slice(N_SHAPE, N_SHAPE + N_EXPRESSION)
+    np.testing.assert_array_equal(np.delete(first, expression), np.delete(second, expression))
+    assert np.abs(first[expression] - second[expression]).max() > 0.1
+    np.testing.assert_array_equal(shard["camera"][0], shard["camera"][1])
+    assert shard["expressions"] == 2
+    # 40 values of standard deviation 0.4
+    assert np.abs(first[N_SHAPE + N_EXPRESSION :]).max() <= 1.0
+
+
 def test_same_seed_same_pictures_and_other_seed_others(renderer: SceneRenderer) -> None:
     first, again = (make_shard(renderer, 11, 1, 2) for _ in range(2))
     for name, value in first.items():
@@ -72,6 +84,7 @@ def test_shard_layout(renderer: SceneRenderer, tmp_path: Path) -> None:
         "camera": ((2, 2, 25), "float32"),
         "key_points": ((2, 2, 3, 2), "float32"),
         "wall": ((2, 64, 64, 3), "uint8"),
+        "expressions": ((), "int64"),
     }
     assert [p.name for p in tmp_path.iterdir()] == ["shard_0000.npz"]
 
