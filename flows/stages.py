@@ -20,6 +20,7 @@ from tasks.inversion import invert_first, invert_range
 from tasks.job import Job, Stage
 from tasks.measure import measure
 from tasks.policy import RETRIED, StageResult, classify, process_name
+from tasks.pose import pose
 from tasks.ranges import FrameRange, frame_ranges
 from tasks.render import render
 from tasks.template import retarget, template
@@ -86,6 +87,7 @@ class StageRunner:
             for span in ranges:  # a chain: every range starts from the latent before it
                 self._stage("inversion", invert_range, [span], needed=span == ranges[-1])
         self._stage("tuning", tune)
+        self._stage("pose", pose)
         self._stage("render", render, ranges, partial=True)
         self._stage("encode", encode)
         self._stage("measure", measure)

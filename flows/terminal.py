@@ -37,6 +37,7 @@ TITLES = {
     "template": "expression template",
     "inversion": "invert",
     "tuning": "tune generator",
+    "pose": "aim head pose",
     "render": "render and composite",
     "encode": "encode clip",
     "measure": "measure result",

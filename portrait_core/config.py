@@ -154,7 +154,7 @@ class InversionSettings(Section):
 class TuningSettings(Section):
     """Fine-tuning one generator on all frames with the latents held (paper, equations 3 and 4)."""
 
-    steps: Steps = 200
+    steps: Steps = 160
     """Optimisation steps over the clip; the paper takes 10,000."""
     batch: Count = 2
     """Frames a step."""
@@ -206,6 +206,9 @@ class RenderSettings(Section):
     """Frames that a pose is averaged over, ending at its frame; the paper takes 2."""
     pose_transfer: Literal["relative", "absolute"] = "absolute"
     """``absolute``: the driver's head pose. ``relative``: the portrait's pose plus the driver's change."""
+    calibration_frames: Steps = 10
+    """Frames that are rendered and tracked to correct the head pose asked of the generator, so that the
+    result is read as the driver is; 0 asks for the driver's pose as it is, as the paper does."""
     neural_resolution: int | None = Field(default=None, ge=16, le=1024)
     """Side of the volume-rendered image; empty takes the generator's."""
     samples: Count = 16

@@ -22,6 +22,7 @@ Stage = Literal[
     "template",
     "inversion",
     "tuning",
+    "pose",
     "render",
     "encode",
     "measure",
@@ -66,7 +67,9 @@ ARRAYS: Mapping[Stage, tuple[str, ...]] = {
 
 TUNED = "tuned_generator.safetensors"
 
-FILES: Mapping[Stage, tuple[str, ...]] = {"tuning": (TUNED,)}
+CAMERAS = "output_cameras.npy"
+
+FILES: Mapping[Stage, tuple[str, ...]] = {"tuning": (TUNED,), "pose": (CAMERAS,)}
 """Files that a stage leaves for later stages."""
 
 LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
@@ -172,7 +175,8 @@ def make_stage_keys(
         "template": (["portrait", "retarget"], ["template"], head),
         "inversion": (["template"], ["generator", "inversion", "seed"], fitting),
         "tuning": (["inversion"], ["generator", "inversion", "tuning", "seed"], fitting),
-        "render": (["tuning", "fit"], ["render", "composite"], {}),
+        "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | head),
+        "render": (["tuning", "pose"], ["render", "composite"], {}),
         "encode": (["render", "video"], ["output"], {}),
         "measure": (["render"], ["tracking"], landmark | head),
     }

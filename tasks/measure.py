@@ -96,12 +96,10 @@ def shown_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
 def _flicker(job: Job) -> float | None:
     """Mean motion-compensated difference of consecutive frames outside the face, of 255."""
     from portrait_core.report.flicker import moved_difference
-    from portrait_core.reposing import target_cameras
+    from tasks.pose import output_cameras
 
     unit = unit_of(job, "render")
-    driver = read_track(unit_of(job, "fit"), job.frames).cameras
-    source = read_track(unit_of(job, "portrait"), 1).cameras
-    cameras = target_cameras(driver, source, job.settings.render)
+    cameras = output_cameras(job)
     finished = done(job, "render")
     pairs = [i for i in range(1, job.frames) if finished[i - 1] and finished[i]]
     found = []

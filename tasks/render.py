@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from portrait_core.models.cache import cached
-from tasks.context import read_track, todo, unit_of, use_threads
+from tasks.context import todo, unit_of, use_threads
 from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.pose import output_cameras
 
 if TYPE_CHECKING:
     from portrait_core.generators import TriPlaneGenerator
@@ -28,13 +29,11 @@ def render(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     import torch
 
-    from portrait_core.reposing import target_cameras
     from tasks.fitting import clip_data
 
     use_threads(job, alone=False)
-    clip, renderer, unit = clip_data(job), _renderer(job), unit_of(job, "render")
-    driver = read_track(unit_of(job, "fit"), job.frames)
-    cameras = target_cameras(driver.cameras, clip.camera.cpu().numpy(), job.settings.render)
+    clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
+    cameras = output_cameras(job)
     for run in runs:
         for i in range(*run):
             ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
@@ -72,7 +71,8 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
     return cached("tuned", job.stage_keys["tuning"], load, device_of(job))
 
 
-def _renderer(job: Job) -> PoseRenderer:
+def pose_renderer(job: Job) -> PoseRenderer:
+    """The process's renderer of this clip."""
     import torch
 
     from portrait_core.reposing import PoseRenderer
@@ -90,4 +90,4 @@ def _renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    return cached("poses", job.stage_keys["render"], build)
+    return cached("poses", job.stage_keys["pose"], build)

@@ -25,11 +25,11 @@ from torch.autograd.function import once_differentiable
 
 SLOPE = 0.2
 """Of the leaky ReLU."""
-_PIXELS = 2048
+_PIXELS = 16_384
 """Pixels of a feature map that pass through several operations at once, for the same reason."""
-_POINTS = 8192
+_POINTS = 32_768
 """Points decoded at once: their hidden features stay in the second-level cache."""
-_SCATTER = 32 * _POINTS
+_SCATTER = 8 * _POINTS
 """Points whose gradients go back to the planes in one product."""
 
 

@@ -228,8 +228,8 @@ class GeneratorSettings(_Frozen):
         return size * self.superresolution.scale
 
     def patch_step(self, resolution: int) -> int:
-        """Patches of a rendering of this side need sides that are multiples of this, so that they have a whole
-        size where super-resolution resizes them."""
+        """Patches of a rendering of this side need sides that are multiples of this: a whole size after
+        super-resolution resizes them."""
         sr = self.superresolution
         return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1
 

@@ -60,7 +60,7 @@ class AdamLoop:
     def __post_init__(self) -> None:
         self._named = {name: p for group in self.groups for name, p in group.parameters.items()}
         groups = [{"params": list(g.parameters.values()), "factor": g.factor} for g in self.groups]
-        self._adam = torch.optim.Adam(groups, lr=self.rate(0), betas=self.betas)
+        self._adam = torch.optim.Adam(groups, lr=self.rate(0), betas=self.betas, fused=True)
         data = self.checkpoint.read() if self.checkpoint else None
         if data is not None:
             self._restore(data)

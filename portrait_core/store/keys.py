@@ -22,6 +22,7 @@ NUMERICS_VERSION: dict[str, int] = {
     "template": 1,
     "inversion": 2,
     "tuning": 2,
+    "pose": 1,
     "render": 2,
     "encode": 1,
     "measure": 1,

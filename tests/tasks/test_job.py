@@ -11,6 +11,7 @@ from portrait_core.store import NUMERICS_VERSION
 from tasks.job import ARRAYS, PER_FRAME, STAGES, Stage, make_stage_keys, unit_name
 
 ALL = set(STAGES)
+FROM_TUNING = {"tuning", "pose", "render", "encode", "measure"}
 FROM_TEMPLATE = ALL - {"portrait", "landmarks", "fit", "retarget"}
 
 
@@ -44,15 +45,15 @@ def _changed(other: dict[str, str]) -> set[str]:
     ("override", "expected"),
     [
         ("output.crf=30", {"encode"}),
-        ("composite.feather_px=1", {"render", "encode", "measure"}),
-        ("tuning.steps=9", {"tuning", "render", "encode", "measure"}),
-        ("inversion.first_steps=9", {"inversion", "tuning", "render", "encode", "measure"}),
+        ("composite.feather_px=1", {"pose", "render", "encode", "measure"}),
+        ("tuning.steps=9", FROM_TUNING),
+        ("inversion.first_steps=9", FROM_TUNING | {"inversion"}),
         ("template.mouth_gain=0.5", FROM_TEMPLATE | {"retarget"}),
         ("tracking.shape_frames=9", ALL - {"landmarks"}),
         ("tracking.min_face_score=0.5", ALL),
         ("media.portrait_max_side=512", ALL - {"landmarks", "fit"}),
-        ("generator.precision=bf16", {"inversion", "tuning", "render", "encode", "measure"}),
-        ("seed=5", {"inversion", "tuning", "render", "encode", "measure"}),
+        ("generator.precision=bf16", FROM_TUNING | {"inversion"}),
+        ("seed=5", FROM_TUNING | {"inversion"}),
     ],
 )
 def test_a_setting_changes_the_stages_that_read_it_and_those_after(override: str, expected: set[str]) -> None:
@@ -77,7 +78,7 @@ def test_inputs_and_weights_change_what_comes_from_them() -> None:
     assert _changed(_keys(portrait="q")) == ALL - {"landmarks", "fit"}
     assert _changed(_keys(video="w")) == ALL - {"portrait"}
     assert _changed(_keys(frames=8)) == ALL - {"portrait"}
-    assert _changed(_keys(generator="other")) == {"inversion", "tuning", "render", "encode", "measure"}
+    assert _changed(_keys(generator="other")) == FROM_TUNING | {"inversion"}
     assert _changed(_keys(iris_landmarks="other")) == ALL
 
 

@@ -1,0 +1,64 @@
+"""Aiming the output's head pose: render a few frames, see what pose the tracker reads off them, and correct.
+
+The tracker places a face by its landmarks, and a smile or an unusual face shifts what it reads by a few
+degrees. The driver's poses were read with the driver's expressions, and so will the output's be; but the
+generator's axes come from the portrait, read with the portrait's expression. The difference is one rotation
+for the whole clip, and this takes it out. Pure arithmetic; rendering and tracking are the caller's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.cameras import angles_from_labels, labels_from_rotations, orbit_rotation
+
+_LARGEST = np.radians(8.0)
+"""No more than this is believed to be the tracker's doing."""
+
+
+def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArray[np.bool_]) -> list[int]:
+    """The frames whose poses are nearest to the clip's middle pose, where readings are most reliable, in
+    time order.
+
+    Args:
+        cameras: labels ``[T,25]``.
+        count: how many, at most.
+        usable: frames to choose from ``[T]``.
+    """
+    frames = np.flatnonzero(usable)
+    if not len(frames):
+        return []
+    angles = angles_from_labels(cameras[frames])
+    away = np.square(angles - np.median(angles, axis=0)).sum(1)
+    # of each stretch of the clip the one nearest to the middle: expressions differ, poses do not
+    parts = np.array_split(np.arange(len(frames)), min(count, len(frames)))
+    return [int(frames[part[away[part].argmin()]]) for part in parts]
+
+
+def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray[np.float64]:
+    """What the tracker reads beyond what was asked for.
+
+    Args:
+        asked: angles ``[n,3]`` (yaw, pitch, roll) in radians that were rendered.
+        read: what the tracker found ``[n,3]``.
+
+    Returns:
+        ``[3]`` radians, the median over the frames, at most 8 degrees.
+    """
+    return np.asarray(np.clip(np.median(read - asked, axis=0), -_LARGEST, _LARGEST))
+
+
+def corrected_cameras(
+    wanted: NDArray[np.floating], offset: NDArray[np.floating], limit: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Cameras to ask for, so that the tracker reads ``wanted``.
+
+    Args:
+        wanted: labels ``[T,25]``.
+        offset: of :func:`pose_offset`.
+        limit: largest yaw and pitch ``[2]`` in radians.
+    """
+    angles = angles_from_labels(wanted) - offset
+    angles[:, :2] = np.clip(angles[:, :2], -limit, limit)
+    return labels_from_rotations(np.stack([orbit_rotation(*row) for row in angles]))

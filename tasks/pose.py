@@ -1,0 +1,100 @@
+"""Stage ``pose``: the cameras that the clip is rendered with."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.context import done, head, landmarker, read_track, unit_of, use_threads
+from tasks.job import CAMERAS, Job
+from tasks.policy import StageResult, Stopwatch, stage_task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@stage_task
+def pose(job: Job) -> StageResult:
+    """Take the driver's poses, and correct them by what the tracker reads off a few rendered frames."""
+    watch = Stopwatch("pose", 0, 1)
+    if done(job, "pose").all():
+        return watch.result(0)
+    from portrait_core.reposing import target_cameras
+
+    unit = unit_of(job, "pose")
+    driver = read_track(unit_of(job, "fit"), job.frames)
+    portrait = read_track(unit_of(job, "portrait"), 1)
+    wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
+    cameras = _aimed(job, wanted, driver.ok) if job.settings.render.calibration_frames else wanted
+    content = io.BytesIO()
+    np.save(content, cameras)
+    unit.uncommit("pose", [0])
+    unit.put_bytes(CAMERAS, content.getvalue())
+    unit.commit("pose", [0], job.stage_keys["pose"])
+    return watch.result(1)
+
+
+def output_cameras(job: Job) -> NDArray[np.float32]:
+    """Camera labels ``[T,25]`` of the output.
+
+    Raises:
+        MissingChunk: when they are not in the store; the stage will make them again.
+    """
+    from portrait_core.errors import MissingChunk
+
+    unit = unit_of(job, "pose")
+    data = unit.get_bytes(CAMERAS)
+    if data is None:
+        raise MissingChunk(f"{unit.kind}/{unit.name}/{CAMERAS}", [0])
+    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+
+
+def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
+    from portrait_core.cameras import angles_from_labels
+    from portrait_core.pose_calibration import calibration_frames, corrected_cameras, pose_offset
+
+    settings = job.settings.render
+    limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
+    frames = calibration_frames(wanted, settings.calibration_frames, usable)
+    found, read = _read_off(job, frames, wanted, use_threads(job, alone=True))
+    if not found.any():
+        return wanted  # the tracker finds no face in the result; measuring will say so
+    asked = angles_from_labels(wanted[frames])
+    return corrected_cameras(wanted, pose_offset(asked[found], read[found]), limit)
+
+
+def _read_off(
+    job: Job, frames: list[int], cameras: NDArray[np.float32], threads: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which of ``frames``, rendered with their ``cameras``, show a face, and its angles ``[n,3]``."""
+    import torch
+
+    from portrait_core.cameras import angles_from_labels
+    from portrait_core.tracking.fit import fit_clip
+    from tasks.fitting import clip_data
+    from tasks.measure import seen
+    from tasks.render import pose_renderer
+
+    clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "pose")
+
+    def tensor(values: NDArray[np.floating]) -> Tensor:
+        return torch.from_numpy(values).to(clip.device)
+
+    pictures = [
+        renderer.render(
+            tensor(unit.read("latents", i, i + 1)), clip.face(i), tensor(cameras[i : i + 1])
+        ).image
+        for i in frames
+    ]
+    points = landmarker(job, threads).detect(np.stack(pictures)).points
+    found = seen(points)
+    if not found.any():
+        return found, np.zeros((len(frames), 3))
+    # these frames are no neighbours in time
+    tracking = job.settings.tracking.model_copy(update={"smooth_pose": 0.0, "smooth_expression": 0.0})
+    shape = read_track(unit_of(job, "portrait"), 1).shape
+    track = fit_clip(head(job), points, found, tracking, shape=shape)
+    return found, angles_from_labels(track.cameras)

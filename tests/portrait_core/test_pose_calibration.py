@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from portrait_core.cameras import angles_from_labels, orbit_labels
+from portrait_core.pose_calibration import calibration_frames, corrected_cameras, pose_offset
+
+LIMIT = np.radians([40.0, 35.0])
+
+
+def labels(degrees: list[tuple[float, float, float]]) -> np.ndarray:
+    return np.concatenate([orbit_labels(*np.radians(angles)) for angles in degrees])
+
+
+def test_a_constant_misreading_is_taken_out():
+    wanted = labels([(0, -5, 0), (20, -10, 15), (-15, 10, -20)])
+    bias = np.radians([1.0, 4.0, -0.5])
+    offset = pose_offset(angles_from_labels(wanted), angles_from_labels(wanted) + bias)
+    asked = corrected_cameras(wanted, offset, LIMIT)
+    np.testing.assert_allclose(angles_from_labels(asked) + bias, angles_from_labels(wanted), atol=1e-5)
+
+
+def test_one_wild_reading_and_large_offsets_are_not_believed():
+    asked = np.zeros((5, 3))
+    read = asked + np.radians([0.0, 3.0, 0.0])
+    read[2] = 1.0
+    np.testing.assert_allclose(np.degrees(pose_offset(asked, read)), [0, 3, 0], atol=1e-9)
+    assert np.degrees(pose_offset(asked, asked + 1.0)).max() == pytest.approx(8.0)
+
+
+def test_corrected_poses_stay_within_the_limits():
+    wanted = labels([(39, -34, 0), (0, 0, 170)])
+    asked = angles_from_labels(corrected_cameras(wanted, np.radians([-5.0, 5.0, 0.0]), LIMIT))
+    assert (np.abs(asked[:, :2]) <= LIMIT + 1e-6).all()
+    assert np.degrees(asked[1, 2]) == pytest.approx(170, abs=1e-3)
+
+
+def test_frames_are_spread_over_the_clip_near_its_middle_pose():
+    cameras = labels([(abs(i % 10 - 5) * 4, 0, 0) for i in range(60)])
+    usable = np.ones(60, bool)
+    usable[:20] = False
+    frames = calibration_frames(cameras, 4, usable)
+    assert frames == sorted(frames)
+    assert len(frames) == 4
+    assert min(frames) >= 20
+    assert max(frames) >= 50
+    yaw = np.degrees(angles_from_labels(cameras[frames])[:, 0])
+    assert np.abs(yaw - np.median([8, 12])).max() <= 4
+    assert calibration_frames(cameras, 4, np.zeros(60, bool)) == []
+    assert len(calibration_frames(cameras[:3], 10, np.ones(3, bool))) == 3
