@@ -102,14 +102,16 @@ def main(
     console = Console(width=100, highlight=False)
     counts = [int(part) for part in steps.split(",")]
     phi = build_features("efficientnet")
-    console.print(f"{count} people; a step takes about a third of a second on one thread")
+    console.print(
+        f"{count} people, held out; about half a second a step on one thread. Columns: degrees away"
+    )
     shown = people(count)
     for path in weights or [data_file("models/embedded_generator.safetensors")]:
         generator = load_generator(path)
         table = Table(
             "start",
             "steps",
-            "perceptual 0",
+            "feature 0",
             "15",
             "30",
             "L1 0",
@@ -121,15 +123,13 @@ def main(
             title=str(path),
         )
         start = time.perf_counter()
-        for origin in ("coefficients", "mean"):
+        for origin in ("fit", "mean"):
             for number in counts:
                 sums: dict[int, list[tuple[float, float, float]]] = {0: [], 15: [], 30: []}
                 for z, views in shown:
                     # the coefficients that a tracker knows; colours, hair and light it does not
                     known = torch.cat([z[:, :79], torch.zeros_like(z[:, 79:])], 1)
-                    ws = inverted(
-                        generator, phi, views[0], known if origin == "coefficients" else None, number
-                    )
+                    ws = inverted(generator, phi, views[0], known if origin == "fit" else None, number)
                     for yaw, view in zip(YAWS_DEG, views, strict=True):
                         sums[abs(yaw)].append(scores(generator, phi, ws, view))
                 means = {yaw: np.mean(rows, axis=0) for yaw, rows in sums.items()}

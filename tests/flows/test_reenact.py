@@ -132,7 +132,7 @@ def test_only_what_depends_on_a_changed_setting_is_made_again(again: Run, argume
     second = _repeat(again, arguments, "output.crf=30")
     assert second.computed() == {"encode": 1}
     third = _repeat(again, arguments, "output.crf=30", "composite.feather_px=3")
-    assert third.computed() == {"render": FRAMES, "encode": 1, "measure": 1}
+    assert third.computed() == {"pose": 1, "render": FRAMES, "encode": 1, "measure": 1}
 
 
 def test_numbers_of_workers_and_batches_change_nothing(again: Run, arguments: Arguments) -> None:
