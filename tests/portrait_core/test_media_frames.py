@@ -227,8 +227,10 @@ def test_memory_does_not_grow_with_the_clip(ffmpeg_to) -> None:
 
 
 def test_stopping_early_ends_ffmpeg(counting_clip: Path) -> None:
+    before = set(psutil.Process().children())  # another test's, not collected yet
     frames = read_frames(counting_clip)
     next(frames)
-    assert any("ffmpeg" in child.name() for child in psutil.Process().children())
+    ours = set(psutil.Process().children()) - before
+    assert any("ffmpeg" in child.name() for child in ours)
     frames.close()  # type: ignore[attr-defined]
-    assert not any("ffmpeg" in child.name() for child in psutil.Process().children())
+    assert not ours & set(psutil.Process().children())
