@@ -41,14 +41,13 @@ def use_matrix_precision(precision: Precision) -> None:
         switch.fp32_precision = "ieee" if precision == "fp32" else "tf32"
 
 
-def compiled(network: Network, mode: str | None = None) -> Network:
+def compiled(network: Network) -> Network:
     """Compile the parts of a tri-plane generator that take the time, in place, at their next calls.
 
     The first call of each shape takes a minute or so; later ones save the passes over memory between
-    operations. ``mode="reduce-overhead"`` also replays the kernels as a CUDA graph. Values agree with the
-    uncompiled path to rounding.
+    operations. Values agree with the uncompiled path to rounding.
     """
     for name, module in network.named_modules():
         if name in ("backbone.synthesis", "synthesis", "superresolution", "decoder"):
-            module.compile(mode=mode)
+            module.compile()
     return network

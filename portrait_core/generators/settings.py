@@ -234,15 +234,6 @@ class GeneratorSettings(_Frozen):
         return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> GeneratorSettings:
-        """Validate a plain dictionary (from JSON or YAML).
-
-        Raises:
-            ValueError: naming each unknown or invalid field.
-        """
-        return cls.model_validate(dict(values))
-
-    @classmethod
     def from_published(cls, kwargs: Mapping[str, Any], neural_resolution: int = 128) -> GeneratorSettings:
         """Translate the constructor arguments that a published EG3D network file carries.
 

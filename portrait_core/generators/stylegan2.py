@@ -81,15 +81,6 @@ class StyleGAN2Settings(BaseModel):
         return 1.0
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> StyleGAN2Settings:
-        """Validate a plain dictionary (from JSON or YAML).
-
-        Raises:
-            ValueError: naming each unknown or invalid field.
-        """
-        return cls.model_validate(dict(values))
-
-    @classmethod
     def from_published(cls, kwargs: Mapping[str, Any]) -> StyleGAN2Settings:
         """Translate the constructor arguments that a published StyleGAN2 network file carries. Those of the
         synthesis may stand in ``synthesis_kwargs`` or, as later files have them, beside the others.

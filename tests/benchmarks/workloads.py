@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, load_generator
+from portrait_core.generators import (
+    GeneratorSettings,
+    Precision,
+    TriPlaneGenerator,
+    at_precision,
+    compiled,
+    load_generator,
+    use_matrix_precision,
+)
 from portrait_core.resources import data_file
 from tests.plain.eg3d import PlainGenerator
 
@@ -68,7 +76,7 @@ class Job:
     """One of ``OPERATIONS``, or ``accuracy``."""
     config: str
     device: str = "cpu"
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     batch: int = 1
     compile: bool = False
     threads: int = 1
@@ -100,18 +108,6 @@ def inputs(settings: GeneratorSettings, batch: int, device: str) -> tuple[Tensor
     return ws.to(device), torch.cat(labels).float().to(device)
 
 
-def set_matrix_precision(precision: str) -> None:
-    """How a card multiplies float32 in this process from now on, whichever the implementation."""
-    try:
-        from portrait_core.generators.precision import use_matrix_precision
-    except ModuleNotFoundError:
-        if precision != "fp32":
-            raise NotImplementedError("without portrait_core.generators.precision: only fp32") from None
-        torch.backends.cudnn.allow_tf32 = False  # PyTorch's default is True
-    else:
-        use_matrix_precision(precision)  # type: ignore[arg-type]
-
-
 def autocast(job: Job) -> AbstractContextManager[Any]:
     """The plain side gets its bf16 from autocast, which belongs around the forward pass alone."""
     wanted = job.implementation == "plain" and job.precision == "bf16"
@@ -120,15 +116,8 @@ def autocast(job: Job) -> AbstractContextManager[Any]:
 
 def our_model(job: Job, generator: TriPlaneGenerator) -> TriPlaneGenerator:
     """Ours as the job wants it: in its precision, compiled if asked for."""
-    if job.precision != "fp32":
-        from portrait_core.generators.precision import at_precision
-
-        generator = at_precision(generator, job.precision)  # type: ignore[arg-type]
-    if job.compile:
-        from portrait_core.generators.precision import compiled
-
-        generator = compiled(generator)
-    return generator
+    generator = at_precision(generator, job.precision)
+    return compiled(generator) if job.compile else generator
 
 
 def prepare(job: Job) -> Callable[[], Tensor]:
@@ -150,7 +139,7 @@ def prepare(job: Job) -> Callable[[], Tensor]:
         ws.grad = None
         for parameter in parameters:
             parameter.grad = None
-        set_matrix_precision(job.precision)
+        use_matrix_precision(job.precision)
         with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")):
             with autocast(job):
                 image = model.synthesis(ws, cameras)["image"]

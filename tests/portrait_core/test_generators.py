@@ -60,7 +60,7 @@ SMALL: dict[str, Any] = {
 
 def build(**changes: Any) -> TriPlaneGenerator:
     torch.manual_seed(0)
-    return TriPlaneGenerator(GeneratorSettings.from_dict(SMALL | changes))
+    return TriPlaneGenerator(GeneratorSettings.model_validate(SMALL | changes))
 
 
 def assert_close(got: Tensor, wanted: Tensor, rtol: float = 1e-5, atol: float = 1e-5) -> None:
@@ -334,7 +334,7 @@ def test_mapping_refuses_what_it_cannot_do(generator: TriPlaneGenerator) -> None
 )
 def test_settings_name_the_field_to_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GeneratorSettings.from_dict(SMALL | changes)
+        GeneratorSettings.model_validate(SMALL | changes)
 
 
 @pytest.mark.parametrize("half", [True, False])

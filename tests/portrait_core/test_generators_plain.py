@@ -39,7 +39,7 @@ def build(
     sr = published.model_copy(update={"channels": (5, 4), "input_resolution": size, "antialias": antialias})
     values = SMALL | {"neural_resolution": size, "superresolution": sr} | changes
     torch.manual_seed(3)
-    generator = TriPlaneGenerator(GeneratorSettings.from_dict(values))
+    generator = TriPlaneGenerator(GeneratorSettings.model_validate(values))
     with torch.no_grad():
         for parameter in generator.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)

@@ -18,7 +18,7 @@ SMALL: dict[str, Any] = {
 
 def build(**changes: Any) -> StyleGAN2Generator:
     torch.manual_seed(0)
-    generator = StyleGAN2Generator(StyleGAN2Settings.from_dict(SMALL | changes)).eval()
+    generator = StyleGAN2Generator(StyleGAN2Settings.model_validate(SMALL | changes)).eval()
     with torch.no_grad():
         generator.mapping.w_avg.normal_()
         for name, parameter in generator.named_parameters():
@@ -134,4 +134,4 @@ def test_published_arguments() -> None:
 )
 def test_settings_name_the_field_to_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        StyleGAN2Settings.from_dict(SMALL | changes)
+        StyleGAN2Settings.model_validate(SMALL | changes)

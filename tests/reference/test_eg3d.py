@@ -31,7 +31,7 @@ def arrays(name: str) -> dict[str, Tensor]:
 
 def error(got: Tensor, wanted: Tensor) -> float:
     assert got.shape == wanted.shape
-    return float((got - wanted).abs().max())
+    return float((got - wanted).detach().abs().max())
 
 
 def relative(got: Tensor | None, wanted: Tensor) -> float:

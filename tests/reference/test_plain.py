@@ -1,8 +1,6 @@
 """The plain implementation in ``tests/plain``, which ours is measured against, has the published numbers."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from portrait_core.generators import GeneratorSettings
 from portrait_core.models.legacy_pickle import read_network
 from tests.plain import stylegan2
 from tests.plain.eg3d import PlainGenerator, rays
-from tests.reference.test_eg3d import LOSSES, seeded_weights
-
-ROOT = Path(os.environ.get("PORTRAIT_REFERENCE", Path(__file__).parents[2] / "../shared/reference"))
+from tests.reference.test_eg3d import LOSSES, ROOT, error, relative, seeded_weights
 
 needs_eg3d = pytest.mark.skipif(
     not (ROOT / "eg3d/generator.pkl").exists(),
@@ -30,16 +26,6 @@ needs_stylegan2 = pytest.mark.skipif(
 def arrays(name: str) -> dict[str, Tensor]:
     with np.load(ROOT / name) as file:
         return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-def error(got: Tensor, wanted: Tensor) -> float:
-    assert got.shape == wanted.shape
-    return float((got - wanted).detach().abs().max())
-
-
-def relative(got: Tensor | None, wanted: Tensor) -> float:
-    assert got is not None
-    return float((got - wanted).norm() / wanted.norm())
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """Parity with the published StyleGAN2 generator (numbers in the reference folder's ``stylegan2``)."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +8,14 @@ import torch
 from torch import Tensor
 
 from portrait_core.generators import StyleGAN2Generator, StyleGAN2Settings, load_published
+from tests.reference.test_eg3d import ROOT, error
 
-ROOT = Path(os.environ.get("PORTRAIT_REFERENCE", Path(__file__).parents[2] / "../shared/reference"))
 FOLDER = ROOT / "stylegan2"
 
 pytestmark = pytest.mark.skipif(
     not (FOLDER / "generator.pkl").exists(),
     reason=f"no StyleGAN2 reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
 )
-
-
-def error(got: Tensor, wanted: Tensor) -> float:
-    assert got.shape == wanted.shape
-    return float((got - wanted).abs().max())
 
 
 @pytest.fixture(scope="module")
