@@ -191,6 +191,15 @@ class TuningSettings(Section):
     """Rays a step for the novel view."""
     background: Weight = 0.3
     """Weight of the term that keeps space beside and behind the head empty; 0 is off."""
+    locality: Weight = 0.0
+    """Weight of locality regularisation: renders of latents near the clip's, from random cameras, against the
+    untuned generator's; 0 is off."""
+    locality_alpha: Annotated[float, Field(gt=0.0)] = 30.0
+    """Distance of those latents from the clip's; 30 is Pivotal Tuning's, for StyleGAN's 512 dimensions."""
+    locality_every: Count = 4
+    """Only every so many steps bear that term."""
+    locality_patch: int = Field(default=48, ge=8, le=512)
+    """Side of its patches of rays."""
     patch: int = Field(default=64, ge=8, le=512)
     """Side of the patches of rays a step, in rays."""
     seed: Seed = 0

@@ -3,7 +3,7 @@
 The image terms are the paper's, LPIPS-type plus pixels. The rest keeps the volume sound where the portrait's
 one camera says nothing, and each is a weight in the settings, 0 in the published profile: the rendered depth
 against the fitted head at the portrait's and at random cameras, colours of the fitted head's visible surface
-at random cameras, and the wall behind a matte of the portrait.
+at random cameras, the wall behind a matte of the portrait, and locality (:mod:`.locality`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from portrait_core.faces.reproject import HeadSurface, NovelView, SourceFrame
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import masked_mean
 from portrait_core.inversion.latent import Reconstruction
+from portrait_core.inversion.locality import Locality
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, ParameterGroup, ramp
 from portrait_core.inversion.patches import Patch, PatchRender, render_patch
 from portrait_core.inversion.targets import FrameTarget
@@ -73,6 +74,11 @@ class Tuner:
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator().manual_seed(settings.seed)
         away = (clip.ws - clip.ws.mean(0)).square().mean((1, 2)).cpu()
+        self.locality: Locality | None = None
+        if settings.locality > 0:
+            self.locality = Locality(
+                generator, phi, self.reconstruction, sampling, settings.locality_alpha
+            )
         self._rarity = away + away.mean() * 1e-3 + 1e-12
 
     def run(
@@ -120,7 +126,13 @@ class Tuner:
             loss = loss + self.settings.background * self._background_loss(planes, render, patch)
         if self.settings.depth_anchor > 0 or self.settings.novel_view > 0:
             loss = loss + self._geometry_loss(planes, render, patch, frames[0], targets[0])
+        if self.locality is not None and step % self.settings.locality_every == 0:
+            loss = loss + self.settings.locality * self._locality_loss(self.locality, ws[:1])
         return loss
+
+    def _locality_loss(self, locality: Locality, pivot: Tensor) -> Tensor:
+        patch = Patch.random(self.settings.locality_patch, self.resolution, self.rng)
+        return locality.loss(self.generator, pivot, self._random_camera(), patch, self.rng)
 
     def _draw_frames(self, step: int) -> list[int]:
         """Every frame once before any twice, in an order that depends on the seed and the pass alone; but a
