@@ -1,4 +1,4 @@
-"""Locality regularisation (Roich et al. 2021, section 3.3): near the pivot, the tuned generator stays what it was.
+"""Locality regularisation (Roich et al. 2021): near the pivot, the tuned generator stays what it was.
 
 Fine-tuning on one photograph bends the latent space around it, and the sides that the photograph does not
 show. A neighbour of the pivot is drawn a fixed way from it toward a random latent, ``w_r = w_p + alpha (w_z -
@@ -22,7 +22,7 @@ from portrait_core.inversion.patches import Patch, PatchRender, render_patch
 def neighbour(
     pivot: Float[Tensor, "1 rows w"], other: Float[Tensor, "1 rows w"], alpha: float
 ) -> Float[Tensor, "1 rows w"]:
-    """The latent at distance ``alpha`` (of one row) from ``pivot`` toward ``other``, or ``other`` if nearer."""
+    """The latent ``alpha`` away (a row) from ``pivot`` toward ``other``, or ``other`` if that is nearer."""
     way = other - pivot
     length = way.flatten(1).norm(dim=1).div(way.shape[1] ** 0.5).view(-1, 1, 1)
     return pivot + way * (alpha / length.clamp(min=1e-8)).clamp(max=1.0)

@@ -76,9 +76,7 @@ class Tuner:
         away = (clip.ws - clip.ws.mean(0)).square().mean((1, 2)).cpu()
         self.locality: Locality | None = None
         if settings.locality > 0:
-            self.locality = Locality(
-                generator, phi, self.reconstruction, sampling, settings.locality_alpha
-            )
+            self.locality = Locality(generator, phi, self.reconstruction, sampling, settings.locality_alpha)
         self._rarity = away + away.mean() * 1e-3 + 1e-12
 
     def run(

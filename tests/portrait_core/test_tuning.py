@@ -98,7 +98,9 @@ def test_a_neighbour_is_alpha_away_from_the_pivot_on_the_way_to_the_other():
     pivot, other = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
     near = neighbour(pivot, other, 1.5)
     assert float((near - pivot).square().sum(-1).mean().sqrt()) == pytest.approx(1.5, rel=1e-5)
-    torch.testing.assert_close((near - pivot) / (near - pivot).norm(), (other - pivot) / (other - pivot).norm())
+    torch.testing.assert_close(
+        (near - pivot) / (near - pivot).norm(), (other - pivot) / (other - pivot).norm()
+    )
     assert torch.equal(neighbour(pivot, other, 1e6), pivot + (other - pivot))
 
 
