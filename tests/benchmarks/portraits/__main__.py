@@ -103,7 +103,7 @@ class Run:
         return Fit(subject, variant.weights, self.tools, variant.settings)
 
     def write(self, scores: list[Score], grids: list[Grid]) -> None:
-        """Keep numbers and tables; called after every variant, for a long run may be stopped."""
+        """Keep numbers and tables; called after every portrait, for a long run may be stopped."""
         views = poses.VIEWS.tolist()
         content = {"views_deg": views, "scores": [score.as_json() for score in scores]}
         (self.out / "scores.json").write_text(json.dumps(content, indent=1))
@@ -113,7 +113,8 @@ class Run:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for pictures, tables.md and scores.json.")],
     weights: Annotated[
-        list[Path] | None, typer.Option(help="Generator files. Default: the one in data/.")
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, help="Generator files. Default: the one in data/."),
     ] = None,
     variant: Annotated[
         list[str] | None, typer.Option(help="'name: section.field=value ...', each with every weights file.")
@@ -144,18 +145,31 @@ def main(
     scores: list[Score] = []
     grids: list[Grid] = []
     for one in variants if portraits else []:
-        found = [run.portrait(name, one) for name in portrait or default_names()]
-        kept = [score for score in found if score is not None]
-        scores += kept
-        grids += _show(run, report.grids(kept)) if kept else []
-        run.write(scores, grids)
+        _tune_portraits(run, one, portrait or default_names(), scores, grids)
     if people:
-        rows: dict[str, Sums] = {}
-        for one in variants:
-            sums = tuned_people(people, run.tools, partial(run.fit, variant=one), run.console.print)
-            rows |= {f"{one.name}, {stage}": values for stage, values in sums.items()}
-        grids += _show(run, [report.people_grid(rows)])
+        grids += _show(run, [_tune_people(run, variants, people)])
     run.write(scores, grids)
+
+
+def _tune_portraits(
+    run: Run, variant: Variant, names: list[str], scores: list[Score], grids: list[Grid]
+) -> None:
+    """Add one variant's scores and tables."""
+    kept: list[Score] = []
+    for name in names:
+        if (result := run.portrait(name, variant)) is not None:
+            kept.append(result)
+            run.write([*scores, *kept], [*grids, *report.grids(kept)])
+    scores += kept
+    grids += _show(run, report.grids(kept)) if kept else []
+
+
+def _tune_people(run: Run, variants: list[Variant], count: int) -> Grid:
+    rows: dict[str, Sums] = {}
+    for one in variants:
+        sums = tuned_people(count, run.tools, partial(run.fit, variant=one), run.console.print)
+        rows |= {f"{one.name}, {stage}": values for stage, values in sums.items()}
+    return report.people_grid(rows)
 
 
 def _show(run: Run, grids: list[Grid]) -> list[Grid]:
