@@ -8,6 +8,7 @@ at random cameras, the wall behind a matte of the portrait, and locality (:mod:`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -31,8 +32,13 @@ RANDOM_YAW_RAD, RANDOM_PITCH_RAD = 0.5, 0.35
 """Random cameras lie within so much of the portrait's."""
 MESH_SIZE = 128
 """Side of the mesh renders that anchor depth and colour."""
-INSIDE_EMPHASIS = 5.0
-"""The mouth's inside is drawn so much more often among a random view's rays: it is small and seldom seen."""
+INSIDE_EMPHASIS, DETAIL_EMPHASIS = 5.0, 3.0
+"""The mouth's inside, and lips and lids, are drawn so much more often among a random view's rays: they are
+small, and a mouth that closes for one camera alone looks open to the next."""
+RARE_WIDTH = 0.1
+"""Width of the window that counts like latents, as a share of their mean squared distance."""
+RARE_SAMPLE = 512
+"""Latents that the others are compared with: enough for a density, and linear in the clip's length."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,8 @@ class Tuner:
             loss = loss + self.settings.background * self._background_loss(planes, render, patch)
         if self.settings.depth_anchor > 0 or self.settings.novel_view > 0:
             loss = loss + self._geometry_loss(planes, render, patch, frames[0], targets[0])
+        if self.settings.detail_frames:
+            loss = loss + self._detail_loss()
         if self.locality is not None and step % self.settings.locality_every == 0:
             loss = loss + self.settings.locality * self._locality_loss(self.locality, ws[:1])
         return loss
@@ -145,6 +153,18 @@ class Tuner:
                 order = torch.Generator().manual_seed(self.settings.seed + 1 + place // total)
                 frames.append(int(torch.randperm(total, generator=order)[place % total]))
         return frames
+
+    def _detail_loss(self) -> Tensor:
+        """A small patch on mouth or eyes of several frames: there an expression is, the rest repeats."""
+        count = min(self.settings.detail_frames, len(self.clip.ws))
+        frames = torch.multinomial(self._rarity, count, generator=self.rng).tolist()
+        targets, ws = [self.clip.frame(i) for i in frames], self.clip.ws[frames]
+        spots = F.adaptive_avg_pool2d(targets[0].detail, self.resolution).reshape(-1).cpu()
+        spot = divmod(int(torch.multinomial(spots, 1, generator=self.rng)), self.resolution)
+        patch = Patch.around(spot, self.settings.detail_patch, self.resolution)
+        planes = self.generator.planes(ws)
+        render = render_patch(self.generator, planes, ws, self.clip.camera, patch, self.sampling, self.rng)
+        return self._image_loss(render, targets, patch)
 
     def _image_loss(self, render: PatchRender, targets: list[FrameTarget], patch: Patch) -> Tensor:
         image = patch.cut(torch.stack([t.image for t in targets]))
@@ -201,7 +221,8 @@ class Tuner:
         """Depth and colour of rays of a random view. Where the mouth's inside was hidden from the portrait's
         camera, ``cavity [3]`` stands in: without it an unseen cavity fills with skin."""
         mouth, face = view.mouth.reshape(-1), view.face.reshape(-1)
-        chance = face.float() * (1 + INSIDE_EMPHASIS * mouth)
+        detail = view.detail.reshape(-1)
+        chance = face.float() * (1 + INSIDE_EMPHASIS * mouth + DETAIL_EMPHASIS * detail)
         index = torch.multinomial(chance, self.settings.novel_view_rays, replacement=True, generator=self.rng)
         origins, directions = crop_rays(camera, MESH_SIZE)
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
@@ -215,6 +236,14 @@ class Tuner:
         known = (view.valid.reshape(-1)[index] | hidden).float()
         seen = ((rays.features[0, :, :3] - colour).abs().mean(-1) * known).mean()
         return self.settings.depth_anchor * depth + self.settings.novel_view * seen
+
+
+def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
+    """How seldom a clip shows what a frame shows: one over the share of its latents that are like this one."""
+    others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
+    squared = torch.cdist(latents, others).square()
+    alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))
+    return 1 / alike.mean(1).clamp(min=1 / len(others))
 
 
 def _cavity_colour(image: Float[Tensor, "3 r r"], mouth: Tensor) -> Float[Tensor, 3]:
