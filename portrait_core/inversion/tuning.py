@@ -35,6 +35,9 @@ MESH_SIZE = 128
 INSIDE_EMPHASIS, DETAIL_EMPHASIS = 5.0, 3.0
 """The mouth's inside, and lips and lids, are drawn so much more often among a random view's rays: they are
 small, and a mouth that closes for one camera alone looks open to the next."""
+SOLID_EMPHASIS, SOLID_MARGIN = 0.5, 0.01
+"""Chance of a ray at the fitted head outside the face, over the face's, and how far behind the head's surface
+it may end (box units): hair and clothes lie before the scalp and the neck, nothing is seen through them."""
 RARE_WIDTH = 0.1
 """Width of the window that counts like latents, as a share of their mean squared distance."""
 RARE_SAMPLE = 512
@@ -200,14 +203,17 @@ class Tuner:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
         source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])
-        wanted = patch.cut(source.seen.depth[None])
-        known = patch.cut((source.seen.face & ~source.seen.mouth)[None].float())
-        loss = self.settings.depth_anchor * masked_mean((render.depth[:1] - wanted).abs(), known)
+        seen = source.seen
+        error = _depth_error(
+            render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float()))
+        )
+        known = patch.cut(((seen.depth > 0) & ~seen.mouth)[None].float())
+        loss = self.settings.depth_anchor * masked_mean(error, known)
         camera = self._random_camera()
         view = source.at(camera, MESH_SIZE)
         if not bool(view.face.any()):
             return loss
-        return loss + self._novel_view_loss(planes, camera, view, _cavity_colour(image, source.seen.mouth[0]))
+        return loss + self._novel_view_loss(planes, camera, view, _cavity_colour(image, seen.mouth[0]))
 
     def _random_camera(self) -> Tensor:
         yaw, pitch, roll = angles_from_labels(self.clip.camera.cpu().numpy())[0]
@@ -222,20 +228,28 @@ class Tuner:
         camera, ``cavity [3]`` stands in: without it an unseen cavity fills with skin."""
         mouth, face = view.mouth.reshape(-1), view.face.reshape(-1)
         detail = view.detail.reshape(-1)
+        solid = (view.depth.reshape(-1) > 0) & ~face
         chance = face.float() * (1 + INSIDE_EMPHASIS * mouth + DETAIL_EMPHASIS * detail)
+        chance = chance + SOLID_EMPHASIS * solid
         index = torch.multinomial(chance, self.settings.novel_view_rays, replacement=True, generator=self.rng)
         origins, directions = crop_rays(camera, MESH_SIZE)
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
         rays = self.generator.render_rays(
             one, origins[:, index], directions[:, index], self.sampling, jitter=True, generator=self.rng
         )
-        wanted = view.depth.reshape(-1)[index]
-        depth = ((rays.depth[0] - wanted).abs() * ~mouth[index]).mean()
+        error = _depth_error(rays.depth[0], view.depth.reshape(-1)[index], face.float()[index])
+        depth = (error * ~mouth[index]).mean()
         hidden = (mouth & ~view.valid.reshape(-1))[index]
         colour = torch.where(hidden[:, None], cavity, view.image[0].flatten(1).T[index])
         known = (view.valid.reshape(-1)[index] | hidden).float()
         seen = ((rays.features[0, :, :3] - colour).abs().mean(-1) * known).mean()
         return self.settings.depth_anchor * depth + self.settings.novel_view * seen
+
+
+def _depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
+    """Distance from the fitted head's surface: either way on the face, only behind it elsewhere."""
+    error = made - wanted
+    return face * error.abs() + (1 - face) * (error - SOLID_MARGIN).clamp(min=0)
 
 
 def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
