@@ -288,6 +288,8 @@ class Settings(Section):
     """Where the networks run; ``auto`` takes a GPU when PyTorch sees one."""
     seed: Seed = 0
     """Added to every stage's own seed."""
+    commercial: bool = Field(default=False, json_schema_extra=HOW)
+    """Refuse weights whose licence does not allow commercial use."""
     media: MediaSettings = MediaSettings()
     """Reading the driving video and the portrait."""
     tracking: TrackingSettings = TrackingSettings()

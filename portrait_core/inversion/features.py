@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portrait_core.models.locate import require
+from portrait_core.models.torch_files import read_vgg16
+
 _EPS = 1e-3
 """Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""
 
@@ -68,9 +71,11 @@ class VGG16(nn.Module):
         super().__init__()
         from torchvision.models import vgg16
 
-        network = vgg16(weights=None)
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.layers = network.features[: self.LAYERS[-1] + 1]
+        state = {name.removeprefix("features."): value for name, value in read_vgg16(weights).items()}
+        with torch.device("meta"):  # the classifier's 124 million numbers are not wanted
+            features = vgg16(weights=None).features
+        features.load_state_dict(state, assign=True)
+        self.layers = features[: self.LAYERS[-1] + 1]
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
@@ -90,22 +95,16 @@ def build_features(name: str, weights: str | Path | None = None) -> nn.Module:
 
     Args:
         name: ``efficientnet`` or ``vgg16``.
-        weights: the file ``vgg16-397923af.pth`` (torchvision, BSD-3-Clause code; weights from ImageNet
-            training), needed by ``vgg16`` only.
+        weights: the file ``vgg16-397923af.pth``, for ``vgg16`` only; default: the one in the models folder.
 
     Raises:
         ValueError: for an unknown name.
-        FileNotFoundError: when ``vgg16`` is asked for and the file is not there.
+        ModelFileError: when ``vgg16`` is asked for and its file is missing or not what it should be.
     """
     if name == "efficientnet":
         return EfficientNetLite()
     if name == "vgg16":
-        if weights is None or not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"Φ = vgg16 needs vgg16-397923af.pth (torchvision model zoo), not found at {weights}; "
-                "set inversion.phi_weights to its path, or inversion.phi=efficientnet"
-            )
-        return VGG16(weights)
+        return VGG16(require(["vgg16"])["vgg16"] if weights is None else weights)
     raise ValueError(f"unknown feature network {name!r}; inversion.phi must be efficientnet or vgg16")
 
 

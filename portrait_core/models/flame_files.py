@@ -199,3 +199,26 @@ def _array(value: Any) -> NDArray[Any]:
     if not isinstance(value, np.ndarray):
         raise ValueError(f"expected an array, got a {type(value).__name__}")
     return np.asarray(value)
+
+
+@dataclass(frozen=True)
+class FlameMasks:
+    """Parts of the head by FLAME's own names: ``face``, ``lips``, ``eye_region``, ``scalp`` and others."""
+
+    regions: Mapping[str, NDArray[np.int64]]
+    """Vertices [n] int64 of each part."""
+
+
+def read_flame_masks(path: str | Path) -> FlameMasks:
+    """Read ``FLAME_masks.pkl``.
+
+    Raises:
+        ModelFileError: if it is missing, asks for anything but arrays, or lacks the face or the lips.
+    """
+    with reading(path, "flame_masks") as file:
+        content = read_array_pickle(file)
+        if not isinstance(content, dict) or not {"face", "lips"} <= set(content):
+            held = ", ".join(map(str, list(content)[:12])) if isinstance(content, dict) else ""
+            raise ValueError(f"it holds {held or type(content).__name__}, expected face, lips and others")
+        regions = {str(name): _array(value).ravel() for name, value in content.items()}
+        return FlameMasks({name: integers(value, name, (None,)) for name, value in regions.items()})

