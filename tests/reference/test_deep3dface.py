@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from portrait_core.tracking import five_points
 from portrait_core.tracking.bfm import BfmModel
 from portrait_core.models.mat_files import read_bfm
 from portrait_core.tracking.deep3d import Deep3DEncoder, rotation, split_coefficients
@@ -58,3 +60,37 @@ def test_face(cases: dict[str, Tensor]) -> None:
     # hundreds of pixels in float32
     wanted = cases["bfm_landmarks68"]
     assert error(face.landmarks, wanted) < ATOL * max(1.0, float(wanted.abs().max()))
+
+
+@pytest.fixture(scope="module")
+def aligned() -> dict[str, np.ndarray]:
+    with np.load(FOLDER / "align.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def test_alignment(aligned: dict[str, np.ndarray]) -> None:
+    target = aligned["image_aligned_uint8"].shape[0]
+    size, standard = aligned["size_wh"], aligned["lm3d_std"].astype(np.float64)
+    assert np.abs(five_points.STANDARD_FACE - standard).max() < 1e-6
+    found = five_points.align(aligned["detections5"], size, target, standard=standard)
+    assert np.abs(found.translation - aligned["pos_t"]).max() < 1e-3
+    assert np.abs(102 / found.scale - aligned["pos_s"]).max() < 1e-3
+    params = np.concatenate([size, found.scale[:, None], found.translation], axis=1)
+    assert np.abs(params - aligned["trans_params"]).max() < 1e-3
+    assert np.abs(found.points(aligned["detections5"]) - aligned["lm_new"]).max() < 1e-3
+    assert np.array_equal(found.resized_wh, aligned["resize_wh"])
+    box = np.concatenate([found.corner, found.corner + target], axis=1)
+    assert np.array_equal(box, aligned["crop_box"])
+    assert np.abs(five_points.five_of_68(aligned["lm68"]) - aligned["lm68_to_5"]).max() < 1e-3
+
+
+def test_aligned_image(aligned: dict[str, np.ndarray]) -> None:
+    image = np.asarray(Image.open(FOLDER / "align_source.png").convert("RGB"))
+    wanted = aligned["image_aligned_uint8"]
+    points, size = aligned["image_detections5"][None], np.array([image.shape[1::-1]])
+    found = five_points.align(points, size, wanted.shape[0], standard=aligned["lm3d_std"].astype(np.float64))
+    params = np.concatenate([size[0], found.scale, found.translation[0]])
+    assert np.abs(params - aligned["image_trans_params"]).max() < 1e-3
+    assert np.abs(found.points(points)[0] - aligned["image_lm_new"]).max() < 1e-3
+    got = five_points.cut(image, found, 0)
+    assert np.abs(got.astype(int) - wanted).max() <= 1
