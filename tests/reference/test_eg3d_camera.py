@@ -7,7 +7,7 @@ from PIL import Image
 
 from portrait_core import eg3d_cameras
 from portrait_core.cameras import intrinsics
-from portrait_core.tracking import wild_crop
+from portrait_core.tracking import ffhq_align, wild_crop
 from tests.reference.test_eg3d import ROOT
 
 FOLDER = ROOT / "eg3d_camera"
@@ -98,3 +98,17 @@ def test_crops(crops: dict[str, np.ndarray]) -> None:
         wanted = np.asarray(Image.open(FOLDER / f"wild_crop_{index}.png").convert("RGB"))
         assert off(got[0], wanted) <= GREY_LEVELS
         assert off(placement.to_image(placement.to_crop(points)), points) < PIXEL
+
+
+def test_ffhq_alignment() -> None:
+    expected = arrays("ffhq_align.npz")
+    stored = expected["aligned1500_every25"]
+    for index, landmarks in enumerate(expected["landmarks68"]):
+        image = np.asarray(Image.open(FOLDER / f"ffhq_source_{index}.png").convert("RGB"))
+        assert image.shape[1::-1] == tuple(expected["size_wh"][index])
+        found = ffhq_align.prepare_quad(image, ffhq_align.oriented_quad(landmarks))
+        assert off(found.quad, expected["quad_final_plus_half"][index]) < ATOL
+        assert found.image.shape[1::-1] == tuple(expected["image_size_before_transform"][index])
+        assert list(found.crop_box or [-1] * 4) == expected["first_crop_box"][index].tolist()
+        got = ffhq_align.align_ffhq(image, landmarks)
+        assert off(got[::25, ::25], stored[index]) <= GREY_LEVELS
