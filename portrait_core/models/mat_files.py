@@ -17,7 +17,7 @@ from scipy.io import loadmat, whosmat
 
 from portrait_core.models.file_checks import Shape, checking, integers, numbers
 
-_HEADER, _VERSION, _LARGEST = 128, 124, 2**31
+_HEADER, _VERSION, _LARGEST = 128, 124, 2**27
 _NUMERIC = frozenset(
     {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 )
@@ -119,9 +119,9 @@ def read_mat(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[np.gen
             found = loadmat(str(path), variable_names=list(names), struct_as_record=True)
         except (ValueError, OSError):
             raise
-        # a damaged file makes scipy stumble in many ways
+        # a damaged file makes scipy stumble in many ways, and so do MATLAB's newer objects
         except Exception as error:
-            raise ValueError(f"it is damaged ({error!r:.200})") from error
+            raise ValueError(f"it is damaged, or holds objects ({error!r:.200})") from error
     for name in names:
         if not isinstance(found.get(name), np.ndarray) or found[name].dtype.kind not in "fiu":
             raise ValueError(f"{name} is no array of numbers")

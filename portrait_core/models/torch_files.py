@@ -6,6 +6,7 @@ the names and shapes of the network they are for: what does not fit is refused i
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -122,14 +123,19 @@ def read_torch(path: str | Path) -> Any:
         warnings.simplefilter("ignore")
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        # a damaged or hostile file makes torch stumble in many ways; torch's advice, to load it all the
-        # same, is not passed on
+        # a damaged or hostile file makes torch stumble in many ways
         except Exception as error:
-            said = str(error).split("Please file an issue")[0].replace("WeightsUnpickler error:", "")
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
-            asked = [line for line in lines if line.startswith(("Unsupported", "Trying to"))]
-            what = (asked or lines or [type(error).__name__])[0]
-            raise ValueError(f"it is no checkpoint that can be read safely ({what:.200})") from error
+            raise ValueError(f"it is no checkpoint that can be read safely ({_said(error):.200})") from error
+
+
+def _said(error: Exception) -> str:
+    """What torch says of a file, without its advice to load it all the same."""
+    text = str(error)
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    if asked:
+        return f"the file asks for {asked[1]}, which is not a name known as safe"
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip()
+    return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
 
 
 def fitted(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
