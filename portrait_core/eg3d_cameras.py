@@ -90,7 +90,7 @@ def mirror_labels(labels: NDArray[np.floating]) -> Array:
     return out
 
 
-def look_at(origin: Float[Tensor, "n 3"], pivot: Float[Tensor, "3"]) -> Float[Tensor, "n 4 4"]:
+def look_at(origin: Float[Tensor, "n 3"], pivot: Float[Tensor, 3]) -> Float[Tensor, "n 4 4"]:
     """cam2world of cameras at ``origin`` that look at ``pivot``, without roll (world y up)."""
     forward = torch.nn.functional.normalize(pivot - origin, dim=-1)
     up = forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
@@ -104,7 +104,7 @@ def look_at(origin: Float[Tensor, "n 3"], pivot: Float[Tensor, "3"]) -> Float[Te
 def orbit_poses(
     horizontal: Float[Tensor, " n"],
     vertical: Float[Tensor, " n"],
-    pivot: Float[Tensor, "3"],
+    pivot: Float[Tensor, 3],
     radius: float = RADIUS,
 ) -> Float[Tensor, "n 4 4"]:
     """cam2world on a sphere about the origin, looking at ``pivot`` (EG3D's look-at sampler without noise).

@@ -6,8 +6,11 @@ Li et al. 2017, "Learning a model of facial shape and expression from 4D scans";
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from portrait_core.faces.head import MorphableHead, PosedHead, axis_angle_to_matrix
@@ -42,7 +45,7 @@ def flame_head(
         if not 1 <= count <= limit:
             raise ValueError(f"{name}={count}, but FLAME has {limit} such directions; choose 1 to {limit}")
     basis = torch.as_tensor(arrays.shapedirs)
-    used = {
+    used: dict[str, NDArray[Any] | Tensor] = {
         "v_template": arrays.v_template,
         "shapedirs": torch.cat(
             [basis[..., :n_shape], basis[..., IDENTITY : IDENTITY + n_expression]], dim=-1
@@ -81,9 +84,7 @@ def decode(
     return head.pose(shape, expression, jaw=pose[:, 3:], eyes=eyes, root=pose[:, :3])
 
 
-def transfer_pose(
-    source: Float[Tensor, "b 6"], target: Float[Tensor, "b 6"]
-) -> Float[Tensor, "b 6"]:
+def transfer_pose(source: Float[Tensor, "b 6"], target: Float[Tensor, "b 6"]) -> Float[Tensor, "b 6"]:
     """The source's head with the target's jaw (paper section 3.2); a batch of one serves every other row."""
     batch = max(len(source), len(target))
     return torch.cat([source[:, :3].expand(batch, -1), target[:, 3:].expand(batch, -1)], 1)

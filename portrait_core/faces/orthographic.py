@@ -52,8 +52,9 @@ def transform_points(
 def ndc_to_source(
     points: Float[Tensor, "b n 3"], tform: Float[Tensor, "b 3 3"], crop_size: int = 224
 ) -> Float[Tensor, "b n 3"]:
-    """Crop NDC to continuous pixels (centres at +0.5) of the source image, to the very pixel that the crop was
-    sampled from: a texture taken at these places is the crop's own, at the source's resolution. z stays."""
+    """Crop NDC to continuous pixels (centres at +0.5) of the source image, to the very pixel that the crop
+    was sampled from: a texture taken at these places is the crop's own, at the source's resolution. z stays.
+    """
     index = (points[..., :2] + 1) * (crop_size / 2) - 0.5
     return torch.cat([_through_inverse(index, tform) + 0.5, points[..., 2:]], -1)
 

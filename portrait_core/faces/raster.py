@@ -106,7 +106,9 @@ def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bo
 
 def _flat_nearness(planes: Tensor, depth: Tensor, keep: Tensor) -> Tensor:
     """``[t,3]``: 1 at the farthest vertex that is kept, 2 at the nearest, affine in depth."""
-    far, near = (f(depth[keep]) if bool(keep.any()) else depth.new_zeros(()) for f in (torch.amax, torch.amin))
+    far, near = (
+        f(depth[keep]) if bool(keep.any()) else depth.new_zeros(()) for f in (torch.amax, torch.amin)
+    )
     span = (far - near).clamp(min=torch.finfo(depth.dtype).tiny)
     nearness = (planes * ((far - depth) / span)[..., None]).sum(1)
     return torch.cat([nearness[:, :2], nearness[:, 2:] + 1.0], 1)

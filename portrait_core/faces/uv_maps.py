@@ -52,7 +52,9 @@ def read_obj_layout(path: str | Path) -> UvLayout:
         elif words[:1] == ["f"]:
             corners.append([_corner(word, line) for word in words[1:]])
     if not uv or not corners or any(len(face) != 3 for face in corners):
-        raise ValueError(f"{path} is no mesh of triangles with texture coordinates; expected lines 'f v/vt ...'")
+        raise ValueError(
+            f"{path} is no mesh of triangles with texture coordinates; expected lines 'f v/vt ...'"
+        )
     index = np.array(corners, dtype=np.int64) - 1  # f 3 (v, vt)
     if index.min() < 0 or index[..., 1].max() >= len(uv):
         raise ValueError(f"{path} has faces that name points that it does not list; export it again")
@@ -173,10 +175,10 @@ def grid_triangles(height: int, width: int, margin_x: int = 2, margin_y: int = 5
     Raises:
         ValueError: if the margins leave nothing.
     """
+    if width < 2 * margin_x + 2 or height < 2 * margin_y + 2:
+        raise ValueError(f"a {width}x{height} map has nothing inside its margins; take a larger one")
     x = torch.arange(margin_x, width - 1 - margin_x)
     y = torch.arange(margin_y, height - 1 - margin_y)
-    if not len(x) or not len(y):
-        raise ValueError(f"a {width}x{height} map has nothing inside its margins; take a larger one")
     corner = (y[None, :] * width + x[:, None]).reshape(-1, 1)
     pair = torch.tensor([[0, width, 1], [1, width, width + 1]])
     return (corner[:, None] + pair).reshape(-1, 3)

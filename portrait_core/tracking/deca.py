@@ -60,9 +60,7 @@ class DecaEncoder(nn.Module):
     def __init__(self, n_outputs: int = N_CODE):
         super().__init__()
         self.encoder = backbone()
-        self.layers = nn.Sequential(
-            nn.Linear(FEATURES, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, n_outputs)
-        )
+        self.layers = nn.Sequential(nn.Linear(FEATURES, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, n_outputs))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], n_outputs: int = N_CODE) -> DecaEncoder:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Array = NDArray[np.float64]
+Frames = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 Rule = Literal["kpt68", "bbox"]
 
 CROP_SIZE = 224
@@ -46,7 +47,7 @@ class FaceCrops(NamedTuple):
 
 
 def crop_faces(
-    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    frames: Frames,
     landmarks68: NDArray[np.floating],
     size: int = CROP_SIZE,
     device: str | torch.device = "cpu",
@@ -140,7 +141,7 @@ def similarity(source: Array, target: Array) -> Array:
 
 
 def warp(
-    frames: Sequence[NDArray[np.uint8]] | NDArray[np.uint8],
+    frames: Frames,
     tform: Array,
     size: int,
     device: str | torch.device = "cpu",
@@ -171,7 +172,7 @@ def warp(
     return F.grid_sample(images, flow, padding_mode="zeros", align_corners=False)
 
 
-def _reached(source: Array, frames: Sequence[NDArray[np.uint8]], end: int) -> NDArray[np.int64]:
+def _reached(source: Array, frames: Frames, end: int) -> NDArray[np.int64]:
     """The low (``end`` 0) or high corners ``[n,2]`` of the windows that hold all pixels to be read."""
     corners = np.zeros((len(frames), 2), dtype=np.int64)
     for i, frame in enumerate(frames):
@@ -179,5 +180,7 @@ def _reached(source: Array, frames: Sequence[NDArray[np.uint8]], end: int) -> ND
             raise ValueError(f"frame {i} is {frame.shape} {frame.dtype}; expected [H,W,3] uint8 RGB")
         limit = np.array(frame.shape[1::-1])
         low = np.clip(np.floor(source[i].min(0)).astype(np.int64) - 1, 0, limit - 1)
-        corners[i] = low if end == 0 else np.clip(np.ceil(source[i].max(0)).astype(np.int64) + 2, low + 1, limit)
+        corners[i] = (
+            low if end == 0 else np.clip(np.ceil(source[i].max(0)).astype(np.int64) + 2, low + 1, limit)
+        )
     return corners

@@ -1,7 +1,7 @@
 """Deep3DFaceRecon's regressor: an aligned crop to coefficients of the Basel face, its pose among them.
 
-Deng et al. 2019, "Accurate 3D face reconstruction with weakly-supervised learning". The paper takes head poses
-from it (section 3.3), as EG3D's training data did.
+Deng et al. 2019, "Accurate 3D face reconstruction with weakly-supervised learning". The paper takes head
+poses from it (section 3.3), as EG3D's training data did.
 """
 
 from __future__ import annotations

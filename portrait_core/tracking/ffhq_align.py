@@ -1,7 +1,7 @@
 """The oriented square of FFHQ's images, enlarged as EG3D's version of the data set has it.
 
-The square follows eyes and mouth (Karras et al. 2018, "Progressive growing of GANs", appendix C) and is 1.8 times
-as large as FFHQ's; where it leaves the photograph, the photograph is mirrored and fades into a blur.
+The square follows eyes and mouth (Karras et al. 2018, "Progressive growing of GANs", appendix C) and is 1.8
+times as large as FFHQ's; where it leaves the photograph, the photograph is mirrored and fades into a blur.
 """
 
 from __future__ import annotations

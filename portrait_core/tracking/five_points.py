@@ -69,8 +69,8 @@ class Alignment:
     """``[n,2]``: the square's left and upper edge in the resized image; may lie outside of it."""
 
     def to_square(self) -> tuple[Array, Array]:
-        """Factors and shifts ``[n,2]`` from continuous pixels (centres at +0.5, y down) of the images to those
-        of the squares, exactly as :func:`cut` samples."""
+        """Factors and shifts ``[n,2]`` from continuous pixels (centres at +0.5, y down) of the images to
+        those of the squares, exactly as :func:`cut` samples."""
         return self.resized_wh / self.size_wh, -self.corner.astype(np.float64)
 
     def points(self, points: NDArray[np.floating]) -> Array:
@@ -141,9 +141,9 @@ def _y_up(points: NDArray[np.floating], size_wh: NDArray[np.integer]) -> Array:
 def cut(image: NDArray[np.uint8], alignment: Alignment, index: int, inner: int = 0) -> NDArray[np.uint8]:
     """The aligned square of image ``index``, or the ``inner`` pixels in its middle.
 
-    Cubic with smoothing (Pillow's), black outside. The whole image is resized, as published, unless that would
-    be huge (a small face in a large photograph): then only what the square shows, whose colours are the same
-    but for a grey level or two.
+    Cubic with smoothing (Pillow's), black outside. The whole image is resized, as published, unless that
+    would be huge (a small face in a large photograph): then only what the square shows, whose colours are
+    the same but for a grey level or two.
 
     Returns:
         ``[S,S,3]`` uint8 with S = ``inner`` or ``target``.

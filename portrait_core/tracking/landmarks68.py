@@ -35,11 +35,13 @@ def mesh_to_68(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim != 3 or points.shape[1] < N_MESH or points.shape[2] < 2:
-        raise ValueError(f"expected landmarks [n,468 or 478,2], got {points.shape}; run FaceLandmarker.detect")
+        raise ValueError(
+            f"expected landmarks [n,468 or 478,2], got {points.shape}; run FaceLandmarker.detect"
+        )
     return points[:, MESH_TO_68, :2] - 0.5
 
 
 def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Five points ``[n,5,2]`` for EG3D's crops: eyes (means of their corners, as on the standard face, so that
-    gaze moves nothing), nose, mouth's corners; arguments and pixels as above."""
+    """Five points ``[n,5,2]`` for EG3D's crops: eyes (means of their corners, as on the standard face, so
+    that gaze moves nothing), nose, mouth's corners; arguments and pixels as above."""
     return five_of_68(mesh_to_68(landmarks))

@@ -1,7 +1,7 @@
 """EG3D's crop and camera label of any photograph, in one call.
 
-Five points a face decide both: the 224-pixel crop that the pose regressor sees, and the 512-pixel crop that the
-generator was trained on (a 700-pixel square out of 1024, resized).
+Five points a face decide both: the 224-pixel crop that the pose regressor sees, and the 512-pixel crop that
+the generator was trained on (a 700-pixel square out of 1024, resized).
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from portrait_core.models.mat_files import read_bfm
 from portrait_core.tracking import five_points
 from portrait_core.tracking.bfm import BfmModel
-from portrait_core.models.mat_files import read_bfm
 from portrait_core.tracking.deep3d import Deep3DEncoder, rotation, split_coefficients
 from portrait_core.tracking.encoders import as_input
 from tests.reference.seeded import seeded_state

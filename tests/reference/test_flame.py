@@ -63,5 +63,7 @@ def test_rodrigues(cases: dict[str, Tensor]) -> None:
 def test_one_by_one_and_in_a_batch(cases: dict[str, Tensor]) -> None:
     head = head_of(cases, "numpy", "shape", "exp")
     codes = [cases[name] for name in ("shape", "exp", "pose")]
-    alone = torch.cat([flame.decode(head, *(c[i : i + 1] for c in codes)).vertices for i in range(len(codes[0]))])
+    alone = torch.cat(
+        [flame.decode(head, *(c[i : i + 1] for c in codes)).vertices for i in range(len(codes[0]))]
+    )
     assert error(alone, cases["vertices"]) < ATOL
