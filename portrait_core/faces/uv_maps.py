@@ -117,7 +117,7 @@ class UvMapper(nn.Module):
 
         Bilinear, 0 outside. Texels without surface show the crop's centre: mask them with ``cover``.
         """
-        grid = self.to_uv(ndc)[:, :2].permute(0, 2, 3, 1)
+        grid = self.to_uv(ndc[..., :2]).permute(0, 2, 3, 1)
         return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
 
     def sample_source(
@@ -140,8 +140,8 @@ class UvMapper(nn.Module):
             Colours in the range of ``images``, bilinear; 0 outside the image and where there is no surface.
         """
         size = images.new_tensor([images.shape[3], images.shape[2]])
-        pixels = ndc_to_source(ndc, tform, crop_size)
-        grid = self.to_uv(pixels)[:, :2].permute(0, 2, 3, 1) / size * 2 - 1
+        place = ndc_to_source(ndc, tform, crop_size)[..., :2] / size * 2 - 1
+        grid = self.to_uv(place).permute(0, 2, 3, 1)
         texture = F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)
         return texture * self.cover.to(texture)
 
