@@ -69,8 +69,9 @@ def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
     refused = [
         f"{MODELS[name].file} ({MODELS[name].licence})" for name in needed if not MODELS[name].commercial
     ]
-    own = data_folder() / settings.generator.weights
-    if by_file(own.name) is None:
+    chosen = [settings.generator.weights]
+    chosen += [settings.tracking.head] if settings.tracking.tracker == "embedded" else []
+    for own in (data_folder() / name for name in chosen if by_file(Path(name).name) is None):
         licence = stated_licence(own)
         if licence is None or _NOT_COMMERCIAL.search(licence):
             refused.append(
@@ -84,7 +85,7 @@ def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
 
 
 def stated_licence(path: Path) -> str | None:
-    """The licence that a generator's file or the JSON file beside it states, or None."""
+    """The licence that a safetensors file or the JSON file beside it states, or None."""
     try:
         said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         if isinstance(said, dict) and isinstance(said.get("licence"), str):

@@ -230,6 +230,9 @@ def test_commercial_runs_refuse_by_name(folder: Path, tmp_path: Path) -> None:
     path.with_suffix(".json").write_text(json.dumps({"licence": "academic use"}))
     with pytest.raises(ModelFileError, match="academic use"):
         check_models(settings)
+    head = load_settings("embedded", ["tracking.head=/x/flame2020.safetensors", "commercial=true"])
+    with pytest.raises(ModelFileError, match=r"flame2020\.safetensors \(states no licence"):
+        check_models(head)
     shutil.copy(path, tmp_path / "ffhq512-128.safetensors")
     renamed = [f"generator.weights={tmp_path}/ffhq512-128.safetensors", "commercial=true"]
     with pytest.raises(ModelFileError, match="ffhq512-128"):
