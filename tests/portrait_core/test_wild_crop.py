@@ -143,3 +143,16 @@ def test_refuses_what_is_no_face(tracker, portrait, landmarks):
         )
     with pytest.raises(ValueError, match="was a face found"):
         tracker.track(portrait[None], np.full((1, 478, 2), np.nan))
+
+
+def test_the_standard_face_comes_from_a_mean_faces_68_points():
+    marks = np.zeros((68, 3))
+    for places, point in zip(
+        ((36, 39), (42, 45), (30,), (48,), (54,)), five_points.STANDARD_FACE, strict=True
+    ):
+        marks[list(places)] = point
+    assert five_points.standard_face(marks) == pytest.approx(five_points.STANDARD_FACE)
+    left, right = five_points.STANDARD_FACE[[0, 1]]
+    assert left[0] < 0 < right[0]  # the image's left first
+    with pytest.raises(ValueError, match="landmarks68"):
+        five_points.five_of_68(np.zeros((2, 5, 2)))

@@ -57,9 +57,8 @@ def test_face(cases: dict[str, Tensor]) -> None:
     assert error(face.camera_vertices, cases["bfm_face_vertex"]) < ATOL
     assert error(face.texture, cases["bfm_face_texture"]) < ATOL
     assert error(face.color, cases["bfm_face_color"]) < ATOL
-    # hundreds of pixels in float32
-    wanted = cases["bfm_landmarks68"]
-    assert error(face.landmarks, wanted) < ATOL * max(1.0, float(wanted.abs().max()))
+    wanted = cases["bfm_landmarks68"]  # hundreds of pixels in float32
+    assert error(face.landmarks, wanted) < 1e-6 * float(wanted.abs().max())
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +70,6 @@ def aligned() -> dict[str, np.ndarray]:
 def test_alignment(aligned: dict[str, np.ndarray]) -> None:
     target = aligned["image_aligned_uint8"].shape[0]
     size, standard = aligned["size_wh"], aligned["lm3d_std"].astype(np.float64)
-    assert np.abs(five_points.STANDARD_FACE - standard).max() < 1e-6
     found = five_points.align(aligned["detections5"], size, target, standard=standard)
     assert np.abs(found.translation - aligned["pos_t"]).max() < 1e-3
     assert np.abs(102 / found.scale - aligned["pos_s"]).max() < 1e-3
