@@ -83,7 +83,7 @@ class TemplateSettings(Section):
     ``absolute``: the driver's coefficients as they are."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of jaw and lips."""
-    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.35
+    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.5
     """Further strength of the jaw's opening: fine-tuning and the landmark model both read a painted mouth
     smaller than a filmed one."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
@@ -159,8 +159,12 @@ class TuningSettings(Section):
     batch: Count = 2
     """Frames a step."""
     rare_share: Unit = 0.4
-    """Share of the draws that goes to frames by how far their latents are from the clip's mean: blinks and
-    wide mouths; 0 draws all frames equally often."""
+    """Share of the draws that goes to frames by how seldom the clip shows what they show: blinks and wide
+    mouths; 0 draws all frames equally often."""
+    detail_frames: Steps = 0
+    """Further frames a step, rare ones first, of which a small patch on mouth or eyes is fitted."""
+    detail_patch: int = Field(default=32, ge=8, le=512)
+    """Side of those patches, in rays."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
     """Adam's peak learning rate."""
     fast_multiplier: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
@@ -191,6 +195,15 @@ class TuningSettings(Section):
     """Rays a step for the novel view."""
     background: Weight = 0.3
     """Weight of the term that keeps space beside and behind the head empty; 0 is off."""
+    locality: Weight = 0.0
+    """Weight of locality regularisation: renders of latents near the clip's, from random cameras, against the
+    untuned generator's; 0 is off."""
+    locality_alpha: Annotated[float, Field(gt=0.0)] = 30.0
+    """Distance of those latents from the clip's; 30 is Pivotal Tuning's, for StyleGAN's 512 dimensions."""
+    locality_every: Count = 4
+    """Only every so many steps bear that term."""
+    locality_patch: int = Field(default=48, ge=8, le=512)
+    """Side of its patches of rays."""
     patch: int = Field(default=64, ge=8, le=512)
     """Side of the patches of rays a step, in rays."""
     seed: Seed = 0

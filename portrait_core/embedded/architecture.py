@@ -37,6 +37,7 @@ def embedded_settings(latent_size: int) -> GeneratorSettings:
         learned_constants=True,
         basis_planes={32: 128, 64: 192, 128: 96},
         base_plane=True,
+        flow={16: 48, 64: 96},
         background=BackgroundSettings(resolution=64),
         plane_axes="orthogonal",
         plane_padding="border",

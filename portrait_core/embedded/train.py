@@ -38,6 +38,7 @@ from portrait_core.embedded.latents import APPEARANCE, N_EXPRESSION, N_SHAPE
 from portrait_core.embedded.shards import ShardSet, ViewBatch
 from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, load_generator, save_generator
 from portrait_core.inversion.features import FeatureExtractor, build_features
+from portrait_core.memory import keep_freed_memory
 
 CHECKPOINT = "checkpoint.pt"
 WATCHED = 32
@@ -55,12 +56,14 @@ class Schedule:
     mapping_factor: float = 0.06
     """Learning-rate factor of the layers from z to w and from w to the basis' mixture, whose weights, unlike
     the others, are stored as small as they act."""
+    flow_factor: float = 0.2
+    """The same from w to the displacement's mixture, which starts at nothing."""
     warmup: int = 200
     average: float = 0.998
     """Decay of the running average of the weights that is saved."""
     heads: int = 4
     """People a step, one view each: what z does to a picture shows only across people."""
-    paired: float = 0.5
+    paired: float = 0.6
     """Share of the steps that compare two expressions of a person, where there are shards with such."""
     patch: int = 32
     """Side of the patches that are super-resolved, in pixels of the neural resolution."""
@@ -69,8 +72,8 @@ class Schedule:
     rendered_patch: int = 24
     rendered_rays: int = 192
     """The same for a step that renders."""
-    rendering_from: float = 0.2
-    perceptual_from: float = 0.5
+    rendering_from: float = 0.0
+    perceptual_from: float = 0.3
 
     def rate(self, step: int) -> float:
         """Cosine from ``learning_rate`` to 1 % of it, after a linear warm-up."""
@@ -94,12 +97,15 @@ class Step:
 def parameter_groups(generator: TriPlaneGenerator, schedule: Schedule) -> list[dict[str, Any]]:
     """The generator's parameters by learning rate; ``factor`` multiplies the schedule's."""
     fast = generator.fast_parameters()
-    linear = [p for m in generator.backbone.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
-    apart = {id(p) for p in (*fast, *linear)}
+    flow = [p for name, p in generator.named_parameters() if ".flow." in name and ".style." in name]
+    inner = [p for m in generator.backbone.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
+    linear = [p for p in inner if id(p) not in {id(q) for q in flow}]
+    apart = {id(p) for p in (*fast, *linear, *flow)}
     rest = [p for p in generator.parameters() if id(p) not in apart]
     return [
         {"params": fast, "factor": schedule.fast_factor},
         {"params": linear, "factor": schedule.mapping_factor},
+        {"params": flow, "factor": schedule.flow_factor},
         {"params": rest, "factor": 1.0},
     ]
 
@@ -265,12 +271,22 @@ def main() -> None:
     parser.add_argument("--start", type=Path, help="weights of an earlier generator to begin from")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--rate", type=float, default=Schedule.learning_rate, help="learning rate")
+    parser.add_argument("--rendering-from", type=float, default=Schedule.rendering_from)
+    parser.add_argument("--perceptual-from", type=float, default=Schedule.perceptual_from)
+    parser.add_argument("--paired", type=float, default=Schedule.paired)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; see the README on threading")
     parser.add_argument("--every", type=int, default=1000, help="steps between two checkpoints")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    schedule = Schedule(steps=args.steps, learning_rate=args.rate)
+    keep_freed_memory()
+    schedule = Schedule(
+        steps=args.steps,
+        learning_rate=args.rate,
+        paired=args.paired,
+        rendering_from=args.rendering_from,
+        perceptual_from=args.perceptual_from,
+    )
     print(json.dumps(asdict(schedule)))
     train(Trainer(ShardSet(args.shards), schedule, args.seed), args.out, args.every, args.start)
 

@@ -106,9 +106,10 @@ class EyePainter:
         return source.sclera + disc[..., None] * (moved - source.sclera)
 
     def _lid_line(self, along: Image, below: Image, closed: float, width: float) -> Image:
-        """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge."""
-        strength = 0.75 * smoothstep(np.asarray((closed - 0.55) / 0.4))
-        reach = np.where(below < 0, 0.02, 0.042) * width
+        """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge. As broad as lashes
+        are: a hair line of half a pixel would be lost on the generator."""
+        strength = 0.85 * smoothstep(np.asarray((closed - 0.55) / 0.4))
+        reach = np.where(below < 0, 0.025, 0.06) * width
         inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
         return strength * inside * np.exp(-np.square(below / reach))
 

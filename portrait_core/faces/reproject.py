@@ -31,6 +31,8 @@ class HeadDepth(NamedTuple):
     """The face, eyes and mouth included."""
     mouth: Bool[Tensor, "b s s"]
     """What is behind the lips: teeth, tongue, the mouth's walls."""
+    detail: Bool[Tensor, "b s s"]
+    """Lips and eyelids: small, and most of an expression."""
 
 
 class NovelView(NamedTuple):
@@ -46,6 +48,8 @@ class NovelView(NamedTuple):
     """As in :class:`HeadDepth`."""
     mouth: Bool[Tensor, "b s s"]
     """As in :class:`HeadDepth`."""
+    detail: Bool[Tensor, "b s s"]
+    """As in :class:`HeadDepth`."""
 
 
 class HeadSurface:
@@ -54,7 +58,8 @@ class HeadSurface:
     def __init__(self, head: MorphableHead):
         self.faces = head.faces
         self._group = head.face_group
-        self._attributes = torch.stack([head.mask("face"), head.mask("inside_mouth")], 1)[None]
+        detail = torch.maximum(head.mask("lips"), head.mask("eyelids"))
+        self._attributes = torch.stack([head.mask("face"), head.mask("inside_mouth"), detail], 1)[None]
         self._first_inner = 3 if len(head.group_names) > 3 else len(head.group_names)
 
     def see(
@@ -70,7 +75,8 @@ class HeadSurface:
         mouth = hit & (inner | ((group == 0) & (mask[..., 1] > _MOUTH_LEVEL)))
         face = hit & ((mask[..., 0] > _FACE_LEVEL) | (group > 0) | mouth)
         along = torch.where(hit, fragments.depth * _ray_stretch(cameras, size), 0.0)
-        return fragments, HeadDepth(along, face, mouth), pixels
+        detail = face & ~mouth & (mask[..., 2] > _FACE_LEVEL)
+        return fragments, HeadDepth(along, face, mouth, detail), pixels
 
 
 def head_depth(
@@ -133,4 +139,4 @@ class SourceFrame:
         )[:, 0]
         inside = (grid.abs() < 1.0).all(-1)
         valid = seen.face & inside & ((front - source[..., 2]).abs() < _SAME_SURFACE)
-        return NovelView(color * valid[:, None], valid, seen.depth, seen.face, seen.mouth)
+        return NovelView(color * valid[:, None], valid, *seen)

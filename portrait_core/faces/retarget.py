@@ -19,6 +19,8 @@ Transfer = Literal["absolute", "relative"]
 _OPENING_UNITS = ("jaw", "mouth", "tongue")
 # per eye: the two corners, then pairs of an upper and a lower lid point
 _LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
+_WIDEST_JAW = 1.2
+"""The jaw may drop beyond the unit's end, which is 27 degrees: a gain must not level the widest mouths."""
 _LID_NOISE = 0.08
 _LID_SHUT = 0.85
 """Shares of closing below which an eye counts as open, and above which it counts as shut."""
@@ -74,7 +76,7 @@ def retarget(
         ok: ``[T]``, frames that count for the median.
 
     Returns:
-        ``[T,E]`` in 0..1.
+        ``[T,E]`` in 0..1, ``jawOpen`` in 0..1.2.
 
     Raises:
         ValueError: on sizes that do not match, an unknown transfer, or a negative gain.
@@ -90,16 +92,18 @@ def retarget(
         raise ValueError(f"transfer is {transfer!r}; set template.transfer to 'absolute' or 'relative'")
     gains = gains or RetargetGains()
     gain = np.array([getattr(gains, region_of(name)) for name in names])
+    most = np.ones(len(names))
     if "jawOpen" in names:
         gain[list(names).index("jawOpen")] *= gains.jaw
+        most[list(names).index("jawOpen")] = _WIDEST_JAW
     if (gain < 0).any():
         raise ValueError(f"gains must not be negative, got {gains}; set template.*_gain")
     if transfer == "absolute":
-        return np.clip(driver * gain, 0.0, 1.0).astype(np.float32)
+        return np.clip(driver * gain, 0.0, most).astype(np.float32)
     rest = np.asarray(neutral, float) if neutral is not None else driver_rest(driver, names, ok)
     moved = portrait + gain * (driver - rest)
     out = np.where([region_of(name) == "mouth" for name in names], gain * driver, moved)
-    return np.clip(out, 0.0, 1.0).astype(np.float32)
+    return np.clip(out, 0.0, most).astype(np.float32)
 
 
 def driver_rest(

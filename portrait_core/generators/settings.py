@@ -135,6 +135,9 @@ class GeneratorSettings(_Frozen):
     """Resolution to number of learned maps whose mixtures, weighted by w, are added to the planes."""
     base_plane: bool = False
     """Add a learned plane at the end."""
+    flow: dict[int, int] = Field(default_factory=dict)
+    """Resolution to number of learned displacements whose mixtures, weighted by w, warp the finished planes:
+    what moves with shape and expression need not be faded from one place to another."""
     background: BackgroundSettings | None = None
     """The wall behind the head; None: black, as published."""
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -50,6 +51,47 @@ class Basis(nn.Module):
         return mixed.reshape(len(w), self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
 
 
+class Flow(nn.Module):
+    """A displacement of the finished planes, mixed by the latent at several resolutions.
+
+    Mixtures of maps can only fade an open mouth into a closed one, linearly; a displacement moves it. It
+    starts as none at all, so that a trained generator can be given one.
+    """
+
+    centres: Tensor
+
+    def __init__(self, settings: GeneratorSettings) -> None:
+        super().__init__()
+        self.size = settings.plane_size
+        self.basis = nn.ModuleDict()
+        for resolution, modes in settings.flow.items():
+            basis = Basis(settings.w_dim, 3, modes, 2, resolution)
+            nn.init.zeros_(basis.style.weight)
+            basis.maps.data = _smooth(basis.maps.data, resolution)
+            self.basis[str(resolution)] = basis
+        along = (torch.arange(self.size) * 2 + 1) / self.size - 1
+        rows, columns = torch.meshgrid(along, along, indexing="ij")
+        self.register_buffer("centres", torch.stack([columns, rows], dim=-1), persistent=False)
+
+    def forward(
+        self, planes: Float[Tensor, "b c3 h w"], w: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b c3 h w"]:
+        size = (self.size, self.size)
+        parts = [F.interpolate(basis(w), size, mode="bilinear") for basis in self.basis.values()]
+        shift = torch.stack(parts).sum(0)  # [b,6,h,w]
+        grid = self.centres + shift.unflatten(1, (3, 2)).flatten(0, 1).permute(0, 2, 3, 1)
+        each = planes.unflatten(1, (3, -1)).flatten(0, 1)
+        moved = F.grid_sample(each, grid, padding_mode="border", align_corners=False)
+        return moved.unflatten(0, (-1, 3)).flatten(1, 2)
+
+
+def _smooth(maps: Float[Tensor, "g k p"], size: int) -> Float[Tensor, "g k p"]:
+    """White noise on a square grid, low-pass filtered to an eighth of it at the same strength."""
+    factor = max(1, size // 8)
+    coarse = F.avg_pool2d(maps.unflatten(2, (size, size)), factor) * factor
+    return F.interpolate(coarse, size=(size, size), mode="bicubic").flatten(2)
+
+
 class Background(nn.Module):
     """Feature map of the wall behind the head, from the backbone's features at its resolution."""
 
@@ -92,6 +134,7 @@ class Synthesis(BlockStack):
         if settings.base_plane:
             size = settings.plane_size
             self.base_plane = nn.Parameter(torch.randn(1, out_channels, size, size) * 0.3)
+        self.flow = Flow(settings) if settings.flow else None
         if settings.background is not None:
             self.background = Background(settings, settings.channels[settings.background.resolution])
 
@@ -118,6 +161,8 @@ class Synthesis(BlockStack):
                 y = y + self.basis[str(resolution)](ws[:, -1])
         if self.base_plane is not None:
             y = y + self.base_plane
+        if self.flow is not None:
+            y = self.flow(y, ws[:, -1])
         return Planes(_split(y, self.settings.plane_channels), wall)
 
 

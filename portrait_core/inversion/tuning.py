@@ -3,11 +3,12 @@
 The image terms are the paper's, LPIPS-type plus pixels. The rest keeps the volume sound where the portrait's
 one camera says nothing, and each is a weight in the settings, 0 in the published profile: the rendered depth
 against the fitted head at the portrait's and at random cameras, colours of the fitted head's visible surface
-at random cameras, and the wall behind a matte of the portrait.
+at random cameras, the wall behind a matte of the portrait, and locality (:mod:`.locality`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from portrait_core.faces.reproject import HeadSurface, NovelView, SourceFrame
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import masked_mean
 from portrait_core.inversion.latent import Reconstruction
+from portrait_core.inversion.locality import Locality
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, ParameterGroup, ramp
 from portrait_core.inversion.patches import Patch, PatchRender, render_patch
 from portrait_core.inversion.targets import FrameTarget
@@ -30,8 +32,16 @@ RANDOM_YAW_RAD, RANDOM_PITCH_RAD = 0.5, 0.35
 """Random cameras lie within so much of the portrait's."""
 MESH_SIZE = 128
 """Side of the mesh renders that anchor depth and colour."""
-INSIDE_EMPHASIS = 5.0
-"""The mouth's inside is drawn so much more often among a random view's rays: it is small and seldom seen."""
+INSIDE_EMPHASIS, DETAIL_EMPHASIS = 5.0, 3.0
+"""The mouth's inside, and lips and lids, are drawn so much more often among a random view's rays: they are
+small, and a mouth that closes for one camera alone looks open to the next."""
+SOLID_EMPHASIS, SOLID_MARGIN = 0.5, 0.01
+"""Chance of a ray at the fitted head outside the face, over the face's, and how far behind the head's surface
+it may end (box units): hair and clothes lie before the scalp and the neck, nothing is seen through them."""
+RARE_WIDTH = 0.1
+"""Width of the window that counts like latents, as a share of their mean squared distance."""
+RARE_SAMPLE = 512
+"""Latents that the others are compared with: enough for a density, and linear in the clip's length."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,9 @@ class Tuner:
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator().manual_seed(settings.seed)
         away = (clip.ws - clip.ws.mean(0)).square().mean((1, 2)).cpu()
+        self.locality: Locality | None = None
+        if settings.locality > 0:
+            self.locality = Locality(generator, phi, self.reconstruction, sampling, settings.locality_alpha)
         self._rarity = away + away.mean() * 1e-3 + 1e-12
 
     def run(
@@ -120,7 +133,15 @@ class Tuner:
             loss = loss + self.settings.background * self._background_loss(planes, render, patch)
         if self.settings.depth_anchor > 0 or self.settings.novel_view > 0:
             loss = loss + self._geometry_loss(planes, render, patch, frames[0], targets[0])
+        if self.settings.detail_frames:
+            loss = loss + self._detail_loss()
+        if self.locality is not None and step % self.settings.locality_every == 0:
+            loss = loss + self.settings.locality * self._locality_loss(self.locality, ws[:1])
         return loss
+
+    def _locality_loss(self, locality: Locality, pivot: Tensor) -> Tensor:
+        patch = Patch.random(self.settings.locality_patch, self.resolution, self.rng)
+        return locality.loss(self.generator, pivot, self._random_camera(), patch, self.rng)
 
     def _draw_frames(self, step: int) -> list[int]:
         """Every frame once before any twice, in an order that depends on the seed and the pass alone; but a
@@ -135,6 +156,18 @@ class Tuner:
                 order = torch.Generator().manual_seed(self.settings.seed + 1 + place // total)
                 frames.append(int(torch.randperm(total, generator=order)[place % total]))
         return frames
+
+    def _detail_loss(self) -> Tensor:
+        """A small patch on mouth or eyes of several frames: there an expression is, the rest repeats."""
+        count = min(self.settings.detail_frames, len(self.clip.ws))
+        frames = torch.multinomial(self._rarity, count, generator=self.rng).tolist()
+        targets, ws = [self.clip.frame(i) for i in frames], self.clip.ws[frames]
+        spots = F.adaptive_avg_pool2d(targets[0].detail, self.resolution).reshape(-1).cpu()
+        spot = divmod(int(torch.multinomial(spots, 1, generator=self.rng)), self.resolution)
+        patch = Patch.around(spot, self.settings.detail_patch, self.resolution)
+        planes = self.generator.planes(ws)
+        render = render_patch(self.generator, planes, ws, self.clip.camera, patch, self.sampling, self.rng)
+        return self._image_loss(render, targets, patch)
 
     def _image_loss(self, render: PatchRender, targets: list[FrameTarget], patch: Patch) -> Tensor:
         image = patch.cut(torch.stack([t.image for t in targets]))
@@ -170,14 +203,17 @@ class Tuner:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
         source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])
-        wanted = patch.cut(source.seen.depth[None])
-        known = patch.cut((source.seen.face & ~source.seen.mouth)[None].float())
-        loss = self.settings.depth_anchor * masked_mean((render.depth[:1] - wanted).abs(), known)
+        seen = source.seen
+        error = _depth_error(
+            render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float()))
+        )
+        known = patch.cut(((seen.depth > 0) & ~seen.mouth)[None].float())
+        loss = self.settings.depth_anchor * masked_mean(error, known)
         camera = self._random_camera()
         view = source.at(camera, MESH_SIZE)
         if not bool(view.face.any()):
             return loss
-        return loss + self._novel_view_loss(planes, camera, view, _cavity_colour(image, source.seen.mouth[0]))
+        return loss + self._novel_view_loss(planes, camera, view, _cavity_colour(image, seen.mouth[0]))
 
     def _random_camera(self) -> Tensor:
         yaw, pitch, roll = angles_from_labels(self.clip.camera.cpu().numpy())[0]
@@ -191,20 +227,37 @@ class Tuner:
         """Depth and colour of rays of a random view. Where the mouth's inside was hidden from the portrait's
         camera, ``cavity [3]`` stands in: without it an unseen cavity fills with skin."""
         mouth, face = view.mouth.reshape(-1), view.face.reshape(-1)
-        chance = face.float() * (1 + INSIDE_EMPHASIS * mouth)
+        detail = view.detail.reshape(-1)
+        solid = (view.depth.reshape(-1) > 0) & ~face
+        chance = face.float() * (1 + INSIDE_EMPHASIS * mouth + DETAIL_EMPHASIS * detail)
+        chance = chance + SOLID_EMPHASIS * solid
         index = torch.multinomial(chance, self.settings.novel_view_rays, replacement=True, generator=self.rng)
         origins, directions = crop_rays(camera, MESH_SIZE)
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
         rays = self.generator.render_rays(
             one, origins[:, index], directions[:, index], self.sampling, jitter=True, generator=self.rng
         )
-        wanted = view.depth.reshape(-1)[index]
-        depth = ((rays.depth[0] - wanted).abs() * ~mouth[index]).mean()
+        error = _depth_error(rays.depth[0], view.depth.reshape(-1)[index], face.float()[index])
+        depth = (error * ~mouth[index]).mean()
         hidden = (mouth & ~view.valid.reshape(-1))[index]
         colour = torch.where(hidden[:, None], cavity, view.image[0].flatten(1).T[index])
         known = (view.valid.reshape(-1)[index] | hidden).float()
         seen = ((rays.features[0, :, :3] - colour).abs().mean(-1) * known).mean()
         return self.settings.depth_anchor * depth + self.settings.novel_view * seen
+
+
+def _depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
+    """Distance from the fitted head's surface: either way on the face, only behind it elsewhere."""
+    error = made - wanted
+    return face * error.abs() + (1 - face) * (error - SOLID_MARGIN).clamp(min=0)
+
+
+def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
+    """How seldom a clip shows what a frame shows: one over the share of its latents that are like this one."""
+    others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
+    squared = torch.cdist(latents, others).square()
+    alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))
+    return 1 / alike.mean(1).clamp(min=1 / len(others))
 
 
 def _cavity_colour(image: Float[Tensor, "3 r r"], mouth: Tensor) -> Float[Tensor, 3]:

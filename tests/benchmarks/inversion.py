@@ -36,6 +36,11 @@ from portrait_core.resources import data_file
 SEED = 900_000
 """Of the people; training seeds begin at 1000 and count shards."""
 YAWS_DEG = (0, -30, -15, 15, 30)
+_AWAY_DEG = (0, 15, 30)
+COLUMNS = ("feature 0", "15", "30", "L1 0", "15", "30", "depth 0", "15", "30")
+"""Of :func:`cells`: degrees away from the front."""
+Sums = dict[int, list[tuple[float, float, float]]]
+"""Scores of views by their degrees away."""
 
 
 def people(count: int) -> list[tuple[Tensor, list[View]]]:
@@ -78,14 +83,33 @@ def scores(
     """Perceptual distance, L1 and depth error (box units, inside the person) of one view."""
     camera = torch.from_numpy(view.camera)[None]
     out = generator.synthesis(ws, camera)
-    wanted = image_tensor(view.image)[None]
-    everywhere = torch.ones_like(wanted[:, :1])
-    perceptual = feature_distance(phi(out["image"]), phi(wanted), everywhere)
+    perceptual, l1 = picture_scores(phi, out["image"], image_tensor(view.image)[None])
     depth = torch.from_numpy(view.depth.astype(np.float32))[None, None]
     made = F.interpolate(out["image_depth"], depth.shape[-2:], mode="bilinear", align_corners=False)
     inside = F.max_pool2d((depth == 0).float(), 5, 1, 2) == 0  # not at the silhouette
     apart = (made - depth).abs()[inside].mean()
-    return float(perceptual), float((out["image"] - wanted).abs().mean()), float(apart)
+    return perceptual, l1, float(apart)
+
+
+@torch.no_grad()
+def picture_scores(phi: torch.nn.Module, made: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """Perceptual distance and L1 of two pictures ``[1,3,S,S]`` in [-1,1]."""
+    perceptual = feature_distance(phi(made), phi(wanted), torch.ones_like(wanted[:, :1]))
+    return float(perceptual), float((made - wanted).abs().mean())
+
+
+def add_scores(
+    sums: Sums, generator: TriPlaneGenerator, phi: torch.nn.Module, ws: Tensor, views: list[View]
+) -> None:
+    """Score all views of a person of :func:`people`."""
+    for yaw, view in zip(YAWS_DEG, views, strict=True):
+        sums.setdefault(abs(yaw), []).append(scores(generator, phi, ws, view))
+
+
+def cells(sums: Sums) -> list[str]:
+    """Means under :data:`COLUMNS`."""
+    means = {yaw: np.mean(rows, axis=0) for yaw, rows in sums.items()}
+    return [f"{means[yaw][k]:.3f}" for k in range(3) for yaw in _AWAY_DEG]
 
 
 def main(
@@ -108,33 +132,17 @@ def main(
     shown = people(count)
     for path in weights or [data_file("models/embedded_generator.safetensors")]:
         generator = load_generator(path)
-        table = Table(
-            "start",
-            "steps",
-            "feature 0",
-            "15",
-            "30",
-            "L1 0",
-            "15",
-            "30",
-            "depth 0",
-            "15",
-            "30",
-            title=str(path),
-        )
+        table = Table("start", "steps", *COLUMNS, title=str(path))
         start = time.perf_counter()
         for origin in ("fit", "mean"):
             for number in counts:
-                sums: dict[int, list[tuple[float, float, float]]] = {0: [], 15: [], 30: []}
+                sums: Sums = {}
                 for z, views in shown:
                     # the coefficients that a tracker knows; colours, hair and light it does not
                     known = torch.cat([z[:, :79], torch.zeros_like(z[:, 79:])], 1)
                     ws = inverted(generator, phi, views[0], known if origin == "fit" else None, number)
-                    for yaw, view in zip(YAWS_DEG, views, strict=True):
-                        sums[abs(yaw)].append(scores(generator, phi, ws, view))
-                means = {yaw: np.mean(rows, axis=0) for yaw, rows in sums.items()}
-                cells = [f"{means[yaw][k]:.3f}" for k in range(3) for yaw in (0, 15, 30)]
-                table.add_row(origin, str(number), *cells)
+                    add_scores(sums, generator, phi, ws, views)
+                table.add_row(origin, str(number), *cells(sums))
         console.print(table)
         console.print(f"{time.perf_counter() - start:.0f} s", style="dim")
 

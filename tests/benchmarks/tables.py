@@ -1,4 +1,4 @@
-"""The generator benchmark's results as tables: for a terminal, and in Markdown."""
+"""Tables for a terminal and in Markdown, and the generator benchmark's results in them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,47 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of ready strings.
+
+    Attributes:
+        title: above it.
+        headings: of the columns.
+        rows: cells.
+        caption: below it.
+        n_text: so many first columns hold text; the others hold numbers.
+        section_ends: rows that a line follows.
+    """
+
+    title: str
+    headings: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+    n_text: int = 1
+    section_ends: frozenset[int] = frozenset()
+
+    def for_terminal(self) -> Table:
+        """For rich."""
+        about = {"title": self.title, "title_justify": "left"}
+        about |= {"caption": self.caption, "caption_justify": "left"} if self.caption else {}
+        table = Table(**about, box=box.SIMPLE, padding=(0, 1, 0, 0))  # type: ignore[arg-type]
+        for i, heading in enumerate(self.headings):
+            text = i < self.n_text
+            table.add_column(heading, justify="left" if text else "right", no_wrap=text)
+        for i, row in enumerate(self.rows):
+            table.add_row(*row, end_section=i in self.section_ends)
+        return table
+
+    def markdown(self) -> str:
+        """For a document."""
+        headings = [heading.replace("\n", " ") for heading in self.headings]
+        rules = ["---"] * self.n_text + ["---:"] * (len(headings) - self.n_text)
+        table = "\n".join(f"| {' | '.join(line)} |" for line in (headings, rules, *self.rows))
+        caption = f"\n\n{self.caption}" if self.caption else ""
+        return f"### {self.title}\n\n{table}{caption}\n"
 
 
 @dataclass
@@ -87,21 +128,17 @@ def notes(cuda: bool) -> str:
     )
 
 
+def _grid(title: str, rows: Sequence[Row], cuda: bool) -> Grid:
+    last = [i for i, row in enumerate(rows) if i + 1 == len(rows) or rows[i + 1].precision != row.precision]
+    lines = [cells(row, cuda) for row in rows]
+    return Grid(title, columns(cuda), lines, notes(cuda), n_text=2, section_ends=frozenset(last))
+
+
 def for_terminal(title: str, rows: Sequence[Row], cuda: bool) -> Table:
     """A table that fits 100 columns."""
-    about = {"title": title, "title_justify": "left", "caption": notes(cuda), "caption_justify": "left"}
-    table = Table(**about, box=box.SIMPLE, padding=(0, 1, 0, 0))  # type: ignore[arg-type]
-    for i, heading in enumerate(columns(cuda)):
-        table.add_column(heading, justify="left" if i < 2 else "right", no_wrap=i < 2)
-    for i, row in enumerate(rows):
-        last = i + 1 == len(rows) or rows[i + 1].precision != row.precision
-        table.add_row(*cells(row, cuda), end_section=last)
-    return table
+    return _grid(title, rows, cuda).for_terminal()
 
 
 def markdown(title: str, rows: Sequence[Row], cuda: bool) -> str:
     """The same for a document."""
-    headings = columns(cuda)
-    lines = [headings, ["---", "---", *["---:"] * (len(headings) - 2)], *(cells(row, cuda) for row in rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {title}\n\n{table}\n\n{notes(cuda)}\n"
+    return _grid(title, rows, cuda).markdown()

@@ -23,7 +23,7 @@ def _settings(**changes: object) -> GeneratorSettings:
         "w_dim": 8, "mapping_width": 12, "channels": {4: 8, 8: 8, 16: 4}, "plane_channels": 4,
         "basis_planes": {8: 2, 16: 3}, "feature_channels": 4, "decoder_hidden": 8, "neural_resolution": 16,
         "sampling": {"near": losses.NEAR, "far": losses.FAR, "n_coarse": 6, "n_fine": 4},
-        "background": {"resolution": 8, "basis_maps": 2},
+        "background": {"resolution": 8, "basis_maps": 2}, "flow": {8: 2},
         "superresolution": {
             "input_resolution": 16, "channels": (4, 4), "upsample": (False, True), "resize_input": False,
         },
@@ -88,6 +88,16 @@ def test_more_basis_maps_start_faint() -> None:
     with torch.no_grad():
         before, after = (g.planes(g.mapping(z)).volume for g in (old, new))
     assert 0 < float((after - before).abs().mean()) < 0.1 * float(before.std())
+
+
+def test_a_generator_without_a_flow_is_given_one_that_does_nothing_yet() -> None:
+    torch.manual_seed(0)
+    old, new = TriPlaneGenerator(_settings(flow={})), TriPlaneGenerator(_settings())
+    transplant(old, new)
+    z = torch.randn(2, 6)
+    with torch.no_grad():
+        before, after = (g.planes(g.mapping(z)).volume for g in (old, new))
+    torch.testing.assert_close(after, before)
 
 
 def test_another_density_gain_leaves_empty_space_as_clear() -> None:

@@ -37,6 +37,15 @@ def test_relative_keeps_the_portraits_own_brows_and_the_drivers_lips():
     assert got[3] == pytest.approx([0.3, 0.0, 0.0, 0.5, 0.5, 0.0], abs=1e-6)
 
 
+def test_a_jaw_may_drop_beyond_its_unit_and_nothing_else_may():
+    driver = np.tile([0.9, 0.9, 0.9, 0.9, 0.75, 0.9], (2, 1))
+    driver[1, 4] = 0.95
+    gains = RetargetGains(mouth=1.5, eyes=1.5, brows=1.5, gaze=1.5, jaw=1.0)
+    got = retarget(driver, np.zeros(6), NAMES, "absolute", gains)
+    assert got[:, 4] == pytest.approx([1.125, 1.2], abs=1e-6)
+    assert (np.delete(got, 4, axis=1) == 1).all()
+
+
 def test_gains_apply_by_region():
     driver = np.zeros((3, 6))
     driver[1] = [0.2, 0.0, 0.0, 0.2, 0.2, 0.2]

@@ -3,7 +3,7 @@
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -23,6 +23,7 @@ from portrait_core.generators import (
     save_generator,
 )
 from portrait_core.generators.layers import _Filter, resample_filter, upsample_2x
+from portrait_core.generators.triplane import Basis
 from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
 
 SMALL: dict[str, Any] = {
@@ -233,6 +234,26 @@ def test_plane_axes_and_padding() -> None:
     assert published.sample_planes(planes, up)[0, 0, 0].abs() < 1e-6  # height of (z,x) is x
     assert orthogonal.sample_planes(planes, out)[0, 0, 0] == pytest.approx(1 / 3)
     assert published.sample_planes(planes, out).abs().max() == 0
+
+
+def test_a_flow_starts_as_no_displacement_and_then_moves_the_planes() -> None:
+    still, moving = build(), build(flow={16: 3})
+    moving.load_state_dict(still.state_dict(), strict=False)
+    ws = still.mapping(torch.randn(2, 11))
+    wanted = still.planes(ws).volume
+    assert_close(moving.planes(ws).volume, wanted)
+
+    flow = moving.backbone.synthesis.flow
+    assert flow is not None
+    basis = cast(Basis, flow.basis["16"])
+    with torch.no_grad():  # every mode is one column of a 32-pixel plane, and the latent picks the first
+        basis.maps.fill_(2 / 32)
+        basis.mixing.zero_()
+        basis.mixing[:, 0, 0] = 1
+        basis.style.bias.fill_(1)
+        seen = moving.planes(ws).volume
+    assert_close(seen[..., :-1], wanted[..., 1:], atol=1e-5, rtol=1e-4)
+    assert_close(seen[..., -1], wanted[..., -1], atol=1e-5, rtol=1e-4)
 
 
 def test_superresolution_runs_on_patches(generator: TriPlaneGenerator) -> None:

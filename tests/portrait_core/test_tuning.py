@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import numpy as np
@@ -7,6 +8,8 @@ import torch
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
 from portrait_core.faces.reproject import HeadSurface
+from portrait_core.inversion.locality import Locality, neighbour
+from portrait_core.inversion.patches import Patch
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.reposing import PoseRenderer, target_cameras
 from tests.portrait_core import tiny
@@ -72,6 +75,33 @@ def test_each_extra_term_can_be_turned_off_and_changes_the_loss_when_on(phi, hea
     with_term = tuner(phi, head).run()[0]
     without = tuner(phi, head, **{off: 0.0}).run()[0]
     assert without < with_term
+
+
+def test_locality_holds_neighbouring_latents_at_other_cameras_to_the_untuned_generator(phi, head):
+    def drift(**settings):
+        tune = tuner(phi, head, **settings)
+        before = copy.deepcopy(tune.generator)
+        tune.run()
+        judge = Locality(before, phi, tune.reconstruction, tiny.SAMPLING, alpha=2.0)
+        rng = torch.Generator().manual_seed(5)
+        patch = Patch.whole(tiny.RESOLUTION)
+        camera = torch.from_numpy(orbit_labels(0.3, 0.1))
+        with torch.no_grad():
+            losses = [judge.loss(tune.generator, tune.clip.ws[:1], camera, patch, rng) for _ in range(4)]
+        return float(sum(losses))
+
+    held = drift(locality=2.0, locality_every=1, locality_alpha=2.0, locality_patch=24)
+    assert held < 0.8 * drift()
+
+
+def test_a_neighbour_is_alpha_away_from_the_pivot_on_the_way_to_the_other():
+    pivot, other = torch.randn(1, 3, 32), torch.randn(1, 3, 32)
+    near = neighbour(pivot, other, 1.5)
+    assert float((near - pivot).square().sum(-1).mean().sqrt()) == pytest.approx(1.5, rel=1e-5)
+    torch.testing.assert_close(
+        (near - pivot) / (near - pivot).norm(), (other - pivot) / (other - pivot).norm()
+    )
+    assert torch.equal(neighbour(pivot, other, 1e6), pivot + (other - pivot))
 
 
 def draws(phi, head, ws, steps, **settings):

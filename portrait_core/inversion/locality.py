@@ -1,0 +1,74 @@
+"""Locality regularisation (Roich et al. 2021): near the pivot, the tuned generator stays what it was.
+
+Fine-tuning on one photograph bends the latent space around it, and the sides that the photograph does not
+show. A neighbour of the pivot is drawn a fixed way from it toward a random latent, ``w_r = w_p + alpha (w_z -
+w_p) / ||w_z - w_p||``, and rendered by the generator before and after tuning, here from a random camera: the
+images should agree.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from portrait_core.generators import RaySampling, TriPlaneGenerator
+from portrait_core.inversion.latent import Reconstruction
+from portrait_core.inversion.patches import Patch, PatchRender, render_patch
+
+
+def neighbour(
+    pivot: Float[Tensor, "1 rows w"], other: Float[Tensor, "1 rows w"], alpha: float
+) -> Float[Tensor, "1 rows w"]:
+    """The latent ``alpha`` away (a row) from ``pivot`` toward ``other``, or ``other`` if that is nearer."""
+    way = other - pivot
+    length = way.flatten(1).norm(dim=1).div(way.shape[1] ** 0.5).view(-1, 1, 1)
+    return pivot + way * (alpha / length.clamp(min=1e-8)).clamp(max=1.0)
+
+
+class Locality:
+    """Holds the untuned generator, and compares.
+
+    Args:
+        generator: before tuning; copied.
+        phi: the perceptual features.
+        reconstruction: weights of the image terms, those of tuning.
+        sampling: samples a ray.
+        alpha: distance of the neighbours from the pivot.
+    """
+
+    def __init__(
+        self,
+        generator: TriPlaneGenerator,
+        phi: nn.Module,
+        reconstruction: Reconstruction,
+        sampling: RaySampling,
+        alpha: float,
+    ) -> None:
+        self.before = copy.deepcopy(generator).requires_grad_(False)
+        self.phi, self.reconstruction, self.sampling, self.alpha = phi, reconstruction, sampling, alpha
+
+    def loss(
+        self,
+        generator: TriPlaneGenerator,
+        pivot: Float[Tensor, "1 rows w"],
+        camera: Float[Tensor, "1 25"],
+        patch: Patch,
+        rng: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Distance of one patch of a random neighbour of ``pivot`` before and after."""
+        settings = self.before.settings
+        z = torch.randn(1, settings.z_dim, generator=rng).to(pivot)
+        with torch.no_grad():
+            other = self.before.mapping(z, camera if settings.c_dim else None)
+            # all of a published mapping's rows, or the one that this clip's latents have
+            ws = neighbour(pivot, other[:, : pivot.shape[1]], self.alpha)
+            wanted = self._render(self.before, ws, camera, patch).image
+        made = self._render(generator, ws, camera, patch)
+        return self.reconstruction(self.phi, made, wanted, torch.ones_like(wanted[:, :1]))
+
+    def _render(self, generator: TriPlaneGenerator, ws: Tensor, camera: Tensor, patch: Patch) -> PatchRender:
+        # samples without jitter: the two renders differ by the weights alone
+        return render_patch(generator, generator.planes(ws), ws, camera, patch, self.sampling)

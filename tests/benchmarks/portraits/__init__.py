@@ -1,0 +1,1 @@
+"""How sound is a generator tuned on ONE photograph, seen from other sides? See ``__main__.py``."""
