@@ -21,11 +21,13 @@ from scipy.io import savemat
 from torch import Tensor
 
 from portrait_core.models.shapes import (
+    DECA_OUTPUTS,
     LPIPS_CHANNELS,
     deca_encoder_shapes,
     deep3d_shapes,
     vgg16_shapes,
 )
+from portrait_core.tracking.five_points import STANDARD_FACE
 from tests import published_pickle
 from tests.old_pickles import chumpy, numpy1_object_npy, python2_pickle, sparse_columns
 
@@ -167,24 +169,52 @@ def write_flame_masks(path: Path) -> dict[str, np.ndarray]:
     return masks
 
 
-def write_deca(path: Path, shapes: Mapping[str, Shapes] | None = None, *, zipped: bool = True) -> None:
+def quietened(state: dict[str, Tensor], last: str, scale: float, values: Tensor | None = None) -> None:
+    """Make a regressor's answers nearly ``values`` (default 0) whatever it sees: seeded weights know nothing
+    of faces, and their coefficients would be of no head. ``last`` begins the names of its last layers."""
+    for name, value in state.items():
+        if name.startswith(last):
+            value *= scale if name.endswith("weight") else 0
+    if values is not None:
+        state[f"{last}.bias"] += values
+
+
+def deca_answer() -> Tensor:
+    """A code ``[236]`` of an average head in the middle of the crop."""
+    code = torch.zeros(DECA_OUTPUTS)
+    code[206] = 9.0  # the camera's scale: the small head is 0.15 m wide, the crop 2
+    return code
+
+
+def write_deca(
+    path: Path,
+    shapes: Mapping[str, Shapes] | None = None,
+    *,
+    zipped: bool = True,
+    quiet: float | None = None,
+) -> None:
     """Write ``deca_model.tar`` as a trainer saves it, with its optimiser.
 
     Args:
         shapes: names and shapes of each network; default: the coefficient encoder in full.
         zipped: torch's zip format; the older one else.
+        quiet: scale of the last layer, around :func:`deca_answer`.
     """
     shapes = {"E_flame": deca_encoder_shapes()} if shapes is None else shapes
     seeds = {"E_flame": 11, "E_detail": 12, "D_detail": 13}
     content: dict[str, Any] = {name: seeded_state(shapes.get(name, {}), seed) for name, seed in seeds.items()}
+    if quiet is not None:
+        quietened(content["E_flame"], "layers.2", quiet, deca_answer())
     optimiser = torch.optim.Adam([torch.zeros(3, requires_grad=True)], lr=1e-4)
     content |= {"opt": optimiser.state_dict(), "global_step": 1000, "batch_size": 8}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
 
 
-def write_deep3d(path: Path, shapes: Shapes | None = None) -> None:
-    """Write ``epoch_20.pth``."""
+def write_deep3d(path: Path, shapes: Shapes | None = None, *, quiet: float | None = None) -> None:
+    """Write ``epoch_20.pth``; ``quiet`` scales the last layers, around the frontal pose."""
     state = seeded_state(deep3d_shapes() if shapes is None else shapes, 31)
+    if quiet is not None:
+        quietened(state, "final_layers", quiet)
     optimiser = torch.optim.Adam([torch.zeros(3, requires_grad=True)])
     schedule = torch.optim.lr_scheduler.StepLR(optimiser, 10)
     content = {"net_recon": state, "opt_00": optimiser.state_dict(), "sched_00": schedule.state_dict()}
@@ -208,8 +238,11 @@ def write_lpips(path: Path) -> None:
 
 
 def write_similarity_landmarks(path: Path) -> np.ndarray:
-    """Write ``similarity_Lm3D_all.mat``; its landmarks [68,3] are returned."""
+    """Write ``similarity_Lm3D_all.mat``; its landmarks [68,3] are returned: random ones, but for eyes, nose
+    and mouth, which are the standard face's."""
     landmarks = np.random.RandomState(3).uniform(-0.5, 0.5, (68, 3))
+    for places, point in zip(((36, 39), (42, 45), (30,), (48,), (54,)), STANDARD_FACE, strict=True):
+        landmarks[list(places)] = point
     savemat(path, {"lm": landmarks})
     return landmarks
 
@@ -299,18 +332,26 @@ def write_uv_mask(path: Path) -> None:
     Image.fromarray(np.stack([disc] * 3 + [np.full_like(disc, 255)], -1)).save(path)
 
 
-def write_paper(folder: Path) -> None:
-    """Write every file of profile ``paper`` under its official name; EG3D's is tiny and for 128 pixels."""
+QUIET = 0.02
+"""Scale of the regressors' last layers for a run: coefficients of a few hundredths, which differ by frame."""
+
+
+def write_paper(folder: Path, quiet: float | None = None) -> None:
+    """Write every file of profile ``paper`` under its official name; EG3D's is tiny and for 128 pixels.
+
+    Args:
+        quiet: scale of the regressors' last layers.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     published_pickle.write_eg3d(folder / "ffhqrebalanced512-128.pkl")
-    write_deca(folder / "deca_model.tar")
+    write_deca(folder / "deca_model.tar", quiet=quiet)
     write_flame(folder / "generic_model.pkl")
     write_landmark_embedding(folder / "landmark_embedding.npy")
     write_head_template(folder / "head_template.obj")
     write_uv_mask(folder / "uv_face_eye_mask.png")
     write_uv_mask(folder / "uv_face_mask.png")
     write_flame_masks(folder / "FLAME_masks.pkl")
-    write_deep3d(folder / "epoch_20.pth")
+    write_deep3d(folder / "epoch_20.pth", quiet=quiet)
     write_similarity_landmarks(folder / "similarity_Lm3D_all.mat")
     write_bfm(folder / "BFM_model_front.mat")
     write_vgg16(folder / "vgg16-397923af.pth")

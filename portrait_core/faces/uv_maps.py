@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from portrait_core.faces.orthographic import ndc_to_pixels, ndc_to_source
 from portrait_core.faces.raster import Fragments, interpolate, rasterize
+from portrait_core.media import read_image
 
 UNKNOWN_ALBEDO = 0.7
 """The grey that DECA puts where a texture is masked, when there is no albedo model."""
@@ -66,6 +67,20 @@ def _corner(word: str, line: str) -> list[int]:
     if len(parts) < 2 or not parts[1]:
         raise ValueError(f"face without texture coordinates: {line!r}; export the mesh with them")
     return [int(parts[0]), int(parts[1])]
+
+
+def read_uv_mask(path: str | Path) -> Float[Tensor, "r r"]:
+    """Read a mask of texels (``uv_face_eye_mask.png``): its red channel, 0..1.
+
+    Raises:
+        ValueError: if it is no square picture.
+    """
+    red = read_image(path)[..., 0]
+    if red.shape[0] != red.shape[1]:
+        raise ValueError(
+            f"{path} has {red.shape[1]}x{red.shape[0]} texels, expected a square; download it again"
+        )
+    return torch.from_numpy(red.copy()).float() / 255
 
 
 class UvMapper(nn.Module):

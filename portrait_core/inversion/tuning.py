@@ -73,7 +73,7 @@ class Tuner:
         generator: TriPlaneGenerator,
         phi: nn.Module,
         clip: Clip,
-        surface: HeadSurface,
+        surface: HeadSurface | None,
         settings: TuningSettings,
         sampling: RaySampling,
         resolution: int,
@@ -201,12 +201,14 @@ class Tuner:
         self, planes: Planes, render: PatchRender, patch: Patch, frame: int, target: FrameTarget
     ) -> Tensor:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
+        if self.surface is None:
+            raise ValueError(
+                "there is no head in the generator's space; set tuning.depth_anchor=0, tuning.novel_view=0"
+            )
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
         source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])
         seen = source.seen
-        error = _depth_error(
-            render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float()))
-        )
+        error = _depth_error(render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float())))
         known = patch.cut(((seen.depth > 0) & ~seen.mouth)[None].float())
         loss = self.settings.depth_anchor * masked_mean(error, known)
         camera = self._random_camera()

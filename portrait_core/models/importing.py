@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import fsspec
 
-from portrait_core.generators.published import Converted, convert_published
-from portrait_core.models.check import Report, check_model
-from portrait_core.models.locate import cache_folder
-from portrait_core.models.onnx_files import member
+from portrait_core.models.locate import cache_folder, digest
 from portrait_core.models.registry import MODELS, Model
+
+if TYPE_CHECKING:
+    from portrait_core.generators.published import Converted
+    from portrait_core.models.check import Report
 
 
 def import_generator(path: Path, folder: str, *, half: bool, licence: str) -> Converted:
@@ -20,12 +23,31 @@ def import_generator(path: Path, folder: str, *, half: bool, licence: str) -> Co
     Raises:
         ValueError: if the file is no such network, or nothing can be written.
     """
+    from portrait_core.generators.published import convert_published
+
     if "://" not in folder:
         return convert_published(path, folder, half=half, licence=licence)
     made = convert_published(path, cache_folder() / "converted", half=half, licence=licence)
     for file in (made.weights, made.about_path):
         _write(file.read_bytes(), f"{folder}/{file.name}")
     return made
+
+
+@lru_cache(maxsize=8)
+def converted(path: Path) -> Path:
+    """A generator's file that loads in a moment: the file itself, or what a network file (``.pkl``) was
+    converted to on this machine.
+
+    Raises:
+        ValueError: if the file is no such network, or nothing can be written.
+    """
+    if path.suffix != ".pkl":
+        return path
+    from portrait_core.generators.published import convert_published
+
+    folder = cache_folder() / "converted" / digest(path)[0][:16]
+    target = folder / f"{path.stem}.safetensors"
+    return target if target.is_file() else convert_published(path, folder).weights
 
 
 def import_model(path: Path, model: Model, folder: str) -> list[tuple[Model, str, Report]]:
@@ -39,6 +61,9 @@ def import_model(path: Path, model: Model, folder: str) -> list[tuple[Model, str
         ModelFileError: if the file is not what its name says.
         ValueError: if nothing can be written.
     """
+    from portrait_core.models.check import check_model
+    from portrait_core.models.onnx_files import member
+
     packed = [one for one in MODELS.values() if path.name in one.inside]
     reports = [(one, check_model(path, one)) for one in packed or [model]]
     done = []

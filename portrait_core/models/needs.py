@@ -10,41 +10,68 @@ from safetensors import SafetensorError, safe_open
 
 from portrait_core.config import Settings
 from portrait_core.errors import ModelFileError
-from portrait_core.models.locate import find, missing_text
+from portrait_core.models.importing import converted
+from portrait_core.models.locate import find, missing_text, require
 from portrait_core.models.registry import MODELS, by_file
-from portrait_core.resources import data_folder
+from portrait_core.resources import data_file, data_folder
 
-_TRACKERS: dict[str, tuple[str, ...]] = {
-    "embedded": ("embedded_head", "face_detector", "face_landmarks", "iris_landmarks"),
-    "deca": (
-        "deca",
-        "flame",
-        "flame_landmarks",
-        "head_template",
-        "uv_face_eye_mask",
-        "deep3d",
-        "deep3d_landmarks",
-    ),
-}
-_PHI: dict[str, tuple[str, ...]] = {"efficientnet": ("efficientnet",), "vgg16": ("vgg16", "lpips")}
+LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
+"""The embedded detector, which finds the faces for every tracker."""
+DECA_MODELS = (
+    "deca",
+    "flame",
+    "flame_landmarks",
+    "head_template",
+    "uv_face_eye_mask",
+    "deep3d",
+    "deep3d_landmarks",
+)
+_PACKAGED: dict[str, tuple[str, ...]] = {"efficientnet": ("efficientnet",), "vgg16": ("lpips",)}
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
+
+
+def weight_sources(settings: Settings) -> dict[str, Path | str]:
+    """The weights that a run reads, by what they are for: the path that a setting gives, or the name of a
+    model in the registry, which lies in the models folder."""
+    tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
+    sources: dict[str, Path | str] = {
+        Path(file).stem: data / tracking.models / file for file in LANDMARK_MODELS
+    }
+    if tracking.tracker == "deca":
+        sources |= {name: name for name in DECA_MODELS}
+    if tracking.tracker == "embedded" or settings.template.eyes == "driven":
+        sources["head"] = data / tracking.head
+    own = settings.generator.weights
+    sources["generator"] = own if own in MODELS else data / own
+    if inversion.phi == "vgg16":
+        given = inversion.phi_weights
+        sources["phi"] = "vgg16" if given is None else data / given
+    return sources
+
+
+def weight_file(settings: Settings, purpose: str) -> Path:
+    """Local path of one of :func:`weight_sources`, fetched from a bucket where need be; a generator as it was
+    published is converted once a machine.
+
+    Raises:
+        ValueError: when it is not there, or cannot be read.
+    """
+    source = weight_sources(settings)[purpose]
+    path = require([source])[source] if isinstance(source, str) else data_file(source)
+    return converted(path) if purpose == "generator" else path
 
 
 def needed_models(settings: Settings) -> dict[str, Path | None]:
     """Names of the models that a run reads, each with the path that a setting gives it, if one does."""
-    needed: dict[str, Path | None] = dict.fromkeys(_TRACKERS[settings.tracking.tracker])
-    needed |= dict.fromkeys(_PHI[settings.inversion.phi])
-    if settings.tracking.tracker == "embedded":
-        for name in needed:
-            if MODELS[name].file.endswith(".onnx"):
-                needed[name] = data_folder() / settings.tracking.models / MODELS[name].file
-        needed["embedded_head"] = data_folder() / settings.tracking.head
-    if settings.inversion.phi == "vgg16" and settings.inversion.phi_weights is not None:
-        needed["vgg16"] = data_folder() / settings.inversion.phi_weights
-    generator = by_file(Path(settings.generator.weights).name)
-    if generator is not None:
-        needed[generator.name] = data_folder() / settings.generator.weights
-    return needed
+    needed: dict[str, Path | None] = {}
+    for purpose, source in weight_sources(settings).items():
+        if isinstance(source, str):
+            needed[source] = None
+        elif purpose in ("head", "phi"):
+            needed[{"head": "embedded_head", "phi": "vgg16"}[purpose]] = source
+        elif (model := by_file(source.name)) is not None:
+            needed[model.name] = source
+    return needed | dict.fromkeys(_PACKAGED[settings.inversion.phi])
 
 
 def check_models(settings: Settings) -> None:
@@ -69,9 +96,9 @@ def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
     refused = [
         f"{MODELS[name].file} ({MODELS[name].licence})" for name in needed if not MODELS[name].commercial
     ]
-    chosen = [settings.generator.weights]
-    chosen += [settings.tracking.head] if settings.tracking.tracker == "embedded" else []
-    for own in (data_folder() / name for name in chosen if by_file(Path(name).name) is None):
+    sources = weight_sources(settings)
+    chosen = [sources[name] for name in ("generator", "head") if name in sources]
+    for own in (path for path in chosen if isinstance(path, Path) and by_file(path.name) is None):
         licence = stated_licence(own)
         if licence is None or _NOT_COMMERCIAL.search(licence):
             refused.append(

@@ -50,7 +50,7 @@ class WildCrops:
     """What EG3D's preprocessing makes of n faces."""
 
     images: NDArray[np.uint8]
-    """``[n,512,512,3]``, black outside of the photograph."""
+    """``[n,size,size,3]``, black outside of the photograph; 512 pixels unless asked otherwise."""
     cameras: NDArray[np.float32]
     """``[n,25]`` labels."""
     coefficients: Deep3DCoefficients
@@ -64,6 +64,7 @@ def crop_in_the_wild(
     mode: CenterMode = "orig",
     standard: Array = STANDARD_FACE,
     batch: int = 16,
+    size: int = OUTPUT_SIZE,
 ) -> WildCrops:
     """Crop n photographs as EG3D was trained, and find their cameras.
 
@@ -75,6 +76,7 @@ def crop_in_the_wild(
         mode: how cameras are centred; EG3D's own for photographs is ``orig``.
         standard: the standard face's five points.
         batch: faces at a time in the regressor.
+        size: side of the generator's crops; 0 makes none of them, only their placement.
 
     Raises:
         ValueError: if numbers or shapes do not fit together.
@@ -85,7 +87,7 @@ def crop_in_the_wild(
     coefficients = encoder.encode(as_input(torch.from_numpy(seen).to(device)), batch)
     angle, trans = (part.double().cpu().numpy() for part in (coefficients.angle, coefficients.trans))
     cameras = labels_from_deep3d(angle, trans, mode).astype(np.float32)
-    crops, placement = generator_crops(images, points5, standard)
+    crops, placement = generator_crops(images, points5, standard, size)
     return WildCrops(crops, cameras, coefficients, placement)
 
 
@@ -100,14 +102,15 @@ def pose_crops(
 def generator_crops(
     images: Images, points5: NDArray[np.floating], standard: Array = STANDARD_FACE, size: int = OUTPUT_SIZE
 ) -> tuple[NDArray[np.uint8], CropPlacement]:
-    """The crops ``[n,size,size,3]`` that the generator was trained on, and where they lie."""
+    """The crops ``[n,size,size,3]`` that the generator was trained on, and where they lie. Size 0 makes none,
+    and tells where those of 512 pixels would lie."""
     found = generator_alignment(points5, _sizes(images, points5), standard)
-    crops = []
-    for i, image in enumerate(images):
-        middle = Image.fromarray(cut(image, found, i, CENTER_SIZE))
-        crops.append(np.asarray(middle.resize((size, size), Image.Resampling.LANCZOS)))
+    crops = [np.zeros((0, 0, 3), np.uint8)] * len(images)
+    if size:
+        middles = [Image.fromarray(cut(image, found, i, CENTER_SIZE)) for i, image in enumerate(images)]
+        crops = [np.asarray(one.resize((size, size), Image.Resampling.LANCZOS)) for one in middles]
     factor, shift = found.to_square()
-    inset, ratio = (ALIGNED_SIZE - CENTER_SIZE) // 2, size / CENTER_SIZE
+    inset, ratio = (ALIGNED_SIZE - CENTER_SIZE) // 2, (size or OUTPUT_SIZE) / CENTER_SIZE
     return np.stack(crops), CropPlacement(factor * ratio, (shift - inset) * ratio)
 
 

@@ -187,7 +187,9 @@ def test_what_settings_need(folder: Path) -> None:
     }
     check_models(Settings())
     paper = needed_models(load_settings("paper"))
-    assert {MODELS[name].file for name in paper} == {*PAPER, "vgg.pth"}
+    detector = {"face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx"}
+    assert {MODELS[name].file for name in paper} == {*PAPER, *detector, "vgg.pth"}
+    assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() - paper == {"embedded_head"}
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])
     assert needed_models(own)["eg3d_ffhq"] == Path("/elsewhere/ffhq512-128.safetensors")
 
