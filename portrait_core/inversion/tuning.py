@@ -203,7 +203,7 @@ class Tuner:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
         if self.surface is None:
             raise ValueError(
-                "there is no head in the generator's space; set tuning.depth_anchor=0, tuning.novel_view=0"
+                "no head in the generator's space: set tuning.depth_anchor=0, tuning.novel_view=0"
             )
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
         source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])

@@ -1,5 +1,8 @@
-"""The profile ``paper`` from official files to a clip, at few steps. The networks have their full shapes and
-seeded weights, so the whole path is run and nothing is said of faces; EG3D's file and FLAME's mesh are small."""
+"""The profile ``paper`` from official files to a clip, at few steps.
+
+The networks have their full shapes and seeded weights, so the whole path is run and nothing is said of faces;
+EG3D's file and FLAME's mesh are small.
+"""
 
 from __future__ import annotations
 
