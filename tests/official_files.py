@@ -336,14 +336,15 @@ QUIET = 0.02
 """Scale of the regressors' last layers for a run: coefficients of a few hundredths, which differ by frame."""
 
 
-def write_paper(folder: Path, quiet: float | None = None) -> None:
-    """Write every file of profile ``paper`` under its official name; EG3D's is tiny and for 128 pixels.
+def write_paper(folder: Path, quiet: float | None = None, *, ffhq: bool = False) -> None:
+    """Write every file of profile ``paper`` under its official name.
 
     Args:
         quiet: scale of the regressors' last layers.
+        ffhq: EG3D's in its published size; else a tiny one for 128 pixels.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    published_pickle.write_eg3d(folder / "ffhqrebalanced512-128.pkl")
+    published_pickle.write_eg3d(folder / "ffhqrebalanced512-128.pkl", ffhq=ffhq)
     write_deca(folder / "deca_model.tar", quiet=quiet)
     write_flame(folder / "generic_model.pkl")
     write_landmark_embedding(folder / "landmark_embedding.npy")

@@ -255,7 +255,7 @@ def _depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
 
 
 def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
-    """How seldom a clip shows what a frame shows: one over the share of its latents that are like this one."""
+    """How seldom a clip shows what a frame shows: one over the share of its latents that are like its own."""
     others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
     squared = torch.cdist(latents, others).square()
     alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))

@@ -1,8 +1,9 @@
-"""The paper's template with eyes as the paper has them and driven: ``python -m tests.benchmarks.driven_eyes``.
+"""The paper's template with the portrait's own eyes, and with driven ones:
+``uv run python -m tests.benchmarks.driven_eyes --help``.
 
-Writes a picture: the driver at rest, half way and at its deepest blink, and the sample portrait's template for
-each, both ways, with the lid opening that the detector reads off it. FLAME's files are not needed: the embedded
-head stands in for FLAME (``tests/portrait_core/stand_in.py``).
+Writes a picture: the driver at rest, half way and at the deepest blink, and the sample portrait's template
+for each, both ways; prints the lid opening that the detector reads off each. FLAME's files are not needed:
+the embedded head stands in for FLAME (``tests/portrait_core/stand_in.py``).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import PARTIAL, app
+from flows.cli import OK, PARTIAL, app
 from portrait_core.cameras import offsets_from_labels
 from portrait_core.media import probe
 from portrait_core.store import Store
@@ -86,8 +86,37 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     assert np.array_equal(moves[1], track["jaw"])
     masks = {name: job["reenactment"].read(name, 0, FRAMES) for name in ("face_mask", "mouth_mask")}
     assert (masks["face_mask"] > 127).mean() > 0.05
-    again = reenact(portrait, driver, tmp_path)
+    driven = reenact(portrait, driver, tmp_path, "template.eyes=driven")
+    done = {stage["stage"]: stage["frames_done"] for stage in driven["stages"]}
+    assert done["portrait"] == done["landmarks"] == done["fit"] == 0  # tracked already
+    assert done["template"] == FRAMES
+    eyes = job["reenactment"].read("eyes", 0, FRAMES)
+    assert eyes.shape == (FRAMES, 52)
+    assert np.ptp(eyes, axis=0).max() > 0.02  # the driver's lids and gaze move
+    again = reenact(portrait, driver, tmp_path, "template.eyes=driven")
     assert sum(stage["frames_done"] for stage in again["stages"]) == 0
+
+
+@pytest.mark.slow
+def test_at_the_published_size(
+    portrait: Path, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The profile's own sizes and EG3D's own architecture, 512 pixels, on two frames at one step each."""
+    official_files.write_paper(tmp_path / "models", official_files.QUIET, ffhq=True)
+    monkeypatch.setenv("PORTRAIT_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    one = ("inversion.first_steps=1", "inversion.steps=1", "tuning.steps=1", "media.max_frames=2")
+    command = ["reenact", "--profile", "paper", "--portrait", portrait, "--video", driver]
+    command += ["--store", tmp_path / "store", "--out", tmp_path / "out"]
+    settings = [part for change in (*one, "runner.prefect=never") for part in ("--set", change)]
+    result = CliRunner().invoke(app, [*map(str, command), *settings])
+    assert result.exit_code == OK, result.output
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    units = _units(Store(summary["store"]), summary)
+    assert units["reenactment"].read("frames", 0, 2).shape == (2, 512, 512, 3)
+    assert units["reenactment"].read("latents", 0, 2).shape == (2, 14, 512)
+    assert units["portrait"].read("crop", 0, 1).shape == (1, 512, 512, 3)
+    print(json.dumps(summary["stages"], indent=1), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 
 def _units(store: Store, summary: dict) -> dict:

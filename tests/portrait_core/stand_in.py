@@ -1,4 +1,4 @@
-"""The paper's template without FLAME's files: the embedded head's skin in FLAME's place, on the sample portrait.
+"""The paper's template of the sample portrait without FLAME's files: the embedded head's skin in its place.
 
 It has FLAME's arrays but for pose correctives; the embedded tracker's fit stands in for DECA's code.
 """

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.config import TrackingSettings
@@ -36,9 +37,7 @@ def opening(image: np.ndarray) -> float:
 
 
 def test_the_camera_of_another_crop_sees_the_same(picture):
-    import torch
-
-    source, (_, points, track) = stand_in.source(), stand_in.tracked()
+    source, (_, _, track) = stand_in.source(), stand_in.tracked()
     head, size = stand_in.whole_head(), len(source.portrait)
     codes = (torch.from_numpy(np.atleast_2d(x)) for x in (track.shape, track.expression, track.jaw))
     mesh = head.to_box(head.landmarks(head.decode(*codes)))

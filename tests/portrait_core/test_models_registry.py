@@ -12,14 +12,20 @@ import pytest
 
 from portrait_core.config import Settings, key_settings, load_settings
 from portrait_core.errors import ModelFileError
-from portrait_core.generators import save_generator
+from portrait_core.generators import load_generator, save_generator
 from portrait_core.models import locate
 from portrait_core.models.check import check_model
-from portrait_core.models.importing import import_model
+from portrait_core.models.importing import import_generator, import_model
 from portrait_core.models.locate import find, models_folder, require
-from portrait_core.models.needs import check_models, needed_models
+from portrait_core.models.needs import (
+    DECA_MODELS,
+    check_models,
+    needed_models,
+    weight_file,
+    weight_sources,
+)
 from portrait_core.models.registry import MODELS, Digest, by_file
-from tests import official_files
+from tests import official_files, published_pickle
 from tests.portrait_core import tiny
 
 PAPER = (
@@ -192,6 +198,39 @@ def test_what_settings_need(folder: Path) -> None:
     assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() - paper == {"embedded_head"}
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])
     assert needed_models(own)["eg3d_ffhq"] == Path("/elsewhere/ffhq512-128.safetensors")
+
+
+def test_the_generator_is_found_as_published_or_imported(folder: Path) -> None:
+    paper = load_settings("paper")
+    with pytest.raises(ModelFileError, match=r"ffhqrebalanced512-128\.pkl"):
+        weight_file(paper, "generator")
+    folder.mkdir()
+    network = folder / "ffhqrebalanced512-128.pkl"
+    published_pickle.write_eg3d(network)
+    made = weight_file(paper, "generator")
+    assert made.suffix == ".safetensors"
+    assert made.parent != folder  # nothing is written beside what the user brought
+    time = made.stat().st_mtime_ns
+    assert weight_file(paper, "generator").stat().st_mtime_ns == time
+    given = load_settings("paper", [f"generator.weights={network}"])
+    assert weight_file(given, "generator") == made
+    imported = import_generator(network, str(folder), half=False, licence="NVIDIA").weights
+    assert weight_file(paper, "generator") == imported
+    assert load_generator(imported).settings == load_generator(made).settings
+
+
+def test_weights_by_what_they_are_for(folder: Path, tmp_path: Path) -> None:
+    sources = weight_sources(load_settings("paper"))
+    assert {name for name, source in sources.items() if isinstance(source, str)} == {
+        *DECA_MODELS,
+        "generator",
+        "phi",
+    }
+    assert not any("flame2020" in str(source) for source in sources.values())
+    own = load_settings("paper", [f"inversion.phi_weights={tmp_path}/vgg.pth", "template.eyes=driven"])
+    assert weight_sources(own)["phi"] == tmp_path / "vgg.pth"
+    assert "head" in weight_sources(own)
+    assert "phi" not in weight_sources(Settings())
 
 
 def test_the_look_before_a_run(folder: Path) -> None:
