@@ -181,6 +181,8 @@ class TuningSettings(Section):
     """Last part of the steps, over which the rate falls linearly to 0."""
     freeze_mapping: bool = True
     """Leave the mapping network as it is."""
+    perceptual: Literal["phi", "lpips"] = "phi"
+    """The perceptual loss: Φ of the inversion, or LPIPS on VGG16 (paper)."""
     lpips_weight: Weight = 0.5
     """Weight of the perceptual loss."""
     l1_weight: Weight = 1.0

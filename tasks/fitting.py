@@ -120,15 +120,15 @@ def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
     return compiled(model) if job.settings.runner.compile else model
 
 
-def features(job: Job) -> nn.Module:
-    """The process's Φ."""
-    inversion, device = job.settings.inversion, device_of(job)
+def features(job: Job, name: str | None = None) -> nn.Module:
+    """The process's Φ, or the feature network ``name``."""
+    device, chosen = device_of(job), name or job.settings.inversion.phi
     weights = weight_file(job.settings, "phi") if "phi" in job.weights else None
 
     def build() -> nn.Module:
-        return build_features(inversion.phi, weights).to(device)
+        return build_features(chosen, weights).to(device)
 
-    return cached("phi", f"{inversion.phi}-{job.weights.get('phi', '')}", build, device)
+    return cached("phi", f"{chosen}-{job.weights.get('phi', '')}", build, device)
 
 
 def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:

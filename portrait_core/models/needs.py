@@ -26,7 +26,6 @@ DECA_MODELS = (
     "deep3d",
     "deep3d_landmarks",
 )
-_PACKAGED: dict[str, tuple[str, ...]] = {"efficientnet": ("efficientnet",), "vgg16": ("lpips",)}
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -43,7 +42,7 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
         sources["head"] = data / tracking.head
     own = settings.generator.weights
     sources["generator"] = own if own in MODELS else data / own
-    if inversion.phi == "vgg16":
+    if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
         given = inversion.phi_weights
         sources["phi"] = "vgg16" if given is None else data / given
     return sources
@@ -71,7 +70,11 @@ def needed_models(settings: Settings) -> dict[str, Path | None]:
             needed[{"head": "embedded_head", "phi": "vgg16"}[purpose]] = source
         elif (model := by_file(source.name)) is not None:
             needed[model.name] = source
-    return needed | dict.fromkeys(_PACKAGED[settings.inversion.phi])
+    packaged = {
+        "efficientnet": settings.inversion.phi == "efficientnet",
+        "lpips": settings.tuning.perceptual == "lpips",
+    }
+    return needed | dict.fromkeys(name for name, read in packaged.items() if read)
 
 
 def check_models(settings: Settings) -> None:

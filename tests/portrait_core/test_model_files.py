@@ -8,12 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lpips
 import numpy as np
 import pytest
 import torch
 
 from portrait_core.errors import ModelFileError
-from portrait_core.inversion.features import build_features
+from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.models.flame_files import read_flame, read_flame_masks, read_landmark_embedding
 from portrait_core.models.mat_files import read_bfm, read_similarity_landmarks
 from portrait_core.models.onnx_files import read_arcface, read_face_detector
@@ -193,6 +194,28 @@ def test_vgg16_makes_features(tmp_path: Path) -> None:
         maps = features(torch.rand(1, 3, 32, 32) * 2 - 1)
     assert [m.shape[1] for m in maps] == [64, 128, 256, 512]
     assert all(torch.isfinite(m).all() for m in maps)
+
+
+def test_lpips_is_the_packages(tmp_path: Path) -> None:
+    """Against the package ``lpips`` with the same VGG16."""
+    path = tmp_path / "vgg16-397923af.pth"
+    official_files.write_vgg16(path)
+    state, ours = read_vgg16(path), build_features("lpips", path)
+    theirs = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval()
+    own = {name: state[f"features.{name.split('.', 1)[1]}"] for name in theirs.net.state_dict()}
+    theirs.net.load_state_dict(own)
+    torch.manual_seed(0)
+    a, b = torch.rand(2, 1, 3, 48, 64) * 2 - 1
+    a[..., :20, :20] = 0
+    with torch.no_grad():
+        wanted = theirs(a, b).item()
+        got = feature_distance(ours(a), ours(b)).item()
+    assert got == pytest.approx(wanted, rel=1e-4)
+    assert feature_distance(ours(a), ours(a)) == 0
+    a.requires_grad_()
+    feature_distance(ours(a), ours(b)).backward()
+    assert a.grad is not None
+    assert torch.isfinite(a.grad).all()
 
 
 def test_lpips_heads(tmp_path: Path) -> None:

@@ -204,7 +204,6 @@ def test_the_generator_is_found_as_published_or_imported(folder: Path) -> None:
     paper = load_settings("paper")
     with pytest.raises(ModelFileError, match=r"ffhqrebalanced512-128\.pkl"):
         weight_file(paper, "generator")
-    folder.mkdir()
     network = folder / "ffhqrebalanced512-128.pkl"
     published_pickle.write_eg3d(network)
     made = weight_file(paper, "generator")
