@@ -1,8 +1,8 @@
 """Φ: the frozen networks in whose feature space images are compared.
 
 ``efficientnet`` (Apache-2.0, weights inside a package of the registry) is the default that runs anywhere.
-``vgg16`` is what the paper uses (Johnson et al. 2016); the user brings ``vgg16-397923af.pth``. ``lpips`` weighs
-the same network's maps as people see differences (Zhang et al. 2018), for the paper's tuning.
+``vgg16`` is what the paper uses (Johnson et al. 2016); the user brings ``vgg16-397923af.pth``. ``lpips``
+weighs the same network's maps as people see differences (Zhang et al. 2018), for the paper's tuning.
 """
 
 from __future__ import annotations
