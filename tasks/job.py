@@ -12,7 +12,13 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from portrait_core.config import Section, Settings, key_settings
-from portrait_core.models.needs import DECA_MODELS, LANDMARK_MODELS, weight_file, weight_sources
+from portrait_core.models.needs import (
+    DECA_TRACKING,
+    FLAME_MODELS,
+    LANDMARK_MODELS,
+    weight_file,
+    weight_sources,
+)
 
 Stage = Literal[
     "portrait",
@@ -171,22 +177,27 @@ def make_stage_keys(
     from portrait_core.store import stage_key
 
     landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS}
-    head = {name: weights[name] for name in ("head", *DECA_MODELS) if name in weights}
-    fitting = {name: weights[name] for name in ("head", "flame", "generator", "phi") if name in weights}
+    head = {name: weights[name] for name in ("head", *FLAME_MODELS) if name in weights}
+    tracking = {name: weights[name] for name in DECA_TRACKING if name in weights} or head
+    fitting = {name: weights[name] for name in ("head", "generator", "phi") if name in weights}
     sources = {"portrait": portrait_digest, "video": video_digest}
     # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
     recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
-        "portrait": (["portrait"], ["media.portrait_max_side", "tracking", "template.size"], landmark | head),
+        "portrait": (
+            ["portrait"],
+            ["media.portrait_max_side", "tracking", "template.size"],
+            landmark | tracking,
+        ),
         "landmarks": (["video"], ["tracking.min_face_score"], landmark),
-        "fit": (["landmarks"], ["tracking"], head),
+        "fit": (["landmarks"], ["tracking"], tracking),
         "retarget": (["portrait", "fit"], ["template"], head),
         "template": (["portrait", "retarget"], ["template"], head),
         "inversion": (["template"], ["generator", "inversion", "seed"], fitting),
         "tuning": (["inversion"], ["generator", "inversion", "tuning", "seed"], fitting),
-        "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | head),
+        "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | tracking),
         "render": (["tuning", "pose"], ["render", "composite"], {}),
         "encode": (["render", "video"], ["output"], {}),
-        "measure": (["render"], ["tracking"], landmark | head),
+        "measure": (["render"], ["tracking"], landmark | tracking),
     }
     known = dict(sources)
     keys: dict[str, str] = {}

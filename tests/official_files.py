@@ -317,11 +317,18 @@ def write_buffalo(path: Path) -> None:
 
 
 def write_head_template(path: Path) -> None:
-    """Write ``head_template.obj``: the ellipsoid, with more texture coordinates than vertices."""
+    """Write ``head_template.obj``: the ellipsoid, with a seam at its back, whose vertices have two texture
+    coordinates each."""
     points, faces, uv = _ellipsoid()
+    back = AROUND // 2  # the column where u begins at 0; seen from the other side it ends at 1
+    seam = {ring * AROUND + back: len(uv) + ring for ring in range(RINGS)}
+    uv = np.concatenate([uv, uv[list(seam)] + [1, 0]])
     lines = ["v " + " ".join(f"{value:.6f}" for value in point) for point in points]
-    lines += ["vt " + " ".join(f"{value:.6f}" for value in point) for point in [*uv, uv[0]]]
-    lines += ["f " + " ".join(f"{i + 1}/{i + 1}" for i in face) for face in faces]
+    lines += ["vt " + " ".join(f"{value:.6f}" for value in point) for point in uv]
+    for face in faces:
+        before = any(i < RINGS * AROUND and i % AROUND == back - 1 for i in face)
+        corners = [(i, seam.get(i, i) if before else i) for i in face]
+        lines.append("f " + " ".join(f"{i + 1}/{j + 1}" for i, j in corners))
     path.write_text("\n".join(lines) + "\n")
 
 

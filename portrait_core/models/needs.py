@@ -17,15 +17,11 @@ from portrait_core.resources import data_file, data_folder
 
 LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
 """The embedded detector, which finds the faces for every tracker."""
-DECA_MODELS = (
-    "deca",
-    "flame",
-    "flame_landmarks",
-    "head_template",
-    "uv_face_eye_mask",
-    "deep3d",
-    "deep3d_landmarks",
-)
+FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
+"""What the paper's template is drawn with."""
+DECA_TRACKING = ("deca", "deep3d", "deep3d_landmarks", "flame", "flame_landmarks")
+"""What the paper's tracks are made with; FLAME says how well they fit."""
+DECA_MODELS = tuple(dict.fromkeys((*DECA_TRACKING, *FLAME_MODELS)))
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 

@@ -111,7 +111,8 @@ PAPER = WEIGHTS | {name: _digest(name) for name in (*DECA_MODELS, "phi")}
     ("name", "expected"),
     [
         ("deca", ALL - {"landmarks"}),
-        ("uv_face_eye_mask", ALL - {"landmarks"}),
+        ("uv_face_eye_mask", ALL - {"portrait", "landmarks", "fit"}),
+        ("flame", ALL - {"landmarks"}),
         ("deep3d", ALL - {"landmarks"}),
         ("phi", FROM_TUNING | {"inversion"}),
         ("face_detector_256", ALL),
