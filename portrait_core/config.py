@@ -84,7 +84,7 @@ class TemplateSettings(Section):
     ``absolute``: the driver's coefficients as they are."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of jaw and lips; like those of eyes, brows and gaze, of the embedded head's expressions."""
-    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.5
+    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.6
     """Further strength of the jaw's opening: fine-tuning and the landmark model both read a painted mouth
     smaller than a filmed one."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
@@ -164,13 +164,9 @@ class TuningSettings(Section):
     """Optimisation steps over the clip; the paper takes 10,000."""
     batch: Count = 2
     """Frames a step."""
-    rare_share: Unit = 0.4
+    rare_share: Unit = 0.6
     """Share of the draws that goes to frames by how seldom the clip shows what they show: blinks and wide
     mouths; 0 draws all frames equally often."""
-    detail_frames: Steps = 0
-    """Further frames a step, rare ones first, of which a small patch on mouth or eyes is fitted."""
-    detail_patch: int = Field(default=32, ge=8, le=512)
-    """Side of those patches, in rays."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
     """Adam's peak learning rate."""
     fast_multiplier: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0

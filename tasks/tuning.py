@@ -51,10 +51,9 @@ def tune(job: Job) -> StageResult:
     )
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
-    perceptual = features(job, "lpips" if settings.tuning.perceptual == "lpips" else None)
-    tuner = Tuner(
-        model, perceptual, clip, data.head.surface, seeded, sampling(job, model), resolution(job, model)
-    )
+    phi = features(job, "lpips" if settings.tuning.perceptual == "lpips" else None)
+    rays = sampling(job, model), resolution(job, model)
+    tuner = Tuner(model, phi, clip, data.head.surface, seeded, *rays)
     checkpoint = StoredCheckpoint(unit, "tuning", key)
     losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
     unit.uncommit("tuning", [0])

@@ -5,7 +5,7 @@
         --people 50 --expressions 2
     uv run python -m portrait_core.embedded.scenes --out build/shards --shards 200:221 --views 1 \\
         --people 25 --expressions 4 --spread 0.4
-    uv run python -m portrait_core.embedded.train --shards build/shards --out build/generator --steps 17000
+    uv run python -m portrait_core.embedded.train --shards build/shards --out build/generator --steps 30000
 
 The second and third line add people with several expressions each, whose differences have a loss of their
 own, and people nearer to the average, as a portrait is before its appearance is known.
@@ -49,7 +49,7 @@ WATCHED = 32
 class Schedule:
     """How training goes; shares are of ``steps``."""
 
-    steps: int = 17_000
+    steps: int = 30_000
     learning_rate: float = 3e-3
     fast_factor: float = 0.8
     """Learning-rate factor of learned constants, basis maps and base planes."""

@@ -27,8 +27,9 @@ _CROWN_M = 0.0098
 """Visible height of a tooth; beyond it is gum."""
 _TONGUE_SHIFT_M = (0.0, -0.009, -0.008)
 """The modelled tongue lies against the palate; a resting one lies on the floor of the mouth."""
-_CLOSED_SLACK = 0.03
-"""Gap that landmarks leave between closed lips, in mouth widths."""
+_CLOSED_SLACK = 0.06
+"""Gap that landmarks leave between closed lips, in mouth widths: a slit with teeth in it, which a smiling
+portrait would show there, is read as an open mouth as soon as the head tips."""
 _LIGHT = (0.10, 0.35, 0.93)
 
 

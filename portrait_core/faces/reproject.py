@@ -18,6 +18,7 @@ from portrait_core.faces.raster import Fragments, interpolate, rasterize
 
 _FACE_LEVEL = 0.5
 _MOUTH_LEVEL = 0.35
+_PERSON_LEVEL = 0.5
 _SAME_SURFACE = 0.008
 """Two depths (box units) nearer than this are the same surface; 4 mm on the embedded head."""
 
@@ -109,6 +110,7 @@ class SourceFrame:
         image: Float[Tensor, "3 s s"],
         vertices_box: Float[Tensor, "v 3"],
         camera: Float[Tensor, 25],
+        matte: Float[Tensor, "1 s s"] | None = None,
     ):
         """
         Args:
@@ -116,8 +118,10 @@ class SourceFrame:
             image: the frame, any range.
             vertices_box: the head in this frame, box frame.
             camera: the frame's camera label.
+            matte: coverage by the person, 0..1. A fitted head sticks out a little past the photographed jaw,
+                and what it would carry from there is wall.
         """
-        self.surface, self._image, self._vertices = surface, image, vertices_box
+        self.surface, self._image, self._vertices, self._matte = surface, image, vertices_box, matte
         size = image.shape[-1]
         fragments, self.seen, pixels = surface.see(vertices_box[None], camera[None], size)
         self._depth = fragments.depth.nan_to_num(posinf=1e4)
@@ -139,4 +143,7 @@ class SourceFrame:
         )[:, 0]
         inside = (grid.abs() < 1.0).all(-1)
         valid = seen.face & inside & ((front - source[..., 2]).abs() < _SAME_SURFACE)
+        if self._matte is not None:
+            person = self._matte[None].expand(batch, -1, -1, -1)
+            valid &= F.grid_sample(person, grid, align_corners=False)[:, 0] > _PERSON_LEVEL
         return NovelView(color * valid[:, None], valid, *seen)

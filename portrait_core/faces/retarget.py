@@ -21,6 +21,8 @@ _OPENING_UNITS = ("jaw", "mouth", "tongue")
 _LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
 _WIDEST_JAW = 1.2
 """The jaw may drop beyond the unit's end, which is 27 degrees: a gain must not level the widest mouths."""
+_MOST_JAW_REST = 0.1
+"""At most so much of a driver's ``jawOpen`` counts as a closed mouth: some drivers never close theirs."""
 _LID_NOISE = 0.08
 _LID_SHUT = 0.85
 """Shares of closing below which an eye counts as open, and above which it counts as shut."""
@@ -63,8 +65,9 @@ def retarget(
     """Expressions for the portrait that follow the driver's.
 
     ``absolute`` is the paper's: the driver's coefficients as they are. ``relative`` keeps the portrait's own
-    rest in brows, cheeks, lids and gaze and adds the driver's departure from the driver's rest; jaw and lips
-    stay absolute, so that a closed mouth closes. :func:`match_lids` then makes blinks exact.
+    rest in brows, cheeks, lids and gaze and adds the driver's departure from the driver's rest; lips stay
+    absolute and the jaw opens from the driver's closed mouth, so that a closed mouth closes.
+    :func:`match_lids` then makes blinks exact.
 
     Args:
         driver: ``[T,E]``, 0..1.
@@ -102,7 +105,10 @@ def retarget(
         return np.clip(driver * gain, 0.0, most).astype(np.float32)
     rest = np.asarray(neutral, float) if neutral is not None else driver_rest(driver, names, ok)
     moved = portrait + gain * (driver - rest)
-    out = np.where([region_of(name) == "mouth" for name in names], gain * driver, moved)
+    lips = driver.copy()
+    if "jawOpen" in names:
+        lips[:, list(names).index("jawOpen")] -= rest[list(names).index("jawOpen")]
+    out = np.where([region_of(name) == "mouth" for name in names], gain * lips, moved)
     return np.clip(out, 0.0, most).astype(np.float32)
 
 
@@ -110,7 +116,7 @@ def driver_rest(
     driver: NDArray[np.floating], names: Sequence[str], ok: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float64]:
     """The driver's rest ``[E]``: the median over good frames; of blinks the lower quarter, since a driver
-    may keep the eyes shut for long."""
+    may keep the eyes shut for long; of the jaw the lower tenth, which is a closed mouth."""
     used = np.asarray(driver, np.float64)
     if ok is not None and np.any(ok):
         used = used[np.asarray(ok, bool)]
@@ -118,6 +124,8 @@ def driver_rest(
     for index, name in enumerate(names):
         if name.startswith("eyeBlink"):
             rest[index] = np.percentile(used[:, index], 25)
+        elif name == "jawOpen":
+            rest[index] = min(np.percentile(used[:, index], 10), _MOST_JAW_REST)
     return np.asarray(rest)
 
 

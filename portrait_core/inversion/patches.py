@@ -56,13 +56,6 @@ class Patch:
         )
         return cls(row, column, middle.size, resolution)
 
-    @classmethod
-    def around(cls, centre: tuple[int, int], size: int, resolution: int) -> Patch:
-        """With ``centre`` (row, column) in its middle, as far as the image goes."""
-        size = min(size, resolution)
-        row, column = (min(max(at - size // 2, 0), resolution - size) for at in centre)
-        return cls(row, column, size, resolution)
-
     def rays(self) -> Tensor:
         """Indices ``[size*size]`` of the patch's rays in the whole grid."""
         rows = torch.arange(self.row, self.row + self.size)[:, None] * self.resolution

@@ -35,7 +35,7 @@ MESH_SIZE = 128
 INSIDE_EMPHASIS, DETAIL_EMPHASIS = 5.0, 3.0
 """The mouth's inside, and lips and lids, are drawn so much more often among a random view's rays: they are
 small, and a mouth that closes for one camera alone looks open to the next."""
-SOLID_EMPHASIS, SOLID_MARGIN = 0.5, 0.01
+SOLID_EMPHASIS, SOLID_MARGIN = 0.25, 0.01
 """Chance of a ray at the fitted head outside the face, over the face's, and how far behind the head's surface
 it may end (box units): hair and clothes lie before the scalp and the neck, nothing is seen through them."""
 RARE_WIDTH = 0.1
@@ -133,8 +133,6 @@ class Tuner:
             loss = loss + self.settings.background * self._background_loss(planes, render, patch)
         if self.settings.depth_anchor > 0 or self.settings.novel_view > 0:
             loss = loss + self._geometry_loss(planes, render, patch, frames[0], targets[0])
-        if self.settings.detail_frames:
-            loss = loss + self._detail_loss()
         if self.locality is not None and step % self.settings.locality_every == 0:
             loss = loss + self.settings.locality * self._locality_loss(self.locality, ws[:1])
         return loss
@@ -156,18 +154,6 @@ class Tuner:
                 order = torch.Generator().manual_seed(self.settings.seed + 1 + place // total)
                 frames.append(int(torch.randperm(total, generator=order)[place % total]))
         return frames
-
-    def _detail_loss(self) -> Tensor:
-        """A small patch on mouth or eyes of several frames: there an expression is, the rest repeats."""
-        count = min(self.settings.detail_frames, len(self.clip.ws))
-        frames = torch.multinomial(self._rarity, count, generator=self.rng).tolist()
-        targets, ws = [self.clip.frame(i) for i in frames], self.clip.ws[frames]
-        spots = F.adaptive_avg_pool2d(targets[0].detail, self.resolution).reshape(-1).cpu()
-        spot = divmod(int(torch.multinomial(spots, 1, generator=self.rng)), self.resolution)
-        patch = Patch.around(spot, self.settings.detail_patch, self.resolution)
-        planes = self.generator.planes(ws)
-        render = render_patch(self.generator, planes, ws, self.clip.camera, patch, self.sampling, self.rng)
-        return self._image_loss(render, targets, patch)
 
     def _image_loss(self, render: PatchRender, targets: list[FrameTarget], patch: Patch) -> Tensor:
         image = patch.cut(torch.stack([t.image for t in targets]))
@@ -206,9 +192,10 @@ class Tuner:
                 "no head in the generator's space: set tuning.depth_anchor=0, tuning.novel_view=0"
             )
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
-        source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0])
+        matte = F.adaptive_avg_pool2d(self.clip.matte, self.resolution)
+        source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0], matte)
         seen = source.seen
-        error = _depth_error(render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float())))
+        error = depth_error(render.depth[:1], *(patch.cut(x[None]) for x in (seen.depth, seen.face.float())))
         known = patch.cut(((seen.depth > 0) & ~seen.mouth)[None].float())
         loss = self.settings.depth_anchor * masked_mean(error, known)
         camera = self._random_camera()
@@ -239,7 +226,7 @@ class Tuner:
         rays = self.generator.render_rays(
             one, origins[:, index], directions[:, index], self.sampling, jitter=True, generator=self.rng
         )
-        error = _depth_error(rays.depth[0], view.depth.reshape(-1)[index], face.float()[index])
+        error = depth_error(rays.depth[0], view.depth.reshape(-1)[index], face.float()[index])
         depth = (error * ~mouth[index]).mean()
         hidden = (mouth & ~view.valid.reshape(-1))[index]
         colour = torch.where(hidden[:, None], cavity, view.image[0].flatten(1).T[index])
@@ -248,14 +235,14 @@ class Tuner:
         return self.settings.depth_anchor * depth + self.settings.novel_view * seen
 
 
-def _depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
+def depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
     """Distance from the fitted head's surface: either way on the face, only behind it elsewhere."""
     error = made - wanted
     return face * error.abs() + (1 - face) * (error - SOLID_MARGIN).clamp(min=0)
 
 
 def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
-    """How seldom a clip shows what a frame shows: one over the share of its latents that are like its own."""
+    """How seldom a clip shows what a frame shows: one over the share of latents like its own."""
     others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
     squared = torch.cdist(latents, others).square()
     alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))

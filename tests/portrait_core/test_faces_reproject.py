@@ -52,6 +52,8 @@ def test_masks_nest_and_follow_the_head(head, opened):
     assert seen.mouth.sum() > 10
     assert not (seen.mouth & ~seen.face).any()
     assert not (seen.face & (seen.depth == 0)).any()
+    assert seen.detail.sum() > 20
+    assert not (seen.detail & (seen.mouth | ~seen.face)).any()
 
 
 def test_a_frame_seen_from_its_own_camera_is_itself(head, opened):
@@ -61,6 +63,17 @@ def test_a_frame_seen_from_its_own_camera_is_itself(head, opened):
     assert face.sum() > 0.95 * head_depth(head, opened, _camera(0.1), SIZE).face.sum()
     # grid_sample meets pixel centres to rounding
     assert (view.image[0] - image)[:, face].abs().max() < 0.02
+
+
+def test_where_the_photograph_shows_wall_the_head_carries_no_colour(head, opened):
+    matte = torch.ones(1, SIZE, SIZE)
+    matte[..., : SIZE // 2] = 0
+    surface, image = HeadSurface(head), torch.rand(3, SIZE, SIZE)
+    whole = SourceFrame(surface, image, opened[0], _camera(0.0)[0]).at(_camera(0.0), SIZE)
+    half = SourceFrame(surface, image, opened[0], _camera(0.0)[0], matte).at(_camera(0.0), SIZE)
+    assert not half.valid[..., : SIZE // 2 - 1].any()
+    assert torch.equal(half.valid[..., SIZE // 2 + 1 :], whole.valid[..., SIZE // 2 + 1 :])
+    assert torch.equal(half.face, whole.face)
 
 
 def test_colours_stick_to_the_surface(head, opened):

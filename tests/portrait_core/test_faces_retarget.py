@@ -37,6 +37,17 @@ def test_relative_keeps_the_portraits_own_brows_and_the_drivers_lips():
     assert got[3] == pytest.approx([0.3, 0.0, 0.0, 0.5, 0.5, 0.0], abs=1e-6)
 
 
+def test_a_drivers_closed_mouth_closes_the_portraits():
+    driver = np.zeros((20, 6))
+    driver[:, 4] = np.linspace(0.06, 0.7, 20)
+    driver[:4, 4] = 0.05
+    got = retarget(driver, np.zeros(6), NAMES, "relative", RetargetGains(jaw=1.0))
+    assert got[:4, 4] == pytest.approx(0, abs=1e-6)
+    assert got[-1, 4] == pytest.approx(0.65, abs=1e-6)
+    talking = np.maximum(driver, 0.4)  # never shut: little of it is a closed mouth
+    assert retarget(talking, np.zeros(6), NAMES, "relative", RetargetGains(jaw=1.0))[0, 4] > 0.29
+
+
 def test_a_jaw_may_drop_beyond_its_unit_and_nothing_else_may():
     driver = np.tile([0.9, 0.9, 0.9, 0.9, 0.75, 0.9], (2, 1))
     driver[1, 4] = 0.95

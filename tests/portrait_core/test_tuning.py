@@ -10,7 +10,7 @@ from portrait_core.config import CompositeSettings, RenderSettings, TuningSettin
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
-from portrait_core.inversion.tuning import Clip, Tuner
+from portrait_core.inversion.tuning import Clip, Tuner, depth_error, rarity
 from portrait_core.reposing import PoseRenderer, target_cameras
 from tests.portrait_core import tiny
 
@@ -123,6 +123,23 @@ def test_rare_expressions_are_drawn_more_often(phi, head):
     ws[7] = 1
     assert draws(phi, head, ws, 100, rare_share=0.0).count(7) == 10
     assert 70 < draws(phi, head, ws, 100, rare_share=0.5).count(7) < 130
+
+
+def test_rarity_is_one_over_the_share_of_frames_that_look_alike():
+    ws = torch.zeros(40, 8)
+    ws[7], ws[20:30] = 5.0, -5.0
+    weight = rarity(ws + 0.01 * torch.randn(40, 8))
+    assert float(weight[7] / weight[0]) == pytest.approx(29, rel=0.2)
+    assert float(weight[25] / weight[0]) == pytest.approx(2.9, rel=0.2)
+    assert torch.isfinite(rarity(torch.zeros(5, 8))).all()
+
+
+def test_nothing_is_seen_through_the_fitted_head_and_hair_may_lie_before_it():
+    wanted = torch.full((4,), 2.7)
+    made = torch.tensor([2.6, 2.8, 2.6, 2.8])
+    face = torch.tensor([1.0, 1.0, 0.0, 0.0])
+    error = depth_error(made, wanted, face)
+    torch.testing.assert_close(error, torch.tensor([0.1, 0.1, 0.0, 0.09]))
 
 
 def pose_renderer(mode="face"):
