@@ -55,6 +55,11 @@ Changes = Annotated[
 ]
 
 
+Commercial = Annotated[
+    bool, typer.Option("--commercial", help="Refuse weights whose licence does not allow commercial use.")
+]
+
+
 @app.callback(invoke_without_command=True)
 def _main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
@@ -97,6 +102,7 @@ def reenact(
     out: Annotated[Path, typer.Option(help="Folder for the clip, the contact sheet and summary.json.")],
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
+    commercial: Commercial = False,
 ) -> None:
     """Reenact PORTRAIT with the expressions and the head pose of VIDEO.
 
@@ -105,7 +111,7 @@ def reenact(
     the same command again to continue after an interruption; change a setting and only what depends on it
     is made again.
     """
-    _reenact(portrait, video, store, out, profile, change)
+    _reenact(portrait, video, store, out, profile, [*change, "commercial=true"] if commercial else change)
 
 
 @app.command()
@@ -135,12 +141,11 @@ def _reenact(portrait: str, video: str, store: str, out: Path, profile: str, cha
     console = _console()
     with _told_errors():
         chosen = _settings(profile, change)
-        from flows.reenact import start
+        from flows.reenact import prepare, start
         from flows.terminal import announce, conclude, shown_progress
-        from tasks.ingest import ingest
 
+        job = prepare(portrait, video, store, chosen)
         out.mkdir(parents=True, exist_ok=True)
-        job = ingest(portrait, video, store, chosen)
         announce(job, console)
         with shown_progress(job, console):
             summary = start(job, out, console.print, change, profile)

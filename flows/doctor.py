@@ -88,6 +88,19 @@ def _weights(settings: Settings) -> Iterator[Finding]:
         yield Finding(name, f"{path} ({size}, sha256 {digest[:16]}, {licence}{note})", not changed)
 
 
+def _models(settings: Settings) -> Iterator[Finding]:
+    """Those of the registry that are not where a setting points: in the models folder, or in a package."""
+    from portrait_core.models.locate import find
+    from portrait_core.models.needs import needed_models
+
+    for name, path in needed_models(settings).items():
+        if path is not None and path.is_file():
+            continue
+        found = find(name)
+        absent = f"{found.model.file} from {found.model.source}; licence: {found.model.licence}"
+        yield Finding(name, found.where or absent, found.where is not None)
+
+
 def _about(path: Path) -> dict[str, str]:
     beside = path.with_suffix(".json")
     try:
@@ -128,6 +141,7 @@ _SECTIONS: dict[str, Callable[[Settings], Iterator[Finding]]] = {
     "machine": _machine,
     "video": _media,
     "weights": _weights,
+    "models": _models,
     "samples": _samples,
     "services": _services,
 }

@@ -1,8 +1,10 @@
-"""``portrait models``: convert published network files once, and check generator files."""
+"""``portrait models``: which weights there are and where, bringing them in, and checking them."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,69 +23,122 @@ app = typer.Typer(
     name="models",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Convert published network files for use here, and check the result.",
+    help="Say which weights there are, where they are looked for, bring them in and check them.",
 )
+
+
+@app.command("list")
+def list_() -> None:
+    """List every model: file, who needs it, licence, commercial use or not, here or not."""
+    from flows.model_tables import list_models
+
+    with _told_errors():
+        list_models(Console(highlight=False))
+
+
+@app.command()
+def where() -> None:
+    """Say where each model was looked for and what was found; for those that are missing, their source.
+
+    Files that you bring lie in one folder or bucket, any fsspec URL: the environment variable
+    PORTRAIT_MODELS, or `weights` in the data folder. Files of a bucket are copied to this machine once.
+    """
+    from flows.model_tables import show_places
+
+    with _told_errors():
+        show_places(Console(highlight=False))
 
 
 @app.command("import")
 def import_(
-    file: Annotated[
-        Path, typer.Argument(help="Network file (.pkl) of EG3D or StyleGAN2, as its owners publish it.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to write to. Default: `weights` in the data folder.")
-    ] = None,
+    file: Annotated[Path, typer.Argument(help="File as its owners publish it, with its official name.")],
+    out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the models folder.")] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Store float16: half the size, values off by up to 0.05 %.")
     ] = False,
     licence: Annotated[str, typer.Option(help="Licence of the weights, to be noted beside them.")] = _LICENCE,
 ) -> None:
-    """Convert a published network file, without running anything in it.
+    """Bring a file into the models folder, without running anything in it.
 
-    Writes NAME.safetensors, which loads in a moment, and NAME.json, which says what it is, where it came from
-    and under which licence. The same file always makes the same bytes. A pickle that asks for anything but
-    arrays and settings is refused with the name of what it asked for.
+    Network files of EG3D and StyleGAN2 (.pkl) are converted: NAME.safetensors loads in a moment, NAME.json
+    says what it is, where it came from and under which licence. The same file always makes the same bytes.
+    Any other file that `portrait models list` names is read and copied; of insightface's pack, what is used.
+    A file that asks for anything but arrays and settings is refused with the name of what it asked for.
     """
-    console = Console(highlight=False)
-    try:
-        from portrait_core.generators.published import convert_published
-        from portrait_core.resources import data_folder
+    from portrait_core.models.check import model_of
+    from portrait_core.models.importing import import_generator, import_model
+    from portrait_core.models.locate import models_folder
 
+    console = Console(highlight=False)
+    with _told_errors():
         start = time.perf_counter()
-        folder = data_folder() / "weights" if out is None else out
-        made = convert_published(file, folder, half=half, licence=licence)
-        seconds = time.perf_counter() - start
-    except ValueError as error:
-        _tell(error)
-        raise typer.Exit(BAD_INPUT) from None
-    _show_import(file, made.weights, made.about, seconds, console)
+        folder = models_folder() if out is None else str(out)
+        model = model_of(file)
+        if model is None or model.generator:
+            made = import_generator(file, folder, half=half, licence=licence)
+            _show_import(file, made.weights, made.about, time.perf_counter() - start, console)
+            return
+        for one, target, report in import_model(file, model, folder):
+            line = Text.assemble(("OK  ", "bold green"), f"{one.name}: {report.content}; {report.digest}; ")
+            console.print(line.append(f"now at {target}; licence: {one.licence}"), soft_wrap=True)
 
 
 @app.command()
 def check(
     files: Annotated[
-        list[Path], typer.Argument(help="Converted files (.safetensors), or network files (.pkl).")
-    ],
+        list[str] | None,
+        typer.Argument(
+            help="Files, or names that `portrait models list` shows. Default: all that are in their place."
+        ),
+    ] = None,
 ) -> None:
-    """Say whether generator files are sound: digest, fitting and finite weights, a mapping that works."""
-    from portrait_core.generators.published import check_generator
+    """Read weights, safely, and compare their digests with those that are known.
 
+    Of generators also: whether weights fit and are finite, and whether the mapping works.
+    """
     console = Console(highlight=False)
     wrong = 0
-    for file in files:
+    with _told_errors():
+        chosen = files or _present()
+    for file in chosen:
         start = time.perf_counter()
         try:
-            checked = check_generator(file)
+            said, sound = _checked(file)
         except ValueError as error:
             wrong += 1
             _tell(error)
             continue
-        digest = "digest as noted" if checked.about.get("sha256") else "no digest noted beside it"
-        seconds = time.perf_counter() - start
-        line = Text.assemble(("OK  ", "bold green"), f"{file}: {describe(checked.generator)}; {digest}")
-        line.append(f"; {seconds:.1f} s")
-        console.print(line, soft_wrap=True)
+        wrong += not sound
+        mark = ("OK  ", "bold green") if sound else ("WRONG  ", "bold red")
+        console.print(Text.assemble(mark, f"{said}; {time.perf_counter() - start:.1f} s"), soft_wrap=True)
+    if not chosen:
+        console.print("nothing to check: `portrait models where` says where each file was looked for")
     raise typer.Exit(BAD_INPUT if wrong else OK)
+
+
+def _present() -> list[str]:
+    """Names of the models that are in their place."""
+    from portrait_core.models.locate import find
+    from portrait_core.models.registry import MODELS
+
+    return [name for name in MODELS if find(name).where is not None]
+
+
+def _checked(file: str) -> tuple[str, bool]:
+    """What is in a file, given by its path or a model's name, and whether it is the published one."""
+    from portrait_core.generators.published import check_generator
+    from portrait_core.models.check import check_model, model_of
+    from portrait_core.models.locate import require
+    from portrait_core.models.registry import MODELS
+
+    path = require([file])[file] if file in MODELS else Path(file)
+    model = MODELS.get(file) or model_of(path)
+    if model is not None and not model.generator:
+        report = check_model(path, model)
+        return f"{path}: {report.content}; {report.digest}", report.sound
+    checked = check_generator(path)
+    digest = "digest as noted" if checked.about.get("sha256") else "no digest noted beside it"
+    return f"{path}: {describe(checked.generator)}; {digest}", True
 
 
 def describe(generator: AnyGenerator) -> str:
@@ -137,6 +192,15 @@ def _options(values: dict[str, Any]) -> str:
 
 def _mebibytes(path: Path) -> str:
     return f"{path.stat().st_size / 2**20:.1f} MiB"
+
+
+@contextmanager
+def _told_errors() -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        _tell(error)
+        raise typer.Exit(BAD_INPUT) from None
 
 
 def _tell(error: ValueError) -> None:

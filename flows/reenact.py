@@ -13,7 +13,8 @@ from prefect.artifacts import create_table_artifact
 from flows.environment import prefect_server, prefect_server_answers, prefect_ui
 from flows.runners import open_runner, prefect_task_runner
 from flows.stages import StageRunner
-from portrait_core.config import load_settings
+from portrait_core.config import Settings, load_settings
+from portrait_core.models.needs import check_models
 from portrait_core.report import Summary
 from tasks.deliver import deliver
 from tasks.ingest import ingest
@@ -24,6 +25,17 @@ Report = Callable[[str], None]
 
 _reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
 """Who hears of failures inside a flow run, whose parameters must be plain values."""
+
+
+def prepare(portrait: str, video: str, store: str, settings: Settings) -> Job:
+    """Look at everything a run needs, before any work: weights and their licences first, then both inputs.
+
+    Raises:
+        InputError: when the portrait or the video cannot be used.
+        ValueError: when weights are missing or must not be used; the message names every one.
+    """
+    check_models(settings)
+    return ingest(portrait, video, store, settings)
 
 
 def run_job(job: Job, out: str | Path, report: Report = lambda line: None) -> Summary:
@@ -64,7 +76,7 @@ def reenact(
     Returns:
         The summary, as plain values.
     """
-    job = ingest(portrait, video, store, load_settings(profile, overrides))
+    job = prepare(portrait, video, store, load_settings(profile, overrides))
     summary = run_job(job, out, _reporter.get())
     _show(summary)
     return summary.model_dump(mode="json")

@@ -2,8 +2,9 @@
 
 A camera label is 25 floats: the row-major 4x4 ``cam2world`` (OpenCV axes: x right, y down, z forward;
 world y up, the head at the origin, the frontal camera on +z), then the row-major 3x3 intrinsics
-normalised by image size. Every camera here looks at the origin from ``RADIUS`` with the focal length
-``FOCAL``, as EG3D's FFHQ cameras do, so a head rotation is a camera.
+normalised by image size. Every camera made here looks at the origin from ``RADIUS`` with the focal length
+``FOCAL``, as EG3D's FFHQ cameras do, so a head rotation is a camera. Cameras that EG3D's preprocessing finds
+for photographs look past the origin; how far is their offset (:func:`offsets_from_labels`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ FOCAL = 4.2647
 RADIUS = 2.7
 """Distance of the camera from the origin, in box units."""
 
+_NO_OFFSET = 1e-5
+"""Offsets below this (box units) are rounding: labels are float32."""
+
 _FLIP = np.diag([1.0, -1.0, -1.0])  # viewer axes (y up, z toward the viewer) <-> OpenCV axes
 
 
@@ -30,18 +34,31 @@ def intrinsics() -> NDArray[np.float64]:
     return np.array([[FOCAL, 0.0, 0.5], [0.0, FOCAL, 0.5], [0.0, 0.0, 1.0]])
 
 
-def labels_from_rotations(rotations: NDArray[np.floating]) -> NDArray[np.float32]:
+def labels_from_rotations(
+    rotations: NDArray[np.floating], offsets: NDArray[np.floating] | None = None
+) -> NDArray[np.float32]:
     """Turn head rotations ``[T,3,3]`` (head axes to viewer axes: x right, y up, z toward the viewer) into
-    camera labels ``[T,25]``."""
+    camera labels ``[T,25]``, of cameras that look at the origin or, with ``offsets [T,3]``, past it."""
     rotation = np.asarray(rotations, dtype=np.float64)
     cam2world = np.zeros((len(rotation), 4, 4))
     world2cam = _FLIP @ rotation
     cam2world[:, :3, :3] = world2cam.transpose(0, 2, 1)
     # x_cam = W X + (0, 0, RADIUS)  =>  the camera sits at -W^T (0, 0, RADIUS)
     cam2world[:, :3, 3] = -RADIUS * cam2world[:, :3, 2]
+    if offsets is not None:
+        cam2world[:, :3, 3] += np.einsum("tij,tj->ti", cam2world[:, :3, :3], offsets)
     cam2world[:, 3, 3] = 1.0
     k = np.broadcast_to(intrinsics().reshape(1, 9), (len(rotation), 9))
     return np.concatenate([cam2world.reshape(-1, 16), k], axis=1).astype(np.float32)
+
+
+def offsets_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far cameras ``[T,25]`` stand from where they would look at the origin from ``RADIUS``: ``[T,3]``
+    box units along the camera's own axes (right, down, forward). 0 for every camera on an orbit."""
+    cam2world = np.asarray(labels, dtype=np.float64)[:, :16].reshape(-1, 4, 4)
+    away = cam2world[:, :3, 3] + RADIUS * cam2world[:, :3, 2]
+    offsets = np.einsum("tji,tj->ti", cam2world[:, :3, :3], away)
+    return np.where(np.abs(offsets).max(1, keepdims=True, initial=0.0) < _NO_OFFSET, 0.0, offsets)
 
 
 def rotations_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -72,7 +89,8 @@ def orbit_labels(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> NDA
 
 
 def smooth_labels(labels: NDArray[np.floating], window: int = 2) -> NDArray[np.float32]:
-    """Average rotations over a window of ``window`` frames ending at each frame (paper section 3.1).
+    """Average cameras over a window of ``window`` frames ending at each frame (paper section 3.3): their
+    rotations, and how far they look past the origin.
 
     The first frames average over what there is. ``window=1`` returns the labels unchanged.
 
@@ -81,9 +99,12 @@ def smooth_labels(labels: NDArray[np.floating], window: int = 2) -> NDArray[np.f
     """
     if window < 1:
         raise ValueError(f"smoothing window must be at least 1 frame, got {window}; set render.pose_window")
-    rotation = Rotation.from_matrix(rotations_from_labels(labels))
-    smooth = [rotation[max(0, i - window + 1) : i + 1].mean().as_matrix() for i in range(len(labels))]
-    return labels_from_rotations(np.stack(smooth)) if smooth else np.asarray(labels, dtype=np.float32)
+    rotation, offset = Rotation.from_matrix(rotations_from_labels(labels)), offsets_from_labels(labels)
+    spans = [slice(max(0, i - window + 1), i + 1) for i in range(len(labels))]
+    if not spans:
+        return np.asarray(labels, dtype=np.float32)
+    turns = np.stack([rotation[span].mean().as_matrix() for span in spans])
+    return labels_from_rotations(turns, np.stack([offset[span].mean(0) for span in spans]))
 
 
 def project_to_crop(

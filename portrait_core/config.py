@@ -46,7 +46,8 @@ class TrackingSettings(Section):
     """Landmarks and the morphable-head fit."""
 
     tracker: Literal["embedded", "deca"] = "embedded"
-    """``embedded``: landmarks and the embedded head. ``deca``: DECA and FLAME, brought by the user."""
+    """``embedded``: landmarks and the embedded head. ``deca``: DECA and FLAME for expressions and
+    Deep3DFaceRecon for poses, brought by the user; iterations, weights and smoothing below are not its."""
     models: str = "models"
     """Folder of the landmark models, relative to the data folder."""
     head: str = "models/embedded_head.safetensors"
@@ -82,7 +83,7 @@ class TemplateSettings(Section):
     """``relative``: the portrait's own expression plus the driver's change from its rest.
     ``absolute``: the driver's coefficients as they are."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
-    """Strength of jaw and lips."""
+    """Strength of jaw and lips; like those of eyes, brows and gaze, of the embedded head's expressions."""
     jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.6
     """Further strength of the jaw's opening: fine-tuning and the landmark model both read a painted mouth
     smaller than a filmed one."""
@@ -92,6 +93,9 @@ class TemplateSettings(Section):
     """Strength of the brows and the upper face."""
     gaze_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the gaze."""
+    eyes: Literal["driven", "paper"] = "driven"
+    """``driven``: lids and gaze follow the driver. ``paper``: the portrait's eyes stay as they are, as DECA
+    knows neither."""
     feather_px: Annotated[float, Field(ge=0.0)] = 4.0
     """Width of the soft edge between the rendered face and the photograph, in pixels of the crop."""
     supersample: Annotated[int, Field(ge=1, le=4)] = 2
@@ -102,7 +106,8 @@ class GeneratorChoice(Section):
     """Which generator, and how finely it renders while it is being fitted."""
 
     weights: str = "models/embedded_generator.safetensors"
-    """The generator, relative to the data folder, or an absolute path."""
+    """The generator: a file, relative to the data folder or absolute, or a model's name (``eg3d``) that
+    ``portrait models list`` knows. A network file as published (.pkl) is converted once."""
     neural_resolution: int | None = Field(default=None, ge=16, le=512)
     """Side of the volume-rendered image before super-resolution; empty takes the generator's own."""
     samples: Count = 16
@@ -122,7 +127,8 @@ class InversionSettings(Section):
     phi: Literal["efficientnet", "vgg16"] = "efficientnet"
     """Perceptual features: ``efficientnet`` comes with the installation, ``vgg16`` is the paper's."""
     phi_weights: str | None = None
-    """The file ``vgg16-397923af.pth``, relative to the data folder, for ``phi=vgg16``."""
+    """Path of ``vgg16-397923af.pth``, relative to the data folder, for ``phi=vgg16``; empty takes the models
+    folder's."""
     first_steps: Steps = 20
     """Adam steps on the first frame; the paper takes 2000 from the mean latent."""
     steps: Steps = 0
@@ -171,6 +177,8 @@ class TuningSettings(Section):
     """Last part of the steps, over which the rate falls linearly to 0."""
     freeze_mapping: bool = True
     """Leave the mapping network as it is."""
+    perceptual: Literal["phi", "lpips"] = "phi"
+    """The perceptual loss: Φ of the inversion, or LPIPS on VGG16 (paper)."""
     lpips_weight: Weight = 0.5
     """Weight of the perceptual loss."""
     l1_weight: Weight = 1.0
@@ -297,6 +305,8 @@ class Settings(Section):
     """Where the networks run; ``auto`` takes a GPU when PyTorch sees one."""
     seed: Seed = 0
     """Added to every stage's own seed."""
+    commercial: bool = Field(default=False, json_schema_extra=HOW)
+    """Refuse weights whose licence does not allow commercial use."""
     media: MediaSettings = MediaSettings()
     """Reading the driving video and the portrait."""
     tracking: TrackingSettings = TrackingSettings()
@@ -317,6 +327,19 @@ class Settings(Section):
     """The clip."""
     runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
     """Where tasks run."""
+
+    @model_validator(mode="after")
+    def _what_only_the_embedded_head_has(self) -> Settings:
+        if self.tracking.tracker == "embedded":
+            return self
+        asked = [f"tuning.{name}=0" for name in ("depth_anchor", "novel_view") if getattr(self.tuning, name)]
+        asked += ["inversion.init=mean"] if self.inversion.init == "tracker" else []
+        if asked:
+            raise ValueError(
+                f"tracking.tracker={self.tracking.tracker} gives no head in the generator's space and no "
+                f"latents; set {', '.join(asked)}, or start from the profile paper"
+            )
+        return self
 
 
 def key_settings(section: Section) -> dict[str, Any]:

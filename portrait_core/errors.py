@@ -20,6 +20,11 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message says what was got, and what to do next."""
 
 
+class ModelFileError(ValueError):
+    """Files of weights are missing or not what their names say. The message names each, with where it comes
+    from, its licence and the command that checks it."""
+
+
 class DecodeError(InputError):
     """Part of a video did not decode. Raised after every requested frame was delivered.
 

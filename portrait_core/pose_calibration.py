@@ -11,7 +11,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.cameras import angles_from_labels, labels_from_rotations, orbit_rotation
+from portrait_core.cameras import (
+    angles_from_labels,
+    labels_from_rotations,
+    offsets_from_labels,
+    orbit_rotation,
+)
 
 _LARGEST = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""
@@ -61,4 +66,5 @@ def corrected_cameras(
     """
     angles = angles_from_labels(wanted) - offset
     angles[:, :2] = np.clip(angles[:, :2], -limit, limit)
-    return labels_from_rotations(np.stack([orbit_rotation(*row) for row in angles]))
+    turns = np.stack([orbit_rotation(*row) for row in angles])
+    return labels_from_rotations(turns, offsets_from_labels(wanted))

@@ -16,6 +16,7 @@ from portrait_core.cameras import (
     angles_from_labels,
     crop_rays,
     labels_from_rotations,
+    offsets_from_labels,
     orbit_rotation,
     rotations_from_labels,
     smooth_labels,
@@ -54,19 +55,21 @@ def target_cameras(
 ) -> NDArray[np.float32]:
     """Camera labels ``[T,25]`` of the output, from the driver's ``[T,25]`` and the portrait's ``[1,25]``.
 
-    The driver's poses are averaged over ``pose_window`` frames (paper section 3.1);
+    The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
-    pitch are held within the limits.
+    pitch are held within the limits. Cameras that look past the origin do so after it.
     """
     labels = smooth_labels(driver, settings.pose_window)
+    offsets = offsets_from_labels(labels)
     if settings.pose_transfer == "relative":
         rotations = rotations_from_labels(labels)
         change = rotations @ rotations[0].T
         labels = labels_from_rotations(change @ rotations_from_labels(portrait)[0])
+        offsets = offsets - offsets[0] + offsets_from_labels(portrait)
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
     angles = angles_from_labels(labels)
     held = np.concatenate([np.clip(angles[:, :2], -limit, limit), angles[:, 2:]], axis=1)
-    return labels_from_rotations(np.stack([orbit_rotation(*a) for a in held]))
+    return labels_from_rotations(np.stack([orbit_rotation(*a) for a in held]), offsets)
 
 
 class PoseRenderer:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
+from portrait_core.media import read_image
 from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
+from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
 from portrait_core.store import Store
-from tasks.job import ARRAYS, FILES, LANDMARK_MODELS, STAGES, TRACK_ARRAYS, Job, Stage
+from tasks.job import FILES, STAGES, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
@@ -31,7 +34,7 @@ def unit_of(job: Job, stage: Stage) -> Unit:
 
 def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
     """Which frames of a stage are finished under the job's key, with their data ``[total]``."""
-    return unit_of(job, stage).done(stage, job.stage_keys[stage], job.total(stage), ARRAYS.get(stage, ()))
+    return unit_of(job, stage).done(stage, job.stage_keys[stage], job.total(stage), job.arrays(stage))
 
 
 def distrust(job: Job, missing: MissingChunk) -> bool:
@@ -43,7 +46,7 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     kind, _, rest = missing.array.partition("/")
     array = rest.rpartition("/")[2]
     for stage in STAGES:
-        written = (*ARRAYS.get(stage, ()), *FILES.get(stage, ()))
+        written = (*job.arrays(stage), *FILES.get(stage, ()))
         if job.unit_of(stage)[0] == kind and array in written:
             unit_of(job, stage).uncommit(stage, missing.frames)
             return True
@@ -102,21 +105,34 @@ def landmarker(job: Job, threads: int) -> FaceLandmarker:
 
 
 def head(job: Job) -> MorphableHead:
-    """The process's morphable head."""
+    """The process's embedded head."""
     from portrait_core.faces.head import MorphableHead
 
-    path = data_file(job.settings.tracking.head)
+    path = weight_file(job.settings, "head")
     return cached("head", job.weights["head"], lambda: MorphableHead.load(path))
+
+
+def read_portrait(job: Job) -> NDArray[np.uint8]:
+    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow."""
+    image = read_image(job.portrait_path)
+    scale = job.settings.media.portrait_max_side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def write_once(unit: Unit, key: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Keep whole arrays, whose first axis begins at frame 0; nothing is committed yet."""
+    for name, values in arrays.items():
+        unit.ensure_array(name, values.shape, values.dtype, key)
+        unit.write(name, 0, values)
 
 
 def write_track(unit: Unit, track: FaceTrack, key: str) -> None:
     """Keep a track's arrays; nothing is committed yet."""
-    for name in TRACK_ARRAYS:
-        values = np.asarray(getattr(track, name))
-        unit.ensure_array(name, values.shape, values.dtype, key)
-        unit.write(name, 0, values)
-    unit.ensure_array("shape", (1, len(track.shape)), np.float32, key)
-    unit.write("shape", 0, np.asarray(track.shape, np.float32)[None])
+    arrays = {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
+    write_once(unit, key, arrays | {"shape": np.asarray(track.shape, np.float32)[None]})
 
 
 def read_track(unit: Unit, frames: int) -> FaceTrack:

@@ -14,8 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.cameras import project_to_crop
-from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import (
     RaySampling,
     TriPlaneGenerator,
@@ -30,16 +28,16 @@ from portrait_core.inversion.latent import PATCH_FRACTION
 from portrait_core.inversion.patches import Patch, render_patch
 from portrait_core.inversion.targets import (
     FrameTarget,
-    detail_mask,
     image_array,
     image_tensor,
     mask_tensor,
     tuning_image,
 )
 from portrait_core.models.cache import cached
-from portrait_core.resources import data_file
-from tasks.context import device_of, head, read_track, unit_of
+from portrait_core.models.needs import weight_file
+from tasks.context import device_of, read_track, unit_of
 from tasks.job import Job
+from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.inversion.latent import Inverter
@@ -59,8 +57,8 @@ class ClipData:
         crop: the portrait ``[S,S,3]`` uint8.
         camera: its label ``[1,25]``.
         shape: its shape coefficients ``[S]``.
-        expression: of every frame, retargeted ``[T,E]``; ``jaw [T,3]``.
-        surface: the fitted head, for rasterising.
+        expression: of every frame, retargeted ``[T,E]``.
+        head: the portrait's head with those expressions.
     """
 
     def __init__(self, job: Job) -> None:
@@ -69,23 +67,12 @@ class ClipData:
         source = unit_of(job, "portrait")
         track = read_track(source, 1)
         self.device = torch.device(device_of(job))
-        self.head = head(job)
-        self.surface = HeadSurface(self.head)
+        self.head = tracker(job).clip_head()
         self.crop: NDArray[np.uint8] = source.read("crop", 0, 1)[0]
         self.camera = torch.from_numpy(track.cameras).to(self.device)
         self.shape = track.shape
         self.expression: NDArray[np.float32] = self._unit.read("expression", 0, job.frames)
-        self.jaw: NDArray[np.float32] = self._unit.read("jaw", 0, job.frames)
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(self._read_masks)
-
-    def vertices(self, frame: int) -> Tensor:
-        """Box-frame mesh of a frame ``[V,3]``."""
-        return self.head.to_box(self.head_metres(frame))[0]
-
-    def silhouette(self) -> NDArray[np.bool_]:
-        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
-        fragments, _, _ = self.surface.see(self.vertices(0)[None], self.camera.cpu(), self.crop.shape[0])
-        return np.asarray((fragments.face_id[0] >= 0).numpy())
 
     def _read_masks(self, frame: int) -> tuple[NDArray[np.uint8], ...]:
         names = ("template", "face_mask", "mouth_mask", "uncovered")
@@ -103,18 +90,10 @@ class ClipData:
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
         image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template
-        size = self.crop.shape[0]
-        landmarks = self.head.landmarks(self.head_metres(frame))
-        pixels = project_to_crop(self.camera.cpu(), self.head.to_box(landmarks), size)[0, :, :2].numpy()
-        masks = (face, mouth, detail_mask(pixels, size), uncovered)
+        masks = (face, mouth, self.head.detail(frame), uncovered)
         return FrameTarget(
             image_tensor(image).to(self.device), *(mask_tensor(mask).to(self.device) for mask in masks)
         )
-
-    def head_metres(self, frame: int) -> Tensor:
-        """Head-frame mesh of a frame ``[1,V,3]``, metres."""
-        coefficients = (self.shape, self.expression[frame], self.jaw[frame])
-        return self.head.decode(*(torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients))
 
 
 def clip_data(job: Job) -> ClipData:
@@ -130,7 +109,7 @@ def generator(job: Job) -> TriPlaneGenerator:
 
 def fresh_generator(job: Job) -> TriPlaneGenerator:
     """A generator of one's own, from the profile's weights."""
-    return _prepared(load_generator(data_file(job.settings.generator.weights), device_of(job)), job)
+    return _prepared(load_generator(weight_file(job.settings, "generator"), device_of(job)), job)
 
 
 def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
@@ -141,15 +120,15 @@ def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
     return compiled(model) if job.settings.runner.compile else model
 
 
-def features(job: Job) -> nn.Module:
-    """The process's Φ."""
-    inversion, device = job.settings.inversion, device_of(job)
-    weights = None if inversion.phi_weights is None else data_file(inversion.phi_weights)
+def features(job: Job, name: str | None = None) -> nn.Module:
+    """The process's Φ, or the feature network ``name``."""
+    device, chosen = device_of(job), name or job.settings.inversion.phi
+    weights = weight_file(job.settings, "phi") if "phi" in job.weights else None
 
     def build() -> nn.Module:
-        return build_features(inversion.phi, weights).to(device)
+        return build_features(chosen, weights).to(device)
 
-    return cached("phi", f"{inversion.phi}-{job.weights.get('phi', '')}", build, device)
+    return cached("phi", f"{chosen}-{job.weights.get('phi', '')}", build, device)
 
 
 def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:

@@ -22,14 +22,8 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
 
     Raises:
         InputError: when the portrait is no picture, or the video no video of two frames or more.
-        ValueError: when weights that the settings ask for are missing or do not go with the settings, or the
-            tracker is not there yet.
+        ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
-    if settings.tracking.tracker != "embedded":
-        raise ValueError(
-            f"tracking.tracker={settings.tracking.tracker} is not part of this version; "
-            "set tracking.tracker=embedded"
-        )
     height, width = read_image(portrait).shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
@@ -44,8 +38,10 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
     _check_generator(files["generator"], settings)
     weights = {name: file_digest(path) for name, path in files.items()}
     keys = make_stage_keys(*digests, frames, settings, weights)
-    portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size)))
-    video_unit = unit_name(video, short_hash(digests[1], str(frames)))
+    # another tracker's arrays have other shapes: it has units of its own
+    tracker = [settings.tracking.tracker] if settings.tracking.tracker != "embedded" else []
+    portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size), *tracker))
+    video_unit = unit_name(video, short_hash(digests[1], str(frames), *tracker))
     return Job(
         store=store if "://" in store else str(Path(store).absolute()),
         portrait_path=str(Path(portrait).absolute()),

@@ -12,7 +12,13 @@ from typing import Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict
 
 from portrait_core.config import Section, Settings, key_settings
-from portrait_core.resources import data_folder
+from portrait_core.models.needs import (
+    DECA_TRACKING,
+    FLAME_MODELS,
+    LANDMARK_MODELS,
+    weight_file,
+    weight_sources,
+)
 
 Stage = Literal[
     "portrait",
@@ -72,7 +78,12 @@ CAMERAS = "output_cameras.npy"
 FILES: Mapping[Stage, tuple[str, ...]] = {"tuning": (TUNED,), "pose": (CAMERAS,)}
 """Files that a stage leaves for later stages."""
 
-LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
+DECA_ARRAYS: Mapping[Stage, tuple[str, ...]] = {"portrait": ("deca_code", "deca_tform", "deca_placement")}
+"""What ``tracking.tracker=deca`` keeps further: the portrait's code, its crop's transform, and where the
+generator's crop lies."""
+
+EYES = "eyes"
+"""Array of the stage ``retarget`` for eyes that FLAME cannot move: coefficients of the embedded head."""
 
 
 class Job(BaseModel):
@@ -108,6 +119,15 @@ class Job(BaseModel):
         """How many commit markers the stage has when it is finished."""
         return self.frames if stage in PER_FRAME else 1
 
+    def arrays(self, stage: Stage) -> tuple[str, ...]:
+        """Arrays that a stage writes under the job's settings."""
+        more: tuple[str, ...] = ()
+        if self.settings.tracking.tracker == "deca":
+            more = DECA_ARRAYS.get(stage, ())
+            if stage == "retarget" and self.settings.template.eyes == "driven":
+                more = (EYES,)
+        return ARRAYS.get(stage, ()) + more
+
     def unit_of(self, stage: Stage) -> tuple[Kind, str]:
         """Kind and name of the unit that holds the stage's output."""
         kind: Kind = UNIT_KINDS.get(stage, "reenactment")
@@ -127,29 +147,23 @@ def short_hash(*parts: str) -> str:
 
 
 def weight_paths(settings: Settings) -> dict[str, Path]:
-    """Where the weights that a run with these settings reads should be, by name."""
-    tracking = settings.tracking
-    names = {Path(name).stem: f"{tracking.models}/{name}" for name in LANDMARK_MODELS}
-    names |= {"head": tracking.head, "generator": settings.generator.weights}
-    if settings.inversion.phi_weights is not None:
-        names["phi"] = settings.inversion.phi_weights
-    return {name: data_folder() / path for name, path in names.items()}
+    """Where the weights should be that the settings give a path for, by what they are for."""
+    return {name: path for name, path in weight_sources(settings).items() if isinstance(path, Path)}
 
 
 def weight_files(settings: Settings) -> dict[str, Path]:
-    """Files of weights that a run with these settings reads, by name.
+    """Files of weights that a run with these settings reads, by what they are for.
 
     Raises:
         ValueError: when some are missing; the message lists them.
     """
-    paths = weight_paths(settings)
-    missing = [str(path) for path in paths.values() if not path.is_file()]
+    missing = [str(path) for path in weight_paths(settings).values() if not path.is_file()]
     if missing:
         raise ValueError(
             f"weights that the profile {settings.profile} needs are missing: {', '.join(missing)}. "
             f"`portrait doctor --profile {settings.profile}` lists what is there"
         )
-    return paths
+    return {name: weight_file(settings, name) for name in weight_sources(settings)}
 
 
 def make_stage_keys(
@@ -163,22 +177,27 @@ def make_stage_keys(
     from portrait_core.store import stage_key
 
     landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS}
-    head = {"head": weights["head"]}
+    head = {name: weights[name] for name in ("head", *FLAME_MODELS) if name in weights}
+    tracking = {name: weights[name] for name in DECA_TRACKING if name in weights} or head
     fitting = {name: weights[name] for name in ("head", "generator", "phi") if name in weights}
     sources = {"portrait": portrait_digest, "video": video_digest}
     # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
     recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
-        "portrait": (["portrait"], ["media.portrait_max_side", "tracking", "template.size"], landmark | head),
+        "portrait": (
+            ["portrait"],
+            ["media.portrait_max_side", "tracking", "template.size"],
+            landmark | tracking,
+        ),
         "landmarks": (["video"], ["tracking.min_face_score"], landmark),
-        "fit": (["landmarks"], ["tracking"], head),
+        "fit": (["landmarks"], ["tracking"], tracking),
         "retarget": (["portrait", "fit"], ["template"], head),
         "template": (["portrait", "retarget"], ["template"], head),
         "inversion": (["template"], ["generator", "inversion", "seed"], fitting),
         "tuning": (["inversion"], ["generator", "inversion", "tuning", "seed"], fitting),
-        "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | head),
+        "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | tracking),
         "render": (["tuning", "pose"], ["render", "composite"], {}),
         "encode": (["render", "video"], ["output"], {}),
-        "measure": (["render"], ["tracking"], landmark | head),
+        "measure": (["render"], ["tracking"], landmark | tracking),
     }
     known = dict(sources)
     keys: dict[str, str] = {}

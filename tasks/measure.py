@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import done, head, landmarker, read_track, unit_of, use_threads
+from tasks.context import done, landmarker, read_track, unit_of, use_threads
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import held_frames
+from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.metrics.motion import MotionTrack
@@ -71,7 +72,6 @@ def _motion(points: NDArray[np.float32], track: FaceTrack) -> MotionTrack:
 def _result_motion(job: Job, threads: int) -> MotionTrack:
     """The tracker's view of the frames that the clip shows."""
     from portrait_core.metrics.motion import MotionTrack
-    from portrait_core.tracking.fit import fit_clip
 
     model = landmarker(job, threads)
     shown, found = shown_frames(job), []
@@ -83,7 +83,7 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
         nothing = np.full(job.frames, np.nan)
         return MotionTrack(nothing, nothing, np.full((job.frames, 3), np.nan), ok)
     shape = read_track(unit_of(job, "portrait"), 1).shape
-    return _motion(points, fit_clip(head(job), points, ok, job.settings.tracking, shape=shape))
+    return _motion(points, tracker(job).clip(points, ok, lambda: shown_frames(job), shape))
 
 
 def shown_frames(job: Job) -> Iterator[NDArray[np.uint8]]:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import done, head, landmarker, read_track, unit_of, use_threads
+from tasks.context import done, landmarker, read_track, unit_of, use_threads
 from tasks.job import CAMERAS, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -73,7 +74,6 @@ def _read_off(
     import torch
 
     from portrait_core.cameras import angles_from_labels
-    from portrait_core.tracking.fit import fit_clip
     from tasks.fitting import clip_data
     from tasks.measure import seen
     from tasks.render import pose_renderer
@@ -93,8 +93,6 @@ def _read_off(
     found = seen(points)
     if not found.any():
         return found, np.zeros((len(frames), 3))
-    # these frames are no neighbours in time
-    tracking = job.settings.tracking.model_copy(update={"smooth_pose": 0.0, "smooth_expression": 0.0})
     shape = read_track(unit_of(job, "portrait"), 1).shape
-    track = fit_clip(head(job), points, found, tracking, shape=shape)
+    track = tracker(job).clip(points, found, lambda: pictures, shape, neighbours=False)
     return found, angles_from_labels(track.cameras)

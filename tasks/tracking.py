@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError, InputError
-from portrait_core.media import read_frames, read_image
+from portrait_core.media import read_frames
 from portrait_core.store import Failure
-from tasks.context import head, landmarker, todo, unit_of, use_threads, write_track
+from tasks.context import landmarker, read_portrait, todo, unit_of, use_threads, write_once, write_track
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange, held_frames
+from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.store import Unit
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
-
-
-def read_portrait(job: Job) -> NDArray[np.uint8]:
-    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow."""
-    image = read_image(job.portrait_path)
-    scale = job.settings.media.portrait_max_side / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @stage_task
@@ -45,9 +36,6 @@ def portrait(job: Job) -> StageResult:
     watch = Stopwatch("portrait", 0, 1)
     if not todo(job, "portrait", 0, 1):
         return watch.result(0)
-    from portrait_core.tracking.crop import crop_image
-    from portrait_core.tracking.fit import fit_clip
-
     threads = use_threads(job, alone=False)
     image = read_portrait(job)
     found = landmarker(job, threads).detect(image[None])
@@ -61,21 +49,13 @@ def portrait(job: Job) -> StageResult:
             f"{found.faces[0]} faces were found in the portrait {job.portrait_path}; crop it so that only "
             "the person to animate is left"
         )
-    track = fit_clip(head(job), found.points, found.ok, job.settings.tracking)
-    size = job.settings.template.size
-    crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), size)
+    tracked = tracker(job).portrait(image, found.points)
     unit, key = unit_of(job, "portrait"), job.stage_keys["portrait"]
     unit.uncommit("portrait", [0])
-    write_track(unit, track, key)
-    _write(unit, "landmarks", found.points, key)
-    _write(unit, "crop", crop[None], key)
+    write_track(unit, tracked.track, key)
+    write_once(unit, key, {"landmarks": found.points, "crop": tracked.crop[None], **tracked.more})
     unit.commit("portrait", [0], key)
     return watch.result(1)
-
-
-def _write(unit: Unit, name: str, values: NDArray[np.generic], key: str) -> None:
-    unit.ensure_array(name, values.shape, values.dtype, key)
-    unit.write(name, 0, values)
 
 
 @stage_task
@@ -123,7 +103,7 @@ def _take(frames: Iterator[NDArray[np.uint8]], count: int, job: Job, unit: Unit)
 
 @stage_task
 def fit(job: Job) -> StageResult:
-    """Fit the morphable head to the clip. Frames without a face take the track of their neighbour.
+    """Track the whole clip. Frames without a face take the track of their neighbour.
 
     Raises:
         InputError: when no frame has a face.
@@ -131,8 +111,6 @@ def fit(job: Job) -> StageResult:
     watch = Stopwatch("fit", 0, job.frames)
     if not todo(job, "fit", 0, job.frames):
         return watch.result(0)
-    from portrait_core.tracking.fit import fit_clip
-
     use_threads(job, alone=True)
     unit, key = unit_of(job, "fit"), job.stage_keys["fit"]
     points = unit.read("landmarks", 0, job.frames)
@@ -142,11 +120,17 @@ def fit(job: Job) -> StageResult:
             f"no face was found in any of the {job.frames} frames of {job.video_path}; give a video in "
             "which one person's face is visible and at least 40 pixels wide"
         )
-    track = fit_clip(head(job), points, ok, job.settings.tracking)
+    track = tracker(job).clip(points, ok, lambda: _all_frames(job))
     unit.uncommit("fit", range(job.frames))
     write_track(unit, _held(track, ok), key)
     unit.commit("fit", range(job.frames), key)
     return watch.result(job.frames)
+
+
+def _all_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
+    """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
+    with suppress(DecodeError):
+        yield from read_frames(job.video_path, 0, job.frames)
 
 
 def _held(track: FaceTrack, ok: NDArray[np.bool_]) -> FaceTrack:

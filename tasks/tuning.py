@@ -34,7 +34,7 @@ def tune(job: Job) -> StageResult:
     use_threads(job, alone=True)
     unit, key, settings = unit_of(job, "tuning"), job.stage_keys["tuning"], job.settings
     data = clip_data(job)
-    matte = portrait_matte(data.crop, data.silhouette())
+    matte = portrait_matte(data.crop, data.head.silhouette())
 
     def frame(i: int) -> FrameTarget:
         painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
@@ -45,15 +45,15 @@ def tune(job: Job) -> StageResult:
         ws=latents,
         camera=data.camera,
         frame=frame,
-        vertices=data.vertices,
+        vertices=data.head.vertices,
         matte=torch.from_numpy(matte.foreground)[None].to(data.device),
         wall=image_tensor(matte.wall).to(data.device),
     )
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
-    tuner = Tuner(
-        model, features(job), clip, data.surface, seeded, sampling(job, model), resolution(job, model)
-    )
+    phi = features(job, "lpips" if settings.tuning.perceptual == "lpips" else None)
+    rays = sampling(job, model), resolution(job, model)
+    tuner = Tuner(model, phi, clip, data.head.surface, seeded, *rays)
     checkpoint = StoredCheckpoint(unit, "tuning", key)
     losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
     unit.uncommit("tuning", [0])

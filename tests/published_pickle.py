@@ -211,21 +211,44 @@ def write_stylegan2(
     return generator
 
 
+FFHQ_KWARGS: dict[str, Any] = EG3D_KWARGS | {
+    "z_dim": 512,
+    "w_dim": 512,
+    "channel_base": 32768,
+    "channel_max": 512,
+    "img_resolution": 512,
+    "rendering_kwargs": EG3D_KWARGS["rendering_kwargs"]
+    | {
+        "superresolution_module": "training.superresolution.SuperresolutionHybrid8XDC",
+        "depth_resolution": 48,
+        "depth_resolution_importance": 48,
+    },
+}
+"""The architecture of the published ``ffhqrebalanced512-128.pkl``."""
+
+
 def write_eg3d(
-    path: Path, *, protocol: int = 4, third_plane: Sequence[int] = (2, 0, 1), **rendering: Any
+    path: Path,
+    *,
+    protocol: int = 4,
+    third_plane: Sequence[int] = (2, 0, 1),
+    ffhq: bool = False,
+    **rendering: Any,
 ) -> TriPlaneGenerator:
     """Write a tiny EG3D network file; the generator in it is returned.
 
     Args:
         third_plane: axes (0: x) along which the file's third plane lies.
+        ffhq: not tiny: of the published size, 512 pixels from 128 x 128 rays.
         rendering: changes of the rendering options, in the file alone.
     """
     torch.manual_seed(0)
-    size = _NUMBERS["neural_rendering_resolution"]
-    settings = GeneratorSettings.from_published(EG3D_KWARGS, size)
+    kwargs = FFHQ_KWARGS if ffhq else EG3D_KWARGS
+    numbers = {"neural_rendering_resolution": 128} if ffhq else _NUMBERS
+    settings = GeneratorSettings.from_published(kwargs, numbers["neural_rendering_resolution"])
     generator = TriPlaneGenerator(settings).eval().requires_grad_(False)
     with _made_up_modules() as made:
-        options = _easy(made, EG3D_KWARGS["rendering_kwargs"] | rendering)
+        options = _easy(made, kwargs["rendering_kwargs"] | rendering)
         renderer = made["training.renderer"].ImportanceRenderer()
         axes = np.eye(3)[[[0, 1, 2], [0, 2, 1], list(third_plane)]]
         vars(renderer).update(_attributes({}), plane_axes=torch.from_numpy(axes).float())
@@ -234,9 +257,9 @@ def write_eg3d(
             "TriPlaneGenerator",
             replaced={"renderer": renderer},
             _init_args=(),
-            _init_kwargs=EG3D_KWARGS | {"rendering_kwargs": options},
+            _init_kwargs=kwargs | {"rendering_kwargs": options},
             rendering_kwargs=options,
-            **_NUMBERS,
+            **numbers,
         )
         _write(path, record, made, protocol)
     return generator

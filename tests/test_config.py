@@ -26,6 +26,8 @@ def test_paper_profile_has_the_published_step_counts() -> None:
     paper = load_settings("paper")
     assert (paper.inversion.first_steps, paper.inversion.steps, paper.tuning.steps) == (2000, 100, 10_000)
     assert (paper.inversion.init, paper.inversion.mouth, paper.render.pose_window) == ("mean", "render", 2)
+    assert (paper.tuning.batch, paper.template.size, paper.template.eyes) == (1, 512, "paper")
+    assert (paper.tracking.tracker, paper.generator.weights) == ("deca", "eg3d")
 
 
 def test_overrides_are_read_as_yaml() -> None:
@@ -71,6 +73,7 @@ def test_unknown_settings_list_close_names(override: str, hint: str) -> None:
         ("media.max_frames=many", ["media.max_frames", "'many'", "integer"]),
         ("runner.kind=address", ["runner", "runner.address"]),
         ("tuning=4", ["tuning", "4"]),
+        ("tracking.tracker=deca", ["tuning.depth_anchor=0", "inversion.init=mean", "profile paper"]),
         ("tuning.steps", ["section.field=value"]),
     ],
 )

@@ -1,7 +1,8 @@
 """A morphable head in FLAME's arrays: linear shape and expression bases, pose correctives, linear blend
 skinning over five joints (Li et al. 2017, "Learning a model of facial shape and expression from 4D scans").
 
-The same class decodes the embedded head (``data/models/embedded_head.safetensors``) and FLAME itself.
+The same class decodes the embedded head (``data/models/embedded_head.safetensors``) and FLAME itself, which
+``portrait_core.faces.flame`` builds from its files.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +33,14 @@ def axis_angle_to_matrix(rotation: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3
     angle = angle[..., None]
     eye = torch.eye(3, dtype=rotation.dtype, device=rotation.device)
     return eye + torch.sin(angle) * k + (1 - torch.cos(angle)) * (k @ k)
+
+
+class PosedHead(NamedTuple):
+    """A decoded head, in metres."""
+
+    vertices: Float[Tensor, "b v 3"]
+    joints: Float[Tensor, "b 5 3"]
+    """Where :data:`JOINTS` have moved to."""
 
 
 class MorphableHead(nn.Module):
@@ -178,18 +188,31 @@ class MorphableHead(nn.Module):
         Raises:
             ValueError: if a code has more components than its basis.
         """
+        return self.pose(shape, expression, jaw, eyes, neck, root).vertices
+
+    def pose(
+        self,
+        shape: Float[Tensor, "b s"],
+        expression: Float[Tensor, "b e"],
+        jaw: Float[Tensor, "b 3"] | None = None,
+        eyes: Float[Tensor, "b 6"] | None = None,
+        neck: Float[Tensor, "b 3"] | None = None,
+        root: Float[Tensor, "b 3"] | None = None,
+    ) -> PosedHead:
+        """As :meth:`decode`, with the joints."""
         batch = max(len(x) for x in (shape, expression, jaw, eyes, neck, root) if x is not None)
         rest = self._shaped(shape, expression, batch)
-        pose = self._full_pose(batch, rest, root, neck, jaw, eyes)
-        rotation = axis_angle_to_matrix(pose)  # b 5 3 3
+        turns = self._full_pose(batch, rest, root, neck, jaw, eyes)
+        rotation = axis_angle_to_matrix(turns)  # b 5 3 3
         joints = torch.einsum("jv,bvc->bjc", self._array("J_regressor"), rest)
         if "posedirs" in self._names and self._array("posedirs").numel():
             eye = torch.eye(3, dtype=rest.dtype, device=rest.device)
             feature = (rotation[:, 1:] - eye).reshape(batch, -1)
             rest = rest + torch.einsum("vcp,bp->bvc", self._array("posedirs"), feature)
-        transform = self._joint_transforms(rotation, joints)  # b 5 3 4
+        transform, moved = self._joint_transforms(rotation, joints)  # b 5 3 4, b 5 3
         blended = torch.einsum("vj,bjrc->bvrc", self._array("weights"), transform)
-        return torch.einsum("bvrc,bvc->bvr", blended[..., :3], rest) + blended[..., 3]
+        vertices = torch.einsum("bvrc,bvc->bvr", blended[..., :3], rest) + blended[..., 3]
+        return PosedHead(vertices, moved)
 
     def _shaped(self, shape: Tensor, expression: Tensor, batch: int) -> Float[Tensor, "b v 3"]:
         for name, code, limit in (
@@ -212,8 +235,8 @@ class MorphableHead(nn.Module):
         ]
         return torch.cat(filled, 1).reshape(batch, len(JOINTS), 3)
 
-    def _joint_transforms(self, rotation: Tensor, joints: Tensor) -> Float[Tensor, "b 5 3 4"]:
-        """Each joint's rigid motion, relative to the rest pose."""
+    def _joint_transforms(self, rotation: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
+        """Each joint's rigid motion relative to the rest pose ``[b,5,3,4]``, and its place ``[b,5,3]``."""
         turns, origins = [rotation[:, 0]], [joints[:, 0]]
         for joint, parent in enumerate(self._parents[1:], start=1):
             turns.append(turns[parent] @ rotation[:, joint])
@@ -221,10 +244,11 @@ class MorphableHead(nn.Module):
             origins.append(origins[parent] + (turns[parent] @ offset)[..., 0])
         turn, origin = torch.stack(turns, 1), torch.stack(origins, 1)
         shift = origin[..., None] - turn @ joints[..., None]
-        return torch.cat([turn, shift], -1)
+        return torch.cat([turn, shift], -1), origin
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """The landmarks on the mesh (embedded head: 468 face-mesh points, then 5 of each iris)."""
+        """The landmarks on the mesh (embedded head: 468 face-mesh points, then 5 of each iris; FLAME: the 68
+        points at fixed places, DECA's ``landmarks3d``)."""
         corner = self.faces[self._array("lmk_faces_idx")]  # l 3
         weight = self._array("lmk_bary_coords")
         return (vertices[:, corner] * weight[None, :, :, None]).sum(2)

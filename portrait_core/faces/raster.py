@@ -1,4 +1,5 @@
-"""A batched z-buffer rasteriser in plain PyTorch: perspective-correct, exact per pixel, CPU or GPU.
+"""A batched z-buffer rasteriser in plain PyTorch: perspective-correct or orthographic, exact per pixel, CPU
+or GPU.
 
 Triangles are turned into the horizontal spans of pixels they cover, and the nearest triangle of every pixel
 is found with one integer reduction, so there is no loop over triangles and the answer does not depend on
@@ -25,7 +26,8 @@ class Fragments(NamedTuple):
     face_id: Int[Tensor, "b h w"]
     """Index of the nearest triangle, -1 where there is none."""
     bary: Float[Tensor, "b h w 3"]
-    """Perspective-correct barycentric coordinates in that triangle, 0 where there is none."""
+    """Barycentric coordinates in that triangle (perspective-correct where asked for), 0 where there is
+    none."""
     depth: Float[Tensor, "b h w"]
     """Depth along the optical axis in the unit of the vertices, ``inf`` where there is none."""
 
@@ -34,8 +36,11 @@ class _Setup(NamedTuple):
     """Per-triangle constants."""
 
     planes: Float[Tensor, "t 3 3"]
-    """``(d/dx, d/dy, offset)`` of each corner's barycentric weight over its depth, which is affine in the
-    image; their sum is 1/depth."""
+    """``(d/dx, d/dy, offset)`` of each corner's barycentric weight (in perspective: over its depth), which
+    is affine in the image."""
+    nearness: Float[Tensor, "t 3"]
+    """``(d/dx, d/dy, offset)`` of a positive quantity that grows towards the camera: 1/depth in perspective,
+    1 to 2 from the farthest to the nearest vertex of the batch otherwise."""
     xy: Float[Tensor, "t 3 2"]
     keep: Tensor
 
@@ -46,15 +51,17 @@ def rasterize(
     height: int,
     width: int,
     cull_backfaces: bool = False,
+    perspective: bool = True,
 ) -> Fragments:
     """Find the nearest triangle behind every pixel centre.
 
     Args:
         vertices_px: ``(x px, y px, depth)``; pixel ``(i, j)`` has its centre at ``(j + 0.5, i + 0.5)``,
-            depth is positive in front of the camera.
+            depth is positive in front of the camera (any number, larger is farther, without perspective).
         faces: vertex indices; counter-clockwise in a y-up view is front-facing.
         height, width: image size in pixels.
         cull_backfaces: drop triangles that face away, which halves the work on closed meshes.
+        perspective: interpolate in perspective; else depth and attributes are affine in the image.
 
     Returns:
         Fragments with ``face_id`` int64, ``bary`` and ``depth`` in the dtype of ``vertices_px``.
@@ -68,28 +75,43 @@ def rasterize(
         raise ValueError(f"faces must be [F,3], got {tuple(faces.shape)}; pass triangles")
     with torch.no_grad():
         batch, n_faces = vertices_px.shape[0], faces.shape[0]
-        setup = _triangle_setup(vertices_px, faces.long(), cull_backfaces)
+        setup = _triangle_setup(vertices_px, faces.long(), cull_backfaces, perspective)
         triangle, row, left, count = _row_spans(setup, height, width)
-        best = _nearest(setup.planes.sum(1), triangle, row, left, count, (batch, n_faces, height, width))
-        return _resolve(best, setup, vertices_px, n_faces, height, width)
+        best = _nearest(setup.nearness, triangle, row, left, count, (batch, n_faces, height, width))
+        return _resolve(best, setup, vertices_px, faces.long(), (height, width), perspective)
 
 
-def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool) -> _Setup:
+def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bool) -> _Setup:
     corners = vertices[:, faces].double().reshape(-1, 3, 3)  # (b f) corner xyz
     xy, depth = corners[..., :2], corners[..., 2]
     edge1, edge2 = xy[:, 1] - xy[:, 0], xy[:, 2] - xy[:, 0]
     area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    keep = (area.abs() > 1e-12) & (depth.amin(1) > MIN_DEPTH) & torch.isfinite(area)
+    keep = (area.abs() > 1e-12) & torch.isfinite(area) & torch.isfinite(depth).all(1)
+    if perspective:
+        keep &= depth.amin(1) > MIN_DEPTH
     if cull:
         keep &= area < 0  # image y points down, so front faces wind clockwise there
     safe = torch.where(keep, area, torch.ones_like(area))
-    over = 1.0 / (depth.clamp(min=MIN_DEPTH) * safe[:, None])  # t 3
+    scaled = depth.clamp(min=MIN_DEPTH) if perspective else torch.ones_like(depth)
+    over = 1.0 / (scaled * safe[:, None])  # t 3
     following, last = xy[:, [1, 2, 0]], xy[:, [2, 0, 1]]
     side = last - following
     gx = -side[..., 1] * over
     gy = side[..., 0] * over
     offset = -(gx * following[..., 0] + gy * following[..., 1])
-    return _Setup(torch.stack([gx, gy, offset], -1), xy, keep)
+    planes = torch.stack([gx, gy, offset], -1)
+    nearness = planes.sum(1) if perspective else _flat_nearness(planes, depth, keep)
+    return _Setup(planes, nearness, xy, keep)
+
+
+def _flat_nearness(planes: Tensor, depth: Tensor, keep: Tensor) -> Tensor:
+    """``[t,3]``: 1 at the farthest vertex that is kept, 2 at the nearest, affine in depth."""
+    far, near = (
+        f(depth[keep]) if bool(keep.any()) else depth.new_zeros(()) for f in (torch.amax, torch.amin)
+    )
+    span = (far - near).clamp(min=torch.finfo(depth.dtype).tiny)
+    nearness = (planes * ((far - depth) / span)[..., None]).sum(1)
+    return torch.cat([nearness[:, :2], nearness[:, 2:] + 1.0], 1)
 
 
 def _row_spans(setup: _Setup, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -154,18 +176,28 @@ def _nearest(
 
 
 def _resolve(
-    best: Tensor, setup: _Setup, vertices: Tensor, n_faces: int, height: int, width: int
+    best: Tensor,
+    setup: _Setup,
+    vertices: Tensor,
+    faces: Tensor,
+    size: tuple[int, int],
+    perspective: bool,
 ) -> Fragments:
-    """Turn winning keys into face ids, perspective-correct barycentrics and depth."""
-    batch = vertices.shape[0]
+    """Turn winning keys into face ids, barycentrics and depth."""
+    (batch, n_vertices), n_faces, (height, width) = vertices.shape[:2], len(faces), size
     hit = (best >= 0).nonzero()[:, 0]
     face = n_faces - 1 - (best[hit] & ((1 << _KEY_SHIFT) - 1))
-    flat = hit // (height * width) * n_faces + face
-    planes = setup.planes[flat]  # n corner xyo
+    image = hit // (height * width)
+    planes = setup.planes[image * n_faces + face]  # n corner xyo
     px, py = (hit % width).double() + 0.5, (hit // width % height).double() + 0.5
-    over_z = (planes[..., 0] * px[:, None] + planes[..., 1] * py[:, None] + planes[..., 2]).clamp(min=0.0)
-    depth_hit = 1.0 / over_z.sum(1)
-    bary_hit = over_z * depth_hit[:, None]
+    weight = (planes[..., 0] * px[:, None] + planes[..., 1] * py[:, None] + planes[..., 2]).clamp(min=0.0)
+    inverse = 1.0 / weight.sum(1)  # in perspective, the depth
+    bary_hit = weight * inverse[:, None]
+    if perspective:
+        depth_hit = inverse
+    else:
+        corner = faces[face] + (image * n_vertices)[:, None]
+        depth_hit = (vertices.reshape(-1, 3)[corner, 2].double() * bary_hit).sum(1)
     dtype, device, total = vertices.dtype, vertices.device, batch * height * width
     face_id = torch.full((total,), -1, dtype=torch.int64, device=device)
     bary = torch.zeros(total, 3, dtype=dtype, device=device)

@@ -1,7 +1,8 @@
 """Φ: the frozen networks in whose feature space images are compared.
 
 ``efficientnet`` (Apache-2.0, weights inside a package of the registry) is the default that runs anywhere.
-``vgg16`` is what the paper uses (Johnson et al. 2016); the user brings ``vgg16-397923af.pth``.
+``vgg16`` is what the paper uses (Johnson et al. 2016); the user brings ``vgg16-397923af.pth``. ``lpips``
+weighs the same network's maps as people see differences (Zhang et al. 2018), for the paper's tuning.
 """
 
 from __future__ import annotations
@@ -14,8 +15,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portrait_core.models.locate import require
+from portrait_core.models.torch_files import read_lpips, read_vgg16
+
 _EPS = 1e-3
 """Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""
+
+_NOTHING = 1e-20
+_LPIPS_EPS = 1e-10
 
 
 class FeatureExtractor(Protocol):
@@ -24,8 +31,9 @@ class FeatureExtractor(Protocol):
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]: ...
 
 
-def _normalise(features: Tensor) -> Tensor:
-    return features / (features.square().sum(1, keepdim=True).sqrt() + _EPS)
+def _normalise(features: Tensor, eps: float = _EPS) -> Tensor:
+    # the root's slope at 0 is infinite: a pixel without any feature would spoil the gradient
+    return features / ((features.square().sum(1, keepdim=True) + _NOTHING).sqrt() + eps)
 
 
 class EfficientNetLite(nn.Module):
@@ -60,7 +68,7 @@ class EfficientNetLite(nn.Module):
 class VGG16(nn.Module):
     """relu1_2, relu2_2, relu3_3 and relu4_3 of VGG16 (Johnson et al. 2016), channel-normalised."""
 
-    LAYERS = (3, 8, 15, 22)
+    LAYERS: tuple[int, ...] = (3, 8, 15, 22)
     mean: Tensor
     std: Tensor
 
@@ -68,44 +76,67 @@ class VGG16(nn.Module):
         super().__init__()
         from torchvision.models import vgg16
 
-        network = vgg16(weights=None)
-        network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
-        self.layers = network.features[: self.LAYERS[-1] + 1]
+        state = {name.removeprefix("features."): value for name, value in read_vgg16(weights).items()}
+        with torch.device("meta"):  # the classifier's 124 million numbers are not wanted
+            features = vgg16(weights=None).features
+        features.load_state_dict(state, assign=True)
+        self.layers = features[: self.LAYERS[-1] + 1]
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
         x = ((images + 1) / 2 - self.mean) / self.std
-        maps = []
+        maps: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             x = layer(x)
             if index in self.LAYERS:
-                maps.append(_normalise(x))
+                maps.append(self._unit(x, len(maps)))
         return maps
+
+    def _unit(self, features: Tensor, layer: int) -> Tensor:
+        return _normalise(features)
+
+
+class Lpips(VGG16):
+    """LPIPS on VGG16, version 0.1: ``feature_distance`` of these maps is its distance.
+
+    The maps are scaled by the roots of the learned weights; images that are smaller than 32 pixels have no
+    last map.
+    """
+
+    LAYERS = (3, 8, 15, 22, 29)
+
+    def __init__(self, weights: str | Path, heads: str | Path | None = None) -> None:
+        """``weights`` of VGG16; ``heads``: the linear layers, default: those inside the package ``lpips``."""
+        super().__init__(weights)
+        learned = read_lpips(heads).weights
+        # feature_distance averages over layers, LPIPS adds them up
+        for index, weight in enumerate(learned):
+            self.register_buffer(f"root{index}", (weight.clamp(min=0) * len(learned)).sqrt())
+        # the published shift and scale are of images in [-1,1], and rounded
+        self.mean = (torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1) + 1) / 2
+        self.std = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1) / 2
+
+    def _unit(self, features: Tensor, layer: int) -> Tensor:
+        return _normalise(features, _LPIPS_EPS) * self.get_buffer(f"root{layer}")
 
 
 def build_features(name: str, weights: str | Path | None = None) -> nn.Module:
     """Build Φ by name.
 
     Args:
-        name: ``efficientnet`` or ``vgg16``.
-        weights: the file ``vgg16-397923af.pth`` (torchvision, BSD-3-Clause code; weights from ImageNet
-            training), needed by ``vgg16`` only.
+        name: ``efficientnet``, ``vgg16`` or ``lpips``.
+        weights: the file ``vgg16-397923af.pth``, for the latter two; default: the one in the models folder.
 
     Raises:
         ValueError: for an unknown name.
-        FileNotFoundError: when ``vgg16`` is asked for and the file is not there.
+        ModelFileError: when VGG16 is asked for and its file is missing or not what it should be.
     """
     if name == "efficientnet":
         return EfficientNetLite()
-    if name == "vgg16":
-        if weights is None or not Path(weights).is_file():
-            raise FileNotFoundError(
-                f"Φ = vgg16 needs vgg16-397923af.pth (torchvision model zoo), not found at {weights}; "
-                "set inversion.phi_weights to its path, or inversion.phi=efficientnet"
-            )
-        return VGG16(weights)
+    if name in ("vgg16", "lpips"):
+        return {"vgg16": VGG16, "lpips": Lpips}[name](weights or require(["vgg16"])["vgg16"])
     raise ValueError(f"unknown feature network {name!r}; inversion.phi must be efficientnet or vgg16")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,6 +17,8 @@ DETAIL_REGIONS = (
     (33, 133, 159, 145, 158, 153),
     (362, 263, 386, 374, 385, 380),
 )
+DETAIL_REGIONS_68 = (tuple(range(48, 60)), tuple(range(36, 42)), tuple(range(42, 48)))
+"""The same of the 68-point scheme."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,15 @@ def mask_tensor(mask: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(mask))[None].float() / 255
 
 
-def detail_mask(landmarks_px: NDArray[np.floating], size: int) -> NDArray[np.uint8]:
-    """Mouth and eyes as a soft mask ``[size,size]`` uint8, from mesh landmarks ``[>=468,2]`` in the crop."""
+def detail_mask(
+    landmarks_px: NDArray[np.floating],
+    size: int,
+    regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
+) -> NDArray[np.uint8]:
+    """Mouth and eyes as a soft mask ``[size,size]`` uint8, from landmarks in the crop: those of the face mesh
+    ``[>=468,2]``, or others with ``regions`` of their own."""
     mask = np.zeros((size, size), np.uint8)
-    for region in DETAIL_REGIONS:
+    for region in regions:
         hull = cv2.convexHull(np.round(landmarks_px[list(region)]).astype(np.int32))
         cv2.fillConvexPoly(mask, hull, 255)
     grow = 2 * max(1, round(size / 42)) // 2 * 2 + 1

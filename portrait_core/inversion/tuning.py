@@ -73,7 +73,7 @@ class Tuner:
         generator: TriPlaneGenerator,
         phi: nn.Module,
         clip: Clip,
-        surface: HeadSurface,
+        surface: HeadSurface | None,
         settings: TuningSettings,
         sampling: RaySampling,
         resolution: int,
@@ -187,6 +187,10 @@ class Tuner:
         self, planes: Planes, render: PatchRender, patch: Patch, frame: int, target: FrameTarget
     ) -> Tensor:
         """Depth at the portrait's camera, and depth and colour at a random one, of the first drawn frame."""
+        if self.surface is None:
+            raise ValueError(
+                "no head in the generator's space: set tuning.depth_anchor=0, tuning.novel_view=0"
+            )
         image = F.adaptive_avg_pool2d(target.image, self.resolution)
         matte = F.adaptive_avg_pool2d(self.clip.matte, self.resolution)
         source = SourceFrame(self.surface, image, self.clip.vertices(frame), self.clip.camera[0], matte)

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 Model = TypeVar("Model")
 
-_KEPT = 6
-"""Models kept: the trackers, the head, Φ, one generator and one tuned generator."""
+_KEPT = 10
+"""Models kept: landmarks, encoders, heads, Φ, a clip's templates and targets, two generators."""
 
 _models: OrderedDict[Hashable, Any] = OrderedDict()
 _building: dict[Hashable, threading.Lock] = {}

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from portrait_core.models.array_pickle import ARRAY_NAMES, plain_set
 from portrait_core.models.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
     load_storage,
-    rebuild_array,
     rebuild_parameter,
-    rebuild_scalar,
     rebuild_tensor,
 )
 from portrait_core.models.unpickler import ClassName, DataUnpickler, plain_key
@@ -92,10 +91,6 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
     return OrderedDict(_pairs(items))
 
 
-def _set(items: Any = ()) -> set[Any]:
-    return {plain_key(item) for item in items}
-
-
 def _persistent(meta: Any) -> ModuleRecord:
     if not isinstance(meta, dict):
         raise pickle.UnpicklingError(f"a network is described by a {type(meta).__name__}, expected a dict")
@@ -105,16 +100,11 @@ def _persistent(meta: Any) -> ModuleRecord:
 
 
 _ALLOWED: dict[tuple[str, str], Any] = {
+    **ARRAY_NAMES,
     ("collections", "OrderedDict"): _ordered,
-    ("builtins", "set"): _set,
-    ("__builtin__", "set"): _set,
+    ("builtins", "set"): plain_set,
+    ("__builtin__", "set"): plain_set,
     ("dnnlib.util", "EasyDict"): _EasyDict,
-    ("numpy", "dtype"): DTypeRecord,
-    ("numpy", "ndarray"): ClassName("numpy", "ndarray"),
-    ("numpy.core.multiarray", "scalar"): rebuild_scalar,
-    ("numpy._core.multiarray", "scalar"): rebuild_scalar,
-    ("numpy.core.multiarray", "_reconstruct"): rebuild_array,
-    ("numpy._core.multiarray", "_reconstruct"): rebuild_array,
     ("torch", "Size"): tuple,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
     ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,

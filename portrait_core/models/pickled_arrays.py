@@ -164,6 +164,18 @@ class ArrayRecord(np.ndarray[Any, Any]):
         super().__setstate__((1, shape, values.dtype, bool(fortran), values.tobytes()))  # type: ignore[arg-type]
 
 
+def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes as protocols 0 to 2 write them: text, and the call that makes bytes of it."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {encoding!r:.40}")
+    return text.encode("latin1")
+
+
+def empty_bytes() -> bytes:
+    """No bytes, which those protocols make without text."""
+    return b""
+
+
 def rebuild_array(*_: Any) -> NDArray[Any]:
     """The empty array that numpy's pickles begin with."""
     return ArrayRecord((0,), dtype=np.uint8)

@@ -3,6 +3,9 @@ import pytest
 import torch
 
 from portrait_core import cameras
+from portrait_core.config import RenderSettings
+from portrait_core.eg3d_cameras import labels_from_deep3d
+from portrait_core.reposing import target_cameras
 
 
 @pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.5, -0.3, 0.2), (-0.7, 0.4, -0.4)])
@@ -45,3 +48,45 @@ def test_smoothing_over_two_frames_is_the_half_way_rotation():
     assert cameras.smooth_labels(labels, 1) == pytest.approx(labels, abs=1e-6)
     with pytest.raises(ValueError, match="pose_window"):
         cameras.smooth_labels(labels, 0)
+
+
+def past_the_origin(count: int) -> np.ndarray:
+    """Labels as EG3D's preprocessing makes them of photographs: the axis misses the origin."""
+    rng = np.random.default_rng(0)
+    angle = rng.uniform(-0.3, 0.3, 3) + 0.03 * np.arange(count)[:, None]
+    trans = rng.uniform(-0.4, 0.4, (count, 3))
+    return labels_from_deep3d(angle, trans, "orig").astype(np.float32)
+
+
+def test_an_offset_is_found_and_kept():
+    labels = past_the_origin(4)
+    offsets = cameras.offsets_from_labels(labels)
+    assert np.abs(offsets).max() > 0.01
+    again = cameras.labels_from_rotations(cameras.rotations_from_labels(labels), offsets)
+    assert again == pytest.approx(labels, abs=1e-6)
+    assert cameras.smooth_labels(labels, 1) == pytest.approx(labels, abs=1e-6)
+
+
+def test_smoothing_is_half_way_between_positions_too():
+    labels = past_the_origin(2)
+    smooth = cameras.smooth_labels(labels, 2)
+    assert smooth[0] == pytest.approx(labels[0], abs=1e-6)
+    position = smooth[1, :16].reshape(4, 4)[:3, 3]
+    middle = labels[:, :16].reshape(-1, 4, 4)[:, :3, 3].mean(0)
+    apart = np.linalg.norm(np.diff(labels[:, :16].reshape(-1, 4, 4)[:, :3, 3], axis=0))
+    assert np.linalg.norm(position - middle) < 0.02 * apart  # on the sphere, not on the chord
+    assert cameras.offsets_from_labels(smooth)[1] == pytest.approx(
+        cameras.offsets_from_labels(labels).mean(0), abs=1e-5
+    )
+    held = target_cameras(labels, labels[:1], RenderSettings(pose_window=2))
+    assert held == pytest.approx(smooth, abs=1e-5)
+
+
+def test_cameras_on_an_orbit_have_no_offset_at_all():
+    labels = np.concatenate([cameras.orbit_labels(0.1 * i, -0.05 * i, 0.02 * i) for i in range(9)])
+    assert not cameras.offsets_from_labels(labels).any()
+    turns = cameras.rotations_from_labels(labels)
+    assert np.array_equal(
+        cameras.labels_from_rotations(turns, cameras.offsets_from_labels(labels)),
+        cameras.labels_from_rotations(turns),
+    )

@@ -56,6 +56,17 @@ def test_interpolation_is_perspective_correct():
     assert got.depth[0, 5, 5] == pytest.approx(1.5, abs=1e-5)
 
 
+def test_without_perspective_depth_is_affine_and_may_be_negative():
+    strip = torch.tensor([[[0.0, 0.0, -1.0], [0.0, 10.0, -1.0], [11.0, 0.0, 3.0], [11.0, 10.0, 3.0]]])
+    behind = strip + torch.tensor([0.0, 0.0, 2.0])
+    faces = torch.tensor([[4, 5, 6], [6, 5, 7], [0, 1, 2], [2, 1, 3]])
+    both = torch.cat([strip, behind], 1)
+    got = rasterize(both, faces, 10, 11, perspective=False)
+    assert (got.face_id >= 2).all()
+    assert got.depth[0, 5, 5] == pytest.approx(1.0, abs=1e-5)  # half way
+    assert interpolate(both[..., 2:], faces, got)[0, 5, 5, 0] == pytest.approx(1.0, abs=1e-5)
+
+
 def test_culling_drops_faces_that_look_away():
     toward = torch.tensor([[[1.0, 9.0, 1.0], [9.0, 9.0, 1.0], [5.0, 1.0, 1.0]]])  # y up: counter-clockwise
     front, back = torch.tensor([[0, 1, 2]]), torch.tensor([[0, 2, 1]])

@@ -4,6 +4,7 @@ import skimage.data
 import torch
 
 from portrait_core.config import InversionSettings
+from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.matte import portrait_matte
@@ -24,7 +25,7 @@ def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):
 def test_unknown_or_missing_features_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match=r"inversion\.phi"):
         build_features("alexnet")
-    with pytest.raises(FileNotFoundError, match=r"vgg16-397923af\.pth"):
+    with pytest.raises(ModelFileError, match=r"vgg16-397923af\.pth"):
         build_features("vgg16", tmp_path / "nothing.pth")
 
 

@@ -320,13 +320,14 @@ def test_numpy_values(tmp_path: Path, refusal: Refusal) -> None:
         data = pickle.dumps(arrays, protocol)
         # numpy 1's name; protocol 4 counts the letters of a name
         path.write_bytes(data.replace(b"numpy._core", b"numpy.core") if protocol == 3 else data)
-        if protocol == 2:  # bytes are written as text and a name that is not resolved
-            with pytest.raises(ValueError, match=r"asks for _codecs\.encode"):
-                read_legacy_pickle(path)
-            continue
         for got, wanted in zip(read_legacy_pickle(path), arrays, strict=True):
             np.testing.assert_array_equal(got, wanted)
             assert got.dtype == wanted.dtype.newbyteorder("=")
+    encode = stack_global("_codecs", "encode")
+    assert "encodes a str as 'unicode_escape'" in refusal(
+        program(encode, short("a"), short("unicode_escape"), b"\x86R")
+    )
+    assert "encodes a int" in refusal(program(encode, b"K\1\x85R"))
     assert "only numbers are read" in refusal(pickle.dumps(np.array([{}], dtype=object), 3))
     assert "only numbers are read" in refusal(pickle.dumps(np.zeros(2, dtype=[("a", "i4")]), 3))
     good = pickle.dumps(np.arange(5, dtype=np.int64), 3)

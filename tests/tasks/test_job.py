@@ -7,8 +7,9 @@ import hashlib
 import pytest
 
 from portrait_core.config import Settings, load_settings
+from portrait_core.models.needs import DECA_MODELS
 from portrait_core.store import NUMERICS_VERSION
-from tasks.job import ARRAYS, PER_FRAME, STAGES, Stage, make_stage_keys, unit_name
+from tasks.job import ARRAYS, DECA_ARRAYS, PER_FRAME, STAGES, Job, Stage, make_stage_keys, unit_name
 
 ALL = set(STAGES)
 FROM_TUNING = {"tuning", "pose", "render", "encode", "measure"}
@@ -101,3 +102,37 @@ def test_unit_names_are_readable_and_safe(path: str, name: str) -> None:
 
 def test_every_stage_has_a_numerics_version_that_can_be_raised() -> None:
     assert set(NUMERICS_VERSION) == set(STAGES)
+
+
+PAPER = WEIGHTS | {name: _digest(name) for name in (*DECA_MODELS, "phi")}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("deca", ALL - {"landmarks"}),
+        ("uv_face_eye_mask", ALL - {"portrait", "landmarks", "fit"}),
+        ("flame", ALL - {"landmarks"}),
+        ("deep3d", ALL - {"landmarks"}),
+        ("phi", FROM_TUNING | {"inversion"}),
+        ("face_detector_256", ALL),
+    ],
+)
+def test_the_papers_weights_are_in_the_keys(name: str, expected: set[str]) -> None:
+    paper = load_settings("paper")
+    before, after = (
+        make_stage_keys(_digest("p"), _digest("v"), 9, paper, weights)
+        for weights in (PAPER, PAPER | {name: _digest("other")})
+    )
+    assert {stage for stage in STAGES if before[stage] != after[stage]} == expected
+
+
+def test_a_trackers_own_arrays_are_part_of_what_is_done() -> None:
+    def arrays(settings: Settings, stage: Stage) -> set[str]:
+        job = Job.model_construct(settings=settings)
+        return set(job.arrays(stage))
+
+    paper, driven = load_settings("paper"), load_settings("paper", ["template.eyes=driven"])
+    assert arrays(paper, "portrait") - arrays(Settings(), "portrait") == set(DECA_ARRAYS["portrait"])
+    assert arrays(driven, "retarget") - arrays(paper, "retarget") == {"eyes"}
+    assert arrays(Settings(), "retarget") == {"expression", "jaw"}

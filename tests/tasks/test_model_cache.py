@@ -46,7 +46,7 @@ def test_the_model_unused_for_longest_is_dropped() -> None:
         cached("tuned", str(i), list)
     assert cached("tuned", "0", list) is first  # used again, so "1" is now the oldest
     second: list[int] = cached("tuned", "1", list)
-    for i in range(6, 12):
+    for i in range(6, 16):
         cached("tuned", str(i), list)
     assert cached("tuned", "1", list) is not second
 

@@ -1,0 +1,100 @@
+"""The portrait's head with a clip's expressions, as fitting the generator wants it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from portrait_core.cameras import project_to_crop
+from portrait_core.faces.flame_template import FlameTemplateRenderer
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.reproject import HeadSurface
+from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
+
+
+class EmbeddedClipHead:
+    """The embedded head, which has its place in the generator's space.
+
+    Args:
+        head: the embedded head.
+        shape: the portrait's coefficients ``[S]``.
+        expression, jaw: of every frame, retargeted ``[T,E]`` and ``[T,3]``.
+        camera: the portrait's label ``[1,25]``.
+        size: side of the crop in pixels.
+    """
+
+    def __init__(
+        self,
+        head: MorphableHead,
+        shape: NDArray[np.floating],
+        expression: NDArray[np.floating],
+        jaw: NDArray[np.floating],
+        camera: NDArray[np.floating],
+        size: int,
+    ) -> None:
+        self._head, self._codes, self._size = head, (shape, expression, jaw), size
+        self._camera = torch.from_numpy(np.asarray(camera, np.float32))
+        self.surface = HeadSurface(head)
+        self.expression_names = head.expression_names
+
+    def _metres(self, frame: int) -> Tensor:
+        """Head-frame mesh of a frame ``[1,V,3]``, metres."""
+        shape, expression, jaw = self._codes
+        coefficients = (shape, expression[frame], jaw[frame])
+        return self._head.decode(*(torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients))
+
+    def vertices(self, frame: int) -> Tensor:
+        """Box-frame mesh of a frame ``[V,3]``."""
+        return self._head.to_box(self._metres(frame))[0]
+
+    def silhouette(self) -> NDArray[np.bool_]:
+        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        fragments, _, _ = self.surface.see(self.vertices(0)[None], self._camera, self._size)
+        return np.asarray((fragments.face_id[0] >= 0).numpy())
+
+    def detail(self, frame: int) -> NDArray[np.uint8]:
+        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
+        marks = self._head.to_box(self._head.landmarks(self._metres(frame)))
+        pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].numpy()
+        return detail_mask(pixels, self._size)
+
+
+class FlameClipHead:
+    """FLAME in DECA's camera: it lies over the crop, and has no place in the generator's space.
+
+    Args:
+        renderer: of the portrait.
+        expression, jaw: of every frame ``[T,E]`` and ``[T,3]``.
+    """
+
+    surface: HeadSurface | None = None
+
+    def __init__(
+        self, renderer: FlameTemplateRenderer, expression: NDArray[np.floating], jaw: NDArray[np.floating]
+    ) -> None:
+        self._renderer, self._codes = renderer, (expression, jaw)
+        self.expression_names = renderer.head.expression_names
+
+    def vertices(self, frame: int) -> Tensor:
+        """Refused.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            "DECA's camera gives no head in the generator's space; set tuning.depth_anchor=0 and "
+            "tuning.novel_view=0, or tracking.tracker=embedded"
+        )
+
+    def silhouette(self) -> NDArray[np.bool_]:
+        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        expression, jaw = self._codes
+        return self._renderer.silhouette(expression[0], jaw[0])
+
+    def detail(self, frame: int) -> NDArray[np.uint8]:
+        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
+        expression, jaw = self._codes
+        marks = self._renderer.landmarks(expression[frame], jaw[frame])
+        return detail_mask(marks, len(self._renderer.source.portrait), DETAIL_REGIONS_68)

@@ -1,0 +1,177 @@
+"""Whether a file of weights is what its name says: its bytes, as far as they are known, and its content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from portrait_core.models.file_checks import checking
+from portrait_core.models.locate import digest
+from portrait_core.models.registry import MODELS, Digest, Model, by_file
+
+
+@dataclass(frozen=True)
+class Report:
+    """A file that was read."""
+
+    content: str
+    """What is in it, in a phrase."""
+    digest: str
+    """How its bytes compare with those of the published file, in a phrase."""
+    sound: bool
+    """False where the bytes are known to be another file's."""
+
+
+def model_of(path: str | Path) -> Model | None:
+    """The model whose file this is by its name; for a pack, the first in it."""
+    name = Path(path).name
+    return by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
+
+
+def check_model(path: str | Path, model: Model) -> Report:
+    """Read a model's file and compare its digest. (Generators have a check of their own.)
+
+    Raises:
+        ModelFileError: if it is missing or not such a file.
+    """
+    path = Path(path)
+    content = _READERS[model.name](path)
+    if path.is_dir() or path.name not in (model.file, *model.also):
+        return Report(content, "a pack", True)
+    known = Digest(sha256=_noted(path)) if model.place == "shipped" else model.digest
+    if not (known.sha256 or known.md5 or known.size):
+        return Report(content, "no digest is known of it", True)
+    with checking(path, model.name):
+        sha256, md5 = digest(path)
+        size = path.stat().st_size
+    if not known.differs(size, sha256, md5):
+        if len(known.sha256) < 64 and not known.md5:
+            return Report(content, "as published, as far as is known", True)
+        return Report(content, f"digest as {'noted' if model.place == 'shipped' else 'published'}", True)
+    said = f"sha256 {sha256[:16]}, {size:,} bytes"
+    if known.hearsay:
+        return Report(content, f"{said}: not what others report of the published file", True)
+    return Report(content, f"{said}: NOT the published file", False)
+
+
+def _noted(path: Path) -> str:
+    """The digest in the JSON file beside a model that comes with the program."""
+    try:
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _flame(path: Path) -> str:
+    from portrait_core.models.flame_files import read_flame
+
+    found = read_flame(path)
+    return f"a FLAME head of {len(found.v_template):,} vertices, {len(found.faces):,} triangles"
+
+
+def _landmarks(path: Path) -> str:
+    from portrait_core.models.flame_files import read_landmark_embedding
+
+    found = read_landmark_embedding(path)
+    return f"{len(found.full_faces)} landmarks, {len(found.dynamic_faces)} contours by yaw"
+
+
+def _masks(path: Path) -> str:
+    from portrait_core.models.flame_files import read_flame_masks
+
+    return f"parts of the head: {', '.join(read_flame_masks(path).regions)}"
+
+
+def _mesh(path: Path) -> str:
+    from portrait_core.faces.uv_maps import read_obj_layout
+
+    with checking(path, "head_template"):
+        layout = read_obj_layout(path)
+    return f"a mesh of {len(layout.faces):,} triangles, {len(layout.uv):,} texture coordinates"
+
+
+def _picture(name: str) -> Callable[[Path], str]:
+    def read(path: Path) -> str:
+        from portrait_core.media import read_image
+
+        with checking(path, name):
+            height, width = read_image(str(path)).shape[:2]
+        return f"a mask of {width} x {height} texels"
+
+    return read
+
+
+def _efficientnet(path: Path) -> str:
+    from portrait_core.models.torch_files import read_torch
+
+    with checking(path, "efficientnet"):
+        return f"{len(read_torch(path))} tensors"
+
+
+def _weights(read: str) -> Callable[[Path], str]:
+    def count(path: Path) -> str:
+        from portrait_core.models import torch_files
+
+        found = getattr(torch_files, read)(path)
+        state = found if isinstance(found, dict) else next(iter(vars(found).values()))
+        tensors = list(state.values() if isinstance(state, dict) else state)
+        return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors) / 1e6:.1f} million numbers"
+
+    return count
+
+
+def _landmarks_3d(path: Path) -> str:
+    from portrait_core.models.mat_files import read_similarity_landmarks
+
+    return f"{len(read_similarity_landmarks(path).landmarks)} landmarks of the mean face"
+
+
+def _bfm(path: Path) -> str:
+    from portrait_core.models.mat_files import read_bfm
+
+    return f"a Basel face of {len(read_bfm(path).mean_shape):,} vertices"
+
+
+def _onnx(read: str) -> Callable[[Path], str]:
+    def describe(path: Path) -> str:
+        from portrait_core.models import onnx_files
+
+        found = getattr(onnx_files, read)(path)
+        return f"an ONNX network, {len(found.data) / 2**20:.1f} MiB, {len(found.outputs)} outputs"
+
+    return describe
+
+
+def _any_onnx(path: Path) -> str:
+    from portrait_core.models.onnx_files import read_onnx
+
+    return f"an ONNX network, {len(read_onnx(path).outputs)} outputs"
+
+
+def _head(path: Path) -> str:
+    from portrait_core.faces.head import MorphableHead
+
+    return f"a morphable head of {MorphableHead.load(path).n_vertices:,} vertices"
+
+
+_READERS: Mapping[str, Callable[[Path], str]] = {
+    **{name: _picture(name) for name in ("uv_face_eye_mask", "uv_face_mask")},
+    **dict.fromkeys(("face_detector", "face_landmarks", "iris_landmarks"), _any_onnx),
+    "flame": _flame,
+    "flame_landmarks": _landmarks,
+    "flame_masks": _masks,
+    "head_template": _mesh,
+    "deca": _weights("read_deca"),
+    "deep3d": _weights("read_deep3d"),
+    "deep3d_landmarks": _landmarks_3d,
+    "bfm": _bfm,
+    "vgg16": _weights("read_vgg16"),
+    "lpips": _weights("read_lpips"),
+    "styleflow": _weights("read_styleflow"),
+    "arcface": _onnx("read_arcface"),
+    "arcface_detector": _onnx("read_face_detector"),
+    "efficientnet": _efficientnet,
+    "embedded_head": _head,
+}

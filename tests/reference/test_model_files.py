@@ -1,0 +1,56 @@
+"""Our writers of official layouts against the reference folder's files and tables."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from portrait_core.models.flame_files import read_flame, read_landmark_embedding
+from portrait_core.models.mat_files import read_bfm
+from portrait_core.models.shapes import deca_encoder_shapes, deep3d_shapes
+from tests.official_files import seeded
+from tests.reference.seeded import seeded_state
+from tests.reference.test_eg3d import ROOT
+
+FLAME, DECA, DEEP3D = ROOT / "flame", ROOT / "deca_encoder", ROOT / "deep3dface"
+
+pytestmark = pytest.mark.skipif(
+    not all((folder / "README.md").exists() for folder in (FLAME, DECA, DEEP3D)),
+    reason=f"no reference numbers at {ROOT}; set PORTRAIT_REFERENCE to their folder",
+)
+
+
+def test_plain_and_chumpy_pickles_hold_the_same_head() -> None:
+    plain, chumpy = (read_flame(FLAME / f"generic_model_{kind}.pkl") for kind in ("numpy", "chumpy"))
+    for name, value in vars(plain).items():
+        np.testing.assert_array_equal(getattr(chumpy, name), value, err_msg=name)
+    assert plain.v_template.shape == (170, 3)
+    assert plain.faces.shape == (336, 3)
+
+
+def test_landmark_embedding() -> None:
+    found = read_landmark_embedding(FLAME / "landmark_embedding.npy")
+    for name in ("static_bary", "dynamic_bary", "full_bary"):
+        np.testing.assert_allclose(getattr(found, name).sum(-1), 1, atol=1e-5)
+    assert max(found.full_faces.max(), found.dynamic_faces.max(), found.static_faces.max()) < 336
+
+
+def test_basel_face() -> None:
+    found = read_bfm(DEEP3D / "BFM_model_front_synthetic.mat")
+    assert found.mean_shape.shape == (90, 3)
+    assert (found.point_faces == len(found.faces)).any()
+
+
+def test_names_and_shapes_of_the_networks() -> None:
+    deca = json.loads((DECA / "state_dict_shapes.json").read_text())["E_flame"]
+    deep3d = json.loads((DEEP3D / "state_dict_shapes.json").read_text())
+    assert {name: list(shape) for name, shape in deca_encoder_shapes().items()} == deca
+    assert {name: list(shape) for name, shape in deep3d_shapes().items()} == deep3d
+
+
+def test_seeded_values_follow_the_recipe() -> None:
+    shapes = {"a.weight": (3, 4), "n.weight": (5,), "n.bias": (5,), "n.running_var": (5,), "t": ()}
+    shapes |= {"n.running_mean": (5,), "n.num_batches_tracked": ()}
+    for name, value in seeded_state(shapes, 7).items():
+        assert torch.equal(seeded(name, shapes[name], 7), value), name
