@@ -12,7 +12,6 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,6 +22,8 @@ INPUT_SIZE = 224
 
 def backbone() -> nn.Module:
     """ResNet-50 from images ``[B,3,S,S]`` to features ``[B,2048]``, without trained weights."""
+    from torchvision.models import resnet50  # five seconds, which runs without such a network need not spend
+
     network = resnet50(weights=None)
     network.fc = nn.Identity()
     return network
