@@ -151,6 +151,9 @@ class InversionSettings(Section):
     """Weight outside the face on the first frame, which finds hair, clothes and wall; the paper has 0."""
     detail_weight: Weight = 3.0
     """Weight added on eyes and lips; the paper has 0."""
+    patch_share: Annotated[float, Field(gt=0.1, le=1.0)] = 2 / 3
+    """Side of the rendered patches over the image's: at two thirds the face fits, at less than half the rays;
+    the paper renders the whole image."""
     seed: Seed = 0
     """Seed of every random draw."""
     checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)

@@ -24,8 +24,7 @@ from portrait_core.generators import (
     use_matrix_precision,
 )
 from portrait_core.inversion.features import build_features, feature_distance
-from portrait_core.inversion.latent import PATCH_FRACTION
-from portrait_core.inversion.patches import Patch, render_patch
+from portrait_core.inversion.patches import render_patch
 from portrait_core.inversion.targets import (
     FrameTarget,
     image_array,
@@ -161,7 +160,7 @@ def face_picture(
         The picture ``[S,S,3]`` uint8, and the paper's equation 2, ``||Phi(M * I_hat) - Phi(M * G(w))||^2``
         with M the face, as a mean over Φ's unit vectors.
     """
-    patch = Patch.central(round(PATCH_FRACTION * inverter.resolution), inverter.resolution)
+    patch = inverter.middle
     model = inverter.generator
     made = render_patch(model, model.planes(ws), ws, inverter.camera, patch, inverter.sampling).image
     face = patch.cut(target.face[None])

@@ -29,8 +29,6 @@ from portrait_core.inversion.targets import FrameTarget
 WARMUP_STEPS, DECAY_FRACTION = 4, 0.35
 PRIOR_WEIGHT = 0.002
 """Pull of the latent toward its start, in squared standard deviations."""
-PATCH_FRACTION = 2 / 3
-"""Side of the rendered patches over the image's: the face fits, at less than half the rays."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +119,11 @@ class Inverter:
         self.reconstruction = Reconstruction(
             perceptual=settings.perceptual_weight, l1=settings.l1_weight, l2=settings.l2_weight
         )
+
+    @property
+    def middle(self) -> Patch:
+        """The middle of the crop, as large as the settings say: what later frames are fitted on."""
+        return Patch.central(round(self.settings.patch_share * self.resolution), self.resolution)
 
     def tracker_start(
         self,
@@ -216,10 +219,9 @@ class Inverter:
         return weight * (1 - free)
 
     def _patch(self, rng: torch.Generator | None) -> Patch:
-        size = round(PATCH_FRACTION * self.resolution)
-        return (
-            Patch.central(size, self.resolution) if rng is None else Patch.random(size, self.resolution, rng)
-        )
+        if rng is None:
+            return self.middle
+        return Patch.random(self.middle.size, self.resolution, rng)
 
     def _optimise(
         self,

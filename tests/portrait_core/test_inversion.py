@@ -69,6 +69,11 @@ def inverter(phi, **settings):
     return Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
 
 
+def test_the_paper_fits_the_whole_image(phi):
+    assert inverter(phi, patch_share=1.0).middle == Patch.whole(tiny.RESOLUTION)
+    assert inverter(phi).middle.size == round(2 / 3 * tiny.RESOLUTION)
+
+
 @pytest.mark.parametrize("start", ["tracker", "mean"])
 def test_inversion_comes_nearer_to_its_target(phi, head, start):
     inv = inverter(phi, init=start)
