@@ -85,10 +85,11 @@ class DecaTracker:
         from portrait_core.faces.driven_eyes import fit_portrait, with_eyes_of
         from portrait_core.faces.retarget import retarget_clip
         from portrait_core.tracking.fit import fit_clip
+        from portrait_core.tracking.measure import seen
 
         job, model, tracking = self._job, head(self._job), self._job.settings.tracking
         points = unit_of(job, "landmarks").read("landmarks", 0, job.frames)
-        ok = np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
+        ok = seen(points)
         driver = fit_clip(model, points, ok, tracking)
         own = fit_portrait(model, unit_of(job, "portrait").read("landmarks", 0, 1), tracking)
         # relative: the embedded head's lids are measured against the driver's own rest

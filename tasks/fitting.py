@@ -24,7 +24,7 @@ from portrait_core.generators import (
     use_matrix_precision,
 )
 from portrait_core.inversion.features import build_features, feature_distance
-from portrait_core.inversion.patches import render_patch
+from portrait_core.inversion.patches import fitting_samples, render_patch
 from portrait_core.inversion.targets import (
     FrameTarget,
     image_array,
@@ -131,15 +131,8 @@ def features(job: Job, name: str | None = None) -> nn.Module:
 
 
 def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
-    """Samples a ray while fitting; near and far as the generator was trained."""
-    own, choice = model.settings.sampling, job.settings.generator
-    return RaySampling(
-        near=own.near,
-        far=own.far,
-        n_coarse=choice.samples,
-        n_fine=choice.importance_samples,
-        coarse_grad=choice.coarse_gradient,
-    )
+    """Samples a ray while fitting."""
+    return fitting_samples(model, job.settings.generator)
 
 
 def resolution(job: Job, model: TriPlaneGenerator) -> int:

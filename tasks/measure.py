@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.tracking.measure import measure as measured
+from portrait_core.tracking.measure import seen
 from tasks.context import done, landmarker, read_track, unit_of, use_threads
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -53,15 +55,9 @@ def driver_motion(job: Job) -> MotionTrack:
     return _motion(points, read_track(unit_of(job, "fit"), job.frames))
 
 
-def seen(points: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Frames with a face ``[T]``, from landmarks ``[T,478,2]``."""
-    return np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
-
-
 def _motion(points: NDArray[np.float32], track: FaceTrack) -> MotionTrack:
     from portrait_core.cameras import angles_from_labels, degrees
     from portrait_core.metrics.motion import MotionTrack
-    from portrait_core.tracking.measure import measure as measured
 
     values = measured(points)
     angles = degrees(angles_from_labels(track.cameras))

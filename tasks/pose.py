@@ -74,8 +74,8 @@ def _read_off(
     import torch
 
     from portrait_core.cameras import angles_from_labels
+    from portrait_core.tracking.measure import seen
     from tasks.fitting import clip_data
-    from tasks.measure import seen
     from tasks.render import pose_renderer
 
     clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "pose")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import read_frames
 from portrait_core.store import Failure
+from portrait_core.tracking.measure import seen
 from tasks.context import landmarker, read_portrait, todo, unit_of, use_threads, write_once, write_track
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -114,7 +115,7 @@ def fit(job: Job) -> StageResult:
     use_threads(job, alone=True)
     unit, key = unit_of(job, "fit"), job.stage_keys["fit"]
     points = unit.read("landmarks", 0, job.frames)
-    ok = np.asarray(np.isfinite(points).all(axis=(1, 2)), bool)
+    ok = seen(points)
     if not ok.any():
         raise InputError(
             f"no face was found in any of the {job.frames} frames of {job.video_path}; give a video in "

@@ -21,12 +21,12 @@ from scipy.io import savemat
 from torch import Tensor
 
 from portrait_core.models.shapes import (
-    DECA_OUTPUTS,
     LPIPS_CHANNELS,
     deca_encoder_shapes,
     deep3d_shapes,
     vgg16_shapes,
 )
+from portrait_core.tracking.deca import N_CODE
 from portrait_core.tracking.five_points import STANDARD_FACE
 from tests import published_pickle
 from tests.old_pickles import chumpy, numpy1_object_npy, python2_pickle, sparse_columns
@@ -181,7 +181,7 @@ def quietened(state: dict[str, Tensor], last: str, scale: float, values: Tensor 
 
 def deca_answer() -> Tensor:
     """A code ``[236]`` of an average head in the middle of the crop."""
-    code = torch.zeros(DECA_OUTPUTS)
+    code = torch.zeros(N_CODE)
     code[206] = 9.0  # the camera's scale: the small head is 0.15 m wide, the crop 2
     return code
 

@@ -13,7 +13,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
+from portrait_core.config import GeneratorChoice
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+
+
+def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> RaySampling:
+    """Samples a ray while fitting; near and far as the generator was trained."""
+    own = generator.settings.sampling
+    return RaySampling(
+        near=own.near,
+        far=own.far,
+        n_coarse=choice.samples,
+        n_fine=choice.importance_samples,
+        coarse_grad=choice.coarse_gradient,
+    )
 
 
 @dataclass(frozen=True)

@@ -82,11 +82,10 @@ class Tuner:
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator().manual_seed(settings.seed)
-        away = (clip.ws - clip.ws.mean(0)).square().mean((1, 2)).cpu()
         self.locality: Locality | None = None
         if settings.locality > 0:
             self.locality = Locality(generator, phi, self.reconstruction, sampling, settings.locality_alpha)
-        self._rarity = away + away.mean() * 1e-3 + 1e-12
+        self._rarity = rarity(clip.ws.flatten(1).cpu())
 
     def run(
         self, checkpoint: Checkpoint | None = None, on_step: Callable[[int, float], None] | None = None

@@ -78,20 +78,17 @@ class ArrayUnpickler(DataUnpickler):
     fillable: tuple[type, ...] = (ArrayRecord, DTypeRecord, PickledObject)
 
 
-def read_array_pickle(
-    file: BinaryIO, names: Mapping[tuple[str, str], Any] | None = None, *, encoding: str = "latin1"
-) -> Any:
+def read_array_pickle(file: BinaryIO, names: Mapping[tuple[str, str], Any] | None = None) -> Any:
     """Read one pickle of arrays and plain containers from where ``file`` stands.
 
     Args:
         names: further names to resolve, each to an inert constructor; they go before the usual ones.
-        encoding: of Python 2 strings.
 
     Raises:
         ValueError: if it is no pickle, is damaged, or asks for a name that is not allowed.
     """
     try:
-        return ArrayUnpickler(file, {**ARRAY_NAMES, **(names or {})}, encoding=encoding).load()
+        return ArrayUnpickler(file, {**ARRAY_NAMES, **(names or {})}, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise ValueError(f"it cannot be read safely: {error}") from error
     # whatever a damaged or hostile file makes the machine stumble over, the answer is the same

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -120,15 +120,8 @@ class LegacyUnpickler(DataUnpickler):
 
     fillable: tuple[type, ...] = (ModuleRecord, DTypeRecord, ArrayRecord)
 
-    def __init__(
-        self,
-        file: BinaryIO,
-        *,
-        extra: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
-        encoding: str = "ASCII",
-    ) -> None:
-        super().__init__(file, {**_ALLOWED, **(extra or {})}, encoding=encoding)
-        self.fillable += tuple(kind for kind in (extra or {}).values() if isinstance(kind, type))
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, _ALLOWED)
 
     def stand_in(self, module: str, name: str) -> Any:
         if module.startswith(_MODULE_PREFIXES) and name.isidentifier():
@@ -139,18 +132,8 @@ class LegacyUnpickler(DataUnpickler):
         return ModuleRecord(of.name)
 
 
-def read_legacy_pickle(
-    path: str | Path,
-    *,
-    extra: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
-    encoding: str = "ASCII",
-) -> Any:
+def read_legacy_pickle(path: str | Path) -> Any:
     """Read a pickle of arrays, tensors and plain containers.
-
-    Args:
-        extra: further names to resolve, each to an inert constructor. Classes among them take state through
-            a ``__setstate__`` of their own.
-        encoding: of Python 2 strings; ``latin1`` where they carry array bytes.
 
     Raises:
         ValueError: if there is no such file, it is no pickle, or asks for a name that is not allowed.
@@ -161,7 +144,7 @@ def read_legacy_pickle(
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
     with file:
         try:
-            return LegacyUnpickler(file, extra=extra, encoding=encoding).load()
+            return LegacyUnpickler(file).load()
         # whatever a damaged or hostile file makes the machine stumble over, the answer is the same
         except Exception as error:
             said = (

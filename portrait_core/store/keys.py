@@ -21,7 +21,7 @@ NUMERICS_VERSION: dict[str, int] = {
     "retarget": 2,
     "template": 2,
     "inversion": 2,
-    "tuning": 3,
+    "tuning": 4,
     "pose": 1,
     "render": 2,
     "encode": 1,

@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from portrait_core.tracking.topology import N_MESH
 
 
+def seen(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Frames with a face ``[T]``: those whose landmarks ``[T,P,2]`` are all there."""
+    return np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), bool)
+
+
 def measure(landmarks: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     """Measure how far mouth and eyes are open.
 

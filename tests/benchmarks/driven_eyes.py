@@ -26,7 +26,7 @@ from portrait_core.media import read_frames
 from portrait_core.resources import sample_video
 from portrait_core.tracking.crop import crop_image
 from portrait_core.tracking.fit import fit_clip
-from portrait_core.tracking.measure import measure
+from portrait_core.tracking.measure import measure, seen
 from tests.portrait_core import stand_in
 
 
@@ -51,7 +51,7 @@ def main(
     """Compare both settings of template.eyes on a blink of a driving video."""
     shots = list(read_frames(str(video or sample_video()), 0, frames))
     points = np.concatenate([stand_in.landmarker().detect(shot[None]).points for shot in shots])
-    ok = np.isfinite(points).all(axis=(1, 2))
+    ok = seen(points)
     driver = fit_clip(stand_in.whole_head(), points, ok, TrackingSettings())
     opening = np.where(ok, measure(points)["eye_opening"], np.nan)
     picked, (_, marks, own) = chosen(opening), stand_in.tracked()

@@ -1,5 +1,7 @@
 """Generator files: both kinds, the oldest form, and loading without drawing weights."""
 
+import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from portrait_core.generators import (
     save_generator,
 )
 from portrait_core.generators.io import filled_generator, load_metadata
+from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
 from tests.portrait_core import tiny
 from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS, write_eg3d
 
@@ -114,3 +117,22 @@ def test_weights_that_do_not_fit_are_named() -> None:
     assert "mapping.w_avg is missing" in str(caught.value)
     assert "more is not known" in str(caught.value)
     assert "synthesis.b4.const has shape [1, 4, 4], expected [8, 4, 4]" in str(caught.value)
+
+
+class _Attack:
+    def __reduce__(self) -> Any:
+        return os.system, ("exit 1",)
+
+
+def test_network_files_cannot_run_code(tmp_path: Path) -> None:
+    path = tmp_path / "attack.pkl"
+    path.write_bytes(pickle.dumps({"G_ema": _Attack()}))
+    with pytest.raises(ValueError, match="system, which is not a name known as safe"):
+        read_network(path)
+    path.write_bytes(pickle.dumps({"a": 1}))
+    assert read_legacy_pickle(path) == {"a": 1}
+    with pytest.raises(ValueError, match="holds no network 'G_ema'"):
+        load_published(path)
+    path.write_bytes(b"junk")
+    with pytest.raises(ValueError, match="cannot read"):
+        read_network(path)

@@ -1,7 +1,5 @@
 """The embedded generator's options, the renderer and the building blocks, on small real networks."""
 
-import os
-import pickle
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,12 +17,10 @@ from portrait_core.generators import (
     TriPlaneGenerator,
     load_generator,
     load_latent_layout,
-    load_published,
     save_generator,
 )
 from portrait_core.generators.layers import _Filter, resample_filter, upsample_2x
 from portrait_core.generators.triplane import Basis
-from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
 
 SMALL: dict[str, Any] = {
     "z_dim": 11,
@@ -388,22 +384,3 @@ def test_weights_beyond_half_precision_are_refused(generator: TriPlaneGenerator,
     set_density(generator, 1e6)
     with pytest.raises(ValueError, match=r"decoder\.net\.2\.bias.*half=False"):
         save_generator(generator, tmp_path / "g.safetensors")
-
-
-class _Attack:
-    def __reduce__(self) -> Any:
-        return os.system, ("exit 1",)
-
-
-def test_network_files_cannot_run_code(tmp_path: Path) -> None:
-    path = tmp_path / "attack.pkl"
-    path.write_bytes(pickle.dumps({"G_ema": _Attack()}))
-    with pytest.raises(ValueError, match="system, which is not a name known as safe"):
-        read_network(path)
-    path.write_bytes(pickle.dumps({"a": 1}))
-    assert read_legacy_pickle(path) == {"a": 1}
-    with pytest.raises(ValueError, match="holds no network 'G_ema'"):
-        load_published(path)
-    path.write_bytes(b"junk")
-    with pytest.raises(ValueError, match="cannot read"):
-        read_network(path)

@@ -122,7 +122,16 @@ def test_rare_expressions_are_drawn_more_often(phi, head):
     ws = torch.zeros(20, 1, 32)
     ws[7] = 1
     assert draws(phi, head, ws, 100, rare_share=0.0).count(7) == 10
-    assert 70 < draws(phi, head, ws, 100, rare_share=0.5).count(7) < 130
+    # half the 200 draws by rarity, where frame 7 weighs 20 against 19 frames of 20/19: 50, and 5 of the rest
+    assert 40 < draws(phi, head, ws, 100, rare_share=0.5).count(7) < 75
+
+
+def test_a_rare_frame_between_two_common_ones_is_drawn_as_often_as_either(phi, head):
+    ws = torch.full((21, 1, 32), 1.0)
+    ws[10:20], ws[20] = -1.0, 0.0  # nearest to the clip's mean, and seldom
+    drawn = draws(phi, head, ws, 150, rare_share=1.0)
+    assert drawn.count(20) > 35  # uniform draws give 14 of 300; a weight by distance from the mean, none
+    assert 90 < sum(i < 10 for i in drawn) < 160
 
 
 def test_rarity_is_one_over_the_share_of_frames_that_look_alike():

@@ -10,20 +10,16 @@ from torch import Tensor
 from portrait_core.faces import orthographic, sh_rendering, uv_maps
 from portrait_core.faces.raster import interpolate, vertex_normals
 from portrait_core.tracking import deca_crop
-from tests.reference.test_eg3d import ROOT, error
+from tests.reference.published import ROOT, arrays, error, needs, tensors
 
 FOLDER = ROOT / "deca_decode"
 PROJECTED, RASTERED = 1e-5, 1e-4
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "cases.npz").exists(),
-    reason=f"no DECA reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("deca_decode/cases.npz")
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Tensor]:
-    with np.load(FOLDER / "cases.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    return tensors(FOLDER / "cases.npz")
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +151,7 @@ def test_dense_triangles(cases: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def crops() -> dict[str, np.ndarray]:
-    with np.load(FOLDER / "crop.npz") as file:
-        return {name: file[name] for name in file.files}
+    return arrays(FOLDER / "crop.npz")
 
 
 @pytest.fixture(scope="module")

@@ -2,28 +2,22 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from portrait_core.tracking.deca import DecaEncoder, DetailDecoder, split_code
 from portrait_core.tracking.encoders import as_input
-from tests.reference.seeded import seeded_state
-from tests.reference.test_eg3d import ROOT, error
+from tests.reference.published import ROOT, error, needs, seeded_state, tensors
 
 FOLDER = ROOT / "deca_encoder"
 ATOL = 2e-5
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "cases.npz").exists(),
-    reason=f"no DECA reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("deca_encoder/cases.npz")
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Tensor]:
-    with np.load(FOLDER / "cases.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    return tensors(FOLDER / "cases.npz")
 
 
 @pytest.fixture(scope="module")

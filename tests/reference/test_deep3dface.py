@@ -13,21 +13,16 @@ from portrait_core.tracking import five_points
 from portrait_core.tracking.bfm import BfmModel
 from portrait_core.tracking.deep3d import Deep3DEncoder, rotation, split_coefficients
 from portrait_core.tracking.encoders import as_input
-from tests.reference.seeded import seeded_state
-from tests.reference.test_eg3d import ROOT, error
+from tests.reference.published import ROOT, arrays, error, needs, seeded_state, tensors
 
 FOLDER = ROOT / "deep3dface"
 ATOL = 2e-5
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "cases.npz").exists(),
-    reason=f"no Deep3DFaceRecon reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("deep3dface/cases.npz")
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Tensor]:
-    with np.load(FOLDER / "cases.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    return tensors(FOLDER / "cases.npz")
 
 
 def test_coefficients(cases: dict[str, Tensor]) -> None:
@@ -63,8 +58,7 @@ def test_face(cases: dict[str, Tensor]) -> None:
 
 @pytest.fixture(scope="module")
 def aligned() -> dict[str, np.ndarray]:
-    with np.load(FOLDER / "align.npz") as file:
-        return {name: file[name] for name in file.files}
+    return arrays(FOLDER / "align.npz")
 
 
 def test_alignment(aligned: dict[str, np.ndarray]) -> None:

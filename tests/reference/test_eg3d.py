@@ -1,11 +1,8 @@
 """Parity with the published EG3D generator (numbers in the reference folder's ``eg3d``)."""
 
 import hashlib
-import importlib.util
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,29 +11,11 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, load_published
+from tests.reference.published import ROOT, error, needs, relative, seeding, tensors
 
-ROOT = Path(os.environ.get("PORTRAIT_REFERENCE", Path(__file__).parents[2] / "../shared/reference"))
 FOLDER = ROOT / "eg3d"
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "generator.pkl").exists(),
-    reason=f"no EG3D reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
-
-
-def arrays(name: str) -> dict[str, Tensor]:
-    with np.load(FOLDER / name) as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-def error(got: Tensor, wanted: Tensor) -> float:
-    assert got.shape == wanted.shape
-    return float((got - wanted).detach().abs().max())
-
-
-def relative(got: Tensor | None, wanted: Tensor) -> float:
-    assert got is not None
-    return float((got - wanted).norm() / wanted.norm())
+pytestmark = needs("eg3d/generator.pkl")
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +30,7 @@ def tiny() -> TriPlaneGenerator:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Tensor]:
-    return arrays("outputs.npz")
+    return tensors(FOLDER / "outputs.npz")
 
 
 def test_state_dict_names_and_shapes(tiny: TriPlaneGenerator, config: dict) -> None:
@@ -132,11 +111,7 @@ def test_gradients(tiny: TriPlaneGenerator, expected: dict[str, Tensor], suffix:
 
 def seeded_weights(config: dict) -> dict[str, Tensor]:
     """The full architecture's weights, by the recipe in the folder's README."""
-    spec = importlib.util.spec_from_file_location("seeded_weights", ROOT / "seeded_weights.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = seeding()
     one = np.float32
     weights: dict[str, Tensor] = {}
     for name, shape in (config["seeded_parameters"] | config["seeded_buffers"]).items():
@@ -175,7 +150,7 @@ def full(full_config: dict) -> TriPlaneGenerator:
 
 @pytest.fixture(scope="module")
 def full_expected() -> dict[str, Tensor]:
-    return arrays("full512_outputs.npz")
+    return tensors(FOLDER / "full512_outputs.npz")
 
 
 @pytest.mark.slow

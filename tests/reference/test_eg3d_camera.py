@@ -8,21 +8,13 @@ from PIL import Image
 from portrait_core import eg3d_cameras
 from portrait_core.cameras import intrinsics
 from portrait_core.tracking import ffhq_align, wild_crop
-from tests.reference.test_eg3d import ROOT
+from tests.reference.published import ROOT, arrays, needs
 
 FOLDER = ROOT / "eg3d_camera"
 ATOL = 1e-6
 PIXEL = 1e-3
 GREY_LEVELS = 2
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "labels.npz").exists(),
-    reason=f"no EG3D camera reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
-
-
-def arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(FOLDER / name) as file:
-        return {key: file[key] for key in file.files}
+pytestmark = needs("eg3d_camera/labels.npz")
 
 
 def off(got: np.ndarray | torch.Tensor, wanted: np.ndarray) -> float:
@@ -32,12 +24,12 @@ def off(got: np.ndarray | torch.Tensor, wanted: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def labels() -> dict[str, np.ndarray]:
-    return arrays("labels.npz")
+    return arrays(FOLDER / "labels.npz")
 
 
 @pytest.fixture(scope="module")
 def crops() -> dict[str, np.ndarray]:
-    return arrays("crops.npz")
+    return arrays(FOLDER / "crops.npz")
 
 
 @pytest.mark.parametrize("mode", ["orig", "cor", "simplify"])
@@ -101,7 +93,7 @@ def test_crops(crops: dict[str, np.ndarray]) -> None:
 
 
 def test_ffhq_alignment() -> None:
-    expected = arrays("ffhq_align.npz")
+    expected = arrays(FOLDER / "ffhq_align.npz")
     stored = expected["aligned1500_every25"]
     for index, landmarks in enumerate(expected["landmarks68"]):
         image = np.asarray(Image.open(FOLDER / f"ffhq_source_{index}.png").convert("RGB"))

@@ -1,6 +1,5 @@
 """Parity with FLAME as DECA decodes it (numbers in the reference folder's ``flame``)."""
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -8,20 +7,16 @@ from torch import Tensor
 from portrait_core.faces import flame
 from portrait_core.faces.head import MorphableHead, axis_angle_to_matrix
 from portrait_core.models.flame_files import LandmarkEmbedding, read_flame, read_landmark_embedding
-from tests.reference.test_eg3d import ROOT, error
+from tests.reference.published import ROOT, error, needs, tensors
 
 FOLDER = ROOT / "flame"
 ATOL = 1e-6
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "cases.npz").exists(),
-    reason=f"no FLAME reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("flame/cases.npz")
 
 
 @pytest.fixture(scope="module")
 def cases() -> dict[str, Tensor]:
-    with np.load(FOLDER / "cases.npz") as file:
-        return {name: torch.from_numpy(file[name]) for name in file.files}
+    return tensors(FOLDER / "cases.npz")
 
 
 @pytest.fixture(scope="module")

@@ -3,22 +3,17 @@
 import json
 
 import numpy as np
-import pytest
 import torch
 
 from portrait_core.models.flame_files import read_flame, read_landmark_embedding
 from portrait_core.models.mat_files import read_bfm
 from portrait_core.models.shapes import deca_encoder_shapes, deep3d_shapes
 from tests.official_files import seeded
-from tests.reference.seeded import seeded_state
-from tests.reference.test_eg3d import ROOT
+from tests.reference.published import ROOT, needs, seeded_state
 
 FLAME, DECA, DEEP3D = ROOT / "flame", ROOT / "deca_encoder", ROOT / "deep3dface"
 
-pytestmark = pytest.mark.skipif(
-    not all((folder / "README.md").exists() for folder in (FLAME, DECA, DEEP3D)),
-    reason=f"no reference numbers at {ROOT}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("flame/README.md", "deca_encoder/README.md", "deep3dface/README.md")
 
 
 def test_plain_and_chumpy_pickles_hold_the_same_head() -> None:

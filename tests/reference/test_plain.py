@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -11,21 +10,11 @@ from portrait_core.generators import GeneratorSettings
 from portrait_core.models.legacy_pickle import read_network
 from tests.plain import stylegan2
 from tests.plain.eg3d import PlainGenerator, rays
-from tests.reference.test_eg3d import LOSSES, ROOT, error, relative, seeded_weights
+from tests.reference.published import ROOT, error, needs, relative, tensors
+from tests.reference.test_eg3d import LOSSES, seeded_weights
 
-needs_eg3d = pytest.mark.skipif(
-    not (ROOT / "eg3d/generator.pkl").exists(),
-    reason=f"no EG3D reference numbers at {ROOT / 'eg3d'}; set PORTRAIT_REFERENCE to their folder",
-)
-needs_stylegan2 = pytest.mark.skipif(
-    not (ROOT / "stylegan2/generator.pkl").exists(),
-    reason=f"no StyleGAN2 reference numbers at {ROOT / 'stylegan2'}; set PORTRAIT_REFERENCE to their folder",
-)
-
-
-def arrays(name: str) -> dict[str, Tensor]:
-    with np.load(ROOT / name) as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+needs_eg3d = needs("eg3d/generator.pkl")
+needs_stylegan2 = needs("stylegan2/generator.pkl")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +26,7 @@ def tiny() -> PlainGenerator:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Tensor]:
-    return arrays("eg3d/outputs.npz")
+    return tensors(ROOT / "eg3d/outputs.npz")
 
 
 @needs_eg3d
@@ -86,7 +75,7 @@ def test_gradients(tiny: PlainGenerator, expected: dict[str, Tensor], suffix: st
 def test_full_size() -> None:
     """FFHQ-512: images, depth and the gradient to ws, in one pass."""
     config = json.loads((ROOT / "eg3d/full512.json").read_text())
-    expected = arrays("eg3d/full512_outputs.npz")
+    expected = tensors(ROOT / "eg3d/full512_outputs.npz")
     settings = GeneratorSettings.from_published(config["constructor"], config["neural_rendering_resolution"])
     full = PlainGenerator(settings, seeded_weights(config))
     ws = expected["ws_plus"].clone().requires_grad_()
@@ -102,7 +91,7 @@ def test_full_size() -> None:
 
 @needs_stylegan2
 def test_stylegan2() -> None:
-    expected = arrays("stylegan2/outputs.npz")
+    expected = tensors(ROOT / "stylegan2/outputs.npz")
     config = json.loads((ROOT / "stylegan2/config.json").read_text())
     made = config["constructor"]
     params = read_network(ROOT / "stylegan2/generator.pkl").state_dict()

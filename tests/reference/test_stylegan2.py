@@ -2,20 +2,16 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from portrait_core.generators import StyleGAN2Generator, StyleGAN2Settings, load_published
-from tests.reference.test_eg3d import ROOT, error
+from tests.reference.published import ROOT, error, needs, tensors
 
 FOLDER = ROOT / "stylegan2"
 
-pytestmark = pytest.mark.skipif(
-    not (FOLDER / "generator.pkl").exists(),
-    reason=f"no StyleGAN2 reference numbers at {FOLDER}; set PORTRAIT_REFERENCE to their folder",
-)
+pytestmark = needs("stylegan2/generator.pkl")
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +21,7 @@ def config() -> dict:
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, Tensor]:
-    with np.load(FOLDER / "outputs.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
+    return tensors(FOLDER / "outputs.npz")
 
 
 @pytest.fixture(scope="module")

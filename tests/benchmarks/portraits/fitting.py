@@ -16,14 +16,13 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.config import Settings
 from portrait_core.faces.template import PortraitFit, Template, TemplateRenderer
 from portrait_core.generators import (
-    RaySampling,
-    TriPlaneGenerator,
     at_precision,
     load_generator,
     use_matrix_precision,
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.matte import portrait_matte
+from portrait_core.inversion.patches import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
     detail_mask,
@@ -115,7 +114,7 @@ class Fit:
         self.frame = OneFrame.of(subject, tools, settings)
         use_matrix_precision(settings.generator.precision)
         self.generator = at_precision(load_generator(weights), settings.generator.precision)
-        self._sampling = _fitting_samples(self.generator, settings)
+        self._sampling = fitting_samples(self.generator, settings.generator)
         choice = settings.inversion.model_copy(update={"seed": settings.inversion.seed + settings.seed})
         self._inverter = Inverter(
             self.generator, tools.phi, self.frame.camera, choice, self._sampling, self._resolution
@@ -177,14 +176,3 @@ class Renders:
             posed.first, camera, posed.resolution, sampling=posed.sampling, planes=posed.planes
         )
         return out["image"].clamp(-1, 1), out["image_depth"][0, 0]
-
-
-def _fitting_samples(generator: TriPlaneGenerator, settings: Settings) -> RaySampling:
-    own, choice = generator.settings.sampling, settings.generator
-    return RaySampling(
-        near=own.near,
-        far=own.far,
-        n_coarse=choice.samples,
-        n_fine=choice.importance_samples,
-        coarse_grad=choice.coarse_gradient,
-    )

@@ -10,6 +10,7 @@ from portrait_core.config import Settings
 from portrait_core.embedded.latents import scene_from_latent, z_from_fit
 from portrait_core.pose_calibration import calibration_frames, corrected_cameras, pose_offset
 from portrait_core.tracking.fit import fit_clip
+from portrait_core.tracking.measure import seen
 from tests.benchmarks.portraits.subjects import Subject
 from tests.benchmarks.portraits.tools import Picture, Tools
 
@@ -59,7 +60,7 @@ def asked_deg() -> Numbers:
 def read_deg(points: Numbers, shape: NDArray[np.floating], tools: Tools, settings: Settings) -> Numbers:
     """Angles that the tracker reads off landmarks ``[n,478,2]``: ``[n,3]`` degrees, NaN without a face. The
     person's ``shape [S]`` is known, as it is of a result; the views are no neighbours in time."""
-    found = np.asarray(np.isfinite(points).all((1, 2)), bool)
+    found = seen(points)
     angles = np.full((len(points), 3), np.nan)
     if found.any():
         alone = settings.tracking.model_copy(update={"smooth_pose": 0.0, "smooth_expression": 0.0})
