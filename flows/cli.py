@@ -6,25 +6,21 @@ threads are fixed before numpy and torch start.
 
 from __future__ import annotations
 
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from flows.environment import limit_threads, quiet_orchestrators
 from flows.models import app as models_app
+from flows.outcome import OK, PARTIAL, known_stages, make_console, told_errors
+from flows.store_commands import add_to
 from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
     from portrait_core.config import Settings
-
-OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     name="portrait",
@@ -40,6 +36,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app)
+add_to(app)
 
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file with one.")
@@ -87,7 +84,7 @@ def demo(
     """
     from portrait_core.resources import sample_portrait, sample_video
 
-    with _told_errors():
+    with told_errors():
         portrait, video = str(sample_portrait()), str(sample_video())
     _reenact(portrait, video, store, out, profile, change)
 
@@ -103,6 +100,16 @@ def reenact(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
     commercial: Commercial = False,
+    only: Annotated[
+        list[str], typer.Option(metavar="STAGE", help="Run this stage alone. Can be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    force: Annotated[
+        list[str],
+        typer.Option(metavar="STAGE", help="Make this stage again, and all that reads it. Can be repeated."),
+    ] = [],  # noqa: B006 - typer copies it
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
+    ] = False,
 ) -> None:
     """Reenact PORTRAIT with the expressions and the head pose of VIDEO.
 
@@ -111,7 +118,21 @@ def reenact(
     the same command again to continue after an interruption; change a setting and only what depends on it
     is made again.
     """
-    _reenact(portrait, video, store, out, profile, [*change, "commercial=true"] if commercial else change)
+    changes = [*change, "commercial=true"] if commercial else change
+    _reenact(portrait, video, store, out, profile, changes, only, force, dry_run)
+
+
+@app.command()
+def plan(
+    portrait: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
+    video: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
+    store: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's own
+    history. Does nothing."""
+    _reenact(portrait, video, store, Path(), profile, change, dry_run=True)
 
 
 @app.command()
@@ -122,9 +143,9 @@ def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa
     """
     from flows.doctor import examine
 
-    with _told_errors():
+    with told_errors():
         settings = _settings(profile, change)
-        healthy = examine(settings, _console())
+        healthy = examine(settings, make_console())
     raise typer.Exit(OK if healthy else PARTIAL)
 
 
@@ -133,22 +154,44 @@ def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # no
     """List every setting of a profile with its value and what it does."""
     from flows.listing import list_settings
 
-    with _told_errors():
-        list_settings(_settings(profile, change), _console())
+    with told_errors():
+        list_settings(_settings(profile, change), make_console())
 
 
-def _reenact(portrait: str, video: str, store: str, out: Path, profile: str, change: list[str]) -> None:
-    console = _console()
-    with _told_errors():
+def _reenact(
+    portrait: str,
+    video: str,
+    store: str,
+    out: Path,
+    profile: str,
+    change: list[str],
+    only: Sequence[str] = (),
+    force: Sequence[str] = (),
+    dry_run: bool = False,
+) -> None:
+    console = make_console()
+    with told_errors():
         chosen = _settings(profile, change)
         from flows.reenact import prepare, start
         from flows.terminal import announce, conclude, shown_progress
 
         job = prepare(portrait, video, store, chosen)
+        if dry_run:
+            from flows.views import show_plan
+
+            show_plan(job, console, known_stages(force))
+            return
+        if force:
+            from tasks.redo import forget
+
+            forget(job, known_stages(force))
         out.mkdir(parents=True, exist_ok=True)
         announce(job, console)
         with shown_progress(job, console):
-            summary = start(job, out, console.print, change, profile)
+            summary = start(job, out, console.print, change, profile, known_stages(only))
+        if summary is None:
+            console.print(f"{', '.join(only)} done; the clip is not finished yet")
+            return
         partial = conclude(summary, out, console)
     raise typer.Exit(PARTIAL if partial else OK)
 
@@ -160,35 +203,6 @@ def _settings(profile: str, change: list[str]) -> Settings:
     chosen = load_settings(profile, change)
     limit_threads(cpu_threads(chosen))
     return chosen
-
-
-def _console() -> Console:
-    return Console(highlight=False, soft_wrap=False)
-
-
-@contextmanager
-def _told_errors() -> Iterator[None]:
-    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1, an
-    interruption into 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
-        # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
-        os._exit(INTERRUPTED)
-    except ValueError as error:
-        _tell("This cannot be used", str(error))
-        raise typer.Exit(BAD_INPUT) from None
-    except RuntimeError as error:
-        if type(error).__name__ != "StageError":
-            raise
-        _tell("Stopped", str(error))
-        raise typer.Exit(PARTIAL) from None
-
-
-def _tell(what: str, why: str) -> None:
-    text = Text.assemble((f"{what}: ", "bold red"), why)
-    Console(stderr=True, highlight=False).print(text)
 
 
 def main() -> None:

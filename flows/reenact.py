@@ -12,13 +12,16 @@ from prefect.artifacts import create_table_artifact
 
 from flows.environment import prefect_server, prefect_server_answers, prefect_ui
 from flows.runners import open_runner, prefect_task_runner
-from flows.stages import StageRunner
+from flows.stages import StageRunner, check_only
+from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
 from portrait_core.report import Summary
+from tasks.context import done
 from tasks.deliver import deliver
 from tasks.ingest import ingest
-from tasks.job import Job
+from tasks.job import Job, Stage
+from tasks.status import keep_job
 
 Report = Callable[[str], None]
 
@@ -38,20 +41,36 @@ def prepare(portrait: str, video: str, store: str, settings: Settings) -> Job:
     return ingest(portrait, video, store, settings)
 
 
-def run_job(job: Job, out: str | Path, report: Report = lambda line: None) -> Summary:
+def run_job(
+    job: Job, out: str | Path | None, report: Report = lambda line: None, only: Sequence[Stage] = ()
+) -> Summary | None:
     """Run every stage that is not finished, write the files to ``out`` and return the summary.
 
     Inside a Prefect flow the tasks are Prefect's; anywhere else they are threads or Dask's.
+
+    Args:
+        job: what to do.
+        out: folder for the clip; None leaves it in the store.
+        report: hears of failures.
+        only: stages to run; empty means all.
+
+    Returns:
+        None when ``only`` leaves the clip unfinished.
 
     Raises:
         InputError: when the portrait or the video cannot be used.
         StageError: when a stage stopped the run.
     """
     begin = time.perf_counter()
+    stopping.clear()
+    check_only(job, only)
+    keep_job(job)
     with open_runner(job.settings) as runner:
-        stages = StageRunner(job, runner, report)
+        stages = StageRunner(job, runner, report, only)
         stages.all()
-    return deliver(job, Path(out), stages.records, time.perf_counter() - begin)
+    if not done(job, "measure").all():
+        return None
+    return deliver(job, None if out is None else Path(out), stages.records, time.perf_counter() - begin)
 
 
 @flow(name="reenact", persist_result=False, validate_parameters=True)
@@ -62,7 +81,8 @@ def reenact(
     out: str,
     profile: str = "embedded",
     overrides: Sequence[str] = (),
-) -> dict[str, object]:
+    only: Sequence[Stage] = (),
+) -> dict[str, object] | None:
     """Make the portrait take over the video's expressions and head pose.
 
     Args:
@@ -72,12 +92,15 @@ def reenact(
         out: folder for the clip, the contact sheet and ``summary.json``.
         profile: a profile's name or file.
         overrides: ``section.field=value`` strings.
+        only: stages to run; empty means all.
 
     Returns:
-        The summary, as plain values.
+        The summary, as plain values; None when ``only`` leaves the clip unfinished.
     """
     job = prepare(portrait, video, store, load_settings(profile, overrides))
-    summary = run_job(job, out, _reporter.get())
+    summary = run_job(job, out, _reporter.get(), only)
+    if summary is None:
+        return None
     _show(summary)
     return summary.model_dump(mode="json")
 
@@ -88,21 +111,35 @@ def _show(summary: Summary) -> None:
     create_table_artifact(rows, key="reenact-stages", description=summary.reenactment)
 
 
-def start(job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str) -> Summary:
+def start(
+    job: Job,
+    out: str | Path,
+    report: Report,
+    overrides: Sequence[str],
+    profile: str,
+    only: Sequence[Stage] = (),
+) -> Summary | None:
     """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
-    without: the store resumes it either way."""
+    without: the store resumes it either way. A server that goes away meanwhile is done without."""
     wish = job.settings.runner.prefect
     server = prefect_server() if wish != "never" else None
     if server is not None and not prefect_server_answers(server):
         report(f"no Prefect server answers at {server}: running without it")
         server = None
     if server is None and wish != "always":
-        return run_job(job, out, report)
+        return run_job(job, out, report, only)
     if server is not None:
         report(f"Prefect shows this run at {prefect_ui(server)}")
     _reporter.set(report)
     ready = reenact.with_options(
         task_runner=prefect_task_runner(job.settings), flow_run_name=job.reenactment_unit
     )
-    said = ready(job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides))
-    return Summary.model_validate(said)
+    inputs = job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides), list(only)
+    try:
+        said = ready(*inputs)
+    except Exception:
+        if server is None or prefect_server_answers(server):
+            raise
+        report(f"the Prefect server at {server} went away: going on without it")
+        return run_job(job, out, report, only)
+    return None if said is None else Summary.model_validate(said)

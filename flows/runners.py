@@ -7,11 +7,13 @@ the store either way.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
+from portrait_core import stopping
 from portrait_core.config import RunnerSettings, Settings
 from tasks.policy import StageResult, run_by_name, with_retries
 from tasks.threads import worker_count
@@ -26,6 +28,8 @@ DASK_CONFIG = {
     "distributed.deploy.lost-worker-timeout": "180s",
     "distributed.comm.timeouts.connect": "60s",
     "distributed.admin.tick.limit": "60s",
+    # A task whose worker died comes back at once: the flow finds out which frame it was (flows/stages.py).
+    "distributed.scheduler.allowed-failures": 0,
 }
 
 
@@ -44,6 +48,10 @@ class Runner(Protocol):
         """Start one task of a stage."""
         ...
 
+    def stop(self) -> None:
+        """Ask the tasks at work to stop where they can go on later, and wait for them, ``grace_s`` at most."""
+        ...
+
 
 class ThreadRunner:
     """Threads of this process."""
@@ -51,25 +59,54 @@ class ThreadRunner:
     def __init__(self, pool: ThreadPoolExecutor, settings: RunnerSettings) -> None:
         self._pool = pool
         self._settings = settings
+        self._submitted: list[Future[StageResult]] = []
 
     def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
         """Start one task of a stage."""
-        return self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
+        future = self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
+        self._submitted = [other for other in self._submitted if not other.done()] + [future]
+        return future
+
+    def stop(self) -> None:
+        """See :class:`Runner`."""
+        stopping.request()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        wait(self._submitted, self._settings.grace_s)
 
 
 class DaskRunner:
-    """Workers of a Dask cluster."""
+    """Workers of a Dask cluster, each with one task at a time: when a worker dies, its task is the suspect."""
 
     def __init__(self, client: Client, settings: RunnerSettings) -> None:
         self._client = client
         self._settings = settings
+        self._working: set[Any] = set()
+        self._changed = threading.Condition()
 
     def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
-        """Start one task of a stage."""
-        future: Pending = self._client.submit(
+        """Start one task of a stage, as soon as a worker is free."""
+        with self._changed:
+            while len(self._working) >= max(1, sum(self._client.nthreads().values())):
+                self._changed.wait(timeout=1.0)  # workers may come and go
+        future = self._client.submit(
             run_by_name, *_call(stage, parameters, self._settings), pure=False, key=None
         )
-        return future
+        with self._changed:
+            self._working.add(future.key)
+        future.add_done_callback(self._ended)
+        pending: Pending = future
+        return pending
+
+    def _ended(self, future: Any) -> None:
+        with self._changed:
+            self._working.discard(future.key)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """See :class:`Runner`."""
+        self._client.run(stopping.request, wait=False)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, self._settings.grace_s)
 
 
 class PrefectRunner:
@@ -83,6 +120,10 @@ class PrefectRunner:
         ready = with_retries(stage, self._settings.retries, self._settings.retry_delay_s)
         future: Pending = ready.submit(**parameters)
         return future
+
+    def stop(self) -> None:
+        """See :class:`Runner`. Prefect waits for its own tasks."""
+        stopping.request()
 
 
 def _call(

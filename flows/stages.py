@@ -1,55 +1,99 @@
 """The stages of one reenactment in their order, on whatever runner there is.
 
-Every stage first asks the store what is done; a finished stage costs one listing. What fails is written to
-the store's failure table and reported; the clip goes on as long as there is something to hold.
+Every stage first asks the store what is done; a finished stage costs some listings. What fails is written to the
+store's failure table and reported; the clip goes on as long as there is something to hold.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from portrait_core.store.leases import Holder, Lease
+
 from flows.runners import Runner
+from portrait_core import stopping
 from portrait_core.errors import InputError, MissingChunk
-from portrait_core.store import Failure, Store
-from tasks.context import distrust, done
-from tasks.deliver import StageRecord, note_seconds
+from portrait_core.stopping import StopRequested
+from portrait_core.store import Failure
+from tasks.context import aside, distrust, done, key_of, record_failures, unfinished, unit_of
+from tasks.deliver import StageRecord
 from tasks.encode import encode
+from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
-from tasks.job import Job, Stage
+from tasks.job import FRAME_INPUT, PER_FRAME, READS, STAGES, Job, Stage
 from tasks.measure import measure
-from tasks.policy import RETRIED, StageResult, classify, process_name
+from tasks.policy import StageResult, classify, disk_full, failure, process_name, worker_died
 from tasks.pose import pose
-from tasks.ranges import FrameRange, frame_ranges
+from tasks.ranges import FrameRange, frame_ranges, missing_runs
 from tasks.render import render
+from tasks.retention import dropped, missing, restore
 from tasks.template import retarget, template
-from tasks.tracking import fit, landmarks, portrait
+from tasks.tracking import fit, give_up, landmarks, portrait
 from tasks.tuning import tune
 
 if TYPE_CHECKING:
     from prefect import Task
+
+TASKS: Mapping[Stage, tuple[Task[..., StageResult], ...]] = {
+    "portrait": (portrait,),
+    "landmarks": (landmarks,),
+    "fit": (fit,),
+    "retarget": (retarget,),
+    "template": (template,),
+    "inversion": (invert_first, invert_range),
+    "tuning": (tune,),
+    "pose": (pose,),
+    "render": (render,),
+    "encode": (encode,),
+    "measure": (measure,),
+}
+"""What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage is
+one of ``FANNED``."""
+
+FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
+
+HELD: frozenset[Stage] = frozenset({"template", "inversion", "render"})
+"""Stages some of whose frames are enough: the others are held from a neighbour."""
+
+_REPAIRS = 3
+"""Times that a run goes back to make damaged data again."""
+_DEATHS = 2
+"""Workers that a unit may kill, without getting any further, before it is set aside."""
+
+Report = Callable[[str], None]
+"""Takes one line for the user."""
+Failed = list[tuple[FrameRange | None, BaseException]]
 
 
 class StageError(RuntimeError):
     """A stage that everything after it needs did not finish; giving the command again continues it."""
 
 
-_REPAIRS = 3
-"""Times that a run goes back to make damaged data again."""
-
-Report = Callable[[str], None]
-"""Takes one line for the user."""
-
-
 class StageRunner:
-    """Runs the stages of one job, one after the other."""
+    """Runs the stages of one job, one after the other.
 
-    def __init__(self, job: Job, runner: Runner, report: Report = lambda line: None) -> None:
-        self._job = job
-        self._runner = runner
-        self._report = report
-        self._store = Store(job.store)
+    Args:
+        job: what to do.
+        runner: where its tasks run.
+        report: hears of failures.
+        only: stages to run; the others must be finished. Empty means all.
+        tasks: what does each stage.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        runner: Runner,
+        report: Report = lambda line: None,
+        only: Sequence[Stage] = (),
+        tasks: Mapping[Stage, tuple[Task[..., StageResult], ...]] = TASKS,
+    ) -> None:
+        self._job, self._runner, self._report, self._tasks = job, runner, report, tasks
+        self._only = only or STAGES
         self.records: dict[Stage, StageRecord] = {}
 
     def all(self) -> None:
@@ -74,92 +118,201 @@ class StageRunner:
         return True
 
     def _once(self) -> None:
-        ranges = frame_ranges(self._job.frames, self._job.settings.runner.frames_per_task)
-        self._stage("portrait", portrait)
-        self._stage("landmarks", landmarks, ranges)
-        self._stage("fit", fit)
-        self._stage("retarget", retarget)
-        self._stage("template", template, ranges)
-        self._stage("inversion", invert_first, needed=False)
-        if self._job.settings.inversion.init == "tracker":
-            self._stage("inversion", invert_range, ranges)
-        else:
-            for span in ranges:  # a chain: every range starts from the latent before it
-                self._stage("inversion", invert_range, [span], needed=span == ranges[-1])
-        self._stage("tuning", tune)
-        self._stage("pose", pose)
-        self._stage("render", render, ranges, partial=True)
-        self._stage("encode", encode)
-        self._stage("measure", measure)
+        wanted = [stage for stage, frames in missing(self._job).items() if frames.any()]
+        for stage in wanted:
+            if dropped(self._job, stage):
+                restore(self._job, stage)
+        for _, group in groupby(STAGES, key=self._job.unit_of):
+            stages = [stage for stage in group if stage in self._only]
+            if not any(stage in wanted for stage in stages):
+                continue
+            with self._leased(stages[0]) as lease:
+                for stage in stages:
+                    lease.note(stage)
+                    self._stage(stage)
 
-    def _stage(
-        self,
-        stage: Stage,
-        task: Task[..., StageResult],
-        ranges: Sequence[FrameRange] = (),
-        *,
-        needed: bool = True,
-        partial: bool = False,
-    ) -> None:
-        """Run one task, or one a range. ``needed``: stop if the stage is not finished after it.
-        ``partial``: some finished frames are enough, the others will be held."""
+    @contextmanager
+    def _leased(self, stage: Stage) -> Iterator[Lease]:
+        """This run's hold on the unit that a stage writes: another run that wants it waits."""
+        unit = unit_of(self._job, stage)
+
+        def tell(holder: Holder) -> None:
+            self._report(f"{holder} is working on {unit.kind} {unit.name}: waiting for it")
+
+        lease = Lease(unit, self._job.settings.runner.lease_s)
+        lease.acquire(tell, stopping.requested)
+        try:
+            yield lease
+        finally:
+            lease.release()
+
+    def _stage(self, stage: Stage) -> None:
+        """Bring one stage as far as it goes; raise if what follows cannot go on from there."""
         record = self.records.setdefault(stage, StageRecord(stage))
-        if done(self._job, stage).all():
-            return
-        errors = self._run(record, task, ranges)
+        if not unfinished(self._job, stage).any():
+            return self._check(stage, [])
+        unit_of(self._job, stage).write_recipe(stage, key_of(self._job, stage), self._job.recipe(stage))
+        errors: list[BaseException] = []
+        for task, ranges in self._calls(stage):
+            errors += self._run(record, task, ranges)
+            if errors:
+                break  # a chain does not go on behind a range that stopped
+        self._check(stage, errors)
+
+    def _calls(self, stage: Stage) -> list[tuple[Task[..., StageResult], Sequence[FrameRange | None]]]:
+        """The tasks of a stage with what each is called for, in groups that may run at the same time."""
+        *before, last = self._tasks[stage]
+        calls: list[tuple[Task[..., StageResult], Sequence[FrameRange | None]]] = [
+            (t, [None]) for t in before
+        ]
+        if stage not in FANNED:
+            return [*calls, (last, [None])]
+        ranges = frame_ranges(self._job.frames, self._job.settings.runner.frames_per_task)
+        if stage == "inversion" and self._job.settings.inversion.init != "tracker":
+            return [*calls, *((last, [span]) for span in ranges)]
+        return [*calls, (last, ranges)]
+
+    def _check(self, stage: Stage, errors: Sequence[BaseException]) -> None:
+        """Raise unless the stage is finished, or as far as it can be with enough to go on."""
         finished = done(self._job, stage)
+        if finished.all():
+            return
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
         if wrong is not None:
             raise wrong
-        enough = finished.all() or (partial and finished.any()) or not (needed or errors)
-        if not enough:
-            raise _stopped(stage, int(finished.sum()), len(finished), errors)
+        stopped = next((error for error in errors if isinstance(error, StopRequested)), None)
+        if stopped is not None:
+            raise stopped
+        if stage not in HELD or not finished.any() or unfinished(self._job, stage).any():
+            raise self._stopped(stage, finished, errors)
+
+    def _stopped(self, stage: Stage, finished: Any, errors: Sequence[BaseException]) -> StageError:
+        rows = unit_of(self._job, stage).failures()
+        why = str(errors[0]) if errors else ""
+        if not why and len(rows := rows[rows["stage"] == stage]):
+            why = str(rows["message"].iloc[-1])
+        advice = "Give the same command again to continue from there"
+        if errors and disk_full(errors[0]):
+            advice = "The store's disk is full: make room, then give the same command again"
+        elif FRAME_INPUT.get(stage) or aside(self._job, stage).any():
+            advice += "; `portrait retry` takes up what was set aside"
+        error = StageError(
+            f"the stage {stage} stopped with {int(finished.sum())} of {len(finished)} parts done"
+            f"{': ' + why if why else ''}. {advice}"
+        )
+        error.__cause__ = errors[0] if errors else None
+        return error
 
     def _run(
-        self, record: StageRecord, task: Task[..., StageResult], ranges: Sequence[FrameRange]
+        self, record: StageRecord, task: Task[..., StageResult], ranges: Sequence[FrameRange | None]
     ) -> list[BaseException]:
-        """Submit the tasks, wait for all of them, and give back the errors."""
+        """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
         begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
-        spans = [{"start": a, "stop": b} for a, b in ranges] or [{}]
-        pending = [(span, self._runner.submit(task, job=self._job, **span)) for span in spans]
-        errors = [error for span, future in pending if (error := self._collect(record, span, future))]
+        failed = self._attempt(record, task, ranges)
+        killed = [span for span, error in failed if worker_died(error)]
+        errors = [error for _, error in failed if not worker_died(error)]
+        if killed:
+            errors += self._after_deaths(record, task, killed, in_order=len(ranges) == 1)
         seconds = time.perf_counter() - begin
-        here = process_name()
-        elsewhere = sum(r.cpu_seconds for r in record.results[known:] if r.process != here)
+        new, here = record.results[known:], process_name()
         record.seconds += seconds
+        elsewhere = sum(r.cpu_seconds for r in new if r.process != here)
         record.cpu_seconds += time.process_time() - cpu + elsewhere
-        note_seconds(self._job, record.stage, seconds)
+        note_cost(self._job, record.stage, seconds, new)
         return errors
 
-    def _collect(self, record: StageRecord, span: dict[str, int], future: Any) -> BaseException | None:
-        try:
-            result = future.result()
-        except Exception as error:
-            self._record_failure(record.stage, span.get("start", 0), error)
-            return error
-        record.results.append(result)
-        record.frames_done += result.frames_done
-        return None
+    def _attempt(
+        self, record: StageRecord, task: Task[..., StageResult], spans: Sequence[FrameRange | None]
+    ) -> Failed:
+        """Submit calls, wait for all of them, and give back those that failed."""
+        pending = [(span, self._runner.submit(task, job=self._job, **_span(span))) for span in spans]
+        failed: Failed = []
+        for span, future in pending:
+            try:
+                result = future.result()
+            except KeyboardInterrupt:
+                self._report("finishing the frames and steps at work (once more: at once)")
+                self._runner.stop()
+                raise
+            except Exception as error:
+                self._tell(record.stage, span, error)
+                failed.append((span, error))
+            else:
+                record.results.append(result)
+                record.frames_done += result.frames_done
+        return failed
 
-    def _record_failure(self, stage: Stage, frame: int, error: BaseException) -> None:
+    def _tell(self, stage: Stage, span: FrameRange | None, error: BaseException) -> None:
+        if isinstance(error, StopRequested):
+            return
+        first = None if span is None else span.start
         retries = self._job.settings.runner.retries
-        kind = classify(error)
-        row = Failure(
-            stage=stage,
-            frame=frame,
-            cls=kind,
-            message=f"{type(error).__name__}: {error}"[:500],
-            attempt=retries + 1 if kind in RETRIED else 1,
+        attempt = retries + 1 if classify(error) == "transient" else 1
+        row = failure(stage, first, error, self._job.stage_keys[stage], attempt)
+        if worker_died(error):  # not the frame's fault yet
+            row = Failure(stage, first, "transient", "the worker died", key=row.key)
+        record_failures(self._job, stage, [row])
+        where = "" if first is None else f", frames from {first}"
+        self._report(f"{stage}{where}: {row.cls} failure: {row.message}")
+
+    def _after_deaths(
+        self,
+        record: StageRecord,
+        task: Task[..., StageResult],
+        killed: Sequence[FrameRange | None],
+        in_order: bool,
+    ) -> list[BaseException]:
+        """Find out which frame kills its worker: each frame that is left is done by itself, and those whose
+        workers die again once more with nothing beside them. What kills then is set aside."""
+        stage = record.stage
+        if None in killed:
+            return self._alone(record, task, None)
+        runs = [run for span in killed if span for run in missing_runs(~unfinished(self._job, stage), span)]
+        singles = [FrameRange(i, i + 1) for run in runs for i in range(*run)]
+        errors: list[BaseException] = []
+        groups = [[single] for single in singles] if in_order else [singles]
+        for group in groups:
+            failed = self._attempt(record, task, group)
+            errors += [error for _, error in failed if not worker_died(error)]
+            for span in [span for span, error in failed if worker_died(error)]:
+                errors += self._alone(record, task, span)
+        return errors
+
+    def _alone(
+        self, record: StageRecord, task: Task[..., StageResult], span: FrameRange | None
+    ) -> list[BaseException]:
+        """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
+        stage, deaths, reached = record.stage, 1, progress(self._job, record.stage)
+        while deaths < _DEATHS:
+            failed = self._attempt(record, task, [span])
+            if not failed or not worker_died(failed[0][1]):
+                return [error for _, error in failed]
+            got = progress(self._job, stage)
+            deaths, reached = (1, got) if got > reached else (deaths + 1, got)
+        frame = None if span is None else span.start
+        why = f"its worker died each of {deaths} times that it was done by itself"
+        row = Failure(stage, frame, "poison", why, attempt=deaths + 1, key=self._job.stage_keys[stage])
+        record_failures(self._job, stage, [row])
+        self._report(f"{stage}{'' if frame is None else f', frame {frame}'}: set aside: {why}")
+        if stage == "landmarks" and frame is not None:
+            give_up(self._job, frame)
+        return [] if frame is not None and stage in PER_FRAME else [RuntimeError(f"set aside: {why}")]
+
+
+def _span(span: FrameRange | None) -> dict[str, int]:
+    return {} if span is None else {"start": span.start, "stop": span.stop}
+
+
+def check_only(job: Job, only: Sequence[Stage]) -> None:
+    """Refuse to run stages without those they read.
+
+    Raises:
+        InputError: naming the stages that must be run first.
+    """
+    read = {before for stage in only for before in READS[stage]} - set(only)
+    absent = [stage for stage in STAGES if stage in read and not done(job, stage).any()]
+    if absent:
+        raise InputError(
+            f"--only {', '.join(only)}: the store has nothing of {', '.join(absent)} yet, which they read; "
+            f"name {'it' if len(absent) == 1 else 'them'} too, or leave --only out"
         )
-        self._store.unit(*self._job.unit_of(stage)).record_failures([row])
-        self._report(f"{stage}, frames from {frame}: {kind} failure: {row.message}")
-
-
-def _stopped(stage: Stage, done: int, total: int, errors: Sequence[BaseException]) -> StageError:
-    why = f": {errors[0]}" if errors else ""
-    error = StageError(
-        f"the stage {stage} stopped with {done} of {total} parts done{why}. "
-        "Give the same command again to continue from there"
-    )
-    error.__cause__ = errors[0] if errors else None
-    return error

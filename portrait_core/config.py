@@ -100,6 +100,8 @@ class TemplateSettings(Section):
     """Width of the soft edge between the rendered face and the photograph, in pixels of the crop."""
     supersample: Annotated[int, Field(ge=1, le=4)] = 2
     """Render at so many times the size and average: smooth edges."""
+    batch: Count = Field(default=8, json_schema_extra=HOW)
+    """Frames rendered, written and committed together."""
 
 
 class GeneratorChoice(Section):
@@ -119,6 +121,8 @@ class GeneratorChoice(Section):
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Of convolutions: ``bf16`` halves their memory on a GPU (the published code takes float16 there),
     ``tf32`` is NVIDIA's quick float32. Volume rendering and weights stay float32."""
+    ray_chunk: Count | None = Field(default=None, json_schema_extra=HOW)
+    """Rays rendered at a time, where gradients are wanted at twice the arithmetic; empty: all of an image."""
 
 
 class InversionSettings(Section):
@@ -284,10 +288,14 @@ class RunnerSettings(Section):
     prefect: Literal["auto", "always", "never"] = "auto"
     """``auto``: a Prefect flow run when a server answers at PREFECT_API_URL; ``always``: start Prefect's
     temporary server if there is none (20 s of processor time); ``never``: without Prefect."""
-    retries: Steps = 2
-    """Retries of a task whose failure is transient (input or output, a lost worker)."""
+    retries: Steps = 5
+    """Retries of a task whose failure is transient (input or output, a broken connection)."""
     retry_delay_s: Annotated[float, Field(ge=0.0)] = 2.0
     """Wait before the first retry; doubled each time."""
+    grace_s: Annotated[float, Field(ge=0.0)] = 20.0
+    """After Ctrl-C or SIGTERM: time for the frames and steps at work to reach a point that can be kept."""
+    lease_s: Annotated[float, Field(gt=0.0)] = 30.0
+    """A run on another host that has said nothing for so long is taken for dead, and its work taken over."""
 
     @model_validator(mode="after")
     def _address_with_kind(self) -> RunnerSettings:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,16 +16,22 @@ from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
-from portrait_core.store import Store
-from tasks.job import FILES, STAGES, TRACK_ARRAYS, Job, Stage
+from portrait_core.store import Store, gapped_key
+from tasks.job import FILES, FRAME_INPUT, PER_FRAME, STAGES, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
     from portrait_core.faces.head import MorphableHead
-    from portrait_core.store import Unit
+    from portrait_core.store import Failure, Unit
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
+
+DROPPED = "dropped"
+"""Metadata of a unit: arrays that were dropped because nobody has to read them, with the key they had."""
+PARDONS = "pardons"
+"""Metadata of a unit: when failures of a stage and class (``render.poison``) were last taken up again."""
+_log = logging.getLogger(__name__)
 
 
 def unit_of(job: Job, stage: Stage) -> Unit:
@@ -32,9 +39,62 @@ def unit_of(job: Job, stage: Stage) -> Unit:
     return Store(job.store).unit(*job.unit_of(stage))
 
 
+def key_of(job: Job, stage: Stage) -> str:
+    """Key under which a stage commits. That of the clip names the frames that show a neighbour: when one of
+    them is made later, the clip is encoded again."""
+    key = job.stage_keys[stage]
+    if stage not in ("encode", "measure"):
+        return key
+    return gapped_key(key, np.flatnonzero(~done(job, "render")))
+
+
 def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
-    """Which frames of a stage are finished under the job's key, with their data ``[total]``."""
-    return unit_of(job, stage).done(stage, job.stage_keys[stage], job.total(stage), job.arrays(stage))
+    """Which frames of a stage are finished under the job's key, with their data, unless that was dropped
+    (:mod:`tasks.retention`) ``[total]``."""
+    unit, key = unit_of(job, stage), key_of(job, stage)
+    gone = unit.read_meta(DROPPED) or {}
+    kept = [name for name in job.arrays(stage) if gone.get(name) != key]
+    return unit.done(stage, key, job.total(stage), kept)
+
+
+def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
+    """Frames that were set aside under the job's key: they would only fail again ``[total]``.
+
+    ``portrait retry`` takes them up again: rows from before that no longer count.
+    """
+    found = np.zeros(job.total(stage), np.bool_)
+    if stage not in PER_FRAME:
+        return found
+    unit = unit_of(job, stage)
+    rows = unit.failures()
+    if rows.empty:
+        return found
+    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage]) & rows["frame"].notna()]
+    rows = rows[rows["cls"].isin(["input", "poison"])]
+    pardoned = unit.read_meta(PARDONS) or {}
+    for row in rows.itertuples():
+        if str(row.time_utc.isoformat()) > pardoned.get(f"{stage}.{row.cls}", "") and row.frame < len(found):
+            found[int(row.frame)] = True
+    return found & ~done(job, stage)
+
+
+def available(job: Job, stage: Stage) -> NDArray[np.bool_]:
+    """Frames that a stage can do, because what it reads of them is there ``[total]``."""
+    before = FRAME_INPUT.get(stage)
+    return done(job, before) if before else np.ones(job.total(stage), np.bool_)
+
+
+def unfinished(job: Job, stage: Stage) -> NDArray[np.bool_]:
+    """Frames that a stage has still to do: neither finished, nor set aside, nor out of its reach ``[total]``."""
+    return ~done(job, stage) & ~aside(job, stage) & available(job, stage)
+
+
+def record_failures(job: Job, stage: Stage, rows: Sequence[Failure]) -> None:
+    """Write rows to the failure table of a stage's unit. A store that takes no more does not hide the failure."""
+    try:
+        unit_of(job, stage).record_failures(rows)
+    except OSError as error:
+        _log.warning("failures of %s could not be recorded (%s): %s", stage, error, [r.message for r in rows])
 
 
 def distrust(job: Job, missing: MissingChunk) -> bool:
@@ -48,14 +108,18 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     for stage in STAGES:
         written = (*job.arrays(stage), *FILES.get(stage, ()))
         if job.unit_of(stage)[0] == kind and array in written:
-            unit_of(job, stage).uncommit(stage, missing.frames)
+            unit = unit_of(job, stage)
+            unit.uncommit(stage, missing.frames)
+            gone = unit.read_meta(DROPPED) or {}
+            if array in gone:  # dropped, and wanted after all
+                unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in written})
             return True
     return False
 
 
 def todo(job: Job, stage: Stage, start: int, stop: int) -> list[FrameRange]:
-    """Runs of frames of ``[start, stop)`` that a stage has not finished."""
-    return missing_runs(done(job, stage), FrameRange(start, stop))
+    """Runs of frames of ``[start, stop)`` that a stage has still to do."""
+    return missing_runs(~unfinished(job, stage), FrameRange(start, stop))
 
 
 def batches(runs: list[FrameRange], size: int) -> Iterator[FrameRange]:

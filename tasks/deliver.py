@@ -15,8 +15,10 @@ import numpy as np
 from portrait_core.report import StageSummary, Summary, package_versions
 from portrait_core.store import Store
 from tasks.context import device_of, done, unit_of
+from tasks.history import cost
 from tasks.job import STAGES, UNIT_KINDS, Job, Stage
 from tasks.policy import StageResult, peak_memory_bytes
+from tasks.retention import dropped
 
 DELIVERED = {
     "reenactment": "reenactment.mp4",
@@ -37,20 +39,26 @@ class StageRecord:
     results: list[StageResult] = field(default_factory=list)
 
 
-def deliver(job: Job, out: Path, records: Mapping[Stage, StageRecord], seconds: float) -> Summary:
-    """Copy the clip and the pictures to ``out``, and write ``summary.json`` there and to the store."""
+def deliver(job: Job, out: Path | None, records: Mapping[Stage, StageRecord], seconds: float) -> Summary:
+    """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to the
+    store."""
+    files = {} if out is None else _copied(job, out)
+    summary = summarise(job, records, files, seconds)
+    if out is not None:
+        summary.write(out / "summary.json")
+    unit_of(job, "encode").write_meta("summary", summary.model_dump(mode="json"))
+    return summary
+
+
+def _copied(job: Job, out: Path) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
-    unit = unit_of(job, "encode")
     files = {}
     for what, name in DELIVERED.items():
-        data = unit.get_bytes(name)
+        data = unit_of(job, "encode").get_bytes(name)
         if data is not None:
             _put_file(out / name, data)
             files[what] = name
-    summary = summarise(job, records, files | {"summary": "summary.json"}, seconds)
-    summary.write(out / "summary.json")
-    unit.write_meta("summary", summary.model_dump(mode="json"))
-    return summary
+    return files | {"summary": "summary.json"}
 
 
 def _put_file(path: Path, data: bytes) -> None:
@@ -100,7 +108,7 @@ def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary
             StageSummary(
                 stage=stage,
                 seconds=round(record.seconds, 2),
-                seconds_all_runs=round(_spent(job, stage), 2),
+                seconds_all_runs=round(cost(job, stage).seconds, 2),
                 cpu_seconds=round(record.cpu_seconds, 2),
                 frames_done=record.frames_done,
                 frames_total=job.total(stage),
@@ -109,24 +117,18 @@ def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary
     return rows
 
 
-def note_seconds(job: Job, stage: Stage, seconds: float) -> None:
-    """Add to the seconds that all runs have spent on a stage of this result."""
-    unit = unit_of(job, stage)
-    spent = _spent(job, stage) + seconds  # not rounded: rounded parts add up to less than their sum
-    unit.write_meta(f"seconds_{stage}", {"key": job.stage_keys[stage], "seconds": spent})
-
-
-def _spent(job: Job, stage: Stage) -> float:
-    said = unit_of(job, stage).read_meta(f"seconds_{stage}") or {}
-    return float(said["seconds"]) if said.get("key") == job.stage_keys[stage] else 0.0
-
-
 def _losses(job: Job) -> dict[str, Any]:
     """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
     unit = unit_of(job, "inversion")
-    per_frame = unit.read("inversion_loss", 0, job.frames)[:, 0]
+    if dropped(job, "inversion"):
+        return dict((unit.read_meta("summary") or {}).get("losses", {}))
+    inverted = done(job, "inversion")
+    per_frame = [
+        round(float(unit.read("inversion_loss", i, i + 1)[0, 0]), 5) if inverted[i] else None
+        for i in range(job.frames)
+    ]
     return {
-        "inversion_frames": np.round(per_frame, 5).tolist(),
+        "inversion_frames": per_frame,
         "inversion_first_frame_steps": (unit.read_meta("inversion_steps") or {}).get("first_frame", []),
         "tuning_steps": (unit.read_meta("tuning_steps") or {}).get("loss", []),
     }

@@ -14,7 +14,7 @@ from PIL import Image
 from portrait_core.errors import DecodeError
 from portrait_core.media import VideoWriter, read_frames
 from portrait_core.report import contact_sheet, side_by_side, telling_frames
-from tasks.context import done, read_track, unit_of, use_threads
+from tasks.context import done, key_of, read_track, unit_of, use_threads
 from tasks.deliver import DELIVERED
 from tasks.job import Job
 from tasks.measure import shown_frames
@@ -23,14 +23,14 @@ from tasks.policy import StageResult, Stopwatch, stage_task
 Picture = NDArray[np.uint8]
 
 
-@stage_task
+@stage_task("encode")
 def encode(job: Job) -> StageResult:
     """Encode the clip, exactly as many frames as the driver has, at its exact rate and with its audio."""
     watch = Stopwatch("encode", 0, 1)
     if done(job, "encode").all():
         return watch.result(0)
     use_threads(job, alone=True)
-    unit = unit_of(job, "encode")
+    unit, key = unit_of(job, "encode"), key_of(job, "encode")
     unit.uncommit("encode", [0])
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -39,7 +39,7 @@ def encode(job: Job) -> StageResult:
             Image.fromarray(_sheet(job)).save(folder / DELIVERED["contact_sheet"], optimize=True)
         for path in sorted(folder.iterdir()):
             unit.put_bytes(path.name, path.read_bytes())
-    unit.commit("encode", [0], job.stage_keys["encode"])
+    unit.commit("encode", [0], key)
     return watch.result(1)
 
 
@@ -49,11 +49,11 @@ def _write_clips(job: Job, folder: Path) -> None:
         clip = stack.enter_context(_writer(job, folder / DELIVERED["reenactment"], (size, size)))
         beside: VideoWriter | None = None
         drivers = driving_crops(job) if output.side_by_side else None
-        for i, result in enumerate(shown_frames(job)):
+        for shown, result in shown_frames(job):
             clip.write(result)
             if drivers is None:
                 continue
-            row = side_by_side(_columns(job, i, next(drivers)) | {"result": result}, size)
+            row = side_by_side(_columns(job, shown, next(drivers)) | {"result": result}, size)
             if beside is None:
                 path = folder / DELIVERED["side_by_side"]
                 beside = stack.enter_context(_writer(job, path, (row.shape[1], row.shape[0])))
@@ -67,6 +67,7 @@ def _writer(job: Job, path: Path, size: tuple[int, int]) -> VideoWriter:
 
 
 def _columns(job: Job, frame: int, driver: Picture) -> dict[str, Picture]:
+    """What led to the result of ``frame``, with the driver of the frame that shows it."""
     unit = unit_of(job, "template")
     return {
         "driving": driver,
@@ -106,18 +107,19 @@ def _sheet(job: Job) -> Picture:
     clip, model, unit = clip_data(job), tuned_generator(job), unit_of(job, "template")
     wanted = set(frames)
     drivers = {i: image for i, image in enumerate(driving_crops(job)) if i in wanted}
-    results = {i: image for i, image in enumerate(shown_frames(job)) if i in wanted}
+    results = {i: pair for i, pair in enumerate(shown_frames(job)) if i in wanted}
     rows: dict[str, list[Picture]] = {}
     for i in frames:
-        columns = _columns(job, i, drivers[i])
+        shown, result = results[i]
+        columns = _columns(job, shown, drivers[i])
         painted = columns["inversion"] if job.settings.inversion.mouth == "render" else None
-        ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
+        ws = torch.from_numpy(unit.read("latents", shown, shown + 1)).to(clip.device)
         with torch.no_grad():
             tuned = model.synthesis(ws, clip.camera, resolution(job, model), sampling=sampling(job, model))
         columns |= {
-            "tuning target": image_array(clip.target(i, painted, tuning=True).image),
+            "tuning target": image_array(clip.target(shown, painted, tuning=True).image),
             "tuned": image_array(tuned["image"][0]),
-            "result": results[i],
+            "result": result,
         }
         for label, image in columns.items():
             rows.setdefault(label, []).append(image)

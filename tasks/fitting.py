@@ -103,7 +103,7 @@ def clip_data(job: Job) -> ClipData:
 def generator(job: Job) -> TriPlaneGenerator:
     """The process's frozen generator. Not to be changed: tuning loads its own."""
     device = device_of(job)
-    return cached("generator", job.weights["generator"], lambda: fresh_generator(job), device)
+    return at_chunk(cached("generator", job.weights["generator"], lambda: fresh_generator(job), device), job)
 
 
 def fresh_generator(job: Job) -> TriPlaneGenerator:
@@ -116,7 +116,13 @@ def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
     precision = job.settings.generator.precision
     use_matrix_precision(precision)
     model = at_precision(model, precision)
-    return compiled(model) if job.settings.runner.compile else model
+    return at_chunk(compiled(model) if job.settings.runner.compile else model, job)
+
+
+def at_chunk(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
+    """The same generator, rendering as many rays at a time as the job says."""
+    model.renderer.ray_chunk = job.settings.generator.ray_chunk
+    return model
 
 
 def features(job: Job, name: str | None = None) -> nn.Module:

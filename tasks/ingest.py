@@ -52,6 +52,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
         frames=frames,
         frame_rate=str(info.frame_rate),
         has_audio=info.has_audio,
+        inputs={"portrait": digests[0], "video": digests[1]},
         stage_keys=keys,
         weights=weights,
         settings=settings,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
-from tasks.context import todo, unit_of, use_threads
-from tasks.job import Job
+from tasks.context import done, todo, unit_of, use_threads
+from tasks.frames import each
+from tasks.job import FIRST, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.ranges import FrameRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +22,8 @@ if TYPE_CHECKING:
     from portrait_core.inversion.latent import FirstLatent, Inverter
     from tasks.fitting import ClipData
 
-FIRST = "first_latent.npz"
 
-
-@stage_task
+@stage_task("inversion")
 def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
@@ -31,24 +32,30 @@ def invert_first(job: Job) -> StageResult:
         return watch.result(0)
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
 
+    templates = np.flatnonzero(done(job, "template"))
+    if not len(templates):
+        raise MissingChunk(f"{unit.kind}/{unit.name}/template", range(job.frames))
+    frame = int(templates[0])  # the first, unless it was set aside
     use_threads(job, alone=True)
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     checkpoint = StoredCheckpoint(unit, "inversion", key)
     note = step_reporter(unit, "inversion", key, job.settings.inversion.first_steps)
-    first = inverter.first(clip.target(0), _start(inverter, clip, slice(0, 1)), checkpoint, note)
+    start = _start(inverter, clip, slice(frame, frame + 1))
+    first = Anchor(frame, inverter.first(clip.target(frame), start, checkpoint, note))
     unit.put_bytes(FIRST, _packed(first, key))
-    unit.write_meta("inversion_steps", {"key": key, "first_frame": np.round(first.losses, 5).tolist()})
+    losses = np.round(first.latent.losses, 5).tolist()
+    unit.write_meta("inversion_steps", {"key": key, "first_frame": losses})
     checkpoint.clear()
-    return watch.result(1)
+    return watch.result(0)
 
 
-@stage_task
+@stage_task("inversion")
 def invert_range(job: Job, start: int, stop: int) -> StageResult:
     """Find the latents of frames ``[start, stop)``, frame after frame, and what the generator makes of them.
 
-    With ``init=tracker`` a frame's start does not depend on its neighbours; else it is the latent before it
-    (paper section 3.2), so ranges run one after the other.
+    With ``init=tracker`` a frame's start does not depend on its neighbours; else it is the last good latent
+    before it (paper section 3.2), so ranges run one after the other.
     """
     watch = Stopwatch("inversion", start, stop)
     runs = todo(job, "inversion", start, stop)
@@ -59,27 +66,64 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     use_threads(job, alone=job.settings.inversion.init != "tracker")
     clip = clip_data(job)
     inverter = _inverter(job, clip)
-    first = _read_first(job)
-    if first is None:
-        unit = unit_of(job, "inversion")
-        raise MissingChunk(f"{unit.kind}/{unit.name}/{FIRST}", [0])
-    for run in runs:
-        previous = _before(job, run.start, first)
-        for frame in range(*run):
-            previous = _invert_frame(job, clip, inverter, first, frame, previous)
-    return watch.result(sum(map(len, runs)))
+    first = anchor(job)
+    chain = _Chain(job, first)
+
+    def work(frame: FrameRange) -> None:
+        chain.advance(
+            frame.start, _invert_frame(job, clip, inverter, first, frame.start, chain.before(frame.start))
+        )
+
+    return watch.result(each(job, "inversion", runs, work))
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """The frame from which a clip's inversion starts: 0, unless its template could not be made."""
+
+    frame: int
+    latent: FirstLatent
+
+
+class _Chain:
+    """The last good latent before a frame: a frame that failed is passed over."""
+
+    def __init__(self, job: Job, first: Anchor) -> None:
+        self._job, self._first = job, first
+        self._latest: tuple[int, Tensor] | None = None
+
+    def before(self, frame: int) -> Tensor:
+        """Where a chain goes on at ``frame``."""
+        if self._job.settings.inversion.init == "tracker" or frame <= self._first.frame:
+            return self._first.latent.ws
+        if self._latest is None or self._latest[0] != frame - 1:
+            good = np.flatnonzero(done(self._job, "inversion")[:frame])
+            if not len(good):
+                return self._first.latent.ws
+            return self._stored(int(good[-1]))
+        return self._latest[1]
+
+    def _stored(self, frame: int) -> Tensor:
+        import torch
+
+        stored = unit_of(self._job, "inversion").read("latents", frame, frame + 1)
+        return torch.from_numpy(stored).to(self._first.latent.ws)
+
+    def advance(self, frame: int, ws: Tensor) -> None:
+        """A frame is done."""
+        self._latest = frame, ws
 
 
 def _invert_frame(
-    job: Job, clip: ClipData, inverter: Inverter, first: FirstLatent, frame: int, previous: Tensor
+    job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
 ) -> Tensor:
     from tasks.fitting import face_picture
 
     target = clip.target(frame)
     ws = _frame_start(job, clip, inverter, first, frame, previous)
-    if job.settings.inversion.steps and frame > 0:
+    if job.settings.inversion.steps and frame != first.frame:
         ws, _ = inverter.next(ws, target, frame)
-    image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first))
+    image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first.latent))
     unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
     values = {
         "latents": ws.cpu().numpy(),
@@ -94,33 +138,23 @@ def _invert_frame(
 
 
 def _frame_start(
-    job: Job, clip: ClipData, inverter: Inverter, first: FirstLatent, frame: int, previous: Tensor
+    job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
 ) -> Tensor:
-    """Where a frame's latent starts: moved by the tracker's coefficients, or the frame before it."""
+    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good frame before it."""
     settings = job.settings.inversion
-    if frame == 0:
-        return first.ws
+    if frame == first.frame:
+        return first.latent.ws
     if settings.init == "tracker":
-        z0, z = _start(inverter, clip, slice(0, 1)), _start(inverter, clip, slice(frame, frame + 1))
+        z0, z = (_start(inverter, clip, slice(i, i + 1)) for i in (first.frame, frame))
         if z0 is not None and z is not None:
-            return inverter.moved(first, z0, z)
-    return previous if settings.warm_start else first.ws
-
-
-def _before(job: Job, frame: int, first: FirstLatent) -> Tensor:
-    """The latent of the frame before ``frame`` in a chain."""
-    import torch
-
-    if frame == 0 or job.settings.inversion.init == "tracker":
-        return first.ws
-    stored = unit_of(job, "inversion").read("latents", frame - 1, frame)
-    return torch.from_numpy(stored).to(first.ws)
+            return inverter.moved(first.latent, z0, z)
+    return previous if settings.warm_start else first.latent.ws
 
 
 def _inverter(job: Job, clip: ClipData) -> Inverter:
     from portrait_core.inversion.latent import Inverter
     from portrait_core.models.cache import cached
-    from tasks.fitting import features, generator, resolution, sampling
+    from tasks.fitting import at_chunk, features, generator, resolution, sampling
 
     def build() -> Inverter:
         model = generator(job)
@@ -131,7 +165,9 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
             model, features(job), clip.camera, settings, sampling(job, model), resolution(job, model)
         )
 
-    return cached("inverter", job.stage_keys["inversion"], build)
+    inverter = cached("inverter", job.stage_keys["inversion"], build)
+    at_chunk(inverter.generator, job)
+    return inverter
 
 
 def _start(inverter: Inverter, clip: ClipData, frames: slice) -> Tensor | None:
@@ -157,13 +193,32 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
     return cached("first_picture", job.stage_keys["inversion"], make)
 
 
-def _packed(first: FirstLatent, key: str) -> bytes:
+def _packed(first: Anchor, key: str) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, key=np.array(key), ws=first.ws.cpu().numpy(), appearance=first.appearance)
+    np.savez(
+        buffer,
+        key=np.array(key),
+        frame=np.array(first.frame),
+        ws=first.latent.ws.cpu().numpy(),
+        appearance=first.latent.appearance,
+    )
     return buffer.getvalue()
 
 
-def _read_first(job: Job) -> FirstLatent | None:
+def anchor(job: Job) -> Anchor:
+    """Where the clip's inversion starts, and whose picture surrounds every frame's face.
+
+    Raises:
+        MissingChunk: it is not in the store; inversion will make it again.
+    """
+    first = _read_first(job)
+    if first is None:
+        unit = unit_of(job, "inversion")
+        raise MissingChunk(f"{unit.kind}/{unit.name}/{FIRST}", [0])
+    return first
+
+
+def _read_first(job: Job) -> Anchor | None:
     """The first frame's latent, if it was made under the job's key."""
     data = unit_of(job, "inversion").get_bytes(FIRST)
     if data is None:
@@ -176,4 +231,5 @@ def _read_first(job: Job) -> FirstLatent | None:
         from portrait_core.inversion.latent import FirstLatent
         from tasks.context import device_of
 
-        return FirstLatent(torch.from_numpy(stored["ws"]).to(device_of(job)), stored["appearance"], [])
+        ws = torch.from_numpy(stored["ws"]).to(device_of(job))
+        return Anchor(int(stored["frame"]), FirstLatent(ws, stored["appearance"], []))

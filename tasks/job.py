@@ -19,6 +19,8 @@ from portrait_core.models.needs import (
     weight_file,
     weight_sources,
 )
+from portrait_core.shrinking import smaller
+from portrait_core.store.keys import recipe_key, stage_recipe
 
 Stage = Literal[
     "portrait",
@@ -75,7 +77,9 @@ TUNED = "tuned_generator.safetensors"
 
 CAMERAS = "output_cameras.npy"
 
-FILES: Mapping[Stage, tuple[str, ...]] = {"tuning": (TUNED,), "pose": (CAMERAS,)}
+FIRST = "first_latent.npz"
+
+FILES: Mapping[Stage, tuple[str, ...]] = {"inversion": (FIRST,), "tuning": (TUNED,), "pose": (CAMERAS,)}
 """Files that a stage leaves for later stages."""
 
 DECA_ARRAYS: Mapping[Stage, tuple[str, ...]] = {"portrait": ("deca_code", "deca_tform", "deca_placement")}
@@ -84,6 +88,25 @@ generator's crop lies."""
 
 EYES = "eyes"
 """Array of the stage ``retarget`` for eyes that FLAME cannot move: coefficients of the embedded head."""
+
+
+FRAME_INPUT: Mapping[Stage, Stage] = {"inversion": "template", "render": "inversion"}
+"""Stages that can do a frame only where another stage has done it; the others do what they are given."""
+
+READS: Mapping[Stage, tuple[Stage, ...]] = {
+    "portrait": (),
+    "landmarks": (),
+    "fit": ("landmarks",),
+    "retarget": ("portrait", "landmarks", "fit"),
+    "template": ("portrait", "retarget"),
+    "inversion": ("portrait", "retarget", "template"),
+    "tuning": ("portrait", "retarget", "template", "inversion"),
+    "pose": ("portrait", "fit", "retarget", "template", "inversion", "tuning"),
+    "render": ("portrait", "retarget", "template", "inversion", "tuning", "pose"),
+    "encode": ("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
+    "measure": ("portrait", "landmarks", "fit", "pose", "render"),
+}
+"""Whose data in the store a stage reads. What nobody needs to read any more may be dropped."""
 
 
 class Job(BaseModel):
@@ -104,6 +127,8 @@ class Job(BaseModel):
     frame_rate: str
     """Exact, for example ``30000/1001``."""
     has_audio: bool
+    inputs: dict[str, str]
+    """Content digests of ``portrait`` and ``video``."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
@@ -133,6 +158,31 @@ class Job(BaseModel):
         kind: Kind = UNIT_KINDS.get(stage, "reenactment")
         name = {"portrait": self.portrait_unit, "video": self.video_unit}.get(kind, self.reenactment_unit)
         return kind, name
+
+    def recipe(self, stage: Stage) -> dict[str, Any]:
+        """What the stage's key is made of."""
+        return make_recipes(
+            self.inputs["portrait"], self.inputs["video"], self.frames, self.settings, self.weights
+        )[stage]
+
+    def smaller(self) -> tuple[Job, str] | None:
+        """The same job with less memory for each task, and what changed; None when nothing is left to halve."""
+        found = smaller(self.settings)
+        return None if found is None else (self.model_copy(update={"settings": found[0]}), found[1])
+
+
+def arrays_of_kind(kind: Kind) -> dict[str, tuple[str, ...]]:
+    """Arrays that every stage of a kind of unit writes under any settings."""
+    return {stage: ARRAYS.get(stage, ()) for stage in STAGES if UNIT_KINDS.get(stage, "reenactment") == kind}
+
+
+def dependents(stage: Stage) -> list[Stage]:
+    """The stages that read what a stage makes, directly or not, in their order."""
+    after = {stage}
+    for later in STAGES:
+        if after & set(READS[later]):
+            after.add(later)
+    return [later for later in STAGES if later in after - {stage}]
 
 
 def unit_name(path: str, digest: str) -> str:
@@ -169,13 +219,19 @@ def weight_files(settings: Settings) -> dict[str, Path]:
 def make_stage_keys(
     portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
 ) -> dict[str, str]:
-    """Key of every stage: a hash of its inputs, the settings it reads and the weights it uses.
+    """Key of every stage, from its recipe (:func:`make_recipes`)."""
+    recipes = make_recipes(portrait_digest, video_digest, frames, settings, weights)
+    return {stage: recipe_key(recipe) for stage, recipe in recipes.items()}
+
+
+def make_recipes(
+    portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
+) -> dict[Stage, dict[str, Any]]:
+    """What decides every stage: its inputs, the settings it reads and the weights it uses.
 
     An input is the content digest of a file or the key of the stage that made it, so a key changes with
     everything before it and with nothing else: not with hosts, times, batch sizes or numbers of workers.
     """
-    from portrait_core.store import stage_key
-
     landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS}
     head = {name: weights[name] for name in ("head", *FLAME_MODELS) if name in weights}
     tracking = {name: weights[name] for name in DECA_TRACKING if name in weights} or head
@@ -200,7 +256,7 @@ def make_stage_keys(
         "measure": (["render"], ["tracking"], landmark | tracking),
     }
     known = dict(sources)
-    keys: dict[str, str] = {}
+    made: dict[Stage, dict[str, Any]] = {}
     for stage in STAGES:
         reads, sections, used = recipes[stage]
         # The portrait stage has the portrait's own name: it reads the file, later stages read its key.
@@ -208,8 +264,9 @@ def make_stage_keys(
         values = {name: _setting(settings, name) for name in sections}
         if "video" in reads:
             values["frames"] = frames
-        keys[stage] = known[stage] = stage_key(stage, inputs, values, used)
-    return keys
+        made[stage] = stage_recipe(stage, inputs, values, used)
+        known[stage] = recipe_key(made[stage])
+    return made
 
 
 def _setting(settings: Settings, name: str) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from portrait_core.tracking.measure import measure as measured
 from portrait_core.tracking.measure import seen
-from tasks.context import done, landmarker, read_track, unit_of, use_threads
+from tasks.context import done, key_of, landmarker, read_track, unit_of, use_threads
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import held_frames
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from portrait_core.tracking.fit import FaceTrack
 
 
-@stage_task
+@stage_task("measure")
 def measure(job: Job) -> StageResult:
     """Track the result and compare lips, eyes, head pose; see how still the background is."""
     watch = Stopwatch("measure", 0, 1)
@@ -35,7 +35,8 @@ def measure(job: Job) -> StageResult:
     source = unit_of(job, "portrait")
     still = _motion(source.read("landmarks", 0, 1), read_track(source, 1)).repeated(job.frames)
     result = _result_motion(job, threads)
-    said: dict[str, Any] = {"key": job.stage_keys["measure"], "faces_found": int(result.ok.sum())}
+    key = key_of(job, "measure")
+    said: dict[str, Any] = {"key": key, "faces_found": int(result.ok.sum())}
     if (driver.ok & result.ok).any():
         said["result"] = compare_motion(driver, result).model_dump(mode="json")
         said["result"]["background_flicker"] = _flicker(job)
@@ -45,7 +46,7 @@ def measure(job: Job) -> StageResult:
     unit = unit_of(job, "measure")
     unit.uncommit("measure", [0])
     unit.write_meta("motion", said)
-    unit.commit("measure", [0], job.stage_keys["measure"])
+    unit.commit("measure", [0], key)
     return watch.result(1)
 
 
@@ -70,7 +71,7 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
     from portrait_core.metrics.motion import MotionTrack
 
     model = landmarker(job, threads)
-    shown, found = shown_frames(job), []
+    found, shown = [], _pictures(job)
     while batch := list(islice(shown, job.settings.tracking.batch)):
         found.append(model.detect(np.stack(batch)).points)
     points = np.concatenate(found)
@@ -79,14 +80,19 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
         nothing = np.full(job.frames, np.nan)
         return MotionTrack(nothing, nothing, np.full((job.frames, 3), np.nan), ok)
     shape = read_track(unit_of(job, "portrait"), 1).shape
-    return _motion(points, tracker(job).clip(points, ok, lambda: shown_frames(job), shape))
+    return _motion(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
 
 
-def shown_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
-    """The clip's frames ``[S,S,3]``, one by one; one that was not rendered shows its neighbour."""
+def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
+    return (image for _, image in shown_frames(job))
+
+
+def shown_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """The clip, frame by frame: which frame is shown, itself or, where it was not rendered, its neighbour,
+    and the picture ``[S,S,3]``."""
     unit = unit_of(job, "render")
-    for i in held_frames(done(job, "render")):
-        yield unit.read("frames", int(i), int(i) + 1)[0]
+    for i in held_frames(done(job, "render")).tolist():
+        yield i, unit.read("frames", i, i + 1)[0]
 
 
 def _flicker(job: Job) -> float | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import gc
+import logging
 import os
 import resource
 import socket
@@ -9,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -16,13 +20,20 @@ from typing import Any
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from portrait_core.store import FailureClass
+from portrait_core.errors import MissingChunk
+from portrait_core.stopping import StopRequested, check
+from portrait_core.store import Failure, FailureClass
+from tasks.context import record_failures
+from tasks.job import Stage
 
-RETRIED: frozenset[FailureClass] = frozenset({"transient", "resource"})
-_TRANSIENT_NAMES = {"MissingChunk", "ClientError", "EndpointConnectionError", "CommClosedError"}
+_TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError", "CommClosedError"}
+_TRANSIENT_TEXTS = ("cuda error", "cudnn error", "cublas error")
+"""A GPU's context that broke: the frame is not to blame, and another process may do it."""
 _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}
 _RESOURCE_TEXTS = ("out of memory", "can't allocate memory")
-_POISON_NAMES = {"KilledWorker"}
+_DEATH_NAMES = {"KilledWorker"}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -46,20 +57,52 @@ class StageResult:
 def classify(error: BaseException) -> FailureClass:
     """Class of a failure: ``input`` for what a user must change, ``transient`` for what another try may
     mend, ``resource`` for too little memory, ``poison`` for everything that would only fail again."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & _RESOURCE_NAMES or isinstance(error, MemoryError):
+    if out_of_memory(error) or disk_full(error):
         return "resource"
-    if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _RESOURCE_TEXTS):
-        return "resource"
-    if names & _POISON_NAMES:
+    if worker_died(error):
         return "poison"
-    if names & _TRANSIENT_NAMES:
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    if _names(error) & _TRANSIENT_NAMES or any(text in said for text in _TRANSIENT_TEXTS):
         return "transient"
     if isinstance(error, ValueError | FileNotFoundError | IsADirectoryError | PermissionError):
         return "input"
     if isinstance(error, OSError | TimeoutError | EOFError):
         return "transient"
     return "poison"
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether a smaller batch may do."""
+    if _names(error) & _RESOURCE_NAMES or isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _RESOURCE_TEXTS)
+
+
+def disk_full(error: BaseException) -> bool:
+    """Whether a person has to make room first."""
+    return isinstance(error, OSError) and error.errno in _FULL
+
+
+def worker_died(error: BaseException) -> bool:
+    """Whether the process that ran the task ended under it."""
+    return bool(_names(error) & _DEATH_NAMES)
+
+
+def worth_retrying(error: BaseException) -> bool:
+    """Whether the very same call may do better in a moment. Damaged data has to be made again first."""
+    return classify(error) == "transient" and not isinstance(error, MissingChunk | StopRequested)
+
+
+def failure(
+    stage: Stage, frame: int | None, error: BaseException, key: str, attempt: int = 1, note: str = ""
+) -> Failure:
+    """The row of an error."""
+    message = f"{type(error).__name__}: {error}{note}"[:500]
+    return Failure(stage, frame, classify(error), message, attempt, key=key)
 
 
 def retry_delay(attempt: int, first_s: float) -> float:
@@ -91,28 +134,62 @@ class Stopwatch:
         return StageResult(*self._place, frames_done, wall, cpu, peak_memory_bytes(), process_name())
 
 
-def _worth_retrying(task_: Any, run: Any, state: Any) -> bool:
-    """Prefect's retry condition: only failures of the classes in ``RETRIED``."""
+def _prefect_retries(task_: Any, run: Any, state: Any) -> bool:
+    """Prefect's retry condition."""
     error = state.result(raise_on_failure=False)
-    return isinstance(error, BaseException) and classify(error) in RETRIED
+    return isinstance(error, BaseException) and worth_retrying(error)
 
 
-def stage_task(function: Callable[..., StageResult]) -> Task[..., StageResult]:
-    """Make a Prefect task of a stage's function.
+def _with_less_memory(function: Callable[..., StageResult], stage: Stage) -> Callable[..., StageResult]:
+    """The function, called again with smaller batches for as long as memory does not suffice."""
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        while True:
+            try:
+                return function(**parameters)
+            except Exception as error:
+                job = parameters["job"]
+                less = job.smaller() if out_of_memory(error) else None
+                if less is None:
+                    raise
+                note = f"; tried again with {less[1]}"
+                start = parameters.get("start")
+                record_failures(job, stage, [failure(stage, start, error, job.stage_keys[stage], note=note)])
+                _log.warning("%s: out of memory%s", stage, note)
+                parameters["job"] = less[0]
+            _free_memory()
+
+    return run
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def stage_task(stage: Stage) -> Callable[[Callable[..., StageResult]], Task[..., StageResult]]:
+    """Make a Prefect task of a stage's function, which takes ``job`` and perhaps ``start`` and ``stop``.
 
     Prefect keeps neither results nor a cache of them: the store's commit markers say what is done, and each
     function asks them first. How often it is retried comes from the run's settings.
     """
-    name = function.__name__.replace("_", "-")
-    ranged = "start" in signature(function).parameters
-    decorate: Callable[..., Task[..., StageResult]] = task(
-        name=name,
-        task_run_name=f"{name} {{start}}-{{stop}}" if ranged else name,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        retry_condition_fn=_worth_retrying,
-    )
-    return decorate(function)
+
+    def decorated(function: Callable[..., StageResult]) -> Task[..., StageResult]:
+        name = function.__name__.replace("_", "-")
+        ranged = "start" in signature(function).parameters
+        decorate: Callable[..., Task[..., StageResult]] = task(
+            name=name,
+            task_run_name=f"{name} {{start}}-{{stop}}" if ranged else name,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            retry_condition_fn=_prefect_retries,
+        )
+        return decorate(_with_less_memory(function, stage))
+
+    return decorated
 
 
 def with_retries(stage: Task[..., StageResult], retries: int, first_s: float) -> Task[..., StageResult]:
@@ -133,7 +210,15 @@ def run_by_name(
         try:
             return function(**parameters)
         except Exception as error:
-            if classify(error) not in RETRIED:
+            if not worth_retrying(error):
                 raise
-            time.sleep(retry_delay(attempt, first_s))
+            _wait(retry_delay(attempt, first_s))
     return function(**parameters)
+
+
+def _wait(seconds: float) -> None:
+    """Sleep, unless the process is asked to stop."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left, 0.2))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@stage_task
+@stage_task("pose")
 def pose(job: Job) -> StageResult:
     """Take the driver's poses, and correct them by what the tracker reads off a few rendered frames."""
     watch = Stopwatch("pose", 0, 1)
@@ -29,7 +29,8 @@ def pose(job: Job) -> StageResult:
     driver = read_track(unit_of(job, "fit"), job.frames)
     portrait = read_track(unit_of(job, "portrait"), 1)
     wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
-    cameras = _aimed(job, wanted, driver.ok) if job.settings.render.calibration_frames else wanted
+    usable = driver.ok & done(job, "inversion")
+    cameras = _aimed(job, wanted, usable) if job.settings.render.calibration_frames else wanted
     content = io.BytesIO()
     np.save(content, cameras)
     unit.uncommit("pose", [0])

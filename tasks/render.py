@@ -8,9 +8,12 @@ import numpy as np
 
 from portrait_core.models.cache import cached
 from tasks.context import todo, unit_of, use_threads
+from tasks.frames import each
+from tasks.inversion import anchor
 from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.pose import output_cameras
+from tasks.ranges import FrameRange
 
 if TYPE_CHECKING:
     from portrait_core.generators import TriPlaneGenerator
@@ -20,7 +23,7 @@ FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_d
 """Arrays and the fields of a rendered frame that they keep."""
 
 
-@stage_task
+@stage_task("render")
 def render(job: Job, start: int, stop: int) -> StageResult:
     """Render and composite frames ``[start, stop)``."""
     watch = Stopwatch("render", start, stop)
@@ -34,12 +37,14 @@ def render(job: Job, start: int, stop: int) -> StageResult:
     use_threads(job, alone=False)
     clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
     cameras = output_cameras(job)
-    for run in runs:
-        for i in range(*run):
-            ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
-            camera = torch.from_numpy(cameras[i : i + 1]).to(clip.device)
-            _keep(job, i, renderer.render(ws, clip.face(i), camera))
-    return watch.result(sum(map(len, runs)))
+
+    def work(frame: FrameRange) -> None:
+        i = frame.start
+        ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
+        camera = torch.from_numpy(cameras[i : i + 1]).to(clip.device)
+        _keep(job, i, renderer.render(ws, clip.face(i), camera))
+
+    return watch.result(each(job, "render", runs, work))
 
 
 def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
@@ -73,21 +78,20 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
 
 def pose_renderer(job: Job) -> PoseRenderer:
     """The process's renderer of this clip."""
-    import torch
-
     from portrait_core.reposing import PoseRenderer
-    from tasks.fitting import clip_data
+    from tasks.fitting import at_chunk, clip_data
 
     def build() -> PoseRenderer:
-        clip = clip_data(job)
-        first = torch.from_numpy(unit_of(job, "render").read("latents", 0, 1)).to(clip.device)
+        clip, first = clip_data(job), anchor(job)
         return PoseRenderer(
             tuned_generator(job),
-            first,
-            clip.face(0),
+            first.latent.ws,
+            clip.face(first.frame),
             clip.camera,
             job.settings.render,
             job.settings.composite,
         )
 
-    return cached("poses", job.stage_keys["pose"], build)
+    renderer = cached("poses", job.stage_keys["pose"], build)
+    at_chunk(renderer.generator, job)
+    return renderer

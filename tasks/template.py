@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import batches, read_track, todo, unit_of, use_threads, write_once
+from tasks.context import read_track, todo, unit_of, use_threads, write_once
+from tasks.frames import each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.ranges import FrameRange
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.store import Unit
 
-TEMPLATE_BATCH = 8
-"""Frames rendered, written and committed together."""
 MASKS = ("face_mask", "mouth_mask", "uncovered")
 
 
-@stage_task
+@stage_task("retarget")
 def retarget(job: Job) -> StageResult:
     """Turn the driver's expressions into the portrait's, for the whole clip: ``expression`` and ``jaw``."""
     watch = Stopwatch("retarget", 0, job.frames)
@@ -36,7 +36,7 @@ def retarget(job: Job) -> StageResult:
     return watch.result(job.frames)
 
 
-@stage_task
+@stage_task("template")
 def template(job: Job, start: int, stop: int) -> StageResult:
     """Render the expression template and its masks for frames ``[start, stop)``."""
     watch = Stopwatch("template", start, stop)
@@ -47,13 +47,15 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     model = tracker(job)
     unit, key = unit_of(job, "template"), job.stage_keys["template"]
     _ensure_arrays(job, unit, key)
-    for batch in batches(runs, TEMPLATE_BATCH):
+
+    def work(batch: FrameRange) -> None:
         drawn = model.render(*batch)
         with unit.overwriting("template", range(*batch), key):
             unit.write("template", batch.start, drawn.image)
             for name in MASKS:
                 unit.write(name, batch.start, _as_bytes(getattr(drawn, name)))
-    return watch.result(sum(map(len, runs)))
+
+    return watch.result(each(job, "template", runs, work, job.settings.template.batch))
 
 
 def _ensure_arrays(job: Job, unit: Unit, key: str) -> None:

@@ -11,13 +11,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core import stopping
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import read_frames
 from portrait_core.store import Failure
 from portrait_core.tracking.measure import seen
-from tasks.context import landmarker, read_portrait, todo, unit_of, use_threads, write_once, write_track
+from tasks.context import (
+    landmarker,
+    read_portrait,
+    record_failures,
+    todo,
+    unit_of,
+    use_threads,
+    write_once,
+    write_track,
+)
 from tasks.job import Job
-from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.policy import StageResult, Stopwatch, classify, failure, stage_task
 from tasks.ranges import FrameRange, held_frames
 from tasks.trackers import tracker
 
@@ -27,7 +37,7 @@ if TYPE_CHECKING:
     from portrait_core.tracking.landmarker import FaceLandmarker
 
 
-@stage_task
+@stage_task("portrait")
 def portrait(job: Job) -> StageResult:
     """Track the portrait: one face, its shape, expression, pose, and the crop that everything is made in.
 
@@ -59,7 +69,7 @@ def portrait(job: Job) -> StageResult:
     return watch.result(1)
 
 
-@stage_task
+@stage_task("landmarks")
 def landmarks(job: Job, start: int, stop: int) -> StageResult:
     """Find the landmarks of frames ``[start, stop)``. A frame without a face is kept as NaN and recorded."""
     watch = Stopwatch("landmarks", start, stop)
@@ -79,14 +89,43 @@ def _landmarks_of_run(job: Job, unit: Unit, model: FaceLandmarker, run: FrameRan
     frames = read_frames(job.video_path, *run)
     at = run.start
     while len(batch := _take(frames, job.settings.tracking.batch, job, unit)):
-        found = model.detect(np.stack(batch))
-        unit.write("landmarks", at, found.points)
-        missing = [at + int(i) for i in np.flatnonzero(~found.ok)]
-        if missing:
-            why = "no face was found; the frame shows its neighbour"
-            unit.record_failures([Failure("landmarks", frame, "input", why) for frame in missing])
+        points = _detected(job, model, np.stack(batch), at)
+        unit.write("landmarks", at, points)
         unit.commit("landmarks", range(at, at + len(batch)), job.stage_keys["landmarks"])
         at += len(batch)
+        stopping.check()
+
+
+def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
+    """Landmarks ``[n,478,2]`` of frames from ``at`` on; NaN, and a row in the failure table, where there is no
+    face or the models fail."""
+    key = job.stage_keys["landmarks"]
+    try:
+        found = model.detect(pictures)
+    except Exception as error:
+        if classify(error) in ("transient", "resource"):
+            raise
+        if len(pictures) > 1:
+            return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])
+        record_failures(job, "landmarks", [failure("landmarks", at, error, key)])
+        return no_landmarks(1)
+    missing = [at + int(i) for i in np.flatnonzero(~found.ok)]
+    why = "no face was found; the frame shows its neighbour"
+    record_failures(job, "landmarks", [Failure("landmarks", i, "input", why, key=key) for i in missing])
+    return found.points
+
+
+def give_up(job: Job, frame: int) -> None:
+    """Take a frame for one without a face: finding its landmarks kills its worker."""
+    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
+    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
+    with unit.overwriting("landmarks", [frame], key):
+        unit.write("landmarks", frame, no_landmarks(1))
+
+
+def no_landmarks(frames: int) -> NDArray[np.float32]:
+    """Landmarks of frames without a face ``[n,478,2]``."""
+    return np.full((frames, 478, 2), np.nan, np.float32)
 
 
 def _take(frames: Iterator[NDArray[np.uint8]], count: int, job: Job, unit: Unit) -> list[NDArray[np.uint8]]:
@@ -98,11 +137,12 @@ def _take(frames: Iterator[NDArray[np.uint8]], count: int, job: Job, unit: Unit)
     except DecodeError as error:
         why = "the frame is damaged in the file; it shows what could be decoded"
         damaged = [frame for frame in error.frames if frame < job.frames]
-        unit.record_failures([Failure("landmarks", frame, "input", why) for frame in damaged])
+        key = job.stage_keys["landmarks"]
+        unit.record_failures([Failure("landmarks", frame, "input", why, key=key) for frame in damaged])
     return batch
 
 
-@stage_task
+@stage_task("fit")
 def fit(job: Job) -> StageResult:
     """Track the whole clip. Frames without a face take the track of their neighbour.
 

@@ -9,9 +9,10 @@ from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 
 
-@stage_task
+@stage_task("tuning")
 def tune(job: Job) -> StageResult:
-    """Fine-tune the generator on all frames with the latents held. Keeps checkpoints; resumes from them."""
+    """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints; resumes
+    from them."""
     watch = Stopwatch("tuning", 0, 1)
     if done(job, "tuning").all():
         return watch.result(0)
@@ -36,16 +37,19 @@ def tune(job: Job) -> StageResult:
     data = clip_data(job)
     matte = portrait_matte(data.crop, data.head.silhouette())
 
-    def frame(i: int) -> FrameTarget:
+    good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
+
+    def frame(place: int) -> FrameTarget:
+        i = good[place]
         painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
         return data.target(i, painted, tuning=True)
 
-    latents = torch.from_numpy(unit.read("latents", 0, job.frames)).to(data.device)
+    latents = np.concatenate([unit.read("latents", i, i + 1) for i in good])
     clip = Clip(
-        ws=latents,
+        ws=torch.from_numpy(latents).to(data.device),
         camera=data.camera,
         frame=frame,
-        vertices=data.head.vertices,
+        vertices=lambda place: data.head.vertices(good[place]),
         matte=torch.from_numpy(matte.foreground)[None].to(data.device),
         wall=image_tensor(matte.wall).to(data.device),
     )

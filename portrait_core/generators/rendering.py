@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from portrait_core.generators.cpu import PlaneLayout, decode_points, suits
 from portrait_core.generators.layers import FullyConnected
@@ -81,6 +82,8 @@ class Renderer(nn.Module):
     def __init__(self, settings: GeneratorSettings) -> None:
         super().__init__()
         self.settings = settings
+        self.ray_chunk: int | None = None
+        """Rays rendered at a time; None: all that are asked for (without gradient, what memory is meant for)."""
         self.axes = PLANE_AXES[settings.plane_axes]
         self.layout = PlaneLayout(
             self.axes,
@@ -152,20 +155,47 @@ class Renderer(nn.Module):
     ) -> RayOutput:
         """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``;
         otherwise they are the middles of the strata and evenly spaced quantiles."""
+        render = self._render
         if torch.is_grad_enabled():
-            return self._render(planes, decoder, origins, directions, sampling, generator, jitter)
-        # without gradient, chunks bound the memory that samples' features take
-        samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
-        rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
+            rays = self.ray_chunk or origins.shape[1]
+            if rays < origins.shape[1]:
+                render = self._render_again
+        else:  # chunks bound the memory that samples' features take
+            samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
+            rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
+            rays = min(rays, self.ray_chunk or rays)
         parts = [
-            self._render(planes, decoder, o, d, sampling, generator, jitter)
+            render(planes, decoder, o, d, sampling, generator, jitter)
             for o, d in zip(origins.split(rays, 1), directions.split(rays, 1), strict=True)
         ]
+        if len(parts) == 1:
+            return parts[0]
         return RayOutput(
             torch.cat([part.features for part in parts], dim=1),
             torch.cat([part.depth for part in parts], dim=1),
             torch.cat([part.weight for part in parts], dim=1),
         )
+
+    def _render_again(
+        self,
+        planes: Planes,
+        decoder: Decoder,
+        origins: Tensor,
+        directions: Tensor,
+        sampling: RaySampling,
+        generator: torch.Generator | None,
+        jitter: bool,
+    ) -> RayOutput:
+        """As :meth:`_render`, keeping nothing for the gradient: rendered a second time when it is wanted."""
+        # a generator of its own, so that the second time draws what the first one drew
+        seed = int(torch.randint(2**62, (), generator=generator)) if jitter else 0
+
+        def part(origins: Tensor, directions: Tensor) -> RayOutput:
+            own = torch.Generator().manual_seed(seed) if jitter else None
+            return self._render(planes, decoder, origins, directions, sampling, own, jitter)
+
+        rendered: RayOutput = checkpoint(part, origins, directions, use_reentrant=False)
+        return rendered
 
     def _render(
         self,
@@ -246,8 +276,13 @@ def stratified_depths(
     shape = (*directions.shape[:2], count)
     if not jitter:
         return (start + 0.5 * step).expand(shape)
-    noise = torch.rand(shape, generator=generator, device=directions.device, dtype=directions.dtype)
-    return start + step * noise
+    return start + step * _uniform(shape, generator, directions)
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """Random numbers in [0,1) on ``like``'s device, drawn where the generator is."""
+    drawn_on = like.device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, device=drawn_on, dtype=like.dtype).to(like.device)
 
 
 def importance_depths(
@@ -266,7 +301,7 @@ def importance_depths(
     pdf = pdf / pdf.sum(dim=-1, keepdim=True)
     cdf = F.pad(torch.cumsum(pdf, dim=-1), (1, 0))  # [b,n,s-2]
     if jitter:
-        u = torch.rand((*shape[:-1], count), generator=generator, device=depths.device, dtype=depths.dtype)
+        u = _uniform((*shape[:-1], count), generator, depths)
     else:
         u = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
         u = u.expand(*shape[:-1], count).contiguous()

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from portrait_core import stopping
+
 
 class Checkpoint(Protocol):
     """Where a loop's state is kept. Writes must be atomic."""
@@ -72,6 +74,7 @@ class AdamLoop:
 
         Raises:
             FloatingPointError: if the loss is not finite; the state of the last checkpoint is kept.
+            StopRequested: when the process was asked to stop; the state after the last step is kept.
         """
         while len(self.losses) < self.steps:
             step = len(self.losses)
@@ -85,10 +88,13 @@ class AdamLoop:
             loss.backward()
             self._adam.step()
             self.losses.append(value)
-            if self.checkpoint and len(self.losses) % self.every == 0 and len(self.losses) < self.steps:
+            due = len(self.losses) % self.every == 0 or stopping.requested()
+            if self.checkpoint and due and len(self.losses) < self.steps:
                 self.checkpoint.write(self._state())
             if on_step is not None:
                 on_step(len(self.losses), value)
+            if len(self.losses) < self.steps:
+                stopping.check()
         return self.losses
 
     def _state(self) -> bytes:

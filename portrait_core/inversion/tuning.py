@@ -219,7 +219,8 @@ class Tuner:
         solid = (view.depth.reshape(-1) > 0) & ~face
         chance = face.float() * (1 + INSIDE_EMPHASIS * mouth + DETAIL_EMPHASIS * detail)
         chance = chance + SOLID_EMPHASIS * solid
-        index = torch.multinomial(chance, self.settings.novel_view_rays, replacement=True, generator=self.rng)
+        count = self.settings.novel_view_rays
+        index = torch.multinomial(chance.cpu(), count, replacement=True, generator=self.rng).to(chance.device)
         origins, directions = crop_rays(camera, MESH_SIZE)
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
         rays = self.generator.render_rays(

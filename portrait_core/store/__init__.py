@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from portrait_core.store.arrays import ArrayInfo
 from portrait_core.store.failures import Failure, FailureClass, from_tables
 from portrait_core.store.files import Files
-from portrait_core.store.keys import NUMERICS_VERSION, file_digest, stage_key, unit_name
+from portrait_core.store.keys import (
+    NUMERICS_VERSION,
+    differences,
+    file_digest,
+    gapped_key,
+    recipe_key,
+    stage_key,
+    stage_recipe,
+    unit_name,
+)
 from portrait_core.store.unit import KINDS, Unit
 
 if TYPE_CHECKING:
@@ -27,8 +36,12 @@ __all__ = [
     "FailureClass",
     "Store",
     "Unit",
+    "differences",
     "file_digest",
+    "gapped_key",
+    "recipe_key",
     "stage_key",
+    "stage_recipe",
     "unit_name",
 ]
 

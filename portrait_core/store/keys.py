@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import fsspec
@@ -40,7 +40,22 @@ def stage_key(
     settings: BaseModel | Mapping[str, Any],
     weights: Mapping[str, str],
 ) -> str:
-    """Name what a stage computes, from everything that decides it and nothing else.
+    """Name what a stage computes: :func:`recipe_key` of its :func:`stage_recipe`."""
+    return recipe_key(stage_recipe(stage, inputs, settings, weights))
+
+
+def recipe_key(recipe: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits that stand for a recipe."""
+    return hashlib.sha256(canonical_json(recipe)).hexdigest()[:16]
+
+
+def stage_recipe(
+    stage: str,
+    inputs: Mapping[str, str],
+    settings: BaseModel | Mapping[str, Any],
+    weights: Mapping[str, str],
+) -> dict[str, Any]:
+    """Everything that decides what a stage computes, and nothing else: what its key is made of.
 
     Args:
         stage: name of the stage, such as ``"track"``.
@@ -50,7 +65,7 @@ def stage_key(
         weights: digests of the weights that it uses, by role.
 
     Returns:
-        16 hexadecimal digits.
+        Plain values: ``stage``, ``inputs``, ``settings``, ``weights``, ``numerics``.
 
     Raises:
         InputError: a value of ``inputs`` or ``weights`` is no digest, or the settings are not plain data.
@@ -62,14 +77,50 @@ def stage_key(
                 f"key, never a path, a host or a time"
             )
     resolved = settings.model_dump(mode="json") if isinstance(settings, BaseModel) else dict(settings)
-    described = {
+    return {
         "stage": stage,
         "inputs": dict(inputs),
         "settings": resolved,
         "weights": dict(weights),
         "numerics": NUMERICS_VERSION.get(stage, 1),
     }
-    return hashlib.sha256(canonical_json(described)).hexdigest()[:16]
+
+
+def gapped_key(key: str, gaps: Iterable[int]) -> str:
+    """Key of what was made of a clip some of whose frames are missing: the key itself when none is."""
+    missing = sorted(int(frame) for frame in gaps)
+    return recipe_key({"key": key, "gaps": missing}) if missing else key
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What two recipes of a stage differ in, in words: ``tuning.steps 160 -> 400``, ``weights generator``.
+
+    Inputs that are other stages are named only when nothing else differs: they say themselves why.
+    """
+    said = [
+        f"{name} {_short(before)} -> {_short(after)}"
+        for name, before, after in _changes(old["settings"], new["settings"])
+    ]
+    said += [f"weights {name} changed" for name, _, _ in _changes(old["weights"], new["weights"])]
+    if old["numerics"] != new["numerics"]:
+        said.append(f"its code changed (version {old['numerics']} -> {new['numerics']})")
+    inputs = [name for name, _, _ in _changes(old["inputs"], new["inputs"])]
+    return said or [f"{name} changed" for name in inputs]
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    found: list[tuple[str, Any, Any]] = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            found += _changes(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append((prefix + name, before, after))
+    return found
+
+
+def _short(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def canonical_json(value: Any) -> bytes:

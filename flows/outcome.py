@@ -1,0 +1,60 @@
+"""How every command ends: exit codes, and one paragraph for what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from tasks.job import Stage
+
+OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def known_stages(names: Sequence[str]) -> list[Stage]:
+    """Names of stages as given on the command line.
+
+    Raises:
+        ValueError: one that does not exist; the message lists them all.
+    """
+    from tasks.job import STAGES
+
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
+    return [stage for stage in STAGES if stage in names]
+
+
+def make_console() -> Console:
+    return Console(highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def told_errors() -> Iterator[None]:
+    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1, an
+    interruption into 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
+        # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
+        os._exit(INTERRUPTED)
+    except ValueError as error:
+        _tell("This cannot be used", str(error))
+        raise typer.Exit(BAD_INPUT) from None
+    except RuntimeError as error:
+        if type(error).__name__ != "StageError":
+            raise
+        _tell("Stopped", str(error))
+        raise typer.Exit(PARTIAL) from None
+
+
+def _tell(what: str, why: str) -> None:
+    text = Text.assemble((f"{what}: ", "bold red"), why)
+    Console(stderr=True, highlight=False).print(text)

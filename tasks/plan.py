@@ -1,0 +1,142 @@
+"""What a run would do and why, before it does anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from portrait_core.config import Settings
+from portrait_core.store import differences
+from tasks.context import aside, done, key_of, unit_of
+from tasks.history import rates, work
+from tasks.job import PER_FRAME, READS, STAGES, Job, Stage, dependents
+from tasks.ranges import FrameRange, missing_runs
+from tasks.retention import dropped, missing
+from tasks.threads import worker_count
+
+FANNED_OUT: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
+"""Stages that spread over workers (the inversion unless it is a chain)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Frames that a stage will do for one reason."""
+
+    runs: tuple[FrameRange, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What a run would do for one stage.
+
+    Attributes:
+        stage: its name.
+        total: frames, or 1 for a stage of one part.
+        done: of them finished.
+        aside: of them set aside; ``portrait retry`` takes them up.
+        parts: what would be done.
+        seconds: estimated wall time; None without history.
+        bytes: estimated growth of the store; None without history.
+    """
+
+    stage: Stage
+    total: int
+    done: int
+    aside: int
+    parts: tuple[Part, ...]
+    seconds: float | None
+    bytes: float | None
+
+    @property
+    def frames(self) -> int:
+        """How many would be done."""
+        return sum(len(run) for part in self.parts for run in part.runs)
+
+
+def plan(job: Job, forced: Sequence[Stage] = ()) -> list[StagePlan]:
+    """What a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the store and
+    changes nothing."""
+    will, known = missing(job), rates(job)
+    again = set(forced).union(*(dependents(stage) for stage in forced))
+    for stage in again:
+        will[stage] = np.ones(job.total(stage), np.bool_)
+    plans = []
+    for stage in STAGES:
+        frames = np.flatnonzero(will[stage])
+        rate, count = known[stage], len(frames)
+        seconds = None
+        if rate.task_seconds is not None:
+            seconds = rate.task_seconds * work(job, stage, count) / _at_once(job.settings, stage, count)
+        clip_frames = count if stage in PER_FRAME else count * (1 if stage == "portrait" else job.frames)
+        plans.append(
+            StagePlan(
+                stage=stage,
+                total=job.total(stage),
+                done=int(done(job, stage).sum()),
+                aside=int(aside(job, stage).sum()),
+                parts=tuple(_parts(job, stage, frames.tolist(), stage in again)) if count else (),
+                seconds=seconds if count else 0.0,
+                bytes=(rate.frame_bytes * clip_frames if rate.frame_bytes is not None else None)
+                if count
+                else 0.0,
+            )
+        )
+    return plans
+
+
+def _at_once(settings: Settings, stage: Stage, frames: int) -> int:
+    chained = stage == "inversion" and settings.inversion.init != "tracker"
+    if stage not in FANNED_OUT or chained:
+        return 1
+    return min(worker_count(settings), -(-frames // settings.runner.frames_per_task) or 1)
+
+
+def _parts(job: Job, stage: Stage, frames: Iterable[int], forced: bool) -> list[Part]:
+    unit, key = unit_of(job, stage), key_of(job, stage)
+    under: dict[int, set[str]] = {}
+    for frame, marked in unit.markers(stage):
+        under.setdefault(frame, set()).add(marked)
+    recipes, mine = unit.recipes(stage), job.recipe(stage)
+    failed = _failures(job, stage)
+
+    def reason(frame: int) -> str:
+        keys = under.get(frame, set())
+        if forced:
+            return "forced"
+        if key in keys:
+            return _needed(job, stage) if dropped(job, stage) else "its data is missing from the store"
+        said = [differences(recipes[old], mine) for old in sorted(keys) if old in recipes]
+        if said:
+            return ", ".join(said[-1]) or "other frames are shown now"
+        if keys:
+            return "made by an earlier version, which did not note why"
+        return f"failed before: {failed[frame]}" if frame in failed else "new"
+
+    reasons: dict[str, list[int]] = {}
+    for frame in frames:
+        reasons.setdefault(reason(frame), []).append(frame)
+    total = FrameRange(0, job.total(stage))
+    parts = []
+    for why, which in reasons.items():
+        finished = np.ones(total.stop, np.bool_)
+        finished[which] = False
+        parts.append(Part(tuple(missing_runs(finished, total)), why))
+    return parts
+
+
+def _needed(job: Job, stage: Stage) -> str:
+    will = missing(job)
+    readers = [later for later in STAGES if stage in READS[later] and will[later].any()]
+    return f"dropped, and {readers[-1] if readers else 'a later stage'} reads it"
+
+
+def _failures(job: Job, stage: Stage) -> dict[int, str]:
+    rows = unit_of(job, stage).failures()
+    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
+    return {
+        int(row.frame) if row.frame == row.frame and row.frame is not None else 0: f"{row.cls}: {row.message}"
+        for row in rows.fillna({"frame": 0}).itertuples()
+    }

@@ -1,0 +1,83 @@
+"""What has to be made, what need not be kept: dropping arrays nobody reads any more, and making them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tasks.context import DROPPED, aside, available, done, key_of, unit_of
+from tasks.job import FILES, FRAME_INPUT, READS, STAGES, Job, Stage
+
+Policy = Literal["pictures", "clip"]
+
+POLICIES: Mapping[Policy, tuple[Stage, ...]] = {
+    "pictures": ("template", "render"),
+    "clip": ("retarget", "template", "inversion", "tuning", "pose", "render"),
+}
+"""Stages of a reenactment whose arrays and files go when its clip is encoded and measured. ``pictures``: the
+templates and rendered frames, most of the bytes; latents and tuned generator stay, so that a clip with other
+settings of the output takes minutes. ``clip``: everything but the clip itself and what was measured on it."""
+
+
+def missing(job: Job) -> dict[Stage, NDArray[np.bool_]]:
+    """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished, can be
+    done and was not set aside; and all of a stage whose dropped data one of the others will read."""
+    will: dict[Stage, NDArray[np.bool_]] = {}
+    for stage in STAGES:
+        reach = available(job, stage)
+        if stage in FRAME_INPUT:
+            reach = reach | will[FRAME_INPUT[stage]]
+        will[stage] = ~done(job, stage) & ~aside(job, stage) & reach
+    for stage in reversed(STAGES):
+        read = any(will[later].any() and stage in READS[later] for later in STAGES)
+        if read and dropped(job, stage):
+            will[stage] = np.ones(job.total(stage), np.bool_)
+    return will
+
+
+def dropped(job: Job, stage: Stage) -> bool:
+    """Whether arrays that a stage had finished were dropped."""
+    gone = unit_of(job, stage).read_meta(DROPPED) or {}
+    return any(gone.get(name) == key_of(job, stage) for name in job.arrays(stage))
+
+
+def restore(job: Job, stage: Stage) -> None:
+    """Forget that a stage's arrays were dropped: it is unfinished again."""
+    unit = unit_of(job, stage)
+    gone = unit.read_meta(DROPPED) or {}
+    unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in job.arrays(stage)})
+
+
+def droppable(job: Job, policy: Policy) -> dict[str, int]:
+    """Arrays and files (``files/NAME``) of a reenactment that a policy allows to drop now, with their bytes:
+    none before the clip is encoded and measured."""
+    if not (done(job, "encode").all() and done(job, "measure").all()):
+        return {}
+    names = [name for stage in POLICIES[policy] for name in (*job.arrays(stage), *_files(stage))]
+    sizes = unit_of(job, "encode").sizes()
+    return {name: sizes[name] for name in names if sizes.get(name)}
+
+
+def drop(job: Job, policy: Policy) -> int:
+    """Drop what :func:`droppable` names; the bytes that were freed.
+
+    The note that an array was dropped is written before it goes: killed in between, the next call finishes.
+    """
+    names = droppable(job, policy)
+    unit = unit_of(job, "encode")
+    keys = {array: job.stage_keys[stage] for stage in POLICIES[policy] for array in job.arrays(stage)}
+    noted = {name: keys[name] for name in names if name in keys}
+    unit.write_meta(DROPPED, (unit.read_meta(DROPPED) or {}) | noted)
+    for name in names:
+        if name in keys:
+            unit.drop_array(name)
+        else:
+            unit.drop_file(name.removeprefix("files/"))
+    return sum(names.values())
+
+
+def _files(stage: Stage) -> list[str]:
+    return [f"files/{name}" for name in FILES.get(stage, ())]
