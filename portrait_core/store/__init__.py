@@ -14,6 +14,7 @@ from portrait_core.store.arrays import ArrayInfo
 from portrait_core.store.failures import Failure, FailureClass, from_tables
 from portrait_core.store.files import Files
 from portrait_core.store.keys import NUMERICS_VERSION, file_digest, stage_key, unit_name
+from portrait_core.store.leases import Holder, Lease, holder
 from portrait_core.store.unit import KINDS, Unit
 
 if TYPE_CHECKING:
@@ -25,9 +26,12 @@ __all__ = [
     "ArrayInfo",
     "Failure",
     "FailureClass",
+    "Holder",
+    "Lease",
     "Store",
     "Unit",
     "file_digest",
+    "holder",
     "stage_key",
     "unit_name",
 ]
