@@ -130,8 +130,8 @@ def plan(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's own
-    history. Does nothing."""
+    """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's
+    own history. Does nothing."""
     _reenact(portrait, video, store, Path(), profile, change, dry_run=True)
 
 

@@ -49,7 +49,7 @@ class Runner(Protocol):
         ...
 
     def stop(self) -> None:
-        """Ask the tasks at work to stop where they can go on later, and wait for them, ``grace_s`` at most."""
+        """Ask the tasks at work to stop where they can go on later; wait for them, ``grace_s`` at most."""
         ...
 
 
@@ -75,7 +75,7 @@ class ThreadRunner:
 
 
 class DaskRunner:
-    """Workers of a Dask cluster, each with one task at a time: when a worker dies, its task is the suspect."""
+    """Workers of a Dask cluster, each with one task at a time: when one dies, its task is the suspect."""
 
     def __init__(self, client: Client, settings: RunnerSettings) -> None:
         self._client = client

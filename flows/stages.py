@@ -1,7 +1,7 @@
 """The stages of one reenactment in their order, on whatever runner there is.
 
-Every stage first asks the store what is done; a finished stage costs some listings. What fails is written to the
-store's failure table and reported; the clip goes on as long as there is something to hold.
+Every stage first asks the store what is done; a finished stage costs some listings. What fails is written to
+the store's failure table and reported; the clip goes on as long as there is something to hold.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ TASKS: Mapping[Stage, tuple[Task[..., StageResult], ...]] = {
     "encode": (encode,),
     "measure": (measure,),
 }
-"""What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage is
-one of ``FANNED``."""
+"""What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage
+is one of ``FANNED``."""
 
 FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
 

@@ -56,16 +56,16 @@ def retry(
         list[str],
         typer.Option(
             "--class",
-            help="Only failures of this class: input, transient, resource, poison. Can be repeated; without it "
-            "all but input, because a frame without a face has none the next time either.",
+            help="Only failures of this class: input, transient, resource, poison. Can be repeated; without "
+            "it all but input, because a frame without a face has none the next time either.",
         ),
     ] = [],  # noqa: B006
     clip: Clip = None,
     gaps: Annotated[
         str,
         typer.Option(
-            help="keep: a frame that is there now is rendered with what was made without it. redo: the latents "
-            "behind it in its chain and the tuning are made again, as if it had never failed."
+            help="keep: a frame that is there now is rendered with what was made without it. redo: the "
+            "latents behind it in its chain and the tuning are made again, as if it had never failed."
         ),
     ] = "keep",
     out: Annotated[
@@ -96,10 +96,10 @@ def verify(
         bool, typer.Option("--repair", help="Uncommit what is damaged, so that the next run makes it again.")
     ] = False,
 ) -> None:
-    """Read everything in STORE and compare it with its checksums; name what is damaged, left over or half-written.
+    """Read everything in STORE and compare it with its checksums; name what is damaged or left over.
 
-    Changes nothing without --repair. Ends with 1 when something is damaged. The digest of a finished clip is that
-    of its content: two stores that hold the same result say the same.
+    Changes nothing without --repair. Ends with 1 when something is damaged. The digest of a finished clip is
+    that of its content: two stores that hold the same result say the same.
     """
     from flows.views import show_verified
     from portrait_core.store import Store
@@ -114,8 +114,8 @@ def clean(
     policy: Annotated[
         str,
         typer.Option(
-            help="pictures: templates and rendered frames of finished clips, most of the bytes. clip: everything but "
-            "the clip and what was measured on it; another setting then starts from the portrait and the video."
+            help="pictures: templates and rendered frames of finished clips, most of the bytes. clip: everything "
+            "but the clip and what was measured on it; another setting then starts from portrait and video."
         ),
     ] = "pictures",
     clip: Clip = None,

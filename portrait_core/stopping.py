@@ -1,7 +1,7 @@
 """A wish to stop, heard by every loop of the process at its next frame or step.
 
-A scheduler that takes a machine back gives some seconds of grace: enough to commit the frame at work or write a
-checkpoint, not to finish a stage.
+A scheduler that takes a machine back gives some seconds of grace: enough to commit the frame at work or write
+a checkpoint, not to finish a stage.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 _wish = threading.Event()
 
 
-class StopRequested(RuntimeError):
+class StopRequested(RuntimeError):  # noqa: N818 - no error
     """Raised by a loop that stopped because it was asked to; what it had finished is kept."""
 
 

@@ -85,12 +85,12 @@ def available(job: Job, stage: Stage) -> NDArray[np.bool_]:
 
 
 def unfinished(job: Job, stage: Stage) -> NDArray[np.bool_]:
-    """Frames that a stage has still to do: neither finished, nor set aside, nor out of its reach ``[total]``."""
+    """Frames that a stage has still to do: not finished, not set aside, within its reach ``[total]``."""
     return ~done(job, stage) & ~aside(job, stage) & available(job, stage)
 
 
 def record_failures(job: Job, stage: Stage, rows: Sequence[Failure]) -> None:
-    """Write rows to the failure table of a stage's unit. A store that takes no more does not hide the failure."""
+    """Write rows to the failure table of a stage's unit. A full store does not hide the failure."""
     try:
         unit_of(job, stage).record_failures(rows)
     except OSError as error:

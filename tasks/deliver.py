@@ -40,8 +40,8 @@ class StageRecord:
 
 
 def deliver(job: Job, out: Path | None, records: Mapping[Stage, StageRecord], seconds: float) -> Summary:
-    """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to the
-    store."""
+    """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to
+    the store."""
     files = {} if out is None else _copied(job, out)
     summary = summarise(job, records, files, seconds)
     if out is not None:

@@ -16,8 +16,8 @@ def each(
 ) -> int:
     """Do the frames of ``runs``, at most ``size`` of them together.
 
-    A frame that fails for a reason of its own (it diverges, its data makes no sense) is written to the failure
-    table and set aside; what belongs to the machine (input and output, memory) ends the task.
+    A frame that fails for a reason of its own (it diverges, its data makes no sense) is written to the
+    failure table and set aside; what belongs to the machine (input and output, memory) ends the task.
 
     Args:
         work: does and commits a range of frames.

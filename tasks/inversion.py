@@ -140,7 +140,7 @@ def _invert_frame(
 def _frame_start(
     job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
 ) -> Tensor:
-    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good frame before it."""
+    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good one before it."""
     settings = job.settings.inversion
     if frame == first.frame:
         return first.latent.ws

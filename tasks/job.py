@@ -166,7 +166,7 @@ class Job(BaseModel):
         )[stage]
 
     def smaller(self) -> tuple[Job, str] | None:
-        """The same job with less memory for each task, and what changed; None when nothing is left to halve."""
+        """The same job with less memory for each task, and what changed; None if nothing is left to halve."""
         found = smaller(self.settings)
         return None if found is None else (self.model_copy(update={"settings": found[0]}), found[1])
 

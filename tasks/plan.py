@@ -57,8 +57,8 @@ class StagePlan:
 
 
 def plan(job: Job, forced: Sequence[Stage] = ()) -> list[StagePlan]:
-    """What a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the store and
-    changes nothing."""
+    """What a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the store
+    and changes nothing."""
     will, known = missing(job), rates(job)
     again = set(forced).union(*(dependents(stage) for stage in forced))
     for stage in again:

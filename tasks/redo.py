@@ -15,8 +15,8 @@ from tasks.job import FILES, STAGES, Job, Stage, dependents
 
 Gaps = Literal["keep", "redo"]
 """What happens to what was made around a frame that failed, once that frame is there. ``keep``: nothing; the
-frame is rendered with the generator that was tuned without it, and the clip encoded again. ``redo``: the latents
-behind it in its chain, the tuning and all that follows are made again, as if it had never failed."""
+frame is rendered with the generator that was tuned without it, and the clip encoded again. ``redo``: the
+latents behind it in its chain, the tuning and all that follows are made again, as if it had never failed."""
 
 
 def forget(job: Job, stages: Iterable[Stage]) -> list[Stage]:
@@ -82,7 +82,7 @@ def _redo_after(job: Job, frames: dict[Stage, list[int]]) -> None:
 
 
 def faces_appeared(job: Job, frames: Iterable[int]) -> bool:
-    """Whether any of ``frames``, whose landmarks were looked for again, shows a face now: the clip's fit and all
-    that follows are then made again."""
+    """Whether any of ``frames``, whose landmarks were looked for again, shows a face now: the clip's fit and
+    all that follows are then made again."""
     points = [unit_of(job, "landmarks").read("landmarks", f, f + 1) for f in frames]
     return bool(points) and bool(seen(np.concatenate(points)).any())

@@ -1,4 +1,4 @@
-"""What has to be made, what need not be kept: dropping arrays nobody reads any more, and making them again."""
+"""What has to be made and what need not be kept: dropping arrays that nobody reads, and making them again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ settings of the output takes minutes. ``clip``: everything but the clip itself a
 
 
 def missing(job: Job) -> dict[Stage, NDArray[np.bool_]]:
-    """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished, can be
-    done and was not set aside; and all of a stage whose dropped data one of the others will read."""
+    """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished, can
+    be done and was not set aside; and all of a stage whose dropped data one of the others will read."""
     will: dict[Stage, NDArray[np.bool_]] = {}
     for stage in STAGES:
         reach = available(job, stage)

@@ -11,10 +11,14 @@ from pydantic import ValidationError
 from portrait_core.errors import InputError
 from portrait_core.store import Store
 from tasks.context import aside, done, unit_of
-from tasks.job import PER_FRAME, STAGES, Job, Stage
+from tasks.job import PER_FRAME, STAGES, Job, Kind, Stage
 
 JOB = "job"
 """Metadata of a reenactment: the job that was run last."""
+
+_ONE_OF_KIND: dict[Kind, Stage] = {"portrait": "portrait", "video": "fit", "reenactment": "encode"}
+_SILENT = 3
+"""Leases that a run may be silent for before it is no longer shown as running."""
 
 State = Literal["done", "running", "failed", "unfinished"]
 
@@ -63,7 +67,7 @@ class ClipState:
         """In one word."""
         if self.stages and all(s.done == s.total for s in self.stages if s.stage in ("encode", "measure")):
             return "done"
-        if self.holder is not None and self.holder.is_alive():
+        if self.holder is not None:
             return "running"
         return "failed" if any(s.failed for s in self.stages) else "unfinished"
 
@@ -102,12 +106,11 @@ def clip_state(job: Job) -> ClipState:
 
     unit = unit_of(job, "encode")
     finished = bool(done(job, "encode").all() and done(job, "measure").all())
-    at_work = {stage: holder(unit_of(job, stage)) for stage in ("portrait", "fit", "encode")}
+    at_work = {kind: _at_work(job, stage) for kind, stage in _ONE_OF_KIND.items()}
     held = int((~done(job, "render")).sum())
     states = []
     for stage in STAGES:
-        kind = {"portrait": "portrait", "video": "fit"}.get(job.unit_of(stage)[0], "encode")
-        who = at_work[kind]  # type: ignore[index]
+        who = at_work[job.unit_of(stage)[0]]
         total = job.total(stage)
         count = total if finished and stage not in PER_FRAME else int(done(job, stage).sum())
         states.append(
@@ -116,12 +119,20 @@ def clip_state(job: Job) -> ClipState:
                 total,
                 count,
                 _failed(job, stage),
-                who is not None and who.stage == stage and who.is_alive(),
+                who is not None and who.stage == stage,
             )
         )
     seconds = sum(cost(job, stage).seconds for stage in STAGES)
     alive = next((who for who in at_work.values() if who is not None), None)
     return ClipState(unit.name, job, tuple(states), alive, held if finished else 0, seconds)
+
+
+def _at_work(job: Job, stage: Stage) -> Holder | None:
+    """The run that holds a stage's unit, unless it is dead or has said nothing for long."""
+    found = holder(unit_of(job, stage))
+    if found is None or found.is_dead_here() or found.age_s > _SILENT * job.settings.runner.lease_s:
+        return None
+    return found
 
 
 def _failed(job: Job, stage: Stage) -> int:

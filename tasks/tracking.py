@@ -97,8 +97,8 @@ def _landmarks_of_run(job: Job, unit: Unit, model: FaceLandmarker, run: FrameRan
 
 
 def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
-    """Landmarks ``[n,478,2]`` of frames from ``at`` on; NaN, and a row in the failure table, where there is no
-    face or the models fail."""
+    """Landmarks ``[n,478,2]`` of frames from ``at`` on; NaN, and a row in the failure table, where there is
+    no face or the models fail."""
     key = job.stage_keys["landmarks"]
     try:
         found = model.detect(pictures)

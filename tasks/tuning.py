@@ -11,8 +11,8 @@ from tasks.policy import StageResult, Stopwatch, stage_task
 
 @stage_task("tuning")
 def tune(job: Job) -> StageResult:
-    """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints; resumes
-    from them."""
+    """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints;
+    resumes from them."""
     watch = Stopwatch("tuning", 0, 1)
     if done(job, "tuning").all():
         return watch.result(0)

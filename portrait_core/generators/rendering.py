@@ -83,7 +83,7 @@ class Renderer(nn.Module):
         super().__init__()
         self.settings = settings
         self.ray_chunk: int | None = None
-        """Rays rendered at a time; None: all that are asked for (without gradient, what memory is meant for)."""
+        """Rays rendered at a time; None: all of them (without gradient, what memory is meant for)."""
         self.axes = PLANE_AXES[settings.plane_axes]
         self.layout = PlaneLayout(
             self.axes,

@@ -23,6 +23,7 @@ from portrait_core.store.keys import (
     stage_recipe,
     unit_name,
 )
+from portrait_core.store.leases import Holder, Lease, holder
 from portrait_core.store.unit import KINDS, Unit
 
 if TYPE_CHECKING:
@@ -34,11 +35,14 @@ __all__ = [
     "ArrayInfo",
     "Failure",
     "FailureClass",
+    "Holder",
+    "Lease",
     "Store",
     "Unit",
     "differences",
     "file_digest",
     "gapped_key",
+    "holder",
     "recipe_key",
     "stage_key",
     "stage_recipe",

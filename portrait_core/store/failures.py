@@ -25,6 +25,7 @@ COLUMNS = {
     "attempt": "Int64",
     "host": "string",
     "time_utc": "datetime64[us, UTC]",
+    "key": "string",
 }
 _log = logging.getLogger(__name__)
 
@@ -43,6 +44,8 @@ class Failure:
     attempt: int = 1
     host: str = field(default_factory=socket.gethostname)
     time_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
+    key: str = ""
+    """Key of the stage under which it failed."""
 
     def __post_init__(self) -> None:
         if self.cls not in get_args(FailureClass):
@@ -61,16 +64,27 @@ def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
 
 
 def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
-    """Concatenate such files; one that cannot be read is left out with a warning in the log."""
+    """Concatenate such files; one that cannot be read is left out with a warning in the log.
+
+    Returns:
+        One row a failure, oldest first: stage, frame (missing: the whole unit), cls, message, attempt, host,
+        time_utc, key (empty in tables that were written before there was such a column).
+    """
     import pandas as pd
 
     frames = []
     for name, table in tables:
         try:
-            frames.append(pd.read_parquet(io.BytesIO(table)).astype(COLUMNS))
-        except (OSError, ValueError, KeyError) as error:
+            frames.append(_columns(pd.read_parquet(io.BytesIO(table))))
+        except Exception as error:  # Parquet's reader raises whatever the broken bytes provoke
             _log.warning("failure table %s cannot be read (%s); its rows are left out", name, error)
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     rows = pd.concat(frames, ignore_index=True)
     return rows.sort_values(["time_utc", "stage", "frame"], ignore_index=True)
+
+
+def _columns(table: pd.DataFrame) -> pd.DataFrame:
+    if "key" not in table:
+        table = table.assign(key="")
+    return table[list(COLUMNS)].astype(COLUMNS)

@@ -1,4 +1,4 @@
-"""Keys of stages and digests of files: pure functions, the same answer on every host and in every run."""
+"""Keys of stages, digests of files, names: pure functions, the same answer on every host and in every run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import fsspec
 from pydantic import BaseModel
 
 from portrait_core.errors import InputError
+from portrait_core.store.files import PARTIAL
 
 NUMERICS_VERSION: dict[str, int] = {
     "portrait": 1,
@@ -31,6 +32,7 @@ NUMERICS_VERSION: dict[str, int] = {
 Stages that are not listed have version 1."""
 
 _DIGEST = re.compile(r"(?:[a-z0-9]+:)?[0-9a-f]{16,128}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -159,3 +161,25 @@ def unit_name(text: str) -> str:
     """
     readable = _UNSAFE.sub("-", text).strip("-.")[:80] or "unit"
     return f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def is_name(name: str) -> bool:
+    """Tell whether any store can hold a name."""
+    return _NAME.fullmatch(name) is not None and not name.endswith(PARTIAL)
+
+
+def checked_name(name: str, what: str) -> str:
+    """Return a name that is safe in any store, or raise :class:`InputError`."""
+    if not is_name(name):
+        raise InputError(
+            f"{name!r} cannot name a {what}: use letters, digits, '_', '-', '.', starting with a letter or "
+            f"digit (portrait_core.store.unit_name makes such a name of any text)"
+        )
+    return name
+
+
+def checked_key(key: str) -> str:
+    """Return a key that is hexadecimal, or raise ``ValueError``."""
+    if not re.fullmatch(r"[0-9a-f]+", key):
+        raise ValueError(f"a key is hexadecimal, as stage_key gives it; got {key!r}")
+    return key

@@ -8,18 +8,18 @@ Layout under ``<kind>/<name>/``::
     records/commits/<stage>/<frame>.<key>   empty: the name says it all, so one listing answers everything
     records/meta/<name>.json
     records/digests/<name>.json             of the files
+    records/recipes/<stage>.<key>.json      what a key was made of
     records/failures/*.parquet              append-only
+    records/lease.json                      who is at work (portrait_core.store.leases)
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -27,32 +27,19 @@ from numpy.typing import DTypeLike, NDArray
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.store import arrays
 from portrait_core.store.arrays import ArrayInfo
-from portrait_core.store.failures import Failure, from_tables, to_table
 from portrait_core.store.files import Files
-from portrait_core.store.keys import canonical_json
-
-if TYPE_CHECKING:
-    import pandas as pd
+from portrait_core.store.keys import canonical_json, checked_key, checked_name, is_name
+from portrait_core.store.records import Records
 
 Kind = Literal["portrait", "video", "reenactment"]
 KINDS: tuple[Kind, ...] = ("portrait", "video", "reenactment")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _MARKER = re.compile(r"(\d{8,})\.([0-9a-f]+)")
+_RANGE = 16
+"""Frames that are read together when all are gone through."""
 _GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
-_log = logging.getLogger(__name__)
 
 
-def checked_name(name: str, what: str) -> str:
-    """Return a name that is safe in any store, or raise :class:`InputError`."""
-    if not _NAME.fullmatch(name) or name.endswith(".partial"):
-        raise InputError(
-            f"{name!r} cannot name a {what}: use letters, digits, '_', '-', '.', starting with a letter or "
-            f"digit (portrait_core.store.unit_name makes such a name of any text)"
-        )
-    return name
-
-
-class Unit:
+class Unit(Records):
     """A unit of work. Made by :meth:`Store.unit`; holds no open files, costs nothing until it is used.
 
     Order of work for a frame: :meth:`uncommit`, :meth:`write`, :meth:`commit`, or :meth:`overwriting`, which
@@ -64,8 +51,7 @@ class Unit:
             raise InputError(f"a unit's kind is one of {KINDS}; got {kind!r}")
         self.kind = kind
         self.name = checked_name(name, "unit")
-        self._files = files
-        self._base = f"{kind}/{name}"
+        super().__init__(files, f"{kind}/{name}")
         self._documents: dict[str, bytes] = {}
 
     def __repr__(self) -> str:
@@ -162,17 +148,33 @@ class Unit:
         document = self._document(name)
         if document is None:
             raise MissingChunk(f"{self._base}/{name}", range(start, stop))
+        self._check_range(name, arrays.info(document), start, stop)
+        values, missing = self._load(name, document, start, stop)
+        if missing:
+            self._documents.pop(name, None)  # perhaps the array was replaced since
+            raise MissingChunk(f"{self._base}/{name}", missing)
+        return values
+
+    def _load(self, name: str, document: bytes, start: int, stop: int) -> tuple[NDArray[Any], list[int]]:
+        """Frames ``[start, stop)``, and which of them are absent or corrupt."""
         array = arrays.info(document)
-        self._check_range(name, array, start, stop)
         folder = f"{self._base}/{name}"
         names = [arrays.chunk_name(array, frame) for frame in range(start, stop)]
         stored = self._files.get(f"{folder}/{chunk}" for chunk in names)
         chunks = {path.rsplit("/", 1)[-1]: value for path, value in stored.items()}
-        values, missing = arrays.decode(document, start, stop, chunks)
-        if missing:
-            self._documents.pop(name, None)  # perhaps the array was replaced since
-            raise MissingChunk(folder, missing)
-        return values
+        return arrays.decode(document, start, stop, chunks)
+
+    def drop_array(self, name: str) -> None:
+        """Delete an array with all its chunks. Markers are not touched: uncommit, or ask :meth:`done` with
+        ``arrays``.
+
+        Its document goes first: killed in between, the frames read as missing, by plain zarr too, which would
+        show frames whose chunks alone are gone as black.
+        """
+        folder = f"{self._base}/{checked_name(name, 'array')}"
+        self._files.delete([f"{folder}/zarr.json"])
+        self._documents.pop(name, None)
+        self._files.delete_folder(folder)
 
     def _check_range(self, name: str, array: ArrayInfo, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= array.shape[0]:
@@ -184,8 +186,7 @@ class Unit:
 
     def commit(self, stage: str, frames: Iterable[int], key: str) -> None:
         """Mark frames as done by a stage under a key. Only after their data is written."""
-        if not re.fullmatch(r"[0-9a-f]+", key):
-            raise ValueError(f"a key is hexadecimal, as stage_key gives it; got {key!r}")
+        checked_key(key)
         wanted = {int(frame) for frame in frames}
         self._delete_markers(stage, wanted, but=key)
         folder = self._commits(stage)
@@ -199,7 +200,7 @@ class Unit:
     def _delete_markers(self, stage: str, frames: set[int], but: str | None = None) -> None:
         stale = [
             f"{self._commits(stage)}/{frame:08d}.{key}"
-            for frame, key in self._markers(stage)
+            for frame, key in self.markers(stage)
             if frame in frames and key != but
         ]
         self._files.delete(stale)
@@ -219,7 +220,7 @@ class Unit:
         one listing more each; a corrupt chunk shows only when it is read.
         """
         done = np.zeros(total, dtype=np.bool_)
-        for frame, marked in self._markers(stage):
+        for frame, marked in self.markers(stage):
             if marked == key and frame < total:
                 done[frame] = True
         for name in arrays:
@@ -237,72 +238,54 @@ class Unit:
     def _commits(self, stage: str) -> str:
         return f"{self._base}/records/commits/{checked_name(stage, 'stage')}"
 
-    def _markers(self, stage: str) -> list[tuple[int, str]]:
+    def markers(self, stage: str) -> list[tuple[int, str]]:
+        """Frames that a stage has committed, each with its key: one listing, sorted."""
         names = self._files.list(self._commits(stage))
         return [(int(m.group(1)), m.group(2)) for name in names if (m := _MARKER.fullmatch(name))]
 
-    # Files and metadata
+    def stages(self) -> list[str]:
+        """Names of the stages that have committed frames, sorted."""
+        names = self._files.list(f"{self._base}/records/commits")
+        return [name for name in names if is_name(name) and self.markers(name)]
 
-    def put_bytes(self, name: str, value: bytes) -> None:
-        """Keep a file (a clip, a checkpoint), replacing an older one at once and whole.
+    # The whole
 
-        Its digest is written first and beside the older ones', so at no moment is there a file that reads as
-        corrupt: killed in between, the older file is still good.
+    def sizes(self) -> dict[str, int]:
+        """Bytes by array, by file as ``files/<name>``, and of all ``records`` together (the group's own
+        document counts among them)."""
+        sizes: dict[str, int] = {}
+        for path, size in self._files.sizes(self._base).items():
+            top, _, rest = path.partition("/")
+            name = path if top == "files" else top if rest else "records"
+            sizes[name] = sizes.get(name, 0) + size
+        return sizes
+
+    def digest(self, arrays: Iterable[str], files: Iterable[str] = ()) -> str:
+        """SHA-256, in hexadecimal, over the content of arrays and files.
+
+        Two stores that hold the same results give the same digest: names, types, shapes and values count,
+        metadata, compression and the order of the arguments do not. Arrays, frames and files that are absent
+        or corrupt are marked as absent. An array is read a few frames at a time.
         """
-        folder = f"{self._base}/records/digests"
-        digests = [hashlib.sha256(value).hexdigest(), *self._digests(name)[:3]]
-        self._files.put({f"{folder}/{name}.json": canonical_json({"sha256": digests})})
-        self._files.put({f"{self._base}/files/{name}": value})
+        digest = hashlib.sha256()
+        for name in sorted(set(arrays)):
+            self._digest_array(name, digest)
+        for name in sorted(set(files)):
+            value = self.get_bytes(name)
+            content = hashlib.sha256(value).hexdigest() if value is not None else None
+            digest.update(canonical_json({"file": name, "sha256": content}))
+        return digest.hexdigest()
 
-    def get_bytes(self, name: str) -> bytes | None:
-        """Read a file; None when there is none or its content is not what was put."""
-        value = self._files.get_one(f"{self._base}/files/{checked_name(name, 'file')}")
-        if value is None:
-            return None
-        if hashlib.sha256(value).hexdigest() not in self._digests(name):
-            _log.warning("%s/files/%s is corrupt; it counts as missing", self._base, name)
-            return None
-        return value
-
-    def file_url(self, name: str) -> str:
-        """Where a file is, for other programs."""
-        return self._files.url(f"{self._base}/files/{checked_name(name, 'file')}")
-
-    def _digests(self, name: str) -> list[str]:
-        found = _parsed(
-            self._files.get_one(f"{self._base}/records/digests/{checked_name(name, 'file')}.json")
-        )
-        return list(found["sha256"]) if isinstance(found, dict) and "sha256" in found else []
-
-    def write_meta(self, name: str, value: Any) -> None:
-        """Keep a small JSON document, replacing an older one at once and whole."""
-        self._files.put({self._meta(name): canonical_json(value)})
-
-    def read_meta(self, name: str) -> Any | None:
-        """Read a JSON document; None when there is none, or it is damaged."""
-        return _parsed(self._files.get_one(self._meta(name)))
-
-    def _meta(self, name: str) -> str:
-        return f"{self._base}/records/meta/{checked_name(name, 'document')}.json"
-
-    # Failures
-
-    def record_failures(self, rows: Sequence[Failure]) -> None:
-        """Add rows to the unit's table of failures. Writers at the same time lose nothing."""
-        if rows:
-            name, table = to_table(rows)
-            self._files.put({f"{self._base}/records/failures/{name}": table})
-
-    def failures(self) -> pd.DataFrame:
-        """All failures recorded, oldest first: stage, frame, cls, message, attempt, host, time_utc."""
-        folder = f"{self._base}/records/failures"
-        names = [name for name in self._files.list(folder) if name.endswith(".parquet")]
-        tables = self._files.get(f"{folder}/{name}" for name in names)
-        return from_tables(sorted(tables.items()))
-
-
-def _parsed(document: bytes | None) -> Any | None:
-    try:
-        return None if document is None else json.loads(document)
-    except ValueError:
-        return None
+    def _digest_array(self, name: str, digest: hashlib._Hash) -> None:
+        self._documents.pop(name, None)  # perhaps the array was replaced since
+        document = self._document(name)
+        if document is None:
+            digest.update(canonical_json({"array": name, "shape": None}))
+            return
+        array = arrays.info(document)
+        digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
+        for start in range(0, array.shape[0], _RANGE):
+            values, missing = self._load(name, document, start, min(start + _RANGE, array.shape[0]))
+            values = values.astype(array.dtype.newbyteorder("<"), copy=False)
+            for frame, value in enumerate(values, start):
+                digest.update(b"absent" if frame in missing else b"frame" + value.tobytes())

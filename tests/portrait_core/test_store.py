@@ -203,7 +203,7 @@ def test_files_and_metadata(store: Store) -> None:
 
 def test_failures_are_a_table(store: Store) -> None:
     unit, other = store.unit("video", "a"), store.unit("video", "b")
-    columns = ["stage", "frame", "cls", "message", "attempt", "host", "time_utc"]
+    columns = ["stage", "frame", "cls", "message", "attempt", "host", "time_utc", "key"]
     assert list(unit.failures().columns) == columns
     assert store.failures("video").empty
     early = datetime(2026, 1, 1, tzinfo=UTC)
