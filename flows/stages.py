@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from portrait_core.store.leases import Holder, Lease
-
 from flows.runners import Runner
 from portrait_core import stopping
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
+from portrait_core.store.leases import Holder, Lease
 from tasks.context import aside, distrust, done, key_of, record_failures, unfinished, unit_of
 from tasks.deliver import StageRecord
 from tasks.encode import encode

@@ -114,7 +114,7 @@ def clean(
     policy: Annotated[
         str,
         typer.Option(
-            help="pictures: templates and rendered frames of finished clips, most of the bytes. clip: everything "
+            help="pictures: templates and rendered frames of finished clips, most of the bytes. clip: all "
             "but the clip and what was measured on it; another setting then starts from portrait and video."
         ),
     ] = "pictures",

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import numpy as np
-from portrait_core.store.verify import repair_unit, verify_unit
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +18,7 @@ from tasks.job import FILES, STAGES, Job, Stage, arrays_of_kind
 from tasks.plan import StagePlan, plan
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import Policy, drop, droppable
-from tasks.status import ClipState, jobs
+from tasks.status import ClipState, State, jobs
 
 _SHOWN = 40
 """Clips listed one by one; of more, those that are not done come first."""
@@ -100,7 +99,7 @@ def _last_failures(job: Job, shown: int = 5) -> list[str]:
 
 def show_clips(states: Sequence[ClipState], console: Console) -> None:
     """Print many reenactments, a line each, those first that are not done."""
-    order = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
+    order: dict[State, int] = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
     ordered = sorted(states, key=lambda state: order[state.state])
     rows = table("clip", "state", "frames", "failed", "held", "spent", "at")
     for state in ordered[:_SHOWN]:
@@ -139,6 +138,8 @@ def as_json(state: ClipState) -> str:
 
 def show_verified(store: Store, clip: str | None, repair: bool, console: Console) -> bool:
     """Verify every unit (or those of one clip) and print what is wrong; True when nothing is damaged."""
+    from portrait_core.store.verify import repair_unit, verify_unit
+
     chosen = [job for job in jobs(store) if job.reenactment_unit.startswith(clip or "")]
     damaged = False
     for kind in KINDS:

@@ -13,8 +13,8 @@ _FIRST_RAYS = 8192
 def smaller(settings: Settings) -> tuple[Settings, str] | None:
     """The same settings with smaller batches and fewer rays at a time.
 
-    None of these fields is part of a key. With fewer rays at a time random samples are drawn in another order,
-    so results agree as two seeds do, not bit by bit.
+    None of these fields is part of a key. With fewer rays at a time random samples are drawn in another
+    order, so results agree as two seeds do, not bit by bit.
 
     Returns:
         The settings and what was changed in words, or None when nothing is left to halve.

@@ -66,9 +66,9 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
     if stage not in PER_FRAME:
         return found
     unit = unit_of(job, stage)
-    rows = unit.failures()
-    if rows.empty:
+    if not unit.has_failures():
         return found
+    rows = unit.failures()
     rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage]) & rows["frame"].notna()]
     rows = rows[rows["cls"].isin(["input", "poison"])]
     pardoned = unit.read_meta(PARDONS) or {}
@@ -122,7 +122,7 @@ def todo(job: Job, stage: Stage, start: int, stop: int) -> list[FrameRange]:
     return missing_runs(~unfinished(job, stage), FrameRange(start, stop))
 
 
-def batches(runs: list[FrameRange], size: int) -> Iterator[FrameRange]:
+def batches(runs: Sequence[FrameRange], size: int) -> Iterator[FrameRange]:
     """Cut runs into pieces of at most ``size`` frames."""
     for a, b in runs:
         for begin in range(a, b, size):

@@ -29,7 +29,8 @@ def each(
         StopRequested: between two batches, when the process was asked to stop.
         Exception: failures of the classes ``transient`` and ``resource``.
     """
-    return sum(_attempt(job, stage, batch, work) for batch in batches(runs, size))
+    done = [_attempt(job, stage, batch, work) for batch in batches(runs, size)]
+    return sum(done)
 
 
 def _attempt(job: Job, stage: Stage, batch: FrameRange, work: Callable[[FrameRange], None]) -> int:

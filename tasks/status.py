@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from portrait_core.store.leases import Holder, holder
 from pydantic import ValidationError
 
 from portrait_core.errors import InputError
 from portrait_core.store import Store
+from portrait_core.store.leases import Holder, holder
 from tasks.context import aside, done, unit_of
 from tasks.job import PER_FRAME, STAGES, Job, Kind, Stage
 

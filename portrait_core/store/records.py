@@ -102,9 +102,16 @@ class Records:
     def failures(self) -> pd.DataFrame:
         """All failures recorded, oldest first: stage, frame, cls, message, attempt, host, time_utc, key."""
         folder = f"{self._base}/records/failures"
-        names = [name for name in self._files.list(folder) if name.endswith(".parquet")]
-        tables = self._files.get(f"{folder}/{name}" for name in names)
+        tables = self._files.get(f"{folder}/{name}" for name in self._failure_tables())
         return from_tables(sorted(tables.items()))
+
+    def has_failures(self) -> bool:
+        """Whether any failure is recorded: one listing, where :meth:`failures` reads every row."""
+        return bool(self._failure_tables())
+
+    def _failure_tables(self) -> list[str]:
+        names = self._files.list(f"{self._base}/records/failures")
+        return [name for name in names if name.endswith(".parquet")]
 
 
 def parsed(document: bytes | None) -> Any | None:
