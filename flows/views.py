@@ -88,8 +88,7 @@ def _last_failures(job: Job, shown: int = 5) -> list[str]:
     lines: list[str] = []
     for stage in ("fit", "portrait", "encode"):
         rows = unit_of(job, stage).failures()  # type: ignore[arg-type]
-        current = [job.stage_keys.get(str(name)) for name in rows["stage"]]
-        rows = rows[[key == mine for key, mine in zip(rows["key"], current, strict=True)]]
+        rows = rows[rows["key"] == rows["stage"].map(job.stage_keys)]
         for (name, cls, message), group in rows.groupby(["stage", "cls", "message"], sort=False):
             frames = sorted({int(f) for f in group["frame"].dropna()})
             where = f" {frame_list(frames)}" if frames else ""

@@ -107,7 +107,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old["numerics"] != new["numerics"]:
         said.append(f"its code changed (version {old['numerics']} -> {new['numerics']})")
     inputs = [name for name, _, _ in _changes(old["inputs"], new["inputs"])]
-    return said or [f"{name} changed" for name in inputs]
+    return said or ([f"{' and '.join(inputs)} changed"] if inputs else [])
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
