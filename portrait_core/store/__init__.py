@@ -16,6 +16,7 @@ from portrait_core.store.files import Files
 from portrait_core.store.keys import NUMERICS_VERSION, file_digest, stage_key, unit_name
 from portrait_core.store.leases import Holder, Lease, holder
 from portrait_core.store.unit import KINDS, Unit
+from portrait_core.store.verify import Finding, UnitReport, repair_unit, verify_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,14 +27,18 @@ __all__ = [
     "ArrayInfo",
     "Failure",
     "FailureClass",
+    "Finding",
     "Holder",
     "Lease",
     "Store",
     "Unit",
+    "UnitReport",
     "file_digest",
     "holder",
+    "repair_unit",
     "stage_key",
     "unit_name",
+    "verify_unit",
 ]
 
 
