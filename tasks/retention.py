@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.context import DROPPED, aside, available, done, key_of, unit_of
-from tasks.job import FILES, FRAME_INPUT, READS, STAGES, Job, Stage
+from tasks.job import FRAME_INPUT, READS, STAGES, Job, Stage
 
 Policy = Literal["pictures", "clip"]
 
@@ -39,16 +39,17 @@ def missing(job: Job) -> dict[Stage, NDArray[np.bool_]]:
 
 
 def dropped(job: Job, stage: Stage) -> bool:
-    """Whether arrays that a stage had finished were dropped."""
+    """Whether something that a stage had finished was dropped."""
     gone = unit_of(job, stage).read_meta(DROPPED) or {}
-    return any(gone.get(name) == key_of(job, stage) for name in job.arrays(stage))
+    return any(gone.get(name) == key_of(job, stage) for name in job.kept(stage))
 
 
 def restore(job: Job, stage: Stage) -> None:
-    """Forget that a stage's arrays were dropped: it is unfinished again."""
+    """Make a stage unfinished whose data was dropped."""
     unit = unit_of(job, stage)
+    unit.uncommit(stage, range(job.total(stage)))
     gone = unit.read_meta(DROPPED) or {}
-    unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in job.arrays(stage)})
+    unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in job.kept(stage)})
 
 
 def droppable(job: Job, policy: Policy) -> dict[str, int]:
@@ -56,7 +57,7 @@ def droppable(job: Job, policy: Policy) -> dict[str, int]:
     none before the clip is encoded and measured."""
     if not (done(job, "encode").all() and done(job, "measure").all()):
         return {}
-    names = [name for stage in POLICIES[policy] for name in (*job.arrays(stage), *_files(stage))]
+    names = [name for stage in POLICIES[policy] for name in job.kept(stage)]
     sizes = unit_of(job, "encode").sizes()
     return {name: sizes[name] for name in names if sizes.get(name)}
 
@@ -64,20 +65,15 @@ def droppable(job: Job, policy: Policy) -> dict[str, int]:
 def drop(job: Job, policy: Policy) -> int:
     """Drop what :func:`droppable` names; the bytes that were freed.
 
-    The note that an array was dropped is written before it goes: killed in between, the next call finishes.
+    What is dropped is noted before it goes: killed in between, the next call finishes.
     """
     names = droppable(job, policy)
     unit = unit_of(job, "encode")
-    keys = {array: job.stage_keys[stage] for stage in POLICIES[policy] for array in job.arrays(stage)}
-    noted = {name: keys[name] for name in names if name in keys}
-    unit.write_meta(DROPPED, (unit.read_meta(DROPPED) or {}) | noted)
+    keys = {name: job.stage_keys[stage] for stage in POLICIES[policy] for name in job.kept(stage)}
+    unit.write_meta(DROPPED, (unit.read_meta(DROPPED) or {}) | {name: keys[name] for name in names})
     for name in names:
-        if name in keys:
-            unit.drop_array(name)
-        else:
+        if name.startswith("files/"):
             unit.drop_file(name.removeprefix("files/"))
+        else:
+            unit.drop_array(name)
     return sum(names.values())
-
-
-def _files(stage: Stage) -> list[str]:
-    return [f"files/{name}" for name in FILES.get(stage, ())]

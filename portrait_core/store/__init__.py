@@ -25,6 +25,7 @@ from portrait_core.store.keys import (
 )
 from portrait_core.store.leases import Holder, Lease, holder
 from portrait_core.store.unit import KINDS, Unit
+from portrait_core.store.verify import Finding, UnitReport, repair_unit, verify_unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,18 +36,22 @@ __all__ = [
     "ArrayInfo",
     "Failure",
     "FailureClass",
+    "Finding",
     "Holder",
     "Lease",
     "Store",
     "Unit",
+    "UnitReport",
     "differences",
     "file_digest",
     "gapped_key",
     "holder",
     "recipe_key",
+    "repair_unit",
     "stage_key",
     "stage_recipe",
     "unit_name",
+    "verify_unit",
 ]
 
 

@@ -64,6 +64,16 @@ def info(document: bytes) -> ArrayInfo:
     return ArrayInfo(tuple(described["shape"]), np.dtype(described["data_type"]))
 
 
+def is_readable(document: bytes) -> bool:
+    """Tell whether a metadata document is whole, so that chunks can be read by it."""
+    try:
+        info(document)
+        _open(document, {})
+    except Exception:  # like the codecs, zarr raises whatever the broken document provokes
+        return False
+    return True
+
+
 def keys(document: bytes) -> list[str]:
     """Keys of the stages that wrote into the array, oldest first."""
     return list(json.loads(document)["attributes"].get("keys", []))

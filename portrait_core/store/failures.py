@@ -75,7 +75,7 @@ def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     frames = []
     for name, table in tables:
         try:
-            frames.append(_columns(pd.read_parquet(io.BytesIO(table))))
+            frames.append(read_table(table))
         except Exception as error:  # Parquet's reader raises whatever the broken bytes provoke
             _log.warning("failure table %s cannot be read (%s); its rows are left out", name, error)
     if not frames:
@@ -84,7 +84,11 @@ def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     return rows.sort_values(["time_utc", "stage", "frame"], ignore_index=True)
 
 
-def _columns(table: pd.DataFrame) -> pd.DataFrame:
-    if "key" not in table:
-        table = table.assign(key="")
-    return table[list(COLUMNS)].astype(COLUMNS)
+def read_table(table: bytes) -> pd.DataFrame:
+    """Read one such file; raises whatever its bytes provoke when they are broken."""
+    import pandas as pd
+
+    rows = pd.read_parquet(io.BytesIO(table))
+    if "key" not in rows:
+        rows = rows.assign(key="")
+    return rows[list(COLUMNS)].astype(COLUMNS)

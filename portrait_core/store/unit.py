@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
@@ -34,9 +35,15 @@ from portrait_core.store.records import Records
 Kind = Literal["portrait", "video", "reenactment"]
 KINDS: tuple[Kind, ...] = ("portrait", "video", "reenactment")
 _MARKER = re.compile(r"(\d{8,})\.([0-9a-f]+)")
-_RANGE = 16
+RANGE = 16
 """Frames that are read together when all are gone through."""
 _GROUP = b'{"zarr_format": 3, "node_type": "group", "attributes": {}}'
+_log = logging.getLogger(__name__)
+
+
+def is_marker(name: str) -> bool:
+    """Tell whether a name is one that :meth:`Unit.commit` gives."""
+    return _MARKER.fullmatch(name) is not None
 
 
 class Unit(Records):
@@ -76,7 +83,7 @@ class Unit(Records):
             raise ValueError(f"array {name}: every side must be at least 1, frames first; got {tuple(shape)}")
         if name in ("files", "records"):
             raise ValueError(f"an array cannot be called {name!r}: the store keeps other things there")
-        current = self._files.get_one(f"{self._base}/{name}/zarr.json")
+        current = self._stored_document(name)
         wanted = ArrayInfo(tuple(int(side) for side in shape), np.dtype(dtype))
         if current is None or arrays.info(current) != wanted:
             document = arrays.create(wanted.shape, wanted.dtype, [key])
@@ -113,11 +120,19 @@ class Unit(Records):
 
     def _document(self, name: str) -> bytes | None:
         if name not in self._documents:
-            document = self._files.get_one(f"{self._base}/{checked_name(name, 'array')}/zarr.json")
+            document = self._stored_document(checked_name(name, "array"))
             if document is None:
                 return None
             self._documents[name] = document
         return self._documents[name]
+
+    def _stored_document(self, name: str) -> bytes | None:
+        """An array's document; None when there is none or it is damaged: its frames are then missing."""
+        document = self._files.get_one(f"{self._base}/{name}/zarr.json")
+        if document is not None and not arrays.is_readable(document):
+            _log.warning("%s/%s/zarr.json is damaged; the array counts as missing", self._base, name)
+            return None
+        return document
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type.
@@ -225,13 +240,14 @@ class Unit(Records):
                 done[frame] = True
         for name in arrays:
             present = np.zeros(total, dtype=np.bool_)
-            for frame in self._stored_frames(name):
+            for frame in self.stored_frames(name):
                 if frame < total:
                     present[frame] = True
             done &= present
         return done
 
-    def _stored_frames(self, name: str) -> list[int]:
+    def stored_frames(self, name: str) -> list[int]:
+        """Frames whose chunk is there, committed or not, sound or not: one listing."""
         chunks = self._files.list(f"{self._base}/{checked_name(name, 'array')}")
         return [frame for chunk in chunks if (frame := arrays.frame_of(chunk)) is not None]
 
@@ -284,8 +300,8 @@ class Unit(Records):
             return
         array = arrays.info(document)
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
-        for start in range(0, array.shape[0], _RANGE):
-            values, missing = self._load(name, document, start, min(start + _RANGE, array.shape[0]))
+        for start in range(0, array.shape[0], RANGE):
+            values, missing = self._load(name, document, start, min(start + RANGE, array.shape[0]))
             values = values.astype(array.dtype.newbyteorder("<"), copy=False)
             for frame, value in enumerate(values, start):
                 digest.update(b"absent" if frame in missing else b"frame" + value.tobytes())
