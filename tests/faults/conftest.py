@@ -17,7 +17,7 @@ from tests.faults.table import ROWS, markdown
 from tests.flows.conftest import portrait, small, tiny_generator  # noqa: F401 - fixtures
 
 FRAMES, LONG = 6, 24
-LONG_CHANGES = ("tuning.steps=24", "inversion.first_steps=8")
+LONG_CHANGES = ("tuning.steps=60", "inversion.first_steps=24")
 """A run with more steps between which a kill can come."""
 MakeBench = Callable[..., Bench]
 

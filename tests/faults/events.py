@@ -84,12 +84,25 @@ def note(log: Path, moment: Literal["begin", "end"], name: str, what: Written) -
         os.close(handle)
 
 
-def read_events(log: Path) -> list[Event]:
-    """The log so far."""
-    if not log.exists():
-        return []
-    lines = log.read_text().splitlines(keepends=True)
-    return [Event(**json.loads(line)) for line in lines if line.endswith("\n")]
+class Log:
+    """The log as far as it was written; only what is new is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self._events: list[Event] = []
+
+    def events(self) -> list[Event]:
+        """All lines so far."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._events += [Event(**json.loads(line)) for line in whole.splitlines()]
+        return self._events
 
 
 def committed(events: Iterable[Event]) -> set[tuple[str, int]]:

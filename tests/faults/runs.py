@@ -20,10 +20,11 @@ from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
 
-from tests.faults.events import Event, read_events
+from tests.faults.events import Event, Log
 from tests.faults.injected import FAULTS, FOLDER
 
 ROOT = Path(__file__).parents[2]
+PRELOAD = "DASK_DISTRIBUTED__WORKER__PRELOAD"
 DEADLINE_S = 400
 """No single wait takes longer on a busy machine unless something hangs."""
 DONE, STOPPED, INTERRUPTED, KILLED = 0, 1, 130, -signal.SIGKILL
@@ -105,6 +106,7 @@ def environment(**more: str) -> dict[str, str]:
     mine = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     path = os.pathsep.join(part for part in (str(ROOT), mine.get("PYTHONPATH", "")) if part)
     fixed = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    fixed["COLUMNS"] = "200"  # messages in one line
     return {**mine, **fixed, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
@@ -191,20 +193,30 @@ class Bench:
 
     def __post_init__(self) -> None:
         (self.folder / "faults").mkdir(parents=True, exist_ok=True)
+        self._log = Log(self.folder / "faults" / "events.jsonl")
         self.store = self.store or str(self.folder / "store")
 
     def start(self, faults: str = "none", *, warm: bool = True, **env: str) -> Run:
         """Give the command."""
         self.starts += 1
         output = self.folder / f"output-{self.starts:02d}.txt"
-        # Workers learn the faults from the environment; the command line says them in the flow's process.
-        more = {FOLDER: str(self.folder / "faults"), FAULTS: faults, **self.env, **env}
         line = [faults, "--", *self.arguments(self.store)]
+        known = self.environment(faults, **env)
         if warm:
-            run = start_warm(line, output, environment(**more))
+            run = start_warm(line, output, known)
         else:
-            command = [sys.executable, "-m", "tests.faults.injected", *line]
-            run = start_cold(command, output, environment(**more))
+            run = start_cold([sys.executable, "-m", "tests.faults.injected", *line], output, known)
+        self.runs.append(run)
+        return run
+
+    def environment(self, faults: str = "none", **env: str) -> dict[str, str]:
+        """What its processes get; Dask workers learn the faults from it, and log to the same file."""
+        mine = {FOLDER: str(self.folder / "faults"), FAULTS: faults, PRELOAD: "tests.faults.preload"}
+        return environment(**mine, **self.env, **env)
+
+    def start_other(self, command: Sequence[str], name: str, **env: str) -> Run:
+        """Start another program that the run needs: a server, a worker."""
+        run = start_cold(command, self.folder / f"{name}.txt", self.environment(**env))
         self.runs.append(run)
         return run
 
@@ -219,7 +231,7 @@ class Bench:
     @property
     def events(self) -> list[Event]:
         """What was written to the store so far."""
-        return read_events(self.folder / "faults" / "events.jsonl")
+        return self._log.events()
 
     def reached(self, stage: str, count: int = 1) -> bool:
         """Whether a stage has so many markers."""

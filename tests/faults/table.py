@@ -56,7 +56,7 @@ def add_row(
     bench: Bench, fault: str, where: str, times: int, before: int, differences: list[str], struck: Run
 ) -> Row:
     """Put the counts of a bench into the table."""
-    code = struck.wait(0.1)
+    code = struck.wait(1)
     last = last_line(struck.output)
     said = f"{code}: {last[:_LONGEST]}" if last else str(code)
     row = Row(
