@@ -1,0 +1,142 @@
+"""What a write to the store means (which stage, which frame), and the log that every process keeps of them.
+
+A line is written before and after each object, so that what was begun and what was finished can be told
+apart when a process dies in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from tasks.job import ARRAYS, CAMERAS, STAGES, TUNED, UNIT_KINDS
+
+Sort = Literal["data", "marker", "other"]
+_FILE_STAGES = {TUNED: "tuning", CAMERAS: "pose"}
+_PICTURES = (".mp4", ".png")
+"""What ``encode`` leaves; named by suffix because its module would import Prefect too early."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one object of the store is. ``part`` names the array or file inside the stage's output."""
+
+    sort: Sort
+    stage: str
+    frame: int
+    part: str
+
+
+def written(name: str) -> Written:
+    """Tell what an object is from its name."""
+    kind, _, rest = name.partition("/")
+    parts = rest.split("/")[1:]  # without the unit's name
+    if parts[:2] == ["records", "commits"] and len(parts) == 4:
+        return Written("marker", parts[2], int(parts[3].partition(".")[0]), parts[3])
+    if parts == ["records", "meta", "motion.json"]:
+        return Written("data", "measure", 0, parts[-1])
+    if len(parts) == 2 and parts[0] == "files":
+        stage = _FILE_STAGES.get(parts[1]) or ("encode" if parts[1].endswith(_PICTURES) else "")
+        return Written("data" if stage else "other", stage, 0, parts[1])
+    if len(parts) == 2 and parts[1].startswith("c."):
+        stage = _stage_of_array(kind, parts[0])
+        return Written("data" if stage else "other", stage, int(parts[1].split(".")[1]), parts[0])
+    return Written("other", "", 0, rest)
+
+
+def _stage_of_array(kind: str, array: str) -> str:
+    stages = (stage for stage in STAGES if UNIT_KINDS.get(stage, "reenactment") == kind)
+    return next((stage for stage in stages if array in ARRAYS.get(stage, ())), "")
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of the log."""
+
+    time: float
+    pid: int
+    moment: Literal["begin", "end"]
+    name: str
+    sort: Sort
+    stage: str
+    frame: int
+    part: str
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """Stage and frame."""
+        return self.stage, self.frame
+
+
+def note(log: Path, moment: Literal["begin", "end"], name: str, what: Written) -> None:
+    """Append a line, whole: one write to a file opened for appending."""
+    event = Event(time.time(), os.getpid(), moment, name, **asdict(what))
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(handle, (json.dumps(asdict(event)) + "\n").encode())
+    finally:
+        os.close(handle)
+
+
+class Log:
+    """The log as far as it was written; only what is new is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._read = 0
+        self._events: list[Event] = []
+
+    def events(self) -> list[Event]:
+        """All lines so far."""
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._read += len(whole)
+        self._events += [Event(**json.loads(line)) for line in whole.splitlines()]
+        return self._events
+
+
+def committed(events: Iterable[Event]) -> set[tuple[str, int]]:
+    """Stages and frames whose marker was written."""
+    return {e.place for e in events if e.sort == "marker" and e.moment == "end"}
+
+
+def done_again(events: Iterable[Event]) -> Counter[tuple[str, int]]:
+    """Stages and frames whose data were written again after their marker, and how often."""
+    finished: set[tuple[str, int]] = set()
+    again: Counter[tuple[str, int, str]] = Counter()
+    for event in events:
+        if event.sort == "marker" and event.moment == "end":
+            finished.add(event.place)
+        elif event.sort == "data" and event.moment == "begin" and event.place in finished:
+            again[(*event.place, event.part)] += 1
+    return _most(again)
+
+
+def recomputed(events: Iterable[Event]) -> int:
+    """How many frames of stages were made more than once: work that an interruption cost.
+
+    A frame counts when its first data were on their way to the store.
+    """
+    begun: Counter[tuple[str, int, str]] = Counter()
+    for event in events:
+        if event.sort == "data" and event.moment == "begin":
+            begun[(*event.place, event.part)] += 1
+    return sum(count - 1 for count in _most(begun).values())
+
+
+def _most(counted: Counter[tuple[str, int, str]]) -> Counter[tuple[str, int]]:
+    """The largest count of a frame's parts."""
+    most: Counter[tuple[str, int]] = Counter()
+    for (stage, frame, _), count in counted.items():
+        most[stage, frame] = max(most[stage, frame], count)
+    return most

@@ -1,0 +1,153 @@
+"""A bit flipped and a file cut short, in everything that the store keeps: noticed, and made again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import FRAMES, MakeBench, Undisturbed
+from tests.faults.content import content, different
+from tests.faults.events import done_again
+from tests.faults.runs import KILLED, Bench
+from tests.faults.table import add_row, committed_count
+
+FRAME = 2
+"""The frame that is damaged, where frames have files of their own."""
+Again = dict[tuple[str, int], int]
+
+KILLS = {
+    "first latent": "kill=*/files/first_latent.npz:before",
+    "tuning": "kill=tuning:before-data",
+    "render": "kill=render:before-data",
+    "encode": "kill=encode:before-data",
+}
+"""Where a run was killed before its store was damaged: what is damaged must still be read."""
+
+
+def flip(path: Path) -> None:
+    """Flip one bit in the middle."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    """Lose the second half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip_in_name(path: Path) -> None:
+    """Flip one bit in the marker's key."""
+    last = path.name[-1]
+    path.rename(path.with_name(path.name[:-1] + ("1" if last != "1" else "3")))
+
+
+def cut_name(path: Path) -> None:
+    """Lose half of the marker's key."""
+    path.rename(path.with_name(path.name[:-8]))
+
+
+def scribble(path: Path) -> None:
+    """Put something into a file that should be empty."""
+    path.write_bytes(b"\x04")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One damage: where the run stood, which file, how, and which committed frames it costs."""
+
+    killed_at: str
+    target: str
+    damage: Callable[[Path], None]
+    again: Again
+
+
+def _chunk(stage: str, array: str) -> tuple[str, Again]:
+    kind = "video" if stage in ("landmarks", "fit") else "reenactment"
+    return f"{kind}/*/{array}/c.{FRAME}.*", {(stage, FRAME): 1}
+
+
+_NOTHING: Again = {}
+_LATENTS = _chunk("inversion", "latents")
+_TEMPLATE = _chunk("template", "face_mask")
+_PICTURES = _chunk("render", "frames")
+_LANDMARKS = _chunk("landmarks", "landmarks")
+_MARKER = f"reenactment/*/records/commits/inversion/{FRAME:08d}.*"
+_TUNED = "reenactment/*/files/tuned_generator.safetensors"
+_DIGEST = "reenactment/*/records/digests/tuned_generator.safetensors.json"
+_RETUNED: Again = {("tuning", 0): 1}
+_DOCUMENT: Again = {("inversion", frame): 1 for frame in range(FRAMES)}
+
+QUICK = {
+    "chunk flipped": Case("tuning", _LATENTS[0], flip, _LATENTS[1]),
+    "tuning checkpoint flipped": Case("tuning", "*/*/files/tuning.checkpoint", flip, _NOTHING),
+}
+SLOW = {
+    "chunk cut": Case("tuning", _LATENTS[0], cut, _LATENTS[1]),
+    "mask chunk flipped": Case("tuning", _TEMPLATE[0], flip, _TEMPLATE[1]),
+    "landmarks chunk cut": Case("encode", _LANDMARKS[0], cut, _LANDMARKS[1]),
+    "picture chunk flipped": Case("encode", _PICTURES[0], flip, _PICTURES[1]),
+    "picture chunk cut": Case("encode", _PICTURES[0], cut, _PICTURES[1]),
+    "array's document flipped": Case("tuning", "reenactment/*/latents/zarr.json", flip, _DOCUMENT),
+    "array's document cut": Case("tuning", "reenactment/*/latents/zarr.json", cut, _DOCUMENT),
+    "marker's name flipped": Case("tuning", _MARKER, flip_in_name, _LATENTS[1]),
+    "marker's name cut": Case("tuning", _MARKER, cut_name, _LATENTS[1]),
+    "marker's file scribbled": Case("tuning", _MARKER, scribble, _NOTHING),
+    "tuning checkpoint cut": Case("tuning", "*/*/files/tuning.checkpoint", cut, _NOTHING),
+    "inversion checkpoint flipped": Case("first latent", "*/*/files/inversion.checkpoint", flip, _NOTHING),
+    "inversion checkpoint cut": Case("first latent", "*/*/files/inversion.checkpoint", cut, _NOTHING),
+    "digest record flipped": Case("render", _DIGEST, flip, _RETUNED),
+    "digest record cut": Case("render", _DIGEST, cut, _RETUNED),
+    "tuned generator flipped": Case("render", _TUNED, flip, _RETUNED),
+    "tuned generator cut": Case("render", _TUNED, cut, _RETUNED),
+    "cameras flipped": Case("render", "*/*/files/output_cameras.npy", flip, {("pose", 0): 1}),
+}
+
+
+@pytest.fixture(scope="module")
+def killed(
+    tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Callable[[str], list[str]]]
+) -> Callable[[str], Bench]:
+    """``killed(where)``: a store whose run was killed there, made once."""
+    known: dict[str, Bench] = {}
+
+    def get(where: str) -> Bench:
+        if where not in known:
+            folder = tmp_path_factory.mktemp("killed")
+            known[where] = Bench(folder, command(folder / "out", FRAMES))
+            run = known[where].start(KILLS[where])
+            assert run.wait() == KILLED, run.output[-3000:]
+        return known[where]
+
+    return get
+
+
+def _parameters() -> list[object]:
+    quick = [pytest.param(name, case, id=name) for name, case in QUICK.items()]
+    return [*quick, *(pytest.param(n, case, id=n, marks=pytest.mark.slow) for n, case in SLOW.items())]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("name", "case"), _parameters())
+def test_damage_is_noticed_and_made_good(
+    bench: MakeBench,
+    undisturbed: type[Undisturbed],
+    killed: Callable[[str], Bench],
+    name: str,
+    case: Case,
+) -> None:
+    clip, source = bench(), killed(case.killed_at)
+    shutil.copytree(source.store, clip.store)
+    shutil.copytree(source.folder / "faults", clip.folder / "faults", dirs_exist_ok=True)
+    (target,) = Path(clip.store).glob(case.target)
+    case.damage(target)
+    before = committed_count(clip)
+    run = clip.finish()
+    wrong = different(content(clip.store), undisturbed().content)
+    add_row(clip, name, f"before {case.killed_at}", 1, before, wrong, run)
+    assert wrong == []
+    assert done_again(clip.events) == case.again

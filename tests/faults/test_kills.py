@@ -1,0 +1,91 @@
+"""SIGKILL of the flow: at every step of every stage, at random moments, and SIGTERM, which leaves time."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.job import STAGES
+from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Undisturbed
+from tests.faults.content import broken, content, different
+from tests.faults.events import Event, done_again
+from tests.faults.runs import INTERRUPTED, KILLED, Run
+from tests.faults.table import add_row, committed_count
+
+POINTS = ("before-data", "after-data", "after-marker")
+KILLS = 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+    clip, wanted = bench(), undisturbed().content
+    for stage in STAGES:
+        for point in POINTS:
+            run = clip.start(f"kill={stage}:{point}")
+            assert run.wait() == KILLED, f"{stage} {point}: not killed\n{run.output[-3000:]}"
+            assert broken(Path(clip.store)) == [], f"{stage} {point}: committed without its data"
+    before = committed_count(clip)
+    last = clip.finish()
+    wrong = different(content(clip.store), wanted)
+    times = len(STAGES) * len(POINTS)
+    add_row(clip, "SIGKILL of the flow", "before data, after data, after marker", times, before, wrong, last)
+    assert wrong == []
+    assert done_again(clip.events) == {}, "committed frames were written again"
+
+
+def _is_work(event: Event) -> bool:
+    return event.sort != "other" or event.name.endswith(".checkpoint")
+
+
+def _early(kills: int, run: Run) -> str:
+    return f"finished after {kills} kills of {KILLS}:\n{run.output[-2000:]}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+    whole = undisturbed(*LONG_CHANGES, frames=LONG)
+    clip, chance = bench(*LONG_CHANGES, frames=LONG), random.Random(0)
+    # After its first piece of work each process lives on for a random moment; together these moments are a
+    # part of an undisturbed run, so the kills spread over the whole clip on any machine.
+    longest = whole.seconds / (KILLS + 10)
+    before = 0
+    for kill in range(KILLS):
+        run, known = clip.start(), len(clip.events)
+        assert run.watch(lambda n=known: any(map(_is_work, clip.events[n:]))), _early(kill, run)  # type: ignore[misc]
+        time.sleep(chance.uniform(0, longest))
+        assert run.kill() == KILLED, _early(kill, run)
+        assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
+        before = committed_count(clip)
+    last = clip.finish()
+    wrong = different(content(clip.store), whole.content)
+    add_row(clip, "SIGKILL of the flow", f"random moments, {LONG} frames", KILLS, before, wrong, last)
+    assert wrong == []
+    assert done_again(clip.events) == {}, "committed frames were written again"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
+def test_sigterm_ends_in_time_and_the_next_run_finishes(
+    bench: MakeBench, undisturbed: type[Undisturbed], stage: str
+) -> None:
+    clip = bench()
+    run = clip.start(warm=False)
+    written = f"files/{stage}.checkpoint" if stage == "tuning" else f"records/commits/{stage}/"
+    assert run.watch(lambda: any(written in e.name for e in clip.events)), run.output
+    run.send(signal.SIGTERM)
+    assert run.wait(120) == INTERRUPTED, run.output
+    assert "give the same command again" in run.output
+    assert broken(Path(clip.store)) == []
+    before = committed_count(clip)
+    clip.finish()
+    wrong = different(content(clip.store), undisturbed().content)
+    add_row(clip, "SIGTERM to the flow", stage, 1, before, wrong, run)
+    assert wrong == []
+    assert done_again(clip.events) == {}
