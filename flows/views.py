@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.terminal import TITLES
-from portrait_core.store import KINDS, Store
-from tasks.context import done, unit_of
-from tasks.job import FILES, STAGES, Job, Stage, arrays_of_kind
+from portrait_core.store import KINDS, Store, Unit, repair_unit, verify_unit
+from tasks.context import DROPPED, done, unit_of
+from tasks.job import FILES, STAGES, Job, Stage
 from tasks.plan import StagePlan, plan
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import Policy, drop, droppable
@@ -137,36 +137,42 @@ def as_json(state: ClipState) -> str:
 
 def show_verified(store: Store, clip: str | None, repair: bool, console: Console) -> bool:
     """Verify every unit (or those of one clip) and print what is wrong; True when nothing is damaged."""
-    from portrait_core.store.verify import repair_unit, verify_unit
-
     chosen = [job for job in jobs(store) if job.reenactment_unit.startswith(clip or "")]
     damaged = False
     for kind in KINDS:
-        arrays = arrays_of_kind(kind)
-        wanted = {
-            job.unit_of(stage)[1] for job in chosen for stage in STAGES if job.unit_of(stage)[0] == kind
+        users = {
+            job.unit_of(stage)[1]: job for job in chosen for stage in STAGES if job.unit_of(stage)[0] == kind
         }
-        for name in store.units(kind):
-            if clip and name not in wanted:
-                continue
+        for name in users if clip else store.units(kind):
             unit = store.unit(kind, name)
-            report = verify_unit(unit, arrays)
+            kept = _kept(users[name], unit) if name in users else {}
+            report = verify_unit(unit, kept)
             console.print(
-                f"{kind} {name}: {report.chunks} chunks, {report.files} files, {size(report.bytes)} read",
+                f"{report.unit}: {report.chunks} chunks and {report.files} files, {size(report.bytes)} read",
                 soft_wrap=True,
             )
-            for finding in report.findings:
-                console.print(f"  {finding}", markup=False, soft_wrap=True)
-            damaged |= report.damaged
-            if repair and report.damaged:
-                for line in repair_unit(unit, report, arrays):
-                    console.print(f"  {line}", markup=False, soft_wrap=True)
+            for found in report.findings:
+                where = f"{found.where} {frame_list(found.frames)}" if found.frames else found.where
+                console.print(f"  {found.kind} {where}: {found.message}", markup=False, soft_wrap=True)
+            for line in repair_unit(unit, report, kept) if repair else []:
+                console.print(f"  {line}", markup=False, soft_wrap=True)
+            damaged |= bool(report.damaged)
     for job in chosen:
         if done(job, "encode").all() and done(job, "measure").all():
             console.print(f"digest {content_digest(job)}  {job.reenactment_unit}", soft_wrap=True)
     if damaged and not repair:
         console.print("damaged: give --repair, then run again what is not finished")
     return not damaged
+
+
+def _kept(job: Job, unit: Unit) -> dict[str, list[str]]:
+    """What should be in a unit, by stage: what was dropped should not."""
+    gone = unit.read_meta(DROPPED) or {}
+    stages = [stage for stage in STAGES if job.unit_of(stage) == (unit.kind, unit.name)]
+    return {
+        stage: [name for name in job.kept(stage) if gone.get(name) != job.stage_keys[stage]]
+        for stage in stages
+    }
 
 
 def content_digest(job: Job) -> str:

@@ -106,12 +106,12 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     kind, _, rest = missing.array.partition("/")
     array = rest.rpartition("/")[2]
     for stage in STAGES:
-        written = (*job.arrays(stage), *FILES.get(stage, ()))
+        written = (*job.arrays(stage), *FILES.get(stage, ()), *job.kept(stage))
         if job.unit_of(stage)[0] == kind and array in written:
             unit = unit_of(job, stage)
             unit.uncommit(stage, missing.frames)
             gone = unit.read_meta(DROPPED) or {}
-            if array in gone:  # dropped, and wanted after all
+            if not gone.keys().isdisjoint(written):  # dropped, and wanted after all
                 unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in written})
             return True
     return False

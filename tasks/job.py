@@ -153,6 +153,10 @@ class Job(BaseModel):
                 more = (EYES,)
         return ARRAYS.get(stage, ()) + more
 
+    def kept(self, stage: Stage) -> tuple[str, ...]:
+        """Everything that a stage leaves in its unit: arrays, and files as ``files/NAME``."""
+        return (*self.arrays(stage), *(f"files/{name}" for name in FILES.get(stage, ())))
+
     def unit_of(self, stage: Stage) -> tuple[Kind, str]:
         """Kind and name of the unit that holds the stage's output."""
         kind: Kind = UNIT_KINDS.get(stage, "reenactment")
@@ -169,11 +173,6 @@ class Job(BaseModel):
         """The same job with less memory for each task, and what changed; None if nothing is left to halve."""
         found = smaller(self.settings)
         return None if found is None else (self.model_copy(update={"settings": found[0]}), found[1])
-
-
-def arrays_of_kind(kind: Kind) -> dict[str, tuple[str, ...]]:
-    """Arrays that every stage of a kind of unit writes under any settings."""
-    return {stage: ARRAYS.get(stage, ()) for stage in STAGES if UNIT_KINDS.get(stage, "reenactment") == kind}
 
 
 def dependents(stage: Stage) -> list[Stage]:
