@@ -17,7 +17,7 @@ from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
 from portrait_core.report import Summary
-from tasks.context import done
+from tasks.context import finished
 from tasks.deliver import deliver
 from tasks.ingest import ingest
 from tasks.job import Job, Stage
@@ -68,7 +68,7 @@ def run_job(
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report, only)
         stages.all()
-    if not done(job, "measure").all():
+    if not finished(job):
         return None
     return deliver(job, None if out is None else Path(out), stages.records, time.perf_counter() - begin)
 

@@ -13,11 +13,11 @@ from rich.table import Table
 
 from flows.terminal import TITLES
 from portrait_core.store import KINDS, Store, Unit, repair_unit, verify_unit
-from tasks.context import DROPPED, done, unit_of
+from tasks.context import DROPPED, finished, unit_of
 from tasks.job import FILES, STAGES, Job, Stage
 from tasks.plan import StagePlan, plan
 from tasks.ranges import FrameRange, missing_runs
-from tasks.retention import Policy, drop, droppable
+from tasks.retention import Policy, drop, droppable, dropped
 from tasks.status import ClipState, State, jobs
 
 _SHOWN = 40
@@ -158,7 +158,9 @@ def show_verified(store: Store, clip: str | None, repair: bool, console: Console
                 console.print(f"  {line}", markup=False, soft_wrap=True)
             damaged |= bool(report.damaged)
     for job in chosen:
-        if done(job, "encode").all() and done(job, "measure").all():
+        if any(dropped(job, stage) for stage in STAGES):
+            console.print(f"no digest of {job.reenactment_unit}: parts of it were dropped", soft_wrap=True)
+        elif finished(job):
             console.print(f"digest {content_digest(job)}  {job.reenactment_unit}", soft_wrap=True)
     if damaged and not repair:
         console.print("damaged: give --repair, then run again what is not finished")
@@ -191,7 +193,7 @@ def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: C
         total += freed
         if names:
             console.print(f"{job.reenactment_unit}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
-        elif not (done(job, "encode").all() and done(job, "measure").all()):
+        elif not finished(job):
             console.print(f"{job.reenactment_unit}: not finished, nothing dropped", soft_wrap=True)
     store = Store(found[0].store)
     swept = 0 if dry_run else store.sweep()

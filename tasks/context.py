@@ -57,6 +57,11 @@ def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
     return unit.done(stage, key, job.total(stage), kept)
 
 
+def finished(job: Job) -> bool:
+    """Whether the clip is encoded and measured: nothing before it has to be read again."""
+    return bool(done(job, "encode").all() and done(job, "measure").all())
+
+
 def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
     """Frames that were set aside under the job's key: they would only fail again ``[total]``.
 

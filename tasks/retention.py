@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import DROPPED, aside, available, done, key_of, unit_of
+from tasks.context import DROPPED, aside, available, done, finished, key_of, unit_of
 from tasks.job import FRAME_INPUT, READS, STAGES, Job, Stage
 
 Policy = Literal["pictures", "clip"]
@@ -55,7 +55,7 @@ def restore(job: Job, stage: Stage) -> None:
 def droppable(job: Job, policy: Policy) -> dict[str, int]:
     """Arrays and files (``files/NAME``) of a reenactment that a policy allows to drop now, with their bytes:
     none before the clip is encoded and measured."""
-    if not (done(job, "encode").all() and done(job, "measure").all()):
+    if not finished(job):
         return {}
     names = [name for stage in POLICIES[policy] for name in job.kept(stage)]
     sizes = unit_of(job, "encode").sizes()

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from portrait_core.errors import InputError
 from portrait_core.store import Store
 from portrait_core.store.leases import Holder, holder
-from tasks.context import aside, done, unit_of
+from tasks.context import aside, done, finished, unit_of
 from tasks.job import PER_FRAME, STAGES, Job, Kind, Stage
 
 JOB = "job"
@@ -105,14 +105,14 @@ def clip_state(job: Job) -> ClipState:
     from tasks.history import cost
 
     unit = unit_of(job, "encode")
-    finished = bool(done(job, "encode").all() and done(job, "measure").all())
+    is_finished = finished(job)
     at_work = {kind: _at_work(job, stage) for kind, stage in _ONE_OF_KIND.items()}
     held = int((~done(job, "render")).sum())
     states = []
     for stage in STAGES:
         who = at_work[job.unit_of(stage)[0]]
         total = job.total(stage)
-        count = total if finished and stage not in PER_FRAME else int(done(job, stage).sum())
+        count = total if is_finished and stage not in PER_FRAME else int(done(job, stage).sum())
         states.append(
             StageState(
                 stage,
@@ -124,7 +124,7 @@ def clip_state(job: Job) -> ClipState:
         )
     seconds = sum(cost(job, stage).seconds for stage in STAGES)
     alive = next((who for who in at_work.values() if who is not None), None)
-    return ClipState(unit.name, job, tuple(states), alive, held if finished else 0, seconds)
+    return ClipState(unit.name, job, tuple(states), alive, held if is_finished else 0, seconds)
 
 
 def _at_work(job: Job, stage: Stage) -> Holder | None:
