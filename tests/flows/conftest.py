@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from flows.cli import app
 from portrait_core.generators import save_generator
+from portrait_core.models.cache import forget_models
 from portrait_core.resources import sample_portrait
+from portrait_core.store import Store
 from tests.conftest import FfmpegRunner
 from tests.portrait_core import tiny
 
@@ -81,3 +89,49 @@ def arguments(portrait: Path, driver: Path, small: list[str]) -> Arguments:
         return ["reenact", *map(str, places), *settings]
 
     return make
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call of the command line."""
+
+    result: Result
+    store: Path
+    out: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the run wrote down."""
+        said: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
+        return said
+
+    def computed(self) -> dict[str, int]:
+        """Frames computed in this run by stage, without the stages that had nothing to do."""
+        return {s["stage"]: s["frames_done"] for s in self.summary["stages"] if s["frames_done"]}
+
+    def unit(self, kind: str) -> Any:
+        """The only unit of a kind."""
+        store = Store(self.store)
+        (name,) = store.units(kind)  # type: ignore[arg-type]
+        return store.unit(kind, name)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def first(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Run:
+    folder = tmp_path_factory.mktemp("first")
+    store, out = folder / "store", folder / "out"
+    return Run(CliRunner().invoke(app, arguments(store, out)), store, out)
+
+
+@pytest.fixture
+def again(first: Run, tmp_path: Path) -> Run:
+    """A copy of the finished store, to be tampered with, and nothing in memory."""
+    forget_models()
+    shutil.copytree(first.store, tmp_path / "store")
+    return Run(first.result, tmp_path / "store", tmp_path / "out")
+
+
+def repeat(run: Run, arguments: Arguments, *changes: str) -> Run:
+    """Give the command of a run again, with other settings."""
+    result = CliRunner().invoke(app, arguments(run.store, run.out, *changes))
+    return Run(result, run.store, run.out)

@@ -2,70 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
-from flows.cli import app
 from portrait_core.media import probe, read_frames
-from portrait_core.models.cache import forget_models
-from portrait_core.store import Store
-from tests.flows.conftest import FRAMES, Arguments
+from tests.flows.conftest import FRAMES, Arguments, Run, repeat
 
 UNSEEN = 3  # the driver's frame without a face
-
-
-@dataclass(frozen=True)
-class Run:
-    """One call of the command line."""
-
-    result: Result
-    store: Path
-    out: Path
-
-    @property
-    def summary(self) -> dict[str, Any]:
-        """What the run wrote down."""
-        said: dict[str, Any] = json.loads((self.out / "summary.json").read_text())
-        return said
-
-    def computed(self) -> dict[str, int]:
-        """Frames computed in this run by stage, without the stages that had nothing to do."""
-        return {s["stage"]: s["frames_done"] for s in self.summary["stages"] if s["frames_done"]}
-
-    def unit(self, kind: str) -> Any:
-        """The only unit of a kind."""
-        store = Store(self.store)
-        (name,) = store.units(kind)  # type: ignore[arg-type]
-        return store.unit(kind, name)  # type: ignore[arg-type]
-
-
-@pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Run:
-    folder = tmp_path_factory.mktemp("first")
-    store, out = folder / "store", folder / "out"
-    return Run(CliRunner().invoke(app, arguments(store, out)), store, out)
-
-
-@pytest.fixture
-def again(first: Run, tmp_path: Path) -> Run:
-    """A copy of the finished store, to be tampered with, and nothing in memory."""
-    forget_models()
-    shutil.copytree(first.store, tmp_path / "store")
-    return Run(first.result, tmp_path / "store", tmp_path / "out")
-
-
-def _repeat(run: Run, arguments: Arguments, *changes: str) -> Run:
-    result = CliRunner().invoke(app, arguments(run.store, run.out, *changes))
-    return Run(result, run.store, run.out)
 
 
 def test_a_run_with_a_held_frame_ends_with_1_and_says_which(first: Run) -> None:
@@ -121,7 +67,7 @@ def test_every_stage_ran_over_every_frame_and_reported(first: Run) -> None:
 
 
 def test_the_same_command_again_computes_nothing(again: Run, arguments: Arguments) -> None:
-    second = _repeat(again, arguments)
+    second = repeat(again, arguments)
     assert second.result.exit_code == 1, second.result.output
     assert "everything was done already" in second.result.output
     assert second.computed() == {}
@@ -129,9 +75,9 @@ def test_the_same_command_again_computes_nothing(again: Run, arguments: Argument
 
 
 def test_only_what_depends_on_a_changed_setting_is_made_again(again: Run, arguments: Arguments) -> None:
-    second = _repeat(again, arguments, "output.crf=30")
+    second = repeat(again, arguments, "output.crf=30")
     assert second.computed() == {"encode": 1}
-    third = _repeat(again, arguments, "output.crf=30", "composite.feather_px=3")
+    third = repeat(again, arguments, "output.crf=30", "composite.feather_px=3")
     assert third.computed() == {"pose": 1, "render": FRAMES, "encode": 1, "measure": 1}
 
 
@@ -142,7 +88,7 @@ def test_numbers_of_workers_and_batches_change_nothing(again: Run, arguments: Ar
         "tracking.batch=2",
         "tuning.checkpoint_every=3",
     )
-    assert _repeat(again, arguments, *changes).computed() == {}
+    assert repeat(again, arguments, *changes).computed() == {}
 
 
 def test_lost_and_damaged_chunks_are_made_again_and_nothing_else(again: Run, arguments: Arguments) -> None:
@@ -153,7 +99,7 @@ def test_lost_and_damaged_chunks_are_made_again_and_nothing_else(again: Run, arg
     chunk[1].unlink()
     chunk[4].write_bytes(chunk[4].read_bytes()[:-7] + b"garbage")
     unit.uncommit("encode", [0])  # so that the damaged one is read
-    second = _repeat(again, arguments)
+    second = repeat(again, arguments)
     assert "making again" in second.result.output
     assert second.computed() == {"render": 2, "encode": 1}
     np.testing.assert_array_equal(second.unit("reenactment").read("frames", 0, FRAMES), before)
@@ -164,6 +110,6 @@ def test_a_lost_generator_is_tuned_again_to_the_same_result(again: Run, argument
     before = unit.read("frames", 0, FRAMES)
     next((again.store / "reenactment" / unit.name / "files").glob("tuned_generator*")).unlink()
     unit.uncommit("render", range(FRAMES))
-    second = _repeat(again, arguments)
+    second = repeat(again, arguments)
     assert second.computed() == {"tuning": 1, "render": FRAMES}
     np.testing.assert_array_equal(unit.read("frames", 0, FRAMES), before)

@@ -41,7 +41,12 @@ def job(tmp_path: Path) -> Job:
     seen_settings.clear()
     keys = {"portrait": "00aa"}
     return Job.model_construct(
-        store=str(tmp_path), portrait_unit="p", stage_keys=keys, settings=Settings(), reenactment_unit="r"
+        store=str(tmp_path),
+        portrait_unit="p",
+        video_unit="v",
+        stage_keys=keys,
+        settings=Settings(),
+        reenactment_unit="r",
     )
 
 

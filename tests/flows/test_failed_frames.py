@@ -1,0 +1,157 @@
+"""Frames that fail: recorded, held, passed over by the chain, set aside, taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+import tasks.inversion
+import tasks.template
+from flows.cli import app
+from portrait_core.media import probe
+from portrait_core.models.cache import forget_models
+from portrait_core.store import Store, Unit
+from tests.flows.conftest import FRAMES, Arguments
+
+FAILS = 2
+CHAIN = ("inversion.init=mean", "inversion.steps=2")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_memory() -> Iterator[None]:
+    forget_models()
+    yield
+    forget_models()
+
+
+@pytest.fixture
+def diverging(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Frame 2 diverges until the returned function is called."""
+    right = tasks.inversion._invert_frame
+
+    def invert(*arguments: Any) -> Any:
+        if arguments[4] == FAILS:
+            raise FloatingPointError("the loss is nan at step 1; lower the learning rate")
+        return right(*arguments)
+
+    monkeypatch.setattr(tasks.inversion, "_invert_frame", invert)
+    return lambda: monkeypatch.setattr(tasks.inversion, "_invert_frame", right)
+
+
+def _unit(store: Path) -> Unit:
+    (name,) = Store(store).units("reenactment")
+    return Store(store).unit("reenactment", name)
+
+
+def _summary(out: Path) -> Any:
+    return json.loads((out / "summary.json").read_text())
+
+
+def _computed(out: Path) -> dict[str, int]:
+    return {s["stage"]: s["frames_done"] for s in _summary(out)["stages"] if s["frames_done"]}
+
+
+def _call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, arguments)))
+
+
+def _latents(store: Path) -> np.ndarray:
+    return np.concatenate([_unit(store).read("latents", i, i + 1) for i in range(FRAMES) if i != FAILS])
+
+
+@pytest.mark.timeout(900)
+def test_a_frame_that_diverges_is_held_set_aside_and_taken_up(
+    tmp_path: Path, arguments: Arguments, diverging: Callable[[], None]
+) -> None:
+    store, out = tmp_path / "store", tmp_path / "out"
+    command = arguments(store, out, *CHAIN)
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 1, first.output
+    assert _summary(out)["held_frames"]["not_rendered"] == [FAILS]
+    assert probe(out / "reenactment.mp4").frame_count == FRAMES
+    assert probe(out / "reenactment.mp4").has_audio
+    rows = _unit(store).failures()
+    assert rows[["stage", "frame", "cls"]].values.tolist() == [["inversion", FAILS, "poison"]]
+
+    before = _latents(store)
+    second = CliRunner().invoke(app, command)
+    assert second.exit_code == 1
+    assert _computed(out) == {}, "what was set aside is not tried again by itself"
+    plan = CliRunner().invoke(app, [*command, "--dry-run"])
+    assert "1 set aside" in plan.output
+    assert "nothing to do" in plan.output
+    shown = _call("status", store)
+    assert "the loss is nan" in shown.output
+
+    diverging()
+    tuned = _unit(store).get_bytes("tuned_generator.safetensors")
+    again = _call("retry", store, "--out", tmp_path / "again")
+    assert "inversion frame 2 again" in again.output
+    assert again.exit_code == 0, again.output
+    (made,) = (tmp_path / "again").iterdir()
+    assert _computed(made) == {"inversion": 1, "render": 1, "encode": 1, "measure": 1}
+    assert _summary(made)["held_frames"]["not_rendered"] == []
+    assert _unit(store).get_bytes("tuned_generator.safetensors") == tuned
+    np.testing.assert_array_equal(_latents(store), before)  # what came after the gap is kept
+    assert "nothing of class" in _call("retry", store).output
+
+
+@pytest.mark.timeout(900)
+def test_gaps_redo_gives_what_a_run_without_failures_gives(
+    tmp_path: Path, arguments: Arguments, diverging: Callable[[], None]
+) -> None:
+    store, whole = tmp_path / "store", tmp_path / "whole"
+    assert CliRunner().invoke(app, arguments(store, tmp_path / "out", *CHAIN)).exit_code == 1
+    diverging()
+    assert CliRunner().invoke(app, arguments(whole, tmp_path / "out2", *CHAIN)).exit_code == 1  # no face in 3
+    assert not np.array_equal(_latents(store), _latents(whole))  # the chain went on from another latent
+    assert _call("retry", store, "--gaps", "redo").exit_code == 0
+    for name in ("latents", "frames"):
+        redone, undisturbed = (_unit(s).read(name, 0, FRAMES) for s in (store, whole))
+        np.testing.assert_array_equal(redone, undisturbed, err_msg=name)
+    digests = [_call("verify", s).output.split("digest ")[1].split()[0] for s in (store, whole)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.timeout(900)
+def test_a_template_that_cannot_be_made_costs_its_frame_alone(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = tasks.template._as_bytes
+    store, out = tmp_path / "store", tmp_path / "out"
+    rendered: list[int] = []
+
+    def wrong(mask: Any) -> Any:
+        rendered.append(len(mask))
+        if len(rendered) == 1 or (len(rendered) == 2 and len(mask) == 1):
+            raise ValueError("a mask that makes no sense")  # the first batch, then its first frame
+        return right(mask)
+
+    monkeypatch.setattr(tasks.template, "_as_bytes", wrong)
+    ended = CliRunner().invoke(app, arguments(store, out, "runner.workers=1"))
+    assert ended.exit_code == 1, ended.output
+    (gap,) = _summary(out)["held_frames"]["not_rendered"]
+    assert gap == 0  # the inversion starts from the next frame, and the clip with it
+    rows = _unit(store).failures()
+    assert rows[["stage", "frame", "cls"]].values.tolist() == [["template", gap, "input"]]
+    assert probe(out / "reenactment.mp4").frame_count == FRAMES
+
+
+@pytest.mark.timeout(900)
+def test_a_stage_all_of_whose_frames_fail_stops_the_run_and_says_why(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*arguments: Any) -> Any:
+        raise RuntimeError("a part that is broken")
+
+    monkeypatch.setattr(tasks.inversion, "_invert_frame", never)
+    ended = CliRunner().invoke(app, arguments(tmp_path / "store", tmp_path / "out"))
+    assert ended.exit_code == 1
+    assert "a part that is broken" in ended.output
+    assert "portrait retry" in ended.output

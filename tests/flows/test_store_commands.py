@@ -1,0 +1,195 @@
+"""Commands on the store alone, and what a run does by plan."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from portrait_core.store import NUMERICS_VERSION, Store
+from tasks.job import STAGES
+from tests.flows.conftest import FRAMES, Arguments, Run, repeat
+
+
+def call(*arguments: str | Path) -> Result:
+    """The command line in this process, wide."""
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+
+
+def planned(run: Run, arguments: Arguments, *changes: str) -> str:
+    """What ``portrait plan`` says."""
+    line = arguments(run.store, run.out, *changes)
+    at = line.index("--out")
+    ended = call("plan", *line[1:at], *line[at + 2 :])
+    assert ended.exit_code == 0, ended.output
+    return ended.output
+
+
+def test_status_says_how_far_a_clip_is(again: Run) -> None:
+    ended = call("status", again.store)
+    assert ended.exit_code == 0, ended.output
+    assert "landmarks frame 3: input: no face was found" in ended.output
+    (line,) = call("status", again.store, "--json").output.splitlines()
+    said = json.loads(line)
+    assert said["state"] == "done"
+    assert {s["stage"]: s["done"] for s in said["stages"]}["render"] == FRAMES
+    again.unit("reenactment").uncommit("render", [4])
+    ended = call("status", again.store, "--json")
+    assert ended.exit_code == 1
+    assert json.loads(ended.output)["state"] == "unfinished"
+
+
+def test_status_of_many_clips_is_a_table(again: Run) -> None:
+    source = again.store / "reenactment" / again.unit("reenactment").name
+    for i in range(3):
+        copied = source.with_name(f"clip-{i}")
+        shutil.copytree(source, copied)
+        meta = copied / "records" / "meta" / "job.json"
+        meta.write_text(meta.read_text().replace(source.name, copied.name))
+    Store(again.store).unit("reenactment", "clip-1").uncommit("measure", [0])
+    ended = call("status", again.store)
+    assert "4 clips: 1 unfinished, 3 done" in ended.output
+    assert next(line.split()[0] for line in ended.output.splitlines()[1:]) == "clip-1"
+
+
+@pytest.mark.parametrize("command", ["status", "verify", "clean", "retry"])
+def test_a_folder_that_is_no_store_is_refused(tmp_path: Path, command: str) -> None:
+    ended = call(command, tmp_path)
+    assert ended.exit_code == 2
+    assert "holds no reenactment" in ended.output
+
+
+def test_plan_names_the_setting_and_only_what_reads_it(again: Run, arguments: Arguments) -> None:
+    assert "nothing to do" in planned(again, arguments)
+    said = planned(again, arguments, "tuning.steps=9")
+    assert "tuning.steps 4 -> 9" in said
+    assert "by this store's history" in said
+    again.unit("reenactment").uncommit("render", [1, 2, 4])
+    said = planned(again, arguments)
+    assert "1-2, 4: new" in said
+
+
+def test_code_and_weights_that_changed_are_named(
+    again: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(NUMERICS_VERSION, "render", NUMERICS_VERSION["render"] + 1)
+    assert "its code changed (version" in planned(again, arguments)
+    assert repeat(again, arguments).computed() == {"render": FRAMES, "encode": 1, "measure": 1}
+    from portrait_core.generators import save_generator
+    from tests.portrait_core import tiny
+
+    other = tmp_path / "other.safetensors"
+    save_generator(tiny.generator(seed=5), other)
+    assert "weights generator changed" in planned(again, arguments, f"generator.weights={other}")
+
+
+def test_a_store_that_moved_to_another_host_is_finished(
+    again: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    moved = Run(again.result, again.store.rename(tmp_path / "moved"), again.out)
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    assert repeat(moved, arguments).computed() == {}
+    assert call("status", moved.store).exit_code == 0
+
+
+def test_verify_finds_damage_and_repairs_it(again: Run, arguments: Arguments) -> None:
+    sound = call("verify", again.store)
+    assert sound.exit_code == 0, sound.output
+    digest = sound.output.split("digest ")[1].split()[0]
+    chunk = next((again.store / "reenactment" / again.unit("reenactment").name / "frames").glob("c.2.*"))
+    chunk.write_bytes(chunk.read_bytes()[:-3] + b"xyz")
+    (chunk.parent / "c.9.partial").write_bytes(b"half")
+    found = call("verify", again.store)
+    assert found.exit_code == 1
+    assert "corrupt frames frame 2" in found.output
+    assert "half-written" in found.output
+    assert call("verify", again.store, "--repair").exit_code == 1
+    assert repeat(again, arguments).computed()["render"] == 1
+    mended = call("verify", again.store)
+    assert mended.exit_code == 0, mended.output
+    assert mended.output.split("digest ")[1].split()[0] == digest
+
+
+def test_clean_drops_pictures_and_a_later_run_makes_what_it_reads(again: Run, arguments: Arguments) -> None:
+    unit = again.unit("reenactment")
+    before = unit.read("frames", 0, FRAMES)
+    assert "would be freed" in call("clean", again.store, "--dry-run").output
+    assert unit.array_info("frames") is not None
+    assert call("clean", again.store).exit_code == 0
+    unit = again.unit("reenactment")
+    assert unit.array_info("frames") is None
+    assert unit.array_info("latents") is not None
+    assert call("verify", again.store).exit_code == 0
+    assert repeat(again, arguments).computed() == {}
+    again_ = repeat(again, arguments, "output.crf=30")
+    assert again_.computed() == {"template": FRAMES, "render": FRAMES, "encode": 1}
+    np.testing.assert_array_equal(again.unit("reenactment").read("frames", 0, FRAMES), before)
+
+
+def test_clean_to_the_clip_keeps_it_finished(again: Run, arguments: Arguments) -> None:
+    unit = again.unit("reenactment")
+    assert call("clean", again.store, "--policy", "clip").exit_code == 0
+    assert set(unit.sizes()) <= {
+        "records",
+        "files/reenactment.mp4",
+        "files/side_by_side.mp4",
+        "files/contact_sheet.png",
+    } | {name for name in unit.sizes() if name.endswith(".checkpoint")}
+    assert repeat(again, arguments).computed() == {}
+    assert (again.out / "reenactment.mp4").is_file()
+    assert again_summary(again)["losses"]["tuning_steps"]
+    remade = repeat(again, arguments, "composite.feather_px=3")
+    assert remade.computed()["tuning"] == 1
+
+
+def again_summary(run: Run) -> dict[str, dict[str, object]]:
+    """The summary of the last call."""
+    return run.summary
+
+
+def test_an_unfinished_clip_loses_nothing_to_clean(again: Run) -> None:
+    again.unit("reenactment").uncommit("encode", [0])
+    assert "not finished, nothing dropped" in call("clean", again.store).output
+    assert again.unit("reenactment").array_info("frames") is not None
+
+
+def test_force_makes_a_stage_and_its_readers_again_to_the_same_result(
+    again: Run, arguments: Arguments
+) -> None:
+    unit = again.unit("reenactment")
+    before = unit.read("frames", 0, FRAMES)
+    line = arguments(again.store, again.out)
+    said = call(*line, "--force", "tuning", "--dry-run")
+    assert "forced" in said.output
+    assert repeat(again, arguments).computed() == {}, "a dry run changes nothing"
+    assert call(*line, "--force", "tuning").exit_code == 1
+    assert Run(again.result, again.store, again.out).computed() == {
+        "tuning": 1, "pose": 1, "render": FRAMES, "encode": 1, "measure": 1,
+    }  # fmt: skip
+    np.testing.assert_array_equal(unit.read("frames", 0, FRAMES), before)
+
+
+def test_only_runs_the_stages_named(tmp_path: Path, arguments: Arguments) -> None:
+    line = arguments(tmp_path / "store", tmp_path / "out")
+    refused = call(*line, "--only", "fit")
+    assert refused.exit_code == 2
+    assert "landmarks" in refused.output
+    assert call(*line, "--only", "landmarks", "--only", "fit").exit_code == 0
+    said = json.loads(call("status", tmp_path / "store", "--json").output)
+    finished = [s["stage"] for s in said["stages"] if s["done"] == s["total"]]
+    assert finished == ["landmarks", "fit"]
+    unknown = call(*line, "--only", "paint")
+    assert unknown.exit_code == 2
+    assert all(stage in unknown.output.replace("\n", " ") for stage in STAGES)
+
+
+def test_classes_and_policies_that_do_not_exist_are_refused(again: Run) -> None:
+    assert "there is no class bad" in call("retry", again.store, "--class", "bad").output
+    assert "there is no policy all" in call("clean", again.store, "--policy", "all").output
+    assert "begins with" in call("status", again.store, "--clip", "nobody").output

@@ -1,0 +1,1 @@
+"""The real flow, runners and store around stages that sleep instead of computing."""
