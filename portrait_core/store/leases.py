@@ -134,7 +134,7 @@ class Lease:
 
         Args:
             on_wait: called once, with the holder, when waiting begins.
-            stop: asked about once a second while waiting; True gives up.
+            stop: asked while another holds it, about once a second; True gives up (always True: do not wait).
 
         Returns:
             Whether the lease is ours: False only when ``stop`` said so.
@@ -143,7 +143,7 @@ class Lease:
             return True
         watch = _Watch(self._ttl_s)
         told = False
-        while stop is None or not stop():
+        while True:
             found = holder(self._unit)
             if found is None or found.owner == self._owner or found.is_dead_here() or watch.is_stale(found):
                 if self._claim():
@@ -153,8 +153,9 @@ class Lease:
             if on_wait is not None and not told:
                 on_wait(found)
             told = True
+            if stop is not None and stop():
+                return False
             time.sleep(min(self._ttl_s / 10, _LONGEST_POLL_S))
-        return False
 
     def note(self, stage: str) -> None:
         """Say what is being worked on; written at once, by the beating thread."""

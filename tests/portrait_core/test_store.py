@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 
@@ -230,3 +231,87 @@ def test_units_are_listed(store: Store) -> None:
         store.unit("video", name).write_meta("info", 1)
     assert store.units("video") == ["a", "b"]
     assert store.units("portrait") == []
+
+
+def test_markers_and_stages_are_listed(store: Store) -> None:
+    unit = store.unit("video", "a")
+    assert unit.stages() == []
+    unit.commit("track", [2, 0], KEY)
+    unit.commit("track", [1], OTHER)
+    unit.commit("encode", [0], KEY)
+    unit.uncommit("encode", [0])
+    assert unit.markers("track") == [(0, KEY), (1, OTHER), (2, KEY)]
+    assert unit.stages() == ["track"]
+
+
+def test_recipes_are_written_once(store: Store) -> None:
+    unit = store.unit("video", "a")
+    assert unit.recipes("track") == {}
+    unit.write_recipe("track", KEY, {"steps": 1})
+    unit.write_recipe("track", KEY, {"steps": 2})
+    unit.write_recipe("track", OTHER, {"steps": 3})
+    unit.write_recipe("track.00", "22cc", {"steps": 4})
+    assert unit.recipes("track") == {KEY: {"steps": 1}, OTHER: {"steps": 3}}
+    assert unit.recipes("track.00") == {"22cc": {"steps": 4}}
+    with pytest.raises(ValueError, match="hexadecimal"):
+        unit.write_recipe("track", "a.b", {})
+
+
+def test_sizes_add_up(store: Store, tmp_path: Path) -> None:
+    unit = _filled(store.unit("video", "a"))
+    assert store.unit("video", "b").sizes() == {}
+    unit.put_bytes("clip.mp4", b"x" * 1000)
+    _filled(store.unit("video", "ab"))  # not part of the unit "a"
+    sizes = unit.sizes()
+    assert sizes.keys() == {"latents", "files/clip.mp4", "records"}
+    assert sizes["files/clip.mp4"] == 1000
+    assert sizes["latents"] > 7 * 4 * 8 * 4
+    if "file:" in store.url:
+        files = [path for path in (tmp_path / "s" / "video" / "a").rglob("*") if path.is_file()]
+        assert sum(sizes.values()) == sum(path.stat().st_size for path in files)
+
+
+def test_dropping_leaves_nothing(store: Store) -> None:
+    unit = _filled(_filled(store.unit("video", "a")), "frames")
+    unit.put_bytes("clip.mp4", b"x")
+    unit.drop_array("latents")
+    unit.drop_array("never")
+    unit.drop_file("clip.mp4")
+    unit.drop_file("never")
+    assert unit.sizes().keys() == {"frames", "records"}
+    assert unit.array_info("latents") is None
+    assert unit.get_bytes("clip.mp4") is None
+    with pytest.raises(MissingChunk):
+        unit.read("latents", 0, 7)
+    assert not unit.done("stage", KEY, 7, arrays=["latents"]).any()
+    assert unit.done("stage", KEY, 7, arrays=["frames"]).all()
+
+
+def test_digest_is_of_the_content_alone(store: Store, tmp_path: Path) -> None:
+    names, files = ["frames", "latents", "ok"], ["clip.mp4"]
+    one, two = store.unit("video", "a"), Store(tmp_path / "two").unit("reenactment", "b")
+    for unit, key in ((one, KEY), (two, OTHER)):
+        for name in names:
+            _filled(unit, name, key)
+        unit.put_bytes("clip.mp4", b"x")
+    two.put_bytes("clip.mp4", b"x")
+    digest = one.digest(names, files)
+    assert digest == two.digest(names[::-1], files)
+    assert digest != one.digest(names)
+    seen = {digest, one.digest([*names, "mask"], files), one.digest(names, [*files, "other.mp4"])}
+    two.write("latents", 3, _values("latents", 0, 1))
+    seen.add(two.digest(names, files))
+    (tmp_path / "two" / "reenactment" / "b" / "latents" / "c.3.0.0").unlink()
+    seen.add(two.digest(names, files))
+    two.put_bytes("clip.mp4", b"y")
+    seen.add(two.digest(names, files))
+    assert len(seen) == 6
+
+
+def test_failures_of_tables_without_keys_are_read(tmp_path: Path) -> None:
+    unit = Store(tmp_path).unit("video", "a")
+    unit.record_failures([Failure("track", 3, "input", "no face")])
+    (table,) = tmp_path.rglob("*.parquet")
+    pd.read_parquet(table).drop(columns="key").to_parquet(table)
+    unit.record_failures([Failure("track", 4, "input", "no face", key=KEY)])
+    assert unit.failures()["key"].tolist() == ["", KEY]

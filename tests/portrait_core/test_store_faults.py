@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from portrait_core.errors import MissingChunk
 from portrait_core.store import Failure, Store, Unit
+from portrait_core.store.files import Files
 
 KEY, TOTAL, SIZE = "00aa", 400, 128
 
@@ -158,3 +160,37 @@ def test_rivals_lose_nothing(tmp_path: Path, scheme: str) -> None:
     assert unit.done("invert", KEY, 40).all()
     np.testing.assert_array_equal(unit.read("latents", 0, 40)[:, 0], np.arange(40))
     assert len(unit.failures()) == 80
+
+
+def test_kill_while_an_array_is_dropped_leaves_missing_frames(
+    tmp_path: Path, unit: Unit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Files, "delete_folder", killed)
+        with pytest.raises(KeyboardInterrupt):
+            unit.drop_array("latents")
+    assert list((tmp_path / "video" / "a" / "latents").glob("c.*"))
+    for reader in (unit, Store(tmp_path).unit("video", "a")):
+        with pytest.raises(MissingChunk) as caught:
+            reader.read("latents", 0, 5)
+        assert caught.value.frames == (0, 1, 2, 3, 4)
+    assert "latents" not in zarr.open_group(str(tmp_path / "video" / "a"), mode="r")  # nor zeros by zarr
+    unit.drop_array("latents")
+    assert "latents" not in unit.sizes()
+
+
+def test_damaged_array_document_counts_as_no_array(tmp_path: Path, unit: Unit) -> None:
+    document = tmp_path / "video" / "a" / "latents" / "zarr.json"
+    sound = document.read_bytes()
+    unit.commit("track", range(5), KEY)
+    for broken in (b"", sound[:100], sound.replace(b"crc32c", b"crc32d"), b"[]"):
+        document.write_bytes(broken)
+        reader = Store(tmp_path).unit("video", "a")
+        assert reader.array_info("latents") is None
+        with pytest.raises(MissingChunk):
+            reader.read("latents", 0, 5)
+    reader.ensure_array("latents", (5, 14), "float32", KEY)
+    assert len(reader.read("latents", 0, 5)) == 5  # what was stored is whole again
