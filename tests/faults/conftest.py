@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import FfmpegRunner
 from tests.faults.content import content
+from tests.faults.events import timeline
 from tests.faults.runs import DONE, Bench
 from tests.faults.table import ROWS, markdown
 from tests.flows.conftest import portrait, small, tiny_generator  # noqa: F401 - fixtures
@@ -27,7 +28,7 @@ class Undisturbed:
     """A run without faults."""
 
     content: dict[str, str]
-    events: int
+    timeline: dict[tuple[str, int], float]
     seconds: float
 
 
@@ -103,7 +104,7 @@ def undisturbed(
             run = whole.start()
             assert run.wait() == DONE, run.output[-3000:]
             seconds = time.monotonic() - begin
-            known[(frames, *changes)] = Undisturbed(content(whole.store), len(whole.events), seconds)
+            known[(frames, *changes)] = Undisturbed(content(whole.store), timeline(whole.events), seconds)
         return known[(frames, *changes)]
 
     return get

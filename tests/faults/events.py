@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -120,6 +120,26 @@ def done_again(events: Iterable[Event]) -> Counter[tuple[str, int]]:
         elif event.sort == "data" and event.moment == "begin" and event.place in finished:
             again[(*event.place, event.part)] += 1
     return _most(again)
+
+
+def timeline(events: Iterable[Event]) -> dict[tuple[str, int], float]:
+    """When a run finished writing each object for the n-th time, as a share of its whole time 0..1."""
+    ends = list(_numbered(events))
+    first, last = ends[0][1], ends[-1][1]
+    return {key: (at - first) / (last - first) for key, at in ends}
+
+
+def progress(events: Iterable[Event], whole: Mapping[tuple[str, int], float]) -> float:
+    """How far these events have come on the timeline of an undisturbed run, 0..1."""
+    return max((whole.get(key, 0.0) for key, _ in _numbered(events)), default=0.0)
+
+
+def _numbered(events: Iterable[Event]) -> Iterator[tuple[tuple[str, int], float]]:
+    seen: Counter[str] = Counter()
+    for event in events:
+        if event.moment == "end" and (event.sort != "other" or event.name.endswith(".checkpoint")):
+            seen[event.name] += 1
+            yield (event.name, seen[event.name]), event.time
 
 
 def recomputed(events: Iterable[Event]) -> int:

@@ -12,7 +12,7 @@ import pytest
 from tasks.job import STAGES
 from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Undisturbed
 from tests.faults.content import broken, content, different
-from tests.faults.events import Event, done_again
+from tests.faults.events import Event, done_again, progress
 from tests.faults.runs import INTERRUPTED, KILLED, Run
 from tests.faults.table import add_row, committed_count
 
@@ -51,14 +51,15 @@ def _early(kills: int, run: Run) -> str:
 def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
     whole = undisturbed(*LONG_CHANGES, frames=LONG)
     clip, chance = bench(*LONG_CHANGES, frames=LONG), random.Random(0)
-    # After its first piece of work each process lives on for a random moment; together these moments are a
-    # part of an undisturbed run, so the kills spread over the whole clip on any machine.
-    longest = whole.seconds / (KILLS + 10)
     before = 0
     for kill in range(KILLS):
+        ahead = progress(clip.events, whole.timeline) > kill / KILLS
         run, known = clip.start(), len(clip.events)
-        assert run.watch(lambda n=known: any(map(_is_work, clip.events[n:]))), _early(kill, run)  # type: ignore[misc]
-        time.sleep(chance.uniform(0, longest))
+        if ahead:  # in its start, mostly, so that there is work left for the kills to come
+            time.sleep(chance.uniform(0, 0.5))
+        else:
+            assert run.watch(lambda n=known: any(map(_is_work, clip.events[n:]))), _early(kill, run)  # type: ignore[misc]
+            time.sleep(chance.uniform(0, whole.seconds / KILLS))
         assert run.kill() == KILLED, _early(kill, run)
         assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
         before = committed_count(clip)
