@@ -18,7 +18,6 @@ from prefect import Task
 from pydantic import BaseModel
 
 from flows.stages import FANNED
-from portrait_core.config import load_settings
 from portrait_core.media import read_image
 from portrait_core.models.needs import LANDMARK_MODELS
 from portrait_core.resources import sample_portrait
@@ -54,21 +53,12 @@ def stub_settings() -> StubSettings:
 
 
 def stub_job(
-    store: str,
-    name: str,
-    frames: int,
-    *overrides: str,
-    portrait: str = "",
-    video: str = "",
-    profile: str = "embedded",
+    store: str, name: str, frames: int, settings: Settings, portrait: str = "", video: str = ""
 ) -> Job:
-    """A job without inputs. ``portrait`` and ``video`` name them: jobs that name the same share their work."""
-    settings = load_settings(profile, overrides)
+    """A job without inputs. ``portrait`` and ``video`` name them: jobs that name the same share its work."""
     digests = {"portrait": _digest(portrait or name), "video": _digest(video or name)}
-    weights = {
-        w: _digest(w)
-        for w in ("face_detector_256", "face_landmarks_468", "iris_landmarks", "head", "generator")
-    }
+    names = [name.removesuffix(".onnx") for name in LANDMARK_MODELS]
+    weights = {weight: _digest(weight) for weight in (*names, "head", "generator")}
     return Job(
         store=store,
         portrait_path=f"{portrait or name}.png",
