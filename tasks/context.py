@@ -17,7 +17,7 @@ from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
 from portrait_core.store import Store, gapped_key
-from tasks.job import FILES, FRAME_INPUT, PER_FRAME, STAGES, TRACK_ARRAYS, Job, Stage
+from tasks.job import FILES, FRAME_INPUT, KEPT_ONCE, PER_FRAME, STAGES, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
@@ -111,10 +111,11 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     kind, _, rest = missing.array.partition("/")
     array = rest.rpartition("/")[2]
     for stage in STAGES:
-        written = (*job.arrays(stage), *FILES.get(stage, ()), *job.kept(stage))
+        once = (*KEPT_ONCE.get(stage, ()), *FILES.get(stage, ()))
+        written = (*job.arrays(stage), *once, *job.kept(stage))
         if job.unit_of(stage)[0] == kind and array in written:
             unit = unit_of(job, stage)
-            unit.uncommit(stage, missing.frames)
+            unit.uncommit(stage, range(job.total(stage)) if array in once else missing.frames)
             gone = unit.read_meta(DROPPED) or {}
             if not gone.keys().isdisjoint(written):  # dropped, and wanted after all
                 unit.write_meta(DROPPED, {name: key for name, key in gone.items() if name not in written})
@@ -198,10 +199,27 @@ def write_once(unit: Unit, key: str, arrays: Mapping[str, NDArray[np.generic]]) 
         unit.write(name, 0, values)
 
 
-def write_track(unit: Unit, track: FaceTrack, key: str) -> None:
-    """Keep a track's arrays; nothing is committed yet."""
-    arrays = {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
-    write_once(unit, key, arrays | {"shape": np.asarray(track.shape, np.float32)[None]})
+def write_frames(job: Job, stage: Stage, arrays: Mapping[str, NDArray[np.generic]]) -> int:
+    """Keep and commit those frames of whole-clip arrays ``[T, ...]`` that are not finished; how many."""
+    unit, key = unit_of(job, stage), job.stage_keys[stage]
+    for name, values in arrays.items():
+        unit.ensure_array(name, values.shape, values.dtype, key)
+    runs = todo(job, stage, 0, job.frames)
+    for run in runs:
+        with unit.overwriting(stage, range(*run), key):
+            for name, values in arrays.items():
+                unit.write(name, run.start, values[run.start : run.stop])
+    return sum(map(len, runs))
+
+
+def track_arrays(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
+    """A track's arrays of frames; its ``shape`` is kept once (:func:`shape_array`)."""
+    return {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
+
+
+def shape_array(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
+    """A track's shape as an array of one row."""
+    return {"shape": np.asarray(track.shape, np.float32)[None]}
 
 
 def read_track(unit: Unit, frames: int) -> FaceTrack:

@@ -71,7 +71,10 @@ ARRAYS: Mapping[Stage, tuple[str, ...]] = {
     "inversion": ("latents", "inversion", "inversion_loss"),
     "render": ("frames", "render", "render_mask", "render_depth"),
 }
-"""Arrays that a stage writes: a frame whose chunk is gone is not done. (The clip's ``shape`` is one row.)"""
+"""Arrays that a stage writes: a frame whose chunk is gone is not done."""
+
+KEPT_ONCE: Mapping[Stage, tuple[str, ...]] = {"fit": ("shape",)}
+"""Arrays of one row for the whole clip."""
 
 TUNED = "tuned_generator.safetensors"
 

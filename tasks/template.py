@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import read_track, todo, unit_of, use_threads, write_once
+from tasks.context import read_track, todo, unit_of, use_threads, write_frames
 from tasks.frames import each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -30,10 +30,7 @@ def retarget(job: Job) -> StageResult:
     source = read_track(unit_of(job, "portrait"), 1)
     driver = read_track(unit_of(job, "fit"), job.frames)
     arrays = tracker(job).retarget(source, driver)
-    unit, key = unit_of(job, "retarget"), job.stage_keys["retarget"]
-    with unit.overwriting("retarget", range(job.frames), key):
-        write_once(unit, key, arrays)
-    return watch.result(job.frames)
+    return watch.result(write_frames(job, "retarget", arrays))
 
 
 @stage_task("template")

@@ -20,11 +20,13 @@ from tasks.context import (
     landmarker,
     read_portrait,
     record_failures,
+    shape_array,
     todo,
+    track_arrays,
     unit_of,
     use_threads,
+    write_frames,
     write_once,
-    write_track,
 )
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, classify, failure, stage_task
@@ -63,7 +65,7 @@ def portrait(job: Job) -> StageResult:
     tracked = tracker(job).portrait(image, found.points)
     unit, key = unit_of(job, "portrait"), job.stage_keys["portrait"]
     unit.uncommit("portrait", [0])
-    write_track(unit, tracked.track, key)
+    write_once(unit, key, track_arrays(tracked.track) | shape_array(tracked.track))
     write_once(unit, key, {"landmarks": found.points, "crop": tracked.crop[None], **tracked.more})
     unit.commit("portrait", [0], key)
     return watch.result(1)
@@ -161,11 +163,9 @@ def fit(job: Job) -> StageResult:
             f"no face was found in any of the {job.frames} frames of {job.video_path}; give a video in "
             "which one person's face is visible and at least 40 pixels wide"
         )
-    track = tracker(job).clip(points, ok, lambda: _all_frames(job))
-    unit.uncommit("fit", range(job.frames))
-    write_track(unit, _held(track, ok), key)
-    unit.commit("fit", range(job.frames), key)
-    return watch.result(job.frames)
+    track = _held(tracker(job).clip(points, ok, lambda: _all_frames(job)), ok)
+    write_once(unit, key, shape_array(track))
+    return watch.result(write_frames(job, "fit", track_arrays(track)))
 
 
 def _all_frames(job: Job) -> Iterator[NDArray[np.uint8]]:

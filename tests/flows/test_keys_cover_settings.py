@@ -1,4 +1,4 @@
-"""A stage's key names every setting that the stage reads: else a change of it would leave old work in place."""
+"""A stage's key names every setting that the stage reads: else changing it would leave old work in place."""
 
 from __future__ import annotations
 

@@ -113,3 +113,13 @@ def test_a_lost_generator_is_tuned_again_to_the_same_result(again: Run, argument
     second = repeat(again, arguments)
     assert second.computed() == {"tuning": 1, "render": FRAMES}
     np.testing.assert_array_equal(unit.read("frames", 0, FRAMES), before)
+
+
+def test_a_lost_shape_of_the_clip_is_fitted_again(again: Run, arguments: Arguments) -> None:
+    video = again.unit("video")
+    (chunk,) = (again.store / "video" / video.name / "shape").glob("c.*")
+    chunk.unlink()
+    again.unit("reenactment").uncommit("retarget", range(FRAMES))
+    second = repeat(again, arguments)
+    assert "making again" in second.result.output
+    assert second.computed() == {"fit": FRAMES, "retarget": FRAMES}
