@@ -11,7 +11,7 @@ import pytest
 
 from tasks.job import STAGES
 from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Undisturbed
-from tests.faults.content import broken, content, different
+from tests.faults.content import broken, different
 from tests.faults.events import Event, done_again, progress
 from tests.faults.runs import INTERRUPTED, KILLED, Run
 from tests.faults.table import add_row, committed_count
@@ -31,10 +31,11 @@ def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: type
             assert broken(Path(clip.store)) == [], f"{stage} {point}: committed without its data"
     before = committed_count(clip)
     last = clip.finish()
-    wrong = different(content(clip.store), wanted)
+    wrong = different(clip.store, wanted)
     times = len(STAGES) * len(POINTS)
     add_row(clip, "SIGKILL of the flow", "before data, after data, after marker", times, before, wrong, last)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}, "committed frames were written again"
 
 
@@ -64,9 +65,10 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undis
         assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
         before = committed_count(clip)
     last = clip.finish()
-    wrong = different(content(clip.store), whole.content)
+    wrong = different(clip.store, whole.content)
     add_row(clip, "SIGKILL of the flow", f"random moments, {LONG} frames", KILLS, before, wrong, last)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}, "committed frames were written again"
 
 
@@ -86,7 +88,8 @@ def test_sigterm_ends_in_time_and_the_next_run_finishes(
     assert broken(Path(clip.store)) == []
     before = committed_count(clip)
     clip.finish()
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "SIGTERM to the flow", stage, 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import content, different
+from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import DONE, Bench, Run
 from tests.faults.servers import HOST, free_port, s3_control, s3_failures, s3_server
@@ -49,11 +49,12 @@ def test_a_busy_server(bench: MakeBench, undisturbed: type[Undisturbed]) -> None
     if code != DONE:
         clip.finish(10, warm=False)
     s3_control(clip).write_text("0")
-    wrong = different(content(STORE, options), undisturbed().content)
+    wrong = different(STORE, undisturbed().content, options)
     where = f"{BUSY_SHARE:.0%} of S3 requests"
     add_row(clip, "503 SlowDown", where, failed, before, wrong, run)
     assert failed > 0
     assert wrong == []
+    assert clip.is_finished
     assert code == DONE, run.output[-3000:]
     assert done_again(clip.events) == {}
 
@@ -71,8 +72,9 @@ def test_a_server_that_sleeps(bench: MakeBench, undisturbed: type[Undisturbed]) 
     code = run.wait(900)
     if code != DONE:
         clip.finish(3, warm=False)
-    wrong = different(content(STORE, options), undisturbed().content)
+    wrong = different(STORE, undisturbed().content, options)
     add_row(clip, "S3 server stopped", f"inversion, for {ASLEEP_S} s", 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert code == DONE, run.output[-3000:]
     assert done_again(clip.events) == {}
