@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import FRAMES, MakeBench, Undisturbed
+from tests.faults.conftest import FRAMES, MakeBench, Whole
 from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import KILLED, Bench
@@ -136,7 +136,7 @@ def _parameters() -> list[object]:
 @pytest.mark.parametrize(("name", "case"), _parameters())
 def test_damage_is_noticed_and_made_good(
     bench: MakeBench,
-    undisturbed: type[Undisturbed],
+    undisturbed: Whole,
     killed: Callable[[str], Bench],
     name: str,
     case: Case,

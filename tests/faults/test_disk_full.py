@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
+from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again
 from tests.faults.injected import FILL
@@ -59,7 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     ],
 )
 def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(
-    bench: MakeBench, undisturbed: type[Undisturbed], disk: Path, stage: str
+    bench: MakeBench, undisturbed: Whole, disk: Path, stage: str
 ) -> None:
     clip = bench(store=str(disk / "store"))
     run = clip.start(f"fill={stage}:before-data", **{FILL: str(disk)})

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.job import STAGES
-from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Undisturbed
+from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import Event, done_again, progress
 from tests.faults.runs import INTERRUPTED, KILLED, Run
@@ -22,7 +22,7 @@ KILLS = 50
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: Whole) -> None:
     clip, wanted = bench(), undisturbed().content
     for stage in STAGES:
         for point in POINTS:
@@ -49,7 +49,7 @@ def _early(kills: int, run: Run) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> None:
     whole = undisturbed(*LONG_CHANGES, frames=LONG)
     clip, chance = bench(*LONG_CHANGES, frames=LONG), random.Random(0)
     before = 0
@@ -76,7 +76,7 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undis
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
 def test_sigterm_ends_in_time_and_the_next_run_finishes(
-    bench: MakeBench, undisturbed: type[Undisturbed], stage: str
+    bench: MakeBench, undisturbed: Whole, stage: str
 ) -> None:
     clip = bench()
     run = clip.start(warm=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
+from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import DONE
@@ -15,7 +15,7 @@ from tests.faults.table import add_row, committed_count
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("stage", ["landmarks", "inversion"])
-def test_the_prefect_server_dies(bench: MakeBench, undisturbed: type[Undisturbed], stage: str) -> None:
+def test_the_prefect_server_dies(bench: MakeBench, undisturbed: Whole, stage: str) -> None:
     port = free_port()
     clip = bench("runner.prefect=auto")
     server = prefect_server(clip, port)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
+from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again, recomputed
 from tests.faults.injected import faults_of, fired_file
@@ -25,7 +25,7 @@ ASLEEP_S = 90
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_runs_at_once(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_two_runs_at_once(bench: MakeBench, undisturbed: Whole) -> None:
     clip = bench()
     runs = [clip.start() for _ in range(2)]
     codes = [run.wait(900) for run in runs]
@@ -43,7 +43,7 @@ def test_two_runs_at_once(bench: MakeBench, undisturbed: type[Undisturbed]) -> N
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
 def test_a_stopped_run_comes_back_as_the_late_writer(
-    bench: MakeBench, undisturbed: type[Undisturbed], stage: str
+    bench: MakeBench, undisturbed: Whole, stage: str
 ) -> None:
     clip = bench()
     fault = f"stop={stage}:before-data"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
+from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import DONE, Bench, Run
@@ -42,7 +42,7 @@ def _on_s3(bench: MakeBench, share: float) -> tuple[Bench, Run, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_busy_server(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_busy_server(bench: MakeBench, undisturbed: Whole) -> None:
     clip, _, options = _on_s3(bench, BUSY_SHARE)
     run = clip.start(warm=False)
     code, failed, before = run.wait(900), s3_failures(clip), committed_count(clip)
@@ -61,7 +61,7 @@ def test_a_busy_server(bench: MakeBench, undisturbed: type[Undisturbed]) -> None
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_server_that_sleeps(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_server_that_sleeps(bench: MakeBench, undisturbed: Whole) -> None:
     clip, server, options = _on_s3(bench, 0.0)
     run = clip.start(warm=False)
     assert run.watch(lambda: clip.reached("inversion")), run.output

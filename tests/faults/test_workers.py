@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.job import STAGES
-from tests.faults.conftest import MakeBench, Undisturbed
+from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again
 from tests.faults.injected import faults_of, fired_file
@@ -25,7 +25,7 @@ another order."""
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: type[Undisturbed], point: str) -> None:
+def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: Whole, point: str) -> None:
     clip = bench("runner.kind=local_cluster", "runner.workers=2")
     faults = ",".join(f"kill={stage}:{point}" for stage in STAGES)
     run = clip.start(faults, warm=False)
@@ -46,7 +46,7 @@ def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: type[Undi
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: Whole) -> None:
     port = free_port()
     clip = bench("runner.kind=address", f"runner.address=tcp://{HOST}:{port}")
     dask_scheduler(clip, port)
@@ -68,7 +68,7 @@ def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: t
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_scheduler_dies(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_the_scheduler_dies(bench: MakeBench, undisturbed: Whole) -> None:
     port = free_port()
     clip = bench("runner.kind=address", f"runner.address=tcp://{HOST}:{port}")
     scheduler = dask_scheduler(clip, port)
