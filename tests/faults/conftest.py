@@ -32,6 +32,9 @@ class Undisturbed:
     seconds: float
 
 
+Whole = Callable[..., Undisturbed]
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what was injected and what happened; keep it as Markdown where ``PORTRAIT_FAULT_TABLE`` says."""
     if not ROWS:
@@ -92,7 +95,7 @@ def bench(tmp_path: Path, command: Callable[..., Callable[[str], list[str]]]) ->
 @pytest.fixture(scope="session")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Callable[[str], list[str]]]
-) -> Callable[..., Undisturbed]:
+) -> Whole:
     """``undisturbed(*changes, frames=...)``: such a run without faults, made once."""
     known: dict[tuple[object, ...], Undisturbed] = {}
 

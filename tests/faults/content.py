@@ -31,7 +31,8 @@ def content(store: str | os.PathLike[str], options: Mapping[str, Any] | None = N
         unit = _unit(opened, stage)
         for array in ARRAYS.get(stage, ()):
             info = unit.array_info(array)
-            assert info is not None, f"{stage} has left no {array}"
+            if info is None:
+                raise LookupError(f"{stage} has left no {array}")
             found[f"{stage}/{array}"] = _digest(unit.read(array, 0, info.shape[0]))
     unit = _unit(opened, "render")
     for name, tensor in load_tensors(_file(unit, TUNED)).items():
@@ -43,8 +44,14 @@ def content(store: str | os.PathLike[str], options: Mapping[str, Any] | None = N
     return found
 
 
-def different(found: Mapping[str, str], wanted: Mapping[str, str]) -> list[str]:
-    """What is not equal."""
+def different(
+    store: str | os.PathLike[str], wanted: Mapping[str, str], options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """What a store does not hold as it should, or that it is not finished."""
+    try:
+        found = content(store, options)
+    except (LookupError, ValueError, OSError) as error:
+        return [f"not finished ({type(error).__name__})"]
     return sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
 
 
@@ -56,7 +63,8 @@ def _unit(store: Store, stage: str) -> Unit:
 
 def _file(unit: Unit, name: str) -> bytes:
     data = unit.get_bytes(name)
-    assert data is not None, f"{name} is absent or corrupt"
+    if data is None:
+        raise LookupError(f"{name} is absent or corrupt")
     return data
 
 

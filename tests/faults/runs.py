@@ -189,6 +189,9 @@ class Bench:
     starts: int = 0
     """How often the command was given."""
     runs: list[Run] = field(default_factory=list)
+    """All that was started, servers too."""
+    last: Run | None = None
+    """The last run of the command."""
     begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -207,6 +210,7 @@ class Bench:
         else:
             run = start_cold([sys.executable, "-m", "tests.faults.injected", *line], output, known)
         self.runs.append(run)
+        self.last = run
         return run
 
     def environment(self, faults: str = "none", **env: str) -> dict[str, str]:
@@ -221,12 +225,17 @@ class Bench:
         return run
 
     def finish(self, attempts: int = 1, *, warm: bool = True, **env: str) -> Run:
-        """Give the command again until it is done."""
+        """Give the command again until it is done, so many times at most; the last run."""
         for _ in range(attempts):
             run = self.start(warm=warm, **env)
             if run.wait() == DONE:
-                return run
-        raise AssertionError(f"not finished after {attempts} more calls:\n{run.output[-3000:]}")
+                break
+        return run
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last run of the command ended well."""
+        return self.last is not None and self.last.wait(1) == DONE
 
     @property
     def events(self) -> list[Event]:

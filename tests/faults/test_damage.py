@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import FRAMES, MakeBench, Undisturbed
-from tests.faults.content import content, different
+from tests.faults.conftest import FRAMES, MakeBench, Whole
+from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import KILLED, Bench
 from tests.faults.table import add_row, committed_count
@@ -58,7 +59,7 @@ def scribble(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """One damage: where the run stood, which file, how, and which committed frames it costs."""
+    """One damage: where the run stood, which file, how, and which committed frames it may cost."""
 
     killed_at: str
     target: str
@@ -135,7 +136,7 @@ def _parameters() -> list[object]:
 @pytest.mark.parametrize(("name", "case"), _parameters())
 def test_damage_is_noticed_and_made_good(
     bench: MakeBench,
-    undisturbed: type[Undisturbed],
+    undisturbed: Whole,
     killed: Callable[[str], Bench],
     name: str,
     case: Case,
@@ -147,7 +148,8 @@ def test_damage_is_noticed_and_made_good(
     case.damage(target)
     before = committed_count(clip)
     run = clip.finish()
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, name, f"before {case.killed_at}", 1, before, wrong, run)
-    assert wrong == []
-    assert done_again(clip.events) == case.again
+    assert wrong == [], run.output[-3000:]
+    assert clip.is_finished
+    assert done_again(clip.events) <= Counter(case.again)

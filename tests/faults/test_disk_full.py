@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import broken, content, different
+from tests.faults.conftest import MakeBench, Whole
+from tests.faults.content import broken, different
 from tests.faults.events import done_again
 from tests.faults.injected import FILL
 from tests.faults.runs import STOPPED
@@ -59,7 +59,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     ],
 )
 def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(
-    bench: MakeBench, undisturbed: type[Undisturbed], disk: Path, stage: str
+    bench: MakeBench, undisturbed: Whole, disk: Path, stage: str
 ) -> None:
     clip = bench(store=str(disk / "store"))
     run = clip.start(f"fill={stage}:before-data", **{FILL: str(disk)})
@@ -69,9 +69,10 @@ def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(
     before = committed_count(clip)
     (disk / "filler").unlink()
     clip.finish()
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "disk full (ENOSPC)", stage, 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}
     assert not list(Path(clip.store).rglob("*.partial")), "half-written files were left behind"
     said = run.output[-600:]

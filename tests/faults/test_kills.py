@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tasks.job import STAGES
-from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Undisturbed
-from tests.faults.content import broken, content, different
+from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Whole
+from tests.faults.content import broken, different
 from tests.faults.events import Event, done_again, progress
 from tests.faults.runs import INTERRUPTED, KILLED, Run
 from tests.faults.table import add_row, committed_count
@@ -22,7 +22,7 @@ KILLS = 50
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: Whole) -> None:
     clip, wanted = bench(), undisturbed().content
     for stage in STAGES:
         for point in POINTS:
@@ -31,10 +31,11 @@ def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: type
             assert broken(Path(clip.store)) == [], f"{stage} {point}: committed without its data"
     before = committed_count(clip)
     last = clip.finish()
-    wrong = different(content(clip.store), wanted)
+    wrong = different(clip.store, wanted)
     times = len(STAGES) * len(POINTS)
     add_row(clip, "SIGKILL of the flow", "before data, after data, after marker", times, before, wrong, last)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}, "committed frames were written again"
 
 
@@ -48,7 +49,7 @@ def _early(kills: int, run: Run) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> None:
     whole = undisturbed(*LONG_CHANGES, frames=LONG)
     clip, chance = bench(*LONG_CHANGES, frames=LONG), random.Random(0)
     before = 0
@@ -64,9 +65,10 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undis
         assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
         before = committed_count(clip)
     last = clip.finish()
-    wrong = different(content(clip.store), whole.content)
+    wrong = different(clip.store, whole.content)
     add_row(clip, "SIGKILL of the flow", f"random moments, {LONG} frames", KILLS, before, wrong, last)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}, "committed frames were written again"
 
 
@@ -74,7 +76,7 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: type[Undis
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
 def test_sigterm_ends_in_time_and_the_next_run_finishes(
-    bench: MakeBench, undisturbed: type[Undisturbed], stage: str
+    bench: MakeBench, undisturbed: Whole, stage: str
 ) -> None:
     clip = bench()
     run = clip.start(warm=False)
@@ -86,7 +88,8 @@ def test_sigterm_ends_in_time_and_the_next_run_finishes(
     assert broken(Path(clip.store)) == []
     before = committed_count(clip)
     clip.finish()
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "SIGTERM to the flow", stage, 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert done_again(clip.events) == {}

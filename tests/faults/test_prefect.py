@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import content, different
+from tests.faults.conftest import MakeBench, Whole
+from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import DONE
 from tests.faults.servers import HOST, free_port, prefect_server
@@ -15,7 +15,7 @@ from tests.faults.table import add_row, committed_count
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("stage", ["landmarks", "inversion"])
-def test_the_prefect_server_dies(bench: MakeBench, undisturbed: type[Undisturbed], stage: str) -> None:
+def test_the_prefect_server_dies(bench: MakeBench, undisturbed: Whole, stage: str) -> None:
     port = free_port()
     clip = bench("runner.prefect=auto")
     server = prefect_server(clip, port)
@@ -28,8 +28,9 @@ def test_the_prefect_server_dies(bench: MakeBench, undisturbed: type[Undisturbed
     code = run.wait(600)
     if code != DONE:
         clip.finish(1, warm=False, **env)
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "SIGKILL of the Prefect server", stage, 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert "Traceback" not in run.output, run.output[-3000:]
     assert done_again(clip.events) == {}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import broken, content, different
+from tests.faults.conftest import MakeBench, Whole
+from tests.faults.content import broken, different
 from tests.faults.events import done_again, recomputed
 from tests.faults.injected import faults_of, fired_file
 from tests.faults.runs import DONE
@@ -25,14 +25,15 @@ ASLEEP_S = 90
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_runs_at_once(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_two_runs_at_once(bench: MakeBench, undisturbed: Whole) -> None:
     clip = bench()
     runs = [clip.start() for _ in range(2)]
     codes = [run.wait(900) for run in runs]
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "two runs on one store", "from the start", 1, 0, wrong, runs[1])
     assert codes == [DONE, DONE], "".join(run.output[-2000:] for run in runs)
     assert wrong == []
+    assert clip.is_finished
     assert broken(Path(clip.store)) == []
     assert recomputed(clip.events) <= MOST_TWICE
     assert sum(done_again(clip.events).values()) <= MOST_TWICE
@@ -42,7 +43,7 @@ def test_two_runs_at_once(bench: MakeBench, undisturbed: type[Undisturbed]) -> N
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
 def test_a_stopped_run_comes_back_as_the_late_writer(
-    bench: MakeBench, undisturbed: type[Undisturbed], stage: str
+    bench: MakeBench, undisturbed: Whole, stage: str
 ) -> None:
     clip = bench()
     fault = f"stop={stage}:before-data"
@@ -56,9 +57,10 @@ def test_a_stopped_run_comes_back_as_the_late_writer(
         time.sleep(0.1)
     late.send(signal.SIGCONT)
     codes = [run.wait(900) for run in (late, other)]
-    wrong = different(content(clip.store), undisturbed().content)
+    wrong = different(clip.store, undisturbed().content)
     add_row(clip, "SIGSTOP, another run, SIGCONT", f"{stage}, before data", 1, before, wrong, late)
     assert codes == [DONE, DONE], late.output[-2000:] + other.output[-2000:]
     assert wrong == []
+    assert clip.is_finished
     assert broken(Path(clip.store)) == []
     assert sum(done_again(clip.events).values()) <= MOST_TWICE_LATE

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import content, different
+from tests.faults.conftest import MakeBench, Whole
+from tests.faults.content import different
 from tests.faults.events import done_again
 from tests.faults.runs import DONE, Bench, Run
 from tests.faults.servers import HOST, free_port, s3_control, s3_failures, s3_server
@@ -42,25 +42,26 @@ def _on_s3(bench: MakeBench, share: float) -> tuple[Bench, Run, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_busy_server(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_busy_server(bench: MakeBench, undisturbed: Whole) -> None:
     clip, _, options = _on_s3(bench, BUSY_SHARE)
     run = clip.start(warm=False)
     code, failed, before = run.wait(900), s3_failures(clip), committed_count(clip)
     if code != DONE:
         clip.finish(10, warm=False)
     s3_control(clip).write_text("0")
-    wrong = different(content(STORE, options), undisturbed().content)
+    wrong = different(STORE, undisturbed().content, options)
     where = f"{BUSY_SHARE:.0%} of S3 requests"
     add_row(clip, "503 SlowDown", where, failed, before, wrong, run)
     assert failed > 0
     assert wrong == []
+    assert clip.is_finished
     assert code == DONE, run.output[-3000:]
     assert done_again(clip.events) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_server_that_sleeps(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_server_that_sleeps(bench: MakeBench, undisturbed: Whole) -> None:
     clip, server, options = _on_s3(bench, 0.0)
     run = clip.start(warm=False)
     assert run.watch(lambda: clip.reached("inversion")), run.output
@@ -71,8 +72,9 @@ def test_a_server_that_sleeps(bench: MakeBench, undisturbed: type[Undisturbed]) 
     code = run.wait(900)
     if code != DONE:
         clip.finish(3, warm=False)
-    wrong = different(content(STORE, options), undisturbed().content)
+    wrong = different(STORE, undisturbed().content, options)
     add_row(clip, "S3 server stopped", f"inversion, for {ASLEEP_S} s", 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert code == DONE, run.output[-3000:]
     assert done_again(clip.events) == {}

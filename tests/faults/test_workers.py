@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tasks.job import STAGES
-from tests.faults.conftest import MakeBench, Undisturbed
-from tests.faults.content import broken, content, different
+from tests.faults.conftest import MakeBench, Whole
+from tests.faults.content import broken, different
 from tests.faults.events import done_again
 from tests.faults.injected import faults_of, fired_file
 from tests.faults.runs import DONE
@@ -25,7 +25,7 @@ another order."""
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("point", POINTS)
-def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: type[Undisturbed], point: str) -> None:
+def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: Whole, point: str) -> None:
     clip = bench("runner.kind=local_cluster", "runner.workers=2")
     faults = ",".join(f"kill={stage}:{point}" for stage in STAGES)
     run = clip.start(faults, warm=False)
@@ -33,10 +33,11 @@ def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: type[Undi
     before = committed_count(clip)
     if code != DONE:
         clip.finish(5, warm=False)
-    wrong = different(content(clip.store), undisturbed(ONE_THREAD).content)
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
     fired = sum(fired_file(clip.folder / "faults", fault).exists() for fault in faults_of(faults))
     add_row(clip, "SIGKILL of a Dask worker", f"{point}, once in every stage", fired, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert broken(Path(clip.store)) == []
     assert code == DONE, f"the flow did not survive {fired} deaths of workers:\n{run.output[-3000:]}"
     assert fired == len(STAGES)
@@ -45,7 +46,7 @@ def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: type[Undi
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: Whole) -> None:
     port = free_port()
     clip = bench("runner.kind=address", f"runner.address=tcp://{HOST}:{port}")
     dask_scheduler(clip, port)
@@ -57,16 +58,17 @@ def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: t
     code = run.wait()
     if code != DONE:
         clip.finish(3, warm=False)
-    wrong = different(content(clip.store), undisturbed(ONE_THREAD).content)
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
     add_row(clip, "SIGKILL of a Dask worker and its nanny", "template", 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert code == DONE, run.output[-3000:]
     assert done_again(clip.events) == {}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_scheduler_dies(bench: MakeBench, undisturbed: type[Undisturbed]) -> None:
+def test_the_scheduler_dies(bench: MakeBench, undisturbed: Whole) -> None:
     port = free_port()
     clip = bench("runner.kind=address", f"runner.address=tcp://{HOST}:{port}")
     scheduler = dask_scheduler(clip, port)
@@ -83,8 +85,9 @@ def test_the_scheduler_dies(bench: MakeBench, undisturbed: type[Undisturbed]) ->
         for i in range(2):
             dask_worker(clip, port, f"worker-{i + 2}")
         clip.finish(1, warm=False)
-    wrong = different(content(clip.store), undisturbed(ONE_THREAD).content)
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
     add_row(clip, "SIGKILL of the Dask scheduler", "inversion", 1, before, wrong, run)
     assert wrong == []
+    assert clip.is_finished
     assert "Traceback" not in run.output, run.output[-3000:]
     assert done_again(clip.events) == {}
