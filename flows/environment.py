@@ -15,7 +15,7 @@ QUIET = {
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
     # The temporary server's start takes longer than the default 20 s on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    "DASK_LOGGING__DISTRIBUTED": "warning",
+    "DASK_LOGGING__DISTRIBUTED": "error",
 }
 
 

@@ -74,6 +74,21 @@ class ThreadRunner:
         wait(self._submitted, self._settings.grace_s)
 
 
+class _Collected:
+    """A Dask future that is forgotten once its result is here: a worker's death would have it made again."""
+
+    def __init__(self, future: Any) -> None:
+        self._future = future
+
+    def result(self) -> StageResult:
+        """Wait for it."""
+        try:
+            result: StageResult = self._future.result()
+            return result
+        finally:
+            self._future.release()
+
+
 class DaskRunner:
     """Workers of a Dask cluster, each with one task at a time: when one dies, its task is the suspect."""
 
@@ -94,8 +109,7 @@ class DaskRunner:
         with self._changed:
             self._working.add(future.key)
         future.add_done_callback(self._ended)
-        pending: Pending = future
-        return pending
+        return _Collected(future)
 
     def _ended(self, future: Any) -> None:
         with self._changed:
