@@ -125,23 +125,29 @@ class StageRunner:
             stages = [stage for stage in group if stage in self._only]
             if not any(stage in wanted for stage in stages):
                 continue
-            with self._leased(stages[0]) as lease:
+            with self._leased(stages[0]) as hold:
                 for stage in stages:
-                    lease.note(stage)
+                    hold(stage)
                     self._stage(stage)
 
     @contextmanager
-    def _leased(self, stage: Stage) -> Iterator[Lease]:
-        """This run's hold on the unit that a stage writes: another run that wants it waits."""
+    def _leased(self, stage: Stage) -> Iterator[Callable[[Stage], None]]:
+        """This run's hold on the unit that a stage writes: another run that wants it waits. What it gives is
+        called before each stage; it waits as long as a run that took this one for dead has the unit."""
         unit = unit_of(self._job, stage)
 
         def tell(holder: Holder) -> None:
             self._report(f"{holder} is working on {unit.kind} {unit.name}: waiting for it")
 
         lease = Lease(unit, self._job.settings.runner.lease_s)
-        lease.acquire(tell, stopping.requested)
+
+        def hold(stage: Stage) -> None:
+            if not lease.acquire(tell, stopping.requested):
+                stopping.check()
+            lease.note(stage)
+
         try:
-            yield lease
+            yield hold
         finally:
             lease.release()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again
 from tests.faults.injected import faults_of, fired_file
-from tests.faults.runs import DONE
+from tests.faults.runs import DONE, STOPPED
 from tests.faults.servers import HOST, dask_scheduler, dask_worker, free_port
 from tests.faults.table import add_row, committed_count
 from tests.faults.test_kills import POINTS
@@ -91,3 +92,31 @@ def test_the_scheduler_dies(bench: MakeBench, undisturbed: Whole) -> None:
     assert clip.is_finished
     assert "Traceback" not in run.output, run.output[-3000:]
     assert done_again(clip.events) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_frame_that_kills_its_workers_is_set_aside(bench: MakeBench, undisturbed: Whole) -> None:
+    clip = bench("runner.kind=local_cluster", "runner.workers=2")
+    # each pattern strikes once, and all of them mean frame 3 of the rendered frames
+    patterns = ("frames", "frame?", "fram??", "fra???", "fr????")
+    faults = ",".join(f"kill=*/{name}/c.3.*:before" for name in patterns)
+    run = clip.start(faults, warm=False)
+    assert run.wait(1800) == STOPPED, run.output[-3000:]
+    deaths = sum(fired_file(clip.folder / "faults", fault).exists() for fault in faults_of(faults))
+    before = committed_count(clip)
+    assert deaths == 3  # with its range, by itself, with nothing beside it
+    assert "render, frame 3: set aside" in run.output
+    assert "held from a neighbour (not rendered): frames 3" in run.output
+    again = clip.start(warm=False)
+    assert again.wait(600) == STOPPED
+    assert "everything was done already" in again.output, "what was set aside is not tried again by itself"
+    retried = clip.start_other([sys.executable, "-m", "flows.cli", "retry", clip.store], "retry")
+    assert retried.wait(600) == DONE, retried.output
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
+    add_row(
+        clip, "a frame that kills its worker", "render, frame 3; `portrait retry`", deaths, before, wrong, run
+    )
+    assert wrong == []
+    twice = {place: count for place, count in done_again(clip.events).items() if place[0] != "encode"}
+    assert twice == {}  # the clip is encoded again, with the frame in it
