@@ -77,7 +77,7 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
 
 
 def set_aside(job: Job) -> str | None:
-    """Why the clip as a whole would only fail again: what was written when one of its stages stopped for good;
+    """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
     None when it is worth running. ``portrait retry`` takes it up."""
     for stage in STAGES:
         whole = [message for frame, message in _standing_failures(job, stage) if frame is None]
