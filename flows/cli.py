@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.dataset_commands import app as dataset_app
 from flows.environment import limit_threads, quiet_orchestrators
 from flows.models import app as models_app
 from flows.outcome import OK, PARTIAL, known_stages, make_console, told_errors
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app)
+app.add_typer(dataset_app)
 add_to(app)
 
 Profile = Annotated[
