@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.dataset_commands import app as dataset_app
-from flows.environment import limit_threads, quiet_orchestrators
+from flows.environment import quiet_orchestrators
 from flows.models import app as models_app
-from flows.outcome import OK, PARTIAL, known_stages, make_console, told_errors
+from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 from flows.store_commands import add_to
-from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
-    from portrait_core.config import Settings
+    pass
 
 app = typer.Typer(
     name="portrait",
@@ -146,7 +145,7 @@ def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa
     from flows.doctor import examine
 
     with told_errors():
-        settings = _settings(profile, change)
+        settings = prepared_settings(profile, change)
         healthy = examine(settings, make_console())
     raise typer.Exit(OK if healthy else PARTIAL)
 
@@ -157,7 +156,7 @@ def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # no
     from flows.listing import list_settings
 
     with told_errors():
-        list_settings(_settings(profile, change), make_console())
+        list_settings(prepared_settings(profile, change), make_console())
 
 
 def _reenact(
@@ -173,7 +172,7 @@ def _reenact(
 ) -> None:
     console = make_console()
     with told_errors():
-        chosen = _settings(profile, change)
+        chosen = prepared_settings(profile, change)
         from flows.reenact import prepare, start
         from flows.terminal import announce, conclude, shown_progress
 
@@ -196,15 +195,6 @@ def _reenact(
             return
         partial = conclude(summary, out, console)
     raise typer.Exit(PARTIAL if partial else OK)
-
-
-def _settings(profile: str, change: list[str]) -> Settings:
-    """Load settings, and fix the threads they ask for before anything heavy is imported."""
-    from portrait_core.config import load_settings
-
-    chosen = load_settings(profile, change)
-    limit_threads(cpu_threads(chosen))
-    return chosen
 
 
 def main() -> None:

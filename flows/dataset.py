@@ -17,17 +17,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from portrait_core.inputs import local_copy
-from portrait_core.manifest import Row, read_manifest
-from portrait_core.manifest import shard as rows_of_shard
 from prefect import flow
 
-from flows.progress import Board
+from flows.environment import prefect_server, prefect_server_answers, prefect_ui
+from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import Runner, open_runner
 from flows.stages import TASKS, StageRunner
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
+from portrait_core.inputs import local_copy
+from portrait_core.manifest import Row, read_manifest
+from portrait_core.manifest import shard as rows_of_shard
 from portrait_core.stopping import StopRequested
 from tasks.context import finished, set_aside
 from tasks.deliver import deliver
@@ -39,6 +40,7 @@ from tasks.threads import worker_count
 
 if TYPE_CHECKING:
     from prefect import Task
+    from rich.console import Console
 
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]
 Report = Callable[[str], None]
@@ -228,6 +230,7 @@ def reenact_dataset(
     shard: int = 0,
     shards: int = 1,
     keep: Policy | None = None,
+    require_consent: bool = True,
 ) -> dict[str, int]:
     """Run one shard of a manifest.
 
@@ -240,14 +243,47 @@ def reenact_dataset(
         shard: which part of the manifest, from 0.
         shards: how many parts there are.
         keep: what of a finished clip is dropped (``portrait clean``); None keeps all.
+        require_consent: refuse rows without licence and consent.
 
     Returns:
         Clips by outcome.
     """
-    from flows.progress import ArtifactBoard
-
-    found = read_manifest(manifest, profile, changes=overrides)
+    found = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
     rows = rows_of_shard(found.rows, shard, shards)
     board = ArtifactBoard()
     results = run_dataset(rows, store, Path(out) if out else None, profile, overrides, board, keep)
     return board.counts(results)
+
+
+def start_dataset(
+    manifest: str,
+    rows: Sequence[Row],
+    store: str,
+    out: Path | None,
+    profile: str,
+    overrides: Sequence[str],
+    part: tuple[int, int],
+    keep: Policy | None,
+    settings: Settings,
+    console: Console,
+) -> dict[str, int]:
+    """Run a shard's ``rows`` as a flow run when a Prefect server answers, else without; clips by outcome."""
+    wish = settings.runner.prefect
+    server = prefect_server() if wish != "never" else None
+    if server is not None and not prefect_server_answers(server):
+        console.print(f"no Prefect server answers at {server}: running without it", soft_wrap=True)
+        server = None
+    board = TerminalBoard(console)
+    if server is None:
+        return board.counts(run_dataset(rows, store, out, profile, overrides, board, keep))
+    console.print(f"Prefect shows this run at {prefect_ui(server)}", soft_wrap=True)
+    shard, shards = part
+    try:
+        return reenact_dataset(
+            manifest, store, str(out) if out else None, profile, overrides, shard, shards, keep
+        )
+    except Exception:
+        if prefect_server_answers(server):
+            raise
+        console.print(f"the Prefect server at {server} went away: going on without it", soft_wrap=True)
+        return board.counts(run_dataset(rows, store, out, profile, overrides, board, keep))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 from rich.console import Console
 
+from flows.dataset_run_commands import add_to
 from flows.outcome import BAD_INPUT, OK, make_console, told_errors
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Write and check manifests: tables of portraits and driving videos, one reenactment a row.",
 )
+
+add_to(app)
 
 
 @app.command()

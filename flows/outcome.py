@@ -11,10 +11,23 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from flows.environment import limit_threads
+from tasks.threads import cpu_threads
+
 if TYPE_CHECKING:
+    from portrait_core.config import Settings
     from tasks.job import Stage
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def prepared_settings(profile: str, change: list[str]) -> Settings:
+    """Load settings, and fix the threads they ask for before anything heavy is imported."""
+    from portrait_core.config import load_settings
+
+    chosen = load_settings(profile, change)
+    limit_threads(cpu_threads(chosen))
+    return chosen
 
 
 def known_stages(names: Sequence[str]) -> list[Stage]:
