@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from prefect import flow
 
@@ -220,6 +220,20 @@ def _updated(board: Board) -> Iterator[None]:
         board.show()
 
 
+class Parameters(TypedDict):
+    """Parameters of a flow run of :func:`reenact_dataset`."""
+
+    manifest: str
+    store: str
+    out: str | None
+    profile: str
+    overrides: list[str]
+    shard: int
+    shards: int
+    keep: Policy | None
+    require_consent: bool
+
+
 @flow(name="reenact-dataset", persist_result=False, validate_parameters=True)
 def reenact_dataset(
     manifest: str,
@@ -256,34 +270,21 @@ def reenact_dataset(
 
 
 def start_dataset(
-    manifest: str,
-    rows: Sequence[Row],
-    store: str,
-    out: Path | None,
-    profile: str,
-    overrides: Sequence[str],
-    part: tuple[int, int],
-    keep: Policy | None,
-    settings: Settings,
-    console: Console,
+    rows: Sequence[Row], settings: Settings, console: Console, parameters: Parameters
 ) -> dict[str, int]:
     """Run a shard's ``rows`` as a flow run when a Prefect server answers, else without; clips by outcome."""
-    wish = settings.runner.prefect
-    server = prefect_server() if wish != "never" else None
+    server = prefect_server() if settings.runner.prefect != "never" else None
     if server is not None and not prefect_server_answers(server):
         console.print(f"no Prefect server answers at {server}: running without it", soft_wrap=True)
         server = None
-    board = TerminalBoard(console)
-    if server is None:
-        return board.counts(run_dataset(rows, store, out, profile, overrides, board, keep))
-    console.print(f"Prefect shows this run at {prefect_ui(server)}", soft_wrap=True)
-    shard, shards = part
-    try:
-        return reenact_dataset(
-            manifest, store, str(out) if out else None, profile, overrides, shard, shards, keep
-        )
-    except Exception:
-        if prefect_server_answers(server):
-            raise
+    if server is not None:
+        console.print(f"Prefect shows this run at {prefect_ui(server)}", soft_wrap=True)
+        try:
+            return reenact_dataset(**parameters)
+        except Exception:
+            if prefect_server_answers(server):
+                raise
         console.print(f"the Prefect server at {server} went away: going on without it", soft_wrap=True)
-        return board.counts(run_dataset(rows, store, out, profile, overrides, board, keep))
+    out, board = parameters["out"], TerminalBoard(console)
+    asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
+    return board.counts(run_dataset(rows, *asked, board, parameters["keep"]))

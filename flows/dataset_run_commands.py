@@ -11,6 +11,7 @@ import typer
 from flows.outcome import OK, PARTIAL, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
+    from flows.dataset import Parameters
     from portrait_core.manifest import Manifest, Row
     from tasks.retention import Policy
 
@@ -64,9 +65,8 @@ def run(
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
         console.print(f"{len(rows)} clips, profile {profile}, store {store}", soft_wrap=True)
-        results = start_dataset(
-            manifest, rows, store, out, profile, change, shard_of(shard), _policy(keep), settings, console
-        )
+        asked = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
+        results = start_dataset(rows, settings, console, asked)
     counts = {outcome: count for outcome, count in sorted(results.items()) if count}
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do")
     if set(counts) - {"done"}:
@@ -119,21 +119,35 @@ def submit(
         found = _read(manifest, profile, change, consent)
         from prefect.deployments import run_deployment
 
-        for index in range(min(shards, len(found.rows))):
-            parameters = {
-                "manifest": manifest,
-                "store": store,
-                "out": str(out) if out else None,
-                "profile": profile,
-                "overrides": change,
-                "shard": index,
-                "shards": min(shards, len(found.rows)),
-                "keep": _policy(keep),
-                "require_consent": consent,
-            }
-            made = run_deployment(deployment, parameters=parameters, timeout=0)
+        count = min(shards, len(found.rows))
+        for index in range(count):
+            asked = _parameters(manifest, store, out, profile, change, (index, count), keep, consent)
+            made = run_deployment(deployment, parameters=dict(asked), timeout=0)
             console.print(f"shard {index}: flow run {getattr(made, 'name', made)}")
     raise typer.Exit(OK)
+
+
+def _parameters(
+    manifest: str,
+    store: str,
+    out: Path | None,
+    profile: str,
+    change: list[str],
+    part: tuple[int, int],
+    keep: str | None,
+    consent: bool,
+) -> Parameters:
+    return {
+        "manifest": manifest,
+        "store": store,
+        "out": str(out) if out else None,
+        "profile": profile,
+        "overrides": change,
+        "shard": part[0],
+        "shards": part[1],
+        "keep": _policy(keep),
+        "require_consent": consent,
+    }
 
 
 def shard_of(text: str) -> tuple[int, int]:
