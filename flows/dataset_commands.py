@@ -178,7 +178,7 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
             found.append(Source(name, stem(name), (name,)))
         elif layout == "voxceleb" and (match := _VOXCELEB.fullmatch(name)):
             parts = tuple(part for part in match.groups() if part)
-            found.append(Source(name, "-".join(parts), parts))
+            found.append(Source(name, re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)), parts))
         elif layout == "celeba-hq" and (match := _CELEBA_HQ.fullmatch(name)):
             found.append(Source(name, match[1], (int(match[1]), name)))
     if not found:
@@ -192,22 +192,23 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
 
 
 def _listed(place: str) -> list[str]:
-    """Absolute paths or URLs of the files in a folder and below, or of those that a glob names."""
+    """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
+    are left out."""
     from portrait_core.inputs import joined, local_path, reach
 
     absolute = joined(os.getcwd(), place)
     files, path = reach(absolute)
     try:
         if files.isdir(path):
-            entries = files.find(path, detail=True)
-            below = {name: about for name, about in entries.items() if "/." not in name[len(path) :]}
+            top, below = path, files.find(path, detail=True)
         elif files.isfile(path):
-            below = {path: files.info(path)}
+            top, below = path, {path: files.info(path)}
         else:
-            below = files.glob(path, detail=True)
+            top, below = re.split(r"[*?\[]", path)[0].rpartition("/")[0], files.glob(path, detail=True)
     except Exception as error:  # file systems raise classes of their own
         raise ValueError(f"cannot look into {place} ({error}); check the path and your access") from error
-    names = [name for name, about in below.items() if about["type"] == "file"]
+    hidden = {name for name in below if "/." in name[len(top) :]}
+    names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
     return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
 
 

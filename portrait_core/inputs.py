@@ -112,10 +112,9 @@ def read_bytes(place: str, what: str) -> bytes:
     Raises:
         InputError: it is not there, or cannot be read for a reason that did not pass within two minutes.
     """
-    path = local_path(place)
     try:
-        if path is not None:
-            return existing_file(path, what).read_bytes()
+        if local_path(place) is not None:
+            return existing_file(os.path.expanduser(place.removeprefix("file://")), what).read_bytes()
         files, inside = reach(place)
         data: bytes = Patience(place).call(lambda: files.cat_file(inside))
         return data
@@ -128,6 +127,8 @@ def read_bytes(place: str, what: str) -> bytes:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "does not exist; check the path"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder; give the path of one file"
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied); change its permissions, or check your access"
     if isinstance(error, InputError):
@@ -235,7 +236,7 @@ def _judged(about: Mapping[str, Any] | None) -> Found:
     if about is None:
         return Found(problem=_reason(FileNotFoundError()))
     if about.get("type") == "directory":
-        return Found(problem="is a folder; give the path of one file")
+        return Found(problem=_reason(IsADirectoryError()))
     if about.get("size") == 0:
         return Found(0, "is empty (0 bytes); copy it again from its source")
     return Found(about.get("size"))
@@ -274,12 +275,12 @@ def local_copy(url: str | os.PathLike[str], folder: str | os.PathLike[str] | Non
         for _ in range(3):
             about = Patience(place).call(lambda: files.info(inside))
             if about.get("type") == "directory":
-                raise InputError(f"{place} is a folder; give the URL of one file")
+                raise IsADirectoryError(place)
             copy = _place_of_copy(Path(folder or cache_folder()), place, about)
             if _is_there(copy, about) or _fetched(files, inside, place, copy, about):
                 return copy
-    except (InputError, FileNotFoundError, PermissionError) as error:
-        raise error if isinstance(error, InputError) else InputError(f"{place} {_reason(error)}") from error
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{place} {_reason(error)}") from error
     except OSError:
         raise
     except Exception as error:  # missing credentials, for one, are of a class of the client's

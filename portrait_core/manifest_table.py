@@ -171,7 +171,7 @@ def column_problems(url: str, table: Table, require_consent: bool) -> list[Probl
     twice = [name for name, count in Counter(table.columns).items() if name and count > 1]
     problems += [Problem(table.header, f"the column {name!r} is there twice; delete one") for name in twice]
     if twice or {"portrait", "video"} & {*missing}:
-        raise ManifestError(url, [*table.problems, *problems])
+        raise ManifestError(url, problems)
     return problems
 
 
