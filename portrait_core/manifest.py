@@ -22,16 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
-from portrait_core.inputs import (
-    CACHE_BYTES,
-    folder_of,
-    in_threads,
-    joined,
-    local_copy,
-    local_path,
-    look,
-    read_bytes,
-)
+from portrait_core.inputs import CACHE_BYTES, folder_of, in_threads, joined, local_copy, look, read_bytes
 from portrait_core.manifest_table import (
     COLUMNS,
     CONSENT,
@@ -218,18 +209,19 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
         wanted = "--".join(map(stem, (given["portrait"], given["video"])))
         own = given["profile"]
         own = joined(folder, own) if own.endswith((".yaml", ".yml")) else own
-        row = Row(
-            number=number,
-            portrait=given["portrait"] and joined(folder, given["portrait"]),
-            video=given["video"] and joined(folder, given["video"]),
-            name=given["name"] or unique_name(wanted, identity, taken),
-            profile=own or profile,
-            overrides=tuple(part.strip() for part in given["overrides"].split(";") if part.strip()),
-            edit=given["edit"],
-            licence=given["licence"],
-            consent=given["consent"],
+        rows.append(
+            Row(
+                number=number,
+                portrait=given["portrait"] and joined(folder, given["portrait"]),
+                video=given["video"] and joined(folder, given["video"]),
+                name=given["name"] or unique_name(wanted, identity, taken),
+                profile=own or profile,
+                overrides=tuple(part.strip() for part in given["overrides"].split(";") if part.strip()),
+                edit=given["edit"],
+                licence=given["licence"],
+                consent=given["consent"],
+            )
         )
-        rows.append(row)
     return rows
 
 
@@ -294,7 +286,7 @@ def _missing(rows: Sequence[Row]) -> tuple[dict[Input, str], bool]:
     """What is wrong with which input, by looking; whether there is room to copy what lies elsewhere."""
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
     found = look(place for _, place in items)
-    remote = sum(one.size or 0 for place, one in found.items() if local_path(place) is None)
+    remote = sum(one.size or 0 for place, one in found.items() if "://" in place)
     bad = {(role, place): f"{place} {why}" for role, place in items if (why := found[place].problem)}
     return bad, remote <= CACHE_BYTES
 
@@ -357,9 +349,8 @@ def shard(rows: Sequence[Row], index: int, count: int) -> tuple[Row, ...]:
     """
     if not 0 <= index < count:
         raise InputError(f"there is no shard {index} of {count}; give 0 to {count - 1} of 1 or more")
-    weights = {row.number: 1 for row in rows}
-    if all(row.frames is not None for row in rows):
-        weights = {row.number: max(row.frames or 0, 1) for row in rows}
+    known = all(row.frames is not None for row in rows)
+    weights = {row.number: max(row.frames or 0, 1) if known else 1 for row in rows}
     allowed = _heaviest(_deal([(weights[row.number], [row]) for row in rows], count)) * (1 + UNBALANCED)
     part = max(sum(weights.values()) / count * (1 + UNBALANCED), 1.0)
     dealt = _deal(_pieces(rows, weights, part), count)

@@ -74,6 +74,7 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, number: int, cells: Sequence[str]) -> None:
+        """Take up a row, unless all of it is empty."""
         cells = [cell.strip() for cell in cells]
         named = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name}
         if sum(map(bool, cells)) > sum(map(bool, named.values())):
@@ -83,11 +84,17 @@ class Table:
             self.records.append((number, named))
 
     def digest(self) -> str:
+        """SHA-256 of what the cells say, whatever the format, the order of columns and the empty rows."""
         cells = [{name: cell for name, cell in record.items() if cell} for _, record in self.records]
         return hashlib.sha256(canonical_json(cells)).hexdigest()
 
 
 def read_table(data: bytes) -> Table:
+    """Read a manifest's bytes: Parquet by its first bytes, else CSV by the separator that its header shows.
+
+    Raises:
+        InputError: neither; the message follows the file's name.
+    """
     if data[:4] == b"PAR1":
         return _read_parquet(data)
     if data[:4] == b"PK\x03\x04":

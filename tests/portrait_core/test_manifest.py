@@ -1,33 +1,23 @@
-"""Manifests: what is read, what is refused with which row and which words, and how rows are dealt."""
+"""Manifests: what is read, what is refused with which row and which words."""
 
 from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import boto3
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from portrait_core import inputs, manifest
+from portrait_core import manifest
 from portrait_core.errors import InputError
-from portrait_core.inputs import forget, local_copy
-from portrait_core.manifest import (
-    ManifestError,
-    Row,
-    check_manifest,
-    read_manifest,
-    shard,
-)
+from portrait_core.manifest import ManifestError, Row, check_manifest, read_manifest
 from portrait_core.manifest_table import write_table
 from tests.conftest import FfmpegRunner
-from tests.portrait_core.test_store_s3 import endpoint  # noqa: F401 - a fixture
 
 HEADER = "portrait,video,licence,consent"
 Written = Callable[..., str]
@@ -376,139 +366,3 @@ def test_the_smallest_side_is_that_of_a_run() -> None:
     from tasks.ingest import SMALLEST_SIDE
 
     assert manifest.SMALLEST_SIDE == SMALLEST_SIDE
-
-
-# Elsewhere
-
-
-@pytest.fixture
-def memory(folder: Path) -> Iterator[fsspec.AbstractFileSystem]:
-    """The folder in memory, at ``memory://set``."""
-    files = fsspec.filesystem("memory")
-    files.put(f"{folder}/*.png", "/set/faces/")
-    files.put(f"{folder}/*.mp4", "/set/")
-    yield files
-    files.rm("/set", recursive=True)
-
-
-@pytest.mark.parametrize("room", [10**9, 0])
-def test_a_manifest_and_its_inputs_may_be_elsewhere(
-    memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(manifest, "CACHE_BYTES", room)
-    memory.pipe_file("/set/m.csv", f"{HEADER}\nfaces/a.png,v.mp4,x,y\nfaces/b.png,w.mp4,x,y\n".encode())
-    found = read_manifest("memory://set/m.csv", deep=True)
-    assert [row.portrait for row in found.rows] == ["memory://set/faces/a.png", "memory://set/faces/b.png"]
-    assert found.frames == 14
-    kept = list((tmp_path / "cache").rglob("*.png"))
-    assert len(kept) == (2 if room else 0), "what does not fit on this disk is fetched, opened and deleted"
-
-
-def test_bad_rows_elsewhere_are_told(memory: fsspec.AbstractFileSystem) -> None:
-    rows = [f"faces/{name}.png,memory://set/{name}.mp4,x,y" for name in ("a", "text", "none")]
-    memory.pipe_file("/set/m.csv", "\n".join([HEADER, *rows, "faces,nosuch://v.mp4,x,y"]).encode())
-    memory.mv("/set/v.mp4", "/set/a.mp4")
-    found = problems("memory://set/m.csv", deep=True)
-    assert [row for row, _ in found] == [3, 3, 4, 4, 5, 5]
-    assert found[0][1].startswith("the portrait memory://set/faces/text.png is not a readable image")
-    assert found[3] == (4, "the video memory://set/none.mp4 does not exist; check the path")
-    assert found[4][1] == "the portrait memory://set/faces is a folder; give the path of one file"
-    assert "is no URL" in found[5][1]
-
-
-def test_on_s3(
-    endpoint: str,  # noqa: F811
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for name, value in (
-        ("AWS_ENDPOINT_URL", endpoint), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
-        ("AWS_DEFAULT_REGION", "us-east-1"), ("XDG_CACHE_HOME", str(folder / "cache")),
-    ):  # fmt: skip
-        monkeypatch.setenv(name, value)
-    from s3fs import S3FileSystem
-
-    S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3", endpoint_url=endpoint)
-    client.create_bucket(Bucket="data")
-    for name in ("a.png", "b.png", "small.png", "v.mp4"):
-        client.put_object(Bucket="data", Key=f"set/{name}", Body=(folder / name).read_bytes())
-    rows = [{"portrait": f"{p}.png", "video": "v.mp4", "licence": "x", "consent": "y"} for p in "ab"]
-    write_table("s3://data/set/m.parquet", rows)
-    found = read_manifest("s3://data/set/m.parquet", deep=True)
-    assert (found.rows[1].portrait, found.frames) == ("s3://data/set/b.png", 10)
-    url = found.rows[0].portrait
-    first = local_copy(url)
-    with monkeypatch.context() as patched:
-        patched.setattr(inputs, "_download", None)
-        assert local_copy(url) == first, "nothing is fetched again"
-    client.put_object(Bucket="data", Key="set/a.png", Body=(folder / "b.png").read_bytes()[::-1])
-    assert local_copy(url).read_bytes() != first.read_bytes()
-    write_table("s3://data/set/bad.csv", [*rows, {**rows[0], "portrait": "none.png"}])
-    told("s3://data/set/bad.csv", 4, "s3://data/set/none.png does not exist")
-    told("s3://nowhere/m.csv", 0, "does not exist")
-    assert forget(0, folder / "cache" / "portrait-reenactment" / "inputs", spare_s=0) > 0
-
-
-# Shards
-
-
-def rows_of(*videos: tuple[str, int, int | None]) -> list[Row]:
-    """So many rows of each video, with its frames."""
-    drawn = [(name, frames) for name, count, frames in videos for _ in range(count)]
-    return [
-        Row(number=i + 2, portrait=f"p{i}", video=name, name=f"n{i}", profile="embedded", frames=frames)
-        for i, (name, frames) in enumerate(drawn)
-    ]
-
-
-def dealt(rows: list[Row], count: int) -> list[tuple[Row, ...]]:
-    """All shards; each row is in one of them, in its order."""
-    shards = [shard(rows, i, count) for i in range(count)]
-    assert sorted(row.number for part in shards for row in part) == [row.number for row in rows]
-    assert all(list(part) == sorted(part, key=lambda row: row.number) for part in shards)
-    return shards
-
-
-def test_shards_are_equal_by_rows_when_frames_are_not_known() -> None:
-    rows = rows_of(*((f"v{i}", 1, None) for i in range(10)))
-    assert [len(part) for part in dealt(rows, 4)] == [3, 3, 2, 2]
-    rows[0] = rows[0].model_copy(update={"frames": 1000})
-    assert [len(part) for part in dealt(rows, 4)] == [3, 3, 2, 2]
-
-
-def test_shards_are_equal_by_frames() -> None:
-    random = np.random.default_rng(0)
-    rows = rows_of(*((f"v{i}", 1, int(random.lognormal(5, 1)) + 1) for i in range(300)))
-    loads = [sum(row.frames or 0 for row in part) for part in dealt(rows, 7)]
-    assert max(loads) < 1.02 * min(loads)
-    assert dealt(rows, 7) == dealt(rows, 7)
-
-
-def test_rows_of_a_video_stay_together_where_that_balances() -> None:
-    rows = rows_of(*((f"v{i}", 5, 100 + i % 7) for i in range(40)))
-    shards = dealt(rows, 4)
-    assert sum(len({row.video for row in part}) for part in shards) == 40
-    loads = [sum(row.frames or 0 for row in part) for part in shards]
-    assert max(loads) <= 1.1 * sum(loads) / 4
-
-
-def test_a_video_that_most_rows_share_is_cut_as_little_as_balance_needs() -> None:
-    rows = rows_of(("often", 900, 10), *((f"v{i}", 10, 10) for i in range(10)))
-    shards = dealt(rows, 4)
-    loads = [len(part) for part in shards]
-    assert max(loads) <= 1.1 * 250
-    assert sum(len({row.video for row in part}) for part in shards) <= 4 + 10 + 2
-    alone = dealt(rows_of(("only", 30, None)), 7)
-    assert max(map(len, alone)) == 5
-
-
-def test_more_shards_than_rows_and_shards_that_do_not_exist() -> None:
-    rows = rows_of(("v", 2, 5))
-    assert [len(part) for part in dealt(rows, 4)] == [1, 1, 0, 0]
-    assert dealt(rows, 1) == [tuple(rows)]
-    assert dealt([], 2) == [(), ()]
-    for index, count in ((4, 4), (-1, 4), (0, 0)):
-        with pytest.raises(InputError, match=f"no shard {index} of {count}"):
-            shard(rows, index, count)
