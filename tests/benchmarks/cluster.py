@@ -1,8 +1,8 @@
 """Many clips on many simulated GPUs: ``python -m tests.benchmarks.cluster --frames 20 --workers 64``.
 
 The real dataset flow, a real Dask scheduler with real workers and the real store; stages sleep for as long as
-a GPU would compute (``tests.simulation``), with lengths of clips and seconds drawn at random. Workers are Dask
-workers of one thread each, many to a process: two cores carry sixty-four of them.
+a GPU would compute (``tests.simulation``), with lengths of clips and seconds drawn at random. Workers are
+Dask workers of one thread each, many to a process: two cores carry sixty-four of them.
 """
 
 from __future__ import annotations
@@ -202,8 +202,8 @@ def main() -> None:
                 "flow core", "done"]  # fmt: skip
     requests = ", ".join(f"{count} {name}" for name, count in sorted(requests_a_frame().items()))
     caption = (
-        f"Clips of {asked.frames} frames on average (log-normal, 0.5), {asked.seconds:g} s of GPU each. Bound: "
-        f"all GPU time over all GPUs, or the longest chain. Store requests a frame: {requests}."
+        f"Clips of {asked.frames} frames on average (log-normal, 0.5), {asked.seconds:g} s of GPU each. "
+        f"Bound: all GPU time over all GPUs, or the longest chain. Store requests a frame: {requests}."
     )
     console = Console(width=120)
     grid = Grid("Simulated cluster", headings, rows, caption)
