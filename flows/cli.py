@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.dataset_commands import app as dataset_app
-from flows.environment import quiet_orchestrators
+from flows.environment import end_process, quiet_orchestrators
 from flows.models import app as models_app
 from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 from flows.store_commands import add_to
@@ -202,7 +202,11 @@ def main() -> None:
     quiet_orchestrators()
     # A scheduler that takes the machine back sends SIGTERM: end as by Ctrl-C, not in the middle of a line.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        end_process(ended.code if isinstance(ended.code, int) else PARTIAL)
+        raise
 
 
 if __name__ == "__main__":

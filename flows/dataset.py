@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from prefect import flow
 
-from flows.environment import prefect_server, prefect_server_answers, prefect_ui
+from flows.environment import lose_prefect, prefect_server, prefect_server_answers, prefect_ui
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import Runner, open_runner
@@ -284,6 +284,7 @@ def start_dataset(
         except Exception:
             if prefect_server_answers(server):
                 raise
+        lose_prefect()
         console.print(f"the Prefect server at {server} went away: going on without it", soft_wrap=True)
     out, board = parameters["out"], TerminalBoard(console)
     asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]

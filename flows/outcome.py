@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,12 @@ def told_errors() -> Iterator[None]:
     except ValueError as error:
         _tell("This cannot be used", str(error))
         raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:  # a disk, a store or a network, not the program
+        full = " Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " See to it"
+        _tell(
+            "Stopped", f"{error}.{full}, then give the same command again: what is finished is in the store"
+        )
+        raise typer.Exit(PARTIAL) from None
     except RuntimeError as error:
         if type(error).__name__ != "StageError":
             raise
