@@ -64,8 +64,8 @@ def lose_prefect() -> None:
 
 
 def end_process(code: int) -> None:
-    """End the process at once if Prefect's server went away: on the way out its client would try for minutes to
-    deliver what it has not yet told the server."""
+    """End the process at once if Prefect's server went away: on the way out its client would try for minutes
+    to deliver what it has not yet told the server."""
     if _lost:
         sys.stdout.flush()
         sys.stderr.flush()
