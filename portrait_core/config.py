@@ -272,10 +272,17 @@ class OutputSettings(Section):
 class RunnerSettings(Section):
     """Where tasks run and how large they are. None of it changes a result."""
 
-    kind: Literal["threads", "local_cluster", "address"] = "threads"
-    """``threads``: this process; ``local_cluster``: Dask workers here; ``address``: a Dask cluster."""
+    kind: Literal["threads", "local_cluster", "local_gpus", "address", "slurm", "kubernetes"] = "threads"
+    """``threads``: this process; ``local_cluster``: Dask workers here; ``local_gpus``: one a GPU here;
+    ``address``: a Dask cluster that is there; ``slurm``, ``kubernetes``: workers that those start."""
     address: str | None = None
     """The Dask scheduler, for example ``tcp://host:8786``; for ``kind=address``."""
+    cluster: dict[str, JsonValue] = {}
+    """Options of the cluster's own class, for example ``{queue: gpu, walltime: "24:00:00"}`` of
+    dask-jobqueue's SLURMCluster."""
+    clips: Steps = 0
+    """Clips of a dataset at work at once; 0 means two a worker: the inversion is a chain, so that many clips
+    keep a GPU busy where one cannot."""
     workers: Steps = 0
     """Tasks at once; 0 means one a CPU core that this process may use (one a GPU where there are GPUs)."""
     threads_per_worker: Count = 1

@@ -70,17 +70,41 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
     found = np.zeros(job.total(stage), np.bool_)
     if stage not in PER_FRAME:
         return found
+    for frame, _ in _standing_failures(job, stage):
+        if frame is not None and frame < len(found):
+            found[frame] = True
+    return found & ~done(job, stage)
+
+
+def set_aside(job: Job) -> str | None:
+    """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
+    None when it is worth running. ``portrait retry`` takes it up."""
+    for stage in STAGES:
+        whole = [message for frame, message in _standing_failures(job, stage) if frame is None]
+        if whole and not done(job, stage).all():
+            return f"{stage}: {whole[-1]}"
+    return None
+
+
+def _standing_failures(job: Job, stage: Stage) -> list[tuple[int | None, str]]:
+    """Frames (None: the whole stage) and messages of failures under the job's key that would only come again,
+    and were not pardoned."""
     unit = unit_of(job, stage)
     if not unit.has_failures():
-        return found
+        return []
+    import pandas as pd  # here: it is slow to import, and most clips have no failures
+
     rows = unit.failures()
-    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage]) & rows["frame"].notna()]
+    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
     rows = rows[rows["cls"].isin(["input", "poison"])]
     pardoned = unit.read_meta(PARDONS) or {}
-    for row in rows.itertuples():
-        if str(row.time_utc.isoformat()) > pardoned.get(f"{stage}.{row.cls}", "") and row.frame < len(found):
-            found[int(row.frame)] = True
-    return found & ~done(job, stage)
+    return [
+        (None if frame is pd.NA else int(frame), str(message))
+        for frame, message, cls, time in zip(
+            rows["frame"], rows["message"], rows["cls"], rows["time_utc"], strict=True
+        )
+        if time.isoformat() > pardoned.get(f"{stage}.{cls}", "")
+    ]
 
 
 def available(job: Job, stage: Stage) -> NDArray[np.bool_]:

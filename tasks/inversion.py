@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
 from tasks.context import done, todo, unit_of, use_threads
-from tasks.frames import each
+from tasks.frames import Save, each
 from tasks.job import FIRST, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
@@ -69,10 +70,11 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     first = anchor(job)
     chain = _Chain(job, first)
 
-    def work(frame: FrameRange) -> None:
-        chain.advance(
-            frame.start, _invert_frame(job, clip, inverter, first, frame.start, chain.before(frame.start))
-        )
+    def work(frame: FrameRange) -> Save:
+        i = frame.start
+        ws, image, loss = _invert_frame(job, clip, inverter, first, i, chain.before(i))
+        chain.advance(i, ws)
+        return partial(_keep, job, i, ws.cpu().numpy(), image, loss)
 
     return watch.result(each(job, "inversion", runs, work))
 
@@ -96,12 +98,12 @@ class _Chain:
         """Where a chain goes on at ``frame``."""
         if self._job.settings.inversion.init == "tracker" or frame <= self._first.frame:
             return self._first.latent.ws
-        if self._latest is None or self._latest[0] != frame - 1:
-            good = np.flatnonzero(done(self._job, "inversion")[:frame])
-            if not len(good):
-                return self._first.latent.ws
-            return self._stored(int(good[-1]))
-        return self._latest[1]
+        made, ws = self._latest or (-1, self._first.latent.ws)  # perhaps not written yet
+        if made == frame - 1:
+            return ws
+        stored = np.flatnonzero(done(self._job, "inversion")[:frame])
+        last = int(stored[-1]) if len(stored) else -1
+        return self._stored(last) if last > made else ws
 
     def _stored(self, frame: int) -> Tensor:
         import torch
@@ -116,7 +118,8 @@ class _Chain:
 
 def _invert_frame(
     job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
-) -> Tensor:
+) -> tuple[Tensor, NDArray[np.uint8], float]:
+    """A frame's latent, the frozen generator's picture of it, and its loss."""
     from tasks.fitting import face_picture
 
     target = clip.target(frame)
@@ -124,9 +127,13 @@ def _invert_frame(
     if job.settings.inversion.steps and frame != first.frame:
         ws, _ = inverter.next(ws, target, frame)
     image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first.latent))
+    return ws, image, loss
+
+
+def _keep(job: Job, frame: int, ws: NDArray[np.float32], image: NDArray[np.uint8], loss: float) -> None:
     unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
-    values = {
-        "latents": ws.cpu().numpy(),
+    values: dict[str, NDArray[np.generic]] = {
+        "latents": ws,
         "inversion": image[None],
         "inversion_loss": np.array([[loss]], np.float32),
     }
@@ -134,7 +141,6 @@ def _invert_frame(
         for name, value in values.items():
             unit.ensure_array(name, (job.frames, *value.shape[1:]), value.dtype, key)
             unit.write(name, frame, value)
-    return ws
 
 
 def _frame_start(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from portrait_core.models.cache import cached
 from tasks.context import todo, unit_of, use_threads
-from tasks.frames import each
+from tasks.frames import Save, each
 from tasks.inversion import anchor
 from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -38,11 +39,11 @@ def render(job: Job, start: int, stop: int) -> StageResult:
     clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
     cameras = output_cameras(job)
 
-    def work(frame: FrameRange) -> None:
+    def work(frame: FrameRange) -> Save:
         i = frame.start
         ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
         camera = torch.from_numpy(cameras[i : i + 1]).to(clip.device)
-        _keep(job, i, renderer.render(ws, clip.face(i), camera))
+        return partial(_keep, job, i, renderer.render(ws, clip.face(i), camera))
 
     return watch.result(each(job, "render", runs, work))
 

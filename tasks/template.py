@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.context import read_track, todo, unit_of, use_threads, write_frames
-from tasks.frames import each
+from tasks.frames import Save, each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
@@ -45,12 +45,16 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     unit, key = unit_of(job, "template"), job.stage_keys["template"]
     _ensure_arrays(job, unit, key)
 
-    def work(batch: FrameRange) -> None:
+    def work(batch: FrameRange) -> Save:
         drawn = model.render(*batch)
-        with unit.overwriting("template", range(*batch), key):
-            unit.write("template", batch.start, drawn.image)
-            for name in MASKS:
-                unit.write(name, batch.start, _as_bytes(getattr(drawn, name)))
+        arrays = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
+
+        def save() -> None:
+            with unit.overwriting("template", range(*batch), key):
+                for name, values in arrays.items():
+                    unit.write(name, batch.start, values)
+
+        return save
 
     return watch.result(each(job, "template", runs, work, job.settings.template.batch))
 

@@ -19,11 +19,16 @@ def cpu_count() -> int:
 
 def gpu_count() -> int:
     """NVIDIA GPUs that this process may use, without asking PyTorch."""
+    return len(gpu_names())
+
+
+def gpu_names() -> list[str]:
+    """What ``CUDA_VISIBLE_DEVICES`` calls those GPUs."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return len([name for name in named.split(",") if name.strip() not in ("", "-1")])
+        return [name.strip() for name in named.split(",") if name.strip() not in ("", "-1")]
     listed = Path("/proc/driver/nvidia/gpus")
-    return len(list(listed.iterdir())) if listed.is_dir() else 0
+    return [str(i) for i in range(len(list(listed.iterdir())))] if listed.is_dir() else []
 
 
 def worker_count(settings: Settings) -> int:

@@ -32,5 +32,5 @@ def test_the_prefect_server_dies(bench: MakeBench, undisturbed: Whole, stage: st
     add_row(clip, "SIGKILL of the Prefect server", stage, 1, before, wrong, run)
     assert wrong == []
     assert clip.is_finished
-    assert "Traceback" not in run.output, run.output[-3000:]
+    assert code == DONE, f"the run did not go on without the server:\n{run.output[-3000:]}"
     assert done_again(clip.events) == {}

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from portrait_core import stopping
 from portrait_core.inversion.loop import AdamLoop, ParameterGroup, ramp
 from tests.portrait_core import tiny
 
@@ -52,3 +53,25 @@ def test_the_rate_rises_holds_and_falls():
     assert factors[60] == pytest.approx(1.0)
     assert factors[80] == pytest.approx(0.5)
     assert 0 < factors[99] < 0.05
+
+
+def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_result():
+    x, loop, objective = build()
+    losses = loop.run(objective)
+    memory = tiny.Memory()
+    _, stopped, objective = build(memory)
+
+    def until_seven(step):
+        if step == 6:
+            stopping.request()
+        return objective(step)
+
+    try:
+        with pytest.raises(stopping.StopRequested):
+            stopped.run(until_seven)
+    finally:
+        stopping.clear()
+    again, resumed, objective = build(memory)
+    assert len(resumed.losses) == 7  # not only the step of the last regular checkpoint
+    assert resumed.run(objective) == losses
+    assert torch.equal(again, x)

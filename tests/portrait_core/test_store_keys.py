@@ -9,7 +9,15 @@ import pytest
 from pydantic import BaseModel
 
 from portrait_core.errors import InputError
-from portrait_core.store import NUMERICS_VERSION, file_digest, stage_key, unit_name
+from portrait_core.store import (
+    NUMERICS_VERSION,
+    differences,
+    file_digest,
+    gapped_key,
+    stage_key,
+    stage_recipe,
+    unit_name,
+)
 
 A, B = "a" * 64, "b" * 16
 
@@ -66,3 +74,31 @@ def test_digest_of_a_file(tmp_path: Path) -> None:
 def test_unit_names_are_readable_safe_and_distinct() -> None:
     assert unit_name("My Clip (1).mp4").startswith("My-Clip-1-.mp4-")
     assert len({unit_name(text) for text in ("a b", "a-b", "a_b", "", "ü", "ö", "x" * 500)}) == 7
+
+
+def test_differences_of_recipes_are_said_in_words() -> None:
+    old = stage_recipe(
+        "tuning", {"inversion": A}, {"tuning": {"steps": 160, "rate": None}, "seed": 0}, {"g": A}
+    )
+    changed = {
+        "settings": {"tuning": {"steps": 400, "rate": 0.5}, "seed": 1},
+        "weights": {"g": B},
+        "numerics": old["numerics"] + 1,
+        "inputs": {"inversion": B},
+    }
+    assert differences(old, old) == []
+    assert differences(old, {**old, "inputs": changed["inputs"]}) == ["inversion changed"]
+    assert differences(old, {**old, **changed}) == [
+        "seed 0 -> 1",
+        "tuning.rate none -> 0.5",
+        "tuning.steps 160 -> 400",
+        "weights g changed",
+        f"its code changed (version {old['numerics']} -> {old['numerics'] + 1})",
+    ]
+
+
+def test_the_key_of_a_clip_names_the_frames_that_show_a_neighbour() -> None:
+    assert gapped_key("00aa", []) == "00aa"
+    keys = {gapped_key("00aa", gaps) for gaps in ([], [3], [4], [3, 4])}
+    assert len(keys) == 4
+    assert gapped_key("00aa", [4, 3]) == gapped_key("00aa", [3, 4])

@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from portrait_core.models.needs import LANDMARK_MODELS
 from portrait_core.resources import sample_portrait
 from tasks.context import done, key_of, todo, unit_of
 from tasks.fitting import StoredCheckpoint
-from tasks.frames import each
+from tasks.frames import Save, each
 from tasks.job import FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
@@ -114,8 +114,11 @@ def _work(job: Job, stage: Stage, start: int, stop: int) -> StageResult:
     seconds = stub.seconds.get(stage, 0.0)
     unit, key = unit_of(job, stage), key_of(job, stage)
 
-    def work(batch: FrameRange) -> None:
+    def work(batch: FrameRange) -> Save:
         time.sleep(seconds * len(batch))
+        return partial(save, batch)
+
+    def save(batch: FrameRange) -> None:
         with unit.overwriting(stage, range(*batch), key):
             for name in job.arrays(stage):
                 value = _value(name, stub)

@@ -1,0 +1,117 @@
+"""Frames are done one by one, written behind, and fail alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from portrait_core import stopping
+from portrait_core.config import Settings
+from portrait_core.store import Store
+from tasks.frames import Save, each
+from tasks.job import Job
+from tasks.ranges import FrameRange
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return Job.model_construct(
+        store=str(tmp_path),
+        portrait_unit="p",
+        video_unit="v",
+        reenactment_unit="r",
+        stage_keys={"render": "00aa"},
+        settings=Settings(),
+        frames=10,
+    )
+
+
+def _work(
+    saved: list[FrameRange], fails: Callable[[FrameRange], Exception | None]
+) -> Callable[[FrameRange], Save]:
+    def work(batch: FrameRange) -> Save:
+        if error := fails(batch):
+            raise error
+        return lambda: saved.append(batch)
+
+    return work
+
+
+def test_frames_are_saved_in_their_order(job: Job) -> None:
+    saved: list[FrameRange] = []
+    runs = [FrameRange(0, 5), FrameRange(7, 9)]
+    assert each(job, "render", runs, _work(saved, lambda batch: None), size=2) == 7
+    assert [tuple(batch) for batch in saved] == [(0, 2), (2, 4), (4, 5), (7, 9)]
+
+
+def test_a_frame_that_fails_is_found_in_its_batch_and_recorded(job: Job) -> None:
+    saved: list[FrameRange] = []
+
+    def fails(batch: FrameRange) -> Exception | None:
+        return FloatingPointError("nan") if 5 in range(*batch) else None
+
+    assert each(job, "render", [FrameRange(0, 10)], _work(saved, fails), size=4) == 9
+    assert [i for batch in saved for i in range(*batch)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    rows = Store(job.store).unit("reenactment", "r").failures()
+    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [["render", 5, "poison", "00aa"]]
+
+
+@pytest.mark.parametrize("error", [OSError("lost"), MemoryError()])
+def test_what_belongs_to_the_machine_ends_the_task_and_keeps_what_was_made(
+    job: Job, error: Exception
+) -> None:
+    saved: list[FrameRange] = []
+    with pytest.raises(type(error)):
+        each(job, "render", [FrameRange(0, 10)], _work(saved, lambda b: error if b.start == 6 else None))
+    assert [batch.start for batch in saved] == list(range(6))
+    assert not Store(job.store).unit("reenactment", "r").has_failures()
+
+
+def test_a_save_that_fails_ends_the_task(job: Job) -> None:
+    saved: list[int] = []
+
+    def work(batch: FrameRange) -> Save:
+        def save() -> None:
+            if batch.start == 3:
+                raise OSError("the store is gone")
+            saved.append(batch.start)
+
+        return save
+
+    with pytest.raises(OSError, match="store is gone"):
+        each(job, "render", [FrameRange(0, 10)], work)
+    assert saved[:3] == [0, 1, 2]
+
+
+def test_a_slow_store_holds_the_computing_back(job: Job) -> None:
+    computed: list[int] = []
+    go_on = threading.Event()
+
+    def work(batch: FrameRange) -> Save:
+        computed.append(batch.start)
+        if len(computed) == 4:  # three are made and none is written: it must not get this far by itself
+            assert go_on.is_set()
+        if len(computed) == 3:
+            threading.Timer(0.2, go_on.set).start()
+        return lambda: go_on.wait(10) and None
+
+    assert each(job, "render", [FrameRange(0, 8)], work) == 8
+
+
+def test_a_stop_keeps_what_was_made(job: Job) -> None:
+    saved: list[FrameRange] = []
+
+    def fails(batch: FrameRange) -> Exception | None:
+        if batch.start == 4:
+            stopping.request()
+        return None
+
+    try:
+        with pytest.raises(stopping.StopRequested):
+            each(job, "render", [FrameRange(0, 10)], _work(saved, fails))
+    finally:
+        stopping.clear()
+    assert [batch.start for batch in saved] == [0, 1, 2, 3, 4]
