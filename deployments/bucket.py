@@ -1,4 +1,4 @@
-"""Create the bucket that PORTRAIT_BUCKET names, unless it is there, at the S3 server that AWS_ENDPOINT_URL names."""
+"""Create the bucket PORTRAIT_BUCKET at the S3 server that AWS_ENDPOINT_URL names, unless it is there."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Health check of containers, whose images have no curl: ``healthy.py URL`` ends with 0 when URL answers well."""
+"""Health check of containers, whose images have no curl: ``healthy.py URL`` ends with 0 if URL answers."""
 
 import sys
 import urllib.request

@@ -1,4 +1,4 @@
-"""The shell scripts, and what the Slurm ones do with Slurm's commands replaced; test_slurm.py has the real ones."""
+"""The shell scripts, the Slurm ones with Slurm's commands replaced; ``test_slurm.py`` has the real ones."""
 
 from __future__ import annotations
 
@@ -35,9 +35,8 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     """An array task's environment, with commands that write down how they were called."""
     for name in ("portrait", "scontrol"):
         command = tmp_path / name
-        command.write_text(
-            f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{_BODY if name == "portrait" else ""}'
-        )
+        body = _BODY if name == "portrait" else ""
+        command.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body}')
         command.chmod(0o755)
     given = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     return {**given, "SLURM_ARRAY_TASK_MAX": "15", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
@@ -45,7 +44,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 
 _BODY = """
 trap 'exit 130' TERM
-[ -z "$WARNED" ] || { kill -USR1 $PPID; sleep 20 & wait; }
+[ -z "$WARNED" ] || { kill -USR1 $PPID; sleep 20 > /dev/null 2>&1 & wait; }
 exit ${CODE:-0}
 """
 
