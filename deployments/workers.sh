@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# Dask workers on this machine, until they are stopped: one a GPU (those that CUDA_VISIBLE_DEVICES names, else all),
+# or where there is none PORTRAIT_WORKERS (default 1) of them.
+#
+#     deployments/workers.sh tcp://SCHEDULER:8786 [options of `dask worker`]
+set -euo pipefail
+if [[ $# -lt 1 || $1 != *://* ]]; then
+    echo "usage: $0 tcp://SCHEDULER:PORT [options of dask worker]" >&2
+    exit 2
+fi
+# shellcheck source=environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+gpus=()
+if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
+    IFS=, read -ra gpus <<< "$CUDA_VISIBLE_DEVICES"
+elif [[ ! -v CUDA_VISIBLE_DEVICES ]] && command -v nvidia-smi > /dev/null; then
+    mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)
+fi
+
+# One task at a time in a process: when one dies, its task is the suspect. No limit of Dask's own: its default is
+# the machine's memory divided by the number of cores, and it kills what takes more.
+options=(--nworkers 1 --nthreads 1 --memory-limit 0 --dashboard-address :0)
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+
+workers=()
+if [[ ${#gpus[@]} -gt 0 ]]; then
+    for gpu in "${gpus[@]}"; do
+        CUDA_VISIBLE_DEVICES=$gpu dask worker "$1" "${options[@]}" --resources GPU=1 "${@:2}" &
+        workers+=($!)
+    done
+else
+    for ((i = 0; i < ${PORTRAIT_WORKERS:-1}; i++)); do
+        dask worker "$1" "${options[@]}" "${@:2}" &
+        workers+=($!)
+    done
+fi
+
+stop() { kill -TERM "${workers[@]}" 2> /dev/null || true; }
+trap stop TERM INT
+# One that ends takes the others with it: whoever started this starts all again.
+code=0
+wait -n || code=$?
+stop
+wait || true
+exit "$code"
