@@ -202,7 +202,7 @@ class StageRunner:
         advice = "Give the same command again to continue from there"
         if errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
-        elif FRAME_INPUT.get(stage) or aside(self._job, stage).any():
+        elif any(aside(self._job, name).any() for name in (stage, FRAME_INPUT.get(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
             f"the stage {stage} stopped with {int(finished.sum())} of {len(finished)} parts done"
