@@ -22,11 +22,12 @@ PROGRAMS = Path(sys.executable).parent
 PREFECT = (sys.executable, "-m", "prefect")
 
 
-def wait_until(reached: Callable[[], bool], deadline_s: float, what: str) -> None:
+def wait_until(reached: Callable[[], bool], deadline_s: float, what: str | Callable[[], str]) -> None:
     """Wait until something is so."""
     limit = time.monotonic() + deadline_s
     while not reached():
-        assert time.monotonic() < limit, f"not within {deadline_s:.0f} s: {what}"
+        if time.monotonic() > limit:
+            raise AssertionError(f"not within {deadline_s:.0f} s: {what() if callable(what) else what}")
         time.sleep(0.5)
 
 

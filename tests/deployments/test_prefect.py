@@ -129,7 +129,9 @@ def test_a_worker_picks_a_run_up(server: Server, parameters: dict[str, Any], tmp
     server.processes.finished("run", command, **server.environment)
     (run,) = [one["id"] for one in server.post("flow_runs/filter")]
     worker = server.worker("worker-1")
-    wait_until(lambda: server.state(run) not in ("SCHEDULED", "PENDING", "RUNNING"), 400, worker.output)
+    wait_until(
+        lambda: server.state(run) not in ("SCHEDULED", "PENDING", "RUNNING"), 400, lambda: worker.output
+    )
     assert server.state(run) == "COMPLETED", server.message(run)
     check = ["python", DEPLOYMENTS / "healthy.py", f"http://{HOST}:{server.page}/health"]
     server.processes.finished("healthy", check)
@@ -142,7 +144,7 @@ def _started(server: Server, worker: Run, parameters: dict[str, Any], folder: Pa
     endless = [*parameters["overrides"], "tuning.steps=1000000"]
     places = {"store": str(folder / "store"), "out": str(folder / "out")}
     run = server.begin(**(parameters | places | {"overrides": endless}))
-    wait_until(lambda: server.state(run) == "RUNNING", 200, worker.output)
+    wait_until(lambda: server.state(run) == "RUNNING", 200, lambda: worker.output)
     wait_until(lambda: server.heartbeats(run) > 0, 60, "a heartbeat")
     return run
 
@@ -153,7 +155,7 @@ def test_a_worker_notices_that_its_flow_was_killed(
     worker = server.worker("worker-2")
     run = _started(server, worker, parameters, tmp_path)
     _process_of(worker).kill()
-    wait_until(lambda: server.state(run) == "CRASHED", 60, worker.output)
+    wait_until(lambda: server.state(run) == "CRASHED", 60, lambda: worker.output)
     worker.destroy()
 
 
