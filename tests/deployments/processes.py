@@ -38,7 +38,7 @@ class Processes:
         self.folder = folder
         self._runs: list[Run] = []
 
-    def start(self, name: str, command: Sequence[str | Path], **env: str) -> Run:
+    def start(self, name: str, command: Sequence[object], **env: str) -> Run:
         """Start a program; what it prints is in ``NAME.txt``."""
         path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
         known = environment(PREFECT_HOME=str(self.folder / "prefect"), PATH=path) | env
@@ -47,13 +47,13 @@ class Processes:
         self._runs.append(run)
         return run
 
-    def listening(self, name: str, command: Sequence[str | Path], port: int, **env: str) -> Run:
+    def listening(self, name: str, command: Sequence[object], port: int, **env: str) -> Run:
         """Start a server and wait until it listens."""
         server = self.start(name, command, **env)
         assert server.watch(lambda: listens(port), 180), f"{name} ended:\n{server.output[-3000:]}"
         return server
 
-    def finished(self, name: str, command: Sequence[str | Path], **env: str) -> str:
+    def finished(self, name: str, command: Sequence[object], **env: str) -> str:
         """Run a command to its end, which must be good; what it printed."""
         run = self.start(name, command, **env)
         code = run.wait(300)
