@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.environment import limit_threads, quiet_orchestrators
+from flows.dataset_commands import app as dataset_app
+from flows.environment import end_process, quiet_orchestrators
 from flows.models import app as models_app
-from flows.outcome import OK, PARTIAL, known_stages, make_console, told_errors
+from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 from flows.store_commands import add_to
-from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
-    from portrait_core.config import Settings
+    pass
 
 app = typer.Typer(
     name="portrait",
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models_app)
+app.add_typer(dataset_app)
 add_to(app)
 
 Profile = Annotated[
@@ -144,7 +145,7 @@ def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa
     from flows.doctor import examine
 
     with told_errors():
-        settings = _settings(profile, change)
+        settings = prepared_settings(profile, change)
         healthy = examine(settings, make_console())
     raise typer.Exit(OK if healthy else PARTIAL)
 
@@ -155,7 +156,7 @@ def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # no
     from flows.listing import list_settings
 
     with told_errors():
-        list_settings(_settings(profile, change), make_console())
+        list_settings(prepared_settings(profile, change), make_console())
 
 
 def _reenact(
@@ -171,7 +172,7 @@ def _reenact(
 ) -> None:
     console = make_console()
     with told_errors():
-        chosen = _settings(profile, change)
+        chosen = prepared_settings(profile, change)
         from flows.reenact import prepare, start
         from flows.terminal import announce, conclude, shown_progress
 
@@ -196,21 +197,16 @@ def _reenact(
     raise typer.Exit(PARTIAL if partial else OK)
 
 
-def _settings(profile: str, change: list[str]) -> Settings:
-    """Load settings, and fix the threads they ask for before anything heavy is imported."""
-    from portrait_core.config import load_settings
-
-    chosen = load_settings(profile, change)
-    limit_threads(cpu_threads(chosen))
-    return chosen
-
-
 def main() -> None:
     """Entry point of the console script."""
     quiet_orchestrators()
     # A scheduler that takes the machine back sends SIGTERM: end as by Ctrl-C, not in the middle of a line.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        end_process(ended.code if isinstance(ended.code, int) else PARTIAL)
+        raise
 
 
 if __name__ == "__main__":

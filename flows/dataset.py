@@ -15,19 +15,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from portrait_core.inputs import local_copy
-from portrait_core.manifest import Row, read_manifest
-from portrait_core.manifest import shard as rows_of_shard
 from prefect import flow
 
-from flows.progress import Board
+from flows.environment import lose_prefect, prefect_server, prefect_server_answers, prefect_ui
+from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import Runner, open_runner
 from flows.stages import TASKS, StageRunner
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
+from portrait_core.inputs import local_copy
+from portrait_core.manifest import Row, read_manifest
+from portrait_core.manifest import shard as rows_of_shard
 from portrait_core.stopping import StopRequested
 from tasks.context import finished, set_aside
 from tasks.deliver import deliver
@@ -39,6 +40,7 @@ from tasks.threads import worker_count
 
 if TYPE_CHECKING:
     from prefect import Task
+    from rich.console import Console
 
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]
 Report = Callable[[str], None]
@@ -218,6 +220,20 @@ def _updated(board: Board) -> Iterator[None]:
         board.show()
 
 
+class Parameters(TypedDict):
+    """Parameters of a flow run of :func:`reenact_dataset`."""
+
+    manifest: str
+    store: str
+    out: str | None
+    profile: str
+    overrides: list[str]
+    shard: int
+    shards: int
+    keep: Policy | None
+    require_consent: bool
+
+
 @flow(name="reenact-dataset", persist_result=False, validate_parameters=True)
 def reenact_dataset(
     manifest: str,
@@ -228,6 +244,7 @@ def reenact_dataset(
     shard: int = 0,
     shards: int = 1,
     keep: Policy | None = None,
+    require_consent: bool = True,
 ) -> dict[str, int]:
     """Run one shard of a manifest.
 
@@ -240,14 +257,35 @@ def reenact_dataset(
         shard: which part of the manifest, from 0.
         shards: how many parts there are.
         keep: what of a finished clip is dropped (``portrait clean``); None keeps all.
+        require_consent: refuse rows without licence and consent.
 
     Returns:
         Clips by outcome.
     """
-    from flows.progress import ArtifactBoard
-
-    found = read_manifest(manifest, profile, changes=overrides)
+    found = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
     rows = rows_of_shard(found.rows, shard, shards)
     board = ArtifactBoard()
     results = run_dataset(rows, store, Path(out) if out else None, profile, overrides, board, keep)
     return board.counts(results)
+
+
+def start_dataset(
+    rows: Sequence[Row], settings: Settings, console: Console, parameters: Parameters
+) -> dict[str, int]:
+    """Run a shard's ``rows`` as a flow run when a Prefect server answers, else without; clips by outcome."""
+    server = prefect_server() if settings.runner.prefect != "never" else None
+    if server is not None and not prefect_server_answers(server):
+        console.print(f"no Prefect server answers at {server}: running without it", soft_wrap=True)
+        server = None
+    if server is not None:
+        console.print(f"Prefect shows this run at {prefect_ui(server)}", soft_wrap=True)
+        try:
+            return reenact_dataset(**parameters)
+        except Exception:
+            if prefect_server_answers(server):
+                raise
+        lose_prefect()
+        console.print(f"the Prefect server at {server} went away: going on without it", soft_wrap=True)
+    out, board = parameters["out"], TerminalBoard(console)
+    asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
+    return board.counts(run_dataset(rows, *asked, board, parameters["keep"]))

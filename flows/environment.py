@@ -6,6 +6,7 @@ Imports nothing but the standard library.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 QUIET = {
@@ -13,6 +14,10 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
+    # A server that goes away is reported once, in our words; without these the client waits two minutes in
+    # every call, and its background threads print each event that they cannot deliver.
+    "PREFECT_CLIENT_MAX_RETRIES": "3",
+    "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
     # The temporary server's start takes longer than the default 20 s on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "DASK_LOGGING__DISTRIBUTED": "error",
@@ -47,6 +52,24 @@ def quiet_orchestrators() -> None:
         home = cache_folder() / "prefect"
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
+
+
+_lost = False
+
+
+def lose_prefect() -> None:
+    """Note that the server went away during a flow run: see :func:`end_process`."""
+    global _lost
+    _lost = True
+
+
+def end_process(code: int) -> None:
+    """End the process at once if Prefect's server went away: on the way out its client would try for minutes
+    to deliver what it has not yet told the server."""
+    if _lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def prefect_server() -> str | None:

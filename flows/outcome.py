@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,23 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from flows.environment import limit_threads
+from tasks.threads import cpu_threads
+
 if TYPE_CHECKING:
+    from portrait_core.config import Settings
     from tasks.job import Stage
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def prepared_settings(profile: str, change: list[str]) -> Settings:
+    """Load settings, and fix the threads they ask for before anything heavy is imported."""
+    from portrait_core.config import load_settings
+
+    chosen = load_settings(profile, change)
+    limit_threads(cpu_threads(chosen))
+    return chosen
 
 
 def known_stages(names: Sequence[str]) -> list[Stage]:
@@ -48,6 +62,12 @@ def told_errors() -> Iterator[None]:
     except ValueError as error:
         _tell("This cannot be used", str(error))
         raise typer.Exit(BAD_INPUT) from None
+    except OSError as error:  # a disk, a store or a network, not the program
+        full = " Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " See to it"
+        _tell(
+            "Stopped", f"{error}.{full}, then give the same command again: what is finished is in the store"
+        )
+        raise typer.Exit(PARTIAL) from None
     except RuntimeError as error:
         if type(error).__name__ != "StageError":
             raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import prefect_server, prefect_server_answers, prefect_ui
+from flows.environment import lose_prefect, prefect_server, prefect_server_answers, prefect_ui
 from flows.runners import open_runner, prefect_task_runner
 from flows.stages import StageRunner, check_only
 from portrait_core import stopping
@@ -140,6 +140,7 @@ def start(
     except Exception:
         if server is None or prefect_server_answers(server):
             raise
+        lose_prefect()
         report(f"the Prefect server at {server} went away: going on without it")
         return run_job(job, out, report, only)
     return None if said is None else Summary.model_validate(said)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from flows.runners import Runner
+from flows.runners import Pending, Runner
 from portrait_core import stopping
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.stopping import StopRequested
@@ -154,14 +154,17 @@ class StageRunner:
     def _stage(self, stage: Stage) -> None:
         """Bring one stage as far as it goes; raise if what follows cannot go on from there."""
         record = self.records.setdefault(stage, StageRecord(stage))
-        if not unfinished(self._job, stage).any():
-            return self._check(stage, [])
-        unit_of(self._job, stage).write_recipe(stage, key_of(self._job, stage), self._job.recipe(stage))
         errors: list[BaseException] = []
-        for task, ranges in self._calls(stage):
-            errors += self._run(record, task, ranges)
-            if errors:
-                break  # a chain does not go on behind a range that stopped
+        try:
+            if unfinished(self._job, stage).any():
+                unit = unit_of(self._job, stage)
+                unit.write_recipe(stage, key_of(self._job, stage), self._job.recipe(stage))
+                for task, ranges in self._calls(stage):
+                    errors += self._run(record, task, ranges)
+                    if errors:
+                        break  # a chain does not go on behind a range that stopped
+        except OSError as error:  # what the flow itself writes: recipes, costs
+            errors.append(error)
         self._check(stage, errors)
 
     def _calls(self, stage: Stage) -> list[tuple[Task[..., StageResult], Sequence[FrameRange | None]]]:
@@ -199,7 +202,7 @@ class StageRunner:
         advice = "Give the same command again to continue from there"
         if errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
-        elif FRAME_INPUT.get(stage) or aside(self._job, stage).any():
+        elif any(aside(self._job, name).any() for name in (stage, FRAME_INPUT.get(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
             f"the stage {stage} stopped with {int(finished.sum())} of {len(finished)} parts done"
@@ -230,22 +233,30 @@ class StageRunner:
         self, record: StageRecord, task: Task[..., StageResult], spans: Sequence[FrameRange | None]
     ) -> Failed:
         """Submit calls, wait for all of them, and give back those that failed."""
-        pending = [(span, self._runner.submit(task, job=self._job, **_span(span))) for span in spans]
         failed: Failed = []
-        for span, future in pending:
-            try:
-                result = future.result()
-            except KeyboardInterrupt:
-                self._report("finishing the frames and steps at work (once more: at once)")
-                self._runner.stop()
-                raise
-            except Exception as error:
-                self._tell(record.stage, span, error)
-                failed.append((span, error))
-            else:
-                record.results.append(result)
-                record.frames_done += result.frames_done
+        pending: list[tuple[FrameRange | None, Pending]] = []
+        try:
+            for span in spans:
+                with self._collecting(record, span, failed):
+                    pending.append((span, self._runner.submit(task, job=self._job, **_span(span))))
+            for span, future in pending:
+                with self._collecting(record, span, failed):
+                    result = future.result()
+                    record.results.append(result)
+                    record.frames_done += result.frames_done
+        except KeyboardInterrupt:
+            self._report("finishing the frames and steps at work (once more: at once)")
+            self._runner.stop()
+            raise
         return failed
+
+    @contextmanager
+    def _collecting(self, record: StageRecord, span: FrameRange | None, failed: Failed) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._tell(record.stage, span, error)
+            failed.append((span, error))
 
     def _tell(self, stage: Stage, span: FrameRange | None, error: BaseException) -> None:
         if isinstance(error, StopRequested):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from portrait_core.config import Settings
 from portrait_core.store import differences
 from tasks.context import aside, done, key_of, unit_of
-from tasks.history import rates, work
+from tasks.history import Rate, rates, work
 from tasks.job import PER_FRAME, READS, STAGES, Job, Stage, dependents
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import dropped, missing
@@ -39,6 +39,7 @@ class StagePlan:
         aside: of them set aside; ``portrait retry`` takes them up.
         parts: what would be done.
         seconds: estimated wall time; None without history.
+        task_seconds: estimated time of its tasks, added up; None without history.
         bytes: estimated growth of the store; None without history.
     """
 
@@ -48,6 +49,7 @@ class StagePlan:
     aside: int
     parts: tuple[Part, ...]
     seconds: float | None
+    task_seconds: float | None
     bytes: float | None
 
     @property
@@ -56,10 +58,12 @@ class StagePlan:
         return sum(len(run) for part in self.parts for run in part.runs)
 
 
-def plan(job: Job, forced: Sequence[Stage] = ()) -> list[StagePlan]:
+def plan(
+    job: Job, forced: Sequence[Stage] = (), known: Mapping[Stage, Rate] | None = None
+) -> list[StagePlan]:
     """What a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the store
     and changes nothing."""
-    will, known = missing(job), rates(job)
+    will, known = missing(job), known or rates(job)
     again = set(forced).union(*(dependents(stage) for stage in forced))
     for stage in again:
         will[stage] = np.ones(job.total(stage), np.bool_)
@@ -67,9 +71,7 @@ def plan(job: Job, forced: Sequence[Stage] = ()) -> list[StagePlan]:
     for stage in STAGES:
         frames = np.flatnonzero(will[stage])
         rate, count = known[stage], len(frames)
-        seconds = None
-        if rate.task_seconds is not None:
-            seconds = rate.task_seconds * work(job, stage, count) / _at_once(job.settings, stage, count)
+        spent = None if rate.task_seconds is None else rate.task_seconds * work(job, stage, count)
         clip_frames = count if stage in PER_FRAME else count * (1 if stage == "portrait" else job.frames)
         plans.append(
             StagePlan(
@@ -78,7 +80,8 @@ def plan(job: Job, forced: Sequence[Stage] = ()) -> list[StagePlan]:
                 done=int(done(job, stage).sum()),
                 aside=int(aside(job, stage).sum()),
                 parts=tuple(_parts(job, stage, frames.tolist(), stage in again)) if count else (),
-                seconds=seconds if count else 0.0,
+                seconds=None if spent is None else spent / _at_once(job.settings, stage, count),
+                task_seconds=spent,
                 bytes=(rate.frame_bytes * clip_frames if rate.frame_bytes is not None else None)
                 if count
                 else 0.0,

@@ -54,7 +54,8 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> 
     clip, chance = bench(*LONG_CHANGES, frames=LONG), random.Random(0)
     before = 0
     for kill in range(KILLS):
-        ahead = progress(clip.events, whole.timeline) > kill / KILLS
+        # A little behind the clock, so that the last kills still have something to strike.
+        ahead = progress(clip.events, whole.timeline) > 0.9 * kill / KILLS
         run, known = clip.start(), len(clip.events)
         if ahead:  # in its start, mostly, so that there is work left for the kills to come
             time.sleep(chance.uniform(0, 0.5))
@@ -62,8 +63,9 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> 
             assert run.watch(lambda n=known: any(map(_is_work, clip.events[n:]))), _early(kill, run)  # type: ignore[misc]
             time.sleep(chance.uniform(0, whole.seconds / KILLS))
         assert run.kill() == KILLED, _early(kill, run)
-        assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
         before = committed_count(clip)
+        if kill % 10 == 9:  # it reads the whole store
+            assert broken(Path(clip.store)) == [], f"kill {kill}: committed without its data"
     last = clip.finish()
     wrong = different(clip.store, whole.content)
     add_row(clip, "SIGKILL of the flow", f"random moments, {LONG} frames", KILLS, before, wrong, last)

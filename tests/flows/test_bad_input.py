@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import BAD_INPUT, app
+from flows.cli import app
+from flows.outcome import BAD_INPUT
 from portrait_core.resources import sample_portrait
 from tests.conftest import FfmpegRunner
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import BAD_INPUT, OK, PARTIAL, app
+from flows.cli import app
+from flows.outcome import BAD_INPUT, OK, PARTIAL
 
 ROOT = Path(__file__).parents[2]
 

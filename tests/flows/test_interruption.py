@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.cli import INTERRUPTED
+from flows.outcome import INTERRUPTED
 from portrait_core.store import Store, Unit
 from tests.flows.conftest import FRAMES, Arguments
 

@@ -14,7 +14,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flows.cli import BAD_INPUT, OK, app
+from flows.cli import app
+from flows.outcome import BAD_INPUT, OK
 from portrait_core.generators import load_generator, save_generator
 from portrait_core.generators.published import sha256
 from tests import published_pickle

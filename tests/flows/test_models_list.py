@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import BAD_INPUT, OK, app
+from flows.cli import app
+from flows.outcome import BAD_INPUT, OK
 from portrait_core.models.registry import MODELS
 from tests import official_files
 from tests.flows.conftest import Arguments

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import zlib
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -45,6 +46,8 @@ class StubSettings(BaseModel):
     """Of a stage's frame (or of the whole stage, where it has no frames); 0 for those not named."""
     checkpoints: int = 0
     """Checkpoints that the tuning writes."""
+    spread: float = 0.0
+    """Of the seconds: the standard deviation of their logarithm, drawn by clip, stage and frame."""
 
 
 def stub_settings() -> StubSettings:
@@ -103,19 +106,31 @@ def _value(name: str, stub: StubSettings) -> NDArray[np.generic]:
         return np.random.default_rng(0).standard_normal(stub.latent, np.float32)
     if name == "landmarks":
         return np.zeros(LANDMARKS, np.float32)
+    if name == "ok":
+        return np.ones((), np.bool_)
     if name == "inversion_loss":
         return np.zeros(1, np.float32)
     return np.zeros(COEFFICIENTS, np.float32)
 
 
+def drawn_seconds(stub: StubSettings, clip: str, stage: str, frames: FrameRange) -> float:
+    """How long frames of a stage take: always the same for the same clip."""
+    base = stub.seconds.get(stage, 0.0)
+    if not base or not stub.spread:
+        return base * len(frames)
+    seed = zlib.crc32(f"{clip} {stage} {frames.start}".encode())
+    return (
+        base * len(frames) * float(np.random.default_rng(seed).lognormal(-(stub.spread**2) / 2, stub.spread))
+    )
+
+
 def _work(job: Job, stage: Stage, start: int, stop: int) -> StageResult:
     watch = Stopwatch(stage, start, stop)
     runs, stub = todo(job, stage, start, stop), stub_settings()
-    seconds = stub.seconds.get(stage, 0.0)
     unit, key = unit_of(job, stage), key_of(job, stage)
 
     def work(batch: FrameRange) -> Save:
-        time.sleep(seconds * len(batch))
+        time.sleep(drawn_seconds(stub, job.reenactment_unit, stage, batch))
         return partial(save, batch)
 
     def save(batch: FrameRange) -> None:
@@ -137,7 +152,7 @@ def _first(job: Job) -> StageResult:
     """The first frame's inversion, which commits no frame."""
     watch, unit = Stopwatch("inversion", 0, 1), unit_of(job, "inversion")
     if todo(job, "inversion", 0, job.frames) and unit.get_bytes(FIRST) is None:
-        time.sleep(stub_settings().seconds.get("first", 0.0))
+        time.sleep(drawn_seconds(stub_settings(), job.reenactment_unit, "first", FrameRange(0, 1)))
         unit.put_bytes(FIRST, b"x")
     return watch.result(0)
 
@@ -150,8 +165,9 @@ def _tune(job: Job) -> StageResult:
     unit, key = unit_of(job, "tuning"), job.stage_keys["tuning"]
     checkpoint = StoredCheckpoint(unit, "tuning", key)
     state = os.urandom(int(3e6 * stub.generator_mb)) if stub.checkpoints else b""
+    seconds = drawn_seconds(stub, job.reenactment_unit, "tuning", FrameRange(0, 1))
     for _ in range(max(1, stub.checkpoints)):
-        time.sleep(stub.seconds.get("tuning", 0.0) / max(1, stub.checkpoints))
+        time.sleep(seconds / max(1, stub.checkpoints))
         if stub.checkpoints:
             checkpoint.write(state)
     with unit.overwriting("tuning", [0], key):

@@ -1,0 +1,280 @@
+"""``portrait dataset``: manifests of many pairs, written from folders and checked before any work."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
+
+import typer
+from rich.console import Console
+
+from flows.dataset_run_commands import add_to
+from flows.outcome import BAD_INPUT, OK, make_console, told_errors
+
+if TYPE_CHECKING:
+    from portrait_core.manifest import Manifest, Problem
+
+Layout = Literal["files", "voxceleb", "celeba-hq"]
+Pairs = Literal["all", "zip", "one-each"]
+
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+_VOXCELEB = re.compile(r"(?:.*/)?(id\d+)(?:/([^/#]+)/([^/#]+)|#([^/#]+)#([^/]+))\.mp4")
+_CELEBA_HQ = re.compile(r"(?:.*/)?(\d{1,6})\.(?:jpg|jpeg|png)")
+_MOST_ROWS = 1_000_000
+
+app = typer.Typer(
+    name="dataset",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Write and check manifests: tables of portraits and driving videos, one reenactment a row.",
+)
+
+add_to(app)
+
+
+@app.command()
+def init(
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Manifest to write: .csv or .parquet.")],
+    portraits: Annotated[
+        str,
+        typer.Option(metavar="GLOB|FOLDER", help="Images: a folder with all below it, or a glob, or a URL."),
+    ],
+    videos: Annotated[
+        str, typer.Option(metavar="GLOB|FOLDER", help="Driving videos: a folder, a glob or a URL.")
+    ],
+    layout: Annotated[
+        list[str],
+        typer.Option(
+            help="files: every image, every video. voxceleb: of the videos, the clips ID/VIDEO/CLIP.mp4 and "
+            "ID#VIDEO#CLIP.mp4. celeba-hq: of the images, those named by a number. Can be repeated."
+        ),
+    ] = ["files"],  # noqa: B006 - typer copies it
+    pairs: Annotated[
+        str,
+        typer.Option(
+            help="all: every portrait with every video. zip: the first with the first and so on, as many of "
+            "each. one-each: as many rows as there are of the more numerous; the others come round again."
+        ),
+    ] = "all",
+    licence: Annotated[str, typer.Option(help="Licence of the subjects' pictures, for every row.")] = "",
+    consent: Annotated[str, typer.Option(help="Reference of the subjects' consent, for every row.")] = "",
+) -> None:
+    """Write a manifest of the images and videos that are in a place.
+
+    Files below OUT's own folder are named relative to it, so that both can move together. Licence and consent
+    differ from subject to subject more often than not: what is not given here is to be filled in.
+    """
+    console = make_console()
+    with told_errors():
+        _refuse_unknown("layout", layout, get_args(Layout))
+        _refuse_unknown("way to pair", [pairs], get_args(Pairs))
+        _refuse_existing(out)
+        faces = gather(portraits, _IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
+        clips = gather(videos, _VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
+        rows = _rows(faces, clips, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
+        _write(out, rows)
+        said = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"
+        console.print(said, markup=False, soft_wrap=True)
+        if not (licence and consent):
+            console.print("Fill in the columns licence and consent: rows without them are refused.")
+        console.print(f"Check it with `portrait dataset check {out}`", markup=False, soft_wrap=True)
+
+
+@app.command()
+def check(
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV or Parquet: path or URL.")],
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Open every portrait and video once, fetching those elsewhere, and count frames."
+        ),
+    ] = False,
+    profile: Annotated[str, typer.Option(help="Profile of rows that name none.")] = "embedded",
+    change: Annotated[
+        list[str],
+        typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="As for `portrait reenact`."),
+    ] = [],  # noqa: B006 - typer copies it
+    consent: Annotated[
+        bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
+    ] = True,
+) -> None:
+    """Check every row of MANIFEST and say what it holds; nothing is made.
+
+    Rows are numbered as a spreadsheet shows them: the header is row 1. Ends with 2 when something is wrong.
+    """
+    console = make_console()
+    with told_errors():
+        from rich.progress import Progress
+
+        from portrait_core.manifest import check_manifest
+
+        with Progress(console=Console(stderr=True), transient=True, disable=not deep) as progress:
+            bar = progress.add_task("opening inputs", total=None)
+            found, problems = check_manifest(
+                manifest,
+                profile,
+                consent,
+                deep,
+                change,
+                lambda done, total: progress.update(bar, completed=done, total=total),
+            )
+        _show(found, problems, console)
+    raise typer.Exit(BAD_INPUT if problems else OK)
+
+
+def _show(found: Manifest, problems: Sequence[Problem], console: Console) -> None:
+    from flows.views import duration
+
+    bad = len({problem.row for problem in problems if problem.row > 1})
+    console.print(f"rows       {len(found.rows) + bad}" + (f", {bad} of them with problems" if bad else ""))
+    for title, uses in (("portraits", found.portraits), ("videos", found.videos)):
+        shared = sum(count > 1 for count in uses.values())
+        more = f"; {shared} in several rows (up to {max(uses.values())})" if shared else ""
+        console.print(f"{title:<10} {len(uses)}{more}")
+    if found.clips:
+        count = sum(clip.frame_count for clip in found.clips.values())
+        seconds = sum(clip.duration_s for clip in found.clips.values())
+        console.print(f"video      {count} frames, {duration(seconds)}")
+    if found.rows and found.frames is not None:
+        console.print(f"to make    {found.frames} frames")
+    for problem in problems:
+        console.print(str(problem), markup=False, soft_wrap=True)
+    if problems:
+        console.print(f"{len(problems)} problems: correct the manifest and check it again")
+
+
+# Writing
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image or a video that was found."""
+
+    place: str
+    """Absolute path or URL."""
+    label: str
+    """Its part of the rows' names."""
+    order: tuple[int | str, ...] = ()
+
+
+def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
+    """Files with one of the suffixes in a folder and below, or those that a glob names, in order.
+
+    Raises:
+        ValueError: there is none, or none of the layout.
+    """
+    from portrait_core.manifest_table import stem
+
+    found = []
+    names = [name for name in _listed(place) if PurePosixPath(name).suffix.lower() in suffixes]
+    for name in names:
+        if layout == "files":
+            found.append(Source(name, stem(name), (name,)))
+        elif layout == "voxceleb" and (match := _VOXCELEB.fullmatch(name)):
+            parts = tuple(part for part in match.groups() if part)
+            found.append(Source(name, re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)), parts))
+        elif layout == "celeba-hq" and (match := _CELEBA_HQ.fullmatch(name)):
+            found.append(Source(name, match[1], (int(match[1]), name)))
+    if not found:
+        expected = {
+            "files": f"no file ending in {', '.join(suffixes)}",
+            "voxceleb": f"{len(names)} videos but none named idN/VIDEO/CLIP.mp4 or idN#VIDEO#CLIP.mp4",
+            "celeba-hq": f"{len(names)} images but none named by a number (00000.jpg)",
+        }
+        raise ValueError(f"{place} holds {expected[layout]}; check the path, or give another --layout")
+    return sorted(found, key=lambda source: source.order)
+
+
+def _listed(place: str) -> list[str]:
+    """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
+    are left out."""
+    from portrait_core.inputs import joined, local_path, reach
+
+    absolute = joined(os.getcwd(), place)
+    files, path = reach(absolute)
+    try:
+        if files.isdir(path):
+            top, below = path, files.find(path, detail=True)
+        elif files.isfile(path):
+            top, below = path, {path: files.info(path)}
+        else:
+            top, below = re.split(r"[*?\[]", path)[0].rpartition("/")[0], files.glob(path, detail=True)
+    except Exception as error:  # file systems raise classes of their own
+        raise ValueError(f"cannot look into {place} ({error}); check the path and your access") from error
+    hidden = {name for name in below if "/." in name[len(top) :]}
+    names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
+    return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
+
+
+def _rows(
+    portraits: Sequence[Source], videos: Sequence[Source], pairs: Pairs, out: str, more: dict[str, str]
+) -> list[dict[str, str]]:
+    from portrait_core.inputs import folder_of
+    from portrait_core.manifest_table import unique_name
+
+    folder = folder_of(out)
+    taken: set[str] = set()
+    rows = []
+    for portrait, video in paired(portraits, videos, pairs):
+        cells = {"portrait": _cell(portrait.place, folder), "video": _cell(video.place, folder)}
+        wanted = f"{portrait.label[:80]}--{video.label[:80]}"
+        rows.append({**cells, "name": unique_name(wanted, "\n".join(cells.values()), taken), **more})
+    return rows
+
+
+def paired(
+    portraits: Sequence[Source], videos: Sequence[Source], pairs: Pairs
+) -> list[tuple[Source, Source]]:
+    """Portraits and videos, neither empty, put together as ``--pairs`` says.
+
+    Raises:
+        ValueError: ``zip`` of unequal numbers, or more rows than anybody means.
+    """
+    if pairs == "zip" and len(portraits) != len(videos):
+        raise ValueError(
+            f"--pairs zip needs as many portraits as videos; got {len(portraits)} and {len(videos)}. "
+            "--pairs one-each goes through the fewer again"
+        )
+    most = max(len(portraits), len(videos)) if pairs != "all" else len(portraits) * len(videos)
+    if most > _MOST_ROWS:
+        raise ValueError(
+            f"--pairs {pairs} of {len(portraits)} portraits and {len(videos)} videos makes {most} rows, over "
+            f"{_MOST_ROWS}; give a narrower glob, or --pairs one-each"
+        )
+    if pairs == "all":
+        return list(itertools.product(portraits, videos))
+    both = zip(itertools.cycle(portraits), itertools.cycle(videos), strict=False)
+    return list(itertools.islice(both, most))
+
+
+def _cell(place: str, folder: str) -> str:
+    return place.removeprefix(f"{folder.rstrip('/')}/")
+
+
+def _refuse_existing(out: str) -> None:
+    from portrait_core.inputs import joined, reach
+
+    files, path = reach(joined(os.getcwd(), out))
+    if files.exists(path):
+        raise ValueError(f"{out} is there already; give another name, or delete it first")
+
+
+def _write(out: str, rows: Sequence[dict[str, str]]) -> None:
+    from portrait_core.manifest_table import write_table
+
+    try:
+        write_table(out, rows)
+    except OSError as error:
+        raise ValueError(f"cannot write {out}: {error}; check the path and your access") from error
+
+
+def _refuse_unknown(what: str, names: Sequence[str], known: Sequence[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"there is no {what} {', '.join(unknown)}; there are {', '.join(known)}")

@@ -1,0 +1,60 @@
+"""What a dataset run would do, added up."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Console
+
+from flows.terminal import TITLES
+from flows.views import duration, size, table
+from tasks.history import Rate, rates
+from tasks.job import STAGES, Job, Stage
+from tasks.plan import StagePlan, plan
+
+Plans = Mapping[tuple[str, str, Stage], StagePlan]
+"""By kind and name of the unit, and stage: work that clips share is there once."""
+
+
+def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Console) -> None:
+    """Print what jobs would do: by stage, and in wall time on so many workers."""
+    plans, clips = _added_up(found)
+    rows = table("stage", "units", "frames", "worker time", "disk")
+    for stage in STAGES:
+        ones = [one for (_, _, name), one in plans.items() if name == stage]
+        rows.add_row(
+            TITLES[stage],
+            str(len(ones) or "-"),
+            str(sum(one.frames for one in ones) or "-"),
+            duration(_sum(one.task_seconds for one in ones)),
+            size(_sum(one.bytes for one in ones)),
+        )
+    console.print(rows)
+    seconds = sum(one.task_seconds or 0.0 for one in plans.values())
+    grown = sum(one.bytes or 0.0 for one in plans.values())
+    counts = ", ".join(f"{clips[name]} {name}" for name in ("new", "begun", "done") if clips[name])
+    console.print(f"{len(found)} clips ({counts}): {duration(seconds)} of workers, {size(grown)} more")
+    for count in workers if seconds else ():
+        console.print(f"  on {count} worker{'s' if count > 1 else ''}: about {duration(seconds / count)}")
+    if any(one.task_seconds is None for one in plans.values()):
+        console.print("stages marked ? have no history in this store yet: run a few clips, they are not lost")
+
+
+def _added_up(found: Sequence[Job]) -> tuple[Plans, Counter[str]]:
+    known: dict[str, dict[Stage, Rate]] = {}
+    plans: dict[tuple[str, str, Stage], StagePlan] = {}
+    clips = Counter[str]()
+    for job in found:
+        profile = job.settings.profile
+        if profile not in known:
+            known[profile] = rates(job)
+        todo = [one for one in plan(job, known=known[profile]) if one.frames]
+        clips["done" if not todo else "new" if len(todo) == len(STAGES) else "begun"] += 1
+        plans |= {(*job.unit_of(one.stage), one.stage): one for one in todo}
+    return plans, clips
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known else sum(value or 0.0 for value in known)

@@ -1,0 +1,185 @@
+"""``portrait dataset run``, ``plan`` and ``submit``: a manifest's clips, here or as deployment runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.outcome import OK, PARTIAL, make_console, prepared_settings, told_errors
+
+if TYPE_CHECKING:
+    from flows.dataset import Parameters
+    from portrait_core.manifest import Manifest, Row
+    from tasks.retention import Policy
+
+DEPLOYMENT = "reenact-dataset/portrait-dataset"
+"""As ``deployments/prefect.yaml`` names it."""
+
+ManifestUrl = Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV or Parquet, path or URL.")]
+StoreUrl = Annotated[str, typer.Option(help="Folder or URL that keeps every stage's output.")]
+Profile = Annotated[str, typer.Option(help="Profile of rows that name none.")]
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="As for `portrait reenact`.")
+]
+Shard = Annotated[str, typer.Option(help="Which part of the manifest, I/N with I from 0: `--shard 0/8`.")]
+Consent = Annotated[
+    bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
+]
+Keep = Annotated[
+    str | None,
+    typer.Option(help="What of a finished clip to drop at once: pictures or clip, as `portrait clean` does."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder with a folder a clip; without it the clips stay in the store.")
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands into ``portrait dataset``."""
+    for command in (run, plan, submit):
+        app.command()(command)
+
+
+def run(
+    manifest: ManifestUrl,
+    store: StoreUrl,
+    out: Out = None,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+    shard: Shard = "0/1",
+    keep: Keep = None,
+    consent: Consent = True,
+) -> None:
+    """Reenact every row of MANIFEST, many at once. Give the same command again to go on.
+
+    The manifest is checked as a whole before any work. A clip that fails is recorded and stops no other;
+    `portrait status STORE` lists them, `portrait retry STORE` takes them up.
+    """
+    console = make_console()
+    with told_errors():
+        settings = prepared_settings(profile, change)
+        from flows.dataset import start_dataset
+
+        rows = _rows(_read(manifest, profile, change, consent), shard)
+        console.print(f"{len(rows)} clips, profile {profile}, store {store}", soft_wrap=True)
+        asked = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
+        results = start_dataset(rows, settings, console, asked)
+    counts = {outcome: count for outcome, count in sorted(results.items()) if count}
+    console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do")
+    if set(counts) - {"done"}:
+        console.print(f"`portrait status {store}` says more", soft_wrap=True)
+    raise typer.Exit(PARTIAL if set(counts) - {"done"} else OK)
+
+
+def plan(
+    manifest: ManifestUrl,
+    store: StoreUrl,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+    shard: Shard = "0/1",
+    workers: Annotated[list[int], typer.Option(help="Estimate wall time on so many workers. Repeatable.")] = [  # noqa: B006
+        1,
+        8,
+        64,
+    ],
+    consent: Consent = True,
+) -> None:
+    """Say what `portrait dataset run` would do: clips, worker time by stage and storage, by the history."""
+    console = make_console()
+    with told_errors():
+        prepared_settings(profile, change)
+        from flows.dataset import clips_of
+        from flows.dataset_plan import show_dataset_plan
+
+        rows = _rows(_read(manifest, profile, change, consent), shard)
+        clips, bad = clips_of(rows, store, change)
+        for result in bad:
+            console.print(f"row {result.number}, {result.name}: {result.message}", soft_wrap=True)
+        show_dataset_plan([clip.job for clip in clips], workers, console)
+    raise typer.Exit(PARTIAL if bad else OK)
+
+
+def submit(
+    manifest: ManifestUrl,
+    store: StoreUrl,
+    shards: Annotated[int, typer.Option(min=1, help="Deployment runs to make; 20 to 50 clips each is good.")],
+    out: Out = None,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
+    keep: Keep = None,
+    consent: Consent = True,
+    deployment: Annotated[str, typer.Option(help="Which deployment runs a shard.")] = DEPLOYMENT,
+) -> None:
+    """Check MANIFEST and schedule one deployment run a shard on the Prefect server at PREFECT_API_URL."""
+    console = make_console()
+    with told_errors():
+        found = _read(manifest, profile, change, consent)
+        from prefect.deployments import run_deployment
+
+        count = min(shards, len(found.rows))
+        for index in range(count):
+            asked = _parameters(manifest, store, out, profile, change, (index, count), keep, consent)
+            made = run_deployment(deployment, parameters=dict(asked), timeout=0)
+            console.print(f"shard {index}: flow run {getattr(made, 'name', made)}")
+    raise typer.Exit(OK)
+
+
+def _parameters(
+    manifest: str,
+    store: str,
+    out: Path | None,
+    profile: str,
+    change: list[str],
+    part: tuple[int, int],
+    keep: str | None,
+    consent: bool,
+) -> Parameters:
+    return {
+        "manifest": manifest,
+        "store": store,
+        "out": str(out) if out else None,
+        "profile": profile,
+        "overrides": change,
+        "shard": part[0],
+        "shards": part[1],
+        "keep": _policy(keep),
+        "require_consent": consent,
+    }
+
+
+def shard_of(text: str) -> tuple[int, int]:
+    """``I/N`` as two numbers.
+
+    Raises:
+        ValueError: it is none.
+    """
+    index, slash, count = text.partition("/")
+    if not slash or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
+        raise ValueError(f"--shard {text!r} is no I/N with I from 0 to N-1, such as 0/8")
+    return int(index), int(count)
+
+
+def _read(manifest: str, profile: str, change: Sequence[str], consent: bool) -> Manifest:
+    from portrait_core.manifest import read_manifest
+
+    return read_manifest(manifest, profile, require_consent=consent, changes=change)
+
+
+def _rows(found: Manifest, text: str) -> Sequence[Row]:
+    from portrait_core.manifest import shard
+
+    return shard(found.rows, *shard_of(text))
+
+
+def _policy(name: str | None) -> Policy | None:
+    from tasks.retention import POLICIES
+
+    for policy in POLICIES:
+        if name == policy:
+            return policy
+    if name is not None:
+        raise ValueError(f"there is no policy {name}; there are {', '.join(POLICIES)}")
+    return None

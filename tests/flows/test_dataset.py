@@ -1,0 +1,131 @@
+"""A small dataset: shared inputs, a clip that fails, resume, plan, clean as it goes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from portrait_core.store import Store
+from tests.flows.conftest import FRAMES
+
+COLUMNS = "portrait,video,name,licence,consent\n"
+
+
+def call(*arguments: str | Path) -> Result:
+    """The command line in this process, wide."""
+    return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, portrait: Path, driver: Path) -> Path:
+    """Two portraits of one face, one of nothing, and a manifest of three rows that share a video."""
+    folder = tmp_path_factory.mktemp("dataset")
+    image = Image.open(portrait)
+    image.save(folder / "left.png")
+    image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "right.png")
+    Image.fromarray(np.full((256, 256, 3), 90, np.uint8)).save(folder / "nobody.png")
+    rows = [f"{name}.png,{driver},{name},CC0,form 7\n" for name in ("left", "nobody", "right")]
+    (folder / "manifest.csv").write_text(COLUMNS + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(small: list[str]) -> list[str]:
+    return [part for change in small for part in ("--set", change)]
+
+
+@pytest.fixture(scope="module")
+def first(folder: Path, settings: list[str]) -> Result:
+    places = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
+    return call("dataset", "run", folder / "manifest.csv", *places, *settings)
+
+
+def _markers(store: Path) -> set[str]:
+    return {str(p.relative_to(store)) for p in store.glob("*/*/records/commits/*/*")}
+
+
+@pytest.mark.timeout(900)
+def test_one_clip_that_fails_stops_no_other(first: Result, folder: Path) -> None:
+    assert first.exit_code == 1, first.output
+    assert "1 failed, 2 held" in first.output  # the driver has a frame without a face
+    assert "row 3, nobody: failed: input: no human face was found" in first.output
+    for name in ("left", "right"):
+        said = json.loads((folder / "out" / name / "summary.json").read_text())
+        assert said["frames"] == FRAMES
+        assert (folder / "out" / name / "reenactment.mp4").is_file()
+    assert not (folder / "out" / "nobody").exists()
+
+
+def test_a_shared_video_is_tracked_once(first: Result, folder: Path) -> None:
+    store = Store(folder / "store")
+    assert len(store.units("video")) == 1
+    assert len(store.units("reenactment")) == 3
+    (name,) = store.units("video")
+    # one row a frame without a face, not one a clip
+    assert store.unit("video", name).failures()["frame"].tolist() == [3]
+
+
+def test_finished_clips_lost_their_pictures_as_asked(first: Result, folder: Path) -> None:
+    for path in (folder / "store" / "reenactment").iterdir():
+        unit = Store(folder / "store").unit("reenactment", path.name)
+        assert unit.array_info("render") is None
+        assert "nobody" in path.name or unit.array_info("latents") is not None
+
+
+def test_the_same_command_makes_nothing_again(first: Result, folder: Path, settings: list[str]) -> None:
+    before = _markers(folder / "store")
+    places = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
+    again = call("dataset", "run", folder / "manifest.csv", *places, *settings)
+    assert again.exit_code == 1
+    assert "1 aside, 2 held" in again.output  # a portrait without a face is not looked at again
+    assert _markers(folder / "store") == before
+
+
+def test_plan_counts_shared_work_once(
+    first: Result, folder: Path, settings: list[str], tmp_path: Path
+) -> None:
+    places = ["--store", folder / "store"]
+    done = call("dataset", "plan", folder / "manifest.csv", *places, *settings)
+    assert "3 clips (1 begun, 2 done)" in done.output
+    new = call(
+        "dataset", "plan", folder / "manifest.csv", *places, *settings, "--set", "tracking.iterations=9"
+    )
+    (landmarks,) = [line for line in new.output.splitlines() if line.startswith("fit head")]
+    assert landmarks.split()[2:4] == ["1", str(FRAMES)], "one video, whatever it drives"
+    empty = call("dataset", "plan", folder / "manifest.csv", "--store", tmp_path, *settings)
+    assert "have no history" in empty.output
+
+
+def test_shards_take_every_row_once(first: Result, folder: Path, settings: list[str]) -> None:
+    said = [
+        call(
+            "dataset",
+            "plan",
+            folder / "manifest.csv",
+            "--store",
+            folder / "s2",
+            "--shard",
+            f"{i}/2",
+            *settings,
+        )
+        for i in range(2)
+    ]
+    counts = [int(line.split()[0]) for r in said for line in r.output.splitlines() if " clips (" in line]
+    assert sum(counts) == 3
+    wrong = call("dataset", "plan", folder / "manifest.csv", "--store", folder, "--shard", "2/2")
+    assert wrong.exit_code == 2
+
+
+def test_a_bad_row_stops_everything_before_any_work(tmp_path: Path, folder: Path) -> None:
+    text = (folder / "manifest.csv").read_text() + "gone.png,gone.mp4,x,CC0,form 8\n"
+    (tmp_path / "manifest.csv").write_text(text.replace("left.png", str(folder / "left.png")))
+    ended = call("dataset", "run", tmp_path / "manifest.csv", "--store", tmp_path / "store")
+    assert ended.exit_code == 2
+    assert not (tmp_path / "store").exists()
+    assert "gone.png" in ended.output
