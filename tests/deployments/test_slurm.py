@@ -132,5 +132,5 @@ def test_every_shard_has_a_gpu_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
     options = ["--array=0-3", "--mem-per-cpu=100M", f"--export=ALL,PORTRAIT_HOME={home}"]
     _, said = slurm.run("array.sbatch", options, ["dataset", "run"])
     lines = [line.split(": ") for line in said.splitlines() if line]
-    assert sorted(line for _, line in lines) == [f"dataset run --shard {i} --shards 4" for i in range(4)]
+    assert sorted(line for _, line in lines) == [f"dataset run --shard {i}/4" for i in range(4)]
     assert {gpu for gpu, _ in lines} == {"0", "1"}
