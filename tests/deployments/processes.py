@@ -22,11 +22,12 @@ PROGRAMS = Path(sys.executable).parent
 PREFECT = (sys.executable, "-m", "prefect")
 
 
-def wait_until(reached: Callable[[], bool], deadline_s: float, what: str) -> None:
+def wait_until(reached: Callable[[], bool], deadline_s: float, what: str | Callable[[], str]) -> None:
     """Wait until something is so."""
     limit = time.monotonic() + deadline_s
     while not reached():
-        assert time.monotonic() < limit, f"not within {deadline_s:.0f} s: {what}"
+        if time.monotonic() > limit:
+            raise AssertionError(f"not within {deadline_s:.0f} s: {what() if callable(what) else what}")
         time.sleep(0.5)
 
 
@@ -37,7 +38,7 @@ class Processes:
         self.folder = folder
         self._runs: list[Run] = []
 
-    def start(self, name: str, command: Sequence[str | Path], **env: str) -> Run:
+    def start(self, name: str, command: Sequence[object], **env: str) -> Run:
         """Start a program; what it prints is in ``NAME.txt``."""
         path = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
         known = environment(PREFECT_HOME=str(self.folder / "prefect"), PATH=path) | env
@@ -46,13 +47,13 @@ class Processes:
         self._runs.append(run)
         return run
 
-    def listening(self, name: str, command: Sequence[str | Path], port: int, **env: str) -> Run:
+    def listening(self, name: str, command: Sequence[object], port: int, **env: str) -> Run:
         """Start a server and wait until it listens."""
         server = self.start(name, command, **env)
         assert server.watch(lambda: listens(port), 180), f"{name} ended:\n{server.output[-3000:]}"
         return server
 
-    def finished(self, name: str, command: Sequence[str | Path], **env: str) -> str:
+    def finished(self, name: str, command: Sequence[object], **env: str) -> str:
         """Run a command to its end, which must be good; what it printed."""
         run = self.start(name, command, **env)
         code = run.wait(300)

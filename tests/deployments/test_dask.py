@@ -97,7 +97,7 @@ def test_one_worker_a_gpu(cluster: Cluster, processes: Processes) -> None:
     workers = processes.start("workers", command, CUDA_VISIBLE_DEVICES="2,GPU-5a")
     with _client(cluster.address) as client:
         client.wait_for_workers(2, timeout=120)
-        seen = client.run(os.environ.get, "CUDA_VISIBLE_DEVICES")
+        seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
         assert sorted(seen.values()) == ["2", "GPU-5a"]
         described = client.scheduler_info(n_workers=-1)["workers"].values()
         assert [worker["resources"] for worker in described] == [{"GPU": 1}] * 2

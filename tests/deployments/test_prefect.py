@@ -5,9 +5,8 @@ The tests build on each other in their order: a server takes a minute to start.
 
 from __future__ import annotations
 
-import importlib
 import json
-import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,9 @@ from tests.faults.servers import HOST, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
+FLOWS = ("flows.reenact.reenact", "flows.dataset.reenact_dataset")
 WITHIN_S = 45
 """The automation's patience here. Heartbeats are 30 s apart, the least that Prefect takes."""
-
-
-def _is_there(entrypoint: str) -> bool:
-    module, _, flow = entrypoint.rpartition(".")
-    try:
-        return hasattr(importlib.import_module(module), flow)
-    except ImportError:
-        return False
 
 
 class Server:
@@ -103,17 +95,11 @@ def _process_of(run: Run) -> psutil.Process:
     return flows[-1]
 
 
-def test_the_server_is_told_everything_twice(server: Server, tmp_path: Path) -> None:
-    shutil.copytree(DEPLOYMENTS, tmp_path / "deployments")
-    file = tmp_path / "deployments" / "prefect.yaml"
-    said = yaml.safe_load(file.read_text())
-    said["deployments"] = [one for one in said["deployments"] if _is_there(one["entrypoint"])]
-    file.write_text(yaml.safe_dump(said))
+def test_the_server_is_told_everything_twice(server: Server) -> None:
     for name in ("register", "register-again"):
-        command = ["bash", tmp_path / "deployments" / "register.sh"]
-        server.processes.finished(name, command, **server.environment)
+        server.processes.finished(name, ["bash", DEPLOYMENTS / "register.sh"], **server.environment)
     deployed = server.post("deployments/filter")
-    assert len(deployed) == len(said["deployments"])
+    assert {one["entrypoint"] for one in deployed} == set(FLOWS)
     for one in deployed:
         assert (one["work_pool_name"], one["pull_steps"]) == ("portrait", [])
         assert one["global_concurrency_limit"]["limit"] > 0
@@ -123,18 +109,34 @@ def test_the_server_is_told_everything_twice(server: Server, tmp_path: Path) -> 
     assert automation["trigger"]["within"] == 600
 
 
-def test_a_worker_picks_a_run_up(server: Server, parameters: dict[str, Any], tmp_path: Path) -> None:
-    given = parameters | {"store": str(tmp_path / "store"), "out": str(tmp_path / "out")}
+def test_a_worker_picks_runs_up(server: Server, parameters: dict[str, Any], tmp_path: Path) -> None:
+    store, out = str(tmp_path / "store"), str(tmp_path / "out")
+    given = parameters | {"store": store, "out": out}
     command = [*PREFECT, "deployment", "run", "reenact/portrait", "--params", json.dumps(given)]
     server.processes.finished("run", command, **server.environment)
-    (run,) = [one["id"] for one in server.post("flow_runs/filter")]
     worker = server.worker("worker-1")
-    wait_until(lambda: server.state(run) not in ("SCHEDULED", "PENDING", "RUNNING"), 400, worker.output)
-    assert server.state(run) == "COMPLETED", server.message(run)
-    check = ["python", DEPLOYMENTS / "healthy.py", f"http://{HOST}:{server.page}/health"]
-    server.processes.finished("healthy", check)
+    _completes(server, worker, "reenact")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 6
+    check = [sys.executable, DEPLOYMENTS / "healthy.py", f"http://{HOST}:{server.page}/health"]
+    server.processes.finished("healthy", check)
+    row = ("clip", parameters["portrait"], parameters["video"], "CC0", "test")
+    manifest = tmp_path / "clips.csv"
+    manifest.write_text("name,portrait,video,licence,consent\n" + ",".join(row) + "\n")
+    changes = [part for change in parameters["overrides"] for part in ("--set", change)]
+    submit = [sys.executable, "-m", "flows.cli", "dataset", "submit", manifest, "--shards", "1"]
+    places = ["--store", store, "--out", out]
+    server.processes.finished("submit", [*submit, *places, *changes], **server.environment)
+    _completes(server, worker, "reenact-dataset")
+    assert (tmp_path / "out" / "clip" / "reenactment.mp4").is_file()
     worker.destroy()
+
+
+def _completes(server: Server, worker: Run, flow: str) -> None:
+    """Wait until the only run of a flow has ended well."""
+    (run,) = [one["id"] for one in server.post("flow_runs/filter", flows={"name": {"any_": [flow]}})]
+    ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+    wait_until(lambda: server.state(run) in ended, 400, lambda: worker.output)
+    assert server.state(run) == "COMPLETED", server.message(run)
 
 
 def _started(server: Server, worker: Run, parameters: dict[str, Any], folder: Path) -> str:
@@ -142,7 +144,7 @@ def _started(server: Server, worker: Run, parameters: dict[str, Any], folder: Pa
     endless = [*parameters["overrides"], "tuning.steps=1000000"]
     places = {"store": str(folder / "store"), "out": str(folder / "out")}
     run = server.begin(**(parameters | places | {"overrides": endless}))
-    wait_until(lambda: server.state(run) == "RUNNING", 200, worker.output)
+    wait_until(lambda: server.state(run) == "RUNNING", 200, lambda: worker.output)
     wait_until(lambda: server.heartbeats(run) > 0, 60, "a heartbeat")
     return run
 
@@ -153,7 +155,7 @@ def test_a_worker_notices_that_its_flow_was_killed(
     worker = server.worker("worker-2")
     run = _started(server, worker, parameters, tmp_path)
     _process_of(worker).kill()
-    wait_until(lambda: server.state(run) == "CRASHED", 60, worker.output)
+    wait_until(lambda: server.state(run) == "CRASHED", 60, lambda: worker.output)
     worker.destroy()
 
 

@@ -56,13 +56,13 @@ def _calls(slurm: dict[str, str]) -> list[str]:
 def test_an_array_task_does_its_shard(slurm: dict[str, str]) -> None:
     done = run("bash", DEPLOYMENTS / "slurm" / "array.sbatch", "dataset", "run", **slurm)
     assert (done.returncode, done.stderr) == (0, "")
-    assert _calls(slurm) == ["portrait dataset run --shard 3 --shards 16"]
+    assert _calls(slurm) == ["portrait dataset run --shard 3/16"]
 
 
 def test_some_shards_again_keep_their_number(slurm: dict[str, str]) -> None:
     again = slurm | {"SHARDS": "40"}
     assert run("bash", DEPLOYMENTS / "slurm" / "array.sbatch", "dataset", **again).returncode == 0
-    assert _calls(slurm) == ["portrait dataset --shard 3 --shards 40"]
+    assert _calls(slurm) == ["portrait dataset --shard 3/40"]
 
 
 def test_a_task_that_slurm_warns_is_queued_again(slurm: dict[str, str]) -> None:
