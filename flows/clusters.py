@@ -64,6 +64,8 @@ def local_options(settings: Settings) -> dict[str, Any]:
         # One task at a time in a worker process: numbers of threads and memory stay predictable.
         "threads_per_worker": 1,
         "processes": True,
+        # Dask's own limit is a share of the machine for each core: it would kill a worker that is well.
+        "memory_limit": 0,
         # Only this host may look, on whatever port is free.
         "dashboard_address": "127.0.0.1:0",
     } | settings.runner.cluster
@@ -85,7 +87,7 @@ def _one_a_gpu(settings: Settings) -> SpecCluster:
         raise InputError(
             "runner.kind=local_gpus needs an NVIDIA GPU, and none is seen; set runner.kind=threads"
         )
-    common = {"nthreads": 1, "resources": {"GPU": 1}} | settings.runner.cluster
+    common = {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": 1}} | settings.runner.cluster
     workers = {
         gpu: {"cls": Nanny, "options": {**common, "env": {"CUDA_VISIBLE_DEVICES": gpu}}}
         for gpu in gpus[: settings.runner.workers or None]

@@ -115,7 +115,7 @@ class DaskRunner:
 
     def stop(self) -> None:
         """See :class:`Runner`."""
-        self._client.run(stopping.request, wait=False)
+        self._client.run(stopping.request, on_error="ignore")  # in the workers' event loops, beside the tasks
         with self._changed:
             self._changed.wait_for(lambda: not self._working, self._settings.grace_s)
 
@@ -151,7 +151,8 @@ def open_runner(settings: Settings, plain: bool = False) -> Iterator[Runner]:
     from prefect.context import FlowRunContext
 
     runner = settings.runner
-    if FlowRunContext.get() is not None and runner.kind in PREFECT_RUNS and not plain:
+    inside = FlowRunContext.get()
+    if inside is not None and not plain and _suits(inside.task_runner, settings):
         yield PrefectRunner(runner)
     elif runner.kind == "threads":
         pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
@@ -162,6 +163,17 @@ def open_runner(settings: Settings, plain: bool = False) -> Iterator[Runner]:
     else:
         with dask_client(settings) as client:
             yield DaskRunner(client, runner)
+
+
+def _suits(task_runner: TaskRunner[Any], settings: Settings) -> bool:
+    """Whether a flow run's task runner is the one that the settings ask for: a deployment's run has Prefect's
+    default one, which knows neither the cluster nor how many tasks at once."""
+    from prefect.task_runners import ThreadPoolTaskRunner
+
+    if settings.runner.kind == "threads":
+        at_once = getattr(task_runner, "_max_workers", None)
+        return isinstance(task_runner, ThreadPoolTaskRunner) and at_once == worker_count(settings)
+    return settings.runner.kind in PREFECT_RUNS and not isinstance(task_runner, ThreadPoolTaskRunner)
 
 
 def prefect_task_runner(settings: Settings) -> TaskRunner[Any]:
