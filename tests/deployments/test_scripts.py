@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.deployments.files import DEPLOYMENTS, ROOT, SCRIPTS, run, tool
+from tests.deployments.files import DEPLOYMENTS, SCRIPTS, run, tool
 
 each_script = pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 
@@ -32,14 +31,16 @@ def test_workers_want_an_address(given: tuple[str, ...]) -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An array task's environment, with commands that write down how they were called."""
+    """An array task's environment, in a checkout whose commands write down how they were called."""
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / "deployments").symlink_to(DEPLOYMENTS)
     for name in ("portrait", "scontrol"):
-        command = tmp_path / name
+        command = tmp_path / ".venv" / "bin" / name
         body = _BODY if name == "portrait" else ""
         command.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/calls\n{body}')
         command.chmod(0o755)
-    given = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
-    return {**given, "SLURM_ARRAY_TASK_MAX": "15", "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    given = {"SLURM_SUBMIT_DIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    return {**given, "SLURM_ARRAY_TASK_MAX": "15"}
 
 
 _BODY = """
@@ -50,7 +51,7 @@ exit ${CODE:-0}
 
 
 def _calls(slurm: dict[str, str]) -> list[str]:
-    return (Path(slurm["PATH"].split(":")[0]) / "calls").read_text().splitlines()
+    return (Path(slurm["SLURM_SUBMIT_DIR"]) / "calls").read_text().splitlines()
 
 
 def test_an_array_task_does_its_shard(slurm: dict[str, str]) -> None:
