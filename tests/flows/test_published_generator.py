@@ -7,7 +7,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from flows.cli import BAD_INPUT, PARTIAL, app
+from flows.cli import app
+from flows.outcome import BAD_INPUT, PARTIAL
 from tests import published_pickle
 from tests.flows.conftest import FRAMES, Arguments
 
