@@ -40,10 +40,12 @@ def retry_clip(
     """
     frames = failed_frames(job, stages or STAGES, classes)
     if not frames:
-        console.print(f"{job.reenactment_unit}: nothing of class {', '.join(classes)} to take up")
+        console.print(
+            f"{job.reenactment_unit}: nothing of class {', '.join(classes)} to take up", soft_wrap=True
+        )
         return False
     for stage, which in frames.items():
-        console.print(f"{job.reenactment_unit}: {stage} {frame_list(which)} again")
+        console.print(f"{job.reenactment_unit}: {stage} {frame_list(which)} again", soft_wrap=True)
     take_up(job, frames, classes, gaps)
     if "landmarks" in frames:
         run_job(job, None, console.print, ("landmarks",))

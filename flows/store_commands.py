@@ -84,8 +84,10 @@ def retry(
             raise ValueError(f"--gaps is keep or redo, got {gaps!r}")
         left = 0
         for job in _jobs(store, clip):
-            taken = retry_clip(job, known_stages(stage), classes, gaps, out, console)  # type: ignore[arg-type]
-            left += taken and clip_state(job).state != "done"
+            if retry_clip(job, known_stages(stage), classes, gaps, out, console):  # type: ignore[arg-type]
+                state = clip_state(job).state
+                console.print(f"{job.reenactment_unit}: {state}", soft_wrap=True)
+                left += state != "done"
     raise typer.Exit(PARTIAL if left else OK)
 
 
