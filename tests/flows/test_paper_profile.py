@@ -68,7 +68,7 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     assert summary["profile"] == "paper"
     done = {stage["stage"]: stage["frames_done"] for stage in summary["stages"]}
     assert done["fit"] == done["template"] == done["render"] == FRAMES
-    assert done["inversion"] == FRAMES + 1
+    assert done["inversion"] == FRAMES
     assert probe(str(tmp_path / "out" / "reenactment.mp4")).frame_count == FRAMES
     assert (tmp_path / "out" / "side_by_side.mp4").stat().st_size > 0
     store = Store(summary["store"])
