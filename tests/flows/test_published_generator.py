@@ -30,7 +30,7 @@ def test_an_imported_generator_makes_a_clip(tmp_path: Path, arguments: Arguments
     assert result.exit_code == PARTIAL, result.output  # the driver's third frame shows no face
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     done = {stage["stage"]: stage["frames_done"] for stage in summary["stages"]}
-    assert done["inversion"] == FRAMES  # the first frame's search, then a step of the chain for each
+    assert done["inversion"] == FRAMES
     assert done["render"] == FRAMES
     assert (tmp_path / "out" / "reenactment.mp4").stat().st_size > 0
 
