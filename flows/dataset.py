@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]
-Report = Callable[[str], None]
 CLIPS_A_WORKER = 2
 
 
@@ -146,8 +145,6 @@ class DatasetRun:
             job, self._runner, lambda line: self._board.said(row.name, line), tasks=self._tasks
         )
         stages.all()
-        if self._out is None and not stages.records:
-            return 0
         summary = deliver(
             job, self._out / row.name if self._out else None, stages.records, time.perf_counter() - begin
         )
@@ -157,14 +154,14 @@ class DatasetRun:
 
 
 def clips_of(
-    rows: Sequence[Row], store: str, overrides: Sequence[str], commercial: bool = False
+    rows: Sequence[Row], store: str, overrides: Sequence[str]
 ) -> tuple[list[Clip], list[ClipResult]]:
-    """Look at the inputs of rows, each file once, several at a time.
+    """Look at the inputs of rows, several at a time.
 
     Returns:
         The clips, and the rows whose inputs cannot be used.
     """
-    load = lru_cache(maxsize=None)(lambda profile, changes: load_settings(profile, changes))
+    load = lru_cache(maxsize=None)(load_settings)
 
     def look(row: Row) -> Clip | ClipResult:
         try:

@@ -48,7 +48,7 @@ class Tally:
     def __init__(self) -> None:
         self.total = 0
         self.results: list[ClipResult] = []
-        self.at_work: dict[str, float] = {}
+        self.at_work: set[str] = set()
         self._begun = time.monotonic()
         self._lock = threading.Lock()
 
@@ -59,7 +59,7 @@ class Tally:
     def began(self, name: str) -> None:
         """A clip is at work."""
         with self._lock:
-            self.at_work[name] = time.monotonic()
+            self.at_work.add(name)
 
     def said(self, name: str, line: str) -> None:
         """A clip reports something."""
@@ -67,7 +67,7 @@ class Tally:
     def ended(self, result: ClipResult) -> None:
         """A clip is over."""
         with self._lock:
-            self.at_work.pop(result.name, None)
+            self.at_work.discard(result.name)
             self.results.append(result)
 
     @staticmethod
@@ -78,7 +78,7 @@ class Tally:
     def line(self) -> str:
         """How far it is, in a line."""
         with self._lock:
-            results, at_work = list(self.results), list(self.at_work)
+            results, at_work = list(self.results), sorted(self.at_work)
         over = len(results)
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts(results).items()))
         made = [result for result in results if result.outcome in ("done", "held") and result.seconds > 1]

@@ -114,8 +114,10 @@ class DaskRunner:
             self._changed.notify()
 
     def stop(self) -> None:
-        """See :class:`Runner`."""
-        self._client.run(stopping.request, on_error="ignore")  # in the workers' event loops, beside the tasks
+        """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
+        stopping.request()
+        if self._settings.kind != "address":  # in the workers' event loops, beside the tasks
+            self._client.run(stopping.request, on_error="ignore")
         with self._changed:
             self._changed.wait_for(lambda: not self._working, self._settings.grace_s)
 

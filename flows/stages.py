@@ -23,7 +23,7 @@ from tasks.deliver import StageRecord
 from tasks.encode import encode
 from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
-from tasks.job import FRAME_INPUT, PER_FRAME, READS, STAGES, Job, Stage
+from tasks.job import FANNED, FRAME_INPUT, PER_FRAME, READS, STAGES, Job, Stage
 from tasks.measure import measure
 from tasks.policy import StageResult, classify, disk_full, failure, process_name, worker_died
 from tasks.pose import pose
@@ -52,8 +52,6 @@ TASKS: Mapping[Stage, tuple[Task[..., StageResult], ...]] = {
 }
 """What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage
 is one of ``FANNED``."""
-
-FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
 
 HELD: frozenset[Stage] = frozenset({"template", "inversion", "render"})
 """Stages some of whose frames are enough: the others are held from a neighbour."""
@@ -255,20 +253,23 @@ class StageRunner:
         try:
             yield
         except Exception as error:
+            if stopping.requested():  # cancelled, or refused by a pool that closes: no fault of the frames
+                failed.append((span, StopRequested()))
+                return
             self._tell(record.stage, span, error)
             failed.append((span, error))
 
     def _tell(self, stage: Stage, span: FrameRange | None, error: BaseException) -> None:
+        """Record that a call failed as a whole; no frame is set aside for that (:mod:`tasks.frames` does)."""
         if isinstance(error, StopRequested):
             return
-        first = None if span is None else span.start
         retries = self._job.settings.runner.retries
         attempt = retries + 1 if classify(error) == "transient" else 1
-        row = failure(stage, first, error, self._job.stage_keys[stage], attempt)
-        if worker_died(error):  # not the frame's fault yet
-            row = Failure(stage, first, "transient", "the worker died", key=row.key)
+        row = failure(stage, None, error, self._job.stage_keys[stage], attempt)
+        if worker_died(error):  # nobody's fault yet
+            row = Failure(stage, None, "transient", "the worker died", key=row.key)
         record_failures(self._job, stage, [row])
-        where = "" if first is None else f", frames from {first}"
+        where = "" if span is None else f", frames {span.start} to {span.stop - 1}"
         self._report(f"{stage}{where}: {row.cls} failure: {row.message}")
 
     def _after_deaths(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from portrait_core.store import Store
 from tasks.context import unit_of
-from tasks.job import FILES, STAGES, Job, Stage
+from tasks.job import PER_FRAME, STAGES, Job, Stage
 from tasks.policy import StageResult
 
 _SAMPLE = 8
@@ -37,7 +37,7 @@ def work(job: Job, stage: Stage, frames: int) -> float:
     if stage == "inversion":  # a frame's picture counts as one step
         share = frames / max(1, job.frames)
         return frames * (settings.inversion.steps + 1) + settings.inversion.first_steps * share
-    if stage in ("fit", "retarget", "template", "landmarks", "render"):
+    if stage in PER_FRAME:
         return float(frames)
     return float(frames * (1 if stage == "portrait" else job.frames))
 
@@ -115,7 +115,7 @@ def _rate(
     job: Job, stage: Stage, history: Sequence[tuple[Mapping[str, float], Mapping[str, int], int]]
 ) -> Rate:
     seconds = [spent[stage] for spent, _, _ in history if stage in spent]
-    names = {*job.arrays(stage), *(f"files/{name}" for name in FILES.get(stage, ()))}
+    names = set(job.kept(stage))
     if stage == "encode":
         names |= {"files/reenactment.mp4", "files/side_by_side.mp4", "files/contact_sheet.png"}
     sizes = [

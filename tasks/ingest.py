@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -33,10 +34,10 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
     info = probe(video)
     _check_video(video, info)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
-    digests = file_digest(portrait), file_digest(video)
+    digests = _digest(portrait), _digest(video)
     files = weight_files(settings)
     _check_generator(files["generator"], settings)
-    weights = {name: file_digest(path) for name, path in files.items()}
+    weights = {name: _digest(path) for name, path in files.items()}
     keys = make_stage_keys(*digests, frames, settings, weights)
     # another tracker's arrays have other shapes: it has units of its own
     tracker = [settings.tracking.tracker] if settings.tracking.tracker != "embedded" else []
@@ -57,6 +58,17 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
         weights=weights,
         settings=settings,
     )
+
+
+def _digest(path: str | Path) -> str:
+    """A file's digest, taken once while the file is the same: clips of a dataset share weights and videos."""
+    found = Path(path).stat()
+    return _digest_of(str(path), found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: str, *unchanged: int) -> str:
+    return file_digest(path)
 
 
 def _check_video(video: str, info: VideoInfo) -> None:

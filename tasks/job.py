@@ -44,6 +44,9 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 PER_FRAME: frozenset[Stage] = frozenset({"landmarks", "fit", "retarget", "template", "inversion", "render"})
 """Stages with a commit marker a frame; the others have one marker, for frame 0."""
 
+FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
+"""Stages whose tasks take ranges of frames and spread over workers (the inversion unless it is a chain)."""
+
 UNIT_KINDS: Mapping[Stage, Kind] = {"portrait": "portrait", "landmarks": "video", "fit": "video"}
 """Kind of the unit that holds a stage's output; stages that are not named write the reenactment's."""
 

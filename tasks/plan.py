@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portrait_core.config import Settings
 from portrait_core.store import differences
 from tasks.context import aside, done, key_of, unit_of
 from tasks.history import Rate, rates, work
-from tasks.job import PER_FRAME, READS, STAGES, Job, Stage, dependents
+from tasks.job import FANNED, PER_FRAME, READS, STAGES, Job, Stage, dependents
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import dropped, missing
 from tasks.threads import worker_count
-
-FANNED_OUT: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
-"""Stages that spread over workers (the inversion unless it is a chain)."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def plan(
                 total=job.total(stage),
                 done=int(done(job, stage).sum()),
                 aside=int(aside(job, stage).sum()),
-                parts=tuple(_parts(job, stage, frames.tolist(), stage in again)) if count else (),
+                parts=tuple(_parts(job, stage, will, stage in again)) if count else (),
                 seconds=None if spent is None else spent / _at_once(job.settings, stage, count),
                 task_seconds=spent,
                 bytes=(rate.frame_bytes * clip_frames if rate.frame_bytes is not None else None)
@@ -92,12 +90,16 @@ def plan(
 
 def _at_once(settings: Settings, stage: Stage, frames: int) -> int:
     chained = stage == "inversion" and settings.inversion.init != "tracker"
-    if stage not in FANNED_OUT or chained:
+    if stage not in FANNED or chained:
         return 1
     return min(worker_count(settings), -(-frames // settings.runner.frames_per_task) or 1)
 
 
-def _parts(job: Job, stage: Stage, frames: Iterable[int], forced: bool) -> list[Part]:
+def _parts(job: Job, stage: Stage, will: Mapping[Stage, NDArray[np.bool_]], forced: bool) -> list[Part]:
+    readers = [later for later in STAGES if stage in READS[later] and will[later].any()]
+    absent = "its data is missing from the store"
+    if dropped(job, stage):
+        absent = f"dropped, and {readers[-1] if readers else 'a later stage'} reads it"
     unit, key = unit_of(job, stage), key_of(job, stage)
     under: dict[int, set[str]] = {}
     for frame, marked in unit.markers(stage):
@@ -110,7 +112,7 @@ def _parts(job: Job, stage: Stage, frames: Iterable[int], forced: bool) -> list[
         if forced:
             return "forced"
         if key in keys:
-            return _needed(job, stage) if dropped(job, stage) else "its data is missing from the store"
+            return absent
         said = [differences(recipes[old], mine) for old in sorted(keys) if old in recipes]
         if said:
             return ", ".join(said[-1]) or "other frames are shown now"
@@ -119,7 +121,7 @@ def _parts(job: Job, stage: Stage, frames: Iterable[int], forced: bool) -> list[
         return f"failed before: {failed[frame]}" if frame in failed else "new"
 
     reasons: dict[str, list[int]] = {}
-    for frame in frames:
+    for frame in np.flatnonzero(will[stage]).tolist():
         reasons.setdefault(reason(frame), []).append(frame)
     total = FrameRange(0, job.total(stage))
     parts = []
@@ -128,12 +130,6 @@ def _parts(job: Job, stage: Stage, frames: Iterable[int], forced: bool) -> list[
         finished[which] = False
         parts.append(Part(tuple(missing_runs(finished, total)), why))
     return parts
-
-
-def _needed(job: Job, stage: Stage) -> str:
-    will = missing(job)
-    readers = [later for later in STAGES if stage in READS[later] and will[later].any()]
-    return f"dropped, and {readers[-1] if readers else 'a later stage'} reads it"
 
 
 def _failures(job: Job, stage: Stage) -> dict[int, str]:

@@ -26,7 +26,8 @@ from portrait_core.store import Failure, FailureClass
 from tasks.context import record_failures
 from tasks.job import Stage
 
-_TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError", "CommClosedError"}
+_TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
+_TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
 _TRANSIENT_TEXTS = ("cuda error", "cudnn error", "cublas error")
 """A GPU's context that broke: the frame is not to blame, and another process may do it."""
 _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}

@@ -38,19 +38,21 @@ def forget(job: Job, stages: Iterable[Stage]) -> list[Stage]:
 def failed_frames(
     job: Job, stages: Collection[Stage], classes: Collection[FailureClass]
 ) -> dict[Stage, list[int]]:
-    """Frames with a failure of these classes under the job's keys that still counts, by stage; frame 0 stands
-    for a stage of one part."""
+    """Frames with a failure of these classes under the job's keys that still counts, by stage. A task that
+    failed as a whole stands for all that are not finished; frame 0 for a stage of one part."""
     found: dict[Stage, list[int]] = {}
     for stage in stages:
         rows = unit_of(job, stage).failures()
         rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
         rows = rows[rows["cls"].isin(list(classes))]
-        frames = {int(frame) for frame in rows["frame"].fillna(0) if int(frame) < job.total(stage)}
         finished = done(job, stage)
+        named = {int(frame) for frame in rows["frame"].dropna() if int(frame) < job.total(stage)}
         # a frame without landmarks is finished: it shows its neighbour
-        left = sorted(f for f in frames if not finished[f] or (stage == "landmarks" and _unseen(job, f)))
+        left = {f for f in named if not finished[f] or (stage == "landmarks" and _unseen(job, f))}
+        if rows["frame"].isna().any():
+            left |= set(np.flatnonzero(~finished).tolist())
         if left:
-            found[stage] = left
+            found[stage] = sorted(left)
     return found
 
 

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from portrait_core.errors import InputError
 from portrait_core.store import Store
 from portrait_core.store.leases import Holder, holder
-from tasks.context import aside, done, finished, unit_of
+from tasks.context import done, finished, unit_of
 from tasks.job import PER_FRAME, STAGES, Job, Kind, Stage
 
 JOB = "job"
@@ -145,5 +145,6 @@ def _failed(job: Job, stage: Stage) -> int:
         return 0
     rows = unit.failures()
     rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
-    frames = {int(frame) for frame in rows["frame"].fillna(0)}
-    return int(sum(left[f] for f in frames if f < len(left))) or int((aside(job, stage) & left).sum())
+    if rows["frame"].isna().any():  # a task failed as a whole
+        return int(left.sum())
+    return int(left[[int(frame) for frame in rows["frame"] if frame < len(left)]].sum())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from typer.testing import CliRunner, Result
 import tasks.inversion
 import tasks.template
 from flows.cli import app
+from flows.stages import StageRunner
+from portrait_core import stopping
+from portrait_core.config import Settings
 from portrait_core.media import probe
 from portrait_core.models.cache import forget_models
 from portrait_core.store import Store, Unit
 from tests.flows.conftest import FRAMES, Arguments
+from tests.simulation.stub import STUBS, stub_job
 
 FAILS = 2
 CHAIN = ("inversion.init=mean", "inversion.steps=2")
@@ -156,3 +161,41 @@ def test_a_stage_all_of_whose_frames_fail_stops_the_run_and_says_why(
     said = " ".join(ended.output.split())
     assert "a part that is broken" in said
     assert "portrait retry" in said
+
+
+@pytest.mark.timeout(900)
+def test_a_task_that_fails_as_a_whole_sets_no_frame_aside(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_weights(*arguments: Any) -> Any:
+        raise FileNotFoundError("weights that this worker does not see")
+
+    store, out = tmp_path / "store", tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(tasks.inversion, "_inverter", no_weights)
+        assert CliRunner().invoke(app, arguments(store, out)).exit_code == 1
+    assert _unit(store).failures()["frame"].isna().all()
+    assert CliRunner().invoke(app, arguments(store, out)).exit_code == 1  # no face in frame 3
+    assert _summary(out)["held_frames"]["not_rendered"] == []
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("cannot schedule new futures after shutdown"), CancelledError()]
+)
+def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) -> None:
+    """A pool that closes refuses and cancels tasks while clips of a dataset go on in their threads."""
+
+    class Closing:
+        def submit(self, stage: Any, **parameters: Any) -> Any:
+            stopping.request()
+            raise error
+
+        def stop(self) -> None: ...
+
+    job = stub_job(str(tmp_path), "clip", 4, Settings())
+    try:
+        with pytest.raises(stopping.StopRequested):
+            StageRunner(job, Closing(), tasks=STUBS).all()
+    finally:
+        stopping.clear()
+    assert Store(tmp_path).failures("portrait").empty

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from prefect import Task
 from pydantic import BaseModel
 
-from flows.stages import FANNED
 from portrait_core.media import read_image
 from portrait_core.models.needs import LANDMARK_MODELS
 from portrait_core.resources import sample_portrait
 from tasks.context import done, key_of, todo, unit_of
 from tasks.fitting import StoredCheckpoint
 from tasks.frames import Save, each
-from tasks.job import FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
+from tasks.job import FANNED, FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
 
