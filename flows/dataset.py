@@ -1,8 +1,9 @@
 """The flow ``reenact_dataset``: many clips at once on one set of workers; one that fails stops no other.
 
 A clip's inversion is a chain, so workers are kept busy by many clips, not by one: about two a worker are at
-work, the longest first, so that no long one is left at the end. What each did is in the store, as always; a
-second run of the same command goes on.
+work, the longest first, so that no long one is left at the end. The first of them has a worker as soon as it
+wants one, the others fill the gaps (:class:`flows.runners.Turns`). What each did is in the store, as always;
+a second run of the same command goes on.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ class DatasetRun:
         """Run clips, the longest first, and say what became of each."""
         ordered = sorted(clips, key=lambda clip: clip.job.frames, reverse=True)
         pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="clip")
-        futures = [pool.submit(self._clip, clip) for clip in ordered]
+        futures = [pool.submit(self._clip, clip, turn) for turn, clip in enumerate(ordered)]
         try:
             return [self._told(future) for future in as_completed(futures)]
         except KeyboardInterrupt:
@@ -120,7 +121,7 @@ class DatasetRun:
         self._board.ended(result)
         return result
 
-    def _clip(self, clip: Clip) -> ClipResult:
+    def _clip(self, clip: Clip, turn: int) -> ClipResult:
         row, job, begin = clip.row, clip.job, time.perf_counter()
 
         def result(outcome: Outcome, message: str = "") -> ClipResult:
@@ -130,20 +131,22 @@ class DatasetRun:
             if why := set_aside(job):
                 return result("aside", why)
             self._board.began(row.name)
-            held = self._run_one(row, job)
+            held = self._run_one(row, job, turn)
         except StopRequested:
             return result("stopped")
         except Exception as error:
             return result("failed", f"{classify(error)}: {error}")
         return result("held", f"{held} frames show a neighbour") if held else result("done")
 
-    def _run_one(self, row: Row, job: Job) -> int:
+    def _run_one(self, row: Row, job: Job, turn: int) -> int:
         """Finish one clip; how many of its frames show a neighbour."""
         keep_job(job)
         begin = time.perf_counter()
-        stages = StageRunner(
-            job, self._runner, lambda line: self._board.said(row.name, line), tasks=self._tasks
-        )
+
+        def report(line: str) -> None:
+            self._board.said(row.name, line)
+
+        stages = StageRunner(job, self._runner, report, tasks=self._tasks, turn=turn)
         stages.all()
         summary = deliver(
             job, self._out / row.name if self._out else None, stages.records, time.perf_counter() - begin

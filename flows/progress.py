@@ -127,6 +127,7 @@ class ArtifactBoard(Tally):
     def __init__(self) -> None:
         super().__init__()
         self._progress: UUID | None = None
+        self._tabled = -1
 
     def show(self) -> None:
         """Bring both up to date. A server that does not answer stops nothing."""
@@ -151,8 +152,11 @@ class ArtifactBoard(Tally):
         else:
             update_progress_artifact(self._progress, share, description=self.line())
         failed = [r for r in self.results if r.outcome in ("failed", "aside", "held")]
+        if len(failed) == self._tabled:  # each table is kept: one every 15 s would fill the server's database
+            return
         rows = [
             {"row": r.number, "clip": r.name, "outcome": r.outcome, "why": r.message[:300]}
             for r in failed[-SHOWN_FAILURES:]
         ]
         create_table_artifact(rows, key="dataset-failures", description=f"{len(failed)} clips")
+        self._tabled = len(failed)

@@ -8,9 +8,10 @@ the store either way.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.clusters import DASK_CONFIG, dask_client, local_options
@@ -41,8 +42,8 @@ class Pending(Protocol):
 class Runner(Protocol):
     """Takes tasks and runs them."""
 
-    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
-        """Start one task of a stage."""
+    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
+        """Start one task of a stage; of those that wait, the one of the lowest ``turn`` goes first."""
         ...
 
     def stop(self) -> None:
@@ -50,25 +51,76 @@ class Runner(Protocol):
         ...
 
 
+class Turns:
+    """As many tasks at once as there are places; of those that wait, the one of the lowest turn goes next.
+
+    A clip that has begun is so finished before the ones behind it, which fill the gaps it leaves: with all
+    clips alike, all would be half done at the end, and the last ones would keep one worker each busy.
+
+    Args:
+        places: how many there are; asked each time, since workers come and go.
+    """
+
+    def __init__(self, places: Callable[[], int]) -> None:
+        self._places = places
+        self._waiting: list[tuple[int, int]] = []
+        self._working, self._taken = 0, count()
+        self._changed = threading.Condition()
+
+    def take(self, turn: int) -> None:
+        """Wait for a place.
+
+        Raises:
+            StopRequested: the process was asked to stop meanwhile.
+        """
+        with self._changed:
+            me = (turn, next(self._taken))
+            self._waiting.append(me)
+            try:
+                while min(self._waiting) != me or self._working >= max(1, self._places()):
+                    stopping.check()
+                    self._changed.wait(timeout=1.0)
+                self._working += 1
+            finally:
+                self._waiting.remove(me)
+                self._changed.notify_all()
+
+    def give(self, _: object = None) -> None:
+        """Give a place back."""
+        with self._changed:
+            self._working -= 1
+            self._changed.notify_all()
+
+    def wait_until_idle(self, seconds: float) -> None:
+        """Wait until nobody has a place, so long at most."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, seconds)
+
+
 class ThreadRunner:
     """Threads of this process."""
 
-    def __init__(self, pool: ThreadPoolExecutor, settings: RunnerSettings) -> None:
+    def __init__(self, pool: ThreadPoolExecutor, settings: Settings) -> None:
         self._pool = pool
-        self._settings = settings
-        self._submitted: list[Future[StageResult]] = []
+        self._settings = settings.runner
+        self._turns = Turns(lambda: worker_count(settings))
 
-    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
-        """Start one task of a stage."""
-        future = self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
-        self._submitted = [other for other in self._submitted if not other.done()] + [future]
+    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
+        """Start one task of a stage, as soon as a thread is free."""
+        self._turns.take(turn)
+        try:
+            future = self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
+        except BaseException:
+            self._turns.give()
+            raise
+        future.add_done_callback(self._turns.give)
         return future
 
     def stop(self) -> None:
         """See :class:`Runner`."""
         stopping.request()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        wait(self._submitted, self._settings.grace_s)
+        self._turns.wait_until_idle(self._settings.grace_s)
 
 
 class _Collected:
@@ -92,34 +144,26 @@ class DaskRunner:
     def __init__(self, client: Client, settings: RunnerSettings) -> None:
         self._client = client
         self._settings = settings
-        self._working: set[Any] = set()
-        self._changed = threading.Condition()
+        self._turns = Turns(lambda: sum(client.nthreads().values()))
 
-    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage, as soon as a worker is free."""
-        with self._changed:
-            while len(self._working) >= max(1, sum(self._client.nthreads().values())):
-                self._changed.wait(timeout=1.0)  # workers may come and go
-        future = self._client.submit(
-            run_by_name, *_call(stage, parameters, self._settings), pure=False, key=None
-        )
-        with self._changed:
-            self._working.add(future.key)
-        future.add_done_callback(self._ended)
+        self._turns.take(turn)
+        try:
+            call = _call(stage, parameters, self._settings)
+            future = self._client.submit(run_by_name, *call, pure=False, key=None)
+        except BaseException:
+            self._turns.give()
+            raise
+        future.add_done_callback(self._turns.give)
         return _Collected(future)
-
-    def _ended(self, future: Any) -> None:
-        with self._changed:
-            self._working.discard(future.key)
-            self._changed.notify()
 
     def stop(self) -> None:
         """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
         stopping.request()
         if self._settings.kind != "address":  # in the workers' event loops, beside the tasks
             self._client.run(stopping.request, on_error="ignore")
-        with self._changed:
-            self._changed.wait_for(lambda: not self._working, self._settings.grace_s)
+        self._turns.wait_until_idle(self._settings.grace_s)
 
 
 class PrefectRunner:
@@ -128,7 +172,7 @@ class PrefectRunner:
     def __init__(self, settings: RunnerSettings) -> None:
         self._settings = settings
 
-    def submit(self, stage: Task[..., StageResult], **parameters: Any) -> Pending:
+    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage."""
         ready = with_retries(stage, self._settings.retries, self._settings.retry_delay_s)
         future: Pending = ready.submit(**parameters)
@@ -159,7 +203,7 @@ def open_runner(settings: Settings, plain: bool = False) -> Iterator[Runner]:
     elif runner.kind == "threads":
         pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
         try:
-            yield ThreadRunner(pool, runner)
+            yield ThreadRunner(pool, settings)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     else:

@@ -79,6 +79,7 @@ class StageRunner:
         report: hears of failures.
         only: stages to run; the others must be finished. Empty means all.
         tasks: what does each stage.
+        turn: of its tasks among those of other jobs that wait for the same workers: the lowest goes first.
     """
 
     def __init__(
@@ -88,8 +89,9 @@ class StageRunner:
         report: Report = lambda line: None,
         only: Sequence[Stage] = (),
         tasks: Mapping[Stage, tuple[Task[..., StageResult], ...]] = TASKS,
+        turn: int = 0,
     ) -> None:
-        self._job, self._runner, self._report, self._tasks = job, runner, report, tasks
+        self._job, self._runner, self._report, self._tasks, self._turn = job, runner, report, tasks, turn
         self._only = only or STAGES
         self.records: dict[Stage, StageRecord] = {}
 
@@ -236,7 +238,9 @@ class StageRunner:
         try:
             for span in spans:
                 with self._collecting(record, span, failed):
-                    pending.append((span, self._runner.submit(task, job=self._job, **_span(span))))
+                    pending.append(
+                        (span, self._runner.submit(task, self._turn, job=self._job, **_span(span)))
+                    )
             for span, future in pending:
                 with self._collecting(record, span, failed):
                     result = future.result()

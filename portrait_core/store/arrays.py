@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,7 @@ def info(document: bytes) -> ArrayInfo:
     return ArrayInfo(tuple(described["shape"]), np.dtype(described["data_type"]))
 
 
+@lru_cache(maxsize=256)
 def is_readable(document: bytes) -> bool:
     """Tell whether a metadata document is whole, so that chunks can be read by it."""
     try:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -73,22 +74,19 @@ def gpu_seconds(clips: list[Any], stub: Any) -> tuple[float, float]:
 
 
 @contextlib.contextmanager
-def cluster(workers: int, env: Mapping[str, str]) -> Iterator[tuple[str, psutil.Process]]:
-    """A scheduler and workers as processes of their own; its address, and its process."""
+def cluster(workers: int, env: Mapping[str, str]) -> Iterator[tuple[str, list[psutil.Process]]]:
+    """A scheduler and workers as processes of their own; address and processes, the scheduler's first."""
     from tests.faults.servers import HOST, free_port
 
     port = free_port()
     here = {**os.environ, **env, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0", "OMP_NUM_THREADS": "1"}
     quiet = {"env": here, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     address = f"tcp://{HOST}:{port}"
-    dask = [sys.executable, "-m", "dask"]
-    lines = [["scheduler", "--host", HOST, "--port", str(port), "--no-dashboard"]]
-    for count in _split(workers):
-        line = ["worker", address, "--no-nanny", "--nthreads", "1", "--nworkers", str(count)]
-        lines.append([*line, "--no-dashboard"])
-    processes = [subprocess.Popen([*dask, *line], **quiet) for line in lines]  # type: ignore[call-overload]
+    lines = [["dask", "scheduler", "--host", HOST, "--port", str(port), "--no-dashboard"]]
+    lines += [["tests.simulation.workers", address, str(count)] for count in _split(workers)]
+    processes = [subprocess.Popen([sys.executable, "-m", *line], **quiet) for line in lines]  # type: ignore[call-overload]
     try:
-        yield address, psutil.Process(processes[0].pid)
+        yield address, [psutil.Process(process.pid) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -112,16 +110,17 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
     store = tempfile.mkdtemp()
     changes = ["inversion.init=mean", "inversion.steps=100", "runner.frames_per_task=24", "template.size=64"]
     try:
-        with cluster(workers, {ENVIRONMENT: stub.model_dump_json()}) as (address, scheduler):
+        with cluster(workers, {ENVIRONMENT: stub.model_dump_json()}) as (address, processes):
             places = ["runner.kind=address", f"runner.address={address}", f"runner.workers={workers}"]
             settings = load_settings("embedded", [*changes, *places])
             clips = clips_of(store, count, frames, settings)
             with open_runner(settings) as runner:
-                _wait_for(runner, workers)
-                before, cpu, begin = scheduler.cpu_times(), time.process_time(), time.perf_counter()
+                _ready(runner, workers)
+                before, cpu, begin = _core_seconds(processes), time.process_time(), time.perf_counter()
                 results = DatasetRun(runner, settings, None, Tally(), tasks=STUBS).run(clips)
                 makespan = time.perf_counter() - begin
-                after, own = scheduler.cpu_times(), time.process_time() - cpu
+                spent = [now - then for now, then in zip(_core_seconds(processes), before, strict=True)]
+                own = time.process_time() - cpu
         total, chain = gpu_seconds(clips, stub)
         outcomes = Counter(result.outcome for result in results)
         frames_made = sum(clip.job.frames for clip in clips)
@@ -131,15 +130,34 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
             "makespan": makespan,
             "bound": max(total / workers, chain),
             "utilisation": total / workers / makespan,
-            "scheduler": (after.user + after.system - before.user - before.system) / makespan,
+            "occupied": _task_seconds(clips) / workers / makespan,
+            "scheduler": spent[0] / makespan,
             "flow": own / makespan,
+            "workers": sum(spent[1:]) / makespan,
         }
     finally:
         shutil.rmtree(store, ignore_errors=True)
 
 
-def _wait_for(runner: Any, workers: int) -> None:
-    runner._client.wait_for_workers(workers, timeout=300)
+def _task_seconds(clips: list[Any]) -> float:
+    """Seconds that tasks of all clips held a worker."""
+    from tasks.history import cost
+    from tasks.job import STAGES
+
+    spent = {
+        (*c.job.unit_of(stage), stage): cost(c.job, stage).task_seconds for c in clips for stage in STAGES
+    }
+    return sum(spent.values())
+
+
+def _core_seconds(processes: list[psutil.Process]) -> list[float]:
+    return [sum(process.cpu_times()[:2]) for process in processes]
+
+
+def _ready(runner: Any, workers: int) -> None:
+    """Wait for the workers and let them import what they need, which is no part of the makespan."""
+    runner._client.wait_for_workers(workers, timeout=60)
+    runner._client.run(import_module, "tests.simulation.stub")
 
 
 def requests_a_frame(frames: int = 48) -> Counter[str]:
@@ -195,11 +213,13 @@ def main() -> None:
             f"{got['makespan']:.0f}",
             f"{got['bound']:.0f}",
         ]
-        shares = [f"{100 * got[name]:.0f} %" for name in ("utilisation", "scheduler", "flow")]
+        shares = [
+            f"{100 * got[name]:.0f} %" for name in ("utilisation", "occupied", "scheduler", "flow", "workers")
+        ]
         rows.append([*row, f"{got['makespan'] / got['bound']:.2f}", *shares, f"{got['done']:.0f}"])
         print(" ".join(rows[-1]), flush=True)
-    headings = ["GPUs", "clips", "frames", "makespan s", "bound s", "ratio", "GPU busy", "scheduler core",
-                "flow core", "done"]  # fmt: skip
+    headings = ["GPUs", "clips", "frames", "makespan s", "bound s", "ratio", "GPU busy", "worker busy"]
+    headings += ["scheduler core", "flow core", "workers' cores", "done"]
     requests = ", ".join(f"{count} {name}" for name, count in sorted(requests_a_frame().items()))
     caption = (
         f"Clips of {asked.frames} frames on average (log-normal, 0.5), {asked.seconds:g} s of GPU each. "

@@ -186,7 +186,7 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     """A pool that closes refuses and cancels tasks while clips of a dataset go on in their threads."""
 
     class Closing:
-        def submit(self, stage: Any, **parameters: Any) -> Any:
+        def submit(self, stage: Any, turn: int = 0, **parameters: Any) -> Any:
             stopping.request()
             raise error
 
