@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 import yaml
+from PIL import Image
 
 from tests.deployments.files import DEPLOYMENTS, IMAGES, image_env
 from tests.deployments.processes import PREFECT, Processes, postgres, wait_until
@@ -111,23 +112,31 @@ def test_the_server_is_told_everything_twice(server: Server) -> None:
 
 def test_a_worker_picks_runs_up(server: Server, parameters: dict[str, Any], tmp_path: Path) -> None:
     store, out = str(tmp_path / "store"), str(tmp_path / "out")
-    given = parameters | {"store": store, "out": out}
-    command = [*PREFECT, "deployment", "run", "reenact/portrait", "--params", json.dumps(given)]
+    asked = parameters | {"store": store, "out": out}
+    command = [*PREFECT, "deployment", "run", "reenact/portrait", "--params", json.dumps(asked)]
     server.processes.finished("run", command, **server.environment)
     worker = server.worker("worker-1")
     _completes(server, worker, "reenact")
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 6
     check = [sys.executable, DEPLOYMENTS / "healthy.py", f"http://{HOST}:{server.page}/health"]
     server.processes.finished("healthy", check)
-    row = ("clip", parameters["portrait"], parameters["video"], "CC0", "test")
-    manifest = tmp_path / "clips.csv"
-    manifest.write_text("name,portrait,video,licence,consent\n" + ",".join(row) + "\n")
+    nobody, manifest = tmp_path / "nobody.png", tmp_path / "clips.csv"
+    Image.new("RGB", (256, 256), "grey").save(nobody)
+    given = (("clip", parameters["portrait"]), ("nobody", nobody))
+    rows = [f"{name},{picture},{parameters['video']},CC0,test\n" for name, picture in given]
+    manifest.write_text("name,portrait,video,licence,consent\n" + "".join(rows))
     changes = [part for change in parameters["overrides"] for part in ("--set", change)]
     submit = [sys.executable, "-m", "flows.cli", "dataset", "submit", manifest, "--shards", "1"]
     places = ["--store", store, "--out", out]
     server.processes.finished("submit", [*submit, *places, *changes], **server.environment)
     _completes(server, worker, "reenact-dataset")
     assert (tmp_path / "out" / "clip" / "reenactment.mp4").is_file()
+    shown = {one["key"]: one for one in server.post("artifacts/latest/filter")}
+    assert shown["dataset-progress"]["data"] == 100.0
+    assert "2 of 2 clips: 1 done, 1 failed" in shown["dataset-progress"]["description"]
+    (failed,) = json.loads(shown["dataset-failures"]["data"])
+    assert (failed["row"], failed["clip"], failed["outcome"]) == (3, "nobody", "failed")
+    assert "no human face" in failed["why"]
     worker.destroy()
 
 
