@@ -148,11 +148,11 @@ class DatasetRun:
 
         stages = StageRunner(job, self._runner, report, tasks=self._tasks, turn=turn)
         stages.all()
+        if self._keep is not None and finished(job):
+            drop(job, self._keep)
         summary = deliver(
             job, self._out / row.name if self._out else None, stages.records, time.perf_counter() - begin
         )
-        if self._keep is not None and finished(job):
-            drop(job, self._keep)
         return sum(len(frames) for frames in summary.held_frames.values())
 
 

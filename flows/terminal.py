@@ -149,7 +149,8 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
     console.print(table)
     computed = any(stage.frames_done for stage in summary.stages)
     said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
-    console.print(f"{said}, at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory")
+    memory = f"at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory"
+    console.print(f"{said}, {memory}, {summary.stored_bytes / 1e6:.0f} MB in the store")
     _conclude_motion(summary, console)
     for reason, frames in summary.held_frames.items():
         if frames:

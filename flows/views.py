@@ -77,7 +77,8 @@ def show_clip(state: ClipState, console: Console) -> None:
     if state.job is not None:
         for line in _last_failures(state.job):
             console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{duration(state.seconds)} spent on it")
+    kept = f", {size(state.bytes)} stored" if state.bytes else ""
+    console.print(f"{duration(state.seconds)} spent on it{kept}")
 
 
 def _by(state: ClipState) -> str:
@@ -100,7 +101,7 @@ def show_clips(states: Sequence[ClipState], console: Console) -> None:
     """Print many reenactments, a line each, those first that are not done."""
     order: dict[State, int] = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
     ordered = sorted(states, key=lambda state: order[state.state])
-    rows = table("clip", "state", "frames", "failed", "held", "spent", "at")
+    rows = table("clip", "state", "frames", "failed", "held", "spent", "stored", "at")
     for state in ordered[:_SHOWN]:
         rendered = next(stage for stage in state.stages if stage.stage == "render")
         at = next((TITLES[s.stage] for s in state.stages if s.done < s.total), "-")
@@ -111,15 +112,20 @@ def show_clips(states: Sequence[ClipState], console: Console) -> None:
             str(sum(stage.failed for stage in state.stages) or "-"),
             str(state.held or "-"),
             duration(state.seconds),
+            size(state.bytes) if state.bytes else "-",
             "-" if state.state == "done" else at,
         )
     console.print(rows)
     counts = Counter(state.state for state in states)
-    console.print(
-        f"{len(states)} clips: " + ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
-    )
+    said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+    spent = duration(sum(state.seconds for state in states))
+    console.print(f"{len(states)} clips: {said}; {spent} spent, {size(_bytes(states))} stored")
     if len(states) > _SHOWN:
         console.print(f"{len(states) - _SHOWN} more are not listed; --json lists all")
+
+
+def _bytes(states: Sequence[ClipState]) -> float:
+    return sum(state.bytes or 0 for state in states)
 
 
 def as_json(state: ClipState) -> str:
@@ -130,6 +136,7 @@ def as_json(state: ClipState) -> str:
             "state": state.state,
             "held": state.held,
             "seconds": round(state.seconds, 2),
+            "bytes": state.bytes,
             "stages": [asdict(stage) for stage in state.stages],
         }
     )

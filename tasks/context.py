@@ -73,7 +73,7 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
     for frame, _ in _standing_failures(job, stage):
         if frame is not None and frame < len(found):
             found[frame] = True
-    return found & ~done(job, stage)
+    return found & ~done(job, stage) if found.any() else found  # a bucket charges for every look
 
 
 def set_aside(job: Job) -> str | None:

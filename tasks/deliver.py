@@ -15,7 +15,7 @@ import numpy as np
 from portrait_core.report import StageSummary, Summary, package_versions
 from portrait_core.store import Store
 from tasks.context import device_of, done, unit_of
-from tasks.history import cost
+from tasks.history import cost, note_stored
 from tasks.job import STAGES, UNIT_KINDS, Job, Stage
 from tasks.policy import StageResult, peak_memory_bytes
 from tasks.retention import dropped
@@ -89,6 +89,7 @@ def summarise(
         stages=_stages(job, records),
         seconds=round(seconds, 2),
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
+        stored_bytes=note_stored(job),
         losses=_losses(job),
         motion=unit.read_meta("motion") or {},
         held_frames={"no_face": _no_face(job), "not_rendered": _indices(~done(job, "render"))},

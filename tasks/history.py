@@ -66,6 +66,20 @@ def cost(job: Job, stage: Stage) -> Cost:
     return Cost(float(said["seconds"]), float(said["task_seconds"]), float(said["work"]))
 
 
+def note_stored(job: Job) -> int:
+    """Count the bytes of a reenactment in the store and keep the number: counting lists every object."""
+    unit = unit_of(job, "encode")
+    count = sum(unit.sizes().values())
+    unit.write_meta("stored", {"bytes": count})
+    return count
+
+
+def stored(job: Job) -> int | None:
+    """The bytes of a reenactment when they were last counted; None when they never were."""
+    said = unit_of(job, "encode").read_meta("stored")
+    return None if said is None else int(said["bytes"])
+
+
 def progress(job: Job, stage: Stage) -> int:
     """Steps that a stage's long optimisation has behind it, as far as it keeps a checkpoint; else 0."""
     said = unit_of(job, stage).read_meta(f"{stage}_progress") or {}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.context import DROPPED, aside, available, done, finished, key_of, unit_of
+from tasks.history import note_stored
 from tasks.job import FRAME_INPUT, READS, STAGES, Job, Stage
 
 Policy = Literal["pictures", "clip"]
@@ -76,4 +77,6 @@ def drop(job: Job, policy: Policy) -> int:
             unit.drop_file(name.removeprefix("files/"))
         else:
             unit.drop_array(name)
+    if names:
+        note_stored(job)
     return sum(names.values())

@@ -53,6 +53,7 @@ class ClipState:
         holder: the run that works on it.
         held: frames that show a neighbour.
         seconds: spent on it by all runs.
+        bytes: of its arrays and files when they were last counted; portrait and video are apart.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ClipState:
     holder: Holder | None
     held: int
     seconds: float
+    bytes: int | None
 
     @property
     def state(self) -> State:
@@ -102,7 +104,7 @@ def jobs(store: Store) -> list[Job]:
 
 def clip_state(job: Job) -> ClipState:
     """How far a job is."""
-    from tasks.history import cost
+    from tasks.history import cost, stored
 
     unit = unit_of(job, "encode")
     is_finished = finished(job)
@@ -124,7 +126,7 @@ def clip_state(job: Job) -> ClipState:
         )
     seconds = sum(cost(job, stage).seconds for stage in STAGES)
     alive = next((who for who in at_work.values() if who is not None), None)
-    return ClipState(unit.name, job, tuple(states), alive, held if is_finished else 0, seconds)
+    return ClipState(unit.name, job, tuple(states), alive, held if is_finished else 0, seconds, stored(job))
 
 
 def _at_work(job: Job, stage: Stage) -> Holder | None:

@@ -60,6 +60,8 @@ class Summary(BaseModel):
     """Wall seconds of this run, start of the flow to the last file."""
     peak_memory_bytes: int
     """Largest resident memory of a process that took part."""
+    stored_bytes: int
+    """Of the reenactment in the store, less what was dropped; portrait and video are apart."""
     losses: dict[str, Any]
     """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
     motion: dict[str, Any]
