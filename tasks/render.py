@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from portrait_core.models.cache import cached
+from portrait_core.models.cache import cached, drop_unused
 from tasks.context import todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.inversion import anchor
@@ -17,6 +17,8 @@ from tasks.pose import output_cameras
 from tasks.ranges import FrameRange
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from portrait_core.generators import TriPlaneGenerator
     from portrait_core.reposing import PosedFrame, PoseRenderer
 
@@ -39,13 +41,15 @@ def render(job: Job, start: int, stop: int) -> StageResult:
     clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
     cameras = output_cameras(job)
 
-    def work(frame: FrameRange) -> Save:
+    def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
         i = frame.start
         ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
-        camera = torch.from_numpy(cameras[i : i + 1]).to(clip.device)
-        return partial(_keep, job, i, renderer.render(ws, clip.face(i), camera))
+        return ws, clip.face(i), torch.from_numpy(cameras[i : i + 1]).to(clip.device)
 
-    return watch.result(each(job, "render", runs, work))
+    def work(frame: FrameRange, inputs: tuple[Tensor, Tensor, Tensor]) -> Save:
+        return partial(_keep, job, frame.start, renderer.render(*inputs))
+
+    return watch.result(each(job, "render", runs, work, fetch=fetch))
 
 
 def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
@@ -58,7 +62,8 @@ def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:
-    """The process's tuned generator of this clip.
+    """The process's tuned generator of this clip. Before it is loaded, that of another clip goes, unless a
+    task is at work with it.
 
     Raises:
         MissingChunk: when it is not in the store; tuning will make it again.
@@ -68,13 +73,19 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
     from tasks.fitting import tuned_from_bytes
 
     def load() -> TriPlaneGenerator:
+        drop_tuned()
         unit = unit_of(job, "tuning")
         data = unit.get_bytes(TUNED)
         if data is None:
             raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
         return tuned_from_bytes(data, job)
 
-    return cached("tuned", job.stage_keys["tuning"], load, device_of(job))
+    return cached("tuned", job.stage_keys["tuning"], load, device_of(job), alone=True)
+
+
+def drop_tuned() -> None:
+    """Forget tuned generators that no task is at work with, and the renderers that hold them."""
+    drop_unused("poses", "tuned")
 
 
 def pose_renderer(job: Job) -> PoseRenderer:
@@ -93,6 +104,6 @@ def pose_renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    renderer = cached("poses", job.stage_keys["pose"], build)
+    renderer = cached("poses", job.stage_keys["pose"], build, alone=True)
     at_chunk(renderer.generator, job)
     return renderer

@@ -12,7 +12,7 @@ from tasks.frames import Save, each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
-from tasks.trackers import tracker
+from tasks.trackers import Moves, tracker
 
 if TYPE_CHECKING:
     from portrait_core.store import Unit
@@ -45,8 +45,11 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     unit, key = unit_of(job, "template"), job.stage_keys["template"]
     _ensure_arrays(job, unit, key)
 
-    def work(batch: FrameRange) -> Save:
-        drawn = model.render(*batch)
+    def fetch(batch: FrameRange) -> Moves:
+        return model.moves(*batch)
+
+    def work(batch: FrameRange, moves: Moves) -> Save:
+        drawn = model.render(moves)
         arrays = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
 
         def save() -> None:
@@ -56,7 +59,7 @@ def template(job: Job, start: int, stop: int) -> StageResult:
 
         return save
 
-    return watch.result(each(job, "template", runs, work, job.settings.template.batch))
+    return watch.result(each(job, "template", runs, work, job.settings.template.batch, fetch=fetch))
 
 
 def _ensure_arrays(job: Job, unit: Unit, key: str) -> None:

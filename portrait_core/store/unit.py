@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -160,24 +160,46 @@ class Unit(Records):
         Raises:
             MissingChunk: some of the frames are absent or fail their checksum; it lists them.
         """
-        document = self._document(name)
-        if document is None:
-            raise MissingChunk(f"{self._base}/{name}", range(start, stop))
-        self._check_range(name, arrays.info(document), start, stop)
-        values, missing = self._load(name, document, start, stop)
-        if missing:
-            self._documents.pop(name, None)  # perhaps the array was replaced since
-            raise MissingChunk(f"{self._base}/{name}", missing)
-        return values
+        return self.read_together([name], start, stop)[name]
 
-    def _load(self, name: str, document: bytes, start: int, stop: int) -> tuple[NDArray[Any], list[int]]:
-        """Frames ``[start, stop)``, and which of them are absent or corrupt."""
-        array = arrays.info(document)
-        folder = f"{self._base}/{name}"
-        names = [arrays.chunk_name(array, frame) for frame in range(start, stop)]
-        stored = self._files.get(f"{folder}/{chunk}" for chunk in names)
-        chunks = {path.rsplit("/", 1)[-1]: value for path, value in stored.items()}
-        return arrays.decode(document, start, stop, chunks)
+    def read_together(self, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Read frames ``[start, stop)`` of several arrays, by name, all at once: a store that is far away is
+        waited for once, not once an array.
+
+        Raises:
+            MissingChunk: see :meth:`read`; of the first array of which something is missing.
+        """
+        documents: dict[str, bytes] = {}
+        for name in names:
+            document = self._document(name)
+            if document is None:
+                raise MissingChunk(f"{self._base}/{name}", range(start, stop))
+            self._check_range(name, arrays.info(document), start, stop)
+            documents[name] = document
+        found = {}
+        for name, (values, missing) in self._load(documents, start, stop).items():
+            if missing:
+                self._documents.pop(name, None)  # perhaps the array was replaced since
+                raise MissingChunk(f"{self._base}/{name}", missing)
+            found[name] = values
+        return found
+
+    def _load(
+        self, documents: Mapping[str, bytes], start: int, stop: int
+    ) -> dict[str, tuple[NDArray[Any], list[int]]]:
+        """Frames ``[start, stop)`` of arrays, and which of them are absent or corrupt."""
+        chunks = {
+            name: [arrays.chunk_name(arrays.info(document), frame) for frame in range(start, stop)]
+            for name, document in documents.items()
+        }
+        stored = self._files.get(f"{self._base}/{name}/{chunk}" for name in chunks for chunk in chunks[name])
+        found: dict[str, dict[str, bytes]] = {name: {} for name in documents}
+        for path, value in stored.items():
+            name, chunk = path.rsplit("/", 2)[1:]
+            found[name][chunk] = value
+        return {
+            name: arrays.decode(document, start, stop, found[name]) for name, document in documents.items()
+        }
 
     def drop_array(self, name: str) -> None:
         """Delete an array with all its chunks. Markers are not touched: uncommit, or ask :meth:`done` with
@@ -301,7 +323,8 @@ class Unit(Records):
         array = arrays.info(document)
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
         for start in range(0, array.shape[0], RANGE):
-            values, missing = self._load(name, document, start, min(start + RANGE, array.shape[0]))
+            loaded = self._load({name: document}, start, min(start + RANGE, array.shape[0]))
+            values, missing = loaded[name]
             values = values.astype(array.dtype.newbyteorder("<"), copy=False)
             for frame, value in enumerate(values, start):
                 digest.update(b"absent" if frame in missing else b"frame" + value.tobytes())
