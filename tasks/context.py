@@ -236,6 +236,26 @@ def write_frames(job: Job, stage: Stage, arrays: Mapping[str, NDArray[np.generic
     return sum(map(len, runs))
 
 
+class FrameArrays:
+    """Arrays with a row a frame, as one task of a stage writes them: they are made, if they are not there,
+    when the first frame's sizes are known, and a frame's rows are written at once."""
+
+    def __init__(self, job: Job, stage: Stage) -> None:
+        self._unit, self._stage = unit_of(job, stage), stage
+        self._key, self._total = job.stage_keys[stage], job.frames
+        self._made: set[str] = set()
+
+    def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name."""
+        count = len(next(iter(arrays.values())))
+        with self._unit.overwriting(self._stage, range(start, start + count), self._key):
+            for name, rows in arrays.items():
+                if name not in self._made:
+                    self._unit.ensure_array(name, (self._total, *rows.shape[1:]), rows.dtype, self._key)
+                    self._made.add(name)
+            self._unit.write_together(start, arrays)
+
+
 def track_arrays(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
     """A track's arrays of frames; its ``shape`` is kept once (:func:`shape_array`)."""
     return {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}

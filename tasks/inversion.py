@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
-from tasks.context import done, todo, unit_of, use_threads
+from tasks.context import FrameArrays, done, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.job import FIRST, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -70,7 +70,7 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     inverter = _inverter(job, clip)
     first = anchor(job)
     chain = _Chain(job, first)
-    around = _whole_picture(job, inverter, first.latent)
+    around, arrays = _whole_picture(job, inverter, first.latent), FrameArrays(job, "inversion")
 
     def fetch(frame: FrameRange) -> FrameTarget:
         return clip.target(frame.start)
@@ -80,7 +80,7 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
         ws = _invert_frame(job, clip, inverter, first, i, chain.before(i), target)
         image, loss = face_picture(inverter, ws, target, around)
         chain.advance(i, ws)
-        return partial(_keep, job, i, ws.cpu().numpy(), image, loss)
+        return partial(arrays.keep, i, _rows(ws, image, loss))
 
     return watch.result(each(job, "inversion", runs, work, fetch=fetch))
 
@@ -138,17 +138,13 @@ def _invert_frame(
     return ws
 
 
-def _keep(job: Job, frame: int, ws: NDArray[np.float32], image: NDArray[np.uint8], loss: float) -> None:
-    unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
-    values: dict[str, NDArray[np.generic]] = {
-        "latents": ws,
+def _rows(ws: Tensor, image: NDArray[np.uint8], loss: float) -> dict[str, NDArray[np.generic]]:
+    """What is kept of a frame, ``[1, ...]`` each."""
+    return {
+        "latents": ws.cpu().numpy(),
         "inversion": image[None],
         "inversion_loss": np.array([[loss]], np.float32),
     }
-    with unit.overwriting("inversion", [frame], key):
-        for name, value in values.items():
-            unit.ensure_array(name, (job.frames, *value.shape[1:]), value.dtype, key)
-            unit.write(name, frame, value)
 
 
 def _frame_start(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from portrait_core.models.cache import cached, drop_unused
-from tasks.context import todo, unit_of, use_threads
+from tasks.context import FrameArrays, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.inversion import anchor
 from tasks.job import TUNED, Job
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from portrait_core.generators import TriPlaneGenerator
-    from portrait_core.reposing import PosedFrame, PoseRenderer
+    from portrait_core.reposing import PoseRenderer
 
 FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_depth": "depth"}
 """Arrays and the fields of a rendered frame that they keep."""
@@ -39,7 +39,7 @@ def render(job: Job, start: int, stop: int) -> StageResult:
 
     use_threads(job, alone=False)
     clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
-    cameras = output_cameras(job)
+    cameras, arrays = output_cameras(job), FrameArrays(job, "render")
 
     def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
         i = frame.start
@@ -47,18 +47,11 @@ def render(job: Job, start: int, stop: int) -> StageResult:
         return ws, clip.face(i), torch.from_numpy(cameras[i : i + 1]).to(clip.device)
 
     def work(frame: FrameRange, inputs: tuple[Tensor, Tensor, Tensor]) -> Save:
-        return partial(_keep, job, frame.start, renderer.render(*inputs))
+        posed = renderer.render(*inputs)
+        rows = {name: np.asarray(getattr(posed, field))[None] for name, field in FIELDS.items()}
+        return partial(arrays.keep, frame.start, rows)
 
     return watch.result(each(job, "render", runs, work, fetch=fetch))
-
-
-def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
-    unit, key = unit_of(job, "render"), job.stage_keys["render"]
-    with unit.overwriting("render", [frame], key):
-        for name, attribute in FIELDS.items():
-            values = np.asarray(getattr(posed, attribute))
-            unit.ensure_array(name, (job.frames, *values.shape), values.dtype, key)
-            unit.write(name, frame, values[None])
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:

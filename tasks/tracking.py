@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import fields, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from portrait_core.media import read_frames
 from portrait_core.store import Failure
 from portrait_core.tracking.measure import seen
 from tasks.context import (
+    FrameArrays,
     landmarker,
     read_portrait,
     record_failures,
@@ -78,17 +80,11 @@ def landmarks(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     model = landmarker(job, use_threads(job, alone=False))
-    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
-    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
+    arrays = FrameArrays(job, "landmarks")
 
     def work(batch: FrameRange, pictures: NDArray[np.uint8]) -> Save:
         points = _detected(job, model, pictures, batch.start)
-
-        def save() -> None:
-            with unit.overwriting("landmarks", range(*batch), key):
-                unit.write("landmarks", batch.start, points)
-
-        return save
+        return partial(arrays.keep, batch.start, {"landmarks": points})
 
     size = job.settings.tracking.batch
     with closing(_Film(job, runs)) as film:
@@ -152,10 +148,7 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
 
 def give_up(job: Job, frame: int) -> None:
     """Take a frame for one without a face: finding its landmarks kills its worker."""
-    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
-    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
-    with unit.overwriting("landmarks", [frame], key):
-        unit.write("landmarks", frame, no_landmarks(1))
+    FrameArrays(job, "landmarks").keep(frame, {"landmarks": no_landmarks(1)})
 
 
 def no_landmarks(frames: int) -> NDArray[np.float32]:

@@ -139,20 +139,29 @@ class Unit(Records):
 
         Commit markers are not touched: see the order of work in :class:`Unit`.
         """
+        self.write_together(start, {name: values})
+
+    def write_together(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write frames from ``start`` on of several arrays, by name as for :meth:`write`, all at once."""
+        chunks: dict[str, bytes] = {}
+        for name, frames in values.items():
+            for chunk, value in self._encoded(name, start, np.asarray(frames)).items():
+                chunks[f"{self._base}/{name}/{chunk}"] = value
+        self._files.put(chunks)
+
+    def _encoded(self, name: str, start: int, values: NDArray[Any]) -> dict[str, bytes]:
+        """Frames as chunks, by their names."""
         document = self._document(name)
         if document is None:
             raise ValueError(f"{self._base}/{name} does not exist; call ensure_array first")
         array = arrays.info(document)
-        values = np.asarray(values)
         if values.dtype != array.dtype or values.shape[1:] != array.shape[1:]:
             raise ValueError(
                 f"{self._base}/{name} holds frames {array.shape[1:]} {array.dtype}; "
                 f"got {values.shape[1:]} {values.dtype}"
             )
         self._check_range(name, array, start, start + len(values))
-        if len(values):
-            chunks = arrays.encode(document, start, values)
-            self._files.put({f"{self._base}/{name}/{chunk}": value for chunk, value in chunks.items()})
+        return arrays.encode(document, start, values) if len(values) else {}
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames ``[start, stop)`` of an array, ``[stop - start, ...]``.
