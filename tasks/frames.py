@@ -27,9 +27,9 @@ WorkOn = Callable[[FrameRange, Inputs], Save]
 
 _AHEAD = 1
 """Ranges whose inputs may be in memory before it is their turn."""
-_BEHIND = 2
-"""Ranges that may be computed and not yet written: in the end a slow store holds the computing back, so that
-memory stays small."""
+_BEHIND, _FRAMES_BEHIND = 2, 8
+"""Ranges, and frames, that may be computed and not yet written when more is computed: in the end a slow store
+holds the computing back, so that memory stays small."""
 
 
 @overload
@@ -187,7 +187,7 @@ class _Writer:
 
     def put(self, batch: FrameRange, save: Save) -> None:
         """Save a range, as soon as those before it are saved."""
-        while len(self._pending) >= _BEHIND:
+        while len(self._pending) >= _BEHIND and sum(n for n, _ in self._pending) >= _FRAMES_BEHIND:
             self._finish_first()
         self._pending.append((len(batch), self._pool.submit(save)))
 

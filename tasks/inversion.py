@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +79,7 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
         ws = _invert_frame(job, clip, inverter, first, i, chain.before(i), target)
         image, loss = face_picture(inverter, ws, target, around)
         chain.advance(i, ws)
-        return partial(arrays.keep, i, _rows(ws, image, loss))
+        return arrays.later(i, _rows(ws, image, loss))
 
     return watch.result(each(job, "inversion", runs, work, fetch=fetch))
 

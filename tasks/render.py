@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from portrait_core.models.cache import cached, drop_unused
-from tasks.context import FrameArrays, todo, unit_of, use_threads
+from tasks.context import FrameArrays, FrameRows, device_of, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.inversion import anchor
 from tasks.job import TUNED, Job
@@ -35,21 +34,22 @@ def render(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     import torch
 
-    from tasks.fitting import clip_data
+    from portrait_core.inversion.targets import mask_tensor
 
     use_threads(job, alone=False)
-    clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
+    renderer, device = pose_renderer(job), device_of(job)
+    rows = FrameRows(unit_of(job, "render"), ("latents", "face_mask"), runs)
     cameras, arrays = output_cameras(job), FrameArrays(job, "render")
 
     def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
-        i = frame.start
-        ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
-        return ws, clip.face(i), torch.from_numpy(cameras[i : i + 1]).to(clip.device)
+        i, row = frame.start, rows.at(frame.start)
+        ws, camera = torch.from_numpy(row["latents"]), torch.from_numpy(cameras[i : i + 1])
+        return ws.to(device), mask_tensor(row["face_mask"][0])[None].to(device), camera.to(device)
 
     def work(frame: FrameRange, inputs: tuple[Tensor, Tensor, Tensor]) -> Save:
         posed = renderer.render(*inputs)
-        rows = {name: np.asarray(getattr(posed, field))[None] for name, field in FIELDS.items()}
-        return partial(arrays.keep, frame.start, rows)
+        made = {name: np.asarray(getattr(posed, field))[None] for name, field in FIELDS.items()}
+        return arrays.later(frame.start, made)
 
     return watch.result(each(job, "render", runs, work, fetch=fetch))
 
@@ -62,7 +62,6 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
         MissingChunk: when it is not in the store; tuning will make it again.
     """
     from portrait_core.errors import MissingChunk
-    from tasks.context import device_of
     from tasks.fitting import tuned_from_bytes
 
     def load() -> TriPlaneGenerator:

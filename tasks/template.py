@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,7 +44,7 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     def work(batch: FrameRange, moves: Moves) -> Save:
         drawn = model.render(moves)
         rows = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
-        return partial(arrays.keep, batch.start, rows)
+        return arrays.later(batch.start, rows)
 
     return watch.result(each(job, "template", runs, work, job.settings.template.batch, fetch=fetch))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import fields, replace
-from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -84,7 +83,7 @@ def landmarks(job: Job, start: int, stop: int) -> StageResult:
 
     def work(batch: FrameRange, pictures: NDArray[np.uint8]) -> Save:
         points = _detected(job, model, pictures, batch.start)
-        return partial(arrays.keep, batch.start, {"landmarks": points})
+        return arrays.later(batch.start, {"landmarks": points})
 
     size = job.settings.tracking.batch
     with closing(_Film(job, runs)) as film:

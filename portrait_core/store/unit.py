@@ -128,11 +128,17 @@ class Unit(Records):
 
     def _stored_document(self, name: str) -> bytes | None:
         """An array's document; None when there is none or it is damaged: its frames are then missing."""
-        document = self._files.get_one(f"{self._base}/{name}/zarr.json")
-        if document is not None and not arrays.is_readable(document):
+        return self._stored_documents([name]).get(name)
+
+    def _stored_documents(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Those of the arrays' documents that are there and whole, by name."""
+        paths = {f"{self._base}/{name}/zarr.json": name for name in names}
+        found = {paths[path]: document for path, document in self._files.get(paths).items()}
+        damaged = [name for name, document in found.items() if not arrays.is_readable(document)]
+        for name in damaged:
             _log.warning("%s/%s/zarr.json is damaged; the array counts as missing", self._base, name)
-            return None
-        return document
+            del found[name]
+        return found
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type.
@@ -178,13 +184,13 @@ class Unit(Records):
         Raises:
             MissingChunk: see :meth:`read`; of the first array of which something is missing.
         """
-        documents: dict[str, bytes] = {}
+        unknown = [checked_name(name, "array") for name in names if name not in self._documents]
+        self._documents.update(self._stored_documents(unknown))
+        documents = {name: self._documents[name] for name in names if name in self._documents}
         for name in names:
-            document = self._document(name)
-            if document is None:
+            if name not in documents:
                 raise MissingChunk(f"{self._base}/{name}", range(start, stop))
-            self._check_range(name, arrays.info(document), start, stop)
-            documents[name] = document
+            self._check_range(name, arrays.info(documents[name]), start, stop)
         found = {}
         for name, (values, missing) in self._load(documents, start, stop).items():
             if missing:
