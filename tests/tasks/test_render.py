@@ -16,7 +16,7 @@ from portrait_core.generators import TriPlaneGenerator, save_generator
 from portrait_core.models.cache import forget_models
 from tasks.context import done, head
 from tasks.fitting import clip_data, features, generator
-from tasks.render import pose_renderer, render
+from tasks.render import pose_renderer, render, tuned_generator
 from tests.portrait_core import tiny
 from tests.simulation.ready import ready_clip
 
@@ -73,3 +73,12 @@ def test_clips_that_take_turns_on_one_worker_hold_one_generator(tmp_path: Path, 
             assert render.fn(job=job, start=start, stop=start + 1).frames_done == 1
             generators.append(weakref.ref(pose_renderer(job).generator))
             assert sum(ref() is not None for ref in generators) == 1
+
+
+def test_a_renderer_does_not_keep_its_generator_when_another_clip_wants_only_that(
+    tmp_path: Path, settings: Settings
+) -> None:
+    one, other = (ready_clip(str(tmp_path), name, FRAMES, settings, seed) for seed, name in enumerate("ab"))
+    first = weakref.ref(pose_renderer(one).generator)
+    assert tuned_generator(other) is not first()
+    assert first() is None
