@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -276,17 +277,21 @@ class FrameArrays:
         self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
 
     def later(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
-        """What writes and commits these rows (see :meth:`keep`), called by one thread; if it was called for
-        earlier rows by then, they may be written already."""
+        """What writes and commits these rows (see :meth:`keep`) and later ones; called by one thread."""
         self._waiting.append((start, arrays))
-        return self._keep_waiting
+        return partial(self._keep_waiting, start)
 
-    def _keep_waiting(self) -> None:
-        while self._waiting:
-            start, arrays = self._waiting.popleft()
+    def _keep_waiting(self, first: int) -> None:
+        """Rows that come while it writes are left, and nothing is done where ``first`` was written with
+        others: else the calls for rows that are written would each write the next frame alone."""
+        if all(start != first for start, _ in self._waiting):
+            return
+        waiting = deque(self._waiting.popleft() for _ in range(len(self._waiting)))
+        while waiting:
+            start, arrays = waiting.popleft()
             parts, stop = [arrays], start + _rows(arrays)
-            while self._waiting and self._waiting[0][0] == stop:
-                parts.append(self._waiting.popleft()[1])
+            while waiting and waiting[0][0] == stop:
+                parts.append(waiting.popleft()[1])
                 stop += _rows(parts[-1])
             self.keep(start, {name: np.concatenate([part[name] for part in parts]) for name in arrays})
 

@@ -27,7 +27,7 @@ WorkOn = Callable[[FrameRange, Inputs], Save]
 
 _AHEAD = 1
 """Ranges whose inputs may be in memory before it is their turn."""
-_BEHIND, _FRAMES_BEHIND = 2, 8
+_BEHIND, _FRAMES_BEHIND = 2, 16
 """Ranges, and frames, that may be computed and not yet written when more is computed: in the end a slow store
 holds the computing back, so that memory stays small."""
 

@@ -65,3 +65,22 @@ def test_a_row_that_is_gone_is_named(job: Job) -> None:
         FrameRows(unit_of(job, "inversion"), ("inversion", "latents"), [FrameRange(0, 6)]).at(0)
     assert caught.value.array.endswith("/latents")
     assert caught.value.frames == (4,)
+
+
+def test_rows_that_come_while_others_are_written_wait_for_their_own_call(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays, right = FrameArrays(job, "inversion"), FrameArrays.keep
+    written: list[tuple[int, int]] = []
+    saves = [arrays.later(i, _rows(i, i + 1)) for i in range(3)]
+
+    def keep(self: FrameArrays, start: int, rows: dict[str, np.ndarray]) -> None:
+        written.append((start, len(rows["latents"])))
+        right(self, start, rows)
+        if len(saves) < 12:  # three more are computed meanwhile
+            saves.extend(arrays.later(i, _rows(i, i + 1)) for i in range(len(saves), len(saves) + 3))
+
+    monkeypatch.setattr(FrameArrays, "keep", keep)
+    for save in saves:
+        save()
+    assert written == [(0, 3), (3, 3), (6, 3), (9, 3)]

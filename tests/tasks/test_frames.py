@@ -93,13 +93,13 @@ def test_a_slow_store_holds_the_computing_back(job: Job) -> None:
 
     def work(batch: FrameRange) -> Save:
         computed.append(batch.start)
-        if len(computed) == 10:  # nine are made and none is written: it must not get this far by itself
+        if len(computed) == 18:  # seventeen are made and none is written: it must not get this far by itself
             assert go_on.is_set()
-        if len(computed) == 9:
+        if len(computed) == 17:
             threading.Timer(0.2, go_on.set).start()
         return lambda: go_on.wait(10) and None
 
-    assert each(job, "render", [FrameRange(0, 14)], work) == 14
+    assert each(job, "render", [FrameRange(0, 22)], work) == 22
 
 
 def test_a_stop_keeps_what_was_made(job: Job) -> None:
