@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -31,6 +33,8 @@ DROPPED = "dropped"
 """Metadata of a unit: arrays that were dropped because nobody has to read them, with the key they had."""
 PARDONS = "pardons"
 """Metadata of a unit: when failures of a stage and class (``render.poison``) were last taken up again."""
+READ_TOGETHER = 8
+"""Frames whose rows :class:`FrameRows` reads at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +77,7 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
     for frame, _ in _standing_failures(job, stage):
         if frame is not None and frame < len(found):
             found[frame] = True
-    return found & ~done(job, stage) if found.any() else found  # a bucket charges for every look
+    return found & ~done(job, stage) if found.any() else found
 
 
 def set_aside(job: Job) -> str | None:
@@ -236,6 +240,76 @@ def write_frames(job: Job, stage: Stage, arrays: Mapping[str, NDArray[np.generic
     return sum(map(len, runs))
 
 
+class FrameRows:
+    """Rows of several arrays of a unit, frame after frame, read several frames at once within ``runs``: a
+    store that is far away answers as quickly for eight frames as for one."""
+
+    def __init__(self, unit: Unit, names: Sequence[str], runs: Sequence[FrameRange]) -> None:
+        self._unit, self._names = unit, names
+        self._pieces = list(batches(runs, READ_TOGETHER))
+        self._read: tuple[FrameRange, Mapping[str, NDArray[Any]]] = FrameRange(0, 0), {}
+
+    def at(self, frame: int) -> dict[str, NDArray[Any]]:
+        """A frame's rows ``[1, ...]`` by name.
+
+        Raises:
+            MissingChunk: rows of this frame or of one that is read with it are not there.
+        """
+        piece = next(piece for piece in self._pieces if piece.start <= frame < piece.stop)
+        if self._read[0] != piece:
+            self._read = piece, self._unit.read_together(self._names, *piece)
+        place = frame - piece.start
+        return {name: rows[place : place + 1] for name, rows in self._read[1].items()}
+
+
+class FrameArrays:
+    """Arrays with a row a frame, as one task of a stage writes them.
+
+    They are made, if they are not there, when the first frame's sizes are known. All rows of a frame are
+    written at once, and with them those of the frames that were computed meanwhile: a store takes about as
+    long to answer for many objects as for one.
+    """
+
+    def __init__(self, job: Job, stage: Stage) -> None:
+        self._unit, self._stage = unit_of(job, stage), stage
+        self._key, self._total = job.stage_keys[stage], job.frames
+        self._made: set[str] = set()
+        self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
+
+    def later(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
+        """What writes and commits these rows (see :meth:`keep`) and later ones; called by one thread."""
+        self._waiting.append((start, arrays))
+        return partial(self._keep_waiting, start)
+
+    def _keep_waiting(self, first: int) -> None:
+        """Rows that come while it writes are left, and nothing is done where ``first`` was written with
+        others: else the calls for rows that are written would each write the next frame alone."""
+        if all(start != first for start, _ in self._waiting):
+            return
+        waiting = deque(self._waiting.popleft() for _ in range(len(self._waiting)))
+        while waiting:
+            start, arrays = waiting.popleft()
+            parts, stop = [arrays], start + _rows(arrays)
+            while waiting and waiting[0][0] == stop:
+                parts.append(waiting.popleft()[1])
+                stop += _rows(parts[-1])
+            self.keep(start, {name: np.concatenate([part[name] for part in parts]) for name in arrays})
+
+    def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name."""
+        frames = range(start, start + _rows(arrays))
+        with self._unit.overwriting(self._stage, frames, self._key):
+            for name, rows in arrays.items():
+                if name not in self._made:
+                    self._unit.ensure_array(name, (self._total, *rows.shape[1:]), rows.dtype, self._key)
+                    self._made.add(name)
+            self._unit.write_together(start, arrays)
+
+
+def _rows(arrays: Mapping[str, NDArray[np.generic]]) -> int:
+    return len(next(iter(arrays.values())))
+
+
 def track_arrays(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
     """A track's arrays of frames; its ``shape`` is kept once (:func:`shape_array`)."""
     return {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
@@ -250,5 +324,5 @@ def read_track(unit: Unit, frames: int) -> FaceTrack:
     """Read a track of so many frames."""
     from portrait_core.tracking.fit import FaceTrack
 
-    values: dict[str, Any] = {name: unit.read(name, 0, frames) for name in TRACK_ARRAYS}
+    values: dict[str, Any] = unit.read_together(TRACK_ARRAYS, 0, frames)
     return FaceTrack(shape=unit.read("shape", 0, 1)[0], **values)

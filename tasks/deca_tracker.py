@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ from portrait_core.models.cache import cached
 from portrait_core.models.needs import DECA_MODELS, weight_file
 from tasks.context import device_of, head, read_portrait, unit_of
 from tasks.job import DECA_ARRAYS, EYES, Job
-from tasks.trackers import Arrays, ClipHead, Frames, TrackedPortrait, gains
+from tasks.trackers import Arrays, ClipHead, Frames, Moves, TrackedPortrait, gains
 
 if TYPE_CHECKING:
     from portrait_core.faces.driven_eyes import EyePicture
@@ -105,23 +106,22 @@ class DecaTracker:
         )
         return with_eyes_of(own.expression[0], driven, model.expression_names)
 
-    def render(self, start: int, stop: int) -> Template:
+    def moves(self, start: int, stop: int) -> Moves:
+        """Expression and jaw; with ``eyes=driven`` the embedded head's eyes."""
+        more = (EYES,) if self._job.settings.template.eyes == "driven" else ()
+        return unit_of(self._job, "template").read_together(("expression", "jaw", *more), start, stop)
+
+    def render(self, moves: Moves) -> Template:
         """The paper's template; with ``eyes=driven`` of a portrait whose eyes were painted first."""
-        unit = unit_of(self._job, "template")
-        expression, jaw = (unit.read(name, start, stop) for name in ("expression", "jaw"))
-        portraits = None
-        if self._job.settings.template.eyes == "driven":
-            portraits = self._eye_picture().paint(unit.read(EYES, start, stop))
-        return self._renderer().render(expression, jaw, portraits)
+        portraits = self._eye_picture.paint(moves[EYES]) if EYES in moves else None
+        return self._renderer.render(moves["expression"], moves["jaw"], portraits)
 
     def clip_head(self) -> ClipHead:
         """FLAME over the crop."""
         from portrait_core.inversion.clip_heads import FlameClipHead
 
-        unit, frames = unit_of(self._job, "template"), self._job.frames
-        return FlameClipHead(
-            self._renderer(), unit.read("expression", 0, frames), unit.read("jaw", 0, frames)
-        )
+        moves = self.moves(0, self._job.frames)
+        return FlameClipHead(self._renderer, moves["expression"], moves["jaw"])
 
     def _networks(self) -> PaperTracker:
         """The process's encoders."""
@@ -162,8 +162,9 @@ class DecaTracker:
         flame = self._flame()
         return LandmarkError(flame.head, FlameLandmarks(flame.embedding, flame.head.faces))
 
+    @cached_property
     def _renderer(self) -> FlameTemplateRenderer:
-        """The process's renderer of this portrait."""
+        """The process's renderer of this portrait, held for as long as this tracker."""
         from portrait_core.faces.flame_template import FlameTemplateRenderer
         from portrait_core.faces.uv_maps import UvMapper, read_obj_layout, read_uv_mask
 
@@ -178,7 +179,7 @@ class DecaTracker:
                 self._flame().head, mapper, self._source(), region, settings.feather_px
             )
 
-        return cached("template", self._job.stage_keys["template"], build)
+        return cached("template", self._job.stage_keys["template"], build, alone=True)
 
     def _source(self) -> FlameSource:
         import torch
@@ -197,8 +198,9 @@ class DecaTracker:
             tform=torch.from_numpy(tform),
         )
 
+    @cached_property
     def _eye_picture(self) -> EyePicture:
-        """The process's portrait that takes other eyes."""
+        """The process's portrait that takes other eyes, held for as long as this tracker."""
         from portrait_core.faces.driven_eyes import EyePicture
 
         job, settings = self._job, self._job.settings
@@ -215,7 +217,7 @@ class DecaTracker:
                 settings.template.supersample,
             )
 
-        return cached("eyes", job.stage_keys["template"], build)
+        return cached("eyes", job.stage_keys["template"], build, alone=True)
 
     def _file(self, name: str) -> str:
         return str(weight_file(self._job.settings, name))

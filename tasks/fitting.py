@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,7 @@ _PATCH_EDGE_PX = 8
 """Soft edge of the rendered middle; the super-resolution is not right at a patch's very border."""
 _KEPT_FRAMES = 256
 """Frames whose templates and masks stay in memory, 0.4 MB each at 256 pixels."""
+_TEMPLATE = ("template", "face_mask", "mouth_mask", "uncovered")
 
 
 class ClipData:
@@ -61,7 +62,6 @@ class ClipData:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
         self._unit = unit_of(job, "template")
         source = unit_of(job, "portrait")
         track = read_track(source, 1)
@@ -71,11 +71,8 @@ class ClipData:
         self.camera = torch.from_numpy(track.cameras).to(self.device)
         self.shape = track.shape
         self.expression: NDArray[np.float32] = self._unit.read("expression", 0, job.frames)
-        self._masks = lru_cache(maxsize=_KEPT_FRAMES)(self._read_masks)
-
-    def _read_masks(self, frame: int) -> tuple[NDArray[np.uint8], ...]:
-        names = ("template", "face_mask", "mouth_mask", "uncovered")
-        return tuple(self._unit.read(name, frame, frame + 1)[0] for name in names)
+        # not of a method: that would hold the clip, and its memory until the collector of cycles runs
+        self._masks = lru_cache(maxsize=_KEPT_FRAMES)(partial(_read_masks, self._unit))
 
     def face(self, frame: int) -> Tensor:
         """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
@@ -95,9 +92,14 @@ class ClipData:
         )
 
 
+def _read_masks(unit: Unit, frame: int) -> tuple[NDArray[np.uint8], ...]:
+    found = unit.read_together(_TEMPLATE, frame, frame + 1)
+    return tuple(found[name][0] for name in _TEMPLATE)
+
+
 def clip_data(job: Job) -> ClipData:
     """The process's view of a clip."""
-    return cached("clip", job.stage_keys["template"], lambda: ClipData(job))
+    return cached("clip", job.stage_keys["template"], lambda: ClipData(job), alone=True)
 
 
 def generator(job: Job) -> TriPlaneGenerator:

@@ -1,10 +1,13 @@
-"""Doing frames one by one: one that fails leaves the others alone, one is written while the next is made."""
+"""Doing frames one by one: one that fails leaves the others alone, and while one is made, the next is read
+and the one before it is written."""
 
 from __future__ import annotations
 
+import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar, overload
 
 from portrait_core import stopping
 from tasks.context import batches, record_failures
@@ -12,22 +15,70 @@ from tasks.job import Job, Stage
 from tasks.policy import classify, failure
 from tasks.ranges import FrameRange
 
+Inputs = TypeVar("Inputs")
 Save = Callable[[], None]
 """Writes and commits what was computed."""
 Work = Callable[[FrameRange], Save]
 """Computes a range of frames."""
+Fetch = Callable[[FrameRange], Inputs]
+"""Reads what computing a range of frames takes."""
+WorkOn = Callable[[FrameRange, Inputs], Save]
+"""Computes a range of frames from what was fetched for it."""
 
-_BEHIND = 2
-"""Ranges that may be computed and not yet written: in the end a slow store holds the computing back, so that
-memory stays small."""
+_AHEAD = 1
+"""Ranges whose inputs may be in memory before it is their turn."""
+_BEHIND, _FRAMES_BEHIND = 2, 16
+"""Ranges, and frames, that may be computed and not yet written when more is computed: in the end a slow store
+holds the computing back, so that memory stays small."""
 
 
-def each(job: Job, stage: Stage, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int:
-    """Do the frames of ``runs``, at most ``size`` of them together.
+@overload
+def each(job: Job, stage: Stage, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int: ...
 
-    They are written by a thread behind the computing, in their order, so a GPU does not wait for a store. A
-    frame that fails for a reason of its own (it diverges, its data makes no sense) is written to the failure
-    table and set aside; what belongs to the machine (input and output, memory) ends the task.
+
+@overload
+def each(
+    job: Job,
+    stage: Stage,
+    runs: Sequence[FrameRange],
+    work: WorkOn[Inputs],
+    size: int = 1,
+    *,
+    fetch: Fetch[Inputs],
+    isolate: bool = True,
+) -> int: ...
+
+
+def each(
+    job: Job,
+    stage: Stage,
+    runs: Sequence[FrameRange],
+    work: Callable[..., Save],
+    size: int = 1,
+    *,
+    fetch: Fetch[Any] | None = None,
+    isolate: bool = True,
+) -> int:
+    """Do the frames of ``runs``, at most ``size`` of them together, one batch after the other.
+
+    With ``fetch``, a thread reads the inputs of the next batch while ``work`` computes the present one; a
+    thread writes the results behind it, in their order. So a GPU waits for a store or a decoder only where
+    that takes longer than the computing.
+
+    A frame that fails for a reason of its own (it diverges, its data makes no sense) is written to the
+    failure table and set aside; what belongs to the machine (input and output, memory) ends the task. Whether
+    the reading or the computing fails makes no difference. The frames of a batch that failed are fetched and
+    computed one by one.
+
+    Args:
+        job: whose failure table it is.
+        stage: who does them.
+        runs: what to do.
+        work: computes a batch (from what ``fetch`` returned for it), in the caller's thread.
+        size: of a batch.
+        fetch: reads a batch's inputs, one batch at a time in a thread of its own. It computes with as many of
+            PyTorch's threads as the caller.
+        isolate: False: every failure ends the task; ``work`` and ``fetch`` see to single frames themselves.
 
     Returns:
         How many frames were done.
@@ -36,26 +87,91 @@ def each(job: Job, stage: Stage, runs: Sequence[FrameRange], work: Work, size: i
         StopRequested: between two batches, when the process was asked to stop; what was computed is kept.
         Exception: failures of the classes ``transient`` and ``resource``.
     """
-    with _Writer(stage) as writer:
-        for batch in batches(runs, size):
-            _attempt(job, stage, batch, work, writer)
+    with _Writer(stage) as writer, _Reader(stage, fetch) as reader:
+        _Frames(job, stage, work, reader, writer, isolate).do(batches(runs, size))
     return writer.done
 
 
-def _attempt(job: Job, stage: Stage, batch: FrameRange, work: Work, writer: _Writer) -> None:
-    stopping.check()
-    try:
-        save = work(batch)
-    except Exception as error:
-        if classify(error) in ("transient", "resource"):
-            raise
-        if len(batch) > 1:
-            for i in range(*batch):
-                _attempt(job, stage, FrameRange(i, i + 1), work, writer)
-            return
-        record_failures(job, stage, [failure(stage, batch.start, error, job.stage_keys[stage])])
-    else:
-        writer.put(batch, save)
+class _Frames:
+    """Frames on their way from the reader to the writer."""
+
+    def __init__(
+        self,
+        job: Job,
+        stage: Stage,
+        work: Callable[..., Save],
+        reader: _Reader[Any],
+        writer: _Writer,
+        isolate: bool,
+    ) -> None:
+        self._job, self._stage, self._work = job, stage, work
+        self._reader, self._writer, self._isolate = reader, writer, isolate
+
+    def do(self, wanted: Iterable[FrameRange]) -> None:
+        """Do batches; the frames of one that fails singly."""
+        for batch, inputs in self._reader.ahead(wanted):
+            stopping.check()
+            whole = self._done(batch, inputs)
+            del inputs  # its memory goes before more is fetched
+            if not whole:
+                self.do(FrameRange(i, i + 1) for i in range(*batch))
+
+    def _done(self, batch: FrameRange, inputs: Future[tuple[Any, ...]]) -> bool:
+        """Do a batch; False if a frame of it fails, and which one is not known yet."""
+        try:
+            save = self._work(batch, *inputs.result())
+        except Exception as error:
+            if not self._isolate or classify(error) in ("transient", "resource"):
+                raise
+            if len(batch) > 1:
+                return False
+            row = failure(self._stage, batch.start, error, self._job.stage_keys[self._stage])
+            record_failures(self._job, self._stage, [row])
+        else:
+            self._writer.put(batch, save)
+        return True
+
+
+class _Reader(Generic[Inputs]):
+    """Fetches in the background, one batch after the other. Without ``fetch`` there is nothing to give."""
+
+    def __init__(self, stage: Stage, fetch: Fetch[Inputs] | None) -> None:
+        self._fetch = fetch
+        self._pool = ThreadPoolExecutor(1, f"read-{stage}", initializer=_same_threads())
+
+    def __enter__(self) -> _Reader[Inputs]:
+        return self
+
+    def ahead(self, wanted: Iterable[FrameRange]) -> Iterator[tuple[FrameRange, Future[tuple[Inputs, ...]]]]:
+        """Every batch with what comes of fetching it, the next one being fetched meanwhile."""
+        coming: deque[tuple[FrameRange, Future[tuple[Inputs, ...]]]] = deque()
+        for batch in wanted:
+            coming.append((batch, self._start(batch)))
+            if len(coming) > _AHEAD:
+                yield coming.popleft()
+        while coming:
+            yield coming.popleft()
+
+    def _start(self, batch: FrameRange) -> Future[tuple[Inputs, ...]]:
+        if self._fetch is not None:
+            fetch = self._fetch
+            return self._pool.submit(lambda: (fetch(batch),))
+        nothing: Future[tuple[Inputs, ...]] = Future()
+        nothing.set_result(())
+        return nothing
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _same_threads() -> Callable[[], None] | None:
+    """Sets another thread to the number of PyTorch's threads of this one: it is a thread's own, and rounding
+    may depend on it."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return None
+    count = torch.get_num_threads()
+    return lambda: torch.set_num_threads(count)
 
 
 class _Writer:
@@ -71,7 +187,7 @@ class _Writer:
 
     def put(self, batch: FrameRange, save: Save) -> None:
         """Save a range, as soon as those before it are saved."""
-        while len(self._pending) >= _BEHIND:
+        while len(self._pending) >= _BEHIND and sum(n for n, _ in self._pending) >= _FRAMES_BEHIND:
             self._finish_first()
         self._pending.append((len(batch), self._pool.submit(save)))
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
-from tasks.context import done, todo, unit_of, use_threads
+from tasks.context import FrameArrays, done, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.job import FIRST, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from portrait_core.inversion.latent import FirstLatent, Inverter
+    from portrait_core.inversion.targets import FrameTarget
     from tasks.fitting import ClipData
 
 
@@ -62,21 +62,26 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     runs = todo(job, "inversion", start, stop)
     if not runs:
         return watch.result(0)
-    from tasks.fitting import clip_data
+    from tasks.fitting import clip_data, face_picture
 
     use_threads(job, alone=job.settings.inversion.init != "tracker")
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     first = anchor(job)
     chain = _Chain(job, first)
+    around, arrays = _whole_picture(job, inverter, first.latent), FrameArrays(job, "inversion")
 
-    def work(frame: FrameRange) -> Save:
+    def fetch(frame: FrameRange) -> FrameTarget:
+        return clip.target(frame.start)
+
+    def work(frame: FrameRange, target: FrameTarget) -> Save:
         i = frame.start
-        ws, image, loss = _invert_frame(job, clip, inverter, first, i, chain.before(i))
+        ws = _invert_frame(job, clip, inverter, first, i, chain.before(i), target)
+        image, loss = face_picture(inverter, ws, target, around)
         chain.advance(i, ws)
-        return partial(_keep, job, i, ws.cpu().numpy(), image, loss)
+        return arrays.later(i, _rows(ws, image, loss))
 
-    return watch.result(each(job, "inversion", runs, work))
+    return watch.result(each(job, "inversion", runs, work, fetch=fetch))
 
 
 @dataclass(frozen=True)
@@ -117,30 +122,28 @@ class _Chain:
 
 
 def _invert_frame(
-    job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
-) -> tuple[Tensor, NDArray[np.uint8], float]:
-    """A frame's latent, the frozen generator's picture of it, and its loss."""
-    from tasks.fitting import face_picture
-
-    target = clip.target(frame)
+    job: Job,
+    clip: ClipData,
+    inverter: Inverter,
+    first: Anchor,
+    frame: int,
+    previous: Tensor,
+    target: FrameTarget,
+) -> Tensor:
+    """A frame's latent."""
     ws = _frame_start(job, clip, inverter, first, frame, previous)
     if job.settings.inversion.steps and frame != first.frame:
         ws, _ = inverter.next(ws, target, frame)
-    image, loss = face_picture(inverter, ws, target, _whole_picture(job, inverter, first.latent))
-    return ws, image, loss
+    return ws
 
 
-def _keep(job: Job, frame: int, ws: NDArray[np.float32], image: NDArray[np.uint8], loss: float) -> None:
-    unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
-    values: dict[str, NDArray[np.generic]] = {
-        "latents": ws,
+def _rows(ws: Tensor, image: NDArray[np.uint8], loss: float) -> dict[str, NDArray[np.generic]]:
+    """What is kept of a frame, ``[1, ...]`` each."""
+    return {
+        "latents": ws.cpu().numpy(),
         "inversion": image[None],
         "inversion_loss": np.array([[loss]], np.float32),
     }
-    with unit.overwriting("inversion", [frame], key):
-        for name, value in values.items():
-            unit.ensure_array(name, (job.frames, *value.shape[1:]), value.dtype, key)
-            unit.write(name, frame, value)
 
 
 def _frame_start(
@@ -171,7 +174,7 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
             model, features(job), clip.camera, settings, sampling(job, model), resolution(job, model)
         )
 
-    inverter = cached("inverter", job.stage_keys["inversion"], build)
+    inverter = cached("inverter", job.stage_keys["inversion"], build, alone=True)
     at_chunk(inverter.generator, job)
     return inverter
 
@@ -196,7 +199,7 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
             )
         return image_array(made["image"][0])
 
-    return cached("first_picture", job.stage_keys["inversion"], make)
+    return cached("first_picture", job.stage_keys["inversion"], make, alone=True)
 
 
 def _packed(first: Anchor, key: str) -> bytes:

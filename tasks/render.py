@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from portrait_core.models.cache import cached
-from tasks.context import todo, unit_of, use_threads
+from portrait_core.models.cache import cached, drop_unused
+from tasks.context import FrameArrays, FrameRows, device_of, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.inversion import anchor
 from tasks.job import TUNED, Job
@@ -17,8 +16,10 @@ from tasks.pose import output_cameras
 from tasks.ranges import FrameRange
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from portrait_core.generators import TriPlaneGenerator
-    from portrait_core.reposing import PosedFrame, PoseRenderer
+    from portrait_core.reposing import PoseRenderer
 
 FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_depth": "depth"}
 """Arrays and the fields of a rendered frame that they keep."""
@@ -33,48 +34,50 @@ def render(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     import torch
 
-    from tasks.fitting import clip_data
+    from portrait_core.inversion.targets import mask_tensor
 
     use_threads(job, alone=False)
-    clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "render")
-    cameras = output_cameras(job)
+    renderer, device = pose_renderer(job), device_of(job)
+    rows = FrameRows(unit_of(job, "render"), ("latents", "face_mask"), runs)
+    cameras, arrays = output_cameras(job), FrameArrays(job, "render")
 
-    def work(frame: FrameRange) -> Save:
-        i = frame.start
-        ws = torch.from_numpy(unit.read("latents", i, i + 1)).to(clip.device)
-        camera = torch.from_numpy(cameras[i : i + 1]).to(clip.device)
-        return partial(_keep, job, i, renderer.render(ws, clip.face(i), camera))
+    def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
+        i, row = frame.start, rows.at(frame.start)
+        ws, camera = torch.from_numpy(row["latents"]), torch.from_numpy(cameras[i : i + 1])
+        return ws.to(device), mask_tensor(row["face_mask"][0])[None].to(device), camera.to(device)
 
-    return watch.result(each(job, "render", runs, work))
+    def work(frame: FrameRange, inputs: tuple[Tensor, Tensor, Tensor]) -> Save:
+        posed = renderer.render(*inputs)
+        made = {name: np.asarray(getattr(posed, field))[None] for name, field in FIELDS.items()}
+        return arrays.later(frame.start, made)
 
-
-def _keep(job: Job, frame: int, posed: PosedFrame) -> None:
-    unit, key = unit_of(job, "render"), job.stage_keys["render"]
-    with unit.overwriting("render", [frame], key):
-        for name, attribute in FIELDS.items():
-            values = np.asarray(getattr(posed, attribute))
-            unit.ensure_array(name, (job.frames, *values.shape), values.dtype, key)
-            unit.write(name, frame, values[None])
+    return watch.result(each(job, "render", runs, work, fetch=fetch))
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:
-    """The process's tuned generator of this clip.
+    """The process's tuned generator of this clip. Before it is loaded, that of another clip goes, unless a
+    task is at work with it.
 
     Raises:
         MissingChunk: when it is not in the store; tuning will make it again.
     """
     from portrait_core.errors import MissingChunk
-    from tasks.context import device_of
     from tasks.fitting import tuned_from_bytes
 
     def load() -> TriPlaneGenerator:
+        drop_tuned()
         unit = unit_of(job, "tuning")
         data = unit.get_bytes(TUNED)
         if data is None:
             raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
         return tuned_from_bytes(data, job)
 
-    return cached("tuned", job.stage_keys["tuning"], load, device_of(job))
+    return cached("tuned", job.stage_keys["tuning"], load, device_of(job), alone=True)
+
+
+def drop_tuned() -> None:
+    """Forget tuned generators that no task is at work with, and the renderers that hold them."""
+    drop_unused("poses", "tuned")
 
 
 def pose_renderer(job: Job) -> PoseRenderer:
@@ -93,6 +96,6 @@ def pose_renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    renderer = cached("poses", job.stage_keys["pose"], build)
+    renderer = cached("poses", job.stage_keys["pose"], build, alone=True)
     at_chunk(renderer.generator, job)
     return renderer

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import read_track, todo, unit_of, use_threads, write_frames
+from tasks.context import FrameArrays, read_track, todo, unit_of, use_threads, write_frames
 from tasks.frames import Save, each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange
-from tasks.trackers import tracker
-
-if TYPE_CHECKING:
-    from portrait_core.store import Unit
+from tasks.trackers import Moves, tracker
 
 MASKS = ("face_mask", "mouth_mask", "uncovered")
 
@@ -41,29 +36,17 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     use_threads(job, alone=False)
-    model = tracker(job)
-    unit, key = unit_of(job, "template"), job.stage_keys["template"]
-    _ensure_arrays(job, unit, key)
+    model, arrays = tracker(job), FrameArrays(job, "template")
 
-    def work(batch: FrameRange) -> Save:
-        drawn = model.render(*batch)
-        arrays = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
+    def fetch(batch: FrameRange) -> Moves:
+        return model.moves(*batch)
 
-        def save() -> None:
-            with unit.overwriting("template", range(*batch), key):
-                for name, values in arrays.items():
-                    unit.write(name, batch.start, values)
+    def work(batch: FrameRange, moves: Moves) -> Save:
+        drawn = model.render(moves)
+        rows = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
+        return arrays.later(batch.start, rows)
 
-        return save
-
-    return watch.result(each(job, "template", runs, work, job.settings.template.batch))
-
-
-def _ensure_arrays(job: Job, unit: Unit, key: str) -> None:
-    size = job.settings.template.size
-    unit.ensure_array("template", (job.frames, size, size, 3), np.uint8, key)
-    for name in MASKS:
-        unit.ensure_array(name, (job.frames, size, size), np.uint8, key)
+    return watch.result(each(job, "template", runs, work, job.settings.template.batch, fetch=fetch))
 
 
 def _as_bytes(mask: NDArray[np.floating]) -> NDArray[np.uint8]:

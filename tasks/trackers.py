@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 
     from portrait_core.faces.reproject import HeadSurface
     from portrait_core.faces.retarget import RetargetGains
-    from portrait_core.faces.template import Template
+    from portrait_core.faces.template import Template, TemplateRenderer
     from portrait_core.tracking.fit import FaceTrack
 
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]
 """Gives the frames of a clip, one by one: a tracker that needs landmarks alone reads none."""
 Arrays = dict[str, NDArray[np.generic]]
+Moves = dict[str, NDArray[np.floating]]
+"""What frames of the portrait do: ``expression``, ``jaw`` and what the tracker adds, ``[n, ...]`` each."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,11 @@ class Tracker(Protocol):
         """What the portrait shall do in every frame: ``expression [T,E]``, ``jaw [T,3]`` and what
         ``Job.arrays`` names further."""
 
-    def render(self, start: int, stop: int) -> Template:
-        """The templates of frames ``[start, stop)``, from what :meth:`retarget` made of them."""
+    def moves(self, start: int, stop: int) -> Moves:
+        """Read what :meth:`retarget` made of frames ``[start, stop)``."""
+
+    def render(self, moves: Moves) -> Template:
+        """The templates of frames that move so."""
 
     def clip_head(self) -> ClipHead:
         """The portrait's head with the clip's expressions."""
@@ -169,8 +175,17 @@ class EmbeddedTracker:
             expression = with_eyes_of(expression, still, model.expression_names)
         return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
 
-    def render(self, start: int, stop: int) -> Template:
+    def moves(self, start: int, stop: int) -> Moves:
         """See :class:`Tracker`."""
+        return unit_of(self._job, "template").read_together(("expression", "jaw"), start, stop)
+
+    def render(self, moves: Moves) -> Template:
+        """See :class:`Tracker`."""
+        return self._renderer.render(moves["expression"], moves["jaw"])
+
+    @cached_property
+    def _renderer(self) -> TemplateRenderer:
+        """The process's renderer of this portrait, held for as long as this tracker."""
         from portrait_core.faces.template import PortraitFit, TemplateRenderer
         from portrait_core.models.cache import cached
 
@@ -183,17 +198,17 @@ class EmbeddedTracker:
             crop, marks = unit.read("crop", 0, 1)[0], portrait_landmarks(job)
             return TemplateRenderer(head(job), crop, fit, marks, settings.supersample, settings.feather_px)
 
-        renderer, unit = cached("template", job.stage_keys["template"], build), unit_of(job, "template")
-        return renderer.render(unit.read("expression", start, stop), unit.read("jaw", start, stop))
+        return cached("template", job.stage_keys["template"], build, alone=True)
 
     def clip_head(self) -> ClipHead:
         """See :class:`Tracker`."""
         from portrait_core.inversion.clip_heads import EmbeddedClipHead
 
-        job, unit = self._job, unit_of(self._job, "template")
+        job, size = self._job, self._job.settings.template.size
         track = read_track(unit_of(job, "portrait"), 1)
-        moves = unit.read("expression", 0, job.frames), unit.read("jaw", 0, job.frames)
-        return EmbeddedClipHead(head(job), track.shape, *moves, track.cameras, job.settings.template.size)
+        moves = self.moves(0, job.frames)
+        codes = track.shape, moves["expression"], moves["jaw"]
+        return EmbeddedClipHead(head(job), *codes, track.cameras, size)
 
 
 def portrait_landmarks(job: Job) -> NDArray[np.float32]:

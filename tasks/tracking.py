@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import fields, replace
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core import stopping
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import read_frames
 from portrait_core.store import Failure
 from portrait_core.tracking.measure import seen
 from tasks.context import (
+    FrameArrays,
     landmarker,
     read_portrait,
     record_failures,
@@ -28,13 +28,13 @@ from tasks.context import (
     write_frames,
     write_once,
 )
+from tasks.frames import Save, each
 from tasks.job import Job
 from tasks.policy import StageResult, Stopwatch, classify, failure, stage_task
 from tasks.ranges import FrameRange, held_frames
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
-    from portrait_core.store import Unit
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
 
@@ -79,23 +79,51 @@ def landmarks(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     model = landmarker(job, use_threads(job, alone=False))
-    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
-    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
-    for run in runs:
-        unit.uncommit("landmarks", range(*run))
-        _landmarks_of_run(job, unit, model, run)
-    return watch.result(sum(map(len, runs)))
+    arrays = FrameArrays(job, "landmarks")
+
+    def work(batch: FrameRange, pictures: NDArray[np.uint8]) -> Save:
+        points = _detected(job, model, pictures, batch.start)
+        return arrays.later(batch.start, {"landmarks": points})
+
+    size = job.settings.tracking.batch
+    with closing(_Film(job, runs)) as film:
+        frames = each(job, "landmarks", runs, work, size, fetch=film.read, isolate=False)
+    return watch.result(frames)
 
 
-def _landmarks_of_run(job: Job, unit: Unit, model: FaceLandmarker, run: FrameRange) -> None:
-    frames = read_frames(job.video_path, *run)
-    at = run.start
-    while len(batch := _take(frames, job.settings.tracking.batch, job, unit)):
-        points = _detected(job, model, np.stack(batch), at)
-        unit.write("landmarks", at, points)
-        unit.commit("landmarks", range(at, at + len(batch)), job.stage_keys["landmarks"])
-        at += len(batch)
-        stopping.check()
+class _Film:
+    """The driving video, decoded run by run; a run's batches are read one after the other."""
+
+    def __init__(self, job: Job, runs: Sequence[FrameRange]) -> None:
+        self._job, self._runs = job, runs
+        self._frames: Generator[NDArray[np.uint8], None, None] | None = None
+
+    def read(self, batch: FrameRange) -> NDArray[np.uint8]:
+        """Frames ``[n,H,W,3]``. At a run's end the damaged ones are recorded: they were delivered as well."""
+        run = next(run for run in self._runs if run.start <= batch.start < run.stop)
+        if self._frames is None:
+            self._frames = read_frames(self._job.video_path, batch.start, run.stop)
+        pictures = np.stack(list(islice(self._frames, len(batch))))
+        if batch.stop == run.stop:
+            self._end(self._frames)
+            self._frames = None
+        return pictures
+
+    def _end(self, frames: Iterator[NDArray[np.uint8]]) -> None:
+        """Hear what was wrong with the frames: that comes after the last one."""
+        try:
+            next(frames, None)
+        except DecodeError as error:
+            job, why = self._job, "the frame is damaged in the file; it shows what could be decoded"
+            damaged = [frame for frame in error.frames if frame < job.frames]
+            key = job.stage_keys["landmarks"]
+            rows = [Failure("landmarks", frame, "input", why, key=key) for frame in damaged]
+            unit_of(job, "landmarks").record_failures(rows)
+
+    def close(self) -> None:
+        """Stop decoding."""
+        if self._frames is not None:
+            self._frames.close()
 
 
 def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
@@ -119,29 +147,12 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
 
 def give_up(job: Job, frame: int) -> None:
     """Take a frame for one without a face: finding its landmarks kills its worker."""
-    unit, key = unit_of(job, "landmarks"), job.stage_keys["landmarks"]
-    unit.ensure_array("landmarks", (job.frames, 478, 2), np.float32, key)
-    with unit.overwriting("landmarks", [frame], key):
-        unit.write("landmarks", frame, no_landmarks(1))
+    FrameArrays(job, "landmarks").keep(frame, {"landmarks": no_landmarks(1)})
 
 
 def no_landmarks(frames: int) -> NDArray[np.float32]:
     """Landmarks of frames without a face ``[n,478,2]``."""
     return np.full((frames, 478, 2), np.nan, np.float32)
-
-
-def _take(frames: Iterator[NDArray[np.uint8]], count: int, job: Job, unit: Unit) -> list[NDArray[np.uint8]]:
-    """Up to ``count`` further frames. Damaged ones were delivered as well: they are only recorded."""
-    batch: list[NDArray[np.uint8]] = []
-    try:
-        for frame in islice(frames, count):
-            batch.append(frame)
-    except DecodeError as error:
-        why = "the frame is damaged in the file; it shows what could be decoded"
-        damaged = [frame for frame in error.frames if frame < job.frames]
-        key = job.stage_keys["landmarks"]
-        unit.record_failures([Failure("landmarks", frame, "input", why, key=key) for frame in damaged])
-    return batch
 
 
 @stage_task("fit")

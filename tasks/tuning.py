@@ -31,6 +31,7 @@ def tune(job: Job) -> StageResult:
         sampling,
         step_reporter,
     )
+    from tasks.render import drop_tuned
 
     use_threads(job, alone=True)
     unit, key, settings = unit_of(job, "tuning"), job.stage_keys["tuning"], job.settings
@@ -53,6 +54,7 @@ def tune(job: Job) -> StageResult:
         matte=torch.from_numpy(matte.foreground)[None].to(data.device),
         wall=image_tensor(matte.wall).to(data.device),
     )
+    drop_tuned()
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
     phi = features(job, "lpips" if settings.tuning.perceptual == "lpips" else None)

@@ -12,7 +12,7 @@ import queue
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +36,7 @@ _TROUBLE = re.compile(r"\[(error|fatal)\]|corrupt decoded frame")
 
 def read_frames(
     path: str | os.PathLike[str], start: int = 0, stop: int | None = None
-) -> Iterator[NDArray[np.uint8]]:
+) -> Generator[NDArray[np.uint8], None, None]:
     """Yield frames ``[start, stop)`` of a video at its constant rate.
 
     Any range holds the same pixels as reading from the beginning. Rotation is applied (pixel aspect is not),
@@ -51,6 +51,7 @@ def read_frames(
 
     Returns:
         An iterator over ``[H, W, 3]`` uint8 RGB arrays, ``stop - start`` of them unless no picture decodes.
+        Closing it ends ffmpeg.
 
     Raises:
         InputError: at the call: no readable video, or a range outside it.
@@ -65,7 +66,7 @@ def read_frames(
     return _read(timeline, start, stop)
 
 
-def _read(timeline: Timeline, start: int, stop: int) -> Iterator[NDArray[np.uint8]]:
+def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uint8], None, None]:
     if start == stop:
         return
     slots = timeline.slots

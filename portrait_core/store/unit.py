@@ -19,7 +19,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -128,31 +128,46 @@ class Unit(Records):
 
     def _stored_document(self, name: str) -> bytes | None:
         """An array's document; None when there is none or it is damaged: its frames are then missing."""
-        document = self._files.get_one(f"{self._base}/{name}/zarr.json")
-        if document is not None and not arrays.is_readable(document):
+        return self._stored_documents([name]).get(name)
+
+    def _stored_documents(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Those of the arrays' documents that are there and whole, by name."""
+        paths = {f"{self._base}/{name}/zarr.json": name for name in names}
+        found = {paths[path]: document for path, document in self._files.get(paths).items()}
+        damaged = [name for name, document in found.items() if not arrays.is_readable(document)]
+        for name in damaged:
             _log.warning("%s/%s/zarr.json is damaged; the array counts as missing", self._base, name)
-            return None
-        return document
+            del found[name]
+        return found
 
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
         """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type.
 
         Commit markers are not touched: see the order of work in :class:`Unit`.
         """
+        self.write_together(start, {name: values})
+
+    def write_together(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:
+        """Write frames from ``start`` on of several arrays, by name as for :meth:`write`, all at once."""
+        chunks: dict[str, bytes] = {}
+        for name, frames in values.items():
+            for chunk, value in self._encoded(name, start, np.asarray(frames)).items():
+                chunks[f"{self._base}/{name}/{chunk}"] = value
+        self._files.put(chunks)
+
+    def _encoded(self, name: str, start: int, values: NDArray[Any]) -> dict[str, bytes]:
+        """Frames as chunks, by their names."""
         document = self._document(name)
         if document is None:
             raise ValueError(f"{self._base}/{name} does not exist; call ensure_array first")
         array = arrays.info(document)
-        values = np.asarray(values)
         if values.dtype != array.dtype or values.shape[1:] != array.shape[1:]:
             raise ValueError(
                 f"{self._base}/{name} holds frames {array.shape[1:]} {array.dtype}; "
                 f"got {values.shape[1:]} {values.dtype}"
             )
         self._check_range(name, array, start, start + len(values))
-        if len(values):
-            chunks = arrays.encode(document, start, values)
-            self._files.put({f"{self._base}/{name}/{chunk}": value for chunk, value in chunks.items()})
+        return arrays.encode(document, start, values) if len(values) else {}
 
     def read(self, name: str, start: int, stop: int) -> NDArray[Any]:
         """Read frames ``[start, stop)`` of an array, ``[stop - start, ...]``.
@@ -160,24 +175,46 @@ class Unit(Records):
         Raises:
             MissingChunk: some of the frames are absent or fail their checksum; it lists them.
         """
-        document = self._document(name)
-        if document is None:
-            raise MissingChunk(f"{self._base}/{name}", range(start, stop))
-        self._check_range(name, arrays.info(document), start, stop)
-        values, missing = self._load(name, document, start, stop)
-        if missing:
-            self._documents.pop(name, None)  # perhaps the array was replaced since
-            raise MissingChunk(f"{self._base}/{name}", missing)
-        return values
+        return self.read_together([name], start, stop)[name]
 
-    def _load(self, name: str, document: bytes, start: int, stop: int) -> tuple[NDArray[Any], list[int]]:
-        """Frames ``[start, stop)``, and which of them are absent or corrupt."""
-        array = arrays.info(document)
-        folder = f"{self._base}/{name}"
-        names = [arrays.chunk_name(array, frame) for frame in range(start, stop)]
-        stored = self._files.get(f"{folder}/{chunk}" for chunk in names)
-        chunks = {path.rsplit("/", 1)[-1]: value for path, value in stored.items()}
-        return arrays.decode(document, start, stop, chunks)
+    def read_together(self, names: Sequence[str], start: int, stop: int) -> dict[str, NDArray[Any]]:
+        """Read frames ``[start, stop)`` of several arrays, by name, all at once: a store that is far away is
+        waited for once, not once an array.
+
+        Raises:
+            MissingChunk: see :meth:`read`; of the first array of which something is missing.
+        """
+        unknown = [checked_name(name, "array") for name in names if name not in self._documents]
+        self._documents.update(self._stored_documents(unknown))
+        documents = {name: self._documents[name] for name in names if name in self._documents}
+        for name in names:
+            if name not in documents:
+                raise MissingChunk(f"{self._base}/{name}", range(start, stop))
+            self._check_range(name, arrays.info(documents[name]), start, stop)
+        found = {}
+        for name, (values, missing) in self._load(documents, start, stop).items():
+            if missing:
+                self._documents.pop(name, None)  # perhaps the array was replaced since
+                raise MissingChunk(f"{self._base}/{name}", missing)
+            found[name] = values
+        return found
+
+    def _load(
+        self, documents: Mapping[str, bytes], start: int, stop: int
+    ) -> dict[str, tuple[NDArray[Any], list[int]]]:
+        """Frames ``[start, stop)`` of arrays, and which of them are absent or corrupt."""
+        chunks = {
+            name: [arrays.chunk_name(arrays.info(document), frame) for frame in range(start, stop)]
+            for name, document in documents.items()
+        }
+        stored = self._files.get(f"{self._base}/{name}/{chunk}" for name in chunks for chunk in chunks[name])
+        found: dict[str, dict[str, bytes]] = {name: {} for name in documents}
+        for path, value in stored.items():
+            name, chunk = path.rsplit("/", 2)[1:]
+            found[name][chunk] = value
+        return {
+            name: arrays.decode(document, start, stop, found[name]) for name, document in documents.items()
+        }
 
     def drop_array(self, name: str) -> None:
         """Delete an array with all its chunks. Markers are not touched: uncommit, or ask :meth:`done` with
@@ -301,7 +338,8 @@ class Unit(Records):
         array = arrays.info(document)
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
         for start in range(0, array.shape[0], RANGE):
-            values, missing = self._load(name, document, start, min(start + RANGE, array.shape[0]))
+            loaded = self._load({name: document}, start, min(start + RANGE, array.shape[0]))
+            values, missing = loaded[name]
             values = values.astype(array.dtype.newbyteorder("<"), copy=False)
             for frame, value in enumerate(values, start):
                 digest.update(b"absent" if frame in missing else b"frame" + value.tobytes())

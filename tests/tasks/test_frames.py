@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from portrait_core import stopping
 from portrait_core.config import Settings
+from portrait_core.errors import DecodeError, MissingChunk
 from portrait_core.store import Store
 from tasks.frames import Save, each
 from tasks.job import Job
@@ -92,13 +93,13 @@ def test_a_slow_store_holds_the_computing_back(job: Job) -> None:
 
     def work(batch: FrameRange) -> Save:
         computed.append(batch.start)
-        if len(computed) == 4:  # three are made and none is written: it must not get this far by itself
+        if len(computed) == 18:  # seventeen are made and none is written: it must not get this far by itself
             assert go_on.is_set()
-        if len(computed) == 3:
+        if len(computed) == 17:
             threading.Timer(0.2, go_on.set).start()
         return lambda: go_on.wait(10) and None
 
-    assert each(job, "render", [FrameRange(0, 8)], work) == 8
+    assert each(job, "render", [FrameRange(0, 22)], work) == 22
 
 
 def test_a_stop_keeps_what_was_made(job: Job) -> None:
@@ -115,3 +116,119 @@ def test_a_stop_keeps_what_was_made(job: Job) -> None:
     finally:
         stopping.clear()
     assert [batch.start for batch in saved] == [0, 1, 2, 3, 4]
+
+
+def _inputs_of(
+    saved: list[tuple[FrameRange, Sequence[int]]],
+) -> Callable[[FrameRange, Sequence[int]], Save]:
+    def work(batch: FrameRange, inputs: Sequence[int]) -> Save:
+        return lambda: saved.append((batch, inputs))
+
+    return work
+
+
+def _threads(prefix: str) -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)]
+
+
+def test_the_next_batch_is_fetched_while_the_present_one_is_at_work_and_no_further(job: Job) -> None:
+    coming = [threading.Event() for _ in range(6)]
+    finished: list[int] = []
+
+    def fetch(batch: FrameRange) -> int:
+        assert len(finished) >= batch.start - 1, "at most one batch waits for its turn"
+        coming[batch.start].set()
+        return 10 * batch.start
+
+    def work(batch: FrameRange, tens: int) -> Save:
+        assert batch.start == 5 or coming[batch.start + 1].wait(10)
+        assert tens == 10 * batch.start
+        finished.append(batch.start)
+        return lambda: None
+
+    assert each(job, "render", [FrameRange(0, 6)], work, fetch=fetch) == 6
+    assert finished == list(range(6))
+    assert not _threads("read-")
+    assert not Store(job.store).unit("reenactment", "r").has_failures()
+
+
+def test_a_frame_that_cannot_be_read_is_found_in_its_batch_and_recorded(job: Job) -> None:
+    saved: list[tuple[FrameRange, Sequence[int]]] = []
+    fetched: list[FrameRange] = []
+
+    def fetch(batch: FrameRange) -> Sequence[int]:
+        fetched.append(batch)
+        if 5 in range(*batch):
+            raise DecodeError("film.mp4", [5])
+        return list(range(*batch))
+
+    assert each(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 4, fetch=fetch) == 9
+    assert [i for _, inputs in saved for i in inputs] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
+    assert all(list(range(*batch)) == inputs for batch, inputs in saved)
+    assert [len(batch) for batch in fetched] == [4, 4, 2, 1, 1, 1, 1]  # the frames of the second anew
+    rows = Store(job.store).unit("reenactment", "r").failures()
+    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [["render", 5, "input", "00aa"]]
+
+
+@pytest.mark.parametrize(
+    "error", [MissingChunk("reenactment/r/latents", [6]), OSError("lost"), MemoryError()]
+)
+def test_reading_that_fails_for_the_machine_ends_the_task_and_keeps_what_was_made(
+    job: Job, error: Exception
+) -> None:
+    saved: list[tuple[FrameRange, Sequence[int]]] = []
+
+    def fetch(batch: FrameRange) -> Sequence[int]:
+        if 6 in range(*batch):
+            raise error
+        return list(range(*batch))
+
+    with pytest.raises(type(error)) as raised:
+        each(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 2, fetch=fetch)
+    assert raised.value is error
+    assert [batch.start for batch, _ in saved] == [0, 2, 4]
+    assert not Store(job.store).unit("reenactment", "r").has_failures()
+    assert not _threads("read-")
+
+
+def test_where_frames_are_not_isolated_every_failure_ends_the_task(job: Job) -> None:
+    def fetch(batch: FrameRange) -> int:
+        raise ValueError("no video")
+
+    with pytest.raises(ValueError, match="no video"):
+        each(job, "render", [FrameRange(0, 4)], lambda *_: lambda: None, 2, fetch=fetch, isolate=False)
+    assert not Store(job.store).unit("reenactment", "r").has_failures()
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, stopping.StopRequested])
+def test_the_threads_end_with_the_task(job: Job, stop: type[BaseException]) -> None:
+    saved: list[tuple[FrameRange, Sequence[int]]] = []
+    keep = _inputs_of(saved)
+
+    def work(batch: FrameRange, inputs: Sequence[int]) -> Save:
+        if batch.start == 2:
+            raise stop
+        return keep(batch, inputs)
+
+    with pytest.raises(stop):
+        each(job, "render", [FrameRange(0, 9)], work, fetch=lambda batch: list(range(*batch)))
+    assert [batch.start for batch, _ in saved] == [0, 1]
+    assert not _threads("read-")
+    assert not _threads("write-")
+
+
+def test_what_is_fetched_computes_with_the_tasks_threads(job: Job) -> None:
+    import torch
+
+    before, seen = torch.get_num_threads(), []
+
+    def work(batch: FrameRange, threads: int) -> Save:
+        return lambda: seen.append(threads)
+
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            each(job, "render", [FrameRange(0, 2)], work, fetch=lambda _: torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 2, 2]

@@ -1,0 +1,84 @@
+"""A clip whose frames are ready to be inverted or rendered: what the stages before would have left."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from portrait_core.config import Settings
+from portrait_core.inversion.latent import FirstLatent
+from tasks.context import head, unit_of, write_frames, write_once
+from tasks.fitting import generator_bytes
+from tasks.inversion import Anchor, _packed
+from tasks.job import CAMERAS, FIRST, TRACK_ARRAYS, TUNED, Job, Stage
+from tests.portrait_core import tiny
+from tests.simulation.stub import stub_job
+
+
+def ready_clip(
+    store: str,
+    name: str,
+    frames: int,
+    settings: Settings,
+    seed: int = 0,
+    crop: NDArray[np.uint8] | None = None,
+) -> Job:
+    """A clip with a tuned generator of its own (``tiny``), whose picture is ``crop [S,S,3]`` or noise."""
+    job = stub_job(store, name, frames, settings)
+    size, model = settings.template.size, tiny.generator(seed)
+    if crop is None:
+        crop = np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)
+    track = _still_track()
+    shape = np.zeros((1, head(job).n_shape), np.float32)
+    kept = track | {"shape": shape, "crop": crop[None]}
+    write_once(unit_of(job, "portrait"), job.stage_keys["portrait"], kept)
+    with torch.no_grad():
+        ws = model.mapping(torch.randn(frames, model.settings.z_dim), None)
+    for stage, arrays in _frames(track, crop, ws.numpy()).items():
+        write_frames(
+            job, stage, {key: np.broadcast_to(a, (frames, *a.shape[1:])) for key, a in arrays.items()}
+        )
+    unit, cameras = unit_of(job, "render"), io.BytesIO()
+    first = Anchor(0, FirstLatent(ws[:1], np.zeros(0, np.float32), []))
+    unit.put_bytes(FIRST, _packed(first, job.stage_keys["inversion"]))
+    unit.put_bytes(TUNED, generator_bytes(model))
+    np.save(cameras, np.repeat(track["cameras"], frames, 0))
+    unit.put_bytes(CAMERAS, cameras.getvalue())
+    return job
+
+
+def _still_track() -> dict[str, NDArray[Any]]:
+    """Of one frame, in which nothing moves."""
+    track = {
+        "expression": np.zeros((1, 52), np.float32),
+        "jaw": np.zeros((1, 3), np.float32),
+        "rotation": np.eye(3, dtype=np.float32)[None],
+        "crop_center_px": np.zeros((1, 2), np.float32),
+        "crop_side_px": np.ones(1, np.float32),
+        "cameras": tiny.CAMERA.numpy().astype(np.float32).reshape(1, 25),
+        "fit_error": np.zeros(1, np.float32),
+        "ok": np.ones(1, np.bool_),
+    }
+    return {name: track[name] for name in TRACK_ARRAYS}
+
+
+def _frames(
+    track: dict[str, NDArray[Any]], crop: NDArray[np.uint8], ws: NDArray[np.float32]
+) -> dict[Stage, dict[str, NDArray[Any]]]:
+    """What the stages made, of one frame or of all."""
+    side = np.linspace(-1, 1, crop.shape[0])
+    disc = ((side[:, None] ** 2 + side**2 < 0.36) * 255).astype(np.uint8)[None]
+    return {
+        "retarget": {name: track[name] for name in ("expression", "jaw")},
+        "template": {
+            "template": crop[None],
+            "face_mask": disc,
+            "mouth_mask": disc // 4,
+            "uncovered": 0 * disc,
+        },
+        "inversion": {"latents": ws, "inversion": crop[None], "inversion_loss": np.zeros((1, 1), np.float32)},
+    }

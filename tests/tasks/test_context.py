@@ -1,0 +1,86 @@
+"""Rows of frames on their way from and to the store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from portrait_core.config import Settings
+from portrait_core.errors import MissingChunk
+from tasks.context import READ_TOGETHER, FrameArrays, FrameRows, done, unit_of
+from tasks.job import Job
+from tasks.ranges import FrameRange
+from tests.simulation.stub import stub_job
+
+FRAMES = 20
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return stub_job(str(tmp_path), "clip", FRAMES, Settings())
+
+
+def _rows(start: int, stop: int) -> dict[str, np.ndarray]:
+    frames = np.arange(start, stop)
+    names = {"latents": (2, 3), "inversion": (4, 4, 3), "inversion_loss": (1,)}
+    types = {"latents": np.float32, "inversion": np.uint8, "inversion_loss": np.float32}
+    return {
+        name: np.broadcast_to(frames.reshape(-1, *(1 for _ in shape)), (len(frames), *shape)).astype(
+            types[name]
+        )
+        for name, shape in names.items()
+    }
+
+
+def test_rows_that_wait_are_written_together_and_all_are_committed(job: Job) -> None:
+    arrays = FrameArrays(job, "inversion")
+    saves = [arrays.later(i, _rows(i, i + 1)) for i in (0, 1, 2, 5, 6)] + [arrays.later(9, _rows(9, 12))]
+    for save in saves:
+        save()
+    made = [0, 1, 2, 5, 6, 9, 10, 11]
+    assert np.flatnonzero(done(job, "inversion")).tolist() == made
+    stored = unit_of(job, "inversion")
+    for i in made:
+        for name, values in _rows(i, i + 1).items():
+            np.testing.assert_array_equal(stored.read(name, i, i + 1), values)
+
+
+def test_rows_are_read_ahead_within_their_runs(job: Job) -> None:
+    FrameArrays(job, "inversion").keep(0, _rows(0, 12))
+    runs = [FrameRange(1, READ_TOGETHER + 2), FrameRange(READ_TOGETHER + 3, 12)]
+    rows = FrameRows(unit_of(job, "inversion"), ("latents", "inversion_loss"), runs)
+    for run in runs:
+        for i in range(*run):
+            found = rows.at(i)
+            assert found.keys() == {"latents", "inversion_loss"}
+            np.testing.assert_array_equal(found["latents"], _rows(i, i + 1)["latents"])
+
+
+def test_a_row_that_is_gone_is_named(job: Job) -> None:
+    FrameArrays(job, "inversion").keep(0, _rows(0, 6))
+    next(Path(job.store).rglob("latents/c.4.*")).unlink()
+    with pytest.raises(MissingChunk) as caught:
+        FrameRows(unit_of(job, "inversion"), ("inversion", "latents"), [FrameRange(0, 6)]).at(0)
+    assert caught.value.array.endswith("/latents")
+    assert caught.value.frames == (4,)
+
+
+def test_rows_that_come_while_others_are_written_wait_for_their_own_call(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays, right = FrameArrays(job, "inversion"), FrameArrays.keep
+    written: list[tuple[int, int]] = []
+    saves = [arrays.later(i, _rows(i, i + 1)) for i in range(3)]
+
+    def keep(self: FrameArrays, start: int, rows: dict[str, np.ndarray]) -> None:
+        written.append((start, len(rows["latents"])))
+        right(self, start, rows)
+        if len(saves) < 12:  # three more are computed meanwhile
+            saves.extend(arrays.later(i, _rows(i, i + 1)) for i in range(len(saves), len(saves) + 3))
+
+    monkeypatch.setattr(FrameArrays, "keep", keep)
+    for save in saves:
+        save()
+    assert written == [(0, 3), (3, 3), (6, 3), (9, 3)]

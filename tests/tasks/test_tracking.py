@@ -1,0 +1,82 @@
+"""The driving video as the stage ``landmarks`` reads it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+import pytest
+
+import tasks.tracking
+from portrait_core.config import load_settings
+from portrait_core.tracking.landmarker import FaceLandmarker
+from tasks.context import batches, done, unit_of
+from tasks.job import Job
+from tasks.ranges import FrameRange
+from tasks.tracking import _Film, landmarks
+from tests.conftest import FfmpegRunner
+from tests.simulation.stub import stub_job
+
+
+class Brightness:
+    """Stands in for the landmark models: a picture's landmarks are its mean brightness."""
+
+    def detect(self, pictures: np.ndarray) -> Brightness:
+        self.points = np.broadcast_to(
+            pictures.mean((1, 2, 3), dtype=np.float32)[:, None, None], (len(pictures), 478, 2)
+        )
+        self.ok = np.ones(len(pictures), np.bool_)
+        return self
+
+
+@pytest.fixture
+def job(tmp_path: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> Job:
+    """60 frames, each of a brightness of its own; pictures 20 and 40 do not decode."""
+    stills = ffmpeg_to("tracked.mov", "-i", counting_clip, "-an", "-c:v", "png")
+    data = bytearray(stills.read_bytes())
+    with av.open(str(stills)) as container:
+        packets = [p for p in container.demux(video=0) if p.size and p.pos is not None]
+        for place, size in ((cast(int, packets[i].pos), packets[i].size) for i in (20, 40)):
+            data[place : place + size] = bytes(size)
+    (tmp_path / "broken.mov").write_bytes(data)
+    made = stub_job(str(tmp_path / "store"), "clip", 60, load_settings("embedded", ["tracking.batch=7"]))
+    return made.model_copy(update={"video_path": str(tmp_path / "broken.mov")})
+
+
+def _shown(pictures: np.ndarray) -> list[int]:
+    """The pictures' numbers."""
+    return [int(value // 4) for value in pictures.mean((1, 2, 3))]
+
+
+def test_runs_are_read_in_batches_and_damage_is_recorded_at_their_end(job: Job) -> None:
+    runs = [FrameRange(3, 12), FrameRange(15, 25), FrameRange(30, 35)]
+    with closing(_Film(job, runs)) as film:
+        seen = [i for batch in batches(runs, 4) for i in _shown(film.read(batch))]
+    held = {20: 19}
+    assert seen == [held.get(i, i) for run in runs for i in range(*run)]
+    rows = unit_of(job, "landmarks").failures()
+    assert rows[["stage", "frame", "cls"]].values.tolist() == [["landmarks", 20, "input"]]
+
+
+def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks.tracking, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    assert landmarks.fn(job=job, start=10, stop=20).frames_done == 10  # so that the rest is two runs
+    assert landmarks.fn(job=job, start=0, stop=60).frames_done == 50
+    assert done(job, "landmarks").all()
+    found = unit_of(job, "landmarks").read("landmarks", 0, 60)[:, 0, 0]
+    assert [int(value // 4) for value in found] == [{20: 19, 40: 39}.get(i, i) for i in range(60)]
+    assert sorted(unit_of(job, "landmarks").failures()["frame"]) == [20, 40]
+
+
+def test_a_video_that_is_gone_ends_the_task_and_sets_no_frame_aside(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks.tracking, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    Path(job.video_path).unlink()
+    with pytest.raises((ValueError, FileNotFoundError)):
+        landmarks.fn(job=job, start=0, stop=60)
+    assert not unit_of(job, "landmarks").has_failures()
+    assert not done(job, "landmarks").any()
