@@ -57,8 +57,18 @@ def slurm_or_kubernetes(settings: Settings) -> Iterator[Cluster]:
 
 
 def slurm_options(settings: Settings) -> dict[str, Any]:
-    """What a SLURMCluster is made with: ``runner.cluster``, and ours where it is silent or both can stand."""
+    """What a SLURMCluster is made with: ``runner.cluster``, and ours where it is silent or both can stand.
+
+    Raises:
+        InputError: a time limit that YAML reads as a number.
+    """
     given: dict[str, Any] = dict(settings.runner.cluster)
+    # YAML reads 12:00:00 as 43200, which Slurm takes for minutes.
+    if not isinstance(given.get("walltime", ""), str):
+        raise InputError(
+            f"runner.cluster.walltime={given['walltime']} is a number; quote it, in a shell "
+            "--set 'runner.cluster.walltime=\"12:00:00\"'"
+        )
     threads = settings.runner.threads_per_worker
     # Sites differ in whether a job inherits the environment of who submits it.
     exports = [f'export {name}="${{{name}-{value}}}"' for name, value in worker_variables(threads).items()]

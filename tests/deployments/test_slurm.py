@@ -103,6 +103,7 @@ class Slurm:
 
     def reenact(self, name: str, folder: Path, parameters: dict[str, Any], *changes: str) -> Run:
         """Start ``portrait reenact``, whose workers are jobs."""
+        pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
         given = ["--store", folder / "store", "--out", folder / "out"]
         given += ["--portrait", parameters["portrait"], "--video", parameters["video"]]
         for change in (*parameters["overrides"], *QUEUE, f"runner.cluster.log_directory={folder}", *changes):
@@ -172,7 +173,8 @@ def _markers(store: Path, array: str) -> int:
 
 def test_workers_that_are_jobs(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
     """A whole run; one of its two workers is cancelled in the middle."""
-    run = slurm.reenact("reenact", tmp_path, parameters)
+    certificates = ("runner.cluster.security=true", f"runner.cluster.shared_temp_directory={tmp_path}")
+    run = slurm.reenact("reenact", tmp_path, parameters, *certificates)
     assert run.watch(lambda: _markers(tmp_path / "store", "inversion") > 0), run.output
     first, _ = slurm.jobs()
     said = slurm.call("scontrol", "show", "job", first)
@@ -192,7 +194,10 @@ def test_jobs_end_when_their_run_is_killed(slurm: Slurm, parameters: dict[str, A
     wait_until(lambda: not slurm.jobs(), 180, "jobs without a scheduler end")
 
 
-def test_a_job_that_is_lost_is_submitted_again(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_is_lost_is_submitted_again(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
     import dask
     from distributed import Client
 
@@ -200,11 +205,13 @@ def test_a_job_that_is_lost_is_submitted_again(slurm: Slurm, monkeypatch: pytest
     for name, value in slurm.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(queues, "KEEP_S", 1.0)
-    output = f"runner.cluster.log_directory={slurm.folder}"
-    settings = load_settings("embedded", [*QUEUE, output, "runner.threads_per_worker=3"])
+    places = [f"runner.cluster.{name}={tmp_path}" for name in ("log_directory", "shared_temp_directory")]
+    changes = [*QUEUE, *places, "runner.cluster.security=true", "runner.threads_per_worker=3"]
+    settings = load_settings("embedded", changes)
     waits = {"distributed.deploy.lost-worker-timeout": "2s"}
     with dask.config.set(waits), open_cluster(settings) as cluster, Client(cluster) as client:
         client.wait_for_workers(2, timeout=120)
+        assert cluster.scheduler_address.startswith("tls://")
         before = slurm.jobs()
         assert [slurm.call("squeue", "-h", "-j", job, "-o", "%C") for job in before] == ["3\n"] * 2
         found = client.run(_what_a_worker_finds)

@@ -53,6 +53,11 @@ def test_a_user_s_options_stand() -> None:
     assert "#SBATCH --gpus=1" not in script
 
 
+def test_a_time_that_yaml_takes_for_a_number_is_refused() -> None:
+    with pytest.raises(InputError, match="43200 is a number; quote it"):
+        slurm_options(_settings("slurm", "runner.cluster.walltime=12:00:00"))
+
+
 def test_without_gpus_none_is_asked_for() -> None:
     assert not any("gpu" in line for line in _script("device=cpu"))
 
@@ -91,12 +96,12 @@ CHANGES = (
 
 def _schema_check() -> Any:
     """A validator of a DaskCluster: the operator's schema, with Kubernetes' own for pods and services."""
+    operator = pytest.importorskip("dask_kubernetes.operator", reason="the extra kubernetes is not installed")
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     from jsonschema import Draft202012Validator
     from referencing import Registry
     from referencing.jsonschema import DRAFT202012
 
-    operator = pytest.importorskip("dask_kubernetes.operator", reason="the extra kubernetes is not installed")
-    kubernetes = pytest.importorskip("kubernetes_validate", reason="kubernetes-validate is not installed")
     folder = Path(operator.__file__).parent / "customresources"
     schemas = Path(kubernetes.__file__).parent / "kubernetes-json-schema" / f"v{KUBERNETES}-local-strict"
     known = json.loads((schemas / "_definitions.json").read_text())["$defs"]
