@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows import queues
@@ -138,6 +140,15 @@ def slurm(tmp_path: Path) -> Iterator[Slurm]:
             yield Slurm(processes, Path(folder))
         finally:
             processes.end()
+            _end_steps(str(Path(folder) / "slurm.conf"))
+
+
+def _end_steps(conf: str) -> None:
+    """End what tells a controller that is gone, for ever, that its job has ended."""
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == conf:
+                process.kill()
 
 
 def test_a_run_on_dask_workers(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
