@@ -147,8 +147,9 @@ def _keep(cluster: SLURMCluster, workers: int, ended: threading.Event) -> None:
 
 
 def kubernetes_options(settings: Settings) -> dict[str, Any]:
-    """What a KubeCluster is made with: ``runner.cluster``, whose ``image``, ``env``, ``resources`` and
-    ``worker_command`` go into the specification; or its own ``custom_cluster_spec``, as it is."""
+    """What a KubeCluster is made with: ``runner.cluster``, whose ``image``, ``env``, ``resources``,
+    ``worker_command``, ``volumes`` and ``volume_mounts`` (of the workers) go into the specification; or its
+    own ``custom_cluster_spec``, as it is."""
     given: dict[str, Any] = dict(settings.runner.cluster)
     if "custom_cluster_spec" in given:
         return given
@@ -171,6 +172,9 @@ def kubernetes_options(settings: Settings) -> dict[str, Any]:
         worker_command=given.pop("worker_command", ["dask", "worker", *WORKER]),
         **({"idle_timeout": IDLE_S} | {name: given.pop(name) for name in names if name in given}),
     )
+    workers = spec["spec"]["worker"]["spec"]
+    workers["volumes"] = given.pop("volumes", [])
+    workers["containers"][0]["volumeMounts"] = given.pop("volume_mounts", [])
     scheduler = spec["spec"]["scheduler"]["spec"]["containers"][0]
     # Distributed no longer installs `dask-scheduler`; and a scheduler computes nothing.
     scheduler["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]

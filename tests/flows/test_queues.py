@@ -91,6 +91,8 @@ def _cluster(*changes: str) -> dict[str, Any]:
 CHANGES = (
     "runner.cluster.image=registry.example/portrait:1",
     "runner.cluster.env={AWS_ENDPOINT_URL: 'http://s3:8333'}",
+    "runner.cluster.volumes=[{name: inputs, persistentVolumeClaim: {claimName: inputs, readOnly: true}}]",
+    "runner.cluster.volume_mounts=[{name: inputs, mountPath: /inputs, readOnly: true}]",
 )
 
 
@@ -144,6 +146,7 @@ def test_workers_have_gpus_and_the_scheduler_none() -> None:
     assert spec["worker"]["replicas"] == 2
     assert (worker["resources"], scheduler["resources"]) == ({"limits": {"nvidia.com/gpu": "1"}}, {})
     assert worker["args"][:6] == ["dask", "worker", "--nthreads", "1", "--memory-limit", "0"]
+    assert worker["volumeMounts"][0]["name"] == spec["worker"]["spec"]["volumes"][0]["name"] == "inputs"
     assert scheduler["args"][:2] == ["dask", "scheduler"]
     for container in (worker, scheduler):
         env = {entry["name"]: entry["value"] for entry in container["env"]}
