@@ -6,22 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from flows.environment import DASK_CONFIG
+from flows.queues import slurm_or_kubernetes
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from tasks.threads import gpu_names, worker_count
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster
-
-DASK_CONFIG = {
-    # Workers busy with native code answer late; the default of 15 s takes them for dead.
-    "distributed.deploy.lost-worker-timeout": "180s",
-    "distributed.comm.timeouts.connect": "60s",
-    "distributed.admin.tick.limit": "60s",
-    # A task whose worker died comes back at once: the flow finds out which frame it was (flows/stages.py).
-    "distributed.scheduler.allowed-failures": 0,
-}
-EXTRAS = {"slurm": "dask_jobqueue", "kubernetes": "dask_kubernetes"}
+    from distributed.deploy import Cluster
 
 
 @contextmanager
@@ -43,18 +36,16 @@ def dask_client(settings: Settings) -> Iterator[Client]:
         yield own
 
 
-def open_cluster(settings: Settings) -> SpecCluster:
-    """Start the cluster that the settings name."""
-    kind, workers = settings.runner.kind, settings.runner.workers
-    if kind == "local_cluster":
-        return _local(settings)
-    if kind == "local_gpus":
-        return _one_a_gpu(settings)
-    if not workers:
-        raise InputError(f"runner.kind={kind} starts as many workers as runner.workers says; it is 0")
-    made = _queued(kind, dict(settings.runner.cluster))
-    made.scale(workers)
-    return made
+@contextmanager
+def open_cluster(settings: Settings) -> Iterator[Cluster]:
+    """Start the cluster that the settings name; it ends with the block."""
+    kind = settings.runner.kind
+    if kind in ("slurm", "kubernetes"):
+        with slurm_or_kubernetes(settings) as cluster:
+            yield cluster
+        return
+    with _one_a_gpu(settings) if kind == "local_gpus" else _local(settings) as local:
+        yield local
 
 
 def local_options(settings: Settings) -> dict[str, Any]:
@@ -78,8 +69,8 @@ def _local(settings: Settings) -> SpecCluster:
 
 
 def _one_a_gpu(settings: Settings) -> SpecCluster:
-    """A worker process a GPU, which sees no other. (dask-cuda does this too, and more that is not needed; it
-    holds Dask at a version older than the one that Prefect's runner is tested with.)"""
+    """A worker process a GPU, which sees no other. (dask-cuda's LocalCUDACluster does this too, and more that
+    is not needed here. Its newest release, 26.10, holds Dask below 2026.7.2; this program needs 2026.8.)"""
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = gpu_names()
@@ -94,20 +85,3 @@ def _one_a_gpu(settings: Settings) -> SpecCluster:
     }
     scheduler = {"cls": Scheduler, "options": {"dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}}
     return SpecCluster(workers, scheduler)
-
-
-def _queued(kind: str, options: dict[str, Any]) -> Any:
-    """A cluster whose workers a batch system starts; the options are those of its own class."""
-    try:
-        if kind == "slurm":
-            from dask_jobqueue import SLURMCluster
-
-            # one task a process, as everywhere
-            return SLURMCluster(**({"cores": 1, "processes": 1, "memory": "16GB"} | options))
-        from dask_kubernetes.operator import KubeCluster
-
-        return KubeCluster(**options)
-    except ImportError as error:
-        raise InputError(
-            f"runner.kind={kind} needs {EXTRAS[kind]}: install the extra, `uv sync --extra {kind}` ({error})"
-        ) from error

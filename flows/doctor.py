@@ -124,8 +124,15 @@ def _services(settings: Settings) -> Iterator[Finding]:
         answers = "answers" if prefect_server_answers(server) else "does not answer: runs go on without it"
         yield Finding("Prefect", f"server {server} {answers}", None)
     runner = settings.runner
-    where = {"threads": "threads of one process", "local_cluster": "Dask workers on this host"}
-    yield Finding("tasks run in", where.get(runner.kind, f"the Dask cluster at {runner.address}"), None)
+    where = {
+        "threads": "threads of one process",
+        "local_cluster": "Dask workers on this host",
+        "local_gpus": "Dask workers on this host, one a GPU",
+        "address": f"the Dask cluster at {runner.address}",
+        "slurm": f"{runner.workers} Dask workers that are Slurm jobs",
+        "kubernetes": f"{runner.workers} Dask workers in Kubernetes",
+    }
+    yield Finding("tasks run in", where[runner.kind], None)
     yield Finding("caches", str(cache_folder()), None)
 
 

@@ -23,6 +23,15 @@ QUIET = {
     "DASK_LOGGING__DISTRIBUTED": "error",
 }
 
+DASK_CONFIG = {
+    # Workers busy with native code answer late; the default of 15 s takes them for dead.
+    "distributed.deploy.lost-worker-timeout": "180s",
+    "distributed.comm.timeouts.connect": "60s",
+    "distributed.admin.tick.limit": "60s",
+    # A task whose worker died comes back at once: the flow finds out which frame it was (flows/stages.py).
+    "distributed.scheduler.allowed-failures": 0,
+}
+
 
 def cache_folder() -> Path:
     """The user's folder for this program's caches."""
@@ -38,10 +47,28 @@ def limit_threads(threads: int) -> None:
     the cost of sleeping between operations that follow each other (tuning on 2 cores: 0.48 for 0.74 s a
     step).
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name, value in _thread_variables(threads).items():
+        os.environ.setdefault(name, value)
+
+
+def _thread_variables(threads: int) -> dict[str, str]:
+    return {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "20000",
+        "OMP_NUM_THREADS": str(threads),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+def worker_variables(threads: int) -> dict[str, str]:
+    """The environment of a Dask worker or scheduler that is no child of this process: what this process sets
+    for itself, and Dask's settings as Dask reads them from there."""
+    dask = {_dask_variable(name): str(value) for name, value in DASK_CONFIG.items()}
+    return {**QUIET, **_thread_variables(threads), **dask}
+
+
+def _dask_variable(name: str) -> str:
+    return "DASK_" + name.replace(".", "__").replace("-", "_").upper()
 
 
 def quiet_orchestrators() -> None:

@@ -24,18 +24,17 @@ ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
 ENV PYTHONUNBUFFERED=1 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 PATH=/app/.venv/bin:$PATH
 WORKDIR /app
 
-# Packages first: they change less often than the program. opencv-python, which insightface asks for, is left out:
-# it wants an X server's libraries and shares its folder with opencv-python-headless, which is used.
+# Packages first: they change less often than the program.
 RUN pip install --no-cache-dir uv==0.13.9
 COPY pyproject.toml README.md LICENSE ./
-RUN uv sync --no-dev --no-cache --no-install-package opencv-python --no-install-project
+RUN uv sync --no-dev --no-cache --no-install-project
 COPY data ./data
 COPY portrait_core ./portrait_core
 COPY tasks ./tasks
 COPY flows ./flows
 COPY deployments ./deployments
 # The folders that volumes are mounted on belong to the user, so that new volumes do too.
-RUN uv sync --no-dev --no-cache --no-install-package opencv-python \
+RUN uv sync --no-dev --no-cache \
     && useradd --uid 1000 --create-home portrait \
     && install -d -o portrait -g portrait /inputs /models /out
 

@@ -9,8 +9,7 @@ import dask.config
 import pytest
 import yaml
 
-from flows.environment import QUIET, limit_threads
-from flows.runners import DASK_CONFIG
+from flows.environment import DASK_CONFIG, QUIET, limit_threads, worker_variables
 from tests.deployments.files import DEPLOYMENTS, IMAGES, MANIFESTS, documents, image_env, run, settings_env
 
 
@@ -27,6 +26,11 @@ def test_settings_env_has_dask_as_the_program_does() -> None:
     read = dask.config.collect(paths=[], env=settings_env())
     for name, value in DASK_CONFIG.items():
         assert dask.config.get(name, config=read) == value
+
+
+def test_settings_env_has_nothing_else() -> None:
+    program = {name: value for name, value in worker_variables(1).items() if name != "OMP_NUM_THREADS"}
+    assert settings_env() == {**program, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "180"}
 
 
 @pytest.mark.parametrize("image", IMAGES, ids=lambda path: path.stem)

@@ -1,21 +1,30 @@
-"""The Slurm scripts under a real Slurm, one machine playing a node with two GPUs (which are no GPUs)."""
+"""The Slurm scripts and ``runner.kind=slurm`` under a real Slurm, one machine playing a node with two GPUs
+(which are no GPUs)."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from flows import queues
+from flows.clusters import open_cluster
+from portrait_core.config import load_settings
 from tests.deployments.files import DEPLOYMENTS, ROOT
 from tests.deployments.processes import PROGRAMS, Processes, wait_until
+from tests.faults.runs import Run
 from tests.faults.servers import HOST, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -49,12 +58,16 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
 
 
+QUEUE = ("runner.kind=slurm", "runner.workers=2", "runner.cluster.memory=1GB")
+
+
 class Slurm:
     """A cluster of one node."""
 
     def __init__(self, processes: Processes, folder: Path) -> None:
         node = socket.gethostname().split(".")[0]
         self.folder = folder
+        self._processes = processes
         self._env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         self._env["PATH"] = os.pathsep.join([str(PROGRAMS), os.environ["PATH"]])
         self._env.pop("PREFECT_API_URL", None)
@@ -74,12 +87,31 @@ class Slurm:
         processes.start("slurmd", ["slurmd", "-D", "-f", conf, "-N", node], SLURM_CONF=conf)
         wait_until(lambda: "idle" in self.call("sinfo", "-h"), 60, "a node that is idle")
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a process needs to speak to it."""
+        return {name: self._env[name] for name in ("SLURM_CONF", "PATH")}
+
+    def jobs(self) -> list[str]:
+        """Ids of the jobs that run or wait."""
+        return self.call("squeue", "-h", "-o", "%i").split()
+
     def call(self, *command: str | Path) -> str:
         """One of Slurm's commands."""
         done = subprocess.run(
             list(map(str, command)), cwd=ROOT, env=self._env, capture_output=True, text=True, check=False
         )
         return done.stdout
+
+    def reenact(self, name: str, folder: Path, parameters: dict[str, Any], *changes: str) -> Run:
+        """Start ``portrait reenact``, whose workers are jobs."""
+        pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+        given = ["--store", folder / "store", "--out", folder / "out"]
+        given += ["--portrait", parameters["portrait"], "--video", parameters["video"]]
+        for change in (*parameters["overrides"], *QUEUE, f"runner.cluster.log_directory={folder}", *changes):
+            given += ["--set", change]
+        command = [sys.executable, "-m", "flows.cli", "reenact", *given]
+        return self._processes.start(name, command, **self.variables)
 
     def run(self, script: str, options: list[str], arguments: list[str]) -> tuple[str, str]:
         """Submit a batch script and wait for its end: its state and what it printed."""
@@ -108,6 +140,15 @@ def slurm(tmp_path: Path) -> Iterator[Slurm]:
             yield Slurm(processes, Path(folder))
         finally:
             processes.end()
+            _end_steps(str(Path(folder) / "slurm.conf"))
+
+
+def _end_steps(conf: str) -> None:
+    """End what tells a controller that is gone, for ever, that its job has ended."""
+    for process in psutil.process_iter(["name"]):
+        with contextlib.suppress(psutil.Error):
+            if process.name() == "slurmstepd" and process.environ().get("SLURM_CONF") == conf:
+                process.kill()
 
 
 def test_a_run_on_dask_workers(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
@@ -134,3 +175,76 @@ def test_every_shard_has_a_gpu_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
     lines = [line.split(": ") for line in said.splitlines() if line]
     assert sorted(line for _, line in lines) == [f"dataset run --shard {i}/4" for i in range(4)]
     assert {gpu for gpu, _ in lines} == {"0", "1"}
+
+
+def _markers(store: Path, array: str) -> int:
+    """How many commit markers a stage has."""
+    return len(list(store.glob(f"*/*/records/commits/{array}/*")))
+
+
+def test_workers_that_are_jobs(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
+    """A whole run; one of its two workers is cancelled in the middle."""
+    certificates = ("runner.cluster.security=true", f"runner.cluster.shared_temp_directory={tmp_path}")
+    run = slurm.reenact("reenact", tmp_path, parameters, *certificates)
+    assert run.watch(lambda: _markers(tmp_path / "store", "inversion") > 0), run.output
+    first, _ = slurm.jobs()
+    said = slurm.call("scontrol", "show", "job", first)
+    assert ("JobName=portrait" in said, "TimeLimit=1-00:00:00" in said, "gpu" in said) == (True, True, False)
+    slurm.call("scancel", first)
+    assert not run.is_over()
+    assert run.wait(600) == 0, run.output[-3000:]
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["frames"] == 6
+    wait_until(lambda: not slurm.jobs(), 60, "jobs end with their run")
+
+
+def test_jobs_end_when_their_run_is_killed(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
+    run = slurm.reenact("reenact", tmp_path, parameters, "tuning.steps=1000000")
+    assert run.watch(lambda: _markers(tmp_path / "store", "landmarks") > 0), run.output
+    assert len(slurm.jobs()) == 2
+    run.send(signal.SIGKILL)
+    wait_until(lambda: not slurm.jobs(), 180, "jobs without a scheduler end")
+
+
+def test_a_job_that_is_lost_is_submitted_again(
+    slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+    import dask
+    from distributed import Client
+
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, value in slurm.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(queues, "KEEP_S", 1.0)
+    places = [f"runner.cluster.{name}={tmp_path}" for name in ("log_directory", "shared_temp_directory")]
+    changes = [*QUEUE, *places, "runner.cluster.security=true", "runner.threads_per_worker=3"]
+    settings = load_settings("embedded", changes)
+    waits = {"distributed.deploy.lost-worker-timeout": "2s"}
+    with dask.config.set(waits), open_cluster(settings) as cluster, Client(cluster) as client:
+        client.wait_for_workers(2, timeout=120)
+        assert cluster.scheduler_address.startswith("tls://")
+        before = slurm.jobs()
+        assert [slurm.call("squeue", "-h", "-j", job, "-o", "%C") for job in before] == ["3\n"] * 2
+        found = client.run(_what_a_worker_finds)
+        assert sorted(one.pop("CUDA_VISIBLE_DEVICES") for one in found.values()) == ["0", "1"]
+        wanted = {"OMP_NUM_THREADS": "3", "threads": 1, "memory": None, "connect": "60s"}
+        assert list(found.values()) == [wanted] * 2
+        slurm.call("scancel", before[0])
+        wait_until(lambda: len(set(slurm.jobs()) - set(before)) == 1, 120, "another job")
+        wait_until(lambda: len(client.nthreads()) == 2, 120, "another worker")
+    wait_until(lambda: not slurm.jobs(), 60, "jobs end with their cluster")
+
+
+def _what_a_worker_finds(dask_worker: Any) -> dict[str, Any]:
+    import dask
+
+    limits = {"threads": dask_worker.state.nthreads, "memory": dask_worker.memory_manager.memory_limit}
+    named = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
+    return limits | named | {"connect": dask.config.get("distributed.comm.timeouts.connect")}
+
+
+def test_a_job_that_slurm_refuses(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
+    run = slurm.reenact("reenact", tmp_path, parameters, "runner.cluster.queue=nowhere")
+    assert run.wait(120) == 2, run.output
+    assert "invalid partition specified: nowhere" in run.output
+    assert "Traceback" not in run.output
