@@ -32,7 +32,7 @@ class Condition(Frozen):
     kind: Literal["continuous", "share", "switch"] = "continuous"
     """``share``: a strength within 0..1. ``switch``: trained on 0 and 1; edits may go between and beyond."""
     held_at: float | None = None
-    """The one value that it has in training and in edits (pose, where the camera sets it); None: it varies."""
+    """The one value it has in training and in edits (pose, where the camera sets it); None: it varies."""
     mean: float = 0.0
     """Subtracted before the network sees a value."""
     scale: Annotated[float, Field(gt=0.0)] = 1.0
@@ -44,8 +44,8 @@ class Condition(Frozen):
             raise ValueError(f"attribute {self.name} needs low < high, got {self.low:g} and {self.high:g}")
         if self.kind != "continuous" and (self.low, self.high) != (0.0, 1.0):
             raise ValueError(
-                f"attribute {self.name} is a {self.kind}, whose range is 0..1, got {self.low:g}..{self.high:g}; "
-                "make it continuous"
+                f"attribute {self.name} is a {self.kind}, whose range is 0..1, got "
+                f"{self.low:g}..{self.high:g}; make it continuous"
             )
         return self
 
@@ -147,7 +147,7 @@ class Conditions(Frozen):
         return (values - mean) / scale
 
     def standardised(self, labels: Float[Tensor, "n context"]) -> Conditions:
-        """The schema whose :meth:`encode` gives these labels mean 0 and deviation 1 (held and constant ones 0)."""
+        """The schema whose :meth:`encode` gives these labels mean 0 and deviation 1 (held ones 0)."""
         labels = self.labels(labels).double()
         means, deviations = labels.mean(0), labels.std(0, correction=0)
         return self._changed(
@@ -172,7 +172,8 @@ class Conditions(Frozen):
     def _changed(self, changes: Mapping[str, Mapping[str, Any]]) -> Conditions:
         return Conditions(
             attributes=tuple(
-                Condition.model_validate(a.model_dump() | dict(changes.get(a.name, {}))) for a in self.attributes
+                Condition.model_validate(a.model_dump() | dict(changes.get(a.name, {})))
+                for a in self.attributes
             )
         )
 

@@ -6,6 +6,7 @@ StyleFlow uses them (Abdal et al. 2021, section 4). Names of modules are those o
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -14,17 +15,30 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class LayerNumbers(NamedTuple):
-    """A layer for one batch of conditions: what does not change along the path is worked out once."""
+class NetworkNumbers(NamedTuple):
+    """The network under one batch of conditions: what does not change along the path is worked out once, and
+    the gates of all layers side by side, because small operations cost more than their arithmetic."""
 
-    weight: Float[Tensor, "out in"]
-    bias: Float[Tensor, " out"]
-    gate: Float[Tensor, "b 1 out"]
-    """The gate's argument at time 0."""
-    gate_rate: Float[Tensor, " out"]
-    """Its change with time."""
-    shift: Float[Tensor, "b 1 out"]
-    shift_rate: Float[Tensor, " out"]
+    gate: Float[Tensor, "b 1 all"]
+    """The gates' arguments at time 0."""
+    gate_rate: Float[Tensor, " all"]
+    """Their change with time."""
+    shift: Float[Tensor, "b 1 all"]
+    shift_rate: Float[Tensor, " all"]
+    layers: tuple[Tensor, ...]
+    """Weight ``[out,in]`` and bias ``[out]`` of each layer in turn."""
+
+    def at(self, t: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Weight, bias, gate ``[B,1,out]`` and shift ``[B,1,out]`` of each layer at a time."""
+        weights, biases = self.layers[::2], self.layers[1::2]
+        sizes = [len(bias) for bias in biases]
+        gates = torch.sigmoid(torch.addcmul(self.gate, self.gate_rate, t)).split(sizes, -1)
+        shifts = torch.addcmul(self.shift, self.shift_rate, t).split(sizes, -1)
+        return list(zip(weights, biases, gates, shifts, strict=True))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All that a gradient is wanted of."""
+        return (*self[:4], *self.layers)
 
 
 class GatedLinear(nn.Module):
@@ -37,18 +51,6 @@ class GatedLinear(nn.Module):
         self._hyper_bias = nn.Linear(1 + context, n_out, bias=False)
         self._hyper_gate = nn.Linear(1 + context, n_out)
 
-    def numbers(self, conditions: Float[Tensor, "b context"]) -> LayerNumbers:
-        """What the layer is under these conditions."""
-        gate, shift = self._hyper_gate, self._hyper_bias
-        return LayerNumbers(
-            self._layer.weight,
-            self._layer.bias,
-            F.linear(conditions, gate.weight[:, 1:], gate.bias)[:, None],
-            gate.weight[:, 0],
-            F.linear(conditions, shift.weight[:, 1:])[:, None],
-            shift.weight[:, 0],
-        )
-
 
 class GatedNetwork(nn.Module):
     """Gated layers with tanh between them."""
@@ -56,12 +58,24 @@ class GatedNetwork(nn.Module):
     def __init__(self, width: int, hidden: tuple[int, ...], context: int) -> None:
         super().__init__()
         sizes = (width, *hidden, width)
-        pairs = zip(sizes[:-1], sizes[1:], strict=True)
-        self.layers = nn.ModuleList(GatedLinear(n_in, n_out, context) for n_in, n_out in pairs)
+        made = [GatedLinear(n_in, n_out, context) for n_in, n_out in pairwise(sizes)]
+        for value in made[-1]._layer.parameters():
+            nn.init.zeros_(value)  # next to the identity: training begins with an easy equation
+        self.layers = nn.ModuleList(made)
 
-    def numbers(self, conditions: Float[Tensor, "b context"]) -> tuple[LayerNumbers, ...]:
-        """Every layer under these conditions."""
-        return tuple(layer.numbers(conditions) for layer in self.layers)  # type: ignore[operator]
+    def numbers(self, conditions: Float[Tensor, "b context"]) -> NetworkNumbers:
+        """The network under these conditions."""
+        layers: list[GatedLinear] = list(self.layers)  # type: ignore[arg-type]
+        gate = torch.cat([layer._hyper_gate.weight for layer in layers])
+        shift = torch.cat([layer._hyper_bias.weight for layer in layers])
+        bias = torch.cat([layer._hyper_gate.bias for layer in layers])
+        return NetworkNumbers(
+            F.linear(conditions, gate[:, 1:], bias)[:, None],
+            gate[:, 0],
+            F.linear(conditions, shift[:, 1:])[:, None],
+            shift[:, 0],
+            tuple(p for layer in layers for p in (layer._layer.weight, layer._layer.bias)),
+        )
 
 
 class Dynamics(nn.Module):
@@ -74,40 +88,31 @@ class Dynamics(nn.Module):
         self.register_buffer("_num_evals", torch.tensor(0.0))
 
 
-def velocity(
-    layers: tuple[LayerNumbers, ...], t: Tensor, x: Float[Tensor, "b l d"]
-) -> Float[Tensor, "b l d"]:
+def velocity(network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
     """f(t, x) of a network under its conditions."""
-    last = len(layers) - 1
-    for i, layer in enumerate(layers):
-        x = F.linear(x, layer.weight, layer.bias) * torch.sigmoid(layer.gate + t * layer.gate_rate)
-        x = x + (layer.shift + t * layer.shift_rate)
-        x = x if i == last else torch.tanh(x)
+    layers = network.at(t)
+    for i, (weight, bias, gate, shift) in enumerate(layers):
+        x = torch.addcmul(shift, F.linear(x, weight, bias), gate)
+        x = x if i + 1 == len(layers) else torch.tanh(x)
     return x
 
 
 def velocity_and_products(
-    layers: tuple[LayerNumbers, ...],
-    t: Tensor,
-    x: Float[Tensor, "b l d"],
-    tangents: Float[Tensor, "k b l d"],
+    network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"], tangents: Float[Tensor, "k b l d"]
 ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "k b l d"]]:
     """f(t, x) and its Jacobian times each of ``tangents``.
 
     The tangents travel forward beside x, in the same matrix products. The usual way, a backward pass inside
     the forward one, gives the same e'Je and has to be differentiated twice in training.
     """
-    last = len(layers) - 1
+    layers = network.at(t)
     both = torch.cat([x[None], tangents])
-    for i, layer in enumerate(layers):
-        gate = torch.sigmoid(layer.gate + t * layer.gate_rate)
-        moved = F.linear(both, layer.weight)
-        value = torch.addcmul(layer.shift + t * layer.shift_rate, moved[0] + layer.bias, gate)
-        slopes = moved[1:] * gate
-        if i < last:
+    for i, (weight, bias, gate, shift) in enumerate(layers):
+        moved = F.linear(both, weight)
+        value, slopes = torch.addcmul(shift, moved[0] + bias, gate), moved[1:] * gate
+        if i + 1 < len(layers):
             value = torch.tanh(value)
-            slopes = slopes * (1 - value * value)
-            both = torch.cat([value[None], slopes])
+            both = torch.cat([value[None], slopes * (1 - value * value)])
     return value, slopes
 
 

@@ -172,7 +172,7 @@ class AttributeEditor:
         first, end = edit.rows
         if not 0 <= first < end <= n:
             raise InputError(
-                f"rows {first}..{end - 1} are not in a latent of {n} rows; leave rows out to change all of them"
+                f"rows {first}..{end - 1} are not in a latent of {n} rows; leave rows out to change them all"
             )
         return [row for row in range(n) if not first <= row < end]
 

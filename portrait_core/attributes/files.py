@@ -144,7 +144,9 @@ def _own(path: Path) -> AttributeFlow:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{path}: settings do not fit ({place}: {first['msg']}); save the flow again") from error
+        raise ValueError(
+            f"{path}: settings do not fit ({place}: {first['msg']}); save the flow again"
+        ) from error
     _check_context(settings, conditions)
     with safe_open(str(path), framework="pt") as file:
         # the file's own sizes are known before any memory is taken

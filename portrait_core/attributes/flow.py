@@ -1,9 +1,9 @@
 """The conditional continuous normalising flow between w and z (StyleFlow, Abdal et al. 2021; FFJORD,
 Grathwohl et al. 2019; paper section 3.4, equations 5 and 6).
 
-"Forward" is w to z, ``reverse=True`` is z to w. Rows are independent: a W+ latent is as many vectors as it has
-rows, under one condition; a 3D GAN's single w is one row. They meet in one place, the choice of the solver's
-steps, which moves results within its tolerance.
+"Forward" is w to z, ``reverse=True`` is z to w. Rows are independent: a W+ latent is as many vectors as it
+has rows, under one condition; a 3D GAN's single w is one row. They meet in one place, the choice of the
+solver's steps, which moves results within its tolerance.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from portrait_core.attributes.dynamics import (
     Dynamics,
-    LayerNumbers,
+    NetworkNumbers,
     estimated_trace,
     exact_trace,
     identity_tangents,
@@ -99,36 +99,34 @@ class ContinuousFlow(nn.Module):
         reverse: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Solve; ``logp`` loses the integral of the trace."""
-        layers = self.odefunc.diffeq.numbers(conditions)
+        network = self.odefunc.diffeq.numbers(conditions)
         end = self.sqrt_end_time.square()
         evaluations = 0
 
         def change(share: Tensor, state: State) -> State:
             nonlocal evaluations
             evaluations += 1
-            return _change(layers, end, share, state, noise)
+            return _change(network, end, share, state, noise)
 
         # The path runs over 0..1 and its length is a factor of the speed: the end time then has a gradient
         # like any other parameter, and equal steps fit it.
         path = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=x.dtype, device=x.device)
         state = (x,) if logp is None else (x, logp)
-        solved = _solve(change, state, path, solver, (end, *(n for layer in layers for n in layer)))
+        solved = _solve(change, state, path, solver, (end, *network.tensors()))
         self.odefunc._num_evals.fill_(evaluations)
         return solved[0], None if logp is None else solved[1]
 
 
-def _change(
-    layers: tuple[LayerNumbers, ...], end: Tensor, share: Tensor, state: State, noise: Tensor | None
-) -> State:
+def _change(network: NetworkNumbers, end: Tensor, share: Tensor, state: State, noise: Tensor | None) -> State:
     """What the state gains per share of the path."""
     x, t = state[0], share * end
     if len(state) == 1:
-        return (end * velocity(layers, t, x),)
+        return (end * velocity(network, t, x),)
     if noise is None:
-        speed, products = velocity_and_products(layers, t, x, identity_tangents(x))
+        speed, products = velocity_and_products(network, t, x, identity_tangents(x))
         trace = exact_trace(products)
     else:
-        speed, products = velocity_and_products(layers, t, x, noise[None])
+        speed, products = velocity_and_products(network, t, x, noise[None])
         trace = estimated_trace(noise, products)
     return end * speed, -end * trace
 
@@ -176,7 +174,7 @@ class ConditionalFlow(nn.Module):
     """
 
     def __init__(self, settings: FlowSettings, solver: SolverSettings | None = None) -> None:
-        """A new flow: next to the identity, so that training begins with an easy equation.
+        """A new flow, of torch's random state.
 
         Args:
             solver: how equations are solved where a call does not say.
@@ -187,9 +185,6 @@ class ConditionalFlow(nn.Module):
         self.chain = nn.ModuleList(
             [MovingBatchNorm(settings.width), ContinuousFlow(settings), MovingBatchNorm(settings.width)]
         )
-        last = self.chain[1].odefunc.diffeq.layers[-1]  # type: ignore[union-attr, index]
-        for value in last._layer.parameters():
-            nn.init.zeros_(value)
 
     @property
     def evaluations(self) -> int:
@@ -262,7 +257,9 @@ class ConditionalFlow(nn.Module):
         if noise is not None and noise.shape != x.shape:
             raise ValueError(f"noise has shape {list(noise.shape)}, expected {list(x.shape)}")
         if not (torch.isfinite(x).all() and torch.isfinite(conditions).all()):
-            raise ValueError("latents or conditions have values that are not finite; find where they come from")
+            raise ValueError(
+                "latents or conditions have values that are not finite; find where they come from"
+            )
         return conditions.reshape(len(x), context)
 
 

@@ -13,9 +13,7 @@ Tolerance = Annotated[float, Field(gt=0.0, lt=1.0)]
 class Frozen(BaseModel):
     """Base: unknown fields are refused, values do not change, no infinities."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class FlowSettings(Frozen):

@@ -134,7 +134,7 @@ class FlowTrainer:
                 f"{samples.w.shape[-1]}, and {len(self.conditions)} attributes are named"
             )
         labels = self.conditions.encode(self.conditions.labels(samples.labels))
-        like = self.flow.chain[0].running_mean  # type: ignore[union-attr]
+        like = next(self.flow.parameters())
         return FlowSamples(samples.w.to(like), labels.to(like))
 
     def run(
