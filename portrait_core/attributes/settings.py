@@ -43,7 +43,7 @@ class SolverSettings(Frozen):
     """``dopri5`` and ``bosh3`` give up after so many."""
     adjoint: bool = False
     """Take gradients by solving backward in time (Chen et al. 2018): memory does not grow with the
-    evaluations, at three to six times the work; without it they go through the solver's own steps."""
+    evaluations, at several times the work; without it they go through the solver's own steps."""
 
     @property
     def adaptive(self) -> bool:
@@ -69,6 +69,10 @@ class FlowTrainingSettings(Frozen):
     """Draw a new order every pass. The published code takes the samples as they come."""
     noise: Literal["gaussian", "rademacher"] = "gaussian"
     """Of the trace estimate: ``rademacher`` (signs) has less variance, ``gaussian`` is published."""
+    jitter: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Gaussian noise added to w, as a share of w's root-mean-square deviation; 0 as published. A generator
+    whose z is narrower than its w leaves directions of w nearly empty: their density has no bound, and
+    without noise the equation grows stiff in its chase."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of order and noise."""
     checkpoint_every: Count = 500

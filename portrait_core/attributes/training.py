@@ -125,6 +125,8 @@ class FlowTrainer:
         self.steps_per_pass = len(samples) // settings.batch
         self.steps = settings.epochs * self.steps_per_pass
         self.rng = torch.Generator().manual_seed(settings.seed)
+        deviation = self.samples.w.flatten(0, 1).var(0).mean().sqrt()
+        self._jitter = settings.jitter * float(deviation)
 
     def _encoded(self, samples: FlowSamples) -> FlowSamples:
         width, context = self.flow.settings.width, self.flow.settings.context
@@ -191,8 +193,10 @@ class FlowTrainer:
     def _objective(self, step: int) -> Tensor:
         batch = self.samples.at(self._places(step))
         noise = draw_noise(batch.w, self.settings.noise, self.rng)
-        solver = self.settings.solver
-        return negative_log_likelihood(self.flow, batch.w, batch.labels, noise, solver).loss
+        w = batch.w
+        if self._jitter > 0:
+            w = w + self._jitter * draw_noise(w, "gaussian", self.rng)
+        return negative_log_likelihood(self.flow, w, batch.labels, noise, self.settings.solver).loss
 
     def _places(self, step: int) -> Tensor:
         number, place = divmod(step, self.steps_per_pass)

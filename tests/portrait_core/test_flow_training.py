@@ -50,7 +50,11 @@ def state_of(made: FlowTrainer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("stop_at", "changes"),
-    [(3, {}), (14, {}), (25, {"noise": "rademacher", "shuffle": False, "decay_fraction": 0.5})],
+    [
+        (3, {}),
+        (14, {}),
+        (25, {"noise": "rademacher", "shuffle": False, "decay_fraction": 0.5, "jitter": 0.1}),
+    ],
 )
 def test_a_resumed_training_is_bit_equal(stop_at: int, changes: dict[str, Any]) -> None:
     whole, passes = trainer(**changes), []
@@ -159,6 +163,22 @@ def test_statistics_follow_the_batches_and_serve_the_next() -> None:
     flow.eval()(batch.w, batch.labels)
     flow.train()(batch.w, batch.labels, reverse=True)
     assert torch.equal(first.running_mean, kept)
+
+
+def test_jitter_keeps_empty_directions_from_being_chased() -> None:
+    flat = samples(64)
+    flat.w[..., 3] = 0  # a plane: its density has no bound
+    stretches = []
+    for jitter in (0.0, 0.3):
+        torch.manual_seed(0)
+        flow = ConditionalFlow(FlowSettings(width=4, hidden=(16, 16), context=2))
+        settings = FlowTrainingSettings(epochs=12, batch=16, learning_rate=0.02, jitter=jitter, solver=QUICK)
+        FlowTrainer(flow, SCHEMA, flat, settings).run()
+        w = flat.w.repeat_interleave(2, 1)
+        w[:, 1, 3] += 0.01
+        z = flow(w, flat.labels)
+        stretches.append(float((z[:, 1] - z[:, 0]).norm(dim=-1).mean()) / 0.01)
+    assert stretches[1] < 0.8 * stretches[0]
 
 
 def test_noise_has_unit_variance() -> None:
