@@ -80,7 +80,9 @@ def import_(
             return
         for one, target, report in import_model(file, model, folder):
             line = Text.assemble(("OK  ", "bold green"), f"{one.name}: {report.content}; {report.digest}; ")
-            console.print(line.append(f"now at {target}; licence: {one.licence}"), soft_wrap=True)
+            console.print(
+                line.append(f"now at {target}; licence: {report.licence or one.licence}"), soft_wrap=True
+            )
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""One resumable Adam loop, shared by the latent optimisation and by pivotal tuning."""
+"""One resumable Adam loop, shared by the latent optimisation, pivotal tuning and the training of flows."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class AdamLoop:
         checkpoint: where to keep the state; None keeps none.
         every: steps between two checkpoints.
         betas: Adam's.
+        kept: further tensors by name that the objective changes itself, such as running statistics; they are
+            checkpointed beside the parameters.
     """
 
     groups: list[ParameterGroup]
@@ -58,6 +60,7 @@ class AdamLoop:
     every: int = 100
     betas: tuple[float, float] = (0.9, 0.99)
     losses: list[float] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._named = {name: p for group in self.groups for name, p in group.parameters.items()}
@@ -100,6 +103,7 @@ class AdamLoop:
     def _state(self) -> bytes:
         state = {
             "parameters": {name: p.detach() for name, p in self._named.items()},
+            "kept": self.kept,
             "adam": self._adam.state_dict(),
             "rng": self.rng.get_state(),
             "losses": torch.tensor(self.losses, dtype=torch.float64),
@@ -113,6 +117,8 @@ class AdamLoop:
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(state["parameters"][name])
+            for name, tensor in self.kept.items():
+                tensor.copy_(state["kept"][name])
         self._adam.load_state_dict(state["adam"])
         self.rng.set_state(state["rng"])
         self.losses = state["losses"].tolist()

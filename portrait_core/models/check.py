@@ -22,12 +22,22 @@ class Report:
     """How its bytes compare with those of the published file, in a phrase."""
     sound: bool
     """False where the bytes are known to be another file's."""
+    licence: str | None = None
+    """What the file says itself, where the registry's licence is not its own."""
 
 
 def model_of(path: str | Path) -> Model | None:
-    """The model whose file this is by its name; for a pack, the first in it."""
+    """The model whose file this is by its name; for a pack, the first in it. A flow that was trained here is
+    known by its content."""
     name = Path(path).name
-    return by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
+    known = by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
+    return MODELS["styleflow"] if known is None and _own_flow(Path(path)) else known
+
+
+def _own_flow(path: Path) -> bool:
+    from portrait_core.attributes.files import is_flow_file
+
+    return path.suffix == ".safetensors" and is_flow_file(path)
 
 
 def check_model(path: str | Path, model: Model) -> Report:
@@ -38,6 +48,11 @@ def check_model(path: str | Path, model: Model) -> Report:
     """
     path = Path(path)
     content = _READERS[model.name](path)
+    if model.name == "styleflow" and _own_flow(path):
+        from portrait_core.attributes.files import flow_metadata
+
+        licence = flow_metadata(path).get("licence", "not stated")
+        return Report(content, f"a flow of your own, licence {licence}", True, licence)
     if path.is_dir() or path.name not in (model.file, *model.also):
         return Report(content, "a pack", True)
     known = Digest(sha256=_noted(path)) if model.place == "shipped" else model.digest
@@ -144,6 +159,17 @@ def _onnx(read: str) -> Callable[[Path], str]:
     return describe
 
 
+def _flow(path: Path) -> str:
+    from portrait_core.attributes.files import load_flow
+
+    flow, conditions = load_flow(path)
+    millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
+    return (
+        f"a flow of {flow.settings.width} dimensions under {len(conditions)} attributes "
+        f"({', '.join(conditions.names)}), {millions:.1f} million parameters"
+    )
+
+
 def _any_onnx(path: Path) -> str:
     from portrait_core.models.onnx_files import read_onnx
 
@@ -169,7 +195,7 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "bfm": _bfm,
     "vgg16": _weights("read_vgg16"),
     "lpips": _weights("read_lpips"),
-    "styleflow": _weights("read_styleflow"),
+    "styleflow": _flow,
     "arcface": _onnx("read_arcface"),
     "arcface_detector": _onnx("read_face_detector"),
     "efficientnet": _efficientnet,

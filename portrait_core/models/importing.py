@@ -68,7 +68,8 @@ def import_model(path: Path, model: Model, folder: str) -> list[tuple[Model, str
     reports = [(one, check_model(path, one)) for one in packed or [model]]
     done = []
     for one, report in reports:
-        target = f"{folder}/{one.file}"
+        # a flow that was trained here keeps its name: it does not pass for the published one
+        target = f"{folder}/{one.file if report.licence is None else path.name}"
         _write(member(path, one.file), target)
         done.append((one, target, report))
     return done

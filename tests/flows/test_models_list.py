@@ -8,13 +8,18 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.outcome import BAD_INPUT, OK
+from portrait_core.attributes.conditions import Condition, Conditions
+from portrait_core.attributes.editing import AttributeFlow
+from portrait_core.attributes.files import save_flow
+from portrait_core.attributes.settings import FlowSettings
 from portrait_core.models.registry import MODELS
-from tests import official_files
+from tests import official_files, official_flow
 from tests.flows.conftest import Arguments
 
 
@@ -81,6 +86,26 @@ def test_import_and_check(folder: Path, tmp_path: Path) -> None:
     assert "deca_model.tar" in said
     assert "FLAME_masks.pkl" in said
     assert invoke("models", "import", tmp_path / "epoch_20.pth")[0] == BAD_INPUT
+
+
+def test_flows_of_both_kinds(folder: Path, tmp_path: Path) -> None:
+    published, own = tmp_path / "modellarge10k.pt", tmp_path / "mine.safetensors"
+    torch.save(official_flow.flow_state(FlowSettings()), published)
+    conditions = Conditions(attributes=tuple(Condition(name=name) for name in ("hair", "beard", "age")))
+    save_flow(AttributeFlow(official_flow.tiny().float(), conditions), own, {"licence": "Apache-2.0"})
+    for file, licence in ((published, MODELS["styleflow"].licence), (own, "Apache-2.0")):
+        code, said = invoke("models", "import", file, columns=300)
+        assert code == OK
+        assert f"now at {folder / file.name}; licence: {licence}" in said
+        code, said = invoke("models", "check", folder / file.name, columns=300)
+        assert code == OK
+        assert "a flow of" in said
+    code, said = invoke("models", "where")
+    assert f"styleflow: found {folder / published.name}" in said
+    torch.save({"chain.0.bias": torch.zeros(3)}, published)
+    code, said = invoke("models", "check", published, columns=300)
+    assert code == BAD_INPUT
+    assert "StyleFlow does not fit" in said
 
 
 class Attack:
