@@ -97,7 +97,8 @@ def _slurm(settings: Settings) -> Iterator[SLURMCluster]:
     from dask_jobqueue import SLURMCluster
 
     refused: list[str] = []
-    cluster = SLURMCluster(job_cls=_job_class(refused), **slurm_options(settings))
+    job_class: Any = _job_class(refused)
+    cluster = SLURMCluster(job_cls=job_class, **slurm_options(settings))
     ended = threading.Event()
     with cluster:
         cluster.scale(settings.runner.workers)
@@ -142,7 +143,7 @@ def _keep(cluster: SLURMCluster, workers: int, ended: threading.Event) -> None:
                 del cluster.workers[name]
 
     while not ended.wait(KEEP_S):
-        cluster.loop.add_callback(forget_unsubmitted)
+        cluster.loop.add_callback(forget_unsubmitted)  # type: ignore[union-attr]
         cluster.scale(workers)
 
 

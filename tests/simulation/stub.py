@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 
 import numpy as np
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from prefect import Task
 from pydantic import BaseModel
 
+from portrait_core.config import Settings
 from portrait_core.media import read_image
 from portrait_core.models.needs import LANDMARK_MODELS
 from portrait_core.resources import sample_portrait
-from tasks.context import done, key_of, todo, unit_of
+from tasks.context import FrameArrays, done, key_of, todo, unit_of, write_once
 from tasks.fitting import StoredCheckpoint
 from tasks.frames import Save, each
 from tasks.job import FANNED, FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
@@ -123,24 +124,25 @@ def drawn_seconds(stub: StubSettings, clip: str, stage: str, frames: FrameRange)
     )
 
 
+def _save(job: Job, stage: Stage, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """What a stage of one part writes."""
+    unit, key = unit_of(job, stage), key_of(job, stage)
+    with unit.overwriting(stage, [0], key):
+        write_once(unit, key, arrays)
+        for name in FILES.get(stage, ()):
+            unit.put_bytes(name, b"x")
+
+
 def _work(job: Job, stage: Stage, start: int, stop: int) -> StageResult:
     watch = Stopwatch(stage, start, stop)
     runs, stub = todo(job, stage, start, stop), stub_settings()
-    unit, key = unit_of(job, stage), key_of(job, stage)
+    arrays = FrameArrays(job, stage)
 
     def work(batch: FrameRange) -> Save:
         time.sleep(drawn_seconds(stub, job.reenactment_unit, stage, batch))
-        return partial(save, batch)
-
-    def save(batch: FrameRange) -> None:
-        with unit.overwriting(stage, range(*batch), key):
-            for name in job.arrays(stage):
-                value = _value(name, stub)
-                total = job.frames if stage in PER_FRAME else 1
-                unit.ensure_array(name, (total, *value.shape), value.dtype, key)
-                unit.write(name, batch.start, np.broadcast_to(value, (len(batch), *value.shape)))
-            for name in FILES.get(stage, ()) if stage not in PER_FRAME else ():
-                unit.put_bytes(name, b"x")
+        made = {name: _value(name, stub) for name in job.arrays(stage)}
+        rows = {name: np.broadcast_to(value, (len(batch), *value.shape)) for name, value in made.items()}
+        return arrays.later(batch.start, rows) if stage in PER_FRAME else partial(_save, job, stage, rows)
 
     batch = {"template": job.settings.template.batch, "landmarks": job.settings.tracking.batch}.get(stage, 1)
     whole = stage in ("fit", "retarget")
