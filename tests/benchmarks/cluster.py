@@ -26,6 +26,13 @@ from rich.console import Console
 
 from tests.benchmarks.tables import Grid
 
+QUIET_DASK = {
+    "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
+    # Every worker samples its stacks each 10 ms and ticks each 20: sixty-four of them would fill two cores.
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
 PAPER_SHARES = {"first": 0.091, "inversion": 0.45, "tuning": 0.45, "render": 0.009}
 """Shares of a clip's GPU time at the paper's step counts (660 s, 3,300 s, 3,300 s, and 60 s of rendering)."""
 
@@ -79,7 +86,7 @@ def cluster(workers: int, env: Mapping[str, str]) -> Iterator[tuple[str, list[ps
     from tests.faults.servers import HOST, free_port
 
     port = free_port()
-    here = {**os.environ, **env, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0", "OMP_NUM_THREADS": "1"}
+    here = {**os.environ, **env, **QUIET_DASK, "OMP_NUM_THREADS": "1"}
     quiet = {"env": here, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     address = f"tcp://{HOST}:{port}"
     lines = [["dask", "scheduler", "--host", HOST, "--port", str(port), "--no-dashboard"]]
