@@ -23,8 +23,10 @@ from tests.benchmarks.tables import Grid
 from tests.faults.runs import Run, environment, start_cold
 from tests.faults.servers import HOST, free_port, listens
 
-SMALL = ["inversion.first_steps=5", "tuning.steps=6", "template.size=128", "runner.frames_per_task=4"]
-"""Few steps: the arithmetic of a clip is not the point here, and two cores have to carry it."""
+SMALL = ["inversion.first_steps=3", "tuning.steps=3", "runner.frames_per_task=4"]
+SMALL += ["generator.samples=8", "generator.importance_samples=6", "tuning.novel_view_rays=64"]
+SMALL += ["render.samples=8", "render.importance_samples=6", "template.supersample=1"]
+"""Few steps and rays: the arithmetic of a clip is not the point here, and two cores have to carry it."""
 BUCKET = "dataset"
 
 
