@@ -27,7 +27,6 @@ def _commands() -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(shutil.which("uv") is None, reason="needs uv")
 def test_the_commands_make_a_dataset(
     tmp_path: Path, portrait: Path, carphone: Path, ffmpeg_to: FfmpegRunner
 ) -> None:
