@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 from prefect import flow
 
-from flows.environment import lose_prefect, prefect_server, prefect_server_answers, prefect_ui
+from flows.environment import server_for_run, server_went_away
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import Runner, open_runner
@@ -273,19 +273,17 @@ def start_dataset(
     rows: Sequence[Row], settings: Settings, console: Console, parameters: Parameters
 ) -> dict[str, int]:
     """Run a shard's ``rows`` as a flow run when a Prefect server answers, else without; clips by outcome."""
-    server = prefect_server() if settings.runner.prefect != "never" else None
-    if server is not None and not prefect_server_answers(server):
-        console.print(f"no Prefect server answers at {server}: running without it", soft_wrap=True)
-        server = None
+
+    def report(line: str) -> None:
+        console.print(line, soft_wrap=True)
+
+    server = server_for_run(settings.runner.prefect, report)
     if server is not None:
-        console.print(f"Prefect shows this run at {prefect_ui(server)}", soft_wrap=True)
         try:
             return reenact_dataset(**parameters)
         except Exception:
-            if prefect_server_answers(server):
+            if not server_went_away(server, report):
                 raise
-        lose_prefect()
-        console.print(f"the Prefect server at {server} went away: going on without it", soft_wrap=True)
     out, board = parameters["out"], TerminalBoard(console)
     asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
     return board.counts(run_dataset(rows, *asked, board, parameters["keep"]))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 QUIET = {
@@ -30,6 +31,10 @@ DASK_CONFIG = {
     "distributed.admin.tick.limit": "60s",
     # A task whose worker died comes back at once: the flow finds out which frame it was (flows/stages.py).
     "distributed.scheduler.allowed-failures": 0,
+    # The profiler asks for all threads' frames every 10 ms. In Python 3.11 (CPython issue 106883, never
+    # mended there) that deadlocks with a garbage collection: the worker stops for ever, its heartbeat with
+    # it. Seen on S3, where the threads of requests make it likely.
+    "distributed.worker.profile.enabled": False,
 }
 
 
@@ -84,12 +89,6 @@ def quiet_orchestrators() -> None:
 _lost = False
 
 
-def lose_prefect() -> None:
-    """Note that the server went away during a flow run: see :func:`end_process`."""
-    global _lost
-    _lost = True
-
-
 def end_process(code: int) -> None:
     """End the process at once if Prefect's server went away: on the way out its client would try for minutes
     to deliver what it has not yet told the server."""
@@ -106,6 +105,34 @@ def prefect_server() -> str | None:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url
+
+
+def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:
+    """Address of the Prefect server to run under, or None; says which it is, or that it does not answer.
+
+    Args:
+        wish: ``runner.prefect``; "never" asks for none.
+        report: shows a line to the user.
+    """
+    server = prefect_server() if wish != "never" else None
+    if server is None:
+        return None
+    if not prefect_server_answers(server):
+        report(f"no Prefect server answers at {server}: running without it")
+        return None
+    report(f"Prefect shows this run at {prefect_ui(server)}")
+    return server
+
+
+def server_went_away(server: str | None, report: Callable[[str], None]) -> bool:
+    """Whether a flow run failed because its server is gone, and can go on without; says so, and notes it for
+    :func:`end_process`."""
+    if server is None or prefect_server_answers(server):
+        return False
+    global _lost
+    _lost = True
+    report(f"the Prefect server at {server} went away: going on without it")
+    return True
 
 
 def prefect_ui(server: str) -> str:

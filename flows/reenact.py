@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import lose_prefect, prefect_server, prefect_server_answers, prefect_ui
+from flows.environment import server_for_run, server_went_away
 from flows.runners import open_runner, prefect_task_runner
 from flows.stages import StageRunner, check_only
 from portrait_core import stopping
@@ -122,14 +122,9 @@ def start(
     """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
     without: the store resumes it either way. A server that goes away meanwhile is done without."""
     wish = job.settings.runner.prefect
-    server = prefect_server() if wish != "never" else None
-    if server is not None and not prefect_server_answers(server):
-        report(f"no Prefect server answers at {server}: running without it")
-        server = None
+    server = server_for_run(wish, report)
     if server is None and wish != "always":
         return run_job(job, out, report, only)
-    if server is not None:
-        report(f"Prefect shows this run at {prefect_ui(server)}")
     _reporter.set(report)
     ready = reenact.with_options(
         task_runner=prefect_task_runner(job.settings), flow_run_name=job.reenactment_unit
@@ -138,9 +133,7 @@ def start(
     try:
         said = ready(*inputs)
     except Exception:
-        if server is None or prefect_server_answers(server):
+        if not server_went_away(server, report):
             raise
-        lose_prefect()
-        report(f"the Prefect server at {server} went away: going on without it")
         return run_job(job, out, report, only)
     return None if said is None else Summary.model_validate(said)

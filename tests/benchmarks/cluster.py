@@ -28,7 +28,7 @@ from tests.benchmarks.tables import Grid
 
 QUIET_DASK = {
     "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0",
-    # Every worker samples its stacks each 10 ms and ticks each 20: sixty-four of them would fill two cores.
+    # Off as in `settings.env`; and ticks each 20 ms of sixty-four workers would fill two cores.
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "500ms",
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from distributed import Worker
 
 from flows.clusters import dask_client
 from flows.reenact import prepare, run_job
@@ -29,10 +30,16 @@ def _gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(NAMES))
 
 
+def _profiles(dask_worker: Worker) -> bool:
+    """Whether a worker looks at its threads' stacks, which in Python 3.11 can stop it for ever."""
+    return "profile" in dask_worker.periodic_callbacks
+
+
 def _on_gpus(job: Job, tasks: Mapping = TASKS) -> tuple[dict[str, set[str]], Records]:
     """Run a job on such workers: the stages that each GPU's process did, and their records."""
     with dask_client(job.settings) as client:
         seen = client.run(lambda: (process_name(), os.environ["CUDA_VISIBLE_DEVICES"]))
+        assert not any(client.run(_profiles).values())
         stages = StageRunner(job, DaskRunner(client, job.settings.runner), tasks=tasks)
         stages.all()
     gpu_of = dict(seen.values())
