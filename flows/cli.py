@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.attribute_commands import add_to as add_attributes
+from flows.attribute_commands import as_settings
 from flows.dataset_commands import app as dataset_app
 from flows.environment import end_process, quiet_orchestrators
 from flows.models import app as models_app
@@ -38,6 +40,7 @@ app = typer.Typer(
 app.add_typer(models_app)
 app.add_typer(dataset_app)
 add_to(app)
+add_attributes(app)
 
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file with one.")
@@ -55,6 +58,17 @@ Changes = Annotated[
 
 Commercial = Annotated[
     bool, typer.Option("--commercial", help="Refuse weights whose licence does not allow commercial use.")
+]
+
+
+Edits = Annotated[
+    list[str],
+    typer.Option(
+        "--edit",
+        metavar="ATTRIBUTE=VALUE",
+        help="Change an attribute of the portrait first, as `portrait edit --set` does: `age=+20`. Can be "
+        "repeated.",
+    ),
 ]
 
 
@@ -100,6 +114,7 @@ def reenact(
     out: Annotated[Path, typer.Option(help="Folder for the clip, the contact sheet and summary.json.")],
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
+    edit: Edits = [],  # noqa: B006 - typer copies it
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage alone. Can be repeated.")
@@ -120,7 +135,7 @@ def reenact(
     is made again.
     """
     changes = [*change, "commercial=true"] if commercial else change
-    _reenact(portrait, video, store, out, profile, changes, only, force, dry_run)
+    _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 
 @app.command()
@@ -130,10 +145,11 @@ def plan(
     store: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
+    edit: Edits = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's
     own history. Does nothing."""
-    _reenact(portrait, video, store, Path(), profile, change, dry_run=True)
+    _reenact(portrait, video, store, Path(), profile, change, dry_run=True, edit=edit)
 
 
 @app.command()
@@ -169,9 +185,11 @@ def _reenact(
     only: Sequence[str] = (),
     force: Sequence[str] = (),
     dry_run: bool = False,
+    edit: Sequence[str] = (),
 ) -> None:
     console = make_console()
     with told_errors():
+        change = [*change, *as_settings(edit)]
         chosen = prepared_settings(profile, change)
         from flows.reenact import prepare, start
         from flows.terminal import announce, conclude, shown_progress

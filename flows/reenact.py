@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
 from flows.environment import server_for_run, server_went_away
@@ -18,7 +19,7 @@ from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
 from portrait_core.report import Summary
 from tasks.context import finished
-from tasks.deliver import deliver
+from tasks.deliver import StageRecord, deliver
 from tasks.ingest import ingest
 from tasks.job import Job, Stage
 from tasks.status import keep_job
@@ -26,7 +27,7 @@ from tasks.status import keep_job
 Report = Callable[[str], None]
 
 
-_reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
+reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
 """Who hears of failures inside a flow run, whose parameters must be plain values."""
 
 
@@ -62,15 +63,28 @@ def run_job(
         StageError: when a stage stopped the run.
     """
     begin = time.perf_counter()
+    records = run_stages(job, report, only)
+    if not finished(job):
+        return None
+    return deliver(job, None if out is None else Path(out), records, time.perf_counter() - begin)
+
+
+def run_stages(
+    job: Job, report: Report = lambda line: None, only: Sequence[Stage] = ()
+) -> Mapping[Stage, StageRecord]:
+    """Run every stage of a job, whatever it makes, that is not finished; what each did.
+
+    Raises:
+        InputError: when an input cannot be used.
+        StageError: when a stage stopped the run.
+    """
     stopping.clear()
     check_only(job, only)
     keep_job(job)
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report, only)
         stages.all()
-    if not finished(job):
-        return None
-    return deliver(job, None if out is None else Path(out), stages.records, time.perf_counter() - begin)
+    return stages.records
 
 
 @flow(name="reenact", persist_result=False, validate_parameters=True)
@@ -98,7 +112,7 @@ def reenact(
         The summary, as plain values; None when ``only`` leaves the clip unfinished.
     """
     job = prepare(portrait, video, store, load_settings(profile, overrides))
-    summary = run_job(job, out, _reporter.get(), only)
+    summary = run_job(job, out, reporter.get(), only)
     if summary is None:
         return None
     _show(summary)
@@ -119,21 +133,38 @@ def start(
     profile: str,
     only: Sequence[Stage] = (),
 ) -> Summary | None:
+    """Run a clip's job, under Prefect where that is (:func:`under_prefect`)."""
+    inputs = job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides), list(only)
+
+    def without() -> Summary | None:
+        return run_job(job, out, report, only)
+
+    said = under_prefect(reenact, inputs, job, report, without)
+    return Summary.model_validate(said) if isinstance(said, dict) else said
+
+
+def under_prefect(
+    run: Flow[..., Any], inputs: Sequence[Any], job: Job, report: Report, without: Callable[[], Any]
+) -> Any:
     """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
-    without: the store resumes it either way. A server that goes away meanwhile is done without."""
+    without: the store resumes it either way. A server that goes away meanwhile is done without.
+
+    Args:
+        run: the flow.
+        inputs: its parameters.
+        job: what it will run; its settings say where.
+        report: hears of failures.
+        without: does the same without Prefect.
+    """
     wish = job.settings.runner.prefect
     server = server_for_run(wish, report)
     if server is None and wish != "always":
-        return run_job(job, out, report, only)
-    _reporter.set(report)
-    ready = reenact.with_options(
-        task_runner=prefect_task_runner(job.settings), flow_run_name=job.reenactment_unit
-    )
-    inputs = job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides), list(only)
+        return without()
+    reporter.set(report)
+    ready = run.with_options(task_runner=prefect_task_runner(job.settings), flow_run_name=job.name)
     try:
-        said = ready(*inputs)
+        return ready(*inputs)
     except Exception:
         if not server_went_away(server, report):
             raise
-        return run_job(job, out, report, only)
-    return None if said is None else Summary.model_validate(said)
+        return without()

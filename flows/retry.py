@@ -10,7 +10,7 @@ from rich.console import Console
 
 from flows.reenact import run_job
 from flows.views import frame_list
-from tasks.job import STAGES, Job, Stage
+from tasks.job import Job, Stage
 from tasks.redo import Gaps, faces_appeared, failed_frames, forget, take_up
 
 if TYPE_CHECKING:
@@ -38,14 +38,12 @@ def retry_clip(
     Returns:
         Whether there was anything to take up.
     """
-    frames = failed_frames(job, stages or STAGES, classes)
+    frames = failed_frames(job, stages or job.stages, classes)
     if not frames:
-        console.print(
-            f"{job.reenactment_unit}: nothing of class {', '.join(classes)} to take up", soft_wrap=True
-        )
+        console.print(f"{job.name}: nothing of class {', '.join(classes)} to take up", soft_wrap=True)
         return False
     for stage, which in frames.items():
-        console.print(f"{job.reenactment_unit}: {stage} {frame_list(which)} again", soft_wrap=True)
+        console.print(f"{job.name}: {stage} {frame_list(which)} again", soft_wrap=True)
     take_up(job, frames, classes, gaps)
     if "landmarks" in frames:
         run_job(job, None, console.print, ("landmarks",))

@@ -20,16 +20,19 @@ from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
 from tasks.context import aside, distrust, done, key_of, record_failures, unfinished, unit_of
 from tasks.deliver import StageRecord
+from tasks.edit import edit
 from tasks.encode import encode
+from tasks.flow import sample, train_flow
 from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
-from tasks.job import FANNED, FRAME_INPUT, PER_FRAME, READS, STAGES, Job, Stage
+from tasks.job import FANNED, FRAME_INPUT, PER_FRAME, Goal, Job, Stage
 from tasks.measure import measure
 from tasks.policy import StageResult, classify, disk_full, failure, process_name, worker_died
 from tasks.pose import pose
 from tasks.ranges import FrameRange, frame_ranges, missing_runs
 from tasks.render import render
 from tasks.retention import dropped, missing, restore
+from tasks.status import keep_job
 from tasks.template import retarget, template
 from tasks.tracking import fit, give_up, landmarks, portrait
 from tasks.tuning import tune
@@ -49,6 +52,9 @@ TASKS: Mapping[Stage, tuple[Task[..., StageResult], ...]] = {
     "render": (render,),
     "encode": (encode,),
     "measure": (measure,),
+    "edit": (edit,),
+    "sample": (sample,),
+    "flow": (train_flow,),
 }
 """What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage
 is one of ``FANNED``."""
@@ -56,6 +62,8 @@ is one of ``FANNED``."""
 HELD: frozenset[Stage] = frozenset({"template", "inversion", "render"})
 """Stages some of whose frames are enough: the others are held from a neighbour."""
 
+_WHOSE: Mapping[Goal, str] = {"clip": "", "edit": "in the portrait's edit, ", "flow": ""}
+"""What says of whom a message speaks: a clip's run edits its portrait too."""
 _REPAIRS = 3
 """Times that a run goes back to make damaged data again."""
 _DEATHS = 2
@@ -92,7 +100,7 @@ class StageRunner:
         turn: int = 0,
     ) -> None:
         self._job, self._runner, self._report, self._tasks, self._turn = job, runner, report, tasks, turn
-        self._only = only or STAGES
+        self._only = only or job.stages
         self.records: dict[Stage, StageRecord] = {}
 
     def all(self) -> None:
@@ -117,11 +125,13 @@ class StageRunner:
         return True
 
     def _once(self) -> None:
+        if self._job.edited is not None and not done(self._job, "portrait").all():
+            self._portrait_edited(self._job.edited)
         wanted = [stage for stage, frames in missing(self._job).items() if frames.any()]
         for stage in wanted:
             if dropped(self._job, stage):
                 restore(self._job, stage)
-        for _, group in groupby(STAGES, key=self._job.unit_of):
+        for _, group in groupby(self._job.stages, key=self._job.unit_of):
             stages = [stage for stage in group if stage in self._only]
             if not any(stage in wanted for stage in stages):
                 continue
@@ -129,6 +139,11 @@ class StageRunner:
                 for stage in stages:
                     hold(stage)
                     self._stage(stage)
+
+    def _portrait_edited(self, edit: Job) -> None:
+        """Make the portrait that is animated, which is an edit of the one that was given."""
+        keep_job(edit)
+        StageRunner(edit, self._runner, self._report, tasks=self._tasks, turn=self._turn).all()
 
     @contextmanager
     def _leased(self, stage: Stage) -> Iterator[Callable[[Stage], None]]:
@@ -205,8 +220,8 @@ class StageRunner:
         elif any(aside(self._job, name).any() for name in (stage, FRAME_INPUT.get(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
-            f"the stage {stage} stopped with {int(finished.sum())} of {len(finished)} parts done"
-            f"{': ' + why if why else ''}. {advice}"
+            f"{_WHOSE[self._job.goal]}the stage {stage} stopped with {int(finished.sum())} of "
+            f"{len(finished)} parts done{': ' + why if why else ''}. {advice}"
         )
         error.__cause__ = errors[0] if errors else None
         return error
@@ -330,8 +345,8 @@ def check_only(job: Job, only: Sequence[Stage]) -> None:
     Raises:
         InputError: naming the stages that must be run first.
     """
-    read = {before for stage in only for before in READS[stage]} - set(only)
-    absent = [stage for stage in STAGES if stage in read and not done(job, stage).any()]
+    read = {before for stage in only for before in job.reads(stage)} - set(only)
+    absent = [stage for stage in job.stages if stage in read and not done(job, stage).any()]
     if absent:
         raise InputError(
             f"--only {', '.join(only)}: the store has nothing of {', '.join(absent)} yet, which they read; "

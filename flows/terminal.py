@@ -7,7 +7,7 @@ they begin where the last run stopped.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from portrait_core.report import Summary
-    from tasks.job import Job
+    from tasks.job import Job, Stage
 
 TITLES = {
     "portrait": "track portrait",
@@ -41,7 +41,15 @@ TITLES = {
     "render": "render and composite",
     "encode": "encode clip",
     "measure": "measure result",
+    "edit": "edit attributes",
+    "sample": "draw and label",
+    "flow": "train flow",
 }
+_STEPPED: Mapping[Stage, Callable[[Job], int]] = {
+    "tuning": lambda job: job.settings.tuning.steps,
+    "flow": lambda job: job.settings.flow.steps(job.frames),
+}
+"""Stages of one part that say how many steps they have done."""
 _INTERVAL_S = 1.0
 
 
@@ -50,45 +58,49 @@ class StageProgress:
 
     def __init__(self, job: Job, progress: Progress) -> None:
         from portrait_core.store import Store
-        from tasks.job import STAGES
 
-        self._job = job
         self._store = Store(job.store)
         self._progress = progress
-        self._open: dict[str, TaskID] = {}
-        for stage in STAGES:
-            total = job.settings.tuning.steps if stage == "tuning" else job.total(stage)
-            self._open[stage] = progress.add_task(TITLES[stage], total=max(total, 1), start=False)
+        self._open: dict[TaskID, tuple[Job, Stage]] = {}
+        for one in filter(None, (job.edited, job)):
+            for stage in one.stages:
+                title = f"edit: {TITLES[stage]}" if one is not job else TITLES[stage]
+                self._open[progress.add_task(title, total=_total(one, stage), start=False)] = one, stage
 
     def refresh(self) -> None:
         """Bring every bar that is not full up to date."""
-        for stage, bar in list(self._open.items()):
-            total = self._progress.tasks[self._progress.task_ids.index(bar)].total or 1
-            done = self._count(stage, int(total))
+        for bar, (job, stage) in list(self._open.items()):
+            total = _total(job, stage)
+            done = self._count(job, stage, total)
             if done == 0:
                 continue
             self._progress.start_task(bar)
             self._progress.update(bar, completed=done)
             if done >= total:
                 self._progress.stop_task(bar)
-                del self._open[stage]
+                del self._open[bar]
 
-    def _count(self, stage: str, total: int) -> int:
-        job, unit = self._job, self._store.unit(*self._job.unit_of(stage))  # type: ignore[arg-type]
-        finished = unit.done(stage, job.stage_keys[stage], job.total(stage))  # type: ignore[arg-type]
-        if stage != "tuning":
+    def _count(self, job: Job, stage: Stage, total: int) -> int:
+        unit = self._store.unit(*job.unit_of(stage))
+        finished = unit.done(stage, job.stage_keys[stage], job.total(stage))
+        if stage not in _STEPPED:
             return int(finished.sum())
         if finished.all():
             return total
-        said = unit.read_meta("tuning_progress") or {}
-        return int(said.get("step", 0)) if said.get("key") == job.stage_keys["tuning"] else 0
+        said = unit.read_meta(f"{stage}_progress") or {}
+        return int(said.get("step", 0)) if said.get("key") == job.stage_keys[stage] else 0
+
+
+def _total(job: Job, stage: Stage) -> int:
+    """Steps of an optimisation, else frames."""
+    return max(1, _STEPPED[stage](job) if stage in _STEPPED else job.total(stage))
 
 
 @contextmanager
 def shown_progress(job: Job, console: Console) -> Iterator[None]:
     """Show bars while the block runs; on a terminal that is no terminal, show them once at the end."""
     columns = (
-        TextColumn("{task.description:<22}"),
+        TextColumn("{task.description:<25}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -120,6 +132,8 @@ def announce(job: Job, console: Console) -> None:
     """Say what will be done, and where."""
     say = partial(console.print, soft_wrap=True, markup=False)
     say(f"portrait  {job.portrait_path}")
+    if job.edited is not None:
+        say(f"edit      {', '.join(job.settings.edit.attributes)}")
     sound = "with audio" if job.has_audio else "no audio"
     rate = f"{float(job.rate):.5g} frames a second ({job.frame_rate})"
     say(f"video     {job.video_path}: {job.frames} frames, {rate}, {sound}")

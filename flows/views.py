@@ -13,8 +13,8 @@ from rich.table import Table
 
 from flows.terminal import TITLES
 from portrait_core.store import KINDS, Store, Unit, repair_unit, verify_unit
-from tasks.context import DROPPED, finished, unit_of
-from tasks.job import FILES, STAGES, Job, Stage
+from tasks.context import DROPPED, finished
+from tasks.job import FILES, Job, Stage
 from tasks.plan import StagePlan, plan
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import Policy, drop, droppable, dropped
@@ -87,8 +87,8 @@ def _by(state: ClipState) -> str:
 
 def _last_failures(job: Job, shown: int = 5) -> list[str]:
     lines: list[str] = []
-    for stage in ("fit", "portrait", "encode"):
-        rows = unit_of(job, stage).failures()  # type: ignore[arg-type]
+    for kind, name in {job.unit_of(stage): None for stage in job.stages}:
+        rows = Store(job.store).unit(kind, name).failures()
         rows = rows[rows["key"] == rows["stage"].map(job.stage_keys)]
         for (name, cls, message), group in rows.groupby(["stage", "cls", "message"], sort=False):
             frames = sorted({int(f) for f in group["frame"].dropna()})
@@ -103,7 +103,7 @@ def show_clips(states: Sequence[ClipState], console: Console) -> None:
     ordered = sorted(states, key=lambda state: order[state.state])
     rows = table("clip", "state", "frames", "failed", "held", "spent", "stored", "at")
     for state in ordered[:_SHOWN]:
-        rendered = next(stage for stage in state.stages if stage.stage == "render")
+        rendered = next(stage for stage in state.stages if stage.stage in ("render", "edit", "sample"))
         at = next((TITLES[s.stage] for s in state.stages if s.done < s.total), "-")
         rows.add_row(
             state.name,
@@ -144,11 +144,14 @@ def as_json(state: ClipState) -> str:
 
 def show_verified(store: Store, clip: str | None, repair: bool, console: Console) -> bool:
     """Verify every unit (or those of one clip) and print what is wrong; True when nothing is damaged."""
-    chosen = [job for job in jobs(store) if job.reenactment_unit.startswith(clip or "")]
+    chosen = [job for job in jobs(store) if job.name.startswith(clip or "")]
     damaged = False
     for kind in KINDS:
         users = {
-            job.unit_of(stage)[1]: job for job in chosen for stage in STAGES if job.unit_of(stage)[0] == kind
+            job.unit_of(stage)[1]: job
+            for job in chosen
+            for stage in job.stages
+            if job.unit_of(stage)[0] == kind
         }
         for name in users if clip else store.units(kind):
             unit = store.unit(kind, name)
@@ -165,10 +168,10 @@ def show_verified(store: Store, clip: str | None, repair: bool, console: Console
                 console.print(f"  {line}", markup=False, soft_wrap=True)
             damaged |= bool(report.damaged)
     for job in chosen:
-        if any(dropped(job, stage) for stage in STAGES):
-            console.print(f"no digest of {job.reenactment_unit}: parts of it were dropped", soft_wrap=True)
+        if any(dropped(job, stage) for stage in job.stages):
+            console.print(f"no digest of {job.name}: parts of it were dropped", soft_wrap=True)
         elif finished(job):
-            console.print(f"digest {content_digest(job)}  {job.reenactment_unit}", soft_wrap=True)
+            console.print(f"digest {content_digest(job)}  {job.name}", soft_wrap=True)
     if damaged and not repair:
         console.print("damaged: give --repair, then run again what is not finished")
     return not damaged
@@ -177,7 +180,7 @@ def show_verified(store: Store, clip: str | None, repair: bool, console: Console
 def _kept(job: Job, unit: Unit) -> dict[str, list[str]]:
     """What should be in a unit, by stage: what was dropped should not."""
     gone = unit.read_meta(DROPPED) or {}
-    stages = [stage for stage in STAGES if job.unit_of(stage) == (unit.kind, unit.name)]
+    stages = [stage for stage in job.stages if job.unit_of(stage) == (unit.kind, unit.name)]
     return {
         stage: [name for name in job.kept(stage) if gone.get(name) != job.stage_keys[stage]]
         for stage in stages
@@ -185,10 +188,12 @@ def _kept(job: Job, unit: Unit) -> dict[str, list[str]]:
 
 
 def content_digest(job: Job) -> str:
-    """Digest of what a finished clip consists of: its arrays, its generator, the clip."""
-    names = [name for stage in STAGES if job.unit_of(stage)[0] == "reenactment" for name in job.arrays(stage)]
-    files = [name for stage in STAGES for name in FILES.get(stage, ())]
-    return unit_of(job, "encode").digest(names, [*files, "reenactment.mp4"])
+    """Digest of what a finished job made: a clip's arrays, its generator, the clip."""
+    stages = [stage for stage in job.stages if job.unit_of(stage) == job.home]
+    names = [name for stage in stages for name in job.arrays(stage)]
+    files = [name for stage in stages for name in FILES.get(stage, ())]
+    clip = ["reenactment.mp4"] if job.goal == "clip" else []
+    return Store(job.store).unit(*job.home).digest(names, [*files, *clip])
 
 
 def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> None:
@@ -199,9 +204,9 @@ def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: C
         freed = sum(names.values()) if dry_run else drop(job, policy)
         total += freed
         if names:
-            console.print(f"{job.reenactment_unit}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
+            console.print(f"{job.name}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
         elif not finished(job):
-            console.print(f"{job.reenactment_unit}: not finished, nothing dropped", soft_wrap=True)
+            console.print(f"{job.name}: not finished, nothing dropped", soft_wrap=True)
     store = Store(found[0].store)
     swept = 0 if dry_run else store.sweep()
     verb = "would be freed" if dry_run else "freed"

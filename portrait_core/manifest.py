@@ -12,7 +12,7 @@ import re
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from portrait_core.attributes.requests import as_override, parse_requests
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
 from portrait_core.inputs import CACHE_BYTES, folder_of, in_threads, joined, local_copy, look, read_bytes
@@ -79,7 +80,7 @@ class Row(BaseModel):
     overrides: tuple[str, ...] = ()
     """``section.field=value``, on top of the profile and the command's own changes."""
     edit: str = ""
-    """Kept for attribute editing; empty until that exists."""
+    """Attributes of the portrait to change, ``age=+20; beard=0.8``; they are in ``overrides`` too."""
     licence: str = ""
     """Licence of the subject's pictures."""
     consent: str = ""
@@ -206,7 +207,8 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
     for number, cells in table.records:
         given = {name: cells.get(name, "") for name in COLUMNS}
         identity = "\n".join(given[name] for name in ("portrait", "video", "profile", "overrides"))
-        wanted = "--".join(map(stem, (given["portrait"], given["video"])))
+        words = _edit_words(given["edit"])
+        wanted = "--".join([stem(given["portrait"]), stem(given["video"]), *words])
         own = given["profile"]
         own = joined(folder, own) if own.endswith((".yaml", ".yml")) else own
         rows.append(
@@ -216,7 +218,7 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
                 video=given["video"] and joined(folder, given["video"]),
                 name=given["name"] or unique_name(wanted, identity, taken),
                 profile=own or profile,
-                overrides=tuple(part.strip() for part in given["overrides"].split(";") if part.strip()),
+                overrides=_overrides(given),
                 edit=given["edit"],
                 licence=given["licence"],
                 consent=given["consent"],
@@ -225,15 +227,32 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
     return rows
 
 
+def _overrides(given: Mapping[str, str]) -> tuple[str, ...]:
+    """The cell ``overrides``, and what the cell ``edit`` asks for, if that can be read."""
+    changes = [part.strip() for part in given["overrides"].split(";") if part.strip()]
+    with suppress(InputError):
+        requests = parse_requests([given["edit"]])
+        changes += [as_override(requests)] if requests else []
+    return tuple(changes)
+
+
+def _edit_words(edit: str) -> list[str]:
+    """What a row's edit adds to its name."""
+    with suppress(InputError):
+        return [".".join(request.slug for request in parse_requests([edit]))] if edit else []
+    return []
+
+
 def _cell_problems(rows: Sequence[Row], needed: Sequence[str]) -> list[Problem]:
     problems = []
     for row in rows:
         for name in needed:
             if not getattr(row, name):
                 problems.append(Problem(row.number, f"the cell {name!r} is empty; fill it in"))
-        if row.edit:
-            text = f"attribute editing is not built yet; empty the cell 'edit' ({row.edit!r})"
-            problems.append(Problem(row.number, text))
+        try:
+            parse_requests([row.edit])
+        except InputError as error:
+            problems.append(Problem(row.number, str(error)))
     return problems
 
 

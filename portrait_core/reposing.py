@@ -72,6 +72,15 @@ def target_cameras(
     return labels_from_rotations(np.stack([orbit_rotation(*a) for a in held]), offsets)
 
 
+def final_sampling(generator: TriPlaneGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
+    """Samples a ray, and the neural resolution, of pictures that are kept."""
+    default = generator.settings.sampling
+    sampling = RaySampling(
+        near=default.near, far=default.far, n_coarse=settings.samples, n_fine=settings.importance_samples
+    )
+    return sampling, settings.neural_resolution or generator.settings.neural_resolution
+
+
 class PoseRenderer:
     """Renders and composites frames of one clip. Read-only: frames may be rendered in any order, anywhere.
 
@@ -93,11 +102,7 @@ class PoseRenderer:
     ) -> None:
         self.generator, self.first, self.first_face, self.camera = generator, first, first_face, camera
         self.settings, self.compositing = render, compositing
-        default = generator.settings.sampling
-        self.sampling = RaySampling(
-            near=default.near, far=default.far, n_coarse=render.samples, n_fine=render.importance_samples
-        )
-        self.resolution = render.neural_resolution or generator.settings.neural_resolution
+        self.sampling, self.resolution = final_sampling(generator, render)
         with torch.no_grad():
             self.planes = generator.planes(first)
             source = self._whole(first, camera)

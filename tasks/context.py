@@ -19,7 +19,7 @@ from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
 from portrait_core.store import Store, gapped_key
-from tasks.job import FILES, FRAME_INPUT, KEPT_ONCE, PER_FRAME, STAGES, TRACK_ARRAYS, Job, Stage
+from tasks.job import ENDS, FILES, FRAME_INPUT, KEPT_ONCE, PER_FRAME, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
@@ -62,8 +62,9 @@ def done(job: Job, stage: Stage) -> NDArray[np.bool_]:
 
 
 def finished(job: Job) -> bool:
-    """Whether the clip is encoded and measured: nothing before it has to be read again."""
-    return bool(done(job, "encode").all() and done(job, "measure").all())
+    """Whether what the job makes is there (a clip: encoded and measured): nothing before it has to be read
+    again."""
+    return all(bool(done(job, stage).all()) for stage in ENDS[job.goal])
 
 
 def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
@@ -83,7 +84,7 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
 def set_aside(job: Job) -> str | None:
     """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
     None when it is worth running. ``portrait retry`` takes it up."""
-    for stage in STAGES:
+    for stage in job.stages:
         whole = [message for frame, message in _standing_failures(job, stage) if frame is None]
         if whole and not done(job, stage).all():
             return f"{stage}: {whole[-1]}"
@@ -136,9 +137,11 @@ def distrust(job: Job, missing: MissingChunk) -> bool:
     Returns:
         Whether a stage was found that will make them again.
     """
+    if job.edited is not None and distrust(job.edited, missing):
+        return True
     kind, _, rest = missing.array.partition("/")
     array = rest.rpartition("/")[2]
-    for stage in STAGES:
+    for stage in job.stages:
         once = (*KEPT_ONCE.get(stage, ()), *FILES.get(stage, ()))
         written = (*job.arrays(stage), *once, *job.kept(stage))
         if job.unit_of(stage)[0] == kind and array in written:
@@ -211,7 +214,11 @@ def head(job: Job) -> MorphableHead:
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:
-    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow."""
+    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow; edited, where the
+    job says so."""
+    if job.edited is not None:
+        edited: NDArray[np.uint8] = unit_of(job.edited, "edit").read("edited", 0, 1)[0]
+        return edited
     image = read_image(job.portrait_path)
     scale = job.settings.media.portrait_max_side / max(image.shape[:2])
     if scale >= 1:

@@ -81,6 +81,17 @@ class DecaTracker:
         arrays: Arrays = {"expression": expression, "jaw": jaw}
         return arrays | ({EYES: self._driven_eyes()} if settings.eyes == "driven" else {})
 
+    def still(self, source: FaceTrack) -> Arrays:
+        """The portrait's own codes."""
+        arrays: Arrays = {"expression": source.expression, "jaw": source.jaw}
+        if self._job.settings.template.eyes != "driven":
+            return arrays
+        from portrait_core.faces.driven_eyes import fit_portrait
+
+        points = unit_of(self._job, "portrait").read("landmarks", 0, 1)
+        own = fit_portrait(head(self._job), points, self._job.settings.tracking)
+        return arrays | {EYES: own.expression}
+
     def _driven_eyes(self) -> NDArray[np.float32]:
         """The portrait's own expression in the embedded head's units, with the driver's lids and gaze."""
         from portrait_core.faces.driven_eyes import fit_portrait, with_eyes_of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from portrait_core.report import StageSummary, Summary, package_versions
+from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
 from portrait_core.store import Store
 from tasks.context import device_of, done, unit_of
 from tasks.history import cost, note_stored
-from tasks.job import STAGES, UNIT_KINDS, Job, Stage
+from tasks.job import CURVE, EDIT_REPORT, FLOW, FLOW_SHEET, STRIP, Job, Stage
 from tasks.policy import StageResult, peak_memory_bytes
 from tasks.retention import dropped
 
@@ -61,6 +64,53 @@ def _copied(job: Job, out: Path) -> dict[str, str]:
     return files | {"summary": "summary.json"}
 
 
+def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
+    """Write an edited portrait to ``out``: the picture, the strip, the latents, and ``edit.json``, which is
+    returned."""
+    unit = unit_of(job, "edit")
+    latents = unit.read("edited_latents", 0, 1)[0]
+    packed = io.BytesIO()
+    np.savez(packed, before=latents[0], after=latents[1])
+    said = {"portrait": job.portrait_path, "edit": list(job.settings.edit.attributes)}
+    said |= {
+        "strength": job.settings.edit.strength,
+        **(unit.read_meta(EDIT_REPORT) or {}),
+        "keys": job.stage_keys,
+    }
+    files = {
+        "edited.png": cv2.imencode(".png", unit.read("edited", 0, 1)[0][..., ::-1])[1].tobytes(),
+        "strip.png": unit.get_bytes(STRIP) or b"",
+        "latents.npz": packed.getvalue(),
+        "edit.json": (json.dumps(said, indent=2) + "\n").encode(),
+    }
+    _put_files(out, files)
+    note_stored(job)
+    return said
+
+
+def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
+    """Write a trained flow to ``out``: the weights, the sheet of edits, the curve as a table and a picture;
+    the curve's rows are returned."""
+    unit = unit_of(job, "flow")
+    rows: list[dict[str, Any]] = (unit.read_meta(CURVE) or {}).get("rows", [])
+    table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
+    files = {
+        FLOW: unit.get_bytes(FLOW) or b"",
+        FLOW_SHEET: unit.get_bytes(FLOW_SHEET) or b"",
+        "curve.csv": f"epoch,loss,held_out_log_density\n{table}".encode(),
+        "curve.png": curve_picture(rows),
+    }
+    _put_files(out, files)
+    note_stored(job)
+    return rows
+
+
+def _put_files(out: Path, files: Mapping[str, bytes]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        _put_file(out / name, data)
+
+
 def _put_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; an equal one is left alone."""
     if path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest():
@@ -103,7 +153,7 @@ def summarise(
 
 def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary]:
     rows = []
-    for stage in STAGES:
+    for stage in job.stages:
         record = records.get(stage) or StageRecord(stage)
         rows.append(
             StageSummary(
@@ -152,9 +202,8 @@ def _indices(mask: Any) -> list[int]:
 def _failures(job: Job) -> list[dict[str, Any]]:
     store = Store(job.store)
     rows: list[dict[str, Any]] = []
-    for kind in sorted({*UNIT_KINDS.values(), "reenactment"}):
-        stage = next(stage for stage in STAGES if job.unit_of(stage)[0] == kind)
-        table = store.unit(*job.unit_of(stage)).failures()
+    for kind, name in sorted({job.unit_of(stage) for stage in job.stages}):
+        table = store.unit(kind, name).failures()
         for row in table.to_dict(orient="records"):
             rows.append({"unit": kind, **{name: _plain(value) for name, value in row.items()}})
     return rows

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from portrait_core.store import Store
+from portrait_core.store import Kind, Store
 from tasks.context import unit_of
-from tasks.job import PER_FRAME, STAGES, Job, Stage
+from tasks.job import PER_FRAME, Job, Stage
 from tasks.policy import StageResult
 
+_LONG_ARRAY: Mapping[Kind, str] = {
+    "portrait": "crop",
+    "video": "landmarks",
+    "inverted": "expression",
+    "edited": "edited",
+    "reenactment": "expression",
+    "flow": "latents",
+}
+"""By kind of unit, an array with a row a frame."""
 _SAMPLE = 8
 """Units that an estimate is made from."""
 
@@ -68,7 +77,7 @@ def cost(job: Job, stage: Stage) -> Cost:
 
 def note_stored(job: Job) -> int:
     """Count the bytes of a reenactment in the store and keep the number: counting lists every object."""
-    unit = unit_of(job, "encode")
+    unit = Store(job.store).unit(*job.home)
     count = sum(unit.sizes().values())
     unit.write_meta("stored", {"bytes": count})
     return count
@@ -76,7 +85,7 @@ def note_stored(job: Job) -> int:
 
 def stored(job: Job) -> int | None:
     """The bytes of a reenactment when they were last counted; None when they never were."""
-    said = unit_of(job, "encode").read_meta("stored")
+    said = Store(job.store).unit(*job.home).read_meta("stored")
     return None if said is None else int(said["bytes"])
 
 
@@ -102,26 +111,25 @@ class Rate:
 def rates(job: Job) -> dict[Stage, Rate]:
     """What the store's own history says of every stage, from some units of the same kind and profile."""
     store = Store(job.store)
-    found: dict[str, list[tuple[Mapping[str, float], Mapping[str, int], int]]] = {}
-    for kind in ("portrait", "video", "reenactment"):
-        names = store.units(kind)  # type: ignore[arg-type]
-        if kind == "reenactment":
+    found: dict[Kind, list[tuple[Mapping[str, float], Mapping[str, int], int]]] = {}
+    for kind in {job.unit_of(stage)[0] for stage in job.stages}:
+        names = store.units(kind)
+        if kind in ("inverted", "reenactment"):
             names = [name for name in names if name.endswith(f"--{job.settings.profile}")]
         found[kind] = [_history(job, kind, name) for name in names[-_SAMPLE:]]
-    return {stage: _rate(job, stage, found[job.unit_of(stage)[0]]) for stage in STAGES}
+    return {stage: _rate(job, stage, found[job.unit_of(stage)[0]]) for stage in job.stages}
 
 
-def _history(job: Job, kind: str, name: str) -> tuple[dict[str, float], dict[str, int], int]:
-    unit = Store(job.store).unit(kind, name)  # type: ignore[arg-type]
+def _history(job: Job, kind: Kind, name: str) -> tuple[dict[str, float], dict[str, int], int]:
+    unit = Store(job.store).unit(kind, name)
     spent: dict[str, float] = {}
-    for stage in STAGES:
+    for stage in job.stages:
         if job.unit_of(stage)[0] != kind:
             continue
         said = unit.read_meta(f"cost_{stage}") or {}
         if said.get("work"):
             spent[stage] = said["task_seconds"] / said["work"]
-    shape = {"portrait": "crop", "video": "landmarks", "reenactment": "expression"}[kind]
-    info = unit.array_info(shape)
+    info = unit.array_info(_LONG_ARRAY[kind])
     return spent, unit.sizes(), info.shape[0] if info is not None else 0
 
 

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
+from portrait_core.inputs import local_copy
 from portrait_core.media import VideoInfo, probe, read_image
+from portrait_core.models.needs import weight_file
 from portrait_core.store import file_digest
 from tasks.job import Job, make_stage_keys, short_hash, unit_name, weight_files
 
+if TYPE_CHECKING:
+    from portrait_core.attributes.conditions import Conditions
+    from portrait_core.attributes.requests import EditRequest
+
+LABEL_SOURCES = ("latent", "photograph")
+"""Values of ``edit.labels`` that are no file's name."""
 SMALLEST_SIDE = 64
 """A portrait or a video with a shorter side has no face that could be tracked."""
 
@@ -25,26 +34,20 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
         InputError: when the portrait is no picture, or the video no video of two frames or more.
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
-    height, width = read_image(portrait).shape[:2]
-    if min(height, width) < SMALLEST_SIDE:
-        raise InputError(
-            f"the portrait {portrait} is {width}x{height} pixels; give one of at least "
-            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
-        )
+    edited = ingest_edit(portrait, store, settings) if settings.edit.attributes else None
+    if edited is None:
+        _check_portrait(portrait)
     info = probe(video)
     _check_video(video, info)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
-    digests = _digest(portrait), _digest(video)
-    files = weight_files(settings)
-    _check_generator(files["generator"], settings)
-    weights = {name: _digest(path) for name, path in files.items()}
+    digests = edited.stage_keys["edit"] if edited else _digest(portrait), _digest(video)
+    weights = _weights(settings)
     keys = make_stage_keys(*digests, frames, settings, weights)
-    # another tracker's arrays have other shapes: it has units of its own
-    tracker = [settings.tracking.tracker] if settings.tracking.tracker != "embedded" else []
-    portrait_unit = unit_name(portrait, short_hash(digests[0], str(settings.template.size), *tracker))
-    video_unit = unit_name(video, short_hash(digests[1], str(frames), *tracker))
+    name = edited.edited_unit.rpartition("-")[0] if edited else portrait
+    portrait_unit = unit_name(name, _portrait_hash(digests[0], settings))
+    video_unit = unit_name(video, short_hash(digests[1], str(frames), *_other_tracker(settings)))
     return Job(
-        store=store if "://" in store else str(Path(store).absolute()),
+        store=_place(store),
         portrait_path=str(Path(portrait).absolute()),
         video_path=str(Path(video).absolute()),
         portrait_unit=portrait_unit,
@@ -53,11 +56,153 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
         frames=frames,
         frame_rate=str(info.frame_rate),
         has_audio=info.has_audio,
+        edited=edited,
         inputs={"portrait": digests[0], "video": digests[1]},
         stage_keys=keys,
         weights=weights,
         settings=settings,
     )
+
+
+def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
+    """The job that edits a portrait as ``settings.edit`` says: a clip of one frame up to the tuning, and the
+    edit. Nothing is written.
+
+    Raises:
+        InputError: when the portrait is no picture, or the edit cannot be asked of the flow.
+        ValueError: when weights that the settings ask for are missing or do not go with the settings.
+    """
+    _check_portrait(portrait)
+    edit = settings.edit
+    settings = settings.model_copy(
+        update={
+            "inversion": settings.inversion.model_copy(update={"first_steps": edit.first_steps}),
+            "tuning": settings.tuning.model_copy(
+                update={"steps": edit.tuning_steps, "locality": edit.locality}
+            ),
+        }
+    )
+    requests = _asked_of_flow(settings)
+    weights = _weights(settings)
+    inputs = {"portrait": _digest(portrait)}
+    table = "" if edit.labels in LABEL_SOURCES else _digest(local_copy(edit.labels))
+    keys = make_stage_keys(inputs["portrait"], table, 1, settings, weights, "edit")
+    portrait_unit = unit_name(portrait, _portrait_hash(inputs["portrait"], settings))
+    words = ".".join(request.slug for request in requests)
+    return Job(
+        goal="edit",
+        store=_place(store),
+        portrait_path=str(Path(portrait).absolute()),
+        portrait_unit=portrait_unit,
+        reenactment_unit=f"{portrait_unit}--{settings.profile}",
+        edited_unit=unit_name(f"{Path(portrait).stem[:16]}_{words}", short_hash(keys["edit"])),
+        frames=1,
+        inputs=inputs | {"labels": table},
+        stage_keys=keys,
+        weights=weights,
+        settings=settings,
+    )
+
+
+def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
+    """The job that draws and labels ``samples`` of the settings' generator and trains a flow on them. Nothing
+    is written.
+
+    Raises:
+        InputError: if no sample is left to learn from.
+        ValueError: when weights that the settings ask for are missing or do not go with the settings.
+    """
+    if samples < settings.flow.held_out + settings.flow.batch:
+        raise InputError(
+            f"{samples} samples leave nothing to learn from: {settings.flow.held_out} are held out and a "
+            f"step takes {settings.flow.batch}; give more, or set flow.held_out and flow.batch lower"
+        )
+    weights = _weights(settings)
+    if settings.sample.labels == "scene" and not _is_scene(weight_file(settings, "generator")):
+        raise ValueError(
+            "this generator's z does not hold what its pictures show, so there are no exact labels; set "
+            "sample.labels=photograph for a local model's, and flow.labels=FILE.csv for your own"
+        )
+    table = "" if settings.flow.labels is None else _digest(local_copy(settings.flow.labels))
+    keys = make_stage_keys("", table, samples, settings, weights, "flow")
+    return Job(
+        goal="flow",
+        store=_place(store),
+        reenactment_unit=f"flow-{short_hash(keys['sample'], str(samples))}--{settings.profile}",
+        frames=samples,
+        inputs={"labels": table},
+        stage_keys=keys,
+        weights=weights,
+        settings=settings,
+    )
+
+
+def _place(store: str) -> str:
+    return store if "://" in store else str(Path(store).absolute())
+
+
+def _check_portrait(portrait: str) -> None:
+    height, width = read_image(portrait).shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise InputError(
+            f"the portrait {portrait} is {width}x{height} pixels; give one of at least "
+            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
+        )
+
+
+def _other_tracker(settings: Settings) -> list[str]:
+    """Another tracker's arrays have other shapes: it has units of its own."""
+    return [settings.tracking.tracker] if settings.tracking.tracker != "embedded" else []
+
+
+def _portrait_hash(digest: str, settings: Settings) -> str:
+    return short_hash(digest, str(settings.template.size), *_other_tracker(settings))
+
+
+def _weights(settings: Settings) -> dict[str, str]:
+    """Digests of all weights, once the generator is known to go with the settings."""
+    files = weight_files(settings)
+    _check_generator(files["generator"], settings)
+    return {name: _digest(path) for name, path in files.items()}
+
+
+def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
+    """The edits that the settings ask for, checked against what the flow knows."""
+    from portrait_core.attributes.requests import check_requests, parse_requests
+
+    requests = parse_requests(settings.edit.attributes)
+    if settings.edit.flow is None:
+        raise ValueError(
+            f"the profile {settings.profile} names no flow for edits; train one for its generator with "
+            "`portrait train-styleflow`, and set edit.flow=FILE"
+        )
+    check_requests(requests, _conditions(weight_file(settings, "flow")))
+    return requests
+
+
+@lru_cache(maxsize=4)
+def _conditions(flow: Path) -> Conditions:
+    from portrait_core.attributes.files import load_flow
+
+    return load_flow(flow).conditions
+
+
+def _is_scene(generator: Path) -> bool:
+    """Whether the generator's z holds a scene's parameters."""
+    own = json.loads(_said_of_generator(generator).get("settings", "{}"))
+    return bool(own.get("mapping_kind", "stylegan") == "scene")
+
+
+def _said_of_generator(path: Path) -> dict[str, Any]:
+    try:
+        with safe_open(str(path), framework="np") as file:
+            about = dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
+            "`portrait models import FILE`"
+        ) from error
+    return json.loads(about["generator"]) if "generator" in about else about
 
 
 def _digest(path: str | Path) -> str:
@@ -86,15 +231,7 @@ def _check_video(video: str, info: VideoInfo) -> None:
 
 def _check_generator(path: Path, settings: Settings) -> None:
     """Look at what the generator's file says of itself, before any work and without loading PyTorch."""
-    try:
-        with safe_open(str(path), framework="np") as file:
-            about = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise ValueError(
-            f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
-            "`portrait models import FILE`"
-        ) from error
-    about = json.loads(about["generator"]) if "generator" in about else about
+    about = _said_of_generator(path)
     if about.get("kind", "triplane") != "triplane":
         raise ValueError(f"{path} holds a 2D generator; reenactment needs a tri-plane generator (EG3D)")
     size = about.get("image_resolution", settings.template.size)
@@ -103,8 +240,7 @@ def _check_generator(path: Path, settings: Settings) -> None:
             f"the generator {path} makes pictures of {size} pixels, but template.size is "
             f"{settings.template.size}; set template.size={size}"
         )
-    own = json.loads(about.get("settings", "{}"))
-    if own.get("mapping_kind", "stylegan") != "scene" and settings.inversion.init != "mean":
+    if not _is_scene(path) and settings.inversion.init != "mean":
         raise ValueError(
             f"the latents of {path} do not hold a tracker's coefficients; set inversion.init=mean, and "
             "inversion.steps to what every frame needs (the paper: 100)"

@@ -20,6 +20,7 @@ from portrait_core.models.needs import (
     weight_sources,
 )
 from portrait_core.shrinking import smaller
+from portrait_core.store import Kind
 from portrait_core.store.keys import recipe_key, stage_recipe
 
 Stage = Literal[
@@ -34,21 +35,48 @@ Stage = Literal[
     "render",
     "encode",
     "measure",
+    "edit",
+    "sample",
+    "flow",
 ]
 
-Kind = Literal["portrait", "video", "reenactment"]
+Goal = Literal["clip", "edit", "flow"]
+"""What a job makes: a reenacted clip, an edited portrait, or the flow that edits attributes."""
 
-STAGES: tuple[Stage, ...] = get_args(Stage)
-"""In the order in which they can run."""
+STAGES: tuple[Stage, ...] = tuple(
+    stage for stage in get_args(Stage) if stage not in ("edit", "sample", "flow")
+)
+"""Those of a clip, in the order in which they can run."""
 
-PER_FRAME: frozenset[Stage] = frozenset({"landmarks", "fit", "retarget", "template", "inversion", "render"})
+GOALS: Mapping[Goal, tuple[Stage, ...]] = {
+    "clip": STAGES,
+    "edit": ("portrait", "retarget", "template", "inversion", "tuning", "edit"),
+    "flow": ("sample", "flow"),
+}
+"""Stages of a job, in the order in which they can run. An edit is a clip of one frame, which shows the
+portrait's own expression, up to the tuning; the frames of a flow's job are its samples."""
+
+ENDS: Mapping[Goal, tuple[Stage, ...]] = {"clip": ("encode", "measure"), "edit": ("edit",), "flow": ("flow",)}
+"""Stages with which a job is finished."""
+
+PER_FRAME: frozenset[Stage] = frozenset(
+    {"landmarks", "fit", "retarget", "template", "inversion", "render", "sample"}
+)
 """Stages with a commit marker a frame; the others have one marker, for frame 0."""
 
-FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render"})
+FANNED: frozenset[Stage] = frozenset({"landmarks", "template", "inversion", "render", "sample"})
 """Stages whose tasks take ranges of frames and spread over workers (the inversion unless it is a chain)."""
 
-UNIT_KINDS: Mapping[Stage, Kind] = {"portrait": "portrait", "landmarks": "video", "fit": "video"}
-"""Kind of the unit that holds a stage's output; stages that are not named write the reenactment's."""
+UNIT_KINDS: Mapping[Stage, Kind] = {
+    "portrait": "portrait",
+    "landmarks": "video",
+    "fit": "video",
+    "edit": "edited",
+    "sample": "flow",
+    "flow": "flow",
+}
+"""Kind of the unit that holds a stage's output; stages that are not named write the reenactment's, or in the
+job of an edit the inverted portrait's, which other edits of the portrait share."""
 
 TRACK_ARRAYS = (
     "expression",
@@ -73,6 +101,8 @@ ARRAYS: Mapping[Stage, tuple[str, ...]] = {
     "template": ("template", *_MASKS),
     "inversion": ("latents", "inversion", "inversion_loss"),
     "render": ("frames", "render", "render_mask", "render_depth"),
+    "edit": ("edited", "edited_latents"),
+    "sample": ("latents", "labels", "pictures"),
 }
 """Arrays that a stage writes: a frame whose chunk is gone is not done."""
 
@@ -85,7 +115,22 @@ CAMERAS = "output_cameras.npy"
 
 FIRST = "first_latent.npz"
 
-FILES: Mapping[Stage, tuple[str, ...]] = {"inversion": (FIRST,), "tuning": (TUNED,), "pose": (CAMERAS,)}
+STRIP = "strip.png"
+"""An edit at several strengths."""
+
+FLOW, FLOW_SHEET = "attribute_flow.safetensors", "contact_sheet.png"
+"""A trained flow, and its edits of some samples."""
+
+EDIT_REPORT, CURVE = "edit", "flow_curve"
+"""Metadata: what an edit was asked and what came of it; a flow's loss and held-out density by pass."""
+
+FILES: Mapping[Stage, tuple[str, ...]] = {
+    "inversion": (FIRST,),
+    "tuning": (TUNED,),
+    "pose": (CAMERAS,),
+    "edit": (STRIP,),
+    "flow": (FLOW, FLOW_SHEET),
+}
 """Files that a stage leaves for later stages."""
 
 DECA_ARRAYS: Mapping[Stage, tuple[str, ...]] = {"portrait": ("deca_code", "deca_tform", "deca_placement")}
@@ -111,30 +156,42 @@ READS: Mapping[Stage, tuple[Stage, ...]] = {
     "render": ("portrait", "retarget", "template", "inversion", "tuning", "pose"),
     "encode": ("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
     "measure": ("portrait", "landmarks", "fit", "pose", "render"),
+    "edit": ("portrait", "template", "inversion", "tuning"),
+    "sample": (),
+    "flow": ("sample",),
 }
-"""Whose data in the store a stage reads. What nobody needs to read any more may be dropped."""
+"""Whose data in the store a stage reads, of those that its job has. What nobody needs to read any more may be
+dropped."""
 
 
 class Job(BaseModel):
-    """One pair of portrait and driving video, with everything that decides what is done already."""
+    """One pair of portrait and driving video, or another :data:`Goal`, with everything that decides what is
+    done already."""
 
     model_config = ConfigDict(frozen=True)
 
+    goal: Goal = "clip"
     store: str
     """URL or path of the store."""
-    portrait_path: str
-    video_path: str
-    portrait_unit: str
-    """Names of the three units."""
-    video_unit: str
-    reenactment_unit: str
+    portrait_path: str = ""
+    video_path: str = ""
+    portrait_unit: str = ""
+    """Names of the units."""
+    video_unit: str = ""
+    reenactment_unit: str = ""
+    """Of the goal itself: the clip, the inverted portrait, or the flow."""
+    edited_unit: str = ""
+    """Of the edited portrait, in an edit's job."""
     frames: int
-    """Frames of the clip at its constant rate."""
-    frame_rate: str
+    """Frames of the clip at its constant rate; samples of a flow."""
+    frame_rate: str = "1"
     """Exact, for example ``30000/1001``."""
-    has_audio: bool
+    has_audio: bool = False
+    edited: Job | None = None
+    """What makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]
-    """Content digests of ``portrait`` and ``video``."""
+    """Content digests of ``portrait`` and ``video``; of an edited portrait, the key of its edit; of a table
+    of ``labels`` that edits or flows read."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
@@ -145,6 +202,33 @@ class Job(BaseModel):
     def rate(self) -> Fraction:
         """Frames a second."""
         return Fraction(self.frame_rate)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The job's stages, in their order."""
+        return GOALS[self.goal]
+
+    @property
+    def home(self) -> tuple[Kind, str]:
+        """Kind and name of the unit that holds what the job makes, and the job itself."""
+        return self.unit_of(self.stages[-1])
+
+    @property
+    def name(self) -> str:
+        """Of what the job makes, as users see it."""
+        return self.home[1]
+
+    def reads(self, stage: Stage) -> tuple[Stage, ...]:
+        """Stages of the job whose data a stage reads."""
+        return tuple(before for before in READS[stage] if before in self.stages)
+
+    def dependents(self, stage: Stage) -> list[Stage]:
+        """The stages that read what a stage makes, directly or not, in their order."""
+        after = {stage}
+        for later in self.stages:
+            if after & set(self.reads(later)):
+                after.add(later)
+        return [later for later in self.stages if later in after - {stage}]
 
     def total(self, stage: Stage) -> int:
         """How many commit markers the stage has when it is finished."""
@@ -165,29 +249,20 @@ class Job(BaseModel):
 
     def unit_of(self, stage: Stage) -> tuple[Kind, str]:
         """Kind and name of the unit that holds the stage's output."""
-        kind: Kind = UNIT_KINDS.get(stage, "reenactment")
-        name = {"portrait": self.portrait_unit, "video": self.video_unit}.get(kind, self.reenactment_unit)
-        return kind, name
+        kind: Kind = UNIT_KINDS.get(stage, "inverted" if self.goal == "edit" else "reenactment")
+        names = {"portrait": self.portrait_unit, "video": self.video_unit, "edited": self.edited_unit}
+        return kind, names.get(kind, self.reenactment_unit)
 
     def recipe(self, stage: Stage) -> dict[str, Any]:
         """What the stage's key is made of."""
-        return make_recipes(
-            self.inputs["portrait"], self.inputs["video"], self.frames, self.settings, self.weights
-        )[stage]
+        second = "video" if self.goal == "clip" else "labels"
+        inputs = self.inputs.get("portrait", ""), self.inputs.get(second, "")
+        return make_recipes(*inputs, self.frames, self.settings, self.weights, self.goal)[stage]
 
     def smaller(self) -> tuple[Job, str] | None:
         """The same job with less memory for each task, and what changed; None if nothing is left to halve."""
         found = smaller(self.settings)
         return None if found is None else (self.model_copy(update={"settings": found[0]}), found[1])
-
-
-def dependents(stage: Stage) -> list[Stage]:
-    """The stages that read what a stage makes, directly or not, in their order."""
-    after = {stage}
-    for later in STAGES:
-        if after & set(READS[later]):
-            after.add(later)
-    return [later for later in STAGES if later in after - {stage}]
 
 
 def unit_name(path: str, digest: str) -> str:
@@ -222,26 +297,38 @@ def weight_files(settings: Settings) -> dict[str, Path]:
 
 
 def make_stage_keys(
-    portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
+    portrait_digest: str,
+    video_digest: str,
+    frames: int,
+    settings: Settings,
+    weights: Mapping[str, str],
+    goal: Goal = "clip",
 ) -> dict[str, str]:
     """Key of every stage, from its recipe (:func:`make_recipes`)."""
-    recipes = make_recipes(portrait_digest, video_digest, frames, settings, weights)
+    recipes = make_recipes(portrait_digest, video_digest, frames, settings, weights, goal)
     return {stage: recipe_key(recipe) for stage, recipe in recipes.items()}
 
 
 def make_recipes(
-    portrait_digest: str, video_digest: str, frames: int, settings: Settings, weights: Mapping[str, str]
+    portrait_digest: str,
+    video_digest: str,
+    frames: int,
+    settings: Settings,
+    weights: Mapping[str, str],
+    goal: Goal = "clip",
 ) -> dict[Stage, dict[str, Any]]:
     """What decides every stage: its inputs, the settings it reads and the weights it uses.
 
     An input is the content digest of a file or the key of the stage that made it, so a key changes with
-    everything before it and with nothing else: not with hosts, times, batch sizes or numbers of workers.
+    everything before it and with nothing else: not with hosts, times, batch sizes or numbers of workers. What
+    a goal has not is empty; in place of a video, edits and flows may have a table of labels.
     """
-    landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS}
+    landmark = {name: weights[Path(name).stem] for name in LANDMARK_MODELS if Path(name).stem in weights}
     head = {name: weights[name] for name in ("head", *FLAME_MODELS) if name in weights}
     tracking = {name: weights[name] for name in DECA_TRACKING if name in weights} or head
     fitting = {name: weights[name] for name in ("head", "generator", "phi") if name in weights}
-    sources = {"portrait": portrait_digest, "video": video_digest}
+    labelling = landmark | {name: weights[name] for name in ("age_gender",) if name in weights}
+    sources = {"portrait": portrait_digest, "video" if goal == "clip" else "labels": video_digest}
     # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
     recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
         "portrait": (
@@ -259,15 +346,18 @@ def make_recipes(
         "render": (["tuning", "pose"], ["render", "composite"], {}),
         "encode": (["render", "video"], ["output"], {}),
         "measure": (["render"], ["tracking"], landmark | tracking),
+        "edit": (["tuning", "labels"], ["edit", "render"], {"flow": weights.get("flow", "")}),
+        "sample": ([], ["generator", "sample", "seed"], fitting | labelling),
+        "flow": (["sample", "labels"], ["flow", "seed"], {}),
     }
     known = dict(sources)
     made: dict[Stage, dict[str, Any]] = {}
-    for stage in STAGES:
+    for stage in GOALS[goal]:
         reads, sections, used = recipes[stage]
         # The portrait stage has the portrait's own name: it reads the file, later stages read its key.
-        inputs = {name: known[name] for name in reads}
+        inputs = {name: known[name] for name in reads if known.get(name)}
         values = {name: _setting(settings, name) for name in sections}
-        if "video" in reads:
+        if "video" in reads or stage == "flow":
             values["frames"] = frames
         made[stage] = stage_recipe(stage, inputs, values, used)
         known[stage] = recipe_key(made[stage])

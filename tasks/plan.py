@@ -12,7 +12,7 @@ from portrait_core.config import Settings
 from portrait_core.store import differences
 from tasks.context import aside, done, key_of, unit_of
 from tasks.history import Rate, rates, work
-from tasks.job import FANNED, PER_FRAME, READS, STAGES, Job, Stage, dependents
+from tasks.job import FANNED, PER_FRAME, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.retention import dropped, missing
 from tasks.threads import worker_count
@@ -62,11 +62,11 @@ def plan(
     """What a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the store
     and changes nothing."""
     will, known = missing(job), known or rates(job)
-    again = set(forced).union(*(dependents(stage) for stage in forced))
+    again = set(forced).union(*(job.dependents(stage) for stage in forced))
     for stage in again:
         will[stage] = np.ones(job.total(stage), np.bool_)
     plans = []
-    for stage in STAGES:
+    for stage in job.stages:
         frames = np.flatnonzero(will[stage])
         rate, count = known[stage], len(frames)
         spent = None if rate.task_seconds is None else rate.task_seconds * work(job, stage, count)
@@ -96,7 +96,7 @@ def _at_once(settings: Settings, stage: Stage, frames: int) -> int:
 
 
 def _parts(job: Job, stage: Stage, will: Mapping[Stage, NDArray[np.bool_]], forced: bool) -> list[Part]:
-    readers = [later for later in STAGES if stage in READS[later] and will[later].any()]
+    readers = [later for later in job.stages if stage in job.reads(later) and will[later].any()]
     absent = "its data is missing from the store"
     if dropped(job, stage):
         absent = f"dropped, and {readers[-1] if readers else 'a later stage'} reads it"

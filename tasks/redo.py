@@ -11,7 +11,7 @@ import numpy as np
 from portrait_core.store import FailureClass
 from portrait_core.tracking.measure import seen
 from tasks.context import PARDONS, done, unit_of
-from tasks.job import FILES, STAGES, Job, Stage, dependents
+from tasks.job import FILES, Job, Stage
 
 Gaps = Literal["keep", "redo"]
 """What happens to what was made around a frame that failed, once that frame is there. ``keep``: nothing; the
@@ -26,13 +26,13 @@ def forget(job: Job, stages: Iterable[Stage]) -> list[Stage]:
         The stages concerned, in their order.
     """
     asked = set(stages)
-    concerned = asked.union(*(dependents(stage) for stage in asked))
+    concerned = asked.union(*(job.dependents(stage) for stage in asked))
     for stage in concerned:
         unit = unit_of(job, stage)
         unit.uncommit(stage, range(job.total(stage)))
         for name in (*FILES.get(stage, ()), f"{stage}.checkpoint"):
             unit.drop_file(name)
-    return [stage for stage in STAGES if stage in concerned]
+    return [stage for stage in job.stages if stage in concerned]
 
 
 def failed_frames(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.context import DROPPED, aside, available, done, finished, key_of, unit_of
 from tasks.history import note_stored
-from tasks.job import FRAME_INPUT, READS, STAGES, Job, Stage
+from tasks.job import FRAME_INPUT, Job, Stage
 
 Policy = Literal["pictures", "clip"]
 
@@ -27,13 +27,13 @@ def missing(job: Job) -> dict[Stage, NDArray[np.bool_]]:
     """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished, can
     be done and was not set aside; and all of a stage whose dropped data one of the others will read."""
     will: dict[Stage, NDArray[np.bool_]] = {}
-    for stage in STAGES:
+    for stage in job.stages:
         reach = available(job, stage)
         if stage in FRAME_INPUT:
             reach = reach | will[FRAME_INPUT[stage]]
         will[stage] = ~done(job, stage) & ~aside(job, stage) & reach
-    for stage in reversed(STAGES):
-        read = any(will[later].any() and stage in READS[later] for later in STAGES)
+    for stage in reversed(job.stages):
+        read = any(will[later].any() and stage in job.reads(later) for later in job.stages)
         if read and dropped(job, stage):
             will[stage] = np.ones(job.total(stage), np.bool_)
     return will
@@ -55,8 +55,8 @@ def restore(job: Job, stage: Stage) -> None:
 
 def droppable(job: Job, policy: Policy) -> dict[str, int]:
     """Arrays and files (``files/NAME``) of a reenactment that a policy allows to drop now, with their bytes:
-    none before the clip is encoded and measured."""
-    if not finished(job):
+    none before the clip is encoded and measured, and none of an edit or a flow."""
+    if job.goal != "clip" or not finished(job):
         return {}
     names = [name for stage in POLICIES[policy] for name in job.kept(stage)]
     sizes = unit_of(job, "encode").sizes()

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from portrait_core.errors import InputError
-from portrait_core.store import Store
+from portrait_core.store import Kind, Store
 from portrait_core.store.leases import Holder, holder
 from tasks.context import done, finished, unit_of
-from tasks.job import PER_FRAME, STAGES, Job, Kind, Stage
+from tasks.job import ENDS, PER_FRAME, Job, Stage
 
 JOB = "job"
-"""Metadata of a reenactment: the job that was run last."""
+"""Metadata of what a job makes: the job that was run last."""
 
-_ONE_OF_KIND: dict[Kind, Stage] = {"portrait": "portrait", "video": "fit", "reenactment": "encode"}
+_HOMES: tuple[Kind, ...] = ("flow", "edited", "reenactment")
+"""Kinds of units that hold what jobs make."""
 _SILENT = 3
 """Leases that a run may be silent for before it is no longer shown as running."""
 
@@ -67,7 +68,8 @@ class ClipState:
     @property
     def state(self) -> State:
         """In one word."""
-        if self.stages and all(s.done == s.total for s in self.stages if s.stage in ("encode", "measure")):
+        ends = ENDS[self.job.goal] if self.job is not None else ()
+        if self.stages and all(s.done == s.total for s in self.stages if s.stage in ends):
             return "done"
         if self.holder is not None:
             return "running"
@@ -76,27 +78,31 @@ class ClipState:
 
 def keep_job(job: Job) -> None:
     """Write into the store what is run, so that commands on the store alone know."""
-    unit_of(job, "encode").write_meta(JOB, job.model_dump(mode="json"))
+    Store(job.store).unit(*job.home).write_meta(JOB, job.model_dump(mode="json"))
 
 
-def read_job(store: Store, name: str) -> Job | None:
-    """The job that a reenactment was last run as, at this store's present place; None when none is kept."""
-    said = store.unit("reenactment", name).read_meta(JOB)
+def read_job(store: Store, kind: Kind, name: str) -> Job | None:
+    """The job that a unit was last made by, at this store's present place; None when none is kept."""
+    said = store.unit(kind, name).read_meta(JOB)
     if said is None:
         return None
+    here: dict[str, Any] = {"store": store.url}
+    if said.get("edited"):
+        here["edited"] = {**said["edited"], **here}
     try:
-        return Job.model_validate({**said, "store": store.url})
+        return Job.model_validate({**said, **here})
     except ValidationError:
         return None  # of a version that named things otherwise
 
 
 def jobs(store: Store) -> list[Job]:
-    """Every job whose reenactment the store holds.
+    """Every job of which the store holds what it makes.
 
     Raises:
         InputError: there is none.
     """
-    found = [job for name in store.units("reenactment") if (job := read_job(store, name)) is not None]
+    units = [(kind, name) for kind in _HOMES for name in store.units(kind)]
+    found = [job for kind, name in units if (job := read_job(store, kind, name)) is not None]
     if not found:
         raise InputError(f"{store.url} holds no reenactment; give the folder or URL that --store named")
     return found
@@ -106,12 +112,11 @@ def clip_state(job: Job) -> ClipState:
     """How far a job is."""
     from tasks.history import cost, stored
 
-    unit = unit_of(job, "encode")
     is_finished = finished(job)
-    at_work = {kind: _at_work(job, stage) for kind, stage in _ONE_OF_KIND.items()}
-    held = int((~done(job, "render")).sum())
+    at_work = {job.unit_of(stage)[0]: _at_work(job, stage) for stage in job.stages}
+    held = int((~done(job, "render")).sum()) if job.goal == "clip" else 0
     states = []
-    for stage in STAGES:
+    for stage in job.stages:
         who = at_work[job.unit_of(stage)[0]]
         total = job.total(stage)
         count = total if is_finished and stage not in PER_FRAME else int(done(job, stage).sum())
@@ -124,9 +129,9 @@ def clip_state(job: Job) -> ClipState:
                 who is not None and who.stage == stage,
             )
         )
-    seconds = sum(cost(job, stage).seconds for stage in STAGES)
+    seconds = sum(cost(job, stage).seconds for stage in job.stages)
     alive = next((who for who in at_work.values() if who is not None), None)
-    return ClipState(unit.name, job, tuple(states), alive, held if is_finished else 0, seconds, stored(job))
+    return ClipState(job.name, job, tuple(states), alive, held if is_finished else 0, seconds, stored(job))
 
 
 def _at_work(job: Job, stage: Stage) -> Holder | None:

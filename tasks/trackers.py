@@ -88,6 +88,9 @@ class Tracker(Protocol):
         """What the portrait shall do in every frame: ``expression [T,E]``, ``jaw [T,3]`` and what
         ``Job.arrays`` names further."""
 
+    def still(self, source: FaceTrack) -> Arrays:
+        """What :meth:`retarget` gives, for one frame in which the portrait does what it does itself."""
+
     def moves(self, start: int, stop: int) -> Moves:
         """Read what :meth:`retarget` made of frames ``[start, stop)``."""
 
@@ -174,6 +177,10 @@ class EmbeddedTracker:
             still = np.broadcast_to(own, expression.shape)
             expression = with_eyes_of(expression, still, model.expression_names)
         return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
+
+    def still(self, source: FaceTrack) -> Arrays:
+        """See :class:`Tracker`."""
+        return {"expression": source.expression, "jaw": source.jaw}
 
     def moves(self, start: int, stop: int) -> Moves:
         """See :class:`Tracker`."""

@@ -41,6 +41,9 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
         given = inversion.phi_weights
         sources["phi"] = "vgg16" if given is None else data / given
+    flow = settings.edit.flow
+    if settings.edit.attributes and flow is not None:
+        sources["flow"] = flow if flow in MODELS else data / flow
     return sources
 
 

@@ -1,5 +1,6 @@
 """What a run leaves for people to look at: a contact sheet, a side-by-side clip, a summary in JSON."""
 
+from portrait_core.report.curves import curve_picture
 from portrait_core.report.pictures import contact_sheet, side_by_side, telling_frames
 from portrait_core.report.summary import StageSummary, Summary, package_versions
 
@@ -7,6 +8,7 @@ __all__ = [
     "StageSummary",
     "Summary",
     "contact_sheet",
+    "curve_picture",
     "package_versions",
     "side_by_side",
     "telling_frames",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from portrait_core.store.arrays import ArrayInfo
 from portrait_core.store.failures import Failure, FailureClass, from_tables
@@ -24,7 +24,7 @@ from portrait_core.store.keys import (
     unit_name,
 )
 from portrait_core.store.leases import Holder, Lease, holder
-from portrait_core.store.unit import KINDS, Unit
+from portrait_core.store.unit import KINDS, Kind, Unit
 from portrait_core.store.verify import Finding, UnitReport, repair_unit, verify_unit
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "FailureClass",
     "Finding",
     "Holder",
+    "Kind",
     "Lease",
     "Store",
     "Unit",
@@ -79,7 +80,7 @@ class Store:
     def __reduce__(self) -> tuple[Any, ...]:
         return Store, (self.url, self.storage_options)
 
-    def unit(self, kind: Literal["portrait", "video", "reenactment"], name: str) -> Unit:
+    def unit(self, kind: Kind, name: str) -> Unit:
         """The unit of a kind and name, which need not exist yet.
 
         Raises:
@@ -87,11 +88,11 @@ class Store:
         """
         return Unit(self._files, kind, name)
 
-    def units(self, kind: Literal["portrait", "video", "reenactment"]) -> list[str]:
+    def units(self, kind: Kind) -> list[str]:
         """Names of the units of a kind, sorted."""
         return self._files.list(kind)
 
-    def failures(self, kind: Literal["portrait", "video", "reenactment"]) -> pd.DataFrame:
+    def failures(self, kind: Kind) -> pd.DataFrame:
         """Failures of all units of a kind, with the unit's name in the first column, ``unit``."""
         import pandas as pd  # here, as in failures.py: it is slow to import
 

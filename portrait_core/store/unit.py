@@ -20,7 +20,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -32,8 +32,8 @@ from portrait_core.store.files import Files
 from portrait_core.store.keys import canonical_json, checked_key, checked_name, is_name
 from portrait_core.store.records import Records
 
-Kind = Literal["portrait", "video", "reenactment"]
-KINDS: tuple[Kind, ...] = ("portrait", "video", "reenactment")
+Kind = Literal["portrait", "video", "inverted", "edited", "reenactment", "flow"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _MARKER = re.compile(r"(\d{8,})\.([0-9a-f]+)")
 RANGE = 16
 """Frames that are read together when all are gone through."""

@@ -1,0 +1,141 @@
+"""``portrait edit`` and ``portrait train-styleflow``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows.outcome import OK, make_console, prepared_settings, told_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Store = Annotated[str, typer.Option(help="Folder or URL that keeps every stage's output.")]
+Profile = Annotated[str, typer.Option(help="Name or file of a profile, which names the generator.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Put the commands into the program."""
+    app.command()(edit)
+    app.command()(train_styleflow)
+
+
+def as_settings(edits: Sequence[str]) -> list[str]:
+    """``--edit`` options as a change of the settings; none where there are none.
+
+    Raises:
+        InputError: if one cannot be read.
+    """
+    from portrait_core.attributes.requests import as_override, parse_requests
+
+    return [as_override(parse_requests(edits))] if edits else []
+
+
+def edit(
+    portrait: Annotated[str, typer.Option(help="Image with one face, seen from the front.")],
+    out: Annotated[Path, typer.Option(help="Folder for edited.png, strip.png, latents.npz and edit.json.")],
+    change: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="ATTRIBUTE=VALUE",
+            help="Change an attribute: `age=+20` adds, `age=60` sets, `glasses=on` switches. Repeat it for "
+            "more; they build on each other. With a point in its name it is a setting of the profile, as for "
+            "`portrait reenact`.",
+        ),
+    ],
+    strength: Annotated[float, typer.Option(help="Share of the way: 0.5 is half of what was asked.")] = 1.0,
+    store: Annotated[
+        str | None, typer.Option(help="Folder or URL of the store. [default: OUT/store]")
+    ] = None,
+    profile: Profile = "embedded",
+) -> None:
+    """Change attributes of PORTRAIT: age, hair, beard and what else the profile's flow knows.
+
+    The portrait is inverted and the generator tuned on it (once, however many edits follow), its latent is
+    moved by the flow, and what changed is put into the photograph. `portrait reenact --edit` animates it.
+    """
+    console = make_console()
+    with told_errors():
+        asked = [one for one in change if "." not in one.partition("=")[0]]
+        others = [one for one in change if one not in asked]
+        overrides = [*others, *as_settings(asked), f"edit.strength={strength}"]
+        settings = prepared_settings(profile, overrides)
+        if not settings.edit.attributes:
+            raise ValueError("nothing to change: give --set attribute=value, for example --set age=+20")
+        from flows.edit_attributes import prepare_edit, start_edit
+        from flows.terminal import shown_progress
+
+        job = prepare_edit(portrait, store or str(out / "store"), settings)
+        console.print(f"portrait  {job.portrait_path}\nstore     {job.store}: {job.name}", soft_wrap=True)
+        with shown_progress(job, console):
+            said = start_edit(job, out, console.print, overrides, profile)
+        _conclude_edit(said, out, console)
+    raise typer.Exit(OK)
+
+
+def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None:
+    from flows.views import table
+
+    rows = table("attribute", "asked", "was", "shall be", "read back")
+    for name, row in said["attributes"].items():
+        back = (
+            "-" if row["read_back"] is None else f"{row['read_back']:.3g}{' (weak)' if row['weak'] else ''}"
+        )
+        rows.add_row(name, row["asked"].partition("=")[2], f"{row['own']:.3g}", f"{row['target']:.3g}", back)
+    console.print(rows)
+    moved = sorted(said["others_moved"].items(), key=lambda one: -abs(one[1]))[:3]
+    if moved:
+        console.print("also moved: " + ", ".join(f"{name} {value:+.3g}" for name, value in moved))
+    drift = said["drift"]
+    head = "no face found" if drift["head_shape"] is None else f"{drift['head_shape']:.2f} deviations"
+    console.print(
+        f"identity drift: head shape {head}, face in Φ's features {drift['perceptual']:.3f}, "
+        f"latent {drift['latent']:.0%}"
+    )
+    for name in ("edited.png", "strip.png", "latents.npz", "edit.json"):
+        console.print(f"{name:<14}{out / name}", soft_wrap=True, markup=False)
+
+
+def train_styleflow(
+    store: Store,
+    out: Annotated[Path, typer.Option(help="Folder for the weights, a sheet of edits and the curve.")],
+    samples: Annotated[int, typer.Option(min=1, help="Samples to draw; the paper takes 10,000.")] = 10_000,
+    profile: Profile = "embedded",
+    change: Annotated[
+        list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="As for `portrait reenact`.")
+    ] = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Train the flow that edits attributes of a profile's generator.
+
+    Draws samples, renders each frontally and labels it (on all workers), then trains. Give the same command
+    again to go on after a stop. Set `edit.flow` to the file that comes out to use it.
+    """
+    console = make_console()
+    with told_errors():
+        settings = prepared_settings(profile, change)
+        from flows.terminal import shown_progress
+        from flows.train_styleflow import prepare_flow, start_flow
+
+        job = prepare_flow(store, samples, settings)
+        console.print(f"{samples} samples of {settings.generator.weights}, store {job.store}: {job.name}")
+        with shown_progress(job, console):
+            curve = start_flow(job, out, console.print, change, profile)
+        _conclude_flow(curve, out, console)
+    raise typer.Exit(OK)
+
+
+def _conclude_flow(curve: Sequence[Mapping[str, Any]], out: Path, console: Console) -> None:
+    from tasks.job import FLOW, FLOW_SHEET
+
+    if curve:
+        first, last = curve[0], curve[-1]
+        console.print(
+            f"held-out log-density {first['held_out_log_density']:.1f} nats after pass {first['epoch']}, "
+            f"{last['held_out_log_density']:.1f} after pass {last['epoch']}"
+        )
+    for name in (FLOW, FLOW_SHEET, "curve.csv", "curve.png"):
+        console.print(f"{name:<28}{out / name}", soft_wrap=True, markup=False)

@@ -1,0 +1,218 @@
+"""Attributes from the command line: a flow is trained, a portrait edited, the edit animated, on a dataset too."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from portrait_core.attributes.scenes import scene_conditions
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from portrait_core.attributes.files import flow_metadata, load_flow
+from portrait_core.media import read_image
+from portrait_core.models.cache import forget_models
+from portrait_core.resources import sample_portrait
+from portrait_core.store import Store
+from tasks.status import clip_state, jobs
+from tests.flows.conftest import FRAMES, Arguments
+
+SAMPLES, HELD_OUT = 40, 8
+TRAINING = [
+    f"flow.held_out={HELD_OUT}",
+    "flow.batch=8",
+    "flow.epochs=3",
+    "flow.hidden=[16]",
+    "flow.sheet=1",
+    "flow.checkpoint_every=2",
+    "sample.neural_resolution=16",
+    "runner.frames_per_task=20",
+]
+EDITING = ["edit.first_steps=3", "edit.tuning_steps=2", "edit.strip=3", "tuning.locality_patch=8"]
+
+
+def call(*line: str | Path) -> Result:
+    """Give a command."""
+    return CliRunner().invoke(app, [str(part) for part in line])
+
+
+def sets(*changes: str) -> list[str]:
+    """``--set`` options."""
+    return [part for change in changes for part in ("--set", change)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained flow."""
+
+    result: Result
+    store: Path
+    out: Path
+    line: list[str]
+
+    @property
+    def flow(self) -> Path:
+        """Its file."""
+        return self.out / "attribute_flow.safetensors"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Trained:
+    folder = tmp_path_factory.mktemp("flow")
+    store, out = folder / "store", folder / "out"
+    line = ["train-styleflow", "--samples", str(SAMPLES), "--store", str(store), "--out", str(out)]
+    line += sets(*small, *TRAINING)
+    return Trained(call(*line), store, out, line)
+
+
+def test_a_flow_is_trained_with_its_curve_and_pictures(trained: Trained) -> None:
+    assert trained.result.exit_code == 0, trained.result.output
+    assert "held-out log-density" in trained.result.output
+    model = load_flow(trained.flow)
+    assert model.conditions.names == scene_conditions().names
+    assert model.reader is not None
+    assert len(model.reader.r2) == len(model.conditions)
+    rows = list(csv.DictReader((trained.out / "curve.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all(np.isfinite(float(row["held_out_log_density"])) for row in rows)
+    about = flow_metadata(trained.flow)
+    assert about["samples"] == str(SAMPLES)
+    assert about["labels"] == "scene"
+    sheet = read_image(trained.out / "contact_sheet.png")
+    assert sheet.shape[0] > 100 * len(model.conditions)
+    assert read_image(trained.out / "curve.png").std() > 0
+
+
+def test_samples_are_kept_with_pictures_and_labels_and_a_second_run_does_nothing(trained: Trained) -> None:
+    (job,) = jobs(Store(str(trained.store)))
+    unit = Store(job.store).unit(*job.home)
+    rows = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES)
+    assert rows["latents"].shape[:2] == (SAMPLES, 1)
+    assert np.isfinite(rows["labels"]).all()
+    assert rows["pictures"].shape == (SAMPLES, 32, 32, 3)
+    assert rows["pictures"].std() > 0
+    assert clip_state(job).state == "done"
+    made = trained.flow.stat().st_mtime_ns
+    assert call(*trained.line).exit_code == 0
+    assert trained.flow.stat().st_mtime_ns == made
+
+
+def test_lost_samples_come_again_as_they_were(trained: Trained) -> None:
+    (job,) = jobs(Store(str(trained.store)))
+    unit = Store(job.store).unit(*job.home)
+    before, lost = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES), [3, 17, 39]
+    flow = unit.get_bytes("attribute_flow.safetensors")
+    unit.uncommit("sample", lost)
+    unit.uncommit("flow", [0])
+    forget_models()
+    again = call(*trained.line)
+    assert again.exit_code == 0, again.output
+    after = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES)
+    for name, values in before.items():
+        np.testing.assert_array_equal(values, after[name])
+    assert unit.get_bytes("attribute_flow.safetensors") == flow
+
+
+@pytest.fixture(scope="module")
+def edited(trained: Trained, tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Trained:
+    folder = tmp_path_factory.mktemp("edit")
+    store, out = folder / "store", folder / "out"
+    line = ["edit", "--portrait", str(sample_portrait()), "--store", str(store), "--out", str(out)]
+    line += sets("age=+20", "beard=0.9", f"edit.flow={trained.flow}", *small, *EDITING)
+    return Trained(call(*line), store, out, line)
+
+
+def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
+    assert edited.result.exit_code == 0, edited.result.output
+    said = json.loads((edited.out / "edit.json").read_text())
+    assert said["edit"] == ["age=+20", "beard=0.9"]
+    age = said["attributes"]["age"]
+    assert 18 <= age["target"] <= 80
+    assert age["read_back"] is not None
+    assert said["attributes"]["beard"]["target"] == 0.9
+    assert set(said["drift"]) == {"latent", "head_shape", "perceptual"}
+    assert said["drift"]["latent"] > 0
+    assert "identity drift" in edited.result.output
+    portrait, made = read_image(sample_portrait()), read_image(edited.out / "edited.png")
+    assert made.shape == portrait.shape
+    latents = np.load(edited.out / "latents.npz")
+    assert np.abs(latents["after"] - latents["before"]).max() > 0
+    assert read_image(edited.out / "strip.png").shape[1] > 3 * 256
+
+
+def test_a_second_edit_takes_the_portrait_as_inverted(edited: Trained, tmp_path: Path) -> None:
+    store = Store(str(edited.store))
+    (inverted,) = store.units("inverted")
+    before = sorted(store.unit("inverted", inverted).markers("tuning"))
+    line = [part if part != "age=+20" else "age=-10" for part in edited.line]
+    line[line.index("--out") + 1] = str(tmp_path)
+    assert call(*line).exit_code == 0
+    assert store.units("inverted") == [inverted]
+    assert sorted(store.unit("inverted", inverted).markers("tuning")) == before
+    assert len(store.units("edited")) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("glasses=on", "this flow knows age"),
+        ("age=200", "expected 18..80 years"),
+        ("age=old", "cannot read the edit"),
+    ],
+)
+def test_an_edit_that_cannot_be_made_is_refused_before_any_work(
+    edited: Trained, tmp_path: Path, change: str, said: str
+) -> None:
+    line = [part if part != "age=+20" else change for part in edited.line]
+    line[line.index("--store") + 1] = str(tmp_path / "store")
+    refused = call(*line)
+    assert refused.exit_code == 2
+    assert said in " ".join(refused.output.split())
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, arguments: Arguments) -> None:
+    changes = [f"edit.flow={trained.flow}", *EDITING]
+    line = [*arguments(tmp_path / "store", tmp_path / "out", *changes), "--edit", "age=+20"]
+    first = call(*line)
+    assert first.exit_code == 1, first.output  # one frame shows no face
+    store = Store(str(tmp_path / "store"))
+    (edited,), (clip,) = store.units("edited"), store.units("reenactment")
+    assert "age-plus-20" in edited
+    assert "age-plus-20" in clip
+    picture = store.unit("edited", edited).read("edited", 0, 1)[0]
+    assert picture.shape == read_image(sample_portrait()).shape
+    (portrait,) = [name for name in store.units("portrait") if "age-plus-20" in name]
+    made = store.unit("reenactment", clip).read("frames", 0, FRAMES)
+    # what the clip starts from is gone: the edit is made again, and then what read it
+    store.unit("edited", edited).drop_array("edited")
+    store.unit("portrait", portrait).uncommit("portrait", [0])
+    forget_models()
+    second = call(*line)
+    assert second.exit_code == 1, second.output
+    np.testing.assert_array_equal(store.unit("reenactment", clip).read("frames", 0, FRAMES), made)
+    status = call("status", store.url)
+    assert edited in status.output.replace("\n", "")
+    assert "2 clips" in status.output
+
+
+def test_a_manifest_row_names_its_edit(
+    trained: Trained, tmp_path: Path, driver: Path, small: list[str]
+) -> None:
+    manifest = tmp_path / "clips.csv"
+    rows = [f"{sample_portrait()},{driver},{edit},x,y" for edit in ("age=+20; beard=0.8", "")]
+    manifest.write_text("\n".join(["portrait,video,edit,licence,consent", *rows]) + "\n")
+    line = ["dataset", "run", manifest, "--store", tmp_path / "store", "--out", tmp_path / "out"]
+    ended = call(*line, *sets(f"edit.flow={trained.flow}", *small, *EDITING))
+    assert ended.exit_code == 1, ended.output  # one frame shows no face
+    assert "2 held" in ended.output
+    store = Store(str(tmp_path / "store"))
+    assert len(store.units("edited")) == 1
+    assert len(store.units("reenactment")) == 2
+    folders = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert any("age-plus-20" in name for name in folders)
+    assert len(folders) == 2
