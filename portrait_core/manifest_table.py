@@ -48,12 +48,14 @@ class ManifestError(InputError):
         problems: everything that is wrong; the message shows the first :data:`SHOWN`.
     """
 
+    _all = "`portrait dataset check` lists them all"
+
     def __init__(self, url: str, problems: Sequence[Problem]) -> None:
         self.url = url
         self.problems = tuple(problems)
         lines = [str(problem) for problem in self.problems[:SHOWN]]
         if len(self.problems) > SHOWN:
-            lines.append(f"and {len(self.problems) - SHOWN} more; `portrait dataset check` lists them all")
+            lines.append(f"and {len(self.problems) - SHOWN} more; {self._all}")
         rows = len({problem.row for problem in self.problems})
         head = f"{url}: {len(self.problems)} problems in {rows} rows; nothing was started"
         super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{url}: {lines[0]}")
@@ -89,8 +91,11 @@ class Table:
         return hashlib.sha256(canonical_json(cells)).hexdigest()
 
 
-def read_table(data: bytes) -> Table:
+def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
     """Read a manifest's bytes: Parquet by its first bytes, else CSV by the separator that its header shows.
+
+    Args:
+        known: names of columns, in lower case, that a header may hold: they tell the separator.
 
     Raises:
         InputError: neither; the message follows the file's name.
@@ -102,16 +107,16 @@ def read_table(data: bytes) -> Table:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("is UTF-16 text; save it as 'CSV UTF-8'")
     try:
-        return _read_csv(data.decode("utf-8-sig"))
+        return _read_csv(data.decode("utf-8-sig"), known)
     except UnicodeDecodeError as error:
         line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
         raise InputError(f"is not UTF-8: byte 0x{byte:02x} in line {line}; save it as 'CSV UTF-8'") from error
 
 
-def _read_csv(text: str) -> Table:
+def _read_csv(text: str, known: Sequence[str]) -> Table:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    known = {mark: [name for name in _names(first.split(mark)) if name in COLUMNS] for mark in ",;\t"}
-    separator = max(known, key=lambda mark: len(known[mark]))
+    found = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t"}
+    separator = max(found, key=lambda mark: len(found[mark]))
     table: Table | None = None
     number = 0
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
@@ -126,7 +131,7 @@ def _read_csv(text: str) -> Table:
         table = table or Table([], number + 1)
         table.problems.append(Problem(number + 1, text))
     if table is None:
-        raise InputError(f"is empty; its first row names the columns: {', '.join(COLUMNS)}")
+        raise InputError(f"is empty; its first row names the columns: {', '.join(known)}")
     return table
 
 

@@ -273,6 +273,15 @@ _SHIPPED = (
             ("iris_landmarks", "iris_landmarks.onnx", "Apache-2.0"),
         )
     ),
+    Model(
+        "age_gender",
+        "age_gender.onnx",
+        "comes with the program",
+        "MIT (trained on UTKFace, IMDB-WIKI and others)",
+        True,
+        "labels of photographs (attribute editing)",
+        place="shipped",
+    ),
 )
 
 MODELS: Mapping[str, Model] = {model.name: model for model in (*_BROUGHT, *_SHIPPED)}
