@@ -1,4 +1,4 @@
-"""Attributes from the command line: a flow is trained, a portrait edited, the edit animated, on a dataset too."""
+"""Attributes on the command line: a flow trained, a portrait edited, the edit animated, in a manifest too."""
 
 from __future__ import annotations
 

@@ -29,6 +29,8 @@ CHOOSE_WEIGHTS = {
     "tuning.perceptual",
     "tracking.models",
     "tracking.head",
+    "edit.attributes",
+    "edit.flow",
 }
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
 
