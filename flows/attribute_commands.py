@@ -43,7 +43,7 @@ def edit(
             "--set",
             metavar="ATTRIBUTE=VALUE",
             help="Change an attribute: `age=+20` adds, `age=60` sets, `glasses=on` switches. Repeat it for "
-            "more; they build on each other. With a point in its name it is a setting of the profile, as for "
+            "more; they build on each other. `section.field=value` is a setting of the profile, as for "
             "`portrait reenact`.",
         ),
     ],
@@ -60,8 +60,8 @@ def edit(
     """
     console = make_console()
     with told_errors():
-        asked = [one for one in change if "." not in one.partition("=")[0]]
-        others = [one for one in change if one not in asked]
+        others = [one for one in change if _is_setting(one.partition("=")[0].strip())]
+        asked = [one for one in change if one not in others]
         overrides = [*others, *as_settings(asked), f"edit.strength={strength}"]
         settings = prepared_settings(profile, overrides)
         if not settings.edit.attributes:
@@ -75,6 +75,12 @@ def edit(
             said = start_edit(job, out, console.print, overrides, profile)
         _conclude_edit(said, out, console)
     raise typer.Exit(OK)
+
+
+def _is_setting(name: str) -> bool:
+    from portrait_core.config import Settings
+
+    return "." in name or name in Settings.model_fields
 
 
 def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None:

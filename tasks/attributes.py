@@ -10,17 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from portrait_core.attributes.photographs import LOCAL_SOURCES, PhotographLabeller
-from portrait_core.attributes.scenes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attributes.tables import complete, read_labels
 from torch import Tensor
 
 from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS, Conditions
+from portrait_core.attributes.photographs import LOCAL_SOURCES, PhotographLabeller
+from portrait_core.attributes.scenes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attributes.tables import complete, read_labels
 from portrait_core.cameras import orbit_labels
 from portrait_core.inversion.targets import image_array
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import weight_file
-from tasks.context import device_of
+from portrait_core.resources import data_file
+from tasks.context import device_of, read_portrait
 from tasks.fitting import sampling
 from tasks.job import Job
 from tasks.ranges import FrameRange
@@ -34,33 +35,38 @@ Picture = NDArray[np.uint8]
 
 @torch.no_grad()
 def drawn(job: Job, model: TriPlaneGenerator, numbers: FrameRange) -> tuple[Tensor, Tensor]:
-    """Samples by their numbers, whichever task draws them: z ``[n,Z]`` and ws ``[n,rows,w]``.
+    """Samples by their numbers, equal in whatever range they are drawn: z ``[n,Z]`` and ws ``[n,rows,w]``.
 
     A z that holds a scene is drawn nearer to the average scene, so that its labels stay exact; any other is
     drawn at random, and its w truncated.
     """
     chosen, device = job.settings.sample, device_of(job)
-    if chosen.labels == "scene":
+    scene = chosen.labels == "scene"
+    if scene:
         z = sample_scenes(len(numbers), numbers.start, job.settings.seed, chosen.truncation)
-        return z, model.mapping(z.to(device))
-    rngs = [np.random.default_rng((job.settings.seed, i)) for i in range(*numbers)]
-    normal = np.stack([rng.standard_normal(model.settings.z_dim, np.float32) for rng in rngs])
-    camera, z = _frontal(len(normal), device) if model.settings.c_dim else None, torch.from_numpy(normal)
-    return z, model.mapping(z.to(device), camera, chosen.truncation)
+    else:
+        rngs = [np.random.default_rng((job.settings.seed, i)) for i in range(*numbers)]
+        z = torch.from_numpy(
+            np.stack([rng.standard_normal(model.settings.z_dim, np.float32) for rng in rngs])
+        )
+    camera = _frontal(device) if model.settings.c_dim else None
+    psi = 1.0 if scene else chosen.truncation
+    # one by one: a matrix product rounds otherwise in a batch of another size
+    return z, torch.cat([model.mapping(one[None].to(device), camera, psi) for one in z])
 
 
 @torch.no_grad()
 def frontal_pictures(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]:
     """What a generator makes of latents, seen from the front ``[n,S,S,3]``."""
-    camera = _frontal(1, device_of(job))
+    camera = _frontal(device_of(job))
     side = job.settings.sample.neural_resolution or model.settings.neural_resolution
     rays = sampling(job, model)
     made = [model.synthesis(one[None].to(camera), camera, side, sampling=rays) for one in ws]
     return np.stack([image_array(one["image"][0]) for one in made])
 
 
-def _frontal(count: int, device: str) -> Tensor:
-    return torch.from_numpy(orbit_labels(0.0, 0.0, 0.0)).to(device).expand(count, -1)
+def _frontal(device: str) -> Tensor:
+    return torch.from_numpy(orbit_labels(0.0, 0.0, 0.0)).to(device)
 
 
 def labelled(job: Job, z: Tensor, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:

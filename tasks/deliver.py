@@ -71,8 +71,9 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     latents = unit.read("edited_latents", 0, 1)[0]
     packed = io.BytesIO()
     np.savez(packed, before=latents[0], after=latents[1])
-    said = {"portrait": job.portrait_path, "edit": list(job.settings.edit.attributes)}
-    said |= {
+    said: dict[str, Any] = {
+        "portrait": job.portrait_path,
+        "edit": list(job.settings.edit.attributes),
         "strength": job.settings.edit.strength,
         **(unit.read_meta(EDIT_REPORT) or {}),
         "keys": job.stage_keys,

@@ -52,6 +52,12 @@ def portrait(job: Job) -> StageResult:
     threads = use_threads(job, alone=False)
     image = read_portrait(job)
     found = landmarker(job, threads).detect(image[None])
+    if not found.ok[0] and job.edited is not None:
+        raise InputError(
+            f"no human face was found in the portrait {job.portrait_path} after its edit "
+            f"({', '.join(job.settings.edit.attributes)}): look at it with `portrait edit`, and ask for less "
+            "(edit.strength)"
+        )
     if not found.ok[0]:
         raise InputError(
             f"no human face was found in the portrait {job.portrait_path}; give a photograph in which one "

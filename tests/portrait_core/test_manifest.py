@@ -193,8 +193,8 @@ def test_every_bad_row_is_told_at_once(folder: Path, written: Written) -> None:
             "tuning.warmup_steps?"),
         (7, "is a duplicate of row 2 (portrait, video, profile, overrides); delete one"),
         (8, "the name 'GOOD' is that of row 2 too; give each row its own"),
-        (9, "cannot read the edit 'older'; write it as attribute=value: age=+20 (20 more than the picture has), "
-            "age=60 (60, whatever it has), beard=0.5, glasses=on"),
+        (9, "cannot read the edit 'older'; write it as attribute=value: age=+20 (20 more than the picture "
+            "has), age=60 (60, whatever it has), beard=0.5, glasses=on"),
         (9, "the name 'a/b' is not safe in every file system; use letters, digits, '_', '-', '.', beginning "
             "with a letter or digit, 200 at most"),
         (10, f"the portrait {folder}/sub.png is a folder; give the path of one file"),
