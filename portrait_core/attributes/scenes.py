@@ -3,11 +3,12 @@
 Labels are exact functions of z, without a picture and without an error of measurement. There are attributes
 for what these pictures show. They know no glasses; freckles, red hair and a moustache without a beard are in
 the scene, but the generator hardly draws them; yaw and pitch are the camera's. Baldness is no attribute of
-its own: ``hair_length`` 0 is bald.
+its own: scenes of ``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
 
-Most attributes are shares of people: 0.8 is more than four fifths of all people have (z is standard normal,
-and a share is its quantile). They vary where the drawing does not, such as among the clean-shaven, so that
-one value stands for one place in the latent space and not for half of it.
+Most attributes are shares of what scenes vary over: 0.5 is the average person, 0 and 1 are :data:`SPAN`
+standard deviations from it. They vary where the drawing does not, such as among the clean-shaven below 0.5
+of ``beard``, so that one value stands for one place in the latent space and not for half of it; and evenly,
+because a quantile's 1 would lie at no scene at all.
 
 Age and gender of a head are measured on the body model's adults, of whom they are known: least squares on the
 30 shape components (:mod:`portrait_core.embedded.phenotypes`; R² on other adults 0.935 and 0.929). The skin
@@ -58,6 +59,8 @@ together they vary a little more than the heads' ages do (22)."""
 YOUNGEST, SOFT_YEARS = 10.0, 6.0
 """No sum of normal values ends by itself: ages bend, over ``SOFT_YEARS``, toward the youngest instead of
 falling below 0. 45 and more stay what they are, 25 is 25.5, 18 is 19.4."""
+SPAN = 2.2
+"""Standard deviations of appearance from a share's middle to its ends; scenes are drawn within 2.5."""
 SHARES = {
     "beard": ("beard",),
     "hair_length": ("hair_length",),
@@ -69,7 +72,7 @@ SHARES = {
     "eyes_light": ("iris_light",),
     "lips_dark": ("lip_dark",),
 }
-"""Attributes that are shares of people, and what of the appearance they are the mean of."""
+"""Attributes that are such shares, and what of the appearance they are the mean of."""
 
 
 def scene_conditions() -> Conditions:
@@ -109,7 +112,7 @@ def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
     gender = GENDER_OFFSET + shape @ z.new_tensor(GENDER_DIRECTION)
     smile = (_unit(z, "mouthSmileLeft") + _unit(z, "mouthSmileRight")) / 2
     shares = [
-        torch.stack([torch.special.ndtr(_appearance(z, name)) for name in names]).mean(0)
+        0.5 + torch.stack([_appearance(z, name) for name in names]).mean(0) / (2 * SPAN)
         for names in SHARES.values()
     ]
     return torch.stack([age, gender, smile, *shares], 1).float()
@@ -124,7 +127,8 @@ def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) ->
         truncation: below 1 people are nearer to the average, as truncation makes them. Elsewhere that draws
             w toward its mean; here z holds the scene, and truncated w would be pictures whose scene, and so
             whose labels, nobody knows. So the scene is drawn nearer (the ``spread`` of
-            :func:`~portrait_core.embedded.latents.sample_scene`), and labels stay exact.
+            :func:`~portrait_core.embedded.latents.sample_scene`), and labels stay exact. At 0.7 shares lie
+            within 0.1..0.9, and edits beyond that extrapolate; at 1 a flow learns the whole range.
 
     Raises:
         InputError: if count, start or seed is negative, or truncation not within 0..1.
