@@ -41,7 +41,7 @@ def drawn(job: Job, model: TriPlaneGenerator, numbers: FrameRange) -> tuple[Tens
     drawn at random, and its w truncated.
     """
     chosen, device = job.settings.sample, device_of(job)
-    scene = chosen.labels == "scene"
+    scene = model.settings.mapping_kind == "scene"
     if scene:
         z = sample_scenes(len(numbers), numbers.start, job.settings.seed, chosen.truncation)
     else:

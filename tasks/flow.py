@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.errors import InputError
 from tasks.context import FrameArrays, done, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.job import CURVE, FLOW, FLOW_SHEET, Job
@@ -59,9 +60,8 @@ def train_flow(job: Job) -> StageResult:
     watch = Stopwatch("flow", 0, 1)
     if done(job, "flow").all():
         return watch.result(0)
-    from portrait_core.attributes.reading import LatentReader
-
     from portrait_core.attributes.editing import AttributeFlow
+    from portrait_core.attributes.reading import LatentReader
     from tasks.fitting import StoredCheckpoint, step_reporter
 
     use_threads(job, alone=True)
@@ -84,7 +84,11 @@ def train_flow(job: Job) -> StageResult:
 
 
 def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
-    """The samples, in an order of their own (their numbers), and what their labels mean."""
+    """The samples that have labels (a picture without a face has none), and what those mean.
+
+    Raises:
+        InputError: if too few have, or the user's table of labels cannot be used.
+    """
     import torch
 
     from portrait_core.attributes.training import FlowSamples
@@ -93,7 +97,13 @@ def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
     unit = unit_of(job, "sample")
     made = np.flatnonzero(done(job, "sample"))
     rows = unit.read_together(("latents", "labels"), 0, job.frames)
-    made = made[np.isfinite(rows["labels"][made]).any(1)]  # where a picture shows no face there are none
+    made = made[np.isfinite(rows["labels"][made]).any(1)]
+    if len(made) < job.settings.flow.held_out + job.settings.flow.batch:
+        raise InputError(
+            f"only {len(made)} of {job.frames} samples show a face: too few to hold out "
+            f"{job.settings.flow.held_out} and learn from the rest; draw more, or look at `pictures` in the "
+            "store"
+        )
     labels, conditions = completed_labels(job, rows["labels"][made], made)
     return FlowSamples(torch.from_numpy(rows["latents"][made]), torch.from_numpy(labels)), conditions
 

@@ -117,6 +117,37 @@ def test_lost_samples_come_again_as_they_were(trained: Trained) -> None:
     assert unit.get_bytes("attribute_flow.safetensors") == flow
 
 
+def test_a_table_of_labels_comes_before_the_scenes(
+    trained: Trained, tmp_path: Path, small: list[str]
+) -> None:
+    table = tmp_path / "labels.csv"
+    table.write_text("picture,age\n" + "".join(f"{i},{20 + i}\n" for i in range(SAMPLES)))
+    line = [*trained.line, *sets(f"flow.labels={table}")]
+    line[line.index("--out") + 1] = str(tmp_path / "out")
+    ended = call(*line)
+    assert ended.exit_code == 0, ended.output
+    made = load_flow(tmp_path / "out" / "attribute_flow.safetensors")
+    age = made.conditions.attributes[made.conditions.index("age")]
+    assert age.mean == pytest.approx(20 + (SAMPLES - 1) / 2, abs=3)
+    other = load_flow(trained.flow)
+    assert age.mean != other.conditions.attributes[other.conditions.index("age")].mean
+    table.write_text("picture,age,agee\n1,old,3\n")
+    refused = call(*line)
+    assert refused.exit_code == 2
+    assert "did you mean age" in " ".join(refused.output.split())
+
+
+def test_pictures_without_a_face_leave_nothing_to_learn_from(
+    trained: Trained, tmp_path: Path, small: list[str]
+) -> None:
+    line = [*trained.line, *sets("sample.labels=photograph")]
+    line[line.index("--store") + 1] = str(tmp_path / "store")
+    line[line.index("--samples") + 1] = str(HELD_OUT + 8)
+    refused = call(*line)
+    assert refused.exit_code == 2
+    assert "samples show a face" in " ".join(refused.output.split())
+
+
 @pytest.fixture(scope="module")
 def edited(trained: Trained, tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Trained:
     folder = tmp_path_factory.mktemp("edit")
