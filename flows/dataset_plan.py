@@ -10,7 +10,7 @@ from rich.console import Console
 from flows.terminal import TITLES
 from flows.views import duration, size, table
 from tasks.history import Rate, rates
-from tasks.job import STAGES, Job, Stage
+from tasks.job import STAGES, Goal, Job, Stage
 from tasks.plan import StagePlan, plan
 
 Plans = Mapping[tuple[str, str, Stage], StagePlan]
@@ -21,7 +21,7 @@ def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Con
     """Print what jobs would do: by stage, and in wall time on so many workers."""
     plans, clips = _added_up(found)
     rows = table("stage", "units", "frames", "worker time", "disk")
-    for stage in STAGES:
+    for stage in (*STAGES, "edit"):
         ones = [one for (_, _, name), one in plans.items() if name == stage]
         rows.add_row(
             TITLES[stage],
@@ -42,16 +42,24 @@ def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Con
 
 
 def _added_up(found: Sequence[Job]) -> tuple[Plans, Counter[str]]:
-    known: dict[str, dict[Stage, Rate]] = {}
+    known: dict[tuple[Goal, str], dict[Stage, Rate]] = {}
     plans: dict[tuple[str, str, Stage], StagePlan] = {}
     clips = Counter[str]()
+
+    def left(job: Job) -> int:
+        """Add what is left of a job; of how many stages that is."""
+        kind = job.goal, job.settings.profile
+        if kind not in known:
+            known[kind] = rates(job)
+        todo = [one for one in plan(job, known=known[kind]) if one.frames]
+        plans.update({(*job.unit_of(one.stage), one.stage): one for one in todo})
+        return len(todo)
+
     for job in found:
-        profile = job.settings.profile
-        if profile not in known:
-            known[profile] = rates(job)
-        todo = [one for one in plan(job, known=known[profile]) if one.frames]
-        clips["done" if not todo else "new" if len(todo) == len(STAGES) else "begun"] += 1
-        plans |= {(*job.unit_of(one.stage), one.stage): one for one in todo}
+        if job.edited is not None:
+            left(job.edited)
+        todo = left(job)
+        clips["done" if not todo else "new" if todo == len(STAGES) else "begun"] += 1
     return plans, clips
 
 

@@ -56,7 +56,7 @@ def run_job(
         only: stages to run; empty means all.
 
     Returns:
-        None when ``only`` leaves the clip unfinished.
+        None when ``only`` leaves the clip unfinished, and for a job that makes no clip.
 
     Raises:
         InputError: when the portrait or the video cannot be used.
@@ -64,7 +64,7 @@ def run_job(
     """
     begin = time.perf_counter()
     records = run_stages(job, report, only)
-    if not finished(job):
+    if job.goal != "clip" or not finished(job):
         return None
     return deliver(job, None if out is None else Path(out), records, time.perf_counter() - begin)
 

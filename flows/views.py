@@ -33,18 +33,20 @@ def table(*titles: str) -> Table:
 
 
 def show_plan(job: Job, console: Console, forced: Sequence[Stage] = ()) -> None:
-    """Print what a run would do and why."""
-    plans = plan(job, forced)
+    """Print what a run would do and why: of the portrait's edit first, where there is one."""
+    edit = plan(job.edited) if job.edited is not None else []
+    plans = [*edit, *plan(job, forced)]
     rows = table("stage", "to do", "of", "time", "disk")
     rows.add_column("why", overflow="fold")
-    for one in plans:
+    for i, one in enumerate(plans):
         why = "; ".join(
             f"{_ranges(part.runs)}: {part.reason}" if one.total > 1 else part.reason for part in one.parts
         )
         if one.aside:
             why = "; ".join(filter(None, [why, f"{one.aside} set aside (`portrait retry`)"]))
         todo = str(one.frames) if one.frames else "-"
-        rows.add_row(TITLES[one.stage], todo, str(one.total), duration(one.seconds), size(one.bytes), why)
+        title = f"{'edit: ' if i < len(edit) else ''}{TITLES[one.stage]}"
+        rows.add_row(title, todo, str(one.total), duration(one.seconds), size(one.bytes), why)
     console.print(rows)
     console.print(_plan_total(plans))
 

@@ -84,6 +84,8 @@ def aside(job: Job, stage: Stage) -> NDArray[np.bool_]:
 def set_aside(job: Job) -> str | None:
     """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
     None when it is worth running. ``portrait retry`` takes it up."""
+    if job.edited is not None and (why := set_aside(job.edited)):
+        return f"the portrait's edit: {why}"
     for stage in job.stages:
         whole = [message for frame, message in _standing_failures(job, stage) if frame is None]
         if whole and not done(job, stage).all():

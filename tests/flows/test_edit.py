@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from portrait_core.models.cache import forget_models
 from portrait_core.resources import sample_portrait
 from portrait_core.store import Store
 from tasks.status import clip_state, jobs
+from tests.faults.runs import environment, start_cold
 from tests.flows.conftest import FRAMES, Arguments
 
 SAMPLES, HELD_OUT = 40, 8
@@ -117,6 +119,31 @@ def test_lost_samples_come_again_as_they_were(trained: Trained) -> None:
     assert unit.get_bytes("attribute_flow.safetensors") == flow
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("reached", ["sample", "flow"])
+def test_a_training_killed_on_two_workers_ends_with_the_same_flow(
+    trained: Trained, tmp_path: Path, reached: str
+) -> None:
+    """SIGKILL of the run and its Dask workers among the samples, and in the training."""
+    line = [*trained.line, *sets("runner.kind=local_cluster", "runner.frames_per_task=5", "flow.epochs=30")]
+    for option in ("--store", "--out"):
+        line[line.index(option) + 1] = str(tmp_path / option.strip("-"))
+    marks = {"sample": "flow/*/records/commits/sample/*", "flow": "flow/*/records/meta/flow_curve.json"}
+    program = [sys.executable, "-m", "flows.cli", *line]
+    killed = start_cold(program, tmp_path / "killed.log", environment())
+    assert killed.watch(lambda: any((tmp_path / "store").glob(marks[reached]))), killed.output
+    killed.destroy()
+    killed.wait(60)
+    assert not (tmp_path / "out").exists(), killed.output
+    again = start_cold(program, tmp_path / "again.log", environment())
+    assert again.wait() == 0, again.output
+    undisturbed = [*trained.line, *sets("flow.epochs=30")]
+    undisturbed[undisturbed.index("--out") + 1] = str(tmp_path / "whole")
+    assert call(*undisturbed).exit_code == 0
+    name = "attribute_flow.safetensors"
+    assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_a_table_of_labels_comes_before_the_scenes(
     trained: Trained, tmp_path: Path, small: list[str]
 ) -> None:
@@ -210,6 +237,10 @@ def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, argum
     # an untrained generator's picture is no face: so little of the edit leaves the photograph as it is
     changes = [f"edit.flow={trained.flow}", "edit.strength=0.001", *EDITING]
     line = [*arguments(tmp_path / "store", tmp_path / "out", *changes), "--edit", "age=+20"]
+    planned = call(*line, "--dry-run")
+    assert planned.exit_code == 0, planned.output
+    assert "edit: tune generator" in planned.output
+    assert not (tmp_path / "store").exists()
     first = call(*line)
     assert first.exit_code == 1, first.output  # one frame shows no face
     store = Store(str(tmp_path / "store"))
@@ -227,6 +258,9 @@ def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, argum
     second = call(*line)
     assert second.exit_code == 1, second.output
     np.testing.assert_array_equal(store.unit("reenactment", clip).read("frames", 0, FRAMES), made)
+    assert "nothing to do" in call(*line, "--dry-run").output
+    retried = call("retry", store.url)
+    assert retried.exit_code == 0, retried.output
     status = call("status", store.url)
     assert edited in status.output.replace("\n", "")
     assert "2 clips" in status.output
