@@ -16,6 +16,7 @@ from torch import Tensor
 
 from portrait_core.attributes.conditions import LIGHT, Conditions
 from portrait_core.attributes.flow import ConditionalFlow
+from portrait_core.attributes.reading import LatentReader
 from portrait_core.attributes.settings import SolverSettings
 from portrait_core.errors import InputError
 
@@ -28,6 +29,8 @@ class AttributeFlow(NamedTuple):
 
     flow: ConditionalFlow
     conditions: Conditions
+    reader: LatentReader | None = None
+    """Labels a latent whose attributes nobody gives; None: there is none, as for published flows."""
 
 
 @dataclass(frozen=True)
@@ -181,8 +184,8 @@ class AttributeEditor:
         self.z = self._solved(self.w, self.labels, reverse=False)
 
     def _solved(self, x: Tensor, labels: Tensor, *, reverse: bool) -> Tensor:
-        flow, conditions = self._model
-        solved: Tensor = flow(x, conditions.encode(labels), reverse=reverse, solver=self._solver)
+        encoded = self._model.conditions.encode(labels)
+        solved: Tensor = self._model.flow(x, encoded, reverse=reverse, solver=self._solver)
         return solved
 
 

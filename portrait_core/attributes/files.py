@@ -1,8 +1,10 @@
-"""Flow files: ours as safetensors with the settings and the meaning of the conditions, the published ones."""
+"""Flow files: ours as safetensors with the settings, the meaning of the conditions and, where there is one,
+the reader of latents; and the published ones."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -18,27 +20,34 @@ from torch import Tensor
 from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS, Conditions
 from portrait_core.attributes.editing import AttributeFlow
 from portrait_core.attributes.flow import ConditionalFlow
+from portrait_core.attributes.reading import LatentReader, reader_shapes
 from portrait_core.attributes.settings import FlowSettings, SolverSettings
 from portrait_core.models.file_checks import checking
 from portrait_core.models.shapes import Shapes
 from portrait_core.models.torch_files import fitted, read_styleflow
 
 _METADATA = "attribute_flow"
+_READER = "reader."
+"""Before the names of a reader's tensors."""
 
 
 def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights (float32), settings and conditions to one file, atomically. The same flow always makes
-    the same bytes.
+    """Write weights (float32), settings, conditions and reader to one file, atomically. The same flow always
+    makes the same bytes.
 
     Args:
         metadata: further strings, such as the licence and the generator whose w it maps.
 
     Raises:
-        ValueError: if a weight is not finite, or conditions and flow are of different widths.
+        ValueError: if a weight is not finite, or conditions, reader and flow are of different widths.
     """
-    flow, conditions = model
+    flow, conditions, reader = model
     _check_context(flow.settings, conditions)
-    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in flow.state_dict().items()}
+    state = flow.state_dict()
+    if reader is not None:
+        reader.check(flow.settings.width, conditions)
+        state |= {_READER + name: value for name, value in reader.tensors().items()}
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
     # a count of work, of no meaning to a reader
     tensors |= {k: torch.zeros_like(v) for k, v in tensors.items() if k.endswith("_num_evals")}
     for name, value in tensors.items():
@@ -50,6 +59,8 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         "solver": flow.solver.model_dump_json(),
         "conditions": conditions.model_dump_json(),
     }
+    if reader is not None:
+        about["reader_r2"] = json.dumps(reader.r2)
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -105,8 +116,8 @@ def is_flow_file(path: str | Path) -> bool:
 
 
 def flow_metadata(path: str | Path) -> dict[str, str]:
-    """What :func:`save_flow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON), and
-    the strings it was given.
+    """What :func:`save_flow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON),
+    ``reader_r2`` (a JSON list, with a reader), and the strings it was given.
 
     Raises:
         ValueError: if the file is no such file.
@@ -157,9 +168,23 @@ def _own(path: Path) -> AttributeFlow:
         wanted = ConditionalFlow(settings).state_dict()
     shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     try:
-        return AttributeFlow(_filled(settings, solver, fitted(tensors, shapes, "the flow")), conditions)
+        flow = _filled(settings, solver, fitted(tensors, shapes, "the flow"))
+        reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
+        return AttributeFlow(flow, conditions, reader)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; expected a file of save_flow") from error
+
+
+def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> LatentReader:
+    shapes = reader_shapes(settings.width, settings.context)
+    state = fitted(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
+    if not bool((state[_READER + "scale"] > 0).all()):
+        raise ValueError("the reader's scale has values that are not above 0")
+    worth = _parsed(r2)
+    numbers = isinstance(worth, list) and all(isinstance(v, float | int) and math.isfinite(v) for v in worth)
+    if not numbers or len(worth) != settings.context:
+        raise ValueError(f"the reader's R² is {r2[:40]}, expected a number for each attribute")
+    return LatentReader.of({name: state[_READER + name] for name in shapes}, worth)
 
 
 def _filled(settings: FlowSettings, solver: SolverSettings, state: Mapping[str, Tensor]) -> ConditionalFlow:

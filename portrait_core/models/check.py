@@ -162,7 +162,8 @@ def _onnx(read: str) -> Callable[[Path], str]:
 def _flow(path: Path) -> str:
     from portrait_core.attributes.files import load_flow
 
-    flow, conditions = load_flow(path)
+    model = load_flow(path)
+    flow, conditions = model.flow, model.conditions
     millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
     return (
         f"a flow of {flow.settings.width} dimensions under {len(conditions)} attributes "

@@ -51,8 +51,9 @@ def own() -> AttributeFlow:
 def test_ours_there_and_back(tmp_path: Path) -> None:
     made, path = own(), tmp_path / "flow.safetensors"
     save_flow(made, path, {"licence": "Apache-2.0", "generator": "abc"})
-    flow, conditions = load_flow(path)
+    flow, conditions, reader = load_flow(path)
     assert conditions == SCHEMA
+    assert reader is None
     assert flow.settings == made.flow.settings
     assert flow.solver == made.flow.solver
     assert not flow.training
@@ -129,8 +130,9 @@ def published() -> dict[str, torch.Tensor]:
 def test_published_weights(tmp_path: Path, published: dict[str, torch.Tensor], zipped: bool) -> None:
     path = tmp_path / "modellarge10k.pt"
     torch.save(published, path, _use_new_zipfile_serialization=zipped)
-    flow, conditions = load_flow(path)
+    flow, conditions, reader = load_flow(path)
     assert conditions == PUBLISHED_CONDITIONS
+    assert reader is None
     assert len(published_shapes()) == len(published) == 42
     for name, value in published.items():
         assert torch.equal(flow.state_dict()[name], value) or name.endswith("_num_evals"), name
