@@ -18,8 +18,9 @@ from portrait_core.attributes.scenes import sample_scenes
 from portrait_core.attributes.settings import FlowSettings, FlowTrainingSettings, SolverSettings
 from portrait_core.attributes.training import FlowSamples, FlowTrainer
 
-TRUNCATION = 0.7
-"""Of people and lights toward the average, as the paper truncates w."""
+TRUNCATION = 1.0
+"""Of people and lights toward the average: none, where the paper has 0.7. A StyleGAN2 brings every z to
+one length, so that it would show people near the average as others, and poses too large."""
 HIDDEN, BATCH, RATE, JITTER = (128, 128), 64, 1e-3, 0.1
 SOLVER = SolverSettings(method="rk4", steps=2)
 _POSE_DEVIATION, _POSE_LIMIT = np.array([0.4, 0.22]), np.array([0.8, 0.45])
