@@ -33,6 +33,9 @@ class Consistency:
 
     Attributes:
         cosine: of the two views' identity vectors ``[N]``, NaN where a view has no face.
+        centred: cosine after the mean vector of all pictures is taken off ``[N]``: how far the two views
+            agree in what makes this person another than the rest, 0 for two random ones. Blurred faces are
+            all alike, and their plain cosines are high.
         distance: Euclidean, the same.
         others: cosine of a subject's first view and the next one's second ``[N]``: what two people have.
         asked_rad: yaw and pitch of both views ``[N,2,2]``.
@@ -40,6 +43,7 @@ class Consistency:
     """
 
     cosine: NDArray[np.float64]
+    centred: NDArray[np.float64]
     distance: NDArray[np.float64]
     others: NDArray[np.float64]
     asked_rad: NDArray[np.float64]
@@ -131,8 +135,11 @@ def multi_view_consistency(
     pictures = np.stack([render(*side) for side in sides])
     vectors = np.asarray(embed(pictures), np.float64).reshape(len(views), 2, -1)
     first, second = vectors[:, 0], vectors[:, 1]
+    seen = vectors[np.isfinite(vectors).all(-1)]
+    middle = seen.mean(0) if len(seen) else np.zeros(vectors.shape[-1])
     return Consistency(
         cosine=cosine_similarity(first, second),
+        centred=cosine_similarity(first - middle, second - middle),
         distance=identity_distance(first, second),
         others=cosine_similarity(first, np.roll(second, -1, axis=0)),
         asked_rad=views,

@@ -52,6 +52,7 @@ def test_one_identity_from_all_sides_scores_one():
     assert np.isnan(result.cosine[2])
     assert (result.found, result.mean, result.deviation, result.same_person) == (2, 1.0, 0.0, 1.0)
     assert result.others[0] == 0.0
+    assert result.centred[:2] == pytest.approx([1.0, 1.0])
     assert np.isnan(result.others[1])
     with pytest.raises(ValueError, match="give multi_view_consistency a tracker"):
         result.pose_error_deg()
@@ -61,6 +62,7 @@ def test_an_identity_that_drifts_and_a_head_that_turns_too_little():
     views = np.radians([[[0, 0], [30, 10]], [[-30, -20], [30, 0]]])
     result = multi_view_consistency(shown, views, drifting, half_turned)
     assert result.cosine == pytest.approx(np.cos(np.radians([30, 60])))
+    assert (result.centred < result.cosine).all()
     assert result.distance == pytest.approx(2 * np.sin(np.radians([15, 30])))
     assert result.same_person == 0.5
     assert result.pose_error_deg() == pytest.approx((11.25, 0.0))

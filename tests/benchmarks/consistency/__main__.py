@@ -128,13 +128,15 @@ class Bench:
 def cells(name: str, edit: Edit, result: Consistency) -> list[str]:
     """A row of the table."""
     (yaw, pitch), error = result.turning(), result.pose_error_deg()
-    others = float(np.nanmean(result.others)) if result.found else float("nan")
+    if not result.found:
+        return [name, edit.name, *["-"] * (len(HEADINGS) - 2)]
     return [
         name,
         f"+ {edit.name}" if edit.name else "pose only",
         f"{result.mean:.3f} ± {result.deviation:.3f}",
-        f"{others:.3f}",
-        f"{np.nanmean(result.distance):.2f}" if result.found else "-",
+        f"{np.nanmean(result.others):.3f}",
+        f"{np.nanmean(result.centred):.3f} ± {np.nanstd(result.centred):.3f}",
+        f"{np.nanmean(result.distance):.2f}",
         f"{100 * result.same_person:.0f} %",
         f"{result.found}/{len(result.cosine)}",
         f"{error[0]:.1f} / {error[1]:.1f}",
@@ -144,12 +146,13 @@ def cells(name: str, edit: Edit, result: Consistency) -> list[str]:
 
 
 HEADINGS = [
-    "method", "edit", "cosine", "of others", "distance", "same", "pairs",
+    "method", "edit", "cosine", "of others", "centred", "distance", "same", "pairs",
     "pose error\nyaw / pitch", "yaw\ncorr. / slope", "pitch\ncorr. / slope",
 ]  # fmt: skip
 CAPTION = (
     "Cosine and distance of dlib's vectors of one person's two views (the paper's are ArcFace's: not "
-    "comparable); of others: cosine of two people's; same: distance below 0.6; pairs: a face in both views; "
+    "comparable); of others: cosine of two people's; centred: cosine after a row's mean vector is taken off; "
+    "same: distance below 0.6; pairs: a face in both views; "
     "pose error in degrees; correlation and slope of the pose read by the tracker on the pose asked."
 )
 
@@ -180,7 +183,7 @@ def draw(bench: Bench, measures: Measures, edits: list[Edit], subject: int) -> N
 def main(
     subjects: Annotated[int, typer.Option(min=2, help="People.")] = SUBJECTS,
     edit: Annotated[
-        list[str] | None, typer.Option(help="attribute=value; several. Default: beard=1.")
+        list[str] | None, typer.Option(help="attribute=value; several. Default: beard=1 and age=70.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}. Default: all.")] = None,
     work: Annotated[Path, typer.Option(help="Folder that keeps flows and scores.")] = Path(
@@ -197,7 +200,7 @@ def main(
     torch.set_num_threads(1)
     keep_freed_memory()
     console = Console(width=_WIDTH, highlight=False)
-    edits = [Edit(), *(_edit(text) for text in edit or ["beard=1"])]
+    edits = [Edit(), *(_edit(text) for text in edit or ["beard=1", "age=70"])]
     bench = Bench(subjects, work, samples, epochs, console.print)
     measures, rows, scores = bench.measures(), [], {}
     views = draw_views(subjects, seed)
