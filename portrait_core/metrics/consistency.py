@@ -1,0 +1,147 @@
+"""Is a head the same person from every side? The paper's multi-view consistency (section 4.2, table 3).
+
+Every subject is drawn from two random sides, and the identity vectors of both pictures are compared. A method
+whose heads do not turn when asked would score best, so how far they turn is measured beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.metrics.identity import SAME_PERSON, cosine_similarity, identity_distance
+from portrait_core.metrics.motion import correlation_and_slope
+
+SUBJECTS = 128
+YAW_DEG, PITCH_DEG = 30.0, 20.0
+"""Largest yaw and pitch of a view to either side."""
+
+Render = Callable[[int, float, float], NDArray[np.uint8]]
+"""``(subject, yaw_rad, pitch_rad)`` to a picture ``[H,W,3]``, all of one size."""
+Embed = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+"""Pictures ``[n,H,W,3]`` to identity vectors ``[n,D]``, NaN where there is no face."""
+Pose = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
+"""Pictures ``[n,H,W,3]`` to yaw and pitch of the camera ``[n,2]`` in radians, NaN where there is no face."""
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """What :func:`multi_view_consistency` measured of N subjects.
+
+    Attributes:
+        cosine: of the two views' identity vectors ``[N]``, NaN where a view has no face.
+        centred: cosine after the mean vector of all pictures is taken off ``[N]``: how far the two views
+            agree in what makes this person another than the rest, 0 for two random ones. Blurred faces are
+            all alike, and their plain cosines are high.
+        distance: Euclidean, the same.
+        others: cosine of a subject's first view and the next one's second ``[N]``: what two people have.
+        asked_rad: yaw and pitch of both views ``[N,2,2]``.
+        read_rad: the tracker's, NaN without a face; None where no tracker was given.
+    """
+
+    cosine: NDArray[np.float64]
+    centred: NDArray[np.float64]
+    distance: NDArray[np.float64]
+    others: NDArray[np.float64]
+    asked_rad: NDArray[np.float64]
+    read_rad: NDArray[np.float64] | None = None
+
+    @property
+    def found(self) -> int:
+        """Pairs with a face in both views."""
+        return int(np.isfinite(self.cosine).sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean cosine over those pairs; NaN where there is none."""
+        return float(np.nanmean(self.cosine)) if self.found else float("nan")
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of the same."""
+        return float(np.nanstd(self.cosine)) if self.found else float("nan")
+
+    @property
+    def same_person(self) -> float:
+        """Share of those pairs that dlib would call one person; for its vectors alone."""
+        near = self.distance[np.isfinite(self.distance)] < SAME_PERSON
+        return float(near.mean()) if self.found else float("nan")
+
+    def pose_error_deg(self) -> tuple[float, float]:
+        """Mean absolute error of yaw and pitch, of views with a face.
+
+        Raises:
+            ValueError: if no tracker was given.
+        """
+        asked, read = self._poses()
+        error = np.degrees(np.abs(read - asked)).mean(0) if len(read) else np.full(2, np.nan)
+        return float(error[0]), float(error[1])
+
+    def turning(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Correlation and slope of what was read on what was asked, of yaw and of pitch: 1 and 1 for heads
+        that turn as asked.
+
+        Raises:
+            ValueError: if no tracker was given.
+        """
+        asked, read = self._poses()
+        yaw, pitch = (correlation_and_slope(asked[:, i], read[:, i]) for i in range(2))
+        return yaw, pitch
+
+    def _poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.read_rad is None:
+            raise ValueError("no pose was measured; give multi_view_consistency a tracker")
+        asked, read = self.asked_rad.reshape(-1, 2), self.read_rad.reshape(-1, 2)
+        seen = np.isfinite(read).all(1)
+        return asked[seen], read[seen]
+
+
+def draw_views(
+    subjects: int = SUBJECTS, seed: int = 0, yaw_deg: float = YAW_DEG, pitch_deg: float = PITCH_DEG
+) -> NDArray[np.float64]:
+    """Two random sides of every subject: yaw and pitch in radians ``[N,2,2]``, uniform within the limits. The
+    same seed gives the same draws, and more subjects add to fewer.
+
+    Raises:
+        ValueError: for less than one subject.
+    """
+    if subjects < 1:
+        raise ValueError(f"cannot draw views of {subjects} subjects; ask for at least 1")
+    limits = np.radians([yaw_deg, pitch_deg])
+    return np.random.default_rng(seed).uniform(-limits, limits, size=(subjects, 2, 2))
+
+
+def multi_view_consistency(
+    render: Render, views_rad: NDArray[np.floating], embed: Embed, pose: Pose | None = None
+) -> Consistency:
+    """Draw every subject from its two sides and compare.
+
+    Args:
+        render: gives subject ``i`` of the first axis of ``views_rad`` from a side.
+        views_rad: ``[N,2,2]`` of :func:`draw_views`.
+        embed: identity vectors, such as ``identity_embeddings``.
+        pose: a tracker, if the heads' turning is to be measured too.
+
+    Raises:
+        ValueError: for views of another shape.
+    """
+    views = np.asarray(views_rad, np.float64)
+    if views.ndim != 3 or views.shape[1:] != (2, 2):
+        raise ValueError(f"views have shape {list(views.shape)}, expected [N,2,2] of draw_views")
+    sides = [(i, float(yaw), float(pitch)) for i, pair in enumerate(views) for yaw, pitch in pair]
+    pictures = np.stack([render(*side) for side in sides])
+    vectors = np.asarray(embed(pictures), np.float64).reshape(len(views), 2, -1)
+    first, second = vectors[:, 0], vectors[:, 1]
+    seen = vectors[np.isfinite(vectors).all(-1)]
+    middle = seen.mean(0) if len(seen) else np.zeros(vectors.shape[-1])
+    return Consistency(
+        cosine=cosine_similarity(first, second),
+        centred=cosine_similarity(first - middle, second - middle),
+        distance=identity_distance(first, second),
+        others=cosine_similarity(first, np.roll(second, -1, axis=0)),
+        asked_rad=views,
+        read_rad=None if pose is None else np.asarray(pose(pictures), np.float64).reshape(views.shape),
+    )

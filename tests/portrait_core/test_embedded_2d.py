@@ -1,0 +1,62 @@
+"""The 2D generator that ships: its file, its pictures, its pose, and a step of its training."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from portrait_core.attributes.scenes import sample_scenes
+from portrait_core.embedded.evaluate import to_pictures
+from portrait_core.embedded.latents import N_LATENT
+from portrait_core.embedded.latents_2d import LAYOUT_2D, N_LATENT_2D, latents_2d
+from portrait_core.generators import StyleGAN2Generator, load_generator
+from portrait_core.generators.io import load_latent_layout
+from portrait_core.resources import data_file
+from tests.portrait_core import stand_in
+
+FILE = "models/embedded_2d.safetensors"
+
+
+@cache
+def generator() -> StyleGAN2Generator:
+    """The one that ships."""
+    return load_generator(data_file(FILE), kind="stylegan2")
+
+
+@cache
+def made(yaw_rad: float, pitch_rad: float = 0.0) -> np.ndarray:
+    """A person from a side, ``[128,128,3]``."""
+    z = torch.from_numpy(latents_2d(sample_scenes(1, 0, 0, 1.0).numpy(), yaw_rad, pitch_rad))
+    with torch.no_grad():
+        return to_pictures(generator()(z).clamp(-1, 1))[0]
+
+
+def test_the_file_says_what_it_holds():
+    assert load_latent_layout(data_file(FILE)) == LAYOUT_2D
+    assert generator().settings.z_dim == N_LATENT_2D
+    assert generator().mapping.w_avg.abs().sum() > 0
+    assert made(0.0).shape == (128, 128, 3)
+    assert data_file(FILE).stat().st_size < 6e6
+
+
+def test_latents_hold_yaw_and_pitch_last():
+    z = latents_2d(np.ones((2, N_LATENT)), np.array([0.4, -0.2]), 0.11)
+    assert z.dtype == np.float32
+    assert z[:, -2:].tolist() == [[1.0, 0.5], [-0.5, 0.5]]
+    assert (z[:, :-2] == 1).all()
+    with pytest.raises(ValueError, match=r"expected .*119"):
+        latents_2d(np.ones((2, 5)), 0.0, 0.0)
+
+
+def test_heads_turn_as_the_camera_does():
+    """By the landmarks alone: a camera at the image's right sees the nose at the left of the cheeks' middle,
+    one from above sees it low between brow and chin."""
+    sides = [(0.4, 0.0), (-0.4, 0.0), (0.0, 0.3), (0.0, -0.3)]
+    points = stand_in.landmarker().detect(np.stack([made(*side) for side in sides])).points
+    assert np.isfinite(points).all()
+    nose, left, right, brow, chin = (points[:, i] for i in (1, 234, 454, 10, 152))
+    across = (nose[:, 0] - left[:, 0]) / (right[:, 0] - left[:, 0])
+    down = (nose[:, 1] - brow[:, 1]) / (chin[:, 1] - brow[:, 1])
+    assert across[0] < 0.4 < 0.6 < across[1]
+    assert down[2] > down[3] + 0.03
