@@ -98,8 +98,10 @@ def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None
         console.print("also moved: " + ", ".join(f"{name} {value:+.3g}" for name, value in moved))
     drift = said["drift"]
     head = "no face found" if drift["head_shape"] is None else f"{drift['head_shape']:.2f} deviations"
+    known = drift["identity"] is not None
+    person = f"{drift['identity']:.2f} (same person below 0.6)" if known else "not measured (dlib-bin)"
     console.print(
-        f"identity drift: head shape {head}, face in Φ's features {drift['perceptual']:.3f}, "
+        f"identity drift: face recognition {person}, head shape {head}, Φ {drift['perceptual']:.3f}, "
         f"latent {drift['latent']:.0%}"
     )
     for name in ("edited.png", "strip.png", "latents.npz", "edit.json"):

@@ -136,23 +136,30 @@ def drift(
     Returns:
         ``latent``: length of the change of w over that of w; ``head_shape``: root mean square of the change
         of the head's shape coefficients, in standard deviations of people, None where the tracker finds no
-        face; ``perceptual``: distance of the faces in Φ's features.
+        face; ``perceptual``: distance of the faces in Φ's features; ``identity``: that of face recognition
+        (below 0.6 is the same person to it), None where its packages are not installed.
     """
     import torch
 
     from portrait_core.inversion.features import feature_distance
     from portrait_core.inversion.targets import image_tensor
+    from portrait_core.metrics.identity import Recogniser, identity_distance
     from tasks.context import landmarker
     from tasks.fitting import clip_data, features
 
     found = landmarker(job, use_threads(job, alone=True)).detect(np.stack([before, after]))
-    shape = None
+    shape, recogniser = None, Recogniser.find()
     if found.ok.all():
         codes = [
             tracker(job).portrait(picture, found.points[i : i + 1]).track.shape
             for i, picture in enumerate((before, after))
         ]
         shape = float(np.sqrt(np.mean(np.square(codes[1] - codes[0]))))
+    vectors = [
+        recogniser.describe(picture, points)
+        for picture, points in zip((before, after), found.points, strict=True)
+        if recogniser is not None and found.ok.all()
+    ]
     face, phi = clip_data(job).face(0), features(job)
     with torch.no_grad():
         old, new = (phi(image_tensor(picture)[None].to(face) * face) for picture in (before, after))
@@ -161,6 +168,7 @@ def drift(
         "latent": float((last - first).norm() / first.norm()),
         "head_shape": shape,
         "perceptual": distance,
+        "identity": float(identity_distance(*vectors)) if vectors else None,
     }
 
 

@@ -192,7 +192,7 @@ def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
     assert 18 <= age["target"] <= 80
     assert age["read_back"] is not None
     assert said["attributes"]["beard"]["target"] == 0.9
-    assert set(said["drift"]) == {"latent", "head_shape", "perceptual"}
+    assert set(said["drift"]) == {"latent", "head_shape", "perceptual", "identity"}
     assert said["drift"]["latent"] > 0
     assert "identity drift" in edited.result.output
     portrait, made = read_image(sample_portrait()), read_image(edited.out / "edited.png")
