@@ -10,6 +10,8 @@ from portrait_core.attributes.scenes import sample_scenes
 from portrait_core.embedded.evaluate import to_pictures
 from portrait_core.embedded.latents import N_LATENT
 from portrait_core.embedded.latents_2d import LAYOUT_2D, N_LATENT_2D, latents_2d
+from portrait_core.embedded.train import Schedule
+from portrait_core.embedded.train_2d import SIZE, Pictures, Trainer2d
 from portrait_core.generators import StyleGAN2Generator, load_generator
 from portrait_core.generators.io import load_latent_layout
 from portrait_core.resources import data_file
@@ -60,3 +62,23 @@ def test_heads_turn_as_the_camera_does():
     down = (nose[:, 1] - brow[:, 1]) / (chin[:, 1] - brow[:, 1])
     assert across[0] < 0.4 < 0.6 < across[1]
     assert down[2] > down[3] + 0.03
+
+
+def test_training_goes_on_from_a_checkpoint():
+    rng = np.random.default_rng(0)
+    colours = rng.integers(0, 255, (20, 1, 1, 3), dtype=np.uint8).repeat(SIZE, 1).repeat(SIZE, 2)
+    z = rng.normal(size=(20, N_LATENT_2D)).astype(np.float32)
+    pictures = Pictures(z, colours, np.full((20, SIZE, SIZE), 255, np.uint8))
+
+    def trainer() -> Trainer2d:
+        return Trainer2d(pictures, Schedule(steps=100, warmup=1), seed=0)
+
+    straight, first, second = trainer(), trainer(), trainer()
+    losses = [straight.train_step() for _ in range(3)]
+    assert [first.train_step(), first.train_step()] == losses[:2]
+    second.load(first.state())
+    assert second.train_step() == losses[2]
+    assert second.step == 3
+    maps = dict(straight.average.named_buffers())
+    assert torch.equal(maps["synthesis.b8.conv0.noise_const"], second.average.synthesis.b8.conv0.noise_const)
+    assert maps["synthesis.b8.conv0.noise_const"].abs().sum() > 0  # the stored noise learns

@@ -183,7 +183,7 @@ def draw(bench: Bench, measures: Measures, edits: list[Edit], subject: int) -> N
 def main(
     subjects: Annotated[int, typer.Option(min=2, help="People.")] = SUBJECTS,
     edit: Annotated[
-        list[str] | None, typer.Option(help="attribute=value; several. Default: beard=1 and age=70.")
+        list[str] | None, typer.Option(help="attribute=value; several. Default: beard=1.")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(METHODS)}. Default: all.")] = None,
     work: Annotated[Path, typer.Option(help="Folder that keeps flows and scores.")] = Path(
@@ -200,20 +200,21 @@ def main(
     torch.set_num_threads(1)
     keep_freed_memory()
     console = Console(width=_WIDTH, highlight=False)
-    edits = [Edit(), *(_edit(text) for text in edit or ["beard=1", "age=70"])]
+    edits = [Edit(), *(_edit(text) for text in edit or ["beard=1"])]
     bench = Bench(subjects, work, samples, epochs, console.print)
-    measures, rows, scores = bench.measures(), [], {}
-    views = draw_views(subjects, seed)
+    measures, rows = bench.measures(), []
+    views, scores = draw_views(subjects, seed), {}
     for one in edits if table else []:
         for name in only or METHODS:
             start = time.perf_counter()
             result = multi_view_consistency(bench.method(name, one), views, measures.embed, measures.pose)
             rows.append(cells(name, one, result))
             scores[f"{name} {one.name}".strip()] = result.cosine.round(4).tolist()
-            console.print(f"{' | '.join(rows[-1])} | {time.perf_counter() - start:.0f} s")
+            console.print(f"{name} {one.name}: {time.perf_counter() - start:.0f} s")
+            # after every row, for a long run may be stopped
+            (work / "scores.json").write_text(json.dumps(scores))
+            (work / "table.md").write_text(grid(rows, subjects).markdown())
     if rows:
-        (work / "scores.json").write_text(json.dumps(scores))
-        (work / "table.md").write_text(grid(rows, subjects).markdown())
         console.print(grid(rows, subjects).for_terminal())
     if picture is not None:
         Image.fromarray(draw(bench, measures, edits, person)).save(picture)
