@@ -7,6 +7,7 @@ header is row 1) and with what to do.
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 import tempfile
@@ -400,11 +401,11 @@ def _pieces(rows: Sequence[Row], weights: Mapping[int, int], limit: float) -> li
 def _deal(pieces: Iterable[Piece], count: int) -> list[list[Piece]]:
     """Deal pieces, the longest first, each to whom has the least: equal ones go round and round."""
     hands: list[list[Piece]] = [[] for _ in range(count)]
-    load = [0] * count
+    least = [(0, 0, i) for i in range(count)]  # load, pieces, whose: a heap, for there may be 20,000 shards
     for piece in sorted(pieces, key=lambda piece: (-piece[0], piece[1][0].number)):
-        least = min(range(count), key=lambda i: (load[i], len(hands[i]), i))
-        hands[least].append(piece)
-        load[least] += piece[0]
+        load, _, i = least[0]
+        hands[i].append(piece)
+        heapq.heapreplace(least, (load + piece[0], len(hands[i]), i))
     return hands
 
 
