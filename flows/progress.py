@@ -48,7 +48,7 @@ class Tally:
     def __init__(self) -> None:
         self.total = 0
         self.results: list[ClipResult] = []
-        self.at_work: set[str] = set()
+        self.at_work: dict[str, float] = {}
         self._begun = time.monotonic()
         self._lock = threading.Lock()
 
@@ -59,7 +59,7 @@ class Tally:
     def began(self, name: str) -> None:
         """A clip is at work."""
         with self._lock:
-            self.at_work.add(name)
+            self.at_work[name] = time.monotonic()
 
     def said(self, name: str, line: str) -> None:
         """A clip reports something."""
@@ -67,7 +67,7 @@ class Tally:
     def ended(self, result: ClipResult) -> None:
         """A clip is over."""
         with self._lock:
-            self.at_work.discard(result.name)
+            self.at_work.pop(result.name, None)
             self.results.append(result)
 
     @staticmethod
@@ -79,12 +79,16 @@ class Tally:
         """How far it is, in a line."""
         with self._lock:
             results, at_work = list(self.results), sorted(self.at_work)
+            now = time.monotonic()
+            oldest = max((now - began for began in self.at_work.values()), default=0.0)
         over = len(results)
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts(results).items()))
-        made = [result for result in results if result.outcome in ("done", "held") and result.seconds > 1]
+        # one that was finished before says nothing of how long the others take
+        least = max(1.0, oldest / 5)
+        made = [result for result in results if result.outcome in ("done", "held") and result.seconds > least]
         left = ""
         if made and over < self.total:
-            rate = (time.monotonic() - self._begun) / over
+            rate = (now - self._begun) / len(made)
             left = f", about {rate * (self.total - over) / 60:.0f} min left"
         work = f"; at work: {', '.join(at_work[:4])}{' ...' if len(at_work) > 4 else ''}" if at_work else ""
         return f"{over} of {self.total} clips{': ' + counts if counts else ''}{left}{work}"
