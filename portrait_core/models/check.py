@@ -201,4 +201,5 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "arcface_detector": _onnx("read_face_detector"),
     "efficientnet": _efficientnet,
     "embedded_head": _head,
+    "embedded_flow": _flow,
 }
