@@ -53,7 +53,8 @@ def edit(job: Job) -> StageResult:
     place = (source.read(name, 0, 1)[0] for name in ("crop_center_px", "crop_side_px"))
     edited = edited_photograph(read_portrait(job), pictures[0], pictures[-1], *place)
     titles = [f"{strength:.0%}" for strength in strengths]
-    strip = contact_sheet({", ".join(map(str, requests)): pictures}, titles, _STRIP_TILE)
+    label = ", ".join(map(str, requests)).replace("_", " ")
+    strip = contact_sheet({label: pictures}, titles, _STRIP_TILE)
     with unit.overwriting("edit", [0], key):
         both = torch.stack([latents[0][0], latents[-1][0]]).cpu().numpy()[None]
         write_once(unit, key, {"edited": edited[None], "edited_latents": both})
