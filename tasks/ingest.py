@@ -88,7 +88,7 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
     table = "" if edit.labels in LABEL_SOURCES else _digest(local_copy(edit.labels))
     keys = make_stage_keys(inputs["portrait"], table, 1, settings, weights, "edit")
     portrait_unit = unit_name(portrait, _portrait_hash(inputs["portrait"], settings))
-    words = ".".join(request.slug for request in requests)
+    words = "_".join(request.slug for request in requests).replace(".", "_")  # no suffix of a file's name
     return Job(
         goal="edit",
         store=_place(store),
