@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -210,7 +211,8 @@ def _updated(board: Board) -> Iterator[None]:
         while not stop.wait(board.interval_s):
             board.show()
 
-    thread = threading.Thread(target=show, name="board", daemon=True)
+    # with this thread's context: Prefect asks which flow run an artifact is of
+    thread = threading.Thread(target=copy_context().run, args=(show,), name="board", daemon=True)
     thread.start()
     try:
         yield

@@ -161,7 +161,7 @@ def _packed(model: AttributeFlow, job: Job, curve: object) -> bytes:
         "samples": str(job.frames),
         "truncation": f"{job.settings.sample.truncation:g}",
         "labels": job.settings.sample.labels,
-        "curve": json.dumps(curve),
+        "curve": json.dumps(curve, sort_keys=True),
     }
     with TemporaryDirectory() as folder:
         path = Path(folder) / FLOW
