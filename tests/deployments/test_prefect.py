@@ -24,7 +24,12 @@ from tests.faults.servers import HOST, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
-FLOWS = ("flows.reenact.reenact", "flows.dataset.reenact_dataset")
+FLOWS = (
+    "flows.reenact.reenact",
+    "flows.dataset.reenact_dataset",
+    "flows.edit_attributes.edit_attributes",
+    "flows.train_styleflow.train_styleflow",
+)
 WITHIN_S = 45
 """The automation's patience here. Heartbeats are 30 s apart, the least that Prefect takes."""
 
