@@ -30,7 +30,7 @@ from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.inputs import local_copy
 from portrait_core.manifest import Row, read_manifest
-from portrait_core.manifest import shard as rows_of_shard
+from portrait_core.sharding import shard as rows_of_shard
 from portrait_core.stopping import StopRequested
 from tasks.context import finished, set_aside
 from tasks.deliver import deliver

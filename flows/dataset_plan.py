@@ -21,7 +21,8 @@ def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Con
     """Print what jobs would do: by stage, and in wall time on so many workers."""
     plans, clips = _added_up(found)
     rows = table("stage", "units", "frames", "worker time", "disk")
-    for stage in (*STAGES, "edit"):
+    edits: tuple[Stage, ...] = ("edit",) if any(job.edited is not None for job in found) else ()
+    for stage in (*STAGES, *edits):
         ones = [one for (_, _, name), one in plans.items() if name == stage]
         rows.add_row(
             TITLES[stage],

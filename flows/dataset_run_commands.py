@@ -169,7 +169,7 @@ def _read(manifest: str, profile: str, change: Sequence[str], consent: bool) -> 
 
 
 def _rows(found: Manifest, text: str) -> Sequence[Row]:
-    from portrait_core.manifest import shard
+    from portrait_core.sharding import shard
 
     return shard(found.rows, *shard_of(text))
 

@@ -17,7 +17,7 @@ from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
     from portrait_core.config import Settings
-    from tasks.job import Stage
+    from tasks.job import Goal, Stage
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,18 +31,19 @@ def prepared_settings(profile: str, change: list[str]) -> Settings:
     return chosen
 
 
-def known_stages(names: Sequence[str]) -> list[Stage]:
-    """Names of stages as given on the command line.
+def known_stages(names: Sequence[str], goals: Sequence[Goal] = ("clip",)) -> list[Stage]:
+    """Names of stages as given on the command line, of jobs with these goals.
 
     Raises:
         ValueError: one that does not exist; the message lists them all.
     """
-    from tasks.job import STAGES
+    from tasks.job import GOALS
 
-    unknown = [name for name in names if name not in STAGES]
+    stages = list(dict.fromkeys(stage for goal in goals for stage in GOALS[goal]))
+    unknown = [name for name in names if name not in stages]
     if unknown:
-        raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(STAGES)}")
-    return [stage for stage in STAGES if stage in names]
+        raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(stages)}")
+    return [stage for stage in stages if stage in names]
 
 
 def make_console() -> Console:

@@ -18,7 +18,7 @@ from portrait_core.errors import InputError, MissingChunk
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
-from tasks.context import aside, distrust, done, key_of, record_failures, unfinished, unit_of
+from tasks.context import aside, distrust, done, finished, key_of, record_failures, unfinished, unit_of
 from tasks.deliver import StageRecord
 from tasks.edit import edit
 from tasks.encode import encode
@@ -125,9 +125,9 @@ class StageRunner:
         return True
 
     def _once(self) -> None:
-        if self._job.edited is not None and not done(self._job, "portrait").all():
-            self._portrait_edited(self._job.edited)
         wanted = [stage for stage, frames in missing(self._job).items() if frames.any()]
+        if wanted and self._job.edited is not None:
+            self._portrait_edited(self._job.edited)
         for stage in wanted:
             if dropped(self._job, stage):
                 restore(self._job, stage)
@@ -142,6 +142,8 @@ class StageRunner:
 
     def _portrait_edited(self, edit: Job) -> None:
         """Make the portrait that is animated, which is an edit of the one that was given."""
+        if finished(edit):
+            return
         keep_job(edit)
         StageRunner(edit, self._runner, self._report, tasks=self._tasks, turn=self._turn).all()
 
@@ -197,8 +199,8 @@ class StageRunner:
 
     def _check(self, stage: Stage, errors: Sequence[BaseException]) -> None:
         """Raise unless the stage is finished, or as far as it can be with enough to go on."""
-        finished = done(self._job, stage)
-        if finished.all():
+        there = done(self._job, stage)
+        if there.all():
             return
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
         if wrong is not None:
@@ -206,10 +208,10 @@ class StageRunner:
         stopped = next((error for error in errors if isinstance(error, StopRequested)), None)
         if stopped is not None:
             raise stopped
-        if stage not in HELD or not finished.any() or unfinished(self._job, stage).any():
-            raise self._stopped(stage, finished, errors)
+        if stage not in HELD or not there.any() or unfinished(self._job, stage).any():
+            raise self._stopped(stage, there, errors)
 
-    def _stopped(self, stage: Stage, finished: Any, errors: Sequence[BaseException]) -> StageError:
+    def _stopped(self, stage: Stage, there: Any, errors: Sequence[BaseException]) -> StageError:
         rows = unit_of(self._job, stage).failures()
         why = str(errors[0]) if errors else ""
         if not why and len(rows := rows[rows["stage"] == stage]):
@@ -220,8 +222,8 @@ class StageRunner:
         elif any(aside(self._job, name).any() for name in (stage, FRAME_INPUT.get(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
-            f"{_WHOSE[self._job.goal]}the stage {stage} stopped with {int(finished.sum())} of "
-            f"{len(finished)} parts done{': ' + why if why else ''}. {advice}"
+            f"{_WHOSE[self._job.goal]}the stage {stage} stopped with {int(there.sum())} of "
+            f"{len(there)} parts done{': ' + why if why else ''}. {advice}"
         )
         error.__cause__ = errors[0] if errors else None
         return error

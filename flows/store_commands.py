@@ -84,9 +84,10 @@ def retry(
             raise ValueError(f"--gaps is keep or redo, got {gaps!r}")
         left = 0
         for job in _jobs(store, clip):
-            if retry_clip(job, known_stages(stage), classes, gaps, out, console):  # type: ignore[arg-type]
+            chosen = known_stages(stage, ("clip", "edit", "flow"))
+            if retry_clip(job, chosen, classes, gaps, out, console):  # type: ignore[arg-type]
                 state = clip_state(job).state
-                console.print(f"{job.reenactment_unit}: {state}", soft_wrap=True)
+                console.print(f"{job.name}: {state}", soft_wrap=True)
                 left += state != "done"
     raise typer.Exit(PARTIAL if left else OK)
 

@@ -1,4 +1,4 @@
-"""Manifests: tables of portraits and videos to reenact, read, checked as a whole and dealt to machines.
+"""Manifests: tables of portraits and videos to reenact, read and checked as a whole.
 
 A manifest is CSV or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`. Everything is checked
 before any work, and every row that cannot be used is told with its number as a spreadsheet shows it (the
@@ -7,12 +7,10 @@ header is row 1) and with what to do.
 
 from __future__ import annotations
 
-import heapq
-import math
 import re
 import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from portrait_core.attributes.requests import as_override, parse_requests
+from portrait_core.attributes.requests import EditRequest, as_override, parse_requests
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
 from portrait_core.inputs import CACHE_BYTES, folder_of, in_threads, joined, local_copy, look, read_bytes
@@ -47,13 +45,10 @@ __all__ = [
     "Row",
     "check_manifest",
     "read_manifest",
-    "shard",
 ]
 
 SMALLEST_SIDE = 64
 """Pixels; the same as in ``tasks.ingest``, which refuses a smaller picture when its turn comes."""
-UNBALANCED = 0.1
-"""A shard may have so much more than its share, to keep rows of one video together."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 Told = Callable[[int, int], None]
@@ -88,10 +83,6 @@ class Row(BaseModel):
     """Reference of the subject's consent."""
     frames: int | None = None
     """Frames to make, when the inputs were opened."""
-
-
-Piece = tuple[int, list[Row]]
-"""Rows that stay together, with their weight: frames, or rows."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +199,10 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
     for number, cells in table.records:
         given = {name: cells.get(name, "") for name in COLUMNS}
         identity = "\n".join(given[name] for name in ("portrait", "video", "profile", "overrides"))
-        words = _edit_words(given["edit"])
+        edit = _edit(given["edit"])
+        words = [".".join(request.slug for request in edit)] if edit else []
         wanted = "--".join([stem(given["portrait"]), stem(given["video"]), *words])
+        changes = [part.strip() for part in given["overrides"].split(";") if part.strip()]
         own = given["profile"]
         own = joined(folder, own) if own.endswith((".yaml", ".yml")) else own
         rows.append(
@@ -219,7 +212,7 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
                 video=given["video"] and joined(folder, given["video"]),
                 name=given["name"] or unique_name(wanted, identity, taken),
                 profile=own or profile,
-                overrides=_overrides(given),
+                overrides=(*changes, as_override(edit)) if edit else tuple(changes),
                 edit=given["edit"],
                 licence=given["licence"],
                 consent=given["consent"],
@@ -228,20 +221,11 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
     return rows
 
 
-def _overrides(given: Mapping[str, str]) -> tuple[str, ...]:
-    """The cell ``overrides``, and what the cell ``edit`` asks for, if that can be read."""
-    changes = [part.strip() for part in given["overrides"].split(";") if part.strip()]
+def _edit(cell: str) -> tuple[EditRequest, ...]:
+    """What a row's edit asks for; nothing where it cannot be read, which :func:`_cell_problems` tells."""
     with suppress(InputError):
-        requests = parse_requests([given["edit"]])
-        changes += [as_override(requests)] if requests else []
-    return tuple(changes)
-
-
-def _edit_words(edit: str) -> list[str]:
-    """What a row's edit adds to its name."""
-    with suppress(InputError):
-        return [".".join(request.slug for request in parse_requests([edit]))] if edit else []
-    return []
+        return parse_requests([cell])
+    return ()
 
 
 def _cell_problems(rows: Sequence[Row], needed: Sequence[str]) -> list[Problem]:
@@ -349,65 +333,3 @@ def _with_frames(row: Row, clips: Mapping[str, VideoInfo], settings: Mapping[Rec
         return row
     count = clips[row.video].frame_count
     return row.model_copy(update={"frames": min(count, chosen.media.max_frames or count)})
-
-
-# Shards
-
-
-def shard(rows: Sequence[Row], index: int, count: int) -> tuple[Row, ...]:
-    """The rows of one of ``count`` machines; every machine that has the same rows comes to the same deal.
-
-    Shards are balanced by frames where every row's are known, else by rows. Rows of one video stay in one
-    shard, so that it is tracked once, as far as the largest shard does not grow by over 10 % for it: videos
-    are cut into ever smaller parts until it does not.
-
-    Args:
-        index: 0 to ``count - 1``.
-
-    Raises:
-        InputError: there is no such shard.
-    """
-    if not 0 <= index < count:
-        raise InputError(f"there is no shard {index} of {count}; give 0 to {count - 1} of 1 or more")
-    known = all(row.frames is not None for row in rows)
-    weights = {row.number: max(row.frames or 0, 1) if known else 1 for row in rows}
-    allowed = _heaviest(_deal([(weights[row.number], [row]) for row in rows], count)) * (1 + UNBALANCED)
-    part = max(sum(weights.values()) / count * (1 + UNBALANCED), 1.0)
-    dealt = _deal(_pieces(rows, weights, part), count)
-    while _heaviest(dealt) > allowed:
-        part /= 2
-        dealt = _deal(_pieces(rows, weights, part), count)
-    mine = {row.number for _, piece in dealt[index] for row in piece}
-    return tuple(row for row in rows if row.number in mine)
-
-
-def _pieces(rows: Sequence[Row], weights: Mapping[int, int], limit: float) -> list[Piece]:
-    """Rows by video, with their weight; a video of more than ``limit`` is cut into even pieces."""
-    groups: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.video].append(row)
-    pieces: list[Piece] = []
-    for group in groups.values():
-        total = sum(weights[row.number] for row in group)
-        cut: dict[int, list[Row]] = defaultdict(list)
-        before = 0
-        for row in group:
-            cut[before * math.ceil(total / limit) // total].append(row)
-            before += weights[row.number]
-        pieces += [(sum(weights[row.number] for row in piece), piece) for piece in cut.values()]
-    return pieces
-
-
-def _deal(pieces: Iterable[Piece], count: int) -> list[list[Piece]]:
-    """Deal pieces, the longest first, each to whom has the least: equal ones go round and round."""
-    hands: list[list[Piece]] = [[] for _ in range(count)]
-    least = [(0, 0, i) for i in range(count)]  # load, pieces, whose: a heap, for there may be 20,000 shards
-    for piece in sorted(pieces, key=lambda piece: (-piece[0], piece[1][0].number)):
-        load, _, i = least[0]
-        hands[i].append(piece)
-        heapq.heapreplace(least, (load + piece[0], len(hands[i]), i))
-    return hands
-
-
-def _heaviest(hands: Iterable[list[Piece]]) -> int:
-    return max(sum(weight for weight, _ in hand) for hand in hands)

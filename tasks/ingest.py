@@ -14,6 +14,8 @@ from portrait_core.errors import InputError
 from portrait_core.inputs import local_copy
 from portrait_core.media import VideoInfo, probe, read_image
 from portrait_core.models.needs import weight_file
+from portrait_core.models.registry import MODELS
+from portrait_core.resources import data_file
 from portrait_core.store import file_digest
 from tasks.job import Job, make_stage_keys, short_hash, unit_name, weight_files
 
@@ -83,7 +85,7 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
         }
     )
     requests = _asked_of_flow(settings)
-    weights = _weights(settings)
+    weights = _weights(settings, labelled=edit.labels != "latent")
     inputs = {"portrait": _digest(portrait)}
     table = "" if edit.labels in LABEL_SOURCES else _digest(local_copy(edit.labels))
     keys = make_stage_keys(inputs["portrait"], table, 1, settings, weights, "edit")
@@ -117,7 +119,7 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
             f"{samples} samples leave nothing to learn from: {settings.flow.held_out} are held out and a "
             f"step takes {settings.flow.batch}; give more, or set flow.held_out and flow.batch lower"
         )
-    weights = _weights(settings)
+    weights = _weights(settings, labelled=settings.sample.labels != "scene")
     if settings.sample.labels == "scene" and not _is_scene(weight_file(settings, "generator")):
         raise ValueError(
             "this generator's z does not hold what its pictures show, so there are no exact labels; set "
@@ -159,9 +161,12 @@ def _portrait_hash(digest: str, settings: Settings) -> str:
     return short_hash(digest, str(settings.template.size), *_other_tracker(settings))
 
 
-def _weights(settings: Settings) -> dict[str, str]:
-    """Digests of all weights, once the generator is known to go with the settings."""
+def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
+    """Digests of all weights, once the generator is known to go with the settings; with ``labelled`` that of
+    the local model of attributes too."""
     files = weight_files(settings)
+    if labelled:
+        files["age_gender"] = data_file(settings.tracking.models) / MODELS["age_gender"].file
     _check_generator(files["generator"], settings)
     return {name: _digest(path) for name, path in files.items()}
 

@@ -327,7 +327,7 @@ def make_recipes(
     head = {name: weights[name] for name in ("head", *FLAME_MODELS) if name in weights}
     tracking = {name: weights[name] for name in DECA_TRACKING if name in weights} or head
     fitting = {name: weights[name] for name in ("head", "generator", "phi") if name in weights}
-    labelling = landmark | {name: weights[name] for name in ("age_gender",) if name in weights}
+    labelling = landmark | {"age_gender": weights["age_gender"]} if "age_gender" in weights else {}
     sources = {"portrait": portrait_digest, "video" if goal == "clip" else "labels": video_digest}
     # stage: (what it reads: sources or earlier stages, sections of the settings, weights)
     recipes: dict[Stage, tuple[list[str], list[str], dict[str, str]]] = {
@@ -346,7 +346,7 @@ def make_recipes(
         "render": (["tuning", "pose"], ["render", "composite"], {}),
         "encode": (["render", "video"], ["output"], {}),
         "measure": (["render"], ["tracking"], landmark | tracking),
-        "edit": (["tuning", "labels"], ["edit", "render"], {"flow": weights.get("flow", "")}),
+        "edit": (["tuning", "labels"], ["edit", "render"], {"flow": weights.get("flow", "")} | labelling),
         "sample": ([], ["generator", "sample", "seed"], fitting | labelling),
         "flow": (["sample", "labels"], ["flow", "seed"], {}),
     }

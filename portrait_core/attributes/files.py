@@ -59,6 +59,7 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         "solver": flow.solver.model_dump_json(),
         "conditions": conditions.model_dump_json(),
     }
+    about.pop("reader_r2", None)  # of the file that the metadata came from
     if reader is not None:
         about["reader_r2"] = json.dumps(reader.r2)
     path = Path(path)

@@ -144,9 +144,7 @@ def test_a_training_killed_on_two_workers_ends_with_the_same_flow(
     assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_table_of_labels_comes_before_the_scenes(
-    trained: Trained, tmp_path: Path, small: list[str]
-) -> None:
+def test_a_table_of_labels_comes_before_the_scenes(trained: Trained, tmp_path: Path) -> None:
     table = tmp_path / "labels.csv"
     table.write_text("picture,age\n" + "".join(f"{i},{20 + i}\n" for i in range(SAMPLES)))
     line = [*trained.line, *sets(f"flow.labels={table}")]
@@ -164,9 +162,7 @@ def test_a_table_of_labels_comes_before_the_scenes(
     assert "did you mean age" in " ".join(refused.output.split())
 
 
-def test_pictures_without_a_face_leave_nothing_to_learn_from(
-    trained: Trained, tmp_path: Path, small: list[str]
-) -> None:
+def test_pictures_without_a_face_leave_nothing_to_learn_from(trained: Trained, tmp_path: Path) -> None:
     line = [*trained.line, *sets("sample.labels=photograph")]
     line[line.index("--store") + 1] = str(tmp_path / "store")
     line[line.index("--samples") + 1] = str(HELD_OUT + 8)

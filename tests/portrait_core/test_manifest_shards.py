@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from portrait_core.errors import InputError
-from portrait_core.manifest import Row, shard
+from portrait_core.manifest import Row
+from portrait_core.sharding import shard
 
 
 def rows_of(*videos: tuple[str, int, int | None]) -> list[Row]:

@@ -203,6 +203,8 @@ def test_a_file_without_a_reader_has_none(tmp_path: Path) -> None:
     assert "reader_r2" not in flow_metadata(path)
     assert not any(name.startswith("reader") for name in load_file(path))
     assert load_flow(path).reader is None
+    save_flow(read_flow()._replace(reader=None), path, {"reader_r2": "[1.0]"})  # metadata of a file with one
+    assert load_flow(path).reader is None
     conditions = Conditions(attributes=tuple(Condition(name=name) for name in "abc"))
     other = AttributeFlow(official_flow.tiny().float(), conditions, read_flow().reader)
     with pytest.raises(InputError, match="the flow has 6 and 3"):

@@ -136,3 +136,14 @@ def test_a_trackers_own_arrays_are_part_of_what_is_done() -> None:
     assert arrays(paper, "portrait") - arrays(Settings(), "portrait") == set(DECA_ARRAYS["portrait"])
     assert arrays(driven, "retarget") - arrays(paper, "retarget") == {"eyes"}
     assert arrays(Settings(), "retarget") == {"expression", "jaw"}
+
+
+def test_what_labels_pictures_is_in_the_keys_of_what_it_labels() -> None:
+    exact = WEIGHTS | {"flow": _digest("flow")}
+    for goal, stages in (("edit", {"edit"}), ("flow", {"sample", "flow"})):
+        keys = [
+            make_stage_keys(_digest("p"), "", 1, Settings(), exact | more, goal)  # type: ignore[arg-type]
+            for more in ({}, {"age_gender": _digest("a")}, {"age_gender": _digest("b")})
+        ]
+        for one, other in ((0, 1), (1, 2)):
+            assert {stage for stage in keys[0] if keys[one][stage] != keys[other][stage]} == stages
