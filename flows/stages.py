@@ -25,7 +25,7 @@ from tasks.encode import encode
 from tasks.flow import sample, train_flow
 from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
-from tasks.job import FANNED, FRAME_INPUT, PER_FRAME, Goal, Job, Stage
+from tasks.job import FANNED, PER_FRAME, Goal, Job, Stage
 from tasks.measure import measure
 from tasks.policy import StageResult, classify, disk_full, failure, process_name, worker_died
 from tasks.pose import pose
@@ -219,7 +219,7 @@ class StageRunner:
         advice = "Give the same command again to continue from there"
         if errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
-        elif any(aside(self._job, name).any() for name in (stage, FRAME_INPUT.get(stage)) if name):
+        elif any(aside(self._job, name).any() for name in (stage, self._job.frame_input(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
             f"{_WHOSE[self._job.goal]}the stage {stage} stopped with {int(there.sum())} of "

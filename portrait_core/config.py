@@ -23,6 +23,7 @@ Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Section(BaseModel):
@@ -118,9 +119,10 @@ class GeneratorChoice(Section):
     """Samples a ray drawn from the first ones' weights."""
     coarse_gradient: bool = False
     """Differentiate through the uniform samples too: a third dearer, and what the published training does."""
-    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
-    """Of convolutions: ``bf16`` halves their memory on a GPU (the published code takes float16 there),
-    ``tf32`` is NVIDIA's quick float32. Volume rendering and weights stay float32."""
+    precision: Literal["auto", "fp32", "tf32", "bf16"] = "auto"
+    """Precision of convolutions and matrix products: ``bf16`` halves their memory on a GPU (the published
+    code takes float16 there), ``tf32`` is NVIDIA's quick float32, ``fp32`` is exact, and ``auto`` is ``tf32``
+    on a GPU and ``fp32`` on a CPU. Volume rendering and weights stay float32."""
     ray_chunk: Count | None = Field(default=None, json_schema_extra=HOW)
     """Rays rendered at a time, where gradients are wanted at twice the arithmetic; empty: all of an image."""
 
@@ -138,7 +140,27 @@ class InversionSettings(Section):
     steps: Steps = 0
     """Adam steps on every later frame; the paper takes 100; 0 takes the tracker's latents as they are."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
-    """Adam's peak learning rate, in standard deviations of the latent."""
+    """Adam's peak learning rate, in ``step_unit``."""
+    step_unit: Literal["deviation", "w"] = "deviation"
+    """Unit of the latent's steps: ``deviation``, the standard deviation of each of its dimensions, or ``w``,
+    its own numbers, as Pivotal Tuning steps."""
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """Adam's decay rates of its two means; Pivotal Tuning has 0.9 and 0.999."""
+    warmup_fraction: Unit = 0.2
+    """First share of the steps, over which the rate rises linearly from 0."""
+    decay_fraction: Unit = 0.35
+    """Last share of the steps, over which the rate falls to 0."""
+    decay: Literal["linear", "cosine"] = "linear"
+    """Course of that fall."""
+    space: Literal["w", "w+"] = "w"
+    """``w``: one vector for all layers of the generator, as the paper writes G(w); ``w+``: one vector per
+    layer, which fits closer and leaves the generator's distribution. Edits follow."""
+    w_noise: Weight = 0.0
+    """Noise on w in the first frame's steps, over the root mean square distance of w from its mean; it falls
+    to 0 over three quarters of the steps. Pivotal Tuning has 0.05; 0 is off."""
+    noise_maps: bool = False
+    """Optimise the generator's noise maps beside the first frame's w, and forget them afterwards, as Pivotal
+    Tuning does; the paper optimises w alone."""
     init: Literal["tracker", "mean"] = "tracker"
     """Start of the first frame: the latent of the tracker's coefficients, or the mean latent."""
     warm_start: bool = True
@@ -155,13 +177,16 @@ class InversionSettings(Section):
     """Weight outside the face on the first frame, which finds hair, clothes and wall; the paper has 0."""
     detail_weight: Weight = 3.0
     """Weight added on eyes and lips; the paper has 0."""
+    prior_weight: Weight = 0.002
+    """Pull of the latent toward its start, per squared ``step_unit``; 0 is off."""
+    phi_side: int | None = Field(default=None, ge=32, le=1024)
+    """Side in pixels to which larger pictures are shrunk by area before Φ compares them; Pivotal Tuning's
+    inversion has 256; empty compares them as they are."""
     patch_share: Annotated[float, Field(gt=0.1, le=1.0)] = 2 / 3
     """Side of the rendered patches over the image's: at two thirds the face fits, at less than half the rays;
     the paper renders the whole image."""
     seed: Seed = 0
     """Seed of every random draw."""
-    checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)
-    """Steps between two checkpoints of the first frame."""
 
 
 class TuningSettings(Section):
@@ -176,6 +201,8 @@ class TuningSettings(Section):
     mouths; 0 draws all frames equally often."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 4e-3
     """Adam's peak learning rate."""
+    adam_betas: tuple[Beta, Beta] = (0.9, 0.99)
+    """Adam's decay rates of its two means; Pivotal Tuning has 0.9 and 0.999."""
     fast_multiplier: Annotated[float, Field(gt=0.0, le=100.0)] = 4.0
     """Learning-rate factor of learned constants and base planes."""
     warmup_steps: Steps = 5
@@ -198,6 +225,9 @@ class TuningSettings(Section):
     """Pixel weight outside the face."""
     detail_weight: Weight = 8.0
     """Pixel weight added on mouth and eyes."""
+    uncovered_weight: Unit = 0.0
+    """Share of the weight that is left to the portrait's face where the template leaves it bare (under a chin
+    that moved up): 0 lets the generator paint there, 1 keeps the photograph, second chin included."""
     depth_anchor: Weight = 1.0
     """Weight of the rendered depth against the fitted head; 0 is off."""
     novel_view: Weight = 1.0
@@ -212,15 +242,13 @@ class TuningSettings(Section):
     locality_alpha: Annotated[float, Field(gt=0.0)] = 30.0
     """Distance of those latents from the clip's; 30 is Pivotal Tuning's, for StyleGAN's 512 dimensions."""
     locality_every: Count = 4
-    """Only every so many steps bear that term."""
+    """Only every so many steps bear that term; Pivotal Tuning has it in every step."""
     locality_patch: int = Field(default=48, ge=8, le=512)
-    """Side of its patches of rays."""
+    """Side of its patches, in rays; Pivotal Tuning compares whole images."""
     patch: int = Field(default=64, ge=8, le=512)
-    """Side of the patches of rays a step, in rays."""
+    """Side of the patches of a step, in rays."""
     seed: Seed = 0
     """Seed of every random draw."""
-    checkpoint_every: Count = Field(default=100, json_schema_extra=HOW)
-    """Steps between two checkpoints."""
 
 
 class RenderSettings(Section):
@@ -228,8 +256,9 @@ class RenderSettings(Section):
 
     pose_window: Annotated[int, Field(ge=1, le=61)] = 2
     """Frames that a pose is averaged over, ending at its frame; the paper takes 2."""
-    pose_transfer: Literal["relative", "absolute"] = "absolute"
-    """``absolute``: the driver's head pose. ``relative``: the portrait's pose plus the driver's change."""
+    pose_transfer: Literal["relative", "absolute", "none"] = "absolute"
+    """``absolute``: the driver's head pose. ``relative``: the portrait's pose plus the driver's change.
+    ``none``: the portrait's own pose throughout, which the paper's tables call "w/o pose"."""
     calibration_frames: Steps = 10
     """Frames that are rendered and tracked to correct the head pose asked of the generator, so that the
     result is read as the driver is; 0 asks for the driver's pose as it is, as the paper does."""
@@ -341,8 +370,6 @@ class FlowSettings(Section):
     are read from latents is measured on them."""
     sheet: Annotated[int, Field(ge=1, le=16)] = 4
     """Samples on the contact sheet of edits."""
-    checkpoint_every: Count = Field(default=200, json_schema_extra=HOW)
-    """Steps between two checkpoints."""
 
     def steps(self, samples: int) -> int:
         """Steps of the training on so many samples, the held-out ones among them."""
@@ -370,6 +397,14 @@ class RunnerSettings(Section):
     compile: bool = False
     """Compile the generator on first use (a minute or so in each process); its numbers stay equal to
     rounding. Worth trying on a GPU with long clips."""
+    cuda_graphs: bool = False
+    """Capture optimisation steps on a GPU as CUDA graphs, which start all kernels of a step by one call. The
+    numbers are those of plain steps; not measured on a card yet."""
+    checkpoint_s: Annotated[float, Field(ge=0.0)] = 300.0
+    """Seconds between two checkpoints of a long optimisation; a thread writes them."""
+    target_memory_mib: Count | None = None
+    """Memory that tuning may keep of its frames and their features on its device, in MiB; empty is a quarter
+    of a card's memory, or 1 GiB on a CPU. Frames that do not fit are loaded again when they are drawn."""
     frames_per_task: Count = 24
     """Frames a task: a task should last about ten seconds or more."""
     prefect: Literal["auto", "always", "never"] = "auto"

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from portrait_core.cameras import (
     angles_from_labels,
-    crop_rays,
     labels_from_rotations,
     offsets_from_labels,
     orbit_rotation,
@@ -24,7 +23,7 @@ from portrait_core.cameras import (
 from portrait_core.compositing import composite, points_from_depth, reproject_mask, soften
 from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.patches import Patch, render_patch
+from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 
 FACE_MARGIN = 0.08
 """The rendered face patch reaches so far beyond the first frame's face (share of the image): room for a jaw
@@ -58,7 +57,10 @@ def target_cameras(
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
     pitch are held within the limits. Cameras that look past the origin do so after it.
+    ``pose_transfer=none`` is the portrait's own camera in every frame.
     """
+    if settings.pose_transfer == "none":
+        return np.repeat(np.asarray(portrait, np.float32), len(driver), axis=0)
     labels = smooth_labels(driver, settings.pose_window)
     offsets = offsets_from_labels(labels)
     if settings.pose_transfer == "relative":
@@ -138,10 +140,10 @@ class PoseRenderer:
 
     def _own_face(self, ws: Tensor, face: Tensor, camera: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
         """Frame i's pixels and its face mask over the patch."""
-        render = render_patch(self.generator, self.generator.planes(ws), ws, camera, patch, self.sampling)
-        origins, directions = crop_rays(camera, patch.resolution)
-        index = patch.rays()
-        points = origins[:, index] + render.depth.flatten(1)[..., None] * directions[:, index]
+        rays = CameraRays.of(camera, patch.resolution)
+        render = render_patch(self.generator, self.generator.planes(ws), ws, rays, patch, self.sampling)
+        origins, directions = rays.through(patch)
+        points = origins + render.depth.flatten(1)[..., None] * directions
         points = points.reshape(1, patch.size, patch.size, 3)
         mask = reproject_mask(face, self.camera, self.source_depth, points)
         return render.image.clamp(-1, 1), mask

@@ -19,11 +19,13 @@ from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
 from portrait_core.store import Store, gapped_key
-from tasks.job import ENDS, FILES, FRAME_INPUT, KEPT_ONCE, PER_FRAME, TRACK_ARRAYS, Job, Stage
+from tasks.job import ENDS, FILES, KEPT_ONCE, PER_FRAME, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
 
 if TYPE_CHECKING:
+    import torch
+
     from portrait_core.faces.head import MorphableHead
     from portrait_core.store import Failure, Unit
     from portrait_core.tracking.fit import FaceTrack
@@ -116,7 +118,7 @@ def _standing_failures(job: Job, stage: Stage) -> list[tuple[int | None, str]]:
 
 def available(job: Job, stage: Stage) -> NDArray[np.bool_]:
     """Frames that a stage can do, because what it reads of them is there ``[total]``."""
-    before = FRAME_INPUT.get(stage)
+    before = job.frame_input(stage)
     return done(job, before) if before else np.ones(job.total(stage), np.bool_)
 
 
@@ -168,6 +170,12 @@ def batches(runs: Sequence[FrameRange], size: int) -> Iterator[FrameRange]:
             yield FrameRange(begin, min(begin + size, b))
 
 
+def look_key(job: Job) -> str:
+    """Key of a clip's templates, or of an edit's inversion, which has none: what is loaded for one of them is
+    good for all tasks of the same key."""
+    return job.stage_keys.get("template") or job.stage_keys["inversion"]
+
+
 def device_of(job: Job) -> str:
     """``cuda`` or ``cpu``, as the settings and the machine say."""
     if job.settings.device != "auto":
@@ -207,12 +215,12 @@ def landmarker(job: Job, threads: int) -> FaceLandmarker:
     return cached("landmarker", f"{digest}-{least}", build, threads)
 
 
-def head(job: Job) -> MorphableHead:
-    """The process's embedded head."""
+def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
+    """The process's embedded head on a device: the tracker fits and draws it on the CPU."""
     from portrait_core.faces.head import MorphableHead
 
     path = weight_file(job.settings, "head")
-    return cached("head", job.weights["head"], lambda: MorphableHead.load(path))
+    return cached("head", job.weights["head"], lambda: MorphableHead.load(path, device), str(device))
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import DECA_MODELS, weight_file
-from tasks.context import device_of, head, read_portrait, unit_of
+from tasks.context import device_of, head, look_key, read_portrait, unit_of
 from tasks.job import DECA_ARRAYS, EYES, Job
-from tasks.trackers import Arrays, ClipHead, Frames, Moves, TrackedPortrait, gains
+from tasks.trackers import Arrays, ClipHead, Frames, Moves, TrackedPortrait, gains, read_moves
 
 if TYPE_CHECKING:
+    import torch
+
     from portrait_core.faces.driven_eyes import EyePicture
     from portrait_core.faces.flame_template import FlameSource, FlameTemplateRenderer
     from portrait_core.faces.head import MorphableHead
@@ -120,15 +122,15 @@ class DecaTracker:
     def moves(self, start: int, stop: int) -> Moves:
         """Expression and jaw; with ``eyes=driven`` the embedded head's eyes."""
         more = (EYES,) if self._job.settings.template.eyes == "driven" else ()
-        return unit_of(self._job, "template").read_together(("expression", "jaw", *more), start, stop)
+        return read_moves(self._job, self.still, ("expression", "jaw", *more), start, stop)
 
     def render(self, moves: Moves) -> Template:
         """The paper's template; with ``eyes=driven`` of a portrait whose eyes were painted first."""
         portraits = self._eye_picture.paint(moves[EYES]) if EYES in moves else None
         return self._renderer.render(moves["expression"], moves["jaw"], portraits)
 
-    def clip_head(self) -> ClipHead:
-        """FLAME over the crop."""
+    def clip_head(self, device: torch.device) -> ClipHead:
+        """FLAME over the crop. It has no mesh in the generator's space that would belong to the device."""
         from portrait_core.inversion.clip_heads import FlameClipHead
 
         moves = self.moves(0, self._job.frames)
@@ -190,7 +192,7 @@ class DecaTracker:
                 self._flame().head, mapper, self._source(), region, settings.feather_px
             )
 
-        return cached("template", self._job.stage_keys["template"], build, alone=True)
+        return cached("template", look_key(self._job), build, alone=True)
 
     def _source(self) -> FlameSource:
         import torch
@@ -228,7 +230,7 @@ class DecaTracker:
                 settings.template.supersample,
             )
 
-        return cached("eyes", job.stage_keys["template"], build, alone=True)
+        return cached("eyes", look_key(job), build, alone=True)
 
     def _file(self, name: str) -> str:
         return str(weight_file(self._job.settings, name))

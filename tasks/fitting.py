@@ -20,25 +20,28 @@ from portrait_core.generators import (
     at_precision,
     compiled,
     load_generator,
+    resolved_precision,
     save_generator,
-    use_matrix_precision,
 )
 from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.inversion.patches import fitting_samples, render_patch
+from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import (
     FrameTarget,
     image_array,
     image_tensor,
     mask_tensor,
+    photograph_masks,
     tuning_image,
 )
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import weight_file
-from tasks.context import device_of, read_track, unit_of
+from tasks.context import device_of, look_key, read_track, unit_of
 from tasks.job import Job
-from tasks.trackers import tracker
+from tasks.trackers import portrait_landmarks, tracker
 
 if TYPE_CHECKING:
+    from portrait_core.generators import Precision
     from portrait_core.inversion.latent import Inverter
     from portrait_core.store import Unit
 
@@ -51,7 +54,8 @@ _TEMPLATE = ("template", "face_mask", "mouth_mask", "uncovered")
 
 
 class ClipData:
-    """One clip at the portrait's camera, read from the store when it is needed.
+    """One clip at the portrait's camera, read from the store when it is needed. An edit's clip is one frame:
+    the photograph itself, without a template (paper section 3.4: PTI of the image).
 
     Attributes:
         crop: the portrait ``[S,S,3]`` uint8.
@@ -62,34 +66,37 @@ class ClipData:
     """
 
     def __init__(self, job: Job) -> None:
-        self._unit = unit_of(job, "template")
-        source = unit_of(job, "portrait")
+        self._photograph = job.goal == "edit"
+        source, self._unit = unit_of(job, "portrait"), unit_of(job, "inversion")
         track = read_track(source, 1)
         self.device = torch.device(device_of(job))
-        self.head = tracker(job).clip_head()
+        chosen = tracker(job)
+        self.head = chosen.clip_head(self.device)
         self.crop: NDArray[np.uint8] = source.read("crop", 0, 1)[0]
         self.camera = torch.from_numpy(track.cameras).to(self.device)
         self.shape = track.shape
-        self.expression: NDArray[np.float32] = self._unit.read("expression", 0, job.frames)
+        self.expression: NDArray[np.floating] = chosen.moves(0, job.frames)["expression"]
         # not of a method: that would hold the clip, and its memory until the collector of cycles runs
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(partial(_read_masks, self._unit))
+        if self._photograph:
+            marks = portrait_landmarks(job)
+            self._masks = lru_cache(maxsize=1)(lambda frame: photograph_masks(self.crop, marks))
 
     def face(self, frame: int) -> Tensor:
         """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
         return mask_tensor(self._masks(frame)[1])[None].to(self.device)
 
     def target(
-        self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False
+        self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False, detail: bool = True
     ) -> FrameTarget:
         """What a frame is fitted to: its template, or with ``tuning`` the paper's ``I_GT`` with the mouth's
-        inside from ``painted`` where that is given."""
+        inside from ``painted`` where that is given. ``detail`` says whether mouth and eyes are wanted."""
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
         image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template
-        masks = (face, mouth, self.head.detail(frame), uncovered)
-        return FrameTarget(
-            image_tensor(image).to(self.device), *(mask_tensor(mask).to(self.device) for mask in masks)
-        )
+        masks = (face, mouth, self.head.detail(frame) if detail else None, uncovered)
+        made = (None if mask is None else mask_tensor(mask).to(self.device) for mask in masks)
+        return FrameTarget(image_tensor(image).to(self.device), *made)  # type: ignore[arg-type]
 
 
 def _read_masks(unit: Unit, frame: int) -> tuple[NDArray[np.uint8], ...]:
@@ -99,13 +106,29 @@ def _read_masks(unit: Unit, frame: int) -> tuple[NDArray[np.uint8], ...]:
 
 def clip_data(job: Job) -> ClipData:
     """The process's view of a clip."""
-    return cached("clip", job.stage_keys["template"], lambda: ClipData(job), alone=True)
+    return cached("clip", look_key(job), lambda: ClipData(job), alone=True)
 
 
 def generator(job: Job) -> TriPlaneGenerator:
     """The process's frozen generator. Not to be changed: tuning loads its own."""
-    device = device_of(job)
-    return at_chunk(cached("generator", job.weights["generator"], lambda: fresh_generator(job), device), job)
+    model = cached("generator", job.weights["generator"], lambda: fresh_generator(job), *computing(job))
+    return at_chunk(model, job)
+
+
+def precision_of(job: Job) -> Precision:
+    """The precision of the job's networks on its device."""
+    return resolved_precision(job.settings.generator.precision, device_of(job))
+
+
+def computing(job: Job) -> tuple[str, Precision, bool]:
+    """What makes a loaded generator another object, beside its weights: device, precision, compilation."""
+    return device_of(job), precision_of(job), job.settings.runner.compile
+
+
+def statistics(job: Job) -> LatentStatistics:
+    """Mean and deviation of the generator's w, measured once per process."""
+    digest = job.weights["generator"]
+    return cached("statistics", digest, lambda: latent_statistics(generator(job)), *computing(job))
 
 
 def fresh_generator(job: Job) -> TriPlaneGenerator:
@@ -115,9 +138,7 @@ def fresh_generator(job: Job) -> TriPlaneGenerator:
 
 def _prepared(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
     """At the profile's precision, compiled where the profile asks for it."""
-    precision = job.settings.generator.precision
-    use_matrix_precision(precision)
-    model = at_precision(model, precision)
+    model = at_precision(model, precision_of(job))
     return at_chunk(compiled(model) if job.settings.runner.compile else model, job)
 
 
@@ -163,7 +184,7 @@ def face_picture(
     """
     patch = inverter.middle
     model = inverter.generator
-    made = render_patch(model, model.planes(ws), ws, inverter.camera, patch, inverter.sampling).image
+    made = render_patch(model, model.planes(ws), ws, inverter.rays, patch, inverter.sampling).image
     face = patch.cut(target.face[None])
     wanted = inverter.phi(patch.cut(target.image[None]) * face)
     loss = feature_distance(inverter.phi(made * face), wanted, face)
@@ -197,16 +218,17 @@ class StoredCheckpoint:
         self.write(b"")
 
 
-def step_reporter(unit: Unit, stage: str, key: str, steps: int) -> Callable[[int, float], None]:
+def step_reporter(unit: Unit, stage: str, key: str, steps: int) -> Callable[[int, float | None], None]:
     """A callback that notes an optimisation's progress in the store every few seconds."""
     last = 0.0
 
-    def note(step: int, loss: float) -> None:
+    def note(step: int, loss: float | None) -> None:
         nonlocal last
         now = time.monotonic()
         if now - last >= _PROGRESS_INTERVAL_S or step == steps:
             last = now
-            said: dict[str, Any] = {"key": key, "step": step, "steps": steps, "loss": round(loss, 5)}
+            read = None if loss is None else round(loss, 5)
+            said: dict[str, Any] = {"key": key, "step": step, "steps": steps, "loss": read}
             unit.write_meta(f"{stage}_progress", said)
 
     return note

@@ -129,7 +129,6 @@ def _trainer(job: Job, conditions: Conditions, learnt: FlowSamples, held_out: Fl
         decay_fraction=chosen.decay_fraction,
         jitter=chosen.jitter,
         seed=job.settings.seed,
-        checkpoint_every=chosen.checkpoint_every,
         solver=SolverSettings(method=chosen.solver, steps=chosen.solver_steps),
     )
     return FlowTrainer(flow.to(device_of(job)), conditions, learnt, training, held_out)

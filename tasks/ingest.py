@@ -67,8 +67,8 @@ def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
 
 
 def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
-    """The job that edits a portrait as ``settings.edit`` says: a clip of one frame up to the tuning, and the
-    edit. Nothing is written.
+    """The job that edits a portrait as ``settings.edit`` says: inversion of the photograph, tuning on it, and
+    the edit. Nothing is written.
 
     Raises:
         InputError: when the portrait is no picture, or the edit cannot be asked of the flow.
@@ -76,14 +76,7 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
     """
     _check_portrait(portrait)
     edit = settings.edit
-    settings = settings.model_copy(
-        update={
-            "inversion": settings.inversion.model_copy(update={"first_steps": edit.first_steps}),
-            "tuning": settings.tuning.model_copy(
-                update={"steps": edit.tuning_steps, "locality": edit.locality}
-            ),
-        }
-    )
+    settings = _for_photograph(settings)
     requests = _asked_of_flow(settings)
     weights = _weights(settings, labelled=edit.labels != "latent")
     inputs = {"portrait": _digest(portrait)}
@@ -103,6 +96,21 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
         stage_keys=keys,
         weights=weights,
         settings=settings,
+    )
+
+
+def _for_photograph(settings: Settings) -> Settings:
+    """The settings with which an edit's portrait is inverted: Pivotal Tuning of the photograph (paper section
+    3.4). The whole crop counts, so that the latent knows the hair that an edit shall change, and the mouth is
+    the photograph's."""
+    edit = settings.edit
+    whole = {"first_steps": edit.first_steps, "outside_weight": 1.0, "patch_share": 1.0, "mouth": "template"}
+    tuned = {"steps": edit.tuning_steps, "locality": edit.locality, "outside_weight": 1.0}
+    return settings.model_copy(
+        update={
+            "inversion": settings.inversion.model_copy(update=whole),
+            "tuning": settings.tuning.model_copy(update=tuned),
+        }
     )
 
 

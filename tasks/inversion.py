@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
-from tasks.context import FrameArrays, done, todo, unit_of, use_threads
+from tasks.context import FrameArrays, available, done, todo, unit_of, use_threads
 from tasks.frames import Save, each
 from tasks.job import FIRST, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
@@ -33,17 +33,18 @@ def invert_first(job: Job) -> StageResult:
         return watch.result(0)
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
 
-    templates = np.flatnonzero(done(job, "template"))
-    if not len(templates):
+    ready = np.flatnonzero(available(job, "inversion"))
+    if not len(ready):
         raise MissingChunk(f"{unit.kind}/{unit.name}/template", range(job.frames))
-    frame = int(templates[0])  # the first, unless it was set aside
+    frame = int(ready[0])  # the first, unless its template was set aside
     use_threads(job, alone=True)
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     checkpoint = StoredCheckpoint(unit, "inversion", key)
     note = step_reporter(unit, "inversion", key, job.settings.inversion.first_steps)
     start = _start(inverter, clip, slice(frame, frame + 1))
-    first = Anchor(frame, inverter.first(clip.target(frame), start, checkpoint, note))
+    target = clip.target(frame, detail=job.settings.inversion.detail_weight > 0)
+    first = Anchor(frame, inverter.first(target, start, checkpoint, note))
     unit.put_bytes(FIRST, _packed(first, key))
     losses = np.round(first.latent.losses, 5).tolist()
     unit.write_meta("inversion_steps", {"key": key, "first_frame": losses})
@@ -71,8 +72,10 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     chain = _Chain(job, first)
     around, arrays = _whole_picture(job, inverter, first.latent), FrameArrays(job, "inversion")
 
+    detail = job.settings.inversion.detail_weight > 0
+
     def fetch(frame: FrameRange) -> FrameTarget:
-        return clip.target(frame.start)
+        return clip.target(frame.start, detail=detail)
 
     def work(frame: FrameRange, target: FrameTarget) -> Save:
         i = frame.start
@@ -163,18 +166,24 @@ def _frame_start(
 def _inverter(job: Job, clip: ClipData) -> Inverter:
     from portrait_core.inversion.latent import Inverter
     from portrait_core.models.cache import cached
-    from tasks.fitting import at_chunk, features, generator, resolution, sampling
+    from tasks.fitting import at_chunk, features, generator, precision_of, resolution, sampling, statistics
 
     def build() -> Inverter:
         model = generator(job)
-        settings = job.settings.inversion.model_copy(
-            update={"seed": job.settings.inversion.seed + job.settings.seed}
-        )
+        settings, runner = job.settings.inversion, job.settings.runner
         return Inverter(
-            model, features(job), clip.camera, settings, sampling(job, model), resolution(job, model)
+            model,
+            features(job),
+            clip.camera,
+            settings.model_copy(update={"seed": settings.seed + job.settings.seed}),
+            sampling(job, model),
+            resolution(job, model),
+            statistics(job),
+            runner.checkpoint_s,
+            runner.cuda_graphs,
         )
 
-    inverter = cached("inverter", job.stage_keys["inversion"], build, alone=True)
+    inverter = cached("inverter", job.stage_keys["inversion"], build, precision_of(job), alone=True)
     at_chunk(inverter.generator, job)
     return inverter
 

@@ -50,11 +50,11 @@ STAGES: tuple[Stage, ...] = tuple(
 
 GOALS: Mapping[Goal, tuple[Stage, ...]] = {
     "clip": STAGES,
-    "edit": ("portrait", "retarget", "template", "inversion", "tuning", "edit"),
+    "edit": ("portrait", "inversion", "tuning", "edit"),
     "flow": ("sample", "flow"),
 }
-"""Stages of a job, in the order in which they can run. An edit is a clip of one frame, which shows the
-portrait's own expression, up to the tuning; the frames of a flow's job are its samples."""
+"""Stages of a job, in the order in which they can run. An edit inverts the photograph itself and tunes the
+generator on it: a clip of one frame without a template; the frames of a flow's job are its samples."""
 
 ENDS: Mapping[Goal, tuple[Stage, ...]] = {"clip": ("encode", "measure"), "edit": ("edit",), "flow": ("flow",)}
 """Stages with which a job is finished."""
@@ -142,7 +142,8 @@ EYES = "eyes"
 
 
 FRAME_INPUT: Mapping[Stage, Stage] = {"inversion": "template", "render": "inversion"}
-"""Stages that can do a frame only where another stage has done it; the others do what they are given."""
+"""Stages that can do a frame only where another stage of their job has done it (:meth:`Job.frame_input`);
+the others do what they are given."""
 
 READS: Mapping[Stage, tuple[Stage, ...]] = {
     "portrait": (),
@@ -156,7 +157,7 @@ READS: Mapping[Stage, tuple[Stage, ...]] = {
     "render": ("portrait", "retarget", "template", "inversion", "tuning", "pose"),
     "encode": ("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
     "measure": ("portrait", "landmarks", "fit", "pose", "render"),
-    "edit": ("portrait", "template", "inversion", "tuning"),
+    "edit": ("portrait", "inversion", "tuning"),
     "sample": (),
     "flow": ("sample",),
 }
@@ -221,6 +222,11 @@ class Job(BaseModel):
     def reads(self, stage: Stage) -> tuple[Stage, ...]:
         """Stages of the job whose data a stage reads."""
         return tuple(before for before in READS[stage] if before in self.stages)
+
+    def frame_input(self, stage: Stage) -> Stage | None:
+        """The stage that has to have done a frame before this one can; None where none has to."""
+        before = FRAME_INPUT.get(stage)
+        return before if before in self.stages else None
 
     def dependents(self, stage: Stage) -> list[Stage]:
         """The stages that read what a stage makes, directly or not, in their order."""
@@ -340,7 +346,8 @@ def make_recipes(
         "fit": (["landmarks"], ["tracking"], tracking),
         "retarget": (["portrait", "fit"], ["template"], head),
         "template": (["portrait", "retarget"], ["template"], head),
-        "inversion": (["template"], ["generator", "inversion", "seed"], fitting),
+        # an edit has no template: it inverts the portrait
+        "inversion": (["portrait", "template"], ["generator", "inversion", "seed"], fitting),
         "tuning": (["inversion"], ["generator", "inversion", "tuning", "seed"], fitting),
         "pose": (["tuning", "fit"], ["render", "composite", "tracking"], landmark | tracking),
         "render": (["tuning", "pose"], ["render", "composite"], {}),

@@ -30,7 +30,9 @@ def pose(job: Job) -> StageResult:
     portrait = read_track(unit_of(job, "portrait"), 1)
     wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
     usable = driver.ok & done(job, "inversion")
-    cameras = _aimed(job, wanted, usable) if job.settings.render.calibration_frames else wanted
+    chosen = job.settings.render
+    aimed = chosen.calibration_frames > 0 and chosen.pose_transfer != "none"
+    cameras = _aimed(job, wanted, usable) if aimed else wanted
     content = io.BytesIO()
     np.save(content, cameras)
     unit.uncommit("pose", [0])

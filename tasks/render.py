@@ -62,7 +62,7 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
         MissingChunk: when it is not in the store; tuning will make it again.
     """
     from portrait_core.errors import MissingChunk
-    from tasks.fitting import tuned_from_bytes
+    from tasks.fitting import computing, tuned_from_bytes
 
     def load() -> TriPlaneGenerator:
         drop_tuned()
@@ -72,7 +72,7 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
             raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
         return tuned_from_bytes(data, job)
 
-    return cached("tuned", job.stage_keys["tuning"], load, device_of(job), alone=True)
+    return cached("tuned", job.stage_keys["tuning"], load, *computing(job), alone=True)
 
 
 def drop_tuned() -> None:
@@ -83,7 +83,7 @@ def drop_tuned() -> None:
 def pose_renderer(job: Job) -> PoseRenderer:
     """The process's renderer of this clip."""
     from portrait_core.reposing import PoseRenderer
-    from tasks.fitting import at_chunk, clip_data
+    from tasks.fitting import at_chunk, clip_data, precision_of
 
     def build() -> PoseRenderer:
         clip, first = clip_data(job), anchor(job)
@@ -96,6 +96,6 @@ def pose_renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    renderer = cached("poses", job.stage_keys["pose"], build, alone=True)
+    renderer = cached("poses", job.stage_keys["pose"], build, precision_of(job), alone=True)
     at_chunk(renderer.generator, job)
     return renderer

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from tasks.context import DROPPED, aside, available, done, finished, key_of, unit_of
 from tasks.history import note_stored
-from tasks.job import FRAME_INPUT, Job, Stage
+from tasks.job import Job, Stage
 
 Policy = Literal["pictures", "clip"]
 
@@ -29,8 +29,8 @@ def missing(job: Job) -> dict[Stage, NDArray[np.bool_]]:
     will: dict[Stage, NDArray[np.bool_]] = {}
     for stage in job.stages:
         reach = available(job, stage)
-        if stage in FRAME_INPUT:
-            reach = reach | will[FRAME_INPUT[stage]]
+        if (before := job.frame_input(stage)) is not None:
+            reach = reach | will[before]
         will[stage] = ~done(job, stage) & ~aside(job, stage) & reach
     for stage in reversed(job.stages):
         read = any(will[later].any() and stage in job.reads(later) for later in job.stages)

@@ -23,10 +23,7 @@ def retarget(job: Job) -> StageResult:
         return watch.result(0)
     use_threads(job, alone=True)
     source = read_track(unit_of(job, "portrait"), 1)
-    if job.goal == "edit":
-        arrays = tracker(job).still(source)
-    else:
-        arrays = tracker(job).retarget(source, read_track(unit_of(job, "fit"), job.frames))
+    arrays = tracker(job).retarget(source, read_track(unit_of(job, "fit"), job.frames))
     return watch.result(write_frames(job, "retarget", arrays))
 
 

@@ -6,7 +6,7 @@ to landmarks, here; DECA, FLAME and Deep3DFaceRecon in ``deca_tracker``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import head, read_track, unit_of
+from tasks.context import head, look_key, read_track, unit_of
 from tasks.job import Job
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from portrait_core.faces.reproject import HeadSurface
@@ -89,7 +90,8 @@ class Tracker(Protocol):
         ``Job.arrays`` names further."""
 
     def still(self, source: FaceTrack) -> Arrays:
-        """What :meth:`retarget` gives, for one frame in which the portrait does what it does itself."""
+        """What :meth:`retarget` gives, for one frame in which the portrait does what it does itself: an
+        edit's."""
 
     def moves(self, start: int, stop: int) -> Moves:
         """Read what :meth:`retarget` made of frames ``[start, stop)``."""
@@ -97,8 +99,8 @@ class Tracker(Protocol):
     def render(self, moves: Moves) -> Template:
         """The templates of frames that move so."""
 
-    def clip_head(self) -> ClipHead:
-        """The portrait's head with the clip's expressions."""
+    def clip_head(self, device: torch.device) -> ClipHead:
+        """The portrait's head with the clip's expressions; its meshes are on ``device``."""
 
 
 def tracker(job: Job) -> Tracker:
@@ -184,7 +186,7 @@ class EmbeddedTracker:
 
     def moves(self, start: int, stop: int) -> Moves:
         """See :class:`Tracker`."""
-        return unit_of(self._job, "template").read_together(("expression", "jaw"), start, stop)
+        return read_moves(self._job, self.still, ("expression", "jaw"), start, stop)
 
     def render(self, moves: Moves) -> Template:
         """See :class:`Tracker`."""
@@ -205,9 +207,9 @@ class EmbeddedTracker:
             crop, marks = unit.read("crop", 0, 1)[0], portrait_landmarks(job)
             return TemplateRenderer(head(job), crop, fit, marks, settings.supersample, settings.feather_px)
 
-        return cached("template", job.stage_keys["template"], build, alone=True)
+        return cached("template", look_key(job), build, alone=True)
 
-    def clip_head(self) -> ClipHead:
+    def clip_head(self, device: torch.device) -> ClipHead:
         """See :class:`Tracker`."""
         from portrait_core.inversion.clip_heads import EmbeddedClipHead
 
@@ -215,7 +217,18 @@ class EmbeddedTracker:
         track = read_track(unit_of(job, "portrait"), 1)
         moves = self.moves(0, job.frames)
         codes = track.shape, moves["expression"], moves["jaw"]
-        return EmbeddedClipHead(head(job), *codes, track.cameras, size)
+        return EmbeddedClipHead(head(job, device), *codes, track.cameras, size)
+
+
+def read_moves(
+    job: Job, still: Callable[[FaceTrack], Arrays], names: Sequence[str], start: int, stop: int
+) -> Moves:
+    """Read what the stage ``retarget`` made of frames ``[start, stop)``. An edit has no such stage: the
+    portrait does what it does itself, which ``still`` gives."""
+    if job.goal != "edit":
+        return unit_of(job, "retarget").read_together(names, start, stop)
+    own = still(read_track(unit_of(job, "portrait"), 1))
+    return {name: np.asarray(own[name], np.float32) for name in names}
 
 
 def portrait_landmarks(job: Job) -> NDArray[np.float32]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from tasks.context import done, unit_of, use_threads
 from tasks.job import TUNED, Job
 from tasks.policy import StageResult, Stopwatch, stage_task
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.fitting import ClipData
 
 
 @stage_task("tuning")
@@ -18,8 +25,7 @@ def tune(job: Job) -> StageResult:
         return watch.result(0)
     import torch
 
-    from portrait_core.inversion.matte import portrait_matte
-    from portrait_core.inversion.targets import FrameTarget, image_tensor
+    from portrait_core.inversion.targets import FrameTarget
     from portrait_core.inversion.tuning import Clip, Tuner
     from tasks.fitting import (
         StoredCheckpoint,
@@ -36,14 +42,13 @@ def tune(job: Job) -> StageResult:
     use_threads(job, alone=True)
     unit, key, settings = unit_of(job, "tuning"), job.stage_keys["tuning"], job.settings
     data = clip_data(job)
-    matte = portrait_matte(data.crop, data.head.silhouette())
-
+    detail = settings.tuning.detail_weight > 0
     good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
 
     def frame(place: int) -> FrameTarget:
         i = good[place]
         painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
-        return data.target(i, painted, tuning=True)
+        return data.target(i, painted, tuning=True, detail=detail)
 
     latents = np.concatenate([unit.read("latents", i, i + 1) for i in good])
     clip = Clip(
@@ -51,15 +56,24 @@ def tune(job: Job) -> StageResult:
         camera=data.camera,
         frame=frame,
         vertices=lambda place: data.head.vertices(good[place]),
-        matte=torch.from_numpy(matte.foreground)[None].to(data.device),
-        wall=image_tensor(matte.wall).to(data.device),
+        **_matte(job, data),
     )
     drop_tuned()
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
     phi = features(job, "lpips" if settings.tuning.perceptual == "lpips" else None)
-    rays = sampling(job, model), resolution(job, model)
-    tuner = Tuner(model, phi, clip, data.head.surface, seeded, *rays)
+    tuner = Tuner(
+        model,
+        phi,
+        clip,
+        data.head.surface,
+        seeded,
+        sampling(job, model),
+        resolution(job, model),
+        checkpoint_s=settings.runner.checkpoint_s,
+        memory_mib=settings.runner.target_memory_mib,
+        graphs=settings.runner.cuda_graphs,
+    )
     checkpoint = StoredCheckpoint(unit, "tuning", key)
     losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
     unit.uncommit("tuning", [0])
@@ -68,3 +82,20 @@ def tune(job: Job) -> StageResult:
     unit.commit("tuning", [0], key)
     checkpoint.clear()
     return watch.result(1)
+
+
+def _matte(job: Job, data: ClipData) -> dict[str, Tensor]:
+    """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``wall`` of a clip."""
+    import torch
+
+    from portrait_core.inversion.matte import portrait_matte
+    from portrait_core.inversion.targets import image_tensor
+    from portrait_core.inversion.tuning import needs_matte
+
+    if not needs_matte(job.settings.tuning):
+        return {}
+    found = portrait_matte(data.crop, data.head.silhouette())
+    return {
+        "matte": torch.from_numpy(found.foreground)[None].to(data.device),
+        "wall": image_tensor(found.wall).to(data.device),
+    }

@@ -15,7 +15,7 @@ from portrait_core.attributes.conditions import Conditions
 from portrait_core.attributes.flow import LOG_2PI, ConditionalFlow, standard_normal
 from portrait_core.attributes.settings import FlowTrainingSettings, SolverSettings
 from portrait_core.errors import InputError
-from portrait_core.inversion.loop import AdamLoop, Checkpoint, ParameterGroup, ramp
+from portrait_core.inversion.loop import AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 
 _HELD_OUT_BATCH = 256
 """Held-out samples solved together; the number moves the result within the solver's tolerance."""
@@ -142,7 +142,7 @@ class FlowTrainer:
     def run(
         self,
         checkpoint: Checkpoint | None = None,
-        on_step: Callable[[int, float], None] | None = None,
+        on_step: OnStep | None = None,
         on_pass: Callable[[int, float, float | None], None] | None = None,
     ) -> list[float]:
         """Train, and return the loss of every step, resumed ones included. The flow ends in eval mode,
@@ -159,7 +159,7 @@ class FlowTrainer:
             StopRequested: when the process was asked to stop; the state after the last step is kept.
         """
 
-        def after(done: int, loss: float) -> None:
+        def after(done: int, loss: float | None) -> None:
             if on_step is not None:
                 on_step(done, loss)
             if on_pass is not None and done % self.steps_per_pass == 0:
@@ -185,7 +185,7 @@ class FlowTrainer:
             rate,
             self.rng,
             checkpoint,
-            settings.checkpoint_every,
+            300.0,
             settings.betas,
             kept=dict(self.flow.named_buffers()),
         )

@@ -2,7 +2,13 @@
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
-from portrait_core.generators.precision import Precision, at_precision, compiled, use_matrix_precision
+from portrait_core.generators.precision import (
+    Precision,
+    at_precision,
+    compiled,
+    resolved_precision,
+    use_matrix_precision,
+)
 from portrait_core.generators.published import load_published
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import (
@@ -30,6 +36,7 @@ __all__ = [
     "load_generator",
     "load_latent_layout",
     "load_published",
+    "resolved_precision",
     "save_generator",
     "use_matrix_precision",
 ]

@@ -51,3 +51,7 @@ def compiled(network: Network) -> Network:
         if name in ("backbone.synthesis", "synthesis", "superresolution", "decoder"):
             module.compile()
     return network
+
+
+def resolved_precision(choice, device):
+    return ("fp32" if str(device) != "cuda" else "tf32") if choice == "auto" else choice

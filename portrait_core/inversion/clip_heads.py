@@ -18,7 +18,7 @@ class EmbeddedClipHead:
     """The embedded head, which has its place in the generator's space.
 
     Args:
-        head: the embedded head.
+        head: the embedded head, on the device that its meshes are wanted on.
         shape: the portrait's coefficients ``[S]``.
         expression, jaw: of every frame, retargeted ``[T,E]`` and ``[T,3]``.
         camera: the portrait's label ``[1,25]``.
@@ -35,7 +35,7 @@ class EmbeddedClipHead:
         size: int,
     ) -> None:
         self._head, self._codes, self._size = head, (shape, expression, jaw), size
-        self._camera = torch.from_numpy(np.asarray(camera, np.float32))
+        self._camera = torch.from_numpy(np.asarray(camera, np.float32)).to(head.faces.device)
         self.surface = HeadSurface(head)
         self.expression_names = head.expression_names
 
@@ -43,7 +43,8 @@ class EmbeddedClipHead:
         """Head-frame mesh of a frame ``[1,V,3]``, metres."""
         shape, expression, jaw = self._codes
         coefficients = (shape, expression[frame], jaw[frame])
-        return self._head.decode(*(torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients))
+        codes = (torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients)
+        return self._head.decode(*(code.to(self._camera) for code in codes))
 
     def vertices(self, frame: int) -> Tensor:
         """Box-frame mesh of a frame ``[V,3]``."""
@@ -52,12 +53,12 @@ class EmbeddedClipHead:
     def silhouette(self) -> NDArray[np.bool_]:
         """Where the hairless head of the first frame covers the crop ``[S,S]``."""
         fragments, _, _ = self.surface.see(self.vertices(0)[None], self._camera, self._size)
-        return np.asarray((fragments.face_id[0] >= 0).numpy())
+        return np.asarray((fragments.face_id[0] >= 0).cpu().numpy())
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
         """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
         marks = self._head.to_box(self._head.landmarks(self._metres(frame)))
-        pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].numpy()
+        pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].cpu().numpy()
         return detail_mask(pixels, self._size)
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,47 +20,18 @@ from torch import Tensor, nn
 from portrait_core.config import InversionSettings
 from portrait_core.embedded.latents import N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.features import feature_distance, masked_mean
-from portrait_core.inversion.loop import AdamLoop, Checkpoint, ParameterGroup, ramp
-from portrait_core.inversion.patches import Patch, PatchRender, render_patch
+from portrait_core.generators.noise_maps import noise_regulariser, renormalise_, with_own_noise
+from portrait_core.inversion.capture import capture_for
+from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
+from portrait_core.inversion.patches import CameraRays, Patch, corners, render_patch
+from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
+from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import FrameTarget
 
-WARMUP_STEPS, DECAY_FRACTION = 4, 0.35
-PRIOR_WEIGHT = 0.002
-"""Pull of the latent toward its start, in squared standard deviations."""
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """Weights of the image terms that inversion and tuning share."""
-
-    perceptual: float
-    l1: float
-    l2: float
-
-    def __call__(
-        self, phi: nn.Module, render: PatchRender, target: Tensor, weight: Tensor
-    ) -> Float[Tensor, ""]:
-        """Weighted distance of a rendered patch from the target's patch.
-
-        Φ sees ``M ⊙ I`` with M the support of ``weight`` (equation 2); its feature maps are averaged with the
-        weights. Colours are compared at both the super-resolved and the volume-rendered size, so that the
-        volume, not the super-resolution alone, carries the picture.
-        """
-        support = (weight > 0).float()
-        scale = target.shape[-1] // render.raw.shape[-1]
-        small, small_weight = F.avg_pool2d(target, scale), F.avg_pool2d(weight, scale)
-        loss = target.new_zeros(())
-        if self.perceptual:
-            with torch.no_grad():
-                wanted = phi(target * support)
-            loss = loss + self.perceptual * feature_distance(phi(render.image * support), wanted, weight)
-        if self.l1:
-            loss = loss + self.l1 * masked_mean((render.image - target).abs(), weight)
-            loss = loss + self.l1 * masked_mean((render.raw - small).abs(), small_weight)
-        if self.l2:
-            loss = loss + self.l2 * masked_mean((render.image - target).square(), weight)
-        return loss
+NOISE_WEIGHT = 1e5
+"""Weight of the noise maps' regulariser (Karras et al. 2020, appendix D)."""
+NOISE_RAMP = 0.75
+"""Share of the steps over which the noise on w falls to nothing (the same)."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +39,7 @@ class FirstLatent:
     """What the first frame's inversion found.
 
     Attributes:
-        ws: ``[1,num_ws,w]``.
+        ws: ``[1,rows,w]``.
         appearance: the adjusted appearance block of ``z`` ``[A]``, empty for published generators.
         losses: of every step.
     """
@@ -79,16 +49,27 @@ class FirstLatent:
     losses: list[float]
 
 
-@torch.no_grad()
-def latent_statistics(
-    generator: TriPlaneGenerator, camera: Float[Tensor, "1 25"], count: int = 512, seed: int = 0
-) -> tuple[Float[Tensor, "1 rows w"], Float[Tensor, "1 rows w"]]:
-    """Mean and standard deviation of ``ws`` over random ``z``."""
-    rng = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, generator.settings.z_dim, generator=rng).to(camera.device)
-    label = camera.expand(count, -1) if generator.settings.c_dim else None
-    ws = generator.mapping(z, label)
-    return ws.mean(0, keepdim=True), ws.std(0, keepdim=True)
+@dataclass(frozen=True)
+class _Search:
+    """One optimisation.
+
+    Attributes:
+        latent: gives ws ``[1,rows,w]`` of the parameters as they are.
+        parameters: what is optimised, by name; ``offset`` among them.
+        target: what the latent shall show.
+        weight: of its pixels ``[1,S,S]``.
+        steps: number of them.
+        first: whether it is the first frame's: its patches wander, it bears noise and keeps checkpoints.
+        seed: of its draws.
+    """
+
+    latent: Callable[[], Tensor]
+    parameters: dict[str, Tensor]
+    target: FrameTarget
+    weight: Tensor
+    steps: int
+    first: bool
+    seed: int
 
 
 class Inverter:
@@ -99,8 +80,12 @@ class Inverter:
         phi: the perceptual features.
         camera: the portrait's camera label ``[1,25]``.
         settings: see :class:`InversionSettings`.
-        sampling: samples a ray.
+        sampling: samples per ray.
         resolution: the neural resolution.
+        statistics: of the generator's w; measured here where it is None.
+        image_side: side of the pictures in pixels, where Φ sees smaller ones.
+        checkpoint_s: seconds between two checkpoints.
+        graphs: whether a GPU's steps are captured as graphs.
     """
 
     def __init__(
@@ -111,13 +96,25 @@ class Inverter:
         settings: InversionSettings,
         sampling: RaySampling,
         resolution: int,
+        statistics: LatentStatistics | None = None,
+        checkpoint_s: float = CHECKPOINT_S,
+        graphs: bool = False,
     ) -> None:
         self.generator, self.phi, self.camera = generator, phi, camera
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.structured = generator.settings.mapping_kind == "scene"
-        self.mean, self.spread = latent_statistics(generator, camera)
+        self._checkpoint_s, self._capture = checkpoint_s, capture_for(camera.device, graphs)
+        known = statistics or latent_statistics(generator)
+        rows = generator.settings.num_ws if settings.space == "w+" else 1
+        self.mean, self.spread = (part.expand(-1, rows, -1) for part in (known.mean, known.deviation))
+        self.radius = known.radius
+        self._unit = self.spread if settings.step_unit == "deviation" else torch.ones_like(self.spread)
+        self.rays = CameraRays.of(camera, resolution)
         self.reconstruction = Reconstruction(
-            perceptual=settings.perceptual_weight, l1=settings.l1_weight, l2=settings.l2_weight
+            perceptual=settings.perceptual_weight,
+            l1=settings.l1_weight,
+            l2=settings.l2_weight,
+            phi_scale=phi_scale(generator.settings.image_resolution, settings.phi_side),
         )
 
     @property
@@ -132,7 +129,7 @@ class Inverter:
         names: list[str],
         appearance: NDArray[np.floating] | None = None,
     ) -> Float[Tensor, "b z"]:
-        """Starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
+        """Give the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
 
         Raises:
             ValueError: for a generator whose z has no meaning; set ``inversion.init=mean`` there.
@@ -146,27 +143,27 @@ class Inverter:
         target: FrameTarget,
         z: Float[Tensor, "1 z"] | None,
         checkpoint: Checkpoint | None = None,
-        on_step: Callable[[int, float], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> FirstLatent:
         """Invert the first frame from ``z`` (its appearance block is optimised too) or the mean latent."""
-        offset = torch.zeros_like(self.mean, requires_grad=True)
+        offset = torch.zeros_like(self.mean).requires_grad_()
         parameters = {"offset": offset}
         appearance = None
         if z is not None:
-            appearance = torch.zeros_like(z[:, N_SHAPE + N_EXPRESSION :], requires_grad=True)
+            appearance = torch.zeros_like(z[:, N_SHAPE + N_EXPRESSION :]).requires_grad_()
             parameters["appearance"] = appearance
 
         def latent() -> Tensor:
             if z is None or appearance is None:
-                return self.mean + offset * self.spread
+                return self.mean + offset * self._unit
             adjusted = torch.cat([z[:, : N_SHAPE + N_EXPRESSION], appearance * 2], dim=1)
-            return self.generator.mapping(adjusted) + offset * self.spread
+            return self._rows(self.generator.mapping(adjusted)) + offset * self._unit
 
         weight = self._weight(target, self.settings.outside_weight)
-        losses = self._optimise(
-            latent, offset, parameters, target.image, weight, self.settings.first_steps,
-            checkpoint, on_step, wander=True,
-        )  # fmt: skip
+        search = _Search(
+            latent, parameters, target, weight, self.settings.first_steps, True, self.settings.seed
+        )
+        losses = self._optimise(search, checkpoint, on_step)
         found = np.zeros(0, np.float32) if appearance is None else (appearance * 2).detach().cpu().numpy()[0]
         return FirstLatent(latent().detach(), found, losses)
 
@@ -174,85 +171,113 @@ class Inverter:
         self, start: Float[Tensor, "1 rows w"], target: FrameTarget, frame: int
     ) -> tuple[Float[Tensor, "1 rows w"], list[float]]:
         """Refine a later frame's latent by ``settings.steps`` steps from a warm start, on the face."""
-        offset = torch.zeros_like(start, requires_grad=True)
+        offset = torch.zeros_like(start).requires_grad_()
 
         def latent() -> Tensor:
-            return start + offset * self.spread
+            return start + offset * self._unit
 
-        losses = self._optimise(
-            latent, offset, {"offset": offset}, target.image, self._weight(target), self.settings.steps,
-            None, None,
-            wander=False, seed_offset=frame,
-        )  # fmt: skip
+        seed = self.settings.seed + frame
+        search = _Search(
+            latent, {"offset": offset}, target, self._weight(target), self.settings.steps, False, seed
+        )
+        losses = self._optimise(search)
         return latent().detach(), losses
 
     @torch.no_grad()
     def moved(
         self, first: FirstLatent, z_first: Float[Tensor, "1 z"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b rows w"]:
-        """``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
+        """Give ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
         look = torch.from_numpy(first.appearance).to(z)[None]
         known = N_SHAPE + N_EXPRESSION
 
         def mapped(latents: Tensor) -> Tensor:
-            return self.generator.mapping(torch.cat([latents[:, :known], look.expand(len(latents), -1)], 1))
+            every = torch.cat([latents[:, :known], look.expand(len(latents), -1)], 1)
+            return self._rows(self.generator.mapping(every))
 
         return first.ws + mapped(z) - mapped(z_first)
 
     @torch.no_grad()
     def loss(self, ws: Float[Tensor, "1 rows w"], target: FrameTarget) -> float:
-        """The face's distance from its template, with fixed samples: comparable between frames and runs."""
-        patch = self._patch(None)
-        render = render_patch(
-            self.generator, self.generator.planes(ws), ws, self.camera, patch, self.sampling
-        )
+        """Give the face's distance from its template, with fixed samples: comparable between frames and
+        runs."""
+        patch = self.middle
+        render = render_patch(self.generator, self.generator.planes(ws), ws, self.rays, patch, self.sampling)
         weight = patch.cut(self._weight(target)[None])
         return float(self.reconstruction(self.phi, render, patch.cut(target.image[None]), weight))
 
+    def _rows(self, ws: Float[Tensor, "b num_ws w"]) -> Float[Tensor, "b rows w"]:
+        """Keep as many of the mapping's equal rows as are optimised."""
+        return ws[:, : self.mean.shape[1]]
+
     def _weight(self, target: FrameTarget, outside: float = 0.0) -> Tensor:
-        """Pixel weights: the face, more on eyes and lips. The mouth's inside counts only if the template is
-        trusted there; otherwise the generator paints it freely (paper section 3.2)."""
-        weight = (outside + target.face).clamp(max=1) + self.settings.detail_weight * target.detail
+        """Give pixel weights: the face, more on eyes and lips. The mouth's inside counts only if the template
+        is trusted there; otherwise the generator paints it freely (paper section 3.2)."""
+        weight = (outside + target.face).clamp(max=1)
+        if target.detail is not None:
+            weight = weight + self.settings.detail_weight * target.detail
         free = (
             target.uncovered if self.settings.mouth == "template" else target.uncovered.maximum(target.mouth)
         )
         return weight * (1 - free)
 
-    def _patch(self, rng: torch.Generator | None) -> Patch:
-        if rng is None:
-            return self.middle
-        return Patch.random(self.middle.size, self.resolution, rng)
-
     def _optimise(
-        self,
-        latent: Callable[[], Tensor],
-        offset: Tensor,
-        parameters: dict[str, Tensor],
-        image: Tensor,
-        weight: Tensor,
-        steps: int,
-        checkpoint: Checkpoint | None,
-        on_step: Callable[[int, float], None] | None,
-        *,
-        wander: bool,
-        seed_offset: int = 0,
+        self, search: _Search, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None
     ) -> list[float]:
-        rng = torch.Generator().manual_seed(self.settings.seed + seed_offset)
-        loop = AdamLoop(
-            [ParameterGroup(parameters)],
-            steps,
-            lambda step: self.settings.learning_rate * ramp(step, steps, WARMUP_STEPS, DECAY_FRACTION),
-            rng,
-            checkpoint,
-            self.settings.checkpoint_every,
-        )
+        settings, steps = self.settings, search.steps
+        rng = torch.Generator(device=self.camera.device).manual_seed(search.seed)
+        generator, maps = self.generator, dict[str, Tensor]()
+        if search.first and settings.noise_maps:
+            generator, maps = with_own_noise(generator, rng)
+        image, weight = search.target.image[None], search.weight[None]
+        wandering = search.first and not self.middle.is_whole
+        places = self._places(search) if wandering else None
+        wanted = self.reconstruction.wanted(self.phi, *map(self.middle.cut, (image, weight)))
+        offset = search.parameters["offset"]
 
         def objective(step: int) -> Tensor:
-            patch = self._patch(rng if wander and step % 2 == 0 else None)
-            ws = latent()
-            planes = self.generator.planes(ws)
-            render = render_patch(self.generator, planes, ws, self.camera, patch, self.sampling, rng)
-            loss = self.reconstruction(self.phi, render, patch.cut(image[None]), patch.cut(weight[None]))
-            return loss + PRIOR_WEIGHT * offset.square().mean()
+            ws, patch, known = search.latent(), self.middle, wanted
+            if places is not None and step % 2 == 0:
+                row, column = places.index_select(0, loop.at)[0].unbind()
+                patch, known = Patch(row, column, patch.size, patch.resolution), None
+            seen = ws if not (search.first and settings.w_noise) else self._noisy(ws, loop.at, steps, rng)
+            planes = generator.planes(seen)
+            render = render_patch(generator, planes, seen, self.rays, patch, self.sampling, rng)
+            loss = self.reconstruction(self.phi, render, patch.cut(image), patch.cut(weight), known)
+            if settings.prior_weight:
+                loss = loss + settings.prior_weight * offset.square().mean()
+            return loss if not maps else loss + NOISE_WEIGHT * noise_regulariser(maps)
 
+        loop = AdamLoop(
+            [ParameterGroup(search.parameters | maps)],
+            steps,
+            lambda step: settings.learning_rate * self._share(step, steps),
+            rng,
+            checkpoint,
+            self._checkpoint_s,
+            settings.adam_betas,
+            after=(lambda: renormalise_(maps)) if maps else None,
+            capture=self._capture,
+            variant=lambda step: wandering and step % 2,
+        )
         return loop.run(objective, on_step)
+
+    def _share(self, step: int, steps: int) -> float:
+        """Give the learning rate of a step over the peak's."""
+        settings = self.settings
+        warmup = settings.warmup_fraction * steps
+        return ramp(step, steps, warmup, settings.decay_fraction, settings.decay)
+
+    def _places(self, search: _Search) -> Tensor:
+        """Draw where the patches of the steps are ``[steps,2]`` int64."""
+        rng = torch.Generator().manual_seed(search.seed)
+        size = self.middle.size
+        drawn = [Patch.random(size, self.resolution, rng) for _ in range(search.steps)]
+        return corners(drawn, self.camera.device)
+
+    def _noisy(self, ws: Tensor, at: Tensor, steps: int, rng: torch.Generator) -> Tensor:
+        """Add noise that falls to nothing over the first part of the steps (Karras et al. 2020, appendix D):
+        the optimisation looks around before it settles."""
+        left = (1 - at.float() / (NOISE_RAMP * steps)).clamp(min=0).square()
+        noise = torch.randn(ws.shape, generator=rng, device=ws.device, dtype=ws.dtype)
+        return ws + self.settings.w_noise * self.radius * left * noise

@@ -15,8 +15,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.latent import Reconstruction
-from portrait_core.inversion.patches import Patch, PatchRender, render_patch
+from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
+from portrait_core.inversion.reconstruction import Reconstruction
 
 
 def neighbour(
@@ -58,17 +58,19 @@ class Locality:
         patch: Patch,
         rng: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Distance of one patch of a random neighbour of ``pivot`` before and after."""
-        settings = self.before.settings
-        z = torch.randn(1, settings.z_dim, generator=rng).to(pivot)
+        """Give the distance of one patch of a random neighbour of ``pivot`` before and after."""
+        settings, rays = self.before.settings, CameraRays.of(camera, patch.resolution)
+        z = torch.randn(1, settings.z_dim, generator=rng, device=pivot.device, dtype=pivot.dtype)
         with torch.no_grad():
             other = self.before.mapping(z, camera if settings.c_dim else None)
             # all of a published mapping's rows, or the one that this clip's latents have
             ws = neighbour(pivot, other[:, : pivot.shape[1]], self.alpha)
-            wanted = self._render(self.before, ws, camera, patch).image
-        made = self._render(generator, ws, camera, patch)
+            wanted = self._render(self.before, ws, rays, patch).image
+        made = self._render(generator, ws, rays, patch)
         return self.reconstruction(self.phi, made, wanted, torch.ones_like(wanted[:, :1]))
 
-    def _render(self, generator: TriPlaneGenerator, ws: Tensor, camera: Tensor, patch: Patch) -> PatchRender:
+    def _render(
+        self, generator: TriPlaneGenerator, ws: Tensor, rays: CameraRays, patch: Patch
+    ) -> PatchRender:
         # samples without jitter: the two renders differ by the weights alone
-        return render_patch(generator, generator.planes(ws), ws, camera, patch, self.sampling)
+        return render_patch(generator, generator.planes(ws), ws, rays, patch, self.sampling)

@@ -1,23 +1,44 @@
-"""One resumable Adam loop, shared by the latent optimisation, pivotal tuning and the training of flows."""
+"""One resumable Adam loop, shared by the latent optimisation, pivotal tuning and the training of flows.
+
+A GPU computes while the host prepares what comes next, as long as the host asks it for no value. So a step
+writes its loss into a tensor on the device; the host reads a block of :data:`READ_EVERY` losses at a time.
+A checkpoint is due by time rather than by steps, and a thread writes it.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from portrait_core import stopping
+from portrait_core.inversion.capture import Capture
+
+READ_EVERY = 50
+"""Steps of a block: losses are read, and a block's inputs prepared, once per block. Blocks begin at multiples
+of it, so that ``step % READ_EVERY`` is a step's place in its block."""
+CHECKPOINT_S = 300.0
+"""Seconds between two checkpoints where nothing else is said."""
+
+Objective = Callable[[int], Tensor]
+"""Gives the loss ``[]`` of a step."""
+OnStep = Callable[[int, float | None], None]
+"""Hears of the steps that are done and of the newest loss that was read, None before the first reading."""
 
 
 class Checkpoint(Protocol):
-    """Where a loop's state is kept. Writes must be atomic."""
+    """Where a loop's state is kept. Writes must be atomic; they come from a thread, one after the other."""
 
     def read(self) -> bytes | None:
-        """The newest state, or None."""
+        """Give the newest state, or None."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -41,15 +62,23 @@ class AdamLoop:
     uninterrupted one takes (bit-equal on a CPU).
 
     Attributes:
-        groups: what is optimised. Names must be unique over all groups.
-        steps: how many steps in all.
-        rate: learning rate at a step.
-        rng: the generator that every random draw of the objective comes from.
-        checkpoint: where to keep the state; None keeps none.
-        every: steps between two checkpoints.
+        groups: what is optimised, all on one device. Names must be unique over all groups.
+        steps: number of steps in all.
+        rate: learning rate of a step.
+        rng: the generator that the objective draws from, on the parameters' device. What the objective draws
+            elsewhere has to depend on the step alone.
+        checkpoint: place of the state; None keeps none.
+        checkpoint_s: seconds between two checkpoints; 0 keeps one after every step.
         betas: Adam's.
         kept: further tensors by name that the objective changes itself, such as running statistics; they are
             checkpointed beside the parameters.
+        prepare: called with a block's steps before the first of them; what a step needs from the host is
+            brought to the device here.
+        after: called at the end of every step, on the device's side.
+        capture: captures a step as a graph and replays it; None takes every step plainly. The objective must
+            then have the same operations and shapes at every step of one ``variant``, and take what differs
+            between steps from tensors on the device (:attr:`at`).
+        variant: what makes a step's operations differ from another's.
     """
 
     groups: list[ParameterGroup]
@@ -57,60 +86,104 @@ class AdamLoop:
     rate: Callable[[int], float]
     rng: torch.Generator
     checkpoint: Checkpoint | None = None
-    every: int = 100
+    checkpoint_s: float = CHECKPOINT_S
     betas: tuple[float, float] = (0.9, 0.99)
-    losses: list[float] = field(default_factory=list)
     kept: dict[str, Tensor] = field(default_factory=dict)
+    prepare: Callable[[range], None] | None = None
+    after: Callable[[], None] | None = None
+    capture: Capture | None = None
+    variant: Callable[[int], Hashable] = lambda step: None
 
     def __post_init__(self) -> None:
         self._named = {name: p for group in self.groups for name, p in group.parameters.items()}
-        groups = [{"params": list(g.parameters.values()), "factor": g.factor} for g in self.groups]
-        self._adam = torch.optim.Adam(groups, lr=self.rate(0), betas=self.betas, fused=True)
+        self._device = next(iter(self._named.values())).device
+        # a rate on the device can be changed between two replays of a captured step
+        groups = [
+            {"params": list(g.parameters.values()), "lr": torch.zeros((), device=self._device)}
+            for g in self.groups
+        ]
+        self._adam = torch.optim.Adam(groups, betas=self.betas, fused=True)
+        self.done = 0
+        self.at = torch.zeros(1, dtype=torch.int64, device=self._device)
+        """Number of the step at work ``[1]``, on the device."""
+        self._recorded = torch.zeros(self.steps, device=self._device)
+        self._read: list[float] = []
         data = self.checkpoint.read() if self.checkpoint else None
         if data is not None:
             self._restore(data)
 
-    def run(
-        self, objective: Callable[[int], Tensor], on_step: Callable[[int, float], None] | None = None
-    ) -> list[float]:
+    @property
+    def losses(self) -> list[float]:
+        """Loss of every step that is done, resumed ones included. Waits for the device.
+
+        Raises:
+            FloatingPointError: if one is not finite.
+        """
+        first = len(self._read)
+        if first < self.done:
+            self._read += self._recorded[first : self.done].tolist()
+        for step in range(first, self.done):
+            if not math.isfinite(self._read[step]):
+                raise FloatingPointError(
+                    f"the loss is {self._read[step]} at step {step}; lower the learning rate"
+                )
+        return self._read
+
+    def run(self, objective: Objective, on_step: OnStep | None = None) -> list[float]:
         """Take the steps that are left, and return the loss of every step, resumed ones included.
 
         Raises:
-            FloatingPointError: if the loss is not finite; the state of the last checkpoint is kept.
+            FloatingPointError: if a loss is not finite, at the end of its block; the state of the last
+                checkpoint is kept.
             StopRequested: when the process was asked to stop; the state after the last step is kept.
         """
-        while len(self.losses) < self.steps:
-            step = len(self.losses)
-            for group in self._adam.param_groups:
-                group["lr"] = self.rate(step) * group["factor"]
-            self._adam.zero_grad(set_to_none=True)
-            loss = objective(step)
-            value = float(loss.detach())
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss is {value} at step {step}; lower the learning rate")
-            loss.backward()
-            self._adam.step()
-            self.losses.append(value)
-            due = len(self.losses) % self.every == 0 or stopping.requested()
-            if self.checkpoint and due and len(self.losses) < self.steps:
-                self.checkpoint.write(self._state())
-            if on_step is not None:
-                on_step(len(self.losses), value)
-            if len(self.losses) < self.steps:
-                stopping.check()
+        take = _Steps(self, objective)
+        with _Keeper(self.checkpoint) as keeper:
+            kept = time.monotonic()
+            while self.done < self.steps:
+                step = self.done
+                if self.prepare is not None and (step % READ_EVERY == 0 or step == take.first):
+                    self.prepare(range(step, min(self.steps, step - step % READ_EVERY + READ_EVERY)))
+                take(step)
+                self.done += 1
+                if self.done % READ_EVERY == 0 or self.done == self.steps:
+                    self.losses  # noqa: B018 - reads the block, and refuses what is not finite
+                due = time.monotonic() - kept >= self.checkpoint_s or stopping.requested()
+                if self.checkpoint and due and self.done < self.steps:
+                    keeper.put(self._state())
+                    kept = time.monotonic()
+                if on_step is not None:
+                    on_step(self.done, self._read[-1] if self._read else None)
+                if self.done < self.steps:
+                    stopping.check()
         return self.losses
 
-    def _state(self) -> bytes:
+    def set_rate(self, step: int) -> None:
+        """Set the learning rate of a step."""
+        for group, said in zip(self._adam.param_groups, self.groups, strict=True):
+            group["lr"].fill_(self.rate(step) * said.factor)
+
+    def step(self, objective: Objective, step: int) -> None:
+        """Take one step on the device: everything that a graph of it holds."""
+        self._adam.zero_grad(set_to_none=True)
+        loss = objective(step)
+        loss.backward()
+        self._adam.step()
+        if self.after is not None:
+            self.after()
+        self._recorded.index_copy_(0, self.at, loss.detach().reshape(1).to(self._recorded.dtype))
+        self.at += 1
+
+    def _state(self) -> dict[str, Any]:
+        losses = self.losses  # before anything is kept: a state that has diverged is worth nothing
         state = {
             "parameters": {name: p.detach() for name, p in self._named.items()},
             "kept": self.kept,
             "adam": self._adam.state_dict(),
             "rng": self.rng.get_state(),
-            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "losses": torch.tensor(losses, dtype=torch.float64),
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        return buffer.getvalue()
+        return dict(tree_map(_on_cpu, state))
 
     def _restore(self, data: bytes) -> None:
         state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
@@ -119,14 +192,92 @@ class AdamLoop:
                 parameter.copy_(state["parameters"][name])
             for name, tensor in self.kept.items():
                 tensor.copy_(state["kept"][name])
+        rates = [group["lr"] for group in self._adam.param_groups]
         self._adam.load_state_dict(state["adam"])
+        for group, rate in zip(self._adam.param_groups, rates, strict=True):
+            group["lr"] = rate  # the one on this device
         self.rng.set_state(state["rng"])
-        self.losses = state["losses"].tolist()
+        self._read = state["losses"].tolist()
+        self.done = len(self._read)
+        self.at.fill_(self.done)
 
 
-def ramp(step: int, steps: int, warmup: int, decay_fraction: float) -> float:
-    """Linear warm-up over ``warmup`` steps and linear decay over the last ``decay_fraction`` of them, as a
-    factor in (0,1]."""
-    up = min(1.0, (step + 1) / max(1, warmup))
-    left = (steps - step) / max(1.0, steps * decay_fraction)
-    return up * min(1.0, left)
+class _Steps:
+    """Takes a loop's steps: plainly, or where the loop has a capture, as graphs, one per variant."""
+
+    def __init__(self, loop: AdamLoop, objective: Objective) -> None:
+        self._loop, self._objective, self.first = loop, objective, loop.done
+        self._plain: dict[Hashable, int] = {}
+        self._replays: dict[Hashable, Callable[[], None]] = {}
+
+    def __call__(self, step: int) -> None:
+        loop = self._loop
+        loop.set_rate(step)
+        if loop.capture is None:
+            loop.step(self._objective, step)
+            return
+        kind = loop.variant(step)
+        if kind not in self._replays:
+            taken = self._plain[kind] = self._plain.get(kind, 0) + 1
+            if taken <= loop.capture.plain_steps:
+                loop.capture.warm(lambda: loop.step(self._objective, step))
+                return
+            self._replays[kind] = loop.capture.record(lambda: loop.step(self._objective, step), loop.rng)
+        self._replays[kind]()
+
+
+class _Keeper:
+    """Writes checkpoints in a thread. At the end all are written; one that failed fails the loop."""
+
+    def __init__(self, checkpoint: Checkpoint | None) -> None:
+        self._checkpoint = checkpoint
+        self._pool = ThreadPoolExecutor(1, "checkpoint")
+        self._pending: Future[None] | None = None
+
+    def __enter__(self) -> _Keeper:
+        return self
+
+    def put(self, state: dict[str, Any]) -> None:
+        """Keep a state, as soon as the one before it is kept."""
+        self._wait()
+        self._pending = self._pool.submit(self._write, state)
+
+    def _write(self, state: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        if self._checkpoint is not None:
+            self._checkpoint.write(buffer.getvalue())
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self._wait()
+        except Exception:
+            if kind is None or issubclass(kind, stopping.StopRequested):
+                raise
+        finally:
+            self._pool.shutdown()
+
+
+def _on_cpu(value: Any) -> Any:
+    """Copy a tensor, which the next step changes in place."""
+    return value.detach().to("cpu", copy=True) if isinstance(value, Tensor) else value
+
+
+def ramp(
+    step: int,
+    steps: int,
+    warmup: float,
+    decay_fraction: float,
+    decay: Literal["linear", "cosine"] = "linear",
+) -> float:
+    """Give the learning rate of a step as a factor in (0,1]: it rises linearly over ``warmup`` steps, and
+    falls over the last ``decay_fraction`` of all, linearly or along a cosine (Karras et al. 2020, appendix
+    D)."""
+    up = min(1.0, (step + 1) / max(1.0, warmup))
+    left = min(1.0, (steps - step) / max(1.0, steps * decay_fraction))
+    return up * (left if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left))

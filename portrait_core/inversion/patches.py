@@ -6,6 +6,7 @@ away from the patch's border the pixels are those of the whole image, at a fract
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,14 @@ def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> Ra
 
 @dataclass(frozen=True)
 class Patch:
-    """A square of ``size`` x ``size`` rays from ``row`` and ``column`` of a ``resolution`` square grid."""
+    """A square of ``size`` x ``size`` rays from ``row`` and ``column`` of a ``resolution`` square grid.
 
-    row: int
-    column: int
+    The place is known to the host, or lies in tensors on the device (``[]`` int64 each): a loop whose patches
+    are drawn beforehand takes one operation after the other without the host's knowing where it is.
+    """
+
+    row: int | Tensor
+    column: int | Tensor
     size: int
     resolution: int
 
@@ -52,7 +57,7 @@ class Patch:
 
     @classmethod
     def random(cls, size: int, resolution: int, rng: torch.Generator) -> Patch:
-        """Anywhere in the image."""
+        """Anywhere in the image. ``rng`` is the host's."""
         size = min(size, resolution)
         row, column = torch.randint(0, resolution - size + 1, (2,), generator=rng).tolist()
         return cls(row, column, size, resolution)
@@ -65,29 +70,73 @@ class Patch:
         move = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()
         limit = resolution - middle.size
         row, column = (
-            min(max(a + d, 0), limit) for a, d in zip((middle.row, middle.column), move, strict=True)
+            min(max(int(a) + d, 0), limit) for a, d in zip((middle.row, middle.column), move, strict=True)
         )
         return cls(row, column, middle.size, resolution)
 
-    def rays(self) -> Tensor:
-        """Indices ``[size*size]`` of the patch's rays in the whole grid."""
-        rows = torch.arange(self.row, self.row + self.size)[:, None] * self.resolution
-        return (rows + torch.arange(self.column, self.column + self.size)[None]).reshape(-1)
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is the image."""
+        return self.size == self.resolution
+
+    def rays(self, device: torch.device | str = "cpu") -> Tensor:
+        """Give the indices ``[size*size]`` int64 of the patch's rays in the whole grid."""
+        along = torch.arange(self.size, device=device)
+        return ((along + self.row)[:, None] * self.resolution + (along + self.column)[None]).reshape(-1)
 
     def cut(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c p p"]:
-        """The patch of an image whose side is a multiple of the resolution.
+        """Give the patch of an image whose side is a multiple of the resolution: a view of the image where
+        the host knows the place, a copy otherwise.
 
         Raises:
-            ValueError: if it is not.
+            ValueError: if it is no multiple.
         """
+        if self.is_whole and image.shape[-1] % self.resolution == 0:
+            return image
         scale, rest = divmod(image.shape[-1], self.resolution)
         if rest:
             raise ValueError(
                 f"image side {image.shape[-1]} is not a multiple of the neural resolution {self.resolution}; "
                 "set generator.neural_resolution to a divisor of template.size"
             )
-        top, left, side = self.row * scale, self.column * scale, self.size * scale
+        side = self.size * scale
+        if isinstance(self.row, Tensor):
+            along = torch.arange(side, device=image.device)
+            rows, columns = along + self.row * scale, along + self.column * scale
+            return image.index_select(-2, rows).index_select(-1, columns)
+        top, left = self.row * scale, int(self.column) * scale
         return image[..., top : top + side, left : left + side]
+
+
+def corners(patches: Iterable[Patch], device: torch.device) -> Tensor:
+    """Bring the places of patches, one per step, to the device ``[n,2]`` int64: row and column."""
+    return torch.tensor([(patch.row, patch.column) for patch in patches], dtype=torch.int64).to(device)
+
+
+@dataclass(frozen=True)
+class CameraRays:
+    """Rays of a camera through a square grid of pixels.
+
+    Attributes:
+        origins, directions: ``[b,resolution*resolution,3]``, box units and unit vectors.
+        resolution: rays along a side.
+    """
+
+    origins: Tensor
+    directions: Tensor
+    resolution: int
+
+    @classmethod
+    def of(cls, camera: Float[Tensor, "b 25"], resolution: int) -> CameraRays:
+        """Make the rays of camera labels."""
+        return cls(*crop_rays(camera, resolution), resolution)
+
+    def through(self, patch: Patch) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"]]:
+        """Give origins and directions of a patch's rays."""
+        if patch.is_whole:
+            return self.origins, self.directions
+        index = patch.rays(self.origins.device)
+        return self.origins[:, index], self.directions[:, index]
 
 
 @dataclass(frozen=True)
@@ -111,27 +160,22 @@ def render_patch(
     generator: TriPlaneGenerator,
     planes: Planes,
     ws: Float[Tensor, "b layers w"],
-    camera: Float[Tensor, "b 25"],
+    rays: CameraRays,
     patch: Patch,
     sampling: RaySampling,
     rng: torch.Generator | None = None,
 ) -> PatchRender:
-    """Render one patch of every latent; ``rng`` jitters the samples, without it they are fixed."""
+    """Render one patch of every latent, all from one camera or each from its own; ``rng``, which belongs to
+    the latents' device, jitters the samples, without it they are fixed."""
     batch, size = len(ws), patch.size
-    origins, directions = crop_rays(camera.expand(batch, -1), patch.resolution)
-    index = patch.rays().to(camera.device)
-    rays = generator.render_rays(
-        planes,
-        origins[:, index],
-        directions[:, index],
-        sampling,
-        jitter=rng is not None,
-        generator=rng,
+    origins, directions = (part.expand(batch, -1, -1) for part in rays.through(patch))
+    found = generator.render_rays(
+        planes, origins, directions, sampling, jitter=rng is not None, generator=rng
     )
-    features = rays.features.transpose(1, 2).reshape(batch, -1, size, size)
+    features = found.features.transpose(1, 2).reshape(batch, -1, size, size)
     return PatchRender(
         image=generator.superresolve(features, ws, patch.resolution),
         raw=features[:, :3],
-        depth=rays.depth.reshape(batch, 1, size, size),
-        weight=rays.weight.reshape(batch, 1, size, size),
+        depth=found.depth.reshape(batch, 1, size, size),
+        weight=found.weight.reshape(batch, 1, size, size),
     )

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from portrait_core.tracking.topology import N_MESH
+
 # Outer contours (MediaPipe's 468-point numbering) of the regions that carry most of the expression.
 DETAIL_REGIONS = (
     (61, 291, 0, 17, 13, 14, 37, 267, 84, 314),
@@ -29,14 +31,14 @@ class FrameTarget:
         image: ``[3,S,S]`` in [-1,1]: the expression template (inversion) or ``I_GT`` (tuning).
         face: the whole face, mouth included, ``[1,S,S]`` in 0..1; ``M_face`` is ``face * (1 - mouth)``.
         mouth: the mouth's inside ``[1,S,S]`` in 0..1.
-        detail: 1 on mouth and eyes, soft ``[1,S,S]``.
+        detail: 1 on mouth and eyes, soft ``[1,S,S]``; None where it has no weight.
         uncovered: portrait face that the template leaves bare: no loss there ``[1,S,S]``.
     """
 
     image: Tensor
     face: Tensor
     mouth: Tensor
-    detail: Tensor
+    detail: Tensor | None
     uncovered: Tensor
 
 
@@ -69,6 +71,26 @@ def detail_mask(
         cv2.fillConvexPoly(mask, hull, 255)
     grow = 2 * max(1, round(size / 42)) // 2 * 2 + 1
     return np.asarray(cv2.GaussianBlur(cv2.dilate(mask, np.ones((grow, grow), np.uint8)), (0, 0), size / 96))
+
+
+def photograph_masks(
+    crop: NDArray[np.uint8], landmarks_px: NDArray[np.floating]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Give a photograph in a template's place: the picture, its face, and neither a mouth that is painted nor
+    a part that is bare.
+
+    Args:
+        crop: ``[S,S,3]`` uint8.
+        landmarks_px: of the face mesh in pixels of the crop ``[>=468,2]``.
+
+    Returns:
+        The picture ``[S,S,3]``, and ``[S,S]`` uint8 each: face (255 inside the landmarks' hull), mouth and
+        uncovered (both 0).
+    """
+    nothing = np.zeros(crop.shape[:2], np.uint8)
+    hull = cv2.convexHull(np.round(landmarks_px[:N_MESH]).astype(np.int32))
+    face = np.asarray(cv2.fillConvexPoly(nothing.copy(), hull, 255), np.uint8)
+    return crop, face, nothing, nothing
 
 
 def tuning_image(

@@ -21,12 +21,13 @@ NUMERICS_VERSION: dict[str, int] = {
     "fit": 1,
     "retarget": 2,
     "template": 2,
-    "inversion": 2,
-    "tuning": 4,
+    "inversion": 3,
+    "tuning": 5,
     "pose": 1,
     "render": 2,
     "encode": 1,
     "measure": 1,
+    "edit": 2,
 }
 """Raise a stage's number when its code changes what it computes: all its earlier results are then stale.
 Stages that are not listed have version 1."""

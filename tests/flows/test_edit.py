@@ -30,7 +30,6 @@ TRAINING = [
     "flow.epochs=3",
     "flow.hidden=[16]",
     "flow.sheet=1",
-    "flow.checkpoint_every=2",
     "sample.neural_resolution=16",
     "runner.frames_per_task=20",
 ]

@@ -8,7 +8,7 @@ from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.matte import portrait_matte
-from portrait_core.inversion.patches import Patch, render_patch
+from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
 from tests.portrait_core import tiny
 
@@ -41,7 +41,8 @@ def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border():
     planes = generator.planes(ws)
 
     def render(patch):
-        return render_patch(generator, planes, ws, tiny.CAMERA, patch, tiny.SAMPLING)
+        rays = CameraRays.of(tiny.CAMERA, tiny.RESOLUTION)
+        return render_patch(generator, planes, ws, rays, patch, tiny.SAMPLING)
 
     whole, patch = render(Patch.whole(tiny.RESOLUTION)), Patch(6, 8, 16, tiny.RESOLUTION)
     part = render(patch)
@@ -65,7 +66,7 @@ def test_random_patches_stay_inside_and_central_ones_near_the_middle():
 
 def inverter(phi, **settings):
     generator = tiny.generator()
-    chosen = InversionSettings(first_steps=12, steps=6, checkpoint_every=5, **settings)
+    chosen = InversionSettings(first_steps=12, steps=6, **settings)
     return Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
 
 

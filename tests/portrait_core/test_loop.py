@@ -1,15 +1,19 @@
+import threading
+
 import pytest
 import torch
 
 from portrait_core import stopping
-from portrait_core.inversion.loop import AdamLoop, ParameterGroup, ramp
+from portrait_core.inversion.loop import READ_EVERY, AdamLoop, ParameterGroup, ramp
 from tests.portrait_core import tiny
 
 
-def build(checkpoint=None, steps=20):
+def build(checkpoint=None, steps=20, checkpoint_s=0.0, **more):
     rng = torch.Generator().manual_seed(3)
     x = torch.zeros(4, requires_grad=True)
-    loop = AdamLoop([ParameterGroup({"x": x})], steps, lambda s: 0.1, rng, checkpoint, every=5)
+    loop = AdamLoop(
+        [ParameterGroup({"x": x})], steps, lambda s: 0.1, rng, checkpoint, checkpoint_s, **more
+    )
     return x, loop, lambda step: ((x - torch.randn(4, generator=rng)) ** 2).sum()
 
 
@@ -28,15 +32,97 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one():
     with pytest.raises(KeyboardInterrupt):
         stopped.run(until_eight)
     again, resumed, objective = build(memory)
-    assert len(resumed.losses) == 5  # the last checkpoint before the interruption
+    assert len(resumed.losses) == 8  # a checkpoint is due after every step
     assert resumed.run(objective) == losses
     assert torch.equal(again, x)
 
 
-def test_a_loss_that_is_not_finite_stops_the_loop():
-    x, loop, _ = build()
-    with pytest.raises(FloatingPointError, match="step 0"):
-        loop.run(lambda step: (x * float("nan")).sum())
+def test_a_loss_that_is_not_finite_is_named_at_the_end_of_its_block():
+    x, loop, _ = build(steps=3 * READ_EVERY)
+    taken = []
+
+    def objective(step):
+        taken.append(step)
+        return (x * (float("nan") if step == READ_EVERY + 3 else 1.0)).sum()
+
+    with pytest.raises(FloatingPointError, match=f"step {READ_EVERY + 3}"):
+        loop.run(objective)
+    assert taken[-1] == 2 * READ_EVERY - 1
+
+
+def test_a_state_that_has_diverged_is_not_kept():
+    memory = tiny.Memory()
+    x, loop, objective = build(memory)
+
+    with pytest.raises(FloatingPointError, match="step 6"):
+        loop.run(lambda step: objective(step) * (float("nan") if step == 6 else 1.0))
+    assert len(build(memory)[1].losses) == 6
+
+
+def test_checkpoints_are_due_by_time():
+    memory = tiny.Memory()
+    _, loop, objective = build(memory, checkpoint_s=3600.0)
+    loop.run(objective)
+    assert memory.data is None
+
+
+def test_a_thread_writes_the_checkpoint_while_steps_go_on():
+    going, written = threading.Event(), []
+
+    class Slow(tiny.Memory):
+        def write(self, data):
+            if not written:
+                assert going.wait(60), "no step was taken while this was written"
+            written.append(threading.current_thread().name)
+            super().write(data)
+
+    memory = Slow()
+    x, loop, objective = build(memory, steps=4)
+    steps = []
+
+    def noted(step):
+        steps.append(step)
+        if step == 1:  # the write of the state after step 0 waits for this
+            going.set()
+        return objective(step)
+
+    loop.run(noted)
+    assert len(written) == 3
+    assert not any("MainThread" in name for name in written)
+    assert len(build(memory, steps=4)[1].losses) == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_fails_the_loop():
+    class Full(tiny.Memory):
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+    _, loop, objective = build(Full(), steps=5)
+    with pytest.raises(OSError, match="No space left"):
+        loop.run(objective)
+
+
+def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumption():
+    said = []
+
+    def prepared(memory):
+        x, loop, objective = build(memory, steps=2 * READ_EVERY + 5, prepare=lambda steps: said.append(steps))
+        return loop, objective
+
+    memory = tiny.Memory()
+    loop, objective = prepared(memory)
+
+    def until_sixty(step):
+        if step == 60:
+            raise KeyboardInterrupt
+        return objective(step)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(until_sixty)
+    assert said == [range(50), range(50, 100)]
+    loop, objective = prepared(memory)
+    loop.run(objective)
+    assert said[2:] == [range(60, 100), range(100, 105)]
 
 
 def test_a_finished_loop_does_nothing():
@@ -53,13 +139,16 @@ def test_the_rate_rises_holds_and_falls():
     assert factors[60] == pytest.approx(1.0)
     assert factors[80] == pytest.approx(0.5)
     assert 0 < factors[99] < 0.05
+    assert ramp(80, 100, 0, 0.4, "cosine") == pytest.approx(0.5)
+    assert ramp(70, 100, 0, 0.4, "cosine") > ramp(70, 100, 0, 0.4)
+    assert ramp(5, 100, 0, 0.0) == 1.0
 
 
 def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_result():
     x, loop, objective = build()
     losses = loop.run(objective)
     memory = tiny.Memory()
-    _, stopped, objective = build(memory)
+    _, stopped, objective = build(memory, checkpoint_s=3600.0)
 
     def until_seven(step):
         if step == 6:

@@ -8,9 +8,10 @@ import torch
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
 from portrait_core.faces.reproject import HeadSurface
+from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
-from portrait_core.inversion.tuning import Clip, Tuner, depth_error, rarity
+from portrait_core.inversion.tuning import Clip, Tuner, rarity
 from portrait_core.reposing import PoseRenderer, target_cameras
 from tests.portrait_core import tiny
 
@@ -32,10 +33,10 @@ def tuner(phi, head, **settings):
         matte=tiny.disc(0.4),
         wall=torch.zeros(3, tiny.SIZE, tiny.SIZE),
     )
-    chosen = TuningSettings(
-        steps=12, batch=2, patch=24, novel_view_rays=64, checkpoint_every=5, learning_rate=1e-2, **settings
+    chosen = TuningSettings(steps=12, batch=2, patch=24, novel_view_rays=64, learning_rate=1e-2, **settings)
+    return Tuner(
+        generator, phi, clip, HeadSurface(head), chosen, tiny.SAMPLING, tiny.RESOLUTION, checkpoint_s=0
     )
-    return Tuner(generator, phi, clip, HeadSurface(head), chosen, tiny.SAMPLING, tiny.RESOLUTION)
 
 
 def test_tuning_fits_the_frames_and_leaves_mapping_and_latents_alone(phi, head):
@@ -108,7 +109,7 @@ def draws(phi, head, ws, steps, **settings):
     tune = tuner(phi, head, **settings)
     clip = dataclasses.replace(tune.clip, ws=ws)
     again = Tuner(tune.generator, phi, clip, tune.surface, tune.settings, tune.sampling, tune.resolution)
-    return [i for step in range(steps) for i in again._draw_frames(step)]
+    return [i for step in range(steps) for i in again.frames_of(step)]
 
 
 def test_every_frame_is_drawn_once_before_any_is_drawn_twice(phi, head):
