@@ -1,0 +1,136 @@
+"""Recording operations and running them again: what a CUDA graph does, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from tests.second_device import waits
+
+Described = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation with the tensors that hold its numbers on the CPU.
+
+    Attributes:
+        func: PyTorch's operation.
+        args: its arguments, ``kwargs`` those with names; tensors are the CPU's.
+        made: what it returned, in the same form.
+        run: how to run ``func`` on such arguments.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    made: Any
+    run: Callable[..., Any]
+
+    def describe(self) -> Described:
+        """Its name, arguments that are no tensors, and shape, strides and type of those that are."""
+        return str(self.func), tuple(_described(leaf) for leaf in tree_flatten((self.args, self.kwargs))[0])
+
+    def replay(self) -> None:
+        """Run it again, and leave its results where they were left when it was recorded."""
+        again = self.run(self.func, self.args, self.kwargs)
+        for before, now in zip(tree_flatten(self.made)[0], tree_flatten(again)[0], strict=True):
+            if isinstance(before, torch.Tensor) and not _same_memory(before, now):
+                before.copy_(now)
+
+
+@dataclass
+class Tape:
+    """Recorded operations, which keep all their tensors alive.
+
+    Attributes:
+        operations: what was run, in its order.
+        made_empty: CPU tensors that were made without an operation, to be filled by one.
+    """
+
+    operations: list[Operation] = field(default_factory=list)
+    made_empty: list[torch.Tensor] = field(default_factory=list)
+
+    @property
+    def signature(self) -> tuple[Described, ...]:
+        """The operations with all that a graph would hold fast, tensors' places apart (see :attr:`inputs`):
+        two steps with equal signatures and inputs can be one captured graph."""
+        return tuple(operation.describe() for operation in self.operations)
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """Addresses of the tensors that were there before recording, in the order in which they are read or
+        written first; a graph would use those very places again."""
+        made = {_storage(tensor) for tensor in self.made_empty}
+        found: dict[int, None] = {}
+        for operation in self.operations:
+            for leaf in tree_flatten((operation.args, operation.kwargs))[0]:
+                if isinstance(leaf, torch.Tensor) and (place := _storage(leaf)) not in made:
+                    found[place] = None
+            made |= {_storage(t) for t in tree_flatten(operation.made)[0] if isinstance(t, torch.Tensor)}
+            made -= found.keys()
+        return tuple(found)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        """Run the operations again on the same tensors: in-place results stay in place, new ones are written
+        into those recorded, draws advance their generators."""
+        for operation in self.operations:
+            operation.replay()
+
+
+_recording: list[Tape] = []
+
+
+@contextmanager
+def recorded() -> Iterator[Tape]:
+    """Record every operation on the second device, in all threads, until the block ends.
+
+    Raises:
+        RuntimeError: inside, on a copy between the devices, a read by the host or a shape that depends on the
+            data: what capturing a CUDA graph refuses.
+    """
+    if _recording:
+        raise RuntimeError("a tape is being recorded already; end that block first")
+    tape = Tape()
+    _recording.append(tape)
+    try:
+        with waits.forbidden("recording a tape, as capturing a CUDA graph does,"):
+            yield tape
+    finally:
+        _recording.remove(tape)
+
+
+def note(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any, run: Callable[..., Any]
+) -> None:
+    """Add an operation to the tape that is being recorded, if any; tensors are those on the CPU."""
+    if _recording:
+        _recording[-1].operations.append(Operation(func, args, kwargs, made, run))
+
+
+def note_empty(tensor: torch.Tensor) -> None:
+    """Tell the tape that is being recorded, if any, of a new CPU tensor without content."""
+    if _recording:
+        _recording[-1].made_empty.append(tensor)
+
+
+def _described(leaf: Any) -> Described:
+    if isinstance(leaf, torch.Tensor):
+        return "tensor", tuple(leaf.shape), leaf.stride(), leaf.storage_offset(), leaf.dtype
+    return (type(leaf).__name__, leaf if not isinstance(leaf, torch._C.Generator) else leaf._cdata)
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _same_memory(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return one is other or (
+        one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
+    )
