@@ -11,9 +11,7 @@ from tests.portrait_core import tiny
 def build(checkpoint=None, steps=20, checkpoint_s=0.0, **more):
     rng = torch.Generator().manual_seed(3)
     x = torch.zeros(4, requires_grad=True)
-    loop = AdamLoop(
-        [ParameterGroup({"x": x})], steps, lambda s: 0.1, rng, checkpoint, checkpoint_s, **more
-    )
+    loop = AdamLoop([ParameterGroup({"x": x})], steps, lambda s: 0.1, rng, checkpoint, checkpoint_s, **more)
     return x, loop, lambda step: ((x - torch.randn(4, generator=rng)) ** 2).sum()
 
 

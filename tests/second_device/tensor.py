@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NoReturn
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from tests.second_device import tape, waits
 from tests.second_device.generators import PLAIN, drawing_for_second, of_second
@@ -115,8 +116,30 @@ class SecondTensor(torch.Tensor):
 
 
 def here(value: Any) -> Any:
-    """The CPU tensors in place of those of the second device, wherever they are in ``value``."""
-    return tree_map_only(SecondTensor, lambda t: t.data_here, value)
+    """The CPU tensors in place of those of the second device, wherever they are in ``value``: an operation's
+    arguments are values, and lists and dictionaries of them."""
+    kind = type(value)
+    if kind is SecondTensor or isinstance(value, SecondTensor):
+        return value.data_here
+    if kind is tuple or kind is list:
+        return kind(map(here, value))
+    if kind is dict:
+        return {name: here(part) for name, part in value.items()}
+    return value
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """All tensors among an operation's arguments, in their order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if type(value) is dict else value if type(value) in (tuple, list) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+@cache
+def _draws(func: Any) -> bool:
+    """Whether an operation takes a generator."""
+    return any("Generator" in str(argument.type) for argument in func._schema.arguments)
 
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -125,7 +148,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: for tensors of both devices, and for generators of another device.
     """
-    tensors = [t for t in tree_flatten((args, kwargs))[0] if isinstance(t, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs)]
     if func is aten.copy_.default and len({type(t) is SecondTensor for t in tensors}) == 2:
         return copy_between(args[1], args[0])
     target = kwargs.get("device")
@@ -135,17 +158,21 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     elif torch.device(target).type != "meta":
         waits.copied(func)
     waits.note_reads(func, args, kwargs)
-    args, kwargs = _with_own_generators(func, args, kwargs, leaves)
+    if _draws(func):
+        args, kwargs = _with_own_generators(func, args, kwargs, leaves)
     if target is not None and not leaves:
         kwargs = kwargs | {"device": torch.device("cpu")}
-    made = _compute(func, here(args), here(kwargs))
+    args, kwargs = here(args), here(kwargs)
+    made = _compute(func, args, kwargs)
     if leaves:
         return made
-    tape.note(func, here(args), here(kwargs), made, _compute)
+    tape.note(func, args, kwargs, made, _compute)
     return _wrapped(func, made, [t for t in tensors if isinstance(t, SecondTensor)])
 
 
 def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if not _draws(func):
+        return func(*args, **kwargs)
     with drawing_for_second():
         return func(*args, **kwargs)
 
@@ -205,7 +232,9 @@ def _wrapped(func: Any, made: Any, given: list[SecondTensor]) -> Any:
         NotImplementedError: where an operation gave a tensor another shape in place.
     """
 
-    def find(tensor: torch.Tensor) -> torch.Tensor:
+    def find(tensor: Any) -> Any:
+        if not isinstance(tensor, torch.Tensor):
+            return tensor
         for t in given:
             if t.data_here is tensor:
                 return t
@@ -218,4 +247,4 @@ def _wrapped(func: Any, made: Any, given: list[SecondTensor]) -> Any:
             )
         if _is_written(func._schema.arguments[0]) and t is given[0]:
             t.is_number = func.overloadpacket is aten.fill_ and t.dim() == 0
-    return tree_map_only(torch.Tensor, find, made)
+    return type(made)(map(find, made)) if type(made) in (tuple, list) else find(made)
