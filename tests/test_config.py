@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from portrait_core.config import Settings, TuningSettings, key_settings, load_settings
+from portrait_core.config import (
+    HOW,
+    Section,
+    Settings,
+    TrackingSettings,
+    TuningSettings,
+    key_settings,
+    load_settings,
+)
 from portrait_core.profiles import setting_names
-from portrait_core.resources import profile_names
+from portrait_core.resources import profile_folder, profile_names
 
 
 @pytest.mark.parametrize("name", ["embedded", "paper", "fast"])
@@ -95,7 +104,7 @@ def test_settings_are_frozen() -> None:
 
 
 def test_key_settings_leave_out_how_the_work_is_done() -> None:
-    assert key_settings(TuningSettings(checkpoint_every=7)) == key_settings(TuningSettings())
+    assert key_settings(TrackingSettings(batch=7)) == key_settings(TrackingSettings())
     assert key_settings(TuningSettings(steps=7)) != key_settings(TuningSettings())
 
 
@@ -107,3 +116,43 @@ def test_every_setting_says_what_it_does() -> None:
     ]
     assert len(described) == len(setting_names(Settings))
     assert all(described)
+
+
+MARKS = ("[paper]", "[PTI]", "[EG3D]", "[ours]")
+WITHOUT_MARKS = {"profile", "device", "seed", "commercial"}
+"""Settings of the profile as a whole, beside the section ``runner``, which changes no result."""
+
+
+def marked_settings(path: Path) -> dict[str, str]:
+    """Names of the settings that a profile fixes, with what their lines say of them."""
+    lines = path.read_text().splitlines()
+    found = {}
+    for section, values in yaml.compose(path.read_text()).value:
+        if isinstance(values, yaml.MappingNode) and section.value != "runner":
+            for name, _ in values.value:
+                found[f"{section.value}.{name.value}"] = lines[name.start_mark.line].partition("#")[2]
+    return found
+
+
+def test_every_setting_of_the_published_profile_says_where_it_is_from() -> None:
+    found = marked_settings(profile_folder() / "paper.yaml")
+    assert {name: said for name, said in found.items() if not said.strip().startswith(MARKS)} == {}
+    how = {
+        f"{section}.{name}"
+        for section, value in Settings()
+        if isinstance(value, Section)
+        for name, field in type(value).model_fields.items()
+        if field.json_schema_extra == HOW
+    }
+    every = {name for name in setting_names(Settings) if not name.startswith("runner.")}
+    assert every - how - WITHOUT_MARKS == set(found), "the profile leaves nothing to another one's defaults"
+
+
+def test_the_published_profile_optimises_one_vector_as_pivotal_tuning_does() -> None:
+    for profile in ("paper", "fast"):
+        settings = load_settings(profile)
+        assert (settings.inversion.space, settings.inversion.step_unit) == ("w", "w")
+        assert settings.inversion.adam_betas == settings.tuning.adam_betas == (0.9, 0.999)
+        assert settings.tuning.locality_every == 1
+        assert settings.tuning.locality_patch == settings.tuning.patch == settings.generator.neural_resolution
+        assert settings.render.max_yaw_deg == settings.render.max_pitch_deg == 90
