@@ -25,7 +25,7 @@ from flows.environment import server_for_run, server_went_away
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import Runner, open_runner
-from flows.stages import TASKS, StageRunner
+from flows.stages import TASKS, StageError, StageRunner, gpu_gone, stops_forgotten
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.inputs import local_copy
@@ -101,14 +101,21 @@ class DatasetRun:
     ) -> None:
         self._runner, self._out, self._board, self._keep, self._tasks = runner, out, board, keep, tasks
         self._at_once = settings.runner.clips or CLIPS_A_WORKER * worker_count(settings)
+        self._gone: tuple[Row, BaseException] | None = None
+        """Where the GPU was lost to this process."""
 
     def run(self, clips: Sequence[Clip]) -> list[ClipResult]:
-        """Run clips, the longest first, and say what became of each."""
+        """Run clips, the longest first, and say what became of each.
+
+        Raises:
+            StageError: this process cannot use the GPU any more. The clips at work were stopped, and the
+                others not begun: all of them wait for the next run.
+        """
         ordered = sorted(clips, key=lambda clip: clip.job.frames, reverse=True)
         pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="clip")
         futures = [pool.submit(self._clip, clip, turn) for turn, clip in enumerate(ordered)]
         try:
-            return [self._told(future) for future in as_completed(futures)]
+            results = [self._told(future) for future in as_completed(futures)]
         except KeyboardInterrupt:
             for future in futures:
                 future.cancel()
@@ -116,6 +123,13 @@ class DatasetRun:
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+        if self._gone is not None:
+            row, error = self._gone
+            count = sum(result.outcome == "stopped" for result in results)
+            raise StageError(
+                f"row {row.number}, {row.name}: {error}. It finds {count} of {len(clips)} clips to do"
+            ) from error.__cause__
+        return results
 
     def _told(self, future: Future[ClipResult]) -> ClipResult:
         result = future.result()
@@ -128,6 +142,8 @@ class DatasetRun:
         def result(outcome: Outcome, message: str = "") -> ClipResult:
             return ClipResult(row.number, row.name, outcome, message, job.frames, time.perf_counter() - begin)
 
+        if self._gone is not None:
+            return result("stopped")
         try:
             if why := set_aside(job):
                 return result("aside", why)
@@ -136,6 +152,9 @@ class DatasetRun:
         except StopRequested:
             return result("stopped")
         except Exception as error:
+            if gpu_gone(error):
+                self._gone = row, error
+                return result("stopped")
             return result("failed", f"{classify(error)}: {error}")
         return result("held", f"{held} frames show a neighbour") if held else result("done")
 
@@ -190,14 +209,18 @@ def run_dataset(
     board: Board,
     keep: Policy | None = None,
 ) -> list[ClipResult]:
-    """Run the clips of a manifest's rows; a result for each row, in their order."""
+    """Run the clips of a manifest's rows; a result for each row, in their order.
+
+    Raises:
+        StageError: this process cannot use the GPU any more (:meth:`DatasetRun.run`).
+    """
     stopping.clear()
     settings = load_settings(profile, overrides)
     clips, bad = clips_of(rows, store, overrides)
     board.begin(len(rows))
     for result in bad:
         board.ended(result)
-    with open_runner(settings, plain=True) as runner, _updated(board):
+    with stops_forgotten(), open_runner(settings, plain=True) as runner, _updated(board):
         results = DatasetRun(runner, settings, out, board, keep).run(clips)
     return sorted([*bad, *results], key=lambda result: result.number)
 
@@ -283,8 +306,8 @@ def start_dataset(
     if server is not None:
         try:
             return reenact_dataset(**parameters)
-        except Exception:
-            if not server_went_away(server, report):
+        except Exception as error:
+            if gpu_gone(error) or not server_went_away(server, report):
                 raise
     out, board = parameters["out"], TerminalBoard(console)
     asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]

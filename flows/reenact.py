@@ -13,7 +13,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.environment import server_for_run, server_went_away
 from flows.runners import open_runner, prefect_task_runner
-from flows.stages import StageRunner, check_only
+from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
@@ -81,7 +81,7 @@ def run_stages(
     stopping.clear()
     check_only(job, only)
     keep_job(job)
-    with open_runner(job.settings) as runner:
+    with stops_forgotten(), open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report, only)
         stages.all()
     return stages.records
@@ -147,7 +147,8 @@ def under_prefect(
     run: Flow[..., Any], inputs: Sequence[Any], job: Job, report: Report, without: Callable[[], Any]
 ) -> Any:
     """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
-    without: the store resumes it either way. A server that goes away meanwhile is done without.
+    without: the store resumes it either way. A server that goes away meanwhile is done without, unless this
+    process lost the GPU too.
 
     Args:
         run: the flow.
@@ -164,7 +165,7 @@ def under_prefect(
     ready = run.with_options(task_runner=prefect_task_runner(job.settings), flow_run_name=job.name)
     try:
         return ready(*inputs)
-    except Exception:
-        if not server_went_away(server, report):
+    except Exception as error:
+        if gpu_gone(error) or not server_went_away(server, report):
             raise
         return without()

@@ -27,7 +27,15 @@ from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
 from tasks.job import FANNED, PER_FRAME, Goal, Job, Stage
 from tasks.measure import measure
-from tasks.policy import StageResult, classify, disk_full, failure, process_name, worker_died
+from tasks.policy import (
+    StageResult,
+    disk_full,
+    failure,
+    gpu_broke,
+    process_name,
+    worker_died,
+    worth_retrying,
+)
 from tasks.pose import pose
 from tasks.ranges import FrameRange, frame_ranges, missing_runs
 from tasks.render import render
@@ -76,6 +84,24 @@ Failed = list[tuple[FrameRange | None, BaseException]]
 
 class StageError(RuntimeError):
     """A stage that everything after it needs did not finish; giving the command again continues it."""
+
+
+def gpu_gone(error: BaseException) -> bool:
+    """Whether a run stopped because its process cannot use the GPU any more, so that nothing else should run
+    in this process."""
+    return isinstance(error, StageError) and error.__cause__ is not None and gpu_broke(error.__cause__)
+
+
+@contextmanager
+def stops_forgotten() -> Iterator[None]:
+    """Forget, when the block ends because the GPU is gone, that every loop of the process was asked to stop
+    for it: all of them have stopped, and what runs later without a GPU must not stop."""
+    try:
+        yield
+    except StageError as error:
+        if gpu_gone(error):
+            stopping.clear()
+        raise
 
 
 class StageRunner:
@@ -200,6 +226,9 @@ class StageRunner:
     def _check(self, stage: Stage, errors: Sequence[BaseException]) -> None:
         """Raise unless the stage is finished, or as far as it can be with enough to go on."""
         there = done(self._job, stage)
+        broken = next((error for error in errors if gpu_broke(error)), None)
+        if broken is not None:
+            raise self._stopped(stage, there, [broken])
         if there.all():
             return
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
@@ -217,7 +246,12 @@ class StageRunner:
         if not why and len(rows := rows[rows["stage"] == stage]):
             why = str(rows["message"].iloc[-1])
         advice = "Give the same command again to continue from there"
-        if errors and disk_full(errors[0]):
+        if errors and gpu_broke(errors[0]):
+            advice = (
+                "Nothing that is finished is lost: give the same command again, and another process "
+                "continues from there"
+            )
+        elif errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
         elif any(aside(self._job, name).any() for name in (stage, self._job.frame_input(stage)) if name):
             advice += "; `portrait retry` takes up what was set aside"
@@ -274,7 +308,8 @@ class StageRunner:
         try:
             yield
         except Exception as error:
-            if stopping.requested():  # cancelled, or refused by a pool that closes: no fault of the frames
+            # cancelled, or refused by a pool that closes: no fault of the frames
+            if stopping.requested() and not gpu_broke(error):
                 failed.append((span, StopRequested()))
                 return
             self._tell(record.stage, span, error)
@@ -285,7 +320,7 @@ class StageRunner:
         if isinstance(error, StopRequested):
             return
         retries = self._job.settings.runner.retries
-        attempt = retries + 1 if classify(error) == "transient" else 1
+        attempt = retries + 1 if worth_retrying(error) else 1
         row = failure(stage, None, error, self._job.stage_keys[stage], attempt)
         if worker_died(error):  # nobody's fault yet
             row = Failure(stage, None, "transient", "the worker died", key=row.key)

@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import os
+import re
 import resource
 import socket
 import sys
@@ -15,26 +16,66 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from inspect import signature
-from typing import Any
+from typing import Any, NoReturn
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 from portrait_core.errors import MissingChunk
-from portrait_core.stopping import StopRequested, check
+from portrait_core.stopping import StopRequested, check, request
 from portrait_core.store import Failure, FailureClass
 from tasks.context import record_failures
-from tasks.job import Stage
+from tasks.job import Job, Stage
 
 _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
 _TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
-_TRANSIENT_TEXTS = ("cuda error", "cudnn error", "cublas error")
-"""A GPU's context that broke: the frame is not to blame, and another process may do it."""
 _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}
 _RESOURCE_TEXTS = ("out of memory", "can't allocate memory")
 _DEATH_NAMES = {"KilledWorker"}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _log = logging.getLogger(__name__)
+
+_GPU_NAMES = {"AcceleratorError", "BrokenGpuError"}
+_GPU_ERROR = re.compile(
+    r"(?:cuda(?: driver)?|cudnn(?: frontend)?|cublas|cusolver|cusparse|cufft|hip) error: *([^\n]*)"
+    r"|triton error \[cuda\]: *([^\n]*)"
+    r"|([^\n]*(?:nvidia driver on your system|no cuda gpus are available|cudagetdevicecount)[^\n]*)"
+    r"|([^\n]*(?:illegal memory access|unspecified launch failure|device-side assert triggered"
+    r"|uncorrectable ecc error)[^\n]*)"
+)
+"""Finds what CUDA and its libraries said, in lower case. Only that line counts: PyTorch writes advice below
+it, which speaks of device-side assertions whatever the error was."""
+_GPU_MEMORY = ("out of memory", "alloc_failed", "not_initialized")
+"""cuBLAS and cuDNN make their handles at the first call of a thread. Where no memory is left for a handle,
+they say that they are "not initialized": the context is whole, and smaller batches leave room. (If it is
+broken after all, the next call says so.)"""
+_GPU_BUSY = ("busy or unavailable", "captur")
+"""Errors that pass while the context stays whole: another process has the GPU for itself, or another thread
+disturbed the recording of a CUDA graph."""
+_GPU_REFUSED = (
+    *("no kernel image", "unsupported ptx", "invalid device function", "no cuda-capable device"),
+    *("driver version is insufficient", "driver on your system", "unsupported display driver"),
+    *(
+        "forward compatibility",
+        "no cuda gpus are available",
+        "invalid device ordinal",
+        "initialization error",
+    ),
+    *("system not yet initialized", "invalid argument", "invalid configuration", "invalid resource handle"),
+    *("too many resources requested", "operation not supported", "not_supported", "arch_mismatch"),
+    *("bad_param", "invalid_value", "execution plan"),
+)
+"""Errors of calls that were refused before anything ran on the GPU, because its driver, PyTorch's build or
+the call itself does not suit. The context is whole, so the process may go on with other work; but the same
+call is refused again, here and in a new process on this machine. No frame is to blame, so the class is
+``transient`` (a machine that is set right does the frame), but the call is not repeated."""
+WORKER_ENDED = 70
+"""Exit code of a Dask worker that ended itself because it could no longer use its GPU."""
+
+
+class BrokenGpuError(RuntimeError):
+    """The GPU's context of this process is broken, so that every later use of the GPU fails. Nothing that is
+    finished is lost, and another process can go on."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +103,7 @@ def classify(error: BaseException) -> FailureClass:
         return "resource"
     if worker_died(error):
         return "poison"
-    said = str(error).lower() if isinstance(error, RuntimeError) else ""
-    if _names(error) & _TRANSIENT_NAMES or any(text in said for text in _TRANSIENT_TEXTS):
+    if _names(error) & _TRANSIENT_NAMES or _gpu_error(error) is not None:
         return "transient"
     if isinstance(error, ValueError | FileNotFoundError | IsADirectoryError | PermissionError):
         return "input"
@@ -80,7 +120,40 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may do."""
     if _names(error) & _RESOURCE_NAMES or isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in _RESOURCE_TEXTS)
+    if not isinstance(error, RuntimeError):
+        return False
+    return _says(str(error).lower(), _RESOURCE_TEXTS) or _says(_gpu_error(error), _GPU_MEMORY)
+
+
+def _says(said: str | None, texts: tuple[str, ...]) -> bool:
+    return said is not None and any(text in said for text in texts)
+
+
+def _gpu_error(error: BaseException) -> str | None:
+    """What CUDA or one of its libraries said, in lower case; None for an error that is not theirs.
+
+    Classes are compared by name, so that nothing here has to import PyTorch.
+    """
+    if not isinstance(error, RuntimeError):
+        return None
+    found = _GPU_ERROR.search(str(error).lower())
+    if found is not None:
+        return next(text for text in found.groups() if text is not None)
+    return str(error).lower() if _names(error) & _GPU_NAMES else None
+
+
+def gpu_broke(error: BaseException) -> bool:
+    """Whether a CUDA error leaves its process unable to use the GPU, so that only another process can go on.
+
+    CUDA calls such errors sticky: after an illegal access, a failed assertion or launch, or a memory error
+    that the hardware could not correct, every later call in the process fails with the same error. An error
+    that is not known here counts as one too: a new process costs seconds, waits in a dead one cost minutes.
+    Too little memory is none, nor is what passes (:data:`_GPU_BUSY`) or was refused (:data:`_GPU_REFUSED`).
+    """
+    if "BrokenGpuError" in _names(error):
+        return True
+    said = _gpu_error(error)
+    return said is not None and not out_of_memory(error) and not _says(said, (*_GPU_BUSY, *_GPU_REFUSED))
 
 
 def disk_full(error: BaseException) -> bool:
@@ -94,8 +167,11 @@ def worker_died(error: BaseException) -> bool:
 
 
 def worth_retrying(error: BaseException) -> bool:
-    """Whether the very same call may do better in a moment. Damaged data has to be made again first."""
-    return classify(error) == "transient" and not isinstance(error, MissingChunk | StopRequested)
+    """Whether the very same call may do better in a moment, in this process. Damaged data has to be made
+    again first; a GPU's broken context takes another process, and what the GPU refuses another machine."""
+    if classify(error) != "transient" or isinstance(error, MissingChunk | StopRequested):
+        return False
+    return not gpu_broke(error) and not _says(_gpu_error(error), _GPU_REFUSED)
 
 
 def failure(
@@ -164,6 +240,62 @@ def _with_less_memory(function: Callable[..., StageResult], stage: Stage) -> Cal
     return run
 
 
+def _leaving_broken_gpus(function: Callable[..., StageResult], stage: Stage) -> Callable[..., StageResult]:
+    """The function, whose process does no more work on a GPU after an error that broke the GPU's context.
+
+    A Dask worker ends, as if it had been killed: its nanny starts another process, and the flow, which is
+    told of the loss (``allowed-failures`` is 0), does the frames again. In the process of the run itself,
+    every loop is asked to stop at its next frame, and the error goes to the flow, which ends.
+    """
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        try:
+            return function(**parameters)
+        except Exception as error:
+            if not gpu_broke(error):
+                raise
+            why = str(error).partition("\n")[0]
+            if _in_worker_process():
+                _end_worker(parameters["job"], stage, why)
+            request()
+            raise BrokenGpuError(
+                f"the GPU's context broke ({why}): the process {process_name()} cannot use the GPU any more"
+            ) from error
+
+    return run
+
+
+def _in_worker_process() -> bool:
+    """Whether this process is a Dask worker's own, not one that is shared with the run."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return False
+    return not worker.address.startswith("inproc://")  # a LocalCluster with processes=False
+
+
+def _end_worker(job: Job, stage: Stage, why: str) -> NoReturn:
+    """Write down why, and end the process at once: on an orderly way out, what holds the GPU's memory would
+    call CUDA again."""
+    name = process_name()
+    message = (
+        f"the GPU's context broke in the worker {name}, which ended so that another process goes on: {why}"
+    )
+    try:
+        _log.error("%s: %s", stage, message)
+        record_failures(
+            job, stage, [Failure(stage, None, "transient", message[:500], key=job.stage_keys[stage])]
+        )
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(WORKER_ENDED)
+
+
 def _free_memory() -> None:
     gc.collect()
     torch = sys.modules.get("torch")
@@ -188,7 +320,7 @@ def stage_task(stage: Stage) -> Callable[[Callable[..., StageResult]], Task[...,
             persist_result=False,
             retry_condition_fn=_prefect_retries,
         )
-        return decorate(_with_less_memory(function, stage))
+        return decorate(_leaving_broken_gpus(_with_less_memory(function, stage), stage))
 
     return decorated
 
