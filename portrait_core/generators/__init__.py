@@ -2,10 +2,12 @@
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.io import load_generator, load_latent_layout, save_generator
+from portrait_core.generators.noise_maps import noise_regulariser, renormalise_, with_own_noise
 from portrait_core.generators.precision import (
     Precision,
     at_precision,
     compiled,
+    memory_format,
     resolved_precision,
     use_matrix_precision,
 )
@@ -36,7 +38,11 @@ __all__ = [
     "load_generator",
     "load_latent_layout",
     "load_published",
+    "memory_format",
+    "noise_regulariser",
+    "renormalise_",
     "resolved_precision",
     "save_generator",
     "use_matrix_precision",
+    "with_own_noise",
 ]

@@ -26,6 +26,7 @@ class BlockStack(nn.Module):
         *,
         noise: bool = True,
         learned_constants: bool = False,
+        conv_clamp: float | None = None,
     ) -> None:
         """``channels`` maps each resolution to its feature channels."""
         super().__init__()
@@ -41,6 +42,7 @@ class BlockStack(nn.Module):
                 image_channels,
                 noise=noise,
                 learned_constant=learned_constants,
+                conv_clamp=conv_clamp,
             )
             self.add_module(f"b{resolution}", block)
             in_channels = channels[resolution]

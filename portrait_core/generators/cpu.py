@@ -40,7 +40,7 @@ def suits(x: Tensor, *others: Tensor) -> bool:
 
 
 class _ModulatedLayer(torch.autograd.Function):
-    """leaky_relu(filter(conv(x * styles, weight)) * scale + noise + bias)."""
+    """clamp(leaky_relu(filter(conv(x * styles, weight)) * scale + noise + bias))."""
 
     @staticmethod
     def forward(
@@ -52,6 +52,7 @@ class _ModulatedLayer(torch.autograd.Function):
         bias: Tensor,
         noise: Tensor | None,
         taps: Tensor | None,
+        limit: float | None,
     ) -> Tensor:
         folded = len(x) == 1 and x[0].numel() > weight.numel()
         if folded:
@@ -62,6 +63,7 @@ class _ModulatedLayer(torch.autograd.Function):
         if noise is not None:
             y += noise
         y = F.leaky_relu_(y, SLOPE)
+        ctx.limit = limit if limit is not None and _clamp_(y, limit) else None
         ctx.save_for_backward(x, weight, styles, scale, bias, noise, taps, y)
         return y
 
@@ -69,12 +71,13 @@ class _ModulatedLayer(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, styles, scale, bias, noise, taps, y = ctx.saved_tensors
-        to_x, to_weight, to_styles, to_scale, to_bias, to_noise, _ = ctx.needs_input_grad
-        through, total, product = _through_activation(grad, y)
+        to_x, to_weight, to_styles, to_scale, to_bias, to_noise, *_ = ctx.needs_input_grad
+        through, total, product = _through_activation(grad, y, ctx.limit)
         noise_grad = through.sum(1, keepdim=True).sum_to_size(noise.shape) if to_noise else None
         scale_grad = None
         if to_scale:
-            # sum(through * y before the activation) = sum(grad * y): slope and inverse slope cancel
+            # sum(through * y before the activation) = sum(grad * y): slope and inverse slope cancel, and both
+            # are 0 where the clamp acted
             known = total * bias
             if noise is not None:
                 known = known + (through * noise).sum((2, 3))
@@ -94,7 +97,7 @@ class _ModulatedLayer(torch.autograd.Function):
             )
         styles_grad = None if x_grad is None else _through_scaling(x_grad, x, styles)
         bias_grad = total.sum(0) if to_bias else None
-        return x_grad, weight_grad, styles_grad, scale_grad, bias_grad, noise_grad, None
+        return x_grad, weight_grad, styles_grad, scale_grad, bias_grad, noise_grad, None, None
 
 
 def modulated_layer(
@@ -105,10 +108,22 @@ def modulated_layer(
     bias: Float[Tensor, " o"],
     noise: Float[Tensor, "#b 1 h2 w2"] | None,
     taps: Float[Tensor, "4 4"] | None,
+    limit: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
     """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU. With ``taps`` (unit sum) the resolution
-    doubles: a transposed convolution, then the low-pass filter."""
-    return _ModulatedLayer.apply(x, weight, styles, scale, bias, noise, taps)
+    doubles: a transposed convolution, then the low-pass filter. With ``limit`` the result is clamped to plus
+    or minus it, and its gradient is 0 where that acts."""
+    return _ModulatedLayer.apply(x, weight, styles, scale, bias, noise, taps, limit)
+
+
+def _clamp_(y: Tensor, limit: float) -> bool:
+    """Clamp ``y`` to plus or minus ``limit`` in place; return whether anything reached it."""
+    # finding the extremes reads the map once; values beyond the limit are rare, and writing costs more
+    least, most = torch.aminmax(y)
+    if float(least) > -limit and float(most) < limit:
+        return False
+    y.clamp_(-limit, limit)
+    return True
 
 
 def _filter(x: Tensor, taps: Tensor, padding: int, bias: Tensor | None) -> Tensor:
@@ -142,10 +157,10 @@ def _pixels(x: Float[Tensor, "c h w"]) -> Float[Tensor, "n c"]:
 
 
 def _through_activation(
-    grad: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]
+    grad: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"], limit: float | None
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    """Gradient before the leaky ReLU that gave ``y``, its sum and the sum of ``grad * y`` over all pixels, in
-    one pass over memory."""
+    """Gradient before the leaky ReLU (and the clamp to plus or minus ``limit``) that gave ``y``, its sum and
+    the sum of ``grad * y`` over all pixels that were not clamped, in one pass over memory."""
     grad = grad.contiguous(memory_format=torch.channels_last)
     through = torch.empty_like(y, memory_format=torch.channels_last)
     total, product = y.new_zeros(2, *y.shape[:2])
@@ -153,6 +168,8 @@ def _through_activation(
         views = (_pixels(grad[i]), _pixels(y[i]), _pixels(through[i]))
         for part in _slices(len(views[0]), _PIXELS):
             g, a, t = (view[part] for view in views)
+            if limit is not None:
+                g = g * (a.abs() < limit)
             torch.ops.aten.leaky_relu_backward.grad_input(g, a, SLOPE, True, grad_input=t)
             total[i] += t.sum(0)
             product[i] += (g * a).sum(0)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from portrait_core.cameras import crop_rays
 from portrait_core.generators.layers import NoiseMode
+from portrait_core.generators.precision import memory_format
 from portrait_core.generators.rendering import Decoder, RayOutput, Renderer
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from portrait_core.generators.superresolution import Superresolution
@@ -31,7 +32,8 @@ class TriPlaneGenerator(nn.Module):
         self.decoder = Decoder(settings)
         self.superresolution = Superresolution(settings) if settings.superresolution else None
         self.renderer = Renderer(settings)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # as for a CPU, where it is made; at_precision lays it out for the device where it runs
+        self.to(memory_format=memory_format("cpu", "fp32"))  # type: ignore[call-overload]
 
     def mapping(
         self,
@@ -76,7 +78,11 @@ class TriPlaneGenerator(nn.Module):
         generator: torch.Generator | None = None,
     ) -> RayOutput:
         """Volume-render rays (unit-length ``directions``, box frame). With ``jitter``, depths are random,
-        drawn from ``generator``; without, they are fixed."""
+        drawn from ``generator``; without, they are fixed.
+
+        Raises:
+            ValueError: if ``generator`` belongs to another device than the rays.
+        """
         sampling = sampling or self.settings.sampling
         return self.renderer.render_rays(
             planes, self.decoder, origins, directions, sampling, generator, jitter

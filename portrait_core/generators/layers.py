@@ -1,7 +1,7 @@
 """StyleGAN2 building blocks (Karras et al. 2020, section 2 and appendix B).
 
 Weights are stored with unit variance and scaled when they run (equalised learning rate); feature maps run
-in channels-last memory format on a CPU, which is what its convolutions are quickest at.
+in the memory format of their block (``precision.memory_format``), channels-last unless it is told otherwise.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.generators import cpu
+from portrait_core.generators.draws import normal
 
 NoiseMode = Literal["const", "random", "none"]
 
@@ -48,9 +49,9 @@ class _Filter(torch.autograd.Function):
         return _Filter.apply(grads[0], taps, 3 - ctx.padding), None, None
 
 
-def upsample_2x(x: Float[Tensor, "b c h w"], taps: Tensor | None = None) -> Float[Tensor, "b c h2 w2"]:
-    """Double the size: zeros between pixels, then the [1,3,3,1] filter."""
-    taps = resample_filter().to(x.device) if taps is None else taps
+def upsample_2x(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "4 4"]) -> Float[Tensor, "b c h2 w2"]:
+    """Double the size: zeros between pixels, then the filter ``taps`` (:func:`resample_filter`), which lies
+    on the device of ``x``."""
     channels = x.shape[1]
     # the factor 4 makes up for the zeros between pixels
     kernel = (taps * 4.0).to(x.dtype).expand(channels, 1, 4, 4)
@@ -94,10 +95,13 @@ def modulated_layer(
     bias: Float[Tensor, " o"],
     noise: Float[Tensor, "#b 1 h2 w2"] | None = None,
     taps: Float[Tensor, "4 4"] | None = None,
+    conv_clamp: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
     """Convolution whose input channels are scaled by ``styles`` and whose output is brought back to unit
     variance per sample (StyleGAN2 section 2.2), plus ``noise`` and ``bias``, through a leaky ReLU of gain
     sqrt(2). With ``taps`` it also doubles the resolution: a transposed convolution, then the low-pass filter.
+    With ``conv_clamp`` the result is held within plus or minus ``conv_clamp`` times that gain, and what is
+    beyond gets no gradient.
 
     Scaling activations before and after is the same as scaling the weights of each sample.
     """
@@ -106,15 +110,21 @@ def modulated_layer(
     scale = (styles.square() @ energy.t() + 1e-8).rsqrt() * _GAIN  # [b,o]
     bias = bias * _GAIN
     noise = None if noise is None else noise * _GAIN
+    limit = None if conv_clamp is None else conv_clamp * _GAIN
     if cpu.suits(x, weight):
-        return cpu.modulated_layer(x, weight, styles, scale, bias, noise, taps)
+        return cpu.modulated_layer(x, weight, styles, scale, bias, noise, taps, limit)
     x, kernel = x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
     if taps is None:
         y = F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
     else:
         y = _Filter.apply(F.conv_transpose2d(x, kernel.transpose(0, 1), stride=2), taps * 4.0, 1)
     y = torch.addcmul(bias.to(y.dtype)[:, None, None], y, scale.to(y.dtype)[:, :, None, None])
-    return F.leaky_relu(y if noise is None else y + noise.to(y.dtype), _SLOPE)
+    if noise is not None:
+        y = y + noise.to(y.dtype)
+    if limit is None:
+        return F.leaky_relu(y, _SLOPE)
+    # in place, so that the clamp keeps no feature map more for the backward pass than there were without it
+    return F.leaky_relu_(y, _SLOPE).clamp(-limit, limit)
 
 
 class SynthesisLayer(nn.Module):
@@ -124,10 +134,19 @@ class SynthesisLayer(nn.Module):
     noise_const: Tensor
 
     def __init__(
-        self, in_channels: int, out_channels: int, w_dim: int, resolution: int, *, upsample: bool, noise: bool
+        self,
+        in_channels: int,
+        out_channels: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        upsample: bool,
+        noise: bool,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.upsample = upsample
+        self.conv_clamp = conv_clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 3, 3))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -149,8 +168,7 @@ class SynthesisLayer(nn.Module):
                     "use noise_mode='none'"
                 )
             return (self.noise_const * self.noise_strength)[None, None]
-        noise = torch.randn((len(x), 1, *size), generator=generator, device=x.device, dtype=x.dtype)
-        return noise * self.noise_strength
+        return normal((len(x), 1, *size), generator, x) * self.noise_strength
 
     def forward(
         self,
@@ -162,14 +180,26 @@ class SynthesisLayer(nn.Module):
         taps = self.resample_filter if self.upsample else None
         scale = 2 if self.upsample else 1
         noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, generator)
-        return modulated_layer(x, self.weight, self.affine(w), bias=self.bias, noise=noise, taps=taps)
+        return modulated_layer(
+            x,
+            self.weight,
+            self.affine(w),
+            bias=self.bias,
+            noise=noise,
+            taps=taps,
+            conv_clamp=self.conv_clamp,
+        )
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to output channels, without demodulation; its output is float32."""
+    """Modulated 1x1 convolution to output channels, without demodulation; its output is float32, and within
+    plus or minus ``conv_clamp`` where there is one."""
 
-    def __init__(self, in_channels: int, out_channels: int, w_dim: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, w_dim: int, *, conv_clamp: float | None = None
+    ) -> None:
         super().__init__()
+        self.conv_clamp = conv_clamp
         self.affine = FullyConnected(w_dim, in_channels, bias_init=1.0)
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, 1))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -178,10 +208,18 @@ class ToRGB(nn.Module):
         # a 1x1 convolution is a matrix product, whose small weights take the styles
         gain = 1.0 / math.sqrt(self.weight.shape[1])
         styles = self.affine(w) * gain
-        weight = self.weight[:, :, 0, 0].t() * styles[:, :, None]  # [b,i,o]
-        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [b,hw,i], a view of channels-last features
-        y = torch.baddbmm(self.bias.to(x.dtype), pixels, weight.to(x.dtype)).to(w.dtype)
-        return y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+        weight, bias = self.weight[:, :, 0, 0], self.bias.to(x.dtype)
+        # either product takes the features as they lie in memory, and its result lies as they do
+        if x.stride(1) == 1:
+            acting = weight.t() * styles[:, :, None]  # [b,i,o]
+            pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # [b,hw,i], a view of channels-last features
+            y = torch.baddbmm(bias, pixels, acting.to(x.dtype)).to(w.dtype)
+            y = y.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2)
+        else:
+            acting = weight * styles[:, None]  # [b,o,i]
+            y = torch.baddbmm(bias[:, None], acting.to(x.dtype), x.flatten(2)).to(w.dtype)
+            y = y.unflatten(2, x.shape[-2:])
+        return y if self.conv_clamp is None else y.clamp(-self.conv_clamp, self.conv_clamp)
 
 
 class SynthesisBlock(nn.Module):
@@ -194,6 +232,8 @@ class SynthesisBlock(nn.Module):
     resample_filter: Tensor
     compute_dtype: torch.dtype | None = None
     """Of its feature maps (None: that of its weights); see ``precision.at_precision``."""
+    memory_format: torch.memory_format = torch.channels_last
+    """Of its feature maps, and of its convolutions' weights; see ``precision.memory_format``."""
 
     def __init__(
         self,
@@ -206,6 +246,7 @@ class SynthesisBlock(nn.Module):
         upsample: bool = True,
         noise: bool = True,
         learned_constant: bool = False,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.upsample = upsample
@@ -215,12 +256,24 @@ class SynthesisBlock(nn.Module):
             self.const = nn.Parameter(torch.randn(out_channels, resolution, resolution))
         else:
             self.conv0 = SynthesisLayer(
-                in_channels, out_channels, w_dim, resolution, upsample=upsample, noise=noise
+                in_channels,
+                out_channels,
+                w_dim,
+                resolution,
+                upsample=upsample,
+                noise=noise,
+                conv_clamp=conv_clamp,
             )
         self.conv1 = SynthesisLayer(
-            out_channels, out_channels, w_dim, resolution, upsample=False, noise=noise
+            out_channels,
+            out_channels,
+            w_dim,
+            resolution,
+            upsample=False,
+            noise=noise,
+            conv_clamp=conv_clamp,
         )
-        self.torgb = ToRGB(out_channels, image_channels, w_dim)
+        self.torgb = ToRGB(out_channels, image_channels, w_dim, conv_clamp=conv_clamp)
         self.learned_const: nn.Parameter | None = None
         if learned_constant and not self.from_constant:
             self.learned_const = nn.Parameter(torch.randn(1, out_channels, resolution, resolution) * 0.5)
@@ -242,9 +295,10 @@ class SynthesisBlock(nn.Module):
         dtype = self.compute_dtype or self.conv1.weight.dtype
         if x is None:
             const = self.const.to(dtype).expand(len(ws), -1, -1, -1)
-            x = const.contiguous(memory_format=torch.channels_last)
+            x = const.contiguous(memory_format=self.memory_format)
         else:
-            x = self.conv0(x.to(dtype), ws[:, 0], noise_mode, generator)
+            x = x.to(dtype).contiguous(memory_format=self.memory_format)  # a copy only where it differs
+            x = self.conv0(x, ws[:, 0], noise_mode, generator)
             if self.learned_const is not None:
                 x = x + self.learned_const.to(x.dtype)
         x = self.conv1(x, ws[:, -2], noise_mode, generator)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from portrait_core.generators.cpu import PlaneLayout, decode_points, suits
+from portrait_core.generators.draws import uniform
 from portrait_core.generators.layers import FullyConnected
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from portrait_core.generators.triplane import Planes
@@ -41,6 +43,13 @@ class RayOutput:
     """Expected distance along the ray, in box units."""
     weight: Float[Tensor, "b n"]
     """Share of the ray that the volume absorbs, 0..1; the rest is background."""
+
+
+class _Draws(NamedTuple):
+    """Random numbers in [0,1) for the depths along rays; None twice for the fixed depths."""
+
+    coarse: Float[Tensor, "b n s"] | None
+    fine: Float[Tensor, "b n m"] | None
 
 
 class Decoder(nn.Module):
@@ -139,9 +148,12 @@ class Renderer(nn.Module):
         optical = F.softplus(middle - 1.0) * delta * self.settings.density_gain
         if limit is not None:  # nothing is seen beyond the wall
             optical = optical * (_middle(depths) < limit[..., None])
-        alpha = 1.0 - torch.exp(-optical)
-        clear = torch.cat([torch.ones_like(alpha[..., :1]), 1.0 - alpha + 1e-10], dim=-1)
-        return alpha * torch.cumprod(clear, dim=-1)[..., :-1]
+        # The published transmittance is the product of (1 - alpha + 1e-10) over the intervals in front; this
+        # is the product of (1 - alpha). The published one lets 1e-10 more through every interval, which is
+        # below rounding in single precision. A sum is taken because the backward pass of cumprod reads a
+        # value on the host, which makes it wait for the device and forbids CUDA graphs.
+        before = F.pad(optical[..., :-1], (1, 0)).cumsum(dim=-1)
+        return (1.0 - torch.exp(-optical)) * torch.exp(-before)
 
     def render_rays(
         self,
@@ -153,8 +165,13 @@ class Renderer(nn.Module):
         generator: torch.Generator | None = None,
         jitter: bool = False,
     ) -> RayOutput:
-        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``;
-        otherwise they are the middles of the strata and evenly spaced quantiles."""
+        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``, a
+        generator of the rays' device (None: that device's own); otherwise they are the middles of the strata
+        and evenly spaced quantiles.
+
+        Raises:
+            ValueError: if ``generator`` belongs to another device.
+        """
         render = self._render
         if torch.is_grad_enabled():
             rays = self.ray_chunk or origins.shape[1]
@@ -164,9 +181,11 @@ class Renderer(nn.Module):
             samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
             rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
             rays = min(rays, self.ray_chunk or rays)
+        pieces = list(zip(origins.split(rays, 1), directions.split(rays, 1), strict=True))
+        draws = _draw(sampling, origins, generator, rays) if jitter else [_Draws(None, None)] * len(pieces)
         parts = [
-            render(planes, decoder, o, d, sampling, generator, jitter)
-            for o, d in zip(origins.split(rays, 1), directions.split(rays, 1), strict=True)
+            render(planes, decoder, o, d, sampling, drawn)
+            for (o, d), drawn in zip(pieces, draws, strict=True)
         ]
         if len(parts) == 1:
             return parts[0]
@@ -183,18 +202,22 @@ class Renderer(nn.Module):
         origins: Tensor,
         directions: Tensor,
         sampling: RaySampling,
-        generator: torch.Generator | None,
-        jitter: bool,
+        draws: _Draws,
     ) -> RayOutput:
         """As :meth:`_render`, keeping nothing for the gradient: rendered a second time when it is wanted."""
-        # a generator of its own, so that the second time draws what the first one drew
-        seed = int(torch.randint(2**62, (), generator=generator)) if jitter else 0
-
-        def part(origins: Tensor, directions: Tensor) -> RayOutput:
-            own = torch.Generator().manual_seed(seed) if jitter else None
-            return self._render(planes, decoder, origins, directions, sampling, own, jitter)
-
-        rendered: RayOutput = checkpoint(part, origins, directions, use_reentrant=False)
+        # nothing is drawn in there, so no state of a random generator has to be kept and brought back, which
+        # a CUDA graph could not capture
+        rendered: RayOutput = checkpoint(
+            self._render,
+            planes,
+            decoder,
+            origins,
+            directions,
+            sampling,
+            draws,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
         return rendered
 
     def _render(
@@ -204,11 +227,10 @@ class Renderer(nn.Module):
         origins: Tensor,
         directions: Tensor,
         sampling: RaySampling,
-        generator: torch.Generator | None,
-        jitter: bool,
+        draws: _Draws,
     ) -> RayOutput:
         background, limit = self.background(planes, decoder, origins, directions)
-        depths = stratified_depths(sampling, directions, generator, jitter)
+        depths = stratified_depths(sampling, directions, draws.coarse)
         with torch.set_grad_enabled(torch.is_grad_enabled() and sampling.coarse_grad):
             features, sigma = self._evaluate(planes, decoder, origins, directions, depths)
         if not sampling.n_fine:
@@ -218,7 +240,7 @@ class Renderer(nn.Module):
         else:
             with torch.no_grad():
                 coarse = self.weights(sigma, depths, limit)
-                fine = importance_depths(depths, coarse, sampling.n_fine, generator, jitter)
+                fine = importance_depths(depths, coarse, sampling.n_fine, draws.fine)
             more_features, more_sigma = self._evaluate(planes, decoder, origins, directions, fine)
             depths, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
             sigma = torch.cat([sigma, more_sigma], dim=-1).gather(-1, order)
@@ -264,35 +286,39 @@ def _middle(x: Tensor) -> Tensor:
     return (x[..., :-1] + x[..., 1:]) * 0.5
 
 
+def _draw(
+    sampling: RaySampling, rays: Float[Tensor, "b n 3"], generator: torch.Generator | None, chunk: int
+) -> list[_Draws]:
+    """Draw for all rays at once, and split into chunks of rays: what is drawn does not depend on them, and a
+    chunk that is rendered a second time, for its gradient, has the depths of the first time."""
+    coarse = uniform((*rays.shape[:2], sampling.n_coarse), generator, rays)
+    fine = uniform((*rays.shape[:2], sampling.n_fine), generator, rays)
+    return [_Draws(c, f) for c, f in zip(coarse.split(chunk, 1), fine.split(chunk, 1), strict=True)]
+
+
 def stratified_depths(
-    sampling: RaySampling, directions: Float[Tensor, "b n 3"], generator: torch.Generator | None, jitter: bool
+    sampling: RaySampling, directions: Float[Tensor, "b n 3"], shares: Float[Tensor, "b n s"] | None
 ) -> Float[Tensor, "b n s"]:
-    """Coarse depths: evenly spaced from near to far, each moved on by a share of the spacing."""
+    """Coarse depths: evenly spaced from near to far, each moved on by a share (0..1) of the spacing; by half
+    of it where ``shares`` is None."""
     count = sampling.n_coarse
     step = (sampling.far - sampling.near) / (count - 1)
     start = torch.linspace(
         sampling.near, sampling.far, count, device=directions.device, dtype=directions.dtype
     )
-    shape = (*directions.shape[:2], count)
-    if not jitter:
-        return (start + 0.5 * step).expand(shape)
-    return start + step * _uniform(shape, generator, directions)
-
-
-def _uniform(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
-    """Random numbers in [0,1) on ``like``'s device, drawn where the generator is."""
-    drawn_on = like.device if generator is None else generator.device
-    return torch.rand(shape, generator=generator, device=drawn_on, dtype=like.dtype).to(like.device)
+    if shares is None:
+        return (start + 0.5 * step).expand(*directions.shape[:2], count)
+    return start + step * shares
 
 
 def importance_depths(
     depths: Float[Tensor, "b n s"],
     weights: Float[Tensor, "b n s1"],
     count: int,
-    generator: torch.Generator | None,
-    jitter: bool,
+    quantiles: Float[Tensor, "b n m"] | None,
 ) -> Float[Tensor, "b n m"]:
-    """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF."""
+    """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF, at
+    ``quantiles`` (0..1); at ``count`` evenly spaced ones where that is None."""
     shape = weights.shape
     blurred = F.max_pool1d(weights.reshape(-1, 1, shape[-1]), 2, stride=1, padding=1)
     smooth = F.avg_pool1d(blurred, 2, stride=1).view(shape) + 0.01
@@ -300,11 +326,10 @@ def importance_depths(
     pdf = smooth[..., 1:-1] + 1e-5
     pdf = pdf / pdf.sum(dim=-1, keepdim=True)
     cdf = F.pad(torch.cumsum(pdf, dim=-1), (1, 0))  # [b,n,s-2]
-    if jitter:
-        u = _uniform((*shape[:-1], count), generator, depths)
-    else:
-        u = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
-        u = u.expand(*shape[:-1], count).contiguous()
+    if quantiles is None:
+        even = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
+        quantiles = even.expand(*shape[:-1], count)
+    u = quantiles.contiguous()  # the search copies what is not
     above = torch.searchsorted(cdf, u, right=True)
     below = (above - 1).clamp(min=0)
     above = above.clamp(max=cdf.shape[-1] - 1)

@@ -51,6 +51,9 @@ class SuperresolutionSettings(_Frozen):
     """Low-pass filter when that resize shrinks."""
     filter_buffer: bool = False
     """Carry a ``resample_filter`` buffer of its own, as some published modules do (state-dict names)."""
+    conv_clamp: float | None = Field(default=None, gt=0)
+    """Limit of every layer's absolute output, divided by its gain (sqrt(2) for convolutions, 1 for output
+    layers); None: not clamped."""
 
     @model_validator(mode="after")
     def _check(self) -> SuperresolutionSettings:
@@ -96,6 +99,9 @@ PUBLISHED_SUPERRESOLUTION: dict[str, SuperresolutionSettings] = {
 }
 """The published super-resolution modules, by class name."""
 
+HALF_PRECISION_CLAMP = 256.0
+"""``conv_clamp`` of the published super-resolution where it was trained in half precision."""
+
 
 class GeneratorSettings(_Frozen):
     """Everything that fixes a generator's parameters and its numbers, apart from the weights."""
@@ -129,6 +135,9 @@ class GeneratorSettings(_Frozen):
     planes are up-sampled without further convolutions (the basis and base plane then add the detail)."""
     use_noise: bool = True
     """Layers carry noise constants and strengths."""
+    conv_clamp: float | None = Field(default=None, gt=0)
+    """Limit of the absolute output of every layer of the backbone, divided by its gain (sqrt(2) for
+    convolutions, 1 for output layers); None: not clamped."""
     learned_constants: bool = False
     """Add a learned map to the features after each block's first convolution."""
     basis_planes: dict[int, int] = Field(default_factory=dict)
@@ -257,7 +266,14 @@ class GeneratorSettings(_Frozen):
                 raise ValueError(f"this network was trained with {unsupported}, which is not supported")
         base, most = kwargs.get("channel_base", 32768), kwargs.get("channel_max", 512)
         resolutions = [4 * 2**i for i in range(7)]  # the published class fixes planes of 256
-        sr = PUBLISHED_SUPERRESOLUTION[module]
+        # what was trained in half precision clamps in single precision too
+        half = int(kwargs.get("sr_num_fp16_res") or 0) > 0
+        sr = PUBLISHED_SUPERRESOLUTION[module].model_copy(
+            update={
+                "antialias": bool(rendering.get("sr_antialias", True)),
+                "conv_clamp": HALF_PRECISION_CLAMP if half else None,
+            }
+        )
         unconditional = rendering.get("c_gen_conditioning_zero", False)
         return cls(
             z_dim=kwargs["z_dim"],
@@ -266,6 +282,7 @@ class GeneratorSettings(_Frozen):
             mapping_layers=(kwargs.get("mapping_kwargs") or {}).get("num_layers", 8),
             label_scale=0.0 if unconditional else float(rendering.get("c_scale", 0.0)),
             channels={r: min(base // r, most) for r in resolutions},
+            conv_clamp=kwargs.get("conv_clamp"),
             box_warp=float(rendering["box_warp"]),
             decoder_lr_multiplier=float(rendering.get("decoder_lr_mul", 1.0)),
             sampling=RaySampling(
@@ -275,5 +292,5 @@ class GeneratorSettings(_Frozen):
                 n_fine=int(rendering["depth_resolution_importance"]),
             ),
             neural_resolution=neural_resolution,
-            superresolution=sr.model_copy(update={"antialias": bool(rendering.get("sr_antialias", True))}),
+            superresolution=sr,
         )

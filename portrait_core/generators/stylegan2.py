@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from portrait_core.generators.blocks import BlockStack
 from portrait_core.generators.layers import NoiseMode
 from portrait_core.generators.mapping import StyleMapping
+from portrait_core.generators.precision import memory_format
 
 # Arguments that change how published code computes or trains, and not what it computes in float32.
 _WITHOUT_EFFECT = {"num_fp16_res", "fused_modconv_default", "w_avg_beta"}
@@ -45,9 +46,9 @@ class StyleGAN2Settings(BaseModel):
     """Channels of the image."""
     use_noise: bool = True
     """Layers carry noise constants and strengths."""
-    conv_clamp: float | None = None
-    """Largest absolute activation in the published half-precision run. Recorded only: it keeps float16 from
-    overflowing, which float32 does not need."""
+    conv_clamp: float | None = Field(default=None, gt=0)
+    """Limit of every layer's absolute output, divided by its gain (sqrt(2) for convolutions, 1 for output
+    layers); None: not clamped. Published networks trained in half precision clamp in single precision too."""
 
     @model_validator(mode="after")
     def _check(self) -> StyleGAN2Settings:
@@ -153,12 +154,17 @@ class StyleGAN2Generator(nn.Module):
         super().__init__()
         self.settings = settings
         self.synthesis = Synthesis(
-            settings.channels, settings.w_dim, settings.image_channels, noise=settings.use_noise
+            settings.channels,
+            settings.w_dim,
+            settings.image_channels,
+            noise=settings.use_noise,
+            conv_clamp=settings.conv_clamp,
         )
         self.mapping = StyleMapping(
             settings, embed_width=settings.embed_width, lr_multiplier=settings.mapping_lr_multiplier
         )
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # as for a CPU, where it is made; at_precision lays it out for the device where it runs
+        self.to(memory_format=memory_format("cpu", "fp32"))  # type: ignore[call-overload]
 
     def forward(
         self,

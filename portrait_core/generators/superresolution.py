@@ -39,6 +39,7 @@ class Superresolution(nn.Module):
                 3,
                 upsample=upsample,
                 noise=settings.use_noise,
+                conv_clamp=sr.conv_clamp,
             )
             self.add_module(f"block{i}", block)
             in_channels = channels

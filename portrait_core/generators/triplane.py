@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.generators.blocks import BlockStack
-from portrait_core.generators.layers import NoiseMode, ToRGB, upsample_2x
+from portrait_core.generators.layers import NoiseMode, ToRGB, resample_filter, upsample_2x
 from portrait_core.generators.mapping import SceneMapping, StyleMapping
 from portrait_core.generators.settings import GeneratorSettings
 
@@ -101,7 +101,7 @@ class Background(nn.Module):
         if wall is None:
             raise ValueError("background settings are missing; set background in the generator settings")
         channels, size = settings.feature_channels, wall.resolution
-        self.torgb = ToRGB(in_channels, channels, settings.w_dim)
+        self.torgb = ToRGB(in_channels, channels, settings.w_dim, conv_clamp=settings.conv_clamp)
         self.basis = Basis(settings.w_dim, 1, wall.basis_maps, channels, size) if wall.basis_maps else None
         self.base_plane = nn.Parameter(torch.zeros(1, channels, size, size))
 
@@ -113,6 +113,8 @@ class Background(nn.Module):
 class Synthesis(BlockStack):
     """Blocks ``b4``, ``b8``, ... up to the plane resolution, with the embedded model's additions."""
 
+    resample_filter: Tensor
+
     def __init__(self, settings: GeneratorSettings) -> None:
         out_channels = 3 * settings.plane_channels
         super().__init__(
@@ -121,8 +123,12 @@ class Synthesis(BlockStack):
             out_channels,
             noise=settings.use_noise,
             learned_constants=settings.learned_constants,
+            conv_clamp=settings.conv_clamp,
         )
         self.settings = settings
+        if settings.extra_resolutions:
+            # beside the weights on their device, and not among the published names
+            self.register_buffer("resample_filter", resample_filter(), persistent=False)
         if settings.basis_planes:
             self.basis = nn.ModuleDict(
                 {
@@ -156,7 +162,7 @@ class Synthesis(BlockStack):
 
         y = self.walk(ws, noise_mode, generator, additions)
         for resolution in self.settings.extra_resolutions:
-            y = upsample_2x(y)
+            y = upsample_2x(y, self.resample_filter)
             if resolution in self.settings.basis_planes:
                 y = y + self.basis[str(resolution)](ws[:, -1])
         if self.base_plane is not None:

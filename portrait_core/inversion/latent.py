@@ -19,8 +19,13 @@ from torch import Tensor, nn
 
 from portrait_core.config import InversionSettings
 from portrait_core.embedded.latents import N_EXPRESSION, N_SHAPE, z_from_fit
-from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.generators.noise_maps import noise_regulariser, renormalise_, with_own_noise
+from portrait_core.generators import (
+    RaySampling,
+    TriPlaneGenerator,
+    noise_regulariser,
+    renormalise_,
+    with_own_noise,
+)
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 from portrait_core.inversion.patches import CameraRays, Patch, corners, render_patch
@@ -226,9 +231,10 @@ class Inverter:
     ) -> list[float]:
         settings, steps = self.settings, search.steps
         rng = torch.Generator(device=self.camera.device).manual_seed(search.seed)
-        generator, maps = self.generator, dict[str, Tensor]()
+        generator, maps = self.generator, list[Tensor]()
         if search.first and settings.noise_maps:
             generator, maps = with_own_noise(generator, rng)
+        own_noise = {f"noise{i}": each.requires_grad_() for i, each in enumerate(maps)}
         image, weight = search.target.image[None], search.weight[None]
         wandering = search.first and not self.middle.is_whole
         places = self._places(search) if wandering else None
@@ -249,7 +255,7 @@ class Inverter:
             return loss if not maps else loss + NOISE_WEIGHT * noise_regulariser(maps)
 
         loop = AdamLoop(
-            [ParameterGroup(search.parameters | maps)],
+            [ParameterGroup(search.parameters | own_noise)],
             steps,
             lambda step: settings.learning_rate * self._share(step, steps),
             rng,

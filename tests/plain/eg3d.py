@@ -16,6 +16,9 @@ from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from tests.plain import stylegan2
 from tests.plain.stylegan2 import Params, linear, scope
 
+LEAK = 1e-10
+"""What the published code lets through every interval, however dense it is."""
+
 
 def rays(cameras: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Origins and unit directions ``[b,size*size,3]`` through the pixel centres of ``cameras [b,25]``.
@@ -67,7 +70,7 @@ def march(colours: Tensor, density: Tensor, depths: Tensor) -> tuple[Tensor, Ten
     middle = (depths[:, :, 1:] + depths[:, :, :-1]) / 2
     thickness = F.softplus((density[:, :, 1:] + density[:, :, :-1]) / 2 - 1.0)
     alpha = 1.0 - torch.exp(-thickness * interval)
-    passed = torch.cat([torch.ones_like(alpha[:, :, :1]), 1.0 - alpha + 1e-10], dim=2)
+    passed = torch.cat([torch.ones_like(alpha[:, :, :1]), 1.0 - alpha + LEAK], dim=2)
     weights = alpha * torch.cumprod(passed, dim=2)[:, :, :-1]
     total = weights.sum(dim=2)
     depth = (weights * middle).sum(dim=2) / total
@@ -128,7 +131,8 @@ class PlainGenerator:
     def planes(self, ws: Tensor, noise: bool = True) -> Tensor:
         """``ws [b,num_ws,d]`` to planes ``[b,3,c,h,w]``."""
         params = scope(self.params, "backbone.synthesis")
-        flat = stylegan2.synthesis(params, ws, self.settings.resolutions, noise=noise)
+        s = self.settings
+        flat = stylegan2.synthesis(params, ws, s.resolutions, noise=noise, clamp=s.conv_clamp)
         return flat.unflatten(1, (3, self.settings.plane_channels))
 
     def evaluate(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -173,7 +177,7 @@ class PlainGenerator:
         rows = ws[:, -1:].repeat(1, 3, 1)
         for i, up in enumerate(sr.upsample):
             params = scope(self.params, f"superresolution.block{i}")
-            x, image = stylegan2.block(params, x, image, rows, up=up, noise=False)
+            x, image = stylegan2.block(params, x, image, rows, up=up, noise=False, clamp=sr.conv_clamp)
         return image
 
     def synthesis(

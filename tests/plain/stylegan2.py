@@ -29,6 +29,11 @@ def activation(x: Tensor) -> Tensor:
     return F.leaky_relu(x, 0.2) * math.sqrt(2.0)
 
 
+def limited(x: Tensor, most: float | None) -> Tensor:
+    """``x``, but no further from 0 than ``most``."""
+    return x if most is None else torch.minimum(torch.maximum(x, x.new_tensor(-most)), x.new_tensor(most))
+
+
 def low_pass(x: Tensor, padding: tuple[int, int, int, int], gain: float) -> Tensor:
     """Each channel of ``x [b,c,h,w]`` padded (left, right, top, bottom) and filtered by [1,3,3,1]."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype) / 8.0
@@ -62,31 +67,49 @@ def modulated_conv(
     return low_pass(y.reshape(b, o, 2 * h + 1, 2 * w + 1), (1, 1, 1, 1), gain=4.0)
 
 
-def synthesis_layer(params: Params, x: Tensor, w: Tensor, *, up: bool, noise: bool) -> Tensor:
-    """``x [b,i,h,w]``, ``w [b,d]``: modulated 3x3 convolution, constant noise, bias, activation."""
+def synthesis_layer(
+    params: Params, x: Tensor, w: Tensor, *, up: bool, noise: bool, clamp: float | None = None
+) -> Tensor:
+    """``x [b,i,h,w]``, ``w [b,d]``: modulated 3x3 convolution, constant noise, bias, activation, limit."""
     y = modulated_conv(x, params["weight"], linear(scope(params, "affine"), w), demodulate=True, up=up)
     if noise:
         y = y + params["noise_const"] * params["noise_strength"]
-    return activation(y + params["bias"][:, None, None])
+    y = activation(y + params["bias"][:, None, None])
+    return limited(y, None if clamp is None else clamp * math.sqrt(2.0))
 
 
-def to_rgb(params: Params, x: Tensor, w: Tensor) -> Tensor:
-    """``x [b,i,h,w]``, ``w [b,d]``: modulated 1x1 convolution to the output channels."""
+def to_rgb(params: Params, x: Tensor, w: Tensor, clamp: float | None = None) -> Tensor:
+    """``x [b,i,h,w]``, ``w [b,d]``: modulated 1x1 convolution to the output channels, limit."""
     styles = linear(scope(params, "affine"), w) / math.sqrt(params["weight"].shape[1])
-    return modulated_conv(x, params["weight"], styles, demodulate=False) + params["bias"][:, None, None]
+    y = modulated_conv(x, params["weight"], styles, demodulate=False) + params["bias"][:, None, None]
+    return limited(y, clamp)
 
 
 def block(
-    params: Params, x: Tensor, image: Tensor, ws: Tensor, *, up: bool, noise: bool
+    params: Params,
+    x: Tensor,
+    image: Tensor,
+    ws: Tensor,
+    *,
+    up: bool,
+    noise: bool,
+    clamp: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Two layers and an output layer, by ``ws [b,3,d]``; features and skip image may double in size."""
-    x = synthesis_layer(scope(params, "conv0"), x, ws[:, 0], up=up, noise=noise)
-    x = synthesis_layer(scope(params, "conv1"), x, ws[:, 1], up=False, noise=noise)
+    x = synthesis_layer(scope(params, "conv0"), x, ws[:, 0], up=up, noise=noise, clamp=clamp)
+    x = synthesis_layer(scope(params, "conv1"), x, ws[:, 1], up=False, noise=noise, clamp=clamp)
     image = upsample(image) if up else image
-    return x, image + to_rgb(scope(params, "torgb"), x, ws[:, 2])
+    return x, image + to_rgb(scope(params, "torgb"), x, ws[:, 2], clamp)
 
 
-def synthesis(params: Params, ws: Tensor, resolutions: tuple[int, ...], *, noise: bool = True) -> Tensor:
+def synthesis(
+    params: Params,
+    ws: Tensor,
+    resolutions: tuple[int, ...],
+    *,
+    noise: bool = True,
+    clamp: float | None = None,
+) -> Tensor:
     """``ws [b,rows,d]`` to an image ``[b,c,r,r]`` with r the last of ``resolutions``.
 
     Each block has two rows of ws, the first one; a block's output layer takes the row of the next
@@ -94,11 +117,11 @@ def synthesis(params: Params, ws: Tensor, resolutions: tuple[int, ...], *, noise
     """
     first = scope(params, f"b{resolutions[0]}")
     x = first["const"].repeat(len(ws), 1, 1, 1)
-    x = synthesis_layer(scope(first, "conv1"), x, ws[:, 0], up=False, noise=noise)
-    image = to_rgb(scope(first, "torgb"), x, ws[:, 1])
+    x = synthesis_layer(scope(first, "conv1"), x, ws[:, 0], up=False, noise=noise, clamp=clamp)
+    image = to_rgb(scope(first, "torgb"), x, ws[:, 1], clamp)
     for i, resolution in enumerate(resolutions[1:]):
         rows = ws[:, 2 * i + 1 : 2 * i + 4]
-        x, image = block(scope(params, f"b{resolution}"), x, image, rows, up=True, noise=noise)
+        x, image = block(scope(params, f"b{resolution}"), x, image, rows, up=True, noise=noise, clamp=clamp)
     return image
 
 

@@ -292,7 +292,7 @@ def test_upsampling_is_zeros_then_filter() -> None:
     spread[..., ::2, ::2] = x
     kernel = (resample_filter() * 4).expand(3, 1, 4, 4)
     wanted = F.conv2d(F.pad(spread, (2, 1, 2, 1)), kernel, groups=3)
-    assert_close(upsample_2x(x), wanted)
+    assert_close(upsample_2x(x, resample_filter()), wanted)
 
 
 @pytest.mark.parametrize("padding", [1, 2])

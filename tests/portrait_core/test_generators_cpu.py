@@ -25,9 +25,15 @@ def _seed() -> None:
 
 
 def textbook_layer(
-    x: Tensor, weight: Tensor, styles: Tensor, bias: Tensor, noise: Tensor | None, taps: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    styles: Tensor,
+    bias: Tensor,
+    noise: Tensor | None,
+    taps: Tensor | None,
+    clamp: float | None,
 ) -> Tensor:
-    """Modulated and demodulated weights for each sample, as the paper writes it."""
+    """Modulated and demodulated weights for each sample, as the paper writes it, and a clamp."""
     outputs = []
     for sample, style in zip(x, styles, strict=True):
         w = weight * style[:, None, None]
@@ -40,15 +46,23 @@ def textbook_layer(
             y = F.conv2d(y, kernel, padding=1, groups=len(weight))
         outputs.append(y)
     y = torch.cat(outputs) + bias[:, None, None]
-    return F.leaky_relu(y if noise is None else y + noise, 0.2) * 2**0.5
+    y = F.leaky_relu(y if noise is None else y + noise, 0.2) * 2**0.5
+    return y if clamp is None else torch.clamp(y, -clamp * 2**0.5, clamp * 2**0.5)
 
 
+@pytest.mark.parametrize("clamp", [None, 0.5, 1e3])
 @pytest.mark.parametrize("plain", [False, True])
 @pytest.mark.parametrize("with_noise", [False, True])
 @pytest.mark.parametrize("upsample", [False, True])
 @pytest.mark.parametrize(("batch", "size"), [(1, 16), (1, 3), (2, 16)])
 def test_modulated_layer(
-    batch: int, size: int, upsample: bool, with_noise: bool, plain: bool, monkeypatch: pytest.MonkeyPatch
+    batch: int,
+    size: int,
+    upsample: bool,
+    with_noise: bool,
+    plain: bool,
+    clamp: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if plain:
         monkeypatch.setattr(cpu, "suits", lambda *_: False)
@@ -65,11 +79,14 @@ def test_modulated_layer(
         tensor.requires_grad_()
     x, weight, styles, bias = inputs[:4]
     noise, taps = (inputs[4] if with_noise else None), (resample_filter() if upsample else None)
-    wanted = textbook_layer(x, weight, styles, bias, noise, taps)
-    got = modulated_layer(x, weight, styles, bias=bias, noise=noise, taps=taps)
+    wanted = textbook_layer(x, weight, styles, bias, noise, taps, clamp)
+    if clamp == 0.5:
+        share = (wanted.abs() == wanted.abs().max()).float().mean()
+        assert 0.1 < share < 0.9, "some of it must be clamped, and not all"
+    got = modulated_layer(x, weight, styles, bias=bias, noise=noise, taps=taps, conv_clamp=clamp)
     assert_close(got, wanted, rtol=1e-4, atol=1e-5)
     with torch.no_grad():
-        again = modulated_layer(x, weight, styles, bias=bias, noise=noise, taps=taps)
+        again = modulated_layer(x, weight, styles, bias=bias, noise=noise, taps=taps, conv_clamp=clamp)
     assert_close(again, wanted, rtol=1e-4, atol=1e-5)
     upstream = torch.randn_like(wanted)
     for one, other in zip(

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.generators import GeneratorSettings, TriPlaneGenerator
+from portrait_core.generators import (
+    GeneratorSettings,
+    StyleGAN2Generator,
+    StyleGAN2Settings,
+    TriPlaneGenerator,
+)
 from portrait_core.generators.settings import PUBLISHED_SUPERRESOLUTION
+from tests.plain import eg3d, stylegan2
 from tests.plain.eg3d import PlainGenerator
 
 SMALL: dict[str, Any] = {
@@ -27,6 +33,15 @@ SMALL: dict[str, Any] = {
 }
 OUTPUTS = ("image", "image_raw", "image_depth")
 DTYPES = (torch.float32, torch.float64)
+
+
+@pytest.fixture
+def no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours leaves out the published 1e-10, which double precision shows."""
+    monkeypatch.setattr(eg3d, "LEAK", 0.0)
+
+
+pytestmark = pytest.mark.usefixtures("no_leak")
 
 
 def build(
@@ -212,3 +227,85 @@ def test_skewed_cameras() -> None:
     with torch.no_grad():
         got, wanted = generator.synthesis(ws, c), plain(generator).synthesis(ws, c)
     assert relative(got["image_raw"], wanted["image_raw"]) < 1e-12
+
+
+def test_the_published_leak_of_intervals_is_below_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = build()
+    ws, c = inputs(generator, 1)
+    rows = ws.requires_grad_()
+    results = []
+    for leak in (0.0, 1e-10):
+        monkeypatch.setattr(eg3d, "LEAK", leak)
+        out = plain(generator).synthesis(rows, c)
+        results.append([*(out[name] for name in OUTPUTS), *torch.autograd.grad(loss(out), rows)])
+    for without, published in zip(*results, strict=True):
+        assert 0 < relative(without, published) < 3e-8  # float32 has 6e-8
+
+
+SMALL_CLAMP = 0.6
+"""Of layers whose outputs have about unit variance, so a third of them or so is beyond."""
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("module", PUBLISHED_SUPERRESOLUTION)
+def test_a_clamp_that_bites(module: str, dtype: torch.dtype) -> None:
+    """In the backbone and in super-resolution: values, and gradients to ws and every parameter."""
+    clamped = PUBLISHED_SUPERRESOLUTION[module].model_copy(update={"conv_clamp": SMALL_CLAMP})
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        patch.setitem(PUBLISHED_SUPERRESOLUTION, module, clamped)
+        generator = build(module, dtype, conv_clamp=SMALL_CLAMP)
+    free = build(module, dtype)
+    free.load_state_dict(generator.state_dict())
+    other = plain(generator, grad=True)
+    ws, c = inputs(generator, 2)
+    results = []
+    for model in (generator, other):
+        rows = ws.clone().requires_grad_()
+        out = model.synthesis(rows, c)
+        loss(out).backward()
+        results.append((out, rows.grad))
+    tolerance = (1e-5, 2e-4) if dtype == torch.float32 else (1e-12, 1e-9)
+    for name in OUTPUTS:
+        assert relative(results[0][0][name], results[1][0][name]) < tolerance[0], name
+    assert relative(results[0][1], results[1][1]) < tolerance[1]
+    for name, parameter in generator.named_parameters():
+        wanted = other.params[name].grad
+        if wanted is not None and ".mapping." not in name:
+            assert relative(parameter.grad, wanted) < tolerance[1], name
+    with torch.no_grad():
+        unclamped = free.synthesis(ws, c)
+    for name in OUTPUTS:
+        assert relative(unclamped[name], results[0][0][name]) > 0.02, name
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_stylegan2_generator_whose_clamp_bites(dtype: torch.dtype) -> None:
+    torch.manual_seed(4)
+    settings = StyleGAN2Settings(
+        z_dim=6, w_dim=8, mapping_layers=2, channels={4: 6, 8: 5, 16: 4}, conv_clamp=SMALL_CLAMP
+    )
+    generator = StyleGAN2Generator(settings).to(dtype)
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    ws = torch.randn(2, settings.num_ws, 8, dtype=dtype)
+    # contiguous, because of the wrong gradients that PlainGenerator.of tells of
+    weights = {
+        name: value.detach().clone(memory_format=torch.contiguous_format)
+        for name, value in generator.state_dict().items()
+    }
+    params = stylegan2.scope(weights, "synthesis")
+    images, grads = [], []
+    for clamp in (SMALL_CLAMP, None):
+        rows = ws.clone().requires_grad_()
+        image = stylegan2.synthesis(params, rows, settings.resolutions, clamp=clamp)
+        images.append(image)
+        grads += torch.autograd.grad(image.square().mean(), rows)
+    rows = ws.clone().requires_grad_()
+    image = generator.synthesis(rows)
+    (grad,) = torch.autograd.grad(image.square().mean(), rows)
+    tolerance = (1e-5, 1e-4) if dtype == torch.float32 else (1e-12, 1e-10)
+    assert relative(image, images[0]) < tolerance[0]
+    assert relative(grad, grads[0]) < tolerance[1]
+    assert relative(image, images[1]) > 0.05

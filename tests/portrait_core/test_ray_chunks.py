@@ -8,7 +8,6 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays, orbit_labels
 from portrait_core.generators import RaySampling
-from portrait_core.generators.rendering import stratified_depths
 from tests.portrait_core import tiny
 
 
@@ -37,17 +36,39 @@ def test_value_and_gradient_do_not_depend_on_the_chunk(chunk: int) -> None:
 
 def test_random_samples_are_drawn_again_for_the_gradient() -> None:
     """Drawn anew instead, the gradient would belong to another picture than the loss."""
-    (loss, gradient), (again, same) = (_gradient(10, jitter=True) for _ in range(2))
-    assert torch.equal(loss, again)
-    assert torch.equal(gradient, same)
+    whole, chunked = _gradient(None, jitter=True), _gradient(10, jitter=True)
+    for expected, got in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     before = torch.random.get_rng_state()
     _gradient(10, jitter=True)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_samples_are_drawn_where_the_generator_is() -> None:
-    """A generator on the CPU serves rays on any device (here one without data)."""
-    directions = torch.empty(1, 4, 3, device="meta")
-    drawn = stratified_depths(RaySampling(), directions, torch.Generator().manual_seed(0), jitter=True)
-    assert drawn.device.type == "meta"
-    assert drawn.shape == (1, 4, 48)
+@pytest.mark.parametrize("own", [True, False])
+def test_the_generator_stands_where_one_pass_leaves_it(own: bool) -> None:
+    """Whatever the chunks, and whether or not rays were rendered again for a gradient."""
+    model = tiny.generator().requires_grad_(True)
+    origins, directions = crop_rays(torch.from_numpy(orbit_labels(0.1, 0.0, 0.0)), 8)
+    planes = model.planes(model.mapping(torch.zeros(1, model.settings.z_dim)))
+    after = []
+    for chunk in (None, 10):
+        model.renderer.ray_chunk = chunk
+        torch.manual_seed(1)
+        rng = torch.Generator().manual_seed(1) if own else None
+        rays = model.render_rays(planes, origins, directions, generator=rng, jitter=True)
+        rays.features.square().sum().backward(retain_graph=True)
+        after.append(torch.random.get_rng_state() if rng is None else rng.get_state())
+    assert torch.equal(*after)
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_a_generator_of_another_device_is_refused(chunk: int | None) -> None:
+    """Its numbers would have to be copied, and the host to wait, at every call."""
+    model = tiny.generator().to("meta")
+    model.renderer.ray_chunk = chunk
+    rays = torch.empty(2, 1, 8, 3, device="meta").unbind()
+    planes = model.planes(torch.empty(1, 1, model.settings.w_dim, device="meta"))
+    seen = model.render_rays(planes, *rays, jitter=True)
+    assert seen.features.device.type == "meta"
+    with pytest.raises(ValueError, match=r"is on cpu, but the numbers are needed on meta"):
+        model.render_rays(planes, *rays, jitter=True, generator=torch.Generator())
