@@ -117,8 +117,8 @@ def project_to_crop(
     local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]  # rows times R = R^T column
     depth = local[..., 2:]
     flat = local[..., :2] / depth
-    focal = torch.diagonal(k[:, :2, :2], dim1=1, dim2=2)  # no list of indices: a GPU would wait for it
-    uv = flat * focal[:, None] + k[:, None, :2, 2]
+    # slices and diagonals: lists of places would be copied to the device at every call
+    uv = flat * k.diagonal(dim1=1, dim2=2)[:, None, :2] + k[:, None, :2, 2]
     uv = torch.cat([uv[..., :1] + k[:, None, 0, 1:2] * flat[..., 1:], uv[..., 1:]], dim=-1)  # the skew
     return torch.cat([uv * size, depth], dim=-1)
 

@@ -55,7 +55,7 @@ def reproject_mask(
     """
     value = sample_at_points(mask, source_camera, points)
     nearest = sample_at_points(source_depth, source_camera, points)
-    distance = (points - source_camera[:, None, None, [3, 7, 11]]).norm(dim=-1)[:, None]
+    distance = (points - source_camera[:, None, None, 3:12:4]).norm(dim=-1)[:, None]
     # A ramp rather than a step: depth is smooth, and a hard test would draw its own jagged edge.
     visible = 1 - ((distance - nearest) / tolerance - 1).clamp(0, 1)
     return value * visible

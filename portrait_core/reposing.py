@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -151,12 +151,11 @@ class PoseRenderer:
     def _face_patch(self, mask: Tensor) -> Patch:
         """The smallest square of rays around the mask and its margin."""
         resolution = self.resolution
-        rows, columns = torch.where(mask[0, 0] > 0.02)
-        if len(rows) == 0:
+        bounds = _bounds(mask[0, 0] > 0.02)
+        if bounds is None:
             return Patch.whole(resolution)
         margin = max(FACE_MARGIN * resolution, MIN_MARGIN_RAYS)
-        low = torch.stack([rows.min(), columns.min()]) - margin
-        high = torch.stack([rows.max(), columns.max()]) + margin
+        low, high = bounds[0] - margin, bounds[1] + margin
         step = self.generator.settings.patch_step(resolution)
         size = min(resolution, math.ceil((int((high - low).max()) + 2) / step) * step)
         corner = ((low + high) / 2 - size / 2).round().clamp(0, resolution - size).int().tolist()
@@ -170,6 +169,20 @@ class PoseRenderer:
         edge = torch.arange(size, device=mask.device)
         inside = (torch.minimum(edge, size - 1 - edge) / max(1.0, settings.feather_px)).clamp(max=1)
         return soft * inside[:, None] * inside[None]
+
+
+def _bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
+    """First and last row and column of a mask, ``[[row, column], [row, column]]`` on the CPU by one copy;
+    None where it is empty."""
+    found = []
+    for axis in (1, 0):
+        some = inside.any(axis)
+        place = torch.arange(len(some), device=inside.device)
+        found += [torch.where(some, place, len(some)).amin(), torch.where(some, place, -1).amax()]
+    first_row, last_row, first_column, last_column = torch.stack(found).cpu()
+    if last_row < 0:
+        return None
+    return torch.stack([torch.stack([first_row, first_column]), torch.stack([last_row, last_column])])
 
 
 def _posed(image: Tensor, first: Tensor, mask: Tensor, depth: Tensor) -> PosedFrame:

@@ -75,9 +75,10 @@ def train_flow(job: Job) -> StageResult:
     trainer.run(checkpoint, step_reporter(unit, "flow", key, trainer.steps), curve.add)
     reader = LatentReader.fit(learnt, held_out)
     model = AttributeFlow(trainer.flow, conditions, reader)
+    packed, sheet = _packed(model, job, curve.rows), _sheet(job, model, held_out)
     unit.uncommit("flow", [0])
-    unit.put_bytes(FLOW, _packed(model, job, curve.rows))
-    unit.put_bytes(FLOW_SHEET, _sheet(job, model, held_out))
+    unit.put_bytes(FLOW, packed)
+    unit.put_bytes(FLOW_SHEET, sheet)
     unit.commit("flow", [0], key)
     checkpoint.clear()
     return watch.result(1)
@@ -195,10 +196,11 @@ def _moved(
     value: float | None,
     drawing: TriPlaneGenerator,
 ) -> Tensor:
-    """Latents of samples with one attribute moved, a row for every row that the generator takes."""
+    """Latents of samples with one attribute moved, a row for every row that the generator takes, on the
+    flow's device."""
     from portrait_core.attributes.editing import AttributeEdit, edit_latent
 
-    w, labels = samples.w[:count], samples.labels[:count]
+    w, labels = samples.w[:count].to(next(model.flow.parameters())), samples.labels[:count]
     if value is not None:
         w = edit_latent(model, w, labels, [AttributeEdit({name: value})])
     return w.expand(-1, drawing.settings.num_ws, -1)

@@ -131,7 +131,8 @@ class Conditions(Frozen):
                 f"conditions have shape {list(values.shape)}, expected {len(self)} values each: "
                 f"{', '.join(self.names)}"
             )
-        bad = [name for i, name in enumerate(self.names) if not torch.isfinite(values[..., i]).all()]
+        finite = torch.isfinite(values).reshape(-1, len(self)).all(0).tolist()
+        bad = [name for name, is_finite in zip(self.names, finite, strict=True) if not is_finite]
         if bad:
             raise InputError(f"values of {', '.join(bad)} are not finite; label those pictures again")
         values = values.clone()

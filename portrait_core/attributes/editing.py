@@ -163,7 +163,8 @@ class AttributeEditor:
             start = self._start[:, i]
             labels[:, i] = start + edit.strength * edit.degree * (wanted - start)
         moved = self._solved(self.z, labels, reverse=True)
-        moved[:, kept] = self.w[:, kept]
+        if kept:
+            moved[:, kept] = self.w[:, kept]
         self.w, self.labels = moved, labels
         self._encode()
         return self.w

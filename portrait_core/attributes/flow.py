@@ -27,6 +27,7 @@ from portrait_core.attributes.dynamics import (
     velocity_and_products,
 )
 from portrait_core.attributes.settings import FlowSettings, SolverSettings
+from portrait_core.attributes.steps import solve_in_steps
 
 VARIANCE_FLOOR = 1e-4
 """Added to a running variance before its root is taken."""
@@ -103,21 +104,26 @@ class ContinuousFlow(nn.Module):
         end = self.sqrt_end_time.square()
         evaluations = 0
 
-        def change(share: Tensor, state: State) -> State:
+        def change(share: Tensor | float, state: State) -> State:
             nonlocal evaluations
             evaluations += 1
             return _change(network, end, share, state, noise)
 
         # The path runs over 0..1 and its length is a factor of the speed: the end time then has a gradient
         # like any other parameter, and equal steps fit it.
-        path = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=x.dtype, device=x.device)
         state = (x,) if logp is None else (x, logp)
-        solved = _solve(change, state, path, solver, (end, *network.tensors()))
+        if solver.adaptive or (solver.adjoint and torch.is_grad_enabled()):
+            path = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=x.dtype, device=x.device)
+            solved = _solve(change, state, path, solver, (end, *network.tensors()))
+        else:
+            solved = solve_in_steps(change, state, method=solver.method, steps=solver.steps, reverse=reverse)
         self.odefunc._num_evals.fill_(evaluations)
         return solved[0], None if logp is None else solved[1]
 
 
-def _change(network: NetworkNumbers, end: Tensor, share: Tensor, state: State, noise: Tensor | None) -> State:
+def _change(
+    network: NetworkNumbers, end: Tensor, share: Tensor | float, state: State, noise: Tensor | None
+) -> State:
     """What the state gains per share of the path."""
     x, t = state[0], share * end
     if len(state) == 1:
@@ -217,7 +223,8 @@ class ConditionalFlow(nn.Module):
             **subtracted**: log p(w) = log N(z) - dlogp.
 
         Raises:
-            ValueError: for shapes that do not fit, and values that are not finite.
+            ValueError: for shapes that do not fit and, except in training mode, values that are not finite:
+                a GPU would be waited for at every step of a training, whose loss says the same.
             FloatingPointError: if the equation cannot be solved.
         """
         conditions = self._checked(x, conditions, logp, noise)
@@ -256,7 +263,7 @@ class ConditionalFlow(nn.Module):
             raise ValueError(f"logp has shape {list(logp.shape)}, expected {[*x.shape[:2], 1]}")
         if noise is not None and noise.shape != x.shape:
             raise ValueError(f"noise has shape {list(noise.shape)}, expected {list(x.shape)}")
-        if not (torch.isfinite(x).all() and torch.isfinite(conditions).all()):
+        if not self.training and not (torch.isfinite(x).all() and torch.isfinite(conditions).all()):
             raise ValueError(
                 "latents or conditions have values that are not finite; find where they come from"
             )

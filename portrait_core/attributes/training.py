@@ -58,7 +58,8 @@ class FlowSamples:
         """
         if not 0 < held_out < len(self):
             raise InputError(f"cannot hold out {held_out} of {len(self)} samples; name 1 to {len(self) - 1}")
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
+        # drawn on the CPU, so that every device holds out the same samples
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed)).to(self.w.device)
         return self.at(order[held_out:].sort().values), self.at(order[:held_out].sort().values)
 
 
@@ -124,7 +125,8 @@ class FlowTrainer:
             raise InputError("a batch needs two rows for its variance; take a batch of 2 or more")
         self.steps_per_pass = len(samples) // settings.batch
         self.steps = settings.epochs * self.steps_per_pass
-        self.rng = torch.Generator().manual_seed(settings.seed)
+        self.rng = torch.Generator(device=self.samples.w.device).manual_seed(settings.seed)
+        self._order: tuple[int, Tensor] | None = None
         deviation = self.samples.w.flatten(0, 1).var(0).mean().sqrt()
         self._jitter = settings.jitter * float(deviation)
 
@@ -191,20 +193,24 @@ class FlowTrainer:
         )
 
     def _objective(self, step: int) -> Tensor:
-        batch = self.samples.at(self._places(step))
-        noise = draw_noise(batch.w, self.settings.noise, self.rng)
-        w = batch.w
+        places = self._places(step)
+        w, labels = self.samples.w[places], self.samples.labels[places]
+        noise = draw_noise(w, self.settings.noise, self.rng)
         if self._jitter > 0:
             w = w + self._jitter * draw_noise(w, "gaussian", self.rng)
-        return negative_log_likelihood(self.flow, w, batch.labels, noise, self.settings.solver).loss
+        return negative_log_likelihood(self.flow, w, labels, noise, self.settings.solver).loss
 
     def _places(self, step: int) -> Tensor:
+        """Places of a step's samples ``[batch]`` int64, on their device: copied there once per pass."""
         number, place = divmod(step, self.steps_per_pass)
-        first = place * self.settings.batch
-        chosen = slice(first, first + self.settings.batch)
         if not self.settings.shuffle:
-            return torch.arange(len(self.samples))[chosen]
-        return _order(self.settings.seed, number, len(self.samples))[chosen]
+            number = 0
+        if self._order is None or self._order[0] != number:
+            total, shuffled = len(self.samples), self.settings.shuffle
+            order = _order(self.settings.seed, number, total) if shuffled else torch.arange(total)
+            self._order = number, order.to(self.samples.w.device)
+        first = place * self.settings.batch
+        return self._order[1][first : first + self.settings.batch]
 
     @torch.no_grad()
     def held_out_density(self, solver: SolverSettings | None = None) -> float:
@@ -219,7 +225,7 @@ class FlowTrainer:
         """
         if self.held_out is None:
             raise ValueError("no samples were held out; give some to FlowTrainer")
-        rng = torch.Generator().manual_seed(self.settings.seed)
+        rng = torch.Generator(device=self.held_out.w.device).manual_seed(self.settings.seed)
         training = self.flow.training
         self.flow.eval()
         sums = []
@@ -233,18 +239,19 @@ class FlowTrainer:
 
 
 def draw_noise(like: Tensor, kind: str, rng: torch.Generator) -> Tensor:
-    """A vector of unit variance for the trace estimate, shaped as ``like``, drawn on the CPU.
+    """A vector of unit variance for the trace estimate, of the shape and type of ``like``.
 
     Args:
         kind: ``gaussian``, or ``rademacher`` for signs.
+        rng: a generator of the device of ``like``, where the numbers are drawn.
     """
     if kind == "gaussian":
-        return torch.randn(like.shape, generator=rng).to(like)
-    return (torch.randint(0, 2, like.shape, generator=rng) * 2 - 1).to(like)
+        return torch.randn(like.shape, generator=rng, device=like.device).to(like)
+    return (torch.randint(0, 2, like.shape, generator=rng, device=like.device) * 2 - 1).to(like)
 
 
 @lru_cache(maxsize=4)
 def _order(seed: int, number: int, total: int) -> Tensor:
-    """The order of one pass, whatever came before it."""
+    """The order of one pass, whatever came before it; drawn on the CPU, so that devices agree on it."""
     rng = torch.Generator().manual_seed((seed << 20) + number + 1)
     return torch.randperm(total, generator=rng)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays, project_to_crop
@@ -54,14 +54,27 @@ class NovelView(NamedTuple):
 
 
 class HeadSurface:
-    """Rasterises heads for both uses; keeps the vertex attributes and face groups at hand."""
+    """Rasterises heads for both uses, on the device where the head is at the time; keeps the vertex
+    attributes at hand."""
 
     def __init__(self, head: MorphableHead):
-        self.faces = head.faces
-        self._group = head.face_group
-        detail = torch.maximum(head.mask("lips"), head.mask("eyelids"))
-        self._attributes = torch.stack([head.mask("face"), head.mask("inside_mouth"), detail], 1)[None]
+        self._head = head
+        self._kept: Tensor | None = None
         self._first_inner = 3 if len(head.group_names) > 3 else len(head.group_names)
+
+    @property
+    def faces(self) -> Int[Tensor, "f 3"]:
+        """The head's triangles."""
+        return self._head.faces
+
+    @property
+    def _attributes(self) -> Float[Tensor, "1 v 3"]:
+        """Face, inside of the mouth, lips and eyelids, as shares of 1."""
+        if self._kept is None or self._kept.device != self.faces.device:
+            mask = self._head.mask
+            detail = torch.maximum(mask("lips"), mask("eyelids"))
+            self._kept = torch.stack([mask("face"), mask("inside_mouth"), detail], 1)[None]
+        return self._kept
 
     def see(
         self, vertices_box: Float[Tensor, "b v 3"], cameras: Float[Tensor, "b 25"], size: int
@@ -70,7 +83,7 @@ class HeadSurface:
         pixels = project_to_crop(cameras, vertices_box, size)
         fragments = rasterize(pixels, self.faces, size, size, cull_backfaces=True)
         hit = fragments.face_id >= 0
-        group = self._group[fragments.face_id.clamp(min=0)].where(hit, -1)
+        group = self._head.face_group[fragments.face_id.clamp(min=0)].where(hit, -1)
         mask = interpolate(self._attributes, self.faces, fragments)
         inner = group >= self._first_inner
         mouth = hit & (inner | ((group == 0) & (mask[..., 1] > _MOUTH_LEVEL)))

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from portrait_core.generators.cpu import PlaneLayout, decode_points, suits
+from portrait_core.generators import cpu
 from portrait_core.generators.draws import uniform
 from portrait_core.generators.layers import FullyConnected
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
@@ -94,7 +94,7 @@ class Renderer(nn.Module):
         self.ray_chunk: int | None = None
         """Rays rendered at a time; None: all of them (without gradient, what memory is meant for)."""
         self.axes = PLANE_AXES[settings.plane_axes]
-        self.layout = PlaneLayout(
+        self.layout = cpu.PlaneLayout(
             self.axes,
             settings.box_warp,
             settings.plane_padding == "border",
@@ -122,8 +122,8 @@ class Renderer(nn.Module):
         self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
         """Features (in [-1,1]) and raw density at box-frame ``points``."""
-        if suits(planes.volume, points) and not points.requires_grad:
-            features, sigma = decode_points(planes.volume, points, decoder.scaled(), self.layout)
+        if cpu.suits(planes.volume, points) and not points.requires_grad:
+            features, sigma = cpu.decode_points(planes.volume, points, decoder.scaled(), self.layout)
         else:
             features, sigma = decoder(self.sample_planes(planes, points))
         if self.settings.open_top:

@@ -50,7 +50,7 @@ def test_a_loss_that_is_not_finite_is_named_at_the_end_of_its_block():
 
 def test_a_state_that_has_diverged_is_not_kept():
     memory = tiny.Memory()
-    x, loop, objective = build(memory)
+    _, loop, objective = build(memory)
 
     with pytest.raises(FloatingPointError, match="step 6"):
         loop.run(lambda step: objective(step) * (float("nan") if step == 6 else 1.0))
@@ -75,7 +75,7 @@ def test_a_thread_writes_the_checkpoint_while_steps_go_on():
             super().write(data)
 
     memory = Slow()
-    x, loop, objective = build(memory, steps=4)
+    _, loop, objective = build(memory, steps=4)
     steps = []
 
     def noted(step):
@@ -104,7 +104,7 @@ def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumptio
     said = []
 
     def prepared(memory):
-        x, loop, objective = build(memory, steps=2 * READ_EVERY + 5, prepare=lambda steps: said.append(steps))
+        _, loop, objective = build(memory, steps=2 * READ_EVERY + 5, prepare=lambda steps: said.append(steps))
         return loop, objective
 
     memory = tiny.Memory()

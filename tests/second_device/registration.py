@@ -84,11 +84,6 @@ def _register() -> torch.library.Library:
     library.impl("empty.memory_format", _empty, "PrivateUse1")
     library.impl("empty_strided", _empty_strided, "PrivateUse1")
     library.impl("_copy_from", _copy_from, "PrivateUse1")
-    library.impl("arange.start_step", _arange, "PrivateUse1")
-    library.impl("arange.start", _arange, "PrivateUse1")
-    library.impl("arange", lambda end, **how: _arange(0, end, **how), "PrivateUse1")
-    library.impl("eye", lambda n, **how: _eye(n, n, **how), "PrivateUse1")
-    library.impl("eye.m", _eye, "PrivateUse1")
     generators.register(library)
     return library
 
@@ -106,22 +101,6 @@ def _empty_strided(
 ) -> torch.Tensor:
     made = torch.empty_strided(size, stride, dtype=dtype)
     tape.note_empty(made)
-    return SecondTensor(made)
-
-
-def _arange(
-    start: float, end: float, step: float = 1, *, dtype: torch.dtype | None = None, **_: object
-) -> torch.Tensor:
-    """Count. PyTorch's own way makes an empty tensor and lets the operation give it a shape."""
-    made = torch.arange(start, end, step, dtype=dtype)
-    tape.note(torch.ops.aten.arange.start_step, (start, end, step), {"dtype": dtype}, made, _plainly)
-    return SecondTensor(made)
-
-
-def _eye(n: int, m: int, *, dtype: torch.dtype | None = None, **_: object) -> torch.Tensor:
-    """Make a unit matrix, for the same reason."""
-    made = torch.eye(n, m, dtype=dtype)
-    tape.note(torch.ops.aten.eye.m, (n, m), {"dtype": dtype}, made, _plainly)
     return SecondTensor(made)
 
 

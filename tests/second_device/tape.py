@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils._pytree import tree_flatten
 
 from tests.second_device import waits
+from tests.second_device.arguments import leaves
 
 Described = tuple[Any, ...]
 
@@ -34,12 +34,12 @@ class Operation:
 
     def describe(self) -> Described:
         """Its name, arguments that are no tensors, and shape, strides and type of those that are."""
-        return str(self.func), tuple(_described(leaf) for leaf in tree_flatten((self.args, self.kwargs))[0])
+        return str(self.func), tuple(_described(leaf) for leaf in leaves((self.args, self.kwargs)))
 
     def replay(self) -> None:
         """Run it again, and leave its results where they were left when it was recorded."""
         again = self.run(self.func, self.args, self.kwargs)
-        for before, now in zip(tree_flatten(self.made)[0], tree_flatten(again)[0], strict=True):
+        for before, now in zip(leaves(self.made), leaves(again), strict=True):
             if isinstance(before, torch.Tensor) and not _same_memory(before, now):
                 before.copy_(now)
 
@@ -69,10 +69,10 @@ class Tape:
         made = {_storage(tensor) for tensor in self.made_empty}
         found: dict[int, None] = {}
         for operation in self.operations:
-            for leaf in tree_flatten((operation.args, operation.kwargs))[0]:
+            for leaf in leaves((operation.args, operation.kwargs)):
                 if isinstance(leaf, torch.Tensor) and (place := _storage(leaf)) not in made:
                     found[place] = None
-            made |= {_storage(t) for t in tree_flatten(operation.made)[0] if isinstance(t, torch.Tensor)}
+            made |= {_storage(t) for t in leaves(operation.made) if isinstance(t, torch.Tensor)}
             made -= found.keys()
         return tuple(found)
 

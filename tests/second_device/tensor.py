@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any, NoReturn
 
 import torch
-from torch.utils._pytree import tree_map_only
 
 from tests.second_device import tape, waits
+from tests.second_device.arguments import changed, leaves
 from tests.second_device.generators import PLAIN, drawing_for_second, of_second
 
 NAME = "second"
@@ -91,7 +90,8 @@ class SecondTensor(torch.Tensor):
             raise RuntimeError(
                 "the data of a tensor of the second device cannot become a tensor of another device"
             )
-        torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+        with torch._C._DisableTorchDispatch():
+            torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
         self.data_here = value.data_here
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
@@ -116,30 +116,8 @@ class SecondTensor(torch.Tensor):
 
 
 def here(value: Any) -> Any:
-    """The CPU tensors in place of those of the second device, wherever they are in ``value``: an operation's
-    arguments are values, and lists and dictionaries of them."""
-    kind = type(value)
-    if kind is SecondTensor or isinstance(value, SecondTensor):
-        return value.data_here
-    if kind is tuple or kind is list:
-        return kind(map(here, value))
-    if kind is dict:
-        return {name: here(part) for name, part in value.items()}
-    return value
-
-
-def _tensors(value: Any) -> list[torch.Tensor]:
-    """All tensors among an operation's arguments, in their order."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    parts = value.values() if type(value) is dict else value if type(value) in (tuple, list) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
-@cache
-def _draws(func: Any) -> bool:
-    """Whether an operation takes a generator."""
-    return any("Generator" in str(argument.type) for argument in func._schema.arguments)
+    """The CPU tensors in place of those of the second device, wherever they are in ``value``."""
+    return changed(value, SecondTensor, lambda t: t.data_here)
 
 
 def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -148,31 +126,28 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     Raises:
         RuntimeError: for tensors of both devices, and for generators of another device.
     """
-    tensors = [*_tensors(args), *_tensors(kwargs)]
+    tensors = [t for t in leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
     if func is aten.copy_.default and len({type(t) is SecondTensor for t in tensors}) == 2:
         return copy_between(args[1], args[0])
     target = kwargs.get("device")
-    leaves = target is not None and torch.device(target).type != NAME
-    if not (leaves and func is aten._to_copy.default):
+    to_cpu = target is not None and torch.device(target).type != NAME
+    if not (to_cpu and func is aten._to_copy.default):
         _check_devices(func, args, tensors)
     elif torch.device(target).type != "meta":
         waits.copied(func)
     waits.note_reads(func, args, kwargs)
-    if _draws(func):
-        args, kwargs = _with_own_generators(func, args, kwargs, leaves)
-    if target is not None and not leaves:
+    args, kwargs = _with_own_generators(func, args, kwargs, to_cpu)
+    if target is not None and not to_cpu:
         kwargs = kwargs | {"device": torch.device("cpu")}
     args, kwargs = here(args), here(kwargs)
     made = _compute(func, args, kwargs)
-    if leaves:
+    if to_cpu:
         return made
     tape.note(func, args, kwargs, made, _compute)
     return _wrapped(func, made, [t for t in tensors if isinstance(t, SecondTensor)])
 
 
 def _compute(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if not _draws(func):
-        return func(*args, **kwargs)
     with drawing_for_second():
         return func(*args, **kwargs)
 
@@ -210,31 +185,26 @@ def _is_written(argument: Any) -> bool:
 
 
 def _with_own_generators(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: bool
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], to_cpu: bool
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments with the generators that the test made: an operation gets other Python objects."""
 
     def own(generator: Any) -> Any:
         found = of_second(generator)
-        if found is None and not leaves:
+        if found is None and not to_cpu:
             raise RuntimeError(
                 f"Expected a '{NAME}' device type for generator but found '{generator.device.type}' ({func})"
             )
         return found or generator
 
-    return tree_map_only(PLAIN, own, args), tree_map_only(PLAIN, own, kwargs)
+    return changed(args, PLAIN, own), changed(kwargs, PLAIN, own)
 
 
 def _wrapped(func: Any, made: Any, given: list[SecondTensor]) -> Any:
-    """Results as tensors of the device; where an operation returns what it was given, the same object.
+    """Results as tensors of the device; where an operation returns what it was given, the same object, with
+    the shape that it has now."""
 
-    Raises:
-        NotImplementedError: where an operation gave a tensor another shape in place.
-    """
-
-    def find(tensor: Any) -> Any:
-        if not isinstance(tensor, torch.Tensor):
-            return tensor
+    def find(tensor: torch.Tensor) -> torch.Tensor:
         for t in given:
             if t.data_here is tensor:
                 return t
@@ -242,9 +212,7 @@ def _wrapped(func: Any, made: Any, given: list[SecondTensor]) -> Any:
 
     for t in given:
         if t.shape != t.data_here.shape or t.stride() != t.data_here.stride():
-            raise NotImplementedError(
-                f"{func} changes a tensor's shape in place, which the second device cannot"
-            )
+            t.data = SecondTensor(t.data_here)
         if _is_written(func._schema.arguments[0]) and t is given[0]:
             t.is_number = func.overloadpacket is aten.fill_ and t.dim() == 0
-    return type(made)(map(find, made)) if type(made) in (tuple, list) else find(made)
+    return changed(made, torch.Tensor, find)

@@ -117,7 +117,7 @@ def _invert(device: torch.device, start: bool, **settings: Any) -> tuple[FirstLa
     ids=["embedded", "paper"],
 )
 def test_inversion_gives_the_cpus_latents_and_never_waits(
-    second: torch.device, plain_path: None, waits: list[Wait], start: bool, settings: dict[str, Any]
+    second: torch.device, plain_cpu: None, waits: list[Wait], start: bool, settings: dict[str, Any]
 ) -> None:
     expected, refined = _invert(CPU, start, **settings)
     assert waits == []  # nothing is counted on the CPU
@@ -161,7 +161,7 @@ PAPER = {"depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0, "patch": 32,
 @pytest.mark.parametrize("settings", [{}, PAPER], ids=["embedded", "paper"])
 def test_tuning_gives_the_cpus_generator_and_never_waits(
     second: torch.device,
-    plain_path: None,
+    plain_cpu: None,
     waits: list[Wait],
     head: MorphableHead,
     settings: dict[str, Any],
@@ -178,7 +178,7 @@ def test_tuning_gives_the_cpus_generator_and_never_waits(
 @pytest.mark.parametrize("settings", [{}, PAPER], ids=["embedded", "paper"])
 def test_a_tuning_of_captured_steps_gives_the_same_generator(
     second: torch.device,
-    plain_path: None,
+    plain_cpu: None,
     head: MorphableHead,
     settings: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -197,7 +197,7 @@ def test_a_tuning_of_captured_steps_gives_the_same_generator(
 
 
 def test_an_inversion_of_captured_steps_gives_the_same_latents(
-    second: torch.device, plain_path: None, monkeypatch: pytest.MonkeyPatch
+    second: torch.device, plain_cpu: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, refined = _invert(second, True)
     capture = TapeCapture()

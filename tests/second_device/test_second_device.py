@@ -21,11 +21,6 @@ from torch.utils.checkpoint import checkpoint
 from tests.second_device import WORKS_WITH, counted, recorded, registration, require
 
 
-@pytest.fixture(scope="module")
-def second() -> torch.device:
-    return require()
-
-
 class _Doubled(torch.autograd.Function):
     """Doubles, forward and backward."""
 
@@ -306,9 +301,12 @@ def test_states_are_saved_and_loaded_on_either_device(second: torch.device, tmp_
     assert pickle.loads(pickle.dumps(training.network.last.weight)).device == second
 
 
-def test_a_shape_changed_in_place_is_refused(second: torch.device) -> None:
-    with pytest.raises(NotImplementedError, match="shape in place"):
-        torch.ones(2, 3, device=second).t_()
+def test_shapes_change_in_place_and_where_results_are_asked_for(second: torch.device) -> None:
+    x, empty = torch.ones(2, 3, device=second), torch.empty(0, device=second)
+    assert x.t_().shape == (3, 2)
+    assert torch.add(x, x, out=empty).shape == (3, 2)
+    assert torch.equal(torch.eye(3, device=second).cpu(), torch.eye(3))
+    assert empty.sum().item() == 12
 
 
 def test_other_releases_skip_with_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,139 @@
+"""Pictures of both generators, poses and composites on the second device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from portrait_core.cameras import crop_rays, orbit_labels, project_to_crop
+from portrait_core.config import CompositeSettings, RenderSettings
+from portrait_core.generators import StyleGAN2Generator, load_generator
+from portrait_core.metrics.consistency import draw_views, multi_view_consistency
+from portrait_core.reposing import PosedFrame, PoseRenderer
+from portrait_core.resources import data_file
+from tests.portrait_core import tiny
+from tests.portrait_core.test_stylegan2 import build
+from tests.second_device import counted
+
+_FIELDS = ("image", "first", "mask", "depth")
+
+
+def _renderer(device: torch.device | str, **compositing: object) -> PoseRenderer:
+    generator = tiny.generator()
+    z = torch.randn(1, generator.settings.z_dim, generator=torch.Generator().manual_seed(1))
+    first = generator.mapping(z, None).to(device)
+    return PoseRenderer(
+        generator.to(device),
+        first,
+        tiny.disc(0.3)[None].to(device),
+        tiny.CAMERA.to(device),
+        RenderSettings(samples=8, importance_samples=6),
+        CompositeSettings.model_validate(compositing),
+    )
+
+
+def _posed(device: torch.device | str, **compositing: object) -> PosedFrame:
+    renderer = _renderer(device, **compositing)
+    moved = renderer.first + 0.1 * torch.randn(
+        renderer.first.shape, generator=torch.Generator().manual_seed(2)
+    ).to(device)
+    camera = torch.from_numpy(orbit_labels(0.3, 0.1)).to(device)
+    return renderer.render(moved, tiny.disc(0.28)[None].to(device), camera)
+
+
+@pytest.mark.usefixtures("plain_cpu")
+@pytest.mark.parametrize("compositing", [{}, {"mode": "whole"}, {"union_first": False, "feather_px": 0}])
+def test_a_posed_frame_equals_the_cpus(second: torch.device, compositing: dict[str, object]) -> None:
+    there, here = _posed(second, **compositing), _posed("cpu", **compositing)
+    for name in _FIELDS:
+        np.testing.assert_array_equal(getattr(there, name), getattr(here, name), err_msg=name)
+
+
+def test_a_posed_frame_is_the_one_of_the_cpus_own_functions(second: torch.device) -> None:
+    there, here = _posed(second), _posed("cpu")
+    for name in ("image", "first", "mask"):
+        off = np.abs(getattr(there, name).astype(int) - getattr(here, name))
+        assert off.max() <= 1, name  # a level of 255, where rounding decides
+    np.testing.assert_allclose(there.depth, here.depth, atol=2e-3)
+
+
+def test_a_frame_is_read_back_once_for_its_patch_and_once_per_picture(second: torch.device) -> None:
+    renderer = _renderer(second)
+    camera, face = torch.from_numpy(orbit_labels(0.3, 0.1)).to(second), tiny.disc(0.28)[None].to(second)
+    with counted() as waits:
+        renderer.render(renderer.first, face, camera)
+    ours = [wait for wait in waits.copies if "generators/" not in wait.place]
+    assert len([wait for wait in ours if "_posed" in wait.place or " in pixels" in wait.place]) == 4
+    assert len([wait for wait in ours if "_bounds" in wait.place]) == 1
+    assert len([wait for wait in ours if "_own_face" in wait.place]) == 1  # which rays the patch has
+
+
+def test_rays_and_projections_copy_nothing(second: torch.device) -> None:
+    camera = tiny.CAMERA.to(second)
+    with counted() as waits:
+        origins, directions = crop_rays(camera, 8)
+        project_to_crop(camera, origins + 2.7 * directions, 8)
+    assert str(waits) == "no copies and no reads"
+
+
+@pytest.mark.usefixtures("plain_cpu")
+@pytest.mark.parametrize("mode", ["const", "random", "none"])
+def test_a_2d_generator_draws_what_it_draws_on_the_cpu(second: torch.device, mode: str) -> None:
+    z = torch.randn(2, 8, generator=torch.Generator().manual_seed(3))
+    pictures = [_pictures(build().to(device), z.to(device), mode).cpu() for device in ("cpu", second)]
+    assert torch.equal(*pictures)
+
+
+def _pictures(generator: StyleGAN2Generator, z: torch.Tensor, mode: str) -> torch.Tensor:
+    rng = torch.Generator(device=z.device).manual_seed(4)
+    with torch.no_grad():
+        return generator(z, truncation_psi=0.7, noise_mode=mode, generator=rng)
+
+
+def test_a_2d_generator_has_the_cpus_gradients(
+    second: torch.device, plain_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gradient(device: torch.device | str) -> torch.Tensor:
+        generator = build().to(device).requires_grad_(False)
+        z = torch.randn(1, 8, generator=torch.Generator().manual_seed(3))
+        ws = generator.mapping(z.to(device)).detach().requires_grad_(True)
+        generator.synthesis(ws).square().mean().backward()
+        assert ws.grad is not None
+        return ws.grad.cpu()
+
+    plain = gradient("cpu")
+    assert torch.equal(gradient(second), plain)
+    monkeypatch.undo()
+    torch.testing.assert_close(gradient("cpu"), plain, rtol=1e-5, atol=1e-7)
+
+
+def test_the_embedded_2d_generator_draws_on_the_device(second: torch.device) -> None:
+    drawn = []
+    for device in ("cpu", second):
+        generator = load_generator(data_file("models/embedded_2d.safetensors"), device, kind="stylegan2")
+        z = torch.randn(1, generator.settings.z_dim, generator=torch.Generator().manual_seed(5))
+        with torch.no_grad():
+            drawn.append(generator(z.to(device)).cpu())
+    torch.testing.assert_close(drawn[1], drawn[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("plain_cpu")
+def test_consistency_of_pictures_of_the_device(second: torch.device) -> None:
+    def measure(device: torch.device | str) -> NDArray[np.float64]:
+        generator = tiny.generator().to(device)
+
+        def render(subject: int, yaw: float, pitch: float) -> NDArray[np.uint8]:
+            z = torch.randn(1, generator.settings.z_dim, generator=torch.Generator().manual_seed(subject))
+            camera = torch.from_numpy(orbit_labels(yaw, pitch)).to(device)
+            ws = generator.mapping(z.to(device), None)
+            image = generator.synthesis(ws, camera, tiny.RESOLUTION, sampling=tiny.SAMPLING)["image"][0]
+            return ((image.detach() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+
+        def embed(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+            return pictures.reshape(len(pictures), -1)[:, ::64].astype(np.float64)
+
+        return multi_view_consistency(render, draw_views(2), embed).cosine
+
+    np.testing.assert_array_equal(measure(second), measure("cpu"))
