@@ -130,6 +130,7 @@ def _trainer(job: Job, conditions: Conditions, learnt: FlowSamples, held_out: Fl
         decay_fraction=chosen.decay_fraction,
         jitter=chosen.jitter,
         seed=job.settings.seed,
+        checkpoint_s=job.settings.runner.checkpoint_s,
         solver=SolverSettings(method=chosen.solver, steps=chosen.solver_steps),
     )
     return FlowTrainer(flow.to(device_of(job)), conditions, learnt, training, held_out)

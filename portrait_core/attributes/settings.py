@@ -75,7 +75,7 @@ class FlowTrainingSettings(Frozen):
     without noise the equation grows stiff in its chase."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of order and noise."""
-    checkpoint_every: Count = 500
-    """Steps between two checkpoints."""
+    checkpoint_s: Annotated[float, Field(ge=0.0)] = 300.0
+    """Seconds between two checkpoints."""
     solver: SolverSettings = SolverSettings()
     """How the equation is solved in training."""

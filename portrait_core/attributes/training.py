@@ -187,7 +187,7 @@ class FlowTrainer:
             rate,
             self.rng,
             checkpoint,
-            300.0,
+            settings.checkpoint_s,
             settings.betas,
             kept=dict(self.flow.named_buffers()),
         )

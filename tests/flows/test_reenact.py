@@ -86,7 +86,7 @@ def test_numbers_of_workers_and_batches_change_nothing(again: Run, arguments: Ar
         "runner.workers=1",
         "runner.frames_per_task=3",
         "tracking.batch=2",
-        "tuning.checkpoint_every=3",
+        "runner.checkpoint_s=3",
     )
     assert repeat(again, arguments, *changes).computed() == {}
 

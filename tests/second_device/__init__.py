@@ -1,8 +1,8 @@
 """A second device for tests: real arithmetic on a machine without a graphics card, which refuses what CUDA
 refuses.
 
-:func:`require` registers the PyTorch device ``second``. The CPU computes for it, with the same bits, while
-these fail as they fail on CUDA: an operation on tensors of both devices (0-dimensional CPU tensors in
+``tests/conftest.py`` registers the PyTorch device ``second``, and :func:`require` asks for it. The CPU
+computes for it, with the same bits, while these fail as they fail on CUDA: an operation on tensors of both devices (0-dimensional CPU tensors in
 pointwise operations and indices into a tensor of the device are allowed, as on CUDA), a draw with a generator
 of another device, ``numpy()``, ``numpy.asarray`` and DLPack. :func:`counted` counts what makes the host wait
 for a card, and :func:`recorded` stands in for a CUDA graph.
@@ -16,9 +16,9 @@ Nothing outside ``tests`` imports this package. Differences from CUDA that remai
 - ``Module.to`` makes new parameters, where CUDA keeps the objects and changes what they hold.
 """
 
-from tests.second_device.registration import WORKS_WITH, require
+from tests.second_device.registration import WORKS_WITH, register_early, require
 from tests.second_device.tape import Tape, recorded
 from tests.second_device.tensor import NAME
 from tests.second_device.waits import Wait, Waits, counted
 
-__all__ = ["NAME", "WORKS_WITH", "Tape", "Wait", "Waits", "counted", "recorded", "require"]
+__all__ = ["NAME", "WORKS_WITH", "Tape", "Wait", "Waits", "counted", "recorded", "register_early", "require"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
 import portrait_core.generators.cpu as cpu_functions
+from tests.flows.conftest import arguments, driver, portrait, small, tiny_generator  # noqa: F401 - fixtures
 from tests.second_device import require
 
 
@@ -13,6 +16,15 @@ from tests.second_device import require
 def second() -> torch.device:
     """The second device; skips on releases of PyTorch with which it is not tried."""
     return require()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Let the CPU compute with one thread, as the device's backward passes do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -62,13 +62,32 @@ class _Module:
             """Change nothing."""
 
 
+def register_early() -> None:
+    """Register the device, where this PyTorch can have it, before anything in the process differentiates.
+
+    PyTorch starts a thread for every device at the first backward pass of a process, and a device that comes
+    later has none. That thread takes over the number of threads that is set when it starts: one, so that a
+    backward pass on the device rounds as one on the CPU with one thread.
+    """
+    if _release() not in WORKS_WITH:
+        return
+    _register()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.ones(1, device=torch.device(NAME)).requires_grad_().sum().backward()
+    torch.set_num_threads(before)
+
+
+def _release() -> str:
+    return ".".join(torch.__version__.split(".")[:2])
+
+
 def require() -> torch.device:
     """The second device, registered in this process.
 
     Skips the test, with the reason, where PyTorch's release is not one of :data:`WORKS_WITH`.
     """
-    release = ".".join(torch.__version__.split(".")[:2])
-    if release not in WORKS_WITH:
+    if _release() not in WORKS_WITH:
         pytest.skip(
             f"The second device is not tried with PyTorch {torch.__version__}: it works with "
             f"{' and '.join(WORKS_WITH)}, whose interface for devices written in Python is experimental."

@@ -67,7 +67,7 @@ def test_a_setting_changes_the_stages_that_read_it_and_those_after(override: str
         "runner.workers=7",
         "runner.kind=local_cluster",
         "tracking.batch=1",
-        "tuning.checkpoint_every=5",
+        "runner.checkpoint_s=5",
         "runner.compile=true",
     ],
 )
