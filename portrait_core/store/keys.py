@@ -27,7 +27,6 @@ NUMERICS_VERSION: dict[str, int] = {
     "render": 2,
     "encode": 1,
     "measure": 1,
-    "edit": 2,
 }
 """Raise a stage's number when its code changes what it computes: all its earlier results are then stale.
 Stages that are not listed have version 1."""
