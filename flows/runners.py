@@ -7,10 +7,13 @@ the store either way.
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
 PREFECT_RUNS = ("threads", "local_cluster", "address")
 """Where the tasks of a flow run are Prefect's own. On the other clusters they are plain Dask tasks: a Prefect
 task costs 230 to 420 ms there, a Dask task 3 to 8."""
+LOOK_S, DESERTED_S = 10.0, 30.0
+"""Seconds between two looks at the workers while a run waits for a task, and seconds without any worker after
+which it says so: a nanny takes less to start another process."""
+_log = logging.getLogger(__name__)
 
 
 class Pending(Protocol):
@@ -126,12 +133,17 @@ class ThreadRunner:
 class _Collected:
     """A Dask future that is forgotten once its result is here: a worker's death would have it made again."""
 
-    def __init__(self, future: Any) -> None:
-        self._future = future
+    def __init__(self, future: Any, look: Callable[[], None]) -> None:
+        self._future, self._look = future, look
 
     def result(self) -> StageResult:
         """Wait for it."""
         try:
+            while not self._future.done():
+                try:
+                    self._future.result(timeout=LOOK_S)
+                except TimeoutError:  # of the wait, or the task's own
+                    self._look()
             result: StageResult = self._future.result()
             return result
         finally:
@@ -144,7 +156,8 @@ class DaskRunner:
     def __init__(self, client: Client, settings: RunnerSettings) -> None:
         self._client = client
         self._settings = settings
-        self._turns = Turns(lambda: sum(client.nthreads().values()))
+        self._turns = Turns(self._places)
+        self._deserted_at, self._told = math.inf, False
 
     def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage, as soon as a worker is free."""
@@ -156,7 +169,31 @@ class DaskRunner:
             self._turns.give()
             raise
         future.add_done_callback(self._turns.give)
-        return _Collected(future)
+        return _Collected(future, self._look)
+
+    def _places(self) -> int:
+        """Count the threads of all workers. When there have been none for a while, it is said, once: the run
+        waits, since some clusters start workers hours later, but a worker without a nanny does not come back
+        by itself."""
+        places = sum(self._client.nthreads().values())
+        now = time.monotonic()
+        if places:
+            self._deserted_at = math.inf
+        elif now < self._deserted_at:
+            self._deserted_at, self._told = now, False
+        elif now - self._deserted_at > DESERTED_S and not self._told:
+            self._told = True
+            where = self._client.scheduler.address if self._client.scheduler else "no address"
+            _log.warning(
+                "there is no worker at the scheduler %s: the run waits for one. Ctrl-C ends it; what is "
+                "finished is kept",
+                where,
+            )
+        return places
+
+    def _look(self) -> None:
+        with suppress(OSError, RuntimeError):  # the scheduler is gone too, by which waiting for the task ends
+            self._places()
 
     def stop(self) -> None:
         """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""

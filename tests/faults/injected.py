@@ -3,7 +3,7 @@
 FAULTS is ``none`` or a comma-separated list of ``action=where:moment``:
 
 - action: ``kill`` (SIGKILL to itself), ``stop`` (SIGSTOP to itself), ``fill`` (fill the disk that
-  ``PORTRAIT_FAULT_FILL`` names).
+  ``PORTRAIT_FAULT_FILL`` names), ``cuda`` (raise the error of a GPU's context that broke).
 - where: a stage, with the moments ``before-data``, ``after-data`` (its marker is about to be written) and
   ``after-marker``; or a pattern of object names (it holds a ``/``), with ``before`` and ``after``.
 
@@ -30,6 +30,8 @@ from tests.faults.events import Written, note, written
 FAULTS, FOLDER, FILL = "PORTRAIT_FAULTS", "PORTRAIT_FAULT_FOLDER", "PORTRAIT_FAULT_FILL"
 LEFT_FREE_BYTES = 6000
 """Left on a filled disk: more than nothing and less than a picture, so that a chunk ends in its middle."""
+CUDA_ERROR = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`"
+"""As PyTorch words it: after such an error every later call to CUDA in the process fails."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ def _first(folder: Path, fault: Fault) -> bool:
 def _act(action: str) -> None:
     if action == "fill":
         _fill(Path(os.environ[FILL]))
+    elif action == "cuda":
+        raise RuntimeError(CUDA_ERROR)
     else:
         os.kill(os.getpid(), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}[action])
 

@@ -218,9 +218,9 @@ class Bench:
         mine = {FOLDER: str(self.folder / "faults"), FAULTS: faults, PRELOAD: "tests.faults.preload"}
         return environment(**mine, **self.env, **env)
 
-    def start_other(self, command: Sequence[str], name: str, **env: str) -> Run:
+    def start_other(self, command: Sequence[str], name: str, faults: str = "none", **env: str) -> Run:
         """Start another program that the run needs: a server, a worker."""
-        run = start_cold(command, self.folder / f"{name}.txt", self.environment(**env))
+        run = start_cold(command, self.folder / f"{name}.txt", self.environment(faults, **env))
         self.runs.append(run)
         return run
 

@@ -48,12 +48,13 @@ def dask_scheduler(bench: Bench, port: int) -> Run:
     return _until_it_listens(scheduler, port)
 
 
-def dask_worker(bench: Bench, port: int, name: str) -> Run:
-    """``dask worker`` with one thread. Its nanny is the process; killed as a group, nothing restarts it."""
+def dask_worker(bench: Bench, port: int, name: str, *more: str, faults: str = "none") -> Run:
+    """``dask worker`` with one thread and ``more`` options. Its nanny is the process; killed as a group,
+    nothing restarts it."""
     options = ["--nthreads", "1", "--name", name, "--no-dashboard", "--dashboard-address", f"{HOST}:0"]
     folder = ["--local-directory", str(bench.folder / name)]
     command = [sys.executable, "-m", "dask", "worker", f"tcp://{HOST}:{port}", *options, *folder]
-    return bench.start_other(command, name)
+    return bench.start_other([*command, *more], name, faults=faults)
 
 
 def s3_server(bench: Bench, port: int, failing_share: float) -> Run:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tasks.job import STAGES
+from tasks.policy import WORKER_ENDED
 from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again
@@ -64,6 +65,48 @@ def test_a_worker_of_a_cluster_is_gone_for_good(bench: MakeBench, undisturbed: W
     assert wrong == []
     assert clip.is_finished
     assert code == DONE, run.output[-3000:]
+    assert done_again(clip.events) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_worker_whose_gpus_context_breaks(bench: MakeBench, undisturbed: Whole) -> None:
+    clip = bench("runner.kind=local_cluster", "runner.workers=2", "runner.retry_delay_s=3600")
+    stages = ("landmarks", "inversion", "tuning", "render")
+    faults = ",".join(f"cuda={stage}:before-data" for stage in stages)
+    run = clip.start(faults, warm=False)
+    code = run.wait(1200)
+    before = committed_count(clip)
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
+    fired = sum(fired_file(clip.folder / "faults", fault).exists() for fault in faults_of(faults))
+    add_row(clip, "CUDA error in a Dask worker", ", ".join(stages), fired, before, wrong, run)
+    assert wrong == []
+    assert code == DONE, run.output[-3000:]
+    assert fired == len(stages)
+    assert run.output.count("the GPU's context broke in the worker") == fired
+    assert done_again(clip.events) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_a_worker_without_a_nanny_loses_its_gpu(bench: MakeBench, undisturbed: Whole) -> None:
+    port, fault = free_port(), "cuda=render:before-data"
+    address = f"runner.address=tcp://{HOST}:{port}"
+    clip = bench("runner.kind=address", address, "runner.retry_delay_s=3600")
+    dask_scheduler(clip, port)
+    first = dask_worker(clip, port, "worker-0", "--no-nanny", faults=fault)
+    run = clip.start(warm=False)
+    assert first.wait() == WORKER_ENDED, first.output[-3000:]
+    assert "the GPU's context broke in the worker" in first.output
+    assert run.watch(lambda: "there is no worker at" in run.output), run.output[-3000:]
+    before = committed_count(clip)
+    dask_worker(clip, port, "worker-1", "--no-nanny")
+    code = run.wait()
+    wrong = different(clip.store, undisturbed(ONE_THREAD).content)
+    add_row(clip, "CUDA error in a Dask worker without a nanny", "render", 1, before, wrong, run)
+    assert wrong == []
+    assert code == DONE, run.output[-3000:]
+    assert fired_file(clip.folder / "faults", faults_of(fault)[0]).exists()
     assert done_again(clip.events) == {}
 
 
