@@ -302,7 +302,8 @@ class SynthesisBlock(nn.Module):
             if self.learned_const is not None:
                 x = x + self.learned_const.to(x.dtype)
         x = self.conv1(x, ws[:, -2], noise_mode, generator)
-        if image is not None and self.upsample:
-            image = upsample_2x(image, self.resample_filter)
+        if image is not None:
+            image = image.contiguous(memory_format=self.memory_format)
+            image = upsample_2x(image, self.resample_filter) if self.upsample else image
         delta = self.torgb(x, ws[:, -1])
         return x, delta if image is None else image + delta

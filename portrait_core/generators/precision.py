@@ -19,9 +19,9 @@ def resolved_precision(choice: Precision | Literal["auto"], device: str | torch.
     """Return what ``auto`` means on ``device``: TF32 on CUDA, IEEE float32 elsewhere. Any other choice stays.
 
     TF32 rounds the factors of matrix products and convolutions to 10 bits of mantissa and sums in float32.
-    Emulated on a CPU with seeded weights of the FFHQ-512 architecture, it changes the image by PSNR_TF32 and
-    the gradient to ws by a relative GRAD_TF32; bf16 changes them by PSNR_BF16 and GRAD_BF16
-    (``tests/benchmarks/generator.py --accuracy-only``).
+    Against float32, with seeded weights of the FFHQ-512 architecture (``tests/benchmarks/generator.py``, one
+    image; TF32 emulated on a CPU): TF32 gives the 512 x 512 image at a PSNR of 65.9 dB with a peak of 2, and
+    the gradient to ws within 0.16 %; bf16 gives 49.4 dB and 1.9 %.
     """
     if choice != "auto":
         return choice

@@ -20,10 +20,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress import TimeRemainingColumn as Remaining
 
 from tests.benchmarks.tables import Row, device_name, for_terminal, markdown
-from tests.benchmarks.workloads import CONFIGS, OPERATIONS, Job
+from tests.benchmarks.workloads import CONFIGS, EMULATED, OPERATIONS, Job
 
 _ROOT = Path(__file__).parents[2]
-_PRECISIONS = ("fp32", "tf32", "bf16")
+_PRECISIONS = ("fp32", "tf32", "bf16", EMULATED)
 app = typer.Typer(add_completion=False)
 
 
@@ -43,7 +43,9 @@ def run(job: Job) -> dict[str, Any]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def plan(base: Job, rows: list[Row], repeats: int, accuracy: bool) -> list[tuple[Row, Job]]:
+def plan(
+    base: Job, rows: list[Row], repeats: int, accuracy: bool, timed: bool = True
+) -> list[tuple[Row, Job]]:
     """Every process to run, in order: plain and ours alternate, so that drift meets both."""
     sides = ("ours",) if base.config == "embedded" else ("plain", "ours")
     jobs: list[tuple[Row, Job]] = []
@@ -51,7 +53,7 @@ def plan(base: Job, rows: list[Row], repeats: int, accuracy: bool) -> list[tuple
         values = asdict(base) | {"precision": row.precision, "operation": row.operation}
         if accuracy and (row.precision not in {r.precision for r, j in jobs if j.operation == "accuracy"}):
             jobs.append((row, Job(**values | {"implementation": "ours", "operation": "accuracy"})))
-        for _ in range(repeats):
+        for _ in range(repeats if timed and row.precision != EMULATED else 0):
             jobs += [(row, Job(**values | {"implementation": side})) for side in sides]
     return jobs
 
@@ -107,7 +109,10 @@ def _title(base: Job) -> str:
 def main(
     config: Annotated[str, typer.Option(help="; ".join(f"{k}: {v}" for k, v in CONFIGS.items()))] = "ffhq512",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    precision: Annotated[str, typer.Option(help="fp32,tf32,bf16; tf32 is for cuda.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(help="fp32,tf32,bf16,tf32-emulated; tf32 is for cuda, its emulation untimed."),
+    ] = "fp32",
     operations: Annotated[str, typer.Option(help="Which to measure.")] = ",".join(OPERATIONS),
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads on a CPU.")] = 1,
@@ -116,7 +121,8 @@ def main(
     iterations: Annotated[
         int | None, typer.Option(min=1, help="Timed calls a process; by default 1 on a CPU, 20 on a card.")
     ] = None,
-    accuracy: Annotated[bool, typer.Option(help="Compare images with fp32 ones, too.")] = True,
+    accuracy: Annotated[bool, typer.Option(help="Compare with fp32, too.")] = True,
+    accuracy_only: Annotated[bool, typer.Option(help="Compare with fp32, and time nothing.")] = False,
     markdown_file: Annotated[
         Path | None, typer.Option("--markdown", help="Write the table here, too.")
     ] = None,
@@ -129,7 +135,13 @@ def main(
         raise typer.BadParameter("--device cuda: PyTorch sees no card here; use --device cpu")
     precisions = _chosen(precision, _PRECISIONS, "--precision")
     if "tf32" in precisions and not cuda:
-        raise typer.BadParameter("--precision tf32 is for cards; leave it out or use --device cuda")
+        raise typer.BadParameter(
+            "--precision tf32 is for cards; use --device cuda, or tf32-emulated for its accuracy alone"
+        )
+    if EMULATED in precisions and cuda:
+        raise typer.BadParameter("--precision tf32-emulated is for a CPU; a card has tf32 itself")
+    if accuracy_only and precisions == ["fp32"] and not compile:
+        raise typer.BadParameter("--accuracy-only compares with fp32; name another --precision")
     base = Job(
         implementation="ours",
         operation="forward",
@@ -141,12 +153,15 @@ def main(
         warmup=5 if cuda else 1,
         iterations=iterations or (20 if cuda else 1),
     )
-    rows = [Row(p, o) for p in precisions for o in _chosen(operations, tuple(OPERATIONS), "--operations")]
-    jobs = plan(base, rows, repeats, accuracy and (precisions != ["fp32"] or compile))
+    chosen = _chosen(operations, tuple(OPERATIONS), "--operations")
+    # what is not timed needs one row alone
+    rows = [Row(p, o) for p in precisions for o in (["to-w"] if accuracy_only or p == EMULATED else chosen)]
+    compared = (accuracy or accuracy_only) and (precisions != ["fp32"] or compile)
+    jobs = plan(base, rows, repeats, compared, timed=not accuracy_only)
     console, title = Console(width=100) if not sys.stdout.isatty() else Console(), _title(base)
     console.print(f"[bold]{title}[/bold]\n{config}: {CONFIGS[config]}")
-    for row in rows[: len(rows) // len(precisions)]:
-        console.print(f"  {row.operation}: {OPERATIONS[row.operation]}")
+    for operation in dict.fromkeys(row.operation for row in rows):
+        console.print(f"  {operation}: {OPERATIONS[operation]}")
     each = " of about half a minute to two minutes" if config == "ffhq512" and not cuda else ""
     calls = f"{base.warmup} call to warm up and {base.iterations} timed"
     console.print(f"{len(jobs)} processes{each}, one after the other, {calls} in each")

@@ -23,7 +23,7 @@ from tests.benchmarks.workloads import Job, prepare
 _MIB = 2**20
 
 
-def times(call: Callable[[], Tensor], job: Job) -> dict[str, Any]:
+def times(call: Callable[[], tuple[Tensor, Tensor | None]], job: Job) -> dict[str, Any]:
     """Milliseconds and CPU seconds of each timed call, and the peak of memory in MiB."""
     cuda = job.device.startswith("cuda")
     for _ in range(job.warmup):
@@ -50,14 +50,21 @@ def resident_peak_mib() -> float:
 
 
 def accuracy(job: Job) -> dict[str, float]:
-    """How far our image is from our own in fp32, uncompiled, by the same weights."""
-    job = replace(job, implementation="ours", operation="forward")
-    wanted = prepare(replace(job, precision="fp32", compile=False))()
-    got = prepare(job)()
+    """How far our image is from our own in fp32, uncompiled, by the same weights, and the gradient of its
+    mean square to ws (the norm of the difference over the norm)."""
+    job = replace(job, implementation="ours", operation="to-w")
+    wanted, wanted_gradient = prepare(replace(job, precision="fp32", compile=False))()
+    got, gradient = prepare(job)()
     error = (got - wanted).double()
     mse = float(error.square().mean())
-    # a peak of 2: images lie in [-1,1], give or take
-    return {"max_abs": float(error.abs().max()), "psnr_db": 10 * math.log10(4 / mse) if mse else math.inf}
+    assert gradient is not None
+    assert wanted_gradient is not None
+    return {
+        "max_abs": float(error.abs().max()),
+        # a peak of 2: images lie in [-1,1], give or take
+        "psnr_db": 10 * math.log10(4 / mse) if mse else math.inf,
+        "gradient": float((gradient - wanted_gradient).norm() / wanted_gradient.norm()),
+    }
 
 
 def main(argument: str) -> None:

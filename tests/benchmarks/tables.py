@@ -85,7 +85,7 @@ def columns(cuda: bool) -> list[str]:
     """Headings."""
     middle = [] if cuda else ["CPU s plain", "CPU s ours"]
     shared = ["precision", "operation", "ms plain", "ms ours", "ratio", *middle]
-    return [*shared, "MiB plain", "MiB ours", "ratio", "PSNR dB"]
+    return [*shared, "MiB plain", "MiB ours", "ratio", "PSNR dB", "grad %"]
 
 
 def cells(row: Row, cuda: bool) -> list[str]:
@@ -99,7 +99,8 @@ def cells(row: Row, cuda: bool) -> list[str]:
         found += [_number(x, 2) for x in cpu]
     found += [*(_number(x, 0) for x in peak), _number(peak[0] / peak[1], 2)]
     psnr = row.accuracy["psnr_db"] if row.accuracy else math.nan
-    return [*found, "exact" if math.isinf(psnr) else _number(psnr, 1)]
+    gradient = 100 * row.accuracy["gradient"] if row.accuracy else math.nan
+    return [*found, "exact" if math.isinf(psnr) else _number(psnr, 1), _number(gradient, 2)]
 
 
 def device_name(device: str) -> str:
@@ -114,7 +115,8 @@ def device_name(device: str) -> str:
 
 NOTES = (
     "Medians over fresh processes, plain and ours in turn. Ratios are plain / ours{cost}. {memory} "
-    "PSNR is of our image against our fp32 one, with a peak of 2."
+    "PSNR is of our image against our fp32 one, with a peak of 2; grad % is the norm of the difference "
+    "between our gradient to ws and our fp32 one, in percent of the latter's."
 )
 
 

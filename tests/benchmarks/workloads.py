@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from portrait_core.cameras import orbit_labels
 from portrait_core.generators import (
     GeneratorSettings,
-    Precision,
     TriPlaneGenerator,
     at_precision,
     compiled,
@@ -21,10 +20,13 @@ from portrait_core.generators import (
     use_matrix_precision,
 )
 from portrait_core.resources import data_file
+from tests.benchmarks.tf32 import emulated
 from tests.plain.eg3d import PlainGenerator
 
 Implementation = Literal["plain", "ours"]
 Operation = Literal["forward", "to-w", "to-parameters"]
+EMULATED = "tf32-emulated"
+"""A precision for accuracy alone: TF32's rounding in float32 arithmetic (``tests/benchmarks/tf32.py``)."""
 OPERATIONS: dict[str, str] = {
     "forward": "image, without gradients",
     "to-w": "image, and the gradient of its mean square to ws (generator frozen)",
@@ -45,6 +47,7 @@ _FFHQ512: dict[str, Any] = {
     "z_dim": 512,
     "w_dim": 512,
     "c_dim": 25,
+    "sr_num_fp16_res": 4,
     "mapping_kwargs": {"num_layers": 2},
     "channel_base": 32768,
     "channel_max": 512,
@@ -76,7 +79,8 @@ class Job:
     """One of ``OPERATIONS``, or ``accuracy``."""
     config: str
     device: str = "cpu"
-    precision: Precision = "fp32"
+    precision: str = "fp32"
+    """fp32, tf32, bf16, or ``EMULATED``."""
     batch: int = 1
     compile: bool = False
     threads: int = 1
@@ -108,20 +112,31 @@ def inputs(settings: GeneratorSettings, batch: int, device: str) -> tuple[Tensor
     return ws.to(device), torch.cat(labels).float().to(device)
 
 
+def arithmetic(job: Job) -> Any:
+    """The precision that PyTorch is told."""
+    return "fp32" if job.precision == EMULATED else job.precision
+
+
 def autocast(job: Job) -> AbstractContextManager[Any]:
     """The plain side gets its bf16 from autocast, which belongs around the forward pass alone."""
     wanted = job.implementation == "plain" and job.precision == "bf16"
     return torch.autocast(torch.device(job.device).type, dtype=torch.bfloat16, enabled=wanted)
 
 
+def rounding(job: Job) -> AbstractContextManager[Any]:
+    """What rounds factors where TF32 is emulated."""
+    return emulated() if job.precision == EMULATED else nullcontext()
+
+
 def our_model(job: Job, generator: TriPlaneGenerator) -> TriPlaneGenerator:
     """Ours as the job wants it: in its precision, compiled if asked for."""
-    generator = at_precision(generator, job.precision)
+    generator = at_precision(generator, arithmetic(job))
     return compiled(generator) if job.compile else generator
 
 
-def prepare(job: Job) -> Callable[[], Tensor]:
-    """A call that does the job's operation once and returns the image ``[b,3,s,s]``."""
+def prepare(job: Job) -> Callable[[], tuple[Tensor, Tensor | None]]:
+    """A call that does the job's operation once and returns the image ``[b,3,s,s]`` and the gradient to ws
+    ``[b,num_ws,d]``, where the operation has one."""
     generator = build(job.config).to(job.device)
     settings = generator.settings
     model: Any
@@ -135,18 +150,18 @@ def prepare(job: Job) -> Callable[[], Tensor]:
     ws, cameras = inputs(settings, job.batch, job.device)
     ws.requires_grad_(job.operation == "to-w")
 
-    def call() -> Tensor:
+    def call() -> tuple[Tensor, Tensor | None]:
         ws.grad = None
         for parameter in parameters:
             parameter.grad = None
-        use_matrix_precision(job.precision)
-        with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")):
+        use_matrix_precision(arithmetic(job))
+        with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")), rounding(job):
             with autocast(job):
                 image = model.synthesis(ws, cameras)["image"]
             image = image.float()
             loss = image.square().mean()
             if loss.requires_grad:
                 loss.backward()
-        return image.detach()
+        return image.detach(), ws.grad
 
     return call

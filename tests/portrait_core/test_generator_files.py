@@ -37,7 +37,13 @@ def published() -> TriPlaneGenerator:
     return TriPlaneGenerator(GeneratorSettings.from_published(EG3D_KWARGS, 16))
 
 
-BUILDS = [stylegan2, published, tiny.generator]
+def clamped() -> TriPlaneGenerator:
+    torch.manual_seed(0)
+    kwargs = EG3D_KWARGS | {"sr_num_fp16_res": 4, "conv_clamp": 128}
+    return TriPlaneGenerator(GeneratorSettings.from_published(kwargs, 16))
+
+
+BUILDS = [stylegan2, published, clamped, tiny.generator]
 
 
 @pytest.mark.parametrize("build", BUILDS)
@@ -68,6 +74,23 @@ def test_loaded_weights_can_be_changed_and_the_file_stays(build: Build, tmp_path
         for parameter in loaded.parameters():
             parameter.add_(1.0)
     assert path.read_bytes() == content
+
+
+def test_clamps_come_back_from_a_file_and_act(tmp_path: Path) -> None:
+    path = tmp_path / "generator.safetensors"
+    save_generator(clamped(), path)
+    loaded = load_generator(path)
+    assert loaded.settings.conv_clamp == 128
+    assert loaded.settings.superresolution is not None
+    assert loaded.settings.superresolution.conv_clamp == 256
+    assert loaded.backbone.synthesis.get_submodule("b8.conv0").conv_clamp == 128
+    assert loaded.get_submodule("superresolution.block1.torgb").conv_clamp == 256
+    save_generator(stylegan2(), path)  # its published arguments say 256
+    two_d = load_generator(path, kind="stylegan2")
+    with torch.no_grad():
+        two_d.synthesis.get_parameter("b16.torgb.bias").fill_(1e4)
+        image = two_d(torch.randn(1, 12))
+    assert image.max() < 500  # 256, and what the smaller resolutions add
 
 
 @pytest.mark.parametrize("half", [True, False])

@@ -42,6 +42,23 @@ def test_state_dict_names_and_shapes(tiny: TriPlaneGenerator, config: dict) -> N
     assert tiny.settings.num_ws == config["num_ws"]
 
 
+def test_clamps_are_those_of_the_constructor(config: dict, full_config: dict) -> None:
+    """Super-resolution trained in half precision clamps; the backbone's constructor argument is None."""
+    assert config["kwargs"]["sr_num_fp16_res"] == full_config["constructor"]["sr_num_fp16_res"] == 4
+    for kwargs in (config["kwargs"], full_config["constructor"]):
+        settings = GeneratorSettings.from_published(kwargs)
+        assert settings.superresolution is not None
+        assert (settings.superresolution.conv_clamp, settings.conv_clamp) == (256.0, None)
+        for changed in (
+            kwargs | {"sr_num_fp16_res": 0},
+            {k: v for k, v in kwargs.items() if "fp16" not in k},
+        ):
+            without = GeneratorSettings.from_published(changed).superresolution
+            assert without is not None
+            assert without.conv_clamp is None
+        assert GeneratorSettings.from_published(kwargs | {"conv_clamp": 128}).conv_clamp == 128
+
+
 def test_mapping(tiny: TriPlaneGenerator, expected: dict[str, Tensor]) -> None:
     z, c = expected["z"], expected["c_cond"]
     assert error(tiny.mapping(z, c, float(expected["truncation_psi"])), expected["ws"]) < 1e-5
