@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-import portrait_core.generators.cpu as cpu_functions
+from portrait_core.generators import cpu, rendering
 from tests.second_device import require
 
 
@@ -18,4 +18,10 @@ def second() -> torch.device:
 @pytest.fixture
 def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU take the path that every device takes, without its own fused functions."""
-    monkeypatch.setattr(cpu_functions, "suits", lambda *_: False)
+    take_plain_path(monkeypatch)
+
+
+def take_plain_path(patch: pytest.MonkeyPatch) -> None:
+    """Do without the CPU's own functions until the patch is undone."""
+    for module in (cpu, rendering):
+        patch.setattr(module, "suits", lambda *_: False)
