@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _STRIP_TILE = 256
 
 
-@stage_task("edit")
+@stage_task("edit", precision="fp32")
 def edit(job: Job) -> StageResult:
     """Move the inverted portrait's latent by the flow, render it with the generator that was tuned on the
     portrait, and put what changed into the photograph (paper section 3.4)."""

@@ -23,7 +23,7 @@ from tasks.policy import StageResult, Stopwatch, stage_task
 Picture = NDArray[np.uint8]
 
 
-@stage_task("encode")
+@stage_task("encode", precision="job")
 def encode(job: Job) -> StageResult:
     """Encode the clip, exactly as many frames as the driver has, at its exact rate and with its audio."""
     watch = Stopwatch("encode", 0, 1)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _SHEET_TILE = 128
 
 
-@stage_task("sample")
+@stage_task("sample", precision="job")
 def sample(job: Job, start: int, stop: int) -> StageResult:
     """Draw samples ``[start, stop)`` of the generator, render each frontally, and label it."""
     watch = Stopwatch("sample", start, stop)
@@ -54,7 +54,7 @@ def sample(job: Job, start: int, stop: int) -> StageResult:
     return watch.result(each(job, "sample", runs, work, job.settings.sample.batch))
 
 
-@stage_task("flow")
+@stage_task("flow", precision="fp32")
 def train_flow(job: Job) -> StageResult:
     """Train the flow on all samples. Keeps checkpoints; resumes from them."""
     watch = Stopwatch("flow", 0, 1)

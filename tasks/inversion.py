@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tasks.fitting import ClipData
 
 
-@stage_task("inversion")
+@stage_task("inversion", precision="job")
 def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
@@ -52,7 +52,7 @@ def invert_first(job: Job) -> StageResult:
     return watch.result(0)
 
 
-@stage_task("inversion")
+@stage_task("inversion", precision="job")
 def invert_range(job: Job, start: int, stop: int) -> StageResult:
     """Find the latents of frames ``[start, stop)``, frame after frame, and what the generator makes of them.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
 from inspect import signature
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -24,7 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from portrait_core.errors import MissingChunk
 from portrait_core.stopping import StopRequested, check, request
 from portrait_core.store import Failure, FailureClass
-from tasks.context import record_failures
+from tasks.context import device_of, record_failures
 from tasks.job import Job, Stage
 
 _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
@@ -76,6 +76,10 @@ WORKER_ENDED = 70
 class BrokenGpuError(RuntimeError):
     """The GPU's context of this process is broken, so that every later use of the GPU fails. Nothing that is
     finished is lost, and another process can go on."""
+
+
+Precision = Literal["job", "fp32"]
+"""Of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
 
 
 @dataclass(frozen=True)
@@ -303,8 +307,32 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def stage_task(stage: Stage) -> Callable[[Callable[..., StageResult]], Task[..., StageResult]]:
+def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Callable[..., StageResult]:
+    """The function, at work with a GPU's switches of float32 products set as it needs them: they belong to
+    the process, which tasks of other settings may share."""
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        job = parameters["job"]
+        if device_of(job) != "cuda":  # the switches are CUDA's
+            return function(**parameters)
+        from portrait_core.generators.precision import resolved_precision
+        from portrait_core.matrix_precision import matrix_precision
+
+        chosen = job.settings.generator.precision if wanted == "job" else wanted
+        with matrix_precision(resolved_precision(chosen, "cuda")):
+            return function(**parameters)
+
+    return run
+
+
+def stage_task(
+    stage: Stage, precision: Precision | None = None
+) -> Callable[[Callable[..., StageResult]], Task[..., StageResult]]:
     """Make a Prefect task of a stage's function, which takes ``job`` and perhaps ``start`` and ``stop``.
+
+    ``precision`` is that of a GPU's float32 products in the stage: the job's, exact ones, or None for a stage
+    that computes nothing on a GPU.
 
     Prefect keeps neither results nor a cache of them: the store's commit markers say what is done, and each
     function asks them first. How often it is retried comes from the run's settings.
@@ -320,7 +348,8 @@ def stage_task(stage: Stage) -> Callable[[Callable[..., StageResult]], Task[...,
             persist_result=False,
             retry_condition_fn=_prefect_retries,
         )
-        return decorate(_leaving_broken_gpus(_with_less_memory(function, stage), stage))
+        careful = _leaving_broken_gpus(_with_less_memory(function, stage), stage)
+        return decorate(careful if precision is None else _at_precision(careful, precision))
 
     return decorated
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@stage_task("pose")
+@stage_task("pose", precision="job")
 def pose(job: Job) -> StageResult:
     """Take the driver's poses, and correct them by what the tracker reads off a few rendered frames."""
     watch = Stopwatch("pose", 0, 1)

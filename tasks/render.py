@@ -25,7 +25,7 @@ FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_d
 """Arrays and the fields of a rendered frame that they keep."""
 
 
-@stage_task("render")
+@stage_task("render", precision="job")
 def render(job: Job, start: int, stop: int) -> StageResult:
     """Render and composite frames ``[start, stop)``."""
     watch = Stopwatch("render", start, stop)

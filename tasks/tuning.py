@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tasks.fitting import ClipData
 
 
-@stage_task("tuning")
+@stage_task("tuning", precision="job")
 def tune(job: Job) -> StageResult:
     """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints;
     resumes from them."""

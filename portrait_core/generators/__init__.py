@@ -9,7 +9,6 @@ from portrait_core.generators.precision import (
     compiled,
     memory_format,
     resolved_precision,
-    use_matrix_precision,
 )
 from portrait_core.generators.published import load_published
 from portrait_core.generators.rendering import RayOutput
@@ -43,6 +42,5 @@ __all__ = [
     "renormalise_",
     "resolved_precision",
     "save_generator",
-    "use_matrix_precision",
     "with_own_noise",
 ]

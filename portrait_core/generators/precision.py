@@ -52,8 +52,9 @@ def at_precision(network: Network, precision: Precision) -> Network:
 
     ``bf16``: feature maps and convolution weights in bfloat16, where the published code takes float16 with
     clamping; styles, demodulation, the skip connections that sum up planes and image, and the volume
-    rendering stay float32. ``fp32`` and ``tf32`` differ only under :func:`use_matrix_precision` and in the
-    :func:`memory_format` that they take on CUDA. The weights are laid out in that format in place, on the
+    rendering stay float32. ``fp32`` and ``tf32`` differ only under
+    :func:`~portrait_core.matrix_precision.matrix_precision` and in the :func:`memory_format` that they take
+    on CUDA. The weights are laid out in that format in place, on the
     device where they are, so the given network's lie differently too; its numbers stay.
 
     Raises:
@@ -69,13 +70,6 @@ def at_precision(network: Network, precision: Precision) -> Network:
             module.compute_dtype = torch.bfloat16 if precision == "bf16" else None
             module.memory_format = layout
     return view
-
-
-def use_matrix_precision(precision: Precision) -> None:
-    """Let CUDA multiply float32 in TF32 (``tf32``, ``bf16``) or exactly (``fp32``), in this process from now
-    on: the switches are PyTorch's own. On a CPU it changes nothing."""
-    for switch in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):  # type: ignore[attr-defined]
-        switch.fp32_precision = "ieee" if precision == "fp32" else "tf32"
 
 
 def compiled(network: Network) -> Network:

@@ -54,6 +54,7 @@ class WildCrops:
     cameras: NDArray[np.float32]
     """``[n,25]`` labels."""
     coefficients: Deep3DCoefficients
+    """On the CPU, wherever the regressor is."""
     placement: CropPlacement
 
 
@@ -84,8 +85,9 @@ def crop_in_the_wild(
     """
     seen = pose_crops(images, points5, standard)
     device = next(encoder.parameters()).device
-    coefficients = encoder.encode(as_input(torch.from_numpy(seen).to(device)), batch)
-    angle, trans = (part.double().cpu().numpy() for part in (coefficients.angle, coefficients.trans))
+    encoded = encoder.encode(as_input(torch.from_numpy(seen).to(device)), batch)
+    coefficients = Deep3DCoefficients(*(part.cpu() for part in encoded))
+    angle, trans = (part.double().numpy() for part in (coefficients.angle, coefficients.trans))
     cameras = labels_from_deep3d(angle, trans, mode).astype(np.float32)
     crops, placement = generator_crops(images, points5, standard, size)
     return WildCrops(crops, cameras, coefficients, placement)

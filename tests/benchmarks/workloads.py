@@ -17,8 +17,8 @@ from portrait_core.generators import (
     at_precision,
     compiled,
     load_generator,
-    use_matrix_precision,
 )
+from portrait_core.matrix_precision import matrix_precision
 from portrait_core.resources import data_file
 from tests.benchmarks.tf32 import emulated
 from tests.plain.eg3d import PlainGenerator
@@ -154,8 +154,8 @@ def prepare(job: Job) -> Callable[[], tuple[Tensor, Tensor | None]]:
         ws.grad = None
         for parameter in parameters:
             parameter.grad = None
-        use_matrix_precision(arithmetic(job))
-        with torch.set_grad_enabled(job.operation in ("to-w", "to-parameters")), rounding(job):
+        grad = torch.set_grad_enabled(job.operation in ("to-w", "to-parameters"))
+        with grad, rounding(job), matrix_precision(arithmetic(job)):
             with autocast(job):
                 image = model.synthesis(ws, cameras)["image"]
             image = image.float()

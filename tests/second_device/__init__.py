@@ -2,10 +2,10 @@
 refuses.
 
 ``tests/conftest.py`` registers the PyTorch device ``second``, and :func:`require` asks for it. The CPU
-computes for it, with the same bits, while these fail as they fail on CUDA: an operation on tensors of both devices (0-dimensional CPU tensors in
-pointwise operations and indices into a tensor of the device are allowed, as on CUDA), a draw with a generator
-of another device, ``numpy()``, ``numpy.asarray`` and DLPack. :func:`counted` counts what makes the host wait
-for a card, and :func:`recorded` stands in for a CUDA graph.
+computes for it, with the same bits, while these fail as they fail on CUDA: an operation on tensors of both
+devices (0-dimensional CPU tensors in pointwise operations and indices into a tensor of the device are
+allowed, as on CUDA), a draw with a generator of another device, ``numpy()``, ``numpy.asarray`` and DLPack.
+:func:`counted` counts what makes the host wait for a card, and :func:`recorded` stands in for a CUDA graph.
 
 The device is PyTorch's PrivateUse1 with operations written in Python, an experimental interface: it works
 with the releases in :data:`WORKS_WITH`, and :func:`require` skips the test, with a sentence, on any other.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-import portrait_core.generators.cpu as cpu_functions
+from portrait_core.generators import cpu
 from tests.flows.conftest import arguments, driver, portrait, small, tiny_generator  # noqa: F401 - fixtures
 from tests.second_device import require
 
@@ -30,4 +30,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def plain_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the CPU take the path that every device takes, without its own fused functions."""
-    monkeypatch.setattr(cpu_functions, "suits", lambda *_: False)
+    take_plain_path(monkeypatch)
+
+
+def take_plain_path(patch: pytest.MonkeyPatch) -> None:
+    """Do without the CPU's own functions until the patch is undone."""
+    patch.setattr(cpu, "suits", lambda *_: False)

@@ -18,7 +18,7 @@ from portrait_core.faces.template import PortraitFit, Template, TemplateRenderer
 from portrait_core.generators import (
     at_precision,
     load_generator,
-    use_matrix_precision,
+    resolved_precision,
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.matte import portrait_matte
@@ -112,8 +112,8 @@ class Fit:
         """Invert: 20 steps, about ten seconds on one core."""
         self.tools, self.settings = tools, settings
         self.frame = OneFrame.of(subject, tools, settings)
-        use_matrix_precision(settings.generator.precision)
-        self.generator = at_precision(load_generator(weights), settings.generator.precision)
+        precision = resolved_precision(settings.generator.precision, "cpu")
+        self.generator = at_precision(load_generator(weights), precision)
         self._sampling = fitting_samples(self.generator, settings.generator)
         choice = settings.inversion.model_copy(update={"seed": settings.inversion.seed + settings.seed})
         self._inverter = Inverter(

@@ -1,0 +1,142 @@
+"""Stages on the second device: they leave in the store what they leave there when a CPU computes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from flows.edit_attributes import prepare_edit
+from flows.reenact import run_stages
+from flows.train_styleflow import prepare_flow
+from portrait_core.attributes.files import load_flow
+from portrait_core.config import Settings, load_settings
+from portrait_core.generators import save_generator
+from portrait_core.media import read_image
+from portrait_core.models.cache import forget_models
+from portrait_core.resources import sample_portrait
+from tasks.context import done, unit_of
+from tasks.edit import edit
+from tasks.flow import sample, train_flow
+from tasks.job import EDIT_REPORT, FLOW, FLOW_SHEET, STRIP, Job, Stage
+from tasks.render import render
+from tests.portrait_core import tiny
+from tests.second_device import counted
+from tests.second_device.conftest import take_plain_path
+from tests.simulation.ready import ready_clip
+
+SAMPLES, FRAMES = 12, 2
+_RENDERED = ("frames", "render", "render_mask", "render_depth")
+_FITTING = ("edit.first_steps=1", "edit.tuning_steps=1", "tuning.locality_patch=8", "tuning.patch=16")
+
+
+@pytest.fixture(autouse=True)
+def _empty_cache() -> Iterator[None]:
+    forget_models()
+    yield
+    forget_models()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_cpu() -> Iterator[None]:
+    """The CPU takes the path that every device takes, for fixtures that live as long as this file too."""
+    with pytest.MonkeyPatch.context() as patch:
+        take_plain_path(patch)
+        yield
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_generator(tiny.generator(), path)
+    return path
+
+
+def _settings(weights: Path, device: str, *changes: str) -> Settings:
+    small = ["template.size=64", "template.supersample=1", "render.samples=4", "render.importance_samples=2"]
+    small += ["generator.samples=4", "generator.importance_samples=2", "sample.neural_resolution=16"]
+    small += ["runner.workers=1", "runner.threads_per_worker=1"]
+    small += ["flow.held_out=4", "flow.batch=4", "flow.epochs=1", "flow.hidden=[8]", "flow.sheet=1"]
+    return load_settings("embedded", [f"generator.weights={weights}", *small, f"device={device}", *changes])
+
+
+def _trained(folder: Path, weights: Path, device: str) -> Job:
+    job = prepare_flow(str(folder / device), SAMPLES, _settings(weights, device))
+    assert sample.fn(job=job, start=0, stop=SAMPLES).frames_done == SAMPLES
+    assert train_flow.fn(job=job).frames_done == 1
+    return job
+
+
+def _again(job: Job, stage: Stage) -> Job:
+    """The job on the second device, a stage of it as if it had not been done."""
+    unit_of(job, stage).uncommit(stage, range(job.total(stage)))
+    forget_models()
+    return job.model_copy(update={"settings": job.settings.model_copy(update={"device": "second"})})
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Job:
+    """A flow, trained on the CPU."""
+    return _trained(tmp_path_factory.mktemp("flow"), weights, "cpu")
+
+
+@pytest.mark.usefixtures("second")
+def test_samples_and_their_flow_are_the_cpus(trained: Job, tmp_path: Path, weights: Path) -> None:
+    here, there = (unit_of(job, "flow") for job in (trained, _trained(tmp_path, weights, "second")))
+    for name in ("latents", "labels", "pictures"):
+        np.testing.assert_array_equal(there.read(name, 0, SAMPLES), here.read(name, 0, SAMPLES), name)
+    assert there.get_bytes(FLOW_SHEET) == here.get_bytes(FLOW_SHEET)
+    flows = []
+    for place, unit in (("here", here), ("there", there)):
+        path = tmp_path / f"{place}.safetensors"
+        path.write_bytes(unit.get_bytes(FLOW) or b"")
+        flows.append(load_flow(path))
+    one, other = (made.flow.state_dict() for made in flows)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    readers = [made.reader for made in flows if made.reader is not None]
+    assert all(map(torch.equal, *(reader.tensors().values() for reader in readers)))
+
+
+@pytest.mark.usefixtures("second")
+def test_the_same_edit_is_made(trained: Job, tmp_path: Path, weights: Path) -> None:
+    flow = tmp_path / "flow.safetensors"
+    flow.write_bytes(unit_of(trained, "flow").get_bytes(FLOW) or b"")
+    asked = [f"edit.flow={flow}", 'edit.attributes=["age=+20","beard=0.9"]', "edit.strip=2", *_FITTING]
+    job = prepare_edit(str(sample_portrait()), str(tmp_path / "store"), _settings(weights, "cpu", *asked))
+    run_stages(job, lambda line: None)
+    unit = unit_of(job, "edit")
+
+    def kept() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8], object]:
+        (tmp_path / "strip.png").write_bytes(unit.get_bytes(STRIP) or b"")
+        strip = read_image(tmp_path / "strip.png")
+        return (
+            unit.read("edited", 0, 1),
+            unit.read("edited_latents", 0, 1),
+            strip,
+            unit.read_meta(EDIT_REPORT),
+        )
+
+    before = kept()
+    assert edit.fn(job=_again(job, "edit")).frames_done == 1
+    after = kept()
+    for one, other in zip(before[:3], after[:3], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert after[3] == before[3]
+
+
+@pytest.mark.usefixtures("second")
+def test_the_same_frames_are_rendered(tmp_path: Path, weights: Path) -> None:
+    job = ready_clip(str(tmp_path), "clip", FRAMES, _settings(weights, "cpu"))
+    assert render.fn(job=job, start=0, stop=FRAMES).frames_done == FRAMES
+    unit = unit_of(job, "render")
+    before = {name: unit.read(name, 0, FRAMES) for name in _RENDERED}
+    with counted() as waits:
+        assert render.fn(job=_again(job, "render"), start=0, stop=FRAMES).frames_done == FRAMES
+    assert waits.copies, "nothing was computed on the second device"
+    assert done(job, "render").all()
+    for name, values in before.items():
+        np.testing.assert_array_equal(unit.read(name, 0, FRAMES), values, name)
