@@ -3,8 +3,9 @@ or GPU.
 
 Triangles are turned into the horizontal spans of pixels they cover, and the nearest triangle of every pixel
 is found with one integer reduction, so there is no loop over triangles and the answer does not depend on
-their order. Not differentiable with respect to vertex positions; ``interpolate`` is differentiable in the
-attributes.
+their order. A CPU lists only what is covered; other devices, which would be waited for, keep to shapes that
+do not depend on it (:mod:`portrait_core.faces.raster_static`), with the same bits. Not differentiable with
+respect to vertex positions; ``interpolate`` is differentiable in the attributes.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from portrait_core.faces.raster_static import all_spans, crossings, nearest_of_all
 
 MIN_DEPTH = 1e-3
 """Triangles with a vertex nearer than this (or behind the camera) are dropped, not clipped."""
@@ -64,7 +67,9 @@ def rasterize(
         perspective: interpolate in perspective; else depth and attributes are affine in the image.
 
     Returns:
-        Fragments with ``face_id`` int64, ``bary`` and ``depth`` in the dtype of ``vertices_px``.
+        Fragments with ``face_id`` int64, ``bary`` and ``depth`` in the dtype of ``vertices_px``. On other
+        devices than the CPU every depth is NaN where more triangles lie one behind the other, on average over
+        the images, than ``raster_static.FRAGMENTS_PER_PIXEL``.
 
     Raises:
         ValueError: if a shape is not as above.
@@ -76,9 +81,14 @@ def rasterize(
     with torch.no_grad():
         batch, n_faces = vertices_px.shape[0], faces.shape[0]
         setup = _triangle_setup(vertices_px, faces.long(), cull_backfaces, perspective)
-        triangle, row, left, count = _row_spans(setup, height, width)
-        best = _nearest(setup.nearness, triangle, row, left, count, (batch, n_faces, height, width))
-        return _resolve(best, setup, vertices_px, faces.long(), (height, width), perspective)
+        sizes = batch, n_faces, height, width
+        if vertices_px.device.type == "cpu":
+            best = _nearest(setup.nearness, *_row_spans(setup, height, width), sizes)
+            return _resolve(best, setup, vertices_px, faces.long(), (height, width), perspective)
+        spans = all_spans(setup.xy, setup.keep, height, width)
+        best, short = nearest_of_all(setup.nearness, *spans, sizes, _KEY_SHIFT)
+        seen = _resolve(best, setup, vertices_px, faces.long(), (height, width), perspective)
+        return seen._replace(depth=torch.where(short, torch.nan, seen.depth))
 
 
 def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bool) -> _Setup:
@@ -94,7 +104,7 @@ def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bo
     safe = torch.where(keep, area, torch.ones_like(area))
     scaled = depth.clamp(min=MIN_DEPTH) if perspective else torch.ones_like(depth)
     over = 1.0 / (scaled * safe[:, None])  # t 3
-    following, last = xy[:, [1, 2, 0]], xy[:, [2, 0, 1]]
+    following, last = xy.roll(-1, 1), xy.roll(1, 1)
     side = last - following
     gx = -side[..., 1] * over
     gy = side[..., 0] * over
@@ -106,9 +116,9 @@ def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bo
 
 def _flat_nearness(planes: Tensor, depth: Tensor, keep: Tensor) -> Tensor:
     """``[t,3]``: 1 at the farthest vertex that is kept, 2 at the nearest, affine in depth."""
-    far, near = (
-        f(depth[keep]) if bool(keep.any()) else depth.new_zeros(()) for f in (torch.amax, torch.amin)
-    )
+    some, kept = keep.any(), keep[:, None]
+    far = torch.where(some, torch.where(kept, depth, -torch.inf).amax(), 0.0)
+    near = torch.where(some, torch.where(kept, depth, torch.inf).amin(), 0.0)
     span = (far - near).clamp(min=torch.finfo(depth.dtype).tiny)
     nearness = (planes * ((far - depth) / span)[..., None]).sum(1)
     return torch.cat([nearness[:, :2], nearness[:, 2:] + 1.0], 1)
@@ -124,23 +134,10 @@ def _row_spans(setup: _Setup, height: int, width: int) -> tuple[Tensor, Tensor, 
     rows = (last - first + 1).clamp(min=0)
     local = torch.repeat_interleave(torch.arange(len(kept), device=xy.device), rows)
     row = _ramp(rows) + first[local]
-    low = torch.full(row.shape, float("inf"), dtype=xy.dtype, device=xy.device)
-    high = -low
-    centre = row.to(xy.dtype) + 0.5
-    for a, b in ((0, 1), (1, 2), (2, 0)):
-        xa, ya = xy[local, a, 0], xy[local, a, 1]
-        xb, yb = xy[local, b, 0], xy[local, b, 1]
-        dy = yb - ya
-        crosses = ((ya <= centre) != (yb <= centre)) & (dy != 0)
-        x = xa + (centre - ya) * (xb - xa) / torch.where(crosses, dy, torch.ones_like(dy))
-        low = torch.where(crosses, torch.minimum(low, x), low)
-        high = torch.where(crosses, torch.maximum(high, x), high)
-    # the tolerance keeps a pixel centre that lies exactly on a shared edge
-    left = torch.ceil(low - 0.5 - 1e-7).clamp(0, width)
-    right = torch.floor(high - 0.5 + 1e-7).clamp(-1, width - 1)
-    count = (right - left + 1).clamp(min=0).long()
+    corners = tuple((xy[local, k, 0], xy[local, k, 1]) for k in range(3))
+    left, count = crossings(corners, row.to(xy.dtype) + 0.5, width)
     some = count > 0
-    return kept[local[some]], row[some], left[some].long(), count[some]
+    return kept[local[some]], row[some], left[some], count[some]
 
 
 def _ramp(counts: Tensor) -> Tensor:
@@ -185,8 +182,8 @@ def _resolve(
 ) -> Fragments:
     """Turn winning keys into face ids, barycentrics and depth."""
     (batch, n_vertices), n_faces, (height, width) = vertices.shape[:2], len(faces), size
-    hit = (best >= 0).nonzero()[:, 0]
-    face = n_faces - 1 - (best[hit] & ((1 << _KEY_SHIFT) - 1))
+    hit = _places(best >= 0)
+    face = n_faces - 1 - (best[hit].clamp(min=0) & ((1 << _KEY_SHIFT) - 1))
     image = hit // (height * width)
     planes = setup.planes[image * n_faces + face]  # n corner xyo
     px, py = (hit % width).double() + 0.5, (hit // width % height).double() + 0.5
@@ -198,15 +195,27 @@ def _resolve(
     else:
         corner = faces[face] + (image * n_vertices)[:, None]
         depth_hit = (vertices.reshape(-1, 3)[corner, 2].double() * bary_hit).sum(1)
-    dtype, device, total = vertices.dtype, vertices.device, batch * height * width
-    face_id = torch.full((total,), -1, dtype=torch.int64, device=device)
-    bary = torch.zeros(total, 3, dtype=dtype, device=device)
-    depth = torch.full((total,), float("inf"), dtype=dtype, device=device)
-    face_id[hit] = face
-    bary[hit] = bary_hit.to(dtype)
-    depth[hit] = depth_hit.to(dtype)
-    shape = (batch, height, width)
-    return Fragments(face_id.view(shape), bary.view(*shape, 3), depth.view(shape))
+    shape, dtype, some = (batch, height, width), vertices.dtype, best >= 0
+    return Fragments(
+        _laid_out(face, hit, some, -1).view(shape),
+        _laid_out(bary_hit.to(dtype), hit, some, 0.0).view(*shape, 3),
+        _laid_out(depth_hit.to(dtype), hit, some, torch.inf).view(shape),
+    )
+
+
+def _places(some: Bool[Tensor, " n"]) -> Int[Tensor, " k"]:
+    """Where a mask is true on the CPU; on other devices, which would be waited for, every place."""
+    if some.device.type == "cpu":
+        return some.nonzero()[:, 0]
+    return torch.arange(len(some), device=some.device)
+
+
+def _laid_out(values: Tensor, places: Tensor, some: Tensor, empty: float) -> Tensor:
+    """Values at the places of :func:`_places`, ``empty`` where the mask ``some`` is false."""
+    if len(places) == len(some):
+        return torch.where(some.view(-1, *[1] * (values.ndim - 1)), values, empty)
+    out = values.new_full((len(some), *values.shape[1:]), empty)
+    return out.index_copy(0, places, values)
 
 
 def interpolate(
@@ -220,8 +229,9 @@ def interpolate(
         fragments: from :func:`rasterize`.
     """
     batch, height, width = fragments.face_id.shape
-    hit = (fragments.face_id.reshape(-1) >= 0).nonzero()[:, 0]
-    corner = faces.long()[fragments.face_id.reshape(-1)[hit]]
+    some = fragments.face_id.reshape(-1) >= 0
+    hit = _places(some)
+    corner = faces.long()[fragments.face_id.reshape(-1)[hit].clamp(min=0)]
     if attributes.shape[0] == 1:
         table = attributes[0]
     else:
@@ -233,8 +243,7 @@ def interpolate(
         + table[corner[:, 1]] * weight[:, 1:2]
         + table[corner[:, 2]] * weight[:, 2:3]
     )
-    out = value.new_zeros(batch * height * width, table.shape[-1])
-    return out.index_copy(0, hit, value).view(batch, height, width, -1)
+    return _laid_out(value, hit, some, 0.0).view(batch, height, width, -1)
 
 
 def vertex_normals(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:

@@ -138,8 +138,7 @@ class SourceFrame:
         size = image.shape[-1]
         fragments, self.seen, pixels = surface.see(vertices_box[None], camera[None], size)
         self._depth = fragments.depth.nan_to_num(posinf=1e4)
-        to_grid = pixels.new_tensor([2.0 / size, 2.0 / size])
-        self._attributes = torch.cat([pixels[..., :2] * to_grid - 1.0, pixels[..., 2:]], -1)
+        self._attributes = torch.cat([pixels[..., :2] * (2.0 / size) - 1.0, pixels[..., 2:]], -1)
 
     def at(self, cameras: Float[Tensor, "b 25"], size: int) -> NovelView:
         """Re-project the frame into cameras; a pixel is valid where its surface point was seen."""

@@ -12,6 +12,7 @@ from portrait_core.cameras import orbit_labels
 from portrait_core.faces.flame import FlameLandmarks, decode, flame_head
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.raster import interpolate, rasterize, vertex_normals
+from portrait_core.faces.raster_static import FRAGMENTS_PER_PIXEL
 from portrait_core.faces.reproject import HeadSurface, SourceFrame, head_depth
 from portrait_core.faces.sh_rendering import render, render_overlay, see
 from portrait_core.resources import data_file
@@ -100,6 +101,34 @@ def test_a_moved_head_is_seen_and_re_projected(
         seen.append((head_depth(one, vertices, camera, SIZE), source.seen, source.at(camera[1:], SIZE)))
     assert _equal(seen[1], seen[0])
     assert seen[1][2].valid.any()
+
+
+def test_re_projection_copies_and_reads_nothing(moved: MorphableHead, second: torch.device) -> None:
+    vertices, surface = _box(moved), HeadSurface(moved)
+    cameras = torch.cat([torch.from_numpy(orbit_labels(yaw, 0.1)) for yaw in (-0.3, 0.4)]).to(second)
+    image, matte = torch.ones(3, SIZE, SIZE, device=second), torch.ones(1, SIZE, SIZE, device=second)
+    rest = torch.zeros(1, 3, device=second)
+    with counted() as waits:
+        moved.to_box(moved.decode(*_still(moved), rest))
+        source = SourceFrame(surface, image, vertices[0], cameras[0], matte)
+        source.at(cameras, SIZE)
+    assert str(waits) == "no copies and no reads"
+
+
+def test_more_layers_than_there_is_room_for_are_no_depth(second: torch.device) -> None:
+    one = torch.tensor([[-9.0, -9.0, 1.0], [30.0, -9.0, 1.0], [-9.0, 30.0, 1.0]])
+    layers = FRAGMENTS_PER_PIXEL + 1
+    faces = torch.arange(3)[None].expand(layers, -1)
+    assert rasterize(one[None], faces, 8, 8).depth.eq(1).all()
+    seen = rasterize(one[None].to(second), faces.to(second), 8, 8)
+    assert seen.depth.cpu().isnan().all()
+    fewer = rasterize(one[None].to(second), faces[1:].to(second), 8, 8)
+    assert fewer.depth.cpu().eq(1).all()
+
+
+def _still(head: MorphableHead) -> tuple[Tensor, Tensor]:
+    like = head.mask("face")
+    return like.new_zeros(1, head.n_shape), like.new_zeros(1, head.n_expression)
 
 
 def test_a_surface_made_before_its_head_moves_goes_with_it(head: MorphableHead, second: torch.device) -> None:
