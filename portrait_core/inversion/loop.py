@@ -102,7 +102,9 @@ class AdamLoop:
             {"params": list(g.parameters.values()), "lr": torch.zeros((), device=self._device)}
             for g in self.groups
         ]
-        self._adam = torch.optim.Adam(groups, betas=self.betas, fused=True)
+        # fused keeps Adam's own count of steps on the device; a graph on CUDA must be promised beforehand
+        graphs = self.capture is not None and self._device.type == "cuda"
+        self._adam = torch.optim.Adam(groups, betas=self.betas, fused=True, capturable=graphs)
         self.done = 0
         self.at = torch.zeros(1, dtype=torch.int64, device=self._device)
         """Number of the step at work ``[1]``, on the device."""
@@ -192,10 +194,10 @@ class AdamLoop:
                 parameter.copy_(state["parameters"][name])
             for name, tensor in self.kept.items():
                 tensor.copy_(state["kept"][name])
-        rates = [group["lr"] for group in self._adam.param_groups]
+        here = [{name: group[name] for name in ("lr", "capturable")} for group in self._adam.param_groups]
         self._adam.load_state_dict(state["adam"])
-        for group, rate in zip(self._adam.param_groups, rates, strict=True):
-            group["lr"] = rate  # the one on this device
+        for group, own in zip(self._adam.param_groups, here, strict=True):
+            group |= own  # not those of the device where the state was kept
         self.rng.set_state(state["rng"])
         self._read = state["losses"].tolist()
         self.done = len(self._read)

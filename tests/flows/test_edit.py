@@ -15,10 +15,14 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from portrait_core.attributes.files import flow_metadata, load_flow
 from portrait_core.attributes.scenes import scene_conditions
+from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
 from portrait_core.models.cache import forget_models
 from portrait_core.resources import sample_portrait
 from portrait_core.store import Store
+from tasks.context import unit_of
+from tasks.fitting import clip_data
+from tasks.inversion import _inverter
 from tasks.status import clip_state, jobs
 from tests.faults.runs import environment, start_cold
 from tests.flows.conftest import FRAMES, Arguments
@@ -177,6 +181,20 @@ def edited(trained: Trained, tmp_path_factory: pytest.TempPathFactory, small: li
     line = ["edit", "--portrait", str(sample_portrait()), "--store", str(store), "--out", str(out)]
     line += sets("age=+20", "beard=0.9", f"edit.flow={trained.flow}", *small, *EDITING)
     return Trained(call(*line), store, out, line)
+
+
+def test_an_edit_inverts_the_photograph_itself(edited: Trained) -> None:
+    (job,) = jobs(Store(str(edited.store)))
+    assert job.stages == ("portrait", "inversion", "tuning", "edit")
+    assert (job.settings.inversion.outside_weight, job.settings.inversion.patch_share) == (1.0, 1.0)
+    forget_models()
+    clip, crop = clip_data(job), unit_of(job, "portrait").read("crop", 0, 1)[0]
+    for tuning in (False, True):
+        target = clip.target(0, tuning=tuning)
+        assert np.array_equal(image_array(target.image), crop)  # no template, no painted mouth
+        assert float(target.mouth.max()) == float(target.uncovered.max()) == 0
+    inverter = _inverter(job, clip)
+    assert float(inverter._weight(clip.target(0), inverter.settings.outside_weight).min()) == 1
 
 
 def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
