@@ -183,6 +183,7 @@ class AdamLoop:
             "kept": self.kept,
             "adam": self._adam.state_dict(),
             "rng": self.rng.get_state(),
+            "rng_device": self._device.type,
             "losses": torch.tensor(losses, dtype=torch.float64),
         }
         return dict(tree_map(_on_cpu, state))
@@ -198,9 +199,12 @@ class AdamLoop:
         self._adam.load_state_dict(state["adam"])
         for group, own in zip(self._adam.param_groups, here, strict=True):
             group |= own  # not those of the device where the state was kept
-        self.rng.set_state(state["rng"])
         self._read = state["losses"].tolist()
         self.done = len(self._read)
+        if state["rng_device"] == self._device.type:
+            self.rng.set_state(state["rng"])
+        else:  # another kind of device draws other numbers and keeps another state
+            self.rng.manual_seed(self.rng.initial_seed() + self.done)
         self.at.fill_(self.done)
 
 
