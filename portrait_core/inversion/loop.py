@@ -183,7 +183,6 @@ class AdamLoop:
             "kept": self.kept,
             "adam": self._adam.state_dict(),
             "rng": self.rng.get_state(),
-            "rng_device": self._device.type,
             "losses": torch.tensor(losses, dtype=torch.float64),
         }
         return dict(tree_map(_on_cpu, state))
@@ -201,9 +200,9 @@ class AdamLoop:
             group |= own  # not those of the device where the state was kept
         self._read = state["losses"].tolist()
         self.done = len(self._read)
-        if state["rng_device"] == self._device.type:
+        if state["rng"].shape == self.rng.get_state().shape:
             self.rng.set_state(state["rng"])
-        else:  # another kind of device draws other numbers and keeps another state
+        else:  # of another kind of device, which draws other numbers and keeps another state
             self.rng.manual_seed(self.rng.initial_seed() + self.done)
         self.at.fill_(self.done)
 

@@ -1,3 +1,4 @@
+import io
 import threading
 
 import pytest
@@ -162,3 +163,17 @@ def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_sam
     assert len(resumed.losses) == 7  # not only the step of the last regular checkpoint
     assert resumed.run(objective) == losses
     assert torch.equal(again, x)
+
+
+def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own():
+    memory = tiny.Memory()
+    _, loop, objective = build(memory, steps=8)
+    loop.run(objective)
+    state = torch.load(io.BytesIO(memory.data), weights_only=True)
+    state["rng"] = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's seed and offset
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    memory.data = buffer.getvalue()
+    _, again, objective = build(memory, steps=8)
+    assert again.run(objective)[:7] == loop.losses[:7]
+    assert again.losses[7] != loop.losses[7]
