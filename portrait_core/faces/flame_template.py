@@ -64,7 +64,8 @@ class FlameTemplateRenderer:
         """Sample the portrait's texture.
 
         Args:
-            head: from ``flame_head`` with landmarks.
+            head: from ``flame_head`` with landmarks, on the CPU as all that follows, where OpenCV finishes
+                what it gives.
             mapper: FLAME's texture coordinates; its size is the texture's (1024 or more for a 512-pixel
                 crop, whose face is then not blurred).
             source: the portrait.

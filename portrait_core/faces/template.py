@@ -59,7 +59,7 @@ class TemplateRenderer:
         """Take the portrait apart; about half a second at 256.
 
         Args:
-            head: the morphable head with 478 landmarks.
+            head: the morphable head with 478 landmarks, on the CPU, where OpenCV draws what it gives.
             portrait: face crop ``[S,S,3]`` uint8.
             fit: the fit whose camera belongs to this crop.
             landmarks_px: landmarks ``[478,2]`` found in the crop, in its pixels (centres at +0.5).

@@ -91,7 +91,8 @@ class PaperTracker:
 
 
 class LandmarkError:
-    """How far FLAME, decoded and projected, is from detected landmarks: what a track says of its fit."""
+    """How far FLAME, decoded and projected, is from detected landmarks: what a track says of its fit. Head
+    and landmarks are on the CPU, as the codes that a tracker gives."""
 
     def __init__(self, head: MorphableHead, slide: flame.FlameLandmarks):
         self._head, self._slide = head, slide

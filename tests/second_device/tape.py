@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,7 @@ class Operation:
         args: its arguments, ``kwargs`` those with names; tensors are the CPU's.
         made: what it returned, in the same form.
         run: how to run ``func`` on such arguments.
+        numbers: values of those arguments that are 0-dimensional CPU tensors, which a graph would hold fast.
     """
 
     func: Any
@@ -31,10 +32,12 @@ class Operation:
     kwargs: dict[str, Any]
     made: Any
     run: Callable[..., Any]
+    numbers: tuple[float, ...] = ()
 
     def describe(self) -> Described:
         """Its name, arguments that are no tensors, and shape, strides and type of those that are."""
-        return str(self.func), tuple(_described(leaf) for leaf in leaves((self.args, self.kwargs)))
+        arguments = tuple(_described(leaf) for leaf in leaves((self.args, self.kwargs)))
+        return str(self.func), arguments, self.numbers
 
     def replay(self) -> None:
         """Run it again, and leave its results where they were left when it was recorded."""
@@ -107,11 +110,18 @@ def recorded() -> Iterator[Tape]:
 
 
 def note(
-    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], made: Any, run: Callable[..., Any]
+    func: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    made: Any,
+    run: Callable[..., Any],
+    strangers: Sequence[torch.Tensor] = (),
 ) -> None:
-    """Add an operation to the tape that is being recorded, if any; tensors are those on the CPU."""
+    """Add an operation to the tape that is being recorded, if any; tensors are those on the CPU,
+    ``strangers`` those that were there before."""
     if _recording:
-        _recording[-1].operations.append(Operation(func, args, kwargs, made, run))
+        numbers = tuple(float(one) for one in strangers if one.dim() == 0)
+        _recording[-1].operations.append(Operation(func, args, kwargs, made, run, numbers))
 
 
 def note_empty(tensor: torch.Tensor) -> None:

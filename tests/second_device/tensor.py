@@ -143,7 +143,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     made = _compute(func, args, kwargs)
     if to_cpu:
         return made
-    tape.note(func, args, kwargs, made, _compute)
+    tape.note(func, args, kwargs, made, _compute, [t for t in tensors if not isinstance(t, SecondTensor)])
     return _wrapped(func, made, [t for t in tensors if isinstance(t, SecondTensor)])
 
 

@@ -23,7 +23,7 @@ def _trainer(device: torch.device | str, **changes: object) -> FlowTrainer:
         torch.manual_seed(0)
         flow = ConditionalFlow(FlowSettings(width=4, hidden=(16, 16), context=2))
     settings = FlowTrainingSettings(epochs=2, batch=5, solver=_STEPS, checkpoint_s=0)
-    learnt, held_out = samples().split(12)
+    learnt, held_out = samples(37).split(12)
     return FlowTrainer(flow.to(device), SCHEMA, learnt, settings.model_copy(update=changes), held_out)
 
 

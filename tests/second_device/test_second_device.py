@@ -247,6 +247,7 @@ def test_steps_that_differ_have_other_signatures_or_inputs(second: torch.device)
 
     assert tape(lambda: x * 2) == tape(lambda: x * 2)
     assert tape(lambda: x * 2)[0] != tape(lambda: x * 3)[0]
+    assert tape(lambda: x * torch.tensor(2.0))[0] != tape(lambda: x * torch.tensor(3.0))[0]
     assert tape(lambda: x[:2] * 2)[0] != tape(lambda: x[1:] * 2)[0]
     assert tape(lambda: x * 2)[1] != tape(lambda: y * 2)[1]
 
