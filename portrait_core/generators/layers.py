@@ -100,8 +100,7 @@ def modulated_layer(
     """Convolution whose input channels are scaled by ``styles`` and whose output is brought back to unit
     variance per sample (StyleGAN2 section 2.2), plus ``noise`` and ``bias``, through a leaky ReLU of gain
     sqrt(2). With ``taps`` it also doubles the resolution: a transposed convolution, then the low-pass filter.
-    With ``conv_clamp`` the result is held within plus or minus ``conv_clamp`` times that gain, and what is
-    beyond gets no gradient.
+    With ``conv_clamp`` the result is held within plus or minus that, and what is beyond gets no gradient.
 
     Scaling activations before and after is the same as scaling the weights of each sample.
     """
@@ -110,9 +109,8 @@ def modulated_layer(
     scale = (styles.square() @ energy.t() + 1e-8).rsqrt() * _GAIN  # [b,o]
     bias = bias * _GAIN
     noise = None if noise is None else noise * _GAIN
-    limit = None if conv_clamp is None else conv_clamp * _GAIN
     if cpu.suits(x, weight):
-        return cpu.modulated_layer(x, weight, styles, scale, bias, noise, taps, limit)
+        return cpu.modulated_layer(x, weight, styles, scale, bias, noise, taps, conv_clamp)
     x, kernel = x * styles.to(x.dtype)[:, :, None, None], weight.to(x.dtype)
     if taps is None:
         y = F.conv2d(x, kernel, padding=weight.shape[-1] // 2)
@@ -121,10 +119,10 @@ def modulated_layer(
     y = torch.addcmul(bias.to(y.dtype)[:, None, None], y, scale.to(y.dtype)[:, :, None, None])
     if noise is not None:
         y = y + noise.to(y.dtype)
-    if limit is None:
+    if conv_clamp is None:
         return F.leaky_relu(y, _SLOPE)
     # in place, so that the clamp keeps no feature map more for the backward pass than there were without it
-    return F.leaky_relu_(y, _SLOPE).clamp(-limit, limit)
+    return F.leaky_relu_(y, _SLOPE).clamp(-conv_clamp, conv_clamp)
 
 
 class SynthesisLayer(nn.Module):

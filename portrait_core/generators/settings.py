@@ -52,8 +52,8 @@ class SuperresolutionSettings(_Frozen):
     filter_buffer: bool = False
     """Carry a ``resample_filter`` buffer of its own, as some published modules do (state-dict names)."""
     conv_clamp: float | None = Field(default=None, gt=0)
-    """Limit of every layer's absolute output, divided by its gain (sqrt(2) for convolutions, 1 for output
-    layers); None: not clamped."""
+    """Limit of every layer's absolute output, its activation's gain included (Karras et al. 2020, "Training
+    generative adversarial networks with limited data", on mixed precision); None: not clamped."""
 
     @model_validator(mode="after")
     def _check(self) -> SuperresolutionSettings:
@@ -136,8 +136,8 @@ class GeneratorSettings(_Frozen):
     use_noise: bool = True
     """Layers carry noise constants and strengths."""
     conv_clamp: float | None = Field(default=None, gt=0)
-    """Limit of the absolute output of every layer of the backbone, divided by its gain (sqrt(2) for
-    convolutions, 1 for output layers); None: not clamped."""
+    """Limit of the absolute output of every layer of the backbone, its activation's gain included; None: not
+    clamped."""
     learned_constants: bool = False
     """Add a learned map to the features after each block's first convolution."""
     basis_planes: dict[int, int] = Field(default_factory=dict)

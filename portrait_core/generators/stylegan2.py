@@ -47,8 +47,8 @@ class StyleGAN2Settings(BaseModel):
     use_noise: bool = True
     """Layers carry noise constants and strengths."""
     conv_clamp: float | None = Field(default=None, gt=0)
-    """Limit of every layer's absolute output, divided by its gain (sqrt(2) for convolutions, 1 for output
-    layers); None: not clamped. Published networks trained in half precision clamp in single precision too."""
+    """Limit of every layer's absolute output, its activation's gain included; None: not clamped. Published
+    networks trained in half precision clamp in single precision too."""
 
     @model_validator(mode="after")
     def _check(self) -> StyleGAN2Settings:

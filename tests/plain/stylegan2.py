@@ -75,7 +75,7 @@ def synthesis_layer(
     if noise:
         y = y + params["noise_const"] * params["noise_strength"]
     y = activation(y + params["bias"][:, None, None])
-    return limited(y, None if clamp is None else clamp * math.sqrt(2.0))
+    return limited(y, clamp)
 
 
 def to_rgb(params: Params, x: Tensor, w: Tensor, clamp: float | None = None) -> Tensor:

@@ -47,7 +47,7 @@ def textbook_layer(
         outputs.append(y)
     y = torch.cat(outputs) + bias[:, None, None]
     y = F.leaky_relu(y if noise is None else y + noise, 0.2) * 2**0.5
-    return y if clamp is None else torch.clamp(y, -clamp * 2**0.5, clamp * 2**0.5)
+    return y if clamp is None else torch.clamp(y, -clamp, clamp)
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5, 1e3])
