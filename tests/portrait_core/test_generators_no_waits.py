@@ -68,7 +68,6 @@ class Waits(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def _path_of_other_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "suits", lambda *_: False)
-    monkeypatch.setattr("portrait_core.generators.rendering.suits", lambda *_: False)
 
 
 def embedded() -> TriPlaneGenerator:
