@@ -51,7 +51,6 @@ def emulated() -> Iterator[None]:
     generator takes on other devices than a CPU."""
     with (
         patch("portrait_core.generators.cpu.suits", lambda *_: False),
-        patch("portrait_core.generators.rendering.suits", lambda *_: False),
         _RoundFactors(),
     ):
         yield
