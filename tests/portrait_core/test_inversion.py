@@ -3,12 +3,16 @@ import pytest
 import skimage.data
 import torch
 
+from portrait_core.cameras import orbit_labels
 from portrait_core.config import InversionSettings
 from portrait_core.errors import ModelFileError
+from portrait_core.generators import TriPlaneGenerator
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.matte import portrait_matte
-from portrait_core.inversion.patches import CameraRays, Patch, render_patch
+from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
+from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
+from portrait_core.inversion.statistics import latent_statistics
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
 from tests.portrait_core import tiny
 
@@ -104,6 +108,97 @@ def test_later_frames_move_as_their_coefficients_do(phi, head):
     ws = inv.moved(first, z[:1], z)
     assert torch.allclose(ws[:1], first.ws, atol=1e-6)
     assert (ws[1:] - first.ws).abs().max() > 1e-3
+
+
+def published(**changes):
+    """A generator with a mapping like EG3D's: a camera, and a row of ws per layer."""
+    torch.manual_seed(0)
+    settings = tiny.generator().settings.model_copy(
+        update={"mapping_kind": "stylegan", "c_dim": 25, "ws_per_layer": True, "z_dim": 32} | changes
+    )
+    return TriPlaneGenerator(settings).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize(("space", "rows"), [("w", 1), ("w+", 8)])
+def test_one_vector_is_found_for_all_layers_or_one_for_each(phi, space, rows):
+    generator = published()
+    chosen = InversionSettings(init="mean", first_steps=5, steps=3, space=space)
+    inv = Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
+    target = tiny.target(torch.full((3, tiny.SIZE, tiny.SIZE), 0.3))
+    first = inv.first(target, None)
+    assert first.ws.shape == (1, rows, 32)
+    refined, _ = inv.next(first.ws, target, frame=1)
+    assert refined.shape == (1, rows, 32)
+    assert generator.planes(refined).volume.shape[0] == 1
+    apart = float((first.ws - first.ws[:, :1]).abs().max())
+    assert (apart > 1e-4) == (space == "w+")  # free rows part
+
+
+def test_w_is_measured_over_many_draws_from_the_front():
+    generator = published()
+    known = latent_statistics(generator, count=4000)
+    assert known.mean.shape == known.deviation.shape == (1, 1, 32)
+    z = torch.randn(20_000, 32, generator=torch.Generator().manual_seed(9))
+    front = torch.from_numpy(orbit_labels(0.0, 0.0)).expand(len(z), -1)
+    w = generator.mapping(z, front)[:, 0]
+    assert torch.allclose(known.mean[0, 0], w.mean(0), atol=0.1 * float(known.deviation.max()))
+    assert torch.allclose(known.deviation[0, 0], w.std(0), rtol=0.1)
+    away = (w - w.mean(0)).square().sum(1).mean().sqrt()
+    assert float(known.radius) == pytest.approx(float(away), rel=0.05)
+    elsewhere = generator.mapping(z, torch.from_numpy(orbit_labels(0.6, 0.3)).expand(len(z), -1))[:, 0]
+    assert (elsewhere.mean(0) - w.mean(0)).abs().max() > 0.1 * known.deviation.max()
+
+
+def test_noise_on_w_falls_to_nothing_over_three_quarters_of_the_steps(phi):
+    inv = inverter(phi, init="mean", w_noise=0.05)
+    rng = torch.Generator().manual_seed(0)
+    ws = torch.zeros(1, 1, 32)
+
+    def strength(step):
+        drawn = torch.cat([inv._noisy(ws, torch.tensor([step]), 1000, rng) for _ in range(200)])
+        return float(drawn.std())
+
+    assert strength(0) == pytest.approx(0.05 * float(inv.radius), rel=0.05)
+    assert strength(375) == pytest.approx(0.05 * float(inv.radius) / 4, rel=0.05)
+    assert strength(750) == strength(999) == 0
+
+
+def test_noise_maps_are_optimised_and_forgotten(phi):
+    def found(**settings):
+        generator = published(use_noise=True)
+        for name, parameter in generator.named_parameters():
+            if name.endswith("noise_strength"):
+                parameter.data.fill_(0.5)
+        chosen = InversionSettings(init="mean", first_steps=4, **settings)
+        before = {name: value.clone() for name, value in generator.state_dict().items()}
+        inv = Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
+        first = inv.first(tiny.target(torch.full((3, tiny.SIZE, tiny.SIZE), 0.3)), None)
+        same = all(torch.equal(value, before[name]) for name, value in generator.state_dict().items())
+        return first, same
+
+    (alone, kept), (beside, kept_too) = found(), found(noise_maps=True)
+    assert kept
+    assert kept_too
+    assert alone.losses[0] != beside.losses[0]
+    assert all(np.isfinite(beside.losses))
+
+
+def test_phi_sees_larger_pictures_shrunk_by_area(phi):
+    seen = []
+
+    def looks(image):
+        seen.append(image.shape[-1])
+        return phi(image)
+
+    render = PatchRender(*(torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(4)))
+    target, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
+    whole = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, None))
+    half = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, 32))
+    assert half(looks, render, target, weight) != whole(looks, render, target, weight)
+    assert seen == [32, 32, 64, 64]
+    assert phi_scale(64, 256) == 1  # smaller pictures stay as they are
+    known = half.wanted(phi, target, weight)
+    assert torch.equal(half(phi, render, target, weight, known), half(phi, render, target, weight))
 
 
 def test_the_matte_finds_a_person_and_paints_the_wall_behind():

@@ -33,7 +33,8 @@ def tuner(phi, head, **settings):
         matte=tiny.disc(0.4),
         wall=torch.zeros(3, tiny.SIZE, tiny.SIZE),
     )
-    chosen = TuningSettings(steps=12, batch=2, patch=24, novel_view_rays=64, learning_rate=1e-2, **settings)
+    few = {"steps": 12, "batch": 2, "patch": 24, "novel_view_rays": 64, "learning_rate": 1e-2}
+    chosen = TuningSettings(**few | settings)
     return Tuner(
         generator, phi, clip, HeadSurface(head), chosen, tiny.SAMPLING, tiny.RESOLUTION, checkpoint_s=0
     )
@@ -69,6 +70,26 @@ def test_a_killed_tuning_resumes_to_the_very_same_generator(phi, head):
     assert resumed.run(memory) == losses
     for name, value in whole.generator.state_dict().items():
         assert torch.equal(resumed.generator.state_dict()[name], value), name
+
+
+def test_frames_are_loaded_once_and_kept_within_the_memory_that_is_given(phi, head):
+    def loaded(memory_mib, **settings):
+        tune, asked = tuner(phi, head, **settings), []
+        clip = dataclasses.replace(tune.clip, frame=lambda i: asked.append(i) or tune.clip.frame(i))
+        again = Tuner(
+            tune.generator, phi, clip, tune.surface, tune.settings, tune.sampling, tune.resolution,
+            memory_mib=memory_mib,
+        )  # fmt: skip
+        return again.run(), asked
+
+    losses, asked = loaded(None)
+    assert sorted(asked) == [0, 1]  # of 24 draws
+    paper = {"patch": 32, "depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0}
+    kept, asked = loaded(None, **paper)
+    assert sorted(asked) == [0, 0, 1]  # once to see how large a frame's features are
+    afresh, _ = loaded(0, **paper)  # too little for features: they are made in every step
+    assert kept == pytest.approx(afresh, rel=1e-4)
+    assert losses != kept
 
 
 @pytest.mark.parametrize("off", ["depth_anchor", "novel_view", "background", "lpips_weight"])
@@ -193,6 +214,8 @@ def test_target_cameras_follow_the_driver_within_limits():
     angles = angles_from_labels(target_cameras(driver, portrait, settings))
     assert angles[0] == pytest.approx([0.1, 0.0, 0.2], abs=1e-5)
     assert np.degrees(angles[1]) == pytest.approx([40, -30, np.degrees(0.2)], abs=1e-3)
+    fixed = settings.model_copy(update={"pose_transfer": "none"})
+    assert np.array_equal(target_cameras(driver, portrait, fixed), np.repeat(portrait, 2, axis=0))
     relative = settings.model_copy(update={"pose_transfer": "relative"})
     assert angles_from_labels(target_cameras(driver, portrait, relative))[0] == pytest.approx(
         [-0.1, 0.05, 0.0], abs=1e-5
