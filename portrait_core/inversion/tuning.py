@@ -6,54 +6,43 @@ against the fitted head at the portrait's and at random cameras, colours of the 
 at random cameras (:mod:`.geometry`), the wall behind a matte of the portrait, and locality
 (:mod:`.locality`).
 
-What every step draws (frames, patches, cameras) is decided before the first one and depends on the seed and
-the step alone; a block of steps finds its frames on the device (:mod:`.resident`). So a step asks the host
-for nothing, and can be captured as a graph.
+What every step draws is decided before the first one (:mod:`.draws`), and a block of steps finds its frames
+on the device (:mod:`.resident`). So a step asks the host for nothing, and can be captured as a graph.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.cameras import angles_from_labels, orbit_labels, project_to_crop
+from portrait_core.cameras import project_to_crop
 from portrait_core.config import TuningSettings
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.capture import capture_for
+from portrait_core.inversion.draws import FEATURES, Drawn, TuningDraws
 from portrait_core.inversion.geometry import HeadGeometry, ViewRays, anchor_loss, view_loss
 from portrait_core.inversion.locality import Locality
 from portrait_core.inversion.loop import (
     CHECKPOINT_S,
-    READ_EVERY,
     AdamLoop,
     Checkpoint,
     OnStep,
     ParameterGroup,
     ramp,
 )
-from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, corners, render_patch
+from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction
-from portrait_core.inversion.resident import ResidentFrames, resident_bytes
+from portrait_core.inversion.resident import resident_bytes
 from portrait_core.inversion.targets import FrameTarget
 
-RANDOM_YAW_RAD, RANDOM_PITCH_RAD = 0.5, 0.35
-"""Random cameras lie within so much of the portrait's."""
-RARE_WIDTH = 0.1
-"""Width of the window that counts like latents, as a share of their mean squared distance."""
-RARE_SAMPLE = 512
-"""Latents that the others are compared with: enough for a density, and linear in the clip's length."""
 WALL_POINTS = 512
 """Random points of the wall whose colours a step compares."""
-_FEATURES = "phi"
-"""Name, with the layer's number behind it, of Φ's maps of a frame's target."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +122,6 @@ class Tuner:
             self.locality = Locality(generator, phi, self.reconstruction, sampling, settings.locality_alpha)
         self._geometry = self._head_geometry()
         self._matte = self._small_matte()
-        self._rarity = rarity(clip.ws.flatten(1).cpu())
 
     def run(self, checkpoint: Checkpoint | None = None, on_step: OnStep | None = None) -> list[float]:
         """Tune, and return the loss of every step. The generator ends frozen, in eval mode."""
@@ -141,7 +129,10 @@ class Tuner:
         self.generator.requires_grad_(True)
         if settings.freeze_mapping:
             self.generator.backbone.mapping.requires_grad_(False)
-        draws = _Draws(self)
+        memory = resident_bytes(self.device, self._memory_mib)
+        draws = TuningDraws(
+            self.clip.ws, self.clip.camera, settings, self.resolution, self.frame_rows, self._geometry, memory
+        )
         loop = AdamLoop(
             self._groups(),
             settings.steps,
@@ -198,7 +189,7 @@ class Tuner:
     def _is_local(self, step: int) -> bool:
         return self.locality is not None and step % self.settings.locality_every == 0
 
-    def _objective(self, step: int, drawn: _Drawn) -> Tensor:
+    def _objective(self, step: int, drawn: Drawn) -> Tensor:
         settings, patch = self.settings, drawn.patch
         ws = self.clip.ws.index_select(0, drawn.frames)
         planes = self.generator.planes(ws)
@@ -218,21 +209,6 @@ class Tuner:
             loss = loss + settings.locality * local
         return loss
 
-    def frames_of(self, step: int) -> list[int]:
-        """Draw the frames of a step: every frame once before any twice, in an order that depends on the seed
-        and the pass alone; but a share of the draws goes to rare expressions: a blink lasts five frames of a
-        hundred, and is what a viewer misses first."""
-        settings, total = self.settings, len(self.clip.ws)
-        batch, frames = min(settings.batch, total), []
-        own = torch.Generator().manual_seed(_mixed(settings.seed, step, 0))
-        for place in range(step * batch, (step + 1) * batch):
-            if float(torch.rand((), generator=own)) < settings.rare_share:
-                frames.append(int(torch.multinomial(self._rarity, 1, generator=own)))
-            else:
-                order = torch.Generator().manual_seed(settings.seed + 1 + place // total)
-                frames.append(int(torch.randperm(total, generator=order)[place % total]))
-        return frames
-
     def frame_rows(self, frame: int, features: bool) -> dict[str, Tensor]:
         """Load what steps read of a frame: its image and pixel weights, the fitted head's depth where that is
         asked for, and with ``features`` Φ's maps of it."""
@@ -242,7 +218,7 @@ class Tuner:
             rows |= self._geometry.frame_rows(frame, target.image)
         if features:
             maps = self.reconstruction.wanted(self.phi, rows["image"][None], rows["weight"][None]) or []
-            rows |= {f"{_FEATURES}{i}": found[0] for i, found in enumerate(maps)}
+            rows |= {f"{FEATURES}{i}": found[0] for i, found in enumerate(maps)}
         return rows
 
     def _weight(self, target: FrameTarget) -> Tensor:
@@ -277,133 +253,3 @@ class Tuner:
         )
         depth, colour = view_loss(rays.depth, rays.features[..., :3], view)
         return self.settings.depth_anchor * depth + self.settings.novel_view * colour
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """What a step works on, on the device.
-
-    Attributes:
-        frames: numbers of its frames ``[B]`` int64.
-        rows: of those frames, by name ``[B, ...]``.
-        features: Φ's maps of their images, where they are kept.
-        patch: its patch.
-        camera: a random camera near the portrait's ``[1,25]``.
-        local_patch: the patch of its locality term.
-        view: rays of the random camera, where the head is looked at from there.
-    """
-
-    frames: Tensor
-    rows: Mapping[str, Tensor]
-    features: list[Tensor] | None
-    patch: Patch
-    camera: Tensor
-    local_patch: Patch
-    view: ViewRays | None
-
-    @property
-    def first_rows(self) -> dict[str, Tensor]:
-        """Rows of the first frame, which the terms of the head look at."""
-        return {name: row[:1] for name, row in self.rows.items()}
-
-
-class _Draws:
-    """All draws of a tuning, and the block of steps whose frames and rays are on the device."""
-
-    def __init__(self, tuner: Tuner) -> None:
-        self._tuner, settings, resolution = tuner, tuner.settings, tuner.resolution
-        rng = torch.Generator().manual_seed(_mixed(settings.seed, 0, 1))
-        kinds = (Patch.near_centre, Patch.random)  # by turns
-        patches = [kinds[i % 2](settings.patch, resolution, rng) for i in range(settings.steps)]
-        local = [Patch.random(settings.locality_patch, resolution, rng) for _ in range(settings.steps)]
-        self._size, self._local_size = (min(s, resolution) for s in (settings.patch, settings.locality_patch))
-        self._corners, self._local = (corners(drawn, tuner.device) for drawn in (patches, local))
-        self._cameras = _random_cameras(tuner.clip.camera, settings.steps, rng)
-        batch = min(settings.batch, len(tuner.clip.ws))
-        self._frames = torch.zeros(READ_EVERY, batch, dtype=torch.int64, device=tuner.device)
-        self._slots = torch.zeros_like(self._frames)
-        self._views: ViewRays | None = None
-        limit = resident_bytes(tuner.device, tuner._memory_mib)
-        self._features = self._size == resolution and settings.lpips_weight > 0 and self._fit(limit)
-        self._resident = ResidentFrames(
-            partial(tuner.frame_rows, features=self._features), len(tuner.clip.ws), limit, READ_EVERY * batch
-        )
-
-    def _fit(self, limit: int) -> bool:
-        """Say whether Φ's maps of all frames go into the memory. Those of a part of them would be thrown out
-        before they are drawn again."""
-        rows = self._tuner.frame_rows(0, features=True)
-        size = sum(row.numel() * row.element_size() for row in rows.values())
-        return size * len(self._tuner.clip.ws) <= limit
-
-    def prepare(self, steps: range) -> None:
-        """Bring to the device what a block of steps reads."""
-        tuner = self._tuner
-        drawn = {step: tuner.frames_of(step) for step in steps}
-        places = self._resident.admit(frame for frames in drawn.values() for frame in frames)
-        rows = slice(steps.start % READ_EVERY, steps.start % READ_EVERY + len(steps))
-        self._frames[rows].copy_(torch.tensor(list(drawn.values())))
-        self._slots[rows].copy_(torch.tensor([[places[f] for f in frames] for frames in drawn.values()]))
-        if tuner._geometry is not None and tuner.settings.novel_view + tuner.settings.depth_anchor > 0:
-            self._prepare_views(tuner._geometry, {step: frames[0] for step, frames in drawn.items()}, places)
-
-    def _prepare_views(
-        self, geometry: HeadGeometry, frames: Mapping[int, int], places: Mapping[int, int]
-    ) -> None:
-        for step, frame in frames.items():
-            place = torch.full((1,), places[frame], dtype=torch.int64, device=self._tuner.device)
-            small = self._resident.rows("small", place)[0]
-            seed = _mixed(self._tuner.settings.seed, step, 2)
-            view = geometry.view(frame, small, self._cameras[step : step + 1], seed)
-            if self._views is None:
-                self._views = ViewRays(*(part.new_zeros(READ_EVERY, *part.shape) for part in view))
-            for kept, part in zip(self._views, view, strict=True):
-                kept[step % READ_EVERY].copy_(part)
-
-    def at(self, step: Tensor) -> _Drawn:
-        """Give what the step ``[1]`` int64, which is on the device, works on."""
-        place = step % READ_EVERY
-        slots = self._slots.index_select(0, place)[0]
-        names = [name for name in self._resident.names if not name.startswith(_FEATURES)]
-        rows = {name: self._resident.rows(name, slots) for name in names if name != "small"}
-        features = None
-        if self._features:
-            layers = len(self._resident.names) - len(names)
-            features = [self._resident.rows(f"{_FEATURES}{i}", slots) for i in range(layers)]
-        return _Drawn(
-            self._frames.index_select(0, place)[0],
-            rows,
-            features,
-            self._patch(self._corners, step, self._size),
-            self._cameras.index_select(0, step),
-            self._patch(self._local, step, self._local_size),
-            None if self._views is None else ViewRays(*(v.index_select(0, place) for v in self._views)),
-        )
-
-    def _patch(self, places: Tensor, step: Tensor, size: int) -> Patch:
-        if size == self._tuner.resolution:
-            return Patch.whole(size)
-        row, column = places.index_select(0, step)[0].unbind()
-        return Patch(row, column, size, self._tuner.resolution)
-
-
-def _mixed(seed: int, step: int, use: int) -> int:
-    """Give the seed of one use in one step: what is drawn then does not depend on where a run was resumed."""
-    return (seed << 32) + (use << 28) + step
-
-
-def _random_cameras(camera: Float[Tensor, "1 25"], count: int, rng: torch.Generator) -> Float[Tensor, "n 25"]:
-    """Draw cameras around the portrait's, at its roll."""
-    yaw, pitch, roll = angles_from_labels(camera.cpu().numpy())[0]
-    moves = (torch.rand(count, 2, generator=rng, dtype=torch.float64) * 2 - 1).numpy()
-    angles = moves * (RANDOM_YAW_RAD, RANDOM_PITCH_RAD) + (yaw, pitch)
-    labels = [torch.from_numpy(orbit_labels(float(y), float(p), roll)) for y, p in angles]
-    return torch.cat(labels).to(camera) if labels else camera[:0]
-
-
-def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
-    """Say how seldom a clip shows what a frame shows: one over the share of latents like its own."""
-    others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
-    squared = torch.cdist(latents, others).square()
-    alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))
-    return 1 / alike.mean(1).clamp(min=1 / len(others))

@@ -8,10 +8,11 @@ import torch
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
 from portrait_core.faces.reproject import HeadSurface
+from portrait_core.inversion.draws import FrameOrder, rarity
 from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
-from portrait_core.inversion.tuning import Clip, Tuner, rarity
+from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.reposing import PoseRenderer, target_cameras
 from tests.portrait_core import tiny
 
@@ -126,32 +127,30 @@ def test_a_neighbour_is_alpha_away_from_the_pivot_on_the_way_to_the_other():
     assert torch.equal(neighbour(pivot, other, 1e6), pivot + (other - pivot))
 
 
-def draws(phi, head, ws, steps, **settings):
-    tune = tuner(phi, head, **settings)
-    clip = dataclasses.replace(tune.clip, ws=ws)
-    again = Tuner(tune.generator, phi, clip, tune.surface, tune.settings, tune.sampling, tune.resolution)
-    return [i for step in range(steps) for i in again.frames_of(step)]
+def draws(ws, steps, **settings):
+    order = FrameOrder(ws, TuningSettings(batch=2, **settings))
+    return [i for step in range(steps) for i in order.of(step)]
 
 
-def test_every_frame_is_drawn_once_before_any_is_drawn_twice(phi, head):
-    drawn = draws(phi, head, torch.randn(5, 1, 32), 5, rare_share=0.0)
+def test_every_frame_is_drawn_once_before_any_is_drawn_twice():
+    drawn = draws(torch.randn(5, 1, 32), 5, rare_share=0.0)
     assert sorted(drawn[:5]) == list(range(5))
     assert sorted(drawn[5:]) == list(range(5))
     assert drawn[:5] != drawn[5:]
 
 
-def test_rare_expressions_are_drawn_more_often(phi, head):
+def test_rare_expressions_are_drawn_more_often():
     ws = torch.zeros(20, 1, 32)
     ws[7] = 1
-    assert draws(phi, head, ws, 100, rare_share=0.0).count(7) == 10
+    assert draws(ws, 100, rare_share=0.0).count(7) == 10
     # half the 200 draws by rarity, where frame 7 weighs 20 against 19 frames of 20/19: 50, and 5 of the rest
-    assert 40 < draws(phi, head, ws, 100, rare_share=0.5).count(7) < 75
+    assert 40 < draws(ws, 100, rare_share=0.5).count(7) < 75
 
 
-def test_a_rare_frame_between_two_common_ones_is_drawn_as_often_as_either(phi, head):
+def test_a_rare_frame_between_two_common_ones_is_drawn_as_often_as_either():
     ws = torch.full((21, 1, 32), 1.0)
     ws[10:20], ws[20] = -1.0, 0.0  # nearest to the clip's mean, and seldom
-    drawn = draws(phi, head, ws, 150, rare_share=1.0)
+    drawn = draws(ws, 150, rare_share=1.0)
     assert drawn.count(20) > 35  # uniform draws give 14 of 300; a weight by distance from the mean, none
     assert 90 < sum(i < 10 for i in drawn) < 160
 

@@ -15,7 +15,7 @@ from portrait_core.embedded.latents import N_LATENT
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion import latent, loop, tuning
+from portrait_core.inversion import draws, latent, loop, tuning
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.targets import FrameTarget
@@ -38,7 +38,7 @@ def head() -> MorphableHead:
 
 @pytest.fixture(autouse=True)
 def _short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (loop, tuning):
+    for module in (loop, draws):
         monkeypatch.setattr(module, "READ_EVERY", BLOCK)
 
 
