@@ -113,7 +113,7 @@ def _later_frames(work: Workload, first: dict[str, float]) -> dict[str, float]:
         ws, _ = inverter.next(ws, work.inversion_target(frame), frame)
         torch.cuda.synchronize()
         times.append(1e3 * (time.perf_counter() - begin) / inverter.settings.steps)
-    return {"ms": first["ms"], "whole_ms": median(times[1:]), "gflop": first["gflop"]}
+    return {"whole_ms": median(times[1:]), "gflop": first["gflop"]}
 
 
 def product_flops(work: Workload) -> float:
@@ -145,9 +145,9 @@ def card_times(work: Workload) -> dict[str, Any]:
     """Measure inversion and tuning on the card that PyTorch sees, in this process.
 
     Returns:
-        ``card`` (its name), ``limit`` (FLOP/s of a large product at the same precision), ``loops`` (by name,
-        milliseconds and GFLOP per step), ``seconds_100`` of a clip of 100 frames, and ``peak_mib``, the most
-        memory that PyTorch had allocated.
+        ``card`` (its name), ``precision``, ``limit`` (FLOP/s of a large product at that precision), ``loops``
+        (by name, milliseconds and GFLOP per step; a later frame has whole times alone), ``seconds_100`` of a
+        clip of 100 frames, and ``peak_mib``, the most memory that PyTorch had allocated.
     """
     with matrix_precision(work.arithmetic):
         limit = product_flops(work)
