@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
-from statistics import median
+from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
@@ -106,8 +106,9 @@ def inversion_preparation(work: Workload) -> list[dict[str, Any]]:
 
 
 def cpu_seconds(work: Workload, measured: int) -> list[dict[str, Any]]:
-    """Measure CPU seconds per step of both loops on this CPU: medians over ``measured`` steps."""
-    inverter, tuner = work.inverter(), None
+    """Measure CPU seconds per step of both loops on this CPU: means over ``measured`` steps, whose number
+    should be even, because two kinds of steps alternate."""
+    inverter = work.inverter()
     target, start = work.inversion_target(0), work.start(inverter)
     rows = [_seconds(work, "inversion", lambda stop: inverter.first(target, start, on_step=stop), measured)]
     tuner = work.tuner()
@@ -124,4 +125,4 @@ def _seconds(work: Workload, what: str, run: Callable[[Any], object], measured: 
 
     with patch.object(loop._Steps, "__call__", timing), suppress(Enough):
         run(until(measured + 1))
-    return {"profile": work.profile, "what": what, "cpu_s": median(found[1:]), "steps": len(found) - 1}
+    return {"profile": work.profile, "what": what, "cpu_s": mean(found[1:]), "steps": len(found) - 1}
