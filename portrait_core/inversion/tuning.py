@@ -129,10 +129,7 @@ class Tuner:
         self.generator.requires_grad_(True)
         if settings.freeze_mapping:
             self.generator.backbone.mapping.requires_grad_(False)
-        memory = resident_bytes(self.device, self._memory_mib)
-        draws = TuningDraws(
-            self.clip.ws, self.clip.camera, settings, self.resolution, self.frame_rows, self._geometry, memory
-        )
+        draws = self.draws()
         loop = AdamLoop(
             self._groups(),
             settings.steps,
@@ -151,6 +148,18 @@ class Tuner:
         losses = loop.run(lambda step: self._objective(step, draws.at(loop.at)), on_step)
         self.generator.requires_grad_(False)
         return losses
+
+    def draws(self) -> TuningDraws:
+        """Draw what all steps work on. No frame is on the device yet."""
+        return TuningDraws(
+            self.clip.ws,
+            self.clip.camera,
+            self.settings,
+            self.resolution,
+            self.frame_rows,
+            self._geometry,
+            resident_bytes(self.device, self._memory_mib),
+        )
 
     def _head_geometry(self) -> HeadGeometry | None:
         if not needs_head(self.settings):

@@ -5,9 +5,6 @@ Times and memory of our generator beside those of the straightforward implementa
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -19,10 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
 
+from tests.benchmarks.processes import in_own_process
 from tests.benchmarks.tables import Row, device_name, for_terminal, markdown
 from tests.benchmarks.workloads import CONFIGS, EMULATED, OPERATIONS, Job
 
-_ROOT = Path(__file__).parents[2]
 _PRECISIONS = ("fp32", "tf32", "bf16", EMULATED)
 app = typer.Typer(add_completion=False)
 
@@ -33,14 +30,7 @@ def run(job: Job) -> dict[str, Any]:
     Raises:
         RuntimeError: with the last line of what it printed, if it fails.
     """
-    # libraries read these when they load; a pool larger than asked for would share the caller's cores
-    threads = {name: str(job.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-    command = [sys.executable, "-m", "tests.benchmarks.measure", json.dumps(asdict(job))]
-    done = subprocess.run(command, cwd=_ROOT, env=os.environ | threads, capture_output=True, text=True)
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"killed, exit status {done.returncode}"]
-        raise RuntimeError(said[-1])
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return in_own_process("tests.benchmarks.measure", asdict(job), job.threads)
 
 
 def plan(

@@ -5,7 +5,8 @@ refuses.
 computes for it, with the same bits, while these fail as they fail on CUDA: an operation on tensors of both
 devices (0-dimensional CPU tensors in pointwise operations and indices into a tensor of the device are
 allowed, as on CUDA), a draw with a generator of another device, ``numpy()``, ``numpy.asarray`` and DLPack.
-:func:`counted` counts what makes the host wait for a card, and :func:`recorded` stands in for a CUDA graph.
+:func:`counted` counts what makes the host wait for a card, and :func:`recorded` stands in for a CUDA graph;
+:func:`described` only says whether two blocks of operations could be one.
 
 The device is PyTorch's PrivateUse1 with operations written in Python, an experimental interface: it works
 with the releases in :data:`WORKS_WITH`, and :func:`require` skips the test, with a sentence, on any other.
@@ -17,8 +18,20 @@ Nothing outside ``tests`` imports this package. Differences from CUDA that remai
 """
 
 from tests.second_device.registration import WORKS_WITH, register_early, require
-from tests.second_device.tape import Tape, recorded
+from tests.second_device.tape import Description, Tape, described, recorded
 from tests.second_device.tensor import NAME
 from tests.second_device.waits import Wait, Waits, counted
 
-__all__ = ["NAME", "WORKS_WITH", "Tape", "Wait", "Waits", "counted", "recorded", "register_early", "require"]
+__all__ = [
+    "NAME",
+    "WORKS_WITH",
+    "Description",
+    "Tape",
+    "Wait",
+    "Waits",
+    "counted",
+    "described",
+    "recorded",
+    "register_early",
+    "require",
+]

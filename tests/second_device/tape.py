@@ -59,6 +59,14 @@ class Tape:
     operations: list[Operation] = field(default_factory=list)
     made_empty: list[torch.Tensor] = field(default_factory=list)
 
+    def add(self, operation: Operation) -> None:
+        """Take note of an operation."""
+        self.operations.append(operation)
+
+    def add_empty(self, tensor: torch.Tensor) -> None:
+        """Take note of a new CPU tensor without content."""
+        self.made_empty.append(tensor)
+
     @property
     def signature(self) -> tuple[Described, ...]:
         """The operations with all that a graph would hold fast, tensors' places apart (see :attr:`inputs`):
@@ -87,7 +95,35 @@ class Tape:
             operation.replay()
 
 
-_recording: list[Tape] = []
+class Description:
+    """A tape's signature without the tape: no tensor is kept alive, and nothing can be run again."""
+
+    def __init__(self) -> None:
+        self._described: list[Described] = []
+
+    def add(self, operation: Operation) -> None:
+        """Take note of an operation."""
+        self._described.append(operation.describe())
+
+    def add_empty(self, tensor: torch.Tensor) -> None:
+        """Pass over a new tensor, which is no operation."""
+
+    @property
+    def signature(self) -> tuple[Described, ...]:
+        """The same as :attr:`Tape.signature`."""
+        return tuple(self._described)
+
+
+_recording: list[Tape | Description] = []
+
+
+@contextmanager
+def described() -> Iterator[Description]:
+    """Describe every operation on the second device, in all threads, until the block ends. Nothing is
+    forbidden."""
+    description = Description()
+    with _noting(description):
+        yield description
 
 
 @contextmanager
@@ -98,15 +134,20 @@ def recorded() -> Iterator[Tape]:
         RuntimeError: inside, on a copy between the devices, a read by the host or a shape that depends on the
             data: what capturing a CUDA graph refuses.
     """
+    tape = Tape()
+    with _noting(tape), waits.forbidden("recording a tape, as capturing a CUDA graph does,"):
+        yield tape
+
+
+@contextmanager
+def _noting(notes: Tape | Description) -> Iterator[None]:
     if _recording:
         raise RuntimeError("a tape is being recorded already; end that block first")
-    tape = Tape()
-    _recording.append(tape)
+    _recording.append(notes)
     try:
-        with waits.forbidden("recording a tape, as capturing a CUDA graph does,"):
-            yield tape
+        yield
     finally:
-        _recording.remove(tape)
+        _recording.clear()
 
 
 def note(
@@ -121,13 +162,13 @@ def note(
     ``strangers`` those that were there before."""
     if _recording:
         numbers = tuple(float(one) for one in strangers if one.dim() == 0)
-        _recording[-1].operations.append(Operation(func, args, kwargs, made, run, numbers))
+        _recording[-1].add(Operation(func, args, kwargs, made, run, numbers))
 
 
 def note_empty(tensor: torch.Tensor) -> None:
     """Tell the tape that is being recorded, if any, of a new CPU tensor without content."""
     if _recording:
-        _recording[-1].made_empty.append(tensor)
+        _recording[-1].add_empty(tensor)
 
 
 def _described(leaf: Any) -> Described:

@@ -15,7 +15,15 @@ aten = torch.ops.aten
 
 _TORCH = str(Path(torch.__file__).parent)
 _HERE = str(Path(__file__).parent)
-_TOOLS = {"arguments.py", "tensor.py", "tape.py", "waits.py", "generators.py", "registration.py"}
+_TOOLS = {
+    "arguments.py",
+    "tensor.py",
+    "tape.py",
+    "waits.py",
+    "generators.py",
+    "registration.py",
+    "kernels.py",
+}
 
 _READS = {aten._local_scalar_dense, aten.equal, aten._linalg_check_errors}
 """Operations whose result is needed on the host."""

@@ -1,0 +1,1 @@
+"""What a step of inversion and of tuning costs; see ``__main__.py``."""
