@@ -15,8 +15,8 @@ import cv2
 
 from portrait_core.inversion import loop
 from portrait_core.inversion.geometry import HeadGeometry
-from portrait_core.inversion.loop import READ_EVERY
 from portrait_core.inversion.reconstruction import Reconstruction
+from tasks.fitting import ClipData
 from tests.benchmarks.step.workloads import Enough, Workload, until
 
 _FRAMES = 10
@@ -67,24 +67,45 @@ def _row(work: Workload, what: str, spent: Counter[str], steps: int, note: str) 
 
 def tuning_preparation(work: Workload) -> list[dict[str, Any]]:
     """Measure the preparation of a tuning's blocks, in milliseconds per step: at a clip's first block, which
-    loads frames, and at the first block that loads none (or the last one)."""
+    loads frames, and at the first block that loads none (or the last one). The steps themselves are passed
+    over."""
     cv2.setNumThreads(1)
     for frame in range(work.frames):
         work.tuning_target(frame)  # reads the masks from the store, which is not measured
-    tuner, clock, rows = work.tuner(), _Clock(), list[dict[str, Any]]()
-    draws = tuner.draws()
-    for start in range(0, tuner.settings.steps, READ_EVERY):
-        steps, before = range(start, min(start + READ_EVERY, tuner.settings.steps)), draws._resident.loads
-        with clock.running() as spent:
-            draws.prepare(steps)
-        loaded = draws._resident.loads - before
+    tuner, blocks, loads = work.tuner(), list[tuple[range, int, Counter[str]]](), Counter[str]()
+    make, load = loop.AdamLoop.__post_init__, ClipData.target
+
+    def made(self: Any) -> None:
+        make(self)
+        prepare, clock = self.prepare, _Clock()
+
+        def prepared(steps: range) -> None:
+            loads.clear()
+            with clock.running() as spent:
+                prepare(steps)
+            blocks.append((steps, loads["frames"], spent.copy()))
+
+        self.prepare = prepared
+
+    def loading(*args: Any, **kwargs: Any) -> Any:
+        loads["frames"] += 1
+        return load(*args, **kwargs)
+
+    def on_step(done: int, loss: float | None) -> None:
+        if blocks[-1][1] == 0:
+            raise Enough
+
+    with (
+        patch.object(loop.AdamLoop, "__post_init__", made),
+        patch.object(ClipData, "target", loading),
+        patch.object(loop._Steps, "__call__", lambda self, step: None),
+        suppress(Enough),
+    ):
+        tuner.run(on_step=on_step)
+    rows = []
+    for name, (steps, loaded, spent) in (("first", blocks[0]), ("later", blocks[-1])):
         note = f"{loaded} of {work.frames} frames loaded for {len(steps)} steps"
-        last = not loaded or steps.stop == tuner.settings.steps
-        if last or not start:
-            what = "tuning: later pass" if start else "tuning: first pass"
-            rows.append(_row(work, what, spent, len(steps), note))
-        if last:
-            break
+        rows.append(_row(work, f"tuning: {name} pass", spent, len(steps), note))
     return rows
 
 
