@@ -240,7 +240,8 @@ class TuningSettings(Section):
     """Weight of locality regularisation: renders of latents near the clip's, from random cameras, against the
     untuned generator's; 0 is off."""
     locality_alpha: Annotated[float, Field(gt=0.0)] = 30.0
-    """Distance of those latents from the clip's; 30 is Pivotal Tuning's, for StyleGAN's 512 dimensions."""
+    """Distance of those latents from the clip's, per row; 30 is Pivotal Tuning's, for one vector of 512
+    dimensions."""
     locality_every: Count = 4
     """Only every so many steps bear that term; Pivotal Tuning has it in every step."""
     locality_patch: int = Field(default=48, ge=8, le=512)

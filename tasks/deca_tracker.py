@@ -86,13 +86,7 @@ class DecaTracker:
     def still(self, source: FaceTrack) -> Arrays:
         """The portrait's own codes."""
         arrays: Arrays = {"expression": source.expression, "jaw": source.jaw}
-        if self._job.settings.template.eyes != "driven":
-            return arrays
-        from portrait_core.faces.driven_eyes import fit_portrait
-
-        points = unit_of(self._job, "portrait").read("landmarks", 0, 1)
-        own = fit_portrait(head(self._job), points, self._job.settings.tracking)
-        return arrays | {EYES: own.expression}
+        return arrays  # nothing draws them: an edit has no template
 
     def _driven_eyes(self) -> NDArray[np.float32]:
         """The portrait's own expression in the embedded head's units, with the driver's lids and gaze."""
@@ -121,7 +115,8 @@ class DecaTracker:
 
     def moves(self, start: int, stop: int) -> Moves:
         """Expression and jaw; with ``eyes=driven`` the embedded head's eyes."""
-        more = (EYES,) if self._job.settings.template.eyes == "driven" else ()
+        driven = self._job.settings.template.eyes == "driven" and self._job.goal != "edit"
+        more = (EYES,) if driven else ()
         return read_moves(self._job, self.still, ("expression", "jaw", *more), start, stop)
 
     def render(self, moves: Moves) -> Template:

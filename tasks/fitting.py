@@ -106,7 +106,7 @@ def _read_masks(unit: Unit, frame: int) -> tuple[NDArray[np.uint8], ...]:
 
 def clip_data(job: Job) -> ClipData:
     """The process's view of a clip."""
-    return cached("clip", look_key(job), lambda: ClipData(job), alone=True)
+    return cached("clip", look_key(job), lambda: ClipData(job), device_of(job), alone=True)
 
 
 def generator(job: Job) -> TriPlaneGenerator:

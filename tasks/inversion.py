@@ -166,11 +166,11 @@ def _frame_start(
 def _inverter(job: Job, clip: ClipData) -> Inverter:
     from portrait_core.inversion.latent import Inverter
     from portrait_core.models.cache import cached
-    from tasks.fitting import at_chunk, features, generator, precision_of, resolution, sampling, statistics
+    from tasks.fitting import at_chunk, computing, features, generator, resolution, sampling, statistics
 
     def build() -> Inverter:
         model = generator(job)
-        settings, runner = job.settings.inversion, job.settings.runner
+        settings = job.settings.inversion
         return Inverter(
             model,
             features(job),
@@ -179,12 +179,11 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
             sampling(job, model),
             resolution(job, model),
             statistics(job),
-            runner.checkpoint_s,
-            runner.cuda_graphs,
         )
 
-    inverter = cached("inverter", job.stage_keys["inversion"], build, precision_of(job), alone=True)
+    inverter = cached("inverter", job.stage_keys["inversion"], build, *computing(job), alone=True)
     at_chunk(inverter.generator, job)
+    inverter.checkpoint_s, inverter.graphs = job.settings.runner.checkpoint_s, job.settings.runner.cuda_graphs
     return inverter
 
 
@@ -200,6 +199,7 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
 
     from portrait_core.inversion.targets import image_array
     from portrait_core.models.cache import cached
+    from tasks.fitting import computing
 
     def make() -> NDArray[np.uint8]:
         with torch.no_grad():
@@ -208,7 +208,7 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
             )
         return image_array(made["image"][0])
 
-    return cached("first_picture", job.stage_keys["inversion"], make, alone=True)
+    return cached("first_picture", job.stage_keys["inversion"], make, *computing(job), alone=True)
 
 
 def _packed(first: Anchor, key: str) -> bytes:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from portrait_core.tracking.fit import FaceTrack
 
 
-@stage_task("measure", precision="job")
+@stage_task("measure", precision="fp32")
 def measure(job: Job) -> StageResult:
     """Track the result and compare lips, eyes, head pose; see how still the background is."""
     watch = Stopwatch("measure", 0, 1)

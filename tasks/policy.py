@@ -331,8 +331,9 @@ def stage_task(
 ) -> Callable[[Callable[..., StageResult]], Task[..., StageResult]]:
     """Make a Prefect task of a stage's function, which takes ``job`` and perhaps ``start`` and ``stop``.
 
-    ``precision`` is that of a GPU's float32 products in the stage: the job's, exact ones, or None for a stage
-    that computes nothing on a GPU.
+    ``precision`` is that of a GPU's float32 products in the stage: the job's, where the stage's key knows it;
+    exact ones, for what is tracked and for a flow's equation; or None for a stage that computes nothing on a
+    GPU. Tasks of a process that want another precision wait for each other.
 
     Prefect keeps neither results nor a cache of them: the store's commit markers say what is done, and each
     function asks them first. How often it is retried comes from the run's settings.

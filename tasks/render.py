@@ -83,7 +83,7 @@ def drop_tuned() -> None:
 def pose_renderer(job: Job) -> PoseRenderer:
     """The process's renderer of this clip."""
     from portrait_core.reposing import PoseRenderer
-    from tasks.fitting import at_chunk, clip_data, precision_of
+    from tasks.fitting import at_chunk, clip_data, computing
 
     def build() -> PoseRenderer:
         clip, first = clip_data(job), anchor(job)
@@ -96,6 +96,6 @@ def pose_renderer(job: Job) -> PoseRenderer:
             job.settings.composite,
         )
 
-    renderer = cached("poses", job.stage_keys["pose"], build, precision_of(job), alone=True)
+    renderer = cached("poses", job.stage_keys["pose"], build, *computing(job), alone=True)
     at_chunk(renderer.generator, job)
     return renderer

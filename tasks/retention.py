@@ -69,6 +69,8 @@ def drop(job: Job, policy: Policy) -> int:
     What is dropped is noted before it goes: killed in between, the next call finishes.
     """
     names = droppable(job, policy)
+    if not names:
+        return 0
     unit = unit_of(job, "encode")
     keys = {name: job.stage_keys[stage] for stage in POLICIES[policy] for name in job.kept(stage)}
     unit.write_meta(DROPPED, (unit.read_meta(DROPPED) or {}) | {name: keys[name] for name in names})
@@ -77,6 +79,5 @@ def drop(job: Job, policy: Policy) -> int:
             unit.drop_file(name.removeprefix("files/"))
         else:
             unit.drop_array(name)
-    if names:
-        note_stored(job)
+    note_stored(job)
     return sum(names.values())

@@ -103,6 +103,11 @@ def jobs(store: Store) -> list[Job]:
     """
     units = [(kind, name) for kind in _HOMES for name in store.units(kind)]
     found = [job for kind, name in units if (job := read_job(store, kind, name)) is not None]
+    if not found and any(store.unit(*unit).read_meta(JOB) is not None for unit in units):
+        raise InputError(
+            f"{store.url} was written by another version of this program, whose settings had other names; "
+            "give the command that made it again, and what that version made is made anew"
+        )
     if not found:
         raise InputError(f"{store.url} holds no reenactment; give the folder or URL that --store named")
     return found

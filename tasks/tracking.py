@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from portrait_core.tracking.landmarker import FaceLandmarker
 
 
-@stage_task("portrait", precision="job")
+@stage_task("portrait", precision="fp32")
 def portrait(job: Job) -> StageResult:
     """Track the portrait: one face, its shape, expression, pose, and the crop that everything is made in.
 
@@ -161,7 +161,7 @@ def no_landmarks(frames: int) -> NDArray[np.float32]:
     return np.full((frames, 478, 2), np.nan, np.float32)
 
 
-@stage_task("fit", precision="job")
+@stage_task("fit", precision="fp32")
 def fit(job: Job) -> StageResult:
     """Track the whole clip. Frames without a face take the track of their neighbour.
 

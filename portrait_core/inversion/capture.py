@@ -30,7 +30,8 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """CUDA graphs, as PyTorch makes them. Its numbers are those of plain steps. Not measured on a card."""
+    """CUDA graphs of one loop, as PyTorch makes them, which share their memory. The numbers are those of
+    plain steps. Not run on a card."""
 
     plain_steps = 3
 
@@ -49,11 +50,14 @@ class CudaCapture:
         """See :class:`Capture`."""
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(rng)
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # other threads of the process load frames and write checkpoints meanwhile
+        mode = "thread_local"
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode=mode):
             step()
         return graph.replay
 
 
 def capture_for(device: torch.device, wanted: bool) -> Capture | None:
-    """Give what captures steps on a device, where that is wanted and the device can."""
+    """Give what captures the steps of one loop on a device, where that is wanted and the device can. The
+    graphs and their memory end with the loop."""
     return CudaCapture() if wanted and device.type == "cuda" else None

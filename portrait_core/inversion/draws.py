@@ -6,6 +6,7 @@ step reads them from tensors on the device, at places that lie there too.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -195,8 +196,12 @@ def _bytes(rows: Mapping[str, Tensor]) -> int:
 
 
 def _mixed(seed: int, step: int, use: int) -> int:
-    """Give the seed of one use in one step: what is drawn then does not depend on where a run was resumed."""
-    return (seed << 32) + (use << 28) + step
+    """Give the seed of one use in one step: what is drawn then does not depend on where a run was resumed.
+
+    PyTorch's generators on a CPU look at the last 32 bits of a seed alone, so the three are hashed into them.
+    """
+    said = hashlib.sha256(f"{seed} {use} {step}".encode()).digest()
+    return int.from_bytes(said[:4], "little")
 
 
 def _random_cameras(camera: Float[Tensor, "1 25"], count: int, rng: torch.Generator) -> Float[Tensor, "n 25"]:

@@ -108,7 +108,7 @@ class Inverter:
         self.generator, self.phi, self.camera = generator, phi, camera
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.structured = generator.settings.mapping_kind == "scene"
-        self._checkpoint_s, self._capture = checkpoint_s, capture_for(camera.device, graphs)
+        self.checkpoint_s, self.graphs = checkpoint_s, graphs
         known = statistics or latent_statistics(generator)
         rows = generator.settings.num_ws if settings.space == "w+" else 1
         self.mean, self.spread = (part.expand(-1, rows, -1) for part in (known.mean, known.deviation))
@@ -260,10 +260,10 @@ class Inverter:
             lambda step: settings.learning_rate * self._share(step, steps),
             rng,
             checkpoint,
-            self._checkpoint_s,
+            self.checkpoint_s,
             settings.adam_betas,
             after=(lambda: renormalise_(maps)) if maps else None,
-            capture=self._capture,
+            capture=capture_for(self.camera.device, self.graphs),
             variant=lambda step: wandering and step % 2,
         )
         return loop.run(objective, on_step)

@@ -8,6 +8,7 @@ A checkpoint is due by time rather than by steps, and a thread writes it.
 from __future__ import annotations
 
 import io
+import logging
 import math
 import time
 from collections.abc import Callable, Hashable
@@ -27,6 +28,8 @@ READ_EVERY = 50
 of it, so that ``step % READ_EVERY`` is a step's place in its block."""
 CHECKPOINT_S = 300.0
 """Seconds between two checkpoints where nothing else is said."""
+
+_log = logging.getLogger(__name__)
 
 Objective = Callable[[int], Tensor]
 """Gives the loss ``[]`` of a step."""
@@ -232,7 +235,8 @@ class _Steps:
 
 
 class _Keeper:
-    """Writes checkpoints in a thread. At the end all are written; one that failed fails the loop."""
+    """Writes checkpoints in a thread, one after the other; one that failed fails the loop at the next. At the
+    end all are written; a loop that has taken all its steps needs them no more."""
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
@@ -261,9 +265,10 @@ class _Keeper:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self._wait()
-        except Exception:
-            if kind is None or issubclass(kind, stopping.StopRequested):
+        except Exception as error:
+            if kind is not None and issubclass(kind, stopping.StopRequested):
                 raise
+            _log.warning("the last checkpoint could not be written: %s", error)
         finally:
             self._pool.shutdown()
 

@@ -115,8 +115,7 @@ class Tuner:
         self.reconstruction = Reconstruction(settings.lpips_weight, settings.l1_weight, settings.l2_weight)
         self.rng = torch.Generator(device=self.device).manual_seed(settings.seed)
         self.rays = CameraRays.of(clip.camera, resolution)
-        self._checkpoint_s, self._memory_mib = checkpoint_s, memory_mib
-        self._capture = capture_for(self.device, graphs)
+        self._checkpoint_s, self._memory_mib, self._graphs = checkpoint_s, memory_mib, graphs
         self.locality: Locality | None = None
         if settings.locality > 0:
             self.locality = Locality(generator, phi, self.reconstruction, sampling, settings.locality_alpha)
@@ -142,7 +141,7 @@ class Tuner:
             self._checkpoint_s,
             settings.adam_betas,
             prepare=draws.prepare,
-            capture=self._capture,
+            capture=capture_for(self.device, self._graphs),
             variant=self._is_local,
         )
         losses = loop.run(lambda step: self._objective(step, draws.at(loop.at)), on_step)
@@ -212,9 +211,7 @@ class Tuner:
         if drawn.view is not None:
             loss = loss + self._view_loss(planes, drawn.view)
         if self.locality is not None and self._is_local(step):
-            local = self.locality.loss(
-                self.generator, self.clip.ws[:1], drawn.camera, drawn.local_patch, self.rng
-            )
+            local = self.locality.loss(self.generator, ws[:1], drawn.camera, drawn.local_patch, self.rng)
             loss = loss + settings.locality * local
         return loss
 

@@ -33,7 +33,8 @@ _lock = threading.Lock()
 def cached(
     kind: str, digest: str, load: Callable[[], Model], *variant: Hashable, alone: bool = False
 ) -> Model:
-    """The model with these weights, loaded at most once a process (per ``variant``: device, threads).
+    """The model with these weights, loaded at most once per process and ``variant`` (device, precision,
+    compilation, threads).
 
     Shared models that were not used for longest are dropped when there are more than a few. Several threads
     may ask at once: one loads, the others wait.

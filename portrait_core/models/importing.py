@@ -33,6 +33,10 @@ def import_generator(path: Path, folder: str, *, half: bool, licence: str) -> Co
     return made
 
 
+CONVERSION = 2
+"""Version of what a conversion writes; those of other versions are made again. 2: with ``conv_clamp``."""
+
+
 @lru_cache(maxsize=8)
 def converted(path: Path) -> Path:
     """A generator's file that loads in a moment: the file itself, or what a network file (``.pkl``) was
@@ -45,7 +49,7 @@ def converted(path: Path) -> Path:
         return path
     from portrait_core.generators.published import convert_published
 
-    folder = cache_folder() / "converted" / digest(path)[0][:16]
+    folder = cache_folder() / "converted" / f"{digest(path)[0][:16]}-{CONVERSION}"
     target = folder / f"{path.stem}.safetensors"
     return target if target.is_file() else convert_published(path, folder).weights
 

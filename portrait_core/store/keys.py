@@ -27,6 +27,8 @@ NUMERICS_VERSION: dict[str, int] = {
     "render": 2,
     "encode": 1,
     "measure": 1,
+    "sample": 2,
+    "flow": 2,
 }
 """Raise a stage's number when its code changes what it computes: all its earlier results are then stale.
 Stages that are not listed have version 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from portrait_core.store import Store
 from tasks.context import unit_of
 from tasks.fitting import clip_data
 from tasks.inversion import _inverter
+from tasks.job import Job
 from tasks.status import clip_state, jobs
 from tests.faults.runs import environment, start_cold
 from tests.flows.conftest import FRAMES, Arguments
@@ -195,6 +197,34 @@ def test_an_edit_inverts_the_photograph_itself(edited: Trained) -> None:
         assert float(target.mouth.max()) == float(target.uncovered.max()) == 0
     inverter = _inverter(job, clip)
     assert float(inverter._weight(clip.target(0), inverter.settings.outside_weight).min()) == 1
+
+
+def test_a_store_with_edits_and_flows_is_cleaned_of_nothing(edited: Trained, trained: Trained) -> None:
+    for made in (edited, trained):
+        cleaned = call("clean", made.store)
+        assert cleaned.exit_code == 0, cleaned.output
+
+
+def test_what_is_loaded_for_a_clip_is_its_devices_and_takes_the_runs_settings(edited: Trained) -> None:
+    (job,) = jobs(Store(str(edited.store)))
+
+    def other(**changes: object) -> Job:
+        return job.model_copy(update={"settings": job.settings.model_copy(update=changes)})
+
+    assert clip_data(job) is clip_data(other(commercial=True))
+    assert clip_data(other(device="meta")).device.type == "meta"
+    assert _inverter(job, clip_data(job)).checkpoint_s == job.settings.runner.checkpoint_s
+    again = other(runner=job.settings.runner.model_copy(update={"checkpoint_s": 7.0}))
+    assert _inverter(again, clip_data(job)).checkpoint_s == 7.0
+
+
+def test_a_store_of_another_version_is_named_so(edited: Trained, tmp_path: Path) -> None:
+    shutil.copytree(edited.store, tmp_path / "store")
+    (path,) = (tmp_path / "store").glob("edited/*/records/meta/job.json")
+    path.write_text(path.read_text().replace('"warm_start"', '"checkpoint_every":100,"warm_start"'))
+    said = call("status", tmp_path / "store")
+    assert said.exit_code != 0
+    assert "another version of this program" in said.output
 
 
 def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:

@@ -101,6 +101,17 @@ def test_a_checkpoint_that_cannot_be_written_fails_the_loop():
         loop.run(objective)
 
 
+def test_a_loop_that_is_finished_is_not_lost_to_its_last_checkpoint():
+    class Away(tiny.Memory):
+        def write(self, data):
+            super().write(data)
+            if len(build(self, steps=5)[1].losses) == 4:
+                raise OSError("the store is away for a moment")
+
+    _, loop, objective = build(Away(), steps=5)
+    assert len(loop.run(objective)) == 5
+
+
 def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumption():
     said = []
 

@@ -26,7 +26,7 @@ from tests.second_device import counted, recorded
 from tests.second_device.waits import Wait
 
 CPU = torch.device("cpu")
-BLOCK, STEPS = 8, 13
+BLOCK, STEPS = 5, 9
 """Steps of a block, fewer than the loop's own, and of a whole run: a block and the beginning of another."""
 SAMPLING = RaySampling(near=2.25, far=3.15, n_coarse=6, n_fine=4)
 
