@@ -1,0 +1,28 @@
+"""A network file's conversion is kept under the version of the program's conversions that made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from portrait_core.models import importing
+from tests import official_files
+
+
+def test_a_conversion_is_kept_and_one_of_another_version_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    official_files.write_paper(tmp_path, official_files.QUIET)
+    network = tmp_path / "ffhqrebalanced512-128.pkl"
+    importing.converted.cache_clear()
+    made = importing.converted(network)
+    written = made.stat().st_mtime_ns
+    importing.converted.cache_clear()
+    assert importing.converted(network) == made
+    assert made.stat().st_mtime_ns == written
+    monkeypatch.setattr(importing, "CONVERSION", importing.CONVERSION + 1)
+    importing.converted.cache_clear()
+    assert importing.converted(network).parent != made.parent
+    importing.converted.cache_clear()
