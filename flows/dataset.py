@@ -102,7 +102,7 @@ class DatasetRun:
         self._runner, self._out, self._board, self._keep, self._tasks = runner, out, board, keep, tasks
         self._at_once = settings.runner.clips or CLIPS_A_WORKER * worker_count(settings)
         self._gone: tuple[Row, BaseException] | None = None
-        """Where the GPU was lost to this process."""
+        """Error of the clip in which the GPU was lost to this process; None while it is there."""
 
     def run(self, clips: Sequence[Clip]) -> list[ClipResult]:
         """Run clips, the longest first, and say what became of each.

@@ -87,8 +87,8 @@ class StageError(RuntimeError):
 
 
 def gpu_gone(error: BaseException) -> bool:
-    """Whether a run stopped because its process cannot use the GPU any more, so that nothing else should run
-    in this process."""
+    """Say whether a run stopped because its process cannot use the GPU any more: nothing else should run in
+    it then."""
     return isinstance(error, StageError) and error.__cause__ is not None and gpu_broke(error.__cause__)
 
 

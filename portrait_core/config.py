@@ -436,7 +436,7 @@ class Settings(Section):
     profile: str = Field(default="embedded", json_schema_extra=HOW)
     """Name of the profile these came from."""
     device: Literal["auto", "cpu", "cuda", "second"] = "auto"
-    """Where the networks run; ``auto`` takes a GPU when PyTorch sees one. ``second`` is for tests alone,
+    """Device of the networks; ``auto`` takes a GPU when PyTorch sees one. ``second`` is for tests alone,
     which register a device of that name (``tests/second_device``)."""
     seed: Seed = 0
     """Added to every stage's own seed."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 Change = Callable[[float, tuple[Tensor, ...]], tuple[Tensor, ...]]
-"""How fast a state changes, by the share of the path that is behind it."""
+"""Gives the speed of a state at a share of the path, 0 to 1."""
 
 
 def solve_in_steps(

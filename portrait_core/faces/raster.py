@@ -204,7 +204,8 @@ def _resolve(
 
 
 def _places(some: Bool[Tensor, " n"]) -> Int[Tensor, " k"]:
-    """Where a mask is true on the CPU; on other devices, which would be waited for, every place."""
+    """Give the places where a mask is true; on another device than the CPU, which would be waited for, every
+    place."""
     if some.device.type == "cpu":
         return some.nonzero()[:, 0]
     return torch.arange(len(some), device=some.device)

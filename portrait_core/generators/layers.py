@@ -231,7 +231,7 @@ class SynthesisBlock(nn.Module):
     compute_dtype: torch.dtype | None = None
     """Of its feature maps (None: that of its weights); see ``precision.at_precision``."""
     memory_format: torch.memory_format = torch.channels_last
-    """Of its feature maps, and of its convolutions' weights; see ``precision.memory_format``."""
+    """Layout of its feature maps, and of its convolutions' weights; see ``precision.memory_format``."""
 
     def __init__(
         self,
