@@ -112,6 +112,7 @@ def _arrays(job: Job) -> dict[str, np.ndarray]:
     return {name: unit.read(name, 0, job.frames) for name in ("frames", "render", "latents")}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_dask_worker_ends_and_another_process_finishes_its_frames(
     tmp_path: Path, left: Callable[[], list[str]]

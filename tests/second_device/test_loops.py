@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from portrait_core.config import InversionSettings, TuningSettings
 from portrait_core.embedded.latents import N_LATENT
@@ -16,7 +17,6 @@ from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion import draws, latent, loop, tuning
-from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.targets import FrameTarget
 from portrait_core.inversion.tuning import Clip, Tuner
@@ -55,6 +55,21 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[Wait]:
 
     monkeypatch.setattr(loop._Steps, "__call__", counting)
     return found
+
+
+class SmallPhi(nn.Module):
+    """Two layers of features: the loops are looked at here, and :mod:`tests.second_device.test_runs` has the
+    networks of the profiles."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.fine, self.coarse = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 12, 3, 2, 1)
+        self.requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        one = self.fine(images)
+        return [nn.functional.normalize(x, dim=1) for x in (one, self.coarse(one.relu()))]
 
 
 class TapeCapture:
@@ -100,7 +115,7 @@ def _generator(device: torch.device) -> TriPlaneGenerator:
 
 def _invert(device: torch.device, start: bool, **settings: Any) -> tuple[FirstLatent, torch.Tensor]:
     chosen = InversionSettings(first_steps=STEPS, steps=5, **settings)
-    phi = build_features("efficientnet").to(device)
+    phi = SmallPhi().to(device)
     inverter = Inverter(_generator(device), phi, tiny.CAMERA.to(device), chosen, SAMPLING, tiny.RESOLUTION)
     z = torch.zeros(1, N_LATENT, device=device) if start else None
     first = inverter.first(_on(_target(0), device), z)
@@ -150,7 +165,7 @@ def _tuner(device: torch.device, head: MorphableHead, **settings: Any) -> Tuner:
         | {"locality": 0.2, "locality_every": 2, "locality_alpha": 2.0, "locality_patch": 16}
         | settings
     )
-    phi = build_features("efficientnet").to(device)
+    phi = SmallPhi().to(device)
     return Tuner(generator, phi, clip, HeadSurface(own), chosen, SAMPLING, tiny.RESOLUTION)
 
 

@@ -25,11 +25,9 @@ STAGES: tuple[Stage, ...] = (
     *("inversion", "tuning", "pose", "render"),
 )
 """Those up to the composite."""
-ON_DEVICE: dict[str, tuple[Stage, ...]] = {
-    "embedded": ("inversion", "tuning", "pose", "render"),
-    "paper": STAGES,
-}
-"""Stages that compute on the device: with the embedded tracker a CPU finds landmarks and draws templates."""
+ON_DEVICE: tuple[Stage, ...] = ("inversion", "tuning", "pose", "render")
+"""Stages that are made again on the device. With the embedded tracker a CPU does what is before them; the
+paper's tracker is in :mod:`tests.second_device.test_tracking`."""
 Contents = dict[str, np.ndarray]
 
 
@@ -72,7 +70,7 @@ def on_both(line: list[str], profile: str, folder: Path) -> tuple[Contents, Cont
     shutil.copytree(here, there)
     (job,) = jobs(Store(there))
     moved = job.model_copy(update={"store": str(there)})
-    assert forget(moved, ON_DEVICE[profile])
+    assert forget(moved, ON_DEVICE)
     return plain, call(there, "second")
 
 

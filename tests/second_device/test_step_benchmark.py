@@ -56,6 +56,7 @@ def test_what_a_graph_cannot_hold_is_said(second: torch.device) -> None:
     assert any("test_step_benchmark.py" in place and "in objective" in place for place in reading["waits"])
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_tiny_clips_steps_are_counted(second: torch.device, tmp_path: Path) -> None:
     work = Workload(TINY, "second", tmp_path, frames=2)
