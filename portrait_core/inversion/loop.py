@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from portrait_core import stopping
+from portrait_core.inversion.adam import FusedAdam
 from portrait_core.inversion.capture import Capture
 
 READ_EVERY = 50
@@ -100,14 +101,7 @@ class AdamLoop:
     def __post_init__(self) -> None:
         self._named = {name: p for group in self.groups for name, p in group.parameters.items()}
         self._device = next(iter(self._named.values())).device
-        # a rate on the device can be changed between two replays of a captured step
-        groups = [
-            {"params": list(g.parameters.values()), "lr": torch.zeros((), device=self._device)}
-            for g in self.groups
-        ]
-        # fused keeps Adam's own count of steps on the device; a graph on CUDA must be promised beforehand
-        graphs = self.capture is not None and self._device.type == "cuda"
-        self._adam = torch.optim.Adam(groups, betas=self.betas, fused=True, capturable=graphs)
+        self._adam = FusedAdam([group.parameters for group in self.groups], self.betas)
         self.done = 0
         self.at = torch.zeros(1, dtype=torch.int64, device=self._device)
         """Number of the step at work ``[1]``, on the device."""
@@ -165,12 +159,12 @@ class AdamLoop:
 
     def set_rate(self, step: int) -> None:
         """Set the learning rate of a step."""
-        for group, said in zip(self._adam.param_groups, self.groups, strict=True):
-            group["lr"].fill_(self.rate(step) * said.factor)
+        for i, group in enumerate(self.groups):
+            self._adam.set_rate(i, self.rate(step) * group.factor)
 
     def step(self, objective: Objective, step: int) -> None:
         """Take one step on the device: everything that a graph of it holds."""
-        self._adam.zero_grad(set_to_none=True)
+        self._adam.forget_gradients()
         loss = objective(step)
         loss.backward()
         self._adam.step()
@@ -184,7 +178,7 @@ class AdamLoop:
         state = {
             "parameters": {name: p.detach() for name, p in self._named.items()},
             "kept": self.kept,
-            "adam": self._adam.state_dict(),
+            "adam": self._adam.state(),
             "rng": self.rng.get_state(),
             "losses": torch.tensor(losses, dtype=torch.float64),
         }
@@ -197,10 +191,7 @@ class AdamLoop:
                 parameter.copy_(state["parameters"][name])
             for name, tensor in self.kept.items():
                 tensor.copy_(state["kept"][name])
-        here = [{name: group[name] for name in ("lr", "capturable")} for group in self._adam.param_groups]
-        self._adam.load_state_dict(state["adam"])
-        for group, own in zip(self._adam.param_groups, here, strict=True):
-            group |= own  # not those of the device where the state was kept
+        self._adam.restore(state["adam"])
         self._read = state["losses"].tolist()
         self.done = len(self._read)
         if state["rng"].shape == self.rng.get_state().shape:

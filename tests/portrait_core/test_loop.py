@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -188,3 +190,43 @@ def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own():
     _, again, objective = build(memory, steps=8)
     assert again.run(objective)[:7] == loop.losses[:7]
     assert again.losses[7] != loop.losses[7]
+
+
+def test_steps_are_those_of_pytorchs_adam():
+    torch.manual_seed(0)
+    start, targets = [torch.randn(5), torch.randn(3, 2)], [torch.randn(5), torch.randn(3, 2)]
+    mine, theirs = ([value.clone().requires_grad_() for value in start] for _ in range(2))
+
+    def loss(values, step):  # the second one has no gradient at first
+        return sum(
+            (v - t).square().sum() for v, t in list(zip(values, targets, strict=True))[: 1 + (step > 2)]
+        )
+
+    groups = [ParameterGroup({"a": mine[0]}), ParameterGroup({"b": mine[1]}, 3.0)]
+    loop = AdamLoop(groups, 9, lambda step: 0.1 / (1 + step), torch.Generator(), betas=(0.8, 0.95))
+    loop.run(lambda step: loss(mine, step))
+    adam = torch.optim.Adam(
+        [{"params": [theirs[0]]}, {"params": [theirs[1]]}],
+        lr=torch.tensor(0.1),
+        betas=(0.8, 0.95),
+        fused=True,
+    )
+    for step in range(9):
+        for group, factor in zip(adam.param_groups, (1.0, 3.0), strict=True):
+            group["lr"] = torch.tensor(0.1 / (1 + step) * factor)
+        adam.zero_grad()
+        loss(theirs, step).backward()
+        adam.step()
+    assert all(map(torch.equal, mine, theirs))
+
+
+def test_a_loop_does_not_bring_pytorchs_compiler_into_the_process():
+    code = (
+        "import sys, torch\n"
+        "from portrait_core.inversion.loop import AdamLoop, ParameterGroup\n"
+        "x = torch.ones(3, requires_grad=True)\n"
+        "loop = AdamLoop([ParameterGroup({'x': x})], 2, lambda step: 0.1, torch.Generator())\n"
+        "loop.run(lambda step: x.square().sum())\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
