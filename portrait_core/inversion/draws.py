@@ -1,4 +1,4 @@
-"""What the steps of a tuning work on: frames, patches and cameras, drawn beforehand, brought to the device.
+"""Frames, patches and cameras of a tuning's steps, drawn beforehand and brought to the device.
 
 All draws depend on the seed and the step alone, so that a run that is resumed anywhere takes the same ones. A
 step reads them from tensors on the device, at places that lie there too.
@@ -40,7 +40,7 @@ LoadRows = Callable[[int, bool], Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """What a step works on, on the device.
+    """Everything that one step works on, on the device.
 
     Attributes:
         frames: numbers of its frames ``[B]`` int64.
@@ -132,7 +132,7 @@ class TuningDraws:
         self._views: ViewRays | None = None
         whole = settings.patch >= resolution and settings.lpips_weight > 0
         self._features = whole and _bytes(load(0, True)) * len(ws) <= memory_bytes
-        """Whether Φ's maps of all frames are kept. Those of a part of them would be thrown out before they
+        """True where Φ's maps of all frames are kept. Those of a part of them would be thrown out before they
         are drawn again."""
         at_once = READ_EVERY * self._order.batch
         rows = partial(_rows, load, self._features)

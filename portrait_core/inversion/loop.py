@@ -39,7 +39,7 @@ OnStep = Callable[[int, float | None], None]
 
 
 class Checkpoint(Protocol):
-    """Where a loop's state is kept. Writes must be atomic; they come from a thread, one after the other."""
+    """Place of a loop's state. Writes must be atomic; they come from a thread, one after the other."""
 
     def read(self) -> bytes | None:
         """Give the newest state, or None."""

@@ -76,7 +76,7 @@ class Patch:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is the image."""
+        """True for a patch that is the whole image."""
         return self.size == self.resolution
 
     def rays(self, device: torch.device | str = "cpu") -> Tensor:

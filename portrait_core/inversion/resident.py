@@ -1,4 +1,4 @@
-"""What frames are fitted to, kept on the device: within a stated memory, each frame is loaded once."""
+"""Targets of frames, kept on the device: within a stated memory, each frame is loaded once."""
 
 from __future__ import annotations
 
