@@ -70,7 +70,7 @@ def edit(
         from flows.terminal import shown_progress
 
         job = prepare_edit(portrait, store or str(out / "store"), settings)
-        console.print(f"portrait  {job.portrait_path}\nstore     {job.store}: {job.name}", soft_wrap=True)
+        console.print(f"portrait  {job.portrait}\nstore     {job.store}: {job.label}", soft_wrap=True)
         with shown_progress(job, console):
             said = start_edit(job, out, console.print, overrides, profile)
         _conclude_edit(said, out, console)
@@ -129,7 +129,7 @@ def train_styleflow(
         from flows.train_styleflow import prepare_flow, start_flow
 
         job = prepare_flow(store, samples, settings)
-        console.print(f"{samples} samples of {settings.generator.weights}, store {job.store}: {job.name}")
+        console.print(f"{samples} samples of {settings.generator.weights}, store {job.store}: {job.label}")
         with shown_progress(job, console):
             curve = start_flow(job, out, console.print, change, profile)
         _conclude_flow(curve, out, console)
@@ -137,7 +137,7 @@ def train_styleflow(
 
 
 def _conclude_flow(curve: Sequence[Mapping[str, Any]], out: Path, console: Console) -> None:
-    from tasks.job import FLOW, FLOW_SHEET
+    from tasks.stages.flow import FLOW_FILE, SHEET
 
     if curve:
         first, last = curve[0], curve[-1]
@@ -145,5 +145,5 @@ def _conclude_flow(curve: Sequence[Mapping[str, Any]], out: Path, console: Conso
             f"held-out log-density {first['held_out_log_density']:.1f} nats after pass {first['epoch']}, "
             f"{last['held_out_log_density']:.1f} after pass {last['epoch']}"
         )
-    for name in (FLOW, FLOW_SHEET, "curve.csv", "curve.png"):
+    for name in (FLOW_FILE, SHEET, "curve.csv", "curve.png"):
         console.print(f"{name:<28}{out / name}", soft_wrap=True, markup=False)

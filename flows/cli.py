@@ -201,7 +201,7 @@ def _reenact(
             show_plan(job, console, known_stages(force))
             return
         if force:
-            from tasks.redo import forget
+            from portrait_core.pipeline.redo import forget
 
             forget(job, known_stages(force))
         out.mkdir(parents=True, exist_ok=True)

@@ -7,25 +7,24 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from flows.terminal import TITLES
 from flows.views import duration, size, table
-from tasks.history import Rate, rates
-from tasks.job import STAGES, Goal, Job, Stage
-from tasks.plan import StagePlan, plan
+from portrait_core.pipeline import Job, find_pipeline
+from portrait_core.pipeline.history import Rate, rates
+from portrait_core.pipeline.plan import StagePlan, plan
 
-Plans = Mapping[tuple[str, str, Stage], StagePlan]
-"""By kind and name of the unit, and stage: work that clips share is there once."""
+Plans = Mapping[tuple[str, str], StagePlan]
+"""By stage and key: work that clips share is there once."""
 
 
 def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Console) -> None:
     """Print what jobs would do: by stage, and in wall time on so many workers."""
     plans, clips = _added_up(found)
     rows = table("stage", "units", "frames", "worker time", "disk")
-    edits: tuple[Stage, ...] = ("edit",) if any(job.edited is not None for job in found) else ()
-    for stage in (*STAGES, *edits):
-        ones = [one for (_, _, name), one in plans.items() if name == stage]
+    edits = find_pipeline("edit").stages[-1:] if any(job.edited is not None for job in found) else ()
+    for stage in (*find_pipeline("clip").stages, *edits):
+        ones = [one for (name, _), one in plans.items() if name == stage.name]
         rows.add_row(
-            TITLES[stage],
+            stage.title,
             str(len(ones) or "-"),
             str(sum(one.frames for one in ones) or "-"),
             duration(_sum(one.task_seconds for one in ones)),
@@ -43,8 +42,8 @@ def show_dataset_plan(found: Sequence[Job], workers: Sequence[int], console: Con
 
 
 def _added_up(found: Sequence[Job]) -> tuple[Plans, Counter[str]]:
-    known: dict[tuple[Goal, str], dict[Stage, Rate]] = {}
-    plans: dict[tuple[str, str, Stage], StagePlan] = {}
+    known: dict[tuple[str, str], dict[str, Rate]] = {}
+    plans: dict[tuple[str, str], StagePlan] = {}
     clips = Counter[str]()
 
     def left(job: Job) -> int:
@@ -53,14 +52,14 @@ def _added_up(found: Sequence[Job]) -> tuple[Plans, Counter[str]]:
         if kind not in known:
             known[kind] = rates(job)
         todo = [one for one in plan(job, known=known[kind]) if one.frames]
-        plans.update({(*job.unit_of(one.stage), one.stage): one for one in todo})
+        plans.update({(one.stage, job.stage_keys[one.stage]): one for one in todo})
         return len(todo)
 
     for job in found:
         if job.edited is not None:
             left(job.edited)
         todo = left(job)
-        clips["done" if not todo else "new" if todo == len(STAGES) else "begun"] += 1
+        clips["done" if not todo else "new" if todo == len(job.stages) else "begun"] += 1
     return plans, clips
 
 

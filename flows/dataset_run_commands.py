@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -13,7 +13,7 @@ from flows.outcome import OK, PARTIAL, make_console, prepared_settings, told_err
 if TYPE_CHECKING:
     from flows.dataset import Parameters
     from portrait_core.manifest import Manifest, Row
-    from tasks.retention import Policy
+    from portrait_core.pipeline import Policy
 
 DEPLOYMENT = "reenact-dataset/portrait-dataset"
 """As ``deployments/prefect.yaml`` names it."""
@@ -91,14 +91,17 @@ def plan(
     console = make_console()
     with told_errors():
         prepared_settings(profile, change)
-        from flows.dataset import clips_of
+        from flows.dataset import looker
         from flows.dataset_plan import show_dataset_plan
+        from flows.dataset_run import Clip
+        from portrait_core.inputs import in_threads
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
-        clips, bad = clips_of(rows, store, change)
+        looked = in_threads(looker(store, change), rows)
+        bad = [one for one in looked if not isinstance(one, Clip)]
         for result in bad:
             console.print(f"row {result.number}, {result.name}: {result.message}", soft_wrap=True)
-        show_dataset_plan([clip.job for clip in clips], workers, console)
+        show_dataset_plan([one.job for one in looked if isinstance(one, Clip)], workers, console)
     raise typer.Exit(PARTIAL if bad else OK)
 
 
@@ -175,11 +178,11 @@ def _rows(found: Manifest, text: str) -> Sequence[Row]:
 
 
 def _policy(name: str | None) -> Policy | None:
-    from tasks.retention import POLICIES
+    from portrait_core.pipeline import Policy
 
-    for policy in POLICIES:
+    for policy in get_args(Policy):
         if name == policy:
-            return policy
+            return policy  # type: ignore[no-any-return]
     if name is not None:
-        raise ValueError(f"there is no policy {name}; there are {', '.join(POLICIES)}")
+        raise ValueError(f"there is no policy {name}; there are {', '.join(get_args(Policy))}")
     return None

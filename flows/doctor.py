@@ -15,7 +15,7 @@ from flows.environment import cache_folder, prefect_server, prefect_server_answe
 from portrait_core.config import Settings
 from portrait_core.report import package_versions
 from portrait_core.resources import data_folder, sample_portrait, sample_video
-from tasks.threads import cpu_count
+from portrait_core.threads import cpu_count
 
 
 class Finding(NamedTuple):
@@ -72,8 +72,8 @@ def _media(settings: Settings) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
+    from portrait_core.models.needs import weight_paths
     from portrait_core.store import file_digest
-    from tasks.job import weight_paths
 
     for name, path in weight_paths(settings).items():
         if not path.is_file():

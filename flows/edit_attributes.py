@@ -12,9 +12,9 @@ from prefect.artifacts import create_table_artifact
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
+from portrait_core.pipeline import Job
 from tasks.deliver import deliver_edit
 from tasks.ingest import ingest_edit
-from tasks.job import Job
 
 
 def prepare_edit(portrait: str, store: str, settings: Settings) -> Job:
@@ -69,7 +69,7 @@ def start_edit(
     job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str
 ) -> dict[str, Any]:
     """Make an edit, under Prefect where that is."""
-    inputs = job.portrait_path, job.store, str(out), profile, list(overrides)
+    inputs = job.portrait, job.store, str(out), profile, list(overrides)
     said: dict[str, Any] = under_prefect(
         edit_attributes, inputs, job, report, lambda: run_edit(job, out, report)
     )

@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.environment import limit_threads
-from tasks.threads import cpu_threads
+from portrait_core.threads import cpu_threads
 
 if TYPE_CHECKING:
     from portrait_core.config import Settings
-    from tasks.job import Goal, Stage
+
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -31,15 +31,16 @@ def prepared_settings(profile: str, change: list[str]) -> Settings:
     return chosen
 
 
-def known_stages(names: Sequence[str], goals: Sequence[Goal] = ("clip",)) -> list[Stage]:
-    """Names of stages as given on the command line, of jobs with these goals.
+def known_stages(names: Sequence[str], goals: Sequence[str] = ("clip",)) -> list[str]:
+    """Check names of stages as given on the command line, of jobs with these goals.
 
     Raises:
         ValueError: one that does not exist; the message lists them all.
     """
-    from tasks.job import GOALS
+    import tasks.pipelines  # noqa: F401 - registers them
+    from portrait_core.pipeline import find_pipeline
 
-    stages = list(dict.fromkeys(stage for goal in goals for stage in GOALS[goal]))
+    stages = list(dict.fromkeys(stage for goal in goals for stage in find_pipeline(goal).names))
     unknown = [name for name in names if name not in stages]
     if unknown:
         raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(stages)}")

@@ -12,7 +12,7 @@ from uuid import UUID
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flows.dataset import ClipResult
+    from flows.dataset_run import ClipResult
 
 SHOWN_FAILURES = 200
 """Failures in the table of Prefect's pages; all are in the store."""

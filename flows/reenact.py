@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,20 @@ from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
 from flows.environment import server_for_run, server_went_away
-from flows.runners import open_runner, prefect_task_runner
+from flows.runners import open_runner
 from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.results import StageRecord
+from portrait_core.pipeline.retention import pack
+from portrait_core.pipeline.state import keep_job, read_state, record_state
 from portrait_core.report import Summary
-from tasks.context import finished
-from tasks.deliver import StageRecord, deliver
+from portrait_core.stopping import StopRequested
+from tasks.deliver import deliver
 from tasks.ingest import ingest
-from tasks.job import Job, Stage
-from tasks.status import keep_job
 
 Report = Callable[[str], None]
 
@@ -31,7 +35,7 @@ reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
 """Who hears of failures inside a flow run, whose parameters must be plain values."""
 
 
-def prepare(portrait: str, video: str, store: str, settings: Settings) -> Job:
+def prepare(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
     """Look at everything a run needs, before any work: weights and their licences first, then both inputs.
 
     Raises:
@@ -39,15 +43,15 @@ def prepare(portrait: str, video: str, store: str, settings: Settings) -> Job:
         ValueError: when weights are missing or must not be used; the message names every one.
     """
     check_models(settings)
-    return ingest(portrait, video, store, settings)
+    return ingest(portrait, video, store, settings, label)
 
 
 def run_job(
-    job: Job, out: str | Path | None, report: Report = lambda line: None, only: Sequence[Stage] = ()
+    job: Job, out: str | Path | None, report: Report = lambda line: None, only: Sequence[str] = ()
 ) -> Summary | None:
     """Run every stage that is not finished, write the files to ``out`` and return the summary.
 
-    Inside a Prefect flow the tasks are Prefect's; anywhere else they are threads or Dask's.
+    Inside a Prefect flow run every stage that has something to do is a task run of it.
 
     Args:
         job: what to do.
@@ -64,14 +68,14 @@ def run_job(
     """
     begin = time.perf_counter()
     records = run_stages(job, report, only)
-    if job.goal != "clip" or not finished(job):
+    if job.goal != "clip" or not Ledger(job).finished():
         return None
     return deliver(job, None if out is None else Path(out), records, time.perf_counter() - begin)
 
 
 def run_stages(
-    job: Job, report: Report = lambda line: None, only: Sequence[Stage] = ()
-) -> Mapping[Stage, StageRecord]:
+    job: Job, report: Report = lambda line: None, only: Sequence[str] = ()
+) -> Mapping[str, StageRecord]:
     """Run every stage of a job, whatever it makes, that is not finished; what each did.
 
     Raises:
@@ -79,12 +83,36 @@ def run_stages(
         StageError: when a stage stopped the run.
     """
     stopping.clear()
+    job.open_store().check_format(write=True)
     check_only(job, only)
-    keep_job(job)
-    with stops_forgotten(), open_runner(job.settings) as runner:
+    with stops_forgotten(), kept_state(job), open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report, only)
         stages.all()
     return stages.records
+
+
+@contextmanager
+def kept_state(job: Job) -> Iterator[None]:
+    """Keep in the store what is run while the block runs, and what came of it when it ends; a job that is
+    finished is packed. Nothing is written for a job that was finished before."""
+    ledger = Ledger(job)
+    if not any(frames.any() for frames in ledger.missing().values()):
+        before = read_state(job.open_store(), job.id)
+        if before is not None and before.state == "done" and before.label == job.label:
+            yield
+            return
+    keep_job(job)
+    try:
+        yield
+    except StopRequested:
+        raise
+    except Exception as error:
+        with suppress(OSError):  # the store itself may be what failed
+            record_state(job, str(error), failed=True)
+        raise
+    if job.settings.runner.pack:
+        pack(job)
+    record_state(job)
 
 
 @flow(name="reenact", persist_result=False, validate_parameters=True)
@@ -95,7 +123,7 @@ def reenact(
     out: str,
     profile: str = "embedded",
     overrides: Sequence[str] = (),
-    only: Sequence[Stage] = (),
+    only: Sequence[str] = (),
 ) -> dict[str, object] | None:
     """Make the portrait take over the video's expressions and head pose.
 
@@ -131,10 +159,10 @@ def start(
     report: Report,
     overrides: Sequence[str],
     profile: str,
-    only: Sequence[Stage] = (),
+    only: Sequence[str] = (),
 ) -> Summary | None:
     """Run a clip's job, under Prefect where that is (:func:`under_prefect`)."""
-    inputs = job.portrait_path, job.video_path, job.store, str(out), profile, list(overrides), list(only)
+    inputs = job.portrait, job.video, job.store, str(out), profile, list(overrides), list(only)
 
     def without() -> Summary | None:
         return run_job(job, out, report, only)
@@ -162,7 +190,7 @@ def under_prefect(
     if server is None and wish != "always":
         return without()
     reporter.set(report)
-    ready = run.with_options(task_runner=prefect_task_runner(job.settings), flow_run_name=job.name)
+    ready = run.with_options(flow_run_name=job.label)
     try:
         return ready(*inputs)
     except Exception as error:

@@ -1,53 +1,58 @@
-"""Trying again what failed in one clip."""
+"""Trying again what failed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from flows.reenact import run_job
+from flows.dataset import run_clips
+from flows.dataset_run import Clip
+from flows.progress import TerminalBoard
 from flows.views import frame_list
-from tasks.job import Job, Stage
-from tasks.redo import Gaps, faces_appeared, failed_frames, forget, take_up
+from portrait_core.config import Settings
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.redo import Gaps, failed_frames, take_up
+from portrait_core.store import FailureClass
 
-if TYPE_CHECKING:
-    from portrait_core.store import FailureClass
 
-
-def retry_clip(
-    job: Job,
-    stages: Sequence[Stage],
+def retry_jobs(
+    jobs: Sequence[Job],
+    stages: Sequence[str],
     classes: Sequence[FailureClass],
     gaps: Gaps,
     out: Path | None,
+    settings: Settings,
     console: Console,
-) -> bool:
-    """Take up the failures of a clip that match and finish it.
+) -> int:
+    """Take up the failures of jobs that match, and finish those jobs on one runner, many at once; one that
+    fails again stops no other.
 
     Args:
-        job: the clip.
+        jobs: the jobs.
         stages: whose failures; empty means all.
         classes: which failures.
         gaps: what becomes of what was made without a frame that is there now.
-        out: the clip is copied into a folder of its name in it; None leaves it in the store.
+        out: folder with a folder per clip; None leaves them in the store.
+        settings: of the command: where the work is done.
         console: hears what is done.
 
     Returns:
-        Whether there was anything to take up.
+        How many jobs are still not done.
     """
-    frames = failed_frames(job, stages or job.stages, classes)
-    if not frames:
-        console.print(f"{job.name}: nothing of class {', '.join(classes)} to take up", soft_wrap=True)
-        return False
-    for stage, which in frames.items():
-        console.print(f"{job.name}: {stage} {frame_list(which)} again", soft_wrap=True)
-    take_up(job, frames, classes, gaps)
-    if "landmarks" in frames:
-        run_job(job, None, console.print, ("landmarks",))
-        if faces_appeared(job, frames["landmarks"]):
-            forget(job, ["fit"])
-    run_job(job, None if out is None else out / job.reenactment_unit, console.print)
-    return True
+    clips: list[Clip] = []
+    for job in jobs:
+        frames = failed_frames(job, stages or job.stages, classes)
+        for stage, which in frames.items():
+            console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
+        if frames:
+            take_up(job, frames, classes, gaps)
+            clips.append(Clip(len(clips) + 1, job.label, job, frames))
+    if not clips:
+        console.print(f"nothing of class {', '.join(classes)} to take up", soft_wrap=True)
+        return 0
+    results = run_clips(clips, lambda clip: clip, settings, out, TerminalBoard(console))
+    for result in results:
+        console.print(f"{result.name}: {result.outcome}", soft_wrap=True)
+    return sum(result.outcome not in ("done", "held") for result in results)

@@ -1,9 +1,5 @@
-"""Where a stage's tasks run: threads of this process or Dask workers, with Prefect in charge or without.
-
-Prefect needs a server for a flow run, and its temporary one takes 20 s of processor time to start. So a run
-without a server submits the same tasks itself, with the same policy of retries; what is done is written in
-the store either way.
-"""
+"""Where a stage's tasks run: threads of this process or Dask workers, the same with a Prefect server and
+without."""
 
 from __future__ import annotations
 
@@ -17,21 +13,17 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flows.clusters import DASK_CONFIG, dask_client, local_options
+from flows.clusters import dask_client
 from portrait_core import stopping
 from portrait_core.config import RunnerSettings, Settings
-from tasks.policy import StageResult, run_by_name, with_retries
-from tasks.threads import worker_count
+from portrait_core.pipeline.results import StageResult
+from portrait_core.threads import worker_count
+from tasks.running import StageFunction, run_by_name
 
 if TYPE_CHECKING:
     from distributed import Client
-    from prefect import Task
-    from prefect.task_runners import TaskRunner
 
 
-PREFECT_RUNS = ("threads", "local_cluster", "address")
-"""Where the tasks of a flow run are Prefect's own. On the other clusters they are plain Dask tasks: a Prefect
-task costs 230 to 420 ms there, a Dask task 3 to 8."""
 LOOK_S, DESERTED_S = 10.0, 30.0
 """Seconds between two looks at the workers while a run waits for a task, and seconds without any worker after
 which it says so: a nanny takes less to start another process."""
@@ -49,7 +41,7 @@ class Pending(Protocol):
 class Runner(Protocol):
     """Takes tasks and runs them."""
 
-    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
+    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage; of those that wait, the one of the lowest ``turn`` goes first."""
         ...
 
@@ -112,7 +104,7 @@ class ThreadRunner:
         self._settings = settings.runner
         self._turns = Turns(lambda: worker_count(settings))
 
-    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
+    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage, as soon as a thread is free."""
         self._turns.take(turn)
         try:
@@ -159,7 +151,7 @@ class DaskRunner:
         self._turns = Turns(self._places)
         self._deserted_at, self._told = math.inf, False
 
-    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
+    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
         """Start one task of a stage, as soon as a worker is free."""
         self._turns.take(turn)
         try:
@@ -203,41 +195,17 @@ class DaskRunner:
         self._turns.wait_until_idle(self._settings.grace_s)
 
 
-class PrefectRunner:
-    """The task runner of the Prefect flow that is running."""
-
-    def __init__(self, settings: RunnerSettings) -> None:
-        self._settings = settings
-
-    def submit(self, stage: Task[..., StageResult], turn: int = 0, **parameters: Any) -> Pending:
-        """Start one task of a stage."""
-        ready = with_retries(stage, self._settings.retries, self._settings.retry_delay_s)
-        future: Pending = ready.submit(**parameters)
-        return future
-
-    def stop(self) -> None:
-        """See :class:`Runner`. Prefect waits for its own tasks."""
-        stopping.request()
-
-
 def _call(
-    stage: Task[..., StageResult], parameters: dict[str, Any], settings: RunnerSettings
+    stage: StageFunction, parameters: dict[str, Any], settings: RunnerSettings
 ) -> tuple[str, str, dict[str, Any], int, float]:
-    function = stage.fn
-    return function.__module__, function.__name__, parameters, settings.retries, settings.retry_delay_s
+    return stage.module, stage.name, parameters, settings.retries, settings.retry_delay_s
 
 
 @contextmanager
-def open_runner(settings: Settings, plain: bool = False) -> Iterator[Runner]:
-    """A runner for tasks: Prefect's inside a flow run, unless ``plain``; else threads or Dask as the settings
-    say."""
-    from prefect.context import FlowRunContext
-
+def open_runner(settings: Settings) -> Iterator[Runner]:
+    """Open a runner for tasks: threads or Dask, as the settings say."""
     runner = settings.runner
-    inside = FlowRunContext.get()
-    if inside is not None and not plain and _suits(inside.task_runner, settings):
-        yield PrefectRunner(runner)
-    elif runner.kind == "threads":
+    if runner.kind == "threads":
         pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
         try:
             yield ThreadRunner(pool, settings)
@@ -246,29 +214,3 @@ def open_runner(settings: Settings, plain: bool = False) -> Iterator[Runner]:
     else:
         with dask_client(settings) as client:
             yield DaskRunner(client, runner)
-
-
-def _suits(task_runner: TaskRunner[Any], settings: Settings) -> bool:
-    """Whether a flow run's task runner is the one that the settings ask for: a deployment's run has Prefect's
-    default one, which knows neither the cluster nor how many tasks at once."""
-    from prefect.task_runners import ThreadPoolTaskRunner
-
-    if settings.runner.kind == "threads":
-        at_once = getattr(task_runner, "_max_workers", None)
-        return isinstance(task_runner, ThreadPoolTaskRunner) and at_once == worker_count(settings)
-    return settings.runner.kind in PREFECT_RUNS and not isinstance(task_runner, ThreadPoolTaskRunner)
-
-
-def prefect_task_runner(settings: Settings) -> TaskRunner[Any]:
-    """The Prefect task runner of the settings, for the flow's ``with_options``."""
-    from prefect.task_runners import ThreadPoolTaskRunner
-
-    if settings.runner.kind not in PREFECT_RUNS or settings.runner.kind == "threads":
-        return ThreadPoolTaskRunner(max_workers=worker_count(settings))
-    import dask
-    from prefect_dask import DaskTaskRunner
-
-    dask.config.set(DASK_CONFIG)
-    if settings.runner.kind == "address":
-        return DaskTaskRunner(address=settings.runner.address)
-    return DaskTaskRunner(cluster_kwargs=local_options(settings))

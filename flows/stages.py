@@ -7,71 +7,36 @@ the store's failure table and reported; the clip goes on as long as there is som
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import tasks.pipelines  # noqa: F401 - registers what jobs name
 from flows.runners import Pending, Runner
+from flows.task_runs import as_task_run
 from portrait_core import stopping
 from portrait_core.errors import InputError, MissingChunk
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.history import note_cost, progress
+from portrait_core.pipeline.ledger import (
+    Ledger,
+    distrust,
+    done,
+    record_failures,
+    restore,
+    unfinished,
+)
+from portrait_core.pipeline.ranges import frame_ranges, missing_runs
+from portrait_core.pipeline.results import StageRecord, process_name
+from portrait_core.pipeline.state import keep_job
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
-from tasks.context import aside, distrust, done, finished, key_of, record_failures, unfinished, unit_of
-from tasks.deliver import StageRecord
-from tasks.edit import edit
-from tasks.encode import encode
-from tasks.flow import sample, train_flow
-from tasks.history import note_cost, progress
-from tasks.inversion import invert_first, invert_range
-from tasks.job import FANNED, PER_FRAME, Goal, Job, Stage
-from tasks.measure import measure
-from tasks.policy import (
-    StageResult,
-    disk_full,
-    failure,
-    gpu_broke,
-    process_name,
-    worker_died,
-    worth_retrying,
-)
-from tasks.pose import pose
-from tasks.ranges import FrameRange, frame_ranges, missing_runs
-from tasks.render import render
-from tasks.retention import dropped, missing, restore
-from tasks.status import keep_job
-from tasks.template import retarget, template
-from tasks.tracking import fit, give_up, landmarks, portrait
-from tasks.tuning import tune
+from tasks.policy import disk_full, failure, gpu_broke, worker_died, worth_retrying
+from tasks.running import StageFunction, functions_of
+from tasks.stages.landmarks import give_up
 
-if TYPE_CHECKING:
-    from prefect import Task
-
-TASKS: Mapping[Stage, tuple[Task[..., StageResult], ...]] = {
-    "portrait": (portrait,),
-    "landmarks": (landmarks,),
-    "fit": (fit,),
-    "retarget": (retarget,),
-    "template": (template,),
-    "inversion": (invert_first, invert_range),
-    "tuning": (tune,),
-    "pose": (pose,),
-    "render": (render,),
-    "encode": (encode,),
-    "measure": (measure,),
-    "edit": (edit,),
-    "sample": (sample,),
-    "flow": (train_flow,),
-}
-"""What does each stage: tasks one after the other, of which the last takes ranges of frames where the stage
-is one of ``FANNED``."""
-
-HELD: frozenset[Stage] = frozenset({"template", "inversion", "render"})
-"""Stages some of whose frames are enough: the others are held from a neighbour."""
-
-_WHOSE: Mapping[Goal, str] = {"clip": "", "edit": "in the portrait's edit, ", "flow": ""}
-"""What says of whom a message speaks: a clip's run edits its portrait too."""
 _REPAIRS = 3
 """Times that a run goes back to make damaged data again."""
 _DEATHS = 2
@@ -79,6 +44,8 @@ _DEATHS = 2
 
 Report = Callable[[str], None]
 """Takes one line for the user."""
+Functions = Callable[[str], tuple[StageFunction, ...]]
+"""Gives what does a stage (:func:`tasks.running.functions_of`)."""
 Failed = list[tuple[FrameRange | None, BaseException]]
 
 
@@ -112,7 +79,7 @@ class StageRunner:
         runner: where its tasks run.
         report: hears of failures.
         only: stages to run; the others must be finished. Empty means all.
-        tasks: what does each stage.
+        functions: what does each stage.
         turn: of its tasks among those of other jobs that wait for the same workers: the lowest goes first.
     """
 
@@ -121,13 +88,14 @@ class StageRunner:
         job: Job,
         runner: Runner,
         report: Report = lambda line: None,
-        only: Sequence[Stage] = (),
-        tasks: Mapping[Stage, tuple[Task[..., StageResult], ...]] = TASKS,
+        only: Sequence[str] = (),
+        functions: Functions = functions_of,
         turn: int = 0,
     ) -> None:
-        self._job, self._runner, self._report, self._tasks, self._turn = job, runner, report, tasks, turn
+        self._job, self._runner, self._report, self._turn = job, runner, report, turn
+        self._functions = functions
         self._only = only or job.stages
-        self.records: dict[Stage, StageRecord] = {}
+        self.records: dict[str, StageRecord] = {}
 
     def all(self) -> None:
         """Run every stage that is not finished; once more when stored data turned out to be damaged.
@@ -151,11 +119,12 @@ class StageRunner:
         return True
 
     def _once(self) -> None:
-        wanted = [stage for stage, frames in missing(self._job).items() if frames.any()]
+        ledger = Ledger(self._job)
+        wanted = [stage for stage, frames in ledger.missing().items() if frames.any()]
         if wanted and self._job.edited is not None:
             self._portrait_edited(self._job.edited)
         for stage in wanted:
-            if dropped(self._job, stage):
+            if ledger.dropped(stage):
                 restore(self._job, stage)
         for _, group in groupby(self._job.stages, key=self._job.unit_of):
             stages = [stage for stage in group if stage in self._only]
@@ -168,23 +137,22 @@ class StageRunner:
 
     def _portrait_edited(self, edit: Job) -> None:
         """Make the portrait that is animated, which is an edit of the one that was given."""
-        if finished(edit):
-            return
-        keep_job(edit)
-        StageRunner(edit, self._runner, self._report, tasks=self._tasks, turn=self._turn).all()
+        if not Ledger(edit).finished():
+            keep_job(edit)
+            StageRunner(edit, self._runner, self._report, functions=self._functions, turn=self._turn).all()
 
     @contextmanager
-    def _leased(self, stage: Stage) -> Iterator[Callable[[Stage], None]]:
+    def _leased(self, stage: str) -> Iterator[Callable[[str], None]]:
         """This run's hold on the unit that a stage writes: another run that wants it waits. What it gives is
         called before each stage; it waits as long as a run that took this one for dead has the unit."""
-        unit = unit_of(self._job, stage)
+        unit = self._job.unit(stage)
 
         def tell(holder: Holder) -> None:
-            self._report(f"{holder} is working on {unit.kind} {unit.name}: waiting for it")
+            self._report(f"{holder} is working on {unit.kind} {unit.read_label()}: waiting for it")
 
         lease = Lease(unit, self._job.settings.runner.lease_s)
 
-        def hold(stage: Stage) -> None:
+        def hold(stage: str) -> None:
             if not lease.acquire(tell, stopping.requested):
                 stopping.check()
             lease.note(stage)
@@ -194,38 +162,42 @@ class StageRunner:
         finally:
             lease.release()
 
-    def _stage(self, stage: Stage) -> None:
+    def _stage(self, stage: str) -> None:
         """Bring one stage as far as it goes; raise if what follows cannot go on from there."""
+        if unfinished(self._job, stage).any():
+            title = f"{self._job.label}: {self._job.stage(stage).title}"
+            as_task_run(stage, title, (self._job.goal, self._job.label), lambda: self._do(stage))
+        else:
+            self._check(stage, [])
+
+    def _do(self, stage: str) -> None:
         record = self.records.setdefault(stage, StageRecord(stage))
         errors: list[BaseException] = []
         try:
-            if unfinished(self._job, stage).any():
-                unit = unit_of(self._job, stage)
-                unit.write_recipe(stage, key_of(self._job, stage), self._job.recipe(stage))
-                for task, ranges in self._calls(stage):
-                    errors += self._run(record, task, ranges)
-                    if errors:
-                        break  # a chain does not go on behind a range that stopped
+            Ledger(self._job).output(stage).describe(self._job.recipe(stage))
+            for function, ranges in self._calls(stage):
+                errors += self._run(record, function, ranges)
+                if errors:
+                    break  # a chain does not go on behind a range that stopped
         except OSError as error:  # what the flow itself writes: recipes, costs
             errors.append(error)
         self._check(stage, errors)
 
-    def _calls(self, stage: Stage) -> list[tuple[Task[..., StageResult], Sequence[FrameRange | None]]]:
-        """The tasks of a stage with what each is called for, in groups that may run at the same time."""
-        *before, last = self._tasks[stage]
-        calls: list[tuple[Task[..., StageResult], Sequence[FrameRange | None]]] = [
-            (t, [None]) for t in before
-        ]
-        if stage not in FANNED:
+    def _calls(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
+        """The functions of a stage with what each is called for, in groups that may run at the same time."""
+        *before, last = self._functions(stage)
+        calls: list[tuple[StageFunction, Sequence[FrameRange | None]]] = [(one, [None]) for one in before]
+        if not (last.ranged and self._job.stage(stage).parallel_over_frames):
             return [*calls, (last, [None])]
-        ranges = frame_ranges(self._job.frames, self._job.settings.runner.frames_per_task)
-        if stage == "inversion" and self._job.settings.inversion.init != "tracker":
+        ranges = frame_ranges(self._job.total(stage), self._job.settings.runner.frames_per_task)
+        if self._job.chained(stage):
             return [*calls, *((last, [span]) for span in ranges)]
         return [*calls, (last, ranges)]
 
-    def _check(self, stage: Stage, errors: Sequence[BaseException]) -> None:
+    def _check(self, stage: str, errors: Sequence[BaseException]) -> None:
         """Raise unless the stage is finished, or as far as it can be with enough to go on."""
-        there = done(self._job, stage)
+        ledger = Ledger(self._job)
+        there = ledger.done(stage)
         broken = next((error for error in errors if gpu_broke(error)), None)
         if broken is not None:
             raise self._stopped(stage, there, [broken])
@@ -237,11 +209,12 @@ class StageRunner:
         stopped = next((error for error in errors if isinstance(error, StopRequested)), None)
         if stopped is not None:
             raise stopped
-        if stage not in HELD or not there.any() or unfinished(self._job, stage).any():
+        enough = self._job.stage(stage).fill_from_neighbour and there.any()
+        if not enough or ledger.unfinished(stage).any():
             raise self._stopped(stage, there, errors)
 
-    def _stopped(self, stage: Stage, there: Any, errors: Sequence[BaseException]) -> StageError:
-        rows = unit_of(self._job, stage).failures()
+    def _stopped(self, stage: str, there: Any, errors: Sequence[BaseException]) -> StageError:
+        rows = self._job.unit(stage).failures()
         why = str(errors[0]) if errors else ""
         if not why and len(rows := rows[rows["stage"] == stage]):
             why = str(rows["message"].iloc[-1])
@@ -253,17 +226,22 @@ class StageRunner:
             )
         elif errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
-        elif any(aside(self._job, name).any() for name in (stage, self._job.frame_input(stage)) if name):
+        elif any(Ledger(self._job).aside(n).any() for n in (stage, self._job.frame_input(stage)) if n):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
-            f"{_WHOSE[self._job.goal]}the stage {stage} stopped with {int(there.sum())} of "
+            f"{self._whose}the stage {stage} stopped with {int(there.sum())} of "
             f"{len(there)} parts done{': ' + why if why else ''}. {advice}"
         )
         error.__cause__ = errors[0] if errors else None
         return error
 
+    @property
+    def _whose(self) -> str:
+        """What says of whom a message speaks: a clip's run edits its portrait too."""
+        return "in the portrait's edit, " if self._job.goal == "edit" else ""
+
     def _run(
-        self, record: StageRecord, task: Task[..., StageResult], ranges: Sequence[FrameRange | None]
+        self, record: StageRecord, task: StageFunction, ranges: Sequence[FrameRange | None]
     ) -> list[BaseException]:
         """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
         begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
@@ -281,7 +259,7 @@ class StageRunner:
         return errors
 
     def _attempt(
-        self, record: StageRecord, task: Task[..., StageResult], spans: Sequence[FrameRange | None]
+        self, record: StageRecord, task: StageFunction, spans: Sequence[FrameRange | None]
     ) -> Failed:
         """Submit calls, wait for all of them, and give back those that failed."""
         failed: Failed = []
@@ -297,9 +275,10 @@ class StageRunner:
                     result = future.result()
                     record.results.append(result)
                     record.frames_done += result.frames_done
-        except KeyboardInterrupt:
-            self._report("finishing the frames and steps at work (once more: at once)")
-            self._runner.stop()
+        except BaseException as error:
+            if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or what Prefect makes of them
+                self._report("finishing the frames and steps at work (once more: at once)")
+                self._runner.stop()
             raise
         return failed
 
@@ -315,7 +294,7 @@ class StageRunner:
             self._tell(record.stage, span, error)
             failed.append((span, error))
 
-    def _tell(self, stage: Stage, span: FrameRange | None, error: BaseException) -> None:
+    def _tell(self, stage: str, span: FrameRange | None, error: BaseException) -> None:
         """Record that a call failed as a whole; no frame is set aside for that (:mod:`tasks.frames` does)."""
         if isinstance(error, StopRequested):
             return
@@ -331,7 +310,7 @@ class StageRunner:
     def _after_deaths(
         self,
         record: StageRecord,
-        task: Task[..., StageResult],
+        task: StageFunction,
         killed: Sequence[FrameRange | None],
         in_order: bool,
     ) -> list[BaseException]:
@@ -352,7 +331,7 @@ class StageRunner:
         return errors
 
     def _alone(
-        self, record: StageRecord, task: Task[..., StageResult], span: FrameRange | None
+        self, record: StageRecord, task: StageFunction, span: FrameRange | None
     ) -> list[BaseException]:
         """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
         stage, deaths, reached = record.stage, 1, progress(self._job, record.stage)
@@ -369,20 +348,24 @@ class StageRunner:
         self._report(f"{stage}{'' if frame is None else f', frame {frame}'}: set aside: {why}")
         if stage == "landmarks" and frame is not None:
             give_up(self._job, frame)
-        return [] if frame is not None and stage in PER_FRAME else [RuntimeError(f"set aside: {why}")]
+        return (
+            []
+            if frame is not None and self._job.stage(stage).per_frame
+            else [RuntimeError(f"set aside: {why}")]
+        )
 
 
 def _span(span: FrameRange | None) -> dict[str, int]:
     return {} if span is None else {"start": span.start, "stop": span.stop}
 
 
-def check_only(job: Job, only: Sequence[Stage]) -> None:
+def check_only(job: Job, only: Sequence[str]) -> None:
     """Refuse to run stages without those they read.
 
     Raises:
         InputError: naming the stages that must be run first.
     """
-    read = {before for stage in only for before in job.reads(stage)} - set(only)
+    read = {before for stage in only for before in job.pipeline.reads(stage)} - set(only)
     absent = [stage for stage in job.stages if stage in read and not done(job, stage).any()]
     if absent:
         raise InputError(

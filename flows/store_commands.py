@@ -7,14 +7,24 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from flows.outcome import OK, PARTIAL, known_stages, make_console, told_errors
+from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
-    from tasks.job import Job
+    from portrait_core.config import Settings
+    from portrait_core.pipeline import Job
+    from portrait_core.store import Store
 
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL that --store named.")]
 Clip = Annotated[
     str | None, typer.Option("--clip", help="Only this reenactment, by the beginning of its name.")
+]
+
+Profile = Annotated[
+    str, typer.Option(help="Profile whose runner and credentials are used; stored jobs say neither.")
+]
+Changes = Annotated[
+    list[str],
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a setting, such as runner.workers=8."),
 ]
 
 
@@ -28,22 +38,28 @@ def status(
     store: StoreUrl,
     clip: Clip = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON document a clip and line.")] = False,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Say how far every reenactment in STORE is: frames done and failed by stage, and what runs now.
 
     Reads the store alone: inputs, Prefect and workers may be elsewhere or down.
     """
-    from flows.views import as_json, show_clip, show_clips
-    from tasks.status import clip_state
-
     console = make_console()
     with told_errors():
-        found = [clip_state(job) for job in _jobs(store, clip)]
+        settings = _prepared(profile, change)
+        from flows.views import as_json, show_clip, show_clips
+        from portrait_core.pipeline.state import current_states, job_state, read_job, read_states
+
+        there = _open(store, settings)
+        found = read_states(there, clip or "")
+        job = read_job(there, found[0].id, settings) if len(found) == 1 else None
+        found = current_states(there, found, settings) if job is None else [job_state(job)]
         if json:
             for state in found:
                 print(as_json(state))
         elif len(found) == 1:
-            show_clip(found[0], console)
+            show_clip(found[0], job, console)
         else:
             show_clips(found, console)
     raise typer.Exit(OK if all(state.state == "done" for state in found) else PARTIAL)
@@ -72,23 +88,21 @@ def retry(
         Path | None,
         typer.Option(help="Folder for the clips, one folder each; without it they stay in the store."),
     ] = None,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Take up what failed or was set aside, and finish the clips concerned."""
-    from flows.retry import retry_clip
-    from tasks.status import clip_state
-
     console = make_console()
     with told_errors():
+        settings = _prepared(profile, change)
+        from flows.retry import retry_jobs
+
         classes = _classes(kind)
         if gaps not in ("keep", "redo"):
             raise ValueError(f"--gaps is keep or redo, got {gaps!r}")
-        left = 0
-        for job in _jobs(store, clip):
-            chosen = known_stages(stage, ("clip", "edit", "flow"))
-            if retry_clip(job, chosen, classes, gaps, out, console):  # type: ignore[arg-type]
-                state = clip_state(job).state
-                console.print(f"{job.name}: {state}", soft_wrap=True)
-                left += state != "done"
+        chosen = known_stages(stage, ("clip", "edit", "flow"))
+        jobs = _jobs(store, clip, settings)
+        left = retry_jobs(jobs, chosen, classes, gaps, out, settings, console)  # type: ignore[arg-type]
     raise typer.Exit(PARTIAL if left else OK)
 
 
@@ -98,17 +112,20 @@ def verify(
     repair: Annotated[
         bool, typer.Option("--repair", help="Uncommit what is damaged, so that the next run makes it again.")
     ] = False,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Read everything in STORE and compare it with its checksums; name what is damaged or left over.
 
     Changes nothing without --repair. Ends with 1 when something is damaged. The digest of a finished clip is
     that of its content: two stores that hold the same result say the same.
     """
-    from flows.views import show_verified
-    from portrait_core.store import Store
-
     with told_errors():
-        sound = show_verified(Store(store), clip, repair, make_console())
+        settings = _prepared(profile, change)
+        from flows.views import show_verified
+
+        jobs = _jobs(store, clip, settings)
+        sound = show_verified(_open(store, settings), jobs, clip is None, repair, make_console())
     raise typer.Exit(OK if sound else PARTIAL)
 
 
@@ -122,31 +139,54 @@ def clean(
         ),
     ] = "pictures",
     clip: Clip = None,
+    stale: Annotated[
+        bool,
+        typer.Option(
+            "--stale", help="Instead: what no job of the store names any more, such as that of old settings."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; delete nothing.")] = False,
+    profile: Profile = "embedded",
+    change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Drop what finished clips no longer need, and files that killed writers left half-written.
 
     A later run that needs something dropped makes it again.
     """
-    from flows.views import show_cleaned
-    from tasks.retention import Policy
-
     with told_errors():
+        settings = _prepared(profile, change)
+        from flows.views import show_cleaned, show_stale
+        from portrait_core.pipeline import Policy
+
         if policy not in get_args(Policy):
             raise ValueError(f"there is no policy {policy}; there are {', '.join(get_args(Policy))}")
-        show_cleaned(_jobs(store, clip), policy, dry_run, make_console())  # type: ignore[arg-type]
+        if stale and clip is not None:
+            raise ValueError("--stale looks at the whole store; leave --clip out")
+        jobs = _jobs(store, clip, settings)
+        if stale:
+            show_stale(_open(store, settings), jobs, dry_run, make_console())
+        else:
+            show_cleaned(jobs, policy, dry_run, make_console())  # type: ignore[arg-type]
 
 
-def _jobs(store: str, clip: str | None) -> list[Job]:
+def _prepared(profile: str, change: list[str]) -> Settings:
+    """Settings of the command: where work is done, and the store's credentials, are theirs, never a stored
+    job's."""
+    import tasks.pipelines  # noqa: F401 - registers what jobs name
+
+    return prepared_settings(profile, change)
+
+
+def _open(store: str, settings: Settings) -> Store:
     from portrait_core.store import Store
-    from tasks.status import jobs
 
-    found = [job for job in jobs(Store(store)) if job.reenactment_unit.startswith(clip or "")]
-    if not found:
-        raise ValueError(
-            f"no reenactment in {store} begins with {clip!r}; `portrait status {store}` lists them"
-        )
-    return found
+    return Store(store, settings.runner.storage_options)
+
+
+def _jobs(store: str, clip: str | None, settings: Settings) -> list[Job]:
+    from portrait_core.pipeline.state import read_jobs
+
+    return read_jobs(_open(store, settings), clip or "", settings)
 
 
 def _classes(names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ they begin where the last run stopped.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,31 +25,13 @@ from rich.progress import (
 )
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from portrait_core.report import Summary
-    from tasks.job import Job, Stage
+from portrait_core.pipeline import find_pipeline, history
+from portrait_core.pipeline.ledger import output_of
 
-TITLES = {
-    "portrait": "track portrait",
-    "landmarks": "find landmarks",
-    "fit": "fit head",
-    "retarget": "transfer expression",
-    "template": "expression template",
-    "inversion": "invert",
-    "tuning": "tune generator",
-    "pose": "aim head pose",
-    "render": "render and composite",
-    "encode": "encode clip",
-    "measure": "measure result",
-    "edit": "edit attributes",
-    "sample": "draw and label",
-    "flow": "train flow",
-}
-_STEPPED: Mapping[Stage, Callable[[Job], int]] = {
-    "tuning": lambda job: job.settings.tuning.steps,
-    "flow": lambda job: job.settings.flow.steps(job.frames),
-}
-"""Stages of one part that say how many steps they have done."""
+if TYPE_CHECKING:
+    from portrait_core.pipeline import Job
+    from portrait_core.report import Summary
+
 _INTERVAL_S = 1.0
 
 
@@ -57,21 +39,19 @@ class StageProgress:
     """Bars of one job. ``refresh`` asks the store once."""
 
     def __init__(self, job: Job, progress: Progress) -> None:
-        from portrait_core.store import Store
-
-        self._store = Store(job.store)
         self._progress = progress
-        self._open: dict[TaskID, tuple[Job, Stage]] = {}
+        self._open: dict[TaskID, tuple[Job, str]] = {}
         for one in filter(None, (job.edited, job)):
             for stage in one.stages:
-                title = f"edit: {TITLES[stage]}" if one is not job else TITLES[stage]
+                title = one.stage(stage).title
+                title = f"edit: {title}" if one is not job else title
                 self._open[progress.add_task(title, total=_total(one, stage), start=False)] = one, stage
 
     def refresh(self) -> None:
         """Bring every bar that is not full up to date."""
         for bar, (job, stage) in list(self._open.items()):
             total = _total(job, stage)
-            done = self._count(job, stage, total)
+            done = _count(job, stage, total)
             if done == 0:
                 continue
             self._progress.start_task(bar)
@@ -80,20 +60,18 @@ class StageProgress:
                 self._progress.stop_task(bar)
                 del self._open[bar]
 
-    def _count(self, job: Job, stage: Stage, total: int) -> int:
-        unit = self._store.unit(*job.unit_of(stage))
-        finished = unit.done(stage, job.stage_keys[stage], job.total(stage))
-        if stage not in _STEPPED:
-            return int(finished.sum())
-        if finished.all():
-            return total
-        said = unit.read_meta(f"{stage}_progress") or {}
-        return int(said.get("step", 0)) if said.get("key") == job.stage_keys[stage] else 0
+
+def _count(job: Job, stage: str, total: int) -> int:
+    """Steps or frames that a stage has behind it: one listing."""
+    marked = output_of(job, stage).marked()
+    if job.steps(stage) is None or len(marked) >= job.total(stage):
+        return total if len(marked) >= job.total(stage) else len(marked)
+    return history.progress(job, stage)
 
 
-def _total(job: Job, stage: Stage) -> int:
+def _total(job: Job, stage: str) -> int:
     """Steps of an optimisation, else frames."""
-    return max(1, _STEPPED[stage](job) if stage in _STEPPED else job.total(stage))
+    return max(1, job.steps(stage) or job.total(stage))
 
 
 @contextmanager
@@ -131,14 +109,14 @@ def _poll(bars: StageProgress, stop: threading.Event) -> None:
 def announce(job: Job, console: Console) -> None:
     """Say what will be done, and where."""
     say = partial(console.print, soft_wrap=True, markup=False)
-    say(f"portrait  {job.portrait_path}")
+    say(f"portrait  {job.portrait}")
     if job.edited is not None:
         say(f"edit      {', '.join(job.settings.edit.attributes)}")
     sound = "with audio" if job.has_audio else "no audio"
     rate = f"{float(job.rate):.5g} frames a second ({job.frame_rate})"
-    say(f"video     {job.video_path}: {job.frames} frames, {rate}, {sound}")
+    say(f"video     {job.video}: {job.frames} frames, {rate}, {sound}")
     say(f"profile   {job.settings.profile}, {job.settings.template.size} pixels")
-    say(f"store     {job.store}: {job.reenactment_unit}")
+    say(f"store     {job.store}: {job.label}")
 
 
 def _conclude_motion(summary: Summary, console: Console) -> None:
@@ -157,9 +135,10 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("stage", "seconds", "done now", "of"):
         table.add_column(title, justify="left" if title == "stage" else "right")
+    titles = {stage.name: stage.title for stage in find_pipeline("clip").stages}
     for stage in summary.stages:
         done = str(stage.frames_done) if stage.frames_done else "-"
-        table.add_row(TITLES[stage.stage], f"{stage.seconds:.1f}", done, str(stage.frames_total))
+        table.add_row(titles[stage.stage], f"{stage.seconds:.1f}", done, str(stage.frames_total))
     console.print(table)
     computed = any(stage.frames_done for stage in summary.stages)
     said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"

@@ -12,9 +12,9 @@ from prefect.artifacts import create_table_artifact
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
+from portrait_core.pipeline import Job
 from tasks.deliver import deliver_flow
 from tasks.ingest import ingest_flow
-from tasks.job import Job
 
 Curve = list[dict[str, Any]]
 """``epoch``, ``loss`` and ``held_out_log_density`` of every pass."""
@@ -64,7 +64,7 @@ def train_styleflow(
     """
     job = prepare_flow(store, samples, load_settings(profile, overrides))
     curve = run_flow(job, out, reporter.get())
-    create_table_artifact(curve, key="train-styleflow", description=job.name)
+    create_table_artifact(curve, key="train-styleflow", description=job.label)
     return curve
 
 

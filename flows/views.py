@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from flows.terminal import TITLES
-from portrait_core.store import KINDS, Store, Unit, repair_unit, verify_unit
-from tasks.context import DROPPED, finished
-from tasks.job import FILES, Job, Stage
-from tasks.plan import StagePlan, plan
-from tasks.ranges import FrameRange, missing_runs
-from tasks.retention import Policy, drop, droppable, dropped
-from tasks.status import ClipState, State, jobs
+from portrait_core.pipeline import FrameRange, Job, Policy, find_pipeline
+from portrait_core.pipeline.ledger import Ledger, without
+from portrait_core.pipeline.plan import StagePlan, plan
+from portrait_core.pipeline.ranges import missing_runs
+from portrait_core.pipeline.retention import drop, droppable, stale_outputs
+from portrait_core.pipeline.state import Condition, JobState, record_state
+from portrait_core.store import KINDS, Declared, Store, repair_unit, verify_unit
 
 _SHOWN = 40
 """Clips listed one by one; of more, those that are not done come first."""
@@ -32,7 +31,7 @@ def table(*titles: str) -> Table:
     return made
 
 
-def show_plan(job: Job, console: Console, forced: Sequence[Stage] = ()) -> None:
+def show_plan(job: Job, console: Console, forced: Sequence[str] = ()) -> None:
     """Print what a run would do and why: of the portrait's edit first, where there is one."""
     edit = plan(job.edited) if job.edited is not None else []
     plans = [*edit, *plan(job, forced)]
@@ -45,7 +44,7 @@ def show_plan(job: Job, console: Console, forced: Sequence[Stage] = ()) -> None:
         if one.aside:
             why = "; ".join(filter(None, [why, f"{one.aside} set aside (`portrait retry`)"]))
         todo = str(one.frames) if one.frames else "-"
-        title = f"{'edit: ' if i < len(edit) else ''}{TITLES[one.stage]}"
+        title = f"{'edit: ' if i < len(edit) else ''}{one.title}"
         rows.add_row(title, todo, str(one.total), duration(one.seconds), size(one.bytes), why)
     console.print(rows)
     console.print(_plan_total(plans))
@@ -54,7 +53,7 @@ def show_plan(job: Job, console: Console, forced: Sequence[Stage] = ()) -> None:
 def _plan_total(plans: Sequence[StagePlan]) -> str:
     if not any(one.frames for one in plans):
         return "nothing to do: everything is finished"
-    unknown = [TITLES[one.stage] for one in plans if one.frames and one.seconds is None]
+    unknown = [one.title for one in plans if one.frames and one.seconds is None]
     known = sum(one.seconds or 0.0 for one in plans), sum(one.bytes or 0.0 for one in plans)
     said = f"about {duration(known[0])} and {size(known[1])} by this store's history"
     if not unknown:
@@ -64,155 +63,174 @@ def _plan_total(plans: Sequence[StagePlan]) -> str:
     return f"{said}, without {', '.join(unknown)}, of which it has none"
 
 
-def show_clip(state: ClipState, console: Console) -> None:
-    """Print one reenactment, stage by stage."""
-    console.print(f"[bold]{state.name}[/bold]: {state.state}{_by(state)}", soft_wrap=True)
+def _title(state: JobState, stage: str) -> str:
+    return find_pipeline(state.goal).stage(stage).title
+
+
+def show_clip(state: JobState, job: Job | None, console: Console) -> None:
+    """Print one job, stage by stage."""
+    by = f" by {state.at_work}" if state.state == "running" else ""
+    console.print(f"[bold]{state.label}[/bold]: {state.state}{by}", soft_wrap=True)
     rows = table("stage", "done", "failed", "of", "")
     for stage in state.stages:
         failed = f"[red]{stage.failed}[/red]" if stage.failed else "-"
-        rows.add_row(
-            TITLES[stage.stage], str(stage.done), failed, str(stage.total), "running" if stage.running else ""
-        )
+        running = "running" if stage.running else ""
+        rows.add_row(_title(state, stage.stage), str(stage.done), failed, str(stage.total), running)
     console.print(rows)
     if state.held:
         console.print(f"{state.held} frames of the clip show a neighbour")
-    if state.job is not None:
-        for line in _last_failures(state.job):
-            console.print(line, markup=False, soft_wrap=True)
+    for line in _last_failures(job) if job is not None else []:
+        console.print(line, markup=False, soft_wrap=True)
     kept = f", {size(state.bytes)} stored" if state.bytes else ""
     console.print(f"{duration(state.seconds)} spent on it{kept}")
-
-
-def _by(state: ClipState) -> str:
-    return f" by {state.holder}" if state.state == "running" else ""
 
 
 def _last_failures(job: Job, shown: int = 5) -> list[str]:
     lines: list[str] = []
     for kind, name in {job.unit_of(stage): None for stage in job.stages}:
-        rows = Store(job.store).unit(kind, name).failures()
+        rows = job.open_store().unit(kind, name).failures()
         rows = rows[rows["key"] == rows["stage"].map(job.stage_keys)]
-        for (name, cls, message), group in rows.groupby(["stage", "cls", "message"], sort=False):
+        for (stage, cls, message), group in rows.groupby(["stage", "cls", "message"], sort=False):
             frames = sorted({int(f) for f in group["frame"].dropna()})
             where = f" {frame_list(frames)}" if frames else ""
-            lines.append(f"{name}{where}: {cls}: {message}")
+            lines.append(f"{stage}{where}: {cls}: {message}")
     return lines[-shown:]
 
 
-def show_clips(states: Sequence[ClipState], console: Console) -> None:
-    """Print many reenactments, a line each, those first that are not done."""
-    order: dict[State, int] = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
+def show_clips(states: Sequence[JobState], console: Console) -> None:
+    """Print many jobs, a line each, those first that are not done."""
+    order: dict[Condition, int] = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
     ordered = sorted(states, key=lambda state: order[state.state])
     rows = table("clip", "state", "frames", "failed", "held", "spent", "stored", "at")
     for state in ordered[:_SHOWN]:
-        rendered = next(stage for stage in state.stages if stage.stage in ("render", "edit", "sample"))
-        at = next((TITLES[s.stage] for s in state.stages if s.done < s.total), "-")
         rows.add_row(
-            state.name,
+            state.label,
             state.state,
-            f"{rendered.done}/{rendered.total}",
+            _frames(state),
             str(sum(stage.failed for stage in state.stages) or "-"),
             str(state.held or "-"),
             duration(state.seconds),
             size(state.bytes) if state.bytes else "-",
-            "-" if state.state == "done" else at,
+            "-" if state.state == "done" else next(_unfinished(state), "-"),
         )
     console.print(rows)
     counts = Counter(state.state for state in states)
     said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     spent = duration(sum(state.seconds for state in states))
-    console.print(f"{len(states)} clips: {said}; {spent} spent, {size(_bytes(states))} stored")
+    stored = size(sum(state.bytes for state in states))
+    console.print(f"{len(states)} clips: {said}; {spent} spent, {stored} stored")
     if len(states) > _SHOWN:
         console.print(f"{len(states) - _SHOWN} more are not listed; --json lists all")
 
 
-def _bytes(states: Sequence[ClipState]) -> float:
-    return sum(state.bytes or 0 for state in states)
+def _frames(state: JobState) -> str:
+    """Frames of the last stage that has frames, as done of all."""
+    of_frames = [stage for stage in state.stages if find_pipeline(state.goal).stage(stage.stage).per_frame]
+    return f"{of_frames[-1].done}/{of_frames[-1].total}" if of_frames else "-"
 
 
-def as_json(state: ClipState) -> str:
-    """A reenactment's state as one line of JSON."""
+def _unfinished(state: JobState) -> Iterator[str]:
+    return (_title(state, stage.stage) for stage in state.stages if stage.done < stage.total)
+
+
+def as_json(state: JobState) -> str:
+    """Write a job's state as one line of JSON."""
+    said = state.model_dump(mode="json", include={"id", "goal", "state", "held", "frames", "message"})
+    stages = [
+        stage.model_dump(mode="json", include={"stage", "total", "done", "failed", "running", "seconds"})
+        for stage in state.stages
+    ]
     return json.dumps(
-        {
-            "clip": state.name,
-            "state": state.state,
-            "held": state.held,
-            "seconds": round(state.seconds, 2),
-            "bytes": state.bytes,
-            "stages": [asdict(stage) for stage in state.stages],
-        }
+        {"clip": state.label, **said, "seconds": round(state.seconds, 2), "bytes": state.bytes}
+        | {"stages": stages}
     )
 
 
-def show_verified(store: Store, clip: str | None, repair: bool, console: Console) -> bool:
-    """Verify every unit (or those of one clip) and print what is wrong; True when nothing is damaged."""
-    chosen = [job for job in jobs(store) if job.name.startswith(clip or "")]
+def show_verified(
+    store: Store, chosen: Sequence[Job], all_units: bool, repair: bool, console: Console
+) -> bool:
+    """Verify every unit (or those of some jobs) and print what is wrong; True when nothing is damaged."""
     damaged = False
+    expected = _expected(chosen)
     for kind in KINDS:
-        users = {
-            job.unit_of(stage)[1]: job
-            for job in chosen
-            for stage in job.stages
-            if job.unit_of(stage)[0] == kind
-        }
-        for name in users if clip else store.units(kind):
+        for name in store.units(kind) if all_units else [name for k, name in expected if k == kind]:
             unit = store.unit(kind, name)
-            kept = _kept(users[name], unit) if name in users else {}
-            report = verify_unit(unit, kept)
+            report = verify_unit(unit, expected.get((kind, name), {}))
             console.print(
-                f"{report.unit}: {report.chunks} chunks and {report.files} files, {size(report.bytes)} read",
+                f"{report.unit} ({unit.read_label()}): {report.chunks} chunks and {report.files} files, "
+                f"{size(report.bytes)} read",
                 soft_wrap=True,
+                markup=False,
             )
             for found in report.findings:
                 where = f"{found.where} {frame_list(found.frames)}" if found.frames else found.where
                 console.print(f"  {found.kind} {where}: {found.message}", markup=False, soft_wrap=True)
-            for line in repair_unit(unit, report, kept) if repair else []:
+            for line in repair_unit(unit, report) if repair else []:
                 console.print(f"  {line}", markup=False, soft_wrap=True)
             damaged |= bool(report.damaged)
     for job in chosen:
-        if any(dropped(job, stage) for stage in job.stages):
-            console.print(f"no digest of {job.name}: parts of it were dropped", soft_wrap=True)
-        elif finished(job):
-            console.print(f"digest {content_digest(job)}  {job.name}", soft_wrap=True)
+        if repair and damaged:
+            record_state(job)
+        ledger = Ledger(job)
+        if any(ledger.dropped(stage) for stage in job.stages):
+            console.print(f"no digest of {job.label}: parts of it were dropped", soft_wrap=True)
+        elif ledger.finished():
+            console.print(f"digest {content_digest(job)}  {job.label}", soft_wrap=True)
     if damaged and not repair:
         console.print("damaged: give --repair, then run again what is not finished")
     return not damaged
 
 
-def _kept(job: Job, unit: Unit) -> dict[str, list[str]]:
-    """What should be in a unit, by stage: what was dropped should not."""
-    gone = unit.read_meta(DROPPED) or {}
-    stages = [stage for stage in job.stages if job.unit_of(stage) == (unit.kind, unit.name)]
-    return {
-        stage: [name for name in job.kept(stage) if gone.get(name) != job.stage_keys[stage]]
-        for stage in stages
-    }
+def _expected(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[tuple[str, str], Declared]]:
+    """What should be in the units of jobs, by unit, stage and key: what was dropped should not."""
+    found: dict[tuple[str, str], dict[tuple[str, str], Declared]] = {}
+    for job in [one for each in jobs for one in (each, each.edited) if one is not None]:
+        ledger = Ledger(job)
+        for stage in job.stages:
+            output = ledger.output(stage)
+            declared = without(job.declared(stage), ledger.dropped(stage))
+            found.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
+    return found
 
 
 def content_digest(job: Job) -> str:
-    """Digest of what a finished job made: a clip's arrays, its generator, the clip."""
-    stages = [stage for stage in job.stages if job.unit_of(stage) == job.home]
-    names = [name for stage in stages for name in job.arrays(stage)]
-    files = [name for stage in stages for name in FILES.get(stage, ())]
-    clip = ["reenactment.mp4"] if job.goal == "clip" else []
-    return Store(job.store).unit(*job.home).digest(names, [*files, *clip])
+    """Take the digest of what a finished job made: of a clip its arrays, its generator, the clip itself."""
+    ledger, digest = Ledger(job), hashlib.sha256()
+    home = job.unit_of(job.stages[-1])
+    for stage in job.stages:
+        if job.unit_of(stage) == home:
+            declared = job.declared(stage)
+            digest.update(ledger.output(stage).digest(declared.arrays, declared.files).encode())
+    return digest.hexdigest()
 
 
 def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> None:
     """Drop what a policy allows and print how much that was."""
     total = 0
     for job in found:
-        names = droppable(job, policy)
+        names: Mapping[str, int] = droppable(job, policy)
         freed = sum(names.values()) if dry_run else drop(job, policy)
         total += freed
         if names:
-            console.print(f"{job.name}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
-        elif not finished(job):
-            console.print(f"{job.name}: not finished, nothing dropped", soft_wrap=True)
-    store = Store(found[0].store)
-    swept = 0 if dry_run else store.sweep()
+            if not dry_run:
+                record_state(job)
+            console.print(f"{job.label}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
+        elif not Ledger(job).finished():
+            console.print(f"{job.label}: not finished, nothing dropped", soft_wrap=True)
+    swept = 0 if dry_run else found[0].open_store().sweep()
     verb = "would be freed" if dry_run else "freed"
     console.print(f"{size(total)} {verb}" + (f"; {swept} half-written files deleted" if swept else ""))
+
+
+def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Console) -> None:
+    """Delete what no job names any more and print how much that was."""
+    total = 0
+    for output, count in stale_outputs(store, jobs):
+        total += count
+        console.print(f"{output.path}: {size(count)}", soft_wrap=True, markup=False)
+        if not dry_run:
+            output.drop()
+    console.print(f"{size(total)} {'would be freed' if dry_run else 'freed'}")
 
 
 def frame_list(frames: Iterable[int]) -> str:

@@ -388,6 +388,11 @@ class RunnerSettings(Section):
     cluster: dict[str, JsonValue] = {}
     """Options of the cluster's own class, for example ``{queue: gpu, walltime: "24:00:00"}`` of
     dask-jobqueue's SLURMCluster."""
+    storage_options: dict[str, JsonValue] = {}
+    """Options of the store's file system, such as ``endpoint_url`` or credentials; kept in no store. The
+    environment and the machine's own configuration are read without it."""
+    pack: bool = True
+    """Put the arrays of a finished clip into one object each: about 60 objects instead of 28 per frame."""
     clips: Steps = 0
     """Clips of a dataset at work at once; 0 means two a worker: the inversion is a chain, so that many clips
     keep a GPU busy where one cannot."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,11 +20,10 @@ from portrait_core.cameras import orbit_labels
 from portrait_core.inversion.targets import image_array
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import weight_file
+from portrait_core.pipeline import FrameRange, Job
 from portrait_core.resources import data_file
 from tasks.context import device_of, read_portrait
 from tasks.fitting import sampling
-from tasks.job import Job
-from tasks.ranges import FrameRange
 
 if TYPE_CHECKING:
     from portrait_core.attributes.editing import AttributeFlow
@@ -113,7 +112,7 @@ def portrait_labels(job: Job, conditions: Conditions) -> dict[str, float]:
     Raises:
         InputError: if the table cannot be used, or both leave out something that the flow needs.
     """
-    source, name = job.settings.edit.labels, Path(job.portrait_path).name
+    source, name = job.settings.edit.labels, PurePosixPath(job.portrait.partition("?")[0]).name
     local = labeller(job).label([read_portrait(job)]).by_picture([name])
     table = {} if source == "photograph" else read_labels(source, conditions)
     return complete(local, table, conditions)[name]

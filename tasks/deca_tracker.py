@@ -11,9 +11,19 @@ from numpy.typing import NDArray
 
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import DECA_MODELS, weight_file
-from tasks.context import device_of, head, look_key, read_portrait, unit_of
-from tasks.job import DECA_ARRAYS, EYES, Job
-from tasks.trackers import Arrays, ClipHead, Frames, Moves, TrackedPortrait, gains, read_moves
+from portrait_core.pipeline import Job
+from tasks.context import device_of, head, look_key, read_portrait
+from tasks.trackers import (
+    DECA_CODE,
+    EYES,
+    Arrays,
+    ClipHead,
+    Frames,
+    Moves,
+    TrackedPortrait,
+    gains,
+    read_moves,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +61,7 @@ class DecaTracker:
         place = found.wild.placement
         kept = (code, found.tform.numpy(), np.concatenate([place.factor, place.shift], axis=1))
         track = face_track(found, self._error().of(found, points))
-        more = dict(zip(DECA_ARRAYS["portrait"], kept, strict=True))
+        more = dict(zip(DECA_CODE, kept, strict=True))
         return TrackedPortrait(track, found.wild.images[0], more)
 
     def clip(
@@ -96,10 +106,10 @@ class DecaTracker:
         from portrait_core.tracking.measure import seen
 
         job, model, tracking = self._job, head(self._job), self._job.settings.tracking
-        points = unit_of(job, "landmarks").read("landmarks", 0, job.frames)
+        points = job.output("landmarks").read("landmarks")
         ok = seen(points)
         driver = fit_clip(model, points, ok, tracking)
-        own = fit_portrait(model, unit_of(job, "portrait").read("landmarks", 0, 1), tracking)
+        own = fit_portrait(model, job.output("portrait").read("landmarks"), tracking)
         # relative: the embedded head's lids are measured against the driver's own rest
         driven, _ = retarget_clip(
             model,
@@ -196,11 +206,11 @@ class DecaTracker:
         from portrait_core.tracking.deca import split_code
         from portrait_core.tracking.wild_crop import CropPlacement
 
-        unit = unit_of(self._job, "portrait")
-        code, tform, place = (unit.read(name, 0, 1) for name in DECA_ARRAYS["portrait"])
+        output = self._job.output("portrait")
+        code, tform, place = (output.read(name) for name in DECA_CODE)
         return FlameSource(
             image=read_portrait(self._job),
-            portrait=unit.read("crop", 0, 1)[0],
+            portrait=output.read("crop")[0],
             placement=CropPlacement(place[:, :2], place[:, 2:]),
             code=split_code(torch.from_numpy(code)),
             tform=torch.from_numpy(tform),
@@ -215,7 +225,7 @@ class DecaTracker:
 
         def build() -> EyePicture:
             source = self._source()
-            marks = unit_of(job, "portrait").read("landmarks", 0, 1)
+            marks = job.output("portrait").read("landmarks")
             return EyePicture.build(
                 head(job),
                 source.portrait,

@@ -7,102 +7,120 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from portrait_core.errors import MissingChunk
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.history import COST, cost_of
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.ranges import missing_runs
+from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
-from portrait_core.store import Store
-from tasks.context import device_of, done, unit_of
-from tasks.history import cost, note_stored
-from tasks.job import CURVE, EDIT_REPORT, FLOW, FLOW_SHEET, STRIP, Job, Stage
-from tasks.policy import StageResult, peak_memory_bytes
-from tasks.retention import dropped
+from portrait_core.store import Output, file_digest
+from tasks.context import device_of
+from tasks.stages.edit import REPORT, STRIP
+from tasks.stages.encode import CLIP, SHEET, SIDE_BY_SIDE
+from tasks.stages.flow import CURVE, FLOW_FILE
+from tasks.stages.flow import SHEET as FLOW_SHEET
+from tasks.stages.inversion import STEPS
+from tasks.stages.measure import MOTION
 
-DELIVERED = {
-    "reenactment": "reenactment.mp4",
-    "side_by_side": "side_by_side.mp4",
-    "contact_sheet": "contact_sheet.png",
-}
-"""What is in the store under these names, and the files' names."""
-
-
-@dataclass
-class StageRecord:
-    """What one stage did in this run."""
-
-    stage: Stage
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    frames_done: int = 0
-    results: list[StageResult] = field(default_factory=list)
+DELIVERED = {"reenactment": CLIP, "side_by_side": SIDE_BY_SIDE, "contact_sheet": SHEET}
+"""Files of a clip, by what they are."""
+SUMMARY = "summary"
+"""Note of the stage ``encode``: what ``summary.json`` says."""
 
 
-def deliver(job: Job, out: Path | None, records: Mapping[Stage, StageRecord], seconds: float) -> Summary:
+def deliver(job: Job, out: Path | None, records: Mapping[str, StageRecord], seconds: float) -> Summary:
     """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to
     the store."""
-    files = {} if out is None else _copied(job, out)
-    summary = summarise(job, records, files, seconds)
+    ledger = Ledger(job)
+    for stage in job.stages:
+        ledger.done(stage)
+    files = {} if out is None else _copied(ledger, out)
+    summary = summarise(job, ledger, records, files, seconds)
     if out is not None:
         summary.write(out / "summary.json")
-    unit_of(job, "encode").write_meta("summary", summary.model_dump(mode="json"))
+    if any(record.frames_done for record in records.values()) or SUMMARY not in _notes(ledger):
+        ledger.output("encode").write_note(SUMMARY, summary.model_dump(mode="json"))
     return summary
 
 
-def _copied(job: Job, out: Path) -> dict[str, str]:
+def _notes(ledger: Ledger) -> frozenset[str]:
+    return ledger.contents["encode"].notes
+
+
+def _copied(ledger: Ledger, out: Path) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
     files = {}
     for what, name in DELIVERED.items():
-        data = unit_of(job, "encode").get_bytes(name)
-        if data is not None:
-            _put_file(out / name, data)
-            files[what] = name
+        digests = ledger.contents["encode"].files.get(name)
+        if digests is None:
+            continue
+        if not _is_there(out / name, digests):
+            _put_file(out / name, _content(ledger.output("encode"), name))
+        files[what] = name
     return files | {"summary": "summary.json"}
+
+
+def _is_there(path: Path, digests: Collection[str]) -> bool:
+    """Tell whether a file holds what the store has under one of these digests."""
+    return path.is_file() and file_digest(path)[:32] in digests
+
+
+def _content(output: Output, name: str) -> bytes:
+    """Read a file of an output.
+
+    Raises:
+        MissingChunk: it is not there; its stage will make it again.
+    """
+    data = output.get_bytes(name)
+    if data is None:
+        raise MissingChunk(f"{output.path}/{name}", [0])
+    return data
 
 
 def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     """Write an edited portrait to ``out``: the picture, the strip, the latents, and ``edit.json``, which is
     returned."""
-    unit = unit_of(job, "edit")
-    latents = unit.read("edited_latents", 0, 1)[0]
-    packed = io.BytesIO()
-    np.savez(packed, before=latents[0], after=latents[1])
+    output = job.output("edit")
+    latents = output.read("edited_latents")[0]
+    buffer = io.BytesIO()
+    np.savez(buffer, original=latents[0], edited=latents[1])
     said: dict[str, Any] = {
-        "portrait": job.portrait_path,
-        "edit": list(job.settings.edit.attributes),
-        "strength": job.settings.edit.strength,
-        **(unit.read_meta(EDIT_REPORT) or {}),
-        "keys": job.stage_keys,
+        "portrait": job.portrait,
+        "profile": job.settings.profile,
+        **(output.read_note(REPORT) or {}),
+        "settings": job.settings.edit.model_dump(mode="json"),
     }
     files = {
-        "edited.png": cv2.imencode(".png", unit.read("edited", 0, 1)[0][..., ::-1])[1].tobytes(),
-        "strip.png": unit.get_bytes(STRIP) or b"",
-        "latents.npz": packed.getvalue(),
+        "edited.png": cv2.imencode(".png", output.read("edited")[0][..., ::-1])[1].tobytes(),
+        "strip.png": _content(output, STRIP),
+        "latents.npz": buffer.getvalue(),
         "edit.json": (json.dumps(said, indent=2) + "\n").encode(),
     }
     _put_files(out, files)
-    note_stored(job)
     return said
 
 
 def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
     """Write a trained flow to ``out``: the weights, the sheet of edits, the curve as a table and a picture;
     the curve's rows are returned."""
-    unit = unit_of(job, "flow")
-    rows: list[dict[str, Any]] = (unit.read_meta(CURVE) or {}).get("rows", [])
+    output = job.output("flow")
+    rows: list[dict[str, Any]] = (output.read_note(CURVE) or {}).get("rows", [])
     table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
     files = {
-        FLOW: unit.get_bytes(FLOW) or b"",
-        FLOW_SHEET: unit.get_bytes(FLOW_SHEET) or b"",
+        FLOW_FILE: _content(output, FLOW_FILE),
+        FLOW_SHEET: _content(output, FLOW_SHEET),
         "curve.csv": f"epoch,loss,held_out_log_density\n{table}".encode(),
         "curve.png": curve_picture(rows),
     }
     _put_files(out, files)
-    note_stored(job)
     return rows
 
 
@@ -122,45 +140,60 @@ def _put_file(path: Path, data: bytes) -> None:
 
 
 def summarise(
-    job: Job, records: Mapping[Stage, StageRecord], files: dict[str, str], seconds: float
+    job: Job,
+    ledger: Ledger,
+    records: Mapping[str, StageRecord],
+    files: dict[str, str],
+    seconds: float,
 ) -> Summary:
-    """Put the summary together from this run's records and what the stages left in the store."""
-    unit = unit_of(job, "encode")
+    """Put the summary together from this run's records and what the stages left in the store. Where this run
+    had nothing to do, what the last one wrote stands."""
     peaks = [result.peak_memory_bytes for record in records.values() for result in record.results]
+    before = ledger.output("encode").read_note(SUMMARY) if SUMMARY in _notes(ledger) else None
+    worked = any(record.frames_done for record in records.values())
+    kept = before if isinstance(before, dict) and not worked else None
+    held = kept["held_frames"] if kept else _held_frames(ledger)
     return Summary(
-        portrait=job.portrait_path,
-        video=job.video_path,
+        portrait=job.portrait,
+        video=job.video,
         store=job.store,
-        reenactment=job.reenactment_unit,
+        reenactment=job.label,
         profile=job.settings.profile,
         frames=job.frames,
         frame_rate=job.frame_rate,
         has_audio=job.has_audio,
         files=files,
-        stages=_stages(job, records),
+        stages=_stages(job, ledger, records, kept),
         seconds=round(seconds, 2),
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
-        stored_bytes=note_stored(job),
-        losses=_losses(job),
-        motion=unit.read_meta("motion") or {},
-        held_frames={"no_face": _no_face(job), "not_rendered": _indices(~done(job, "render"))},
-        failures=_failures(job),
+        stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
+        losses=kept["losses"] if kept else _losses(job, ledger, before),
+        motion=kept["motion"] if kept else ledger.output("measure").read_note(MOTION) or {},
+        held_frames=held,
+        failures=kept["failures"] if kept else _failures(job),
         versions=package_versions(),
-        device=_device(job),
+        device=str(kept["device"]) if kept else _device(job, before),
         keys=job.stage_keys,
-        settings=job.settings.model_dump(mode="json"),
+        settings=job.settings.model_dump(mode="json", exclude={"runner": {"storage_options"}}),
     )
 
 
-def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary]:
+def _stages(
+    job: Job, ledger: Ledger, records: Mapping[str, StageRecord], kept: Mapping[str, Any] | None
+) -> list[StageSummary]:
+    spent = {row["stage"]: row["seconds_all_runs"] for row in kept["stages"]} if kept else {}
     rows = []
     for stage in job.stages:
         record = records.get(stage) or StageRecord(stage)
+        seconds = spent.get(stage)
+        if seconds is None:
+            note = ledger.output(stage).read_note(COST) if COST in ledger.contents[stage].notes else None
+            seconds = cost_of(note).seconds
         rows.append(
             StageSummary(
                 stage=stage,
                 seconds=round(record.seconds, 2),
-                seconds_all_runs=round(cost(job, stage).seconds, 2),
+                seconds_all_runs=round(seconds, 2),
                 cpu_seconds=round(record.cpu_seconds, 2),
                 frames_done=record.frames_done,
                 frames_total=job.total(stage),
@@ -169,31 +202,30 @@ def _stages(job: Job, records: Mapping[Stage, StageRecord]) -> list[StageSummary
     return rows
 
 
-def _losses(job: Job) -> dict[str, Any]:
+def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
     """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
-    unit = unit_of(job, "inversion")
-    if dropped(job, "inversion"):
-        return dict((unit.read_meta("summary") or {}).get("losses", {}))
-    inverted = done(job, "inversion")
-    per_frame = [
-        round(float(unit.read("inversion_loss", i, i + 1)[0, 0]), 5) if inverted[i] else None
-        for i in range(job.frames)
-    ]
+    if ledger.dropped("inversion"):
+        return dict((before or {}).get("losses", {}))
+    output, inverted = ledger.output("inversion"), ledger.done("inversion")
+    rows: list[float | None] = [None] * job.frames
+    for run in missing_runs(~inverted, FrameRange(0, job.frames)):
+        values = output.read("inversion_loss", *run)[:, 0]
+        rows[run.start : run.stop] = [round(float(value), 5) for value in values]
     return {
-        "inversion_frames": per_frame,
-        "inversion_first_frame_steps": (unit.read_meta("inversion_steps") or {}).get("first_frame", []),
-        "tuning_steps": (unit.read_meta("tuning_steps") or {}).get("loss", []),
+        "inversion_frames": rows,
+        "inversion_first_frame_steps": (output.read_note(STEPS) or {}).get("first_frame", []),
+        "tuning_steps": (ledger.output("tuning").read_note(STEPS) or {}).get("loss", []),
     }
 
 
-def _device(job: Job) -> str:
+def _device(job: Job, before: Any) -> str:
     """Where the networks ran; a run that had nothing to do does not load PyTorch to find out."""
-    before = unit_of(job, "encode").read_meta("summary")
     return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
 
 
-def _no_face(job: Job) -> list[int]:
-    return _indices(~unit_of(job, "fit").read("ok", 0, job.frames).astype(bool))
+def _held_frames(ledger: Ledger) -> dict[str, list[int]]:
+    unseen = ~ledger.output("fit").read("ok").astype(bool)
+    return {"no_face": _indices(unseen), "not_rendered": _indices(~ledger.done("render"))}
 
 
 def _indices(mask: Any) -> list[int]:
@@ -201,11 +233,13 @@ def _indices(mask: Any) -> list[int]:
 
 
 def _failures(job: Job) -> list[dict[str, Any]]:
-    store = Store(job.store)
+    store = job.open_store()
     rows: list[dict[str, Any]] = []
     for kind, name in sorted({job.unit_of(stage) for stage in job.stages}):
-        table = store.unit(kind, name).failures()
-        for row in table.to_dict(orient="records"):
+        unit = store.unit(kind, name)
+        if not unit.failure_tables():
+            continue
+        for row in unit.failures().to_dict(orient="records"):
             rows.append({"unit": kind, **{name: _plain(value) for name, value in row.items()}})
     return rows
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -36,14 +36,15 @@ from portrait_core.inversion.targets import (
 )
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import weight_file
-from tasks.context import device_of, look_key, read_track, unit_of
-from tasks.job import Job
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.history import PROGRESS
+from tasks.context import device_of, look_key, read_track
 from tasks.trackers import portrait_landmarks, tracker
 
 if TYPE_CHECKING:
     from portrait_core.generators import Precision
     from portrait_core.inversion.latent import Inverter
-    from portrait_core.store import Unit
+    from portrait_core.store import Output
 
 _PROGRESS_INTERVAL_S = 2.0
 _PATCH_EDGE_PX = 8
@@ -67,20 +68,22 @@ class ClipData:
 
     def __init__(self, job: Job) -> None:
         self._photograph = job.goal == "edit"
-        source, self._unit = unit_of(job, "portrait"), unit_of(job, "inversion")
-        track = read_track(source, 1)
+        source = job.output("portrait")
+        track = read_track(source)
         self.device = torch.device(device_of(job))
         chosen = tracker(job)
         self.head = chosen.clip_head(self.device)
-        self.crop: NDArray[np.uint8] = source.read("crop", 0, 1)[0]
+        self.crop: NDArray[np.uint8] = source.read("crop")[0]
         self.camera = torch.from_numpy(track.cameras).to(self.device)
         self.shape = track.shape
         self.expression: NDArray[np.floating] = chosen.moves(0, job.frames)["expression"]
+        self._masks: Callable[[int], tuple[NDArray[np.uint8], ...]]
         # not of a method: that would hold the clip, and its memory until the collector of cycles runs
-        self._masks = lru_cache(maxsize=_KEPT_FRAMES)(partial(_read_masks, self._unit))
         if self._photograph:
             marks = portrait_landmarks(job)
-            self._masks = lru_cache(maxsize=1)(lambda frame: photograph_masks(self.crop, marks))
+            self._masks = lru_cache(maxsize=1)(lambda frame: tuple(photograph_masks(self.crop, marks)))
+        else:
+            self._masks = lru_cache(maxsize=_KEPT_FRAMES)(partial(_read_masks, job.output("template")))
 
     def face(self, frame: int) -> Tensor:
         """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
@@ -99,8 +102,8 @@ class ClipData:
         return FrameTarget(image_tensor(image).to(self.device), *made)  # type: ignore[arg-type]
 
 
-def _read_masks(unit: Unit, frame: int) -> tuple[NDArray[np.uint8], ...]:
-    found = unit.read_together(_TEMPLATE, frame, frame + 1)
+def _read_masks(output: Output, frame: int) -> tuple[NDArray[np.uint8], ...]:
+    found = output.read_together(_TEMPLATE, frame, frame + 1)
     return tuple(found[name][0] for name in _TEMPLATE)
 
 
@@ -197,29 +200,26 @@ def face_picture(
 
 
 class StoredCheckpoint:
-    """A loop's state in the store, good only under one key."""
+    """A loop's state in the folder of the stage that it belongs to."""
 
-    def __init__(self, unit: Unit, stage: str, key: str) -> None:
-        self._unit, self._name, self._key = unit, f"{stage}.checkpoint", key.encode()
+    def __init__(self, output: Output) -> None:
+        self._output, self._name = output, f"{output.stage}.checkpoint"
 
     def read(self) -> bytes | None:
-        """The newest state under this key, or None."""
-        data = self._unit.get_bytes(self._name)
-        if data is None or not data.startswith(self._key) or len(data) == len(self._key):
-            return None
-        return data[len(self._key) :]
+        """Read the newest state, or None."""
+        return self._output.get_bytes(self._name)
 
     def write(self, data: bytes) -> None:
         """Replace the state."""
-        self._unit.put_bytes(self._name, self._key + data)
+        self._output.put_bytes(self._name, data)
 
     def clear(self) -> None:
         """Forget the state: the stage is finished, and states are large."""
-        self.write(b"")
+        self._output.drop_file(self._name)
 
 
-def step_reporter(unit: Unit, stage: str, key: str, steps: int) -> Callable[[int, float | None], None]:
-    """A callback that notes an optimisation's progress in the store every few seconds."""
+def step_reporter(output: Output, steps: int) -> Callable[[int, float | None], None]:
+    """Make a callback that notes an optimisation's progress in the store every few seconds."""
     last = 0.0
 
     def note(step: int, loss: float | None) -> None:
@@ -228,8 +228,7 @@ def step_reporter(unit: Unit, stage: str, key: str, steps: int) -> Callable[[int
         if now - last >= _PROGRESS_INTERVAL_S or step == steps:
             last = now
             read = None if loss is None else round(loss, 5)
-            said: dict[str, Any] = {"key": key, "step": step, "steps": steps, "loss": read}
-            unit.write_meta(f"{stage}_progress", said)
+            output.write_note(PROGRESS, {"step": step, "steps": steps, "loss": read})
 
     return note
 

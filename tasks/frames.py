@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
 from portrait_core import stopping
-from tasks.context import batches, record_failures
-from tasks.job import Job, Stage
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.ledger import record_failures
+from tasks.context import batches
 from tasks.policy import classify, failure
-from tasks.ranges import FrameRange
 
 Inputs = TypeVar("Inputs")
 Save = Callable[[], None]
@@ -33,13 +33,13 @@ holds the computing back, so that memory stays small."""
 
 
 @overload
-def each(job: Job, stage: Stage, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int: ...
+def each(job: Job, stage: str, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int: ...
 
 
 @overload
 def each(
     job: Job,
-    stage: Stage,
+    stage: str,
     runs: Sequence[FrameRange],
     work: WorkOn[Inputs],
     size: int = 1,
@@ -51,7 +51,7 @@ def each(
 
 def each(
     job: Job,
-    stage: Stage,
+    stage: str,
     runs: Sequence[FrameRange],
     work: Callable[..., Save],
     size: int = 1,
@@ -98,7 +98,7 @@ class _Frames:
     def __init__(
         self,
         job: Job,
-        stage: Stage,
+        stage: str,
         work: Callable[..., Save],
         reader: _Reader[Any],
         writer: _Writer,
@@ -135,7 +135,7 @@ class _Frames:
 class _Reader(Generic[Inputs]):
     """Fetches in the background, one batch after the other. Without ``fetch`` there is nothing to give."""
 
-    def __init__(self, stage: Stage, fetch: Fetch[Inputs] | None) -> None:
+    def __init__(self, stage: str, fetch: Fetch[Inputs] | None) -> None:
         self._fetch = fetch
         self._pool = ThreadPoolExecutor(1, f"read-{stage}", initializer=_same_threads())
 
@@ -177,7 +177,7 @@ def _same_threads() -> Callable[[], None] | None:
 class _Writer:
     """Saves in the background, one after the other. A save that fails ends the task."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self, stage: str) -> None:
         self.done = 0
         self._pool = ThreadPoolExecutor(1, thread_name_prefix=f"write-{stage}")
         self._pending: deque[tuple[int, Future[None]]] = deque()

@@ -1,4 +1,4 @@
-"""Looking at what the user gave: is it a picture and a video, and which units of the store are theirs."""
+"""Looking at what the user gave: is it a picture and a video, and what job they make."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.inputs import local_copy
 from portrait_core.media import VideoInfo, probe, read_image
-from portrait_core.models.needs import weight_file
+from portrait_core.models.needs import weight_file, weight_files
 from portrait_core.models.registry import MODELS
+from portrait_core.pipeline import Job, find_pipeline
+from portrait_core.pipeline.job import make_stage_keys, stem
 from portrait_core.resources import data_file
 from portrait_core.store import file_digest
-from tasks.job import Job, make_stage_keys, short_hash, unit_name, weight_files
 
 if TYPE_CHECKING:
     from portrait_core.attributes.conditions import Conditions
@@ -29,46 +30,52 @@ SMALLEST_SIDE = 64
 """A portrait or a video with a shorter side has no face that could be tracked."""
 
 
-def ingest(portrait: str, video: str, store: str, settings: Settings) -> Job:
-    """Check both inputs, take their digests and name the units of the pair. Nothing is written.
+def ingest(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
+    """Check both inputs, take their digests and make the pair's job. Of the store only what is known of the
+    inputs is written.
+
+    Args:
+        portrait: path or URL.
+        video: path or URL.
+        store: path or URL.
+        settings: of the run.
+        label: what people call the pair; the files' names by default.
 
     Raises:
-        InputError: when the portrait is no picture, or the video no video of two frames or more.
+        InputError: when the portrait is no picture, the video no video of two frames or more, or the store
+            was written by another version.
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
     edited = ingest_edit(portrait, store, settings) if settings.edit.attributes else None
     if edited is None:
         _check_portrait(portrait)
-    info = probe(video)
+    copy = local_copy(video)
+    info = probe(copy)
     _check_video(video, info)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
-    digests = edited.stage_keys["edit"] if edited else _digest(portrait), _digest(video)
+    source = edited.stage_keys["edit"] if edited else _digest(local_copy(portrait))
+    inputs = {"portrait": source, "video": _digest(copy)}
     weights = _weights(settings)
-    keys = make_stage_keys(*digests, frames, settings, weights)
-    name = edited.edited_unit.rpartition("-")[0] if edited else portrait
-    portrait_unit = unit_name(name, _portrait_hash(digests[0], settings))
-    video_unit = unit_name(video, short_hash(digests[1], str(frames), *_other_tracker(settings)))
+    name = edited.label if edited else stem(portrait)
     return Job(
         store=_place(store),
-        portrait_path=str(Path(portrait).absolute()),
-        video_path=str(Path(video).absolute()),
-        portrait_unit=portrait_unit,
-        video_unit=video_unit,
-        reenactment_unit=f"{portrait_unit}--{video_unit}--{settings.profile}",
+        label=label or f"{name}--{stem(video)}",
+        portrait=_place(portrait),
+        video=_place(video),
         frames=frames,
         frame_rate=str(info.frame_rate),
         has_audio=info.has_audio,
         edited=edited,
-        inputs={"portrait": digests[0], "video": digests[1]},
-        stage_keys=keys,
+        inputs=inputs,
+        stage_keys=make_stage_keys(find_pipeline("clip"), inputs, frames, settings, weights),
         weights=weights,
         settings=settings,
     )
 
 
 def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
-    """The job that edits a portrait as ``settings.edit`` says: inversion of the photograph, tuning on it, and
-    the edit. Nothing is written.
+    """Make the job that edits a portrait as ``settings.edit`` says: inversion of the photograph, tuning on
+    it, and the edit.
 
     Raises:
         InputError: when the portrait is no picture, or the edit cannot be asked of the flow.
@@ -79,21 +86,17 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
     settings = _for_photograph(settings)
     requests = _asked_of_flow(settings)
     weights = _weights(settings, labelled=edit.labels != "latent")
-    inputs = {"portrait": _digest(portrait)}
     table = "" if edit.labels in LABEL_SOURCES else _digest(local_copy(edit.labels))
-    keys = make_stage_keys(inputs["portrait"], table, 1, settings, weights, "edit")
-    portrait_unit = unit_name(portrait, _portrait_hash(inputs["portrait"], settings))
+    inputs = {"portrait": _digest(local_copy(portrait)), "labels": table}
     words = "_".join(request.slug for request in requests).replace(".", "_")  # no suffix of a file's name
     return Job(
         goal="edit",
         store=_place(store),
-        portrait_path=str(Path(portrait).absolute()),
-        portrait_unit=portrait_unit,
-        reenactment_unit=f"{portrait_unit}--{settings.profile}",
-        edited_unit=unit_name(f"{Path(portrait).stem[:16]}_{words}", short_hash(keys["edit"])),
+        label=f"{stem(portrait)}_{words}",
+        portrait=_place(portrait),
         frames=1,
-        inputs=inputs | {"labels": table},
-        stage_keys=keys,
+        inputs=inputs,
+        stage_keys=make_stage_keys(find_pipeline("edit"), inputs, 1, settings, weights),
         weights=weights,
         settings=settings,
     )
@@ -134,39 +137,30 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
             "sample.labels=photograph for a local model's, and flow.labels=FILE.csv for your own"
         )
     table = "" if settings.flow.labels is None else _digest(local_copy(settings.flow.labels))
-    keys = make_stage_keys("", table, samples, settings, weights, "flow")
+    inputs = {"labels": table}
     return Job(
         goal="flow",
         store=_place(store),
-        reenactment_unit=f"flow-{short_hash(keys['sample'], str(samples))}--{settings.profile}",
+        label=f"flow-{samples}",
         frames=samples,
-        inputs={"labels": table},
-        stage_keys=keys,
+        inputs=inputs,
+        stage_keys=make_stage_keys(find_pipeline("flow"), inputs, samples, settings, weights),
         weights=weights,
         settings=settings,
     )
 
 
-def _place(store: str) -> str:
-    return store if "://" in store else str(Path(store).absolute())
+def _place(place: str) -> str:
+    return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
 def _check_portrait(portrait: str) -> None:
-    height, width = read_image(portrait).shape[:2]
+    height, width = read_image(local_copy(portrait)).shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise InputError(
             f"the portrait {portrait} is {width}x{height} pixels; give one of at least "
             f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
         )
-
-
-def _other_tracker(settings: Settings) -> list[str]:
-    """Another tracker's arrays have other shapes: it has units of its own."""
-    return [settings.tracking.tracker] if settings.tracking.tracker != "embedded" else []
-
-
-def _portrait_hash(digest: str, settings: Settings) -> str:
-    return short_hash(digest, str(settings.template.size), *_other_tracker(settings))
 
 
 def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:

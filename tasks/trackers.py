@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import head, look_key, read_track, unit_of
-from tasks.job import Job
+from portrait_core.config import Settings
+from portrait_core.pipeline import Job
+from tasks.context import head, look_key, read_track
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +27,27 @@ if TYPE_CHECKING:
     from portrait_core.faces.template import Template, TemplateRenderer
     from portrait_core.tracking.fit import FaceTrack
 
+DECA_CODE = ("deca_code", "deca_tform", "deca_placement")
+"""Arrays that ``tracking.tracker=deca`` keeps of a portrait further: its code, its crop's transform, and
+where the generator's crop lies."""
+EYES = "eyes"
+"""Array of the stage ``retarget`` for eyes that FLAME cannot move: coefficients of the embedded head."""
+
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]
 """Gives the frames of a clip, one by one: a tracker that needs landmarks alone reads none."""
 Arrays = dict[str, NDArray[np.generic]]
 Moves = dict[str, NDArray[np.floating]]
 """What frames of the portrait do: ``expression``, ``jaw`` and what the tracker adds, ``[n, ...]`` each."""
+
+
+def by_deca(settings: Settings) -> bool:
+    """Tell whether DECA tracks."""
+    return settings.tracking.tracker == "deca"
+
+
+def driven_eyes(settings: Settings) -> bool:
+    """Tell whether FLAME's portrait takes the driver's eyes."""
+    return by_deca(settings) and settings.template.eyes == "driven"
 
 
 @dataclass(frozen=True)
@@ -201,10 +218,10 @@ class EmbeddedTracker:
         job, settings = self._job, self._job.settings.template
 
         def build() -> TemplateRenderer:
-            unit = unit_of(job, "portrait")
-            track = read_track(unit, 1)
+            output = job.output("portrait")
+            track = read_track(output)
             fit = PortraitFit(track.shape, track.expression[0], track.jaw[0], track.cameras[0])
-            crop, marks = unit.read("crop", 0, 1)[0], portrait_landmarks(job)
+            crop, marks = output.read("crop")[0], portrait_landmarks(job)
             return TemplateRenderer(head(job), crop, fit, marks, settings.supersample, settings.feather_px)
 
         return cached("template", look_key(job), build, alone=True)
@@ -214,7 +231,7 @@ class EmbeddedTracker:
         from portrait_core.inversion.clip_heads import EmbeddedClipHead
 
         job, size = self._job, self._job.settings.template.size
-        track = read_track(unit_of(job, "portrait"), 1)
+        track = read_track(job.output("portrait"))
         moves = self.moves(0, job.frames)
         codes = track.shape, moves["expression"], moves["jaw"]
         return EmbeddedClipHead(head(job, device), *codes, track.cameras, size)
@@ -226,15 +243,15 @@ def read_moves(
     """Read what the stage ``retarget`` made of frames ``[start, stop)``. An edit has no such stage: the
     portrait does what it does itself, which ``still`` gives."""
     if job.goal != "edit":
-        return unit_of(job, "retarget").read_together(names, start, stop)
-    own = still(read_track(unit_of(job, "portrait"), 1))
+        return job.output("retarget").read_together(names, start, stop)
+    own = still(read_track(job.output("portrait")))
     return {name: np.asarray(own[name], np.float32) for name in names}
 
 
 def portrait_landmarks(job: Job) -> NDArray[np.float32]:
     """The portrait's landmarks in pixels of its crop ``[478,2]``."""
-    unit, size = unit_of(job, "portrait"), job.settings.template.size
-    points = unit.read("landmarks", 0, 1)[0]
-    side = unit.read("crop_side_px", 0, 1)[0]
-    corner = unit.read("crop_center_px", 0, 1)[0] - side / 2
+    output, size = job.output("portrait"), job.settings.template.size
+    points = output.read("landmarks")[0]
+    side = output.read("crop_side_px")[0]
+    corner = output.read("crop_center_px")[0] - side / 2
     return np.asarray((points - corner) * (size / side), np.float32)

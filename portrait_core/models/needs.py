@@ -128,3 +128,23 @@ def stated_licence(path: Path) -> str | None:
         return about.get("licence")
     except (SafetensorError, OSError, ValueError):
         return None
+
+
+def weight_paths(settings: Settings) -> dict[str, Path]:
+    """Where the weights should be that the settings give a path for, by what they are for."""
+    return {name: path for name, path in weight_sources(settings).items() if isinstance(path, Path)}
+
+
+def weight_files(settings: Settings) -> dict[str, Path]:
+    """Files of weights that a run with these settings reads, by what they are for.
+
+    Raises:
+        ValueError: when some are missing; the message lists them.
+    """
+    missing = [str(path) for path in weight_paths(settings).values() if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"weights that the profile {settings.profile} needs are missing: {', '.join(missing)}. "
+            f"`portrait doctor --profile {settings.profile}` lists what is there"
+        )
+    return {name: weight_file(settings, name) for name in weight_sources(settings)}

@@ -5,6 +5,10 @@ reads an absent chunk as the fill value and leaves out a chunk that equals it, s
 would be a black one. Chunks are therefore encoded and decoded in a dictionary of a few frames, and moved by
 :class:`~portrait_core.store.files.Files`: what is not in the dictionary is missing. Plain zarr opens the
 result like any other array.
+
+An array has one of three forms. While a clip is at work, an array of frames has one object per frame; an
+array that is written at once has a single object. When a clip is finished, the objects of an array of frames
+are put one after the other into one object, which zarr calls a shard, without decoding them.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
@@ -27,18 +32,39 @@ from zarr.storage import MemoryStore
 ZSTD_LEVEL = 1
 _DOCUMENT = "zarr.json"
 _CONFIG: ArrayConfigParams = {"write_empty_chunks": True}
+_FLAT = {"name": "default", "configuration": {"separator": "."}}
+"""Chunk names of an array that is not packed. One flat folder: nested ones would cost a folder for every axis
+of every frame."""
+_NESTED = {"name": "default", "configuration": {"separator": "/"}}
+"""Chunk names of a packed array. They differ from :data:`_FLAT`'s, so that both forms can lie side by side
+while one replaces the other."""
+_SHARDING = "sharding_indexed"
+_INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
+_ABSENT = 2**64 - 1
+"""Offset and length that zarr's specification gives to a chunk that a shard does not have."""
 
 
 @dataclass(frozen=True)
 class ArrayInfo:
-    """Shape (frames first) and type of a stored array."""
+    """Shape and type of a stored array."""
 
     shape: tuple[int, ...]
+    """Sides of the array; frames are the first axis of an array of frames."""
     dtype: np.dtype[Any]
+    rows: int
+    """Entries of the first axis that one chunk holds: 1 in an array of frames."""
+    packed: bool = False
+    """Whether all chunks lie in one object."""
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks."""
+        return -(-self.shape[0] // self.rows)
 
 
-def create(shape: Sequence[int], dtype: DTypeLike, keys: Sequence[str]) -> bytes:
-    """Make the zarr metadata document of an array ``[T, ...]`` with one chunk a frame.
+def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
+    """Make the zarr metadata document of an array ``[T, ...]`` with one chunk per frame, or with ``whole`` of
+    an array that is one chunk.
 
     Images (uint8, at least ``[T, H, W]``) are compressed; everything carries a CRC32C.
     """
@@ -48,21 +74,23 @@ def create(shape: Sequence[int], dtype: DTypeLike, keys: Sequence[str]) -> bytes
     zarr.create_array(
         MemoryStore(objects),
         shape=tuple(shape),
-        chunks=(1, *shape[1:]),
+        chunks=tuple(shape) if whole else (1, *shape[1:]),
         dtype=np.dtype(dtype),
         compressors=[*codecs, Crc32cCodec()],
-        # One flat folder of chunks: nested ones would cost a folder for every axis of every frame.
         chunk_key_encoding={"name": "default", "separator": "."},
         fill_value=0,
-        attributes={"keys": list(keys)},
     )
     return bytes(objects[_DOCUMENT].to_bytes())
 
 
 def info(document: bytes) -> ArrayInfo:
-    """Shape and type from a metadata document."""
+    """Read shape, type and form from a metadata document."""
     described = json.loads(document)
-    return ArrayInfo(tuple(described["shape"]), np.dtype(described["data_type"]))
+    grid = described["chunk_grid"]["configuration"]["chunk_shape"]
+    first = described["codecs"][0]
+    packed = first["name"] == _SHARDING
+    rows = first["configuration"]["chunk_shape"][0] if packed else grid[0]
+    return ArrayInfo(tuple(described["shape"]), np.dtype(described["data_type"]), int(rows), packed)
 
 
 @lru_cache(maxsize=256)
@@ -76,24 +104,14 @@ def is_readable(document: bytes) -> bool:
     return True
 
 
-def keys(document: bytes) -> list[str]:
-    """Keys of the stages that wrote into the array, oldest first."""
-    return list(json.loads(document)["attributes"].get("keys", []))
+def chunk_name(array: ArrayInfo, chunk: int) -> str:
+    """Name the object of a chunk inside the array's folder, where the array is not packed."""
+    return ".".join(["c", str(chunk), *("0" for _ in array.shape[1:])])
 
 
-def with_keys(document: bytes, keys: Sequence[str]) -> bytes:
-    """The same array with other keys."""
-    return json.dumps({**json.loads(document), "attributes": {"keys": list(keys)}}, indent=2).encode()
-
-
-def chunk_name(array: ArrayInfo, frame: int) -> str:
-    """Name of a frame's chunk inside the array's folder."""
-    return ".".join(["c", str(frame), *("0" for _ in array.shape[1:])])
-
-
-def frame_of(chunk: str) -> int | None:
-    """Frame of a chunk's name, or None when it is no chunk."""
-    parts = chunk.split(".")
+def chunk_of(name: str) -> int | None:
+    """Read the chunk's number off an object's name; None when it is no chunk's."""
+    parts = name.split(".")
     return int(parts[1]) if len(parts) > 1 and parts[0] == "c" and parts[1].isdecimal() else None
 
 
@@ -107,14 +125,13 @@ def encode(document: bytes, start: int, values: NDArray[Any]) -> dict[str, bytes
 def decode(
     document: bytes, start: int, stop: int, chunks: Mapping[str, bytes]
 ) -> tuple[NDArray[Any], list[int]]:
-    """Decode frames ``[start, stop)``.
+    """Decode frames ``[start, stop)`` of an array that is not packed.
 
     Returns:
-        The frames, and which of them are absent or fail their checksum (their pixels mean nothing).
+        The frames, and which of them are absent or fail their checksum (their values mean nothing).
     """
     array = info(document)
-    names = {chunk_name(array, frame): frame for frame in range(start, stop)}
-    missing = [frame for name, frame in names.items() if name not in chunks]
+    missing = [i for i in range(start, stop) if chunk_name(array, i // array.rows) not in chunks]
     objects = {name: cpu.Buffer.from_bytes(value) for name, value in chunks.items()}
     opened = _open(document, objects)
     try:
@@ -139,3 +156,80 @@ def _decode_singly(
 def _open(document: bytes, objects: dict[str, Any]) -> zarr.Array[Any]:
     objects[_DOCUMENT] = cpu.Buffer.from_bytes(document)
     return zarr.open_array(MemoryStore(objects), mode="r+", zarr_format=3).with_config(_CONFIG)
+
+
+# Packed arrays
+
+
+def packed_name(array: ArrayInfo) -> str:
+    """Name the one object of a packed array inside the array's folder."""
+    return "/".join(["c", *("0" for _ in array.shape)])
+
+
+def packed_document(document: bytes) -> bytes:
+    """Describe an array of frames in its packed form."""
+    plain = json.loads(document)
+    sharding = {
+        "chunk_shape": plain["chunk_grid"]["configuration"]["chunk_shape"],
+        "codecs": plain["codecs"],
+        "index_codecs": _INDEX_CODECS,
+        "index_location": "start",
+    }
+    packed = {
+        **plain,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": plain["shape"]}},
+        "codecs": [{"name": _SHARDING, "configuration": sharding}],
+        "chunk_key_encoding": _NESTED,
+    }
+    return json.dumps(packed, indent=2).encode()
+
+
+def plain_document(document: bytes) -> bytes:
+    """Describe a packed array as it was before (:func:`packed_document`); any other stays as it is."""
+    packed = json.loads(document)
+    if packed["codecs"][0]["name"] != _SHARDING:
+        return document
+    sharding = packed["codecs"][0]["configuration"]
+    plain = {
+        **packed,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": sharding["chunk_shape"]}},
+        "codecs": sharding["codecs"],
+        "chunk_key_encoding": _FLAT,
+    }
+    return json.dumps(plain, indent=2).encode()
+
+
+def pack(chunks: Mapping[int, bytes], count: int) -> bytes:
+    """Put chunks by number into one object of an array of ``count`` chunks: zarr's shard, its index first."""
+    offset = index_bytes(count)
+    index = np.full((count, 2), _ABSENT, "<u8")
+    for number, chunk in sorted(chunks.items()):
+        index[number] = offset, len(chunk)
+        offset += len(chunk)
+    listed = index.tobytes()
+    return b"".join([listed, _crc32c(listed), *(chunks[number] for number in sorted(chunks))])
+
+
+def index_bytes(count: int) -> int:
+    """Length of the index with which the object of a packed array of ``count`` chunks begins."""
+    return 16 * count + 4
+
+
+def read_index(head: bytes, count: int) -> list[tuple[int, int] | None]:
+    """Read where every chunk begins and ends in the object; None for one that it does not have.
+
+    Raises:
+        ValueError: the index is cut or fails its checksum.
+    """
+    length = index_bytes(count)
+    if len(head) < length or _crc32c(head[: length - 4]) != head[length - 4 : length]:
+        raise ValueError("the index of a packed array is damaged")
+    index = np.frombuffer(head[: length - 4], "<u8").reshape(count, 2)
+    return [
+        None if int(begin) == _ABSENT else (int(begin), int(begin) + int(size))
+        for begin, size in index.tolist()
+    ]
+
+
+def _crc32c(data: bytes) -> bytes:
+    return int(google_crc32c.value(data)).to_bytes(4, "little")

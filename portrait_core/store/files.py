@@ -8,6 +8,7 @@ again for two minutes (:mod:`portrait_core.store.retries`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -89,6 +90,27 @@ class Files:
     def get_one(self, name: str) -> bytes | None:
         """Read an object, or None when there is none."""
         return self.get([name]).get(name)
+
+    def get_range(self, name: str, start: int, stop: int) -> bytes | None:
+        """Read bytes ``[start, stop)`` of an object, fewer where it ends before; None when there is none."""
+        if self.is_local:
+            try:
+                with open(self._path(name), "rb") as file:
+                    file.seek(start)
+                    return file.read(stop - start)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        try:
+            found: bytes = self._patience.call(
+                lambda: self._fs.cat_file(self._path(name), start=start, end=stop)
+            )
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return b""  # the object ends before the range begins
+        return found
 
     def list(self, folder: str) -> list[str]:
         """Last parts of the names directly under a folder, sorted; none when there is no such folder."""

@@ -3,7 +3,7 @@
 Safety never rests on leases; it rests on idempotent commits: whoever works without one, or goes on after
 losing one, writes the same bytes and harms nothing. A lease only saves the work.
 
-A lease is one JSON object, ``records/lease.json``, rewritten ("beaten") by its holder. Object stores offer no
+A lease is one JSON object, ``lease.json``, rewritten ("beaten") by its holder. Object stores offer no
 lock that works everywhere, so taking it is: see that it is free, write, wait a little, read back; whoever
 wrote last has it. What that guarantees, and what not:
 
@@ -28,8 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portrait_core.store.keys import canonical_json
-from portrait_core.store.records import parsed
+from portrait_core.store.documents import canonical_json, parsed
 from portrait_core.store.unit import Unit
 
 _SETTLE_LOCAL_S = 0.1
@@ -249,7 +248,7 @@ _FIELDS: dict[str, Callable[[Any], Any]] = {
 
 
 def _name(unit: Unit) -> str:
-    return f"{unit._base}/records/lease.json"
+    return f"{unit.path}/lease.json"
 
 
 def _process_started(pid: int) -> int | None:

@@ -5,20 +5,18 @@ Runs notice damage when they read it. This finds it beforehand, in what no run r
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
-from portrait_core.store.records import digests_of, parsed
-from portrait_core.store.unit import RANGE, Unit, is_marker
+from portrait_core.store.output import RANGE, Declared, Output, file_name, is_marker, is_sound_file
+from portrait_core.store.unit import Unit
 
 FindingKind = Literal["corrupt", "absent", "orphan", "partial", "unreadable"]
-_FILES = "files/"
 
 
 @dataclass(frozen=True)
@@ -30,9 +28,9 @@ class Finding:
     covers, left by killed writers, harmless. ``partial``: a half-written file, for :meth:`Store.sweep`.
     ``unreadable``: a record that reads as absent."""
     where: str
-    """An array, ``files/<name>``, or a path inside the unit."""
+    """Path inside the unit: ``<stage>.<key>/<array>``, ``<stage>.<key>/files/<name>`` ..."""
     frames: tuple[int, ...]
-    """The frames concerned, ascending; none for what is no array."""
+    """The frames concerned, ascending; none for what is no array of frames."""
     message: str
 
 
@@ -42,7 +40,7 @@ class UnitReport:
 
     unit: str
     chunks: int = 0
-    """Frames of arrays that were read."""
+    """Chunks of arrays that were read."""
     files: int = 0
     bytes: int = 0
     """Stored bytes of these chunks and files."""
@@ -58,9 +56,11 @@ class UnitReport:
         self.findings.append(Finding(kind, where, tuple(sorted(frames)), message))
 
 
-def verify_unit(
-    unit: Unit, arrays: Mapping[str, Sequence[str]], keys: Mapping[str, str] | None = None
-) -> UnitReport:
+Expected = Mapping[tuple[str, str], Declared]
+"""What has to be in an output's folder, by stage and key."""
+
+
+def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
     """Read every chunk, file and record of a unit, a few frames at a time; change nothing.
 
     Best while nothing writes into the unit: what is being written just now may be reported as an orphan,
@@ -68,170 +68,204 @@ def verify_unit(
 
     Args:
         unit: the unit.
-        arrays: what each stage writes: names of arrays, and of files as ``files/<name>``. Of an array that is
-            not mentioned, only what is there is checked.
-        keys: current keys by stage. Of a stage that is mentioned, frames committed under other keys count as
-            not committed.
+        expected: what the stages write. Of outputs that are not mentioned, what is there is checked.
     """
-    report = UnitReport(f"{unit.kind}/{unit.name}")
-    due = _due(unit, arrays, keys or {})
-    stored = [name for name in unit._files.list(unit._base) if name not in ("zarr.json", "files", "records")]
-    for name in sorted({*stored, *(name for name in due if not name.startswith(_FILES))}):
-        _check_array(unit, name, due.get(name), report)
-    _check_files(unit, {name.removeprefix(_FILES) for name in due if name.startswith(_FILES)}, report)
-    _check_documents(unit, report)
-    _check_failures(unit, report)
-    _check_markers(unit, report)
-    for name in unit._files.partials(0.0, unit._base):
-        report.add("partial", name.removeprefix(f"{unit._base}/"), "half-written; its writer was killed")
+    report = UnitReport(unit.path)
+    for output in unit.outputs():
+        declared = expected.get((output.stage, output.key))
+        _OutputCheck(output, report).run(declared)
+    names = [f"failures/{name}" for name in unit._files.list(f"{unit.path}/failures")]
+    _check_readable(unit, names, read_table, "its rows are left out of the table of failures", report)
+    _check_readable(
+        unit, ["lease.json", "label.json"], json.loads, "it is not JSON, so it reads as absent", report
+    )
+    for name in unit._files.partials(0.0, unit.path):
+        report.add("partial", name.removeprefix(f"{unit.path}/"), "half-written; its writer was killed")
     return report
 
 
-def _due(unit: Unit, arrays: Mapping[str, Sequence[str]], keys: Mapping[str, str]) -> dict[str, set[int]]:
-    """Committed frames by what they were written into; nothing is due of a file whose stage has none."""
-    due: dict[str, set[int]] = {}
-    for stage, names in arrays.items():
-        frames = {frame for frame, key in unit.markers(stage) if key == keys.get(stage, key)}
-        for name in names:
-            if frames or not name.startswith(_FILES):
-                due.setdefault(name, set()).update(frames)
-    return due
+class _OutputCheck:
+    """The check of one output's folder."""
 
+    def __init__(self, output: Output, report: UnitReport) -> None:
+        self._output, self._report = output, report
+        self._where = output.path.split("/", 2)[2]
+        self._files = output._files
 
-def _check_array(unit: Unit, name: str, due: set[int] | None, report: UnitReport) -> None:
-    """Check one array; ``due`` are its committed frames, None when its stages are not known."""
-    stored = set(unit.stored_frames(name)) if is_name(name) else set()
-    document = unit._files.get_one(f"{unit._base}/{name}/zarr.json")
-    if document is None:
-        present, bad = set[int](), set[int]()
-    elif not zarr_arrays.is_readable(document):
-        report.add("corrupt", name, "its zarr.json is damaged, so no frame can be read", due or ())
-        return
-    else:
-        present, bad = _read_chunks(unit, name, document, stored, report)
-    if due is None:
-        corrupt, absent, orphans = bad, set[int](), set[int]()
-    else:
-        corrupt, absent, orphans = bad & due, due - present, stored - due
-    if corrupt:
-        report.add("corrupt", name, "the checksum does not fit", corrupt)
-    if absent:
-        report.add("absent", name, "committed, but not there", absent)
-    if orphans:
-        report.add("orphan", name, "written, but not committed", orphans)
+    def run(self, declared: Declared | None) -> None:
+        """Check everything; ``declared`` is what has to be there where something is done, None when that is
+        not known."""
+        contents = self._output.contents()
+        due = declared or Declared()
+        if not contents.done:
+            due = Declared()
+        arrays = contents.described | set(contents.chunks) | contents.packed | set(due.arrays)
+        for name in sorted(arrays):
+            frames = set(contents.done) if name in due.per_frame else {0} if name in due.whole else None
+            if declared is not None and not contents.done and name in declared.per_frame:
+                frames = set()
+            self._check_array(name, frames)
+        self._check_files(set(due.files))
+        for name in sorted(set(due.notes) - contents.notes):
+            self._add("absent", f"notes/{name}", "marked as done, but not there")
+        self._check_notes(set(due.notes))
+        for name in self._files.list(f"{self._output.path}/done"):
+            if not is_marker(name):
+                self._add("unreadable", f"done/{name}", "no marker has such a name")
 
+    def _add(self, kind: FindingKind, where: str, message: str, frames: Iterable[int] = ()) -> None:
+        self._report.add(kind, f"{self._where}/{where}", message, frames)
 
-def _read_chunks(
-    unit: Unit, name: str, document: bytes, stored: set[int], report: UnitReport
-) -> tuple[set[int], set[int]]:
-    """Read the chunks of an array's stored frames; give the frames that are there, and those that are bad."""
-    array = zarr_arrays.info(document)
-    present: set[int] = set()
-    bad: set[int] = set()
-    for start in range(0, array.shape[0], RANGE):
-        stop = min(start + RANGE, array.shape[0])
+    def _check_array(self, name: str, due: set[int] | None) -> None:
+        """Check one array; ``due`` are its committed frames, None when they are not known."""
+        if not is_name(name):
+            self._add("unreadable", name, "no array has such a name")
+            return
+        document = self._files.get_one(f"{self._output.path}/{name}/zarr.json")
+        if document is None or not zarr_arrays.is_readable(document):
+            kind: FindingKind = "absent" if document is None else "corrupt"
+            said = "is not there" if document is None else "is damaged"
+            if due or document is not None:
+                self._add(kind, name, f"its zarr.json {said}, so no frame can be read", due or ())
+            elif due is None:
+                self._add("orphan", name, "chunks without a zarr.json")
+            return
+        present, bad = self._read_chunks(name, document)
+        if due is None:
+            corrupt, absent, orphans = bad, set[int](), set[int]()
+        else:
+            corrupt, absent, orphans = bad & due, due - present, present - due
+        if corrupt:
+            self._add("corrupt", name, "the checksum does not fit", corrupt)
+        if absent:
+            self._add("absent", name, "marked as done, but not there", absent)
+        if orphans:
+            self._add("orphan", name, "written, but not marked as done", orphans)
+
+    def _read_chunks(self, name: str, document: bytes) -> tuple[set[int], set[int]]:
+        """Read the chunks of an array; give those that are there, and those that are bad."""
+        array = zarr_arrays.info(document)
+        self._output._documents[name] = document
+        plain = zarr_arrays.plain_document(document)
+        stored = self._stored(name, array)
+        present: set[int] = set()
+        bad: set[int] = set()
+        for start in range(0, array.chunks, RANGE):
+            numbers = [number for number in range(start, start + RANGE) if number in stored]
+            for number, chunk in self._chunks(name, array, numbers).items():
+                named = {zarr_arrays.chunk_name(array, number): chunk}
+                rows = number * array.rows, min((number + 1) * array.rows, array.shape[0])
+                if zarr_arrays.decode(plain, *rows, named)[1]:
+                    bad.add(number)
+                present.add(number)
+                self._report.chunks += 1
+                self._report.bytes += len(chunk)
+        return present, bad
+
+    def _stored(self, name: str, array: zarr_arrays.ArrayInfo) -> set[int]:
+        if array.packed:
+            return set(range(array.chunks))
+        listed = self._files.list(f"{self._output.path}/{name}")
+        numbers = {number for chunk in listed if (number := zarr_arrays.chunk_of(chunk)) is not None}
+        return {number for number in numbers if number < array.chunks}
+
+    def _chunks(self, name: str, array: zarr_arrays.ArrayInfo, numbers: list[int]) -> dict[int, bytes]:
+        if not numbers:
+            return {}
+        if array.packed:
+            return self._output._packed_chunks(name, array, range(numbers[0], numbers[-1] + 1))
         paths = {
-            f"{unit._base}/{name}/{zarr_arrays.chunk_name(array, frame)}": frame
-            for frame in range(start, stop)
-            if frame in stored
+            f"{self._output.path}/{name}/{zarr_arrays.chunk_name(array, number)}": number
+            for number in numbers
         }
-        found = unit._files.get(paths)
-        chunks = {path.rsplit("/", 1)[-1]: value for path, value in found.items()}
-        frames = {paths[path] for path in found}
-        if frames:
-            bad |= frames & set(zarr_arrays.decode(document, start, stop, chunks)[1])
-        present |= frames
-        report.chunks += len(found)
-        report.bytes += sum(map(len, found.values()))
-    return present, bad
+        return {paths[path]: value for path, value in self._files.get(paths).items()}
 
+    def _check_files(self, due: set[str]) -> None:
+        sound: set[str] = set()
+        for stored in self._files.list(f"{self._output.path}/files"):
+            path = f"{self._output.path}/files/{stored}"
+            name, value = file_name(stored), self._files.get_one(path)
+            if name is None or value is None:
+                self._add("unreadable", f"files/{stored}", "no file of this store has such a name")
+                continue
+            self._report.files += 1
+            self._report.bytes += len(value)
+            if is_sound_file(path, value):
+                sound.add(name)
+            else:
+                self._add("corrupt", f"files/{stored}", "its content does not fit its digest")
+        for name in sorted(due - sound):
+            self._add("absent", f"files/{name}", "marked as done, but not there")
 
-def _check_files(unit: Unit, due: set[str], report: UnitReport) -> None:
-    folder = f"{unit._base}/records/digests"
-    stored = set(unit._files.list(f"{unit._base}/files"))
-    described = {name.removesuffix(".json") for name in unit._files.list(folder)}
-    for name in sorted(stored | described | due):
-        value = unit._files.get_one(f"{unit._base}/{_FILES}{name}")
-        if value is None:
-            report.add("absent", _FILES + name, "recorded, but not there")
-            continue
-        report.files += 1
-        report.bytes += len(value)
-        digests = digests_of(parsed(unit._files.get_one(f"{folder}/{name}.json")))
-        if not digests:
-            report.add("corrupt", _FILES + name, "it has no digest, so it counts as missing")
-        elif hashlib.sha256(value).hexdigest() not in digests:
-            report.add("corrupt", _FILES + name, "the digest does not fit")
-
-
-def _check_documents(unit: Unit, report: UnitReport) -> None:
-    names = ["zarr.json", "records/lease.json"]
-    for folder in ("records/meta", "records/digests", "records/recipes"):
-        names += [f"{folder}/{name}" for name in unit._files.list(f"{unit._base}/{folder}")]
-    _check_readable(unit, names, json.loads, "it is not JSON, so it reads as absent", report)
-
-
-def _check_failures(unit: Unit, report: UnitReport) -> None:
-    folder = "records/failures"
-    names = [f"{folder}/{name}" for name in unit._files.list(f"{unit._base}/{folder}")]
-    _check_readable(unit, names, read_table, "its rows are left out of the table of failures", report)
+    def _check_notes(self, due: set[str]) -> None:
+        folder = f"{self._output.path}/notes"
+        paths = [f"{folder}/{name}" for name in self._files.list(folder)]
+        for path, value in sorted(self._files.get([*paths, f"{self._output.path}/zarr.json"]).items()):
+            try:
+                json.loads(value)
+            except ValueError as error:
+                where = path.removeprefix(f"{self._output.path}/")
+                lost = where.removeprefix("notes/").removesuffix(".json") in due
+                kind: FindingKind = "corrupt" if lost else "unreadable"
+                self._add(kind, where, f"it is not JSON, so it reads as absent ({error})")
 
 
 def _check_readable(
     unit: Unit, names: Iterable[str], read: Callable[[bytes], object], message: str, report: UnitReport
 ) -> None:
-    found = unit._files.get(f"{unit._base}/{name}" for name in names)
+    found = unit._files.get(f"{unit.path}/{name}" for name in names)
     for path, value in sorted(found.items()):
         try:
             read(value)
         except Exception as error:  # readers raise whatever the broken bytes provoke
-            report.add("unreadable", path.removeprefix(f"{unit._base}/"), f"{message} ({error})")
+            report.add("unreadable", path.removeprefix(f"{unit.path}/"), f"{message} ({error})")
 
 
-def _check_markers(unit: Unit, report: UnitReport) -> None:
-    commits = "records/commits"
-    for stage in unit._files.list(f"{unit._base}/{commits}"):
-        for marker in unit._files.list(f"{unit._base}/{commits}/{stage}"):
-            if not (is_name(stage) and is_marker(marker)):
-                report.add("unreadable", f"{commits}/{stage}/{marker}", "no marker has such a name")
-
-
-def repair_unit(unit: Unit, report: UnitReport, arrays: Mapping[str, Sequence[str]]) -> list[str]:
-    """Uncommit what a report says is corrupt or absent, delete what is corrupt: the next run makes it again.
+def repair_unit(unit: Unit, report: UnitReport) -> list[str]:
+    """Take back the markers of what a report says is corrupt or absent, and delete what is corrupt: the next
+    run makes it again.
 
     Orphans stay, as the next run overwrites them; so do unreadable records, which read as absent already and
-    may be all there is to look at. A stage's sound frames stay done, but a file stands for all of its stage.
+    may be all there is to look at. A stage's sound frames stay done, but a file, a note and an array of one
+    object stand for all of its stage.
 
     Args:
         unit: the unit.
         report: what :func:`verify_unit` found in it.
-        arrays: as :func:`verify_unit` takes it.
 
     Returns:
         What was done, a line each.
     """
     lines = []
+    outputs = {output.path.split("/", 2)[2]: output for output in unit.outputs()}
     for found in report.damaged:
-        for stage in (stage for stage, names in arrays.items() if found.where in names):
-            is_file = found.where.startswith(_FILES)
-            frames = [frame for frame, _ in unit.markers(stage)] if is_file else list(found.frames)
-            unit.uncommit(stage, frames)
-            lines.append(f"{report.unit}: {stage} is no longer done for {len(frames)} frames")
-        lines += _delete(unit, found, report.unit)
+        folder, _, what = found.where.partition("/")
+        output = outputs[folder]
+        of_frames = bool(found.frames) and not what.startswith(("files/", "notes/"))
+        info = output.array_info(what) if of_frames else None
+        marked = output.marked()
+        single = info is None or info.rows == 1
+        frames = [frame for frame in found.frames if frame in marked] if of_frames and single else marked
+        output.uncommit(frames)
+        if frames:
+            lines.append(f"{report.unit}: {output.stage} is no longer done for {len(frames)} frames")
+        if found.kind == "corrupt":
+            lines.append(f"{report.unit}: {_delete(output, what, found.frames)}")
     return lines
 
 
-def _delete(unit: Unit, found: Finding, name: str) -> list[str]:
-    if found.where.startswith(_FILES):
-        unit.drop_file(found.where.removeprefix(_FILES))
-        return [f"{name}: {found.where} and its digest deleted"]
-    if found.kind == "absent":
-        return []
-    folder = f"{unit._base}/{found.where}"
-    document = unit._files.get_one(f"{folder}/zarr.json")
+def _delete(output: Output, what: str, frames: tuple[int, ...]) -> str:
+    files = output._files
+    if what.startswith("files/") or what.startswith("notes/"):
+        files.delete([f"{output.path}/{what}"])
+        return f"{what} deleted"
+    document = files.get_one(f"{output.path}/{what}/zarr.json")
     if document is None or not zarr_arrays.is_readable(document):
-        unit._files.delete([f"{folder}/zarr.json"])
-        return [f"{name}: {found.where}/zarr.json deleted"]
+        files.delete([f"{output.path}/{what}/zarr.json"])
+        return f"{what}/zarr.json deleted"
     array = zarr_arrays.info(document)
-    unit._files.delete(f"{folder}/{zarr_arrays.chunk_name(array, frame)}" for frame in found.frames)
-    return [f"{name}: {len(found.frames)} chunks of {found.where} and its digest deleted"]
+    if array.packed:
+        output.unpack(what, without=frames)
+    else:
+        files.delete(f"{output.path}/{what}/{zarr_arrays.chunk_name(array, frame)}" for frame in frames)
+    return f"{len(frames)} chunks of {what} deleted"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from tasks.job import Job
+from tasks.ranges import FrameRange
 
 from portrait_core import stopping
 from portrait_core.config import Settings
 from portrait_core.errors import DecodeError, MissingChunk
 from portrait_core.store import Store
 from tasks.frames import Save, each
-from tasks.job import Job
-from tasks.ranges import FrameRange
 
 
 @pytest.fixture

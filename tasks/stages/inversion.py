@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
-from tasks.context import FrameArrays, available, done, todo, unit_of, use_threads
+from portrait_core.pipeline import Array, File, FrameRange, Job, Stage
+from portrait_core.pipeline.ledger import available, done, todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import fitting_weights
+from tasks.context import FrameArrays, use_threads
 from tasks.frames import Save, each
-from tasks.job import FIRST, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.ranges import FrameRange
+from tasks.running import does
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,35 +27,70 @@ if TYPE_CHECKING:
     from tasks.fitting import ClipData
 
 
-@stage_task("inversion", precision="job")
+FIRST, STEPS = "first_latent.npz", "steps"
+"""File of the frame from which the clip's inversion starts, and note of its loss by step."""
+
+
+def _chained(settings: Settings) -> bool:
+    """Tell whether a frame starts from the one before it (paper section 3.2)."""
+    inversion = settings.inversion
+    return inversion.init != "tracker" and inversion.warm_start and inversion.steps > 0
+
+
+def _work(settings: Settings, frames: int, total: int) -> float:
+    """Steps of so many frames; a frame's picture counts as one."""
+    inversion = settings.inversion
+    return frames * (inversion.steps + 1) + inversion.first_steps * frames / max(1, total)
+
+
+INVERSION = Stage(
+    name="inversion",
+    title="invert",
+    version=4,
+    unit="reenactment",
+    reads=("portrait", "retarget", "template"),
+    settings=("generator", "inversion", "seed"),
+    weights=(fitting_weights,),
+    writes=(Array("latents"), Array("inversion"), Array("inversion_loss"), File(FIRST)),
+    per_frame=True,
+    parallel_over_frames=True,
+    chained=_chained,
+    needs_frame_of="template",
+    fill_from_neighbour=True,
+    drop_with="clip",
+    work=_work,
+)
+
+
+@does(INVERSION, precision="job")
 def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
-    unit, key = unit_of(job, "inversion"), job.stage_keys["inversion"]
+    output = job.output("inversion")
     if not todo(job, "inversion", 0, job.frames) or _read_first(job) is not None:
         return watch.result(0)
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
 
     ready = np.flatnonzero(available(job, "inversion"))
     if not len(ready):
-        raise MissingChunk(f"{unit.kind}/{unit.name}/template", range(job.frames))
+        raise MissingChunk(f"{job.output('template').path}/template", range(job.frames))
     frame = int(ready[0])  # the first, unless its template was set aside
     use_threads(job, alone=True)
     clip = clip_data(job)
     inverter = _inverter(job, clip)
-    checkpoint = StoredCheckpoint(unit, "inversion", key)
-    note = step_reporter(unit, "inversion", key, job.settings.inversion.first_steps)
+    checkpoint = StoredCheckpoint(output)
+    note = step_reporter(output, job.settings.inversion.first_steps)
     start = _start(inverter, clip, slice(frame, frame + 1))
     target = clip.target(frame, detail=job.settings.inversion.detail_weight > 0)
     first = Anchor(frame, inverter.first(target, start, checkpoint, note))
-    unit.put_bytes(FIRST, _packed(first, key))
+    output.put_bytes(FIRST, _packed(first))
     losses = np.round(first.latent.losses, 5).tolist()
-    unit.write_meta("inversion_steps", {"key": key, "first_frame": losses})
+    output.write_note(STEPS, {"first_frame": losses})
     checkpoint.clear()
     return watch.result(0)
 
 
-@stage_task("inversion", precision="job")
+@does(INVERSION, precision="job")
 def invert_range(job: Job, start: int, stop: int) -> StageResult:
     """Find the latents of frames ``[start, stop)``, frame after frame, and what the generator makes of them.
 
@@ -65,7 +103,7 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     from tasks.fitting import clip_data, face_picture
 
-    use_threads(job, alone=job.settings.inversion.init != "tracker")
+    use_threads(job, alone=job.chained("inversion"))
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     first = anchor(job)
@@ -116,7 +154,7 @@ class _Chain:
     def _stored(self, frame: int) -> Tensor:
         import torch
 
-        stored = unit_of(self._job, "inversion").read("latents", frame, frame + 1)
+        stored = self._job.output("inversion").read("latents", frame, frame + 1)
         return torch.from_numpy(stored).to(self._first.latent.ws)
 
     def advance(self, frame: int, ws: Tensor) -> None:
@@ -211,11 +249,10 @@ def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[
     return cached("first_picture", job.stage_keys["inversion"], make, *computing(job), alone=True)
 
 
-def _packed(first: Anchor, key: str) -> bytes:
+def _packed(first: Anchor) -> bytes:
     buffer = io.BytesIO()
     np.savez(
         buffer,
-        key=np.array(key),
         frame=np.array(first.frame),
         ws=first.latent.ws.cpu().numpy(),
         appearance=first.latent.appearance,
@@ -231,23 +268,20 @@ def anchor(job: Job) -> Anchor:
     """
     first = _read_first(job)
     if first is None:
-        unit = unit_of(job, "inversion")
-        raise MissingChunk(f"{unit.kind}/{unit.name}/{FIRST}", [0])
+        raise MissingChunk(f"{job.output('inversion').path}/{FIRST}", [0])
     return first
 
 
 def _read_first(job: Job) -> Anchor | None:
     """The first frame's latent, if it was made under the job's key."""
-    data = unit_of(job, "inversion").get_bytes(FIRST)
+    data = job.output("inversion").get_bytes(FIRST)
     if data is None:
         return None
+    import torch
+
+    from portrait_core.inversion.latent import FirstLatent
+    from tasks.context import device_of
+
     with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        if str(stored["key"]) != job.stage_keys["inversion"]:
-            return None
-        import torch
-
-        from portrait_core.inversion.latent import FirstLatent
-        from tasks.context import device_of
-
         ws = torch.from_numpy(stored["ws"]).to(device_of(job))
         return Anchor(int(stored["frame"]), FirstLatent(ws, stored["appearance"], []))

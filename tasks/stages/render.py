@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from portrait_core.models.cache import cached, drop_unused
-from tasks.context import FrameArrays, FrameRows, device_of, todo, unit_of, use_threads
+from portrait_core.pipeline import Array, FrameRange, Job, Stage
+from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from tasks.context import FrameArrays, FrameRows, device_of, use_threads
 from tasks.frames import Save, each
-from tasks.inversion import anchor
-from tasks.job import TUNED, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.pose import output_cameras
-from tasks.ranges import FrameRange
+from tasks.running import does
+from tasks.stages.inversion import anchor
+from tasks.stages.pose import output_cameras
+from tasks.stages.tuning import TUNED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +27,23 @@ FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_d
 """Arrays and the fields of a rendered frame that they keep."""
 
 
-@stage_task("render", precision="job")
+RENDER = Stage(
+    name="render",
+    title="render and composite",
+    version=3,
+    unit="reenactment",
+    reads=("portrait", "retarget", "template", "inversion", "tuning", "pose"),
+    settings=("render", "composite"),
+    writes=tuple(Array(name) for name in FIELDS),
+    per_frame=True,
+    parallel_over_frames=True,
+    needs_frame_of="inversion",
+    fill_from_neighbour=True,
+    drop_with="pictures",
+)
+
+
+@does(RENDER, precision="job")
 def render(job: Job, start: int, stop: int) -> StageResult:
     """Render and composite frames ``[start, stop)``."""
     watch = Stopwatch("render", start, stop)
@@ -38,7 +56,8 @@ def render(job: Job, start: int, stop: int) -> StageResult:
 
     use_threads(job, alone=False)
     renderer, device = pose_renderer(job), device_of(job)
-    rows = FrameRows(unit_of(job, "render"), ("latents", "face_mask"), runs)
+    read = ((job.output("inversion"), "latents"), (job.output("template"), "face_mask"))
+    rows = FrameRows(read, runs)
     cameras, arrays = output_cameras(job), FrameArrays(job, "render")
 
     def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,10 +85,10 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
 
     def load() -> TriPlaneGenerator:
         drop_tuned()
-        unit = unit_of(job, "tuning")
-        data = unit.get_bytes(TUNED)
+        output = job.output("tuning")
+        data = output.get_bytes(TUNED)
         if data is None:
-            raise MissingChunk(f"{unit.kind}/{unit.name}/{TUNED}", [0])
+            raise MissingChunk(f"{output.path}/{TUNED}", [0])
         return tuned_from_bytes(data, job)
 
     return cached("tuned", job.stage_keys["tuning"], load, *computing(job), alone=True)

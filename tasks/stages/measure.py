@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.pipeline import Job, Note, Stage
+from portrait_core.pipeline.ledger import Ledger, done
+from portrait_core.pipeline.ranges import held_frames
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import landmark_weights, tracking_weights
 from portrait_core.tracking.measure import measure as measured
 from portrait_core.tracking.measure import seen
-from tasks.context import done, key_of, landmarker, read_track, unit_of, use_threads
-from tasks.job import Job
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.ranges import held_frames
+from tasks.context import landmarker, read_track, use_threads
+from tasks.running import does
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
@@ -22,38 +25,53 @@ if TYPE_CHECKING:
     from portrait_core.tracking.fit import FaceTrack
 
 
-@stage_task("measure", precision="fp32")
+MOTION = "motion"
+"""Note of what was measured."""
+
+MEASURE = Stage(
+    name="measure",
+    title="measure result",
+    version=2,
+    unit="reenactment",
+    reads=("portrait", "landmarks", "fit", "pose", "render"),
+    settings=("tracking",),
+    weights=(landmark_weights, tracking_weights),
+    writes=(Note(MOTION),),
+    shows_gaps_of="render",
+)
+
+
+@does(MEASURE, precision="fp32")
 def measure(job: Job) -> StageResult:
     """Track the result and compare lips, eyes, head pose; see how still the background is."""
     watch = Stopwatch("measure", 0, 1)
-    if done(job, "measure").all():
+    ledger = Ledger(job)
+    if ledger.done("measure").all():
         return watch.result(0)
     from portrait_core.metrics.motion import compare_motion
 
     threads = use_threads(job, alone=True)
     driver = driver_motion(job)
-    source = unit_of(job, "portrait")
-    still = _motion(source.read("landmarks", 0, 1), read_track(source, 1)).repeated(job.frames)
+    source = job.output("portrait")
+    still = _motion(source.read("landmarks"), read_track(source)).repeated(job.frames)
     result = _result_motion(job, threads)
-    key = key_of(job, "measure")
-    said: dict[str, Any] = {"key": key, "faces_found": int(result.ok.sum())}
+    said: dict[str, Any] = {"faces_found": int(result.ok.sum())}
     if (driver.ok & result.ok).any():
         said["result"] = compare_motion(driver, result).model_dump(mode="json")
         said["result"]["background_flicker"] = _flicker(job)
     if (driver.ok & still.ok).any():
         said["still_portrait"] = compare_motion(driver, still).model_dump(mode="json")
         said["still_portrait"]["background_flicker"] = 0.0
-    unit = unit_of(job, "measure")
-    unit.uncommit("measure", [0])
-    unit.write_meta("motion", said)
-    unit.commit("measure", [0], key)
+    output = ledger.output("measure")
+    output.write_note(MOTION, said)
+    output.commit()
     return watch.result(1)
 
 
 def driver_motion(job: Job) -> MotionTrack:
     """What the tracker saw of the driver."""
-    points = unit_of(job, "landmarks").read("landmarks", 0, job.frames)
-    return _motion(points, read_track(unit_of(job, "fit"), job.frames))
+    points = job.output("landmarks").read("landmarks")
+    return _motion(points, read_track(job.output("fit")))
 
 
 def _motion(points: NDArray[np.float32], track: FaceTrack) -> MotionTrack:
@@ -79,7 +97,7 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
     if not ok.any():
         nothing = np.full(job.frames, np.nan)
         return MotionTrack(nothing, nothing, np.full((job.frames, 3), np.nan), ok)
-    shape = read_track(unit_of(job, "portrait"), 1).shape
+    shape = read_track(job.output("portrait")).shape
     return _motion(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
 
 
@@ -90,24 +108,24 @@ def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
 def shown_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The clip, frame by frame: which frame is shown, itself or, where it was not rendered, its neighbour,
     and the picture ``[S,S,3]``."""
-    unit = unit_of(job, "render")
+    output = job.output("render")
     for i in held_frames(done(job, "render")).tolist():
-        yield i, unit.read("frames", i, i + 1)[0]
+        yield i, output.read("frames", i, i + 1)[0]
 
 
 def _flicker(job: Job) -> float | None:
     """Mean motion-compensated difference of consecutive frames outside the face, of 255."""
     from portrait_core.report.flicker import moved_difference
-    from tasks.pose import output_cameras
+    from tasks.stages.pose import output_cameras
 
-    unit = unit_of(job, "render")
+    output = job.output("render")
     cameras = output_cameras(job)
     finished = done(job, "render")
     pairs = [i for i in range(1, job.frames) if finished[i - 1] and finished[i]]
     found = []
     for i in pairs:
         frames, masks, depths = (
-            unit.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")
+            output.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")
         )
         found.append(moved_difference(frames, masks, depths, cameras[i - 1 : i + 1]))
     known = [value for value in found if value is not None]

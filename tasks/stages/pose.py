@@ -8,16 +8,35 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import done, landmarker, read_track, unit_of, use_threads
-from tasks.job import CAMERAS, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
+from portrait_core.pipeline import File, Job, Stage
+from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import landmark_weights, tracking_weights
+from tasks.context import landmarker, read_track, use_threads
+from tasks.running import does
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@stage_task("pose", precision="job")
+CAMERAS = "output_cameras.npy"
+"""File of the camera labels."""
+
+POSE = Stage(
+    name="pose",
+    title="aim head pose",
+    version=2,
+    unit="reenactment",
+    reads=("portrait", "fit", "retarget", "template", "inversion", "tuning"),
+    settings=("render", "composite", "tracking"),
+    weights=(landmark_weights, tracking_weights),
+    writes=(File(CAMERAS),),
+    drop_with="clip",
+)
+
+
+@does(POSE, precision="job")
 def pose(job: Job) -> StageResult:
     """Take the driver's poses, and correct them by what the tracker reads off a few rendered frames."""
     watch = Stopwatch("pose", 0, 1)
@@ -25,9 +44,7 @@ def pose(job: Job) -> StageResult:
         return watch.result(0)
     from portrait_core.reposing import target_cameras
 
-    unit = unit_of(job, "pose")
-    driver = read_track(unit_of(job, "fit"), job.frames)
-    portrait = read_track(unit_of(job, "portrait"), 1)
+    driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
     wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
     usable = driver.ok & done(job, "inversion")
     chosen = job.settings.render
@@ -35,9 +52,9 @@ def pose(job: Job) -> StageResult:
     cameras = _aimed(job, wanted, usable) if aimed else wanted
     content = io.BytesIO()
     np.save(content, cameras)
-    unit.uncommit("pose", [0])
-    unit.put_bytes(CAMERAS, content.getvalue())
-    unit.commit("pose", [0], job.stage_keys["pose"])
+    output = job.output("pose")
+    output.put_bytes(CAMERAS, content.getvalue())
+    output.commit()
     return watch.result(1)
 
 
@@ -49,10 +66,10 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
     """
     from portrait_core.errors import MissingChunk
 
-    unit = unit_of(job, "pose")
-    data = unit.get_bytes(CAMERAS)
+    output = job.output("pose")
+    data = output.get_bytes(CAMERAS)
     if data is None:
-        raise MissingChunk(f"{unit.kind}/{unit.name}/{CAMERAS}", [0])
+        raise MissingChunk(f"{output.path}/{CAMERAS}", [0])
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
 
 
@@ -79,16 +96,16 @@ def _read_off(
     from portrait_core.cameras import angles_from_labels
     from portrait_core.tracking.measure import seen
     from tasks.fitting import clip_data
-    from tasks.render import pose_renderer
+    from tasks.stages.render import pose_renderer
 
-    clip, renderer, unit = clip_data(job), pose_renderer(job), unit_of(job, "pose")
+    clip, renderer, latent = clip_data(job), pose_renderer(job), job.output("inversion")
 
     def tensor(values: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(values).to(clip.device)
 
     pictures = [
         renderer.render(
-            tensor(unit.read("latents", i, i + 1)), clip.face(i), tensor(cameras[i : i + 1])
+            tensor(latent.read("latents", i, i + 1)), clip.face(i), tensor(cameras[i : i + 1])
         ).image
         for i in frames
     ]
@@ -96,6 +113,6 @@ def _read_off(
     found = seen(points)
     if not found.any():
         return found, np.zeros((len(frames), 3))
-    shape = read_track(unit_of(job, "portrait"), 1).shape
+    shape = read_track(job.output("portrait")).shape
     track = tracker(job).clip(points, found, lambda: pictures, shape, neighbours=False)
     return found, angles_from_labels(track.cameras)

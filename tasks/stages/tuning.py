@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tasks.context import done, unit_of, use_threads
-from tasks.job import TUNED, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
+from portrait_core.pipeline import File, Job, Stage
+from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import fitting_weights
+from tasks.context import use_threads
+from tasks.running import does
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +19,25 @@ if TYPE_CHECKING:
     from tasks.fitting import ClipData
 
 
-@stage_task("tuning", precision="job")
+TUNED, STEPS = "tuned_generator.safetensors", "steps"
+"""File of the generator, and note of the loss by step."""
+
+TUNING = Stage(
+    name="tuning",
+    title="tune generator",
+    version=6,
+    unit="reenactment",
+    reads=("portrait", "retarget", "template", "inversion"),
+    settings=("generator", "inversion", "tuning", "seed"),
+    weights=(fitting_weights,),
+    writes=(File(TUNED),),
+    drop_with="clip",
+    steps=lambda settings, frames: settings.tuning.steps,
+    work=lambda settings, parts, frames: max(1, settings.tuning.steps) * parts,
+)
+
+
+@does(TUNING, precision="job")
 def tune(job: Job) -> StageResult:
     """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints;
     resumes from them."""
@@ -37,20 +58,20 @@ def tune(job: Job) -> StageResult:
         sampling,
         step_reporter,
     )
-    from tasks.render import drop_tuned
+    from tasks.stages.render import drop_tuned
 
     use_threads(job, alone=True)
-    unit, key, settings = unit_of(job, "tuning"), job.stage_keys["tuning"], job.settings
+    output, latent, settings = job.output("tuning"), job.output("inversion"), job.settings
     data = clip_data(job)
     detail = settings.tuning.detail_weight > 0
     good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
 
     def frame(place: int) -> FrameTarget:
         i = good[place]
-        painted = unit.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
+        painted = latent.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
         return data.target(i, painted, tuning=True, detail=detail)
 
-    latents = np.concatenate([unit.read("latents", i, i + 1) for i in good])
+    latents = np.concatenate([latent.read("latents", i, i + 1) for i in good])
     clip = Clip(
         ws=torch.from_numpy(latents).to(data.device),
         camera=data.camera,
@@ -74,12 +95,11 @@ def tune(job: Job) -> StageResult:
         memory_mib=settings.runner.target_memory_mib,
         graphs=settings.runner.cuda_graphs,
     )
-    checkpoint = StoredCheckpoint(unit, "tuning", key)
-    losses = tuner.run(checkpoint, step_reporter(unit, "tuning", key, settings.tuning.steps))
-    unit.uncommit("tuning", [0])
-    unit.put_bytes(TUNED, generator_bytes(model))
-    unit.write_meta("tuning_steps", {"key": key, "loss": np.round(losses, 5).tolist()})
-    unit.commit("tuning", [0], key)
+    checkpoint = StoredCheckpoint(output)
+    losses = tuner.run(checkpoint, step_reporter(output, settings.tuning.steps))
+    output.put_bytes(TUNED, generator_bytes(model))
+    output.write_note(STEPS, {"loss": np.round(losses, 5).tolist()})
+    output.commit()
     checkpoint.clear()
     return watch.result(1)
 

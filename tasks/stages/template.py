@@ -1,33 +1,38 @@
-"""Stages ``retarget`` and ``template``: the driver's expressions on the portrait."""
+"""Stage ``template``: the portrait with the driver's expressions, and masks."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import FrameArrays, read_track, todo, unit_of, use_threads, write_frames
+from portrait_core.pipeline import Array, FrameRange, Job, Stage
+from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import head_weights
+from tasks.context import FrameArrays, use_threads
 from tasks.frames import Save, each
-from tasks.job import Job
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.ranges import FrameRange
+from tasks.running import does
 from tasks.trackers import Moves, tracker
 
 MASKS = ("face_mask", "mouth_mask", "uncovered")
 
+TEMPLATE = Stage(
+    name="template",
+    title="expression template",
+    version=2,
+    unit="reenactment",
+    reads=("portrait", "retarget"),
+    settings=("template",),
+    weights=(head_weights,),
+    writes=(Array("template"), *(Array(name) for name in MASKS)),
+    per_frame=True,
+    parallel_over_frames=True,
+    fill_from_neighbour=True,
+    drop_with="pictures",
+)
 
-@stage_task("retarget")
-def retarget(job: Job) -> StageResult:
-    """Turn the driver's expressions into the portrait's, for the whole clip: ``expression`` and ``jaw``."""
-    watch = Stopwatch("retarget", 0, job.frames)
-    if not todo(job, "retarget", 0, job.frames):
-        return watch.result(0)
-    use_threads(job, alone=True)
-    source = read_track(unit_of(job, "portrait"), 1)
-    arrays = tracker(job).retarget(source, read_track(unit_of(job, "fit"), job.frames))
-    return watch.result(write_frames(job, "retarget", arrays))
 
-
-@stage_task("template")
+@does(TEMPLATE)
 def template(job: Job, start: int, stop: int) -> StageResult:
     """Render the expression template and its masks for frames ``[start, stop)``."""
     watch = Stopwatch("template", start, stop)

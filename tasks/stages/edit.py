@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.context import done, read_portrait, unit_of, use_threads, write_once
-from tasks.job import EDIT_REPORT, STRIP, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
+from portrait_core.pipeline import Array, File, Job, Note, Stage
+from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import flow_weights, labelling_weights
+from tasks.context import read_portrait, use_threads
+from tasks.running import does
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
@@ -19,10 +22,29 @@ if TYPE_CHECKING:
     from portrait_core.attributes.editing import AttributeFlow
     from portrait_core.attributes.requests import EditRequest
 
+STRIP, REPORT = "strip.png", "edit"
+"""File of the edit at several strengths, and note of what was asked and what came of it."""
 _STRIP_TILE = 256
 
+EDIT = Stage(
+    name="edit",
+    title="edit attributes",
+    version=2,
+    unit="edited",
+    reads=("portrait", "inversion", "tuning"),
+    inputs=("labels",),
+    settings=("edit", "render"),
+    weights=(flow_weights, labelling_weights),
+    writes=(
+        Array("edited", per="clip"),
+        Array("edited_latents", per="clip"),
+        File(STRIP),
+        Note(REPORT),
+    ),
+)
 
-@stage_task("edit", precision="fp32")
+
+@does(EDIT, precision="fp32")
 def edit(job: Job) -> StageResult:
     """Move the inverted portrait's latent by the flow, render it with the generator that was tuned on the
     portrait, and put what changed into the photograph (paper section 3.4)."""
@@ -39,9 +61,8 @@ def edit(job: Job) -> StageResult:
     from tasks.context import device_of
 
     use_threads(job, alone=True)
-    unit, source = unit_of(job, "edit"), unit_of(job, "portrait")
-    key, chosen, model = job.stage_keys["edit"], job.settings.edit, flow_model(job)
-    ws = torch.from_numpy(unit_of(job, "inversion").read("latents", 0, 1)).to(device_of(job))
+    source, chosen, model = job.output("portrait"), job.settings.edit, flow_model(job)
+    ws = torch.from_numpy(job.output("inversion").read("latents", 0, 1)).to(device_of(job))
     own, requests = own_labels(job, model, ws), parse_requests(chosen.attributes)
     values = model.conditions.vector(own)[None]
     strengths = [chosen.strength * i / (chosen.strip - 1) for i in range(chosen.strip)]
@@ -50,16 +71,17 @@ def edit(job: Job) -> StageResult:
         for strength in strengths
     ]
     pictures = [_picture(job, one) for one in latents]
-    place = (source.read(name, 0, 1)[0] for name in ("crop_center_px", "crop_side_px"))
+    place = (source.read(name)[0] for name in ("crop_center_px", "crop_side_px"))
     edited = edited_photograph(read_portrait(job), pictures[0], pictures[-1], *place)
     titles = [f"{strength:.0%}" for strength in strengths]
     label = ", ".join(map(str, requests)).replace("_", " ")
     strip = contact_sheet({label: pictures}, titles, _STRIP_TILE)
-    with unit.overwriting("edit", [0], key):
-        both = torch.stack([latents[0][0], latents[-1][0]]).cpu().numpy()[None]
-        write_once(unit, key, {"edited": edited[None], "edited_latents": both})
-        unit.put_bytes(STRIP, png(strip))
-        unit.write_meta(EDIT_REPORT, _report(job, model, requests, own, latents, pictures))
+    both = torch.stack([latents[0][0], latents[-1][0]]).cpu().numpy()[None]
+    output = job.output("edit")
+    output.write_whole({"edited": edited[None], "edited_latents": both})
+    output.put_bytes(STRIP, png(strip))
+    output.write_note(REPORT, _report(job, model, requests, own, latents, pictures))
+    output.commit()
     return watch.result(1)
 
 
@@ -91,7 +113,7 @@ def _picture(job: Job, ws: Tensor) -> NDArray[np.uint8]:
     from portrait_core.inversion.targets import image_array
     from portrait_core.reposing import final_sampling
     from tasks.fitting import clip_data
-    from tasks.render import tuned_generator
+    from tasks.stages.render import tuned_generator
 
     generator = tuned_generator(job)
     sampling, resolution = final_sampling(generator, job.settings.render)

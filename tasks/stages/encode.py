@@ -13,40 +13,61 @@ from PIL import Image
 
 from portrait_core.errors import DecodeError
 from portrait_core.media import VideoWriter, read_frames
+from portrait_core.pipeline import File, Job, Stage
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.report import contact_sheet, side_by_side, telling_frames
-from tasks.context import done, key_of, read_track, unit_of, use_threads
-from tasks.deliver import DELIVERED
-from tasks.job import Job
-from tasks.measure import shown_frames
-from tasks.policy import StageResult, Stopwatch, stage_task
+from tasks.context import read_track, use_threads, video_file
+from tasks.running import does
+from tasks.stages.measure import shown_frames
 
 Picture = NDArray[np.uint8]
 
 
-@stage_task("encode", precision="job")
+CLIP, SIDE_BY_SIDE, SHEET = "reenactment.mp4", "side_by_side.mp4", "contact_sheet.png"
+
+ENCODE = Stage(
+    name="encode",
+    title="encode clip",
+    version=2,
+    unit="reenactment",
+    reads=("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
+    inputs=("video",),
+    settings=("output",),
+    writes=(
+        File(CLIP),
+        File(SIDE_BY_SIDE, when=lambda settings: settings.output.side_by_side),
+        File(SHEET, when=lambda settings: bool(settings.output.contact_sheet_frames)),
+    ),
+    counts_frames=True,
+    shows_gaps_of="render",
+)
+
+
+@does(ENCODE, precision="job")
 def encode(job: Job) -> StageResult:
     """Encode the clip, exactly as many frames as the driver has, at its exact rate and with its audio."""
     watch = Stopwatch("encode", 0, 1)
-    if done(job, "encode").all():
+    ledger = Ledger(job)
+    if ledger.done("encode").all():
         return watch.result(0)
     use_threads(job, alone=True)
-    unit, key = unit_of(job, "encode"), key_of(job, "encode")
-    unit.uncommit("encode", [0])
+    output = ledger.output("encode")
     with TemporaryDirectory() as name:
         folder = Path(name)
         _write_clips(job, folder)
         if job.settings.output.contact_sheet_frames:
-            Image.fromarray(_sheet(job)).save(folder / DELIVERED["contact_sheet"], optimize=True)
+            Image.fromarray(_sheet(job)).save(folder / SHEET, optimize=True)
         for path in sorted(folder.iterdir()):
-            unit.put_bytes(path.name, path.read_bytes())
-    unit.commit("encode", [0], key)
+            output.put_bytes(path.name, path.read_bytes())
+    output.commit()
     return watch.result(1)
 
 
 def _write_clips(job: Job, folder: Path) -> None:
     size, output = job.settings.template.size, job.settings.output
     with ExitStack() as stack:
-        clip = stack.enter_context(_writer(job, folder / DELIVERED["reenactment"], (size, size)))
+        clip = stack.enter_context(_writer(job, folder / CLIP, (size, size)))
         beside: VideoWriter | None = None
         drivers = driving_crops(job) if output.side_by_side else None
         for shown, result in shown_frames(job):
@@ -55,24 +76,23 @@ def _write_clips(job: Job, folder: Path) -> None:
                 continue
             row = side_by_side(_columns(job, shown, next(drivers)) | {"result": result}, size)
             if beside is None:
-                path = folder / DELIVERED["side_by_side"]
+                path = folder / SIDE_BY_SIDE
                 beside = stack.enter_context(_writer(job, path, (row.shape[1], row.shape[0])))
             beside.write(row)
 
 
 def _writer(job: Job, path: Path, size: tuple[int, int]) -> VideoWriter:
     about = {"comment": "Synthetic media: a portrait animated by portrait-reenactment"}
-    audio = job.video_path if job.has_audio else None
+    audio = video_file(job) if job.has_audio else None
     return VideoWriter(path, size, job.rate, audio, job.settings.output.crf, about)
 
 
 def _columns(job: Job, frame: int, driver: Picture) -> dict[str, Picture]:
     """What led to the result of ``frame``, with the driver of the frame that shows it."""
-    unit = unit_of(job, "template")
     return {
         "driving": driver,
-        "template": unit.read("template", frame, frame + 1)[0],
-        "inversion": unit.read("inversion", frame, frame + 1)[0],
+        "template": job.output("template").read("template", frame, frame + 1)[0],
+        "inversion": job.output("inversion").read("inversion", frame, frame + 1)[0],
     }
 
 
@@ -80,8 +100,8 @@ def driving_crops(job: Job) -> Iterator[Picture]:
     """The driver's face crops ``[S,S,3]``, every frame of the clip."""
     from portrait_core.tracking.crop import crop_image
 
-    track, size = read_track(unit_of(job, "fit"), job.frames), job.settings.template.size
-    frames = read_frames(job.video_path, 0, job.frames)
+    track, size = read_track(job.output("fit")), job.settings.template.size
+    frames = read_frames(video_file(job), 0, job.frames)
     for center, side in zip(track.crop_center_px, track.crop_side_px, strict=True):
         try:
             image = next(frames)
@@ -97,14 +117,14 @@ def _sheet(job: Job) -> Picture:
     from portrait_core.inversion.targets import image_array
     from portrait_core.metrics.motion import MotionTrack
     from tasks.fitting import clip_data, resolution, sampling
-    from tasks.measure import driver_motion
-    from tasks.render import tuned_generator
+    from tasks.stages.measure import driver_motion
+    from tasks.stages.render import tuned_generator
 
     motion: MotionTrack = driver_motion(job)
     frames = telling_frames(
         motion.lip_gap, motion.eye_opening, motion.angles_deg, job.settings.output.contact_sheet_frames
     )
-    clip, model, unit = clip_data(job), tuned_generator(job), unit_of(job, "template")
+    clip, model, latent = clip_data(job), tuned_generator(job), job.output("inversion")
     wanted = set(frames)
     drivers = {i: image for i, image in enumerate(driving_crops(job)) if i in wanted}
     results = {i: pair for i, pair in enumerate(shown_frames(job)) if i in wanted}
@@ -113,7 +133,7 @@ def _sheet(job: Job) -> Picture:
         shown, result = results[i]
         columns = _columns(job, shown, drivers[i])
         painted = columns["inversion"] if job.settings.inversion.mouth == "render" else None
-        ws = torch.from_numpy(unit.read("latents", shown, shown + 1)).to(clip.device)
+        ws = torch.from_numpy(latent.read("latents", shown, shown + 1)).to(clip.device)
         with torch.no_grad():
             tuned = model.synthesis(ws, clip.camera, resolution(job, model), sampling=sampling(job, model))
         columns |= {

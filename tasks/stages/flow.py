@@ -1,4 +1,4 @@
-"""Stages ``sample`` and ``flow``: pictures of a generator with their attributes, and the flow they teach."""
+"""Stage ``flow``: the flow between latents and attributes, learnt from samples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from tasks.context import FrameArrays, done, todo, unit_of, use_threads
-from tasks.frames import Save, each
-from tasks.job import CURVE, FLOW, FLOW_SHEET, Job
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.ranges import FrameRange
+from portrait_core.pipeline import File, Job, Note, Stage
+from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from tasks.context import use_threads
+from tasks.running import does
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,36 +25,27 @@ if TYPE_CHECKING:
     from portrait_core.attributes.training import FlowSamples, FlowTrainer
     from portrait_core.generators import TriPlaneGenerator
 
+FLOW_FILE, SHEET = "attribute_flow.safetensors", "contact_sheet.png"
+"""Files of the trained flow, and of its edits of some samples."""
+CURVE = "flow_curve"
+"""Note of the loss and the held-out density by pass."""
 _SHEET_TILE = 128
 
-
-@stage_task("sample", precision="job")
-def sample(job: Job, start: int, stop: int) -> StageResult:
-    """Draw samples ``[start, stop)`` of the generator, render each frontally, and label it."""
-    watch = Stopwatch("sample", start, stop)
-    runs = todo(job, "sample", start, stop)
-    if not runs:
-        return watch.result(0)
-    from tasks.attributes import drawn, frontal_pictures, labelled
-    from tasks.fitting import generator
-
-    use_threads(job, alone=False)
-    model, arrays = generator(job), FrameArrays(job, "sample")
-
-    def work(batch: FrameRange) -> Save:
-        z, ws = drawn(job, model, batch)
-        pictures = frontal_pictures(job, model, ws)
-        rows = {
-            "latents": ws[:, :1].cpu().numpy(),
-            "pictures": pictures,
-            "labels": labelled(job, z, pictures),
-        }
-        return arrays.later(batch.start, rows)
-
-    return watch.result(each(job, "sample", runs, work, job.settings.sample.batch))
+FLOW = Stage(
+    name="flow",
+    title="train flow",
+    version=3,
+    unit="flow",
+    reads=("sample",),
+    inputs=("labels",),
+    settings=("flow", "seed"),
+    writes=(File(FLOW_FILE), File(SHEET), Note(CURVE)),
+    counts_frames=True,
+    steps=lambda settings, samples: settings.flow.steps(samples),
+)
 
 
-@stage_task("flow", precision="fp32")
+@does(FLOW, precision="fp32")
 def train_flow(job: Job) -> StageResult:
     """Train the flow on all samples. Keeps checkpoints; resumes from them."""
     watch = Stopwatch("flow", 0, 1)
@@ -65,21 +56,21 @@ def train_flow(job: Job) -> StageResult:
     from tasks.fitting import StoredCheckpoint, step_reporter
 
     use_threads(job, alone=True)
-    unit, key, settings = unit_of(job, "flow"), job.stage_keys["flow"], job.settings
+    output, settings = job.output("flow"), job.settings
     samples, schema = _samples(job)
     learnt, held_out = samples.split(settings.flow.held_out, settings.seed)
     conditions = schema.standardised(learnt.labels)
     trainer = _trainer(job, conditions, learnt, held_out)
-    checkpoint = StoredCheckpoint(unit, "flow", key)
+    checkpoint = StoredCheckpoint(output)
     curve = _Curve(job)
-    trainer.run(checkpoint, step_reporter(unit, "flow", key, trainer.steps), curve.add)
+    trainer.run(checkpoint, step_reporter(output, trainer.steps), curve.add)
     reader = LatentReader.fit(learnt, held_out)
     model = AttributeFlow(trainer.flow, conditions, reader)
     packed, sheet = _packed(model, job, curve.rows), _sheet(job, model, held_out)
-    unit.uncommit("flow", [0])
-    unit.put_bytes(FLOW, packed)
-    unit.put_bytes(FLOW_SHEET, sheet)
-    unit.commit("flow", [0], key)
+    output.put_bytes(FLOW_FILE, packed)
+    output.put_bytes(SHEET, sheet)
+    output.write_note(CURVE, {"rows": curve.rows})
+    output.commit()
     checkpoint.clear()
     return watch.result(1)
 
@@ -95,9 +86,8 @@ def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
     from portrait_core.attributes.training import FlowSamples
     from tasks.attributes import completed_labels
 
-    unit = unit_of(job, "sample")
     made = np.flatnonzero(done(job, "sample"))
-    rows = unit.read_together(("latents", "labels"), 0, job.frames)
+    rows = job.output("sample").read_together(("latents", "labels"))
     made = made[np.isfinite(rows["labels"][made]).any(1)]
     if len(made) < job.settings.flow.held_out + job.settings.flow.batch:
         raise InputError(
@@ -140,15 +130,15 @@ class _Curve:
     """Loss and held-out density by pass, kept in the store as they come."""
 
     def __init__(self, job: Job) -> None:
-        self._unit, self._key = unit_of(job, "flow"), job.stage_keys["flow"]
-        said = self._unit.read_meta(CURVE) or {}
-        self.rows: list[Mapping[str, float | None]] = said["rows"] if said.get("key") == self._key else []
+        self._output = job.output("flow")
+        said = self._output.read_note(CURVE) or {}
+        self.rows: list[Mapping[str, float | None]] = said.get("rows", [])
 
     def add(self, epoch: int, loss: float, density: float | None) -> None:
         """A pass is over. One that is done again after a kill takes its row's place."""
         known = [row for row in self.rows if (row["epoch"] or 0) < epoch]
         self.rows = [*known, {"epoch": epoch, "loss": loss, "held_out_log_density": density}]
-        self._unit.write_meta(CURVE, {"key": self._key, "rows": self.rows})
+        self._output.write_note(CURVE, {"rows": self.rows})
 
 
 def _packed(model: AttributeFlow, job: Job, curve: object) -> bytes:
@@ -165,7 +155,7 @@ def _packed(model: AttributeFlow, job: Job, curve: object) -> bytes:
         "curve": json.dumps(curve, sort_keys=True),
     }
     with TemporaryDirectory() as folder:
-        path = Path(folder) / FLOW
+        path = Path(folder) / FLOW_FILE
         save_flow(model, path, about)
         return path.read_bytes()
 

@@ -1,0 +1,257 @@
+"""Running clips on one set of workers.
+
+A clip's inversion is a chain, so workers are kept busy by many clips, not by one: about two per worker are at
+work. The first of them has a worker as soon as it wants one, the others fill the gaps
+(:class:`flows.runners.Turns`).
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+from flows.progress import Board
+from flows.reenact import kept_state
+from flows.runners import Runner
+from flows.stages import Functions, StageError, StageRunner, gpu_gone
+from portrait_core.config import Settings
+from portrait_core.pipeline import Job, Policy
+from portrait_core.pipeline.ledger import set_aside
+from portrait_core.pipeline.redo import faces_appeared, forget
+from portrait_core.pipeline.results import StageRecord
+from portrait_core.pipeline.retention import drop
+from portrait_core.stopping import StopRequested
+from portrait_core.threads import worker_count
+from tasks.deliver import deliver, deliver_edit, deliver_flow
+from tasks.policy import classify
+from tasks.running import functions_of
+
+Outcome = Literal["done", "held", "failed", "aside", "stopped"]
+CLIPS_PER_WORKER = 2
+STORE_FAILURES = 5
+"""Clips in a row that may fail because of the store before the rest is left for another day."""
+_LOOKERS = 8
+Held = TypeVar("Held")
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of a clip."""
+
+    number: int
+    """Number of its row."""
+    name: str
+    """Name of its output."""
+    outcome: Outcome
+    """``held``: done, with frames that show a neighbour. ``aside``: it would only fail again, see
+    ``portrait retry``."""
+    message: str = ""
+    """Why, unless it is done."""
+    frames: int = 0
+    """Frames of the clip."""
+    seconds: float = 0.0
+    """Seconds of this run."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What is to be made."""
+
+    number: int
+    """Number of its row."""
+    name: str
+    """Name of its output."""
+    job: Job
+    retried: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Frames that were taken up again, by stage."""
+
+
+class DatasetRun:
+    """Runs clips on one runner."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        settings: Settings,
+        out: Path | None,
+        board: Board,
+        keep: Policy | None = None,
+        functions: Functions = functions_of,
+    ) -> None:
+        """Args:
+        runner: where every clip's tasks run.
+        settings: of the run: how many clips at once.
+        out: folder with a folder per clip; None leaves the clips in the store.
+        board: hears what happens.
+        keep: what of a finished clip is dropped; None keeps all.
+        functions: gives what does a stage.
+        """
+        self._runner, self._out, self._board, self._keep = runner, out, board, keep
+        self._functions = functions
+        self._at_once = settings.runner.clips or CLIPS_PER_WORKER * worker_count(settings)
+        self._turns = count()
+        self._failed_stores = 0
+        """Clips in a row that failed because of the store."""
+        self._ended: tuple[str, BaseException] | None = None
+        """Clip and error that ended the run for all; None while it goes on."""
+
+    def run(self, items: Sequence[Held], look: Callable[[Held], Clip | ClipResult]) -> list[ClipResult]:
+        """Run clips, of those that are ready the longest first, and say what became of each.
+
+        Args:
+            items: what to look at.
+            look: gives the clip of an item, or what is wrong with it.
+
+        Raises:
+            StageError: this process cannot use the GPU any more, or the store failed for
+                :data:`STORE_FAILURES` clips in a row. The clips at work were stopped, and the others not
+                begun: all of them wait for the next run.
+        """
+        ahead = _Ahead(items, look, 2 * self._at_once)
+        pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="clip")
+        # each with this thread's context: Prefect asks which flow run a task run is of
+        futures: list[Future[list[ClipResult]]] = [
+            pool.submit(copy_context().run, self._work, ahead) for _ in range(self._at_once)
+        ]
+        try:
+            results = [result for future in as_completed(futures) for result in future.result()]
+        except BaseException as error:
+            ahead.close()
+            if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or what Prefect makes of them
+                self._runner.stop()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if self._ended is not None:
+            name, why = self._ended
+            stopped = sum(result.outcome == "stopped" for result in results)
+            raise StageError(f"{name}: {why}. It finds {stopped} of {len(items)} clips to do") from (
+                why.__cause__ or why
+            )
+        return results
+
+    def _work(self, ahead: _Ahead[Any]) -> list[ClipResult]:
+        """Do one clip after the other, until none is left."""
+        results = []
+        while (found := ahead.take()) is not None:
+            result = found if isinstance(found, ClipResult) else self._clip(found)
+            self._board.ended(result)
+            results.append(result)
+        return results
+
+    def _clip(self, clip: Clip) -> ClipResult:
+        begin = time.perf_counter()
+
+        def result(outcome: Outcome, message: str = "") -> ClipResult:
+            seconds = time.perf_counter() - begin
+            return ClipResult(clip.number, clip.name, outcome, message, clip.job.frames, seconds)
+
+        if self._ended is not None:
+            return result("stopped")
+        try:
+            if why := set_aside(clip.job):
+                return result("aside", why)
+            self._board.began(clip.name)
+            held = self._run_one(clip)
+        except StopRequested:
+            return result("stopped")
+        except Exception as error:
+            return result(*self._failed(clip, error))
+        self._failed_stores = 0
+        return result("held", f"{held} frames show a neighbour") if held else result("done")
+
+    def _failed(self, clip: Clip, error: Exception) -> tuple[Outcome, str]:
+        """What became of a clip that failed; perhaps nothing else can be done either."""
+        cls = classify(error.__cause__ or error) if isinstance(error, StageError) else classify(error)
+        self._failed_stores = self._failed_stores + 1 if cls == "store" else 0
+        if gpu_gone(error) or self._failed_stores >= STORE_FAILURES:
+            self._ended = f"row {clip.number}, {clip.name}", error
+            return "stopped", ""
+        return "failed", f"{cls}: {error}"
+
+    def _run_one(self, clip: Clip) -> int:
+        """Finish one clip; how many of its frames show a neighbour."""
+        job, begin, turn = clip.job, time.perf_counter(), next(self._turns)
+
+        def stages(only: Sequence[str] = ()) -> StageRunner:
+            def report(line: str) -> None:
+                self._board.said(clip.name, line)
+
+            return StageRunner(job, self._runner, report, only, self._functions, turn)
+
+        with kept_state(job):
+            if "landmarks" in clip.retried:
+                stages(("landmarks",)).all()
+                if faces_appeared(job, clip.retried["landmarks"]):
+                    forget(job, ["fit"])
+            made = stages()
+            made.all()
+            if self._keep is not None:
+                drop(job, self._keep)
+        return self._deliver(clip, made.records, time.perf_counter() - begin)
+
+    def _deliver(self, clip: Clip, records: Mapping[str, StageRecord], seconds: float) -> int:
+        out = self._out / clip.name if self._out else None
+        if clip.job.goal == "clip":
+            summary = deliver(clip.job, out, records, seconds)
+            return sum(len(frames) for frames in summary.held_frames.values())
+        if out is not None:
+            _ = deliver_edit(clip.job, out) if clip.job.goal == "edit" else deliver_flow(clip.job, out)
+        return 0
+
+
+class _Ahead(Generic[Held]):
+    """Looks at items a little ahead of those who take them, several at a time."""
+
+    def __init__(self, items: Iterable[Held], look: Callable[[Held], Clip | ClipResult], most: int) -> None:
+        self._items, self._look, self._most = iter(items), look, most
+        self._ready: list[tuple[int, int, Clip | ClipResult]] = []
+        self._number, self._looking, self._over = count(), 0, False
+        self._changed = threading.Condition()
+        for i in range(_LOOKERS):
+            threading.Thread(
+                target=copy_context().run, args=(self._run,), name=f"look-{i}", daemon=True
+            ).start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._over or len(self._ready) + self._looking < self._most)
+                item = None if self._over else next(self._items, None)
+                if item is None:
+                    self._over = True
+                    self._changed.notify_all()
+                    return
+                self._looking += 1
+            found = self._look(item)
+            with self._changed:
+                self._looking -= 1
+                # What is wrong is told at once; of clips the longest goes first: none is left at the end.
+                rank = -found.job.frames if isinstance(found, Clip) else -(2**62)
+                heapq.heappush(self._ready, (rank, next(self._number), found))
+                self._changed.notify_all()
+
+    def take(self) -> Clip | ClipResult | None:
+        """Take the longest clip that is ready; None when none is left."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or (self._over and not self._looking))
+            if not self._ready:
+                return None
+            found = heapq.heappop(self._ready)[2]
+            self._changed.notify_all()
+            return found
+
+    def close(self) -> None:
+        """Look at nothing further, and give nothing."""
+        with self._changed:
+            self._over = True
+            self._ready.clear()
+            self._changed.notify_all()

@@ -1,0 +1,42 @@
+"""What Prefect's pages show of the work inside a flow run: one task run per clip and stage."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+R = TypeVar("R")
+
+
+def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[], R]) -> R:
+    """Call a function as a task run of the Prefect flow run that is at work in this context; plainly where
+    there is none.
+
+    The function runs in this thread: ranges of frames inside it are plain futures of threads or of Dask, and
+    retries are theirs (:func:`tasks.running.run_by_name`). Prefect keeps neither results nor a cache of them:
+    the store says what is done.
+
+    Args:
+        name: of the task, the same for all clips.
+        title: of this run of it.
+        tags: by which Prefect's pages and concurrency limits find it.
+        function: the work.
+    """
+    if "prefect" not in sys.modules:
+        return function()
+    from prefect import tags as with_tags
+    from prefect import task
+    from prefect.cache_policies import NO_CACHE
+    from prefect.context import FlowRunContext
+
+    if FlowRunContext.get() is None:
+        return function()
+    observed = task(
+        name=name,
+        task_run_name=title.replace("{", "(").replace("}", ")"),
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )(function)
+    with with_tags(*tags, f"stage:{name}"):
+        return observed()

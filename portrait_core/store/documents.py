@@ -1,0 +1,29 @@
+"""Small JSON documents: one spelling when they are written, no trust when they are read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from portrait_core.errors import InputError
+
+
+def canonical_json(value: Any) -> bytes:
+    """Write JSON with one spelling for a value: keys sorted, no spaces, ASCII.
+
+    Raises:
+        InputError: not plain data, or a number that is not finite.
+    """
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"only plain, finite data can be part of a key or of a note: {error}") from error
+    return text.encode("ascii")
+
+
+def parsed(document: bytes | None) -> Any | None:
+    """Read a JSON document's value; None when there is none, or it is damaged."""
+    try:
+        return None if document is None else json.loads(document)
+    except ValueError:
+        return None

@@ -1,0 +1,160 @@
+"""A store as a whole: its format, its units, and the records of what was asked of it.
+
+Layout::
+
+    store.json            the format's number
+    jobs/<id>.json        what was asked for: enough to run it again
+    states/<id>.json      what came of it: enough to show it
+    inputs/<id>.json      what is known of inputs by their places
+    <kind>/<name>/        units (portrait_core.store.unit)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from portrait_core.errors import InputError
+from portrait_core.store.documents import canonical_json, parsed
+from portrait_core.store.failures import from_tables
+from portrait_core.store.files import Files
+from portrait_core.store.keys import checked_name, is_name
+from portrait_core.store.unit import KINDS, Kind, Unit
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 2
+"""Number of the layout. Raised when a store of the older one cannot be read any more."""
+_FORMAT = "store.json"
+_READ_TOGETHER = 256
+"""Records that are asked for at once."""
+
+RecordKind = Literal["jobs", "states", "inputs"]
+
+
+class Store:
+    """A store at a path or fsspec URL (``file://``, ``s3://``, ``gs://``, ``memory://``).
+
+    Nothing is read or written until it is used; a store may be sent to another process.
+    """
+
+    def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
+        """Args:
+            url: where the store is; a folder is made when something is first written, a bucket must exist.
+            storage_options: passed to the file system (``endpoint_url``, credentials ...).
+
+        Raises:
+            InputError: the URL's scheme is not known or needs a package that is not installed.
+        """
+        self.url = os.fspath(url)
+        self.storage_options = dict(storage_options or {})
+        self._files = Files(self.url, self.storage_options)
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.url, self.storage_options)
+
+    def check_format(self, write: bool = False) -> None:
+        """Look whether this version of the program can read the store.
+
+        Args:
+            write: note the format where there is no store yet.
+
+        Raises:
+            InputError: it was written by another version.
+        """
+        said = parsed(self._files.get_one(_FORMAT))
+        known = said.get("format") if isinstance(said, dict) else None
+        if known == FORMAT:
+            return
+        if known is not None or self._is_of_version_1():
+            raise InputError(
+                f"the store {self.url} was written by another version of this program (format "
+                f"{known or 1}, this one reads {FORMAT}): give another --store, or delete this one"
+            )
+        if write:
+            self._files.put({_FORMAT: canonical_json({"format": FORMAT})})
+
+    def _is_of_version_1(self) -> bool:
+        """Tell whether a unit has the folder of records that the first layout had."""
+        for kind in KINDS:
+            for name in self._files.list(kind)[:2]:
+                if "records" in self._files.list(f"{kind}/{name}"):
+                    return True
+        return False
+
+    def unit(self, kind: Kind, name: str) -> Unit:
+        """The unit of a kind and name, which need not exist yet.
+
+        Raises:
+            InputError: an unknown kind, or a name that not every store can hold.
+        """
+        return Unit(self._files, kind, name)
+
+    def units(self, kind: Kind) -> list[str]:
+        """List the names of the units of a kind, sorted. What no unit can be called is passed over."""
+        return [name for name in self._files.list(kind) if is_name(name)]
+
+    # Records
+
+    def write_record(self, kind: RecordKind, name: str, value: Any) -> None:
+        """Keep a record, replacing an older one at once and whole."""
+        self._files.put({_record(kind, name): canonical_json(value)})
+
+    def read_record(self, kind: RecordKind, name: str) -> Any | None:
+        """Read a record; None when there is none, or it is damaged."""
+        return parsed(self._files.get_one(_record(kind, name)))
+
+    def read_records(self, kind: RecordKind, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Read records by name, many at once; all of a kind by default. Damaged ones are left out."""
+        wanted = self.record_names(kind) if names is None else list(names)
+        found: dict[str, Any] = {}
+        for start in range(0, len(wanted), _READ_TOGETHER):
+            paths = {_record(kind, name): name for name in wanted[start : start + _READ_TOGETHER]}
+            for path, document in self._files.get(paths).items():
+                if (value := parsed(document)) is not None:
+                    found[paths[path]] = value
+        return found
+
+    def record_names(self, kind: RecordKind) -> list[str]:
+        """List the names of the records of a kind, sorted: one request per thousand."""
+        names = [name.removesuffix(".json") for name in self._files.list(kind) if name.endswith(".json")]
+        return [name for name in names if is_name(name)]
+
+    def delete_record(self, kind: RecordKind, name: str) -> None:
+        """Delete a record."""
+        self._files.delete([_record(kind, name)])
+
+    # The whole
+
+    def failures(self, kind: Kind) -> pd.DataFrame:
+        """Failures of all units of a kind, with the unit's name in the first column, ``unit``."""
+        import pandas as pd  # here, as in failures.py: it is slow to import
+
+        tables = {name: self.unit(kind, name).failures() for name in self.units(kind)}
+        filled = {name: table for name, table in tables.items() if len(table)}
+        table = pd.concat([from_tables([]), *filled.values()], ignore_index=True)
+        units = [name for name, rows in filled.items() for _ in range(len(rows))]
+        table.insert(0, "unit", pd.array(units, dtype="string"))
+        return table
+
+    def sweep(self, older_than_s: float = 3600.0) -> int:
+        """Delete half-written files that killed writers left on a local disk; return how many.
+
+        Younger ones may belong to writers that are still at work.
+        """
+        return self._files.sweep(older_than_s)
+
+
+def record_name(text: str) -> str:
+    """Make a record's name of any text, such as a URL."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _record(kind: RecordKind, name: str) -> str:
+    return f"{kind}/{checked_name(name, 'record')}.json"

@@ -1,0 +1,229 @@
+"""Running a stage's function: what is done about its failures, the same on every runner.
+
+Nothing here imports Prefect or Dask: a worker's task pays for neither. Retries are in one place,
+:func:`run_by_name`; what kind of failure an error is says :mod:`tasks.policy`.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from importlib import import_module
+from inspect import signature
+from typing import Any, Literal, NoReturn
+
+from portrait_core.pipeline import Job, Stage
+from portrait_core.pipeline.ledger import record_failures
+from portrait_core.pipeline.results import StageResult, process_name
+from portrait_core.stopping import check, request
+from portrait_core.store import Failure
+from tasks.context import device_of
+from tasks.policy import BrokenGpuError, failure, gpu_broke, out_of_memory, retry_delay, worth_retrying
+
+_log = logging.getLogger(__name__)
+
+WORKER_ENDED = 70
+"""Exit code of a Dask worker that ended itself because it could no longer use its GPU."""
+
+Precision = Literal["job", "fp32"]
+"""Of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
+
+
+def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
+    """The function, called again with smaller batches for as long as memory does not suffice."""
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        while True:
+            try:
+                return function(**parameters)
+            except Exception as error:
+                job = parameters["job"]
+                less = job.smaller() if out_of_memory(error) else None
+                if less is None:
+                    raise
+                note = f"; tried again with {less[1]}"
+                start = parameters.get("start")
+                record_failures(job, stage, [failure(stage, start, error, job.stage_keys[stage], note=note)])
+                _log.warning("%s: out of memory%s", stage, note)
+                parameters["job"] = less[0]
+            _free_memory()
+
+    return run
+
+
+def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
+    """The function, whose process does no more work on a GPU after an error that broke the GPU's context.
+
+    A Dask worker ends, as if it had been killed: its nanny starts another process, and the flow, which is
+    told of the loss (``allowed-failures`` is 0), does the frames again. In the process of the run itself,
+    every loop is asked to stop at its next frame, and the error goes to the flow, which ends.
+    """
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        try:
+            return function(**parameters)
+        except Exception as error:
+            if not gpu_broke(error):
+                raise
+            why = str(error).partition("\n")[0]
+            if _in_worker_process():
+                _end_worker(parameters["job"], stage, why)
+            request()
+            raise BrokenGpuError(
+                f"the GPU's context broke ({why}): the process {process_name()} cannot use the GPU any more"
+            ) from error
+
+    return run
+
+
+def _in_worker_process() -> bool:
+    """Whether this process is a Dask worker's own, not one that is shared with the run."""
+    distributed = sys.modules.get("distributed")
+    if distributed is None:
+        return False
+    try:
+        worker = distributed.get_worker()
+    except ValueError:
+        return False
+    return not worker.address.startswith("inproc://")  # a LocalCluster with processes=False
+
+
+def _end_worker(job: Job, stage: str, why: str) -> NoReturn:
+    """Write down why, and end the process at once: on an orderly way out, what holds the GPU's memory would
+    call CUDA again."""
+    name = process_name()
+    message = (
+        f"the GPU's context broke in the worker {name}, which ended so that another process goes on: {why}"
+    )
+    try:
+        _log.error("%s: %s", stage, message)
+        record_failures(
+            job, stage, [Failure(stage, None, "transient", message[:500], key=job.stage_keys[stage])]
+        )
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(WORKER_ENDED)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Callable[..., StageResult]:
+    """The function, at work with a GPU's switches of float32 products set as it needs them: they belong to
+    the process, which tasks of other settings may share."""
+
+    @wraps(function)
+    def run(**parameters: Any) -> StageResult:
+        job = parameters["job"]
+        if device_of(job) != "cuda":  # the switches are CUDA's
+            return function(**parameters)
+        from portrait_core.generators.precision import resolved_precision
+        from portrait_core.matrix_precision import matrix_precision
+
+        chosen = job.settings.generator.precision if wanted == "job" else wanted
+        with matrix_precision(resolved_precision(chosen, "cuda")):
+            return function(**parameters)
+
+    return run
+
+
+@dataclass(frozen=True)
+class StageFunction:
+    """A function that does a stage, or a part of it, and that workers find by its name."""
+
+    stage: str
+    """Name of the stage."""
+    module: str
+    name: str
+    """Where it is found."""
+    ranged: bool
+    """Whether it takes ``start`` and ``stop``, frames of a clip, beside the job."""
+    run: Callable[..., StageResult]
+    """Takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
+
+    def __call__(self, **parameters: Any) -> StageResult:
+        return self.run(**parameters)
+
+
+_FUNCTIONS: dict[str, list[StageFunction]] = {}
+
+
+def functions_of(stage: str) -> tuple[StageFunction, ...]:
+    """What does a stage: functions one after the other, of which the last takes ranges of frames where the
+    stage is parallel over frames."""
+    return tuple(_FUNCTIONS.get(stage, ()))
+
+
+def stage_function(
+    stage: str, precision: Precision | None = None
+) -> Callable[[Callable[..., StageResult]], StageFunction]:
+    """Make a stage's function one that the flow can submit.
+
+    ``precision`` is that of a GPU's float32 products in the stage: the job's, where the stage's key knows it;
+    exact ones, for what is tracked and for a flow's equation; or None for a stage that computes nothing on a
+    GPU. Tasks of a process that want another precision wait for each other.
+
+    Results are kept in the store alone, whose markers say what is done; each function asks them first.
+    """
+
+    def decorated(function: Callable[..., StageResult]) -> StageFunction:
+        ranged = "start" in signature(function).parameters
+        careful = _leaving_broken_gpus(_with_less_memory(function, stage), stage)
+        run = careful if precision is None else _at_precision(careful, precision)
+        return StageFunction(stage, function.__module__, function.__name__, ranged, run)
+
+    return decorated
+
+
+def does(
+    stage: Stage, precision: Precision | None = None
+) -> Callable[[Callable[..., StageResult]], StageFunction]:
+    """Make a function do a stage (:func:`stage_function`), after those that were declared for it before."""
+
+    def decorated(function: Callable[..., StageResult]) -> StageFunction:
+        made = stage_function(stage.name, precision)(function)
+        known = _FUNCTIONS.setdefault(stage.name, [])
+        known[:] = [*(one for one in known if one.name != made.name), made]
+        return made
+
+    return decorated
+
+
+def run_by_name(
+    module: str, name: str, parameters: Mapping[str, Any], retries: int, first_s: float
+) -> StageResult:
+    """Run a stage's function, again for as long as it fails for reasons that may pass.
+
+    It is given by name, so that a Dask worker imports it rather than unpickling a copy.
+    """
+    import_module("tasks.pipelines")  # the job names one of them
+    function: StageFunction = getattr(import_module(module), name)
+    for attempt in range(1, retries + 1):
+        try:
+            return function(**parameters)
+        except Exception as error:
+            if not worth_retrying(error):
+                raise
+            _wait(retry_delay(attempt, first_s))
+    return function(**parameters)
+
+
+def _wait(seconds: float) -> None:
+    """Sleep, unless the process is asked to stop."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        check()
+        time.sleep(min(left, 0.2))

@@ -1,0 +1,41 @@
+"""Stage ``retarget``: the driver's expressions as the portrait's."""
+
+from __future__ import annotations
+
+from portrait_core.pipeline import Array, Job, Stage
+from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import head_weights
+from tasks.context import read_track, use_threads
+from tasks.running import does
+from tasks.trackers import EYES, driven_eyes, tracker
+
+RETARGET = Stage(
+    name="retarget",
+    title="transfer expression",
+    version=3,
+    unit="reenactment",
+    reads=("portrait", "landmarks", "fit"),
+    settings=("template",),
+    weights=(head_weights,),
+    writes=(
+        Array("expression", per="clip"),
+        Array("jaw", per="clip"),
+        Array(EYES, per="clip", when=driven_eyes),
+    ),
+    drop_with="clip",
+)
+
+
+@does(RETARGET)
+def retarget(job: Job) -> StageResult:
+    """Turn the driver's expressions into the portrait's, for the whole clip: ``expression`` and ``jaw``."""
+    watch = Stopwatch("retarget", 0, 1)
+    if not todo(job, "retarget", 0, 1):
+        return watch.result(0)
+    use_threads(job, alone=True)
+    source, driver = read_track(job.output("portrait")), read_track(job.output("fit"))
+    output = job.output("retarget")
+    output.write_whole(tracker(job).retarget(source, driver))
+    output.commit()
+    return watch.result(1)

@@ -1,0 +1,50 @@
+"""Stage ``sample``: pictures of a generator with their attributes."""
+
+from __future__ import annotations
+
+from portrait_core.pipeline import Array, FrameRange, Job, Stage
+from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import fitting_weights, labelling_weights
+from tasks.context import FrameArrays, use_threads
+from tasks.frames import Save, each
+from tasks.running import does
+
+SAMPLE = Stage(
+    name="sample",
+    title="draw and label",
+    version=3,
+    unit="flow",
+    settings=("generator", "sample", "seed"),
+    weights=(fitting_weights, labelling_weights),
+    writes=(Array("latents"), Array("labels"), Array("pictures")),
+    per_frame=True,
+    parallel_over_frames=True,
+    counts_frames=True,
+)
+
+
+@does(SAMPLE, precision="job")
+def sample(job: Job, start: int, stop: int) -> StageResult:
+    """Draw samples ``[start, stop)`` of the generator, render each frontally, and label it."""
+    watch = Stopwatch("sample", start, stop)
+    runs = todo(job, "sample", start, stop)
+    if not runs:
+        return watch.result(0)
+    from tasks.attributes import drawn, frontal_pictures, labelled
+    from tasks.fitting import generator
+
+    use_threads(job, alone=False)
+    model, arrays = generator(job), FrameArrays(job, "sample")
+
+    def work(batch: FrameRange) -> Save:
+        z, ws = drawn(job, model, batch)
+        pictures = frontal_pictures(job, model, ws)
+        rows = {
+            "latents": ws[:, :1].cpu().numpy(),
+            "pictures": pictures,
+            "labels": labelled(job, z, pictures),
+        }
+        return arrays.later(batch.start, rows)
+
+    return watch.result(each(job, "sample", runs, work, job.settings.sample.batch))
