@@ -130,7 +130,7 @@ def _changed(job: Job, stage: str, ledger: Ledger) -> str | None:
     said = [differences(recipe, job.recipe(stage)) for recipe in recipes]
     if not said:
         return None
-    return ", ".join(min(said, key=lambda changes: len(changes))) or "other frames are shown now"
+    return ", ".join(sorted(said, key=len)[0]) or "other frames are shown now"
 
 
 def _failures(job: Job, stage: str) -> dict[int, str]:
