@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,37 @@ import av
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
+from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
-from portrait_core.store import Store, Unit
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.state import read_jobs
+from portrait_core.store import Output, Store
 from tasks.deliver import DELIVERED
-from tasks.job import ARRAYS, CAMERAS, PER_FRAME, STAGES, TUNED, UNIT_KINDS
-
-_MARKER = re.compile(r"(\d+)\.[0-9a-f]+")
+from tasks.pipelines import CLIP
+from tasks.stages.measure import MOTION
+from tasks.stages.pose import CAMERAS
+from tasks.stages.tuning import TUNED
 
 
 def content(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> dict[str, str]:
     """Digests of all arrays, of the tuned generator's tensors, the cameras, the measures and the clips."""
-    opened = Store(store, options)
-    found: dict[str, str] = {}
-    for stage in STAGES:
-        unit = _unit(opened, stage)
-        for array in ARRAYS.get(stage, ()):
-            info = unit.array_info(array)
-            if info is None:
+    job = _job(store, options)
+    ledger, found = Ledger(job), dict[str, str]()
+    for stage in CLIP.names:
+        for array in job.declared(stage).arrays:
+            if ledger.output(stage).array_info(array) is None:
                 raise LookupError(f"{stage} has left no {array}")
-            found[f"{stage}/{array}"] = _digest(unit.read(array, 0, info.shape[0]))
-    unit = _unit(opened, "render")
-    for name, tensor in load_tensors(_file(unit, TUNED)).items():
+            found[f"{stage}/{array}"] = _digest(ledger.output(stage).read(array))
+    for name, tensor in load_tensors(_file(ledger.output("tuning"), TUNED)).items():
         found[f"tuning/{name}"] = _digest(tensor)
-    found["pose/cameras"] = _digest(np.load(io.BytesIO(_file(unit, CAMERAS))))
-    found["measure/motion"] = hashlib.sha256(json.dumps(unit.read_meta("motion")).encode()).hexdigest()
+    found["pose/cameras"] = _digest(np.load(io.BytesIO(_file(ledger.output("pose"), CAMERAS))))
+    said = ledger.output("measure").read_note(MOTION)
+    if said is None:
+        raise LookupError("nothing was measured")
+    found["measure/motion"] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     for name in DELIVERED.values():
-        found[f"encode/{name}"] = _picture_digest(_file(unit, name))
+        found[f"encode/{name}"] = _picture_digest(_file(ledger.output("encode"), name))
     return found
 
 
@@ -55,14 +59,16 @@ def different(
     return sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
 
 
-def _unit(store: Store, stage: str) -> Unit:
-    kind = UNIT_KINDS.get(stage, "reenactment")  # type: ignore[call-overload]
-    (name,) = store.units(kind)
-    return store.unit(kind, name)
+def _job(store: str | os.PathLike[str], options: Mapping[str, Any] | None = None) -> Job:
+    """The store's only job."""
+    runner = Settings().runner.model_copy(update={"storage_options": dict(options or {})})
+    command = Settings().model_copy(update={"runner": runner})
+    (job,) = read_jobs(Store(store, options), "", command)
+    return job
 
 
-def _file(unit: Unit, name: str) -> bytes:
-    data = unit.get_bytes(name)
+def _file(output: Output, name: str) -> bytes:
+    data = output.get_bytes(name)
     if data is None:
         raise LookupError(f"{name} is absent or corrupt")
     return data
@@ -82,23 +88,26 @@ def _picture_digest(data: bytes) -> str:
 
 def broken(store: Path) -> list[str]:
     """Markers in a local store whose data are absent or corrupt: there must be none at any moment."""
-    opened, wrong = Store(store), []
-    for stage in STAGES:
-        kind = UNIT_KINDS.get(stage, "reenactment")
-        for folder in store.glob(f"{kind}/*/records/commits/{stage}"):
-            unit = opened.unit(kind, folder.parents[2].name)
-            found = (_MARKER.fullmatch(path.name) for path in folder.iterdir())
-            frames = sorted(int(match.group(1)) for match in found if match)
-            wrong += [f"{stage} {frame}" for frame in frames if not _is_sound(unit, stage, frame)]
+    try:
+        job = _job(store)
+    except ValueError:  # killed before anything was asked for
+        return []
+    wrong = []
+    for stage in CLIP.names:
+        output = Ledger(job).output(stage)
+        wrong += [f"{stage} {frame}" for frame in output.marked() if not _is_sound(job, output, frame)]
     return wrong
 
 
-def _is_sound(unit: Unit, stage: str, frame: int) -> bool:
+def _is_sound(job: Job, output: Output, frame: int) -> bool:
+    declared = job.declared(output.stage)
     try:
-        for array in ARRAYS.get(stage, ()):  # type: ignore[call-overload]
-            unit.read(array, frame, frame + 1)
+        for array in declared.per_frame:
+            output.read(array, frame, frame + 1)
+        for array in declared.whole:
+            output.read(array)
     except MissingChunk:
         return False
-    files = {"tuning": [TUNED], "pose": [CAMERAS], "encode": list(DELIVERED.values())}.get(stage, [])
-    assert stage in PER_FRAME or frame == 0
-    return all(unit.get_bytes(name) is not None for name in files)
+    assert job.stage(output.stage).per_frame or frame == 0
+    files = all(output.get_bytes(name) is not None for name in declared.files)
+    return files and all(output.read_note(name) is not None for name in declared.notes)

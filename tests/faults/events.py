@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,12 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from tasks.job import ARRAYS, CAMERAS, STAGES, TUNED, UNIT_KINDS
-
+_DIGEST = re.compile(r"\.[0-9a-f]{32}")
 Sort = Literal["data", "marker", "other"]
-_FILE_STAGES = {TUNED: "tuning", CAMERAS: "pose"}
-_PICTURES = (".mp4", ".png")
-"""What ``encode`` leaves; named by suffix because its module would import Prefect too early."""
 
 
 @dataclass(frozen=True)
@@ -35,24 +32,21 @@ class Written:
 
 def written(name: str) -> Written:
     """Tell what an object is from its name."""
-    kind, _, rest = name.partition("/")
-    parts = rest.split("/")[1:]  # without the unit's name
-    if parts[:2] == ["records", "commits"] and len(parts) == 4:
-        return Written("marker", parts[2], int(parts[3].partition(".")[0]), parts[3])
-    if parts == ["records", "meta", "motion.json"]:
-        return Written("data", "measure", 0, parts[-1])
-    if len(parts) == 2 and parts[0] == "files":
-        stage = _FILE_STAGES.get(parts[1]) or ("encode" if parts[1].endswith(_PICTURES) else "")
-        return Written("data" if stage else "other", stage, 0, parts[1])
-    if len(parts) == 2 and parts[1].startswith("c."):
-        stage = _stage_of_array(kind, parts[0])
-        return Written("data" if stage else "other", stage, int(parts[1].split(".")[1]), parts[0])
-    return Written("other", "", 0, rest)
-
-
-def _stage_of_array(kind: str, array: str) -> str:
-    stages = (stage for stage in STAGES if UNIT_KINDS.get(stage, "reenactment") == kind)
-    return next((stage for stage in stages if array in ARRAYS.get(stage, ())), "")
+    parts = name.split("/")[2:]  # without kind and unit
+    if len(parts) < 3 or "." not in parts[0]:
+        return Written("other", "", 0, name)
+    stage, (folder, last) = parts[0].partition(".")[0], (parts[1], parts[-1])
+    if folder == "done":
+        # markers of runs of frames are written when the clip is packed: what they say was said before
+        return Written("other" if "-" in last else "marker", stage, int(last.partition("-")[0]), last)
+    if folder == "notes":
+        return Written("data" if last == "motion.json" else "other", stage, 0, last)
+    if folder == "files":
+        passing = last.endswith(".checkpoint") or last.startswith("first_latent")
+        return Written("other" if passing else "data", stage, 0, last)
+    if last.startswith("c."):
+        return Written("data", stage, int(last.split(".")[1]), folder)
+    return Written("other", stage if folder != "done" else "", 0, name)
 
 
 @dataclass(frozen=True)
@@ -138,8 +132,9 @@ def _numbered(events: Iterable[Event]) -> Iterator[tuple[tuple[str, int], float]
     seen: Counter[str] = Counter()
     for event in events:
         if event.moment == "end" and (event.sort != "other" or event.name.endswith(".checkpoint")):
-            seen[event.name] += 1
-            yield (event.name, seen[event.name]), event.time
+            name = _DIGEST.sub("", event.name)
+            seen[name] += 1
+            yield (name, seen[name]), event.time
 
 
 def recomputed(events: Iterable[Event]) -> int:

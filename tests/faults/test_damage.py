@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from tests.faults.conftest import FRAMES, MakeBench, Whole
 from tests.faults.content import different
 from tests.faults.events import done_again
@@ -21,7 +23,7 @@ FRAME = 2
 Again = dict[tuple[str, int], int]
 
 KILLS = {
-    "first latent": "kill=*/files/first_latent.npz:before",
+    "first latent": "kill=*/files/first_latent.*:before",
     "tuning": "kill=tuning:before-data",
     "render": "kill=render:before-data",
     "encode": "kill=encode:before-data",
@@ -41,15 +43,15 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def flip_in_name(path: Path) -> None:
-    """Flip one bit in the marker's key."""
-    last = path.name[-1]
-    path.rename(path.with_name(path.name[:-1] + ("1" if last != "1" else "3")))
-
-
 def cut_name(path: Path) -> None:
-    """Lose half of the marker's key."""
-    path.rename(path.with_name(path.name[:-8]))
+    """Lose half of the marker's name."""
+    path.rename(path.with_name(path.name[:4]))
+
+
+def flip_digest(path: Path) -> None:
+    """Flip one digit of the digest in a file's name."""
+    stem, digest, suffix = path.name.rsplit(".", 2)
+    path.rename(path.with_name(f"{stem}.{'1' if digest[0] != '1' else '3'}{digest[1:]}.{suffix}"))
 
 
 def scribble(path: Path) -> None:
@@ -68,8 +70,7 @@ class Case:
 
 
 def _chunk(stage: str, array: str) -> tuple[str, Again]:
-    kind = "video" if stage in ("landmarks", "fit") else "reenactment"
-    return f"{kind}/*/{array}/c.{FRAME}.*", {(stage, FRAME): 1}
+    return f"*/*/{stage}.*/{array}/c.{FRAME}.*", {(stage, FRAME): 1}
 
 
 _NOTHING: Again = {}
@@ -77,15 +78,18 @@ _LATENTS = _chunk("inversion", "latents")
 _TEMPLATE = _chunk("template", "face_mask")
 _PICTURES = _chunk("render", "frames")
 _LANDMARKS = _chunk("landmarks", "landmarks")
-_MARKER = f"reenactment/*/records/commits/inversion/{FRAME:08d}.*"
-_TUNED = "reenactment/*/files/tuned_generator.safetensors"
-_DIGEST = "reenactment/*/records/digests/tuned_generator.safetensors.json"
+_MARKER = f"reenactment/*/inversion.*/done/{FRAME:08d}"
+_TUNED = "reenactment/*/tuning.*/files/tuned_generator.*.safetensors"
+_FIRST = "reenactment/*/inversion.*/files/first_latent.*.npz"
+_LATENTS_DOCUMENT = "reenactment/*/inversion.*/latents/zarr.json"
+_INVERTING = "*/*/inversion.*/files/inversion.*.checkpoint"
+_TUNING = "*/*/tuning.*/files/tuning.*.checkpoint"
 _RETUNED: Again = {("tuning", 0): 1}
 _DOCUMENT: Again = {("inversion", frame): 1 for frame in range(FRAMES)}
 
 QUICK = {
     "chunk flipped": Case("tuning", _LATENTS[0], flip, _LATENTS[1]),
-    "tuning checkpoint flipped": Case("tuning", "*/*/files/tuning.checkpoint", flip, _NOTHING),
+    "tuning checkpoint flipped": Case("tuning", _TUNING, flip, _NOTHING),
 }
 SLOW = {
     "chunk cut": Case("tuning", _LATENTS[0], cut, _LATENTS[1]),
@@ -93,19 +97,19 @@ SLOW = {
     "landmarks chunk cut": Case("encode", _LANDMARKS[0], cut, _LANDMARKS[1]),
     "picture chunk flipped": Case("encode", _PICTURES[0], flip, _PICTURES[1]),
     "picture chunk cut": Case("encode", _PICTURES[0], cut, _PICTURES[1]),
-    "array's document flipped": Case("tuning", "reenactment/*/latents/zarr.json", flip, _DOCUMENT),
-    "array's document cut": Case("tuning", "reenactment/*/latents/zarr.json", cut, _DOCUMENT),
-    "marker's name flipped": Case("tuning", _MARKER, flip_in_name, _LATENTS[1]),
+    "array's document flipped": Case("tuning", _LATENTS_DOCUMENT, flip, _DOCUMENT),
+    "array's document cut": Case("tuning", _LATENTS_DOCUMENT, cut, _DOCUMENT),
     "marker's name cut": Case("tuning", _MARKER, cut_name, _LATENTS[1]),
     "marker's file scribbled": Case("tuning", _MARKER, scribble, _NOTHING),
-    "tuning checkpoint cut": Case("tuning", "*/*/files/tuning.checkpoint", cut, _NOTHING),
-    "inversion checkpoint flipped": Case("first latent", "*/*/files/inversion.checkpoint", flip, _NOTHING),
-    "inversion checkpoint cut": Case("first latent", "*/*/files/inversion.checkpoint", cut, _NOTHING),
-    "digest record flipped": Case("render", _DIGEST, flip, _RETUNED),
-    "digest record cut": Case("render", _DIGEST, cut, _RETUNED),
+    "tuning checkpoint cut": Case("tuning", _TUNING, cut, _NOTHING),
+    "inversion checkpoint flipped": Case("first latent", _INVERTING, flip, _NOTHING),
+    "inversion checkpoint cut": Case("first latent", _INVERTING, cut, _NOTHING),
+    "digest in a name flipped": Case("render", _TUNED, flip_digest, _RETUNED),
+    "first latent cut": Case("tuning", _FIRST, cut, _DOCUMENT),
+    "group's document cut": Case("tuning", "reenactment/*/inversion.*/zarr.json", cut, _NOTHING),
     "tuned generator flipped": Case("render", _TUNED, flip, _RETUNED),
     "tuned generator cut": Case("render", _TUNED, cut, _RETUNED),
-    "cameras flipped": Case("render", "*/*/files/output_cameras.npy", flip, {("pose", 0): 1}),
+    "cameras flipped": Case("render", "*/*/pose.*/files/output_cameras.*.npy", flip, {("pose", 0): 1}),
 }
 
 
@@ -153,3 +157,68 @@ def test_damage_is_noticed_and_made_good(
     assert wrong == [], run.output[-3000:]
     assert clip.is_finished
     assert done_again(clip.events) <= Counter(case.again)
+
+
+def lose(path: Path) -> None:
+    """Lose the file."""
+    path.unlink()
+
+
+FINISHED_QUICK = {
+    "clip lost": ("encode.*/files/reenactment.*.mp4", lose),
+    "clip flipped": ("encode.*/files/reenactment.*.mp4", flip),
+}
+FINISHED_SLOW = {
+    "clip cut": ("encode.*/files/reenactment.*.mp4", cut),
+    "sheet lost": ("encode.*/files/contact_sheet.*.png", lose),
+    "sheet flipped": ("encode.*/files/contact_sheet.*.png", flip),
+    "clip beside the driver cut": ("encode.*/files/side_by_side.*.mp4", cut),
+    "motion emptied": ("measure.*/notes/motion.json", lambda path: path.write_bytes(b"")),
+    "motion lost": ("measure.*/notes/motion.json", lose),
+    "packed pictures flipped": ("render.*/frames/c/0/0/0/0", flip),
+    "packed latents cut": ("inversion.*/latents/c/0/0/0", cut),
+    "packed masks lost": ("template.*/face_mask/c/0/0/0", lose),
+    "packed array's document cut": ("render.*/frames/zarr.json", cut),
+    "tuned generator cut": ("tuning.*/files/tuned_generator.*.safetensors", cut),
+    "every marker of the clip lost": ("encode.*/done/00000000", lose),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, command: Callable[..., Callable[[str], list[str]]]
+) -> Bench:
+    """A store whose clip is finished and packed."""
+    folder = tmp_path_factory.mktemp("finished")
+    made = Bench(folder, command(folder / "out", FRAMES))
+    assert made.finish().wait() == 0
+    return made
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        *(pytest.param(name, case, id=name) for name, case in FINISHED_QUICK.items()),
+        *(pytest.param(n, case, id=n, marks=pytest.mark.slow) for n, case in FINISHED_SLOW.items()),
+    ],
+)
+def test_damage_to_a_finished_clip_is_found_and_made_good(
+    bench: MakeBench,
+    undisturbed: Whole,
+    finished: Bench,
+    name: str,
+    case: tuple[str, Callable[[Path], object]],
+) -> None:
+    clip = bench()
+    shutil.copytree(finished.store, clip.store)
+    (target,) = Path(clip.store).glob(f"reenactment/*/{case[0]}")
+    case[1](target)
+    if case[1] is not lose:  # what is gone every run sees by itself
+        verified = CliRunner().invoke(app, ["verify", clip.store, "--repair"])
+        assert verified.exit_code == 1, verified.output
+    run = clip.finish()
+    wrong = different(clip.store, undisturbed().content)
+    add_row(clip, f"finished: {name}", "", 1, committed_count(clip), wrong, run)
+    assert wrong == [], run.output[-3000:]
+    assert CliRunner().invoke(app, ["verify", clip.store]).exit_code == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.job import STAGES
+from tasks.pipelines import CLIP
 from tests.faults.conftest import LONG, LONG_CHANGES, MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import Event, done_again, progress
@@ -24,7 +24,7 @@ KILLS = 50
 @pytest.mark.timeout(3600)
 def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: Whole) -> None:
     clip, wanted = bench(), undisturbed().content
-    for stage in STAGES:
+    for stage in CLIP.names:
         for point in POINTS:
             run = clip.start(f"kill={stage}:{point}")
             assert run.wait() == KILLED, f"{stage} {point}: not killed\n{run.output[-3000:]}"
@@ -32,7 +32,7 @@ def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: Whol
     before = committed_count(clip)
     last = clip.finish()
     wrong = different(clip.store, wanted)
-    times = len(STAGES) * len(POINTS)
+    times = len(CLIP.names) * len(POINTS)
     add_row(clip, "SIGKILL of the flow", "before data, after data, after marker", times, before, wrong, last)
     assert wrong == []
     assert clip.is_finished
@@ -82,8 +82,8 @@ def test_sigterm_ends_in_time_and_the_next_run_finishes(
 ) -> None:
     clip = bench()
     run = clip.start(warm=False)
-    written = f"files/{stage}.checkpoint" if stage == "tuning" else f"records/commits/{stage}/"
-    assert run.watch(lambda: any(written in e.name for e in clip.events)), run.output
+    written = "/files/tuning." if stage == "tuning" else "/done/"
+    assert run.watch(lambda: any(e.stage == stage and written in e.name for e in clip.events)), run.output
     run.send(signal.SIGTERM)
     assert run.wait(120) == INTERRUPTED, run.output
     assert "give the same command again" in run.output

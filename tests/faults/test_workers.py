@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.job import STAGES
-from tasks.policy import WORKER_ENDED
+from tasks.pipelines import CLIP
+from tasks.running import WORKER_ENDED
 from tests.faults.conftest import MakeBench, Whole
 from tests.faults.content import broken, different
 from tests.faults.events import done_again
@@ -29,7 +29,7 @@ another order."""
 @pytest.mark.parametrize("point", POINTS)
 def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: Whole, point: str) -> None:
     clip = bench("runner.kind=local_cluster", "runner.workers=2")
-    faults = ",".join(f"kill={stage}:{point}" for stage in STAGES)
+    faults = ",".join(f"kill={stage}:{point}" for stage in CLIP.names)
     run = clip.start(faults, warm=False)
     code = run.wait(1800)
     before = committed_count(clip)
@@ -42,7 +42,7 @@ def test_a_worker_killed_in_every_stage(bench: MakeBench, undisturbed: Whole, po
     assert clip.is_finished
     assert broken(Path(clip.store)) == []
     assert code == DONE, f"the flow did not survive {fired} deaths of workers:\n{run.output[-3000:]}"
-    assert fired == len(STAGES)
+    assert fired == len(CLIP.names)
     assert done_again(clip.events) == {}
 
 

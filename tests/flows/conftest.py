@@ -17,7 +17,7 @@ from flows.cli import app
 from portrait_core.generators import save_generator
 from portrait_core.models.cache import forget_models
 from portrait_core.resources import sample_portrait
-from portrait_core.store import Store
+from portrait_core.store import KINDS, Output, Store
 from tests.conftest import FfmpegRunner
 from tests.portrait_core import tiny
 
@@ -108,11 +108,11 @@ class Run:
         """Frames computed in this run by stage, without the stages that had nothing to do."""
         return {s["stage"]: s["frames_done"] for s in self.summary["stages"] if s["frames_done"]}
 
-    def unit(self, kind: str) -> Any:
-        """The only unit of a kind."""
-        store = Store(self.store)
-        (name,) = store.units(kind)  # type: ignore[arg-type]
-        return store.unit(kind, name)  # type: ignore[arg-type]
+    def output(self, stage: str) -> Output:
+        """The folder of a stage of the job that was summarised last, or of the store's only one."""
+        if (self.out / "summary.json").exists():
+            return stage_output(self.store, stage, self.summary["keys"][stage])
+        return stage_output(self.store, stage)
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +128,26 @@ def again(first: Run, tmp_path: Path) -> Run:
     forget_models()
     shutil.copytree(first.store, tmp_path / "store")
     return Run(first.result, tmp_path / "store", tmp_path / "out")
+
+
+def stage_output(store: str | Path, stage: str, key: str | None = None) -> Output:
+    """The folder of a stage in a store, under a key or the only one."""
+    opened = Store(store)
+    found = [
+        output
+        for kind in KINDS
+        for name in opened.units(kind)
+        for output in opened.unit(kind, name).outputs()
+        if output.stage == stage and key in (None, output.key)
+    ]
+    assert len(found) == 1, f"{len(found)} outputs of {stage}"
+    return found[0]
+
+
+def markers(store: Path) -> set[str]:
+    """Every commit marker of a local store, by its path."""
+    found = store.glob("*/*/*/done/*")
+    return {str(p.relative_to(store)) for p in found if p.suffix != ".partial"}
 
 
 def repeat(run: Run, arguments: Arguments, *changes: str) -> Run:

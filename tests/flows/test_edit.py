@@ -16,18 +16,18 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from portrait_core.attributes.files import flow_metadata, load_flow
 from portrait_core.attributes.scenes import scene_conditions
+from portrait_core.config import Settings
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
 from portrait_core.models.cache import forget_models
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.state import job_state, read_jobs
 from portrait_core.resources import sample_portrait
 from portrait_core.store import Store
-from tasks.context import unit_of
 from tasks.fitting import clip_data
-from tasks.inversion import _inverter
-from tasks.job import Job
-from tasks.status import clip_state, jobs
+from tasks.stages.inversion import _inverter
 from tests.faults.runs import environment, start_cold
-from tests.flows.conftest import FRAMES, Arguments
+from tests.flows.conftest import Arguments, markers
 
 SAMPLES, HELD_OUT = 40, 8
 TRAINING = [
@@ -50,6 +50,11 @@ def call(*line: str | Path) -> Result:
 def sets(*changes: str) -> list[str]:
     """``--set`` options."""
     return [part for change in changes for part in ("--set", change)]
+
+
+def jobs_in(store: Path) -> list[Job]:
+    """The jobs that a store keeps."""
+    return read_jobs(Store(str(store)), "", Settings())
 
 
 @dataclass(frozen=True)
@@ -95,33 +100,32 @@ def test_a_flow_is_trained_with_its_curve_and_pictures(trained: Trained) -> None
 
 
 def test_samples_are_kept_with_pictures_and_labels_and_a_second_run_does_nothing(trained: Trained) -> None:
-    (job,) = jobs(Store(str(trained.store)))
-    unit = Store(job.store).unit(*job.home)
-    rows = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES)
+    (job,) = jobs_in(trained.store)
+    rows = job.output("sample").read_together(("latents", "labels", "pictures"))
     assert rows["latents"].shape[:2] == (SAMPLES, 1)
     assert np.isfinite(rows["labels"]).all()
     assert rows["pictures"].shape == (SAMPLES, 32, 32, 3)
     assert rows["pictures"].std() > 0
-    assert clip_state(job).state == "done"
+    assert job_state(job).state == "done"
     made = trained.flow.stat().st_mtime_ns
     assert call(*trained.line).exit_code == 0
     assert trained.flow.stat().st_mtime_ns == made
 
 
 def test_lost_samples_come_again_as_they_were(trained: Trained) -> None:
-    (job,) = jobs(Store(str(trained.store)))
-    unit = Store(job.store).unit(*job.home)
-    before, lost = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES), [3, 17, 39]
-    flow = unit.get_bytes("attribute_flow.safetensors")
-    unit.uncommit("sample", lost)
-    unit.uncommit("flow", [0])
+    (job,) = jobs_in(trained.store)
+    output, names = job.output("sample"), ("latents", "labels", "pictures")
+    before, lost = output.read_together(names), [3, 17, 39]
+    flow = job.output("flow").get_bytes("attribute_flow.safetensors")
+    output.uncommit(lost)
+    job.output("flow").uncommit()
     forget_models()
     again = call(*trained.line)
     assert again.exit_code == 0, again.output
-    after = unit.read_together(("latents", "labels", "pictures"), 0, SAMPLES)
+    after = job.output("sample").read_together(names)
     for name, values in before.items():
         np.testing.assert_array_equal(values, after[name])
-    assert unit.get_bytes("attribute_flow.safetensors") == flow
+    assert job.output("flow").get_bytes("attribute_flow.safetensors") == flow
 
 
 @pytest.mark.slow
@@ -133,7 +137,7 @@ def test_a_training_killed_on_two_workers_ends_with_the_same_flow(
     line = [*trained.line, *sets("runner.kind=local_cluster", "runner.frames_per_task=5", "flow.epochs=30")]
     for option in ("--store", "--out"):
         line[line.index(option) + 1] = str(tmp_path / option.strip("-"))
-    marks = {"sample": "flow/*/records/commits/sample/*", "flow": "flow/*/records/meta/flow_curve.json"}
+    marks = {"sample": "flow/*/sample.*/done/*", "flow": "flow/*/flow.*/notes/flow_curve.json"}
     program = [sys.executable, "-m", "flows.cli", *line]
     killed = start_cold(program, tmp_path / "killed.log", environment())
     assert killed.watch(lambda: any((tmp_path / "store").glob(marks[reached]))), killed.output
@@ -186,11 +190,11 @@ def edited(trained: Trained, tmp_path_factory: pytest.TempPathFactory, small: li
 
 
 def test_an_edit_inverts_the_photograph_itself(edited: Trained) -> None:
-    (job,) = jobs(Store(str(edited.store)))
+    (job,) = jobs_in(edited.store)
     assert job.stages == ("portrait", "inversion", "tuning", "edit")
     assert (job.settings.inversion.outside_weight, job.settings.inversion.patch_share) == (1.0, 1.0)
     forget_models()
-    clip, crop = clip_data(job), unit_of(job, "portrait").read("crop", 0, 1)[0]
+    clip, crop = clip_data(job), job.output("portrait").read("crop")[0]
     for tuning in (False, True):
         target = clip.target(0, tuning=tuning)
         assert np.array_equal(image_array(target.image), crop)  # no template, no painted mouth
@@ -206,7 +210,7 @@ def test_a_store_with_edits_and_flows_is_cleaned_of_nothing(edited: Trained, tra
 
 
 def test_what_is_loaded_for_a_clip_is_its_devices_and_takes_the_runs_settings(edited: Trained) -> None:
-    (job,) = jobs(Store(str(edited.store)))
+    (job,) = jobs_in(edited.store)
 
     def other(**changes: object) -> Job:
         return job.model_copy(update={"settings": job.settings.model_copy(update=changes)})
@@ -220,11 +224,15 @@ def test_what_is_loaded_for_a_clip_is_its_devices_and_takes_the_runs_settings(ed
 
 def test_a_store_of_another_version_is_named_so(edited: Trained, tmp_path: Path) -> None:
     shutil.copytree(edited.store, tmp_path / "store")
-    (path,) = (tmp_path / "store").glob("edited/*/records/meta/job.json")
+    (path,) = (tmp_path / "store").glob("jobs/*.json")
     path.write_text(path.read_text().replace('"warm_start"', '"checkpoint_every":100,"warm_start"'))
+    said = call("retry", tmp_path / "store")
+    assert said.exit_code == 2
+    assert "another version wrote them" in said.output
+    (tmp_path / "store" / "store.json").write_text('{"format":99}')
     said = call("status", tmp_path / "store")
-    assert said.exit_code != 0
-    assert "another version of this program" in said.output
+    assert said.exit_code == 2
+    assert "another version of this program (format 99" in said.output
 
 
 def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
@@ -248,12 +256,13 @@ def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
 def test_a_second_edit_takes_the_portrait_as_inverted(edited: Trained, tmp_path: Path) -> None:
     store = Store(str(edited.store))
     (inverted,) = store.units("inverted")
-    before = sorted(store.unit("inverted", inverted).markers("tuning"))
+    before = markers(edited.store)
     line = [part if part != "age=+20" else "age=-10" for part in edited.line]
     line[line.index("--out") + 1] = str(tmp_path)
     assert call(*line).exit_code == 0
     assert store.units("inverted") == [inverted]
-    assert sorted(store.unit("inverted", inverted).markers("tuning")) == before
+    made = {name for name in markers(edited.store) - before if not name.startswith("edited/")}
+    assert made == set()
     assert len(store.units("edited")) == 2
 
 
@@ -287,25 +296,24 @@ def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, argum
     first = call(*line)
     assert first.exit_code == 1, first.output  # one frame shows no face
     store = Store(str(tmp_path / "store"))
-    (edited,), (clip,) = store.units("edited"), store.units("reenactment")
-    assert "age-plus-20" in edited
-    assert "age-plus-20" in clip
-    picture = store.unit("edited", edited).read("edited", 0, 1)[0]
+    (clip,) = [job for job in jobs_in(tmp_path / "store") if job.goal == "clip"]
+    assert clip.edited is not None
+    assert "age-plus-20" in clip.label
+    picture = clip.edited.output("edit").read("edited")[0]
     assert picture.shape == read_image(sample_portrait()).shape
-    (portrait,) = [name for name in store.units("portrait") if "age-plus-20" in name]
-    made = store.unit("reenactment", clip).read("frames", 0, FRAMES)
+    made = clip.output("render").read("frames")
     # what the clip starts from is gone: the edit is made again, and then what read it
-    store.unit("edited", edited).drop_array("edited")
-    store.unit("portrait", portrait).uncommit("portrait", [0])
+    clip.edited.output("edit").drop_array("edited")
+    clip.output("portrait").uncommit()
     forget_models()
     second = call(*line)
     assert second.exit_code == 1, second.output
-    np.testing.assert_array_equal(store.unit("reenactment", clip).read("frames", 0, FRAMES), made)
+    np.testing.assert_array_equal(clip.output("render").read("frames"), made)
     assert "nothing to do" in call(*line, "--dry-run").output
     retried = call("retry", store.url)
     assert retried.exit_code == 0, retried.output
     status = call("status", store.url)
-    assert edited in status.output.replace("\n", "")
+    assert clip.edited.label in status.output.replace("\n", "")
     assert "2 clips" in status.output
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-import tasks.inversion
-import tasks.template
+import tasks.stages.inversion
+import tasks.stages.template
 from flows.cli import app
 from flows.stages import StageRunner
 from portrait_core import stopping
@@ -21,7 +21,7 @@ from portrait_core.config import Settings
 from portrait_core.media import probe
 from portrait_core.models.cache import forget_models
 from portrait_core.store import Store, Unit
-from tests.flows.conftest import FRAMES, Arguments
+from tests.flows.conftest import FRAMES, Arguments, stage_output
 from tests.simulation.stub import STUBS, stub_job
 
 FAILS = 2
@@ -38,15 +38,15 @@ def _nothing_in_memory() -> Iterator[None]:
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Frame 2 diverges until the returned function is called."""
-    right = tasks.inversion._invert_frame
+    right = tasks.stages.inversion._invert_frame
 
     def invert(*arguments: Any) -> Any:
         if arguments[4] == FAILS:
             raise FloatingPointError("the loss is nan at step 1; lower the learning rate")
         return right(*arguments)
 
-    monkeypatch.setattr(tasks.inversion, "_invert_frame", invert)
-    return lambda: monkeypatch.setattr(tasks.inversion, "_invert_frame", right)
+    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", invert)
+    return lambda: monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", right)
 
 
 def _unit(store: Path) -> Unit:
@@ -67,7 +67,8 @@ def _call(*arguments: str | Path) -> Result:
 
 
 def _latents(store: Path) -> np.ndarray:
-    return np.concatenate([_unit(store).read("latents", i, i + 1) for i in range(FRAMES) if i != FAILS])
+    output = stage_output(store, "inversion")
+    return np.concatenate([output.read("latents", i, i + 1) for i in range(FRAMES) if i != FAILS])
 
 
 @pytest.mark.timeout(900)
@@ -95,14 +96,14 @@ def test_a_frame_that_diverges_is_held_set_aside_and_taken_up(
     assert "the loss is nan" in shown.output
 
     diverging()
-    tuned = _unit(store).get_bytes("tuned_generator.safetensors")
+    tuned = stage_output(store, "tuning").get_bytes("tuned_generator.safetensors")
     again = _call("retry", store, "--out", tmp_path / "again")
     assert "inversion frame 2 again" in again.output
     assert again.exit_code == 0, again.output
     (made,) = (tmp_path / "again").iterdir()
     assert _computed(made) == {"inversion": 1, "render": 1, "encode": 1, "measure": 1}
     assert _summary(made)["held_frames"]["not_rendered"] == []
-    assert _unit(store).get_bytes("tuned_generator.safetensors") == tuned
+    assert stage_output(store, "tuning").get_bytes("tuned_generator.safetensors") == tuned
     np.testing.assert_array_equal(_latents(store), before)  # what came after the gap is kept
     assert "nothing of class" in _call("retry", store).output
 
@@ -117,8 +118,8 @@ def test_gaps_redo_gives_what_a_run_without_failures_gives(
     assert CliRunner().invoke(app, arguments(whole, tmp_path / "out2", *CHAIN)).exit_code == 1  # no face in 3
     assert not np.array_equal(_latents(store), _latents(whole))  # the chain went on from another latent
     assert _call("retry", store, "--gaps", "redo").exit_code == 0
-    for name in ("latents", "frames"):
-        redone, undisturbed = (_unit(s).read(name, 0, FRAMES) for s in (store, whole))
+    for stage, name in (("inversion", "latents"), ("render", "frames")):
+        redone, undisturbed = (stage_output(s, stage).read(name) for s in (store, whole))
         np.testing.assert_array_equal(redone, undisturbed, err_msg=name)
     digests = [_call("verify", s).output.split("digest ")[1].split()[0] for s in (store, whole)]
     assert digests[0] == digests[1]
@@ -128,7 +129,7 @@ def test_gaps_redo_gives_what_a_run_without_failures_gives(
 def test_a_template_that_cannot_be_made_costs_its_frame_alone(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = tasks.template._as_bytes
+    right = tasks.stages.template._as_bytes
     store, out = tmp_path / "store", tmp_path / "out"
     rendered: list[int] = []
 
@@ -138,7 +139,7 @@ def test_a_template_that_cannot_be_made_costs_its_frame_alone(
             raise ValueError("a mask that makes no sense")  # the first batch, then its first frame
         return right(mask)
 
-    monkeypatch.setattr(tasks.template, "_as_bytes", wrong)
+    monkeypatch.setattr(tasks.stages.template, "_as_bytes", wrong)
     ended = CliRunner().invoke(app, arguments(store, out, "runner.workers=1"))
     assert ended.exit_code == 1, ended.output
     (gap,) = _summary(out)["held_frames"]["not_rendered"]
@@ -155,7 +156,7 @@ def test_a_stage_all_of_whose_frames_fail_stops_the_run_and_says_why(
     def never(*arguments: Any) -> Any:
         raise RuntimeError("a part that is broken")
 
-    monkeypatch.setattr(tasks.inversion, "_invert_frame", never)
+    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", never)
     ended = CliRunner().invoke(app, arguments(tmp_path / "store", tmp_path / "out"))
     assert ended.exit_code == 1
     said = " ".join(ended.output.split())
@@ -172,7 +173,7 @@ def test_a_task_that_fails_as_a_whole_sets_no_frame_aside(
 
     store, out = tmp_path / "store", tmp_path / "out"
     with monkeypatch.context() as patched:
-        patched.setattr(tasks.inversion, "_inverter", no_weights)
+        patched.setattr(tasks.stages.inversion, "_inverter", no_weights)
         assert CliRunner().invoke(app, arguments(store, out)).exit_code == 1
     assert _unit(store).failures()["frame"].isna().all()
     assert CliRunner().invoke(app, arguments(store, out)).exit_code == 1  # no face in frame 3
@@ -195,7 +196,7 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:
         with pytest.raises(stopping.StopRequested):
-            StageRunner(job, Closing(), tasks=STUBS).all()
+            StageRunner(job, Closing(), functions=STUBS).all()
     finally:
         stopping.clear()
     assert Store(tmp_path).failures("portrait").empty

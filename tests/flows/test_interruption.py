@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from flows.outcome import INTERRUPTED
-from portrait_core.store import Store, Unit
-from tests.flows.conftest import FRAMES, Arguments
+from tests.flows.conftest import Arguments, stage_output
 
 DEADLINE_S = 400
 
@@ -44,14 +43,9 @@ def _wait_until(process: subprocess.Popen[bytes], reached: Callable[[], bool], l
 
 def _markers(store: Path) -> dict[str, int]:
     """Commit markers and when they were written."""
-    found = store.glob("*/*/records/commits/*/*")
+    found = store.glob("*/*/*/done/*")
     on_the_way = ".partial"  # gone a moment later
     return {str(p.relative_to(store)): p.stat().st_mtime_ns for p in found if p.suffix != on_the_way}
-
-
-def _reenactment(store: Path) -> Unit:
-    (name,) = Store(store).units("reenactment")
-    return Store(store).unit("reenactment", name)
 
 
 @pytest.mark.timeout(1200)
@@ -61,7 +55,7 @@ def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments
     kept: dict[str, int] = {}
     for stage in ("inversion", "render"):
         process = _start(command, log)
-        _wait_until(process, lambda s=stage: any(f"/{s}/" in name for name in _markers(store)), log)  # type: ignore[misc]
+        _wait_until(process, lambda s=stage: any(f"/{s}." in name for name in _markers(store)), log)  # type: ignore[misc]
         process.send_signal(signal.SIGKILL)
         process.wait()
         now = _markers(store)
@@ -73,8 +67,8 @@ def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments
 
     whole = tmp_path / "whole"
     assert _start(arguments(whole, tmp_path / "out2"), log).wait(DEADLINE_S) == 1, log.read_text()
-    for name in ("template", "latents", "frames"):
-        pieces, at_once = (_reenactment(s).read(name, 0, FRAMES) for s in (store, whole))
+    for stage, name in (("template", "template"), ("inversion", "latents"), ("render", "frames")):
+        pieces, at_once = (stage_output(s, stage).read(name) for s in (store, whole))
         np.testing.assert_array_equal(pieces, at_once, err_msg=name)
 
 
@@ -85,7 +79,7 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
 ) -> None:
     store, log = tmp_path / "store", tmp_path / "log.txt"
     process = _start(arguments(store, tmp_path / "out"), log)
-    _wait_until(process, lambda: any("/landmarks/" in name for name in _markers(store)), log)
+    _wait_until(process, lambda: any("/landmarks." in name for name in _markers(store)), log)
     process.send_signal(sent)
     assert process.wait(60) == INTERRUPTED
     assert "give the same command again" in log.read_text()

@@ -16,9 +16,9 @@ from typer.testing import CliRunner
 from flows.cli import OK, PARTIAL, app
 from portrait_core.cameras import offsets_from_labels
 from portrait_core.media import probe
-from portrait_core.store import Store
+from portrait_core.store import Output
 from tests import official_files
-from tests.flows.conftest import FRAMES
+from tests.flows.conftest import FRAMES, stage_output
 
 FEW = (
     "template.size=128",
@@ -67,27 +67,26 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     summary = reenact(portrait, driver, tmp_path)
     assert summary["profile"] == "paper"
     done = {stage["stage"]: stage["frames_done"] for stage in summary["stages"]}
-    assert done["fit"] == done["template"] == done["render"] == FRAMES
+    assert done["template"] == done["render"] == FRAMES
     assert done["inversion"] == FRAMES
     assert probe(str(tmp_path / "out" / "reenactment.mp4")).frame_count == FRAMES
     assert (tmp_path / "out" / "side_by_side.mp4").stat().st_size > 0
-    store = Store(summary["store"])
-    job = _units(store, summary)
-    track = {name: job["video"].read(name, 0, FRAMES) for name in ("expression", "jaw", "cameras", "ok")}
+    job = _outputs(summary)
+    track = {name: job["fit"].read(name) for name in ("expression", "jaw", "cameras", "ok")}
     assert track["expression"].shape == (FRAMES, 50)
-    assert job["portrait"].read("shape", 0, 1).shape == (1, 100)
-    assert job["portrait"].read("crop", 0, 1).shape == (1, 128, 128, 3)
+    assert job["portrait"].read("shape").shape == (1, 100)
+    assert job["portrait"].read("crop").shape == (1, 128, 128, 3)
     assert np.abs(offsets_from_labels(track["cameras"])).max() > 1e-3  # EG3D's cameras look past the origin
     assert track["ok"].tolist() == [True, True, True, False, True, True]
     assert np.array_equal(track["expression"][3], track["expression"][2])  # shows its neighbour
     assert not np.array_equal(track["expression"][1], track["expression"][2])
-    moves = job["reenactment"].read("expression", 0, FRAMES), job["reenactment"].read("jaw", 0, FRAMES)
+    moves = job["retarget"].read("expression"), job["retarget"].read("jaw")
     assert np.array_equal(moves[0], track["expression"])  # the paper's transfer: the driver's as they are
     assert np.array_equal(moves[1], track["jaw"])
-    masks = {name: job["reenactment"].read(name, 0, FRAMES) for name in ("face_mask", "mouth_mask")}
+    masks = {name: job["template"].read(name) for name in ("face_mask", "mouth_mask")}
     face = masks["face_mask"] > 250
     assert face.mean() > 0.05
-    drawn, crop = job["reenactment"].read("template", 0, FRAMES), job["portrait"].read("crop", 0, 1)
+    drawn, crop = job["template"].read("template"), job["portrait"].read("crop")
     # codes of a few hundredths: the head that carries the portrait's pixels hardly moves
     assert np.abs(drawn.astype(int) - crop)[face].mean() < 8
     assert not np.array_equal(drawn[1], drawn[2])
@@ -95,7 +94,7 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     done = {stage["stage"]: stage["frames_done"] for stage in driven["stages"]}
     assert done["portrait"] == done["landmarks"] == done["fit"] == 0  # tracked already
     assert done["template"] == FRAMES
-    eyes = job["reenactment"].read("eyes", 0, FRAMES)
+    eyes = _outputs(driven)["retarget"].read("eyes")
     assert eyes.shape == (FRAMES, 52)
     assert np.ptp(eyes, axis=0).max() > 0.02  # the driver's lids and gaze move
     again = reenact(portrait, driver, tmp_path, "template.eyes=driven")
@@ -117,14 +116,16 @@ def test_at_the_published_size(
     result = CliRunner().invoke(app, [*map(str, command), *settings])
     assert result.exit_code == OK, result.output
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    units = _units(Store(summary["store"]), summary)
-    assert units["reenactment"].read("frames", 0, 2).shape == (2, 512, 512, 3)
-    assert units["reenactment"].read("latents", 0, 2).shape == (2, 1, 512)  # one vector for 14 layers
-    assert units["portrait"].read("crop", 0, 1).shape == (1, 512, 512, 3)
+    job = _outputs(summary)
+    assert job["render"].read("frames").shape == (2, 512, 512, 3)
+    assert job["inversion"].read("latents").shape == (2, 1, 512)  # one vector for 14 layers
+    assert job["portrait"].read("crop", 0, 1).shape == (1, 512, 512, 3)
     print(json.dumps(summary["stages"], indent=1), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 
-def _units(store: Store, summary: dict) -> dict:
-    portrait, video = summary["reenactment"].split("--")[:2]
-    names = {"portrait": portrait, "video": video, "reenactment": summary["reenactment"]}
-    return {kind: store.unit(kind, name) for kind, name in names.items()}
+def _outputs(summary: dict) -> dict[str, Output]:
+    return {
+        stage: stage_output(summary["store"], stage, key)
+        for stage, key in summary["keys"].items()
+        if stage not in ("encode", "measure")  # frames that are missing would be in their keys
+    }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from portrait_core.store import NUMERICS_VERSION, Store
-from tasks.job import STAGES
+from portrait_core.pipeline.pipelines import _known
+from tasks.pipelines import CLIP
 from tests.flows.conftest import FRAMES, Arguments, Run, repeat
 
 
@@ -39,20 +39,18 @@ def test_status_says_how_far_a_clip_is(again: Run) -> None:
     said = json.loads(line)
     assert said["state"] == "done"
     assert {s["stage"]: s["done"] for s in said["stages"]}["render"] == FRAMES
-    again.unit("reenactment").uncommit("render", [4])
+    again.output("render").uncommit([4])
     ended = call("status", again.store, "--json")
     assert ended.exit_code == 1
     assert json.loads(ended.output)["state"] == "unfinished"
 
 
 def test_status_of_many_clips_is_a_table(again: Run) -> None:
-    source = again.store / "reenactment" / again.unit("reenactment").name
+    (state,) = (again.store / "states").iterdir()
     for i in range(3):
-        copied = source.with_name(f"clip-{i}")
-        shutil.copytree(source, copied)
-        meta = copied / "records" / "meta" / "job.json"
-        meta.write_text(meta.read_text().replace(source.name, copied.name))
-    Store(again.store).unit("reenactment", "clip-1").uncommit("measure", [0])
+        said = json.loads(state.read_text()) | {"id": f"{i:016x}", "label": f"clip-{i}"}
+        said["state"] = "unfinished" if i == 1 else "done"
+        (state.parent / f"{said['id']}.json").write_text(json.dumps(said))
     ended = call("status", again.store)
     assert "4 clips: 1 unfinished, 3 done" in ended.output
     assert next(line.split()[0] for line in ended.output.splitlines()[1:]) == "clip-1"
@@ -70,7 +68,7 @@ def test_plan_names_the_setting_and_only_what_reads_it(again: Run, arguments: Ar
     said = planned(again, arguments, "tuning.steps=9")
     assert "tuning.steps 4 -> 9" in said
     assert "by this store's history" in said
-    again.unit("reenactment").uncommit("render", [1, 2, 4])
+    again.output("render").uncommit([1, 2, 4])
     said = planned(again, arguments)
     assert "1-2, 4: new" in said
 
@@ -78,7 +76,8 @@ def test_plan_names_the_setting_and_only_what_reads_it(again: Run, arguments: Ar
 def test_code_and_weights_that_changed_are_named(
     again: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setitem(NUMERICS_VERSION, "render", NUMERICS_VERSION["render"] + 1)
+    stages = [replace(s, version=s.version + 1) if s.name == "render" else s for s in CLIP.stages]
+    monkeypatch.setitem(_known, "clip", replace(CLIP, stages=tuple(stages)))
     assert "its code changed (version" in planned(again, arguments)
     assert repeat(again, arguments).computed() == {"render": FRAMES, "encode": 1, "measure": 1}
     from portrait_core.generators import save_generator
@@ -102,12 +101,14 @@ def test_verify_finds_damage_and_repairs_it(again: Run, arguments: Arguments) ->
     sound = call("verify", again.store)
     assert sound.exit_code == 0, sound.output
     digest = sound.output.split("digest ")[1].split()[0]
-    chunk = next((again.store / "reenactment" / again.unit("reenactment").name / "frames").glob("c.2.*"))
+    output = again.output("render")
+    output.unpack("frames")
+    chunk = next((again.store / output.path / "frames").glob("c.2.*"))
     chunk.write_bytes(chunk.read_bytes()[:-3] + b"xyz")
     (chunk.parent / "c.9.partial").write_bytes(b"half")
     found = call("verify", again.store)
     assert found.exit_code == 1
-    assert "corrupt frames frame 2" in found.output
+    assert f"corrupt render.{output.key}/frames frame 2" in found.output
     assert "half-written" in found.output
     assert call("verify", again.store, "--repair").exit_code == 1
     assert repeat(again, arguments).computed()["render"] == 1
@@ -117,30 +118,24 @@ def test_verify_finds_damage_and_repairs_it(again: Run, arguments: Arguments) ->
 
 
 def test_clean_drops_pictures_and_a_later_run_makes_what_it_reads(again: Run, arguments: Arguments) -> None:
-    unit = again.unit("reenactment")
-    before = unit.read("frames", 0, FRAMES)
+    before = again.output("render").read("frames")
     assert "would be freed" in call("clean", again.store, "--dry-run").output
-    assert unit.array_info("frames") is not None
+    assert again.output("render").array_info("frames") is not None
     assert call("clean", again.store).exit_code == 0
-    unit = again.unit("reenactment")
-    assert unit.array_info("frames") is None
-    assert unit.array_info("latents") is not None
+    assert again.output("render").array_info("frames") is None
+    assert again.output("inversion").array_info("latents") is not None
     assert call("verify", again.store).exit_code == 0
     assert repeat(again, arguments).computed() == {}
     again_ = repeat(again, arguments, "output.crf=30")
     assert again_.computed() == {"template": FRAMES, "render": FRAMES, "encode": 1}
-    np.testing.assert_array_equal(again.unit("reenactment").read("frames", 0, FRAMES), before)
+    np.testing.assert_array_equal(again.output("render").read("frames"), before)
 
 
 def test_clean_to_the_clip_keeps_it_finished(again: Run, arguments: Arguments) -> None:
-    unit = again.unit("reenactment")
     assert call("clean", again.store, "--policy", "clip").exit_code == 0
-    assert set(unit.sizes()) <= {
-        "records",
-        "files/reenactment.mp4",
-        "files/side_by_side.mp4",
-        "files/contact_sheet.png",
-    } | {name for name in unit.sizes() if name.endswith(".checkpoint")}
+    assert not list((again.store / "reenactment").glob("*/*/*/zarr.json")), "arrays are left"
+    files = {path.name.partition(".")[0] for path in (again.store / "reenactment").glob("*/*/files/*")}
+    assert files == {"reenactment", "side_by_side", "contact_sheet"}
     assert repeat(again, arguments).computed() == {}
     assert (again.out / "reenactment.mp4").is_file()
     assert again_summary(again)["losses"]["tuning_steps"]
@@ -154,16 +149,15 @@ def again_summary(run: Run) -> dict[str, dict[str, object]]:
 
 
 def test_an_unfinished_clip_loses_nothing_to_clean(again: Run) -> None:
-    again.unit("reenactment").uncommit("encode", [0])
+    again.output("encode").uncommit()
     assert "not finished, nothing dropped" in call("clean", again.store).output
-    assert again.unit("reenactment").array_info("frames") is not None
+    assert again.output("render").array_info("frames") is not None
 
 
 def test_force_makes_a_stage_and_its_readers_again_to_the_same_result(
     again: Run, arguments: Arguments
 ) -> None:
-    unit = again.unit("reenactment")
-    before = unit.read("frames", 0, FRAMES)
+    before = again.output("render").read("frames")
     line = arguments(again.store, again.out)
     said = call(*line, "--force", "tuning", "--dry-run")
     assert "forced" in said.output
@@ -172,7 +166,7 @@ def test_force_makes_a_stage_and_its_readers_again_to_the_same_result(
     assert Run(again.result, again.store, again.out).computed() == {
         "tuning": 1, "pose": 1, "render": FRAMES, "encode": 1, "measure": 1,
     }  # fmt: skip
-    np.testing.assert_array_equal(unit.read("frames", 0, FRAMES), before)
+    np.testing.assert_array_equal(again.output("render").read("frames"), before)
 
 
 def test_only_runs_the_stages_named(tmp_path: Path, arguments: Arguments) -> None:
@@ -186,7 +180,7 @@ def test_only_runs_the_stages_named(tmp_path: Path, arguments: Arguments) -> Non
     assert finished == ["landmarks", "fit"]
     unknown = call(*line, "--only", "paint")
     assert unknown.exit_code == 2
-    assert all(stage in unknown.output.replace("\n", " ") for stage in STAGES)
+    assert all(stage in unknown.output.replace("\n", " ") for stage in CLIP.names)
 
 
 def test_classes_and_policies_that_do_not_exist_are_refused(again: Run) -> None:
