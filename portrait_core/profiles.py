@@ -64,16 +64,26 @@ def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
+def override_name(text: str) -> str:
+    """The name, ``section.field``, that a ``section.field=value`` string sets.
+
+    Raises:
+        ValueError: there is no name or no value.
+    """
+    name, equals, _ = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(
             f"cannot read {text!r}; write it as section.field=value, for example tuning.steps=400"
         )
+    return name.strip()
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, value = override_name(text), text.partition("=")[2]
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name, yaml.safe_load(value)
     except yaml.YAMLError:
-        return name.strip(), value
+        return name, value
 
 
 def _put(values: dict[str, Any], parts: list[str], value: Any, text: str) -> None:
