@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,17 @@ def test_a_process_hashes_a_file_once_while_it_stays(face: Path, reads: list[str
     with pytest.raises(InputError, match="its content is another"):
         verified_copy(str(face), digest)
     assert len(reads) == 2
+
+
+def test_a_file_that_changes_again_at_once_is_found_out(face: Path, reads: list[str]) -> None:
+    digest = hashlib.sha256(face.read_bytes()).hexdigest()
+    later = time.time_ns() + 10**12
+    os.utime(face, ns=(later, later))
+    assert verified_copy(str(face), digest) == face
+    face.write_bytes(b"x" * face.stat().st_size)
+    os.utime(face, ns=(later, later))  # as one step of the clock later
+    with pytest.raises(InputError, match="its content is another"):
+        verified_copy(str(face), digest)
 
 
 def test_a_url_whose_content_changed_is_found_out(site: Website, face: Path, reads: list[str]) -> None:

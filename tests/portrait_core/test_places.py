@@ -62,6 +62,14 @@ def test_other_places_are_refused_by_everything_that_reads(place: str, tmp_path:
     assert look([place])[place].problem
 
 
+def test_a_file_here_whose_name_is_a_chain_is_refused_too(tmp_path: Path) -> None:
+    (tmp_path / "a::b.png").write_bytes(b"x")
+    place = str(tmp_path / "a::b.png")
+    assert "under another name" in look([place])[place].problem
+    with pytest.raises(InputError, match="under another name"):
+        local_copy(place)
+
+
 def test_a_chained_url_in_a_manifest_is_a_problem_of_its_row_and_asks_nobody(
     site: Website, tmp_path: Path
 ) -> None:
