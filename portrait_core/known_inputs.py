@@ -135,7 +135,7 @@ def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path
         OSError: the connection failed for two minutes.
     """
     path = local_copy(url, limit_bytes=limit_bytes)
-    if _digest(path, shown(url)) != sha256:
+    if local_digest(path, shown(url)) != sha256:
         raise InputError(
             f"{shown(url)} is not the file that this job was made from: its content is another. Put that "
             "file back, or give the command again with the file as it is now, which makes a job of its own"
@@ -168,7 +168,7 @@ def _made(place: str, kind: Kind, now: Found, limit_bytes: int, begin_s: float) 
         url_sha256=_identity(place),
         size=now.size,
         version=now.version if settled else "",
-        sha256=_digest(path, name),
+        sha256=local_digest(path, name),
         **seen,
     )
 
@@ -207,8 +207,13 @@ def _is_settled(status: os.stat_result, now_s: float) -> bool:
 _hashing = threading.Lock()
 
 
-def _digest(path: Path, name: str) -> str:
-    """SHA-256 of a file, taken once in this process while the file stays the same.
+def local_digest(path: Path, name: str = "") -> str:
+    """SHA-256 of a file of this machine, in hexadecimal, taken once in this process while the file stays the
+    same: clips of a dataset share weights and videos.
+
+    Args:
+        path: the file.
+        name: of the file in messages; empty takes its path.
 
     Raises:
         InputError: there is no such regular file.
@@ -216,7 +221,7 @@ def _digest(path: Path, name: str) -> str:
     found = existing_file(path, "input")
     status = found.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise InputError(f"{name} is no regular file; give the path of a file")
+        raise InputError(f"{name or path} is no regular file; give the path of a file")
     # One at a time: tasks in threads that begin together ask for the same file.
     with _hashing:
         if not _is_settled(status, time.time()):
