@@ -30,6 +30,7 @@ from portrait_core.manifest import Row, read_manifest
 from portrait_core.pipeline import Policy
 from portrait_core.sharding import shard as rows_of_shard
 from portrait_core.store import Store
+from portrait_core.trust import settings_of_row
 from tasks.policy import classify
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ _counted: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None
 Look = Callable[[Row], Clip | ClipResult]
 
 
-def looker(store: str, overrides: Sequence[str]) -> Look:
-    """Make what looks at a row's inputs: it gives the clip, or what is wrong with them."""
-    load = lru_cache(maxsize=None)(load_settings)
+def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
+    """Make what looks at a row's inputs: it gives the clip, or what is wrong with them. Where the work is
+    done say the ``command``'s settings alone."""
+    load = lru_cache(maxsize=None)(settings_of_row)
 
     def look(row: Row) -> Clip | ClipResult:
         try:
-            settings = load(row.profile, (*overrides, *row.overrides))
+            settings = load(row.profile, tuple(overrides), tuple(row.overrides), command)
             job = prepare(row.portrait, row.video, store, settings, row.name)
         except Exception as error:
             return ClipResult(row.number, row.name, "failed", f"{classify(error)}: {error}")
@@ -74,7 +76,7 @@ def run_dataset(
     """
     settings = load_settings(profile, overrides)
     Store(store, settings.runner.storage_options).check_format(write=True)
-    return run_clips(rows, looker(store, overrides), settings, out, board, keep)
+    return run_clips(rows, looker(store, overrides, settings), settings, out, board, keep)
 
 
 def run_clips(

@@ -90,14 +90,14 @@ def plan(
     """Say what `portrait dataset run` would do: clips, worker time by stage and storage, by the history."""
     console = make_console()
     with told_errors():
-        prepared_settings(profile, change)
+        settings = prepared_settings(profile, change)
         from flows.dataset import looker
         from flows.dataset_plan import show_dataset_plan
         from flows.dataset_run import Clip
         from portrait_core.inputs import in_threads
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
-        looked = in_threads(looker(store, change), rows)
+        looked = in_threads(looker(store, change, settings), rows)
         bad = [one for one in looked if not isinstance(one, Clip)]
         for result in bad:
             console.print(f"row {result.number}, {result.name}: {result.message}", soft_wrap=True)

@@ -26,7 +26,7 @@ from portrait_core.pipeline.state import keep_job, read_state, record_state
 from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
 from tasks.deliver import deliver
-from tasks.ingest import ingest
+from tasks.ingest import ingest, keep_facts
 
 Report = Callable[[str], None]
 
@@ -95,6 +95,7 @@ def run_stages(
 def kept_state(job: Job) -> Iterator[None]:
     """Keep in the store what is run while the block runs, and what came of it when it ends; a job that is
     finished is packed. Nothing is written for a job that was finished before."""
+    keep_facts(job)
     ledger = Ledger(job)
     if not any(frames.any() for frames in ledger.missing().values()):
         before = read_state(job.open_store(), job.id)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from portrait_core.cluster_options import refuse_unknown_options
 from portrait_core.profiles import explain, read_values, refuse_unknown
 
 HOW: dict[str, JsonValue] = {"how": True}
@@ -387,7 +388,7 @@ class RunnerSettings(Section):
     """The Dask scheduler, for example ``tcp://host:8786``; for ``kind=address``."""
     cluster: dict[str, JsonValue] = {}
     """Options of the cluster's own class, for example ``{queue: gpu, walltime: "24:00:00"}`` of
-    dask-jobqueue's SLURMCluster."""
+    dask-jobqueue's SLURMCluster; which are taken stands in :mod:`portrait_core.cluster_options`."""
     storage_options: dict[str, JsonValue] = {}
     """Options of the store's file system, such as ``endpoint_url`` or credentials; kept in no store. The
     environment and the machine's own configuration are read without it."""
@@ -424,6 +425,14 @@ class RunnerSettings(Section):
     """After Ctrl-C or SIGTERM: time for the frames and steps at work to reach a point that can be kept."""
     lease_s: Annotated[float, Field(gt=0.0)] = 30.0
     """A run on another host that has said nothing for so long is taken for dead, and its work taken over."""
+    input_cache_gb: Annotated[float, Field(ge=0.0)] = 20.0
+    """Copies of portraits and videos that lie elsewhere are kept on this machine up to so many gigabytes
+    (10^9 bytes); those used within the last hour stay even above it."""
+
+    @property
+    def input_cache_bytes(self) -> int:
+        """``input_cache_gb`` in bytes."""
+        return int(self.input_cache_gb * 10**9)
 
     @model_validator(mode="after")
     def _address_with_kind(self) -> RunnerSettings:
@@ -432,6 +441,11 @@ class RunnerSettings(Section):
                 f"kind={self.kind!r} and address={self.address!r} do not go together; "
                 "set runner.kind=address and runner.address=tcp://HOST:8786, or neither"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _options_that_the_cluster_takes(self) -> RunnerSettings:
+        refuse_unknown_options(self.kind, self.cluster)
         return self
 
 

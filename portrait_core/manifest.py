@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 from portrait_core.attributes.requests import EditRequest, as_override, parse_requests
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
-from portrait_core.inputs import CACHE_BYTES, folder_of, in_threads, joined, local_copy, look, read_bytes
+from portrait_core.inputs import CACHE_BYTES, in_threads, local_copy, look, read_bytes
 from portrait_core.manifest_table import (
     COLUMNS,
     CONSENT,
@@ -35,7 +35,9 @@ from portrait_core.manifest_table import (
     unique_name,
 )
 from portrait_core.media import VideoInfo, probe, read_image
+from portrait_core.places import folder_of, joined, shown
 from portrait_core.store.keys import is_name
+from portrait_core.trust import refuse_steering
 
 __all__ = [
     "COLUMNS",
@@ -120,6 +122,7 @@ def read_manifest(
     deep: bool = False,
     changes: Sequence[str] = (),
     told: Told | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> Manifest:
     """Read a manifest and check all of it.
 
@@ -131,11 +134,12 @@ def read_manifest(
             count frames.
         changes: ``section.field=value`` of the command, below each row's own.
         told: hears, for ``deep``, how many of how many inputs have been opened.
+        cache_bytes: limit of the copies that are kept of inputs that lie elsewhere.
 
     Raises:
         ManifestError: with every problem of every row.
     """
-    manifest, problems = check_manifest(url, profile, require_consent, deep, changes, told)
+    manifest, problems = check_manifest(url, profile, require_consent, deep, changes, told, cache_bytes)
     if problems:
         raise ManifestError(url, problems)
     return manifest
@@ -148,6 +152,7 @@ def check_manifest(
     deep: bool = False,
     changes: Sequence[str] = (),
     told: Told | None = None,
+    cache_bytes: int = CACHE_BYTES,
 ) -> tuple[Manifest, list[Problem]]:
     """:func:`read_manifest`, but what is wrong is returned beside the rows that can be used.
 
@@ -157,7 +162,7 @@ def check_manifest(
     try:
         table = read_table(read_bytes(url, "manifest"))
     except InputError as error:
-        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{url} "))]) from error
+        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{shown(url)} "))]) from error
     problems = [*table.problems, *column_problems(url, table, require_consent)]
     if not table.records:
         empty = [] if table.problems else [Problem(0, "holds no row; give each pair a row below the header")]
@@ -167,11 +172,11 @@ def check_manifest(
     problems += _cell_problems(rows, needed) + _name_problems(rows) + _duplicates(rows)
     settings, wrong = _settings(rows, changes)
     problems += wrong
-    bad, kept = _missing(rows)
+    bad, remote_bytes = _missing(rows)
     clips: dict[str, VideoInfo] = {}
     if deep:
         items = dict.fromkeys(item for row in rows for item in _inputs(row) if item not in bad)
-        clips, unreadable = _opened(list(items), kept, told)
+        clips, unreadable = _opened(list(items), remote_bytes, cache_bytes, told)
         bad |= unreadable
         rows = [_with_frames(row, clips, settings) for row in rows]
     problems += [
@@ -276,6 +281,7 @@ def _settings(rows: Sequence[Row], changes: Sequence[str]) -> tuple[dict[Recipe,
     wrong: dict[Recipe, str] = {}
     for recipe in dict.fromkeys((row.profile, row.overrides) for row in rows):
         try:
+            refuse_steering(recipe[1])
             loaded[recipe] = load_settings(recipe[0], [*changes, *recipe[1]])
         except (ValueError, OSError) as error:
             wrong[recipe] = str(error)
@@ -286,44 +292,46 @@ def _settings(rows: Sequence[Row], changes: Sequence[str]) -> tuple[dict[Recipe,
     ]
 
 
-def _missing(rows: Sequence[Row]) -> tuple[dict[Input, str], bool]:
-    """What is wrong with which input, by looking; whether there is room to copy what lies elsewhere."""
+def _missing(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
+    """What is wrong with which input, by looking; the bytes of those that lie elsewhere."""
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
     found = look(place for _, place in items)
     remote = sum(one.size or 0 for place, one in found.items() if "://" in place)
-    bad = {(role, place): f"{place} {why}" for role, place in items if (why := found[place].problem)}
-    return bad, remote <= CACHE_BYTES
+    bad = {(role, place): f"{shown(place)} {why}" for role, place in items if (why := found[place].problem)}
+    return bad, remote
 
 
 def _opened(
-    items: Sequence[Input], kept: bool, told: Told | None
+    items: Sequence[Input], remote_bytes: int, cache_bytes: int, told: Told | None
 ) -> tuple[dict[str, VideoInfo], dict[Input, str]]:
     """Open inputs once each: what the videos hold, and what is wrong with which input."""
-    results = dict(zip(items, in_threads(partial(_open, kept), items, told), strict=True))
+    opened = partial(_open, remote_bytes <= cache_bytes, cache_bytes)
+    results = dict(zip(items, in_threads(opened, items, told), strict=True))
     clips = {place: found for (_, place), found in results.items() if isinstance(found, VideoInfo)}
     return clips, {item: found for item, found in results.items() if isinstance(found, str)}
 
 
-def _open(kept: bool, item: Input) -> VideoInfo | str | None:
+def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
     """A video's content, None for a sound portrait, or what is wrong with it.
 
     Copies of what lies elsewhere stay only if ``kept``: a whole data set may not fit on this disk.
     """
     role, place = item
+    name = shown(place)
     with ExitStack() as stack:
         folder = None if kept else stack.enter_context(tempfile.TemporaryDirectory(prefix="portrait-"))
         path: Path | None = None
         try:
-            path = local_copy(place, folder)
+            path = local_copy(place, folder, cache_bytes)
             clip = probe(path) if role == "video" else None
             height, width = (clip.height, clip.width) if clip else read_image(path).shape[:2]
         except (ValueError, OSError) as error:
-            text = str(error).replace(str(path), place) if path else str(error)
-            return text if place in text else f"{place}: {text}"
+            text = str(error).replace(str(path), name) if path else str(error)
+            return text if name in text else f"{name}: {text}"
     if min(height, width) < SMALLEST_SIDE:
-        return f"{place} is {width}x{height} pixels; give one of {SMALLEST_SIDE} and more on its shorter side"
+        return f"{name} is {width}x{height} pixels; give one of {SMALLEST_SIDE} and more on its shorter side"
     if clip and clip.frame_count < 2:
-        return f"{place} has one frame: there is no motion to take over; give a clip of two frames or more"
+        return f"{name} has one frame: there is no motion to take over; give a clip of two frames or more"
     return clip
 
 

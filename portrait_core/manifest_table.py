@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from portrait_core.errors import InputError
-from portrait_core.inputs import folder_of
+from portrait_core.places import folder_of, shown
 from portrait_core.store.files import Files
 from portrait_core.store.keys import canonical_json
 
@@ -57,8 +57,9 @@ class ManifestError(InputError):
         if len(self.problems) > SHOWN:
             lines.append(f"and {len(self.problems) - SHOWN} more; {self._all}")
         rows = len({problem.row for problem in self.problems})
-        head = f"{url}: {len(self.problems)} problems in {rows} rows; nothing was started"
-        super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{url}: {lines[0]}")
+        name = shown(url)
+        head = f"{name}: {len(self.problems)} problems in {rows} rows; nothing was started"
+        super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{name}: {lines[0]}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.url, self.problems)
@@ -208,7 +209,7 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
         cells = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
         pq.write_table(pa.table(cells), target)
     else:
-        raise InputError(f"a manifest is written as .csv or .parquet; got {url}")
+        raise InputError(f"a manifest is written as .csv or .parquet; got {shown(url)}")
     Files(folder_of(url)).put({PurePosixPath(url).name: target.getvalue()})
 
 

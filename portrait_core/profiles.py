@@ -44,8 +44,8 @@ def _read_profile(profile: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]
             f"profile file {path} does not exist; give a profile's name or an existing .yaml file"
         )
     try:
-        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        loaded = _plain_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"profile {path} is not valid YAML: {error}") from None
     values = {} if loaded is None else loaded
     if not isinstance(values, dict):
@@ -64,16 +64,40 @@ def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _parse_override(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
+def override_name(text: str) -> str:
+    """The name, ``section.field``, that a ``section.field=value`` string sets.
+
+    Raises:
+        ValueError: there is no name or no value.
+    """
+    name, equals, _ = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(
             f"cannot read {text!r}; write it as section.field=value, for example tuning.steps=400"
         )
+    return name.strip()
+
+
+def _parse_override(text: str) -> tuple[str, Any]:
+    name, value = override_name(text), text.partition("=")[2]
     try:
-        return name.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        return name.strip(), value
+        return name, _plain_yaml(value)
+    except (yaml.YAMLError, RecursionError):
+        return name, value
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases: a few lines of them, in a profile or a row of a stranger's, stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(None, None, "aliases (*name) are not read; write the value out", mark)
+        return super().compose_node(parent, index)
+
+
+def _plain_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_PlainLoader)
 
 
 def _put(values: dict[str, Any], parts: list[str], value: Any, text: str) -> None:

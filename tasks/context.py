@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.inputs import local_copy
+from portrait_core.known_inputs import verified_copy
 from portrait_core.media import read_image
 from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
@@ -107,13 +107,22 @@ def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
 
 
 def portrait_file(job: Job) -> Path:
-    """The portrait on this machine: itself, or a copy."""
-    return local_copy(job.portrait)
+    """The portrait on this machine, itself or a copy.
+
+    Raises:
+        InputError: it is another file than the job was made from.
+    """
+    digest = job.inputs["portrait"] if job.edited is None else job.edited.inputs["portrait"]
+    return verified_copy(job.portrait, digest, job.settings.runner.input_cache_bytes)
 
 
 def video_file(job: Job) -> Path:
-    """The driving video on this machine: itself, or a copy."""
-    return local_copy(job.video)
+    """The driving video on this machine, itself or a copy.
+
+    Raises:
+        InputError: it is another file than the job was made from.
+    """
+    return verified_copy(job.video, job.inputs["video"], job.settings.runner.input_cache_bytes)
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from portrait_core.config import Settings
+from portrait_core.copies import local_copy
 from portrait_core.errors import InputError
-from portrait_core.inputs import local_copy
-from portrait_core.media import VideoInfo, probe, read_image
+from portrait_core.known_inputs import InputFacts, Kind, facts, local_digest
 from portrait_core.models.needs import weight_file, weight_files
 from portrait_core.models.registry import MODELS
 from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.job import make_stage_keys, stem
 from portrait_core.resources import data_file
-from portrait_core.store import file_digest
+from portrait_core.store import Store, record_name
 
 if TYPE_CHECKING:
     from portrait_core.attributes.conditions import Conditions
@@ -47,14 +47,10 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
     edited = ingest_edit(portrait, store, settings) if settings.edit.attributes else None
-    if edited is None:
-        _check_portrait(portrait)
-    copy = local_copy(video)
-    info = probe(copy)
-    _check_video(video, info)
+    source = edited.stage_keys["edit"] if edited else _portrait(portrait, store, settings)
+    info = _video(video, store, settings)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
-    source = edited.stage_keys["edit"] if edited else _digest(local_copy(portrait))
-    inputs = {"portrait": source, "video": _digest(copy)}
+    inputs = {"portrait": source, "video": info.sha256}
     weights = _weights(settings)
     name = edited.label if edited else stem(portrait)
     return Job(
@@ -63,7 +59,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
         portrait=_place(portrait),
         video=_place(video),
         frames=frames,
-        frame_rate=str(info.frame_rate),
+        frame_rate=info.frame_rate,
         has_audio=info.has_audio,
         edited=edited,
         inputs=inputs,
@@ -81,13 +77,13 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
         InputError: when the portrait is no picture, or the edit cannot be asked of the flow.
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
-    _check_portrait(portrait)
+    digest = _portrait(portrait, store, settings)
     edit = settings.edit
     settings = _for_photograph(settings)
     requests = _asked_of_flow(settings)
     weights = _weights(settings, labelled=edit.labels != "latent")
-    table = "" if edit.labels in LABEL_SOURCES else _digest(local_copy(edit.labels))
-    inputs = {"portrait": _digest(local_copy(portrait)), "labels": table}
+    table = "" if edit.labels in LABEL_SOURCES else local_digest(local_copy(edit.labels))
+    inputs = {"portrait": digest, "labels": table}
     words = "_".join(request.slug for request in requests).replace(".", "_")  # no suffix of a file's name
     return Job(
         goal="edit",
@@ -136,7 +132,7 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
             "this generator's z does not hold what its pictures show, so there are no exact labels; set "
             "sample.labels=photograph for a local model's, and flow.labels=FILE.csv for your own"
         )
-    table = "" if settings.flow.labels is None else _digest(local_copy(settings.flow.labels))
+    table = "" if settings.flow.labels is None else local_digest(local_copy(settings.flow.labels))
     inputs = {"labels": table}
     return Job(
         goal="flow",
@@ -154,13 +150,58 @@ def _place(place: str) -> str:
     return place if "://" in place else str(Path(place).expanduser().absolute())
 
 
-def _check_portrait(portrait: str) -> None:
-    height, width = read_image(local_copy(portrait)).shape[:2]
-    if min(height, width) < SMALLEST_SIDE:
+def _portrait(portrait: str, store: str, settings: Settings) -> str:
+    """Look at a portrait; its digest."""
+    found = _facts(portrait, "image", store, settings)
+    if min(found.height, found.width) < SMALLEST_SIDE:
         raise InputError(
-            f"the portrait {portrait} is {width}x{height} pixels; give one of at least "
+            f"the portrait {found.url} is {found.width}x{found.height} pixels; give one of at least "
             f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
         )
+    return found.sha256
+
+
+def _video(video: str, store: str, settings: Settings) -> InputFacts:
+    """Look at a driving video."""
+    found = _facts(video, "video", store, settings)
+    if found.frame_count < 2:
+        raise InputError(
+            f"the driving video {found.url} has one frame: there is no motion to take over. Give a clip of "
+            "two frames or more; its expressions and head pose drive the portrait"
+        )
+    if min(found.width, found.height) < SMALLEST_SIDE:
+        raise InputError(
+            f"the driving video {found.url} is {found.width}x{found.height} pixels, too small to find a face "
+            f"in; give one of at least {SMALLEST_SIDE} pixels on its shorter side"
+        )
+    return found
+
+
+_new_facts: dict[tuple[str, str], InputFacts] = {}
+"""What was found out of inputs and is not kept yet, by store and record."""
+
+
+def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts:
+    """What is known of an input: from the store where that still holds, else by reading all of it."""
+    opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
+    known = opened.read_record("inputs", record)
+    found = facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    if found.as_dict() != known:
+        _new_facts[opened.url, record] = found
+    return found
+
+
+def _record(place: str, kind: Kind) -> str:
+    return record_name(f"{kind} {_place(place)}")
+
+
+def keep_facts(job: Job) -> None:
+    """Keep in the store what was found out of a job's inputs: another run need not read them again."""
+    kinds: tuple[tuple[str, Kind], ...] = ((job.portrait, "image"), (job.video, "video"))
+    for place, kind in kinds:
+        found = _new_facts.pop((job.store, _record(place, kind)), None) if place else None
+        if found is not None:
+            job.open_store().write_record("inputs", _record(place, kind), found.as_dict())
 
 
 def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
@@ -170,7 +211,7 @@ def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
     if labelled:
         files["age_gender"] = data_file(settings.tracking.models) / MODELS["age_gender"].file
     _check_generator(files["generator"], settings)
-    return {name: _digest(path) for name, path in files.items()}
+    return {name: local_digest(path) for name, path in files.items()}
 
 
 def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
@@ -210,30 +251,6 @@ def _said_of_generator(path: Path) -> dict[str, Any]:
             "`portrait models import FILE`"
         ) from error
     return json.loads(about["generator"]) if "generator" in about else about
-
-
-def _digest(path: str | Path) -> str:
-    """A file's digest, taken once while the file is the same: clips of a dataset share weights and videos."""
-    found = Path(path).stat()
-    return _digest_of(str(path), found.st_size, found.st_mtime_ns, found.st_ino)
-
-
-@lru_cache(maxsize=4096)
-def _digest_of(path: str, *unchanged: int) -> str:
-    return file_digest(path)
-
-
-def _check_video(video: str, info: VideoInfo) -> None:
-    if info.frame_count < 2:
-        raise InputError(
-            f"the driving video {video} has one frame: there is no motion to take over. Give a clip of two "
-            "frames or more; its expressions and head pose drive the portrait"
-        )
-    if min(info.width, info.height) < SMALLEST_SIDE:
-        raise InputError(
-            f"the driving video {video} is {info.width}x{info.height} pixels, too small to find a face in; "
-            f"give one of at least {SMALLEST_SIDE} pixels on its shorter side"
-        )
 
 
 def _check_generator(path: Path, settings: Settings) -> None:

@@ -92,6 +92,19 @@ def test_wrong_values_name_the_field_and_what_fits(override: str, words: list[st
     assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
+def test_aliases_of_yaml_are_refused_before_they_grow(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 8)}]" for i in range(1, 10)]
+    bomb = tmp_path / "bomb.yaml"
+    bomb.write_text("runner: {cluster: {resources: {" + ", ".join(lines) + "}}}")
+    with pytest.raises(ValueError, match=r"aliases \(\*name\) are not read"):
+        load_settings(bomb)
+    with pytest.raises(ValueError, match=r"setting runner\.cluster"):
+        load_settings("embedded", ["runner.cluster={" + ", ".join(lines) + "}"])
+    with pytest.raises(ValueError, match=r"setting tuning\.steps"):
+        load_settings("embedded", ["tuning.steps=" + "[" * 5000])
+
+
 def test_unknown_profile_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match="embedded, fast, paper"):
         load_settings("embeded")

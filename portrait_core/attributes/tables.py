@@ -17,6 +17,7 @@ from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS, Condition,
 from portrait_core.errors import InputError
 from portrait_core.inputs import read_bytes
 from portrait_core.manifest_table import ManifestError, Problem, Table, read_table
+from portrait_core.places import shown
 
 Labels = Mapping[str, Mapping[str, float]]
 """Values in their units by picture and attribute."""
@@ -65,7 +66,8 @@ def read_labels(
     try:
         table = read_table(read_bytes(path_or_url, "table of labels"), (PICTURE, *columns))
     except InputError as error:
-        raise LabelsError(path_or_url, [Problem(0, str(error).removeprefix(f"{path_or_url} "))]) from error
+        text = str(error).removeprefix(f"{shown(path_or_url)} ")
+        raise LabelsError(path_or_url, [Problem(0, text)]) from error
     problems = [*table.problems, *_column_problems(path_or_url, table, columns)]
     if not table.records and not problems:
         problems.append(Problem(0, "holds no row; give each picture a row below the header"))

@@ -22,6 +22,7 @@ from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.store import Holder, Store, holder
+from portrait_core.trust import with_runner_of
 
 _SILENT = 3
 """Leases that a run may be silent for before it is no longer shown as running."""
@@ -148,21 +149,24 @@ def read_job(store: Store, name: str, command: Settings) -> Job | None:
     said = store.read_record("jobs", name)
     if not isinstance(said, dict):
         return None
-    here: dict[str, Any] = {"store": store.url}
-    if isinstance(said.get("edited"), dict):
-        here["edited"] = {**said["edited"], **here}
     try:
-        job = Job.model_validate({**said, **here})
+        job = Job.model_validate(_here(said, store, command))
         _ = job.pipeline, job.id
-    except (ValidationError, ValueError, KeyError):
+    except (ValueError, KeyError, TypeError):
         return None
-    edited = None if job.edited is None else _at_command(job.edited, command)
-    return _at_command(job, command).model_copy(update={"edited": edited})
+    return job
 
 
-def _at_command(job: Job, command: Settings) -> Job:
-    own = {"runner": command.runner, "device": command.device}
-    return job.model_copy(update={"settings": job.settings.model_copy(update=own)})
+def _here(said: dict[str, Any], store: Store, command: Settings) -> dict[str, Any]:
+    """A stored job's plain values at this store's place, with all that says where work is done taken from the
+    command."""
+    edited = said.get("edited")
+    return {
+        **said,
+        "store": store.url,
+        "settings": with_runner_of(said["settings"], command),
+        "edited": _here(edited, store, command) if isinstance(edited, dict) else None,
+    }
 
 
 def read_state(store: Store, name: str) -> JobState | None:

@@ -20,6 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
+from portrait_core.places import checked_place
 from portrait_core.store.retries import Patience, is_transient, stop_own_retries, with_few_own_retries
 
 PARTIAL = ".partial"
@@ -29,6 +30,7 @@ class Files:
     """A folder or bucket prefix. Names are relative, with ``/``."""
 
     def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
+        checked_place(os.fspath(url))
         options = {"use_listings_cache": False, **(storage_options or {})}
         try:
             self._fs, root = fsspec.core.url_to_fs(

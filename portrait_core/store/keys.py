@@ -12,6 +12,7 @@ import fsspec
 from pydantic import BaseModel
 
 from portrait_core.errors import InputError
+from portrait_core.places import checked_place
 from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import PARTIAL
 
@@ -108,7 +109,7 @@ def file_digest(path_or_url: str | os.PathLike[str], **storage_options: Any) -> 
     """
     digest = hashlib.sha256()
     try:
-        with fsspec.open(os.fspath(path_or_url), "rb", **storage_options) as file:
+        with fsspec.open(checked_place(path_or_url), "rb", **storage_options) as file:
             while piece := file.read(1 << 22):
                 digest.update(piece)
     except (FileNotFoundError, IsADirectoryError) as error:

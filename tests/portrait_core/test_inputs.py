@@ -14,9 +14,11 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from portrait_core import inputs
+from portrait_core import copies, inputs, places
+from portrait_core.config import load_settings
 from portrait_core.errors import InputError
 from portrait_core.inputs import (
+    CACHE_BYTES,
     folder_of,
     forget,
     in_threads,
@@ -78,6 +80,7 @@ class Elsewhere(LocalFileSystem):
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Elsewhere]]:
     fsspec.register_implementation("elsewhere", Elsewhere, clobber=True)
+    monkeypatch.setattr(places, "SCHEMES", (*places.SCHEMES, "elsewhere"))
     monkeypatch.setattr(retries, "GIVE_UP_S", 0.0)
     Elsewhere.log, Elsewhere.do = tmp_path / "log", ""
     Elsewhere.log.touch()
@@ -247,7 +250,7 @@ def test_the_oldest_copies_are_forgotten_first(tmp_path: Path, remote: str) -> N
 
 def test_what_is_being_fetched_is_not_forgotten(tmp_path: Path, remote: str) -> None:
     copy = local_copy(remote, tmp_path / "cache")
-    with inputs._lock(copy.parent):
+    with copies._lock(copy.parent):
         assert forget(0, tmp_path / "cache", spare_s=0) == 0
     (tmp_path / "cache" / f"{copy.parent.name}.01234567.gone").mkdir()
     assert forget(10**6, tmp_path / "cache", spare_s=0) == 0
@@ -312,3 +315,54 @@ def test_the_first_error_ends_work_in_threads() -> None:
     told: list[tuple[int, int]] = []
     assert in_threads(lambda i: -i, range(5), lambda *now: told.append(now)) == [0, -1, -2, -3, -4]
     assert told[-1] == (5, 5)
+
+
+def test_copies_stay_below_their_limit_while_those_in_use_stay(
+    tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, limit = tmp_path / "cache", 2500
+    monkeypatch.setattr(copies, "_tidied", {})
+    used = local_copy(remote, cache, limit)
+    held = []
+    for i in range(12):
+        url = remote.replace("clip", f"clip{i}")
+        Path(url.removeprefix("elsewhere://")).write_bytes(b"x" * 400)
+        for entry in cache.iterdir():  # all others were last asked for long ago
+            if entry.is_dir() and entry != used.parent:
+                os.utime(entry, (1000, 1000))
+        local_copy(url, cache, limit)
+        held.append(sum(file.stat().st_size for file in cache.rglob("*.mp4")))
+    assert max(held) <= limit, "a copy is 16 % of the limit: every fetch looks"
+    assert used.exists()
+    assert local_copy(remote, cache, limit) == used
+    assert asked("get") == 13
+
+
+def test_the_cache_is_looked_through_seldom(
+    tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    monkeypatch.setattr(copies, "_tidied", {})
+    monkeypatch.setattr(copies, "forget", lambda limit, top: looked.append(limit))
+    for i in range(60):
+        url = remote.replace("clip", f"clip{i}")
+        Path(url.removeprefix("elsewhere://")).write_bytes(b"x" * 100)
+        local_copy(url, tmp_path / "cache", 100_000)
+        local_copy(url, tmp_path / "cache", 100_000)
+    assert len(looked) == 2, "at first, and after 5 % of the limit came"
+
+
+def test_a_cache_that_cannot_be_tidied_still_gives_copies(
+    tmp_path: Path, remote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> int:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(copies, "_tidied", {})
+    monkeypatch.setattr(copies, "forget", fails)
+    assert local_copy(remote, tmp_path / "cache").stat().st_size == 1000
+
+
+def test_the_limit_of_copies_is_a_setting() -> None:
+    assert load_settings("embedded").runner.input_cache_bytes == CACHE_BYTES
+    assert load_settings("embedded", ["runner.input_cache_gb=0.5"]).runner.input_cache_bytes == 5 * 10**8

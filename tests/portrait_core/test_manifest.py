@@ -335,7 +335,9 @@ def test_each_combination_of_settings_is_loaded_once(
 def test_deep_opens_every_input_once(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     copy = manifest.local_copy
-    monkeypatch.setattr(manifest, "local_copy", lambda place, to: (opened.append(place), copy(place, to))[1])
+    monkeypatch.setattr(
+        manifest, "local_copy", lambda place, *more: (opened.append(place), copy(place, *more))[1]
+    )
     rows = [f"{p}.png,{v}.mp4,x,y,{o}" for p in "ab" for v in "vw" for o in ("", "media.max_frames=3")]
     steps: list[tuple[int, int]] = []
     found = read_manifest(

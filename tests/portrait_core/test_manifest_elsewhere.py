@@ -9,7 +9,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from portrait_core import inputs, manifest
+from portrait_core import copies
 from portrait_core.inputs import forget, local_copy
 from portrait_core.manifest import read_manifest
 from portrait_core.manifest_table import write_table
@@ -34,9 +34,8 @@ def test_a_manifest_and_its_inputs_may_be_elsewhere(
     memory: fsspec.AbstractFileSystem, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, room: int
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(manifest, "CACHE_BYTES", room)
     memory.pipe_file("/set/m.csv", f"{HEADER}\nfaces/a.png,v.mp4,x,y\nfaces/b.png,w.mp4,x,y\n".encode())
-    found = read_manifest("memory://set/m.csv", deep=True)
+    found = read_manifest("memory://set/m.csv", deep=True, cache_bytes=room)
     assert [row.portrait for row in found.rows] == ["memory://set/faces/a.png", "memory://set/faces/b.png"]
     assert found.frames == 14
     kept = list((tmp_path / "cache").rglob("*.png"))
@@ -75,7 +74,7 @@ def test_on_s3(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     url = found.rows[0].portrait
     first = local_copy(url)
     with monkeypatch.context() as patched:
-        patched.setattr(inputs, "_download", None)
+        patched.setattr(copies, "_download", None)
         assert local_copy(url) == first, "nothing is fetched again"
     client.put_object(Bucket="data", Key="set/a.png", Body=(folder / "b.png").read_bytes()[::-1])
     assert local_copy(url).read_bytes() != first.read_bytes()
