@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from prefect import flow
+from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.dataset_run import Clip, ClipResult, DatasetRun, Held
@@ -34,7 +35,6 @@ from portrait_core.trust import settings_of_row
 from tasks.policy import classify
 
 if TYPE_CHECKING:
-    from prefect.states import State
     from rich.console import Console
 
 _counted: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None)
@@ -46,11 +46,14 @@ Look = Callable[[Row], Clip | ClipResult]
 def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
     """Make what looks at a row's inputs: it gives the clip, or what is wrong with them. Where the work is
     done say the ``command``'s settings alone."""
-    load = lru_cache(maxsize=None)(settings_of_row)
+
+    @cache
+    def load(profile: str, own: tuple[str, ...]) -> Settings:
+        return settings_of_row(profile, overrides, own, command)
 
     def look(row: Row) -> Clip | ClipResult:
         try:
-            settings = load(row.profile, tuple(overrides), tuple(row.overrides), command)
+            settings = load(row.profile, tuple(row.overrides))
             job = prepare(row.portrait, row.video, store, settings, row.name)
         except Exception as error:
             return ClipResult(row.number, row.name, "failed", f"{classify(error)}: {error}")

@@ -91,12 +91,13 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     output = job.output("edit")
     latents = output.read("edited_latents")[0]
     buffer = io.BytesIO()
-    np.savez(buffer, original=latents[0], edited=latents[1])
+    np.savez(buffer, before=latents[0], after=latents[1])
     said: dict[str, Any] = {
         "portrait": job.portrait,
-        "profile": job.settings.profile,
+        "edit": list(job.settings.edit.attributes),
+        "strength": job.settings.edit.strength,
         **(output.read_note(REPORT) or {}),
-        "settings": job.settings.edit.model_dump(mode="json"),
+        "keys": job.stage_keys,
     }
     files = {
         "edited.png": cv2.imencode(".png", output.read("edited")[0][..., ::-1])[1].tobytes(),
