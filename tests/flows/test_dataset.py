@@ -61,7 +61,7 @@ def test_one_clip_that_fails_stops_no_other(first: Result, folder: Path) -> None
 def test_a_shared_video_is_tracked_once(first: Result, folder: Path) -> None:
     store = Store(folder / "store")
     assert len(store.units("video")) == 1
-    assert len(store.units("reenactment")) == 2  # a portrait without a face gets no further
+    assert len(store.units("reenactment")) == 3
     (name,) = store.units("video")
     # one row a frame without a face, not one a clip
     assert store.unit("video", name).failures()["frame"].tolist() == [3]
@@ -71,8 +71,9 @@ def test_finished_clips_lost_their_pictures_as_asked(first: Result, folder: Path
     store = Store(folder / "store")
     for name in store.units("reenactment"):
         outputs = {output.stage: output for output in store.unit("reenactment", name).outputs()}
-        assert outputs["render"].array_info("render") is None
-        assert outputs["inversion"].array_info("latents") is not None
+        if outputs:  # the portrait without a face got no further
+            assert outputs["render"].array_info("render") is None
+            assert outputs["inversion"].array_info("latents") is not None
 
 
 def test_the_same_command_makes_nothing_again(first: Result, folder: Path, settings: list[str]) -> None:
