@@ -27,6 +27,7 @@ from flows.reenact import prepare
 from flows.runners import Runner, open_runner
 from flows.stages import TASKS, StageError, StageRunner, gpu_gone, stops_forgotten
 from portrait_core import stopping
+from portrait_core.classification import classify
 from portrait_core.config import Settings, load_settings
 from portrait_core.inputs import local_copy
 from portrait_core.manifest import Row, read_manifest
@@ -35,7 +36,7 @@ from portrait_core.stopping import StopRequested
 from tasks.context import finished, set_aside
 from tasks.deliver import deliver
 from tasks.job import Job, Stage
-from tasks.policy import StageResult, classify
+from tasks.policy import StageResult
 from tasks.retention import Policy, drop
 from tasks.status import keep_job
 from tasks.threads import worker_count

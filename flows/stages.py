@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.runners import Pending, Runner
 from portrait_core import stopping
+from portrait_core.classification import disk_full, failure, gpu_broke, worker_died, worth_retrying
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
@@ -27,15 +28,7 @@ from tasks.history import note_cost, progress
 from tasks.inversion import invert_first, invert_range
 from tasks.job import FANNED, PER_FRAME, Goal, Job, Stage
 from tasks.measure import measure
-from tasks.policy import (
-    StageResult,
-    disk_full,
-    failure,
-    gpu_broke,
-    process_name,
-    worker_died,
-    worth_retrying,
-)
+from tasks.policy import StageResult, process_name
 from tasks.pose import pose
 from tasks.ranges import FrameRange, frame_ranges, missing_runs
 from tasks.render import render

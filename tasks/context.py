@@ -19,6 +19,7 @@ from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
 from portrait_core.resources import data_file
 from portrait_core.store import Store, gapped_key
+from portrait_core.store.failures import SETS_ASIDE
 from tasks.job import ENDS, FILES, KEPT_ONCE, PER_FRAME, TRACK_ARRAYS, Job, Stage
 from tasks.ranges import FrameRange, missing_runs
 from tasks.threads import cpu_threads
@@ -105,7 +106,7 @@ def _standing_failures(job: Job, stage: Stage) -> list[tuple[int | None, str]]:
 
     rows = unit.failures()
     rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
-    rows = rows[rows["cls"].isin(["input", "poison"])]
+    rows = rows[rows["cls"].isin(SETS_ASIDE)]
     pardoned = unit.read_meta(PARDONS) or {}
     return [
         (None if frame is pd.NA else int(frame), str(message))

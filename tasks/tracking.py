@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.classification import failure, sets_aside
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import read_frames
 from portrait_core.store import Failure
@@ -30,7 +31,7 @@ from tasks.context import (
 )
 from tasks.frames import Save, each
 from tasks.job import Job
-from tasks.policy import StageResult, Stopwatch, classify, failure, stage_task
+from tasks.policy import StageResult, Stopwatch, stage_task
 from tasks.ranges import FrameRange, held_frames
 from tasks.trackers import tracker
 
@@ -139,7 +140,7 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
     try:
         found = model.detect(pictures)
     except Exception as error:
-        if classify(error) in ("transient", "resource"):
+        if not sets_aside(error):
             raise
         if len(pictures) > 1:
             return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])
