@@ -21,7 +21,13 @@ from fsspec.implementations.local import LocalFileSystem
 from portrait_core.errors import InputError
 from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, LocalFolder
-from portrait_core.store.retries import Patience, is_transient, stop_own_retries, with_few_own_retries
+from portrait_core.store.retries import (
+    Patience,
+    is_transient,
+    stop_own_retries,
+    upload,
+    with_few_own_retries,
+)
 
 R = TypeVar("R")
 
@@ -68,7 +74,7 @@ class Files:
         else:
             paths = [(self._path(name), value) for name, value in objects.items()]
             with self._told(may_be_absent=False):
-                self._patience.each(lambda item: self._fs.pipe_file(*item), paths)
+                self._patience.each(lambda item: upload(self._fs, *item), paths)
 
     def get(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read those of the objects that exist."""

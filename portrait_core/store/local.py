@@ -2,9 +2,10 @@
 
 The folder may be a stranger's, so nothing in it leads elsewhere: a file is read or written only where its
 folder, with all links resolved, lies inside the resolved root (the root itself may be a link), what is no
-regular file is not read, and no link is deleted or descended into. That a folder lies inside is looked up
-once per process. This holds against what lies in a store, not against somebody who swaps folders for links
-while a run is at work: such a person can write the store anyway.
+regular file is not read, and no link is deleted or descended into. Before reading and writing, a folder is
+looked at once per process. That holds against what lies in a store, not against somebody who swaps folders
+for links while a run is at work: such a person can write the store anyway. Before deleting, it is looked at
+each time.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ class LocalFolder:
         Links are left out and not followed. Files may vanish meanwhile.
         """
         self._check(folder)
+        self._check_root()
         return _walk(self._prefix + folder, "")
 
     def delete(self, name: str) -> None:
@@ -127,13 +129,13 @@ class LocalFolder:
         Raises:
             StoreError: it is a link.
         """
-        folder = name.rpartition("/")[0]
-        if folder not in self._known:
-            self._check(folder)
-        with contextlib.suppress(*_ABSENT):
+        self._check(name.rpartition("/")[0])  # even if remembered: what is deleted does not come back
+        try:
             if stat.S_ISLNK(os.lstat(self._prefix + name).st_mode):
                 raise self._refused(name, "is not deleted")
             os.unlink(self._prefix + name)
+        except _ABSENT:
+            self._check_root()
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a folder, and the folder, except links and what holds them.
@@ -148,6 +150,7 @@ class LocalFolder:
         try:
             handle = os.open(path, _FOLDER)
         except _ABSENT:
+            self._check_root()
             return
         try:
             links = _delete_below(handle, folder)

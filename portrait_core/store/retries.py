@@ -17,12 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from fsspec import AbstractFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
 from portrait_core.errors import StoreError, without_secrets
 
 GIVE_UP_S = 120.0
 """No attempt begins later than this after the first."""
+UPLOAD_S = 30.0
+"""How long the upload of a small object may take."""
+_SLOWEST_BYTES_PER_S = 1e5
+"""An upload that is slower over its whole length is given up."""
 _LONGEST_WAIT_S = 8.0
 _NOTEWORTHY_S = 2.0
 _QUIET_S = 300.0
@@ -89,6 +94,22 @@ class Patience:
         error = state.outcome.exception() if state.outcome else None
         said = without_secrets(str(error))
         _log.warning("the store %s does not answer (%s); trying again", self._url, said)
+
+
+def upload(fs: AbstractFileSystem, path: str, value: bytes) -> None:
+    """Put an object, for a limited time.
+
+    s3fs announces each upload with ``Expect: 100-continue``, and aiohttp waits for the answer without the
+    timeouts that it has for all other answers: a server that hangs would be waited for without end.
+
+    Raises:
+        TimeoutError: it took longer than :data:`UPLOAD_S` and what its bytes need.
+    """
+    if isinstance(fs, AsyncFileSystem):
+        limit_s = UPLOAD_S + len(value) / _SLOWEST_BYTES_PER_S
+        sync(fs.loop, fs._pipe_file, path, value, timeout=limit_s)
+    else:
+        fs.pipe_file(path, value)
 
 
 def is_transient(error: BaseException) -> bool:
