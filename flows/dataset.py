@@ -26,13 +26,13 @@ from flows.reenact import prepare
 from flows.runners import open_runner
 from flows.stages import gpu_gone, stops_forgotten
 from portrait_core import stopping
+from portrait_core.classification import classify
 from portrait_core.config import Settings, load_settings
 from portrait_core.manifest import Row, read_manifest
 from portrait_core.pipeline import Policy
 from portrait_core.sharding import shard as rows_of_shard
 from portrait_core.store import Store
 from portrait_core.trust import settings_of_row
-from tasks.policy import classify
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -22,6 +22,7 @@ from flows.progress import Board
 from flows.reenact import kept_state
 from flows.runners import Runner
 from flows.stages import Functions, StageError, StageRunner, gpu_gone
+from portrait_core.classification import classify
 from portrait_core.config import Settings
 from portrait_core.pipeline import Job, Policy
 from portrait_core.pipeline.ledger import set_aside
@@ -31,7 +32,6 @@ from portrait_core.pipeline.retention import drop
 from portrait_core.stopping import StopRequested
 from portrait_core.threads import worker_count
 from tasks.deliver import deliver, deliver_edit, deliver_flow
-from tasks.policy import classify
 from tasks.running import functions_of
 
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]

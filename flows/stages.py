@@ -16,6 +16,7 @@ import tasks.pipelines  # noqa: F401 - registers what jobs name
 from flows.runners import Pending, Runner
 from flows.task_runs import as_task_run
 from portrait_core import stopping
+from portrait_core.classification import disk_full, failure, gpu_broke, worker_died, worth_retrying
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.history import note_cost, progress
@@ -33,7 +34,6 @@ from portrait_core.pipeline.state import keep_job
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
-from tasks.policy import disk_full, failure, gpu_broke, worker_died, worth_retrying
 from tasks.running import StageFunction, functions_of
 from tasks.stages.landmarks import give_up
 

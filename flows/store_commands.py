@@ -72,8 +72,8 @@ def retry(
         list[str],
         typer.Option(
             "--class",
-            help="Only failures of this class: input, transient, resource, poison. Can be repeated; without "
-            "it all but input, because a frame without a face has none the next time either.",
+            help="Only failures of this class: input, store, transient, resource, poison. Can be repeated; "
+            "without it all but input, because a frame without a face has none the next time either.",
         ),
     ] = [],  # noqa: B006
     clip: Clip = None,

@@ -1,12 +1,14 @@
 """Errors that the rest of the system tells apart.
 
-What is wrong with an input is never retried, so it has its own class; everything else keeps the built-in
-class that says how to treat it (``OSError``: transient, ``MemoryError``: resource). All of them survive
+What is wrong with an input is never retried, and what is wrong with a store concerns every clip in it, so
+each has its own class; everything else keeps the built-in class that says how to treat it (``OSError``:
+transient, ``MemoryError``: resource; :mod:`portrait_core.classification` has the rules). All of them survive
 pickling, because workers send them between processes.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -51,6 +53,33 @@ class DecodeError(InputError):
 
 class EncodeError(OSError):
     """ffmpeg could not write a video (full disk, missing encoder); the message carries what it said."""
+
+
+class StoreError(OSError):
+    """A store could not do what was asked: it refuses, its bucket is not there, its disk fails, or it did not
+    answer for as long as one waits for it. The message says what to do.
+
+    An object that is absent is no such error, nor is a full disk (``ENOSPC``).
+
+    Attributes:
+        url: the store's, without user, password or query.
+        what: what is wrong and what to do, in words that follow the store's name.
+        errno: the system's number for it, where there is one.
+    """
+
+    def __init__(self, url: str, what: str, number: int | None = None) -> None:
+        self.url, self.what = without_secrets(url), without_secrets(what)
+        super().__init__(f"the store {self.url}: {self.what}")
+        self.errno = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.url, self.what, self.errno)
+
+
+def without_secrets(text: str) -> str:
+    """Leave user, password and query out of every URL in a text."""
+    text = re.sub(r"(\w://)[^/\s]*@", r"\1", text)
+    return re.sub(r"(\w://[^\s?]*)\?[^\s)\"']*", r"\1", text)
 
 
 class MissingChunk(LookupError):  # noqa: N818 - a state of the store more than an error

@@ -10,6 +10,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+from portrait_core.errors import ModelFileError
+
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent
 
@@ -38,13 +40,13 @@ def data_file(name: str | Path) -> Path:
     """Full path of a file under the data folder; an absolute path is returned as it is.
 
     Raises:
-        ValueError: when the file does not exist.
+        ModelFileError: when the file does not exist.
     """
     path = Path(name).expanduser()
     if not path.is_absolute():
         path = data_folder() / path
     if not path.exists():
-        raise ValueError(f"{path} does not exist; `portrait doctor` lists the files that a profile needs")
+        raise ModelFileError(f"{path} does not exist; `portrait doctor` lists the files that a profile needs")
     return path
 
 

@@ -10,10 +10,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
 from portrait_core import stopping
+from portrait_core.classification import failure, sets_aside
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import record_failures
 from tasks.context import batches
-from tasks.policy import classify, failure
 
 Inputs = TypeVar("Inputs")
 Save = Callable[[], None]
@@ -85,7 +85,7 @@ def each(
 
     Raises:
         StopRequested: between two batches, when the process was asked to stop; what was computed is kept.
-        Exception: failures of the classes ``transient`` and ``resource``.
+        Exception: failures that set no frame aside (:data:`portrait_core.store.failures.SETS_ASIDE`).
     """
     with _Writer(stage) as writer, _Reader(stage, fetch) as reader:
         _Frames(job, stage, work, reader, writer, isolate).do(batches(runs, size))
@@ -121,7 +121,7 @@ class _Frames:
         try:
             save = self._work(batch, *inputs.result())
         except Exception as error:
-            if not self._isolate or classify(error) in ("transient", "resource"):
+            if not self._isolate or not sets_aside(error):
                 raise
             if len(batch) > 1:
                 return False

@@ -1,7 +1,7 @@
 """Running a stage's function: what is done about its failures, the same on every runner.
 
 Nothing here imports Prefect or Dask: a worker's task pays for neither. Retries are in one place,
-:func:`run_by_name`; what kind of failure an error is says :mod:`tasks.policy`.
+:func:`run_by_name`; what kind of failure an error is says :mod:`portrait_core.classification`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,20 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal, NoReturn
 
+from portrait_core.classification import (
+    BrokenGpuError,
+    failure,
+    gpu_broke,
+    out_of_memory,
+    retry_delay,
+    worth_retrying,
+)
 from portrait_core.pipeline import Job, Stage
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.stopping import check, request
 from portrait_core.store import Failure
 from tasks.context import device_of
-from tasks.policy import BrokenGpuError, failure, gpu_broke, out_of_memory, retry_delay, worth_retrying
 
 _log = logging.getLogger(__name__)
 

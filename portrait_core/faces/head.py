@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from portrait_core.errors import ModelFileError
+
 JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
 _REQUIRED = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
 _INTEGER = ("kintree_table", "f", "f_uv", "face_group", "lmk_faces_idx")
@@ -94,10 +96,11 @@ class MorphableHead(nn.Module):
         """Read a head from a safetensors file.
 
         Raises:
-            ValueError: if the file is missing or lacks an array.
+            ModelFileError: if the file is missing.
+            ValueError: if it lacks an array.
         """
         if not Path(path).is_file():
-            raise ValueError(f"no head model at {path}; run `portrait models` to see where it comes from")
+            raise ModelFileError(f"no head model at {path}; run `portrait models` to see where it comes from")
         with safe_open(str(path), framework="pt") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}

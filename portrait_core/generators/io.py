@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from portrait_core.errors import ModelFileError
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
@@ -187,7 +188,7 @@ def _open(path: str | Path) -> Any:
     try:
         return safe_open(str(path), framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ValueError(
+        raise ModelFileError(
             f"cannot read a generator from {path}: {error}; expected a .safetensors file of save_generator"
         ) from error
 

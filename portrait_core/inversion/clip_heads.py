@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
+from portrait_core.errors import InputError
 from portrait_core.faces.flame_template import FlameTemplateRenderer
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
@@ -82,9 +83,9 @@ class FlameClipHead:
         """Refused.
 
         Raises:
-            ValueError: always.
+            InputError: always.
         """
-        raise ValueError(
+        raise InputError(
             "DECA's camera gives no head in the generator's space; set tuning.depth_anchor=0 and "
             "tuning.novel_view=0, or tracking.tracker=embedded"
         )

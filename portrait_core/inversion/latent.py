@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from portrait_core.config import InversionSettings
 from portrait_core.embedded.latents import N_EXPRESSION, N_SHAPE, z_from_fit
+from portrait_core.errors import InputError
 from portrait_core.generators import (
     RaySampling,
     TriPlaneGenerator,
@@ -137,10 +138,10 @@ class Inverter:
         """Give the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
 
         Raises:
-            ValueError: for a generator whose z has no meaning; set ``inversion.init=mean`` there.
+            InputError: for a generator whose z has no meaning; set ``inversion.init=mean`` there.
         """
         if not self.structured:
-            raise ValueError("this generator's z does not hold scene parameters; set inversion.init=mean")
+            raise InputError("this generator's z does not hold scene parameters; set inversion.init=mean")
         return torch.from_numpy(z_from_fit(shape, expression, names, appearance)).to(self.camera.device)
 
     def first(

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.errors import InputError
+
 
 @dataclass(frozen=True)
 class Matte:
@@ -70,10 +72,10 @@ def portrait_matte(crop: NDArray[np.uint8], head: NDArray[np.bool_]) -> Matte:
         head: silhouette of the fitted head at the portrait's camera ``[S,S]``.
 
     Raises:
-        ValueError: if the head's silhouette is empty, which means that the fit does not belong to this crop.
+        InputError: if the head's silhouette is empty, which means that the fit does not belong to this crop.
     """
     if not head.any():
-        raise ValueError("the fitted head covers no pixel of the crop; was it fitted to this portrait?")
+        raise InputError("the fitted head covers no pixel of the crop; was it fitted to this portrait?")
     size = crop.shape[0]
     labels = _seeds(head)
     cv2.setRNGSeed(0)  # GrabCut's colour clusters start at random

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.config import GeneratorChoice
+from portrait_core.errors import InputError
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 
 
@@ -89,13 +90,13 @@ class Patch:
         the host knows the place, a copy otherwise.
 
         Raises:
-            ValueError: if it is no multiple.
+            InputError: if it is no multiple.
         """
         if self.is_whole and image.shape[-1] % self.resolution == 0:
             return image
         scale, rest = divmod(image.shape[-1], self.resolution)
         if rest:
-            raise ValueError(
+            raise InputError(
                 f"image side {image.shape[-1]} is not a multiple of the neural resolution {self.resolution}; "
                 "set generator.neural_resolution to a divisor of template.size"
             )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.config import TuningSettings
+from portrait_core.errors import InputError
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.capture import capture_for
@@ -164,7 +165,7 @@ class Tuner:
         if not needs_head(self.settings):
             return None
         if self.surface is None or self.clip.matte is None:
-            raise ValueError(
+            raise InputError(
                 "no head in the generator's space, or no matte of the portrait: set tuning.depth_anchor=0, "
                 "tuning.novel_view=0"
             )
@@ -182,7 +183,7 @@ class Tuner:
         if self.settings.background <= 0 or self.generator.settings.background is None:
             return None
         if self.clip.matte is None or self.clip.wall is None:
-            raise ValueError("no matte of the portrait: set tuning.background=0")
+            raise InputError("no matte of the portrait: set tuning.background=0")
         return F.avg_pool2d(self.clip.matte[None], self.clip.matte.shape[-1] // self.resolution)
 
     def _groups(self) -> list[ParameterGroup]:

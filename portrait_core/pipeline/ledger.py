@@ -13,13 +13,12 @@ from portrait_core.errors import MissingChunk
 from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ranges import FrameRange, missing_runs
 from portrait_core.store import Contents, Declared, Failure, Output, done_of, gapped_key
+from portrait_core.store.failures import SETS_ASIDE
 
 DROPPED = "dropped"
 """Note of an output: names of arrays and files that were dropped because nobody has to read them."""
 PARDONED = "pardoned"
 """Note of an output: when failures of a class were last taken up again."""
-_LASTING = ("input", "poison")
-"""Classes of failures that would only come again."""
 _log = logging.getLogger(__name__)
 
 
@@ -182,7 +181,7 @@ def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
 
     rows = unit.failures()
     rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
-    rows = rows[rows["cls"].isin(_LASTING)]
+    rows = rows[rows["cls"].isin(SETS_ASIDE)]
     if not len(rows):
         return []
     pardoned = job.output(stage).read_note(PARDONED) or {}

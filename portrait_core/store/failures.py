@@ -16,7 +16,18 @@ from portrait_core.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-FailureClass = Literal["input", "transient", "resource", "poison"]
+FailureClass = Literal["input", "store", "transient", "resource", "poison"]
+"""What kind of failure:
+
+- ``input``: what the user gave is wrong (no face, no picture); never tried again by itself.
+- ``store``: the store refuses, is not there, or did not answer for two minutes; it was waited for already. No
+  frame is to blame: all of them are done by the next run, once the store is mended.
+- ``transient``: passes, or needs another machine; tried again, the waits doubled.
+- ``resource``: too little memory, tried again smaller; or a full disk, where a person has to make room.
+- ``poison``: the code fails on it, or its worker dies each time; set aside until ``portrait retry``.
+"""
+SETS_ASIDE: tuple[FailureClass, ...] = ("input", "poison")
+"""Classes whose failures set their frame aside: it would only fail again."""
 COLUMNS = {
     "stage": "string",
     "frame": "Int64",
@@ -38,8 +49,7 @@ class Failure:
     frame: int | None
     """The frame, or None when the whole unit failed."""
     cls: FailureClass
-    """``input``: never retried. ``transient``: retried with backoff. ``resource``: retried smaller.
-    ``poison``: kills its worker, set aside."""
+    """Its class."""
     message: str
     attempt: int = 1
     host: str = field(default_factory=socket.gethostname)

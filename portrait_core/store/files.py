@@ -1,8 +1,9 @@
 """Objects by name over fsspec: whole puts, whole gets, listings. All that the store keeps passes here.
 
-An object is either there, complete, or not there: on a local disk by a temporary file that is renamed,
-elsewhere because that is what object stores do. Elsewhere, whatever fails for a reason that may pass is tried
-again for two minutes (:mod:`portrait_core.store.retries`).
+An object is either there, complete, or not there: on a local disk by a temporary file that is renamed
+(:mod:`portrait_core.store.local`), elsewhere because that is what object stores do. Whatever fails for a
+reason that may pass is tried again for two minutes (:mod:`portrait_core.store.retries`). What does not pass
+is a :class:`StoreError`, unless the object is merely absent or the disk is full.
 """
 
 from __future__ import annotations
@@ -10,24 +11,35 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
 from portrait_core.places import checked_place
-from portrait_core.store.retries import Patience, is_transient, stop_own_retries, with_few_own_retries
+from portrait_core.store import refusals
+from portrait_core.store.local import PARTIAL, LocalFolder
+from portrait_core.store.retries import (
+    Patience,
+    is_transient,
+    stop_own_retries,
+    upload,
+    with_few_own_retries,
+)
 
-PARTIAL = ".partial"
+R = TypeVar("R")
 
 
 class Files:
-    """A folder or bucket prefix. Names are relative, with ``/``."""
+    """A folder or bucket prefix. Names are relative, with ``/``.
+
+    Every method raises :class:`StoreError` when the store fails, and ``OSError`` with ``ENOSPC`` or
+    ``EDQUOT`` when its disk is full.
+    """
 
     def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
         checked_place(os.fspath(url))
@@ -45,7 +57,10 @@ class Files:
         stop_own_retries(self._fs)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
-        self._patience = Patience(os.fspath(url))
+        self._url = os.fspath(url)
+        self._patience = Patience(self._url)
+        self._local = LocalFolder(self._root, self._url)
+        """The folder where :attr:`is_local` says so; else it is not used."""
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
@@ -58,22 +73,22 @@ class Files:
         """Write objects, each of them whole or not at all, replacing older ones."""
         if self.is_local:
             for name, value in objects.items():
-                _put_local(Path(self._path(name)), value)
+                self._on_disk(self._local.put, name, value)
         else:
             paths = [(self._path(name), value) for name, value in objects.items()]
-            self._patience.each(lambda item: self._fs.pipe_file(*item), paths)
+            with self._told(may_be_absent=False):
+                self._patience.each(lambda item: upload(self._fs, *item), paths)
 
     def get(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read those of the objects that exist."""
-        paths = {self._path(name): name for name in names}
-        if not paths:
-            return {}
         if self.is_local:
-            return {
-                name: value for path, name in paths.items() if (value := _get_local(Path(path))) is not None
-            }
+            found = ((name, self._on_disk(self._local.get, name)) for name in names)
+            return {name: value for name, value in found if value is not None}
+        paths = {self._path(name): name for name in names}
         values: dict[str, bytes] = {}
-        self._patience.call(lambda: self._fetch(paths, values))
+        if paths:
+            with self._told():
+                self._patience.call(lambda: self._fetch(paths, values))
         return values
 
     def _fetch(self, paths: dict[str, str], values: dict[str, bytes]) -> None:
@@ -82,7 +97,7 @@ class Files:
         for path, value in self._fs.cat(list(paths), on_error="return").items():
             if isinstance(value, bytes):
                 values[paths.pop(path)] = value
-            elif isinstance(value, FileNotFoundError | KeyError):
+            elif isinstance(value, FileNotFoundError | KeyError) and not refusals.bucket_is_missing(value):
                 del paths[path]
             else:
                 failed.append(value)
@@ -96,16 +111,12 @@ class Files:
     def get_range(self, name: str, start: int, stop: int) -> bytes | None:
         """Read bytes ``[start, stop)`` of an object, fewer where it ends before; None when there is none."""
         if self.is_local:
-            try:
-                with open(self._path(name), "rb") as file:
-                    file.seek(start)
-                    return file.read(stop - start)
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+            return self._on_disk(self._local.get, name, start, stop)
         try:
-            found: bytes = self._patience.call(
-                lambda: self._fs.cat_file(self._path(name), start=start, end=stop)
-            )
+            with self._told():
+                found: bytes = self._patience.call(
+                    lambda: self._fs.cat_file(self._path(name), start=start, end=stop)
+                )
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -117,24 +128,31 @@ class Files:
     def list(self, folder: str) -> list[str]:
         """Last parts of the names directly under a folder, sorted; none when there is no such folder."""
         if self.is_local:
-            try:
-                return sorted(name for name in os.listdir(self._path(folder)) if not name.endswith(PARTIAL))
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+            return self._on_disk(self._local.list, folder)
         try:
-            found = self._patience.call(lambda: self._fs.ls(self._path(folder), detail=False, refresh=True))
+            with self._told():
+                found = self._patience.call(
+                    lambda: self._fs.ls(self._path(folder), detail=False, refresh=True)
+                )
         except FileNotFoundError:
             return []
         return sorted({str(path).rstrip("/").rsplit("/", 1)[-1] for path in found})
 
+    def refresh(self, folder: str) -> None:
+        """Make the next look at a folder show what other hosts wrote, as far as the system can
+        (:meth:`LocalFolder.refresh`). Other stores than disks are asked anew each time."""
+        if self.is_local:
+            self._local.refresh(folder)
+
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of every object below a folder, by name relative to it; half-written files are left out."""
         if self.is_local:
-            entries = _walk(self._path(folder))
+            entries = self._on_disk(lambda: [*self._local.walk(folder)])
             return {name: size for name, size, _ in entries if not name.endswith(PARTIAL)}
         prefix = self._path(folder) + "/"
         try:
-            found = self._patience.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
+            with self._told():
+                found = self._patience.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
         except FileNotFoundError:
             return {}
         return {
@@ -144,29 +162,29 @@ class Files:
         }
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; those that are not there are left alone."""
-        paths = [self._path(name) for name in names]
+        """Delete objects; those that are not there are left alone. A link on a disk is refused."""
         if self.is_local:
-            for path in paths:
-                Path(path).unlink(missing_ok=True)
+            for name in names:
+                self._on_disk(self._local.delete, name)
         else:
             # One by one: of a request that deletes many, s3fs does not say which ones failed.
-            self._patience.each(self._delete_remote, paths)
+            with self._told():
+                self._patience.each(self._delete_remote, [self._path(name) for name in names])
 
     def _delete_remote(self, path: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             self._fs.rm_file(path)
+        except FileNotFoundError as error:
+            if refusals.bucket_is_missing(error):
+                raise
 
     def delete_folder(self, folder: str) -> None:
-        """Delete everything below a folder, and the folder; nothing happens when there is none."""
-        if not self.is_local:
+        """Delete everything below a folder, and the folder; nothing happens when there is none. Links on a
+        disk are refused and not followed."""
+        if self.is_local:
+            self._on_disk(self._local.delete_folder, folder)
+        else:
             self.delete([f"{folder}/{name}" for name in self.sizes(folder)])
-            return
-        for parent, _, names in os.walk(self._path(folder), topdown=False):
-            for name in names:
-                Path(parent, name).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a writer has put something there since
-                os.rmdir(parent)
 
     def partials(self, older_than_s: float, folder: str = "") -> Sequence[str]:
         """Names of what killed writers left half-written below a folder of a local disk, sorted.
@@ -177,7 +195,7 @@ class Files:
             return []
         before = time.time() - older_than_s
         prefix = f"{folder}/" if folder else ""
-        found = _walk(self._path(folder))
+        found = self._on_disk(lambda: [*self._local.walk(folder)])
         return sorted(
             prefix + name for name, _, modified in found if name.endswith(PARTIAL) and modified < before
         )
@@ -188,37 +206,24 @@ class Files:
         self.delete(partials)
         return len(partials)
 
+    def _on_disk(self, operation: Callable[..., R], *arguments: Any) -> R:
+        """Run an operation on a disk; again, while it fails for a reason that may pass."""
+        try:
+            return operation(*arguments)
+        except OSError as error:
+            first = error
+        with self._told(may_be_absent=False):
+            if first.errno not in refusals.DISK_PASSES:
+                raise first
+            return self._patience.call(lambda: operation(*arguments))
 
-def _walk(folder: str, prefix: str = "") -> Iterator[tuple[str, int, float]]:
-    """Name below a folder, bytes and time of modification of every file; files may vanish meanwhile."""
-    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                if entry.is_dir():
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
-                else:
-                    found = entry.stat()
-                    yield prefix + entry.name, found.st_size, found.st_mtime
-
-
-def _put_local(path: Path, value: bytes) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        handle = open(partial, "xb")  # noqa: SIM115 - closed below; opened twice when the folder is new
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(partial, "xb")  # noqa: SIM115
-    try:
-        with handle:
-            handle.write(value)
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _get_local(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    @contextlib.contextmanager
+    def _told(self, may_be_absent: bool = True) -> Iterator[None]:
+        """Raise what a store's failure comes to (:func:`portrait_core.store.refusals.told`)."""
+        try:
+            yield
+        except Exception as error:
+            said = refusals.told(error, self._url, self.is_local, may_be_absent)
+            if said is error:
+                raise
+            raise said from error

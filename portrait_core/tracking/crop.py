@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portrait_core.errors import InputError
+
 
 def crop_image(
     image: NDArray[np.uint8], center_px: ArrayLike, side_px: float, size: int
@@ -73,7 +75,7 @@ def _check(image: NDArray[np.uint8], center: NDArray[np.float64], side_px: float
             f"expected an [H,W,3] uint8 image, got {image.shape} {image.dtype}; convert it to RGB first"
         )
     if not (np.isfinite(center).all() and np.isfinite(side_px) and side_px > 0 and size >= 1):
-        raise ValueError(
+        raise InputError(
             f"crop of centre {center.tolist()}, side {side_px}, size {size}: must be finite, the "
             "side and size positive; was a face found in this frame?"
         )

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from portrait_core.errors import InputError
+
 Array = NDArray[np.float64]
 Frames = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
 Rule = Literal["kpt68", "bbox"]
@@ -72,11 +74,14 @@ def point_boxes(points: NDArray[np.floating]) -> Array:
     """Left, right, top, bottom ``[n,4]`` of points ``[n,k,2]``.
 
     Raises:
-        ValueError: if they are not ``[n,k,2]`` or not finite.
+        ValueError: if they are not ``[n,k,2]``.
+        InputError: if they are not finite.
     """
     points = np.asarray(points, dtype=np.float64)
-    if points.ndim != 3 or points.shape[2] != 2 or not np.isfinite(points).all():
-        raise ValueError(f"landmarks must be finite and [n,68,2], got {points.shape}; was a face found?")
+    if points.ndim != 3 or points.shape[2] != 2:
+        raise ValueError(f"landmarks must be [n,68,2], got {points.shape}; see landmarks68")
+    if not np.isfinite(points).all():
+        raise InputError("the landmarks of a face are not finite; was a face found in this frame?")
     low, high = points.min(1), points.max(1)
     return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
 
@@ -87,12 +92,13 @@ def face_squares(boxes: Array, rule: Rule = "kpt68") -> FaceSquares:
     ``kpt68`` is for boxes of landmarks, ``bbox`` for a face detector's.
 
     Raises:
-        ValueError: for another rule, or a box without area.
+        ValueError: for another rule.
+        InputError: for a box without area.
     """
     left, right, top, bottom = np.asarray(boxes, dtype=np.float64).T
     mean_side = (right - left + bottom - top) / 2
     if not (mean_side > 0).all():
-        raise ValueError("a face box has no area; was a face found in this frame?")
+        raise InputError("a face box has no area; was a face found in this frame?")
     center = np.stack([right - (right - left) / 2, bottom - (bottom - top) / 2], axis=1)
     if rule == "kpt68":
         face_size = mean_side * 1.1
@@ -132,7 +138,7 @@ def similarity(source: Array, target: Array) -> Array:
     mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
     spread = (np.abs(a - mean_a) ** 2).sum(1)
     if not (spread > 0).all():
-        raise ValueError("all points of a face coincide; was a face found in this frame?")
+        raise InputError("all points of a face coincide; was a face found in this frame?")
     turn = (np.conj(a - mean_a) * (b - mean_b)).sum(1) / spread
     shift = mean_b[:, 0] - turn * mean_a[:, 0]
     zero, one = np.zeros_like(turn.real), np.ones_like(turn.real)

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from portrait_core.errors import ModelFileError
 from portrait_core.tracking.crop import sample_square
 
 _INPUT = 256
@@ -47,10 +48,10 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """Open an ONNX model on the CPU with ``threads`` threads inside an operator.
 
     Raises:
-        ValueError: if the file is missing.
+        ModelFileError: if the file is missing.
     """
     if not path.is_file():
-        raise ValueError(f"model {path} is missing; pass the repository's data/models folder")
+        raise ModelFileError(f"model {path} is missing; pass the repository's data/models folder")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

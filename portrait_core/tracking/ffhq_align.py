@@ -48,12 +48,14 @@ def oriented_quad(landmarks68: NDArray[np.floating], scale: float = QUAD_SCALE) 
         scale: the side over FFHQ's.
 
     Raises:
-        ValueError: if the landmarks are not ``[68,2]`` and finite.
-        InputError: if they lie in one place.
+        ValueError: if the landmarks are not ``[68,2]``.
+        InputError: if they are not finite, or lie in one place.
     """
     points = np.asarray(landmarks68, dtype=np.float64)
-    if points.shape != (68, 2) or not np.isfinite(points).all():
-        raise ValueError(f"landmarks must be [68,2] and finite, got {points.shape}; was a face found?")
+    if points.shape != (68, 2):
+        raise ValueError(f"landmarks must be [68,2], got {points.shape}; see landmarks68")
+    if not np.isfinite(points).all():
+        raise InputError("the landmarks of a face are not finite; was a face found in this image?")
     left, right = points[36:42].mean(0), points[42:48].mean(0)
     mouth = (points[48] + points[54]) / 2
     eyes = (left + right) / 2

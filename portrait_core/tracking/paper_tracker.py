@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import rotations_from_labels
+from portrait_core.errors import InputError
 from portrait_core.faces import flame
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.orthographic import ndc_to_source, to_ndc
@@ -151,7 +152,7 @@ def track_clip(
         found = tracker.track(batch, points[index], size=0)
         parts.append((face_track(found, error.of(found, points[index])), len(index)))
     if not parts:
-        raise ValueError(f"none of {len(ok)} frames has a face; give landmarks of a clip that shows one")
+        raise InputError(f"none of {len(ok)} frames has a face; give landmarks of a clip that shows one")
     good = np.flatnonzero(ok)
     source = np.maximum(np.searchsorted(good, np.arange(len(ok)), side="right") - 1, 0)
     rows = {

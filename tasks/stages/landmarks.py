@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.classification import failure, sets_aside
 from portrait_core.errors import DecodeError
 from portrait_core.media import read_frames
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
@@ -19,7 +20,6 @@ from portrait_core.pipeline.weights import landmark_weights
 from portrait_core.store import Failure
 from tasks.context import FrameArrays, landmarker, use_threads, video_file
 from tasks.frames import Save, each
-from tasks.policy import classify, failure
 from tasks.running import does
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
     try:
         found = model.detect(pictures)
     except Exception as error:
-        if classify(error) in ("transient", "resource"):
+        if not sets_aside(error):
             raise
         if len(pictures) > 1:
             return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])

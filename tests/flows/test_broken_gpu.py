@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tasks.inversion
 from PIL import Image
 from prefect import Task, flow
 from prefect.testing.utilities import prefect_test_harness
+from tasks.job import Job, Stage
 from typer.testing import CliRunner, Result
 
-import tasks.inversion
 from flows.cli import app
 from flows.clusters import dask_client
 from flows.environment import QUIET
 from flows.runners import DaskRunner, PrefectRunner, open_runner, prefect_task_runner
 from flows.stages import StageError, StageRunner, gpu_gone
 from portrait_core import stopping
+from portrait_core.classification import StageResult, process_name, stage_task
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.cache import forget_models
 from portrait_core.store import Store
-from tasks.job import Job, Stage
-from tasks.policy import StageResult, process_name, stage_task
 from tests.flows.conftest import FRAMES, Arguments
 from tests.flows.test_dataset import COLUMNS, call
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job

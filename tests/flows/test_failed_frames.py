@@ -145,7 +145,7 @@ def test_a_template_that_cannot_be_made_costs_its_frame_alone(
     (gap,) = _summary(out)["held_frames"]["not_rendered"]
     assert gap == 0  # the inversion starts from the next frame, and the clip with it
     rows = _unit(store).failures()
-    assert rows[["stage", "frame", "cls"]].values.tolist() == [["template", gap, "input"]]
+    assert rows[["stage", "frame", "cls"]].values.tolist() == [["template", gap, "poison"]]
     assert probe(out / "reenactment.mp4").frame_count == FRAMES
 
 

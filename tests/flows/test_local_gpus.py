@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 from distributed import Worker
+from tasks.job import FANNED, Job
 
 from flows.clusters import dask_client
 from flows.reenact import prepare, run_job
 from flows.runners import DaskRunner
 from flows.stages import TASKS, StageRunner
+from portrait_core.classification import process_name
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
 from tasks.deliver import StageRecord, deliver
-from tasks.job import FANNED, Job
-from tasks.policy import process_name
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
 NAMES = ("2", "GPU-5a")

@@ -17,7 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 from prefect import Task
 from pydantic import BaseModel
+from tasks.job import FANNED, FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
+from tasks.ranges import FrameRange
 
+from portrait_core.classification import StageResult, Stopwatch, stage_task
 from portrait_core.config import Settings
 from portrait_core.media import read_image
 from portrait_core.models.needs import LANDMARK_MODELS
@@ -25,9 +28,6 @@ from portrait_core.resources import sample_portrait
 from tasks.context import FrameArrays, done, key_of, todo, unit_of, write_once
 from tasks.fitting import StoredCheckpoint
 from tasks.frames import Save, each
-from tasks.job import FANNED, FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
-from tasks.policy import StageResult, Stopwatch, stage_task
-from tasks.ranges import FrameRange
 
 ENVIRONMENT = "PORTRAIT_STUB"
 LANDMARKS, COEFFICIENTS = (478, 2), (100,)

@@ -12,7 +12,7 @@ from tasks.ranges import FrameRange
 
 from portrait_core import stopping
 from portrait_core.config import Settings
-from portrait_core.errors import DecodeError, MissingChunk
+from portrait_core.errors import DecodeError, MissingChunk, StoreError
 from portrait_core.store import Store
 from tasks.frames import Save, each
 
@@ -171,7 +171,13 @@ def test_a_frame_that_cannot_be_read_is_found_in_its_batch_and_recorded(job: Job
 
 
 @pytest.mark.parametrize(
-    "error", [MissingChunk("reenactment/r/latents", [6]), OSError("lost"), MemoryError()]
+    "error",
+    [
+        MissingChunk("reenactment/r/latents", [6]),
+        OSError("lost"),
+        MemoryError(),
+        StoreError("s3://bucket", "it refuses access"),
+    ],
 )
 def test_reading_that_fails_for_the_machine_ends_the_task_and_keeps_what_was_made(
     job: Job, error: Exception

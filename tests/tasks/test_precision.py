@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from tasks.job import Job
 
-import tasks.policy
+import portrait_core.classification
+from portrait_core.classification import stage_task
 from portrait_core.config import load_settings
 from portrait_core.generators import save_generator
 from portrait_core.models.cache import forget_models
 from tasks.fitting import generator
-from tasks.job import Job
-from tasks.policy import stage_task
 from tests.portrait_core import tiny
 
 seen: list[tuple[str, str]] = []
@@ -62,7 +62,7 @@ def test_a_process_keeps_a_generator_per_precision(weights: Path) -> None:
 def test_switches_are_set_by_the_stage_that_needs_them_and_restored(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.policy, "device_of", lambda job: "cuda")
+    monkeypatch.setattr(portrait_core.classification, "device_of", lambda job: "cuda")
     before = switches()
     seen.clear()
     for precision in ("fp32", "auto", "bf16", "fp32"):

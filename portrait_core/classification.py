@@ -1,20 +1,34 @@
-"""What kind of failure an error is, and what is done about it: the same with and without Prefect."""
+"""What kind of failure an error is: whose fault, and whether trying again may help.
+
+The rules, the first that fits:
+
+- too little memory, a full disk: ``resource``; a worker that died: ``poison``;
+- :class:`StoreError`: ``store``;
+- what passes or needs another machine (connections, the GPU, missing weights, data to make again):
+  ``transient``;
+- :class:`InputError`, and with it :class:`DecodeError`: ``input``, and nothing else is;
+- a path that is not there or may not be used, and everything unknown: ``poison``;
+- any other error of input and output: ``transient``.
+
+Classes of libraries are compared by name, so that nothing here imports Prefect, PyTorch or Dask.
+"""
 
 from __future__ import annotations
 
-import errno
 import re
 
-from portrait_core.errors import MissingChunk
+from portrait_core.errors import InputError, MissingChunk, ModelFileError, StoreError
 from portrait_core.stopping import StopRequested
-from portrait_core.store import Failure, FailureClass
+from portrait_core.store.failures import SETS_ASIDE, Failure, FailureClass
+from portrait_core.store.retries import FULL
 
 _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
 _TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
 _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}
 _RESOURCE_TEXTS = ("out of memory", "can't allocate memory")
 _DEATH_NAMES = {"KilledWorker"}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""Errors of a path: the program's or the machine's fault, as inputs and the store have their own classes."""
 
 _GPU_NAMES = {"AcceleratorError", "BrokenGpuError"}
 _GPU_ERROR = re.compile(
@@ -58,19 +72,26 @@ class BrokenGpuError(RuntimeError):
 
 
 def classify(error: BaseException) -> FailureClass:
-    """Class of a failure: ``input`` for what a user must change, ``transient`` for what another try may
-    mend, ``resource`` for too little memory, ``poison`` for everything that would only fail again."""
+    """Give the class of a failure; :data:`FailureClass` says what each means."""
     if out_of_memory(error) or disk_full(error):
         return "resource"
     if worker_died(error):
         return "poison"
-    if _names(error) & _TRANSIENT_NAMES or _gpu_error(error) is not None:
+    if isinstance(error, StoreError):
+        return "store"
+    if _names(error) & _TRANSIENT_NAMES or isinstance(error, ModelFileError) or _gpu_error(error) is not None:
         return "transient"
-    if isinstance(error, ValueError | FileNotFoundError | IsADirectoryError | PermissionError):
+    if isinstance(error, InputError):
         return "input"
-    if isinstance(error, OSError | TimeoutError | EOFError):
+    if isinstance(error, OSError | TimeoutError | EOFError) and not isinstance(error, _PATHS):
         return "transient"
     return "poison"
+
+
+def sets_aside(error: BaseException) -> bool:
+    """Tell whether the frame at work is to blame, so that it would only fail again: it is set aside, and the
+    task goes on with the next. Else the task ends, and its frames wait for the next one."""
+    return classify(error) in SETS_ASIDE
 
 
 def _names(error: BaseException) -> set[str]:
@@ -78,7 +99,7 @@ def _names(error: BaseException) -> set[str]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may do."""
+    """Tell whether a smaller batch may do."""
     if _names(error) & _RESOURCE_NAMES or isinstance(error, MemoryError):
         return True
     if not isinstance(error, RuntimeError):
@@ -104,7 +125,7 @@ def _gpu_error(error: BaseException) -> str | None:
 
 
 def gpu_broke(error: BaseException) -> bool:
-    """Whether a CUDA error leaves its process unable to use the GPU, so that only another process can go on.
+    """Tell whether after a CUDA error only another process can use the GPU.
 
     CUDA calls such errors sticky: after an illegal access, a failed assertion or launch, or a memory error
     that the hardware could not correct, every later call in the process fails with the same error. An error
@@ -118,19 +139,20 @@ def gpu_broke(error: BaseException) -> bool:
 
 
 def disk_full(error: BaseException) -> bool:
-    """Whether a person has to make room first."""
-    return isinstance(error, OSError) and error.errno in _FULL
+    """Tell whether a person has to make room first."""
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def worker_died(error: BaseException) -> bool:
-    """Whether the process that ran the task ended under it."""
+    """Tell whether the process that ran the task ended under it."""
     return bool(_names(error) & _DEATH_NAMES)
 
 
 def worth_retrying(error: BaseException) -> bool:
-    """Whether the very same call may do better in a moment, in this process. Damaged data has to be made
-    again first; a GPU's broken context takes another process, and what the GPU refuses another machine."""
-    if classify(error) != "transient" or isinstance(error, MissingChunk | StopRequested):
+    """Tell whether the very same call may do better in a moment, in this process. Damaged data has to be made
+    again first; a GPU's broken context takes another process, and what the GPU refuses, or missing weights,
+    another machine. A store has been waited for already, and a refusal does not pass in seconds."""
+    if classify(error) != "transient" or isinstance(error, MissingChunk | StopRequested | ModelFileError):
         return False
     return not gpu_broke(error) and not _says(_gpu_error(error), _GPU_REFUSED)
 
@@ -138,11 +160,11 @@ def worth_retrying(error: BaseException) -> bool:
 def failure(
     stage: str, frame: int | None, error: BaseException, key: str, attempt: int = 1, note: str = ""
 ) -> Failure:
-    """The row of an error."""
+    """Make the row of an error."""
     message = f"{type(error).__name__}: {error}{note}"[:500]
     return Failure(stage, frame, classify(error), message, attempt, key=key)
 
 
 def retry_delay(attempt: int, first_s: float) -> float:
-    """Wait before retry ``attempt`` (1 is the first): doubled each time."""
+    """Give the wait in seconds before retry ``attempt`` (1 is the first): doubled each time."""
     return first_s * 2.0 ** (attempt - 1)

@@ -1,0 +1,264 @@
+"""A store's folder on a disk of this machine or one that is mounted: whole files, and no way out by links.
+
+The folder may be a stranger's, so nothing in it leads elsewhere: a file is read or written only where its
+folder, with all links resolved, lies inside the resolved root (the root itself may be a link), what is no
+regular file is not read, and no link is deleted or descended into. Before reading and writing, a folder is
+looked at once per process. That holds against what lies in a store, not against somebody who swaps folders
+for links while a run is at work: such a person can write the store anyway. Before deleting, it is looked at
+each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from io import BufferedWriter, FileIO
+
+from portrait_core.errors import StoreError
+
+PARTIAL = ".partial"
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+"""Flags for reading: a link is not followed, and a FIFO that nobody writes to does not block."""
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+_REMEMBERED = 100_000
+"""Most folders that are remembered per store."""
+_inside: defaultdict[str, set[str]] = defaultdict(set)
+"""Names of folders that this process found to lie inside their store, by the store's root."""
+
+
+class LocalFolder:
+    """Files below a root. Names are relative to it, with ``/``; the empty name is the root.
+
+    Methods raise :class:`StoreError` for links and for what is no file, and otherwise ``OSError`` as the
+    system gives it; an object that is not there is no error.
+
+    Args:
+        root: absolute path, which need not exist yet.
+        url: names the store in messages.
+    """
+
+    def __init__(self, root: str, url: str) -> None:
+        self._root, self._url = root, url
+        self._prefix = root.rstrip("/") + "/"
+        self._known = _inside[root]
+
+    def put(self, name: str, value: bytes) -> None:
+        """Write a file whole or not at all, replacing an older one; a link of its name is replaced too."""
+        folder = name.rpartition("/")[0]
+        if folder not in self._known:
+            self._check(folder)
+        path = self._prefix + name
+        partial = f"{path}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
+        handle = self._created(partial, folder)
+        try:
+            with handle:
+                handle.write(value)
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
+            raise
+
+    def _created(self, partial: str, folder: str) -> BufferedWriter:
+        """Open a new file, which follows no link, in a folder that is made if need be."""
+        for _ in range(3):  # a folder may be deleted by another process just after it was made
+            with contextlib.suppress(FileNotFoundError):
+                return open(partial, "xb")
+            os.makedirs(self._prefix + folder, exist_ok=True)
+            self._check(folder)
+        return open(partial, "xb")
+
+    def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
+        """Read bytes ``[start, stop)`` of a file, fewer where it ends before, all of it by default; None when
+        there is none."""
+        folder = name.rpartition("/")[0]
+        if folder not in self._known:
+            self._check(folder)
+        path = self._prefix + name
+        try:
+            handle = self._opened(path, name)
+        except _ABSENT:
+            self._check_root()
+            return None
+        try:
+            about = os.fstat(handle)
+            if not stat.S_ISREG(about.st_mode):
+                raise StoreError(self._url, f"{path} is no regular file: move it away", errno.EINVAL)
+            with open(handle, "rb", buffering=0, closefd=False) as file:
+                file.seek(start)
+                return file.readall() if stop is None else _read_exactly(file, stop - start)
+        finally:
+            os.close(handle)
+
+    def _opened(self, path: str, name: str) -> int:
+        try:
+            return os.open(path, _READ)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+        if not self._lies_inside(path):
+            raise self._refused(name, "leads out of the store")
+        return os.open(os.path.realpath(path), _READ)
+
+    def list(self, folder: str) -> list[str]:
+        """Names directly in a folder, sorted, without half-written files; none when there is no folder."""
+        if folder not in self._known:
+            self._check(folder)
+        try:
+            return sorted(name for name in os.listdir(self._prefix + folder) if not name.endswith(PARTIAL))
+        except _ABSENT:
+            self._check_root()
+            return []
+
+    def walk(self, folder: str) -> Iterator[tuple[str, int, float]]:
+        """Name relative to a folder, bytes and time of modification of every file below it.
+
+        Links are left out and not followed. Files may vanish meanwhile.
+        """
+        self._check(folder)
+        self._check_root()
+        return _walk(self._prefix + folder, "")
+
+    def delete(self, name: str) -> None:
+        """Delete a file; nothing happens when there is none.
+
+        Raises:
+            StoreError: it is a link.
+        """
+        self._check(name.rpartition("/")[0])  # even if remembered: what is deleted does not come back
+        try:
+            if stat.S_ISLNK(os.lstat(self._prefix + name).st_mode):
+                raise self._refused(name, "is not deleted")
+            os.unlink(self._prefix + name)
+        except _ABSENT:
+            self._check_root()
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete everything below a folder, and the folder, except links and what holds them.
+
+        Raises:
+            StoreError: the folder is a link, or there are links in it.
+        """
+        self._check(folder.rpartition("/")[0])
+        path = self._prefix + folder
+        if os.path.islink(path):
+            raise self._refused(folder, "is not deleted")
+        try:
+            handle = os.open(path, _FOLDER)
+        except _ABSENT:
+            self._check_root()
+            return
+        try:
+            links = _delete_below(handle, folder)
+        finally:
+            os.close(handle)
+        self._known.clear()  # what comes in place of these folders is looked at anew
+        if links:
+            raise self._refused(links[0], "is not deleted")
+        with contextlib.suppress(OSError):  # a writer has put something there since
+            os.rmdir(path)
+
+    def refresh(self, folder: str) -> None:
+        """Have the system ask a file server for the state of a folder and of those that it lies in.
+
+        NFS keeps what it knows of a directory for up to a minute (``acdirmax``), and that a name is missing
+        as well. Opening a directory makes Linux compare its times with the server's (close-to-open
+        consistency), and forget the cached names if they differ. Nothing of that holds on mounts with
+        ``nocto``, on servers whose times are too coarse to show the change, or on other file systems:
+        whoever waits for a file has to look again until it is there.
+        """
+        path = self._root
+        for part in ("", *folder.split("/")):
+            path = os.path.join(path, part)
+            try:
+                os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            except OSError:
+                return  # not there yet, or for the next operation to report
+
+    def _check(self, folder: str) -> None:
+        """Raise :class:`StoreError` if a folder, which need not exist, lies outside because of a link."""
+        path = self._prefix + folder
+        if not self._lies_inside(path):
+            raise self._refused(folder, "leads out of the store")
+        if os.path.isdir(path):
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known.add(folder)
+
+    def _lies_inside(self, path: str) -> bool:
+        root = os.path.realpath(self._root)
+        return (os.path.realpath(path) + "/").startswith(root.rstrip("/") + "/")
+
+    def _check_root(self) -> None:
+        """Tell a store that is not there yet, which is empty, from one whose place cannot be one."""
+        try:
+            mode = os.stat(self._root).st_mode
+        except FileNotFoundError:
+            if os.path.islink(self._root):
+                raise
+            return
+        if not stat.S_ISDIR(mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._root)
+
+    def _refused(self, name: str, why: str) -> StoreError:
+        """The error of a link on the way to ``name``."""
+        parts = name.split("/")
+        ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        link = next((way for way in ways if os.path.islink(self._prefix + way)), name)
+        return StoreError(
+            self._url,
+            f"the link {self._prefix}{link} {why}: put what it leads to in its place, or remove the link",
+            errno.ELOOP,
+        )
+
+
+def _walk(path: str, prefix: str) -> Iterator[tuple[str, int, float]]:
+    with contextlib.suppress(*_ABSENT), os.scandir(path) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
+                elif not entry.is_symlink():
+                    found = entry.stat(follow_symlinks=False)
+                    yield prefix + entry.name, found.st_size, found.st_mtime
+
+
+def _delete_below(handle: int, shown: str) -> list[str]:
+    """Delete what is in an open folder; return the names of links, which stay.
+
+    Everything is named relative to open folders, so that no link can come in between.
+    """
+    links = []
+    with os.scandir(handle) as entries:
+        found = list(entries)
+    for entry in found:
+        name = f"{shown}/{entry.name}"
+        with contextlib.suppress(FileNotFoundError):
+            if entry.is_symlink():
+                links.append(name)
+            elif entry.is_dir(follow_symlinks=False):
+                inner = os.open(entry.name, _FOLDER, dir_fd=handle)
+                try:
+                    links += _delete_below(inner, name)
+                finally:
+                    os.close(inner)
+                with contextlib.suppress(OSError):  # it holds a link, or a writer has put something there
+                    os.rmdir(entry.name, dir_fd=handle)
+            else:
+                os.unlink(entry.name, dir_fd=handle)
+    return links
+
+
+def _read_exactly(file: FileIO, count: int) -> bytes:
+    """Read so many bytes, fewer where the file ends before: one call of the system may give less."""
+    pieces: list[bytes] = []
+    while count > 0 and (piece := file.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)

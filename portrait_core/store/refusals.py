@@ -1,0 +1,83 @@
+"""What an error of a file system says about the store, and what its reader can do about it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+
+from portrait_core.errors import StoreError, without_secrets
+from portrait_core.store import retries
+
+DISK_PASSES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
+"""Errors of a mounted disk that the next attempt may not get: its server restarts, a handle is stale."""
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP)
+
+
+def told(error: Exception, url: str, is_local: bool, may_be_absent: bool) -> Exception:
+    """Give the :class:`StoreError` that an operation's error comes to, or the error itself.
+
+    It stays itself when it says that the disk is full, that an object is absent (where that may be), or when
+    it comes from the program rather than from a file system.
+    """
+    if isinstance(error, StoreError) or getattr(error, "errno", None) in retries.FULL:
+        return error
+    if isinstance(error, FileNotFoundError) and may_be_absent and not bucket_is_missing(error):
+        return error
+    if not isinstance(error, OSError) and type(error).__module__ == "builtins":
+        return error
+    said = without_secrets(str(error)) or type(error).__name__
+    what, mend = _on_a_disk(error) if is_local else _elsewhere(error)
+    return StoreError(url, f"{what} ({said}): {mend}", _number(error))
+
+
+def bucket_is_missing(error: BaseException) -> bool:
+    """Tell a bucket that does not exist from an object that is absent: both are a ``FileNotFoundError``."""
+    return "NoSuchBucket" in _codes(error) or "bucket does not exist" in str(error)
+
+
+def _codes(error: BaseException) -> Iterator[str]:
+    """What the servers said to the errors from which this one was made: ``NoSuchBucket``, ``403`` ..."""
+    seen: BaseException | None = error
+    while seen is not None:
+        response = getattr(seen, "response", None)
+        if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
+            yield str(response["Error"].get("Code"))
+        seen = seen.__cause__
+
+
+def _elsewhere(error: Exception) -> tuple[str, str]:
+    """What is wrong with a store that is not on a disk, and what to do."""
+    if bucket_is_missing(error):
+        return "its bucket does not exist", "check the bucket's name, or make it"
+    if isinstance(error, PermissionError) or {"403", "AccessDenied"} & set(_codes(error)):
+        return "it refuses access", (
+            "check the credentials and what they allow; to credentials that may not list the bucket, S3 "
+            "refuses every object that is absent"
+        )
+    if retries.is_transient(error):
+        return (
+            f"it did not do what was asked within {retries.GIVE_UP_S:.0f} seconds",
+            "check the network, the endpoint and the server",
+        )
+    return "it cannot be used", "check its URL, its storage options and the credentials"
+
+
+def _on_a_disk(error: Exception) -> tuple[str, str]:
+    """What is wrong with a store on a disk, and what to do."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, PermissionError) or number in _REFUSED:
+        return "access is refused", "check who may read and write there"
+    if number in _IN_THE_WAY:
+        return "a file, a folder or a broken link is in the way", "check the path, or move it away"
+    return "its disk fails", "check the disk, or the server that it is mounted from"
+
+
+def _number(error: Exception) -> int | None:
+    if (number := getattr(error, "errno", None)) is not None:
+        return int(number)
+    if bucket_is_missing(error):
+        return errno.ENOENT
+    if isinstance(error, PermissionError):
+        return errno.EACCES
+    return errno.ETIMEDOUT if isinstance(error, TimeoutError) else None
