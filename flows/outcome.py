@@ -74,6 +74,8 @@ def told_errors() -> Iterator[None]:
         if type(error).__name__ != "StageError":
             raise
         _tell("Stopped", str(error))
+        if type(error.__cause__).__name__ == "StalledTaskError":
+            os._exit(PARTIAL)  # a thread that hangs would keep the process
         raise typer.Exit(PARTIAL) from None
 
 

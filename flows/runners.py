@@ -8,17 +8,18 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.clusters import dask_client
 from portrait_core import stopping
+from portrait_core.classification import StalledTaskError
 from portrait_core.config import RunnerSettings, Settings
 from portrait_core.pipeline.results import StageResult
 from portrait_core.threads import worker_count
-from tasks.running import StageFunction, run_by_name
+from tasks.running import Call, run_call
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -30,19 +31,24 @@ which it says so: a nanny takes less to start another process."""
 _log = logging.getLogger(__name__)
 
 
+Look = Callable[[], None]
+"""Called every :data:`LOOK_S` while a task is waited for; raises StalledTaskError when it got no further for
+too long."""
+
+
 class Pending(Protocol):
     """A submitted task."""
 
-    def result(self) -> StageResult:
-        """Wait for it; raises what the task raised."""
+    def result(self, look: Look = lambda: None) -> StageResult:
+        """Wait for it; raises what the task raised, and what ``look`` raised."""
         ...
 
 
 class Runner(Protocol):
     """Takes tasks and runs them."""
 
-    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
-        """Start one task of a stage; of those that wait, the one of the lowest ``turn`` goes first."""
+    def submit(self, call: Call, turn: int = 0) -> Pending:
+        """Start one task; of those that wait, the one of the lowest ``turn`` goes first."""
         ...
 
     def stop(self) -> None:
@@ -104,16 +110,16 @@ class ThreadRunner:
         self._settings = settings.runner
         self._turns = Turns(lambda: worker_count(settings))
 
-    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
-        """Start one task of a stage, as soon as a thread is free."""
+    def submit(self, call: Call, turn: int = 0) -> Pending:
+        """Start one task, as soon as a thread is free."""
         self._turns.take(turn)
         try:
-            future = self._pool.submit(run_by_name, *_call(stage, parameters, self._settings))
+            future = self._pool.submit(run_call, call)
         except BaseException:
             self._turns.give()
             raise
         future.add_done_callback(self._turns.give)
-        return future
+        return _Watched(future)
 
     def stop(self) -> None:
         """See :class:`Runner`."""
@@ -122,22 +128,43 @@ class ThreadRunner:
         self._turns.wait_until_idle(self._settings.grace_s)
 
 
+class _Watched:
+    """A thread's task."""
+
+    def __init__(self, future: Future[StageResult]) -> None:
+        self._future = future
+
+    def result(self, look: Look = lambda: None) -> StageResult:
+        """See :class:`Pending`. A thread that hangs cannot be ended: the run has to end."""
+        while not self._future.done():
+            try:
+                return self._future.result(timeout=LOOK_S)
+            except TimeoutError:  # of the wait, or the task's own
+                if not self._future.done():
+                    look()
+        return self._future.result()
+
+
 class _Collected:
     """A Dask future that is forgotten once its result is here: a worker's death would have it made again."""
 
-    def __init__(self, future: Any, look: Callable[[], None]) -> None:
-        self._future, self._look = future, look
+    def __init__(self, future: Any, check: Callable[[], bool], end: Callable[[Any], None]) -> None:
+        self._future, self._check, self._end = future, check, end
 
-    def result(self) -> StageResult:
-        """Wait for it."""
+    def result(self, look: Look = lambda: None) -> StageResult:
+        """See :class:`Pending`. The worker of a task that hangs is ended."""
         try:
             while not self._future.done():
                 try:
                     self._future.result(timeout=LOOK_S)
                 except TimeoutError:  # of the wait, or the task's own
-                    self._look()
+                    if self._check() and not self._future.done():
+                        look()
             result: StageResult = self._future.result()
             return result
+        except StalledTaskError:
+            self._end(self._future)
+            raise
         finally:
             self._future.release()
 
@@ -151,17 +178,16 @@ class DaskRunner:
         self._turns = Turns(self._places)
         self._deserted_at, self._told = math.inf, False
 
-    def submit(self, stage: StageFunction, turn: int = 0, **parameters: Any) -> Pending:
-        """Start one task of a stage, as soon as a worker is free."""
+    def submit(self, call: Call, turn: int = 0) -> Pending:
+        """Start one task, as soon as a worker is free."""
         self._turns.take(turn)
         try:
-            call = _call(stage, parameters, self._settings)
-            future = self._client.submit(run_by_name, *call, pure=False, key=None)
+            future = self._client.submit(run_call, call, pure=False, key=None)
         except BaseException:
             self._turns.give()
             raise
         future.add_done_callback(self._turns.give)
-        return _Collected(future, self._look)
+        return _Collected(future, self._look, self._end_worker)
 
     def _places(self) -> int:
         """Count the threads of all workers. When there have been none for a while, it is said, once: the run
@@ -183,9 +209,19 @@ class DaskRunner:
             )
         return places
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Tell whether there are workers: without any, nothing can get further."""
         with suppress(OSError, RuntimeError):  # the scheduler is gone too, by which waiting for the task ends
-            self._places()
+            return self._places() > 0
+        return False
+
+    def _end_worker(self, future: Any) -> None:
+        """End the worker that a task hangs on; its nanny starts another one."""
+        with suppress(OSError, RuntimeError, ValueError):
+            at_work = self._client.processing()
+            hung = [address for address, keys in at_work.items() if future.key in keys]
+            future.cancel(force=True)
+            self._client.restart_workers(hung, timeout=60, raise_for_error=False)
 
     def stop(self) -> None:
         """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
@@ -193,12 +229,6 @@ class DaskRunner:
         if self._settings.kind != "address":  # in the workers' event loops, beside the tasks
             self._client.run(stopping.request, on_error="ignore")
         self._turns.wait_until_idle(self._settings.grace_s)
-
-
-def _call(
-    stage: StageFunction, parameters: dict[str, Any], settings: RunnerSettings
-) -> tuple[str, str, dict[str, Any], int, float]:
-    return stage.module, stage.name, parameters, settings.retries, settings.retry_delay_s
 
 
 @contextmanager

@@ -6,8 +6,9 @@ the store's failure table and reported; the clip goes on as long as there is som
 
 from __future__ import annotations
 
+import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
@@ -15,8 +16,16 @@ from typing import Any
 import tasks.pipelines  # noqa: F401 - registers what jobs name
 from flows.runners import Pending, Runner
 from flows.task_runs import as_task_run
+from flows.watchdog import Watchdog
 from portrait_core import stopping
-from portrait_core.classification import disk_full, failure, gpu_broke, worker_died, worth_retrying
+from portrait_core.classification import (
+    StalledTaskError,
+    disk_full,
+    failure,
+    gpu_broke,
+    worker_died,
+    worth_retrying,
+)
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.history import note_cost, progress
@@ -34,11 +43,14 @@ from portrait_core.pipeline.state import keep_job
 from portrait_core.stopping import StopRequested
 from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
-from tasks.running import StageFunction, functions_of
+from portrait_core.store.waiting import wait_until
+from tasks.running import Call, StageFunction, functions_of
 from tasks.stages.landmarks import give_up
 
 _REPAIRS = 3
 """Times that a run goes back to make damaged data again."""
+_ROUNDS = 2
+"""Times that a stage's tasks are sent while they report success and something is left."""
 _DEATHS = 2
 """Workers that a unit may kill, without getting any further, before it is set aside."""
 
@@ -95,6 +107,7 @@ class StageRunner:
         self._job, self._runner, self._report, self._turn = job, runner, report, turn
         self._functions = functions
         self._only = only or job.stages
+        self._lease = ""
         self.records: dict[str, StageRecord] = {}
 
     def all(self) -> None:
@@ -132,7 +145,7 @@ class StageRunner:
                 continue
             with self._leased(stages[0]) as hold:
                 for stage in stages:
-                    hold(stage)
+                    self._lease = hold(stage)
                     self._stage(stage)
 
     def _portrait_edited(self, edit: Job) -> None:
@@ -142,9 +155,10 @@ class StageRunner:
             StageRunner(edit, self._runner, self._report, functions=self._functions, turn=self._turn).all()
 
     @contextmanager
-    def _leased(self, stage: str) -> Iterator[Callable[[str], None]]:
+    def _leased(self, stage: str) -> Iterator[Callable[[str], str]]:
         """This run's hold on the unit that a stage writes: another run that wants it waits. What it gives is
-        called before each stage; it waits as long as a run that took this one for dead has the unit."""
+        called before each stage and gives the lease's owner; it waits as long as a run that took this one for
+        dead has the unit."""
         unit = self._job.unit(stage)
 
         def tell(holder: Holder) -> None:
@@ -152,10 +166,11 @@ class StageRunner:
 
         lease = Lease(unit, self._job.settings.runner.lease_s)
 
-        def hold(stage: str) -> None:
+        def hold(stage: str) -> str:
             if not lease.acquire(tell, stopping.requested):
                 stopping.check()
             lease.note(stage)
+            return lease.owner
 
         try:
             yield hold
@@ -175,13 +190,21 @@ class StageRunner:
         errors: list[BaseException] = []
         try:
             Ledger(self._job).output(stage).describe(self._job.recipe(stage))
-            for function, ranges in self._calls(stage):
-                errors += self._run(record, function, ranges)
-                if errors:
-                    break  # a chain does not go on behind a range that stopped
+            for _ in range(_ROUNDS):
+                for function, ranges in self._calls(stage):
+                    errors += self._run(record, function, ranges)
+                    if errors:
+                        break  # a chain does not go on behind a range that stopped
+                if errors or self._settled(stage):
+                    break
         except OSError as error:  # what the flow itself writes: recipes, costs
             errors.append(error)
         self._check(stage, errors)
+
+    def _settled(self, stage: str) -> bool:
+        """Whether nothing is left to do, after all tasks reported success. Another host's markers may be
+        listed here a minute later; and a task on a host whose listing lagged did less than it was asked."""
+        return wait_until(lambda: not unfinished(self._job, stage).any())
 
     def _calls(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
         """The functions of a stage with what each is called for, in groups that may run at the same time."""
@@ -246,6 +269,8 @@ class StageRunner:
         """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
         begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
         failed = self._attempt(record, task, ranges)
+        if hung(failed) and self._job.settings.runner.kind == "threads":
+            return [error for _, error in failed]  # a thread cannot be ended
         killed = [span for span, error in failed if worker_died(error)]
         errors = [error for _, error in failed if not worker_died(error)]
         if killed:
@@ -264,15 +289,15 @@ class StageRunner:
         """Submit calls, wait for all of them, and give back those that failed."""
         failed: Failed = []
         pending: list[tuple[FrameRange | None, Pending]] = []
+        seen, watchdog = self._seen(record.stage), Watchdog(self._job, record.stage)
         try:
             for span in spans:
                 with self._collecting(record, span, failed):
-                    pending.append(
-                        (span, self._runner.submit(task, self._turn, job=self._job, **_span(span)))
-                    )
+                    call = self._call(task, span, seen)
+                    pending.append((span, self._runner.submit(call, self._turn)))
             for span, future in pending:
                 with self._collecting(record, span, failed):
-                    result = future.result()
+                    result = future.result(watchdog.look)
                     record.results.append(result)
                     record.frames_done += result.frames_done
         except BaseException as error:
@@ -281,6 +306,30 @@ class StageRunner:
                 self._runner.stop()
             raise
         return failed
+
+    def _seen(self, stage: str) -> dict[str, int]:
+        """Frames that are done of the stages that one reads, for workers of other hosts."""
+        runner = self._job.settings.runner
+        if runner.kind in ("threads", "local_cluster", "local_gpus"):
+            return {}
+        ledger = Ledger(self._job)
+        before = [one for one in self._job.pipeline.reads(stage) if self._job.stage(one).per_frame]
+        return {one: len(ledger.output(one).marked()) for one in before}
+
+    def _call(self, function: StageFunction, span: FrameRange | None, seen: Mapping[str, int]) -> Call:
+        runner = self._job.settings.runner
+        where = {} if span is None else {"start": span.start, "stop": span.stop}
+        return Call(
+            function.module,
+            function.name,
+            {"job": self._job, **where},
+            runner.retries,
+            runner.retry_delay_s,
+            socket.gethostname(),
+            seen,
+            self._lease,
+            function.stage,
+        )
 
     @contextmanager
     def _collecting(self, record: StageRecord, span: FrameRange | None, failed: Failed) -> Iterator[None]:
@@ -355,8 +404,9 @@ class StageRunner:
         )
 
 
-def _span(span: FrameRange | None) -> dict[str, int]:
-    return {} if span is None else {"start": span.start, "stop": span.stop}
+def hung(failed: Failed) -> bool:
+    """Whether a task that failed got no further."""
+    return any(isinstance(error, StalledTaskError) for _, error in failed)
 
 
 def check_only(job: Job, only: Sequence[str]) -> None:

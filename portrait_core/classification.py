@@ -26,7 +26,7 @@ _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientE
 _TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
 _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}
 _RESOURCE_TEXTS = ("out of memory", "can't allocate memory")
-_DEATH_NAMES = {"KilledWorker"}
+_DEATH_NAMES = {"KilledWorker", "StalledTaskError"}
 _PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 """Errors of a path: the program's or the machine's fault, as inputs and the store have their own classes."""
 
@@ -64,6 +64,11 @@ _GPU_REFUSED = (
 the call itself does not suit. The context is whole, so the process may go on with other work; but the same
 call is refused again, here and in a new process on this machine. No frame is to blame, so the class is
 ``transient`` (a machine that is set right does the frame), but the call is not repeated."""
+
+
+class StalledTaskError(RuntimeError):
+    """A task got no further for so long that it was given up. On a cluster its worker was ended; in threads
+    it hangs on, until the process ends."""
 
 
 class BrokenGpuError(RuntimeError):

@@ -421,6 +421,9 @@ class RunnerSettings(Section):
     """Retries of a task whose failure is transient (input or output, a broken connection)."""
     retry_delay_s: Annotated[float, Field(ge=0.0)] = 2.0
     """Wait before the first retry; doubled each time."""
+    stall_s: Annotated[float, Field(ge=0.0)] = 3600.0
+    """A task that commits no frame and no step for so many seconds is taken for hung: its worker is ended and
+    the work done again; in threads the run ends. 0 waits for ever."""
     grace_s: Annotated[float, Field(ge=0.0)] = 20.0
     """After Ctrl-C or SIGTERM: time for the frames and steps at work to reach a point that can be kept."""
     lease_s: Annotated[float, Field(gt=0.0)] = 30.0

@@ -1,7 +1,7 @@
 """Running a stage's function: what is done about its failures, the same on every runner.
 
 Nothing here imports Prefect or Dask: a worker's task pays for neither. Retries are in one place,
-:func:`run_by_name`; what kind of failure an error is says :mod:`portrait_core.classification`.
+:func:`run_call`; what kind of failure an error is says :mod:`portrait_core.classification`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import socket
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import wraps
 from importlib import import_module
 from inspect import signature
@@ -29,8 +32,9 @@ from portrait_core.classification import (
 from portrait_core.pipeline import Job, Stage
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.pipeline.results import StageResult, process_name
-from portrait_core.stopping import check, request
-from portrait_core.store import Failure
+from portrait_core.stopping import check, clear, request
+from portrait_core.store import Failure, Output, holder
+from portrait_core.store.waiting import wait_until
 from tasks.context import device_of
 
 _log = logging.getLogger(__name__)
@@ -209,23 +213,102 @@ def does(
     return decorated
 
 
-def run_by_name(
-    module: str, name: str, parameters: Mapping[str, Any], retries: int, first_s: float
-) -> StageResult:
+@dataclass(frozen=True)
+class Call:
+    """One call of a stage's function, as it travels to a worker: by name, so that the worker imports it
+    rather than unpickling a copy."""
+
+    module: str
+    name: str
+    """Where the function is found."""
+    parameters: Mapping[str, Any]
+    """``job``, and ``start`` and ``stop`` where it is ranged."""
+    retries: int = 0
+    """How often it is called again while it fails for reasons that may pass."""
+    retry_delay_s: float = 0.0
+    """Wait before the first retry in seconds; doubled each time."""
+    host: str = ""
+    """Host of the flow."""
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """Frames that the flow saw done of the stages that this one reads."""
+    lease: str = ""
+    """Owner of the flow's lease on the unit that the stage writes."""
+    stage: str = ""
+    """Name of the stage."""
+
+
+def run_call(call: Call) -> StageResult:
     """Run a stage's function, again for as long as it fails for reasons that may pass.
 
-    It is given by name, so that a Dask worker imports it rather than unpickling a copy.
+    On another host than the flow's, it begins when that host sees what the flow saw: a folder that is mounted
+    may be listed as it was a minute ago, and a generator that is tuned on a part of the frames is another
+    one. On a worker of a cluster it stops when another flow has taken the work over.
     """
     import_module("tasks.pipelines")  # the job names one of them
-    function: StageFunction = getattr(import_module(module), name)
-    for attempt in range(1, retries + 1):
-        try:
-            return function(**parameters)
-        except Exception as error:
-            if not worth_retrying(error):
-                raise
-            _wait(retry_delay(attempt, first_s))
-    return function(**parameters)
+    function: StageFunction = getattr(import_module(call.module), call.name)
+    with _while_wanted(call):
+        _wait_for_view(call)
+        for attempt in range(1, call.retries + 1):
+            try:
+                return function(**call.parameters)
+            except Exception as error:
+                if not worth_retrying(error):
+                    raise
+                _wait(retry_delay(attempt, call.retry_delay_s))
+        return function(**call.parameters)
+
+
+def _wait_for_view(call: Call) -> None:
+    """Wait until this host lists as many frames as the flow saw.
+
+    Raises:
+        TimeoutError: it does not, longer than any directory is remembered.
+    """
+    if not call.seen or call.host in ("", socket.gethostname()):
+        return
+    job: Job = call.parameters["job"]
+    for stage, count in call.seen.items():
+        output = job.output(stage)
+
+        def there(output: Output = output, count: int = count) -> bool:
+            return len(output.marked()) >= count
+
+        if not wait_until(there):
+            raise TimeoutError(
+                f"{socket.gethostname()} lists {len(output.marked())} of the {count} frames of {stage} that "
+                f"{call.host} sees in {job.store}: do both mount the same folder"
+            )
+
+
+@contextmanager
+def _while_wanted(call: Call) -> Iterator[None]:
+    """On a cluster's worker, ask the work to stop where it can go on later, once another flow than the one
+    that sent it holds the unit: that flow sends the same work to another worker."""
+    if not call.lease or not _in_worker_process():
+        yield
+        return
+    job: Job = call.parameters["job"]
+    unit, over, lost = job.unit(call.stage), threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(job.settings.runner.lease_s / 3):
+            with suppress(OSError):  # a store that fails now may answer at the next look
+                found = holder(unit)
+                if found is not None and found.owner != call.lease:
+                    _log.warning("%s is at work on %s now: this task stops", found, unit)
+                    lost.set()
+                    request()
+                    return
+
+    thread = threading.Thread(target=watch, name="still-wanted", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=5)
+        if lost.is_set():
+            clear()  # the next task of this worker is another flow's
 
 
 def _wait(seconds: float) -> None:

@@ -117,6 +117,11 @@ class Lease:
         self.release()
 
     @property
+    def owner(self) -> str:
+        """What the lease's record says while it is ours (:class:`Holder`)."""
+        return self._owner
+
+    @property
     def lost(self) -> bool:
         """Whether another has taken the lease over since it was acquired; seen at a beat."""
         return self._lost

@@ -1,0 +1,40 @@
+"""Noticing work that gets no further."""
+
+from __future__ import annotations
+
+import time
+
+from portrait_core.classification import StalledTaskError
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.history import PROGRESS
+
+_LOOKS = 10
+"""Looks within the patience."""
+
+
+class Watchdog:
+    """Watches what a stage has in the store: frames, and steps of its optimisation."""
+
+    def __init__(self, job: Job, stage: str) -> None:
+        self._output, self._stage = job.output(stage), stage
+        self._patience_s = job.settings.runner.stall_s
+        self._seen: object = None
+        self._since = self._looked = time.monotonic()
+
+    def look(self) -> None:
+        """Look now and then whether there is more than before.
+
+        Raises:
+            StalledTaskError: there was nothing new for ``runner.stall_s``.
+        """
+        now = time.monotonic()
+        if not self._patience_s or now - self._looked < self._patience_s / _LOOKS:
+            return
+        self._looked = now
+        seen = self._output.marked(), self._output.read_note(PROGRESS)
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        elif now - self._since > self._patience_s:
+            raise StalledTaskError(
+                f"{self._stage} got no further for {now - self._since:.0f} s (runner.stall_s): it is given up"
+            )
