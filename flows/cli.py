@@ -191,7 +191,7 @@ def _reenact(
     with told_errors():
         change = [*change, *as_settings(edit)]
         chosen = prepared_settings(profile, change)
-        from flows.reenact import prepare, start
+        from flows.reenact import delivered, prepare, start
         from flows.terminal import announce, conclude, shown_progress
 
         job = prepare(portrait, video, store, chosen)
@@ -206,8 +206,10 @@ def _reenact(
             forget(job, known_stages(force))
         out.mkdir(parents=True, exist_ok=True)
         announce(job, console)
-        with shown_progress(job, console):
-            summary = start(job, out, console.print, change, profile, known_stages(only))
+        summary = None if only else delivered(job, out)
+        if summary is None:
+            with shown_progress(job, console):
+                summary = start(job, out, console.print, change, profile, known_stages(only))
         if summary is None:
             console.print(f"{', '.join(only)} done; the clip is not finished yet")
             return

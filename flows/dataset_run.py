@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
 from flows.progress import Board
-from flows.reenact import kept_state
+from flows.reenact import delivered, kept_state
 from flows.runners import Runner
 from flows.stages import Functions, StageError, StageRunner, gpu_gone
 from portrait_core.classification import classify
@@ -29,6 +29,7 @@ from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import faces_appeared, forget
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
+from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
 from portrait_core.threads import worker_count
 from tasks.deliver import deliver, deliver_edit, deliver_flow
@@ -180,6 +181,9 @@ class DatasetRun:
     def _run_one(self, clip: Clip) -> int:
         """Finish one clip; how many of its frames show a neighbour."""
         job, begin, turn = clip.job, time.perf_counter(), next(self._turns)
+        made_before = delivered(job, self._out / clip.name if self._out else None)
+        if made_before is not None:
+            return _held(made_before)
 
         def stages(only: Sequence[str] = ()) -> StageRunner:
             def report(line: str) -> None:
@@ -201,11 +205,15 @@ class DatasetRun:
     def _deliver(self, clip: Clip, records: Mapping[str, StageRecord], seconds: float) -> int:
         out = self._out / clip.name if self._out else None
         if clip.job.goal == "clip":
-            summary = deliver(clip.job, out, records, seconds)
-            return sum(len(frames) for frames in summary.held_frames.values())
+            return _held(deliver(clip.job, out, records, seconds))
         if out is not None:
             _ = deliver_edit(clip.job, out) if clip.job.goal == "edit" else deliver_flow(clip.job, out)
         return 0
+
+
+def _held(summary: Summary) -> int:
+    """Frames of a clip that show a neighbour."""
+    return sum(len(frames) for frames in summary.held_frames.values())
 
 
 class _Ahead(Generic[Held]):

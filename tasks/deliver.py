@@ -36,10 +36,27 @@ SUMMARY = "summary"
 """Note of the stage ``encode``: what ``summary.json`` says."""
 
 
-def deliver(job: Job, out: Path | None, records: Mapping[str, StageRecord], seconds: float) -> Summary:
+def deliver(
+    job: Job,
+    out: Path | None,
+    records: Mapping[str, StageRecord],
+    seconds: float,
+    ledger: Ledger | None = None,
+) -> Summary:
     """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to
-    the store."""
-    ledger = Ledger(job)
+    the store.
+
+    Args:
+        job: a clip's.
+        out: folder.
+        records: what the stages did in this run.
+        seconds: of this run.
+        ledger: a look at the store since the stages ended; None looks.
+
+    Raises:
+        MissingChunk: something of it is damaged in the store.
+    """
+    ledger = ledger or Ledger(job)
     for stage in job.stages:
         ledger.done(stage)
     files = {} if out is None else _copied(ledger, out)
