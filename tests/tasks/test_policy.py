@@ -1,36 +1,23 @@
-"""What is done about a failure, with Prefect and without."""
+"""What kind of failure an error is."""
 
 from __future__ import annotations
 
 import errno
-import pickle
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 from distributed.scheduler import KilledWorker
 
 from portrait_core import stopping
-from portrait_core.config import Settings
 from portrait_core.errors import InputError, MissingChunk
-from portrait_core.shrinking import LEAST_RAYS, smaller
-from portrait_core.store import Store
-from tasks.job import Job
 from tasks.policy import (
-    BrokenGpuError,
     classify,
     gpu_broke,
     out_of_memory,
     retry_delay,
-    run_by_name,
-    stage_task,
     worth_retrying,
 )
-
-calls: list[str] = []
-seen_settings: list[Settings] = []
 
 
 class OutOfMemoryError(RuntimeError):
@@ -89,31 +76,6 @@ REFUSED = [
     "No CUDA GPUs are available",
     "Unexpected error from cudaGetDeviceCount(). Error 802: system not yet initialized",
 ]
-
-
-@stage_task("portrait")
-def fails(job: Job, times: int, error: Exception) -> Any:
-    """Fails so many times."""
-    calls.append("called")
-    seen_settings.append(job.settings)
-    if len(calls) <= times:
-        raise error
-    return "finished"
-
-
-@pytest.fixture
-def job(tmp_path: Path) -> Job:
-    calls.clear()
-    seen_settings.clear()
-    keys = {"portrait": "00aa"}
-    return Job.model_construct(
-        store=str(tmp_path),
-        portrait_unit="p",
-        video_unit="v",
-        stage_keys=keys,
-        settings=Settings(),
-        reenactment_unit="r",
-    )
 
 
 @pytest.mark.parametrize(
@@ -187,21 +149,6 @@ def test_errors_are_recognised_without_pytorch() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
-    parameters = {"job": job, "times": 9, "error": AcceleratorError(BROKEN[0])}
-    try:
-        with pytest.raises(BrokenGpuError, match=r"an illegal memory access .* cannot use the GPU") as raised:
-            run_by_name(__name__, "fails", parameters, 5, 3600.0)
-        assert stopping.requested()
-    finally:
-        stopping.clear()
-    assert len(calls) == 1
-    assert "CUDA_LAUNCH_BLOCKING" not in str(raised.value)
-    copied = pickle.loads(pickle.dumps(raised.value))
-    assert gpu_broke(copied)
-    assert str(copied) == str(raised.value)
-
-
 @pytest.mark.parametrize(
     ("error", "worth"),
     [
@@ -215,51 +162,6 @@ def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
 )
 def test_which_calls_are_repeated(error: BaseException, worth: bool) -> None:
     assert worth_retrying(error) is worth
-
-
-@pytest.mark.parametrize(
-    ("error", "tries"), [(OSError("disk"), 3), (InputError("no face"), 1), (RuntimeError("bug"), 1)]
-)
-def test_tries_without_prefect(job: Job, error: Exception, tries: int) -> None:
-    with pytest.raises(type(error)):
-        run_by_name(__name__, "fails", {"job": job, "times": 9, "error": error}, 2, 0.0)
-    assert len(calls) == tries
-
-
-def test_a_transient_failure_is_mended_by_another_try(job: Job) -> None:
-    parameters = {"job": job, "times": 2, "error": OSError()}
-    assert run_by_name(__name__, "fails", parameters, 2, 0.0) == "finished"
-
-
-def test_out_of_memory_is_tried_again_smaller_and_says_so(job: Job) -> None:
-    parameters = {"job": job, "times": 2, "error": MemoryError("no more")}
-    assert run_by_name(__name__, "fails", parameters, 0, 0.0) == "finished"
-    assert [s.tracking.batch for s in seen_settings] == [16, 8, 4]
-    assert [s.template.batch for s in seen_settings] == [8, 4, 2]
-    assert [s.generator.ray_chunk for s in seen_settings] == [None, 8192, 4096]
-    rows = Store(job.store).unit("portrait", "p").failures()
-    assert rows["cls"].tolist() == ["resource", "resource"]
-    assert (
-        "tracking.batch 16 -> 8, template.batch 8 -> 4, generator.ray_chunk all -> 8192" in rows["message"][0]
-    )
-    assert rows["key"].tolist() == ["00aa"] * 2
-
-
-def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
-    with pytest.raises(MemoryError):
-        run_by_name(__name__, "fails", {"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
-    least = seen_settings[-1]
-    assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, LEAST_RAYS)
-    assert smaller(least) is None
-
-
-def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) -> None:
-    stopping.request()
-    try:
-        with pytest.raises(stopping.StopRequested):
-            run_by_name(__name__, "fails", {"job": job, "times": 9, "error": OSError()}, 3, 3600.0)
-    finally:
-        stopping.clear()
 
 
 def test_waits_double() -> None:
