@@ -292,9 +292,10 @@ def test_what_fails_as_a_whole_is_set_aside_with_its_reason(
         raise FloatingPointError("there is no sum")
 
     job = _job(tmp_path)
-    with monkeypatch.context() as patch, pytest.raises(StageError, match="there is no sum"):
+    with monkeypatch.context() as patch:
         patch.setattr(Output, "write_whole", fails)
-        run_stages(job)
+        with pytest.raises(StageError, match="there is no sum"):
+            run_stages(job)
     assert set_aside(job) == "added: FloatingPointError: there is no sum"
     assert retry_jobs([job], [], ["poison"], "keep", None, job.settings, Console(quiet=True)) == 0
 
