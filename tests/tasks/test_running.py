@@ -48,11 +48,16 @@ def job(tmp_path: Path) -> Job:
     return stub_job(str(tmp_path), "clip", 9, Settings())
 
 
+def _run(parameters: dict[str, Any], retries: int, first_s: float) -> Any:
+    """Call what fails, as a worker does."""
+    return run_by_name(__name__, "fails", parameters, retries, first_s)
+
+
 def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
     parameters = {"job": job, "times": 9, "error": AcceleratorError(BROKEN)}
     try:
         with pytest.raises(BrokenGpuError, match=r"an illegal memory access .* cannot use the GPU") as raised:
-            run_by_name(__name__, "fails", parameters, 5, 3600.0)
+            _run(parameters, 5, 3600.0)
         assert stopping.requested()
     finally:
         stopping.clear()
@@ -68,18 +73,18 @@ def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
 )
 def test_tries(job: Job, error: Exception, tries: int) -> None:
     with pytest.raises(type(error)):
-        run_by_name(__name__, "fails", {"job": job, "times": 9, "error": error}, 2, 0.0)
+        _run({"job": job, "times": 9, "error": error}, 2, 0.0)
     assert len(calls) == tries
 
 
 def test_a_transient_failure_is_mended_by_another_try(job: Job) -> None:
     parameters = {"job": job, "times": 2, "error": OSError()}
-    assert run_by_name(__name__, "fails", parameters, 2, 0.0) == "finished"
+    assert _run(parameters, 2, 0.0) == "finished"
 
 
 def test_out_of_memory_is_tried_again_smaller_and_says_so(job: Job) -> None:
     parameters = {"job": job, "times": 2, "error": MemoryError("no more")}
-    assert run_by_name(__name__, "fails", parameters, 0, 0.0) == "finished"
+    assert _run(parameters, 0, 0.0) == "finished"
     assert [s.tracking.batch for s in seen_settings] == [16, 8, 4]
     assert [s.template.batch for s in seen_settings] == [8, 4, 2]
     assert [s.generator.ray_chunk for s in seen_settings] == [None, 8192, 4096]
@@ -93,7 +98,7 @@ def test_out_of_memory_is_tried_again_smaller_and_says_so(job: Job) -> None:
 
 def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
     with pytest.raises(MemoryError):
-        run_by_name(__name__, "fails", {"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
+        _run({"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
     least = seen_settings[-1]
     assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, LEAST_RAYS)
     assert smaller(least) is None
@@ -103,7 +108,7 @@ def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) 
     stopping.request()
     try:
         with pytest.raises(stopping.StopRequested):
-            run_by_name(__name__, "fails", {"job": job, "times": 9, "error": OSError()}, 3, 3600.0)
+            _run({"job": job, "times": 9, "error": OSError()}, 3, 3600.0)
     finally:
         stopping.clear()
 
