@@ -32,7 +32,7 @@ from portrait_core.pipeline.retention import drop
 from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
 from portrait_core.threads import worker_count
-from tasks.deliver import deliver, deliver_edit, deliver_flow
+from tasks.deliver import deliver, deliver_edit, deliver_files, deliver_flow
 from tasks.running import functions_of
 
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]
@@ -40,6 +40,8 @@ CLIPS_PER_WORKER = 2
 STORE_FAILURES = 5
 """Clips in a row that may fail because of the store before the rest is left for another day."""
 _LOOKERS = 8
+_DELIVERIES: Mapping[str, Callable[[Job, Path], object]] = {"edit": deliver_edit, "flow": deliver_flow}
+"""What hands over the results of pipelines, where those are more than the files of their last stages."""
 Held = TypeVar("Held")
 
 
@@ -207,7 +209,7 @@ class DatasetRun:
         if clip.job.goal == "clip":
             return _held(deliver(clip.job, out, records, seconds))
         if out is not None:
-            _ = deliver_edit(clip.job, out) if clip.job.goal == "edit" else deliver_flow(clip.job, out)
+            _DELIVERIES.get(clip.job.goal, deliver_files)(clip.job, out)
         return 0
 
 

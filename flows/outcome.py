@@ -31,16 +31,21 @@ def prepared_settings(profile: str, change: list[str]) -> Settings:
     return chosen
 
 
-def known_stages(names: Sequence[str], goals: Sequence[str] = ("clip",)) -> list[str]:
-    """Check names of stages as given on the command line, of jobs with these goals.
+def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) -> list[str]:
+    """Check names of stages as given on the command line.
+
+    Args:
+        names: the names.
+        goals: pipelines whose stages may be named; None allows those of all.
 
     Raises:
         ValueError: one that does not exist; the message lists them all.
     """
     import tasks.pipelines  # noqa: F401 - registers them
-    from portrait_core.pipeline import find_pipeline
+    from portrait_core.pipeline import all_pipelines, find_pipeline
 
-    stages = list(dict.fromkeys(stage for goal in goals for stage in find_pipeline(goal).names))
+    chosen = all_pipelines() if goals is None else [find_pipeline(goal) for goal in goals]
+    stages = list(dict.fromkeys(stage for pipeline in chosen for stage in pipeline.names))
     unknown = [name for name in names if name not in stages]
     if unknown:
         raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(stages)}")

@@ -100,7 +100,7 @@ def retry(
         classes = _classes(kind)
         if gaps not in ("keep", "redo"):
             raise ValueError(f"--gaps is keep or redo, got {gaps!r}")
-        chosen = known_stages(stage, ("clip", "edit", "flow"))
+        chosen = known_stages(stage, None)
         jobs = _jobs(store, clip, settings)
         left = retry_jobs(jobs, chosen, classes, gaps, out, settings, console)  # type: ignore[arg-type]
     raise typer.Exit(PARTIAL if left else OK)

@@ -14,7 +14,7 @@ def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[
     there is none.
 
     The function runs in this thread: ranges of frames inside it are plain futures of threads or of Dask, and
-    retries are theirs (:func:`tasks.running.run_by_name`). Prefect keeps neither results nor a cache of them:
+    retries are theirs (:func:`tasks.running.run_call`). Prefect keeps neither results nor a cache of them:
     the store says what is done.
 
     Args:

@@ -142,6 +142,14 @@ def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def deliver_files(job: Job, out: Path) -> None:
+    """Write the files that the last stages of a job made to ``out``, as they are."""
+    ledger = Ledger(job)
+    for stage in job.pipeline.ends:
+        output = ledger.output(stage)
+        _put_files(out, {name: _content(output, name) for name in job.declared(stage).files})
+
+
 def _put_files(out: Path, files: Mapping[str, bytes]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():

@@ -39,16 +39,14 @@ PAPER_SHARES = {"first": 0.091, "inversion": 0.45, "tuning": 0.45, "render": 0.0
 
 def clips_of(store: str, count: int, frames: int, settings: Any) -> list[Any]:
     """Clips of lengths drawn from a log-normal distribution around ``frames``."""
-    from flows.dataset import Clip
-    from portrait_core.manifest import Row
+    from flows.dataset_run import Clip
     from tests.simulation.stub import stub_job
 
     lengths = np.random.default_rng(0).lognormal(np.log(frames) - 0.125, 0.5, count).clip(4).astype(int)
     made = []
     for i, length in enumerate(lengths):
-        job = stub_job(store, f"clip-{i:04d}", int(length), settings, portrait=f"p-{i % 7}")
-        row = Row(number=i + 2, portrait="p.png", video="v.mp4", name=f"clip-{i:04d}", profile="embedded")
-        made.append(Clip(row, job))
+        name = f"clip-{i:04d}"
+        made.append(Clip(i + 2, name, stub_job(store, name, int(length), settings, portrait=f"p-{i % 7}")))
     return made
 
 
@@ -64,12 +62,12 @@ def stub_of(clip_seconds: float, frames: int) -> Any:
 
 def gpu_seconds(clips: list[Any], stub: Any) -> tuple[float, float]:
     """Seconds of GPU in all clips, and in the longest chain of one."""
-    from tasks.ranges import FrameRange
+    from portrait_core.pipeline import FrameRange
     from tests.simulation.stub import drawn_seconds
 
     totals, chains = [], []
     for clip in clips:
-        name = clip.job.reenactment_unit
+        name = clip.job.label
 
         def spent(stage: str, count: int, name: str = name) -> float:
             return sum(drawn_seconds(stub, name, stage, FrameRange(i, i + 1)) for i in range(count))
@@ -106,7 +104,7 @@ def _split(workers: int, processes: int = 4) -> list[int]:
 
 def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict[str, float]:
     """Run the clips on so many workers; what came out."""
-    from flows.dataset import DatasetRun
+    from flows.dataset_run import DatasetRun
     from flows.progress import Tally
     from flows.runners import open_runner
     from portrait_core.config import load_settings
@@ -124,7 +122,8 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
             with open_runner(settings) as runner:
                 _ready(runner, workers)
                 before, cpu, begin = _core_seconds(processes), time.process_time(), time.perf_counter()
-                results = DatasetRun(runner, settings, None, Tally(), tasks=STUBS).run(clips)
+                run = DatasetRun(runner, settings, None, Tally(), functions=STUBS.__getitem__)
+                results = run.run(clips, lambda clip: clip)
                 makespan = time.perf_counter() - begin
                 spent = [now - then for now, then in zip(_core_seconds(processes), before, strict=True)]
                 own = time.process_time() - cpu
@@ -148,11 +147,13 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
 
 def _task_seconds(clips: list[Any]) -> float:
     """Seconds that tasks of all clips held a worker."""
-    from tasks.history import cost
-    from tasks.job import STAGES
+    from portrait_core.pipeline.history import cost
+    from portrait_core.pipeline.ledger import output_of
 
+    jobs = [clip.job for clip in clips]
+    # by output: clips of one portrait share what was made of it
     spent = {
-        (*c.job.unit_of(stage), stage): cost(c.job, stage).task_seconds for c in clips for stage in STAGES
+        output_of(job, stage).path: cost(job, stage).task_seconds for job in jobs for stage in job.stages
     }
     return sum(spent.values())
 
@@ -194,7 +195,7 @@ def requests_a_frame(frames: int = 48) -> Counter[str]:
         changes = ["inversion.init=mean", "inversion.steps=100", "template.size=64", "runner.workers=1"]
         settings = load_settings("embedded", changes)
         with tempfile.TemporaryDirectory() as store, open_runner(settings) as runner:
-            StageRunner(stub_job(store, "clip", frames, settings), runner, tasks=STUBS).all()
+            StageRunner(stub_job(store, "clip", frames, settings), runner, functions=STUBS.__getitem__).all()
     finally:
         for name, original in originals.items():
             setattr(Files, name, original)

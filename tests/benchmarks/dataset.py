@@ -25,8 +25,9 @@ from tests.faults.servers import HOST, free_port, listens
 
 SMALL = ["inversion.first_steps=3", "tuning.steps=3", "runner.frames_per_task=4"]
 SMALL += ["generator.samples=8", "generator.importance_samples=6", "tuning.novel_view_rays=64"]
-SMALL += ["render.samples=8", "render.importance_samples=6", "template.supersample=1"]
-"""Few steps and rays: the arithmetic of a clip is not the point here, and two cores have to carry it."""
+SMALL += ["render.samples=8", "render.importance_samples=6", "template.supersample=1", "runner.pack=false"]
+"""Few steps and rays: the arithmetic of a clip is not the point here, and two cores have to carry it. Nothing
+is packed, so that every frame's marker stays to be looked at."""
 BUCKET = "dataset"
 
 
@@ -50,7 +51,7 @@ def finished(run: Run, allowed: tuple[int, ...] = (0,)) -> None:
 def markers(store: Path) -> dict[str, int]:
     """Commit markers of a local store, and when they were written."""
     found = {}
-    for path in store.glob("*/*/records/commits/*/*"):
+    for path in store.glob("*/*/*/done/*"):
         if path.suffix != ".partial":
             found[str(path.relative_to(store))] = path.stat().st_mtime_ns
     return found
@@ -59,10 +60,11 @@ def markers(store: Path) -> dict[str, int]:
 def digests(store: str) -> dict[str, str]:
     """What every clip of a store consists of."""
     from flows.views import content_digest
+    from portrait_core.config import Settings
+    from portrait_core.pipeline.state import read_jobs
     from portrait_core.store import Store
-    from tasks.status import jobs
 
-    return {job.reenactment_unit: content_digest(job) for job in jobs(Store(store))}
+    return {job.label: content_digest(job) for job in read_jobs(Store(store), "", Settings())}
 
 
 def one_of_its_workers(run: Run) -> psutil.Process:

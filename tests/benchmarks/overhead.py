@@ -41,7 +41,7 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     from flows.runners import open_runner
     from flows.stages import StageRunner
     from portrait_core.config import load_settings
-    from tasks.status import keep_job
+    from portrait_core.pipeline.state import keep_job
     from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
     seconds = {stage: value / faster for stage, value in PAPER.items()}
@@ -50,7 +50,7 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     begin = time.perf_counter()
     keep_job(job)
     with open_runner(job.settings) as runner:
-        stages = StageRunner(job, runner, print, tasks=STUBS)
+        stages = StageRunner(job, runner, print, functions=STUBS.__getitem__)
         stages.all()
     return time.perf_counter() - begin - WHOLE_S / faster
 
@@ -131,7 +131,7 @@ def _first_frame(changes: list[str], env: dict[str, str]) -> tuple[float, float]
     )
     seen: list[float] = []
     try:
-        for pattern in ("portrait/*/records/commits/*/*", "video/*/records/commits/*/*"):
+        for pattern in ("portrait/*/portrait.*/done/*", "video/*/landmarks.*/done/*"):
             while not any(folder.glob(f"s/{pattern}")):
                 if process.poll() is not None:
                     raise RuntimeError(f"the run ended with {process.returncode}")

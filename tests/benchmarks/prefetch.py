@@ -27,14 +27,14 @@ from rich.console import Console
 from portrait_core.config import Settings, load_settings
 from portrait_core.media import read_frames
 from portrait_core.models.cache import forget_models
-from tasks.context import landmarker, unit_of
-from tasks.job import Job, Stage
+from portrait_core.pipeline import Job
+from tasks.context import landmarker
 from tests.benchmarks.tables import Grid
 from tests.simulation.ready import ready_clip
 
 SIZE = 512
 VIDEO = (1280, 720)
-FRAMES: dict[Stage, int] = {"render": 48, "inversion": 12, "landmarks": 96}
+FRAMES: dict[str, int] = {"render": 48, "inversion": 12, "landmarks": 96}
 STORES = {"disk": 0.0, "20 ms": 0.02, "100 ms": 0.1}
 
 
@@ -49,11 +49,11 @@ class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]
         await asyncio.sleep(self.latency_s)
         self.objects[path] = value
 
-    async def _cat_file(self, path: str, **_: Any) -> bytes:
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **_: Any) -> bytes:
         await asyncio.sleep(self.latency_s)
         if path not in self.objects:
             raise FileNotFoundError(path)
-        return self.objects[path]
+        return self.objects[path][start:end]
 
     async def _rm_file(self, path: str, **_: Any) -> None:
         await asyncio.sleep(self.latency_s)
@@ -64,6 +64,12 @@ class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]
         inside = f"{path.rstrip('/')}/"
         below = {inside + key[len(inside) :].split("/")[0] for key in self.objects if key.startswith(inside)}
         return sorted(below)
+
+    async def _find(self, path: str, detail: bool = False, **_: Any) -> dict[str, dict[str, Any]]:
+        await asyncio.sleep(self.latency_s)
+        inside = f"{path.rstrip('/')}/"
+        found = {key: len(value) for key, value in self.objects.items() if key.startswith(inside)}
+        return {key: {"name": key, "size": size, "type": "file"} for key, size in sorted(found.items())}
 
 
 class Card:
@@ -107,14 +113,14 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
         return SimpleNamespace(points=points, ok=np.ones(len(pictures), np.bool_))
 
     replaced: dict[str, dict[str, Any]] = {
-        "render": {"tasks.render.pose_renderer": lambda job: SimpleNamespace(render=render)},
+        "render": {"tasks.stages.render.pose_renderer": lambda job: SimpleNamespace(render=render)},
         "inversion": {
-            "tasks.inversion._inverter": lambda *_: None,
-            "tasks.inversion._whole_picture": lambda *_: picture,
-            "tasks.inversion._invert_frame": invert,
+            "tasks.stages.inversion._inverter": lambda *_: None,
+            "tasks.stages.inversion._whole_picture": lambda *_: picture,
+            "tasks.stages.inversion._invert_frame": invert,
             "tasks.fitting.face_picture": lambda *_: (picture, 0.0),
         },
-        "landmarks": {"tasks.tracking.landmarker": lambda *_: SimpleNamespace(detect=detect)},
+        "landmarks": {"tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect)},
     }
     with contextlib.ExitStack() as stack:
         for name, stand_in in replaced[stage].items():
@@ -122,17 +128,17 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
         yield
 
 
-def one(job: Job, stage: Stage, seconds: float, picture: NDArray[np.uint8], ahead: int) -> Card:
+def one(job: Job, stage: str, seconds: float, picture: NDArray[np.uint8], ahead: int) -> Card:
     """One task over all frames of a stage."""
-    from tasks.inversion import invert_range
-    from tasks.render import render
-    from tasks.tracking import landmarks
+    from tasks.stages.inversion import invert_range
+    from tasks.stages.landmarks import landmarks
+    from tasks.stages.render import render
 
     task = {"render": render, "inversion": invert_range, "landmarks": landmarks}[stage]
-    unit_of(job, stage).uncommit(stage, range(job.frames))
+    job.output(stage).uncommit()
     card = Card(seconds)
     with patch("tasks.frames._AHEAD", ahead), _sleeping(stage, card, picture):
-        done = task.fn(job=job, start=0, stop=FRAMES[stage]).frames_done
+        done = task(job=job, start=0, stop=FRAMES[stage]).frames_done
     if done != FRAMES[stage]:
         raise RuntimeError(f"{stage}: {done} frames done")
     return card
@@ -155,14 +161,12 @@ def film(folder: Path) -> Path:
 def clip(store: str, video: Path, settings: Settings, picture: NDArray[np.uint8]) -> Job:
     """A clip whose frames can be inverted, rendered and looked at."""
     frames = max(FRAMES.values())
-    return ready_clip(store, "clip", frames, settings, crop=picture).model_copy(
-        update={"video_path": str(video)}
-    )
+    return ready_clip(store, "clip", frames, settings, crop=picture).model_copy(update={"video": str(video)})
 
 
 def landmark_seconds(job: Job) -> float:
     """Measured seconds of the landmark models for a frame, on one thread."""
-    batch = np.stack(list(read_frames(job.video_path, 0, job.settings.tracking.batch)))
+    batch = np.stack(list(read_frames(job.video, 0, job.settings.tracking.batch)))
     model = landmarker(job, 1)
     model.detect(batch)
     begin = time.perf_counter()

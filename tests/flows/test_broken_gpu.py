@@ -4,30 +4,32 @@ threads ends, and the same command goes on."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import tasks.inversion
 from PIL import Image
-from prefect import Task, flow
+from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
-from tasks.job import Job, Stage
 from typer.testing import CliRunner, Result
 
+import tasks.stages.inversion
 from flows.cli import app
 from flows.clusters import dask_client
 from flows.environment import QUIET
-from flows.runners import DaskRunner, PrefectRunner, open_runner, prefect_task_runner
-from flows.stages import StageError, StageRunner, gpu_gone
+from flows.runners import DaskRunner, open_runner
+from flows.stages import Functions, StageError, StageRunner, gpu_gone
 from portrait_core import stopping
-from portrait_core.classification import StageResult, process_name, stage_task
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.cache import forget_models
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.results import StageResult, process_name
+from portrait_core.pipeline.state import read_jobs
 from portrait_core.store import Store
-from tests.flows.conftest import FRAMES, Arguments
+from tasks.running import StageFunction, stage_function
+from tests.flows.conftest import Arguments
 from tests.flows.test_dataset import COLUMNS, call
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
@@ -41,7 +43,6 @@ MESSAGE = (
 )
 AN_HOUR = "runner.retry_delay_s=3600"
 """A wait before a try in the same process would let the test run into its time limit."""
-Tasks = Mapping[Stage, tuple[Task[..., StageResult], ...]]
 
 
 def _left_by(times: int) -> bool:
@@ -57,20 +58,20 @@ def _left_by(times: int) -> bool:
 
 
 def _render(job: Job, start: int, stop: int, times: int) -> StageResult:
-    done = STUBS["render"][0].fn(job=job, start=start, stop=min(stop, BREAKS_AT))
+    done = STUBS["render"][0](job=job, start=start, stop=min(stop, BREAKS_AT))
     if start <= BREAKS_AT < stop and _left_by(times):
         raise RuntimeError(MESSAGE)
-    rest = STUBS["render"][0].fn(job=job, start=max(start, BREAKS_AT), stop=stop)
+    rest = STUBS["render"][0](job=job, start=max(start, BREAKS_AT), stop=stop)
     return StageResult(**(vars(rest) | {"start": start, "frames_done": done.frames_done + rest.frames_done}))
 
 
-@stage_task("render")
+@stage_function("render")
 def breaks_once(job: Job, start: int, stop: int) -> StageResult:
     """Render in a process that loses its GPU between two frames of the range, once in all."""
     return _render(job, start, stop, 1)
 
 
-@stage_task("render")
+@stage_function("render")
 def breaks_always(job: Job, start: int, stop: int) -> StageResult:
     """Render with a frame that costs every process its GPU."""
     return _render(job, start, stop, 99)
@@ -99,17 +100,22 @@ def _settings(*changes: str) -> Settings:
     return load_settings("embedded", changes)
 
 
-def _on_dask(job: Job, tasks_: Tasks) -> tuple[StageRunner, list[str]]:
+def _rendered_by(function: StageFunction) -> Functions:
+    """Stubs, but for what renders."""
+    return (STUBS | {"render": (function,)}).__getitem__
+
+
+def _on_dask(job: Job, functions: Functions) -> tuple[StageRunner, list[str]]:
     said: list[str] = []
     with dask_client(job.settings) as client:
-        stages = StageRunner(job, DaskRunner(client, job.settings.runner), said.append, tasks=tasks_)
+        stages = StageRunner(job, DaskRunner(client, job.settings.runner), said.append, functions=functions)
         stages.all()
     return stages, said
 
 
 def _arrays(job: Job) -> dict[str, np.ndarray]:
-    unit = Store(job.store).unit("reenactment", job.reenactment_unit)
-    return {name: unit.read(name, 0, job.frames) for name in ("frames", "render", "latents")}
+    places = {"frames": "render", "render": "render", "latents": "inversion"}
+    return {name: job.output(stage).read(name) for name, stage in places.items()}
 
 
 @pytest.mark.slow
@@ -118,13 +124,13 @@ def test_a_dask_worker_ends_and_another_process_finishes_its_frames(
     tmp_path: Path, left: Callable[[], list[str]]
 ) -> None:
     job = stub_job(str(tmp_path / "store"), "clip", 4, _settings("runner.kind=local_cluster"))
-    stages, said = _on_dask(job, STUBS | {"render": (breaks_once,)})
+    stages, said = _on_dask(job, _rendered_by(breaks_once))
     (lost,) = left()
     results = stages.records["render"].results
     assert lost in {result.process for result in stages.records["template"].results}
     assert lost not in {result.process for result in results}
     assert sum(result.frames_done for result in results) == 2, "what the lost process had done is kept"
-    rows = Store(job.store).unit("reenactment", job.reenactment_unit).failures()
+    rows = job.unit("render").failures()
     rows = rows[rows["stage"] == "render"]
     assert set(rows["cls"]) == {"transient"}
     assert rows["frame"].isna().all()
@@ -135,7 +141,7 @@ def test_a_dask_worker_ends_and_another_process_finishes_its_frames(
 
     whole = stub_job(str(tmp_path / "whole"), "clip", 4, _settings())
     with open_runner(whole.settings) as threads:
-        StageRunner(whole, threads, tasks=STUBS).all()
+        StageRunner(whole, threads, functions=STUBS.__getitem__).all()
     undisturbed = _arrays(whole)
     for name, values in _arrays(job).items():
         np.testing.assert_array_equal(values, undisturbed[name], err_msg=name)
@@ -147,9 +153,9 @@ def test_a_frame_that_costs_every_worker_its_gpu_is_set_aside(
     tmp_path: Path, left: Callable[[], list[str]]
 ) -> None:
     job = stub_job(str(tmp_path / "store"), "clip", 4, _settings("runner.kind=local_cluster"))
-    _, said = _on_dask(job, STUBS | {"render": (breaks_always,)})
+    _, said = _on_dask(job, _rendered_by(breaks_always))
     assert len(set(left())) == 3  # with its range, by itself, with nothing beside it
-    rows = Store(job.store).unit("reenactment", job.reenactment_unit).failures()
+    rows = job.unit("render").failures()
     poison = rows[rows["cls"] == "poison"]
     assert poison[["stage", "frame"]].values.tolist() == [["render", BREAKS_AT]]
     assert any(f"render, frame {BREAKS_AT}: set aside" in line for line in said)
@@ -163,7 +169,7 @@ def test_a_worker_in_the_process_of_the_run_ends_the_run_and_not_the_process(
     job = stub_job(str(tmp_path / "store"), "clip", 4, here)
     try:
         with pytest.raises(StageError, match="cannot use the GPU any more") as raised:
-            _on_dask(job, STUBS | {"render": (breaks_once,)})
+            _on_dask(job, _rendered_by(breaks_once))
         assert stopping.requested()
     finally:
         stopping.clear()
@@ -175,7 +181,7 @@ def test_a_worker_in_the_process_of_the_run_ends_the_run_and_not_the_process(
 def breaking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The first frame whose latent is optimised after the first one costs this process its GPU; frames that
     were begun."""
-    right, begun = tasks.inversion._invert_frame, list[int]()
+    right, begun = tasks.stages.inversion._invert_frame, list[int]()
 
     def invert(*arguments: Any) -> Any:
         begun.append(arguments[4])
@@ -183,7 +189,7 @@ def breaking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise RuntimeError(MESSAGE)
         return right(*arguments)
 
-    monkeypatch.setattr(tasks.inversion, "_invert_frame", invert)
+    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", invert)
     return begun
 
 
@@ -205,16 +211,16 @@ def test_a_run_in_threads_ends_without_another_try_and_goes_on_at_the_same_comma
     command = arguments(store, tmp_path / "out", AN_HOUR, "runner.workers=1")
     _assert_told(CliRunner().invoke(app, command))
     assert len(breaking) == 1
-    (name,) = Store(store).units("reenactment")
-    unit = Store(store).unit("reenactment", name)
-    rows = unit.failures()
+    (job,) = read_jobs(Store(store), "", Settings())
+    rows = job.unit("inversion").failures()
     assert rows[["stage", "cls", "attempt"]].values.tolist() == [["inversion", "transient", 1]]
 
     assert CliRunner().invoke(app, command).exit_code == 1  # no face in frame 3
     assert CliRunner().invoke(app, arguments(whole, tmp_path / "out2", "runner.workers=1")).exit_code == 1
-    other = Store(whole).unit("reenactment", name)
-    for array in ("latents", "frames"):
-        np.testing.assert_array_equal(unit.read(array, 0, FRAMES), other.read(array, 0, FRAMES), array)
+    (undisturbed,) = read_jobs(Store(whole), "", Settings())
+    other = _arrays(undisturbed)
+    for array, values in _arrays(job).items():
+        np.testing.assert_array_equal(values, other[array], array)
 
 
 @pytest.mark.timeout(900)
@@ -235,8 +241,7 @@ def test_a_dataset_in_threads_leaves_the_other_clips_to_the_next_run(
     assert "row 2, left: the stage inversion stopped" in first.output
     assert "It finds 2 of 2 clips to do" in " ".join(first.output.split())
     assert len(breaking) == 1, "another clip went on in a process without a GPU"
-    store = Store(tmp_path / "store")
-    assert not any("right" in name for name in store.units("reenactment"))
+    assert [job.label for job in read_jobs(Store(tmp_path / "store"), "", Settings())] == ["left"]
 
     again = call("dataset", "run", tmp_path / "manifest.csv", *places, *settings)
     assert "2 held" in again.output, again.output  # the driver has a frame without a face; none set aside
@@ -264,8 +269,7 @@ def test_a_flow_run_of_prefect_in_threads_ends_the_same(
 def _under_prefect(job: Job) -> list[StageResult]:
     """Run a job whose process loses its GPU once; what its rendering's tasks did."""
     with open_runner(job.settings) as runner:
-        assert isinstance(runner, PrefectRunner)
-        stages = StageRunner(job, runner, tasks=STUBS | {"render": (breaks_once,)})
+        stages = StageRunner(job, runner, functions=_rendered_by(breaks_once))
         stages.all()
     return stages.records["render"].results
 
@@ -280,7 +284,7 @@ def test_a_task_of_prefect_in_a_dask_worker_ends_it_too(
     settings = _settings("runner.kind=local_cluster")
     job = stub_job(str(tmp_path / "store"), "clip", 4, settings)
     with prefect_test_harness(server_startup_timeout=180):
-        results = _under_prefect.with_options(task_runner=prefect_task_runner(settings))(job)
+        results = _under_prefect(job)
     (lost,) = left()
     assert lost != process_name()
     assert lost not in {result.process for result in results}

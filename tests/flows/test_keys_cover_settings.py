@@ -1,8 +1,14 @@
-"""A stage's key names every setting that the stage reads: else changing it would leave old work in place."""
+"""A stage's key names every setting, and every stage, that the stage reads: else changing one would leave old
+work in place."""
 
 from __future__ import annotations
 
-import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,80 +17,217 @@ from typer.testing import CliRunner
 
 import flows.runners
 from flows.cli import app
-from flows.stages import TASKS
 from portrait_core.config import HOW, Section, Settings
 from portrait_core.models.cache import forget_models
-from tasks.job import STAGES, Stage, make_recipes
+from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
+from portrait_core.pipeline.job import make_recipes
+from portrait_core.pipeline.ledger import Ledger
+from tasks.running import Call, functions_of
 from tests.flows.conftest import Arguments
-from tests.tasks.test_job import WEIGHTS
+from tests.pipeline.test_keys import WEIGHTS
 
 SECTIONS = {type(getattr(Settings(), name)): name for name in Settings.model_fields}
-STAGE_OF = {task.fn.__name__: stage for stage, tasks in TASKS.items() for task in tasks}
-NOT_IN_KEYS = {"device", "media.max_frames", "tracking.tracker"}
-"""Results are equal on one type of device; the frames themselves are in the keys; another
-tracker has other units."""
+NOT_IN_KEYS = {"device"}
+"""Results are equal on one type of device."""
 CHOOSE_WEIGHTS = {
     "generator.weights",
     "inversion.phi",
     "tuning.perceptual",
     "tracking.models",
     "tracking.head",
+    "tracking.tracker",
     "edit.attributes",
     "edit.flow",
 }
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
+Place = tuple[str, str]
+"""Pipeline and stage."""
+MAYBE = {("clip", "measure"): {("clip", "pose")}}
+"""What is opened where the tracker finds a face in the result only: an untrained generator makes none."""
 
 
-def _settings_in_keys() -> dict[Stage, set[str]]:
+@dataclass
+class Recorded:
+    """What the functions of stages read in a run of every pipeline."""
+
+    settings: dict[Place, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Settings that they read."""
+    outputs: dict[Place, set[Place]] = field(default_factory=lambda: defaultdict(set))
+    """Stages whose output they opened, with the pipeline of the job that was asked."""
+
+
+_at_work: ContextVar[Place | None] = ContextVar("at_work", default=None)
+
+
+@contextmanager
+def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
+    """Note what is read while a stage's function is at work, by the threads that it starts too."""
+    found, begun = Recorded(), set[Place]()
+    plain, run, submit = Section.__getattribute__, flows.runners.run_call, ThreadPoolExecutor.submit
+    job_output, ledger_output = Job.output, Ledger.output
+
+    def read_setting(self: Section, name: str) -> Any:
+        kind, place = object.__getattribute__(self, "__class__"), _at_work.get()
+        known = kind.model_fields.get(name)
+        if place is not None and known is not None and known.json_schema_extra != HOW:
+            if kind in SECTIONS:
+                found.settings[place].add(f"{SECTIONS[kind]}.{name}")
+            elif name not in SECTIONS.values():
+                found.settings[place].add(name)
+        return plain(self, name)
+
+    def opened(job: Job, stage: str) -> None:
+        if (place := _at_work.get()) is not None:
+            found.outputs[place].add((job.goal, stage))
+
+    def open_of_job(self: Job, stage: str) -> Any:
+        opened(self, stage)
+        return job_output(self, stage)
+
+    def open_of_ledger(self: Ledger, stage: str) -> Any:
+        opened(self._job, stage)
+        return ledger_output(self, stage)
+
+    def run_call(call: Call) -> Any:
+        place = call.parameters["job"].goal, STAGE_OF[call.name]
+        if place not in begun:
+            begun.add(place)
+            forget_models()  # what is loaded already was read for another stage
+        token = _at_work.set(place)
+        try:
+            return run(call)
+        finally:
+            _at_work.reset(token)
+
+    def submit_in_context(self: ThreadPoolExecutor, function: Any, /, *rest: Any, **named: Any) -> Any:
+        return submit(self, copy_context().run, function, *rest, **named)
+
+    patch.setattr(Section, "__getattribute__", read_setting)
+    patch.setattr(Job, "output", open_of_job)
+    patch.setattr(Ledger, "output", open_of_ledger)
+    patch.setattr(flows.runners, "run_call", run_call)
+    patch.setattr(ThreadPoolExecutor, "submit", submit_in_context)
+    yield found
+
+
+def _stage_of() -> dict[str, str]:
+    stages = dict.fromkeys(stage.name for pipeline in all_pipelines() for stage in pipeline.stages)
+    return {function.name: stage for stage in stages for function in functions_of(stage)}
+
+
+STAGE_OF = _stage_of()
+
+
+def _sets(*changes: str) -> list[str]:
+    return [part for change in changes for part in ("--set", change)]
+
+
+def _places(folder: Path, name: str) -> list[str]:
+    return ["--store", str(folder / f"{name}-store"), "--out", str(folder / name)]
+
+
+def _recorded(lines: Sequence[tuple[list[str], int]]) -> Recorded:
+    """Give commands, with the exit codes that are due."""
+    with pytest.MonkeyPatch.context() as patch, _recording(patch) as found:
+        for line, code in lines:
+            ended = CliRunner().invoke(app, line)
+            assert ended.exit_code == code, ended.output
+    forget_models()
+    return found
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, arguments: Arguments) -> Recorded:
+    """A clip one of whose frames shows no face, with settings that have much read."""
+    folder = tmp_path_factory.mktemp("clip")
+    changes = ("inversion.steps=1", "tuning.locality=0.1")
+    return _recorded([(arguments(folder / "store", folder / "out", *changes), 1)])
+
+
+@pytest.fixture(scope="module")
+def attributes(tmp_path_factory: pytest.TempPathFactory, portrait: Path, small: list[str]) -> Recorded:
+    """A flow, and an edit by it."""
+    folder = tmp_path_factory.mktemp("attributes")
+    drawing = ["flow.held_out=4", "flow.batch=4", "flow.epochs=1", "flow.hidden=[8]", "flow.sheet=1"]
+    training = ["train-styleflow", "--samples", "10", *_places(folder, "flow")]
+    editing = ["edit", "--portrait", str(portrait), *_places(folder, "edit")]
+    few = ["edit.first_steps=2", "edit.tuning_steps=1", "edit.strip=2", "tuning.locality_patch=8"]
+    flow = f"edit.flow={folder / 'flow' / 'attribute_flow.safetensors'}"
+    return _recorded(
+        [
+            ([*training, *_sets(*small, *drawing, "sample.neural_resolution=16")], 0),
+            ([*editing, *_sets("age=+20", flow, *small, *few)], 0),
+        ]
+    )
+
+
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
+"""The fixture that runs every pipeline."""
+
+
+@pytest.fixture
+def recorded(request: pytest.FixtureRequest, name: str) -> Recorded:
+    """What a run of the pipeline ``name`` read."""
+    found: Recorded = request.getfixturevalue(RUNS[name])
+    return found
+
+
+every_pipeline = pytest.mark.parametrize(
+    "name", ["clip", *(pytest.param(name, marks=pytest.mark.slow) for name in RUNS if name != "clip")]
+)
+
+
+def test_every_pipeline_is_run() -> None:
+    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS)
+
+
+def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:
     """Every setting that a stage's key depends on, through the stages before it too."""
-    recipes = make_recipes("0" * 64, "1" * 64, 9, Settings(), WEIGHTS)
-    known: dict[Stage, set[str]] = {}
-    for stage in STAGES:
+    inputs = {name: "0" * 64 for name in ("portrait", "video", "labels")}
+    recipes = make_recipes(pipeline, inputs, 9, Settings(), WEIGHTS | {"flow": "1" * 64})
+    known: dict[str, set[str]] = {}
+    for stage in pipeline.names:
         own: set[str] = set()
         for section, values in recipes[stage]["settings"].items():
             own |= {f"{section}.{name}" for name in values} if isinstance(values, dict) else {section}
-        before = (known[name] for name in recipes[stage]["inputs"] if name in known and name != stage)
-        known[stage] = own.union(*before)
+        known[stage] = own.union(*(known[before] for before in pipeline.reads(stage)))
     return known
 
 
 @pytest.mark.timeout(600)
-def test_stages_read_no_setting_that_their_key_leaves_out(
-    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    forget_models()  # what is loaded already was read for another stage
-    at_work = threading.local()
-    read: dict[Stage, set[str]] = {stage: set() for stage in STAGES}
-    plain, run = Section.__getattribute__, flows.runners.run_by_name
-
-    def recorded(self: Section, name: str) -> Any:
-        stage, section = (
-            getattr(at_work, "stage", None),
-            SECTIONS.get(object.__getattribute__(self, "__class__")),
-        )
-        field = object.__getattribute__(self, "__class__").model_fields.get(name)
-        if stage is not None and field is not None and field.json_schema_extra != HOW:
-            if section is not None:
-                read[stage].add(f"{section}.{name}")
-            elif name not in SECTIONS.values():
-                read[stage].add(name)
-        return plain(self, name)
-
-    def run_by_name(module: str, name: str, *rest: Any) -> Any:
-        at_work.stage = STAGE_OF[name]
-        try:
-            return run(module, name, *rest)
-        finally:
-            at_work.stage = None
-
-    monkeypatch.setattr(Section, "__getattribute__", recorded)
-    monkeypatch.setattr(flows.runners, "run_by_name", run_by_name)
-    line = arguments(tmp_path / "store", tmp_path / "out", "inversion.steps=1", "tuning.locality=0.1")
-    ended = CliRunner().invoke(app, line)
-    assert ended.exit_code == 1, ended.output  # one frame shows no face
-    known = _settings_in_keys()
-    ours = {f"runner.{name}" for name in type(Settings().runner).model_fields}
-    left_out = {stage: read[stage] - known[stage] - NOT_IN_KEYS - CHOOSE_WEIGHTS - ours for stage in STAGES}
+@every_pipeline
+def test_stages_read_no_setting_that_their_key_leaves_out(recorded: Recorded, name: str) -> None:
+    pipeline = find_pipeline(name)
+    known = _settings_in_keys(pipeline)
+    allowed = NOT_IN_KEYS | CHOOSE_WEIGHTS | {f"runner.{one}" for one in type(Settings().runner).model_fields}
+    left_out = {stage: recorded.settings[name, stage] - known[stage] - allowed for stage in pipeline.names}
     assert {stage: names for stage, names in left_out.items() if names} == {}
-    assert "tuning.steps" in read["tuning"]
-    assert "output.crf" in read["encode"]
+
+
+@pytest.mark.timeout(600)
+@every_pipeline
+def test_stages_open_no_output_but_their_own_and_of_those_they_say_they_read(
+    recorded: Recorded, name: str
+) -> None:
+    pipeline = find_pipeline(name)
+    for stage in pipeline.names:
+        opened = recorded.outputs[name, stage]
+        allowed = {(name, one) for one in (stage, *pipeline.reads(stage))}
+        assert opened <= allowed, f"{stage} opens {sorted(opened - allowed)}, which its reads leave out"
+        idle = allowed - opened - MAYBE.get((name, stage), set())
+        assert not idle, f"{stage} does not open {sorted(idle)}, which its reads name"
+
+
+@pytest.mark.timeout(600)
+@every_pipeline
+def test_what_was_recorded_is_what_stages_are_known_to_read(recorded: Recorded, name: str) -> None:
+    for place, setting in {
+        ("clip", "tuning"): "tuning.steps",
+        ("clip", "encode"): "output.crf",
+        ("flow", "sample"): "sample.truncation",
+        ("flow", "flow"): "flow.epochs",
+        ("edit", "edit"): "edit.strip",
+    }.items():
+        assert place[0] != name or setting in recorded.settings[place]
+    last = find_pipeline(name).stages[-1]
+    assert {(name, stage) for stage in last.reads} & recorded.outputs[name, last.name]

@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 from distributed import Worker
-from tasks.job import FANNED, Job
 
 from flows.clusters import dask_client
 from flows.reenact import prepare, run_job
 from flows.runners import DaskRunner
-from flows.stages import TASKS, StageRunner
-from portrait_core.classification import process_name
+from flows.stages import Functions, StageRunner
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
-from tasks.deliver import StageRecord, deliver
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.results import StageRecord, process_name
+from tasks.deliver import deliver
+from tasks.pipelines import CLIP
+from tasks.running import functions_of
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
 NAMES = ("2", "GPU-5a")
@@ -35,12 +37,12 @@ def _profiles(dask_worker: Worker) -> bool:
     return "profile" in dask_worker.periodic_callbacks
 
 
-def _on_gpus(job: Job, tasks: Mapping = TASKS) -> tuple[dict[str, set[str]], Records]:
+def _on_gpus(job: Job, functions: Functions = functions_of) -> tuple[dict[str, set[str]], Records]:
     """Run a job on such workers: the stages that each GPU's process did, and their records."""
     with dask_client(job.settings) as client:
         seen = client.run(lambda: (process_name(), os.environ["CUDA_VISIBLE_DEVICES"]))
         assert not any(client.run(_profiles).values())
-        stages = StageRunner(job, DaskRunner(client, job.settings.runner), tasks=tasks)
+        stages = StageRunner(job, DaskRunner(client, job.settings.runner), functions=functions)
         stages.all()
     gpu_of = dict(seen.values())
     assert sorted(gpu_of.values()) == sorted(NAMES)
@@ -69,7 +71,7 @@ def test_all_have_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = StubSettings(size=64, seconds={"template": 0.1, "render": 0.1})
     monkeypatch.setenv(ENVIRONMENT, stub.model_dump_json())
     job = stub_job(str(tmp_path), "clip", 8, _settings("runner.frames_per_task=1"))
-    did, _ = _on_gpus(job, STUBS)
+    did, _ = _on_gpus(job, STUBS.__getitem__)
     assert set(did) == set(NAMES)
     for stages in did.values():
         assert stages >= {"template", "render"}
@@ -93,9 +95,10 @@ def test_the_clip_is_that_of_threads(tmp_path: Path, portrait: Path, driver: Pat
     did, records = _on_gpus(other)
     deliver(other, tmp_path / "out-other", records, 0.0)
     assert set(did) == set(NAMES)
-    assert set.union(*did.values()) == set(TASKS)
+    assert set.union(*did.values()) == set(CLIP.names)
+    fanned = {stage.name for stage in CLIP.stages if stage.parallel_over_frames}
     for stages in did.values():
-        assert stages & FANNED
+        assert stages & fanned
     assert (tmp_path / "out-one" / "reenactment.mp4").read_bytes() == (
         tmp_path / "out-other" / "reenactment.mp4"
     ).read_bytes()

@@ -6,41 +6,65 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from prefect import Task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.environment import QUIET
+from flows.runners import open_runner
+from flows.stages import StageRunner
+from flows.task_runs import as_task_run
+from portrait_core.config import Settings, load_settings
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.state import read_jobs
 from portrait_core.store import Store
-from tasks import encode, inversion, measure, render, template, tracking, tuning
-from tests.flows.conftest import FRAMES, Arguments
-
-TASKS = (
-    tracking.portrait,
-    tracking.landmarks,
-    tracking.fit,
-    template.retarget,
-    template.template,
-    inversion.invert_first,
-    inversion.invert_range,
-    tuning.tune,
-    render.render,
-    encode.encode,
-    measure.measure,
-)
+from tasks.pipelines import CLIP
+from tests.flows.conftest import Arguments
+from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
 
 def _frames(store: Path) -> np.ndarray:
-    (name,) = Store(store).units("reenactment")
-    return Store(store).unit("reenactment", name).read("frames", 0, FRAMES)
+    (job,) = read_jobs(Store(store), "", Settings())
+    return job.output("render").read("frames")
 
 
-@pytest.mark.parametrize("stage", TASKS, ids=lambda stage: stage.name)
-def test_prefect_keeps_no_results_of_a_stage(stage: Task) -> None:
-    assert stage.cache_policy == NO_CACHE
-    assert stage.persist_result is False
-    assert stage.retry_condition_fn is not None
+@flow(persist_result=False, validate_parameters=False)
+def _stubbed(job: Job) -> list[str]:
+    """Run a job of stubs; the stages that did something."""
+    with open_runner(job.settings) as runner:
+        stages = StageRunner(job, runner, functions=STUBS.__getitem__)
+        stages.all()
+    return list(stages.records)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_prefect_sees_a_task_run_per_stage_and_keeps_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ENVIRONMENT, StubSettings(size=32, generator_mb=0.01).model_dump_json())
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    job = stub_job(
+        str(tmp_path / "store"), "clip", 4, load_settings("embedded", ["runner.frames_per_task=2"])
+    )
+    with prefect_test_harness(server_startup_timeout=180):
+        assert _stubbed(job) == list(CLIP.names)
+        assert _stubbed(job) == []  # a stage without anything to do is no task run
+        with get_client(sync_client=True) as client:
+            runs = client.read_task_runs(limit=200)
+    assert sorted(run.name for run in runs) == sorted(f"clip: {stage.title}" for stage in CLIP.stages)
+    assert {tag for run in runs for tag in run.tags} == {"clip", *(f"stage:{name}" for name in CLIP.names)}
+    for run in runs:
+        assert run.state is not None
+        assert run.state.is_completed()
+        assert run.cache_key is None
+
+
+def test_outside_a_flow_run_a_stage_is_called_plainly() -> None:
+    assert as_task_run("render", "clip: {render}", ("clip",), lambda: 7) == 7
 
 
 @pytest.mark.slow
@@ -61,9 +85,6 @@ def test_dask_and_threads_give_the_same_frames(tmp_path: Path, arguments: Argume
 def test_prefect_records_the_flow_run_and_its_tasks(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.testing.utilities import prefect_test_harness
-
     for name, value in QUIET.items():
         monkeypatch.setenv(name, value)
     with prefect_test_harness(server_startup_timeout=180):
@@ -71,6 +92,10 @@ def test_prefect_records_the_flow_run_and_its_tasks(
         assert ended.exit_code == 1, ended.output
         with get_client(sync_client=True) as client:
             (run,) = client.read_flow_runs()
+            stages = [tag for task in client.read_task_runs(limit=200) for tag in task.tags]
     assert run.state is not None
     assert run.state.is_completed()
     assert run.parameters["profile"] == "embedded"
+    assert sorted(tag for tag in stages if tag.startswith("stage:")) == sorted(
+        f"stage:{name}" for name in CLIP.names
+    )

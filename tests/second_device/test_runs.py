@@ -11,21 +11,22 @@ import torch
 from typer.testing import CliRunner
 
 from flows.cli import OK, app
+from portrait_core.config import Settings
 from portrait_core.models.cache import forget_models
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.redo import forget
+from portrait_core.pipeline.state import read_jobs
 from portrait_core.store import Store
-from tasks.job import Stage
-from tasks.redo import forget
-from tasks.status import jobs
 from tests import official_files
 from tests.flows.conftest import Arguments
 from tests.flows.test_paper_profile import FEW
 
-STAGES: tuple[Stage, ...] = (
+STAGES: tuple[str, ...] = (
     *("portrait", "landmarks", "fit", "retarget", "template"),
     *("inversion", "tuning", "pose", "render"),
 )
 """Those up to the composite."""
-ON_DEVICE: tuple[Stage, ...] = ("inversion", "tuning", "pose", "render")
+ON_DEVICE: tuple[str, ...] = ("inversion", "tuning", "pose", "render")
 """Stages that are made again on the device. With the embedded tracker a CPU does what is before them; the
 paper's tracker is in :mod:`tests.second_device.test_tracking`."""
 Contents = dict[str, np.ndarray]
@@ -36,20 +37,22 @@ def _nothing_in_memory(second: torch.device, plain_cpu: None) -> None:
     forget_models()
 
 
+def the_job(store: Path) -> Job:
+    """The only job of a store."""
+    (job,) = read_jobs(Store(store), "", Settings())
+    return job
+
+
 def contents(store: Path) -> Contents:
-    """Every array and every file in a store, by kind of unit and name."""
+    """Every array and every file that stages keep in a store, by stage and name."""
     found: Contents = {}
-    (job,) = jobs(Store(store))
+    job = the_job(store)
     for stage in STAGES:
-        unit = Store(store).unit(*job.unit_of(stage))
-        for name in job.arrays(stage):
-            info = unit.array_info(name)
-            assert info is not None, (stage, name)
-            found[f"{unit.kind}/{name}"] = unit.read(name, 0, info.shape[0])
-        for path in job.kept(stage):
-            if path.startswith("files/"):
-                data = unit.get_bytes(path.removeprefix("files/"))
-                found[f"{unit.kind}/{path}"] = np.frombuffer(data or b"", np.uint8)
+        output, declared = job.output(stage), job.declared(stage)
+        for name in declared.arrays:
+            found[f"{stage}/{name}"] = output.read(name)
+        for name in declared.files:
+            found[f"{stage}/files/{name}"] = np.frombuffer(output.get_bytes(name) or b"", np.uint8)
     return found
 
 
@@ -68,9 +71,7 @@ def on_both(line: list[str], profile: str, folder: Path) -> tuple[Contents, Cont
 
     plain = call(here, "cpu")
     shutil.copytree(here, there)
-    (job,) = jobs(Store(there))
-    moved = job.model_copy(update={"store": str(there)})
-    assert forget(moved, ON_DEVICE)
+    assert forget(the_job(there), ON_DEVICE)
     return plain, call(there, "second")
 
 
@@ -99,5 +100,5 @@ def test_a_clip_of_the_published_profile_is_the_cpus(
     line = ["reenact", "--portrait", str(portrait), "--video", str(driver)]
     line += [part for change in changes for part in ("--set", change)]
     here, there = on_both(line, "paper", tmp_path)
-    assert here["reenactment/latents"].shape[1] == 1  # one vector for all layers
+    assert here["inversion/latents"].shape[1] == 1  # one vector for all layers
     compare(here, there)

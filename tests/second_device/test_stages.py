@@ -18,12 +18,13 @@ from portrait_core.config import Settings, load_settings
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
 from portrait_core.models.cache import forget_models
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import done
 from portrait_core.resources import sample_portrait
-from tasks.context import done, unit_of
-from tasks.edit import edit
-from tasks.flow import sample, train_flow
-from tasks.job import EDIT_REPORT, FLOW, FLOW_SHEET, STRIP, Job, Stage
-from tasks.render import render
+from tasks.stages.edit import REPORT, STRIP, edit
+from tasks.stages.flow import FLOW_FILE, SHEET, train_flow
+from tasks.stages.render import render
+from tasks.stages.sample import sample
 from tests.portrait_core import tiny
 from tests.second_device import counted
 from tests.second_device.conftest import take_plain_path
@@ -66,14 +67,14 @@ def _settings(weights: Path, device: str, *changes: str) -> Settings:
 
 def _trained(folder: Path, weights: Path, device: str) -> Job:
     job = prepare_flow(str(folder / device), SAMPLES, _settings(weights, device))
-    assert sample.fn(job=job, start=0, stop=SAMPLES).frames_done == SAMPLES
-    assert train_flow.fn(job=job).frames_done == 1
+    assert sample(job=job, start=0, stop=SAMPLES).frames_done == SAMPLES
+    assert train_flow(job=job).frames_done == 1
     return job
 
 
-def _again(job: Job, stage: Stage) -> Job:
+def _again(job: Job, stage: str) -> Job:
     """The job on the second device, a stage of it as if it had not been done."""
-    unit_of(job, stage).uncommit(stage, range(job.total(stage)))
+    job.output(stage).uncommit()
     forget_models()
     return job.model_copy(update={"settings": job.settings.model_copy(update={"device": "second"})})
 
@@ -86,14 +87,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Job:
 
 @pytest.mark.usefixtures("second")
 def test_samples_and_their_flow_are_the_cpus(trained: Job, tmp_path: Path, weights: Path) -> None:
-    here, there = (unit_of(job, "flow") for job in (trained, _trained(tmp_path, weights, "second")))
+    jobs = trained, _trained(tmp_path, weights, "second")
+    here, there = (job.output("sample") for job in jobs)
     for name in ("latents", "labels", "pictures"):
-        np.testing.assert_array_equal(there.read(name, 0, SAMPLES), here.read(name, 0, SAMPLES), name)
-    assert there.get_bytes(FLOW_SHEET) == here.get_bytes(FLOW_SHEET)
+        np.testing.assert_array_equal(there.read(name), here.read(name), name)
+    here, there = (job.output("flow") for job in jobs)
+    assert there.get_bytes(SHEET) == here.get_bytes(SHEET)
     flows = []
-    for place, unit in (("here", here), ("there", there)):
+    for place, output in (("here", here), ("there", there)):
         path = tmp_path / f"{place}.safetensors"
-        path.write_bytes(unit.get_bytes(FLOW) or b"")
+        path.write_bytes(output.get_bytes(FLOW_FILE) or b"")
         flows.append(load_flow(path))
     one, other = (made.flow.state_dict() for made in flows)
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -104,24 +107,19 @@ def test_samples_and_their_flow_are_the_cpus(trained: Job, tmp_path: Path, weigh
 @pytest.mark.usefixtures("second")
 def test_the_same_edit_is_made(trained: Job, tmp_path: Path, weights: Path) -> None:
     flow = tmp_path / "flow.safetensors"
-    flow.write_bytes(unit_of(trained, "flow").get_bytes(FLOW) or b"")
+    flow.write_bytes(trained.output("flow").get_bytes(FLOW_FILE) or b"")
     asked = [f"edit.flow={flow}", 'edit.attributes=["age=+20","beard=0.9"]', "edit.strip=2", *_FITTING]
     job = prepare_edit(str(sample_portrait()), str(tmp_path / "store"), _settings(weights, "cpu", *asked))
     run_stages(job, lambda line: None)
-    unit = unit_of(job, "edit")
+    output = job.output("edit")
 
     def kept() -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8], object]:
-        (tmp_path / "strip.png").write_bytes(unit.get_bytes(STRIP) or b"")
+        (tmp_path / "strip.png").write_bytes(output.get_bytes(STRIP) or b"")
         strip = read_image(tmp_path / "strip.png")
-        return (
-            unit.read("edited", 0, 1),
-            unit.read("edited_latents", 0, 1),
-            strip,
-            unit.read_meta(EDIT_REPORT),
-        )
+        return output.read("edited"), output.read("edited_latents"), strip, output.read_note(REPORT)
 
     before = kept()
-    assert edit.fn(job=_again(job, "edit")).frames_done == 1
+    assert edit(job=_again(job, "edit")).frames_done == 1
     after = kept()
     for one, other in zip(before[:3], after[:3], strict=True):
         np.testing.assert_array_equal(one, other)
@@ -131,12 +129,12 @@ def test_the_same_edit_is_made(trained: Job, tmp_path: Path, weights: Path) -> N
 @pytest.mark.usefixtures("second")
 def test_the_same_frames_are_rendered(tmp_path: Path, weights: Path) -> None:
     job = ready_clip(str(tmp_path), "clip", FRAMES, _settings(weights, "cpu"))
-    assert render.fn(job=job, start=0, stop=FRAMES).frames_done == FRAMES
-    unit = unit_of(job, "render")
-    before = {name: unit.read(name, 0, FRAMES) for name in _RENDERED}
+    assert render(job=job, start=0, stop=FRAMES).frames_done == FRAMES
+    output = job.output("render")
+    before = {name: output.read(name) for name in _RENDERED}
     with counted() as waits:
-        assert render.fn(job=_again(job, "render"), start=0, stop=FRAMES).frames_done == FRAMES
+        assert render(job=_again(job, "render"), start=0, stop=FRAMES).frames_done == FRAMES
     assert waits.copies, "nothing was computed on the second device"
     assert done(job, "render").all()
     for name, values in before.items():
-        np.testing.assert_array_equal(unit.read(name, 0, FRAMES), values, name)
+        np.testing.assert_array_equal(output.read(name), values, name)

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from portrait_core.config import Settings
 from portrait_core.inversion.latent import FirstLatent
-from tasks.context import head, unit_of, write_frames, write_once
+from portrait_core.pipeline import Job
+from tasks.context import TRACK_ARRAYS, FrameArrays, head
 from tasks.fitting import generator_bytes
-from tasks.inversion import Anchor, _packed
-from tasks.job import CAMERAS, FIRST, TRACK_ARRAYS, TUNED, Job, Stage
+from tasks.stages.inversion import FIRST, Anchor, _packed
+from tasks.stages.pose import CAMERAS
+from tasks.stages.tuning import TUNED
 from tests.portrait_core import tiny
 from tests.simulation.stub import stub_job
 
@@ -35,20 +37,31 @@ def ready_clip(
     track = _still_track()
     shape = np.zeros((1, head(job).n_shape), np.float32)
     kept = track | {"shape": shape, "crop": crop[None]}
-    write_once(unit_of(job, "portrait"), job.stage_keys["portrait"], kept)
+    job.output("portrait").write_whole(kept)
     with torch.no_grad():
         ws = model.mapping(torch.randn(frames, model.settings.z_dim), None)
-    for stage, arrays in _frames(track, crop, ws.numpy()).items():
-        write_frames(
-            job, stage, {key: np.broadcast_to(a, (frames, *a.shape[1:])) for key, a in arrays.items()}
-        )
-    unit, cameras = unit_of(job, "render"), io.BytesIO()
-    first = Anchor(0, FirstLatent(ws[:1], np.zeros(0, np.float32), []))
-    unit.put_bytes(FIRST, _packed(first, job.stage_keys["inversion"]))
-    unit.put_bytes(TUNED, generator_bytes(model))
+    moves, made = _frames(track, crop, ws.numpy())
+    job.output("retarget").write_whole({name: _repeated(rows, frames) for name, rows in moves.items()})
+    job.output("inversion").put_bytes(
+        FIRST, _packed(Anchor(0, FirstLatent(ws[:1], np.zeros(0, np.float32), [])))
+    )
+    for stage, arrays in made.items():
+        FrameArrays(job, stage).keep(0, {name: _repeated(rows, frames) for name, rows in arrays.items()})
+    cameras = io.BytesIO()
     np.save(cameras, np.repeat(track["cameras"], frames, 0))
-    unit.put_bytes(CAMERAS, cameras.getvalue())
+    for stage, name, content in (
+        ("tuning", TUNED, generator_bytes(model)),
+        ("pose", CAMERAS, cameras.getvalue()),
+    ):
+        job.output(stage).put_bytes(name, content)
+    for stage in ("retarget", "tuning", "pose"):
+        job.output(stage).commit()
     return job
+
+
+def _repeated(rows: NDArray[Any], frames: int) -> NDArray[Any]:
+    """Rows of all frames, of one frame's or of all."""
+    return np.broadcast_to(rows, (frames, *rows.shape[1:]))
 
 
 def _still_track() -> dict[str, NDArray[Any]]:
@@ -68,12 +81,11 @@ def _still_track() -> dict[str, NDArray[Any]]:
 
 def _frames(
     track: dict[str, NDArray[Any]], crop: NDArray[np.uint8], ws: NDArray[np.float32]
-) -> dict[Stage, dict[str, NDArray[Any]]]:
-    """What the stages made, of one frame or of all."""
+) -> tuple[dict[str, NDArray[Any]], dict[str, dict[str, NDArray[Any]]]]:
+    """What ``retarget`` made, and by stage what those made that do frames; of one frame or of all."""
     side = np.linspace(-1, 1, crop.shape[0])
     disc = ((side[:, None] ** 2 + side**2 < 0.36) * 255).astype(np.uint8)[None]
-    return {
-        "retarget": {name: track[name] for name in ("expression", "jaw")},
+    return {name: track[name] for name in ("expression", "jaw")}, {
         "template": {
             "template": crop[None],
             "face_mask": disc,

@@ -15,19 +15,24 @@ from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import Task
 from pydantic import BaseModel
-from tasks.job import FANNED, FILES, FIRST, PER_FRAME, STAGES, TUNED, Job, Stage, make_stage_keys
-from tasks.ranges import FrameRange
 
-from portrait_core.classification import StageResult, Stopwatch, stage_task
 from portrait_core.config import Settings
 from portrait_core.media import read_image
 from portrait_core.models.needs import LANDMARK_MODELS
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.history import frames_per_part
+from portrait_core.pipeline.job import make_stage_keys
+from portrait_core.pipeline.ledger import done, output_of, todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.resources import sample_portrait
-from tasks.context import FrameArrays, done, key_of, todo, unit_of, write_once
+from tasks.context import FrameArrays
 from tasks.fitting import StoredCheckpoint
 from tasks.frames import Save, each
+from tasks.pipelines import CLIP
+from tasks.running import StageFunction, stage_function
+from tasks.stages.inversion import FIRST
+from tasks.stages.tuning import TUNED
 
 ENVIRONMENT = "PORTRAIT_STUB"
 LANDMARKS, COEFFICIENTS = (478, 2), (100,)
@@ -43,7 +48,7 @@ class StubSettings(BaseModel):
     generator_mb: float = 124.0
     """Of the tuned generator; its checkpoint is three times as large (parameters and Adam's two moments)."""
     seconds: dict[str, float] = {}
-    """Of a stage's frame (or of the whole stage, where it has no frames); 0 for those not named."""
+    """Of a stage's frame (or of the whole stage, where it is of one part); 0 for those not named."""
     checkpoints: int = 0
     """Checkpoints that the tuning writes."""
     spread: float = 0.0
@@ -59,21 +64,20 @@ def stub_job(
     store: str, name: str, frames: int, settings: Settings, portrait: str = "", video: str = ""
 ) -> Job:
     """A job without inputs. ``portrait`` and ``video`` name them: jobs that name the same share its work."""
-    digests = {"portrait": _digest(portrait or name), "video": _digest(video or name)}
+    portrait, video = portrait or name, video or name
+    inputs = {"portrait": _digest(f"portrait {portrait}"), "video": _digest(f"video {video}")}
     names = [name.removesuffix(".onnx") for name in LANDMARK_MODELS]
     weights = {weight: _digest(weight) for weight in (*names, "head", "generator")}
     return Job(
         store=store,
-        portrait_path=f"{portrait or name}.png",
-        video_path=f"{video or name}.mp4",
-        portrait_unit=portrait or name,
-        video_unit=video or name,
-        reenactment_unit=f"{name}--{settings.profile}",
+        label=name,
+        portrait=f"{portrait}.png",
+        video=f"{video}.mp4",
         frames=frames,
         frame_rate="30000/1001",
         has_audio=False,
-        inputs=digests,
-        stage_keys=make_stage_keys(*digests.values(), frames, settings, weights),
+        inputs=inputs,
+        stage_keys=make_stage_keys(CLIP, inputs, frames, settings, weights),
         weights=weights,
         settings=settings,
     )
@@ -124,37 +128,41 @@ def drawn_seconds(stub: StubSettings, clip: str, stage: str, frames: FrameRange)
     )
 
 
-def _save(job: Job, stage: Stage, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+def _save(job: Job, stage: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """What a stage of one part writes."""
-    unit, key = unit_of(job, stage), key_of(job, stage)
-    with unit.overwriting(stage, [0], key):
-        write_once(unit, key, arrays)
-        for name in FILES.get(stage, ()):
-            unit.put_bytes(name, b"x")
+    output, declared = output_of(job, stage), job.declared(stage)
+    output.write_whole(arrays)
+    for name in declared.files:
+        output.put_bytes(name, b"x")
+    for name in declared.notes:
+        output.write_note(name, {})
+    output.commit()
 
 
-def _work(job: Job, stage: Stage, start: int, stop: int) -> StageResult:
+def _work(job: Job, stage: str, start: int, stop: int) -> StageResult:
     watch = Stopwatch(stage, start, stop)
     runs, stub = todo(job, stage, start, stop), stub_settings()
     arrays = FrameArrays(job, stage)
 
     def work(batch: FrameRange) -> Save:
-        time.sleep(drawn_seconds(stub, job.reenactment_unit, stage, batch))
-        made = {name: _value(name, stub) for name in job.arrays(stage)}
-        rows = {name: np.broadcast_to(value, (len(batch), *value.shape)) for name, value in made.items()}
-        return arrays.later(batch.start, rows) if stage in PER_FRAME else partial(_save, job, stage, rows)
+        time.sleep(drawn_seconds(stub, job.label, stage, batch))
+        made = {name: _value(name, stub) for name in job.declared(stage).arrays}
+        count = len(batch) * frames_per_part(job, stage)
+        rows = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in made.items()}
+        if job.stage(stage).per_frame:
+            return arrays.later(batch.start, rows)
+        return partial(_save, job, stage, rows)
 
     batch = {"template": job.settings.template.batch, "landmarks": job.settings.tracking.batch}.get(stage, 1)
-    whole = stage in ("fit", "retarget")
-    return watch.result(each(job, stage, runs, work, job.frames if whole else batch))
+    return watch.result(each(job, stage, runs, work, batch))
 
 
 def _first(job: Job) -> StageResult:
     """The first frame's inversion, which commits no frame."""
-    watch, unit = Stopwatch("inversion", 0, 1), unit_of(job, "inversion")
-    if todo(job, "inversion", 0, job.frames) and unit.get_bytes(FIRST) is None:
-        time.sleep(drawn_seconds(stub_settings(), job.reenactment_unit, "first", FrameRange(0, 1)))
-        unit.put_bytes(FIRST, b"x")
+    watch, output = Stopwatch("inversion", 0, 1), job.output("inversion")
+    if todo(job, "inversion", 0, job.frames) and output.get_bytes(FIRST) is None:
+        time.sleep(drawn_seconds(stub_settings(), job.label, "first", FrameRange(0, 1)))
+        output.put_bytes(FIRST, b"x")
     return watch.result(0)
 
 
@@ -163,48 +171,49 @@ def _tune(job: Job) -> StageResult:
     watch, stub = Stopwatch("tuning", 0, 1), stub_settings()
     if done(job, "tuning").all():
         return watch.result(0)
-    unit, key = unit_of(job, "tuning"), job.stage_keys["tuning"]
-    checkpoint = StoredCheckpoint(unit, "tuning", key)
+    output = job.output("tuning")
+    checkpoint = StoredCheckpoint(output)
     state = os.urandom(int(3e6 * stub.generator_mb)) if stub.checkpoints else b""
-    seconds = drawn_seconds(stub, job.reenactment_unit, "tuning", FrameRange(0, 1))
+    seconds = drawn_seconds(stub, job.label, "tuning", FrameRange(0, 1))
     for _ in range(max(1, stub.checkpoints)):
         time.sleep(seconds / max(1, stub.checkpoints))
         if stub.checkpoints:
             checkpoint.write(state)
-    with unit.overwriting("tuning", [0], key):
-        unit.put_bytes(TUNED, os.urandom(int(1e6 * stub.generator_mb)))
+    output.put_bytes(TUNED, os.urandom(int(1e6 * stub.generator_mb)))
+    output.commit()
     checkpoint.clear()
     return watch.result(1)
 
 
-def _ranged(stage: Stage) -> Callable[..., StageResult]:
+def _ranged(stage: str) -> Callable[..., StageResult]:
     def run(job: Job, start: int, stop: int) -> StageResult:
         return _work(job, stage, start, stop)
 
     return run
 
 
-def _whole(stage: Stage) -> Callable[..., StageResult]:
+def _whole(stage: str) -> Callable[..., StageResult]:
     def run(job: Job) -> StageResult:
         return _work(job, stage, 0, job.total(stage))
 
     return run
 
 
-def _task(name: str, stage: Stage, function: Callable[..., StageResult]) -> Task[..., StageResult]:
-    """A task that workers find by its name in this module."""
+def _function(name: str, stage: str, function: Callable[..., StageResult]) -> StageFunction:
+    """A stage's function that workers find by its name in this module."""
     function.__name__, function.__module__ = name, __name__
-    made = globals()[name] = stage_task(stage)(function)
+    made = globals()[name] = stage_function(stage)(function)
     return made
 
 
-def _tasks() -> dict[Stage, tuple[Task[..., StageResult], ...]]:
-    made: dict[Stage, tuple[Task[..., StageResult], ...]] = {}
-    for stage in STAGES:
-        function = _ranged(stage) if stage in FANNED else _whole(stage)
-        made[stage] = (_task(f"stub_{stage}", stage, _tune if stage == "tuning" else function),)
-    return made | {"inversion": (_task("stub_first", "inversion", _first), *made["inversion"])}
+def _functions() -> dict[str, tuple[StageFunction, ...]]:
+    made: dict[str, tuple[StageFunction, ...]] = {}
+    for stage in CLIP.stages:
+        function = _ranged(stage.name) if stage.parallel_over_frames else _whole(stage.name)
+        chosen = _tune if stage.name == "tuning" else function
+        made[stage.name] = (_function(f"stub_{stage.name}", stage.name, chosen),)
+    return made | {"inversion": (_function("stub_first", "inversion", _first), *made["inversion"])}
 
 
-STUBS = _tasks()
-"""Every stage's tasks, in the shape of ``flows.stages.TASKS``."""
+STUBS = _functions()
+"""What does every stage of a clip: ``STUBS.__getitem__`` stands in for ``tasks.running.functions_of``."""

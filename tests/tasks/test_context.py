@@ -9,9 +9,10 @@ import pytest
 
 from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
-from tasks.context import READ_TOGETHER, FrameArrays, FrameRows, done, unit_of
-from tasks.job import Job
-from tasks.ranges import FrameRange
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.ledger import done
+from tasks.context import READ_TOGETHER, FrameArrays, FrameRows
+from tasks.stages.inversion import FIRST
 from tests.simulation.stub import stub_job
 
 FRAMES = 20
@@ -40,8 +41,10 @@ def test_rows_that_wait_are_written_together_and_all_are_committed(job: Job) -> 
     for save in saves:
         save()
     made = [0, 1, 2, 5, 6, 9, 10, 11]
+    stored = job.output("inversion")
+    assert not done(job, "inversion").any()  # one of its files is not there
+    stored.put_bytes(FIRST, b"x")
     assert np.flatnonzero(done(job, "inversion")).tolist() == made
-    stored = unit_of(job, "inversion")
     for i in made:
         for name, values in _rows(i, i + 1).items():
             np.testing.assert_array_equal(stored.read(name, i, i + 1), values)
@@ -50,7 +53,7 @@ def test_rows_that_wait_are_written_together_and_all_are_committed(job: Job) -> 
 def test_rows_are_read_ahead_within_their_runs(job: Job) -> None:
     FrameArrays(job, "inversion").keep(0, _rows(0, 12))
     runs = [FrameRange(1, READ_TOGETHER + 2), FrameRange(READ_TOGETHER + 3, 12)]
-    rows = FrameRows(unit_of(job, "inversion"), ("latents", "inversion_loss"), runs)
+    rows = FrameRows([(job.output("inversion"), name) for name in ("latents", "inversion_loss")], runs)
     for run in runs:
         for i in range(*run):
             found = rows.at(i)
@@ -61,8 +64,9 @@ def test_rows_are_read_ahead_within_their_runs(job: Job) -> None:
 def test_a_row_that_is_gone_is_named(job: Job) -> None:
     FrameArrays(job, "inversion").keep(0, _rows(0, 6))
     next(Path(job.store).rglob("latents/c.4.*")).unlink()
+    arrays = ("inversion", "latents")
     with pytest.raises(MissingChunk) as caught:
-        FrameRows(unit_of(job, "inversion"), ("inversion", "latents"), [FrameRange(0, 6)]).at(0)
+        FrameRows([(job.output("inversion"), name) for name in arrays], [FrameRange(0, 6)]).at(0)
     assert caught.value.array.endswith("/latents")
     assert caught.value.frames == (4,)
 

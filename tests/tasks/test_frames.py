@@ -7,27 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tasks.job import Job
-from tasks.ranges import FrameRange
 
 from portrait_core import stopping
 from portrait_core.config import Settings
-from portrait_core.errors import DecodeError, MissingChunk, StoreError
-from portrait_core.store import Store
+from portrait_core.errors import DecodeError, MissingChunk
+from portrait_core.pipeline import FrameRange, Job
 from tasks.frames import Save, each
+from tests.simulation.stub import stub_job
 
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    return Job.model_construct(
-        store=str(tmp_path),
-        portrait_unit="p",
-        video_unit="v",
-        reenactment_unit="r",
-        stage_keys={"render": "00aa"},
-        settings=Settings(),
-        frames=10,
-    )
+    return stub_job(str(tmp_path), "clip", 10, Settings())
 
 
 def _work(
@@ -56,8 +47,10 @@ def test_a_frame_that_fails_is_found_in_its_batch_and_recorded(job: Job) -> None
 
     assert each(job, "render", [FrameRange(0, 10)], _work(saved, fails), size=4) == 9
     assert [i for batch in saved for i in range(*batch)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
-    rows = Store(job.store).unit("reenactment", "r").failures()
-    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [["render", 5, "poison", "00aa"]]
+    rows = job.unit("render").failures()
+    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [
+        ["render", 5, "poison", job.stage_keys["render"]]
+    ]
 
 
 @pytest.mark.parametrize("error", [OSError("lost"), MemoryError()])
@@ -68,7 +61,7 @@ def test_what_belongs_to_the_machine_ends_the_task_and_keeps_what_was_made(
     with pytest.raises(type(error)):
         each(job, "render", [FrameRange(0, 10)], _work(saved, lambda b: error if b.start == 6 else None))
     assert [batch.start for batch in saved] == list(range(6))
-    assert not Store(job.store).unit("reenactment", "r").has_failures()
+    assert not job.unit("render").failure_tables()
 
 
 def test_a_save_that_fails_ends_the_task(job: Job) -> None:
@@ -149,7 +142,7 @@ def test_the_next_batch_is_fetched_while_the_present_one_is_at_work_and_no_furth
     assert each(job, "render", [FrameRange(0, 6)], work, fetch=fetch) == 6
     assert finished == list(range(6))
     assert not _threads("read-")
-    assert not Store(job.store).unit("reenactment", "r").has_failures()
+    assert not job.unit("render").failure_tables()
 
 
 def test_a_frame_that_cannot_be_read_is_found_in_its_batch_and_recorded(job: Job) -> None:
@@ -166,18 +159,14 @@ def test_a_frame_that_cannot_be_read_is_found_in_its_batch_and_recorded(job: Job
     assert [i for _, inputs in saved for i in inputs] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert all(list(range(*batch)) == inputs for batch, inputs in saved)
     assert [len(batch) for batch in fetched] == [4, 4, 2, 1, 1, 1, 1]  # the frames of the second anew
-    rows = Store(job.store).unit("reenactment", "r").failures()
-    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [["render", 5, "input", "00aa"]]
+    rows = job.unit("render").failures()
+    assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [
+        ["render", 5, "input", job.stage_keys["render"]]
+    ]
 
 
 @pytest.mark.parametrize(
-    "error",
-    [
-        MissingChunk("reenactment/r/latents", [6]),
-        OSError("lost"),
-        MemoryError(),
-        StoreError("s3://bucket", "it refuses access"),
-    ],
+    "error", [MissingChunk("reenactment/r/inversion.00aa/latents", [6]), OSError("lost"), MemoryError()]
 )
 def test_reading_that_fails_for_the_machine_ends_the_task_and_keeps_what_was_made(
     job: Job, error: Exception
@@ -193,7 +182,7 @@ def test_reading_that_fails_for_the_machine_ends_the_task_and_keeps_what_was_mad
         each(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 2, fetch=fetch)
     assert raised.value is error
     assert [batch.start for batch, _ in saved] == [0, 2, 4]
-    assert not Store(job.store).unit("reenactment", "r").has_failures()
+    assert not job.unit("render").failure_tables()
     assert not _threads("read-")
 
 
@@ -203,7 +192,7 @@ def test_where_frames_are_not_isolated_every_failure_ends_the_task(job: Job) -> 
 
     with pytest.raises(ValueError, match="no video"):
         each(job, "render", [FrameRange(0, 4)], lambda *_: lambda: None, 2, fetch=fetch, isolate=False)
-    assert not Store(job.store).unit("reenactment", "r").has_failures()
+    assert not job.unit("render").failure_tables()
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, stopping.StopRequested])

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from tasks.job import Job
 
-import portrait_core.classification
-from portrait_core.classification import stage_task
+import tasks.running
 from portrait_core.config import load_settings
 from portrait_core.generators import save_generator
 from portrait_core.models.cache import forget_models
+from portrait_core.pipeline import Job
 from tasks.fitting import generator
+from tasks.running import stage_function
 from tests.portrait_core import tiny
 
 seen: list[tuple[str, str]] = []
@@ -25,12 +25,12 @@ def switches() -> tuple[str, str]:
     return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
 
 
-@stage_task("tuning", precision="job")
+@stage_function("tuning", precision="job")
 def notes_the_jobs(job: Job) -> Any:
     seen.append(switches())
 
 
-@stage_task("flow", precision="fp32")
+@stage_function("flow", precision="fp32")
 def notes_exact_ones(job: Job) -> Any:
     seen.append(switches())
 
@@ -62,12 +62,12 @@ def test_a_process_keeps_a_generator_per_precision(weights: Path) -> None:
 def test_switches_are_set_by_the_stage_that_needs_them_and_restored(
     weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portrait_core.classification, "device_of", lambda job: "cuda")
+    monkeypatch.setattr(tasks.running, "device_of", lambda job: "cuda")
     before = switches()
     seen.clear()
     for precision in ("fp32", "auto", "bf16", "fp32"):
-        notes_the_jobs.fn(job=job_at(precision, weights))
-        notes_exact_ones.fn(job=job_at(precision, weights))
+        notes_the_jobs(job=job_at(precision, weights))
+        notes_exact_ones(job=job_at(precision, weights))
     assert seen[0::2] == [("ieee", "ieee"), ("tf32", "tf32"), ("tf32", "tf32"), ("ieee", "ieee")]
     assert set(seen[1::2]) == {("ieee", "ieee")}
     assert switches() == before

@@ -14,9 +14,10 @@ import tasks.fitting
 from portrait_core.config import Settings, load_settings
 from portrait_core.generators import TriPlaneGenerator, save_generator
 from portrait_core.models.cache import forget_models
-from tasks.context import done, head
+from portrait_core.pipeline.ledger import done
+from tasks.context import head
 from tasks.fitting import clip_data, features, generator
-from tasks.render import pose_renderer, render, tuned_generator
+from tasks.stages.render import pose_renderer, render, tuned_generator
 from tests.portrait_core import tiny
 from tests.simulation.ready import ready_clip
 
@@ -53,7 +54,7 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
     shared, gone = [], []
     for job in jobs:
         for start in range(0, FRAMES, 2):
-            assert render.fn(job=job, start=start, stop=start + 2).frames_done == 2
+            assert render(job=job, start=start, stop=start + 2).frames_done == 2
         assert done(job, "render").all()
         shared.append((id(generator(job)), id(features(job)), id(head(job))))
         renderer = pose_renderer(job)
@@ -70,7 +71,7 @@ def test_clips_that_take_turns_on_one_worker_hold_one_generator(tmp_path: Path, 
     generators: list[weakref.ref[TriPlaneGenerator]] = []
     for start in range(FRAMES):
         for job in jobs:
-            assert render.fn(job=job, start=start, stop=start + 1).frames_done == 1
+            assert render(job=job, start=start, stop=start + 1).frames_done == 1
             generators.append(weakref.ref(pose_renderer(job).generator))
             assert sum(ref() is not None for ref in generators) == 1
 

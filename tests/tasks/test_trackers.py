@@ -7,10 +7,10 @@ import pytest
 
 from portrait_core.config import load_settings
 from portrait_core.faces.driven_eyes import eye_units
+from portrait_core.pipeline import Job
 from portrait_core.tracking.fit import FaceTrack
 from tasks.context import head
 from tasks.deca_tracker import DecaTracker
-from tasks.job import Job
 from tasks.trackers import EmbeddedTracker, tracker
 
 

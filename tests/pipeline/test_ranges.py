@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.ranges import FrameRange, frame_ranges, held_frames, missing_runs
+from portrait_core.pipeline.ranges import FrameRange, frame_ranges, held_frames, missing_runs
 
 
 @pytest.mark.parametrize(("total", "per_task"), [(0, 5), (1, 5), (5, 5), (6, 5), (120, 24), (7, 1)])

@@ -10,13 +10,13 @@ import av
 import numpy as np
 import pytest
 
-import tasks.tracking
+import tasks.stages.landmarks
 from portrait_core.config import load_settings
+from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.ledger import done
 from portrait_core.tracking.landmarker import FaceLandmarker
-from tasks.context import batches, done, unit_of
-from tasks.job import Job
-from tasks.ranges import FrameRange
-from tasks.tracking import _Film, landmarks
+from tasks.context import batches
+from tasks.stages.landmarks import _Film, landmarks
 from tests.conftest import FfmpegRunner
 from tests.simulation.stub import stub_job
 
@@ -43,7 +43,7 @@ def job(tmp_path: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> Job:
             data[place : place + size] = bytes(size)
     (tmp_path / "broken.mov").write_bytes(data)
     made = stub_job(str(tmp_path / "store"), "clip", 60, load_settings("embedded", ["tracking.batch=7"]))
-    return made.model_copy(update={"video_path": str(tmp_path / "broken.mov")})
+    return made.model_copy(update={"video": str(tmp_path / "broken.mov")})
 
 
 def _shown(pictures: np.ndarray) -> list[int]:
@@ -57,26 +57,26 @@ def test_runs_are_read_in_batches_and_damage_is_recorded_at_their_end(job: Job) 
         seen = [i for batch in batches(runs, 4) for i in _shown(film.read(batch))]
     held = {20: 19}
     assert seen == [held.get(i, i) for run in runs for i in range(*run)]
-    rows = unit_of(job, "landmarks").failures()
+    rows = job.unit("landmarks").failures()
     assert rows[["stage", "frame", "cls"]].values.tolist() == [["landmarks", 20, "input"]]
 
 
 def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.tracking, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
-    assert landmarks.fn(job=job, start=10, stop=20).frames_done == 10  # so that the rest is two runs
-    assert landmarks.fn(job=job, start=0, stop=60).frames_done == 50
+    monkeypatch.setattr(tasks.stages.landmarks, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    assert landmarks(job=job, start=10, stop=20).frames_done == 10  # so that the rest is two runs
+    assert landmarks(job=job, start=0, stop=60).frames_done == 50
     assert done(job, "landmarks").all()
-    found = unit_of(job, "landmarks").read("landmarks", 0, 60)[:, 0, 0]
+    found = job.output("landmarks").read("landmarks", 0, 60)[:, 0, 0]
     assert [int(value // 4) for value in found] == [{20: 19, 40: 39}.get(i, i) for i in range(60)]
-    assert sorted(unit_of(job, "landmarks").failures()["frame"]) == [20, 40]
+    assert sorted(job.unit("landmarks").failures()["frame"]) == [20, 40]
 
 
 def test_a_video_that_is_gone_ends_the_task_and_sets_no_frame_aside(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.tracking, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
-    Path(job.video_path).unlink()
+    monkeypatch.setattr(tasks.stages.landmarks, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    Path(job.video).unlink()
     with pytest.raises((ValueError, FileNotFoundError)):
-        landmarks.fn(job=job, start=0, stop=60)
-    assert not unit_of(job, "landmarks").has_failures()
+        landmarks(job=job, start=0, stop=60)
+    assert not job.unit("landmarks").failure_tables()
     assert not done(job, "landmarks").any()
