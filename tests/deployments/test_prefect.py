@@ -121,10 +121,11 @@ def test_a_worker_notices_that_its_flow_was_killed(
     run = _started(server, worker, parameters, tmp_path)
     _process_of(worker).kill()
     wait_until(lambda: server.state(run) == "CRASHED", 60, lambda: worker.output)
+    server.set_state(run, "CANCELLED")  # or it would start again
     worker.destroy()
 
 
-def test_the_automation_notices_that_a_host_is_gone(
+def test_a_run_whose_host_is_gone_crashes_and_starts_again(
     server: Server, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
     shorter = yaml.safe_load((DEPLOYMENTS / "automations" / "crash-zombies.yaml").read_text())
@@ -142,3 +143,10 @@ def test_the_automation_notices_that_a_host_is_gone(
     assert server.state(run) == "RUNNING"
     wait_until(lambda: server.state(run) == "CRASHED", WITHIN_S + 120, "the automation")
     assert "No sign of life" in server.message(run)
+    second = server.worker("worker-4")
+    wait_until(lambda: server.states(run).count("Running") == 2, 200, lambda: str(server.states(run)))
+    begun = server.heartbeats(run)
+    wait_until(lambda: server.heartbeats(run) > begun, 60, "a heartbeat: it is at work again")
+    names = [name for name in server.states(run) if name not in ("Scheduled", "Pending", "Submitting")]
+    assert names == ["Running", "Crashed", "AwaitingRetry", "Running"]
+    second.destroy()

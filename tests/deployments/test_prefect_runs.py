@@ -66,6 +66,13 @@ def _ended(server: Server, worker: Run, run: str) -> None:
     wait_until(lambda: server.state(run) in ended, 120, lambda: worker.output)
 
 
+def _awaits(server: Server, run: str) -> None:
+    """Wait until a run that has crashed is to start again."""
+    wait_until(
+        lambda: server.states(run)[-1] == "AwaitingRetry", WITHIN_S + 60, lambda: str(server.states(run))
+    )
+
+
 def _keep(server: Server, name: str, *arguments: str, **variables: str) -> None:
     command = [sys.executable, DEPLOYMENTS / "credentials.py", *arguments]
     server.processes.finished(name, command, **server.environment, **variables)
@@ -78,7 +85,7 @@ def _log(server: Server, run: str) -> dict[str, Any]:
         found = server.post("logs/filter", logs={"flow_run_id": {"any_": [run]}}, limit=200)
         return {one["message"]: one["task_run_id"] for one in found}
 
-    # What is left is sent when the process ends, after the state.
+    # The last lines are sent when the process ends, after the state.
     wait_until(lambda: any(message.startswith("Finished in") for message in read()), 30, lambda: str(read()))
     return read()
 
@@ -140,7 +147,7 @@ def test_a_run_whose_process_was_killed_starts_again(server: Server, worker: Run
     os.kill(processes()[0], signal.SIGKILL)
     wait_until(lambda: len(processes()) == 2, WITHIN_S + 60, lambda: worker.output)
     os.kill(processes()[1], signal.SIGKILL)
-    wait_until(lambda: server.states(run)[-1] == "AwaitingRetry", WITHIN_S + 60, lambda: worker.output)
+    _awaits(server, run)
     assert not worker.is_over(), worker.output
     server.set_state(run, "CANCELLED")
     worker.destroy()
@@ -226,32 +233,28 @@ def test_a_run_starts_again_three_times_and_no_more(server: Server) -> None:
     run, other = runs[0]["id"], runs[3]["id"]
     for crashes in (1, 2, 3):
         _crash(server, run)
-        wait_until(
-            lambda: server.states(run)[-1] == "AwaitingRetry", WITHIN_S + 60, lambda: server.message(run)
-        )
+        _awaits(server, run)
         assert server.states(run).count("AwaitingRetry") == crashes
     now = server.get(f"flow_runs/{run}")
     assert (now["parameters"], now["name"]) == (runs[0]["parameters"], runs[0]["name"])
     _crash(server, run)
     # The automation has looked at both when it has acted on the one that crashed later.
     _crash(server, other)
-    wait_until(
-        lambda: server.states(other)[-1] == "AwaitingRetry", WITHIN_S + 60, lambda: server.message(other)
-    )
+    _awaits(server, other)
     assert server.states(run)[-1] == "Crashed"
 
 
-def test_runs_that_failed_or_are_not_ours_are_left_alone(server: Server) -> None:
+def test_runs_that_failed_were_cancelled_or_are_not_ours_are_left_alone(server: Server) -> None:
     runs = _runs(server)
-    failed, ours = runs[4]["id"], runs[5]["id"]
-    flow = runs[0]["flow_id"]
-    stranger = str(server.post("flow_runs/", flow_id=flow, state={"type": "PENDING"})["id"])
+    failed, cancelled, ours = (runs[i]["id"] for i in (4, 5, 6))
+    stranger = str(server.post("flow_runs/", flow_id=runs[0]["flow_id"], state={"type": "PENDING"})["id"])
     server.set_state(failed, "RUNNING")
     server.set_state(failed, "FAILED")
+    _crash(server, cancelled)
+    server.set_state(cancelled, "CANCELLED")
     _crash(server, stranger)
     _crash(server, ours)
-    wait_until(
-        lambda: server.states(ours)[-1] == "AwaitingRetry", WITHIN_S + 60, lambda: server.message(ours)
-    )
+    _awaits(server, ours)
     assert server.states(failed)[-1] == "Failed"
+    assert server.states(cancelled)[-1] == "Cancelled"
     assert server.states(stranger)[-1] == "Crashed"
