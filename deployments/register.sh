@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tells the Prefect server at PREFECT_API_URL what it can start: the work pool, every deployment of prefect.yaml, the
-# automation. Can be given again at any time. Run where the program is installed.
+# automations. Can be given again at any time. Run where the program is installed.
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 : "${PREFECT_API_URL:?name the server, for example PREFECT_API_URL=http://127.0.0.1:4200/api}"
@@ -8,5 +8,7 @@ here="$(dirname "${BASH_SOURCE[0]}")"
 prefect work-pool inspect portrait > /dev/null 2>&1 || prefect work-pool create portrait --type process
 prefect work-pool set-concurrency-limit portrait "${PORTRAIT_RUNS:-64}"
 prefect --no-prompt deploy --all --prefect-file "$here/prefect.yaml"
-prefect automation inspect "Crash zombie flow runs" > /dev/null 2>&1 ||
-    prefect automation create --from-file "$here/automations/crash-zombies.yaml"
+for file in "$here"/automations/*.yaml; do
+    name="$(sed -n 's/^name: //p' "$file")"
+    prefect automation inspect "$name" > /dev/null 2>&1 || prefect automation create --from-file "$file"
+done

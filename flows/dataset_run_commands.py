@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -115,18 +118,39 @@ def submit(
     keep: Keep = None,
     consent: Consent = True,
     deployment: Annotated[str, typer.Option(help="Which deployment runs a shard.")] = DEPLOYMENT,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make new runs of what was submitted before, too.")
+    ] = False,
 ) -> None:
-    """Check MANIFEST and schedule one deployment run a shard on the Prefect server at PREFECT_API_URL."""
+    """Check MANIFEST and schedule one deployment run per shard on the Prefect server at PREFECT_API_URL.
+
+    Each run reads a manifest of its own, STORE/manifests/DIGEST/I-of-N.csv. The same command given again
+    schedules nothing that it has scheduled before, and says what became of it.
+    """
     console = make_console()
     with told_errors():
-        found = _read(manifest, profile, change, consent)
-        from prefect.deployments import run_deployment
+        from flows.submission import TAGS, require_deployment, schedule
+        from portrait_core.inputs import joined
+        from portrait_core.manifest_table import stem
+        from portrait_core.sharding import write_shards
 
-        count = min(shards, len(found.rows))
-        for index in range(count):
-            asked = _parameters(manifest, store, out, profile, change, (index, count), keep, consent)
-            made = run_deployment(deployment, parameters=dict(asked), timeout=0)
-            console.print(f"shard {index}: flow run {getattr(made, 'name', made)}")
+        require_deployment(deployment)
+        if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
+            profile = joined(os.getcwd(), profile)
+        rows = _read(manifest, profile, change, consent).rows
+        place, folder = joined(os.getcwd(), store), out.absolute() if out else None
+        time = datetime.now(UTC).isoformat() if again else ""
+        counts = Counter[str]()
+        for shard in write_shards(place, rows, min(shards, len(rows)), profile):
+            name, tags = f"{stem(manifest)}-{shard.label}", [*TAGS, stem(manifest)]
+            asked = _parameters(shard.url, place, folder, profile, change, (0, 1), keep, consent)
+            made = schedule(deployment, asked, shard.digest, name, tags, time)
+            state = "scheduled" if made.new else f"submitted before, {made.state}"
+            console.print(f"{made.name}: {len(shard.rows)} clips, {state}", soft_wrap=True)
+            counts["new" if made.new else "submitted before"] += 1
+        said = ", ".join(f"{count} {what}" for what, count in counts.items())
+        more = "; --again makes new runs" if counts["submitted before"] else ""
+        console.print(f"{sum(counts.values())} shards: {said}{more}", soft_wrap=True)
     raise typer.Exit(OK)
 
 

@@ -163,6 +163,7 @@ def check_manifest(
         table = read_table(read_bytes(url, "manifest"))
     except InputError as error:
         raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{shown(url)} "))]) from error
+    table.restore_numbers()
     problems = [*table.problems, *column_problems(url, table, require_consent)]
     if not table.records:
         empty = [] if table.problems else [Problem(0, "holds no row; give each pair a row below the header")]

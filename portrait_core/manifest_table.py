@@ -23,6 +23,8 @@ from portrait_core.store.keys import canonical_json
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")
 CONSENT = ("licence", "consent")
+NUMBER = "row"
+"""Column of a shard's manifest: the number of each row in the manifest that it was cut from."""
 SHOWN = 50
 """Problems that an error prints; it holds all of them."""
 
@@ -85,6 +87,20 @@ class Table:
             self.problems.append(Problem(number, text))
         elif any(cells):
             self.records.append((number, named))
+
+    def restore_numbers(self) -> None:
+        """Number the rows as the column :data:`NUMBER` says, where there is one."""
+        taken: set[int] = set()
+        for i, (number, cells) in enumerate(self.records):
+            given = cells.pop(NUMBER, "")
+            own = int(given) if re.fullmatch("[0-9]{1,9}", given) else 0
+            if given and (own < 2 or own in taken):
+                text = f"the column {NUMBER!r} holds {given!r}; give each row a number of its own, 2 or more"
+                self.problems.append(Problem(number, f"{text}, or delete the column"))
+                own = 0
+            own = own or number
+            self.records[i] = (own, cells)
+            taken.add(own)
 
     def digest(self) -> str:
         """SHA-256 of what the cells say, whatever the format, the order of columns and the empty rows."""
@@ -169,7 +185,7 @@ def column_problems(url: str, table: Table, require_consent: bool) -> list[Probl
     every = ", ".join(COLUMNS)
     problems = []
     for name in dict.fromkeys(filter(None, table.columns)):
-        if name not in COLUMNS:
+        if name not in (*COLUMNS, NUMBER):
             close = ", ".join(difflib.get_close_matches(name, COLUMNS, n=3))
             advice = f"did you mean {close}?" if close else "delete it."
             problems.append(Problem(table.header, f"unknown column {name!r}; {advice} Columns are {every}"))
@@ -194,7 +210,7 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
     Raises:
         InputError: another suffix than .csv, .parquet or .pq.
     """
-    columns = [name for name in COLUMNS if any(name in row for row in rows)]
+    columns = [name for name in (*COLUMNS, NUMBER) if any(name in row for row in rows)]
     suffix = PurePosixPath(url).suffix.lower()
     target = io.BytesIO()
     if suffix == ".csv":

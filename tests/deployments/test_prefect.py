@@ -11,16 +11,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 import yaml
 from PIL import Image
 
-from tests.deployments.files import DEPLOYMENTS, IMAGES, image_env
-from tests.deployments.processes import PREFECT, Processes, postgres, wait_until
+from tests.deployments.files import DEPLOYMENTS
+from tests.deployments.prefect_server import Server, prefect_server
+from tests.deployments.processes import PREFECT, wait_until
 from tests.faults.runs import Run
-from tests.faults.servers import HOST, free_port
+from tests.faults.servers import HOST
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -34,63 +34,11 @@ WITHIN_S = 45
 """The automation's patience here. Heartbeats are 30 s apart, the least that Prefect takes."""
 
 
-class Server:
-    """A Prefect server, asked over its API."""
-
-    def __init__(self, processes: Processes, database: str) -> None:
-        self.processes = processes
-        self.port, self.page = free_port(), free_port()
-        self.api = f"http://{HOST}:{self.port}/api"
-        common = {name: value for name, value in image_env(IMAGES[0]).items() if name not in ("PATH",)}
-        self.environment = common | {"PREFECT_API_URL": self.api, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-        command = [*PREFECT, "server", "start", "--host", HOST, "--port", str(self.port)]
-        known = common | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
-        processes.listening("server", command, self.port, **known)
-
-    def get(self, path: str) -> Any:
-        """What the server says."""
-        return httpx.get(f"{self.api}/{path}", timeout=30).raise_for_status().json()
-
-    def post(self, path: str, **body: Any) -> Any:
-        """What the server answers."""
-        return httpx.post(f"{self.api}/{path}", json=body, timeout=30).raise_for_status().json()
-
-    def worker(self, name: str) -> Run:
-        """A worker of the pool, as the compose file starts it."""
-        command = [*PREFECT, "worker", "start", "--pool", "portrait", "--limit", "1", "--with-healthcheck"]
-        ports = {"PREFECT_WORKER_WEBSERVER_PORT": str(self.page), "PREFECT_WORKER_QUERY_SECONDS": "2"}
-        return self.processes.start(name, command, **self.environment, **ports)
-
-    def begin(self, **parameters: Any) -> str:
-        """Queue a run of ``reenact``; its id."""
-        deployment = self.get("deployments/name/reenact/portrait")["id"]
-        made = self.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)
-        return str(made["id"])
-
-    def state(self, run: str) -> str:
-        """The type of a run's state."""
-        return str(self.get(f"flow_runs/{run}")["state_type"])
-
-    def message(self, run: str) -> str:
-        """What is said with a run's state."""
-        return str(self.get(f"flow_runs/{run}")["state"]["message"])
-
-    def heartbeats(self, run: str) -> int:
-        """How many signs of life a run has given."""
-        asked = {"event": {"name": ["prefect.flow-run.heartbeat"]}}
-        asked |= {"resource": {"id": [f"prefect.flow-run.{run}"]}}
-        return len(self.post("events/filter", filter=asked)["events"])
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server on PostgreSQL."""
-    processes = Processes(tmp_path_factory.mktemp("prefect"))
-    with postgres() as database:
-        try:
-            yield Server(processes, database)
-        finally:
-            processes.end()
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as started:
+        yield started
 
 
 def _process_of(run: Run) -> psutil.Process:
@@ -103,16 +51,19 @@ def _process_of(run: Run) -> psutil.Process:
 
 def test_the_server_is_told_everything_twice(server: Server) -> None:
     for name in ("register", "register-again"):
-        server.processes.finished(name, ["bash", DEPLOYMENTS / "register.sh"], **server.environment)
+        server.register(name)
     deployed = server.post("deployments/filter")
     assert {one["entrypoint"] for one in deployed} == set(FLOWS)
     for one in deployed:
         assert (one["work_pool_name"], one["pull_steps"]) == ("portrait", [])
         assert one["global_concurrency_limit"]["limit"] > 0
     assert server.get("work_pools/portrait")["type"] == "process"
-    (automation,) = server.post("automations/filter")
-    assert automation["enabled"]
-    assert automation["trigger"]["within"] == 600
+    told = {one["name"]: one for one in server.post("automations/filter")}
+    assert sorted(told) == ["Crash zombie flow runs", "Run again what crashed"]
+    assert all(automation["enabled"] for automation in told.values())
+    assert told["Crash zombie flow runs"]["trigger"]["within"] == 600
+    (nightly,) = [schedule for one in deployed for schedule in one["schedules"]]
+    assert (nightly["slug"], nightly["active"]) == ("nightly", False)
 
 
 def test_a_worker_picks_runs_up(server: Server, parameters: dict[str, Any], tmp_path: Path) -> None:
@@ -170,19 +121,18 @@ def test_a_worker_notices_that_its_flow_was_killed(
     run = _started(server, worker, parameters, tmp_path)
     _process_of(worker).kill()
     wait_until(lambda: server.state(run) == "CRASHED", 60, lambda: worker.output)
+    server.set_state(run, "CANCELLED")  # or it would start again
     worker.destroy()
 
 
-def test_the_automation_notices_that_a_host_is_gone(
+def test_a_run_whose_host_is_gone_crashes_and_starts_again(
     server: Server, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
-    (automation,) = server.post("automations/filter")
     shorter = yaml.safe_load((DEPLOYMENTS / "automations" / "crash-zombies.yaml").read_text())
     shorter["trigger"]["within"] = WITHIN_S
     file = tmp_path / "shorter.yaml"
     file.write_text(yaml.safe_dump(shorter))
-    command = [*PREFECT, "automation", "update", "--id", automation["id"], "--from-file", file]
-    server.processes.finished("shorter", command, **server.environment)
+    server.change_automation("Crash zombie flow runs", file)
     worker = server.worker("worker-3")
     run = _started(server, worker, parameters, tmp_path)
     wait_until(lambda: server.heartbeats(run) > 1, 60, "two heartbeats: a living run is left alone")
@@ -193,3 +143,10 @@ def test_the_automation_notices_that_a_host_is_gone(
     assert server.state(run) == "RUNNING"
     wait_until(lambda: server.state(run) == "CRASHED", WITHIN_S + 120, "the automation")
     assert "No sign of life" in server.message(run)
+    second = server.worker("worker-4")
+    wait_until(lambda: server.states(run).count("Running") == 2, 200, lambda: str(server.states(run)))
+    begun = server.heartbeats(run)
+    wait_until(lambda: server.heartbeats(run) > begun, 60, "a heartbeat: it is at work again")
+    names = [name for name in server.states(run) if name not in ("Scheduled", "Pending", "Submitting")]
+    assert names == ["Running", "Crashed", "AwaitingRetry", "Running"]
+    second.destroy()

@@ -12,6 +12,14 @@ import yaml
 from flows.environment import DASK_CONFIG, QUIET, limit_threads, worker_variables
 from tests.deployments.files import DEPLOYMENTS, IMAGES, MANIFESTS, documents, image_env, run, settings_env
 
+LOGGED = {
+    "PREFECT_LOGGING_LEVEL": "INFO",
+    "PREFECT_LOGGING_TO_API_ENABLED": "true",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "portrait_core,flows,tasks",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+}
+"""A run that a worker starts shows its log on its page."""
+
 
 def test_settings_env_is_what_the_program_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {})
@@ -43,8 +51,20 @@ def test_a_flow_that_a_prefect_worker_starts_has_them() -> None:
     deployed = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
     for deployment in deployed:
         environment = deployment["work_pool"]["job_variables"]["env"]
-        assert {n: v for n, v in environment.items() if n in settings_env()}.items() <= settings_env().items()
-        assert environment["PREFECT_TASKS_RUNNER_THREAD_POOL_MAX_WORKERS"]
+        logged = {n: v for n, v in environment.items() if n.startswith("PREFECT_LOGGING_")}
+        same = {n: v for n, v in environment.items() if n in settings_env() and n not in logged}
+        assert same.items() <= settings_env().items()
+        assert "OMP_WAIT_POLICY" in same
+        assert logged == LOGGED
+
+
+def test_a_deployment_is_tagged_and_limited() -> None:
+    deployed = yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]
+    automation = yaml.safe_load((DEPLOYMENTS / "automations" / "run-crashed-again.yaml").read_text())
+    ours = automation["trigger"]["match_related"]["prefect.resource.id"].removeprefix("prefect.tag.")
+    for deployment in deployed:
+        assert ours in deployment["tags"]
+        assert deployment["concurrency_limit"]["collision_strategy"] == "ENQUEUE"
 
 
 def test_kubernetes_adds_nothing_else() -> None:
