@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from flows.dataset_run import Clip, ClipResult, DatasetRun, Held
-from flows.environment import server_for_run, server_went_away
+from flows.environment import server_for_run, server_went_away, set_log_levels
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import open_runner
 from flows.stages import gpu_gone, stops_forgotten
+from flows.task_runs import own_process, process_left
 from portrait_core import stopping
 from portrait_core.classification import classify
 from portrait_core.config import Settings, load_settings
@@ -173,23 +175,41 @@ def reenact_dataset(
         Clips by outcome: with a state named ``Partial``, which is not green, where some clips are not there,
         and ``Failed`` where none is.
     """
+    set_log_levels()
     found = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
     rows = rows_of_shard(found.rows, shard, shards)
     board = ArtifactBoard()
-    results = run_dataset(rows, store, Path(out) if out else None, profile, overrides, board, keep)
-    return ended(board.counts(results))
+    with process_left():
+        results = run_dataset(rows, store, Path(out) if out else None, profile, overrides, board, keep)
+    return ended(results)
 
 
-def ended(counts: dict[str, int]) -> State[dict[str, int]]:
-    """The state with which a flow run of clips ends."""
+def ended(results: Sequence[ClipResult]) -> State[dict[str, int]]:
+    """The state with which a flow run of clips ends.
+
+    Raises:
+        RuntimeError: some failed for a reason that may pass, and Prefect will run the flow again: it takes
+            what it is given back for final.
+    """
+    counts = ArtifactBoard.counts(results)
     if (told := _counted.get()) is not None:
         told |= counts
     lacking = sum(count for outcome, count in counts.items() if outcome not in ("done", "held"))
     if not lacking:
         return Completed(data=counts)
     said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    if _is_retried() and any(result.may_pass for result in results):
+        raise RuntimeError(f"clips: {said}")
     nothing = lacking == sum(counts.values())
     return Failed(name="Failed" if nothing else "Partial", message=f"clips: {said}")
+
+
+def _is_retried() -> bool:
+    """Whether Prefect runs the flow again when it fails now."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow is None:
+        return False
+    return context.flow_run.run_count <= context.flow.retries
 
 
 def start_dataset(
@@ -216,6 +236,7 @@ def called(run: Any, parameters: Any) -> dict[str, int]:
     """Call a flow of clips in this process; clips by outcome, whatever its state is named."""
     counts: dict[str, int] = {}
     token = _counted.set(counts)
+    own_process.set(False)
     try:
         state = run(**parameters, return_state=True)
     finally:

@@ -9,7 +9,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.environment import set_log_levels
 from flows.reenact import Report, reporter, run_stages, under_prefect
+from flows.task_runs import process_left
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
 from portrait_core.pipeline import Job
@@ -59,7 +61,10 @@ def edit_attributes(
     Returns:
         The content of ``edit.json``.
     """
-    said = run_edit(prepare_edit(portrait, store, load_settings(profile, overrides)), out, reporter.get())
+    set_log_levels()
+    job = prepare_edit(portrait, store, load_settings(profile, overrides))
+    with process_left():
+        said = run_edit(job, out, reporter.get())
     rows = [{"attribute": name, **row} for name, row in said["attributes"].items()]
     create_table_artifact(rows, key="edit-attributes", description=portrait)
     return said

@@ -5,6 +5,7 @@ Imports nothing but the standard library.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -80,10 +81,19 @@ def quiet_orchestrators() -> None:
     """Keep Prefect and Dask offline and quiet, and out of the user's home unless Prefect is set up there."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    set_log_levels()
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").exists():
         home = cache_folder() / "prefect"
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
+
+
+def set_log_levels() -> None:
+    """Let this program's own loggers say as much as Prefect's: Prefect attaches its handlers to the loggers
+    that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and leaves their levels alone."""
+    level = os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING")
+    for name in ("portrait_core", "tasks", "flows"):
+        logging.getLogger(name).setLevel(level)
 
 
 _lost = False

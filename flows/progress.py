@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from flows.dataset_run import ClipResult
 
+_log = logging.getLogger(__name__)
 SHOWN_FAILURES = 200
 """Failures in the table of Prefect's pages; all are in the store."""
 
@@ -124,9 +126,19 @@ class TerminalBoard(Tally):
 
 
 class ArtifactBoard(Tally):
-    """A progress bar and a table of failures with the flow run."""
+    """A progress bar and a table of failures with the flow run, and its log."""
 
     interval_s = 15.0
+
+    def said(self, name: str, line: str) -> None:
+        """A clip reports something."""
+        _log.warning("%s: %s", name, line)
+
+    def ended(self, result: ClipResult) -> None:
+        """A clip is over."""
+        super().ended(result)
+        level = logging.INFO if result.outcome in ("done", "held") else logging.WARNING
+        _log.log(level, "row %d, %s: %s %s", result.number, result.name, result.outcome, result.message)
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,12 +147,10 @@ class ArtifactBoard(Tally):
 
     def show(self) -> None:
         """Bring both up to date. A server that does not answer stops nothing."""
-        import logging
-
         try:
             self._show()
         except Exception as error:
-            logging.getLogger(__name__).warning("progress is not shown on Prefect's pages: %s", error)
+            _log.warning("progress is not shown on Prefect's pages: %s", error)
 
     def _show(self) -> None:
         from prefect.artifacts import (

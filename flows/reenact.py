@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,9 +13,10 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import server_for_run, server_went_away
+from flows.environment import server_for_run, server_went_away, set_log_levels
 from flows.runners import open_runner
 from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
+from flows.task_runs import own_process, process_left
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
@@ -31,8 +33,10 @@ from tasks.ingest import ingest, keep_facts
 Report = Callable[[str], None]
 
 
-reporter: ContextVar[Report] = ContextVar("reporter", default=lambda line: None)
-"""Who hears of failures inside a flow run, whose parameters must be plain values."""
+_log = logging.getLogger(__name__)
+reporter: ContextVar[Report] = ContextVar("reporter", default=_log.warning)
+"""Who hears of failures inside a flow run, whose parameters must be plain values: its log, where a worker
+started it."""
 
 
 def prepare(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
@@ -153,8 +157,10 @@ def reenact(
     Returns:
         The summary, as plain values; None when ``only`` leaves the clip unfinished.
     """
+    set_log_levels()
     job = prepare(portrait, video, store, load_settings(profile, overrides))
-    summary = run_job(job, out, reporter.get(), only)
+    with process_left():
+        summary = run_job(job, out, reporter.get(), only)
     if summary is None:
         return None
     _show(summary)
@@ -204,6 +210,7 @@ def under_prefect(
     if server is None and wish != "always":
         return without()
     reporter.set(report)
+    own_process.set(False)
     ready = run.with_options(flow_run_name=job.label)
     try:
         return ready(*inputs)

@@ -6,6 +6,7 @@ the store's failure table and reported; the clip goes on as long as there is som
 
 from __future__ import annotations
 
+import logging
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ from portrait_core.store.waiting import wait_until
 from tasks.running import Call, StageFunction, functions_of
 from tasks.stages.landmarks import give_up
 
+_log = logging.getLogger(__name__)
 _REPAIRS = 3
 """Times that a run goes back to make damaged data again."""
 _ROUNDS = 2
@@ -200,6 +202,8 @@ class StageRunner:
         except OSError as error:  # what the flow itself writes: recipes, costs
             errors.append(error)
         self._check(stage, errors)
+        title = self._job.stage(stage).title
+        _log.info("%s: %s: %d parts in %.1f s", self._job.label, title, record.frames_done, record.seconds)
 
     def _settled(self, stage: str) -> bool:
         """Whether nothing is left to do, after all tasks reported success. Another host's markers may be

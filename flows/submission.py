@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import prefect_server, prefect_server_answers
 from portrait_core.errors import InputError
-from portrait_core.store.keys import canonical_json
+from portrait_core.store.documents import canonical_json
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun

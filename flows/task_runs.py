@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
+from portrait_core.classification import gpu_broke
+from tasks.running import WORKER_ENDED
+
 R = TypeVar("R")
+own_process: ContextVar[bool] = ContextVar("own_process", default=True)
+"""Whether a flow run has this process for itself, as where a worker of Prefect's started it."""
+
+
+@contextmanager
+def process_left() -> Iterator[None]:
+    """End a flow run's own process when it cannot use the GPU any more: Prefect takes the run for crashed, and
+    its automation starts it again in another process. An ordinary error would be retried in this one."""
+    try:
+        yield
+    except RuntimeError as error:
+        if own_process.get() and error.__cause__ is not None and gpu_broke(error.__cause__):
+            logging.getLogger(__name__).error("%s", error)
+            raise SystemExit(WORKER_ENDED) from error
+        raise
 
 
 def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[], R]) -> R:

@@ -9,7 +9,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.environment import set_log_levels
 from flows.reenact import Report, reporter, run_stages, under_prefect
+from flows.task_runs import process_left
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import check_models
 from portrait_core.pipeline import Job
@@ -62,8 +64,10 @@ def train_styleflow(
     Returns:
         The curve.
     """
+    set_log_levels()
     job = prepare_flow(store, samples, load_settings(profile, overrides))
-    curve = run_flow(job, out, reporter.get())
+    with process_left():
+        curve = run_flow(job, out, reporter.get())
     create_table_artifact(curve, key="train-styleflow", description=job.label)
     return curve
 
