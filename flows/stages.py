@@ -7,60 +7,45 @@ the store's failure table and reported; the clip goes on as long as there is som
 from __future__ import annotations
 
 import logging
-import socket
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import Any
 
 import tasks.pipelines  # noqa: F401 - registers what jobs name
-from flows.runners import Pending, Runner
+from flows.calls import Report, StageCalls
+from flows.runners import Runner
 from flows.task_runs import as_task_run
-from flows.watchdog import Watchdog
 from portrait_core import stopping
 from portrait_core.classification import (
-    StalledTaskError,
     disk_full,
-    failure,
     gpu_broke,
-    worker_died,
-    worth_retrying,
 )
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.history import note_cost, progress
 from portrait_core.pipeline.ledger import (
     Ledger,
     distrust,
     done,
-    record_failures,
     restore,
     unfinished,
 )
-from portrait_core.pipeline.ranges import frame_ranges, missing_runs
-from portrait_core.pipeline.results import StageRecord, process_name
+from portrait_core.pipeline.ranges import frame_ranges
+from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.state import keep_job
 from portrait_core.stopping import StopRequested
-from portrait_core.store import Failure
 from portrait_core.store.leases import Holder, Lease
 from portrait_core.store.waiting import wait_until
-from tasks.running import Call, StageFunction, functions_of
-from tasks.stages.landmarks import give_up
+from tasks.running import StageFunction, functions_of
 
 _log = logging.getLogger(__name__)
 _REPAIRS = 3
 """Times that a run goes back to make damaged data again."""
 _ROUNDS = 2
 """Times that a stage's tasks are sent while they report success and something is left."""
-_DEATHS = 2
-"""Workers that a unit may kill, without getting any further, before it is set aside."""
 
-Report = Callable[[str], None]
-"""Takes one line for the user."""
 Functions = Callable[[str], tuple[StageFunction, ...]]
 """Gives what does a stage (:func:`tasks.running.functions_of`)."""
-Failed = list[tuple[FrameRange | None, BaseException]]
 
 
 class StageError(RuntimeError):
@@ -194,7 +179,7 @@ class StageRunner:
             Ledger(self._job).output(stage).describe(self._job.recipe(stage))
             for _ in range(_ROUNDS):
                 for function, ranges in self._calls(stage):
-                    errors += self._run(record, function, ranges)
+                    errors += self._calls_of(stage).run(record, function, ranges)
                     if errors:
                         break  # a chain does not go on behind a range that stopped
                 if errors or self._settled(stage):
@@ -204,6 +189,9 @@ class StageRunner:
         self._check(stage, errors)
         title = self._job.stage(stage).title
         _log.info("%s: %s: %d parts in %.1f s", self._job.label, title, record.frames_done, record.seconds)
+
+    def _calls_of(self, stage: str) -> StageCalls:
+        return StageCalls(self._job, stage, self._runner, self._report, self._turn, self._lease)
 
     def _settled(self, stage: str) -> bool:
         """Whether nothing is left to do, after all tasks reported success. Another host's markers may be
@@ -266,151 +254,6 @@ class StageRunner:
     def _whose(self) -> str:
         """What says of whom a message speaks: a clip's run edits its portrait too."""
         return "in the portrait's edit, " if self._job.goal == "edit" else ""
-
-    def _run(
-        self, record: StageRecord, task: StageFunction, ranges: Sequence[FrameRange | None]
-    ) -> list[BaseException]:
-        """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
-        begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
-        failed = self._attempt(record, task, ranges)
-        if hung(failed) and self._job.settings.runner.kind == "threads":
-            return [error for _, error in failed]  # a thread cannot be ended
-        killed = [span for span, error in failed if worker_died(error)]
-        errors = [error for _, error in failed if not worker_died(error)]
-        if killed:
-            errors += self._after_deaths(record, task, killed, in_order=len(ranges) == 1)
-        seconds = time.perf_counter() - begin
-        new, here = record.results[known:], process_name()
-        record.seconds += seconds
-        elsewhere = sum(r.cpu_seconds for r in new if r.process != here)
-        record.cpu_seconds += time.process_time() - cpu + elsewhere
-        note_cost(self._job, record.stage, seconds, new)
-        return errors
-
-    def _attempt(
-        self, record: StageRecord, task: StageFunction, spans: Sequence[FrameRange | None]
-    ) -> Failed:
-        """Submit calls, wait for all of them, and give back those that failed."""
-        failed: Failed = []
-        pending: list[tuple[FrameRange | None, Pending]] = []
-        seen, watchdog = self._seen(record.stage), Watchdog(self._job, record.stage)
-        try:
-            for span in spans:
-                with self._collecting(record, span, failed):
-                    call = self._call(task, span, seen)
-                    pending.append((span, self._runner.submit(call, self._turn)))
-            for span, future in pending:
-                with self._collecting(record, span, failed):
-                    result = future.result(watchdog.look)
-                    record.results.append(result)
-                    record.frames_done += result.frames_done
-        except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or what Prefect makes of them
-                self._report("finishing the frames and steps at work (once more: at once)")
-                self._runner.stop()
-            raise
-        return failed
-
-    def _seen(self, stage: str) -> dict[str, int]:
-        """Frames that are done of the stages that one reads, for workers of other hosts."""
-        runner = self._job.settings.runner
-        if runner.kind in ("threads", "local_cluster", "local_gpus"):
-            return {}
-        ledger = Ledger(self._job)
-        before = [one for one in self._job.pipeline.reads(stage) if self._job.stage(one).per_frame]
-        return {one: len(ledger.output(one).marked()) for one in before}
-
-    def _call(self, function: StageFunction, span: FrameRange | None, seen: Mapping[str, int]) -> Call:
-        runner = self._job.settings.runner
-        where = {} if span is None else {"start": span.start, "stop": span.stop}
-        return Call(
-            function.module,
-            function.name,
-            {"job": self._job, **where},
-            runner.retries,
-            runner.retry_delay_s,
-            socket.gethostname(),
-            seen,
-            self._lease,
-            function.stage,
-        )
-
-    @contextmanager
-    def _collecting(self, record: StageRecord, span: FrameRange | None, failed: Failed) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            # cancelled, or refused by a pool that closes: no fault of the frames
-            if stopping.requested() and not gpu_broke(error):
-                failed.append((span, StopRequested()))
-                return
-            self._tell(record.stage, span, error)
-            failed.append((span, error))
-
-    def _tell(self, stage: str, span: FrameRange | None, error: BaseException) -> None:
-        """Record that a call failed as a whole; no frame is set aside for that (:mod:`tasks.frames` does)."""
-        if isinstance(error, StopRequested):
-            return
-        retries = self._job.settings.runner.retries
-        attempt = retries + 1 if worth_retrying(error) else 1
-        row = failure(stage, None, error, self._job.stage_keys[stage], attempt)
-        if worker_died(error):  # nobody's fault yet
-            row = Failure(stage, None, "transient", "the worker died", key=row.key)
-        record_failures(self._job, stage, [row])
-        where = "" if span is None else f", frames {span.start} to {span.stop - 1}"
-        self._report(f"{stage}{where}: {row.cls} failure: {row.message}")
-
-    def _after_deaths(
-        self,
-        record: StageRecord,
-        task: StageFunction,
-        killed: Sequence[FrameRange | None],
-        in_order: bool,
-    ) -> list[BaseException]:
-        """Find out which frame kills its worker: each frame that is left is done by itself, and those whose
-        workers die again once more with nothing beside them. What kills then is set aside."""
-        stage = record.stage
-        if None in killed:
-            return self._alone(record, task, None)
-        runs = [run for span in killed if span for run in missing_runs(~unfinished(self._job, stage), span)]
-        singles = [FrameRange(i, i + 1) for run in runs for i in range(*run)]
-        errors: list[BaseException] = []
-        groups = [[single] for single in singles] if in_order else [singles]
-        for group in groups:
-            failed = self._attempt(record, task, group)
-            errors += [error for _, error in failed if not worker_died(error)]
-            for span in [span for span, error in failed if worker_died(error)]:
-                errors += self._alone(record, task, span)
-        return errors
-
-    def _alone(
-        self, record: StageRecord, task: StageFunction, span: FrameRange | None
-    ) -> list[BaseException]:
-        """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
-        stage, deaths, reached = record.stage, 1, progress(self._job, record.stage)
-        while deaths < _DEATHS:
-            failed = self._attempt(record, task, [span])
-            if not failed or not worker_died(failed[0][1]):
-                return [error for _, error in failed]
-            got = progress(self._job, stage)
-            deaths, reached = (1, got) if got > reached else (deaths + 1, got)
-        frame = None if span is None else span.start
-        why = f"its worker died each of {deaths} times that it was done by itself"
-        row = Failure(stage, frame, "poison", why, attempt=deaths + 1, key=self._job.stage_keys[stage])
-        record_failures(self._job, stage, [row])
-        self._report(f"{stage}{'' if frame is None else f', frame {frame}'}: set aside: {why}")
-        if stage == "landmarks" and frame is not None:
-            give_up(self._job, frame)
-        return (
-            []
-            if frame is not None and self._job.stage(stage).per_frame
-            else [RuntimeError(f"set aside: {why}")]
-        )
-
-
-def hung(failed: Failed) -> bool:
-    """Whether a task that failed got no further."""
-    return any(isinstance(error, StalledTaskError) for _, error in failed)
 
 
 def check_only(job: Job, only: Sequence[str]) -> None:

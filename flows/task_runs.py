@@ -19,8 +19,8 @@ own_process: ContextVar[bool] = ContextVar("own_process", default=True)
 
 @contextmanager
 def process_left() -> Iterator[None]:
-    """End a flow run's own process when it cannot use the GPU any more: Prefect takes the run for crashed, and
-    its automation starts it again in another process. An ordinary error would be retried in this one."""
+    """End a flow run's own process when it cannot use the GPU any more: Prefect takes the run for crashed,
+    and its automation starts it again in another process. An ordinary error would be retried in this one."""
     try:
         yield
     except RuntimeError as error:
