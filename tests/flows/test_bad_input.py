@@ -45,7 +45,7 @@ def cat() -> Path:
 
 def test_a_cat_is_no_portrait(tmp_path: Path, small: list[str], cat: Path, carphone: Path) -> None:
     assert "no human face was found in the portrait" in _said(_reenact(tmp_path, small, cat, carphone))
-    assert not list((tmp_path / "store").glob("video/*")), "the video was not touched"
+    assert not list((tmp_path / "store").glob("video/*/*.*/done")), "the video was not touched"
 
 
 def test_two_people_are_no_portrait(tmp_path: Path, small: list[str], portrait: Path, carphone: Path) -> None:

@@ -196,7 +196,7 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:
         with pytest.raises(stopping.StopRequested):
-            StageRunner(job, Closing(), functions=STUBS).all()
+            StageRunner(job, Closing(), functions=STUBS.__getitem__).all()
     finally:
         stopping.clear()
     assert Store(tmp_path).failures("portrait").empty

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.policy import BrokenGpuError, gpu_broke
+from portrait_core.classification import BrokenGpuError, gpu_broke
 
 import tasks.running
 from portrait_core import stopping
