@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,56 +28,33 @@ from numpy.typing import DTypeLike, NDArray
 from portrait_core.errors import MissingChunk
 from portrait_core.store import arrays
 from portrait_core.store.arrays import ArrayInfo
+from portrait_core.store.contents import (
+    Contents,
+    Declared,
+    contents_of,
+    done_of,
+    file_name,
+    is_sound_file,
+    marked_frames,
+    marker,
+    runs,
+    spans,
+    stored_name,
+)
 from portrait_core.store.documents import canonical_json, parsed
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_key, checked_name
 
 RANGE = 16
 """Frames that are read together when all are gone through."""
-_MARKER = re.compile(r"(\d{8,})(?:-(\d{8,}))?")
-_FILE = re.compile(r"(.*)\.([0-9a-f]{32})(\.[^.]*)?")
-_RESERVED = ("files", "notes", "done")
+PACK_MOST_BYTES = 1 << 30
+"""Bytes of the largest array that is packed: all of it is held in memory, twice."""
+_HEAD_BYTES = 1 << 16
+"""Bytes that are read of a packed array at once: a small one comes whole, by one request."""
+_TRIES = 5
+"""Most times that a file's versions are listed because those of the listing before are gone."""
+_RESERVED = ("files", "notes", "done", "zarr.json")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What lies in an output's folder, by one listing."""
-
-    done: frozenset[int] = frozenset()
-    """Frames that are marked."""
-    chunks: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    """Chunks of every array that is not packed."""
-    packed: frozenset[str] = frozenset()
-    """Arrays that are packed."""
-    described: frozenset[str] = frozenset()
-    """Arrays whose ``zarr.json`` is there."""
-    files: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Digests that the objects of every file carry, by the file's name: its content's SHA-256, the first 32
-    hexadecimal digits."""
-    notes: frozenset[str] = frozenset()
-    """Names of notes."""
-    bytes: int = 0
-    """Bytes of everything."""
-    objects: int = 0
-    """Number of objects."""
-
-
-@dataclass(frozen=True)
-class Declared:
-    """What has to be in an output's folder for a frame to be done."""
-
-    per_frame: tuple[str, ...] = ()
-    """Arrays with a chunk per frame."""
-    whole: tuple[str, ...] = ()
-    """Arrays that are one chunk."""
-    files: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def arrays(self) -> tuple[str, ...]:
-        """All arrays."""
-        return (*self.per_frame, *self.whole)
 
 
 class Output:
@@ -95,7 +71,6 @@ class Output:
         self.path = f"{unit}/{stage}.{key}"
         self._files = files
         self._documents: dict[str, bytes] = {}
-        self._indices: dict[str, list[tuple[int, int] | None]] = {}
 
     def __repr__(self) -> str:
         return f"Output({self.path})"
@@ -136,23 +111,45 @@ class Output:
             raise ValueError(f"array {name}: every side must be at least 1, frames first; got {tuple(shape)}")
         document = self._stored_documents([name]).get(name)
         if document is None:
-            document = arrays.create(shape, dtype, whole)
-            # What is left of a packed array whose document was lost would count as its frames.
-            self._files.delete([f"{self.path}/{name}/{arrays.packed_name(arrays.info(document))}"])
-            self._files.put({f"{self.path}/{name}/zarr.json": document})
+            document = self._described(name, arrays.create(shape, dtype, whole))
         found = arrays.info(document)
-        if (found.shape, found.dtype) != (tuple(shape), np.dtype(dtype)):
+        rows = shape[0] if whole else 1
+        if (found.shape, found.dtype, found.rows) != (tuple(shape), np.dtype(dtype), rows):
             raise ValueError(
-                f"{self.path}/{name} holds {found.dtype} {found.shape}; got {np.dtype(dtype)} "
-                f"{tuple(shape)} under the same key. Raise the version of the stage {self.stage}, or "
-                f"delete the folder"
+                f"{self.path}/{name} holds {found.dtype} {found.shape}, {found.rows} per chunk; got "
+                f"{np.dtype(dtype)} {tuple(shape)}, {rows} per chunk, under the same key. Raise the version "
+                f"of the stage {self.stage}, or delete the folder"
             )
         self._documents[name] = document
         if found.packed:
             self.unpack(name)
 
+    def _described(self, name: str, document: bytes) -> bytes:
+        """Write an array's document where there is none, or a damaged one; give the one that was written.
+
+        If all frames lie in one object, they are not lost with their document. A damaged object goes, as it
+        would count as the array's frames.
+        """
+        array = arrays.info(document)
+        path = f"{self.path}/{name}/{arrays.packed_name(array)}"
+        head = self._files.get_range(path, 0, arrays.index_bytes(array.chunks))
+        if head is not None:
+            try:
+                arrays.read_index(head, array, ())
+            except ValueError:
+                self._files.delete([path])
+            else:
+                document = arrays.packed_document(document)
+        self._files.put({f"{self.path}/{name}/zarr.json": document})
+        return document
+
     def write(self, name: str, start: int, values: NDArray[Any]) -> None:
-        """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type."""
+        """Write frames ``[start, start + n)`` of an array, ``values [n, ...]`` of its very type; a packed
+        array is unpacked first.
+
+        Raises:
+            ValueError: there is no such array, or the values or the range do not fit it.
+        """
         self.write_together(start, {name: values})
 
     def write_together(self, start: int, values: Mapping[str, NDArray[Any]]) -> None:
@@ -164,13 +161,21 @@ class Output:
         self._files.put(chunks)
 
     def write_whole(self, values: Mapping[str, NDArray[Any]]) -> None:
-        """Make and write arrays that are one object each, by name."""
+        """Make and write arrays ``[N, ...]`` that are one object each, by name; ``N`` is at least 1 and need
+        not be the number of frames.
+
+        Raises:
+            ValueError: see :meth:`ensure_array`.
+        """
         for name, value in values.items():
             self._ensure(name, value.shape, value.dtype, whole=True)
         self.write_together(0, values)
 
     def _encoded(self, name: str, start: int, values: NDArray[Any]) -> dict[str, bytes]:
         document = self._document(name)
+        if document is not None and arrays.info(document).packed:
+            self.unpack(name)
+            document = self._document(name)
         if document is None:
             raise ValueError(f"{self.path} has no array {name}; call ensure_array first")
         array = arrays.info(document)
@@ -182,6 +187,8 @@ class Output:
                 f"of them"
             )
         self._check_range(name, array, start, start + len(values))
+        if array.rows > 1 and len(values) != array.shape[0]:
+            raise ValueError(f"{self.path}/{name} is one object; write all of it by write_whole")
         return arrays.encode(document, start, values) if len(values) else {}
 
     def array_info(self, name: str) -> ArrayInfo | None:
@@ -206,68 +213,108 @@ class Output:
         Raises:
             MissingChunk: see :meth:`read`; of the first array of which something is missing.
         """
-        unknown = [checked_name(name, "array") for name in names if name not in self._documents]
-        if unknown:
-            self._documents.update(self._stored_documents(unknown))
         found: dict[str, NDArray[Any]] = {}
-        loaded = self._load([name for name in names if name in self._documents], start, stop)
-        for name in names:
-            values, missing = loaded.get(name) or (None, [0])
-            if missing:  # perhaps the array was packed or unpacked since its document was read
-                self._forget(name)
-                self._documents.update(self._stored_documents([name]))
-                again = self._load([name], start, stop) if name in self._documents else {}
-                values, missing = again.get(name) or (None, list(range(start, stop or start + 1)))
+        for name, (values, missing) in self._loaded(names, start, stop).items():
             if missing or values is None:
                 self._forget(name)
                 raise MissingChunk(f"{self.path}/{name}", missing)
             found[name] = values
         return found
 
+    def _loaded(
+        self, names: Sequence[str], start: int, stop: int | None
+    ) -> dict[str, tuple[NDArray[Any] | None, list[int]]]:
+        """Frames ``[start, stop)`` of arrays, and which of them are absent or corrupt; None for an array that
+        is not there."""
+        unknown = [checked_name(name, "array") for name in names if name not in self._documents]
+        if unknown:
+            self._documents.update(self._stored_documents(unknown))
+        loaded = self._load([name for name in names if name in self._documents], start, stop)
+        found: dict[str, tuple[NDArray[Any] | None, list[int]]] = {}
+        for name in names:
+            values, missing = loaded.get(name) or (None, [])
+            if missing or values is None:
+                # Perhaps the array was made, packed or unpacked since its document was read.
+                self._forget(name)
+                self._documents.update(self._stored_documents([name]))
+                again = self._load([name], start, stop) if name in self._documents else {}
+                frames = range(start, start + 1 if stop is None else stop)
+                values, missing = again.get(name) or (None, list(frames))
+            found[name] = values, missing
+        return found
+
     def _load(
         self, names: Sequence[str], start: int, stop: int | None
     ) -> dict[str, tuple[NDArray[Any], list[int]]]:
-        """Frames ``[start, stop)`` of arrays, and which of them are absent or corrupt."""
-        spans: dict[str, tuple[ArrayInfo, int, int]] = {}
+        """Frames ``[start, stop)`` of arrays by the documents that are known, and which of them are absent or
+        corrupt."""
+        asked: dict[str, tuple[ArrayInfo, int, int]] = {}
         wanted: dict[str, tuple[str, int]] = {}
         chunks: dict[str, dict[str, bytes]] = {name: {} for name in names}
         for name in names:
             array = arrays.info(self._documents[name])
             end = array.shape[0] if stop is None else stop
             self._check_range(name, array, start, end)
-            spans[name] = array, start, end
+            asked[name] = array, start, end
             numbers = range(start // array.rows, -(-end // array.rows))
             if array.packed:
                 for number, chunk in self._packed_chunks(name, array, numbers).items():
                     chunks[name][arrays.chunk_name(array, number)] = chunk
-                continue
-            wanted |= {
-                f"{self.path}/{name}/{arrays.chunk_name(array, number)}": (name, number) for number in numbers
-            }
+            else:
+                wanted |= {path: (name, number) for path, number in self._paths(name, array, numbers).items()}
         for path, value in self._files.get(wanted).items():
             name, number = wanted[path]
-            chunks[name][arrays.chunk_name(spans[name][0], number)] = value
+            chunks[name][arrays.chunk_name(asked[name][0], number)] = value
         return {
             name: arrays.decode(arrays.plain_document(self._documents[name]), begin, end, chunks[name])
-            for name, (_, begin, end) in spans.items()
+            for name, (_, begin, end) in asked.items()
         }
 
-    def _packed_chunks(self, name: str, array: ArrayInfo, numbers: range) -> dict[int, bytes]:
-        """Chunks of a packed array that are there, by one request; the first time by two."""
+    def _paths(self, name: str, array: ArrayInfo, numbers: Iterable[int]) -> dict[str, int]:
+        """Numbers of chunks, by the paths that they have as objects of their own."""
+        return {f"{self.path}/{name}/{arrays.chunk_name(array, number)}": number for number in numbers}
+
+    def _chunks(self, name: str, array: ArrayInfo, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Those of an array's chunks that are there, whatever form it has."""
+        if array.packed:
+            return self._packed_chunks(name, array, numbers)
+        paths = self._paths(name, array, numbers)
+        return {paths[path]: value for path, value in self._files.get(paths).items()}
+
+    def _packed_chunks(self, name: str, array: ArrayInfo, numbers: Sequence[int]) -> dict[int, bytes]:
+        """Those of a packed array's chunks that are there: of a small array by one request, else by two.
+
+        The index is read each time. Another process may have put an object with more frames in the place of
+        the one that was read before; where that one had a frame, there may be another of the same length.
+        """
         path = f"{self.path}/{name}/{arrays.packed_name(array)}"
-        if name not in self._indices:
-            head = self._files.get_range(path, 0, arrays.index_bytes(array.chunks))
-            try:
-                self._indices[name] = arrays.read_index(head or b"", array.chunks)
-            except ValueError as error:
-                _log.warning("%s: %s; its frames count as missing", path, error)
-                return {}
-        places = {n: place for n in numbers if (place := self._indices[name][n]) is not None}
-        if not places:
+        head = self._head(name, array)
+        places = self._places(name, array, numbers, head)
+        found: dict[int, bytes] = {}
+        if places:
+            begin, end = min(a for a, _ in places.values()), max(b for _, b in places.values())
+            data = head[begin:end] if end <= len(head) else self._files.get_range(path, begin, end) or b""
+            found = {n: data[a - begin : b - begin] for n, (a, b) in places.items()}
+        # Who did not know yet that the array is packed wrote frames beside the one object.
+        beside = self._paths(name, array, (n for n in numbers if n not in places))
+        return found | {beside[path]: value for path, value in self._files.get(beside).items()}
+
+    def _head(self, name: str, array: ArrayInfo) -> bytes:
+        """The beginning of a packed array's object; nothing when it is not there."""
+        path = f"{self.path}/{name}/{arrays.packed_name(array)}"
+        return self._files.get_range(path, 0, max(arrays.index_bytes(array.chunks), _HEAD_BYTES)) or b""
+
+    def _places(
+        self, name: str, array: ArrayInfo, numbers: Iterable[int], head: bytes | None = None
+    ) -> dict[int, tuple[int, int]]:
+        """Where chunks begin and end in a packed array's object; none when it is not there or its index is
+        damaged."""
+        head = self._head(name, array) if head is None else head
+        try:
+            return arrays.read_index(head, array, numbers) if head else {}
+        except ValueError as error:
+            _log.warning("%s/%s: %s; its frames count as missing", self.path, name, error)
             return {}
-        begin, end = min(a for a, _ in places.values()), max(b for _, b in places.values())
-        data = self._files.get_range(path, begin, end) or b""
-        return {n: data[a - begin : b - begin] for n, (a, b) in places.items()}
 
     def _document(self, name: str) -> bytes | None:
         if name not in self._documents:
@@ -285,7 +332,6 @@ class Output:
 
     def _forget(self, name: str) -> None:
         self._documents.pop(name, None)
-        self._indices.pop(name, None)
 
     def _check_range(self, name: str, array: ArrayInfo, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= array.shape[0]:
@@ -310,107 +356,84 @@ class Output:
         """Put every array of frames into one object, and the markers into one per run of frames.
 
         At every moment the arrays can be read: the new object is there before the document names it, and the
-        old ones go last. Reading and writing go on to work on what is packed.
+        old ones go last. Reading and writing go on to work on what is packed. An array stays as it is if it
+        lacks a frame that is marked, or takes more than :data:`PACK_MOST_BYTES`.
         """
-        contents = self.contents()
+        sizes = self._files.sizes(self.path)
+        contents = contents_of(sizes)
         for name in declared.per_frame:
-            if contents.chunks.get(name) and name in contents.described:
-                self._pack(name)
-        frames = sorted(contents.done)
-        runs = {_marker(a, b) for a, b in _runs(frames)}
-        single = {_marker(frame, frame) for frame in frames} - runs
-        if len(frames) > len(runs):
-            self._files.put({f"{self.path}/done/{name}": b"" for name in sorted(runs)})
-            self._files.delete(f"{self.path}/done/{name}" for name in sorted(single))
+            size = sum(bytes_ for path, bytes_ in sizes.items() if path.startswith(f"{name}/"))
+            if contents.chunks.get(name) and size <= PACK_MOST_BYTES:
+                self._pack(name, contents.chunks[name], contents.done)
+        marks = spans(path.removeprefix("done/") for path in sizes if path.startswith("done/"))
+        packed = {marker(*run) for run in runs(sorted(contents.done))}
+        self._files.put({f"{self.path}/done/{name}": b"" for name in sorted(packed - marks.keys())})
+        self._files.delete(f"{self.path}/done/{name}" for name in sorted(marks.keys() - packed))
 
-    def _pack(self, name: str) -> None:
+    def _pack(self, name: str, listed: frozenset[int], marked: frozenset[int]) -> None:
+        """Pack an array, unless a chunk that was listed, or is marked, is not there.
+
+        The document is read after the listing: if another process has packed the array meanwhile and has
+        deleted a chunk, either the document says so, or the chunk is noticed to be gone.
+        """
         self._forget(name)
         document = self._document(name)
-        if document is None or arrays.info(document).packed:
+        if document is None:
             return
         array = arrays.info(document)
-        paths = {
-            f"{self.path}/{name}/{arrays.chunk_name(array, number)}": number for number in range(array.chunks)
-        }
-        found = {paths[path]: value for path, value in self._files.get(paths).items()}
+        found = self._chunks(name, array, range(array.chunks))
+        if lacking := {number for number in listed | marked if number < array.chunks} - found.keys():
+            _log.warning("%s/%s lacks %d chunks; it is not packed", self.path, name, len(lacking))
+            return
         self._files.put({f"{self.path}/{name}/{arrays.packed_name(array)}": arrays.pack(found, array.chunks)})
-        self._files.put({f"{self.path}/{name}/zarr.json": arrays.packed_document(document)})
+        if not array.packed:
+            self._files.put({f"{self.path}/{name}/zarr.json": arrays.packed_document(document)})
         self._forget(name)
-        self._files.delete(paths)
+        self._files.delete(self._paths(name, array, sorted(listed if array.packed else found)))
 
     def unpack(self, name: str, without: Iterable[int] = ()) -> None:
         """Give a packed array an object per frame again, so that single frames can be written; those of
-        ``without`` are left out."""
+        ``without`` are left out. Nothing happens to an array that is not packed.
+
+        At every moment the array can be read.
+        """
         document = self._document(name)
         if document is None or not (array := arrays.info(document)).packed:
             return
-        self._indices.pop(name, None)
-        chunks = self._packed_chunks(name, array, range(array.chunks))
-        plain, dropped = arrays.plain_document(document), set(without)
-        self._files.put(
-            {
-                f"{self.path}/{name}/{arrays.chunk_name(array, number)}": chunk
-                for number, chunk in chunks.items()
-                if number not in dropped
-            }
-        )
-        self._files.put({f"{self.path}/{name}/zarr.json": plain})
+        chunks, dropped = self._chunks(name, array, range(array.chunks)), set(without)
+        kept = self._paths(name, array, (number for number in chunks if number not in dropped))
+        self._files.put({path: chunks[number] for path, number in kept.items()})
+        self._files.delete(self._paths(name, array, dropped))
+        self._files.put({f"{self.path}/{name}/zarr.json": arrays.plain_document(document)})
         self._forget(name)
         self._files.delete([f"{self.path}/{name}/{arrays.packed_name(array)}"])
 
     # Markers
 
     def commit(self, frames: Iterable[int] = (0,)) -> None:
-        """Mark frames as done. Only after their data is written."""
-        self._files.put({f"{self.path}/done/{_marker(frame, frame)}": b"" for frame in frames})
+        """Mark frames as done: an empty object each, no listing. Only after their data is written."""
+        self._files.put({f"{self.path}/done/{marker(int(frame))}": b"" for frame in frames})
 
     def uncommit(self, frames: Iterable[int] | None = None) -> None:
         """Mark frames as not done, all of them by default."""
-        wanted = None if frames is None else {int(frame) for frame in frames}
-        names = self._files.list(f"{self.path}/done")
-        stale, kept = [], set[int]()
-        for name, span in _spans(names):
-            if wanted is None or not wanted.isdisjoint(span):
-                stale.append(name)
-                kept |= set(span) - (set(span) if wanted is None else wanted)
-        self.commit(sorted(kept))
-        self._files.delete(f"{self.path}/done/{name}" for name in stale if name not in map(_single, kept))
+        marks = spans(self._files.list(f"{self.path}/done"))
+        wanted = marked_frames(marks) if frames is None else {int(frame) for frame in frames}
+        stale = {name: span for name, span in marks.items() if not wanted.isdisjoint(span)}
+        self.commit(sorted(marked_frames(stale) - wanted))
+        self._files.delete(f"{self.path}/done/{name}" for name in stale)
 
     def marked(self) -> list[int]:
         """List the frames that are marked as done, ascending: one listing."""
-        names = self._files.list(f"{self.path}/done")
-        return sorted({frame for _, span in _spans(names) for frame in span})
+        return sorted(marked_frames(self._files.list(f"{self.path}/done")))
 
     def contents(self) -> Contents:
         """List what is there: one request per thousand objects."""
-        marks, files, notes = list[str](), dict[str, set[str]](), set[str]()
-        chunks: dict[str, set[int]] = {}
-        packed, described = set[str](), set[str]()
-        sizes = self._files.sizes(self.path)
-        for path in sizes:
-            top, _, rest = path.partition("/")
-            if top == "done":
-                marks.append(rest)
-            elif top == "files" and (match := _FILE.fullmatch(rest)):
-                files.setdefault(match[1] + (match[3] or ""), set()).add(match[2])
-            elif top == "notes":
-                notes.add(rest.removesuffix(".json"))
-            elif rest == "zarr.json":
-                described.add(top)
-            elif rest.startswith("c/"):
-                packed.add(top)
-            elif (number := arrays.chunk_of(rest)) is not None:
-                chunks.setdefault(top, set()).add(number)
-        return Contents(
-            frozenset(frame for _, span in _spans(marks) for frame in span),
-            {name: frozenset(numbers) for name, numbers in chunks.items()},
-            frozenset(packed),
-            frozenset(described),
-            {name: frozenset(digests) for name, digests in files.items()},
-            frozenset(notes),
-            sum(sizes.values()),
-            len(sizes),
-        )
+        found = contents_of(self._files.sizes(self.path))
+        # Killed while it was packed or unpacked, an array has both forms; its document says which one counts.
+        both = found.packed & found.chunks.keys() & found.described
+        documents = self._stored_documents(sorted(both)) if both else {}
+        plain = {n for n in both if n not in documents or not arrays.info(documents[n]).packed}
+        return replace(found, packed=found.packed - plain) if plain else found
 
     def done(self, total: int, declared: Declared | None = None) -> NDArray[np.bool_]:
         """Tell which of ``total`` frames are done ``[total]``: marked, with every chunk, file and note that
@@ -424,23 +447,33 @@ class Output:
 
         Its object's name carries the content's digest, so two writers never meddle with each other's. Older
         contents of the name that were there before go afterwards.
+
+        Raises:
+            InputError: a name that not every store can hold.
         """
         old = self._versions(name)
-        stem, dot, suffix = checked_name(name, "file").rpartition(".")
-        digest = hashlib.sha256(value).hexdigest()[:32]
-        path = (
-            f"{self.path}/files/{stem}.{digest}{dot}{suffix}" if dot else f"{self.path}/files/{name}.{digest}"
-        )
+        path = f"{self.path}/files/{stored_name(name, value)}"
         self._files.put({path: value})
-        self._files.delete(stale for stale in old if stale != path)
+        stale = [version for version in old if version != path]
+        if stale:
+            self._files.delete(stale)
+            if not self._versions(name):  # a rival took this content for an older one
+                self._files.put({path: value})
 
     def get_bytes(self, name: str) -> bytes | None:
         """Read a file; None when there is none whose content is what its name says."""
-        for path in self._versions(name):
-            value = self._files.get_one(path)
-            if value is not None and is_sound_file(path, value):
-                return value
-            _log.warning("%s is corrupt; it counts as missing", path)
+        for _ in range(_TRIES):
+            versions = self._versions(name)
+            gone = False
+            for path in versions:
+                value = self._files.get_one(path)
+                if value is not None and is_sound_file(path, value):
+                    return value
+                if value is not None:
+                    _log.warning("%s is corrupt; it counts as missing", path)
+                gone |= value is None
+            if not gone:  # else another version has come in its place
+                break
         return None
 
     def drop_file(self, name: str) -> None:
@@ -481,7 +514,6 @@ class Output:
         """Delete everything, the markers first."""
         self.uncommit()
         self._documents.clear()
-        self._indices.clear()
         self._files.delete_folder(self.path)
 
     def digest(self, names: Iterable[str], files: Iterable[str] = ()) -> str:
@@ -510,72 +542,11 @@ class Output:
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
         step = RANGE if array.rows == 1 else array.shape[0]
         for start in range(0, array.shape[0], step):
-            values, missing = self._load([name], start, min(start + step, array.shape[0]))[name]
-            values = values.astype(array.dtype.newbyteorder("<"), copy=False)
-            for frame, value in enumerate(values, start):
-                digest.update(b"absent" if frame in missing else b"frame" + value.tobytes())
-
-
-def done_of(contents: Contents, total: int, declared: Declared) -> NDArray[np.bool_]:
-    """Tell which of ``total`` frames are done ``[total]`` by what a folder holds."""
-    done = np.zeros(total, np.bool_)
-    done[[frame for frame in contents.done if frame < total]] = True
-    for name in declared.per_frame:
-        if name in contents.packed and name in contents.described:
-            continue
-        present = np.zeros(total, np.bool_)
-        if name in contents.described:
-            present[[number for number in contents.chunks.get(name, ()) if number < total]] = True
-        done &= present
-    there = {name for name in contents.described if 0 in contents.chunks.get(name, ())}
-    lacking = set(declared.whole) - there
-    lacking |= (set(declared.files) - contents.files.keys()) | (set(declared.notes) - contents.notes)
-    return done & (not lacking)
-
-
-def _stored_name(name: str, value: bytes) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    digest = hashlib.sha256(value).hexdigest()[:32]
-    return f"{stem}.{digest}.{suffix}" if dot else f"{name}.{digest}"
-
-
-def file_name(stored: str) -> str | None:
-    """Read a file's name off that of its object; None when it has no digest."""
-    match = _FILE.fullmatch(stored)
-    return None if match is None else match[1] + (match[3] or "")
-
-
-def is_sound_file(path: str, value: bytes) -> bool:
-    """Tell whether a file's content is what its object's name says."""
-    match = _FILE.fullmatch(path.rpartition("/")[2])
-    return match is not None and hashlib.sha256(value).hexdigest()[:32] == match[2]
-
-
-def is_marker(name: str) -> bool:
-    """Tell whether a name is one that :meth:`Output.commit` or :meth:`Output.pack` gives."""
-    return _MARKER.fullmatch(name) is not None
-
-
-def _marker(first: int, last: int) -> str:
-    return f"{first:08d}" if first == last else f"{first:08d}-{last:08d}"
-
-
-def _single(frame: int) -> str:
-    return _marker(frame, frame)
-
-
-def _spans(names: Iterable[str]) -> list[tuple[str, range]]:
-    """Markers with the frames they stand for."""
-    found = [(name, match) for name in names if (match := _MARKER.fullmatch(name))]
-    return [(name, range(int(m[1]), int(m[2] or m[1]) + 1)) for name, m in found]
-
-
-def _runs(frames: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of every run of consecutive frames."""
-    runs: list[tuple[int, int]] = []
-    for frame in frames:
-        if runs and runs[-1][1] == frame - 1:
-            runs[-1] = runs[-1][0], frame
-        else:
-            runs.append((frame, frame))
-    return runs
+            stop = min(start + step, array.shape[0])
+            values, missing = self._loaded([name], start, stop)[name]
+            for frame in range(start, stop):
+                if values is None or frame in missing:
+                    digest.update(b"absent")
+                else:
+                    value = values[frame - start].astype(array.dtype.newbyteorder("<"), copy=False)
+                    digest.update(b"frame" + value.tobytes())
