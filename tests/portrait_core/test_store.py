@@ -419,9 +419,10 @@ def test_failures_of_tables_without_keys_are_read(tmp_path: Path) -> None:
 def test_units_and_their_outputs_are_listed(store: Store) -> None:
     assert store.units("video") == []
     assert store.unit("video", "a").outputs() == []
-    for name, stage, key in (("b", "track", KEY), ("a", "track", OTHER), ("a", "track", KEY), ("a", "a.b", KEY)):
-        store.unit("video", name).output(stage, key).commit([0])
+    store.unit("video", "b").output("track", KEY).commit()
     unit = store.unit("video", "a")
+    for stage, key in (("track", OTHER), ("track", KEY), ("a.b", KEY)):
+        unit.output(stage, key).commit()
     unit.write_label("My clip")
     unit.record_failures([Failure("track", 3, "input", "no face")])
     assert store.units("video") == ["a", "b"]
