@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
+from portrait_core.store.array_folder import RANGE
 from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, spans
 from portrait_core.store.documents import parsed
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
-from portrait_core.store.output import RANGE, Output
+from portrait_core.store.output import Output
 from portrait_core.store.unit import Unit
 
 FindingKind = Literal["corrupt", "absent", "orphan", "partial", "unreadable"]

@@ -253,7 +253,7 @@ def test_an_array_of_another_shape_under_the_same_key_is_refused(store: Store) -
     output = _filled(_output(store))
     output.ensure_array("latents", (7, 4, 8), "float32")  # of the same: nothing is lost
     for shape, dtype in (((5, 6), "float32"), ((7, 4, 8), "float64")):
-        with pytest.raises(ValueError, match=r"Raise the version of the stage track, or delete the folder"):
+        with pytest.raises(ValueError, match=r"Raise the version of the stage, or delete the folder"):
             output.ensure_array("latents", shape, dtype)
     with pytest.raises(ValueError, match="7 per chunk"):
         output.write_whole({"latents": _values("latents", 0, 7)})

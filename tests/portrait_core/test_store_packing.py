@@ -13,7 +13,16 @@ import pytest
 import zarr
 
 from portrait_core.errors import MissingChunk
-from portrait_core.store import Declared, Output, Store, arrays, output, repair_unit, verify_unit
+from portrait_core.store import (
+    Declared,
+    Output,
+    Store,
+    array_folder,
+    arrays,
+    output,
+    repair_unit,
+    verify_unit,
+)
 from portrait_core.store.contents import runs
 from portrait_core.store.files import Files
 from tests.portrait_core.watched_files import Between, Ends, Killed, Operation, WatchedFiles
@@ -137,8 +146,8 @@ def test_packing_again_does_nothing(tmp_path: Path) -> None:
 
 def test_a_packed_array_is_read_by_few_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fill(_output(tmp_path), list(range(TOTAL))).pack(DECLARED)
-    for head_bytes, requests in ((output._HEAD_BYTES, 1), (16, 2)):
-        monkeypatch.setattr(output, "_HEAD_BYTES", head_bytes)
+    for head_bytes, requests in ((array_folder._HEAD_BYTES, 1), (16, 2)):
+        monkeypatch.setattr(array_folder, "_HEAD_BYTES", head_bytes)
         files = WatchedFiles(str(tmp_path))
         np.testing.assert_array_equal(_output(files).read("latents", 3, 9), _values("latents")[3:9])
         assert [seen.what for seen in files.seen] == ["get", *["get_range"] * requests]

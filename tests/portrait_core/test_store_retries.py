@@ -107,7 +107,7 @@ def _work(unit: Unit) -> None:
 
 
 def test_a_server_that_refuses_a_share_of_the_requests(serve: Callable[[float], Server]) -> None:
-    _, endpoint = serve(0.3)
+    _, endpoint = serve(0.2)
     _work(_unit(endpoint))
 
 
