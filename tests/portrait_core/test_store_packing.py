@@ -329,7 +329,7 @@ def test_an_index_that_is_known_from_before_misleads_nobody(tmp_path: Path) -> N
     """Where the old object had a frame, the new one has another of the same length and a sound checksum."""
     reader = _fill(_output(tmp_path), [0, 1, 3], ("latents",))
     reader.pack(DECLARED)
-    _check(reader, [0, 1, 3], ("latents",))
+    reader.read("latents", 3, 4)
     _fill(_output(tmp_path), [2], ("latents",)).pack(DECLARED)
     np.testing.assert_array_equal(reader.read("latents", 3, 4), _values("latents")[3:4])
 
