@@ -6,10 +6,11 @@ writers.
 """
 
 from portrait_core.store.arrays import ArrayInfo
+from portrait_core.store.contents import Contents, Declared, done_of
 from portrait_core.store.failures import Failure, FailureClass
 from portrait_core.store.keys import differences, file_digest, gapped_key, recipe_key, stage_recipe
 from portrait_core.store.leases import Holder, Lease, holder
-from portrait_core.store.output import Contents, Declared, Output, done_of
+from portrait_core.store.output import Output
 from portrait_core.store.store import Store, record_name
 from portrait_core.store.unit import KINDS, Kind, Unit
 from portrait_core.store.verify import Finding, UnitReport, repair_unit, verify_unit

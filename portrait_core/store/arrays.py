@@ -13,8 +13,10 @@ are put one after the other into one object, which zarr calls a shard, without d
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -30,6 +32,7 @@ from zarr.core.array_spec import ArrayConfigParams
 from zarr.storage import MemoryStore
 
 ZSTD_LEVEL = 1
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DOCUMENT = "zarr.json"
 _CONFIG: ArrayConfigParams = {"write_empty_chunks": True}
 _FLAT = {"name": "default", "configuration": {"separator": "."}}
@@ -42,6 +45,12 @@ _SHARDING = "sharding_indexed"
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 _ABSENT = 2**64 - 1
 """Offset and length that zarr's specification gives to a chunk that a shard does not have."""
+_CODECS = ({"bytes", "crc32c"}, {"bytes", "zstd", "crc32c"})
+"""Codecs that :func:`create` gives; a document that names others is not this program's."""
+_MOST_CHUNKS = 1 << 22
+_MOST_BYTES = 1 << 30
+"""Bounds of what is believed of a stranger's document: chunks of an array (frames: 38 hours at 30 per second)
+and bytes of a decoded chunk (a float image of 8,192 pixels, four times over)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ class ArrayInfo:
     def chunks(self) -> int:
         """Number of chunks."""
         return -(-self.shape[0] // self.rows)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a decoded chunk."""
+        return self.rows * math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
 def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
@@ -95,9 +109,22 @@ def info(document: bytes) -> ArrayInfo:
 
 @lru_cache(maxsize=256)
 def is_readable(document: bytes) -> bool:
-    """Tell whether a metadata document is whole, so that chunks can be read by it."""
+    """Tell whether a metadata document is whole, so that chunks can be read by it.
+
+    One whose codecs or sizes this program never writes counts as damaged: a store may be a stranger's.
+    """
     try:
-        info(document)
+        array, plain = info(document), json.loads(plain_document(document))
+        form = json.loads(document)["chunk_grid"]["configuration"]["chunk_shape"], plain["chunk_key_encoding"]
+        chunk = [array.rows, *array.shape[1:]]
+        if (
+            {codec["name"] for codec in plain["codecs"]} not in _CODECS
+            or form != (list(array.shape) if array.packed else chunk, _FLAT)
+            or plain["chunk_grid"]["configuration"]["chunk_shape"] != chunk
+            or array.chunks > _MOST_CHUNKS
+            or array.chunk_bytes > _MOST_BYTES
+        ):
+            return False
         _open(document, {})
     except Exception:  # like the codecs, zarr raises whatever the broken document provokes
         return False
@@ -131,26 +158,51 @@ def decode(
         The frames, and which of them are absent or fail their checksum (their values mean nothing).
     """
     array = info(document)
-    missing = [i for i in range(start, stop) if chunk_name(array, i // array.rows) not in chunks]
-    objects = {name: cpu.Buffer.from_bytes(value) for name, value in chunks.items()}
+    compressed = any(codec["name"] == "zstd" for codec in json.loads(document)["codecs"])
+    numbers = range(start // array.rows, -(-stop // array.rows))
+    sound = {
+        number: chunks[name]
+        for number in numbers
+        if (name := chunk_name(array, number)) in chunks
+        and (not compressed or _decompressed_bytes(chunks[name]) == array.chunk_bytes)
+    }
+    objects = {chunk_name(array, number): cpu.Buffer.from_bytes(value) for number, value in sound.items()}
     opened = _open(document, objects)
-    try:
-        return np.asarray(opened[start:stop]), missing
-    except Exception:  # zarr's codecs raise whatever the broken bytes provoke; find out which frame it is
-        return _decode_singly(opened, start, stop, missing)
+    if len(sound) == len(numbers):
+        # zarr's codecs raise whatever broken bytes provoke; then it is found out which chunk it is.
+        with contextlib.suppress(Exception):
+            return np.asarray(opened[start:stop]), []
+    return _decode_singly(opened, array, start, stop, sound)
 
 
 def _decode_singly(
-    opened: zarr.Array[Any], start: int, stop: int, missing: Sequence[int]
+    opened: zarr.Array[Any], array: ArrayInfo, start: int, stop: int, numbers: Iterable[int]
 ) -> tuple[NDArray[Any], list[int]]:
-    values = np.zeros((stop - start, *opened.shape[1:]), dtype=opened.dtype)
-    bad = set(missing)
-    for frame in range(start, stop):
-        try:
-            values[frame - start] = opened[frame]
-        except Exception:
-            bad.add(frame)
-    return values, sorted(bad)
+    """Decode the chunks of some numbers one by one, as :func:`decode` does."""
+    values = np.zeros((stop - start, *array.shape[1:]), array.dtype)
+    missing = set(range(start, stop))
+    for number in numbers:
+        begin, end = max(start, number * array.rows), min(stop, (number + 1) * array.rows)
+        with contextlib.suppress(Exception):
+            values[begin - start : end - start] = opened[begin:end]
+            missing -= set(range(begin, end))
+    return values, sorted(missing)
+
+
+def _decompressed_bytes(chunk: bytes) -> int | None:
+    """Read the length of its content off the head of a zstd frame; None when it does not say it.
+
+    The codec would reserve as much memory as the frame asks for, or go on until the frame ends.
+    """
+    if chunk[:4] != _ZSTD_MAGIC or len(chunk) < 6:
+        return None
+    flags = chunk[4]
+    single = flags & 32
+    begin = 5 + (0 if single else 1) + (0, 1, 2, 4)[flags & 3]
+    length = (1 if single else 0, 2, 4, 8)[flags >> 6]
+    if not length:
+        return None
+    return int.from_bytes(chunk[begin : begin + length], "little") + (256 if length == 2 else 0)
 
 
 def _open(document: bytes, objects: dict[str, Any]) -> zarr.Array[Any]:
@@ -215,20 +267,32 @@ def index_bytes(count: int) -> int:
     return 16 * count + 4
 
 
-def read_index(head: bytes, count: int) -> list[tuple[int, int] | None]:
-    """Read where every chunk begins and ends in the object; None for one that it does not have.
+def read_index(head: bytes, array: ArrayInfo, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Read where chunks begin and end in the object of a packed array; those that it does not have are left
+    out.
+
+    Args:
+        head: the object's beginning, at least :func:`index_bytes` of it.
+        array: shape and type of the array.
+        numbers: the chunks in question.
 
     Raises:
-        ValueError: the index is cut or fails its checksum.
+        ValueError: the index is cut, fails its checksum, or is none that :func:`pack` makes.
     """
-    length = index_bytes(count)
+    length = index_bytes(array.chunks)
     if len(head) < length or _crc32c(head[: length - 4]) != head[length - 4 : length]:
         raise ValueError("the index of a packed array is damaged")
-    index = np.frombuffer(head[: length - 4], "<u8").reshape(count, 2)
-    return [
-        None if int(begin) == _ABSENT else (int(begin), int(begin) + int(size))
-        for begin, size in index.tolist()
-    ]
+    index = np.frombuffer(head[: length - 4], "<u8").reshape(array.chunks, 2)
+    begins, sizes = index[index[:, 0] != _ABSENT].T
+    most = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # what zstd makes of what it cannot compress
+    ends = length + np.cumsum(np.minimum(sizes, most))
+    if (sizes > most).any() or not np.array_equal(begins, ends - sizes):
+        raise ValueError("the index of a packed array names other places than one after the other")
+    return {
+        number: (int(index[number, 0]), int(index[number].sum()))
+        for number in numbers
+        if index[number, 0] != _ABSENT
+    }
 
 
 def _crc32c(data: bytes) -> bytes:

@@ -25,5 +25,5 @@ def parsed(document: bytes | None) -> Any | None:
     """Read a JSON document's value; None when there is none, or it is damaged."""
     try:
         return None if document is None else json.loads(document)
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deeply
         return None

@@ -17,7 +17,7 @@ from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import PARTIAL
 
 _DIGEST = re.compile(r"(?:[a-z0-9]+:)?[0-9a-f]{16,128}")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,189}")
 
 
 def recipe_key(recipe: Mapping[str, Any]) -> str:

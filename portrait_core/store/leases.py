@@ -81,7 +81,7 @@ def holder(unit: Unit) -> Holder | None:
     try:
         read = Holder(**{field: kind(found[field]) for field, kind in _FIELDS.items()})
         _ = read.age_s  # a time that is none counts as damage
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return read
 

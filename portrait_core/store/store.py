@@ -83,7 +83,7 @@ class Store:
     def _is_of_version_1(self) -> bool:
         """Tell whether a unit has the folder of records that the first layout had."""
         for kind in KINDS:
-            for name in self._files.list(kind)[:2]:
+            for name in self.units(kind)[:2]:
                 if "records" in self._files.list(f"{kind}/{name}"):
                     return True
         return False

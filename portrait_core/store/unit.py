@@ -20,7 +20,7 @@ from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json, parsed
 from portrait_core.store.failures import Failure, from_tables, to_table
 from portrait_core.store.files import Files
-from portrait_core.store.keys import checked_name
+from portrait_core.store.keys import checked_name, is_name
 from portrait_core.store.output import Output
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Unit:
     def outputs(self) -> list[Output]:
         """List the folders of stages that are there, under whatever keys: one listing."""
         names = self._files.list(self.path)
-        return [self.output(m[1], m[2]) for name in names if (m := _OUTPUT.fullmatch(name)) and m[2]]
+        found = (_OUTPUT.fullmatch(name) for name in names if is_name(name))
+        return [self.output(match[1], match[2]) for match in found if match]
 
     def write_label(self, label: str) -> None:
         """Keep what people call the unit."""

@@ -5,15 +5,17 @@ Runs notice damage when they read it. This finds it beforehand, in what no run r
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
+from portrait_core.store.array_folder import RANGE
+from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, spans
+from portrait_core.store.documents import parsed
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
-from portrait_core.store.output import RANGE, Declared, Output, file_name, is_marker, is_sound_file
+from portrait_core.store.output import Output
 from portrait_core.store.unit import Unit
 
 FindingKind = Literal["corrupt", "absent", "orphan", "partial", "unreadable"]
@@ -30,7 +32,7 @@ class Finding:
     where: str
     """Path inside the unit: ``<stage>.<key>/<array>``, ``<stage>.<key>/files/<name>`` ..."""
     frames: tuple[int, ...]
-    """The frames concerned, ascending; none for what is no array of frames."""
+    """The frames concerned, ascending; none for what is no array of frames: it stands for its stage."""
     message: str
 
 
@@ -74,11 +76,11 @@ def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
     for output in unit.outputs():
         declared = expected.get((output.stage, output.key))
         _OutputCheck(output, report).run(declared)
-    names = [f"failures/{name}" for name in unit._files.list(f"{unit.path}/failures")]
-    _check_readable(unit, names, read_table, "its rows are left out of the table of failures", report)
-    _check_readable(
-        unit, ["lease.json", "label.json"], json.loads, "it is not JSON, so it reads as absent", report
-    )
+    _check_tables(unit, report)
+    for path, value in unit._files.get(f"{unit.path}/{name}.json" for name in ("label", "lease")).items():
+        if not _is_json(value):
+            where = path.removeprefix(f"{unit.path}/")
+            report.add("unreadable", where, "it is not JSON, so it reads as absent")
     for name in unit._files.partials(0.0, unit.path):
         report.add("partial", name.removeprefix(f"{unit.path}/"), "half-written; its writer was killed")
     return report
@@ -96,28 +98,29 @@ class _OutputCheck:
         """Check everything; ``declared`` is what has to be there where something is done, None when that is
         not known."""
         contents = self._output.contents()
-        due = declared or Declared()
-        if not contents.done:
-            due = Declared()
-        arrays = contents.described | set(contents.chunks) | contents.packed | set(due.arrays)
-        for name in sorted(arrays):
-            frames = set(contents.done) if name in due.per_frame else {0} if name in due.whole else None
-            if declared is not None and not contents.done and name in declared.per_frame:
-                frames = set()
-            self._check_array(name, frames)
+        due = declared if declared is not None and contents.done else Declared()
+        names = contents.described | set(contents.chunks) | contents.packed | set(due.arrays)
+        for name in sorted(names):
+            if name in due.whole:
+                self._check_array(name, contents, set(), whole=True)
+            elif declared is not None and name in declared.per_frame:
+                self._check_array(name, contents, set(contents.done))
+            else:
+                self._check_array(name, contents, None)
         self._check_files(set(due.files))
         for name in sorted(set(due.notes) - contents.notes):
-            self._add("absent", f"notes/{name}", "marked as done, but not there")
+            self._add("absent", f"notes/{name}.json", "marked as done, but not there")
         self._check_notes(set(due.notes))
-        for name in self._files.list(f"{self._output.path}/done"):
-            if not is_marker(name):
-                self._add("unreadable", f"done/{name}", "no marker has such a name")
+        marks = self._files.list(f"{self._output.path}/done")
+        for name in sorted(set(marks) - spans(marks).keys()):
+            self._add("unreadable", f"done/{name}", "no marker has such a name")
 
     def _add(self, kind: FindingKind, where: str, message: str, frames: Iterable[int] = ()) -> None:
         self._report.add(kind, f"{self._where}/{where}", message, frames)
 
-    def _check_array(self, name: str, due: set[int] | None) -> None:
-        """Check one array; ``due`` are its committed frames, None when they are not known."""
+    def _check_array(self, name: str, contents: Contents, due: set[int] | None, whole: bool = False) -> None:
+        """Check one array; ``due`` are its committed frames, None when they are not known; ``whole`` says
+        that it is one chunk, which has to be there."""
         if not is_name(name):
             self._add("unreadable", name, "no array has such a name")
             return
@@ -125,34 +128,42 @@ class _OutputCheck:
         if document is None or not zarr_arrays.is_readable(document):
             kind: FindingKind = "absent" if document is None else "corrupt"
             said = "is not there" if document is None else "is damaged"
-            if due or document is not None:
-                self._add(kind, name, f"its zarr.json {said}, so no frame can be read", due or ())
-            elif due is None:
+            if due or whole or document is not None:
+                self._add(kind, name, f"its zarr.json {said}, so nothing can be read", due or ())
+            else:
                 self._add("orphan", name, "chunks without a zarr.json")
             return
-        present, bad = self._read_chunks(name, document)
-        if due is None:
-            corrupt, absent, orphans = bad, set[int](), set[int]()
-        else:
-            corrupt, absent, orphans = bad & due, due - present, present - due
-        if corrupt:
-            self._add("corrupt", name, "the checksum does not fit", corrupt)
-        if absent:
-            self._add("absent", name, "marked as done, but not there", absent)
-        if orphans:
-            self._add("orphan", name, "written, but not marked as done", orphans)
+        present, bad = self._read_chunks(name, document, contents)
+        if whole or zarr_arrays.info(document).rows > 1:
+            if bad:
+                self._add("corrupt", name, "the checksum does not fit")
+            elif whole and not present:
+                self._add("absent", name, "marked as done, but not there")
+            return
+        known = bad if due is None else due
+        for kind, message, frames in (
+            ("corrupt", "the checksum does not fit", bad & known),
+            ("absent", "marked as done, but not there", set() if due is None else due - present),
+            ("orphan", "written, but not marked as done", set() if due is None else present - due),
+        ):
+            if frames:
+                self._add(kind, name, message, frames)
 
-    def _read_chunks(self, name: str, document: bytes) -> tuple[set[int], set[int]]:
+    def _read_chunks(self, name: str, document: bytes, contents: Contents) -> tuple[set[int], set[int]]:
         """Read the chunks of an array; give those that are there, and those that are bad."""
         array = zarr_arrays.info(document)
-        self._output._documents[name] = document
         plain = zarr_arrays.plain_document(document)
-        stored = self._stored(name, array)
+        stored = set(contents.chunks.get(name, ()))
+        if array.packed:
+            stored |= self._output._places(name, array, range(array.chunks)).keys()
+        listed = sorted(stored)
         present: set[int] = set()
         bad: set[int] = set()
-        for start in range(0, array.chunks, RANGE):
-            numbers = [number for number in range(start, start + RANGE) if number in stored]
-            for number, chunk in self._chunks(name, array, numbers).items():
+        for at in range(0, len(listed), RANGE):
+            numbers = [number for number in listed[at : at + RANGE] if number < array.chunks]
+            if not numbers:
+                break
+            for number, chunk in self._output._chunks(name, array, numbers).items():
                 named = {zarr_arrays.chunk_name(array, number): chunk}
                 rows = number * array.rows, min((number + 1) * array.rows, array.shape[0])
                 if zarr_arrays.decode(plain, *rows, named)[1]:
@@ -162,63 +173,52 @@ class _OutputCheck:
                 self._report.bytes += len(chunk)
         return present, bad
 
-    def _stored(self, name: str, array: zarr_arrays.ArrayInfo) -> set[int]:
-        if array.packed:
-            return set(range(array.chunks))
-        listed = self._files.list(f"{self._output.path}/{name}")
-        numbers = {number for chunk in listed if (number := zarr_arrays.chunk_of(chunk)) is not None}
-        return {number for number in numbers if number < array.chunks}
-
-    def _chunks(self, name: str, array: zarr_arrays.ArrayInfo, numbers: list[int]) -> dict[int, bytes]:
-        if not numbers:
-            return {}
-        if array.packed:
-            return self._output._packed_chunks(name, array, range(numbers[0], numbers[-1] + 1))
-        paths = {
-            f"{self._output.path}/{name}/{zarr_arrays.chunk_name(array, number)}": number
-            for number in numbers
-        }
-        return {paths[path]: value for path, value in self._files.get(paths).items()}
-
     def _check_files(self, due: set[str]) -> None:
         sound: set[str] = set()
+        corrupt: dict[str, str] = {}
         for stored in self._files.list(f"{self._output.path}/files"):
-            path = f"{self._output.path}/files/{stored}"
-            name, value = file_name(stored), self._files.get_one(path)
-            if name is None or value is None:
+            name = file_name(stored)
+            if name is None:
                 self._add("unreadable", f"files/{stored}", "no file of this store has such a name")
                 continue
+            path = f"{self._output.path}/files/{stored}"
+            if (value := self._files.get_one(path)) is None:
+                continue  # deleted since it was listed
             self._report.files += 1
             self._report.bytes += len(value)
             if is_sound_file(path, value):
                 sound.add(name)
             else:
-                self._add("corrupt", f"files/{stored}", "its content does not fit its digest")
-        for name in sorted(due - sound):
+                corrupt[stored] = name
+        for stored, name in corrupt.items():
+            kind: FindingKind = "unreadable" if name in sound else "corrupt"
+            self._add(kind, f"files/{stored}", "its content does not fit its digest")
+        for name in sorted(due - sound - set(corrupt.values())):
             self._add("absent", f"files/{name}", "marked as done, but not there")
 
     def _check_notes(self, due: set[str]) -> None:
         folder = f"{self._output.path}/notes"
-        paths = [f"{folder}/{name}" for name in self._files.list(folder)]
+        paths = [f"{folder}/{name}" for name in self._files.list(folder) if name.endswith(".json")]
         for path, value in sorted(self._files.get([*paths, f"{self._output.path}/zarr.json"]).items()):
-            try:
-                json.loads(value)
-            except ValueError as error:
+            if not _is_json(value):
                 where = path.removeprefix(f"{self._output.path}/")
                 lost = where.removeprefix("notes/").removesuffix(".json") in due
                 kind: FindingKind = "corrupt" if lost else "unreadable"
-                self._add(kind, where, f"it is not JSON, so it reads as absent ({error})")
+                self._add(kind, where, "it is not JSON, so it reads as absent")
 
 
-def _check_readable(
-    unit: Unit, names: Iterable[str], read: Callable[[bytes], object], message: str, report: UnitReport
-) -> None:
-    found = unit._files.get(f"{unit.path}/{name}" for name in names)
-    for path, value in sorted(found.items()):
+def _is_json(document: bytes) -> bool:
+    return parsed(document) is not None or document == b"null"
+
+
+def _check_tables(unit: Unit, report: UnitReport) -> None:
+    tables = unit._files.get(f"{unit.path}/failures/{name}" for name in unit.failure_tables())
+    for path, value in sorted(tables.items()):
         try:
-            read(value)
-        except Exception as error:  # readers raise whatever the broken bytes provoke
-            report.add("unreadable", path.removeprefix(f"{unit.path}/"), f"{message} ({error})")
+            read_table(value)
+        except Exception as error:  # Parquet's reader raises whatever the broken bytes provoke
+            message = f"its rows are left out of the table of failures ({error})"
+            report.add("unreadable", path.removeprefix(f"{unit.path}/"), message)
 
 
 def repair_unit(unit: Unit, report: UnitReport) -> list[str]:
@@ -241,13 +241,10 @@ def repair_unit(unit: Unit, report: UnitReport) -> list[str]:
     for found in report.damaged:
         folder, _, what = found.where.partition("/")
         output = outputs[folder]
-        of_frames = bool(found.frames) and not what.startswith(("files/", "notes/"))
-        info = output.array_info(what) if of_frames else None
         marked = output.marked()
-        single = info is None or info.rows == 1
-        frames = [frame for frame in found.frames if frame in marked] if of_frames and single else marked
-        output.uncommit(frames)
+        frames = [frame for frame in found.frames if frame in set(marked)] if found.frames else marked
         if frames:
+            output.uncommit(frames)
             lines.append(f"{report.unit}: {output.stage} is no longer done for {len(frames)} frames")
         if found.kind == "corrupt":
             lines.append(f"{report.unit}: {_delete(output, what, found.frames)}")
@@ -255,17 +252,18 @@ def repair_unit(unit: Unit, report: UnitReport) -> list[str]:
 
 
 def _delete(output: Output, what: str, frames: tuple[int, ...]) -> str:
-    files = output._files
-    if what.startswith("files/") or what.startswith("notes/"):
-        files.delete([f"{output.path}/{what}"])
+    files, path = output._files, f"{output.path}/{what}"
+    if what == "zarr.json" or what.startswith(("files/", "notes/")):
+        files.delete([path])
         return f"{what} deleted"
-    document = files.get_one(f"{output.path}/{what}/zarr.json")
+    document = files.get_one(f"{path}/zarr.json")
     if document is None or not zarr_arrays.is_readable(document):
-        files.delete([f"{output.path}/{what}/zarr.json"])
+        files.delete([f"{path}/zarr.json"])
         return f"{what}/zarr.json deleted"
     array = zarr_arrays.info(document)
     if array.packed:
         output.unpack(what, without=frames)
     else:
-        files.delete(f"{output.path}/{what}/{zarr_arrays.chunk_name(array, frame)}" for frame in frames)
-    return f"{len(frames)} chunks of {what} deleted"
+        numbers = frames if array.rows == 1 else range(array.chunks)
+        files.delete(f"{path}/{zarr_arrays.chunk_name(array, number)}" for number in numbers)
+    return f"{max(1, len(frames))} chunks of {what} deleted"

@@ -88,7 +88,7 @@ def _after(polls: int) -> Callable[[], bool]:
 
 
 def _write(tmp_path: Path, **fields: Any) -> Path:
-    path = tmp_path / "video" / "a" / "records" / "lease.json"
+    path = tmp_path / "video" / "a" / "lease.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     said = {
         "owner": "ab",
@@ -208,7 +208,7 @@ def test_lease_of_another_is_not_deleted(tmp_path: Path, unit: Unit) -> None:
 
 
 def test_failing_store_does_not_end_the_beating(tmp_path: Path, unit: Unit) -> None:
-    folder = tmp_path / "video" / "a" / "records"
+    folder = tmp_path / "video" / "a"
     with Lease(unit, ttl_s=0.3) as lease:
         folder.rename(tmp_path / "away")
         folder.write_bytes(b"")  # no folder: nothing can be written there

@@ -19,7 +19,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeoutError
 
 from portrait_core.errors import MissingChunk
-from portrait_core.store import Failure, Store, Unit, retries
+from portrait_core.store import Declared, Failure, Store, Unit, retries
 from portrait_core.store.retries import Patience, is_transient
 
 pytest.importorskip("moto", reason="needs the development dependencies (moto)")
@@ -77,27 +77,37 @@ def _unit(endpoint: str, **config: Any) -> Unit:
 
 def _work(unit: Unit) -> None:
     """Everything a stage does, with checks."""
-    values = np.arange(60, dtype=np.float32).reshape(12, 5)
-    unit.ensure_array("latents", (14, 5), "float32", KEY)
-    with unit.overwriting("invert", range(12), KEY):
-        unit.write("latents", 0, values)
-    np.testing.assert_array_equal(unit.read("latents", 0, 12), values)
+    output, declared = unit.output("invert", KEY), Declared(("latents",))
+    values = np.arange(30, dtype=np.float32).reshape(6, 5)
+    output.ensure_array("latents", (8, 5), "float32")
+    output.write("latents", 0, values)
+    output.commit(range(6))
+    np.testing.assert_array_equal(output.read("latents", 0, 6), values)
     with pytest.raises(MissingChunk) as caught:
-        unit.read("latents", 10, 14)
-    assert caught.value.frames == (12, 13)
-    unit.uncommit("invert", range(3))
-    assert unit.done("invert", KEY, 12, arrays=["latents"]).tolist() == [False] * 3 + [True] * 9
-    unit.put_bytes("clip.mp4", b"x" * 1000)
-    assert unit.get_bytes("clip.mp4") == b"x" * 1000
-    unit.record_failures([Failure("invert", 13, "transient", "connection lost")])
-    assert unit.failures()["frame"].tolist() == [13]
-    assert unit.sizes()["files/clip.mp4"] == 1000
-    unit.drop_array("latents")
-    assert unit.sizes().keys() == {"files/clip.mp4", "records"}
+        output.read("latents", 4, 8)
+    assert caught.value.frames == (6, 7)
+    output.uncommit(range(3))
+    assert output.done(6, declared).tolist() == [False] * 3 + [True] * 3
+    output.pack(declared)
+    assert output.contents().packed == {"latents"}
+    np.testing.assert_array_equal(unit.output("invert", KEY).read("latents", 0, 6), values)
+    output.put_bytes("clip.mp4", b"x" * 1000)
+    assert output.get_bytes("clip.mp4") == b"x" * 1000
+    unit.record_failures([Failure("invert", 7, "transient", "connection lost")])
+    assert unit.failures()["frame"].tolist() == [7]
+    output.drop_array("latents")
+    contents = output.contents()
+    assert (contents.files.keys(), contents.described, contents.done) == (
+        {"clip.mp4"},
+        set(),
+        {3, 4, 5},
+    )
+    output.drop()
+    assert unit.outputs() == []
 
 
 def test_a_server_that_refuses_a_share_of_the_requests(serve: Callable[[float], Server]) -> None:
-    _, endpoint = serve(0.3)
+    _, endpoint = serve(0.2)
     _work(_unit(endpoint))
 
 
@@ -106,7 +116,7 @@ def test_a_server_that_stops_for_a_while(
 ) -> None:
     server, endpoint = serve(0.0)
     unit = _unit(endpoint, read_timeout=1)  # so that the attempts made meanwhile fail
-    unit.write_meta("info", 1)
+    unit.write_label("clip")
     server.send_signal(signal.SIGSTOP)
     resume = threading.Timer(4.0, server.send_signal, [signal.SIGCONT])
     resume.start()
