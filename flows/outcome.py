@@ -42,9 +42,9 @@ def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) 
         ValueError: one that does not exist; the message lists them all.
     """
     import tasks.pipelines  # noqa: F401 - registers them
-    from portrait_core.pipeline.pipelines import find_pipeline, pipelines
+    from portrait_core.pipeline import all_pipelines, find_pipeline
 
-    chosen = pipelines() if goals is None else [find_pipeline(goal) for goal in goals]
+    chosen = all_pipelines() if goals is None else [find_pipeline(goal) for goal in goals]
     stages = list(dict.fromkeys(stage for pipeline in chosen for stage in pipeline.names))
     unknown = [name for name in names if name not in stages]
     if unknown:

@@ -5,7 +5,7 @@ none of them.
 """
 
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.pipelines import Pipeline, find_pipeline, pipelines, register
+from portrait_core.pipeline.pipelines import Pipeline, all_pipelines, find_pipeline, register
 from portrait_core.pipeline.ranges import FrameRange
 from portrait_core.pipeline.stage import Array, File, Note, Policy, Stage
 
@@ -18,7 +18,7 @@ __all__ = [
     "Pipeline",
     "Policy",
     "Stage",
+    "all_pipelines",
     "find_pipeline",
-    "pipelines",
     "register",
 ]

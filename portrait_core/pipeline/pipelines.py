@@ -76,7 +76,7 @@ def register(pipeline: Pipeline) -> Pipeline:
     return pipeline
 
 
-def pipelines() -> Sequence[Pipeline]:
+def all_pipelines() -> Sequence[Pipeline]:
     """List the pipelines that are known, in the order in which they were registered."""
     return list(_known.values())
 

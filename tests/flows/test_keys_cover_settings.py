@@ -19,7 +19,7 @@ import flows.runners
 from flows.cli import app
 from portrait_core.config import HOW, Section, Settings
 from portrait_core.models.cache import forget_models
-from portrait_core.pipeline import Job, Pipeline, find_pipeline, pipelines
+from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from tasks.running import functions_of
@@ -111,7 +111,7 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
 
 
 def _stage_of() -> dict[str, str]:
-    stages = dict.fromkeys(stage.name for pipeline in pipelines() for stage in pipeline.stages)
+    stages = dict.fromkeys(stage.name for pipeline in all_pipelines() for stage in pipeline.stages)
     return {function.name: stage for stage in stages for function in functions_of(stage)}
 
 
@@ -178,7 +178,7 @@ every_pipeline = pytest.mark.parametrize(
 
 
 def test_every_pipeline_is_run() -> None:
-    assert {pipeline.name for pipeline in pipelines()} == set(RUNS)
+    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS)
 
 
 def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+import tasks.all_pipelines
 
-import tasks.pipelines
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import DECA_MODELS
-from portrait_core.pipeline import Array, Job, Pipeline, pipelines
+from portrait_core.pipeline import Array, Job, Pipeline, all_pipelines
 from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
 from portrait_core.store import KINDS, recipe_key
 from tasks.pipelines import CLIP, EDITED
@@ -98,7 +98,7 @@ def test_inputs_and_weights_change_what_comes_from_them() -> None:
     assert _changed(_keys(iris_landmarks="other")) == ALL
 
 
-@pytest.mark.parametrize("pipeline", pipelines(), ids=lambda pipeline: pipeline.name)
+@pytest.mark.parametrize("pipeline", all_pipelines(), ids=lambda pipeline: pipeline.name)
 def test_every_stage_says_what_it_writes(pipeline: Pipeline) -> None:
     for stage in pipeline.stages:
         assert stage.writes, stage.name
@@ -110,7 +110,7 @@ def test_every_stage_says_what_it_writes(pipeline: Pipeline) -> None:
         assert len(names) == len(set(names)), stage.name
 
 
-@pytest.mark.parametrize("pipeline", pipelines(), ids=lambda pipeline: pipeline.name)
+@pytest.mark.parametrize("pipeline", all_pipelines(), ids=lambda pipeline: pipeline.name)
 def test_every_stage_has_a_version_that_can_be_raised(pipeline: Pipeline) -> None:
     inputs, weights = {**_inputs(), "labels": _digest("l")}, WEIGHTS | {"flow": _digest("flow")}
     before = make_stage_keys(pipeline, inputs, 9, Settings(), weights)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portrait_core.config import Settings
-from portrait_core.pipeline import Array, File, Job, Note, Pipeline, Stage, find_pipeline, pipelines
+from portrait_core.pipeline import Array, File, Job, Note, Pipeline, Stage, all_pipelines, find_pipeline
 from portrait_core.pipeline.retention import stale_outputs
 from portrait_core.store import Store
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
@@ -49,7 +49,7 @@ def test_an_unknown_pipeline_is_named_with_those_there_are(tmp_path: Path) -> No
 
 def test_the_programs_pipelines_are_registered() -> None:
     assert [find_pipeline(name) for name in ("clip", "edit", "flow")] == [CLIP, EDITED, FLOW_PIPELINE]
-    assert {"clip", "edit", "flow"} <= {pipeline.name for pipeline in pipelines()}
+    assert {"clip", "edit", "flow"} <= {pipeline.name for pipeline in all_pipelines()}
 
 
 def test_readers_and_dependents_are_derived_from_what_stages_read() -> None:
@@ -63,7 +63,7 @@ def test_readers_and_dependents_are_derived_from_what_stages_read() -> None:
 
 @pytest.mark.parametrize("pipeline", [CLIP, EDITED, FLOW_PIPELINE], ids=lambda pipeline: pipeline.name)
 def test_what_a_stage_waits_for_or_shows_it_reads(pipeline: Pipeline) -> None:
-    everywhere = {stage.name for one in pipelines() for stage in one.stages}
+    everywhere = {stage.name for one in all_pipelines() for stage in one.stages}
     for stage in pipeline.stages:
         assert set(stage.reads) <= everywhere, stage.name
         assert {stage.needs_frame_of, stage.shows_gaps_of} - {None} <= set(stage.reads), stage.name

@@ -13,7 +13,7 @@ import tasks.running
 from portrait_core import stopping
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
-from portrait_core.pipeline import Array, Job, Stage, pipelines
+from portrait_core.pipeline import Array, Job, Stage, all_pipelines
 from portrait_core.shrinking import LEAST_RAYS, smaller
 from tasks.policy import BrokenGpuError, gpu_broke
 from tasks.running import does, functions_of, run_by_name, stage_function
@@ -114,7 +114,7 @@ def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) 
 
 
 def test_what_does_every_stage_is_found_by_its_name() -> None:
-    for pipeline in pipelines():
+    for pipeline in all_pipelines():
         for stage in pipeline.stages:
             functions = functions_of(stage.name)
             assert functions, stage.name
