@@ -120,7 +120,10 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
             "tasks.stages.inversion._invert_frame": invert,
             "tasks.fitting.face_picture": lambda *_: (picture, 0.0),
         },
-        "landmarks": {"tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect)},
+        "landmarks": {
+            "tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect),
+            "tasks.stages.landmarks.video_file": lambda job: Path(job.video),
+        },
     }
     with contextlib.ExitStack() as stack:
         for name, stand_in in replaced[stage].items():

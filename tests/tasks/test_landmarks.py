@@ -14,6 +14,7 @@ import tasks.stages.landmarks
 from portrait_core.config import load_settings
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import done
+from portrait_core.store import file_digest
 from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import batches
 from tasks.stages.landmarks import _Film, landmarks
@@ -43,7 +44,8 @@ def job(tmp_path: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> Job:
             data[place : place + size] = bytes(size)
     (tmp_path / "broken.mov").write_bytes(data)
     made = stub_job(str(tmp_path / "store"), "clip", 60, load_settings("embedded", ["tracking.batch=7"]))
-    return made.model_copy(update={"video": str(tmp_path / "broken.mov")})
+    inputs = made.inputs | {"video": file_digest(tmp_path / "broken.mov")}
+    return made.model_copy(update={"video": str(tmp_path / "broken.mov"), "inputs": inputs})
 
 
 def _shown(pictures: np.ndarray) -> list[int]:
