@@ -57,7 +57,8 @@ class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
     async def _rm_file(self, path: str, **_: Any) -> None:
         await asyncio.sleep(self.latency_s)
-        del self.objects[path]
+        if self.objects.pop(path, None) is None:
+            raise FileNotFoundError(path)
 
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         await asyncio.sleep(self.latency_s)
