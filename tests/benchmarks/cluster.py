@@ -178,13 +178,21 @@ def requests_a_frame(frames: int = 48) -> Counter[str]:
 
     os.environ[ENVIRONMENT] = stub_of(0.0, frames).model_dump_json()
     counted: Counter[str] = Counter()
-    originals = {name: getattr(Files, name) for name in ("put", "get", "list", "delete")}
+    kinds = {
+        "put": "put",
+        "get": "get",
+        "get_range": "get",
+        "list": "list",
+        "sizes": "list",
+        "delete": "delete",
+    }
+    originals = {name: getattr(Files, name) for name in kinds}
 
     def counting(name: str) -> Any:
         def call(self: Files, things: Any, *more: Any, **named: Any) -> Any:
-            if name != "list":
+            if not isinstance(things, str):
                 things = things if isinstance(things, dict) else list(things)
-            counted[name] += 1 if name == "list" else len(things)
+            counted[kinds[name]] += 1 if isinstance(things, str) else len(things)
             return originals[name](self, things, *more, **named)
 
         return call

@@ -57,7 +57,8 @@ class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]
 
     async def _rm_file(self, path: str, **_: Any) -> None:
         await asyncio.sleep(self.latency_s)
-        del self.objects[path]
+        if self.objects.pop(path, None) is None:
+            raise FileNotFoundError(path)
 
     async def _ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         await asyncio.sleep(self.latency_s)
@@ -120,7 +121,10 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
             "tasks.stages.inversion._invert_frame": invert,
             "tasks.fitting.face_picture": lambda *_: (picture, 0.0),
         },
-        "landmarks": {"tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect)},
+        "landmarks": {
+            "tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect),
+            "tasks.stages.landmarks.video_file": lambda job: Path(job.video),
+        },
     }
     with contextlib.ExitStack() as stack:
         for name, stand_in in replaced[stage].items():

@@ -42,8 +42,13 @@ CHOOSE_WEIGHTS = {
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
 Place = tuple[str, str]
 """Pipeline and stage."""
-MAYBE = {("clip", "measure"): {("clip", "pose")}}
-"""What is opened where the tracker finds a face in the result only: an untrained generator makes none."""
+MAYBE = {
+    # where the tracker finds a face in the result: an untrained generator makes none
+    ("clip", "measure"): {("clip", "pose")},
+    # where DECA's portrait takes the driver's eyes
+    ("clip", "retarget"): {("clip", "landmarks")},
+}
+"""What is opened under some circumstances only."""
 
 
 @dataclass

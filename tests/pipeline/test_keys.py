@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-import tasks.pipelines
 from portrait_core.config import Settings, load_settings
 from portrait_core.models.needs import DECA_MODELS
 from portrait_core.pipeline import Array, Job, Pipeline, all_pipelines
 from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
 from portrait_core.store import KINDS, recipe_key
-from tasks.pipelines import CLIP, EDITED
+from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
 from tasks.trackers import DECA_CODE
 
 ALL = set(CLIP.names)
@@ -185,7 +184,7 @@ def test_a_trackers_own_arrays_are_part_of_what_is_done() -> None:
 
 def test_what_labels_pictures_is_in_the_keys_of_what_it_labels() -> None:
     exact = WEIGHTS | {"flow": _digest("flow")}
-    for pipeline, stages in ((EDITED, {"edit"}), (tasks.pipelines.FLOW_PIPELINE, {"sample", "flow"})):
+    for pipeline, stages in ((EDITED, {"edit"}), (FLOW_PIPELINE, {"sample", "flow"})):
         keys = [
             make_stage_keys(pipeline, _inputs(), 1, Settings(), exact | more)
             for more in ({}, {"age_gender": _digest("a")}, {"age_gender": _digest("b")})

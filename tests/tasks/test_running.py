@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from portrait_core.classification import BrokenGpuError, gpu_broke
 
 import tasks.running
 from portrait_core import stopping
+from portrait_core.classification import BrokenGpuError, gpu_broke
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage, all_pipelines
