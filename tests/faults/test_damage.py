@@ -200,7 +200,10 @@ def finished(
     ("name", "case"),
     [
         *(pytest.param(name, case, id=name) for name, case in FINISHED_QUICK.items()),
-        *(pytest.param(n, case, id=n, marks=pytest.mark.slow) for n, case in FINISHED_SLOW.items()),
+        *(
+            pytest.param(n, case, id=n, marks=[pytest.mark.slow, pytest.mark.each_change])
+            for n, case in FINISHED_SLOW.items()
+        ),
     ],
 )
 def test_damage_to_a_finished_clip_is_found_and_made_good(

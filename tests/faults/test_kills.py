@@ -21,6 +21,7 @@ KILLS = 50
 
 
 @pytest.mark.slow
+@pytest.mark.each_change
 @pytest.mark.timeout(3600)
 def test_kill_9_at_every_step_of_every_stage(bench: MakeBench, undisturbed: Whole) -> None:
     clip, wanted = bench(), undisturbed().content
@@ -76,7 +77,9 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("stage", ["inversion", "tuning", "render"])
+@pytest.mark.parametrize(
+    "stage", ["inversion", pytest.param("tuning", marks=pytest.mark.each_change), "render"]
+)
 def test_sigterm_ends_in_time_and_the_next_run_finishes(
     bench: MakeBench, undisturbed: Whole, stage: str
 ) -> None:
