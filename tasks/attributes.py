@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from portrait_core.inversion.targets import image_array
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import weight_file
 from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.job import file_name
 from portrait_core.resources import data_file
 from tasks.context import device_of, read_portrait
 from tasks.fitting import sampling
@@ -112,7 +112,7 @@ def portrait_labels(job: Job, conditions: Conditions) -> dict[str, float]:
     Raises:
         InputError: if the table cannot be used, or both leave out something that the flow needs.
     """
-    source, name = job.settings.edit.labels, PurePosixPath(job.portrait.partition("?")[0]).name
+    source, name = job.settings.edit.labels, file_name(job.portrait)
     local = labeller(job).label([read_portrait(job)]).by_picture([name])
     table = {} if source == "photograph" else read_labels(source, conditions)
     return complete(local, table, conditions)[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,7 @@ from portrait_core.known_inputs import InputFacts, Kind, facts, local_digest
 from portrait_core.models.needs import weight_file, weight_files
 from portrait_core.models.registry import MODELS
 from portrait_core.pipeline import Job, find_pipeline
-from portrait_core.pipeline.job import make_stage_keys, stem
+from portrait_core.pipeline.job import file_name, make_stage_keys, stem
 from portrait_core.resources import data_file
 from portrait_core.store import Store, record_name
 
@@ -82,8 +83,7 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
     settings = _for_photograph(settings)
     requests = _asked_of_flow(settings)
     weights = _weights(settings, labelled=edit.labels != "latent")
-    table = "" if edit.labels in LABEL_SOURCES else local_digest(local_copy(edit.labels))
-    inputs = {"portrait": digest, "labels": table}
+    inputs = {"portrait": digest, "labels": _row_digest(edit.labels, portrait)}
     words = "_".join(request.slug for request in requests).replace(".", "_")  # no suffix of a file's name
     return Job(
         goal="edit",
@@ -111,6 +111,15 @@ def _for_photograph(settings: Settings) -> Settings:
             "tuning": settings.tuning.model_copy(update=tuned),
         }
     )
+
+
+def _row_digest(labels: str, portrait: str) -> str:
+    """Digest of what a user's table of labels says of a portrait: of the table and the name by which it calls
+    the portrait; empty where there is no table."""
+    if labels in LABEL_SOURCES:
+        return ""
+    table = local_digest(local_copy(labels))
+    return hashlib.sha256(f"{table}\n{file_name(portrait)}".encode()).hexdigest()
 
 
 def ingest_flow(store: str, samples: int, settings: Settings) -> Job:

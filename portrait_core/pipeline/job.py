@@ -141,9 +141,14 @@ def _short(digest: str) -> str:
     return digest.rpartition(":")[2][:16]
 
 
+def file_name(place: str) -> str:
+    """The name of a path or URL without folders and query."""
+    return PurePosixPath(place.partition("?")[0].rstrip("/")).name
+
+
 def stem(place: str) -> str:
     """The name of a path or URL without folders and suffix, for labels."""
-    return PurePosixPath(place.partition("?")[0].rstrip("/")).stem or "input"
+    return PurePosixPath(file_name(place)).stem or "input"
 
 
 def make_stage_keys(
