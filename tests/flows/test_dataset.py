@@ -127,3 +127,36 @@ def test_a_bad_row_stops_everything_before_any_work(tmp_path: Path, folder: Path
     assert ended.exit_code == 2
     assert not (tmp_path / "store").exists()
     assert "gone.png" in ended.output
+
+
+def test_rows_that_differ_in_overrides_are_clips_of_their_own(
+    first: Result, folder: Path, driver: Path, settings: list[str], tmp_path: Path
+) -> None:
+    columns = "portrait,video,name,overrides,licence,consent\n"
+    rows = [
+        f"{folder / 'left.png'},{driver},{name},{change},CC0,form 7\n"
+        for name, change in (("sharp", "composite.feather_px=1"), ("soft", "composite.feather_px=6"))
+    ]
+    (tmp_path / "manifest.csv").write_text(columns + "".join(rows))
+    command = ["dataset", "run", tmp_path / "manifest.csv", "--store", folder / "store"]
+    command += ["--out", tmp_path / "out", *settings]
+    made = call(*command)
+    assert "2 held" in made.output, made.output
+    clips = [(tmp_path / "out" / name / "reenactment.mp4").read_bytes() for name in ("sharp", "soft")]
+    assert clips[0] != clips[1]
+    before = markers(folder / "store")
+    again = call(*command)
+    assert "2 held" in again.output
+    assert markers(folder / "store") == before, "the rows took each other's place"
+    assert {"sharp", "soft"} <= set(call("status", folder / "store").output.split())
+    tuned = [name for name in before if "/tuning." in name]
+    assert len(tuned) == 2, "what both rows share was made once, of each portrait"
+
+
+def test_a_row_says_nothing_of_the_runner(tmp_path: Path, folder: Path, driver: Path) -> None:
+    columns = "portrait,video,overrides,licence,consent\n"
+    row = f"{folder / 'left.png'},{driver},runner.kind=local_cluster,CC0,form 7\n"
+    (tmp_path / "manifest.csv").write_text(columns + row)
+    refused = call("dataset", "run", tmp_path / "manifest.csv", "--store", tmp_path / "store")
+    assert refused.exit_code == 2
+    assert "may not stand in a row" in refused.output

@@ -83,3 +83,25 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     process.send_signal(sent)
     assert process.wait(60) == INTERRUPTED
     assert "give the same command again" in log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sigterm_under_prefect_ends_in_time_with_a_checkpoint(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    store, log = tmp_path / "store", tmp_path / "log.txt"
+    changes = ("runner.prefect=always", "tuning.steps=20000", "runner.checkpoint_s=2")
+    process = _start(arguments(store, tmp_path / "out", *changes), log)
+
+    def checkpoints() -> set[str]:
+        return {path.name for path in store.glob("*/*/tuning.*/files/*.checkpoint")}
+
+    _wait_until(process, lambda: bool(checkpoints()), log)
+    before = checkpoints()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == INTERRUPTED, log.read_text()
+    assert "give the same command again" in log.read_text()
+    assert len(checkpoints()) == 1
+    assert checkpoints() != before, "the steps since the last checkpoint are lost"

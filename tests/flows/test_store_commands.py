@@ -9,10 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
+from portrait_core.config import load_settings
 from portrait_core.pipeline.pipelines import _known
+from portrait_core.pipeline.state import read_jobs
+from portrait_core.store import Failure, Store
 from tasks.pipelines import CLIP
 from tests.flows.conftest import FRAMES, Arguments, Run, repeat
 
@@ -187,3 +191,44 @@ def test_classes_and_policies_that_do_not_exist_are_refused(again: Run) -> None:
     assert "there is no class bad" in call("retry", again.store, "--class", "bad").output
     assert "there is no policy all" in call("clean", again.store, "--policy", "all").output
     assert "begins with" in call("status", again.store, "--clip", "nobody").output
+
+
+def test_clean_stale_deletes_what_no_job_names(again: Run, arguments: Arguments) -> None:
+    kept = {path.parent for path in again.store.glob("*/*/*/zarr.json")}
+    assert repeat(again, arguments, "composite.feather_px=3").computed()["render"] == FRAMES
+    assert "- freed" in call("clean", again.store, "--stale").output, "both jobs are named"
+    newest = max((again.store / "jobs").iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    (again.store / "states" / newest.name).unlink()
+    said = call("clean", again.store, "--stale", "--dry-run").output
+    assert all(f"/{stage}." in said for stage in ("pose", "render", "encode", "measure"))
+    assert "/tuning." not in said
+    assert call("clean", again.store, "--stale").exit_code == 0
+    assert {path.parent for path in again.store.glob("*/*/*/zarr.json")} == kept
+    assert repeat(again, arguments).computed() == {}
+
+
+def test_a_stored_job_chooses_no_runner(again: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    (path,) = (again.store / "jobs").iterdir()
+    job = json.loads(path.read_text())
+    assert "runner" not in job["settings"], "where work is done is kept in no store"
+    job["settings"]["runner"] = {"kind": "local_cluster", "cluster": {"preload": ["/tmp/evil.py"]}}
+    path.write_text(json.dumps(job))
+    (read,) = read_jobs(Store(again.store), "", load_settings("embedded", ["runner.workers=1"]))
+    assert (read.settings.runner.kind, read.settings.runner.cluster) == ("threads", {})
+
+
+def test_an_input_that_was_replaced_is_not_read(
+    again: Run, arguments: Arguments, tmp_path: Path, portrait: Path
+) -> None:
+    other = tmp_path / "mine.png"
+    Image.open(portrait).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(other)
+    (path,) = (again.store / "jobs").iterdir()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"portrait": str(other)}))
+    (job,) = read_jobs(Store(again.store), "", load_settings("embedded", ["runner.prefect=never"]))
+    output = job.output("portrait")
+    output.uncommit()
+    job.unit("portrait").record_failures([Failure("portrait", None, "transient", "lost", key=output.key)])
+    said = call("retry", again.store, "--set", "runner.workers=1")
+    assert said.exit_code == 1
+    assert "is not the file that this job was made from" in said.output
