@@ -31,7 +31,6 @@ from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
 from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
-from portrait_core.store import FailureClass
 from portrait_core.threads import worker_count
 from tasks.deliver import deliver, deliver_edit, deliver_files, deliver_flow
 from tasks.running import functions_of
@@ -41,7 +40,6 @@ CLIPS_PER_WORKER = 2
 STORE_FAILURES = 5
 """Clips in a row that may fail because of the store before the rest is left for another day."""
 _LOOKERS = 8
-_PASSING: tuple[FailureClass, ...] = ("store", "transient", "resource")
 _DELIVERIES: Mapping[str, Callable[[Job, Path], object]] = {"edit": deliver_edit, "flow": deliver_flow}
 """What hands over the results of pipelines, where those are more than the files of their last stages."""
 Held = TypeVar("Held")
@@ -64,11 +62,6 @@ class ClipResult:
     """Frames of the clip."""
     seconds: float = 0.0
     """Seconds of this run."""
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether it failed for a reason that may pass by itself."""
-        return self.outcome == "failed" and self.message.partition(":")[0] in _PASSING
 
 
 @dataclass(frozen=True)

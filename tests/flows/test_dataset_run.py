@@ -131,9 +131,3 @@ def test_a_flow_run_whose_clips_failed_is_not_green(outcomes: list[str], name: s
     state = ended([_result(outcome) for outcome in outcomes])
     assert state.name == name
     assert state.is_completed() == (name == "Completed")
-
-
-def test_only_what_may_pass_is_worth_another_run_of_the_flow() -> None:
-    assert _result("failed", "store: refused").may_pass
-    assert not _result("failed", "input: no face").may_pass
-    assert not _result("aside", "store: refused").may_pass
