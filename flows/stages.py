@@ -188,7 +188,8 @@ class StageRunner:
             errors.append(error)
         self._check(stage, errors)
         title = self._job.stage(stage).title
-        _log.info("%s: %s: %d parts in %.1f s", self._job.label, title, record.frames_done, record.seconds)
+        parts = f"{record.frames_done} part{'s' * (record.frames_done != 1)}"
+        _log.info("%s: %s: %s in %.1f s", self._job.label, title, parts, record.seconds)
 
     def _calls_of(self, stage: str) -> StageCalls:
         return StageCalls(self._job, stage, self._runner, self._report, self._turn, self._lease)

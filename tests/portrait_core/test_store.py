@@ -336,7 +336,7 @@ def test_names_and_urls_are_checked(store: Store) -> None:
             _output(store, key)
     with pytest.raises(InputError, match="kind"):
         store.unit("clip", "a")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="not a store's URL"):
+    with pytest.raises(InputError, match="no URL of a kind that is read"):
         Store("nonsense://x")
 
 

@@ -37,8 +37,9 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def unit(store: Path) -> Unit:
     unit = Store(store).unit("video", "a")
-    unit.ensure_array("latents", (3, 4), "float32", KEY)
-    unit.write("latents", 0, np.ones((3, 4), np.float32))
+    output = unit.output("fit", KEY)
+    output.ensure_array("latents", (3, 4), "float32")
+    output.write("latents", 0, np.ones((3, 4), np.float32))
     return unit
 
 
@@ -47,7 +48,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def _link_array(store: Path, outside: Path) -> Path:
-    array = store / "video" / "a" / "latents"
+    array = store / "video" / "a" / "fit.00aa" / "latents"
     for chunk in array.iterdir():
         chunk.unlink()
     array.rmdir()
@@ -58,10 +59,10 @@ def _link_array(store: Path, outside: Path) -> Path:
 
 
 DELETIONS: dict[str, Callable[[Store], object]] = {
-    "drop": lambda store: store.unit("video", "a").drop_array("latents"),
-    "folder": lambda store: Files(store.url).delete_folder("video/a/latents"),
+    "drop": lambda store: store.unit("video", "a").output("fit", KEY).drop_array("latents"),
+    "folder": lambda store: Files(store.url).delete_folder("video/a/fit.00aa/latents"),
     "folder above": lambda store: Files(store.url).delete_folder("video/a"),
-    "file": lambda store: Files(store.url).delete(["video/a/latents/secret"]),
+    "file": lambda store: Files(store.url).delete(["video/a/fit.00aa/latents/secret"]),
     "sweep": lambda store: store.sweep(0.0),
 }
 
@@ -74,19 +75,21 @@ def test_what_a_linked_folder_leads_to_is_never_deleted(
     if deletion == "sweep":
         assert DELETIONS[deletion](Store(store)) == 0
     else:
-        with pytest.raises(StoreError, match=r"the link .*/store/video/a/latents .* remove the link"):
+        with pytest.raises(
+            StoreError, match=r"the link .*/store/video/a/fit.00aa/latents .* remove the link"
+        ):
             DELETIONS[deletion](Store(store))
     assert _content(outside) == before
     assert link.is_symlink()
 
 
 def test_a_folder_with_a_link_in_it_loses_everything_else(store: Path, unit: Unit, outside: Path) -> None:
-    (store / "video" / "a" / "latents" / "deep").symlink_to(outside)
+    (store / "video" / "a" / "fit.00aa" / "latents" / "deep").symlink_to(outside)
     before = _content(outside)
     with pytest.raises(StoreError, match=r"the link .*/latents/deep is not deleted"):
-        Files(store).delete_folder("video/a/latents")
+        Files(store).delete_folder("video/a/fit.00aa/latents")
     assert _content(outside) == before
-    assert [path.name for path in (store / "video" / "a" / "latents").iterdir()] == ["deep"]
+    assert [path.name for path in (store / "video" / "a" / "fit.00aa" / "latents").iterdir()] == ["deep"]
 
 
 def test_deleting_looks_at_a_folder_that_this_process_knows(store: Path, unit: Unit, outside: Path) -> None:
@@ -100,10 +103,10 @@ def test_deleting_looks_at_a_folder_that_this_process_knows(store: Path, unit: U
 
 
 def test_a_link_is_not_deleted(store: Path, unit: Unit, outside: Path) -> None:
-    link = store / "video" / "a" / "latents" / "c.9.0"
+    link = store / "video" / "a" / "fit.00aa" / "latents" / "c.9.0"
     link.symlink_to(outside / "secret")
     with pytest.raises(StoreError, match=r"the link .*c\.9\.0 is not deleted"):
-        Files(store).delete(["video/a/latents/c.9.0"])
+        Files(store).delete(["video/a/fit.00aa/latents/c.9.0"])
     assert link.is_symlink()
 
 
@@ -114,18 +117,20 @@ def test_nothing_is_read_or_written_through_a_link_that_leads_out(
     (store / "video" / "a" / "escaped").symlink_to(outside / "secret")
     files, before = Files(store), _content(outside)
     for operation in (
-        lambda: files.get_one("video/a/latents/secret"),
+        lambda: files.get_one("video/a/fit.00aa/latents/secret"),
         lambda: files.get_one("video/a/escaped"),
-        lambda: files.put({"video/a/latents/new": b"x"}),
-        lambda: files.put({"video/a/latents/deeper/new": b"x"}),
-        lambda: files.list("video/a/latents"),
-        lambda: files.sizes("video/a/latents"),
-        lambda: files.partials(0.0, "video/a/latents"),
+        lambda: files.put({"video/a/fit.00aa/latents/new": b"x"}),
+        lambda: files.put({"video/a/fit.00aa/latents/deeper/new": b"x"}),
+        lambda: files.list("video/a/fit.00aa/latents"),
+        lambda: files.sizes("video/a/fit.00aa/latents"),
+        lambda: files.partials(0.0, "video/a/fit.00aa/latents"),
     ):
-        with pytest.raises(StoreError, match=r"the link .*/store/video/a/(latents|escaped) leads out"):
+        with pytest.raises(
+            StoreError, match=r"the link .*/store/video/a/(fit.00aa/latents|escaped) leads out"
+        ):
             operation()
     assert _content(outside) == before
-    assert "latents/secret" not in files.sizes("video/a")
+    assert "fit.00aa/latents/secret" not in files.sizes("video/a")
     files.put({"video/a/escaped": b"new"})  # takes the link's place
     assert files.get_one("video/a/escaped") == b"new"
     assert _content(outside) == before
@@ -156,27 +161,27 @@ def test_a_folder_that_becomes_a_link_after_it_was_deleted_is_looked_at_again(
     store: Path, unit: Unit, outside: Path
 ) -> None:
     files = Files(store)
-    files.delete_folder("video/a/latents")
-    (store / "video" / "a" / "latents").symlink_to(outside)
+    files.delete_folder("video/a/fit.00aa/latents")
+    (store / "video" / "a" / "fit.00aa" / "latents").symlink_to(outside)
     with pytest.raises(StoreError, match="leads out"):
-        files.get_one("video/a/latents/secret")
+        files.get_one("video/a/fit.00aa/latents/secret")
 
 
 @pytest.mark.timeout(30)
 def test_what_is_no_file_is_refused_rather_than_waited_for(store: Path, unit: Unit) -> None:
-    meta = store / "video" / "a" / "records" / "meta"
-    meta.mkdir(parents=True)
-    os.mkfifo(meta / "job.json")
-    (meta / "plan.json").mkdir()
+    notes = store / "video" / "a" / "fit.00aa" / "notes"
+    notes.mkdir(parents=True)
+    os.mkfifo(notes / "job.json")
+    (notes / "plan.json").mkdir()
     for name in ("job", "plan"):
         with pytest.raises(StoreError, match=rf"{name}\.json is no regular file"):
-            unit.read_meta(name)
+            unit.output("fit", KEY).read_note(name)
 
 
 def test_clean_leaves_what_a_link_leads_to(store: Path, outside: Path, unit: Unit) -> None:
-    """The command itself: a store without a job says so, and nothing outside is touched."""
+    """The command itself: a store whose folder of states leads out is refused, and nothing there is touched."""
     before = _content(outside)
-    (store / "reenactment").symlink_to(outside)
+    (store / "states").symlink_to(outside)
     ended = CliRunner().invoke(app, ["clean", str(store)])
     assert ended.exit_code == 1, ended.output
     assert "leads out of the store" in " ".join(ended.output.split())
