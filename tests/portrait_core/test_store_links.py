@@ -75,9 +75,7 @@ def test_what_a_linked_folder_leads_to_is_never_deleted(
     if deletion == "sweep":
         assert DELETIONS[deletion](Store(store)) == 0
     else:
-        with pytest.raises(
-            StoreError, match=r"the link .*/store/video/a/fit.00aa/latents .* remove the link"
-        ):
+        with pytest.raises(StoreError, match=r"the link .*/a/fit.00aa/latents .* remove the link"):
             DELETIONS[deletion](Store(store))
     assert _content(outside) == before
     assert link.is_symlink()
@@ -125,9 +123,7 @@ def test_nothing_is_read_or_written_through_a_link_that_leads_out(
         lambda: files.sizes("video/a/fit.00aa/latents"),
         lambda: files.partials(0.0, "video/a/fit.00aa/latents"),
     ):
-        with pytest.raises(
-            StoreError, match=r"the link .*/store/video/a/(fit.00aa/latents|escaped) leads out"
-        ):
+        with pytest.raises(StoreError, match=r"the link .*/a/(fit.00aa/latents|escaped) leads out"):
             operation()
     assert _content(outside) == before
     assert "fit.00aa/latents/secret" not in files.sizes("video/a")
@@ -179,7 +175,7 @@ def test_what_is_no_file_is_refused_rather_than_waited_for(store: Path, unit: Un
 
 
 def test_clean_leaves_what_a_link_leads_to(store: Path, outside: Path, unit: Unit) -> None:
-    """The command itself: a store whose folder of states leads out is refused, and nothing there is touched."""
+    """The command itself refuses a store whose folder of states leads out; nothing there is touched."""
     before = _content(outside)
     (store / "states").symlink_to(outside)
     ended = CliRunner().invoke(app, ["clean", str(store)])
