@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,13 +198,23 @@ class FrameArrays:
             self.keep(start, {name: np.concatenate([part[name] for part in parts]) for name in arrays})
 
     def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name."""
+        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name. What a rival has finished and
+        packed meanwhile stays packed."""
+        frames = range(start, start + _rows(arrays))
+        if self._packed_meanwhile(arrays) and set(frames) <= set(self._output.marked()):
+            return
         for name, rows in arrays.items():
             if name not in self._made:
                 self._output.ensure_array(name, (self._total, *rows.shape[1:]), rows.dtype)
                 self._made.add(name)
         self._output.write_together(start, arrays)
-        self._output.commit(range(start, start + _rows(arrays)))
+        self._output.commit(frames)
+
+    def _packed_meanwhile(self, names: Iterable[str]) -> bool:
+        """Tell whether a clip that this task is about to begin writing was finished by another run."""
+        first = next((name for name in names if name not in self._made), None)
+        info = None if first is None else self._output.array_info(first)
+        return info is not None and info.packed
 
 
 def _rows(arrays: Mapping[str, NDArray[np.generic]]) -> int:

@@ -88,3 +88,16 @@ def test_rows_that_come_while_others_are_written_wait_for_their_own_call(
     for save in saves:
         save()
     assert written == [(0, 3), (3, 3), (6, 3), (9, 3)]
+
+
+def test_what_a_rival_finished_and_packed_meanwhile_stays_packed(job: Job) -> None:
+    FrameArrays(job, "inversion").keep(0, _rows(0, FRAMES))
+    output = job.output("inversion")
+    output.pack(job.declared("inversion"))
+    FrameArrays(job, "inversion").keep(3, _rows(3, 5))  # the late writer
+    info = job.output("inversion").array_info("latents")
+    assert info is not None
+    assert info.packed
+    output.uncommit([4])
+    FrameArrays(job, "inversion").keep(4, _rows(4, 5))  # and one that has something to add
+    assert job.output("inversion").marked() == list(range(FRAMES))
