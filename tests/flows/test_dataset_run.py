@@ -81,9 +81,9 @@ def test_the_first_clip_begins_before_the_last_row_is_looked_at(tmp_path: Path) 
         return clip
 
     globals()["first"] = first  # where workers look for it
-    found = _run(_clips(tmp_path, settings, 12), settings, _functions(_named(first, "first")), look)
+    found = _run(_clips(tmp_path, settings, 7), settings, _functions(_named(first, "first")), look)
     assert set(found.values()) == {"done"}
-    assert len(looked) == 12
+    assert len(looked) == 7
 
 
 def _named(function: StageFunction, name: str) -> StageFunction:
@@ -93,9 +93,9 @@ def _named(function: StageFunction, name: str) -> StageFunction:
 def test_a_clip_that_the_store_refuses_stops_no_other(tmp_path: Path) -> None:
     settings = _settings("runner.clips=1")
     refused["clip-1"] = 1
-    clips = _clips(tmp_path, settings, 4)
+    clips = _clips(tmp_path, settings, 3)
     found = _run(clips, settings, _functions(refusing))
-    assert found == {"clip-0": "done", "clip-1": "failed", "clip-2": "done", "clip-3": "done"}
+    assert found == {"clip-0": "done", "clip-1": "failed", "clip-2": "done"}
     states = {state.label: state for state in read_states(Store(tmp_path))}
     assert states["clip-1"].state == "failed"
     assert "refuses (403)" in states["clip-1"].message
@@ -104,10 +104,10 @@ def test_a_clip_that_the_store_refuses_stops_no_other(tmp_path: Path) -> None:
 
 
 def test_a_store_that_fails_for_many_clips_in_a_row_ends_the_run(tmp_path: Path) -> None:
-    settings, count = _settings("runner.clips=1"), STORE_FAILURES + 4
+    settings, count = _settings("runner.clips=1"), STORE_FAILURES + 2
     refused.update({f"clip-{i}": 99 for i in range(count)})
     clips = _clips(tmp_path, settings, count)
-    with pytest.raises(StageError, match=rf"refuses \(403\).* It finds 5 of {count} clips to do"):
+    with pytest.raises(StageError, match=rf"refuses \(403\).* It finds 3 of {count} clips to do"):
         _run(clips, settings, _functions(refusing))
     assert sum(99 - left for left in refused.values()) == STORE_FAILURES, "it went on asking"
     refused.clear()
