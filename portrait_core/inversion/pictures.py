@@ -1,4 +1,5 @@
-"""Pictures of the frozen generator that inversion leaves: the first frame's, and every frame's face in it."""
+"""Whole pictures of a generator, and what inversion leaves of the frozen one: every frame's face in the first
+frame's picture."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.patches import render_patch
@@ -18,10 +20,28 @@ _PATCH_EDGE_PX = 8
 
 
 @torch.no_grad()
+def picture_of(
+    generator: TriPlaneGenerator,
+    ws: Float[Tensor, "1 rows w"],
+    camera: Float[Tensor, "1 25"],
+    resolution: int,
+    sampling: RaySampling,
+) -> NDArray[np.uint8]:
+    """Give a generator's picture of a latent ``[S,S,3]`` uint8.
+
+    Args:
+        generator: in eval mode.
+        ws, camera: on its device.
+        resolution: side of the volume rendering in rays.
+        sampling: samples per ray.
+    """
+    made = generator.synthesis(ws, camera, resolution, sampling=sampling)
+    return image_array(made["image"][0])
+
+
 def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[np.uint8]:
     """Give the frozen generator's picture of a latent ``[S,S,3]``."""
-    made = inverter.generator.synthesis(ws, inverter.camera, inverter.resolution, sampling=inverter.sampling)
-    return image_array(made["image"][0])
+    return picture_of(inverter.generator, ws, inverter.camera, inverter.resolution, inverter.sampling)
 
 
 @torch.no_grad()
