@@ -8,6 +8,8 @@ for the whole clip, and this takes it out. Pure arithmetic; rendering and tracki
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,7 @@ from portrait_core.cameras import (
     offsets_from_labels,
     orbit_rotation,
 )
+from portrait_core.config import RenderSettings
 
 _LARGEST = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""
@@ -68,3 +71,27 @@ def corrected_cameras(
     angles[:, :2] = np.clip(angles[:, :2], -limit, limit)
     turns = np.stack([orbit_rotation(*row) for row in angles])
     return labels_from_rotations(turns, offsets_from_labels(wanted))
+
+
+def aimed_cameras(
+    wanted: NDArray[np.floating],
+    frames: Sequence[int],
+    read: NDArray[np.floating],
+    found: NDArray[np.bool_],
+    settings: RenderSettings,
+) -> NDArray[np.float32]:
+    """Correct cameras by what the tracker reads off a few frames that were rendered with them.
+
+    Args:
+        wanted: labels ``[T,25]``.
+        frames: the n of them that were rendered.
+        read: labels ``[n,25]`` that the tracker read off them.
+        found: which of them show a face ``[n]``; at least one.
+        settings: how far the head may turn.
+
+    Returns:
+        Labels ``[T,25]``.
+    """
+    asked = angles_from_labels(wanted[list(frames)])
+    limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
+    return corrected_cameras(wanted, pose_offset(asked[found], angles_from_labels(read)[found]), limit)

@@ -8,12 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.known_inputs import verified_copy
-from portrait_core.media import read_image
+from portrait_core.media import at_most, read_image
 from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
@@ -131,12 +130,7 @@ def read_portrait(job: Job) -> NDArray[np.uint8]:
     if job.edited is not None:
         edited: NDArray[np.uint8] = job.edited.output("edit").read("edited")[0]
         return edited
-    image = read_image(portrait_file(job))
-    scale = job.settings.media.portrait_max_side / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return at_most(read_image(portrait_file(job)), job.settings.media.portrait_max_side)
 
 
 class FrameRows:

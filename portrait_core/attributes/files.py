@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -71,6 +72,14 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def flow_bytes(model: AttributeFlow, metadata: Mapping[str, str]) -> bytes:
+    """Give a flow as the content of a file of :func:`save_flow`."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "flow.safetensors"
+        save_flow(model, path, metadata)
+        return path.read_bytes()
 
 
 def load_flow(path: str | Path, device: str | torch.device = "cpu") -> AttributeFlow:

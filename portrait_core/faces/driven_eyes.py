@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import TrackingSettings
+from portrait_core.config import TemplateSettings, TrackingSettings
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.retarget import region_of
+from portrait_core.faces.retarget import RetargetGains, region_of, retarget_clip
 from portrait_core.faces.skin import PortraitFit
 from portrait_core.faces.template import TemplateRenderer
 from portrait_core.tracking.fit import FaceTrack, fit_clip
+from portrait_core.tracking.measure import seen
 from portrait_core.tracking.wild_crop import CropPlacement
 
 _EDGE = 0.15
@@ -46,6 +47,40 @@ def fit_portrait(
 ) -> FaceTrack:
     """The embedded head's fit to the landmarks of a portrait ``[1,478,2]``."""
     return fit_clip(head, landmarks, np.ones(1, bool), settings)
+
+
+def eyes_of_driver(
+    head: MorphableHead,
+    driver_landmarks: NDArray[np.float32],
+    portrait_landmarks: NDArray[np.float32],
+    template: TemplateSettings,
+    tracking: TrackingSettings,
+) -> NDArray[np.float32]:
+    """Give the portrait's own expression in the embedded head's units ``[T,52]``, with the driver's lids and
+    gaze.
+
+    Args:
+        head: the embedded head.
+        driver_landmarks: of every frame ``[T,478,2]``, NaN where there is no face.
+        portrait_landmarks: ``[1,478,2]``, in pixels of the photograph.
+        template: strengths.
+        tracking: of the fits.
+    """
+    ok = seen(driver_landmarks)
+    driver = fit_clip(head, driver_landmarks, ok, tracking)
+    own = fit_portrait(head, portrait_landmarks, tracking)
+    # relative: the embedded head's lids are measured against the driver's own rest
+    driven, _ = retarget_clip(
+        head,
+        driver.shape,
+        driver.expression,
+        own.shape,
+        own.expression[0],
+        "relative",
+        RetargetGains.of(template),
+        ok,
+    )
+    return with_eyes_of(own.expression[0], driven, head.expression_names)
 
 
 def camera_in_crop(track: FaceTrack, placement: CropPlacement, size: int) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from portrait_core.config import TemplateSettings
 from portrait_core.faces.head import MorphableHead
 
 Transfer = Literal["absolute", "relative"]
@@ -42,6 +43,17 @@ class RetargetGains:
     """Direction of the eyes."""
     jaw: float = 1.15
     """Further strength of ``jawOpen``: landmark detectors read painted mouths smaller than filmed ones."""
+
+    @classmethod
+    def of(cls, settings: TemplateSettings) -> RetargetGains:
+        """Give the strengths that the settings say."""
+        return cls(
+            mouth=settings.mouth_gain,
+            eyes=settings.eyes_gain,
+            brows=settings.brows_gain,
+            gaze=settings.gaze_gain,
+            jaw=settings.jaw_gain,
+        )
 
 
 def region_of(name: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,6 +15,26 @@ from portrait_core.faces.flame_template import FlameTemplateRenderer
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
+
+
+class ClipHead(Protocol):
+    """What fitting the generator asks of the portrait's head."""
+
+    expression_names: list[str]
+    """Units of the head, which start the latents of a generator that knows them."""
+
+    @property
+    def surface(self) -> HeadSurface | None:
+        """For rasterising ``vertices``; None where the head has no place in the generator's space."""
+
+    def vertices(self, frame: int) -> Tensor:
+        """Box-frame mesh of a frame ``[V,3]``."""
+
+    def silhouette(self) -> NDArray[np.bool_]:
+        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+
+    def detail(self, frame: int) -> NDArray[np.uint8]:
+        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
 
 
 class EmbeddedClipHead:

@@ -31,6 +31,11 @@ def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> Ra
     )
 
 
+def fitting_resolution(generator: TriPlaneGenerator, choice: GeneratorChoice) -> int:
+    """Give the side of the volume rendering while fitting, in rays."""
+    return choice.neural_resolution or generator.settings.neural_resolution
+
+
 @dataclass(frozen=True)
 class Patch:
     """A square of ``size`` x ``size`` rays from ``row`` and ``column`` of a ``resolution`` square grid.

@@ -4,9 +4,9 @@ Probing is always done with PyAV (no ffprobe is needed); decoding and encoding r
 one on PATH when it is recent enough and has x264, else the one that imageio-ffmpeg brings.
 """
 
-from portrait_core.media.image import read_image
+from portrait_core.media.image import at_most, read_image
 from portrait_core.media.probe import VideoInfo, probe
 from portrait_core.media.reader import read_frames
 from portrait_core.media.writer import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "probe", "read_frames", "read_image"]
+__all__ = ["VideoInfo", "VideoWriter", "at_most", "probe", "read_frames", "read_image"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -38,6 +39,15 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         raise InputError(
             f"{path} is not a readable image ({error}); save it as PNG or JPEG, or copy it again"
         ) from error
+
+
+def at_most(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Scale an image ``[H, W, 3]`` down so that its longer side is ``side`` pixels; a smaller one stays."""
+    scale = side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _to_rgb(image: Image.Image, path: str) -> NDArray[np.uint8]:

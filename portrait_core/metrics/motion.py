@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
+
+from portrait_core.cameras import angles_from_labels, degrees
+from portrait_core.tracking.fit import FaceTrack
+from portrait_core.tracking.measure import measure, seen
 
 BLINK_FRACTION = 0.75
 """A blink is a local minimum of the eye opening below this fraction of the clip's median."""
@@ -27,6 +33,19 @@ class MotionTrack:
     eye_opening: NDArray[np.floating]
     angles_deg: NDArray[np.floating]
     ok: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, landmarks: NDArray[np.floating], track: FaceTrack) -> MotionTrack:
+        """Measure T frames with landmarks ``[T,478,2]`` (NaN where there is no face) and their track."""
+        values = measure(landmarks)
+        angles = degrees(angles_from_labels(track.cameras))
+        return cls(values["lip_gap"], values["eye_opening"], angles, seen(landmarks))
+
+    @classmethod
+    def unseen(cls, count: int) -> MotionTrack:
+        """Give ``count`` frames of which none shows a face."""
+        nothing = np.full(count, np.nan)
+        return cls(nothing, nothing, np.full((count, 3), np.nan), np.zeros(count, bool))
 
     def repeated(self, count: int) -> MotionTrack:
         """The first frame, ``count`` times: the portrait as it is, unanimated."""
@@ -118,3 +137,26 @@ def compare_motion(driver: MotionTrack, result: MotionTrack) -> MotionReport:
         ],
         pose_error_deg=(float(error[0]), float(error[1]), float(error[2])),
     )
+
+
+def motion_rows(
+    driver: MotionTrack, result: MotionTrack, still: MotionTrack, flicker: Callable[[], float | None]
+) -> dict[str, Any]:
+    """Compare the result with its driver, and beside it the portrait that does nothing.
+
+    Args:
+        driver, result: of T frames.
+        still: of the portrait, T times.
+        flicker: tells how the result's background moves by itself, in grey levels of 255 (None is not
+            known); it is asked where the result shows a face.
+
+    Returns:
+        What JSON can hold: ``faces_found``, and ``result`` and ``still_portrait`` where any frame shows both
+        its face and the driver's.
+    """
+    rows: dict[str, Any] = {"faces_found": int(result.ok.sum())}
+    for name, track, moved in (("result", result, flicker), ("still_portrait", still, lambda: 0.0)):
+        if (driver.ok & track.ok).any():
+            rows[name] = compare_motion(driver, track).model_dump(mode="json")
+            rows[name]["background_flicker"] = moved()
+    return rows

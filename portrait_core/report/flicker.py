@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -48,6 +50,16 @@ def moved_difference(
         return None
     difference = (images[1:] - seen).abs().mean(1, keepdim=True)
     return float(difference[counted].mean())
+
+
+def mean_flicker(
+    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.floating], NDArray[np.floating]]],
+) -> float | None:
+    """Average :func:`moved_difference` over pairs of consecutive frames: four decimals, in grey levels of
+    255, or None when it is known of no pair."""
+    found = [moved_difference(*pair) for pair in pairs]
+    known = [value for value in found if value is not None]
+    return round(float(np.mean(known)), 4) if known else None
 
 
 def _tensor(values: NDArray[np.uint8]) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -79,6 +80,30 @@ def contact_sheet(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], 
         for i, image in enumerate(images):
             sheet.paste(_fitted(image, tile), (margin + tile * i, top))
     return np.asarray(sheet)
+
+
+def frame_sheet(frames: Sequence[int], columns: Callable[[int], Mapping[str, Picture]]) -> Picture:
+    """One picture of frames: a column for each, with a labelled row for each kind of image.
+
+    Args:
+        frames: their numbers.
+        columns: gives a frame's images ``[H,W,3]`` uint8 of any size by label, the same labels for each.
+
+    Raises:
+        ValueError: if there is no frame, or a frame lacks an image.
+    """
+    rows: dict[str, list[Picture]] = {}
+    for frame in frames:
+        for label, image in columns(frame).items():
+            rows.setdefault(label, []).append(image)
+    return contact_sheet(rows, [f"frame {frame}" for frame in frames])
+
+
+def png_bytes(picture: Picture) -> bytes:
+    """A picture ``[H,W,3]`` as the content of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def side_by_side(images: Mapping[str, Picture], size: int) -> Picture:

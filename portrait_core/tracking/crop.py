@@ -36,6 +36,14 @@ def crop_image(
     return sample_square(image, center_px, side_px, 0.0, size, cubic=True)
 
 
+def points_in_crop(
+    points_px: NDArray[np.floating], center_px: NDArray[np.floating], side_px: float, size: int
+) -> NDArray[np.float32]:
+    """Give points of an image ``[n,2]`` in pixels of its crop of ``size`` pixels (:func:`crop_image`)."""
+    corner = center_px - side_px / 2
+    return np.asarray((points_px - corner) * (size / side_px), np.float32)
+
+
 def sample_square(
     image: NDArray[np.uint8],
     center_px: ArrayLike,

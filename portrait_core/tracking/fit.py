@@ -7,7 +7,7 @@ they are the camera label, so projecting the head with the label into the crop i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,12 @@ class FaceTrack:
     cameras: NDArray[np.float32]
     fit_error: NDArray[np.float32]
     ok: NDArray[np.bool_]
+
+
+def with_rows_of(track: FaceTrack, rows: NDArray[np.intp], ok: NDArray[np.bool_]) -> FaceTrack:
+    """Give the track of T frames that take the values of ``rows [T]``, and are ``ok [T]``."""
+    taken = {f.name: getattr(track, f.name) for f in fields(track) if f.name not in ("shape", "ok")}
+    return replace(track, **{name: values[rows] for name, values in taken.items()}, ok=ok)
 
 
 @dataclass

@@ -9,14 +9,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from portrait_core.errors import DecodeError
 from portrait_core.media import VideoWriter, read_frames
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.report import contact_sheet, side_by_side, telling_frames
+from portrait_core.report import frame_sheet, png_bytes, side_by_side, telling_frames
 from tasks.context import read_track, use_threads, video_file
 from tasks.running import does
 from tasks.stages.measure import shown_frames
@@ -57,7 +56,7 @@ def encode(job: Job) -> StageResult:
         folder = Path(name)
         _write_clips(job, folder)
         if job.settings.output.contact_sheet_frames:
-            Image.fromarray(_sheet(job)).save(folder / SHEET, optimize=True)
+            (folder / SHEET).write_bytes(png_bytes(_sheet(job)))
         for path in sorted(folder.iterdir()):
             output.put_bytes(path.name, path.read_bytes())
     output.commit()
@@ -111,36 +110,29 @@ def driving_crops(job: Job) -> Iterator[Picture]:
 
 
 def _sheet(job: Job) -> Picture:
-    """Rows of telling frames: what drove, what was fitted, what came out."""
+    """Draw telling frames: what drove, what was fitted, what came out."""
     import torch
 
+    from portrait_core.inversion.pictures import picture_of
     from portrait_core.inversion.targets import image_array
-    from portrait_core.metrics.motion import MotionTrack
     from tasks.fitting import clip_data, resolution, sampling
     from tasks.stages.measure import driver_motion
     from tasks.stages.render import tuned_generator
 
-    motion: MotionTrack = driver_motion(job)
-    frames = telling_frames(
-        motion.lip_gap, motion.eye_opening, motion.angles_deg, job.settings.output.contact_sheet_frames
-    )
+    motion, count = driver_motion(job), job.settings.output.contact_sheet_frames
+    frames = telling_frames(motion.lip_gap, motion.eye_opening, motion.angles_deg, count)
     clip, model, latent = clip_data(job), tuned_generator(job), job.output("inversion")
     wanted = set(frames)
     drivers = {i: image for i, image in enumerate(driving_crops(job)) if i in wanted}
     results = {i: pair for i, pair in enumerate(shown_frames(job)) if i in wanted}
-    rows: dict[str, list[Picture]] = {}
-    for i in frames:
+
+    def columns(i: int) -> dict[str, Picture]:
         shown, result = results[i]
-        columns = _columns(job, shown, drivers[i])
-        painted = columns["inversion"] if job.settings.inversion.mouth == "render" else None
+        found = _columns(job, shown, drivers[i])
+        painted = found["inversion"] if job.settings.inversion.mouth == "render" else None
         ws = torch.from_numpy(latent.read("latents", shown, shown + 1)).to(clip.device)
-        with torch.no_grad():
-            tuned = model.synthesis(ws, clip.camera, resolution(job, model), sampling=sampling(job, model))
-        columns |= {
-            "tuning target": image_array(clip.target(shown, painted, tuning=True).image),
-            "tuned": image_array(tuned["image"][0]),
-            "result": result,
-        }
-        for label, image in columns.items():
-            rows.setdefault(label, []).append(image)
-    return contact_sheet(rows, [f"frame {i}" for i in frames])
+        tuned = picture_of(model, ws, clip.camera, resolution(job, model), sampling(job, model))
+        target = image_array(clip.target(shown, painted, tuning=True).image)
+        return found | {"tuning target": target, "tuned": tuned, "result": result}
+
+    return frame_sheet(frames, columns)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import fields, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +19,6 @@ from portrait_core.tracking.measure import seen
 from tasks.context import TRACK, track_arrays, use_threads, video_file
 from tasks.running import does
 from tasks.trackers import tracker
-
-if TYPE_CHECKING:
-    from portrait_core.tracking.fit import FaceTrack
 
 FIT = Stage(
     name="fit",
@@ -47,6 +42,8 @@ def fit(job: Job) -> StageResult:
     watch = Stopwatch("fit", 0, 1)
     if not todo(job, "fit", 0, 1):
         return watch.result(0)
+    from portrait_core.tracking.fit import with_rows_of
+
     use_threads(job, alone=True)
     points = job.output("landmarks").read("landmarks")
     ok = seen(points)
@@ -55,9 +52,9 @@ def fit(job: Job) -> StageResult:
             f"no face was found in any of the {job.frames} frames of {job.video}; give a video in "
             "which one person's face is visible and at least 40 pixels wide"
         )
-    track = _held(tracker(job).clip(points, ok, lambda: _all_frames(job)), ok)
+    track = tracker(job).clip(points, ok, lambda: _all_frames(job))
     output = job.output("fit")
-    output.write_whole(track_arrays(track))
+    output.write_whole(track_arrays(with_rows_of(track, held_frames(ok), ok)))
     output.commit()
     return watch.result(1)
 
@@ -66,10 +63,3 @@ def _all_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
     """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
     with suppress(DecodeError):
         yield from read_frames(video_file(job), 0, job.frames)
-
-
-def _held(track: FaceTrack, ok: NDArray[np.bool_]) -> FaceTrack:
-    """The track with the rows of frames without a face taken from the neighbour they show."""
-    source = held_frames(ok)
-    rows = {f.name: getattr(track, f.name) for f in fields(track) if f.name not in ("shape", "ok")}
-    return replace(track, **{name: values[source] for name, values in rows.items()}, ok=ok)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +18,12 @@ from tasks.frames import Save, each
 from tasks.running import does
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    import torch
 
-    from portrait_core.inversion.latent import FirstLatent, Inverter
+    from portrait_core.inversion.chain import Anchor, LatentChain
+    from portrait_core.inversion.clip_data import ClipData
+    from portrait_core.inversion.latent import Inverter
     from portrait_core.inversion.targets import FrameTarget
-    from tasks.fitting import ClipData
 
 
 FIRST, STEPS = "first_latent.npz", "steps"
@@ -67,8 +66,9 @@ def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
     output = job.output("inversion")
-    if not todo(job, "inversion", 0, job.frames) or _read_first(job) is not None:
+    if not todo(job, "inversion", 0, job.frames) or _read_anchor(job) is not None:
         return watch.result(0)
+    from portrait_core.inversion.chain import Anchor, tracker_start
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
 
     ready = np.flatnonzero(available(job, "inversion"))
@@ -80,10 +80,9 @@ def invert_first(job: Job) -> StageResult:
     inverter = _inverter(job, clip)
     checkpoint = StoredCheckpoint(output)
     note = step_reporter(output, job.settings.inversion.first_steps)
-    start = _start(inverter, clip, slice(frame, frame + 1))
     target = clip.target(frame, detail=job.settings.inversion.detail_weight > 0)
-    first = Anchor(frame, inverter.first(target, start, checkpoint, note))
-    output.put_bytes(FIRST, _packed(first))
+    first = Anchor(frame, inverter.first(target, tracker_start(inverter, clip, frame), checkpoint, note))
+    output.put_bytes(FIRST, first.to_bytes())
     losses = np.round(first.latent.losses, 5).tolist()
     output.write_note(STEPS, {"first_frame": losses})
     checkpoint.clear()
@@ -101,14 +100,16 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     runs = todo(job, "inversion", start, stop)
     if not runs:
         return watch.result(0)
-    from tasks.fitting import clip_data, face_picture
+    from portrait_core.inversion.chain import invert_frame
+    from portrait_core.inversion.pictures import face_picture
+    from tasks.fitting import clip_data
 
     use_threads(job, alone=job.chained("inversion"))
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     first = anchor(job)
-    chain = _Chain(job, first)
-    around, arrays = _whole_picture(job, inverter, first.latent), FrameArrays(job, "inversion")
+    chain = _chain(job, first)
+    around, arrays = _whole_picture(job, inverter, first.latent.ws), FrameArrays(job, "inversion")
 
     detail = job.settings.inversion.detail_weight > 0
 
@@ -117,94 +118,37 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
 
     def work(frame: FrameRange, target: FrameTarget) -> Save:
         i = frame.start
-        ws = _invert_frame(job, clip, inverter, first, i, chain.before(i), target)
+        ws = invert_frame(inverter, clip, first, i, chain.before(i), target)
         image, loss = face_picture(inverter, ws, target, around)
         chain.advance(i, ws)
-        return arrays.later(i, _rows(ws, image, loss))
+        rows = {"latents": ws.cpu().numpy(), "inversion": image[None]}
+        return arrays.later(i, rows | {"inversion_loss": np.array([[loss]], np.float32)})
 
     return watch.result(each(job, "inversion", runs, work, fetch=fetch))
 
 
-@dataclass(frozen=True)
-class Anchor:
-    """The frame from which a clip's inversion starts: 0, unless its template could not be made."""
+def _chain(job: Job, first: Anchor) -> LatentChain:
+    """Make the chain of latents, which goes on from what is in the store."""
+    import torch
 
-    frame: int
-    latent: FirstLatent
+    from portrait_core.inversion.chain import LatentChain
 
+    def newest(frame: int) -> int:
+        stored = np.flatnonzero(done(job, "inversion")[:frame])
+        return int(stored[-1]) if len(stored) else -1
 
-class _Chain:
-    """The last good latent before a frame: a frame that failed is passed over."""
+    def read(frame: int) -> torch.Tensor:
+        stored = job.output("inversion").read("latents", frame, frame + 1)
+        return torch.from_numpy(stored).to(first.latent.ws)
 
-    def __init__(self, job: Job, first: Anchor) -> None:
-        self._job, self._first = job, first
-        self._latest: tuple[int, Tensor] | None = None
-
-    def before(self, frame: int) -> Tensor:
-        """Where a chain goes on at ``frame``."""
-        if self._job.settings.inversion.init == "tracker" or frame <= self._first.frame:
-            return self._first.latent.ws
-        made, ws = self._latest or (-1, self._first.latent.ws)  # perhaps not written yet
-        if made == frame - 1:
-            return ws
-        stored = np.flatnonzero(done(self._job, "inversion")[:frame])
-        last = int(stored[-1]) if len(stored) else -1
-        return self._stored(last) if last > made else ws
-
-    def _stored(self, frame: int) -> Tensor:
-        import torch
-
-        stored = self._job.output("inversion").read("latents", frame, frame + 1)
-        return torch.from_numpy(stored).to(self._first.latent.ws)
-
-    def advance(self, frame: int, ws: Tensor) -> None:
-        """A frame is done."""
-        self._latest = frame, ws
-
-
-def _invert_frame(
-    job: Job,
-    clip: ClipData,
-    inverter: Inverter,
-    first: Anchor,
-    frame: int,
-    previous: Tensor,
-    target: FrameTarget,
-) -> Tensor:
-    """A frame's latent."""
-    ws = _frame_start(job, clip, inverter, first, frame, previous)
-    if job.settings.inversion.steps and frame != first.frame:
-        ws, _ = inverter.next(ws, target, frame)
-    return ws
-
-
-def _rows(ws: Tensor, image: NDArray[np.uint8], loss: float) -> dict[str, NDArray[np.generic]]:
-    """What is kept of a frame, ``[1, ...]`` each."""
-    return {
-        "latents": ws.cpu().numpy(),
-        "inversion": image[None],
-        "inversion_loss": np.array([[loss]], np.float32),
-    }
-
-
-def _frame_start(
-    job: Job, clip: ClipData, inverter: Inverter, first: Anchor, frame: int, previous: Tensor
-) -> Tensor:
-    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good one before it."""
-    settings = job.settings.inversion
-    if frame == first.frame:
-        return first.latent.ws
-    if settings.init == "tracker":
-        z0, z = (_start(inverter, clip, slice(i, i + 1)) for i in (first.frame, frame))
-        if z0 is not None and z is not None:
-            return inverter.moved(first.latent, z0, z)
-    return previous if settings.warm_start else first.latent.ws
+    return LatentChain(first, job.settings.inversion.init != "tracker", newest, read)
 
 
 def _inverter(job: Job, clip: ClipData) -> Inverter:
+    """Give the process's inverter of this clip."""
     from portrait_core.inversion.latent import Inverter
     from portrait_core.models.cache import cached
-    from tasks.fitting import at_chunk, computing, features, generator, resolution, sampling, statistics
+    from tasks.fitting import chunked, computing, features, generator, resolution, sampling, statistics
 
     def build() -> Inverter:
         model = generator(job)
@@ -220,68 +164,41 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
         )
 
     inverter = cached("inverter", job.stage_keys["inversion"], build, *computing(job), alone=True)
-    at_chunk(inverter.generator, job)
+    chunked(inverter.generator, job)
     inverter.checkpoint_s, inverter.graphs = job.settings.runner.checkpoint_s, job.settings.runner.cuda_graphs
     return inverter
 
 
-def _start(inverter: Inverter, clip: ClipData, frames: slice) -> Tensor | None:
-    if inverter.settings.init != "tracker":
-        return None
-    return inverter.tracker_start(clip.shape, clip.expression[frames], clip.head.expression_names)
-
-
-def _whole_picture(job: Job, inverter: Inverter, first: FirstLatent) -> NDArray[np.uint8]:
-    """The frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
-    import torch
-
-    from portrait_core.inversion.targets import image_array
+def _whole_picture(job: Job, inverter: Inverter, ws: torch.Tensor) -> NDArray[np.uint8]:
+    """Give the frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
+    from portrait_core.inversion.pictures import whole_picture
     from portrait_core.models.cache import cached
     from tasks.fitting import computing
 
     def make() -> NDArray[np.uint8]:
-        with torch.no_grad():
-            made = inverter.generator.synthesis(
-                first.ws, inverter.camera, inverter.resolution, sampling=inverter.sampling
-            )
-        return image_array(made["image"][0])
+        return whole_picture(inverter, ws)
 
     return cached("first_picture", job.stage_keys["inversion"], make, *computing(job), alone=True)
 
 
-def _packed(first: Anchor) -> bytes:
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        frame=np.array(first.frame),
-        ws=first.latent.ws.cpu().numpy(),
-        appearance=first.latent.appearance,
-    )
-    return buffer.getvalue()
-
-
 def anchor(job: Job) -> Anchor:
-    """Where the clip's inversion starts, and whose picture surrounds every frame's face.
+    """Read where the clip's inversion starts, and whose picture surrounds every frame's face.
 
     Raises:
         MissingChunk: it is not in the store; inversion will make it again.
     """
-    first = _read_first(job)
+    first = _read_anchor(job)
     if first is None:
         raise MissingChunk(f"{job.output('inversion').path}/{FIRST}", [0])
     return first
 
 
-def _read_first(job: Job) -> Anchor | None:
-    """The first frame's latent, if it was made under the job's key."""
+def _read_anchor(job: Job) -> Anchor | None:
+    """Read the first frame's latent, if it was made under the job's key."""
     data = job.output("inversion").get_bytes(FIRST)
     if data is None:
         return None
-    import torch
-
-    from portrait_core.inversion.latent import FirstLatent
+    from portrait_core.inversion.chain import Anchor
     from tasks.context import device_of
 
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        ws = torch.from_numpy(stored["ws"]).to(device_of(job))
-        return Anchor(int(stored["frame"]), FirstLatent(ws, stored["appearance"], []))
+    return Anchor.from_bytes(data, device_of(job))

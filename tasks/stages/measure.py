@@ -14,7 +14,6 @@ from portrait_core.pipeline.ledger import Ledger, done
 from portrait_core.pipeline.ranges import held_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
-from portrait_core.tracking.measure import measure as measured
 from portrait_core.tracking.measure import seen
 from tasks.context import landmarker, read_track, use_threads
 from tasks.running import does
@@ -22,7 +21,6 @@ from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.metrics.motion import MotionTrack
-    from portrait_core.tracking.fit import FaceTrack
 
 
 MOTION = "motion"
@@ -48,20 +46,12 @@ def measure(job: Job) -> StageResult:
     ledger = Ledger(job)
     if ledger.done("measure").all():
         return watch.result(0)
-    from portrait_core.metrics.motion import compare_motion
+    from portrait_core.metrics.motion import MotionTrack, motion_rows
 
     threads = use_threads(job, alone=True)
-    driver = driver_motion(job)
-    source = job.output("portrait")
-    still = _motion(source.read("landmarks"), read_track(source)).repeated(job.frames)
-    result = _result_motion(job, threads)
-    said: dict[str, Any] = {"faces_found": int(result.ok.sum())}
-    if (driver.ok & result.ok).any():
-        said["result"] = compare_motion(driver, result).model_dump(mode="json")
-        said["result"]["background_flicker"] = _flicker(job)
-    if (driver.ok & still.ok).any():
-        said["still_portrait"] = compare_motion(driver, still).model_dump(mode="json")
-        said["still_portrait"]["background_flicker"] = 0.0
+    driver, source = driver_motion(job), job.output("portrait")
+    still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
+    said = motion_rows(driver, _result_motion(job, threads), still, lambda: _flicker(job))
     output = ledger.output("measure")
     output.write_note(MOTION, said)
     output.commit()
@@ -69,23 +59,14 @@ def measure(job: Job) -> StageResult:
 
 
 def driver_motion(job: Job) -> MotionTrack:
-    """What the tracker saw of the driver."""
-    points = job.output("landmarks").read("landmarks")
-    return _motion(points, read_track(job.output("fit")))
-
-
-def _motion(points: NDArray[np.float32], track: FaceTrack) -> MotionTrack:
-    from portrait_core.cameras import angles_from_labels, degrees
+    """Give what the tracker saw of the driver."""
     from portrait_core.metrics.motion import MotionTrack
 
-    values = measured(points)
-    angles = degrees(angles_from_labels(track.cameras))
-    ok = seen(points)
-    return MotionTrack(values["lip_gap"], values["eye_opening"], angles, ok)
+    return MotionTrack.of(job.output("landmarks").read("landmarks"), read_track(job.output("fit")))
 
 
 def _result_motion(job: Job, threads: int) -> MotionTrack:
-    """The tracker's view of the frames that the clip shows."""
+    """Give the tracker's view of the frames that the clip shows."""
     from portrait_core.metrics.motion import MotionTrack
 
     model = landmarker(job, threads)
@@ -95,10 +76,9 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
     points = np.concatenate(found)
     ok = seen(points)
     if not ok.any():
-        nothing = np.full(job.frames, np.nan)
-        return MotionTrack(nothing, nothing, np.full((job.frames, 3), np.nan), ok)
+        return MotionTrack.unseen(job.frames)
     shape = read_track(job.output("portrait")).shape
-    return _motion(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
+    return MotionTrack.of(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
 
 
 def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
@@ -114,19 +94,14 @@ def shown_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
 
 
 def _flicker(job: Job) -> float | None:
-    """Mean motion-compensated difference of consecutive frames outside the face, of 255."""
-    from portrait_core.report.flicker import moved_difference
+    """Tell how the background moves by itself, in grey levels of 255."""
+    from portrait_core.report.flicker import mean_flicker
     from tasks.stages.pose import output_cameras
 
-    output = job.output("render")
-    cameras = output_cameras(job)
-    finished = done(job, "render")
-    pairs = [i for i in range(1, job.frames) if finished[i - 1] and finished[i]]
-    found = []
-    for i in pairs:
-        frames, masks, depths = (
-            output.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")
-        )
-        found.append(moved_difference(frames, masks, depths, cameras[i - 1 : i + 1]))
-    known = [value for value in found if value is not None]
-    return round(float(np.mean(known)), 4) if known else None
+    output, cameras, finished = job.output("render"), output_cameras(job), done(job, "render")
+
+    def pair(i: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float32]]:
+        rows = [output.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")]
+        return rows[0], rows[1], rows[2], cameras[i - 1 : i + 1]
+
+    return mean_flicker(pair(i) for i in range(1, job.frames) if finished[i - 1] and finished[i])

@@ -7,9 +7,10 @@ from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
+from portrait_core.tracking.choice import DECA_CODE, by_deca
 from tasks.context import TRACK, landmarker, read_portrait, track_arrays, use_threads
 from tasks.running import does
-from tasks.trackers import DECA_CODE, by_deca, tracker
+from tasks.trackers import tracker
 
 PORTRAIT = Stage(
     name="portrait",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +14,6 @@ from portrait_core.pipeline.weights import landmark_weights, tracking_weights
 from tasks.context import landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 CAMERAS = "output_cameras.npy"
 """File of the camera labels."""
@@ -74,45 +69,37 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
 
 
 def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
-    from portrait_core.cameras import angles_from_labels
-    from portrait_core.pose_calibration import calibration_frames, corrected_cameras, pose_offset
+    """Correct cameras ``[T,25]`` by what the tracker reads off a few frames that are rendered with them."""
+    from portrait_core.pose_calibration import aimed_cameras, calibration_frames
+    from portrait_core.tracking.measure import seen
 
-    settings = job.settings.render
-    limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
-    frames = calibration_frames(wanted, settings.calibration_frames, usable)
-    found, read = _read_off(job, frames, wanted, use_threads(job, alone=True))
+    threads = use_threads(job, alone=True)
+    frames = calibration_frames(wanted, job.settings.render.calibration_frames, usable)
+    pictures = _rendered(job, frames, wanted)
+    points = landmarker(job, threads).detect(np.stack(pictures)).points
+    found = seen(points)
     if not found.any():
         return wanted  # the tracker finds no face in the result; measuring will say so
-    asked = angles_from_labels(wanted[frames])
-    return corrected_cameras(wanted, pose_offset(asked[found], read[found]), limit)
+    shape = read_track(job.output("portrait")).shape
+    read = tracker(job).clip(points, found, lambda: pictures, shape, neighbours=False).cameras
+    return aimed_cameras(wanted, frames, read, found, job.settings.render)
 
 
-def _read_off(
-    job: Job, frames: list[int], cameras: NDArray[np.float32], threads: int
-) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which of ``frames``, rendered with their ``cameras``, show a face, and its angles ``[n,3]``."""
+def _rendered(job: Job, frames: list[int], cameras: NDArray[np.float32]) -> list[NDArray[np.uint8]]:
+    """Render ``frames`` with their ``cameras``."""
     import torch
 
-    from portrait_core.cameras import angles_from_labels
-    from portrait_core.tracking.measure import seen
     from tasks.fitting import clip_data
     from tasks.stages.render import pose_renderer
 
     clip, renderer, latent = clip_data(job), pose_renderer(job), job.output("inversion")
 
-    def tensor(values: NDArray[np.floating]) -> Tensor:
+    def tensor(values: NDArray[np.floating]) -> torch.Tensor:
         return torch.from_numpy(values).to(clip.device)
 
-    pictures = [
+    return [
         renderer.render(
             tensor(latent.read("latents", i, i + 1)), clip.face(i), tensor(cameras[i : i + 1])
         ).image
         for i in frames
     ]
-    points = landmarker(job, threads).detect(np.stack(pictures)).points
-    found = seen(points)
-    if not found.any():
-        return found, np.zeros((len(frames), 3))
-    shape = read_track(job.output("portrait")).shape
-    track = tracker(job).clip(points, found, lambda: pictures, shape, neighbours=False)
-    return found, angles_from_labels(track.cameras)

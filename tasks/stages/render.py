@@ -102,7 +102,7 @@ def drop_tuned() -> None:
 def pose_renderer(job: Job) -> PoseRenderer:
     """The process's renderer of this clip."""
     from portrait_core.reposing import PoseRenderer
-    from tasks.fitting import at_chunk, clip_data, computing
+    from tasks.fitting import chunked, clip_data, computing
 
     def build() -> PoseRenderer:
         clip, first = clip_data(job), anchor(job)
@@ -116,5 +116,5 @@ def pose_renderer(job: Job) -> PoseRenderer:
         )
 
     renderer = cached("poses", job.stage_keys["pose"], build, *computing(job), alone=True)
-    at_chunk(renderer.generator, job)
+    chunked(renderer.generator, job)
     return renderer

@@ -6,9 +6,10 @@ from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights
-from tasks.context import read_track, use_threads
+from portrait_core.tracking.choice import EYES, driven_eyes
+from tasks.context import use_threads
 from tasks.running import does
-from tasks.trackers import EYES, driven_eyes, tracker
+from tasks.trackers import retargeted
 
 RETARGET = Stage(
     name="retarget",
@@ -34,8 +35,7 @@ def retarget(job: Job) -> StageResult:
     if not todo(job, "retarget", 0, 1):
         return watch.result(0)
     use_threads(job, alone=True)
-    source, driver = read_track(job.output("portrait")), read_track(job.output("fit"))
     output = job.output("retarget")
-    output.write_whole(tracker(job).retarget(source, driver))
+    output.write_whole(retargeted(job))
     output.commit()
     return watch.result(1)

@@ -31,20 +31,22 @@ def sample(job: Job, start: int, stop: int) -> StageResult:
     runs = todo(job, "sample", start, stop)
     if not runs:
         return watch.result(0)
-    from tasks.attributes import drawn, frontal_pictures, labelled
+    from portrait_core.attributes.samples import draw_samples, sample_labels
+    from tasks.attributes import frontal, labeller
     from tasks.fitting import generator
 
     use_threads(job, alone=False)
-    model, arrays = generator(job), FrameArrays(job, "sample")
+    model, arrays, settings = generator(job), FrameArrays(job, "sample"), job.settings
+    looking = None if settings.sample.labels == "scene" else labeller(job)
 
     def work(batch: FrameRange) -> Save:
-        z, ws = drawn(job, model, batch)
-        pictures = frontal_pictures(job, model, ws)
+        z, ws = draw_samples(model, range(*batch), settings.seed, settings.sample.truncation)
+        pictures = frontal(job, model, ws)
         rows = {
             "latents": ws[:, :1].cpu().numpy(),
             "pictures": pictures,
-            "labels": labelled(job, z, pictures),
+            "labels": sample_labels(z, pictures, looking),
         }
         return arrays.later(batch.start, rows)
 
-    return watch.result(each(job, "sample", runs, work, job.settings.sample.batch))
+    return watch.result(each(job, "sample", runs, work, settings.sample.batch))

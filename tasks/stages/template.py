@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +14,10 @@ from portrait_core.pipeline.weights import head_weights
 from tasks.context import FrameArrays, use_threads
 from tasks.frames import Save, each
 from tasks.running import does
-from tasks.trackers import Moves, tracker
+from tasks.trackers import moving_portrait, read_moves
+
+if TYPE_CHECKING:
+    from portrait_core.faces.moves import Moves
 
 MASKS = ("face_mask", "mouth_mask", "uncovered")
 
@@ -40,13 +45,13 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     use_threads(job, alone=False)
-    model, arrays = tracker(job), FrameArrays(job, "template")
+    portrait, arrays = moving_portrait(job), FrameArrays(job, "template")
 
     def fetch(batch: FrameRange) -> Moves:
-        return model.moves(*batch)
+        return read_moves(job, *batch)
 
     def work(batch: FrameRange, moves: Moves) -> Save:
-        drawn = model.render(moves)
+        drawn = portrait.render(moves)
         rows = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
         return arrays.later(batch.start, rows)
 

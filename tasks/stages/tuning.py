@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
+from numpy.typing import NDArray
 
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import done
@@ -12,12 +11,6 @@ from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights
 from tasks.context import use_threads
 from tasks.running import does
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from tasks.fitting import ClipData
-
 
 TUNED, STEPS = "tuned_generator.safetensors", "steps"
 """File of the generator, and note of the loss by step."""
@@ -44,16 +37,14 @@ def tune(job: Job) -> StageResult:
     watch = Stopwatch("tuning", 0, 1)
     if done(job, "tuning").all():
         return watch.result(0)
-    import torch
-
-    from portrait_core.inversion.targets import FrameTarget
-    from portrait_core.inversion.tuning import Clip, Tuner
+    from portrait_core.generators.prepared import generator_bytes
+    from portrait_core.inversion.tuning import Tuner
+    from portrait_core.inversion.tuning_clip import tuning_clip
     from tasks.fitting import (
         StoredCheckpoint,
         clip_data,
         features,
         fresh_generator,
-        generator_bytes,
         resolution,
         sampling,
         step_reporter,
@@ -63,22 +54,16 @@ def tune(job: Job) -> StageResult:
     use_threads(job, alone=True)
     output, latent, settings = job.output("tuning"), job.output("inversion"), job.settings
     data = clip_data(job)
-    detail = settings.tuning.detail_weight > 0
     good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
 
-    def frame(place: int) -> FrameTarget:
-        i = good[place]
-        painted = latent.read("inversion", i, i + 1)[0] if settings.inversion.mouth == "render" else None
-        return data.target(i, painted, tuning=True, detail=detail)
+    def painted(frame: int) -> NDArray[np.uint8] | None:
+        if settings.inversion.mouth != "render":
+            return None
+        picture: NDArray[np.uint8] = latent.read("inversion", frame, frame + 1)[0]
+        return picture
 
     latents = np.concatenate([latent.read("latents", i, i + 1) for i in good])
-    clip = Clip(
-        ws=torch.from_numpy(latents).to(data.device),
-        camera=data.camera,
-        frame=frame,
-        vertices=lambda place: data.head.vertices(good[place]),
-        **_matte(job, data),
-    )
+    clip = tuning_clip(data, good, latents, painted, settings.tuning)
     drop_tuned()
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
@@ -102,20 +87,3 @@ def tune(job: Job) -> StageResult:
     output.commit()
     checkpoint.clear()
     return watch.result(1)
-
-
-def _matte(job: Job, data: ClipData) -> dict[str, Tensor]:
-    """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``wall`` of a clip."""
-    import torch
-
-    from portrait_core.inversion.matte import portrait_matte
-    from portrait_core.inversion.targets import image_tensor
-    from portrait_core.inversion.tuning import needs_matte
-
-    if not needs_matte(job.settings.tuning):
-        return {}
-    found = portrait_matte(data.crop, data.head.silhouette())
-    return {
-        "matte": torch.from_numpy(found.foreground)[None].to(data.device),
-        "wall": image_tensor(found.wall).to(data.device),
-    }

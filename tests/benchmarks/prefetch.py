@@ -104,7 +104,7 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
         card.compute()
         return PosedFrame(picture, picture, picture[..., 0], picture[:128, :128, 0].astype(np.float16))
 
-    def invert(job: Job, clip: Any, inverter: Any, first: Any, *_: Any) -> Any:
+    def invert(inverter: Any, clip: Any, first: Any, *_: Any) -> Any:
         card.compute()
         return first.latent.ws
 
@@ -118,8 +118,8 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
         "inversion": {
             "tasks.stages.inversion._inverter": lambda *_: None,
             "tasks.stages.inversion._whole_picture": lambda *_: picture,
-            "tasks.stages.inversion._invert_frame": invert,
-            "tasks.fitting.face_picture": lambda *_: (picture, 0.0),
+            "portrait_core.inversion.chain.invert_frame": invert,
+            "portrait_core.inversion.pictures.face_picture": lambda *_: (picture, 0.0),
         },
         "landmarks": {
             "tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect),

@@ -15,7 +15,7 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner, Result
 
-import tasks.stages.inversion
+import portrait_core.inversion.chain
 from flows.cli import app
 from flows.clusters import dask_client
 from flows.environment import QUIET
@@ -181,15 +181,15 @@ def test_a_worker_in_the_process_of_the_run_ends_the_run_and_not_the_process(
 def breaking(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The first frame whose latent is optimised after the first one costs this process its GPU; frames that
     were begun."""
-    right, begun = tasks.stages.inversion._invert_frame, list[int]()
+    right, begun = portrait_core.inversion.chain.invert_frame, list[int]()
 
     def invert(*arguments: Any) -> Any:
-        begun.append(arguments[4])
+        begun.append(arguments[3])
         if len(begun) == 1:
             raise RuntimeError(MESSAGE)
         return right(*arguments)
 
-    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", invert)
+    monkeypatch.setattr(portrait_core.inversion.chain, "invert_frame", invert)
     return begun
 
 

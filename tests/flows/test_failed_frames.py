@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import portrait_core.inversion.chain
 import tasks.stages.inversion
 import tasks.stages.template
 from flows.cli import app
@@ -38,15 +39,15 @@ def _nothing_in_memory() -> Iterator[None]:
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Frame 2 diverges until the returned function is called."""
-    right = tasks.stages.inversion._invert_frame
+    right = portrait_core.inversion.chain.invert_frame
 
     def invert(*arguments: Any) -> Any:
-        if arguments[4] == FAILS:
+        if arguments[3] == FAILS:
             raise FloatingPointError("the loss is nan at step 1; lower the learning rate")
         return right(*arguments)
 
-    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", invert)
-    return lambda: monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", right)
+    monkeypatch.setattr(portrait_core.inversion.chain, "invert_frame", invert)
+    return lambda: monkeypatch.setattr(portrait_core.inversion.chain, "invert_frame", right)
 
 
 def _unit(store: Path) -> Unit:
@@ -156,7 +157,7 @@ def test_a_stage_all_of_whose_frames_fail_stops_the_run_and_says_why(
     def never(*arguments: Any) -> Any:
         raise RuntimeError("a part that is broken")
 
-    monkeypatch.setattr(tasks.stages.inversion, "_invert_frame", never)
+    monkeypatch.setattr(portrait_core.inversion.chain, "invert_frame", never)
     ended = CliRunner().invoke(app, arguments(tmp_path / "store", tmp_path / "out"))
     assert ended.exit_code == 1
     said = " ".join(ended.output.split())

@@ -13,8 +13,8 @@ from portrait_core.models.needs import DECA_MODELS
 from portrait_core.pipeline import Array, Job, Pipeline, all_pipelines
 from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
 from portrait_core.store import KINDS, recipe_key
+from portrait_core.tracking.choice import DECA_CODE
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
-from tasks.trackers import DECA_CODE
 
 ALL = set(CLIP.names)
 FROM_TUNING = {"tuning", "pose", "render", "encode", "measure"}

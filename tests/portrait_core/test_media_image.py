@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from portrait_core.errors import InputError
-from portrait_core.media import read_image
+from portrait_core.media import at_most, read_image
 
 RAMP = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -69,3 +69,9 @@ def test_what_is_no_image_is_refused_with_a_reason(tmp_path: Path) -> None:
     }.items():
         with pytest.raises(InputError, match=reason):
             read_image(tmp_path / name)
+
+
+def test_a_large_image_is_scaled_down_and_a_small_one_stays() -> None:
+    image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    assert at_most(image, 40) is image
+    assert at_most(image, 20).shape == (15, 20, 3)

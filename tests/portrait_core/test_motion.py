@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from portrait_core.metrics.motion import MotionTrack, compare_motion, correlation_and_slope, find_blinks
+from portrait_core.metrics.motion import (
+    MotionTrack,
+    compare_motion,
+    correlation_and_slope,
+    find_blinks,
+    motion_rows,
+)
 
 
 def track(lip, eye, yaw=0.0):
@@ -56,3 +62,23 @@ def test_unequal_lengths_and_no_common_face_are_refused():
 
 def test_correlation_of_constant_series_is_zero():
     assert correlation_and_slope(np.ones(5), np.arange(5.0)) == (0.0, 0.0)
+
+
+def test_the_result_is_compared_beside_the_still_portrait():
+    lip, eye = np.array([0.0, 0.1, 0.3, 0.2]), np.full(4, 0.4)
+    driver, still = track(lip, eye), track([0.1], [0.4]).repeated(4)
+    rows = motion_rows(driver, track(lip / 2, eye), still, lambda: 1.25)
+    assert rows["faces_found"] == 4
+    assert rows["result"]["lip_slope"] == pytest.approx(0.5)
+    assert rows["result"]["background_flicker"] == 1.25
+    assert rows["still_portrait"]["lip_slope"] == 0
+    assert rows["still_portrait"]["background_flicker"] == 0
+
+
+def test_a_result_without_a_face_has_no_row_and_its_flicker_is_not_asked():
+    asked = []
+    driver, still = track([0.0, 0.1], [0.4, 0.4]), track([0.1], [0.4]).repeated(2)
+    rows = motion_rows(driver, MotionTrack.unseen(2), still, lambda: asked.append(1))
+    assert rows.keys() == {"faces_found", "still_portrait"}
+    assert rows["faces_found"] == 0
+    assert not asked

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
-from portrait_core.pose_calibration import calibration_frames, corrected_cameras, pose_offset
+from portrait_core.config import RenderSettings
+from portrait_core.pose_calibration import aimed_cameras, calibration_frames, corrected_cameras, pose_offset
 
 LIMIT = np.radians([40.0, 35.0])
 
@@ -47,3 +48,15 @@ def test_frames_are_spread_over_the_clip_near_its_middle_pose():
     assert np.abs(yaw - np.median([8, 12])).max() <= 4
     assert calibration_frames(cameras, 4, np.zeros(60, bool)) == []
     assert len(calibration_frames(cameras[:3], 10, np.ones(3, bool))) == 3
+
+
+def test_frames_without_a_face_do_not_aim():
+    wanted = labels([(0, -5, 0), (10, -10, 15), (-15, 10, -20), (5, 5, 5)])
+    frames, found = [0, 1, 3], np.array([True, False, False])
+    angles = angles_from_labels(wanted[frames]) + np.radians([1.0, 3.0, 0.0])
+    angles[1:] = 1.0  # what the tracker says where it sees nothing
+    read = np.concatenate([orbit_labels(*one) for one in angles])
+    aimed = aimed_cameras(wanted, frames, read, found, RenderSettings())
+    np.testing.assert_allclose(
+        np.degrees(angles_from_labels(wanted) - angles_from_labels(aimed)), [[1, 3, 0]] * 4, atol=1e-3
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from portrait_core.report import contact_sheet, side_by_side, telling_frames
+from portrait_core.report import contact_sheet, frame_sheet, png_bytes, side_by_side, telling_frames
 
 
 def _plain(value: int, size: int = 40) -> np.ndarray:
@@ -57,3 +60,21 @@ def test_side_by_side_has_even_sides_and_the_images_in_order(size: int) -> None:
     assert row.shape[0] % 2 == row.shape[1] % 2 == 0
     assert (row[-size // 2, size // 2] == 50).all()
     assert (row[-size // 2, size + size // 2] == 150).all()
+
+
+def test_a_sheet_of_frames_asks_each_of_them_once() -> None:
+    asked = []
+
+    def columns(frame: int) -> dict[str, np.ndarray]:
+        asked.append(frame)
+        return {"a": _plain(frame), "b": _plain(frame + 100)}
+
+    sheet = frame_sheet([3, 8], columns)
+    assert asked == [3, 8]
+    rows = {"a": [_plain(3), _plain(8)], "b": [_plain(103), _plain(108)]}
+    assert np.array_equal(sheet, contact_sheet(rows, ["frame 3", "frame 8"]))
+
+
+def test_a_png_keeps_every_pixel() -> None:
+    picture = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(png_bytes(picture)))), picture)

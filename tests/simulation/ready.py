@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from portrait_core.config import Settings
+from portrait_core.generators.prepared import generator_bytes
+from portrait_core.inversion.chain import Anchor
 from portrait_core.inversion.latent import FirstLatent
 from portrait_core.pipeline import Job
 from tasks.context import TRACK_ARRAYS, FrameArrays, head
-from tasks.fitting import generator_bytes
-from tasks.stages.inversion import FIRST, Anchor, _packed
+from tasks.stages.inversion import FIRST
 from tasks.stages.pose import CAMERAS
 from tasks.stages.tuning import TUNED
 from tests.portrait_core import tiny
@@ -43,7 +44,7 @@ def ready_clip(
     moves, made = _frames(track, crop, ws.numpy())
     job.output("retarget").write_whole({name: _repeated(rows, frames) for name, rows in moves.items()})
     job.output("inversion").put_bytes(
-        FIRST, _packed(Anchor(0, FirstLatent(ws[:1], np.zeros(0, np.float32), [])))
+        FIRST, Anchor(0, FirstLatent(ws[:1], np.zeros(0, np.float32), [])).to_bytes()
     )
     for stage, arrays in made.items():
         FrameArrays(job, stage).keep(0, {name: _repeated(rows, frames) for name, rows in arrays.items()})

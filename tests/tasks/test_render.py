@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import tasks.fitting
+import portrait_core.generators.prepared
 from portrait_core.config import Settings, load_settings
 from portrait_core.generators import TriPlaneGenerator, save_generator
 from portrait_core.models.cache import forget_models
@@ -43,13 +43,13 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: Counter[str] = Counter()
-    right = tasks.fitting.load_generator
+    right = portrait_core.generators.prepared.load_generator
 
     def load(path: Path, device: Any) -> TriPlaneGenerator:
         loaded["base" if path.name == "tiny.safetensors" else "tuned"] += 1
         return right(path, device)
 
-    monkeypatch.setattr(tasks.fitting, "load_generator", load)
+    monkeypatch.setattr(portrait_core.generators.prepared, "load_generator", load)
     jobs = [ready_clip(str(tmp_path), name, FRAMES, settings, seed) for seed, name in enumerate("ab")]
     shared, gone = [], []
     for job in jobs:

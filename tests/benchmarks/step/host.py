@@ -14,9 +14,9 @@ from unittest.mock import patch
 import cv2
 
 from portrait_core.inversion import loop
+from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.geometry import HeadGeometry
 from portrait_core.inversion.reconstruction import Reconstruction
-from tasks.fitting import ClipData
 from tests.benchmarks.step.workloads import Enough, Workload, until
 
 _FRAMES = 10

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from portrait_core.config import Settings, load_settings
 from portrait_core.generators import Precision, TriPlaneGenerator, at_precision, resolved_precision
+from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.matte import portrait_matte
@@ -24,7 +25,7 @@ from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, Tuner, needs_matte
 from portrait_core.media import read_image
 from portrait_core.resources import sample_portrait
-from tasks.fitting import ClipData
+from tasks.fitting import read_clip
 from tests import official_files
 from tests.benchmarks.workloads import build
 from tests.portrait_core import tiny
@@ -93,7 +94,7 @@ class Workload:
         changes = [f"template.size={self.settings.template.size}", f"device={self.device}"]
         store = str(self.folder / f"store-{self.profile}")
         job = ready_clip(store, "clip", self.frames, load_settings("embedded", changes), crop=self.picture)
-        return ClipData(job)
+        return read_clip(job)
 
     @cached_property
     def picture(self) -> NDArray[np.uint8]:

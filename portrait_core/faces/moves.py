@@ -1,0 +1,71 @@
+"""What the frames of a portrait do, made of the tracks of portrait and driver."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.config import TemplateSettings
+from portrait_core.faces.driven_eyes import with_eyes_of
+from portrait_core.faces.flame_retarget import retarget_codes
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.retarget import RetargetGains, retarget_clip
+from portrait_core.tracking.fit import FaceTrack
+
+Moves = dict[str, NDArray[np.floating]]
+"""Of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``, ``eyes
+[n,52]``."""
+
+
+def embedded_moves(
+    head: MorphableHead, source: FaceTrack, driver: FaceTrack, settings: TemplateSettings
+) -> Moves:
+    """Turn the driver's expressions into the portrait's, both fitted with the embedded head.
+
+    Args:
+        head: the embedded head.
+        source: the portrait's track, of one frame.
+        driver: the driver's track, of T frames.
+        settings: which transfer, how strong, and whether the eyes follow.
+
+    Returns:
+        ``expression [T,52]`` and ``jaw [T,3]``, float32.
+    """
+    own = source.expression[0]
+    expression, jaw = retarget_clip(
+        head,
+        driver.shape,
+        driver.expression,
+        source.shape,
+        own,
+        settings.transfer,
+        RetargetGains.of(settings),
+        driver.ok,
+    )
+    if settings.eyes == "paper":
+        still = np.broadcast_to(own, expression.shape)
+        expression = with_eyes_of(expression, still, head.expression_names)
+    return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
+
+
+def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings) -> Moves:
+    """Turn the driver's expressions into the portrait's, both tracked by DECA.
+
+    Returns:
+        ``expression [T,50]`` and ``jaw [T,3]``; FLAME has no eyes to move
+        (:func:`portrait_core.faces.driven_eyes.eyes_of_driver`).
+    """
+    expression, jaw = retarget_codes(
+        driver.expression,
+        driver.jaw,
+        source.expression[0],
+        driver.ok,
+        settings.transfer,
+        settings.jaw_gain,
+    )
+    return {"expression": expression, "jaw": jaw}
+
+
+def own_moves(source: FaceTrack) -> Moves:
+    """Give one frame in which the portrait does what it does itself: an edit's."""
+    return {name: np.asarray(getattr(source, name), np.float32) for name in ("expression", "jaw")}

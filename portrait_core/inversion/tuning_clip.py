@@ -1,0 +1,58 @@
+"""The clip that a generator is tuned on, made of what tracking and inversion left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from portrait_core.config import TuningSettings
+from portrait_core.inversion.clip_data import ClipData
+from portrait_core.inversion.matte import portrait_matte
+from portrait_core.inversion.targets import FrameTarget, image_tensor
+from portrait_core.inversion.tuning import Clip, needs_matte
+
+
+def tuning_clip(
+    data: ClipData,
+    frames: Sequence[int],
+    latents: NDArray[np.float32],
+    painted: Callable[[int], NDArray[np.uint8] | None],
+    settings: TuningSettings,
+) -> Clip:
+    """Make the clip that a generator is tuned on.
+
+    Args:
+        data: of the whole clip.
+        frames: the N frames that were inverted.
+        latents: theirs ``[N,rows,w]``.
+        painted: gives a frame's picture ``[S,S,3]`` by the frozen generator, whose mouth is taken; None
+            takes the template's.
+        settings: say what the loss reads.
+    """
+    detail = settings.detail_weight > 0
+
+    def frame(place: int) -> FrameTarget:
+        return data.target(frames[place], painted(frames[place]), tuning=True, detail=detail)
+
+    return Clip(
+        ws=torch.from_numpy(latents).to(data.device),
+        camera=data.camera,
+        frame=frame,
+        vertices=lambda place: data.head.vertices(frames[place]),
+        **_matte(data, settings),
+    )
+
+
+def _matte(data: ClipData, settings: TuningSettings) -> dict[str, Tensor]:
+    """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``wall`` of a clip."""
+    if not needs_matte(settings):
+        return {}
+    found = portrait_matte(data.crop, data.head.silhouette())
+    return {
+        "matte": torch.from_numpy(found.foreground)[None].to(data.device),
+        "wall": image_tensor(found.wall).to(data.device),
+    }

@@ -1,0 +1,45 @@
+"""The tracker that fits the embedded head to landmarks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.config import TrackingSettings
+from portrait_core.faces.head import MorphableHead
+from portrait_core.tracking.crop import crop_image
+from portrait_core.tracking.fit import FaceTrack, fit_clip
+from portrait_core.tracking.trackers import Frames, TrackedPortrait
+
+
+class EmbeddedTracker:
+    """Fits the embedded head; see :class:`~portrait_core.tracking.trackers.Tracker`.
+
+    Args:
+        head: the embedded head, on the CPU.
+        settings: of the fit.
+        size: side of the portrait's crop in pixels.
+    """
+
+    def __init__(self, head: MorphableHead, settings: TrackingSettings, size: int) -> None:
+        self._head, self._settings, self._size = head, settings, size
+
+    def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32]) -> TrackedPortrait:
+        """Track the portrait ``[H,W,3]`` by its landmarks ``[1,478,2]``."""
+        track = fit_clip(self._head, points, np.ones(1, bool), self._settings)
+        crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), self._size)
+        return TrackedPortrait(track, crop)
+
+    def clip(
+        self,
+        points: NDArray[np.float32],
+        ok: NDArray[np.bool_],
+        frames: Frames,
+        shape: NDArray[np.floating] | None = None,
+        neighbours: bool = True,
+    ) -> FaceTrack:
+        """Track T frames by their landmarks ``[T,478,2]``. No frame is read."""
+        settings = self._settings
+        if not neighbours:
+            settings = settings.model_copy(update={"smooth_pose": 0.0, "smooth_expression": 0.0})
+        return fit_clip(self._head, points, ok, settings, shape=shape)

@@ -1,0 +1,77 @@
+"""What tracks make of a driver's motion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from portrait_core.config import load_settings
+from portrait_core.faces.driven_eyes import eye_units
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.moves import embedded_moves, flame_moves, own_moves
+from portrait_core.resources import data_file
+from portrait_core.tracking.fit import FaceTrack, with_rows_of
+
+
+@pytest.fixture(scope="module")
+def head() -> MorphableHead:
+    """The embedded head."""
+    return MorphableHead.load(data_file(load_settings("embedded").tracking.head))
+
+
+def track(shape: int, expression: np.ndarray) -> FaceTrack:
+    frames = len(expression)
+    return FaceTrack(
+        shape=np.zeros(shape, np.float32),
+        expression=expression.astype(np.float32),
+        jaw=np.full((frames, 3), 0.1, np.float32),
+        rotation=np.tile(np.eye(3, dtype=np.float32), (frames, 1, 1)),
+        crop_center_px=np.zeros((frames, 2), np.float32),
+        crop_side_px=np.ones(frames, np.float32),
+        cameras=np.zeros((frames, 25), np.float32),
+        fit_error=np.zeros(frames, np.float32),
+        ok=np.ones(frames, bool),
+    )
+
+
+@pytest.mark.parametrize("transfer", ["relative", "absolute"])
+def test_eyes_of_the_embedded_head_stay_or_follow(head: MorphableHead, transfer: str) -> None:
+    rng = np.random.default_rng(0)
+    own, driver = track(head.n_shape, rng.uniform(0, 0.3, (1, 52))), rng.uniform(0, 0.4, (20, 52))
+    driver[10, [head.index("eyeBlinkLeft"), head.index("eyeBlinkRight")]] = 1.0
+    moves = {}
+    for eyes in ("paper", "driven"):
+        chosen = load_settings("embedded", [f"template.eyes={eyes}", f"template.transfer={transfer}"])
+        moved = embedded_moves(head, own, track(head.n_shape, driver), chosen.template)
+        moves[eyes] = moved["expression"]
+    units = eye_units(head.expression_names)
+    assert np.array_equal(moves["paper"][:, units], np.repeat(own.expression[:, units], 20, axis=0))
+    assert moves["driven"][10, head.index("eyeBlinkLeft")] > 0.8
+    others = np.delete(np.arange(52), units)
+    assert np.array_equal(moves["paper"][:, others], moves["driven"][:, others])
+
+
+def test_the_papers_transfer_needs_no_other_head() -> None:
+    rng = np.random.default_rng(0)
+    own, driver = track(100, rng.normal(size=(1, 50))), track(100, rng.normal(size=(4, 50)))
+    made = flame_moves(own, driver, load_settings("paper").template)
+    assert made.keys() == {"expression", "jaw"}
+    assert np.array_equal(made["expression"], driver.expression)
+    assert np.array_equal(made["jaw"], driver.jaw)
+
+
+def test_an_edits_portrait_does_what_it_does_itself() -> None:
+    own = track(100, np.full((1, 50), 0.25))
+    made = own_moves(own)
+    assert made.keys() == {"expression", "jaw"}
+    assert np.array_equal(made["expression"], own.expression)
+    assert np.array_equal(made["jaw"], own.jaw)
+
+
+def test_a_frame_without_a_face_takes_another_frames_row() -> None:
+    seen = track(3, np.arange(4.0)[:, None])
+    ok = np.array([True, True, False, True])
+    held = with_rows_of(seen, np.array([0, 1, 1, 3]), ok)
+    assert held.expression[:, 0].tolist() == [0, 1, 1, 3]
+    assert held.ok.tolist() == ok.tolist()
+    assert np.array_equal(held.shape, seen.shape)
