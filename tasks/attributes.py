@@ -39,24 +39,10 @@ def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
     """
     from portrait_core.attributes.series import latent_labels, photograph_labels
 
-<<<<<<< HEAD
-
-def portrait_labels(job: Job, conditions: Conditions) -> dict[str, float]:
-    """Attributes of an edit's portrait by name: those of the user's table, else a local model's.
-
-    Raises:
-        InputError: if the table cannot be used, or both leave out something that the flow needs.
-    """
-    source, name = job.settings.edit.labels, file_name(job.portrait)
-    local = labeller(job).label([read_portrait(job)]).by_picture([name])
-    table = {} if source == "photograph" else read_labels(source, conditions)
-    return complete(local, table, conditions)[name]
-=======
     source, name = job.settings.edit.labels, file_name(job.portrait)
     if source == "latent":
         return latent_labels(model, ws)
     return photograph_labels(read_portrait(job), name, source, labeller(job), model)
->>>>>>> h-numerics
 
 
 def labeller(job: Job) -> PhotographLabeller:
