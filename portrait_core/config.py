@@ -18,6 +18,8 @@ from portrait_core.profiles import explain, read_values, refuse_unknown
 
 HOW: dict[str, JsonValue] = {"how": True}
 """``json_schema_extra`` of fields that do not change a result."""
+DIGESTED: dict[str, JsonValue] = {"digested": True}
+"""The same of paths whose files' digests are in the keys already: where a file lies changes nothing."""
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -50,9 +52,9 @@ class TrackingSettings(Section):
     tracker: Literal["embedded", "deca"] = "embedded"
     """``embedded``: landmarks and the embedded head. ``deca``: DECA and FLAME for expressions and
     Deep3DFaceRecon for poses, brought by the user; iterations, weights and smoothing below are not its."""
-    models: str = "models"
+    models: str = Field(default="models", json_schema_extra=DIGESTED)
     """Folder of the landmark models, relative to the data folder."""
-    head: str = "models/embedded_head.safetensors"
+    head: str = Field(default="models/embedded_head.safetensors", json_schema_extra=DIGESTED)
     """The morphable head, relative to the data folder."""
     batch: Count = Field(default=16, json_schema_extra=HOW)
     """Frames a landmark batch."""
@@ -109,7 +111,7 @@ class TemplateSettings(Section):
 class GeneratorChoice(Section):
     """Which generator, and how finely it renders while it is being fitted."""
 
-    weights: str = "models/embedded_generator.safetensors"
+    weights: str = Field(default="models/embedded_generator.safetensors", json_schema_extra=DIGESTED)
     """The generator: a file, relative to the data folder or absolute, or a model's name (``eg3d``) that
     ``portrait models list`` knows. A network file as published (.pkl) is converted once."""
     neural_resolution: int | None = Field(default=None, ge=16, le=512)
@@ -133,7 +135,7 @@ class InversionSettings(Section):
 
     phi: Literal["efficientnet", "vgg16"] = "efficientnet"
     """Perceptual features: ``efficientnet`` comes with the installation, ``vgg16`` is the paper's."""
-    phi_weights: str | None = None
+    phi_weights: str | None = Field(default=None, json_schema_extra=DIGESTED)
     """Path of ``vgg16-397923af.pth``, relative to the data folder, for ``phi=vgg16``; empty takes the models
     folder's."""
     first_steps: Steps = 20
@@ -308,7 +310,7 @@ class EditSettings(Section):
     value is added to the portrait's own."""
     strength: Annotated[float, Field(ge=-2.0, le=3.0)] = 1.0
     """Share of the way that every edit goes: 0 none, more than 1 beyond."""
-    flow: str | None = "models/embedded_flow.safetensors"
+    flow: str | None = Field(default="models/embedded_flow.safetensors", json_schema_extra=DIGESTED)
     """The flow that knows the attributes, of this generator: a file, relative to the data folder or absolute
     (``portrait train-styleflow`` makes one), or ``styleflow``, the published one, for a 2D generator."""
     labels: str = "latent"
@@ -346,7 +348,7 @@ class SampleSettings(Section):
 class FlowSettings(Section):
     """Training of the flow between latents and attributes."""
 
-    labels: str | None = None
+    labels: str | None = Field(default=None, json_schema_extra=DIGESTED)
     """A CSV file with labels of your own, a row a sample (``picture`` is its number) and a column an
     attribute: they come before ``sample.labels``."""
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (128, 128)
@@ -508,7 +510,7 @@ class Settings(Section):
 def key_settings(section: Section) -> dict[str, Any]:
     """The fields of ``section`` that change a result, as plain values: what goes into a stage's key."""
     fields = type(section).model_fields
-    kept = {name for name, field in fields.items() if field.json_schema_extra != HOW}
+    kept = {name for name, field in fields.items() if field.json_schema_extra not in (HOW, DIGESTED)}
     return section.model_dump(mode="json", include=kept)
 
 

@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
 def tracker(job: Job) -> Tracker:
     """Make the tracker that the job's settings choose."""
-    tracking, size = job.settings.tracking, job.settings.template.size
     if by_deca(job.settings):
         from portrait_core.tracking.deca_tracker import DecaTracker
 
-        return DecaTracker(_networks(job), _flame(job).error(), size)
+        return DecaTracker(_networks(job), _flame(job).error())
     from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 
-    return EmbeddedTracker(head(job), tracking, size)
+    return EmbeddedTracker(head(job), job.settings.tracking)
 
 
 def retargeted(job: Job) -> Moves:

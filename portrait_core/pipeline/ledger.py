@@ -135,11 +135,6 @@ def finished(job: Job) -> bool:
     return Ledger(job).finished()
 
 
-def aside(job: Job, stage: str) -> NDArray[np.bool_]:
-    """Look which frames were set aside (:meth:`Ledger.aside`)."""
-    return Ledger(job).aside(stage)
-
-
 def available(job: Job, stage: str) -> NDArray[np.bool_]:
     """Look which frames a stage can do (:meth:`Ledger.available`)."""
     return Ledger(job).available(stage)

@@ -96,7 +96,8 @@ def person_drift(
     shape, recogniser, vectors = None, Recogniser.find(), list[NDArray[np.float64]]()
     if found.ok.all():
         codes = [
-            tracker.portrait(picture, found.points[i : i + 1]).track.shape for i, picture in enumerate(both)
+            tracker.portrait(picture, found.points[i : i + 1], picture.shape[0]).track.shape
+            for i, picture in enumerate(both)
         ]
         shape = float(np.sqrt(np.mean(np.square(codes[1] - codes[0]))))
         if recogniser is not None:

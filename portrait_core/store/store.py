@@ -126,10 +126,6 @@ class Store:
         names = [name.removesuffix(".json") for name in self._files.list(kind) if name.endswith(".json")]
         return [name for name in names if is_name(name)]
 
-    def delete_record(self, kind: RecordKind, name: str) -> None:
-        """Delete a record."""
-        self._files.delete([_record(kind, name)])
-
     # The whole
 
     def failures(self, kind: Kind) -> pd.DataFrame:

@@ -84,7 +84,3 @@ class Unit:
         """List the files that hold failures: one listing, where :meth:`failures` reads every row."""
         names = self._files.list(f"{self.path}/failures")
         return [name for name in names if name.endswith(".parquet")]
-
-    def size(self) -> int:
-        """Count the bytes of everything in the unit."""
-        return sum(self._files.sizes(self.path).values())

@@ -66,16 +66,15 @@ class DecaTracker:
     Args:
         networks: DECA's and Deep3DFaceRecon's.
         error: says how far a track is from landmarks.
-        size: side of the portrait's crop in pixels.
     """
 
-    def __init__(self, networks: PaperTracker, error: LandmarkError, size: int) -> None:
-        self._networks, self._error, self._size = networks, error, size
+    def __init__(self, networks: PaperTracker, error: LandmarkError) -> None:
+        self._networks, self._error = networks, error
 
-    def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32]) -> TrackedPortrait:
+    def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
         """Give DECA's code and EG3D's crop with its camera, of a portrait ``[H,W,3]`` with landmarks
         ``[1,478,2]``."""
-        found = self._networks.track([image], points, self._size)
+        found = self._networks.track([image], points, size)
         code = np.concatenate([part.reshape(1, -1).numpy() for part in found.code], axis=1)
         place = found.wild.placement
         kept = (code, found.tform.numpy(), np.concatenate([place.factor, place.shift], axis=1))

@@ -18,16 +18,15 @@ class EmbeddedTracker:
     Args:
         head: the embedded head, on the CPU.
         settings: of the fit.
-        size: side of the portrait's crop in pixels.
     """
 
-    def __init__(self, head: MorphableHead, settings: TrackingSettings, size: int) -> None:
-        self._head, self._settings, self._size = head, settings, size
+    def __init__(self, head: MorphableHead, settings: TrackingSettings) -> None:
+        self._head, self._settings = head, settings
 
-    def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32]) -> TrackedPortrait:
+    def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
         """Track the portrait ``[H,W,3]`` by its landmarks ``[1,478,2]``."""
         track = fit_clip(self._head, points, np.ones(1, bool), self._settings)
-        crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), self._size)
+        crop = crop_image(image, track.crop_center_px[0], float(track.crop_side_px[0]), size)
         return TrackedPortrait(track, crop)
 
     def clip(

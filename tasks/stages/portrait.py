@@ -56,7 +56,7 @@ def portrait(job: Job) -> StageResult:
             f"{found.faces[0]} faces were found in the portrait {job.portrait}; crop it so that only "
             "the person to animate is left"
         )
-    tracked = tracker(job).portrait(image, found.points)
+    tracked = tracker(job).portrait(image, found.points, job.settings.template.size)
     output = job.output("portrait")
     output.write_whole(track_arrays(tracked.track))
     output.write_whole({"landmarks": found.points, "crop": tracked.crop[None], **tracked.more})

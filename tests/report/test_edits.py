@@ -51,7 +51,7 @@ def series(pictures: Sequence[NDArray[np.uint8]]) -> EditSeries:
 
 def drift(made: EditSeries) -> dict[str, float | None]:
     settings = load_settings("embedded").tracking
-    tracker = EmbeddedTracker(MorphableHead.load(data_file(settings.head)), settings, SIZE)
+    tracker = EmbeddedTracker(MorphableHead.load(data_file(settings.head)), settings)
     landmarker = FaceLandmarker.from_models(data_file(settings.models))
     return person_drift(made, landmarker, tracker, Pixels(), torch.ones(1, 1, SIZE, SIZE))
 
