@@ -39,6 +39,10 @@ too long."""
 class Pending(Protocol):
     """A submitted task."""
 
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
     def result(self, look: Look = lambda: None) -> StageResult:
         """Wait for it; raises what the task raised, and what ``look`` raised."""
         ...
@@ -47,8 +51,9 @@ class Pending(Protocol):
 class Runner(Protocol):
     """Takes tasks and runs them."""
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
-        """Start one task; of those that wait, the one of the lowest ``turn`` goes first."""
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
+        """Start one task; of those that wait, the one of the lowest ``turn`` goes first. ``look`` is called
+        about once a second while it waits; what it raises ends the waiting."""
         ...
 
     def stop(self) -> None:
@@ -72,11 +77,12 @@ class Turns:
         self._working, self._taken = 0, count()
         self._changed = threading.Condition()
 
-    def take(self, turn: int) -> None:
-        """Wait for a place.
+    def take(self, turn: int, look: Look = lambda: None) -> None:
+        """Wait for a place, looking about once a second.
 
         Raises:
             StopRequested: the process was asked to stop meanwhile.
+            Exception: by ``look``.
         """
         with self._changed:
             me = (turn, next(self._taken))
@@ -85,6 +91,11 @@ class Turns:
                 while min(self._waiting) != me or self._working >= max(1, self._places()):
                     stopping.check()
                     self._changed.wait(timeout=1.0)
+                    self._changed.release()  # the look may take long
+                    try:
+                        look()
+                    finally:
+                        self._changed.acquire()
                 self._working += 1
             finally:
                 self._waiting.remove(me)
@@ -110,9 +121,9 @@ class ThreadRunner:
         self._settings = settings.runner
         self._turns = Turns(lambda: worker_count(settings))
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
         """Start one task, as soon as a thread is free."""
-        self._turns.take(turn)
+        self._turns.take(turn, look)
         try:
             future = self._pool.submit(run_call, call)
         except BaseException:
@@ -134,6 +145,10 @@ class _Watched:
     def __init__(self, future: Future[StageResult]) -> None:
         self._future = future
 
+    def done(self) -> bool:
+        """See :class:`Pending`."""
+        return self._future.done()
+
     def result(self, look: Look = lambda: None) -> StageResult:
         """See :class:`Pending`. A thread that hangs cannot be ended: the run has to end."""
         while not self._future.done():
@@ -150,6 +165,10 @@ class _Collected:
 
     def __init__(self, future: Any, check: Callable[[], bool], end: Callable[[Any], None]) -> None:
         self._future, self._check, self._end = future, check, end
+
+    def done(self) -> bool:
+        """See :class:`Pending`."""
+        return bool(self._future.done())
 
     def result(self, look: Look = lambda: None) -> StageResult:
         """See :class:`Pending`. The worker of a task that hangs is ended."""
@@ -178,9 +197,9 @@ class DaskRunner:
         self._turns = Turns(self._places)
         self._deserted_at, self._told = math.inf, False
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
         """Start one task, as soon as a worker is free."""
-        self._turns.take(turn)
+        self._turns.take(turn, lambda: look() if self._look() else None)
         try:
             future = self._client.submit(run_call, call, pure=False, key=None)
         except BaseException:

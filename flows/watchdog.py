@@ -10,6 +10,8 @@ from portrait_core.pipeline.history import PROGRESS
 
 _LOOKS = 10
 """Looks within the patience."""
+_AWAY_S = 30.0
+"""Seconds between two calls of :meth:`Watchdog.look` after which the time in between does not count."""
 
 
 class Watchdog:
@@ -19,7 +21,7 @@ class Watchdog:
         self._output, self._stage = job.output(stage), stage
         self._patience_s = job.settings.runner.stall_s
         self._seen: object = None
-        self._since = self._looked = time.monotonic()
+        self._since = self._looked = self._asked = time.monotonic()
 
     def look(self) -> None:
         """Look now and then whether there is more than before.
@@ -28,6 +30,9 @@ class Watchdog:
             StalledTaskError: there was nothing new for ``runner.stall_s``.
         """
         now = time.monotonic()
+        away, self._asked = now - self._asked, now
+        if away > _AWAY_S:  # nobody asked, as there were no workers: nothing could get further
+            self._since += away
         if not self._patience_s or now - self._looked < self._patience_s / _LOOKS:
             return
         self._looked = now
