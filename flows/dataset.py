@@ -58,7 +58,8 @@ def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
             settings = load(row.profile, tuple(row.overrides))
             job = prepare(row.portrait, row.video, store, settings, row.name)
         except Exception as error:
-            return ClipResult(row.number, row.name, "failed", f"{classify(error)}: {error}")
+            cls = classify(error)
+            return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
         return Clip(row.number, row.name, job)
 
     return look

@@ -109,7 +109,9 @@ def _read_masks(output: Output, frame: int) -> tuple[NDArray[np.uint8], ...]:
 
 def clip_data(job: Job) -> ClipData:
     """The process's view of a clip."""
-    return cached("clip", look_key(job), lambda: ClipData(job), device_of(job), alone=True)
+    # It reads the store later on too: another store, or other credentials, make it another one.
+    where = job.store, str(job.settings.runner.storage_options)
+    return cached("clip", look_key(job), lambda: ClipData(job), device_of(job), *where, alone=True)
 
 
 def generator(job: Job) -> TriPlaneGenerator:
