@@ -30,6 +30,7 @@ from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import faces_appeared, forget
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
+from portrait_core.pipeline.state import record_state
 from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
 from portrait_core.store import FailureClass
@@ -205,6 +206,8 @@ class DatasetRun:
         job, begin, turn = clip.job, time.perf_counter(), next(self._turns)
         made_before = delivered(job, self._out / clip.name if self._out else None)
         if made_before is not None:
+            if self._keep is not None and drop(job, self._keep):  # a run that was killed left it
+                record_state(job)
             return _held(made_before)
 
         def stages(only: Sequence[str] = ()) -> StageRunner:
@@ -221,6 +224,8 @@ class DatasetRun:
             made = stages()
             made.all()
             if self._keep is not None:
+                if job.goal == "clip":  # the summary's losses are read before they go
+                    deliver(job, None, made.records, time.perf_counter() - begin)
                 drop(job, self._keep)
         return self._deliver(clip, made.records, time.perf_counter() - begin)
 

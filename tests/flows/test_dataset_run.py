@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult
+from portrait_core.pipeline.retention import droppable
 from portrait_core.pipeline.state import read_states
 from portrait_core.store import Failure, Store
 from tasks.deliver import SUMMARY, deliver
@@ -182,6 +184,20 @@ def test_a_damaged_clip_is_made_again_when_it_is_handed_over(tmp_path: Path) -> 
         run = DatasetRun(runner, settings, tmp_path / "out", Tally(), functions=STUBS.__getitem__)
         assert [result.outcome for result in run.run([clip], lambda one: one)] == ["done"]
     assert (tmp_path / "out/clip-0/reenactment.mp4").read_bytes() == good
+
+
+def test_what_is_dropped_is_summed_up_before_and_dropped_though_a_run_was_killed(tmp_path: Path) -> None:
+    settings = _settings()
+    first, killed = _clips(tmp_path / "store", settings, 2)
+    _run([killed], settings, STUBS.__getitem__)  # as if killed before it dropped anything
+    _run([killed], settings, STUBS.__getitem__)
+    with open_runner(settings) as runner:
+        run = DatasetRun(runner, settings, tmp_path / "out", Tally(), "clip", STUBS.__getitem__)
+        assert [result.outcome for result in run.run([first, killed], lambda clip: clip)] == ["done", "done"]
+    for clip in (first, killed):
+        said = json.loads((tmp_path / "out" / clip.name / "summary.json").read_text())
+        assert said["losses"]["inversion_frames"] == [0.0, 0.0]
+        assert not droppable(clip.job, "clip")
 
 
 def test_a_summary_shows_its_own_failures_and_no_secrets(tmp_path: Path) -> None:
