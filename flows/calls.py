@@ -75,11 +75,19 @@ class StageCalls:
         failed: Failed = []
         pending: list[tuple[FrameRange | None, Pending]] = []
         seen, watchdog = self._seen(record.stage), Watchdog(self._job, record.stage)
+
+        def look() -> None:
+            if any(not future.done() for _, future in pending):  # else it is not our turn yet
+                watchdog.look()
+
         try:
-            for span in spans:
+            for place, span in enumerate(spans):
                 with self._collecting(record, span, failed):
                     call = self._call(task, span, seen)
-                    pending.append((span, self._runner.submit(call, self._turn)))
+                    pending.append((span, self._runner.submit(call, self._turn, look=look)))
+                if hung(failed):  # those at work keep the places: they are ended first
+                    failed += [(later, failed[-1][1]) for later in spans[place + 1 :]]
+                    break
             for span, future in pending:
                 with self._collecting(record, span, failed):
                     result = future.result(watchdog.look)

@@ -21,7 +21,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from flows.dataset_run import Clip, ClipResult, DatasetRun, Held
-from flows.environment import server_for_run, server_went_away, set_log_levels
+from flows.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
 from flows.runners import open_runner
@@ -58,7 +58,8 @@ def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
             settings = load(row.profile, tuple(row.overrides))
             job = prepare(row.portrait, row.video, store, settings, row.name)
         except Exception as error:
-            return ClipResult(row.number, row.name, "failed", f"{classify(error)}: {error}")
+            cls = classify(error)
+            return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
         return Clip(row.number, row.name, job)
 
     return look
@@ -222,6 +223,7 @@ def start_dataset(
 
     server = server_for_run(settings.runner.prefect, report)
     if server is not None:
+        refuse_secrets(parameters["overrides"])
         try:
             return called(reenact_dataset, parameters)
         except Exception as error:

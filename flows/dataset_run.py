@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextvars import copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -21,7 +21,8 @@ from typing import Any, Generic, Literal, TypeVar
 from flows.progress import Board
 from flows.reenact import delivered, kept_state
 from flows.runners import Runner
-from flows.stages import Functions, StageError, StageRunner, gpu_gone
+from flows.stages import Functions, StageError, StageRunner, gpu_gone, thread_hangs
+from portrait_core import stopping
 from portrait_core.classification import classify
 from portrait_core.config import Settings
 from portrait_core.pipeline import Job, Policy
@@ -29,8 +30,10 @@ from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import faces_appeared, forget
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
+from portrait_core.pipeline.state import record_state
 from portrait_core.report import Summary
 from portrait_core.stopping import StopRequested
+from portrait_core.store import FailureClass
 from portrait_core.threads import worker_count
 from tasks.deliver import deliver, deliver_edit, deliver_files, deliver_flow
 from tasks.running import functions_of
@@ -62,6 +65,8 @@ class ClipResult:
     """Frames of the clip."""
     seconds: float = 0.0
     """Seconds of this run."""
+    cls: FailureClass | None = None
+    """Class of what is wrong with its inputs."""
 
 
 @dataclass(frozen=True)
@@ -114,9 +119,9 @@ class DatasetRun:
             look: gives the clip of an item, or what is wrong with it.
 
         Raises:
-            StageError: this process cannot use the GPU any more, or the store failed for
-                :data:`STORE_FAILURES` clips in a row. The clips at work were stopped, and the others not
-                begun: all of them wait for the next run.
+            StageError: this process cannot use the GPU any more, one of its threads hangs, or the store
+                failed for :data:`STORE_FAILURES` clips in a row. The clips at work were stopped, and the
+                others not begun: all of them wait for the next run.
         """
         ahead = _Ahead(items, look, 2 * self._at_once)
         pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="clip")
@@ -135,7 +140,7 @@ class DatasetRun:
             pool.shutdown(wait=False, cancel_futures=True)
         if self._ended is not None:
             name, why = self._ended
-            stopped = sum(result.outcome == "stopped" for result in results)
+            stopped = len(items) - sum(result.outcome != "stopped" for result in results)
             raise StageError(f"{name}: {why}. It finds {stopped} of {len(items)} clips to do") from (
                 why.__cause__ or why
             )
@@ -145,10 +150,24 @@ class DatasetRun:
         """Do one clip after the other, until none is left."""
         results = []
         while (found := ahead.take()) is not None:
-            result = found if isinstance(found, ClipResult) else self._clip(found)
+            result = self._not_begun(found) if isinstance(found, ClipResult) else self._clip(found)
+            if self._ended is not None:
+                ahead.close()
             self._board.ended(result)
             results.append(result)
         return results
+
+    def _not_begun(self, result: ClipResult) -> ClipResult:
+        """What became of a clip whose inputs cannot be looked at; perhaps those of no other can."""
+        if result.cls is None or not self._store_failed(result.cls):
+            return result
+        self._ended = self._ended or (f"row {result.number}, {result.name}", RuntimeError(result.message))
+        return replace(result, outcome="stopped", message="")
+
+    def _store_failed(self, cls: FailureClass) -> bool:
+        """Count a failure; True when the store has failed for too many clips in a row."""
+        self._failed_stores = self._failed_stores + 1 if cls == "store" else 0
+        return self._failed_stores >= STORE_FAILURES
 
     def _clip(self, clip: Clip) -> ClipResult:
         begin = time.perf_counter()
@@ -174,8 +193,10 @@ class DatasetRun:
     def _failed(self, clip: Clip, error: Exception) -> tuple[Outcome, str]:
         """What became of a clip that failed; perhaps nothing else can be done either."""
         cls = classify(error.__cause__ or error) if isinstance(error, StageError) else classify(error)
-        self._failed_stores = self._failed_stores + 1 if cls == "store" else 0
-        if gpu_gone(error) or self._failed_stores >= STORE_FAILURES:
+        hangs = thread_hangs(error, clip.job)
+        if hangs:
+            stopping.request()  # it keeps its place, for which the others would wait
+        if self._store_failed(cls) or gpu_gone(error) or hangs:
             self._ended = f"row {clip.number}, {clip.name}", error
             return "stopped", ""
         return "failed", f"{cls}: {error}"
@@ -185,6 +206,8 @@ class DatasetRun:
         job, begin, turn = clip.job, time.perf_counter(), next(self._turns)
         made_before = delivered(job, self._out / clip.name if self._out else None)
         if made_before is not None:
+            if self._keep is not None and drop(job, self._keep):  # a run that was killed left it
+                record_state(job)
             return _held(made_before)
 
         def stages(only: Sequence[str] = ()) -> StageRunner:
@@ -198,9 +221,12 @@ class DatasetRun:
                 stages(("landmarks",)).all()
                 if faces_appeared(job, clip.retried["landmarks"]):
                     forget(job, ["fit"])
+                    self._runner.forget()
             made = stages()
             made.all()
             if self._keep is not None:
+                if job.goal == "clip":  # the summary's losses are read before they go
+                    deliver(job, None, made.records, time.perf_counter() - begin)
                 drop(job, self._keep)
         return self._deliver(clip, made.records, time.perf_counter() - begin)
 
@@ -225,6 +251,7 @@ class _Ahead(Generic[Held]):
         self._items, self._look, self._most = iter(items), look, most
         self._ready: list[tuple[int, int, Clip | ClipResult]] = []
         self._number, self._looking, self._over = count(), 0, False
+        self._error: BaseException | None = None
         self._changed = threading.Condition()
         for i in range(_LOOKERS):
             threading.Thread(
@@ -241,7 +268,13 @@ class _Ahead(Generic[Held]):
                     self._changed.notify_all()
                     return
                 self._looking += 1
-            found = self._look(item)
+            try:
+                found = self._look(item)
+            except BaseException as error:
+                with self._changed:
+                    self._error, self._over = error, True
+                    self._changed.notify_all()
+                return
             with self._changed:
                 self._looking -= 1
                 # What is wrong is told at once; of clips the longest goes first: none is left at the end.
@@ -250,9 +283,15 @@ class _Ahead(Generic[Held]):
                 self._changed.notify_all()
 
     def take(self) -> Clip | ClipResult | None:
-        """Take the longest clip that is ready; None when none is left."""
+        """Take the longest clip that is ready; None when none is left.
+
+        Raises:
+            BaseException: what looking at an item raised.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or (self._over and not self._looking))
+            self._changed.wait_for(lambda: self._error or self._ready or (self._over and not self._looking))
+            if self._error is not None:
+                raise self._error
             if not self._ready:
                 return None
             found = heapq.heappop(self._ready)[2]

@@ -129,11 +129,13 @@ def submit(
     """
     console = make_console()
     with told_errors():
+        from flows.environment import refuse_secrets
         from flows.submission import TAGS, require_deployment, schedule
         from portrait_core.inputs import joined
         from portrait_core.manifest_table import stem
         from portrait_core.sharding import write_shards
 
+        refuse_secrets(change)
         require_deployment(deployment)
         if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
             profile = joined(os.getcwd(), profile)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 QUIET = {
@@ -86,6 +86,20 @@ def quiet_orchestrators() -> None:
         home = cache_folder() / "prefect"
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
+
+
+def refuse_secrets(overrides: Iterable[str]) -> None:
+    """Check what Prefect's server would keep as parameters of a flow run.
+
+    Raises:
+        ValueError: credentials are among it.
+    """
+    if any(text.partition("=")[0].strip().startswith("runner.storage_options") for text in overrides):
+        raise ValueError(
+            "Prefect's server would keep runner.storage_options in clear: give credentials by the "
+            "environment (AWS_ACCESS_KEY_ID ...), by a secret block (deployments/README.md) or in a profile's "
+            "file, or set runner.prefect=never"
+        )
 
 
 def set_log_levels() -> None:

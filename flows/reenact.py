@@ -13,15 +13,16 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import server_for_run, server_went_away, set_log_levels
+from flows.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
 from flows.runners import open_runner
 from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
 from flows.task_runs import own_process, process_left
 from portrait_core import stopping
 from portrait_core.config import Settings, load_settings
+from portrait_core.errors import MissingChunk
 from portrait_core.models.needs import check_models
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.ledger import Ledger, distrust
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import pack
 from portrait_core.pipeline.state import keep_job, read_state, record_state
@@ -100,7 +101,8 @@ def run_stages(
 
 def delivered(job: Job, out: Path | None) -> Summary | None:
     """Hand over a clip of which nothing is missing: about twenty requests to the store, and nothing is
-    computed. None where there is something to do, and for a job that makes no clip."""
+    computed. None where there is something to do, as when a file turns out to be damaged, and for a job that
+    makes no clip."""
     begin = time.perf_counter()
     store, ledger = job.open_store(), Ledger(job)
     store.check_format()
@@ -111,7 +113,12 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
     if before is None or before.state != "done" or before.label != job.label:
         with kept_state(job):
             pass
-    return deliver(job, out, {}, time.perf_counter() - begin, ledger)
+    try:
+        return deliver(job, out, {}, time.perf_counter() - begin, ledger)
+    except MissingChunk as absent:
+        if not distrust(job, absent):
+            raise
+        return None
 
 
 @contextmanager
@@ -209,6 +216,7 @@ def under_prefect(
     server = server_for_run(wish, report)
     if server is None and wish != "always":
         return without()
+    refuse_secrets(text for part in inputs if isinstance(part, list) for text in part)
     reporter.set(report)
     own_process.set(False)
     ready = run.with_options(flow_run_name=job.label)

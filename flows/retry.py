@@ -12,8 +12,10 @@ from flows.dataset_run import Clip
 from flows.progress import TerminalBoard
 from flows.views import frame_list
 from portrait_core.config import Settings
+from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.redo import Gaps, failed_frames, take_up
+from portrait_core.pipeline.state import read_state
 from portrait_core.store import FailureClass
 
 
@@ -46,8 +48,13 @@ def retry_jobs(
         frames = failed_frames(job, stages or job.stages, classes)
         for stage, which in frames.items():
             console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
+        ended = read_state(job.open_store(), job.id)
+        if not frames and not stages and ended is not None and ended.state == "failed":
+            console.print(f"{job.label}: once more ({ended.message})", soft_wrap=True, markup=False)
+            clips.append(Clip(len(clips) + 1, job.label, job))
         if frames:
             take_up(job, frames, classes, gaps)
+            forget_models()  # with gaps=redo, what was loaded may be made again under the same key
             clips.append(Clip(len(clips) + 1, job.label, job, frames))
     if not clips:
         console.print(f"nothing of class {', '.join(classes)} to take up", soft_wrap=True)

@@ -17,6 +17,7 @@ from flows.clusters import dask_client
 from portrait_core import stopping
 from portrait_core.classification import StalledTaskError
 from portrait_core.config import RunnerSettings, Settings
+from portrait_core.models.cache import forget_models
 from portrait_core.pipeline.results import StageResult
 from portrait_core.threads import worker_count
 from tasks.running import Call, run_call
@@ -39,6 +40,10 @@ too long."""
 class Pending(Protocol):
     """A submitted task."""
 
+    def done(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
     def result(self, look: Look = lambda: None) -> StageResult:
         """Wait for it; raises what the task raised, and what ``look`` raised."""
         ...
@@ -47,12 +52,18 @@ class Pending(Protocol):
 class Runner(Protocol):
     """Takes tasks and runs them."""
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
-        """Start one task; of those that wait, the one of the lowest ``turn`` goes first."""
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
+        """Start one task; of those that wait, the one of the lowest ``turn`` goes first. ``look`` is called
+        about once a second while it waits; what it raises ends the waiting."""
         ...
 
     def stop(self) -> None:
         """Ask the tasks at work to stop where they can go on later; wait for them, ``grace_s`` at most."""
+        ...
+
+    def forget(self) -> None:
+        """Let the processes that do the work load their models again: a stage was made again, under the key
+        that it had."""
         ...
 
 
@@ -72,11 +83,12 @@ class Turns:
         self._working, self._taken = 0, count()
         self._changed = threading.Condition()
 
-    def take(self, turn: int) -> None:
-        """Wait for a place.
+    def take(self, turn: int, look: Look = lambda: None) -> None:
+        """Wait for a place, looking about once a second.
 
         Raises:
             StopRequested: the process was asked to stop meanwhile.
+            Exception: by ``look``.
         """
         with self._changed:
             me = (turn, next(self._taken))
@@ -85,6 +97,11 @@ class Turns:
                 while min(self._waiting) != me or self._working >= max(1, self._places()):
                     stopping.check()
                     self._changed.wait(timeout=1.0)
+                    self._changed.release()  # the look may take long
+                    try:
+                        look()
+                    finally:
+                        self._changed.acquire()
                 self._working += 1
             finally:
                 self._waiting.remove(me)
@@ -110,9 +127,9 @@ class ThreadRunner:
         self._settings = settings.runner
         self._turns = Turns(lambda: worker_count(settings))
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
         """Start one task, as soon as a thread is free."""
-        self._turns.take(turn)
+        self._turns.take(turn, look)
         try:
             future = self._pool.submit(run_call, call)
         except BaseException:
@@ -120,6 +137,10 @@ class ThreadRunner:
             raise
         future.add_done_callback(self._turns.give)
         return _Watched(future)
+
+    def forget(self) -> None:
+        """See :class:`Runner`."""
+        forget_models()
 
     def stop(self) -> None:
         """See :class:`Runner`."""
@@ -133,6 +154,10 @@ class _Watched:
 
     def __init__(self, future: Future[StageResult]) -> None:
         self._future = future
+
+    def done(self) -> bool:
+        """See :class:`Pending`."""
+        return self._future.done()
 
     def result(self, look: Look = lambda: None) -> StageResult:
         """See :class:`Pending`. A thread that hangs cannot be ended: the run has to end."""
@@ -150,6 +175,10 @@ class _Collected:
 
     def __init__(self, future: Any, check: Callable[[], bool], end: Callable[[Any], None]) -> None:
         self._future, self._check, self._end = future, check, end
+
+    def done(self) -> bool:
+        """See :class:`Pending`."""
+        return bool(self._future.done())
 
     def result(self, look: Look = lambda: None) -> StageResult:
         """See :class:`Pending`. The worker of a task that hangs is ended."""
@@ -178,9 +207,9 @@ class DaskRunner:
         self._turns = Turns(self._places)
         self._deserted_at, self._told = math.inf, False
 
-    def submit(self, call: Call, turn: int = 0) -> Pending:
+    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
         """Start one task, as soon as a worker is free."""
-        self._turns.take(turn)
+        self._turns.take(turn, lambda: look() if self._look() else None)
         try:
             future = self._client.submit(run_call, call, pure=False, key=None)
         except BaseException:
@@ -216,12 +245,20 @@ class DaskRunner:
         return False
 
     def _end_worker(self, future: Any) -> None:
-        """End the worker that a task hangs on; its nanny starts another one."""
+        """End the worker that a task hangs on; its nanny starts another one. A worker that others use too is
+        left alone: another flow's task may be what it is at."""
         with suppress(OSError, RuntimeError, ValueError):
             at_work = self._client.processing()
             hung = [address for address, keys in at_work.items() if future.key in keys]
             future.cancel(force=True)
+            if self._settings.kind == "address":
+                return
             self._client.restart_workers(hung, timeout=60, raise_for_error=False)
+
+    def forget(self) -> None:
+        """See :class:`Runner`."""
+        with suppress(OSError, RuntimeError):
+            self._client.run(forget_models, on_error="ignore")
 
     def stop(self) -> None:
         """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
@@ -243,4 +280,7 @@ def open_runner(settings: Settings) -> Iterator[Runner]:
             pool.shutdown(wait=False, cancel_futures=True)
     else:
         with dask_client(settings) as client:
-            yield DaskRunner(client, runner)
+            made = DaskRunner(client, runner)
+            if runner.kind == "address":  # its workers may remember what was made again since
+                made.forget()
+            yield made

@@ -17,10 +17,7 @@ from flows.calls import Report, StageCalls
 from flows.runners import Runner
 from flows.task_runs import as_task_run
 from portrait_core import stopping
-from portrait_core.classification import (
-    disk_full,
-    gpu_broke,
-)
+from portrait_core.classification import StalledTaskError, disk_full, gpu_broke
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import (
@@ -58,14 +55,20 @@ def gpu_gone(error: BaseException) -> bool:
     return isinstance(error, StageError) and error.__cause__ is not None and gpu_broke(error.__cause__)
 
 
+def thread_hangs(error: BaseException, job: Job) -> bool:
+    """Say whether a run stopped because a thread of this process got no further. It cannot be ended, and
+    keeps its place among the workers: nothing else should run in the process."""
+    return job.settings.runner.kind == "threads" and isinstance(error.__cause__, StalledTaskError)
+
+
 @contextmanager
 def stops_forgotten() -> Iterator[None]:
-    """Forget, when the block ends because the GPU is gone, that every loop of the process was asked to stop
-    for it: all of them have stopped, and what runs later without a GPU must not stop."""
+    """Forget, when the block ends because the GPU is gone or a thread hangs, that every loop of the process
+    was asked to stop for it: all of them have stopped, and what runs later must not stop."""
     try:
         yield
     except StageError as error:
-        if gpu_gone(error):
+        if gpu_gone(error) or isinstance(error.__cause__, StalledTaskError):
             stopping.clear()
         raise
 
@@ -123,9 +126,6 @@ class StageRunner:
         wanted = [stage for stage, frames in ledger.missing().items() if frames.any()]
         if wanted and self._job.edited is not None:
             self._portrait_edited(self._job.edited)
-        for stage in wanted:
-            if ledger.dropped(stage):
-                restore(self._job, stage)
         for _, group in groupby(self._job.stages, key=self._job.unit_of):
             stages = [stage for stage in group if stage in self._only]
             if not any(stage in wanted for stage in stages):
@@ -133,6 +133,8 @@ class StageRunner:
             with self._leased(stages[0]) as hold:
                 for stage in stages:
                     self._lease = hold(stage)
+                    if stage in wanted and Ledger(self._job).dropped(stage):
+                        restore(self._job, stage)
                     self._stage(stage)
 
     def _portrait_edited(self, edit: Job) -> None:
@@ -232,7 +234,8 @@ class StageRunner:
     def _stopped(self, stage: str, there: Any, errors: Sequence[BaseException]) -> StageError:
         rows = self._job.unit(stage).failures()
         why = str(errors[0]) if errors else ""
-        if not why and len(rows := rows[rows["stage"] == stage]):
+        rows = rows[(rows["stage"] == stage) & (rows["key"] == self._job.stage_keys[stage])]
+        if not why and len(rows):
             why = str(rows["message"].iloc[-1])
         advice = "Give the same command again to continue from there"
         if errors and gpu_broke(errors[0]):

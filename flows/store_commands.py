@@ -162,10 +162,13 @@ def clean(
             raise ValueError(f"there is no policy {policy}; there are {', '.join(get_args(Policy))}")
         if stale and clip is not None:
             raise ValueError("--stale looks at the whole store; leave --clip out")
-        jobs = _jobs(store, clip, settings)
         if stale:
-            show_stale(_open(store, settings), jobs, dry_run, make_console())
+            from portrait_core.pipeline.state import every_job
+
+            there = _open(store, settings)
+            show_stale(there, every_job(there, settings), dry_run, make_console())
         else:
+            jobs = _jobs(store, clip, settings)
             show_cleaned(jobs, policy, dry_run, make_console())  # type: ignore[arg-type]
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from portrait_core.classification import gpu_broke
+from portrait_core.classification import StalledTaskError, gpu_broke
 from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
@@ -19,11 +20,17 @@ own_process: ContextVar[bool] = ContextVar("own_process", default=True)
 
 @contextmanager
 def process_left() -> Iterator[None]:
-    """End a flow run's own process when it cannot use the GPU any more: Prefect takes the run for crashed,
-    and its automation starts it again in another process. An ordinary error would be retried in this one."""
+    """End a flow run's own process when it cannot use the GPU any more, or a thread of it hangs: Prefect
+    takes the run for crashed, and its automation starts it again in another process. An ordinary error would
+    be retried in this one."""
     try:
         yield
     except RuntimeError as error:
+        if own_process.get() and isinstance(error.__cause__, StalledTaskError):
+            logging.getLogger(__name__).error("%s", error)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(WORKER_ENDED)  # a thread that hangs would keep the process
         if own_process.get() and error.__cause__ is not None and gpu_broke(error.__cause__):
             logging.getLogger(__name__).error("%s", error)
             raise SystemExit(WORKER_ENDED) from error

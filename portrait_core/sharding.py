@@ -14,7 +14,7 @@ from portrait_core.errors import InputError
 from portrait_core.inputs import in_threads
 from portrait_core.manifest import Row
 from portrait_core.manifest_table import NUMBER, write_table
-from portrait_core.store.keys import canonical_json
+from portrait_core.store.documents import canonical_json
 
 UNBALANCED = 0.1
 """A shard may have so much more than its share, to keep rows of one video together."""

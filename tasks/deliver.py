@@ -20,6 +20,7 @@ from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
+from portrait_core.places import shown
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
 from portrait_core.store import Output, file_digest
 from tasks.context import device_of
@@ -110,7 +111,7 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     buffer = io.BytesIO()
     np.savez(buffer, before=latents[0], after=latents[1])
     said: dict[str, Any] = {
-        "portrait": job.portrait,
+        "portrait": shown(job.portrait),
         "edit": list(job.settings.edit.attributes),
         "strength": job.settings.edit.strength,
         **(output.read_note(REPORT) or {}),
@@ -180,9 +181,9 @@ def summarise(
     kept = before if isinstance(before, dict) and not worked else None
     held = kept["held_frames"] if kept else _held_frames(ledger)
     return Summary(
-        portrait=job.portrait,
-        video=job.video,
-        store=job.store,
+        portrait=shown(job.portrait),
+        video=shown(job.video),
+        store=shown(job.store),
         reenactment=job.label,
         profile=job.settings.profile,
         frames=job.frames,
@@ -265,7 +266,9 @@ def _failures(job: Job) -> list[dict[str, Any]]:
         unit = store.unit(kind, name)
         if not unit.failure_tables():
             continue
-        for row in unit.failures().to_dict(orient="records"):
+        found = unit.failures()
+        found = found[found["key"] == found["stage"].map(job.stage_keys)]  # others share the unit
+        for row in found.to_dict(orient="records"):
             rows.append({"unit": kind, **{name: _plain(value) for name, value in row.items()}})
     return rows
 

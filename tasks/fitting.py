@@ -33,7 +33,9 @@ _TEMPLATE = ("template", "face_mask", "mouth_mask", "uncovered")
 
 def clip_data(job: Job) -> ClipData:
     """Give the process's view of a clip."""
-    return cached("clip", look_key(job), lambda: read_clip(job), device_of(job), alone=True)
+    # It reads the store later on too: another store, or other credentials, make it another one.
+    where = job.store, str(job.settings.runner.storage_options)
+    return cached("clip", look_key(job), lambda: read_clip(job), device_of(job), *where, alone=True)
 
 
 def read_clip(job: Job) -> ClipData:

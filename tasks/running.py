@@ -221,8 +221,9 @@ class Call:
     module: str
     name: str
     """Where the function is found."""
-    parameters: Mapping[str, Any]
-    """``job``, and ``start`` and ``stop`` where it is ranged."""
+    parameters: Mapping[str, Any] = field(repr=False)
+    """``job``, and ``start`` and ``stop`` where it is ranged. Not shown: Dask logs a call that fails, and a
+    job knows credentials and signed URLs."""
     retries: int = 0
     """How often it is called again while it fails for reasons that may pass."""
     retry_delay_s: float = 0.0
@@ -288,16 +289,18 @@ def _while_wanted(call: Call) -> Iterator[None]:
         yield
         return
     job: Job = call.parameters["job"]
-    unit, over, lost = job.unit(call.stage), threading.Event(), threading.Event()
+    unit, over, lost, turn = job.unit(call.stage), threading.Event(), threading.Event(), threading.Lock()
 
     def watch() -> None:
         while not over.wait(job.settings.runner.lease_s / 3):
             with suppress(OSError):  # a store that fails now may answer at the next look
                 found = holder(unit)
                 if found is not None and found.owner != call.lease:
-                    _log.warning("%s is at work on %s now: this task stops", found, unit)
-                    lost.set()
-                    request()
+                    with turn:
+                        if not over.is_set():  # else the worker's next task would stop
+                            _log.warning("%s is at work on %s now: this task stops", found, unit)
+                            lost.set()
+                            request()
                     return
 
     thread = threading.Thread(target=watch, name="still-wanted", daemon=True)
@@ -305,8 +308,8 @@ def _while_wanted(call: Call) -> Iterator[None]:
     try:
         yield
     finally:
-        over.set()
-        thread.join(timeout=5)
+        with turn:
+            over.set()
         if lost.is_set():
             clear()  # the next task of this worker is another flow's
 

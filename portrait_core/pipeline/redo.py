@@ -20,7 +20,8 @@ latents behind it in its chain, the tuning and all that follows are made again, 
 
 
 def forget(job: Job, stages: Iterable[str]) -> list[str]:
-    """Delete what stages, and all that read them, made under the job's keys.
+    """Delete what stages, and all that read them, made under the job's keys. Failures that were taken up stay
+    so: their frames are made again with the others.
 
     Returns:
         The stages concerned, in their order.
@@ -29,7 +30,10 @@ def forget(job: Job, stages: Iterable[str]) -> list[str]:
     concerned = asked.union(*(job.pipeline.dependents(stage) for stage in asked))
     outputs = [output_of(job, stage) for stage in concerned]  # before any of them is gone
     for output in outputs:
+        pardons = output.read_note(PARDONED)
         output.drop()
+        if pardons is not None:
+            output.write_note(PARDONED, pardons)
     return [stage for stage in job.stages if stage in concerned]
 
 

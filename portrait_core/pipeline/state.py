@@ -217,6 +217,26 @@ def read_jobs(store: Store, beginning: str, command: Settings) -> list[Job]:
     return found
 
 
+def every_job(store: Store, command: Settings) -> list[Job]:
+    """Read all jobs that a store keeps, for what depends on knowing each of them.
+
+    Raises:
+        InputError: the store is of another version, or one of its jobs cannot be read.
+    """
+    store.check_format()
+    names = store.record_names("jobs")
+    with ThreadPoolExecutor(_LOOKS, thread_name_prefix="jobs") as pool:
+        found = list(pool.map(lambda name: read_job(store, name, command), names))
+    unread = [name for name, job in zip(names, found, strict=True) if job is None]
+    if unread:
+        raise InputError(
+            f"{len(unread)} of the jobs in {store.url} cannot be read, jobs/{unread[0]}.json among them: "
+            "what they need is not known, so nothing is taken for stale. Use the version that wrote them, "
+            "give their commands again, or delete these records"
+        )
+    return [job for job in found if job is not None]
+
+
 def current_states(store: Store, states: Sequence[JobState], command: Settings) -> list[JobState]:
     """Bring states up to date: those that do not say that their job has ended are looked up in its units."""
 

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import flows.runners
 from flows.dataset import ended
 from flows.dataset_run import STORE_FAILURES, Clip, ClipResult, DatasetRun
+from flows.environment import refuse_secrets
 from flows.progress import Tally
 from flows.runners import open_runner
-from flows.stages import Functions, StageError
+from flows.stages import Functions, StageError, stops_forgotten
+from portrait_core import stopping
+from portrait_core.classification import StalledTaskError
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult
-from portrait_core.pipeline.state import read_states
-from portrait_core.store import Store
+from portrait_core.pipeline.retention import droppable
+from portrait_core.pipeline.state import keep_job, read_states, record_state
+from portrait_core.store import Failure, Store
+from tasks.deliver import SUMMARY, deliver
 from tasks.running import StageFunction, stage_function
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
@@ -114,6 +122,101 @@ def test_a_store_that_fails_for_many_clips_in_a_row_ends_the_run(tmp_path: Path)
     assert set(_run(clips, settings, _functions(refusing)).values()) == {"done"}
 
 
+def test_a_store_that_fails_while_rows_are_looked_at_ends_the_run_too(tmp_path: Path) -> None:
+    settings, looked = _settings("runner.clips=1"), list[int]()
+
+    def look(number: int) -> ClipResult:
+        looked.append(number)
+        return ClipResult(number, f"clip-{number}", "failed", "store: refuses (403)", cls="store")
+
+    with (
+        open_runner(settings) as runner,
+        pytest.raises(StageError, match=r"refuses \(403\).* It finds 36 of 40 clips to do"),
+    ):
+        DatasetRun(runner, settings, None, Tally()).run(list(range(40)), look)
+    assert len(looked) < 20, "it went on asking"
+
+
+@pytest.mark.timeout(120)
+def test_an_error_of_looking_ends_the_run_instead_of_waiting_for_it(tmp_path: Path) -> None:
+    def look(clip: Clip) -> Clip:
+        raise ZeroDivisionError("a fault of the program")
+
+    settings = _settings()
+    with pytest.raises(ZeroDivisionError):
+        _run(_clips(tmp_path, settings, 3), settings, STUBS.__getitem__, look)
+
+
+_free = threading.Event()
+
+
+@stage_function("tuning")
+def hanging(job: Job) -> StageResult:
+    """Tune; of the first clip hang."""
+    if job.label == "clip-0":
+        _free.wait(600)
+    return STUBS["tuning"][0](job=job)
+
+
+@pytest.mark.timeout(120)
+def test_a_thread_that_hangs_ends_the_run_of_all_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its place among the workers: the others would wait for it for ever."""
+    monkeypatch.setattr(flows.runners, "LOOK_S", 0.05)
+    settings = _settings("runner.clips=2", "runner.stall_s=0.5")
+    try:
+        with stops_forgotten(), pytest.raises(StageError, match="tuning got no further") as stopped:
+            _run(_clips(tmp_path, settings, 3), settings, _functions(hanging))
+        assert isinstance(stopped.value.__cause__, StalledTaskError)
+    finally:
+        _free.set()
+        stopping.clear()
+
+
+def test_a_damaged_clip_is_made_again_when_it_is_handed_over(tmp_path: Path) -> None:
+    settings = _settings()
+    clip = _clips(tmp_path / "store", settings, 1)[0]
+    assert _run([clip], settings, STUBS.__getitem__) == {"clip-0": "done"}
+    file = next((tmp_path / "store").rglob("encode.*/files/reenactment.*.mp4"))
+    good = file.read_bytes()
+    file.write_bytes(b"damaged")
+    with open_runner(settings) as runner:
+        run = DatasetRun(runner, settings, tmp_path / "out", Tally(), functions=STUBS.__getitem__)
+        assert [result.outcome for result in run.run([clip], lambda one: one)] == ["done"]
+    assert (tmp_path / "out/clip-0/reenactment.mp4").read_bytes() == good
+
+
+def test_what_is_dropped_is_summed_up_before_and_dropped_though_a_run_was_killed(tmp_path: Path) -> None:
+    settings = _settings()
+    first, killed = _clips(tmp_path / "store", settings, 2)
+    _run([killed], settings, STUBS.__getitem__)  # as if killed before it dropped anything
+    _run([killed], settings, STUBS.__getitem__)
+    with open_runner(settings) as runner:
+        run = DatasetRun(runner, settings, tmp_path / "out", Tally(), "clip", STUBS.__getitem__)
+        assert [result.outcome for result in run.run([first, killed], lambda clip: clip)] == ["done", "done"]
+    for clip in (first, killed):
+        said = json.loads((tmp_path / "out" / clip.name / "summary.json").read_text())
+        assert said["losses"]["inversion_frames"] == [0.0, 0.0]
+        assert not droppable(clip.job, "clip")
+
+
+def test_a_summary_shows_its_own_failures_and_no_secrets(tmp_path: Path) -> None:
+    settings = _settings()
+    clip = _clips(tmp_path, settings, 1)[0]
+    _run([clip], settings, STUBS.__getitem__)
+    row = Failure("render", 0, "poison", "of other settings", key="0123456789abcdef")
+    clip.job.unit("render").record_failures([row])
+    signed = {
+        "portrait": "https://a:SESAME@host/a.png?X-Amz-Signature=SESAME",
+        "video": "s3://b/v.mp4?k=SESAME",
+    }
+    Ledger(clip.job).output("encode").drop_note(SUMMARY)
+    summary = deliver(clip.job.model_copy(update=signed), None, {}, 1.0)
+    assert summary.failures == []
+    assert "SESAME" not in summary.model_dump_json()
+
+
 def _result(outcome: str, message: str = "") -> ClipResult:
     return ClipResult(1, "a", outcome, message)  # type: ignore[arg-type]
 
@@ -131,3 +234,29 @@ def test_a_flow_run_whose_clips_failed_is_not_green(outcomes: list[str], name: s
     state = ended([_result(outcome) for outcome in outcomes])
     assert state.name == name
     assert state.is_completed() == (name == "Completed")
+
+
+def test_retry_takes_up_a_clip_that_failed_without_a_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where the store itself refused: nothing could be written down but the state."""
+    job = stub_job(str(tmp_path), "clip-0", 2, _settings())
+    keep_job(job)
+    record_state(job, "the store refuses (403)", failed=True)
+    asked: list[Clip] = []
+
+    def run_clips(clips: list[Clip], *_: object) -> list[ClipResult]:
+        asked.extend(clips)
+        return [ClipResult(clip.number, clip.name, "done") for clip in clips]
+
+    monkeypatch.setattr(flows.retry, "run_clips", run_clips)
+    left = flows.retry.retry_jobs([job], (), ["store"], "keep", None, _settings(), Console())
+    assert left == 0
+    assert [clip.job.id for clip in asked] == [job.id]
+    assert "once more (the store refuses (403))" in capsys.readouterr().out
+
+
+def test_no_credentials_become_parameters_of_a_flow_run() -> None:
+    with pytest.raises(ValueError, match="would keep runner.storage_options in clear"):
+        refuse_secrets(["tuning.steps=4", 'runner.storage_options={"secret": "x"}'])
+    refuse_secrets(["runner.workers=8"])

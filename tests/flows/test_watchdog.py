@@ -8,15 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import flows.runners
+import flows.watchdog
 import tasks.running
 from flows.clusters import dask_client
 from flows.runners import DaskRunner, open_runner
 from flows.stages import Functions, StageError, StageRunner
+from flows.watchdog import Watchdog
 from portrait_core import stopping
 from portrait_core.classification import StalledTaskError
 from portrait_core.config import Settings, load_settings
@@ -24,7 +27,7 @@ from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.stopping import StopRequested
-from portrait_core.store import Lease
+from portrait_core.store import Lease, Unit
 from portrait_core.store.files import Files
 from tasks.running import Call, StageFunction, run_call, stage_function
 from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
@@ -78,6 +81,72 @@ def test_a_thread_that_gets_no_further_ends_the_run(tmp_path: Path, monkeypatch:
         assert isinstance(stopped.value.__cause__, StalledTaskError)
         _free.set()
     assert Ledger(job).done("inversion").all(), "what was finished is kept"
+
+
+@stage_function("template")
+def hangs_in_a_range(job: Job, start: int, stop: int) -> StageResult:
+    """Draw templates, but hang before them."""
+    _free.wait(600)
+    return STUBS["template"][0](job=job, start=start, stop=stop)
+
+
+@pytest.mark.timeout(120)
+def test_a_hung_range_is_noticed_while_the_next_one_waits_for_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flows.runners, "LOOK_S", 0.05)
+    settings = _settings("runner.stall_s=0.5", "runner.frames_per_task=1")
+    job = stub_job(str(tmp_path), "clip", 3, settings)
+    with open_runner(settings) as runner:
+        with pytest.raises(StageError, match=r"template got no further for .*runner\.stall_s"):
+            StageRunner(job, runner, functions=_functions(hangs_in_a_range)).all()
+        _free.set()
+
+
+def test_time_without_workers_is_no_time_without_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(flows.watchdog.time, "monotonic", lambda: now[0])
+    watchdog = Watchdog(stub_job(str(tmp_path), "clip", 2, _settings("runner.stall_s=100")), "template")
+    for seconds in (20, 20, 500, 20, 20):  # nobody asks while there are no workers
+        now[0] += seconds
+        watchdog.look()
+    for _ in range(2):
+        now[0] += 20
+        watchdog.look()
+    now[0] += 25
+    with pytest.raises(StalledTaskError):
+        watchdog.look()
+
+
+def test_a_worker_that_learns_too_late_who_has_the_work_leaves_the_next_task_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answer, told = threading.Event(), threading.Event(), threading.Event()
+    job = stub_job(str(tmp_path), "clip", 2, _settings("runner.lease_s=0.03"))
+
+    def slow(unit: Unit) -> Any:
+        asked.set()
+        assert answer.wait(60)
+        told.set()
+        return SimpleNamespace(owner="another flow")
+
+    monkeypatch.setattr(tasks.running, "_in_worker_process", lambda: True)
+    monkeypatch.setattr(tasks.running, "holder", slow)
+    call = Call(__name__, "loops", {"job": job}, lease="this flow", stage="tuning")
+    with tasks.running._while_wanted(call):
+        assert asked.wait(60)
+    answer.set()
+    assert told.wait(60)
+    time.sleep(0.2)
+    assert not stopping.requested()
+
+
+def test_a_call_that_dask_logs_shows_no_secrets(tmp_path: Path) -> None:
+    job = stub_job(str(tmp_path), "clip", 2, _settings('runner.storage_options={"secret": "SESAME"}'))
+    job = job.model_copy(update={"portrait": "https://host/a.png?X-Amz-Signature=SESAME"})
+    assert "SESAME" not in repr(Call(__name__, "hangs", {"job": job}))
 
 
 @pytest.mark.slow

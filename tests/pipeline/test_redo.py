@@ -1,0 +1,37 @@
+"""Making work unfinished again, and what is known of a store's jobs when something is deleted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from portrait_core.config import Settings
+from portrait_core.errors import InputError
+from portrait_core.pipeline.ledger import aside, record_failures
+from portrait_core.pipeline.redo import forget, take_up
+from portrait_core.pipeline.state import every_job, keep_job
+from portrait_core.store import Failure, Store
+from tests.simulation.stub import stub_job
+
+
+def test_a_failure_that_was_taken_up_stays_so_when_its_stage_is_forgotten(tmp_path: Path) -> None:
+    job = stub_job(str(tmp_path), "clip", 4, Settings())
+    record_failures(job, "render", [Failure("render", 2, "poison", "died", key=job.stage_keys["render"])])
+    assert aside(job, "render").tolist() == [False, False, True, False]
+    take_up(job, {"render": [2], "template": [1]}, ["poison"], "redo")  # which forgets what follows
+    assert not aside(job, "render").any()
+    forget(job, ["tuning"])
+    assert not aside(job, "render").any()
+
+
+def test_nothing_is_stale_while_a_job_cannot_be_read(tmp_path: Path) -> None:
+    store, jobs = Store(tmp_path), [stub_job(str(tmp_path), name, 2, Settings()) for name in "ab"]
+    for job in jobs:
+        keep_job(job)
+    store.write_record("states", jobs[0].id, {"no": "state"})
+    assert {job.id for job in every_job(store, Settings())} == {job.id for job in jobs}
+    said = store.read_record("jobs", jobs[1].id)
+    store.write_record("jobs", jobs[1].id, said | {"goal": "of a later version"})
+    with pytest.raises(InputError, match=f"jobs/{jobs[1].id}.json"):
+        every_job(store, Settings())
