@@ -97,8 +97,8 @@ def refuse_secrets(overrides: Iterable[str]) -> None:
     if any(text.partition("=")[0].strip().startswith("runner.storage_options") for text in overrides):
         raise ValueError(
             "Prefect's server would keep runner.storage_options in clear: give credentials by the "
-            "environment (AWS_ACCESS_KEY_ID ...), by a secret block (deployments/README.md) or in a profile's "
-            "file, or set runner.prefect=never"
+            "environment (AWS_ACCESS_KEY_ID ...), by a secret block (deployments/README.md) or in a "
+            "profile's file, or set runner.prefect=never"
         )
 
 

@@ -257,6 +257,6 @@ def test_retry_takes_up_a_clip_that_failed_without_a_row(
 
 
 def test_no_credentials_become_parameters_of_a_flow_run() -> None:
-    with pytest.raises(ValueError, match="would keep runner.storage_options in clear"):
+    with pytest.raises(ValueError, match=r"would keep runner\.storage_options in clear"):
         refuse_secrets(["tuning.steps=4", 'runner.storage_options={"secret": "x"}'])
     refuse_secrets(["runner.workers=8"])

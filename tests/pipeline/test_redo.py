@@ -8,7 +8,7 @@ import pytest
 
 from portrait_core.config import Settings
 from portrait_core.errors import InputError
-from portrait_core.pipeline.ledger import aside, record_failures
+from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.redo import forget, take_up
 from portrait_core.pipeline.state import every_job, keep_job
 from portrait_core.store import Failure, Store
@@ -18,11 +18,11 @@ from tests.simulation.stub import stub_job
 def test_a_failure_that_was_taken_up_stays_so_when_its_stage_is_forgotten(tmp_path: Path) -> None:
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     record_failures(job, "render", [Failure("render", 2, "poison", "died", key=job.stage_keys["render"])])
-    assert aside(job, "render").tolist() == [False, False, True, False]
+    assert Ledger(job).aside("render").tolist() == [False, False, True, False]
     take_up(job, {"render": [2], "template": [1]}, ["poison"], "redo")  # which forgets what follows
-    assert not aside(job, "render").any()
+    assert not Ledger(job).aside("render").any()
     forget(job, ["tuning"])
-    assert not aside(job, "render").any()
+    assert not Ledger(job).aside("render").any()
 
 
 def test_nothing_is_stale_while_a_job_cannot_be_read(tmp_path: Path) -> None:
