@@ -103,11 +103,13 @@ def refuse_secrets(overrides: Iterable[str]) -> None:
 
 
 def set_log_levels() -> None:
-    """Let this program's own loggers say as much as Prefect's: Prefect attaches its handlers to the loggers
-    that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and leaves their levels alone."""
-    level = os.environ.get("PREFECT_LOGGING_LEVEL", "WARNING")
-    for name in ("portrait_core", "tasks", "flows"):
-        logging.getLogger(name).setLevel(level)
+    """Let this program's own loggers say more than warnings where Prefect's do: Prefect attaches its handlers
+    to the loggers that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and leaves their levels alone. Warnings are
+    for the user, whatever Prefect is told to keep to itself."""
+    level = logging.getLevelNamesMapping().get(os.environ.get("PREFECT_LOGGING_LEVEL", ""), logging.WARNING)
+    if level < logging.WARNING:
+        for name in ("portrait_core", "tasks", "flows"):
+            logging.getLogger(name).setLevel(level)
 
 
 _lost = False

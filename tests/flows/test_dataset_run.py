@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+import flows.retry
 import flows.runners
 from flows.dataset import ended
 from flows.dataset_run import STORE_FAILURES, Clip, ClipResult, DatasetRun
