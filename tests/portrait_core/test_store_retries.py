@@ -111,6 +111,7 @@ def test_a_server_that_refuses_a_share_of_the_requests(serve: Callable[[float], 
     _work(_unit(endpoint))
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_for_a_while(
     serve: Callable[[float], Server], caplog: pytest.LogCaptureFixture
 ) -> None:

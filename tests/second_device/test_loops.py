@@ -190,7 +190,9 @@ def test_tuning_gives_the_cpus_generator_and_never_waits(
     assert [str(wait) for wait in waits] == []
 
 
-@pytest.mark.parametrize("settings", [{}, PAPER], ids=["embedded", "paper"])
+@pytest.mark.parametrize(
+    "settings", [pytest.param({}, id="embedded", marks=pytest.mark.slow), pytest.param(PAPER, id="paper")]
+)
 def test_a_tuning_of_captured_steps_gives_the_same_generator(
     second: torch.device,
     plain_cpu: None,
