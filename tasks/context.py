@@ -169,6 +169,7 @@ class FrameArrays:
 
     def __init__(self, job: Job, stage: str) -> None:
         self._output, self._total = job.output(stage), job.frames
+        self._declared = job.declared(stage)
         self._made: set[str] = set()
         self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
 
@@ -195,7 +196,7 @@ class FrameArrays:
         """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name. What a rival has finished and
         packed meanwhile stays packed."""
         frames = range(start, start + _rows(arrays))
-        if self._packed_meanwhile(arrays) and set(frames) <= set(self._output.marked()):
+        if self._packed_meanwhile(arrays) and self._output.done(self._total, self._declared)[frames].all():
             return
         for name, rows in arrays.items():
             if name not in self._made:

@@ -93,6 +93,7 @@ def test_rows_that_come_while_others_are_written_wait_for_their_own_call(
 def test_what_a_rival_finished_and_packed_meanwhile_stays_packed(job: Job) -> None:
     FrameArrays(job, "inversion").keep(0, _rows(0, FRAMES))
     output = job.output("inversion")
+    output.put_bytes(FIRST, b"x")
     output.pack(job.declared("inversion"))
     FrameArrays(job, "inversion").keep(3, _rows(3, 5))  # the late writer
     info = job.output("inversion").array_info("latents")
@@ -101,3 +102,14 @@ def test_what_a_rival_finished_and_packed_meanwhile_stays_packed(job: Job) -> No
     output.uncommit([4])
     FrameArrays(job, "inversion").keep(4, _rows(4, 5))  # and one that has something to add
     assert job.output("inversion").marked() == list(range(FRAMES))
+
+
+def test_what_was_lost_of_a_packed_output_is_written_though_its_markers_are_there(job: Job) -> None:
+    FrameArrays(job, "inversion").keep(0, _rows(0, FRAMES))
+    output = job.output("inversion")
+    output.put_bytes(FIRST, b"x")
+    output.pack(job.declared("inversion"))
+    output.drop_array("inversion_loss")
+    FrameArrays(job, "inversion").keep(0, _rows(0, FRAMES))
+    assert done(job, "inversion").all()
+    assert job.output("inversion").read("inversion_loss").shape == (FRAMES, 1)
