@@ -132,7 +132,8 @@ def killed(
 
 
 def _parameters() -> list[object]:
-    quick = [pytest.param(name, case, id=name) for name, case in QUICK.items()]
+    marks = [pytest.mark.slow, pytest.mark.each_change]
+    quick = [pytest.param(name, case, id=name, marks=marks) for name, case in QUICK.items()]
     return [*quick, *(pytest.param(n, case, id=n, marks=pytest.mark.slow) for n, case in SLOW.items())]
 
 

@@ -53,7 +53,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.parametrize(
     "stage",
     [
-        "template",
+        pytest.param("template", marks=[pytest.mark.slow, pytest.mark.each_change]),
         pytest.param("tuning", marks=pytest.mark.slow),
         pytest.param("render", marks=pytest.mark.slow),
     ],

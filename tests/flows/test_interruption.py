@@ -48,6 +48,7 @@ def _markers(store: Path) -> dict[str, int]:
     return {str(p.relative_to(store)): p.stat().st_mtime_ns for p in found if p.suffix != on_the_way}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments: Arguments) -> None:
     store, log = tmp_path / "store", tmp_path / "log.txt"
