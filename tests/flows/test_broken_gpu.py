@@ -203,6 +203,7 @@ def _assert_told(ended: Result) -> None:
     assert "Nothing that is finished is lost: give the same command again" in said
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_in_threads_ends_without_another_try_and_goes_on_at_the_same_command(
     tmp_path: Path, arguments: Arguments, breaking: list[int]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
@@ -16,6 +17,7 @@ CHAIN = ["inversion.init=mean", "inversion.steps=2", "inversion.mouth=render", "
 """What a generator without a tracker's latents needs: start at the mean, and steps for every frame."""
 
 
+@pytest.mark.slow
 def test_an_imported_generator_makes_a_clip(tmp_path: Path, arguments: Arguments) -> None:
     runner = CliRunner()
     published_pickle.write_eg3d(tmp_path / "ffhq.pkl")

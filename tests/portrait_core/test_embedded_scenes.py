@@ -174,6 +174,7 @@ def test_appearance_values_change_the_picture(renderer: SceneRenderer, name: str
     assert np.abs(calm.image.astype(int) - changed.image).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_every_latent_is_visible_somewhere(renderer: SceneRenderer) -> None:
     """A latent that no picture shows could not be recovered from one."""
     # with these, the colour of the beard, the cut and the collar all matter
