@@ -32,49 +32,50 @@ Failed = list[tuple[FrameRange | None, BaseException]]
 
 
 class StageCalls:
-    """Calls of one stage."""
+    """Calls of one stage.
 
-    def __init__(
-        self, job: Job, stage: str, runner: Runner, report: Report, turn: int = 0, lease: str = ""
-    ) -> None:
-        """Args:
+    Args:
         job: whose stage it is.
         stage: its name.
         runner: where the calls run.
         report: hears of failures.
         turn: of the calls among those of other jobs that wait for the same workers: the lowest goes first.
         lease: owner of the flow's lease on the unit that the stage writes.
-        """
+    """
+
+    def __init__(
+        self, job: Job, stage: str, runner: Runner, report: Report, turn: int = 0, lease: str = ""
+    ) -> None:
         self._job, self._stage, self._runner, self._report = job, stage, runner, report
         self._turn, self._lease = turn, lease
 
     def run(
-        self, record: StageRecord, task: StageFunction, ranges: Sequence[FrameRange | None]
+        self, record: StageRecord, function: StageFunction, ranges: Sequence[FrameRange | None]
     ) -> list[BaseException]:
         """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
         begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
-        failed = self._attempt(record, task, ranges)
+        failed = self._attempt(record, function, ranges)
         if hung(failed) and self._job.settings.runner.kind == "threads":
             return [error for _, error in failed]  # a thread cannot be ended
         killed = [span for span, error in failed if worker_died(error)]
         errors = [error for _, error in failed if not worker_died(error)]
         if killed:
-            errors += self._after_deaths(record, task, killed, in_order=len(ranges) == 1)
+            errors += self._after_deaths(record, function, killed, in_order=len(ranges) == 1)
         seconds = time.perf_counter() - begin
         new, here = record.results[known:], process_name()
         record.seconds += seconds
         elsewhere = sum(r.cpu_seconds for r in new if r.process != here)
         record.cpu_seconds += time.process_time() - cpu + elsewhere
-        note_cost(self._job, record.stage, seconds, new)
+        note_cost(self._job, self._stage, seconds, new)
         return errors
 
     def _attempt(
-        self, record: StageRecord, task: StageFunction, spans: Sequence[FrameRange | None]
+        self, record: StageRecord, function: StageFunction, spans: Sequence[FrameRange | None]
     ) -> Failed:
         """Submit calls, wait for all of them, and give back those that failed."""
         failed: Failed = []
         pending: list[tuple[FrameRange | None, Pending]] = []
-        seen, watchdog = self._seen(record.stage), Watchdog(self._job, record.stage)
+        seen, watchdog = self._seen(), Watchdog(self._job, self._stage)
 
         def look() -> None:
             if any(not future.done() for _, future in pending):  # else it is not our turn yet
@@ -83,7 +84,7 @@ class StageCalls:
         try:
             for place, span in enumerate(spans):
                 with self._collecting(record, span, failed):
-                    call = self._call(task, span, seen)
+                    call = self._call(function, span, seen)
                     pending.append((span, self._runner.submit(call, self._turn, look=look)))
                 if hung(failed):  # those at work keep the places: they are ended first
                     failed += [(later, failed[-1][1]) for later in spans[place + 1 :]]
@@ -100,13 +101,12 @@ class StageCalls:
             raise
         return failed
 
-    def _seen(self, stage: str) -> dict[str, int]:
-        """Frames that are done of the stages that one reads, for workers of other hosts."""
-        runner = self._job.settings.runner
-        if runner.kind in ("threads", "local_cluster", "local_gpus"):
+    def _seen(self) -> dict[str, int]:
+        """Count the frames that are done of the stages that this one reads, for workers of other hosts."""
+        if self._job.settings.runner.kind in _OWN_HOST:
             return {}
         ledger = Ledger(self._job)
-        before = [one for one in self._job.pipeline.reads(stage) if self._job.stage(one).per_frame]
+        before = [one for one in self._job.pipeline.reads(self._stage) if self._job.stage(one).per_frame]
         return {one: len(ledger.output(one).marked()) for one in before}
 
     def _call(self, function: StageFunction, span: FrameRange | None, seen: Mapping[str, int]) -> Call:
@@ -133,14 +133,14 @@ class StageCalls:
             if stopping.requested() and not gpu_broke(error):
                 failed.append((span, StopRequested()))
                 return
-            self._tell(record.stage, span, error)
+            self._tell(span, error)
             failed.append((span, error))
 
-    def _tell(self, stage: str, span: FrameRange | None, error: BaseException) -> None:
+    def _tell(self, span: FrameRange | None, error: BaseException) -> None:
         """Record that a call failed as a whole; no frame is set aside for that (:mod:`tasks.frames` does)."""
         if isinstance(error, StopRequested):
             return
-        retries = self._job.settings.runner.retries
+        stage, retries = self._stage, self._job.settings.runner.retries
         attempt = retries + 1 if worth_retrying(error) else 1
         row = failure(stage, None, error, self._job.stage_keys[stage], attempt)
         if worker_died(error):  # nobody's fault yet
@@ -152,33 +152,33 @@ class StageCalls:
     def _after_deaths(
         self,
         record: StageRecord,
-        task: StageFunction,
+        function: StageFunction,
         killed: Sequence[FrameRange | None],
         in_order: bool,
     ) -> list[BaseException]:
         """Find out which frame kills its worker: each frame that is left is done by itself, and those whose
         workers die again once more with nothing beside them. What kills then is set aside."""
-        stage = record.stage
         if None in killed:
-            return self._alone(record, task, None)
-        runs = [run for span in killed if span for run in missing_runs(~unfinished(self._job, stage), span)]
+            return self._alone(record, function, None)
+        finished = ~unfinished(self._job, self._stage)
+        runs = [run for span in killed if span for run in missing_runs(finished, span)]
         singles = [FrameRange(i, i + 1) for run in runs for i in range(*run)]
         errors: list[BaseException] = []
         groups = [[single] for single in singles] if in_order else [singles]
         for group in groups:
-            failed = self._attempt(record, task, group)
+            failed = self._attempt(record, function, group)
             errors += [error for _, error in failed if not worker_died(error)]
             for span in [span for span, error in failed if worker_died(error)]:
-                errors += self._alone(record, task, span)
+                errors += self._alone(record, function, span)
         return errors
 
     def _alone(
-        self, record: StageRecord, task: StageFunction, span: FrameRange | None
+        self, record: StageRecord, function: StageFunction, span: FrameRange | None
     ) -> list[BaseException]:
         """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
         stage, deaths, reached = self._stage, 1, progress(self._job, self._stage)
         while deaths < _DEATHS:
-            failed = self._attempt(record, task, [span])
+            failed = self._attempt(record, function, [span])
             if not failed or not worker_died(failed[0][1]):
                 return [error for _, error in failed]
             got = progress(self._job, stage)
@@ -190,13 +190,10 @@ class StageCalls:
         self._report(f"{stage}{'' if frame is None else f', frame {frame}'}: set aside: {why}")
         if stage == "landmarks" and frame is not None:
             give_up(self._job, frame)
-        return (
-            []
-            if frame is not None and self._job.stage(stage).per_frame
-            else [RuntimeError(f"set aside: {why}")]
-        )
+        goes_on = frame is not None and self._job.stage(stage).per_frame
+        return [] if goes_on else [RuntimeError(f"set aside: {why}")]
 
 
 def hung(failed: Failed) -> bool:
-    """Whether a task that failed got no further."""
+    """Tell whether one of the calls failed because it got no further."""
     return any(isinstance(error, StalledTaskError) for _, error in failed)

@@ -20,7 +20,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
-from flows.dataset_run import Clip, ClipResult, DatasetRun, Held
+from flows.dataset_run import Clip, ClipResult, DatasetRun, Item
 from flows.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
 from flows.progress import ArtifactBoard, Board, TerminalBoard
 from flows.reenact import prepare
@@ -86,8 +86,8 @@ def run_dataset(
 
 
 def run_clips(
-    items: Sequence[Held],
-    look: Callable[[Any], Clip | ClipResult],
+    items: Sequence[Item],
+    look: Callable[[Item], Clip | ClipResult],
     settings: Settings,
     out: Path | None,
     board: Board,
@@ -206,7 +206,7 @@ def ended(results: Sequence[ClipResult]) -> State[dict[str, int]]:
 
 
 def _is_retried() -> bool:
-    """Whether Prefect runs the flow again when it fails now."""
+    """Tell whether Prefect runs the flow again when it fails now."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow is None:
         return False

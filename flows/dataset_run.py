@@ -44,13 +44,13 @@ STORE_FAILURES = 5
 """Clips in a row that may fail because of the store before the rest is left for another day."""
 _LOOKERS = 8
 _DELIVERIES: Mapping[str, Callable[[Job, Path], object]] = {"edit": deliver_edit, "flow": deliver_flow}
-"""What hands over the results of pipelines, where those are more than the files of their last stages."""
-Held = TypeVar("Held")
+"""Functions that hand over results of a pipeline beyond the files of its last stages, by its goal."""
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class ClipResult:
-    """What became of a clip."""
+    """Outcome of a clip in a run."""
 
     number: int
     """Number of its row."""
@@ -71,7 +71,7 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class Clip:
-    """What is to be made."""
+    """A row of a manifest, or a stored clip, with its job."""
 
     number: int
     """Number of its row."""
@@ -83,7 +83,16 @@ class Clip:
 
 
 class DatasetRun:
-    """Runs clips on one runner."""
+    """Runs clips on one runner.
+
+    Args:
+        runner: where every clip's tasks run.
+        settings: of the run: how many clips at once.
+        out: folder with a folder per clip; None leaves the clips in the store.
+        board: hears what happens.
+        keep: what of a finished clip is dropped; None keeps all.
+        functions: gives what does a stage.
+    """
 
     def __init__(
         self,
@@ -94,14 +103,6 @@ class DatasetRun:
         keep: Policy | None = None,
         functions: Functions = functions_of,
     ) -> None:
-        """Args:
-        runner: where every clip's tasks run.
-        settings: of the run: how many clips at once.
-        out: folder with a folder per clip; None leaves the clips in the store.
-        board: hears what happens.
-        keep: what of a finished clip is dropped; None keeps all.
-        functions: gives what does a stage.
-        """
         self._runner, self._out, self._board, self._keep = runner, out, board, keep
         self._functions = functions
         self._at_once = settings.runner.clips or CLIPS_PER_WORKER * worker_count(settings)
@@ -111,7 +112,7 @@ class DatasetRun:
         self._ended: tuple[str, BaseException] | None = None
         """Clip and error that ended the run for all; None while it goes on."""
 
-    def run(self, items: Sequence[Held], look: Callable[[Held], Clip | ClipResult]) -> list[ClipResult]:
+    def run(self, items: Sequence[Item], look: Callable[[Item], Clip | ClipResult]) -> list[ClipResult]:
         """Run clips, of those that are ready the longest first, and say what became of each.
 
         Args:
@@ -158,7 +159,7 @@ class DatasetRun:
         return results
 
     def _not_begun(self, result: ClipResult) -> ClipResult:
-        """What became of a clip whose inputs cannot be looked at; perhaps those of no other can."""
+        """Give the result of a clip whose inputs cannot be looked at; end the run where the store is why."""
         if result.cls is None or not self._store_failed(result.cls):
             return result
         self._ended = self._ended or (f"row {result.number}, {result.name}", RuntimeError(result.message))
@@ -191,7 +192,7 @@ class DatasetRun:
         return result("held", f"{held} frames show a neighbour") if held else result("done")
 
     def _failed(self, clip: Clip, error: Exception) -> tuple[Outcome, str]:
-        """What became of a clip that failed; perhaps nothing else can be done either."""
+        """Give the outcome and message of a clip that failed; end the run where nothing else can be done."""
         cls = classify(error.__cause__ or error) if isinstance(error, StageError) else classify(error)
         hangs = thread_hangs(error, clip.job)
         if hangs:
@@ -244,10 +245,10 @@ def _held(summary: Summary) -> int:
     return sum(len(frames) for frames in summary.held_frames.values())
 
 
-class _Ahead(Generic[Held]):
+class _Ahead(Generic[Item]):
     """Looks at items a little ahead of those who take them, several at a time."""
 
-    def __init__(self, items: Iterable[Held], look: Callable[[Held], Clip | ClipResult], most: int) -> None:
+    def __init__(self, items: Iterable[Item], look: Callable[[Item], Clip | ClipResult], most: int) -> None:
         self._items, self._look, self._most = iter(items), look, most
         self._ready: list[tuple[int, int, Clip | ClipResult]] = []
         self._number, self._looking, self._over = count(), 0, False

@@ -20,13 +20,7 @@ from portrait_core import stopping
 from portrait_core.classification import StalledTaskError, disk_full, gpu_broke
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.ledger import (
-    Ledger,
-    distrust,
-    done,
-    restore,
-    unfinished,
-)
+from portrait_core.pipeline.ledger import Ledger, distrust, done, failures_of, restore, unfinished
 from portrait_core.pipeline.ranges import frame_ranges
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.state import keep_job
@@ -197,7 +191,7 @@ class StageRunner:
         return StageCalls(self._job, stage, self._runner, self._report, self._turn, self._lease)
 
     def _settled(self, stage: str) -> bool:
-        """Whether nothing is left to do, after all tasks reported success. Another host's markers may be
+        """Tell whether nothing is left to do, after all tasks reported success. Another host's markers may be
         listed here a minute later; and a task on a host whose listing lagged did less than it was asked."""
         return wait_until(lambda: not unfinished(self._job, stage).any())
 
@@ -232,9 +226,8 @@ class StageRunner:
             raise self._stopped(stage, there, errors)
 
     def _stopped(self, stage: str, there: Any, errors: Sequence[BaseException]) -> StageError:
-        rows = self._job.unit(stage).failures()
+        rows = failures_of(self._job, stage)
         why = str(errors[0]) if errors else ""
-        rows = rows[(rows["stage"] == stage) & (rows["key"] == self._job.stage_keys[stage])]
         if not why and len(rows):
             why = str(rows["message"].iloc[-1])
         advice = "Give the same command again to continue from there"

@@ -1,4 +1,4 @@
-"""What the stages share: their units in the store, loaded models, how a track is kept."""
+"""Parts that several stages share: loaded models, rows read frame by frame, how a track is kept."""
 
 from __future__ import annotations
 
@@ -135,13 +135,14 @@ def read_portrait(job: Job) -> NDArray[np.uint8]:
 
 class FrameRows:
     """Rows of several arrays, frame after frame, read several frames at once within ``runs``: a
-    store that is far away answers as quickly for eight frames as for one."""
+    store that is far away answers as quickly for eight frames as for one.
 
-    def __init__(self, arrays: Sequence[tuple[Output, str]], runs: Sequence[FrameRange]) -> None:
-        """Args:
+    Args:
         arrays: outputs with the name of an array in each.
         runs: frames that will be asked for.
-        """
+    """
+
+    def __init__(self, arrays: Sequence[tuple[Output, str]], runs: Sequence[FrameRange]) -> None:
         self._arrays = arrays
         self._pieces = list(batches(runs, READ_TOGETHER))
         self._read: tuple[FrameRange, Mapping[str, NDArray[Any]]] = FrameRange(0, 0), {}

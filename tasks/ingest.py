@@ -18,6 +18,7 @@ from portrait_core.models.needs import weight_file, weight_files
 from portrait_core.models.registry import MODELS
 from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.job import file_name, make_stage_keys, stem
+from portrait_core.places import local_path
 from portrait_core.resources import data_file
 from portrait_core.store import Store, record_name
 
@@ -32,8 +33,8 @@ SMALLEST_SIDE = 64
 
 
 def ingest(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
-    """Check both inputs, take their digests and make the pair's job. Of the store only what is known of the
-    inputs is written.
+    """Check both inputs, take their digests and make the pair's job. Nothing is written:
+    :func:`keep_facts` keeps what was found out.
 
     Args:
         portrait: path or URL.
@@ -43,8 +44,8 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
         label: what people call the pair; the files' names by default.
 
     Raises:
-        InputError: when the portrait is no picture, the video no video of two frames or more, or the store
-            was written by another version.
+        InputError: when the portrait is no picture, the video no video of two frames or more, or the edit
+            cannot be asked of the flow.
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
     edited = ingest_edit(portrait, store, settings) if settings.edit.attributes else None
@@ -123,8 +124,7 @@ def _row_digest(labels: str, portrait: str) -> str:
 
 
 def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
-    """The job that draws and labels ``samples`` of the settings' generator and trains a flow on them. Nothing
-    is written.
+    """The job that draws and labels ``samples`` of the settings' generator and trains a flow on them.
 
     Raises:
         InputError: if no sample is left to learn from.
@@ -156,7 +156,7 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
 
 
 def _place(place: str) -> str:
-    return place if "://" in place else str(Path(place).expanduser().absolute())
+    return str(local_path(place) or place)
 
 
 def _portrait(portrait: str, store: str, settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,9 @@ from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ranges import FrameRange, missing_runs
 from portrait_core.store import Contents, Declared, Failure, Output, done_of, gapped_key
 from portrait_core.store.failures import SETS_ASIDE
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DROPPED = "dropped"
 """Note of an output: names of arrays and files that were dropped because nobody has to read them."""
@@ -58,12 +61,10 @@ class Ledger:
         """Names of what a stage had finished and that was dropped since."""
         if stage not in self._dropped:
             known = self.contents.get(stage)
-            gone = () if known is not None and DROPPED not in known.notes else self._note(stage, DROPPED)
-            self._dropped[stage] = frozenset(map(str, gone))
+            noted = known is None or DROPPED in known.notes
+            gone = self.output(stage).read_note(DROPPED) if noted else None
+            self._dropped[stage] = frozenset(map(str, gone or ()))
         return self._dropped[stage]
-
-    def _note(self, stage: str, name: str) -> Any:
-        return self.output(stage).read_note(name) or ()
 
     def finished(self) -> bool:
         """Whether what the job makes is there (a clip: encoded and measured)."""
@@ -130,11 +131,6 @@ def done(job: Job, stage: str) -> NDArray[np.bool_]:
     return Ledger(job).done(stage)
 
 
-def finished(job: Job) -> bool:
-    """Look whether what the job makes is there (:meth:`Ledger.finished`)."""
-    return Ledger(job).finished()
-
-
 def available(job: Job, stage: str) -> NDArray[np.bool_]:
     """Look which frames a stage can do (:meth:`Ledger.available`)."""
     return Ledger(job).available(stage)
@@ -143,11 +139,6 @@ def available(job: Job, stage: str) -> NDArray[np.bool_]:
 def unfinished(job: Job, stage: str) -> NDArray[np.bool_]:
     """Look which frames a stage has still to do (:meth:`Ledger.unfinished`)."""
     return Ledger(job).unfinished(stage)
-
-
-def missing(job: Job) -> dict[str, NDArray[np.bool_]]:
-    """Look what a run of the job would do (:meth:`Ledger.missing`)."""
-    return Ledger(job).missing()
 
 
 def set_aside(job: Job) -> str | None:
@@ -166,16 +157,20 @@ def set_aside(job: Job) -> str | None:
     return None
 
 
+def failures_of(job: Job, stage: str) -> pd.DataFrame:
+    """Read the failures of a stage under the job's key, oldest first (:meth:`Unit.failures`)."""
+    rows = job.unit(stage).failures()
+    return rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
+
+
 def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
     """Frames (None: the whole stage) and messages of failures under the job's key that would only come again,
     and were not pardoned."""
-    unit = job.unit(stage)
-    if not unit.failure_tables():
+    if not job.unit(stage).failure_tables():
         return []
     import pandas as pd  # here: it is slow to import, and most clips have no failures
 
-    rows = unit.failures()
-    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
+    rows = failures_of(job, stage)
     rows = rows[rows["cls"].isin(SETS_ASIDE)]
     if not len(rows):
         return []
@@ -218,8 +213,7 @@ def distrust(job: Job, absent: MissingChunk) -> bool:
         of_frames = array in job.declared(stage).per_frame
         output.uncommit(absent.frames if of_frames and job.stage(stage).per_frame else None)
         if array in set(output.read_note(DROPPED) or ()):  # dropped, and wanted after all
-            output.drop_note(DROPPED)
-            output.uncommit()
+            restore(job, stage)
         return True
     return False
 

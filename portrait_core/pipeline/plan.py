@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from portrait_core.pipeline.history import Rate, frames_per_part, rates, work
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.ledger import Ledger, failures_of
 from portrait_core.pipeline.ranges import FrameRange, missing_runs
 from portrait_core.store import differences
 from portrait_core.threads import worker_count
@@ -134,9 +134,7 @@ def _changed(job: Job, stage: str, ledger: Ledger) -> str | None:
 
 
 def _failures(job: Job, stage: str) -> dict[int, str]:
-    rows = job.unit(stage).failures()
-    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
     return {
         int(row.frame) if row.frame == row.frame and row.frame is not None else 0: f"{row.cls}: {row.message}"
-        for row in rows.fillna({"frame": 0}).itertuples()
+        for row in failures_of(job, stage).fillna({"frame": 0}).itertuples()
     }

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import PARDONED, done, output_of
+from portrait_core.pipeline.ledger import PARDONED, done, failures_of, output_of
 from portrait_core.store import FailureClass
 from portrait_core.tracking.measure import seen
 
@@ -44,8 +44,7 @@ def failed_frames(
     that failed as a whole stands for all that are not finished; frame 0 for a stage of one part."""
     found: dict[str, list[int]] = {}
     for stage in (stage for stage in job.stages if stage in stages):
-        rows = job.unit(stage).failures()
-        rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
+        rows = failures_of(job, stage)
         rows = rows[rows["cls"].isin(list(classes))]
         if not len(rows):
             continue

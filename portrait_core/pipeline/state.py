@@ -20,7 +20,7 @@ from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.ledger import Ledger, failures_of
 from portrait_core.store import Holder, Store, holder
 from portrait_core.trust import with_runner_of
 
@@ -327,11 +327,9 @@ def _holders(job: Job) -> dict[tuple[str, str], Holder | None]:
 def _failed(job: Job, stage: str, ledger: Ledger) -> int:
     """Count the frames with a failure under the job's key and no result since."""
     left = ~ledger.done(stage)
-    unit = job.unit(stage)
-    if not unit.failure_tables():
+    if not job.unit(stage).failure_tables():
         return 0
-    rows = unit.failures()
-    rows = rows[(rows["stage"] == stage) & (rows["key"] == job.stage_keys[stage])]
+    rows = failures_of(job, stage)
     if rows["frame"].isna().any():  # a task failed as a whole
         return int(left.sum())
     return int(left[[int(frame) for frame in rows["frame"] if frame < len(left)]].sum())
