@@ -14,6 +14,7 @@ from flows.views import frame_list
 from portrait_core.config import Settings
 from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import Gaps, failed_frames, take_up
 from portrait_core.pipeline.state import read_state
 from portrait_core.store import FailureClass
@@ -44,22 +45,27 @@ def retry_jobs(
         How many jobs are still not done.
     """
     clips: list[Clip] = []
+    left = 0
     for job in jobs:
         frames = failed_frames(job, stages or job.stages, classes)
         for stage, which in frames.items():
             console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
         ended = read_state(job.open_store(), job.id)
-        if not frames and not stages and ended is not None and ended.state == "failed":
-            console.print(f"{job.label}: once more ({ended.message})", soft_wrap=True, markup=False)
-            clips.append(Clip(len(clips) + 1, job.label, job))
         if frames:
             take_up(job, frames, classes, gaps)
             forget_models()  # with gaps=redo, what was loaded may be made again under the same key
             clips.append(Clip(len(clips) + 1, job.label, job, frames))
+        elif not stages and (why := set_aside(job)):
+            left += 1
+            said = f"{job.label}: stays set aside, as --class does not name its kind of failure: {why}"
+            console.print(said, soft_wrap=True, markup=False)
+        elif not stages and ended is not None and ended.state == "failed":
+            console.print(f"{job.label}: once more ({ended.message})", soft_wrap=True, markup=False)
+            clips.append(Clip(len(clips) + 1, job.label, job))
     if not clips:
         console.print(f"nothing of class {', '.join(classes)} to take up", soft_wrap=True)
-        return 0
+        return left
     results = run_clips(clips, lambda clip: clip, settings, out, TerminalBoard(console))
     for result in results:
         console.print(f"{result.name}: {result.outcome}", soft_wrap=True)
-    return sum(result.outcome not in ("done", "held") for result in results)
+    return left + sum(result.outcome not in ("done", "held") for result in results)

@@ -23,7 +23,7 @@ from portrait_core.classification import StalledTaskError
 from portrait_core.config import Settings, load_settings
 from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.results import StageResult
 from portrait_core.pipeline.retention import droppable
 from portrait_core.pipeline.state import keep_job, read_states, record_state
@@ -256,6 +256,22 @@ def test_retry_takes_up_a_clip_that_failed_without_a_row(
     assert left == 0
     assert [clip.job.id for clip in asked] == [job.id]
     assert "once more (the store refuses (403))" in capsys.readouterr().out
+
+
+def test_retry_says_of_which_clips_it_does_not_try_the_inputs_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = stub_job(str(tmp_path), "clip-0", 2, _settings())
+    keep_job(job)
+    key = job.stage_keys["portrait"]
+    record_failures(job, "portrait", [Failure("portrait", None, "input", "no face was found", key=key)])
+    record_state(job, "no face was found", failed=True)
+    left = flows.retry.retry_jobs([job], (), ["poison"], "keep", None, _settings(), Console(width=200))
+    said = capsys.readouterr().out
+    assert left == 1
+    assert "once more" not in said
+    assert "clip-0: stays set aside" in said
+    assert "no face was found" in said
 
 
 def test_no_credentials_become_parameters_of_a_flow_run() -> None:
