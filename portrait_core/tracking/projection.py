@@ -67,6 +67,16 @@ class Pose:
         """Pixels that ``length`` box units span at the box's origin."""
         return self.side * FOCAL / RADIUS * length
 
+    def depth(self, points: Array) -> Array:
+        """Distance of box-frame points ``[k,3]`` from the camera along its axis, in box units: ``[k]``."""
+        return self._camera(points)[:, 2]
+
+    def unproject(self, pixels: Array, depth: Array) -> Array:
+        """Box-frame points ``[k,3]`` seen at ``pixels [k,2]`` at ``depth [k]``: undoes :meth:`project`."""
+        across = (pixels - self.center) / (self.side * FOCAL) * depth[:, None]
+        local = np.concatenate([across, depth[:, None] - RADIUS], axis=1)
+        return np.asarray((local * _FLIP) @ self.rotation)
+
     def _camera(self, points: Array) -> Array:
         local = (points @ self.rotation.T) * _FLIP
         local[:, 2] += RADIUS
