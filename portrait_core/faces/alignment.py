@@ -25,18 +25,10 @@ class LandmarkSpline:
     """A thin plate over a head's skin, bent so that landmarks move as told. Factorised once."""
 
     def __init__(self, head: MorphableHead):
-        self._head = head
-        n = head.n_vertices
-        faces = head.faces.cpu().numpy()
-        laplacian = _laplacian(faces[head.face_group.cpu().numpy() == 0], n)
-        corner = head.faces[head._array("lmk_faces_idx")].cpu().numpy()[: regions.N_LANDMARKS]
-        bary = head._array("lmk_bary_coords").cpu().numpy()[: regions.N_LANDMARKS]
-        rows = np.repeat(np.arange(len(corner)), 3)
-        shape = (len(corner), n)
-        self._pick = sp.coo_matrix((bary.reshape(-1), (rows, corner.reshape(-1))), shape=shape).tocsr()
-        self._weight = _landmark_weights()
+        self._head, self._pick, self._weight = head, landmark_matrix(head), _landmark_weights()
+        laplacian = mesh_laplacian(head)
         pull = self._pick.T @ sp.diags(self._weight) @ self._pick
-        system = _STIFFNESS * laplacian.T @ laplacian + pull + _PULL_TO_ZERO * sp.eye(n)
+        system = _STIFFNESS * laplacian.T @ laplacian + pull + _PULL_TO_ZERO * sp.eye(head.n_vertices)
         self._factor = splu(system.tocsc())
 
     def skin(self, moves: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -89,8 +81,19 @@ def _slide_along_curves(projected: NDArray[np.float64], detected: NDArray[np.flo
     return residual
 
 
-def _laplacian(triangles: NDArray[np.int64], n: int) -> Any:
-    """The mesh's uniform Laplacian, sparse ``[n,n]``."""
+def landmark_matrix(head: MorphableHead) -> Any:
+    """Give the sparse matrix ``[478,V]`` that takes vertices to landmarks."""
+    corner = head.faces[head._array("lmk_faces_idx")].cpu().numpy()[: regions.N_LANDMARKS]
+    bary = head._array("lmk_bary_coords").cpu().numpy()[: regions.N_LANDMARKS]
+    rows = np.repeat(np.arange(len(corner)), 3)
+    shape = (len(corner), head.n_vertices)
+    return sp.coo_matrix((bary.reshape(-1), (rows, corner.reshape(-1))), shape=shape).tocsr()
+
+
+def mesh_laplacian(head: MorphableHead) -> Any:
+    """Give the uniform Laplacian of the head's skin, sparse ``[V,V]``."""
+    n = head.n_vertices
+    triangles = head.faces.cpu().numpy()[head.face_group.cpu().numpy() == 0]
     edge = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
     graph = sp.coo_matrix((np.ones(len(edge)), (edge[:, 0], edge[:, 1])), shape=(n, n)).tocsr()
     graph = ((graph + graph.T) > 0).astype(float)

@@ -108,6 +108,25 @@ class MorphableHead(nn.Module):
             raise ValueError(f"{path} has no n_shape in its metadata; it is not a head model of this project")
         return cls(arrays, metadata).to(device)
 
+    def extended(self, basis: Float[Tensor, "v 3 k"], names: Sequence[str]) -> MorphableHead:
+        """Give this head with k more expressions, named ``names``, after its own; ``basis`` in metres."""
+        arrays = {name: self._array(name) for name in self._names}
+        arrays["shapedirs"] = torch.cat([arrays["shapedirs"], basis.to(arrays["shapedirs"])], dim=-1)
+        metadata = {
+            "n_shape": str(self.n_shape),
+            "expression_names": json.dumps([*self.expression_names, *names]),
+            "group_names": json.dumps(self.group_names),
+            "jaw_open_angle_rad": repr(self.jaw_open_angle_rad),
+            "box_unit_m": repr(self.box_unit_m),
+            "box_center_m": json.dumps(self._array("_box_center").tolist()),
+        }
+        return MorphableHead(arrays, metadata)
+
+    @property
+    def template(self) -> Float[Tensor, "v 3"]:
+        """The mean head at rest, in metres."""
+        return self._array("v_template")
+
     def _array(self, name: str) -> Tensor:
         value = self._buffers[name]  # not get_buffer: a property here may have the buffer's name
         if value is None:

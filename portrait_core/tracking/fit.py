@@ -16,9 +16,15 @@ from scipy.linalg import cho_factor, cho_solve
 from portrait_core.cameras import labels_from_rotations
 from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
+from portrait_core.faces.directions import is_direction
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
-from portrait_core.tracking.normal import NormalEquations, expression_prior, frame_equations
+from portrait_core.tracking.normal import (
+    NormalEquations,
+    expression_limits,
+    expression_prior,
+    frame_equations,
+)
 from portrait_core.tracking.projection import Pose, mean_pose, pose_from_points
 from portrait_core.tracking.quadratic import solve_bounded
 from portrait_core.tracking.terms import (
@@ -41,6 +47,8 @@ _SMOOTHING_ITERATIONS = 3
 _SHAPE_PRIOR = 0.003
 _SIZE_PRIOR = 1000.0
 _BROW_PRIOR = 0.3
+_DIRECTION_PRIOR = 1.0
+"""Pull of the directions toward 0 while the shape is fitted: what is so in all frames is the shape's."""
 _WIDE_OPENNESS = 0.36
 """How much more open than at rest the head's eyes are with eyeWide at 1."""
 _POSE_COUPLING = 200.0
@@ -125,6 +133,9 @@ class _ClipFit:
         self.prior = expression_prior(points.names) * max(settings.expression_weight, 1e-3)
         brows = np.array([name.startswith("brow") for name in points.names])
         self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
+        directions = np.array([is_direction(name) for name in points.names])
+        self.direction_prior = _DIRECTION_PRIOR * np.diag(directions.astype(np.float64))
+        self.lowest, self.highest = expression_limits(points.names)
         units = len(points.names)
         mean = points.with_shape(np.zeros(points.shapes.shape[-1]))
         self.states = [_State(self._rigid(mean, frame), np.zeros(units)) for frame in pixels]
@@ -151,13 +162,29 @@ class _ClipFit:
         for _ in range(_SHAPE_ITERATIONS):
             self._aim(shape, chosen, shift_baseline=False)
             equations = [self._shape_equations(int(i)) for i in chosen]
-            step = _shape_step(equations, [self.states[i] for i in chosen], shape, prior, len(self.prior))
+            step = self._shape_step(equations, chosen, shape, prior)
             shape = shape + step
             for i, part in zip(chosen, equations, strict=True):
                 self._advance(int(i), part.given_shape_step(step, len(self.prior)))
             if np.abs(step).max() < 0.03:
                 break
         return shape
+
+    def _shape_step(
+        self, equations: list[NormalEquations], chosen: NDArray[np.integer], shape: Array, prior: Array
+    ) -> Array:
+        """The shape's Gauss-Newton step with every frame's own unknowns eliminated (Schur complement)."""
+        own = 6 + len(self.prior)
+        matrix, gradient = prior, prior @ shape
+        for i, part in zip(chosen, equations, strict=True):
+            slope, expression = part.gradient[6:own], self.states[i].expression
+            held = (expression <= self.lowest) & (slope > 0) | (expression >= self.highest) & (slope < 0)
+            free = np.concatenate([np.arange(6), 6 + np.flatnonzero(~held)])
+            factor = cho_factor(part.matrix[np.ix_(free, free)])
+            cross = part.matrix[free, own:]
+            matrix = matrix + part.matrix[own:, own:] - cross.T @ cho_solve(factor, cross)
+            gradient = gradient + part.gradient[own:] - cross.T @ cho_solve(factor, part.gradient[free])
+        return np.asarray(-np.linalg.solve(matrix, gradient))
 
     def fit_frames(self, shape: Array) -> None:
         """Fit pose and expression of every frame, then once more with the neighbours' pull."""
@@ -226,7 +253,7 @@ class _ClipFit:
         equations = frame_equations(
             self.shaped, state.pose, state.expression, targets, weight, self.settings, self.points
         )
-        prior, mean = self.prior + self.brow_prior, np.zeros(len(self.prior))
+        prior, mean = self.prior + self.brow_prior + self.direction_prior, np.zeros(len(self.prior))
         for eye, openness in zip(EYES, targets.openness, strict=True):
             for name, value in (("eyeBlink", 1.0 - openness), ("eyeWide", (openness - 1.0) / _WIDE_OPENNESS)):
                 unit = self.points.names.index(name + eye.side)
@@ -248,30 +275,13 @@ class _ClipFit:
     def _advance(self, i: int, equations: NormalEquations) -> float:
         """Take one bounded Gauss-Newton step; returns its size."""
         state = self.states[i]
-        lower = np.concatenate([np.full(6, -np.inf), -state.expression])
-        upper = np.concatenate([np.full(6, np.inf), 1.0 - state.expression])
+        lower = np.concatenate([np.full(6, -np.inf), self.lowest - state.expression])
+        upper = np.concatenate([np.full(6, np.inf), self.highest - state.expression])
         step = solve_bounded(equations.matrix, equations.gradient, lower, upper)
         state.pose = state.pose.moved(step[:6])
-        state.expression = (state.expression + step[6:]).clip(0.0, 1.0)
+        state.expression = (state.expression + step[6:]).clip(self.lowest, self.highest)
         scale = self.targets[i].scale
         return float(max(np.abs(step[:3]).max(), np.abs(step[3:5]).max() / scale, np.abs(step[5:]).max()))
-
-
-def _shape_step(
-    equations: list[NormalEquations], states: list[_State], shape: Array, prior: Array, n_units: int
-) -> Array:
-    """The shape's Gauss-Newton step with every frame's own unknowns eliminated (Schur complement)."""
-    own = 6 + n_units
-    matrix, gradient = prior, prior @ shape
-    for part, state in zip(equations, states, strict=True):
-        slope = part.gradient[6:own]
-        held = ((state.expression <= 0) & (slope > 0)) | ((state.expression >= 1) & (slope < 0))
-        free = np.concatenate([np.arange(6), 6 + np.flatnonzero(~held)])
-        factor = cho_factor(part.matrix[np.ix_(free, free)])
-        cross = part.matrix[free, own:]
-        matrix = matrix + part.matrix[own:, own:] - cross.T @ cho_solve(factor, cross)
-        gradient = gradient + part.gradient[own:] - cross.T @ cho_solve(factor, part.gradient[free])
-    return np.asarray(-np.linalg.solve(matrix, gradient))
 
 
 def _track(

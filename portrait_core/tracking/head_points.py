@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.faces.directions import handle_points, is_direction
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.topology import (
     BROWS,
@@ -29,6 +30,7 @@ Array = NDArray[np.float64]
 _JAW = 2  # joint number in FLAME's order
 _SPREAD_M = 0.004
 _LARGEST_SHIFT_M = 0.006
+_HANDLE_WEIGHT = 100.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class HeadPoints:
             hinge_rest=hinge_rest[hinged],
             hinge_shapes=np.ascontiguousarray(hinge_basis[hinged, :, :n]),
             hinge_units=np.ascontiguousarray(hinge_basis[hinged, :, n:]),
-            weight=weight * _importance(),
+            weight=_with_handles(weight * _importance(), head),
             names=tuple(head.expression_names),
             jaw_open_angle_rad=head.jaw_open_angle_rad,
         )
@@ -182,6 +184,14 @@ def _symmetric(rest: Array, unit_m: float) -> tuple[Array, Array]:
     small = apart_m < _LARGEST_SHIFT_M
     balanced = np.where(small[:, None], (rest + mirrored) / 2, rest)
     return balanced, np.where(small, 1.0, 1.0 / (1.0 + (apart_m / _SPREAD_M) ** 2))
+
+
+def _with_handles(weight: Array, head: MorphableHead) -> Array:
+    """Trust the landmarks that a head with directions can move by themselves: what is read there is what is
+    to be carried over."""
+    if any(is_direction(name) for name in head.expression_names):
+        weight[handle_points()] = _HANDLE_WEIGHT
+    return weight
 
 
 def _importance() -> Array:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TrackingSettings
+from portrait_core.faces.directions import is_direction
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.projection import Pose
 from portrait_core.tracking.terms import EYES, MOUTH_PAIRS, FrameTargets
@@ -22,12 +23,12 @@ Array = NDArray[np.float64]
 
 _LID_WEIGHT = 20.0
 _MOUTH_WEIGHT = 10.0
-_GAZE_WEIGHT = 8.0
+_GAZE_WEIGHT = 100.0
 _DEFAULT_PRIOR = 0.03
 _PRIORS = {
     "eyeBlink": 0.004,
     "jawOpen": 0.004,
-    "eyeLook": 0.004,
+    "eyeLook": 0.001,
     "brow": 0.008,
     "mouthSmile": 0.015,
     "mouthPucker": 0.015,
@@ -47,6 +48,12 @@ _PRIORS = {
 """Inverse variance of expression units by the beginning of their names, in residual units."""
 
 
+_DIRECTION_PRIORS = {"LipCorner": 0.0005, "Lip": 0.001, "Brow": 0.001, "": 0.005}
+"""The same of the directions beyond the units, by a part of their names."""
+_LIMITS = {"eyeLook": 1.6, "jawOpen": 1.2, "mouthSmile": 1.3, "mouthPucker": 1.3, "brow": 1.3, "eyeWide": 1.3}
+"""How far units go beyond 1, by the beginning of their names: a head's full unit is no limit of people."""
+_DIRECTION_LIMIT = 2.0
+
 _EYES_TOGETHER = 0.5
 _LEAST_WEIGHT = 1e-4
 _EXPRESSION_NOISE = 0.06
@@ -63,6 +70,8 @@ def expression_prior(names: Sequence[str]) -> Array:
     """Inverse prior covariance of the expression units, ``[E,E]``: each near 0, both eyes looking one way."""
 
     def of(name: str) -> float:
+        if is_direction(name):
+            return next(value for part, value in _DIRECTION_PRIORS.items() if part in name)
         return next((value for start, value in _PRIORS.items() if name.startswith(start)), _DEFAULT_PRIOR)
 
     prior = np.diag([of(name) for name in names])
@@ -71,6 +80,15 @@ def expression_prior(names: Sequence[str]) -> Array:
             index = [names.index(name) for name in pair]
             prior[np.ix_(index, index)] += _EYES_TOGETHER * np.array([[1.0, -1.0], [-1.0, 1.0]])
     return prior
+
+
+def expression_limits(names: Sequence[str]) -> tuple[Array, Array]:
+    """Least and greatest coefficient of each expression, ``[E]`` and ``[E]``."""
+    limits = [
+        next((most for start, most in _LIMITS.items() if name.startswith(start)), 1.0) for name in names
+    ]
+    free = np.array([is_direction(name) for name in names])
+    return np.where(free, -_DIRECTION_LIMIT, 0.0), np.where(free, _DIRECTION_LIMIT, limits)
 
 
 @dataclass(frozen=True)
