@@ -302,8 +302,8 @@ def convert(model: Mapping[str, Any], data: bytes) -> onnx.ModelProto:
 
     Returns:
         A checked ONNX model whose input ``image`` is ``[batch,192,192,3]`` float32, RGB in 0..1, and whose
-        outputs are those of :data:`OUTPUTS`: points in the input's pixels, and ``presence [batch]``, the
-        share of belief in 0..1 that there is a face.
+        outputs are those of :data:`OUTPUTS`: points in the input's pixels, and ``presence [batch]``, how
+        sure the model is of a face, 0..1.
 
     Raises:
         ValueError: on an operator or option that this graph does not use, or weights that are not half
