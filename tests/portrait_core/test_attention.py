@@ -12,6 +12,7 @@ import skimage.data
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from portrait_core.embedded import convert_tfjs
 from portrait_core.embedded.convert_tfjs import OUTPUTS, convert
 from portrait_core.models.check import check_model
 from portrait_core.models.registry import MODELS as REGISTRY
@@ -157,6 +158,31 @@ def _graph(node: dict[str, object], dtype: str = "float16") -> dict[str, object]
     coded = {"quantization": {"dtype": dtype}, "name": "w", "shape": [1], "dtype": "float32"}
     nodes = [{"name": "x", "op": "Placeholder"}, {"name": "w", "op": "Const"}, {"name": "y", **node}]
     return {"weightsManifest": [{"weights": [coded]}], "modelTopology": {"node": nodes}}
+
+
+def _slice(name: str, channel: int) -> dict[str, object]:
+    """A node that takes one channel of the first pixel, ``[n]``."""
+    masks = {"begin": 1, "end": 1, "ellipsis": 0, "new_axis": 0, "shrink_axis": 14}
+    attributes = {f"{mask}_mask": {"i": str(bits)} for mask, bits in masks.items()}
+    inputs = ["x", f"low{channel}", f"high{channel}", "steps"]
+    return {"name": name, "op": "StridedSlice", "input": inputs, "attr": attributes}
+
+
+def test_angles_are_right_all_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"low0": [0, 0, 0, 0], "high0": [0, 1, 1, 1], "low1": [0, 0, 0, 1], "high1": [0, 1, 1, 2]}
+    values["steps"] = [1, 1, 1, 1]
+    specs = [{"name": name, "shape": [4], "dtype": "int32"} for name in values]
+    angle = {"name": "angle", "op": "Atan2", "input": ["down", "across"]}
+    nodes = [{"name": "x", "op": "Placeholder"}, _slice("down", 0), _slice("across", 1), angle]
+    graph = {"weightsManifest": [{"weights": specs}], "modelTopology": {"node": nodes}}
+    monkeypatch.setattr(convert_tfjs, "OUTPUTS", {"angle": ("angle", ())})
+    blob = convert(graph, np.array(list(values.values()), np.int32).tobytes()).SerializeToString()
+    turns = np.linspace(-3.1, 3.1, 63)
+    ways = np.array([*zip(np.sin(turns), np.cos(turns), strict=True), (0, 0), (1, 0), (-1, 0), (0, -1)])
+    image = np.zeros((len(ways), 192, 192, 3), np.float32)
+    image[:, 0, 0, :2] = ways
+    session = onnxruntime.InferenceSession(blob, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"image": image})[0], np.arctan2(*ways.T), atol=1e-5)
 
 
 def test_another_graph_is_refused() -> None:
