@@ -86,11 +86,11 @@ class TemplateSettings(Section):
     transfer: Literal["relative", "absolute"] = "relative"
     """``relative``: the portrait's own expression plus the driver's change from its rest.
     ``absolute``: the driver's coefficients as they are."""
+    neutral_frame: Steps | None = None
+    """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
+    rest in the clip. For ``transfer=relative``."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
-    """Strength of jaw and lips; like those of eyes, brows and gaze, of the embedded head's expressions."""
-    jaw_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.6
-    """Further strength of the jaw's opening: fine-tuning and the landmark model both read a painted mouth
-    smaller than a filmed one."""
+    """Strength of jaw and lips; with DECA of the jaw. Those of eyes, brows and gaze are the embedded head's."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the eyelids."""
     brows_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0

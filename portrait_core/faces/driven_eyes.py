@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TemplateSettings, TrackingSettings
+from portrait_core.faces.expression_names import region_of
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.retarget import RetargetGains, region_of, retarget_clip
+from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.faces.skin import PortraitFit
 from portrait_core.faces.template import TemplateRenderer
 from portrait_core.tracking.fit import FaceTrack, fit_clip
@@ -70,16 +71,8 @@ def eyes_of_driver(
     driver = fit_clip(head, driver_landmarks, ok, tracking)
     own = fit_portrait(head, portrait_landmarks, tracking)
     # relative: the embedded head's lids are measured against the driver's own rest
-    driven, _ = retarget_clip(
-        head,
-        driver.shape,
-        driver.expression,
-        own.shape,
-        own.expression[0],
-        "relative",
-        RetargetGains.of(template),
-        ok,
-    )
+    clip = Driver(driver.shape, driver.expression, ok)
+    driven, _ = retarget(head, clip, own.shape, own.expression[0], "relative", Strengths.of(template))
     return with_eyes_of(own.expression[0], driven, head.expression_names)
 
 

@@ -14,7 +14,7 @@ def retarget_codes(
     portrait_expression: NDArray[np.floating],
     ok: NDArray[np.bool_],
     transfer: Transfer = "absolute",
-    jaw_gain: float = 1.0,
+    mouth_gain: float = 1.0,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Expressions ``[T,E]`` and jaws ``[T,3]`` for the portrait.
 
@@ -27,7 +27,7 @@ def retarget_codes(
         portrait_expression: ``[E]``.
         ok: ``[T]``, frames that count for the median.
         transfer: see above.
-        jaw_gain: strength of the jaw's rotation.
+        mouth_gain: strength of the jaw's rotation.
 
     Raises:
         ValueError: on sizes that do not match.
@@ -41,4 +41,4 @@ def retarget_codes(
     if transfer == "relative":
         used = expression[ok] if np.any(ok) else expression
         expression = portrait_expression + expression - np.median(used, axis=0)
-    return expression.astype(np.float32), np.asarray(driver_jaw * jaw_gain, np.float32)
+    return expression.astype(np.float32), np.asarray(driver_jaw * mouth_gain, np.float32)

@@ -9,7 +9,7 @@ from portrait_core.config import TemplateSettings
 from portrait_core.faces.driven_eyes import with_eyes_of
 from portrait_core.faces.flame_retarget import retarget_codes
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.retarget import RetargetGains, retarget_clip
+from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.tracking.fit import FaceTrack
 
 Moves = dict[str, NDArray[np.floating]]
@@ -29,19 +29,12 @@ def embedded_moves(
         settings: which transfer, how strong, and whether the eyes follow.
 
     Returns:
-        ``expression [T,52]`` and ``jaw [T,3]``, float32.
+        ``expression [T,E]`` and ``jaw [T,3]``, float32.
     """
     own = source.expression[0]
-    expression, jaw = retarget_clip(
-        head,
-        driver.shape,
-        driver.expression,
-        source.shape,
-        own,
-        settings.transfer,
-        RetargetGains.of(settings),
-        driver.ok,
-    )
+    rest = None if settings.neutral_frame is None else driver.expression[settings.neutral_frame]
+    clip = Driver(driver.shape, driver.expression, driver.ok, rest)
+    expression, jaw = retarget(head, clip, source.shape, own, settings.transfer, Strengths.of(settings))
     if settings.eyes == "paper":
         still = np.broadcast_to(own, expression.shape)
         expression = with_eyes_of(expression, still, head.expression_names)
@@ -61,7 +54,7 @@ def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings
         source.expression[0],
         driver.ok,
         settings.transfer,
-        settings.jaw_gain,
+        settings.mouth_gain,
     )
     return {"expression": expression, "jaw": jaw}
 

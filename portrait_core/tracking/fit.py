@@ -16,12 +16,11 @@ from scipy.linalg import cho_factor, cho_solve
 from portrait_core.cameras import labels_from_rotations
 from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.directions import is_direction
+from portrait_core.faces.expression_names import expression_limits, is_direction
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.normal import (
     NormalEquations,
-    expression_limits,
     expression_prior,
     frame_equations,
 )

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.faces.directions import handle_points, is_direction
+from portrait_core.faces.directions import handle_points
+from portrait_core.faces.expression_names import is_direction
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.topology import (
     BROWS,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TrackingSettings
-from portrait_core.faces.directions import is_direction
+from portrait_core.faces.expression_names import is_direction
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.projection import Pose
 from portrait_core.tracking.terms import EYES, MOUTH_PAIRS, FrameTargets
@@ -50,10 +50,6 @@ _PRIORS = {
 
 _DIRECTION_PRIORS = {"LipCorner": 0.0005, "Lip": 0.001, "Brow": 0.001, "": 0.005}
 """The same of the directions beyond the units, by a part of their names."""
-_LIMITS = {"eyeLook": 1.6, "jawOpen": 1.2, "mouthSmile": 1.3, "mouthPucker": 1.3, "brow": 1.3, "eyeWide": 1.3}
-"""How far units go beyond 1, by the beginning of their names: a head's full unit is no limit of people."""
-_DIRECTION_LIMIT = 2.0
-
 _EYES_TOGETHER = 0.5
 _LEAST_WEIGHT = 1e-4
 _EXPRESSION_NOISE = 0.06
@@ -80,15 +76,6 @@ def expression_prior(names: Sequence[str]) -> Array:
             index = [names.index(name) for name in pair]
             prior[np.ix_(index, index)] += _EYES_TOGETHER * np.array([[1.0, -1.0], [-1.0, 1.0]])
     return prior
-
-
-def expression_limits(names: Sequence[str]) -> tuple[Array, Array]:
-    """Least and greatest coefficient of each expression, ``[E]`` and ``[E]``."""
-    limits = [
-        next((most for start, most in _LIMITS.items() if name.startswith(start)), 1.0) for name in names
-    ]
-    free = np.array([is_direction(name) for name in names])
-    return np.where(free, -_DIRECTION_LIMIT, 0.0), np.where(free, _DIRECTION_LIMIT, limits)
 
 
 @dataclass(frozen=True)
