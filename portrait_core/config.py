@@ -90,7 +90,7 @@ class TemplateSettings(Section):
     """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
     rest in the clip. For ``transfer=relative``."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
-    """Strength of jaw and lips; with DECA of the jaw. Those of eyes, brows and gaze are the embedded head's."""
+    """Strength of jaw and lips; with DECA of the jaw. Eyes, brows and gaze are the embedded head's."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the eyelids."""
     brows_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0

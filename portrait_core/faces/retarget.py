@@ -100,9 +100,10 @@ def retarget(
     else:
         rest = driver_rest(moves, names, driver.ok) if driver.rest is None else np.asarray(driver.rest, float)
         start = quiet_mouth(own, names) + strengths.each(names) * (moves - rest)
-        expression = start.clip(*expression_limits(names))
+        start = start.clip(*expression_limits(names))
+        expression = start
         if "lmk_faces_idx" in dict(head.named_buffers()):
-            expression = _seen(head, driver, moves, rest, shape, own, expression, strengths)
+            expression = _seen(head, driver, moves, rest, shape, own, start, strengths)
     found = np.asarray(expression, np.float32)
     jaw = head.jaw_from_expression(torch.from_numpy(found)).cpu().numpy()
     return found, np.asarray(jaw)

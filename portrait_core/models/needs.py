@@ -15,7 +15,12 @@ from portrait_core.models.locate import find, missing_text, require
 from portrait_core.models.registry import MODELS, by_file
 from portrait_core.resources import data_file, data_folder
 
-LANDMARK_MODELS = ("face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx")
+LANDMARK_MODELS = (
+    "face_detector_256.onnx",
+    "face_landmarks_468.onnx",
+    "iris_landmarks.onnx",
+    "face_mesh_attention.onnx",
+)
 """The embedded detector, which finds the faces for every tracker."""
 FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
 """What the paper's template is drawn with."""

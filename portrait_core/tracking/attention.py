@@ -14,7 +14,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from portrait_core.tracking.detector import open_session
-from portrait_core.tracking.landmarker import MESH_INPUT, MIN_SCORE, mesh_regions, run_regions
+from portrait_core.tracking.regions import MESH_INPUT, Regions, mesh_regions, run_regions
 from portrait_core.tracking.topology import (
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
@@ -26,22 +26,24 @@ from portrait_core.tracking.topology import (
 )
 
 MODEL = "face_mesh_attention.onnx"
+PRESENCE = 0.95
+"""Face presence below which the model sees no face."""
 
 
 class AttentionReader:
     """Reads the 478 landmarks of faces whose place is known."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, min_score: float = MIN_SCORE) -> None:
+    def __init__(self, session: onnxruntime.InferenceSession, min_score: float = PRESENCE) -> None:
         self._session = session
         self._min_score = min_score
 
     @classmethod
     def from_models(
-        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE
+        cls, models_dir: str | Path, threads: int = 1, min_score: float = PRESENCE
     ) -> AttentionReader:
         """Open the model in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
 
-        Where the model's face presence is not above ``min_score`` (0..1) there is no face.
+        Where the model's face presence is below ``min_score`` (0..1) there is no face.
 
         Raises:
             ValueError: if the model's file is missing or ``threads`` is less than 1.
@@ -80,11 +82,16 @@ class AttentionReader:
         if len(known) == 0:
             return result
         regions = mesh_regions(points[known, :N_MESH].astype(np.float64), known)
+        result[known] = self.read_regions(frames, regions)
+        return result
+
+    def read_regions(self, frames: NDArray[np.uint8], regions: Regions) -> NDArray[np.float32]:
+        """Read the face in each region of the frames: ``[k,478,2]``, NaN where the model sees no face."""
         mesh, *refined, presence = run_regions(self._session, frames, regions, MESH_INPUT)
-        local = np.concatenate([mesh[..., :2], np.zeros((len(known), N_POINTS - N_MESH, 2))], axis=1)
+        local = np.concatenate([mesh[..., :2], np.zeros((len(mesh), N_POINTS - N_MESH, 2))], axis=1)
         targets = (LIPS_REFINED, EYE_CONTOUR_RIGHT, EYE_CONTOUR_LEFT, IRIS_RIGHT, IRIS_LEFT)
         for target, values in zip(targets, refined, strict=True):
             local[:, target] = values
-        seen = presence > self._min_score
-        result[known[seen]] = regions.to_image(local / MESH_INPUT)[seen]
-        return result
+        points = regions.to_image(local / MESH_INPUT).astype(np.float32)
+        points[presence < self._min_score] = np.nan
+        return points

@@ -1,7 +1,8 @@
-"""478 face landmarks a frame: BlazeFace boxes, MediaPipe's 468-point face mesh, its iris model.
+"""478 face landmarks per frame: BlazeFace boxes, MediaPipe's 468-point face mesh, then its attention mesh,
+which looks again at lips, eyes and irises.
 
-Kartynnik et al. 2019 (face mesh), Ablavatski et al. 2020 (iris). No frame depends on another one, so any
-range of a video can be tracked anywhere.
+Kartynnik et al. 2019 (face mesh), Ablavatski et al. 2020 (iris), Grishchenko et al. 2020 (attention mesh). No
+frame depends on another one, so any range of a video can be tracked anywhere.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from portrait_core.tracking.crop import sample_square
+from portrait_core.tracking.attention import AttentionReader
 from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
+from portrait_core.tracking.regions import FACE_MARGIN, MESH_INPUT, Regions, mesh_regions, run_regions
 from portrait_core.tracking.topology import (
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
@@ -26,15 +28,11 @@ from portrait_core.tracking.topology import (
 
 MIN_SCORE = 0.95
 """Face presence above which a region holds a face: people and paintings score over 0.999, cats up to 0.87."""
-MESH_INPUT = 192
-"""Side of the mesh models' input, pixels."""
 _IRIS_INPUT = 64
-_FACE_MARGIN = 1.5  # side of the region over the longer side of the box, as the mesh model was trained
 _EYE_MARGIN = 2.3
 _MAX_CANDIDATES = 8
 _MAX_PASSES = 5
 _STEADY = 0.04  # largest change of a region between passes that counts as none, of its side
-_BATCH = 16
 _SAME_FACE = 0.25  # regions closer than this, over their side, show one face
 
 
@@ -55,33 +53,6 @@ class LandmarkFrames:
     ok: NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
-class Regions:
-    """Rotated squares of frames.
-
-    ``center [k,2]`` and ``side [k]`` in pixels, ``angle [k]`` in radians, ``frame [k]``.
-    """
-
-    center: NDArray[np.float64]
-    side: NDArray[np.float64]
-    angle: NDArray[np.float64]
-    frame: NDArray[np.int64]
-
-    def take(self, index: NDArray[np.integer]) -> Regions:
-        """Pick some of them."""
-        return Regions(self.center[index], self.side[index], self.angle[index], self.frame[index])
-
-    def axes(self) -> NDArray[np.float64]:
-        """Give ``[k,2,2]``: columns are the square's right and down in the image."""
-        cos, sin = np.cos(self.angle), np.sin(self.angle)
-        return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
-
-    def to_image(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Map points ``[k,m,2]`` in 0..1 of their squares to pixels of the frames."""
-        local = (points - 0.5) * self.side[:, None, None]
-        return np.asarray(local @ self.axes().transpose(0, 2, 1) + self.center[:, None])
-
-
 class FaceLandmarker:
     """Finds the main face of every frame and its 478 landmarks."""
 
@@ -91,19 +62,23 @@ class FaceLandmarker:
         mesh: onnxruntime.InferenceSession,
         iris: onnxruntime.InferenceSession,
         min_score: float = MIN_SCORE,
+        attention: AttentionReader | None = None,
     ) -> None:
         self._detector = detector
         self._mesh = mesh
         self._iris = iris
         self._min_score = min_score
+        self._attention = attention
 
     @classmethod
     def from_models(
-        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE
+        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE, refine: bool = True
     ) -> FaceLandmarker:
         """Open the models in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
 
-        A region whose face presence is not above ``min_score`` (0..1) has no face.
+        A region whose face presence is not above ``min_score`` (0..1) has no face. Without ``refine`` the
+        landmarks are those of the face mesh and the iris model: another reading of the same face, which
+        takes closed lips for a gap and is drawn to what most faces do.
 
         Raises:
             ValueError: if a model file is missing or ``threads`` is less than 1.
@@ -116,6 +91,8 @@ class FaceLandmarker:
             open_session(folder / "face_landmarks_468.onnx", threads),
             open_session(folder / "iris_landmarks.onnx", threads),
             min_score,
+            # the face mesh has the last word on whether there is a face: readings must not alternate
+            AttentionReader.from_models(folder, threads, min_score=0.0) if refine else None,
         )
 
     def detect(self, frames: NDArray[np.uint8]) -> LandmarkFrames:
@@ -165,7 +142,7 @@ class FaceLandmarker:
         keep = presence > self._min_score
         found = main.frame[keep]
         if len(found):
-            points[found] = self._add_irises(frames, found, mesh[keep])
+            points[found] = self._read_closely(frames, found, mesh[keep])
             faces[found] = np.bincount(regions.frame, minlength=len(frames))[found]
 
     def _run_mesh(
@@ -195,6 +172,14 @@ class FaceLandmarker:
             regions.angle[moving] = after.angle
         return mesh, presence
 
+    def _read_closely(
+        self, frames: NDArray[np.uint8], frame: NDArray[np.int64], mesh: NDArray[np.float64]
+    ) -> NDArray[np.floating]:
+        """All landmarks ``[k,478,2]`` of faces whose ``mesh [k,468,2]`` is known."""
+        if self._attention is None:
+            return self._add_irises(frames, frame, mesh)
+        return self._attention.read_regions(frames, mesh_regions(mesh, frame))
+
     def _add_irises(
         self, frames: NDArray[np.uint8], frame: NDArray[np.int64], mesh: NDArray[np.float64]
     ) -> NDArray[np.float64]:
@@ -215,38 +200,6 @@ class FaceLandmarker:
                     local[..., 0] = 1.0 - local[..., 0]
                 points[:, target] = regions.to_image(local)
         return points
-
-
-def run_regions(
-    session: onnxruntime.InferenceSession,
-    frames: NDArray[np.uint8],
-    regions: Regions,
-    size: int,
-    mirrored: bool = False,
-) -> list[NDArray[np.float64]]:
-    """Run a model on regions of the frames, in batches.
-
-    Args:
-        session: a model with one input ``image [k,size,size,3]``, RGB in 0..1.
-        frames: ``[n,H,W,3]`` uint8 RGB.
-        regions: k squares of the frames.
-        size: side of the model's input in pixels.
-        mirrored: whether the model sees the squares mirrored left to right.
-
-    Returns:
-        The model's outputs in its order, each with k rows.
-    """
-    results = []  # an empty batch still runs, so that the outputs have their shapes
-    for start in range(0, max(len(regions.frame), 1), _BATCH):
-        part = range(start, min(start + _BATCH, len(regions.frame)))
-        image = np.zeros((len(part), size, size, 3), dtype=np.float32)
-        for row, k in enumerate(part):
-            patch = sample_square(
-                frames[regions.frame[k]], regions.center[k], regions.side[k], regions.angle[k], size
-            )
-            image[row] = patch[:, ::-1] if mirrored else patch
-        results.append(session.run(None, {"image": image / 255.0}))
-    return [np.concatenate(parts).astype(np.float64) for parts in zip(*results, strict=True)]
 
 
 def _distinct(regions: Regions) -> Regions:
@@ -285,21 +238,10 @@ def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:
     eyes = np.stack([boxes.keypoints_px[k, 1] - boxes.keypoints_px[k, 0] for _, boxes, k in parts])
     return Regions(
         box.mean(axis=1),
-        _FACE_MARGIN * (box[:, 1] - box[:, 0]).max(axis=1),
+        FACE_MARGIN * (box[:, 1] - box[:, 0]).max(axis=1),
         np.arctan2(eyes[:, 1], eyes[:, 0]),
         np.array([i for i, _, _ in parts], dtype=np.int64),
     )
-
-
-def mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> Regions:
-    """Give the regions of landmarks ``[k,468,2]`` in pixels of the frames ``[k]``: squares around their
-    bounding box in axes turned with the eye line, as the mesh model was trained."""
-    eyes = mesh[:, 263] - mesh[:, 33]
-    flat = Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)
-    turned = mesh @ flat.axes()
-    low, high = turned.min(axis=1), turned.max(axis=1)
-    center = (flat.axes() @ ((low + high) / 2)[..., None])[..., 0]
-    return Regions(center, _FACE_MARGIN * (high - low).max(axis=1), flat.angle, frame)
 
 
 def _regions_between(

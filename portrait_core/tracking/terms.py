@@ -18,9 +18,9 @@ from portrait_core.tracking.topology import N_MESH
 
 Array = NDArray[np.float64]
 
-CLOSED_EYE = 0.10
+CLOSED_EYE = 0.08
 """Lid gap over eye width that the landmark model reads on closed eyes."""
-CLOSED_LIPS = 0.012
+CLOSED_LIPS = 0.002
 """Lip gap over outer-eye distance that it reads on closed mouths."""
 MOUTH_PAIRS = np.array([(13, 14), (82, 87), (312, 317), (61, 291)])
 """Points whose differences are fitted: three lip gaps (upper, lower) and the mouth's corners."""
