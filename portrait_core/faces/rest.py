@@ -14,8 +14,10 @@ _NEUTRAL_SHARE = 0.1
 """Share of a clip's frames, the most neutral ones, that the rest is the mean of."""
 _OPEN_EYES_PERCENTILE = 25
 """Of the blinks: a driver may keep the eyes shut for long."""
-_MOUTH_NOISE, _JAW_NOISE = 0.2, 0.1
-"""Coefficients of mouth units up to which a mouth at rest is the person's own; more is expression."""
+_NOISE, _SURE = 0.1, 0.3
+"""Mouth units up to the first may be the person's own; from the second on they are expression."""
+_DIRECTION_SHARE = 0.25
+"""Weight of directions, of which some part is the person's, in what is called unrest."""
 
 
 def driver_rest(
@@ -23,9 +25,9 @@ def driver_rest(
 ) -> NDArray[np.float64]:
     """Find a driver's rest ``[E]`` in a clip.
 
-    Mouth and brows have theirs where they do least: the mean of the tenth of the frames in which the units of
-    the region are smallest and its directions nearest to their median. What is left of mouth units there is
-    taken for the person's only up to a little (:func:`quiet_mouth`). Gaze rests at its median, lids are open.
+    Mouth and brows have theirs where they do least: the mean of the tenth of the frames in which they are
+    nearest to a mean person's at rest. What is still expression on the mouth then is taken off
+    (:func:`quiet_mouth`). Gaze rests at its median, lids are open.
 
     Args:
         driver: expressions ``[T,E]``.
@@ -40,7 +42,7 @@ def driver_rest(
     free = np.array([is_direction(name) for name in names])
     for region in ("mouth", "brows"):
         own = places == region
-        unrest = (used[:, own & ~free] ** 2).sum(1) + ((used - rest)[:, own & free] ** 2).sum(1)
+        unrest = (used[:, own] ** 2 * np.where(free[own], _DIRECTION_SHARE, 1.0)).sum(1)
         quiet = np.argsort(unrest, kind="stable")[: max(1, round(_NEUTRAL_SHARE * len(used)))]
         rest[own] = used[quiet][:, own].mean(0)
     blinks = [i for i, name in enumerate(names) if name.startswith("eyeBlink")]
@@ -49,7 +51,7 @@ def driver_rest(
 
 
 def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float64]:
-    """Take the expression off a mouth: its units are held at the little that may be the person's own.
+    """Take the expression off a mouth; of its units only the little stays that may be the person's own.
 
     Args:
         expression: ``[E]``.
@@ -58,8 +60,7 @@ def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArr
     Returns:
         ``[E]``.
     """
-    most = np.full(len(names), np.inf)
-    for i, name in enumerate(names):
-        if region_of(name) == "mouth" and not is_direction(name):
-            most[i] = _JAW_NOISE if name == "jawOpen" else _MOUTH_NOISE
-    return np.minimum(np.asarray(expression, np.float64), most)
+    rest = np.array(expression, np.float64)
+    mouth = [i for i, name in enumerate(names) if region_of(name) == "mouth" and not is_direction(name)]
+    rest[mouth] *= np.clip((_SURE - rest[mouth]) / (_SURE - _NOISE), 0.0, 1.0)
+    return rest

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.faces.expression_names import expression_limits, region_of
+from portrait_core.faces.landmark_regions import INNER_LIPS, OUTER_LIPS
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.normal import expression_prior
 from portrait_core.tracking.quadratic import solve_bounded
@@ -28,35 +30,58 @@ _GAZE_WEIGHT = 100.0
 _LID_NEIGHBOURS = 0.02
 """Weight of the eyes' outlines, whose corners follow and whose lids :mod:`portrait_core.faces.lids` moves."""
 
+_RINGS_UPPER = (72, 73, 74, 302, 303, 304, 11, 12, 38, 41, 42, 268, 271, 272, 183, 184, 407, 408)
+_RINGS_LOWER = (15, 16, 85, 86, 89, 90, 77, 96, 315, 316, 319, 320, 307, 325)
+UPPER_LIP = np.array([*OUTER_LIPS.upper[1:-1], *INNER_LIPS.upper[1:-1], *_RINGS_UPPER])
+LOWER_LIP = np.array([*OUTER_LIPS.lower[1:-1], *INNER_LIPS.lower[1:-1], *_RINGS_LOWER])
+"""Landmarks of each lip between the corners."""
+
 
 @dataclass(frozen=True)
 class Person:
-    """A head's landmarks and two of its expressions ``[E]``.
+    """A head's landmarks and where they rest.
 
     Attributes:
-        points: the landmarks as a function of the expression.
+        points: the landmarks as a function of the expression ``[E]``.
         rest: the expression that changes are counted from.
     """
 
     points: ShapedPoints
     rest: Array
 
-    @property
+    @cached_property
+    def at_rest(self) -> Array:
+        """The landmarks at rest ``[478,3]``, in box units, lips closed."""
+        return with_closed_lips(self.points.points(self.rest))
+
+    @cached_property
     def face_unit(self) -> float:
         """Distance of the outer eye corners at rest, in box units."""
-        at_rest = self.points.points(self.rest)
-        return float(np.linalg.norm(at_rest[EYE_OUTER[0]] - at_rest[EYE_OUTER[1]]))
+        return float(np.linalg.norm(self.at_rest[EYE_OUTER[0]] - self.at_rest[EYE_OUTER[1]]))
 
     def changes(self, expression: Array, strengths: Mapping[str, float], names: Sequence[str]) -> Array:
-        """How far the landmarks are from their rest ``[478,3]``, over the face's unit, each region's change
-        taken ``strengths`` times."""
+        """Measure how far landmarks are from their rest ``[478,3]``, over the face's unit, each region's
+        change taken ``strengths`` times."""
         places = np.array([region_of(name) for name in names])
-        at_rest = self.points.points(self.rest)
-        total = np.zeros_like(at_rest)
+        unmoved = self.points.points(self.rest)
+        total = strengths["mouth"] * (unmoved - self.at_rest)
         for strength in sorted(set(strengths.values())):
             chosen = np.isin(places, [region for region, value in strengths.items() if value == strength])
-            total += strength * (self.points.points(np.where(chosen, expression, self.rest)) - at_rest)
+            total = total + strength * (self.points.points(np.where(chosen, expression, self.rest)) - unmoved)
         return np.asarray(total / self.face_unit)
+
+
+def with_closed_lips(points: Array) -> Array:
+    """Bring the inner lips of landmarks ``[478,3]`` together, and all of each lip with its inner edge."""
+    upper, lower = (np.asarray(edge[1:-1]) for edge in INNER_LIPS)
+    gap = points[upper] - points[lower]
+    order = np.argsort(points[upper, 0])
+    along = points[upper, 0][order]
+    closed = points.copy()
+    for lip, share in ((UPPER_LIP, -0.5), (LOWER_LIP, 0.5)):
+        for axis in (1, 2):
+            closed[lip, axis] += share * np.interp(points[lip, 0], along, gap[order, axis])
+    return closed
 
 
 class VisibleChange:
@@ -90,9 +115,9 @@ class VisibleChange:
         Returns:
             ``[E]``.
         """
-        portrait, unit = self._portrait.points, self._portrait.face_unit
+        unit = self._portrait.face_unit
         change = self._driver.changes(driver, self._strengths, self._names)
-        wanted = portrait.points(self._portrait.rest) / unit + change
+        wanted = self._portrait.at_rest / unit + change
         found = start.copy()
         for _ in range(_STEPS):
             rows, residual = self._linearised(found, wanted)

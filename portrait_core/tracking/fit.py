@@ -16,7 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 from portrait_core.cameras import labels_from_rotations
 from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.expression_names import expression_limits, is_direction
+from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
 from portrait_core.tracking.normal import (
@@ -47,7 +47,9 @@ _SHAPE_PRIOR = 0.003
 _SIZE_PRIOR = 1000.0
 _BROW_PRIOR = 0.3
 _DIRECTION_PRIOR = 1.0
-"""Pull of the directions toward 0 while the shape is fitted: what is so in all frames is the shape's."""
+"""Pull of the directions toward 0 while shape and units are fitted, which come first."""
+_SETTLED_PRIOR = 0.1
+"""Pull of lips' and brows' units toward what they were without directions, which take what is left over."""
 _WIDE_OPENNESS = 0.36
 """How much more open than at rest the head's eyes are with eyeWide at 1."""
 _POSE_COUPLING = 200.0
@@ -132,8 +134,12 @@ class _ClipFit:
         self.prior = expression_prior(points.names) * max(settings.expression_weight, 1e-3)
         brows = np.array([name.startswith("brow") for name in points.names])
         self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
-        directions = np.array([is_direction(name) for name in points.names])
-        self.direction_prior = _DIRECTION_PRIOR * np.diag(directions.astype(np.float64))
+        self.units = np.array([not is_direction(name) for name in points.names])
+        self.direction_prior = _DIRECTION_PRIOR * np.diag((~self.units).astype(np.float64))
+        self.settled_prior = self.prior + _SETTLED_PRIOR * np.diag(
+            [float(not is_direction(n) and region_of(n) in ("mouth", "brows")) for n in points.names]
+        )
+        self.settled: list[Array] | None = None
         self.lowest, self.highest = expression_limits(points.names)
         units = len(points.names)
         mean = points.with_shape(np.zeros(points.shapes.shape[-1]))
@@ -194,16 +200,23 @@ class _ClipFit:
         else:
             self._place_brows()
             self._aim(shape, everything, shift_baseline=True)
-        for i in everything:
-            for _ in range(self.settings.iterations):
-                if self._advance(int(i), self._equations(int(i))) < _CONVERGED:
-                    break
+        self._converge()
         self._aim(shape, everything, shift_baseline=not self.few)
+        if self.direction_prior.any():
+            self.settled = [np.where(self.units, state.expression, 0.0) for state in self.states]
+            self._converge()
         before = [_State(state.pose, state.expression) for state in self.states]
         for i in everything[1:-1]:
             around = before[i - 1], before[i + 1]
             for _ in range(_SMOOTHING_ITERATIONS):
                 if self._advance(int(i), self._coupled(int(i), around)) < _CONVERGED:
+                    break
+
+    def _converge(self) -> None:
+        """Step every frame's pose and expression until they stand still."""
+        for i in range(len(self.pixels)):
+            for _ in range(self.settings.iterations):
+                if self._advance(i, self._equations(i)) < _CONVERGED:
                     break
 
     def _place_brows(self) -> None:
@@ -242,7 +255,9 @@ class _ClipFit:
         equations = frame_equations(
             self.shaped, state.pose, state.expression, self.targets[i], weight, self.settings
         )
-        return equations.with_prior(self.prior, state.expression)
+        if self.settled is None:
+            return equations.with_prior(self.prior + self.direction_prior, state.expression)
+        return equations.with_prior(self.settled_prior, state.expression - self.settled[i])
 
     def _shape_equations(self, i: int) -> NormalEquations:
         """Equations with the shape among the unknowns. What the lids' openness says about blinking and wide
