@@ -98,11 +98,17 @@ def landmarker(job: Job, threads: int) -> FaceLandmarker:
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
-    """The process's embedded head on a device: the tracker fits and draws it on the CPU."""
+    """The process's embedded head, with directions beyond its units, on a device: the tracker fits and draws
+    it on the CPU."""
+    from portrait_core.faces.directions import with_directions
     from portrait_core.faces.head import MorphableHead
 
     path = weight_file(job.settings, "head")
-    return cached("head", job.weights["head"], lambda: MorphableHead.load(path, device), str(device))
+
+    def load() -> MorphableHead:
+        return with_directions(MorphableHead.load(path)).to(device)
+
+    return cached("head", job.weights["head"], load, str(device))
 
 
 def portrait_file(job: Job) -> Path:

@@ -145,7 +145,10 @@ def as_units(head: MorphableHead) -> Array:
     directions does.
 
     Args:
-        head: with directions; U of its expressions are units and K directions.
+        head: U of its expressions are units and K directions, which may be none.
+
+    Returns:
+        ``[U,K]``.
     """
     basis = head.landmark_basis(range(regions.N_LANDMARKS))[1][..., head.n_shape :] / HANDLE_M
     free = np.array([is_direction(name) for name in head.expression_names])

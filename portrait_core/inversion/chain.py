@@ -82,7 +82,7 @@ def tracker_start(inverter: Inverter, clip: ClipData, frame: int) -> Float[Tenso
     from the mean latent."""
     if inverter.settings.init != "tracker":
         return None
-    return inverter.tracker_start(clip.shape, clip.expression[frame : frame + 1], clip.head.expression_names)
+    return inverter.tracker_start(clip.shape, clip.head.in_units(frame), clip.head.unit_names)
 
 
 def invert_frame(

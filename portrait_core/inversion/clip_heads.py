@@ -11,17 +11,25 @@ from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.errors import InputError
+from portrait_core.faces.directions import as_units
+from portrait_core.faces.expression_names import is_direction
 from portrait_core.faces.flame_template import FlameTemplateRenderer
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
 
+_MOST_TOLD = 1.2
+"""Largest coefficient that a generator is told; it has seen none above 1."""
+
 
 class ClipHead(Protocol):
     """What fitting the generator asks of the portrait's head."""
 
-    expression_names: list[str]
-    """Units of the head, which start the latents of a generator that knows them."""
+    unit_names: list[str]
+    """Units of the head, by which a generator that knows them is told the expression."""
+
+    def in_units(self, frame: int) -> NDArray[np.float32]:
+        """Give a frame's expression in those units alone ``[1,U]``, as nearly as they can say it."""
 
     @property
     def surface(self) -> HeadSurface | None:
@@ -60,7 +68,14 @@ class EmbeddedClipHead:
         self._head, self._codes, self._size = head, (shape, expression, jaw), size
         self._camera = torch.from_numpy(np.asarray(camera, np.float32)).to(head.faces.device)
         self.surface = HeadSurface(head)
-        self.expression_names = head.expression_names
+        self.unit_names = [name for name in head.expression_names if not is_direction(name)]
+        self._as_units = as_units(head)
+
+    def in_units(self, frame: int) -> NDArray[np.float32]:
+        """Give a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
+        expression, count = self._codes[1][frame], len(self.unit_names)
+        told = expression[:count] + self._as_units @ expression[count:]
+        return np.clip(told, 0.0, _MOST_TOLD)[None].astype(np.float32)
 
     def _metres(self, frame: int) -> Tensor:
         """Head-frame mesh of a frame ``[1,V,3]``, metres."""
@@ -99,7 +114,11 @@ class FlameClipHead:
         self, renderer: FlameTemplateRenderer, expression: NDArray[np.floating], jaw: NDArray[np.floating]
     ) -> None:
         self._renderer, self._codes = renderer, (expression, jaw)
-        self.expression_names = renderer.head.expression_names
+        self.unit_names = renderer.head.expression_names
+
+    def in_units(self, frame: int) -> NDArray[np.float32]:
+        """Give a frame's expression ``[1,E]``: FLAME has nothing beside its own."""
+        return np.asarray(self._codes[0][frame][None], np.float32)
 
     def vertices(self, frame: int) -> Tensor:
         """Refused.

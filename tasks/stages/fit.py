@@ -23,7 +23,7 @@ from tasks.trackers import tracker
 FIT = Stage(
     name="fit",
     title="fit head",
-    version=2,
+    version=3,
     unit="video",
     reads=("landmarks",),
     settings=("tracking",),

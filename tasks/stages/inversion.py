@@ -45,7 +45,7 @@ def _work(settings: Settings, frames: int, total: int) -> float:
 INVERSION = Stage(
     name="inversion",
     title="invert",
-    version=4,
+    version=5,
     unit="reenactment",
     reads=("portrait", "retarget", "template"),
     settings=("generator", "inversion", "seed"),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LANDMARKS = Stage(
     name="landmarks",
     title="find landmarks",
-    version=1,
+    version=2,
     unit="video",
     inputs=("video",),
     settings=("tracking.min_face_score",),
