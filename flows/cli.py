@@ -61,6 +61,15 @@ Commercial = Annotated[
 ]
 
 
+Neutral = Annotated[
+    int | None,
+    typer.Option(
+        "--neutral-frame",
+        metavar="N",
+        help="The frame of the video, counted from 0, in which the driver's face is at rest: expressions are "
+        "carried over as changes from it. Without it the rest is found in the clip.",
+    ),
+]
 Edits = Annotated[
     list[str],
     typer.Option(
@@ -115,6 +124,7 @@ def reenact(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
     edit: Edits = [],  # noqa: B006 - typer copies it
+    neutral_frame: Neutral = None,
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage alone. Can be repeated.")
@@ -134,7 +144,8 @@ def reenact(
     the same command again to continue after an interruption; change a setting and only what depends on it
     is made again.
     """
-    changes = [*change, "commercial=true"] if commercial else change
+    changes = [*change, "commercial=true"] if commercial else [*change]
+    changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
     _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 

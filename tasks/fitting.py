@@ -49,7 +49,7 @@ def read_clip(job: Job) -> ClipData:
     else:
         masks = partial(_read_masks, job.output("template"))
     head = clip_head(job, moves, device)
-    return ClipData(crop, read_track(source), moves["expression"], head, masks, device)
+    return ClipData(crop, read_track(source), head, masks, device)
 
 
 def _same(masks: Masks, frame: int) -> Masks:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TemplateSettings
+from portrait_core.errors import InputError
 from portrait_core.faces.driven_eyes import with_eyes_of
 from portrait_core.faces.flame_retarget import retarget_codes
 from portrait_core.faces.head import MorphableHead
@@ -30,15 +31,35 @@ def embedded_moves(
 
     Returns:
         ``expression [T,E]`` and ``jaw [T,3]``, float32.
+
+    Raises:
+        InputError: if ``settings.neutral_frame`` is not a frame of the driver with a face.
     """
     own = source.expression[0]
-    rest = None if settings.neutral_frame is None else driver.expression[settings.neutral_frame]
+    rest = _rest(driver, settings.neutral_frame)
     clip = Driver(driver.shape, driver.expression, driver.ok, rest)
     expression, jaw = retarget(head, clip, source.shape, own, settings.transfer, Strengths.of(settings))
     if settings.eyes == "paper":
         still = np.broadcast_to(own, expression.shape)
         expression = with_eyes_of(expression, still, head.expression_names)
     return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
+
+
+def _rest(driver: FaceTrack, frame: int | None) -> NDArray[np.floating] | None:
+    """The driver's expression ``[E]`` in the frame that the user calls neutral."""
+    if frame is None:
+        return None
+    if frame >= len(driver.ok) or not driver.ok[frame]:
+        what = (
+            f"the driving video has frames 0 to {len(driver.ok) - 1}"
+            if frame >= len(driver.ok)
+            else ("no face was found in it")
+        )
+        raise InputError(
+            f"--neutral-frame {frame} (template.neutral_frame): {what}; name a frame in which the driver's "
+            "face is at rest"
+        )
+    return driver.expression[frame]
 
 
 def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings) -> Moves:

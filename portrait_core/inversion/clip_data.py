@@ -28,13 +28,12 @@ class ClipData:
     Args:
         crop: the portrait ``[S,S,3]`` uint8.
         track: the portrait's, of one frame.
-        expression: of every frame, retargeted ``[T,E]``.
-        head: the portrait's head with those expressions.
+        head: the portrait's head with the clip's expressions.
         masks: reads a frame's template and masks; the newest stay in memory.
         device: where targets are made.
 
     Attributes:
-        crop, expression, head, device: as given.
+        crop, head, device: as given.
         camera: the portrait's label ``[1,25]``.
         shape: its shape coefficients ``[S]``.
     """
@@ -43,12 +42,11 @@ class ClipData:
         self,
         crop: NDArray[np.uint8],
         track: FaceTrack,
-        expression: NDArray[np.floating],
         head: ClipHead,
         masks: Callable[[int], Masks],
         device: torch.device,
     ) -> None:
-        self.crop, self.expression, self.head, self.device = crop, expression, head, device
+        self.crop, self.head, self.device = crop, head, device
         self.camera = torch.from_numpy(track.cameras).to(device)
         self.shape = track.shape
         # not of a method: that would hold the clip, and its memory until the collector of cycles runs

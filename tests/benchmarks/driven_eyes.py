@@ -21,7 +21,7 @@ from rich.table import Table
 
 from portrait_core.config import TrackingSettings
 from portrait_core.faces.driven_eyes import EyePicture, with_eyes_of
-from portrait_core.faces.retarget import retarget_clip
+from portrait_core.faces.retarget import Driver, retarget
 from portrait_core.media import read_frames
 from portrait_core.resources import sample_video
 from portrait_core.tracking.crop import crop_image
@@ -56,9 +56,8 @@ def main(
     opening = np.where(ok, measure(points)["eye_opening"], np.nan)
     picked, (_, marks, own) = chosen(opening), stand_in.tracked()
     head, source = stand_in.whole_head(), stand_in.source()
-    driven, jaw = retarget_clip(
-        head, driver.shape, driver.expression, own.shape, own.expression[0], ok=ok, transfer="relative"
-    )
+    clip = Driver(driver.shape, driver.expression, ok)
+    driven, jaw = retarget(head, clip, own.shape, own.expression[0])
     eyes = with_eyes_of(own.expression[0], driven, head.expression_names)[picked]
     picture = EyePicture.build(head, source.portrait, source.placement, marks, TrackingSettings())
     # as FLAME would have it: everything of the driver but lids and gaze

@@ -82,7 +82,10 @@ def test_an_anchor_is_kept_as_bytes() -> None:
 class Head:
     """A head whose mouth and eyes are everywhere."""
 
-    surface, expression_names = None, list[str]()
+    surface, unit_names = None, list[str]()
+
+    def in_units(self, frame: int) -> NDArray[np.float32]:
+        return np.zeros((1, 0), np.float32)
 
     def vertices(self, frame: int) -> torch.Tensor:
         return torch.zeros(1, 3)
@@ -125,7 +128,7 @@ def clip(read: list[int]) -> ClipData:
         ok=np.ones(1, bool),
     )
     crop = np.full((SIZE, SIZE, 3), 200, np.uint8)
-    return ClipData(crop, track, np.zeros((9, 3)), Head(), masks, torch.device("cpu"))
+    return ClipData(crop, track, Head(), masks, torch.device("cpu"))
 
 
 def grey(image: torch.Tensor) -> dict[str, int]:

@@ -1,127 +1,273 @@
-"""Transfer of expressions between people."""
+"""Transfer of expressions between people: what is seen of the driver is seen of the portrait."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
+from portrait_core.faces.directions import as_units, direction_names, handle_points, with_directions
+from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.retarget import (
-    LidModel,
-    RetargetGains,
-    driver_rest,
-    match_lids,
-    region_of,
-    retarget,
-    retarget_clip,
-)
+from portrait_core.faces.lids import LidModel
+from portrait_core.faces.rest import driver_rest, quiet_mouth
+from portrait_core.faces.retarget import Driver, Strengths, retarget
+from portrait_core.faces.visible_change import Person, with_closed_lips
+from portrait_core.metrics.follow import follow, measure_regions
+from portrait_core.resources import data_file
+from portrait_core.tracking.head_frame import in_face_units
+from portrait_core.tracking.head_points import HeadPoints
 
-NAMES = ["browInnerUp", "eyeBlinkLeft", "eyeBlinkRight", "eyeLookInLeft", "jawOpen", "mouthSmileLeft"]
+Units = dict[str, float]
+NAMES = ("browInnerUp", "eyeBlinkLeft", "eyeLookInLeft", "jawOpen", "mouthSmileLeft", "shiftLipCornerLeftUp")
 
 
 @pytest.fixture(scope="module")
-def head():
-    return MorphableHead.load("data/models/embedded_head.safetensors")
+def head() -> MorphableHead:
+    """The embedded head, with directions."""
+    return with_directions(MorphableHead.load(data_file("models/embedded_head.safetensors")))
 
 
-def test_absolute_is_the_driver():
-    driver = np.random.default_rng(0).uniform(0, 1, (5, 6))
-    got = retarget(driver, np.full(6, 0.5), NAMES, "absolute", RetargetGains(jaw=1.0))
-    assert got == pytest.approx(driver, abs=1e-6)
+@pytest.fixture(scope="module")
+def points(head: MorphableHead) -> HeadPoints:
+    return HeadPoints.from_head(head)
 
 
-def test_relative_keeps_the_portraits_own_brows_and_the_drivers_lips():
-    driver = np.tile([0.4, 0.1, 0.1, 0.2, 0.0, 0.3], (7, 1))
-    driver[3] = [0.6, 0.1, 0.1, 0.2, 0.5, 0.0]
-    portrait = np.array([0.1, 0.0, 0.0, 0.5, 0.9, 0.9])
-    got = retarget(driver, portrait, NAMES, "relative", RetargetGains(jaw=1.0))
-    assert got[0] == pytest.approx([0.1, 0.0, 0.0, 0.5, 0.0, 0.3], abs=1e-6)  # at rest: own brow and gaze
-    assert got[3] == pytest.approx([0.3, 0.0, 0.0, 0.5, 0.5, 0.0], abs=1e-6)
+def codes(head: MorphableHead, *frames: Units) -> NDArray[np.float64]:
+    """Expressions ``[T,E]`` with the named coefficients; others are 0."""
+    made = np.zeros((len(frames), head.n_expression))
+    for row, units in zip(made, frames, strict=True):
+        for name, value in units.items():
+            row[head.index(name)] = value
+    return made
 
 
-def test_a_drivers_closed_mouth_closes_the_portraits():
-    driver = np.zeros((20, 6))
-    driver[:, 4] = np.linspace(0.06, 0.7, 20)
-    driver[:4, 4] = 0.05
-    got = retarget(driver, np.zeros(6), NAMES, "relative", RetargetGains(jaw=1.0))
-    assert got[:4, 4] == pytest.approx(0, abs=1e-6)
-    assert got[-1, 4] == pytest.approx(0.65, abs=1e-6)
-    talking = np.maximum(driver, 0.4)  # never shut: little of it is a closed mouth
-    assert retarget(talking, np.zeros(6), NAMES, "relative", RetargetGains(jaw=1.0))[0, 4] > 0.29
+def person(head: MorphableHead, seed: int) -> NDArray[np.float64]:
+    return 0.7 * np.random.default_rng(seed).normal(size=head.n_shape)
 
 
-def test_a_jaw_may_drop_beyond_its_unit_and_nothing_else_may():
-    driver = np.tile([0.9, 0.9, 0.9, 0.9, 0.75, 0.9], (2, 1))
-    driver[1, 4] = 0.95
-    gains = RetargetGains(mouth=1.5, eyes=1.5, brows=1.5, gaze=1.5, jaw=1.0)
-    got = retarget(driver, np.zeros(6), NAMES, "absolute", gains)
-    assert got[:, 4] == pytest.approx([1.125, 1.2], abs=1e-6)
-    assert (np.delete(got, 4, axis=1) == 1).all()
+def seen(
+    points: HeadPoints, shape: NDArray[np.floating], expression: NDArray[np.floating]
+) -> dict[str, NDArray[np.float64]]:
+    shaped = points.with_shape(np.asarray(shape, float))
+    return measure_regions(in_face_units(np.stack([shaped.points(np.asarray(e, float)) for e in expression])))
 
 
-def test_gains_apply_by_region():
-    driver = np.zeros((3, 6))
-    driver[1] = [0.2, 0.0, 0.0, 0.2, 0.2, 0.2]
-    gains = RetargetGains(mouth=0.5, brows=2.0, gaze=0.0, jaw=1.0)
-    got = retarget(driver, np.zeros(6), NAMES, "relative", gains)
-    assert got[1] == pytest.approx([0.4, 0.0, 0.0, 0.0, 0.1, 0.1], abs=1e-6)
-    assert [region_of(n) for n in NAMES] == ["brows", "eyes", "eyes", "gaze", "mouth", "mouth"]
+def pair(name: str, value: float) -> Units:
+    return {f"{name}Left": value, f"{name}Right": value}
 
 
-def test_rest_ignores_bad_frames_and_long_blinks():
-    driver = np.zeros((10, 6))
-    driver[:6, 1] = 1.0  # shut for more than half of the clip
-    driver[8:, 0] = 1.0
-    rest = driver_rest(driver, NAMES, ok=np.arange(10) < 8)
-    assert rest[0] == 0.0
+def acted(head: MorphableHead) -> NDArray[np.float64]:
+    """A clip that begins at rest, then smiles, smirks, opens, pouts, frowns, raises brows and looks around."""
+    rng = np.random.default_rng(1)
+    acts: list[Units] = [
+        pair("mouthSmile", 1.0) | {"jawOpen": 0.15},
+        {"mouthSmileLeft": 0.9},
+        {"jawOpen": 0.9, "mouthFunnel": 0.4},
+        {"mouthPucker": 0.9},
+        pair("browDown", 0.9) | pair("mouthFrown", 0.7),
+        {"browInnerUp": 0.9} | pair("browOuterUp", 0.9),
+        {"browOuterUpLeft": 1.0},
+        {"eyeLookOutLeft": 0.9, "eyeLookInRight": 0.9},
+        {"eyeLookInLeft": 0.9, "eyeLookOutRight": 0.9},
+        pair("eyeLookUp", 0.8),
+        pair("eyeLookDown", 0.8),
+    ]
+    frames: list[Units] = [{}] * 4
+    for act in acts:
+        frames += [{name: share * value for name, value in act.items()} for share in (0.3, 0.7, 1.0)]
+    clip = codes(head, *frames)
+    free = np.array([is_direction(name) for name in head.expression_names])
+    clip[4:, free] += rng.normal(scale=0.15, size=(len(clip) - 4, int(free.sum())))
+    return clip.clip(*expression_limits(head.expression_names))
+
+
+@pytest.mark.parametrize("smiling", [False, True])
+def test_every_region_of_another_face_moves_as_the_drivers(
+    head: MorphableHead, points: HeadPoints, smiling: bool
+) -> None:
+    shape, other, clip = person(head, 2), person(head, 3), acted(head)
+    own = codes(head, pair("mouthSmile", 0.8) | {"jawOpen": 0.2} if smiling else {})[0]
+    made, _ = retarget(head, Driver(shape, clip), other, own)
+    ok = np.ones(len(clip), bool)
+    found = follow(seen(points, shape, clip), seen(points, other, made), ok)
+    assert set(found) >= {
+        "lip gap",
+        "mouth width",
+        "corners' lift",
+        "inner brows",
+        "outer brows",
+        "gaze across",
+    }
+    for region, one in found.items():
+        if region.startswith("lid"):
+            continue
+        assert 0.93 < one.slope < 1.07, (region, one)
+        assert one.correlation > 0.98, (region, one)
+
+
+def test_coefficients_alone_would_not_have_carried_it(head: MorphableHead, points: HeadPoints) -> None:
+    """The driver pouts from a rest that smiles a little: the portrait's smile would have to be less than 0."""
+    clip = codes(head, {}, pair("mouthSmile", 0.1), pair("mouthFrown", 0.8))
+    clip[:, head.index("shiftLipCornerLeftAcross")] = [0.3, 0.0, -0.9]
+    shape, other = person(head, 2), person(head, 3)
+    rest = clip[1]
+    made, _ = retarget(head, Driver(shape, clip, rest=rest), other, np.zeros(head.n_expression))
+    plain = (clip - rest).clip(*expression_limits(head.expression_names))
+    wanted = seen(points, shape, clip)["corners' lift"]
+    apart = [
+        np.abs(np.diff(seen(points, other, got)["corners' lift"]) - np.diff(wanted)).max()
+        for got in (made, plain)
+    ]
+    assert apart[0] < 0.003 < apart[1]
+
+
+def test_lips_that_meet_in_the_driver_meet_in_a_portrait_that_shows_its_teeth(
+    head: MorphableHead, points: HeadPoints
+) -> None:
+    clip = codes(head, *[{}] * 5, {"jawOpen": 0.5}, {"jawOpen": 0.2}, {})
+    own = codes(head, pair("mouthSmile", 0.7) | {"jawOpen": 0.25} | pair("mouthUpperUp", 0.5))[0]
+    made, jaw = retarget(head, Driver(person(head, 2), clip), person(head, 4), own)
+    gap = seen(points, person(head, 4), made)["lip gap"]
+    assert gap[[0, 7]].max() < 0.004
+    assert gap[5] == pytest.approx(seen(points, person(head, 2), clip)["lip gap"][5], rel=0.1)
+    assert jaw[:, 0] == pytest.approx(made[:, head.index("jawOpen")] * head.jaw_open_angle_rad, abs=1e-6)
+
+
+def test_a_portrait_keeps_its_own_brows_and_gaze_at_the_drivers_rest(
+    head: MorphableHead, points: HeadPoints
+) -> None:
+    clip = codes(head, *[{"browInnerUp": 0.2}] * 9, {"browInnerUp": 0.8})
+    own = codes(head, {"eyeLookInLeft": 0.5, "eyeLookOutRight": 0.5, "browDownLeft": 0.4})[0]
+    made, _ = retarget(head, Driver(person(head, 2), clip), person(head, 3), own)
+    still, first = seen(points, person(head, 3), own[None]), seen(points, person(head, 3), made)
+    for region in ("gaze across", "inner brows", "brows' difference"):
+        assert first[region][0] == pytest.approx(still[region][0], abs=0.004)
+    assert first["inner brows"][9] > still["inner brows"][0] + 0.02
+
+
+def test_a_blink_shuts_narrow_and_wide_eyes(head: MorphableHead) -> None:
+    lids, shape = LidModel.of(head), np.random.default_rng(0).normal(size=head.n_shape) * 0.5
+    clip = codes(head, *[{}] * 8, pair("eyeBlink", 0.4), pair("eyeBlink", 1.0), {})
+    for own in (codes(head, pair("eyeSquint", 0.6))[0], codes(head, pair("eyeWide", 0.8))[0]):
+        made, _ = retarget(head, Driver(np.zeros(head.n_shape), clip), shape, own)
+        opening, at_rest = lids.opening(shape, made), lids.opening(shape, own[None])[0]
+        assert opening[0] == pytest.approx(at_rest, abs=0.01)
+        assert (opening[9] < lids.shut(shape) + 0.01).all()
+        assert (opening[8] < at_rest - 0.03).all()
+
+
+def test_a_wink_is_one_eye(head: MorphableHead) -> None:
+    lids, clip = LidModel.of(head), codes(head, *[{}] * 6, {"eyeBlinkLeft": 1.0})
+    made, _ = retarget(head, Driver(np.zeros(head.n_shape), clip), np.zeros(head.n_shape), clip[0])
+    right, left = lids.opening(np.zeros(head.n_shape), made)[6]
+    assert left < 0.1 < 0.2 < right
+
+
+def test_strengths_apply_by_region(head: MorphableHead, points: HeadPoints) -> None:
+    clip = acted(head)
+    shape, own = np.zeros(head.n_shape), np.zeros(head.n_expression)
+    wanted, ok = seen(points, shape, clip), np.ones(len(clip), bool)
+    made, _ = retarget(
+        head, Driver(shape, clip), shape, own, strengths=Strengths(mouth=0.5, brows=1.0, gaze=0.0)
+    )
+    found = follow(wanted, seen(points, shape, made), ok)
+    assert found["mouth width"].slope == pytest.approx(0.5, abs=0.08)
+    assert found["inner brows"].slope == pytest.approx(1.0, abs=0.08)
+    assert abs(found["gaze across"].slope) < 0.15  # corners of the eyes move with the cheeks
+
+
+def test_absolute_is_the_driver(head: MorphableHead) -> None:
+    clip = acted(head)
+    made, _ = retarget(
+        head, Driver(person(head, 2), clip), person(head, 3), np.ones(head.n_expression), "absolute"
+    )
+    assert made == pytest.approx(clip, abs=1e-6)
+
+
+def test_bad_input_says_what_to_do(head: MorphableHead) -> None:
+    shape, own = np.zeros(head.n_shape), np.zeros(head.n_expression)
+    with pytest.raises(ValueError, match="one head"):
+        retarget(head, Driver(shape, np.zeros((2, 5))), shape, own)
+    with pytest.raises(ValueError, match="transfer"):
+        retarget(head, Driver(shape, own[None]), shape, own, "both")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="negative"):
+        retarget(head, Driver(shape, own[None]), shape, own, strengths=Strengths(eyes=-1.0))
+
+
+def test_the_rest_is_where_the_face_does_least_not_what_it_does_most() -> None:
+    """A clip that laughs with raised brows for nine tenths of its time."""
+    clip = np.tile([0.7, 0.0, 0.2, 0.4, 0.8, 0.9], (40, 1))
+    clip[17:21] = [0.02, 0.0, 0.0, 0.01, 0.05, 0.1]
+    rest = driver_rest(clip, NAMES)
+    assert rest[0] == pytest.approx(0.02)
+    assert rest[3:] == pytest.approx([0.01, 0.05, 0.1])
+    assert rest[2] == pytest.approx(0.2)  # gaze: where it mostly is
+
+
+def test_the_rest_ignores_frames_without_a_face_and_long_blinks() -> None:
+    clip = np.tile([0.3, 0.0, 0.0, 0.05, 0.0, 0.0], (10, 1))
+    clip[:6, 1] = 1.0  # shut for more than half of the clip
+    clip[8:, 0] = 0.0
+    rest = driver_rest(clip, NAMES, ok=np.arange(10) < 8)
+    assert rest[0] == pytest.approx(0.3)
     assert rest[1] < 1.0
 
 
-def test_bad_input_says_what_to_do():
-    with pytest.raises(ValueError, match="one head"):
-        retarget(np.zeros((2, 5)), np.zeros(6), NAMES)
-    with pytest.raises(ValueError, match="transfer"):
-        retarget(np.zeros((2, 6)), np.zeros(6), NAMES, "both")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="negative"):
-        retarget(np.zeros((2, 6)), np.zeros(6), NAMES, gains=RetargetGains(eyes=-1.0))
+def test_a_mouth_that_never_rests_has_its_expression_taken_off() -> None:
+    rest = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.5, 0.05, 0.4]), NAMES)
+    assert rest == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.05, 0.4])
 
 
-def _clip(head, blink):
-    driver = np.zeros((len(blink), head.n_expression), np.float32)
-    driver[:, [head.index("eyeBlinkLeft"), head.index("eyeBlinkRight")]] = np.asarray(blink)[:, None]
-    return driver
-
-
-def test_lid_model_is_monotone_in_blink(head):
-    lids = LidModel.of(head)
-    opening = lids.opening(np.zeros(head.n_shape), _clip(head, np.linspace(0, 1, 9)))
-    assert opening.shape == (9, 2)
-    assert (np.diff(opening, axis=0) < 0).all()
-    assert opening[0].min() > 0.25
-
-
-def test_a_blink_shuts_narrow_eyes_too(head):
-    """The portrait squints at rest, so that the driver's coefficients would overshoot or fall short."""
-    lids = LidModel.of(head)
-    driver = _clip(head, [0.0] * 8 + [0.4, 1.0, 0.0])
-    portrait = np.zeros(head.n_expression)
-    portrait[[head.index("eyeSquintLeft"), head.index("eyeSquintRight")]] = 0.6
-    shape = np.random.default_rng(0).normal(size=head.n_shape) * 0.5
-    first = retarget(driver, portrait, head.expression_names)
-    got = match_lids(lids, np.zeros(head.n_shape), driver, shape, portrait, first)
-    opening = lids.opening(shape, got)
-    own, shut = lids.opening(shape, portrait[None])[0], lids.shut(shape)
-    assert opening[0] == pytest.approx(own, abs=0.01)
-    assert opening[9] == pytest.approx(np.minimum(shut, own), abs=0.01)
-    assert (opening[8] < own - 0.03).all()
-    assert (opening[8] > shut + 0.01).all()
-
-
-def test_retarget_clip_gives_the_jaw_that_goes_with_it(head):
-    driver = _clip(head, [0.0, 0.0, 0.0, 0.0])
-    driver[2, head.index("jawOpen")] = 0.5
-    shape = np.zeros(head.n_shape)
-    expression, jaw = retarget_clip(head, shape, driver, shape, np.zeros(head.n_expression))
-    assert expression.shape == driver.shape
-    assert jaw[:, 0] == pytest.approx(
-        expression[:, head.index("jawOpen")] * head.jaw_open_angle_rad, abs=1e-6
+def test_lips_are_closed_without_moving_the_corners(head: MorphableHead, points: HeadPoints) -> None:
+    shaped = points.with_shape(person(head, 3))
+    opened = shaped.points(codes(head, pair("mouthUpperUp", 0.8) | pair("mouthLowerDown", 0.8))[0])
+    closed = with_closed_lips(opened)
+    assert np.linalg.norm(closed[13] - closed[14]) < 1e-5 < np.linalg.norm(opened[13] - opened[14])
+    assert closed[[61, 291, 1, 152]] == pytest.approx(opened[[61, 291, 1, 152]])
+    assert np.linalg.norm(closed[0] - closed[13]) == pytest.approx(
+        np.linalg.norm(opened[0] - opened[13]), rel=0.2
     )
-    assert jaw[2, 0] > jaw[0, 0]
+
+
+def test_strength_of_one_changes_what_the_expression_does(head: MorphableHead, points: HeadPoints) -> None:
+    clip, rest = acted(head), np.zeros(head.n_expression)
+    who = Person(points.with_shape(person(head, 2)), rest)
+    ones = dict.fromkeys(("mouth", "eyes", "brows", "gaze"), 1.0)
+    change = who.changes(clip[6], ones, points.names)
+    assert change * who.face_unit == pytest.approx(who.points.points(clip[6]) - who.at_rest, abs=1e-9)
+
+
+def test_a_direction_moves_its_handle_and_no_other(head: MorphableHead) -> None:
+    names, handles = direction_names(), handle_points()
+    basis = head.landmark_basis(handles)[1][..., head.n_shape :][..., -len(names) :]
+    for k, name in enumerate(names):
+        axis, own = (0 if name.endswith("Across") else 1), k // 2
+        moved = basis[:, axis, k]
+        assert moved[own] == pytest.approx(0.01, rel=0.1), name
+        assert np.abs(np.delete(moved, own)).max() < 0.0015, name
+    assert [
+        region_of(name) for name in ("shiftLipCornerLeftUp", "shiftLowerLipLeftUp", "shiftOuterBrowLeftUp")
+    ] == [
+        "mouth",
+        "mouth",
+        "brows",
+    ]
+
+
+def test_teeth_and_eyeballs_stay_where_directions_move_the_skin(head: MorphableHead) -> None:
+    moved = head.decode(torch.zeros(1, 1), torch.ones(1, head.n_expression) * 0.0)
+    free = torch.tensor([[1.0 if is_direction(n) else 0.0 for n in head.expression_names]])
+    change = (head.decode(torch.zeros(1, 1), free) - moved)[0].abs().amax(-1)
+    for name in head.group_names[1:]:
+        assert float(change[head.group_vertices(name)].max()) < 1e-7, name
+
+
+def test_directions_are_told_in_units_that_look_like_them(head: MorphableHead) -> None:
+    told = as_units(head)
+    names = head.expression_names
+    column = direction_names().index("shiftLipCornerLeftUp")
+    assert told.shape == (52, len(direction_names()))
+    assert told[names.index("mouthSmileLeft"), column] == told[:, column].max()
+    assert as_units(MorphableHead.load(data_file("models/embedded_head.safetensors"))).shape == (52, 0)

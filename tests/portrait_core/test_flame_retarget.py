@@ -15,7 +15,7 @@ def test_the_papers_transfer_takes_the_driver_as_it_is():
 
 
 def test_relative_keeps_the_portraits_rest():
-    expression, jaw = retarget_codes(DRIVER, JAW, OWN, OK, "relative", jaw_gain=1.5)
+    expression, jaw = retarget_codes(DRIVER, JAW, OWN, OK, "relative", mouth_gain=1.5)
     assert np.median(expression[OK], axis=0) == pytest.approx(OWN, abs=1e-6)
     assert np.diff(expression, axis=0) == pytest.approx(np.diff(DRIVER, axis=0), abs=1e-6)
     assert jaw == pytest.approx(1.5 * JAW, abs=1e-7)
