@@ -101,8 +101,9 @@ def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
     """The process's embedded head on a device: the tracker fits and draws it on the CPU."""
     from portrait_core.faces.head import MorphableHead
 
-    path = weight_file(job.settings, "head")
-    return cached("head", job.weights["head"], lambda: MorphableHead.load(path, device), str(device))
+    purpose = "head" if "head" in job.weights else "measuring_head"
+    path = weight_file(job.settings, purpose)
+    return cached("head", job.weights[purpose], lambda: MorphableHead.load(path, device), str(device))
 
 
 def portrait_file(job: Job) -> Path:
