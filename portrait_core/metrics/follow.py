@@ -22,6 +22,8 @@ LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
 """What a region has to reach to pass for following."""
 _NO_SLOPE = 0.01
 """Slopes below it count as it, so that they have a logarithm."""
+_ROUNDING = 1e-5
+"""Standard deviation of a result up to which it does not move: landmarks are of single precision."""
 STILL = {"gaze across": 0.02, "gaze up": 0.02, "lid right": 0.03, "lid left": 0.03}
 """Standard deviation below which a region counts as still, where it is not :data:`STILL_ELSEWHERE`."""
 STILL_ELSEWHERE = 0.008
@@ -158,10 +160,9 @@ def follow(
             continue
         x, y = x - x.mean(), y - y.mean()
         covariance = float(np.mean(x * y))
-        spread = float(x.std() * y.std())
         found[name] = Follow(
             moves=float(x.std()),
-            correlation=covariance / spread if spread > 1e-12 else 0.0,
+            correlation=covariance / float(x.std() * y.std()) if y.std() > _ROUNDING else 0.0,
             slope=covariance / float(x.var()),
             error=float(np.abs(x - y).mean()),
             reader_slope=(reader_slopes or {}).get(name),
