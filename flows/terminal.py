@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from portrait_core.report import Summary
 
 _INTERVAL_S = 1.0
+_STILL = 0.1
+"""Slopes nearer to 0 are called still rather than backward."""
 
 
 class StageProgress:
@@ -158,7 +160,7 @@ def _how(one: Follow) -> str:
         return "follows least closely"
     if one.correlation_shortfall > one.slope_shortfall:
         return "follows worst"
-    if one.best_slope < 0:
+    if one.best_slope < -_STILL:
         return "moves the wrong way"
     return "is exaggerated most" if one.best_slope > 1 else "arrives least"
 

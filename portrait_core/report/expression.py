@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from portrait_core.metrics.follow import Follow
 from portrait_core.report.curves import drawn
 
@@ -30,18 +33,18 @@ def expression_picture(
         frame_rate: frames per second.
 
     Returns:
-        The content of a PNG file. Either curve is drawn as its departure from its own mean, as faces differ
-        at rest; both have one axis.
+        The content of a PNG file. Either curve is drawn as its departure from its own mean over the frames
+        in which both show a face, as faces differ at rest; both have one axis.
     """
     rows = max(1, math.ceil(len(found) / _COLUMNS))
     columns = min(_COLUMNS, max(1, len(found)))
     with drawn(columns * _PANEL_INCHES[0], rows * _PANEL_INCHES[1]) as (figure, written):
         panels: list[Axes] = list(figure.subplots(rows, columns, squeeze=False).flat)
         for panel, (name, one) in zip(panels, found.items(), strict=False):
-            for who, color in (("driver", "0.35"), ("result", "tab:orange")):
-                values = _departure(regions[who][name])
-                seconds = [frame / frame_rate for frame in range(len(values))]
-                panel.plot(seconds, values, label=who, color=color, linewidth=1.2)
+            curves = _departures(regions["driver"][name], regions["result"][name])
+            for who, color, curve in zip(("driver", "result"), ("0.35", "tab:orange"), curves, strict=True):
+                seconds = [frame / frame_rate for frame in range(len(curve))]
+                panel.plot(seconds, curve, label=who, color=color, linewidth=1.2)
             panel.set_title(_title(name, one), fontsize=9)
             panel.tick_params(labelsize=7)
             panel.grid(alpha=0.3)
@@ -61,8 +64,9 @@ def _title(name: str, one: Follow) -> str:
     return said if one.corrected_slope is None else f"{said}\n(slope {one.corrected_slope:.2f} corrected)"
 
 
-def _departure(curve: Curve) -> list[float]:
-    """Take the mean away; frames without a face leave a gap (NaN)."""
-    seen = [value for value in curve if value is not None]
-    mean = sum(seen) / len(seen) if seen else 0.0
-    return [math.nan if value is None else value - mean for value in curve]
+def _departures(*curves: Curve) -> list[NDArray[np.float64]]:
+    """Take from each curve its mean over the frames that all of them have. Frames without a face leave a gap
+    (NaN)."""
+    values = np.array(curves, np.float64)
+    common = np.isfinite(values).all(axis=0)
+    return [one - one[common].mean() for one in values]

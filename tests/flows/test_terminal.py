@@ -16,6 +16,7 @@ FINE = Follow(moves=0.1, correlation=0.99, slope=0.97, error=0.01)
         (Follow(0.1, 0.97, 0.62, 0.1), "mouth width arrives least (slope 0.62, correlation 0.97)"),
         (Follow(0.1, 0.97, 1.9, 0.1), "mouth width is exaggerated most (slope 1.90, correlation 0.97)"),
         (Follow(0.1, -0.8, -0.4, 0.1), "mouth width moves the wrong way (slope -0.40, correlation -0.80)"),
+        (Follow(0.1, -0.2, -0.02, 0.1), "mouth width arrives least (slope -0.02, correlation -0.20)"),
         (Follow(0.1, 0.4, 0.9, 0.1), "mouth width follows worst (slope 0.90, correlation 0.40)"),
         (Follow(0.1, 0.97, 0.95, 0.1), "mouth width follows least closely (slope 0.95, correlation 0.97)"),
         (
