@@ -20,6 +20,8 @@ Regions = Mapping[str, Array]
 
 LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
 """What a region has to reach to pass for following."""
+SHUT = 0.5
+"""An eye that is open by less than this share of its median counts as shut."""
 _NO_SLOPE = 0.01
 """Slopes below it count as it, so that they have a logarithm."""
 _ROUNDING = 1e-5
@@ -152,10 +154,12 @@ def follow(
 
     Returns:
         How they follow, by name, in the driver's order. Regions that are still in the driver are left out.
+        Gaze is compared where both have their eyes open: nothing shows where a shut eye looks.
     """
-    found = {}
+    found, looking = {}, ok & _eyes_open(driver, ok) & _eyes_open(result, ok)
     for name, wanted in driver.items():
-        x, y = wanted[ok], result[name][ok]
+        counts = looking if name.startswith("gaze") else ok
+        x, y = wanted[counts], result[name][counts]
         if len(x) < 2 or x.std() < STILL.get(name, STILL_ELSEWHERE):
             continue
         x, y = x - x.mean(), y - y.mean()
@@ -251,6 +255,14 @@ def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     if len(frames) <= most:
         return frames
     return frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
+
+
+def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell in which frames ``[T]`` both eyes are open, by their medians over the frames that are ``ok
+    [T]``."""
+    lids = [regions[name] for name in ("lid right", "lid left")]
+    least = [SHUT * np.median(lid[ok]) if ok.any() else 0.0 for lid in lids]
+    return np.asarray(np.all([lid > one for lid, one in zip(lids, least, strict=True)], axis=0), bool)
 
 
 def _complete(regions: Regions) -> NDArray[np.bool_]:

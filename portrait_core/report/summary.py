@@ -75,7 +75,8 @@ class Summary(BaseModel):
     where it is known what the landmark networks report of a known change, that part as ``reader_slope`` and
     the slope over it as ``corrected_slope`` (else null). ``regions`` holds the curves of ``driver`` and
     ``result`` by region, a value per frame (null where no face is seen). Regions and their units are those
-    of :func:`portrait_core.metrics.follow.measure_regions`."""
+    of :func:`portrait_core.metrics.follow.measure_regions`. Slopes and correlations of gaze leave out the
+    frames in which an eye is shut. At most 120 templates are read, evenly spread over the clip."""
     held_frames: dict[str, list[int]]
     """Frames that show a neighbour: ``no_face`` in the driver, ``not_rendered``."""
     failures: list[dict[str, Any]]

@@ -106,6 +106,22 @@ def test_frames_without_a_face_do_not_count_and_are_gaps_in_the_curves(face: np.
     assert known == [round(value, 4) for value in known]
 
 
+@pytest.mark.parametrize("side", ["driver", "result"])
+def test_a_blink_says_nothing_of_gaze(face: np.ndarray, side: str) -> None:
+    """A shut eye's iris is read anywhere."""
+    points = {who: _moved(face, CHANGES["gaze up"]) for who in ("driver", "result")}
+    blinking = points[side]
+    middle = (blinking[:, [159, 386]] + blinking[:, [145, 374]]) / 2
+    for frame in (6, 17):
+        blinking[frame, [159, 386]] = blinking[frame, [145, 374]] = middle[frame]
+        blinking[frame, [468, 473], 1] += 0.5
+    found = follow(*(measure_regions(points[who]) for who in ("driver", "result")), np.ones(FRAMES, bool))
+    assert found["gaze up"].slope == pytest.approx(1.0, abs=1e-6)
+    assert ("lid right" in found) == (side == "driver")  # lids are compared in a blink too
+    if side == "driver":
+        assert found["lid right"].correlation == 0.0
+
+
 def test_a_stage_of_some_frames_is_compared_on_those(face: np.ndarray) -> None:
     frames = np.array([0, 3, 4, 9, 15, 20])
     driver, template = (Measured.of(_moved(face, CHANGES["lip gap"], amount)) for amount in (1.0, 0.8))
