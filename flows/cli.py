@@ -140,9 +140,9 @@ def reenact(
     """Reenact PORTRAIT with the expressions and the head pose of VIDEO.
 
     Writes to OUT: `reenactment.mp4` (the clip, with the driving audio, at exactly the video's frame rate),
-    `side_by_side.mp4`, `contact_sheet.png` and `summary.json`. The store keeps every finished frame: give
-    the same command again to continue after an interruption; change a setting and only what depends on it
-    is made again.
+    `side_by_side.mp4`, `contact_sheet.png`, `expression.png` (driver and result over time, by region of the
+    face) and `summary.json`. The store keeps every finished frame: give the same command again to continue
+    after an interruption; change a setting and only what depends on it is made again.
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]

@@ -7,7 +7,7 @@ they begin where the last run stopped.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -29,10 +29,13 @@ from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import output_of
 
 if TYPE_CHECKING:
+    from portrait_core.metrics.follow import Follow
     from portrait_core.pipeline import Job
     from portrait_core.report import Summary
 
 _INTERVAL_S = 1.0
+_STILL = 0.1
+"""Slopes nearer to 0 are called still rather than backward."""
 
 
 class StageProgress:
@@ -120,7 +123,7 @@ def announce(job: Job, console: Console) -> None:
 
 
 def _conclude_motion(summary: Summary, console: Console) -> None:
-    """What the tracker measured on the result, in one line."""
+    """Say what the tracker measured on the result: a line for lips and head pose, one for the regions."""
     result = summary.motion.get("result")
     if result is None:
         console.print("the tracker found no face in the result")
@@ -128,6 +131,38 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
     pose = sum(result["pose_error_deg"]) / 3
     lips = f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
     console.print(f"{lips}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)")
+    if (rows := summary.motion.get("follow", {}).get("result")) is not None:
+        console.print(expression_line(rows))
+
+
+def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Say how many regions of the face move, and which of them follows worst.
+
+    Args:
+        rows: the result's in ``motion.follow`` of the summary, by region.
+    """
+    from portrait_core.metrics.follow import Follow, worst_region
+
+    found = {name: Follow.of_row(row) for name, row in rows.items()}
+    worst = worst_region(found)
+    if worst is None:
+        return "expression: no region of the driver's face moves"
+    one = found[worst]
+    count = "1 region moves" if len(found) == 1 else f"{len(found)} regions move"
+    slope = f"slope {one.best_slope:.2f}" + ("" if one.corrected_slope is None else ", corrected")
+    figures = f"({slope}, correlation {one.correlation:.2f})"
+    return f"expression: {count}; {worst} {_how(one)} {figures}"
+
+
+def _how(one: Follow) -> str:
+    """Say how the region that follows worst differs from the driver's."""
+    if one.shortfall <= 1:
+        return "follows least closely"
+    if one.correlation_shortfall > one.slope_shortfall:
+        return "follows worst"
+    if one.best_slope < -_STILL:
+        return "moves the wrong way"
+    return "is exaggerated most" if one.best_slope > 1 else "arrives least"
 
 
 def conclude(summary: Summary, out: Path, console: Console) -> bool:

@@ -103,12 +103,13 @@ def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
     from portrait_core.faces.directions import with_directions
     from portrait_core.faces.head import MorphableHead
 
-    path = weight_file(job.settings, "head")
+    purpose = "head" if "head" in job.weights else "measuring_head"
+    path = weight_file(job.settings, purpose)
 
     def load() -> MorphableHead:
         return with_directions(MorphableHead.load(path)).to(device)
 
-    return cached("head", job.weights["head"], load, str(device))
+    return cached("head", job.weights[purpose], load, str(device))
 
 
 def portrait_file(job: Job) -> Path:

@@ -29,10 +29,15 @@ from tasks.stages.encode import CLIP, SHEET, SIDE_BY_SIDE
 from tasks.stages.flow import CURVE, FLOW_FILE
 from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
-from tasks.stages.measure import MOTION
+from tasks.stages.measure import EXPRESSION, MOTION
 
-DELIVERED = {"reenactment": CLIP, "side_by_side": SIDE_BY_SIDE, "contact_sheet": SHEET}
-"""Files of a clip, by what they are."""
+DELIVERED = {
+    "reenactment": ("encode", CLIP),
+    "side_by_side": ("encode", SIDE_BY_SIDE),
+    "contact_sheet": ("encode", SHEET),
+    "expression": ("measure", EXPRESSION),
+}
+"""Files of a clip, by what they are: the stage that makes each, and its name."""
 SUMMARY = "summary"
 """Note of the stage ``encode``: what ``summary.json`` says."""
 
@@ -76,12 +81,12 @@ def _notes(ledger: Ledger) -> frozenset[str]:
 def _copied(ledger: Ledger, out: Path) -> dict[str, str]:
     out.mkdir(parents=True, exist_ok=True)
     files = {}
-    for what, name in DELIVERED.items():
-        digests = ledger.contents["encode"].files.get(name)
+    for what, (stage, name) in DELIVERED.items():
+        digests = ledger.contents[stage].files.get(name)
         if digests is None:
             continue
         if not _is_there(out / name, digests):
-            _put_file(out / name, _content(ledger.output("encode"), name))
+            _put_file(out / name, _content(ledger.output(stage), name))
         files[what] = name
     return files | {"summary": "summary.json"}
 

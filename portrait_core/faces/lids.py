@@ -104,6 +104,8 @@ def match_lids(
     own = lids.opening(portrait_shape, np.asarray(portrait)[None])
     room = np.maximum(own - lids.shut(portrait_shape), 0.0)
     still = np.array(retargeted, float)
+    for column, side in enumerate(("Right", "Left")):
+        still[:, lids.names.index(f"eyeWide{side}")] *= 1.0 - shutting[:, column]
     target = own - np.minimum(np.maximum(closed, shutting * room), room)
     wide = np.maximum(lids.opening(portrait_shape, _without_blinks(still, lids.names)), own)
     return lids.close_to(portrait_shape, still, np.minimum(target, wide)).astype(np.float32)

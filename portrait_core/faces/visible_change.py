@@ -27,6 +27,8 @@ Array = NDArray[np.float64]
 _STEPS = 2
 """Gauss-Newton steps per frame; only the jaw's turn is not linear."""
 _GAZE_WEIGHT = 100.0
+_GAP_WEIGHT = 30.0
+"""Of gaps between the lips: lips that meet are to meet, wherever they are."""
 _LID_NEIGHBOURS = 0.02
 """Weight of the eyes' outlines, whose corners follow and whose lids :mod:`portrait_core.faces.lids` moves."""
 
@@ -137,7 +139,7 @@ class VisibleChange:
 
     def _linearised(self, expression: Array, wanted: Array) -> tuple[Array, Array]:
         """Rows ``[n,E]`` and residuals ``[n]``: weighted differences across and up, then the irises' from the
-        middles of their eyes."""
+        middles of their eyes, and those of the gaps between the lips."""
         points, unit = self._portrait.points, self._portrait.face_unit
         every = np.broadcast_to(np.eye(3)[:2], (len(wanted), 2, 3))
         rows = points.by_expression(every, expression) / unit  # k 2 E
@@ -147,8 +149,13 @@ class VisibleChange:
             middle = (rows[eye.outer] + rows[eye.inner]) / 2
             gaze_rows.append(rows[eye.iris] - middle)
             gaze_apart.append(apart[eye.iris] - (apart[eye.outer] + apart[eye.inner]) / 2)
-        gaze = np.sqrt(_GAZE_WEIGHT)
+        upper, lower = (np.asarray(edge[1:-1]) for edge in INNER_LIPS)
+        gap_rows, gap_apart = rows[upper] - rows[lower], apart[upper] - apart[lower]
         weighted = self._root[:, None, None] * rows[:N_MESH]
-        stacked = [weighted.reshape(-1, rows.shape[2]), gaze * np.concatenate(gaze_rows)]
-        residuals = [(self._root[:, None] * apart[:N_MESH]).ravel(), gaze * np.concatenate(gaze_apart)]
-        return np.concatenate(stacked), np.concatenate(residuals)
+        gaze, gap = np.sqrt(_GAZE_WEIGHT), np.sqrt(_GAP_WEIGHT)
+        stacked = [weighted, gaze * np.stack(gaze_rows), gap * gap_rows]
+        residuals = [self._root[:, None] * apart[:N_MESH], gaze * np.stack(gaze_apart), gap * gap_apart]
+        return (
+            np.concatenate(stacked).reshape(-1, rows.shape[2]),
+            np.concatenate(residuals).ravel(),
+        )

@@ -6,8 +6,10 @@ nor perspective enters, and in units of the face: the distance of the outer eye 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,14 @@ Array = NDArray[np.float64]
 Regions = Mapping[str, Array]
 """A measure per frame ``[T]`` of every region, by its name."""
 
+LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
+"""What a region has to reach to pass for following."""
+SHUT = 0.5
+"""An eye that is open by less than this share of its median counts as shut."""
+_NO_SLOPE = 0.01
+"""Slopes below it count as it, so that they have a logarithm."""
+_ROUNDING = 1e-5
+"""Standard deviation of a result up to which it does not move: landmarks are of single precision."""
 STILL = {"gaze across": 0.02, "gaze up": 0.02, "lid right": 0.03, "lid left": 0.03}
 """Standard deviation below which a region counts as still, where it is not :data:`STILL_ELSEWHERE`."""
 STILL_ELSEWHERE = 0.008
@@ -82,28 +92,182 @@ class Follow:
         correlation: Pearson's; 0 where either is still.
         slope: least-squares slope of the result's change on the driver's; 1 means that all of it arrives.
         error: mean absolute difference of the two after each's own mean is taken away.
+        reader_slope: the part of a known change of a picture that the landmark networks report; None where
+            it was not measured, or where the region was not read from a picture.
     """
 
     moves: float
     correlation: float
     slope: float
     error: float
+    reader_slope: float | None = None
+
+    @property
+    def corrected_slope(self) -> float | None:
+        """The slope without what the reader loses; None where that is not known."""
+        return None if self.reader_slope is None else self.slope / self.reader_slope
+
+    @property
+    def best_slope(self) -> float:
+        """The corrected slope where it is known, else the slope as it was read."""
+        return self.slope if self.corrected_slope is None else self.corrected_slope
+
+    @property
+    def slope_shortfall(self) -> float:
+        """The slope's distance from 1 on a logarithmic scale, where half counts as much as double, over that
+        of :data:`LEAST_SLOPE`. A region that moves the wrong way counts as one that does not move."""
+        return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(LEAST_SLOPE))
+
+    @property
+    def correlation_shortfall(self) -> float:
+        """The correlation's distance from 1 over that of :data:`LEAST_CORRELATION`."""
+        return (1 - self.correlation) / (1 - LEAST_CORRELATION)
+
+    @property
+    def shortfall(self) -> float:
+        """How far the region is from following exactly, the larger of both; 1 is the most that passes."""
+        return max(self.slope_shortfall, self.correlation_shortfall)
+
+    def row(self) -> dict[str, float | None]:
+        """Give what ``summary.json`` holds of it, to 4 decimals."""
+        names = ("moves", "correlation", "slope", "error", "reader_slope", "corrected_slope")
+        return {name: _rounded(getattr(self, name)) for name in names}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> Follow:
+        """Take what :meth:`row` gave."""
+        return cls(**{field.name: row[field.name] for field in fields(cls)})
 
 
-def follow(driver: Regions, result: Regions, ok: NDArray[np.bool_]) -> dict[str, Follow]:
-    """Compare the regions that move in the driver, over the frames that are ``ok [T]``."""
-    found = {}
+def follow(
+    driver: Regions,
+    result: Regions,
+    ok: NDArray[np.bool_],
+    reader_slopes: Mapping[str, float] | None = None,
+) -> dict[str, Follow]:
+    """Compare the regions that move in the driver.
+
+    Args:
+        driver, result: regions of the same T frames.
+        ok: frames that count ``[T]``.
+        reader_slopes: what the reader of the result reports of a known change, by region, where it is known.
+
+    Returns:
+        How they follow, by name, in the driver's order. Regions that are still in the driver are left out.
+        Gaze is compared where both have their eyes open: nothing shows where a shut eye looks.
+    """
+    found, looking = {}, ok & _eyes_open(driver, ok) & _eyes_open(result, ok)
     for name, wanted in driver.items():
-        x, y = wanted[ok], result[name][ok]
+        counts = looking if name.startswith("gaze") else ok
+        x, y = wanted[counts], result[name][counts]
         if len(x) < 2 or x.std() < STILL.get(name, STILL_ELSEWHERE):
             continue
         x, y = x - x.mean(), y - y.mean()
         covariance = float(np.mean(x * y))
-        spread = float(x.std() * y.std())
         found[name] = Follow(
             moves=float(x.std()),
-            correlation=covariance / spread if spread > 1e-12 else 0.0,
+            correlation=covariance / float(x.std() * y.std()) if y.std() > _ROUNDING else 0.0,
             slope=covariance / float(x.var()),
             error=float(np.abs(x - y).mean()),
+            reader_slope=(reader_slopes or {}).get(name),
         )
     return found
+
+
+def worst_region(found: Mapping[str, Follow]) -> str | None:
+    """Name the region that follows worst (:attr:`Follow.shortfall`), the first of equals; None where there
+    are none."""
+    return max(found, key=lambda name: found[name].shortfall, default=None)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The regions of one stage of a clip.
+
+    Attributes:
+        regions: :func:`measure_regions` of n frames.
+        frames: numbers of these frames in the clip ``[n]``.
+        from_pictures: whether landmark networks read them from pictures that the program painted, so that the
+            reader's own slopes apply.
+    """
+
+    regions: Regions
+    frames: NDArray[np.intp]
+    from_pictures: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        points: NDArray[np.floating],
+        frames: NDArray[np.intp] | None = None,
+        from_pictures: bool = False,
+    ) -> Measured:
+        """Measure landmarks ``[n,478,3]`` in the head's frame, of ``frames`` or of all."""
+        return cls(
+            measure_regions(points), np.arange(len(points)) if frames is None else frames, from_pictures
+        )
+
+
+def follow_stages(
+    driver: Measured, stages: Mapping[str, Measured], reader_slopes: Mapping[str, float] | None = None
+) -> dict[str, dict[str, Follow]]:
+    """Compare every stage with the driver, over the frames in which both show a face.
+
+    Args:
+        driver: of all frames of the clip.
+        stages: of some frames each, by name.
+        reader_slopes: of the landmark networks on painted pictures, by region; they are used where a stage
+            was read from pictures.
+    """
+    found = {}
+    for name, stage in stages.items():
+        wanted = {region: values[stage.frames] for region, values in driver.regions.items()}
+        slopes = reader_slopes if stage.from_pictures else None
+        found[name] = follow(wanted, stage.regions, _complete(wanted) & _complete(stage.regions), slopes)
+    return found
+
+
+def follow_rows(
+    driver: Measured, stages: Mapping[str, Measured], reader_slopes: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Report how every stage follows its driver (:func:`follow_stages`).
+
+    Returns:
+        What JSON can hold: ``follow``, by stage and region; and ``regions``, the curves of ``driver`` and,
+        where the result shows a face, ``result`` by region: a value per frame of the clip to 4 decimals, None
+        where no face is seen.
+    """
+    shown = {"driver": driver} | {name: stages[name] for name in ("result",) if name in stages}
+    return {
+        "follow": {
+            stage: {region: one.row() for region, one in found.items()}
+            for stage, found in follow_stages(driver, stages, reader_slopes).items()
+        },
+        "regions": {
+            who: {region: [_rounded(value) for value in values] for region, values in one.regions.items()}
+            for who, one in shown.items()
+        },
+    }
+
+
+def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Choose at most ``most`` of some frames ``[n]``, evenly spread, the first and the last among them."""
+    if len(frames) <= most:
+        return frames
+    return frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
+
+
+def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Tell in which frames ``[T]`` both eyes are open, by their medians over the frames that are ``ok
+    [T]``."""
+    lids = [regions[name] for name in ("lid right", "lid left")]
+    least = [SHUT * np.median(lid[ok]) if ok.any() else 0.0 for lid in lids]
+    return np.asarray(np.all([lid > one for lid, one in zip(lids, least, strict=True)], axis=0), bool)
+
+
+def _complete(regions: Regions) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(list(regions.values())).all(axis=0), bool)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else round(float(value), 4)

@@ -32,15 +32,16 @@ _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGN
 
 def weight_sources(settings: Settings) -> dict[str, Path | str]:
     """The weights that a run reads, by what they are for: the path that a setting gives, or the name of a
-    model in the registry, which lies in the models folder."""
+    model in the registry, which lies in the models folder. Where the embedded head moves nothing, it still
+    measures expressions (``measuring_head``)."""
     tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
     sources: dict[str, Path | str] = {
         Path(file).stem: data / tracking.models / file for file in LANDMARK_MODELS
     }
     if tracking.tracker == "deca":
         sources |= {name: name for name in DECA_MODELS}
-    if tracking.tracker == "embedded" or settings.template.eyes == "driven":
-        sources["head"] = data / tracking.head
+    driving = tracking.tracker == "embedded" or settings.template.eyes == "driven"
+    sources["head" if driving else "measuring_head"] = data / tracking.head
     own = settings.generator.weights
     sources["generator"] = own if own in MODELS else data / own
     if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
@@ -70,8 +71,8 @@ def needed_models(settings: Settings) -> dict[str, Path | None]:
     for purpose, source in weight_sources(settings).items():
         if isinstance(source, str):
             needed[source] = None
-        elif purpose in ("head", "phi"):
-            needed[{"head": "embedded_head", "phi": "vgg16"}[purpose]] = source
+        elif purpose in ("head", "measuring_head", "phi"):
+            needed["vgg16" if purpose == "phi" else "embedded_head"] = source
         elif (model := by_file(source.name)) is not None:
             needed[model.name] = source
     packaged = {
@@ -104,7 +105,7 @@ def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
         f"{MODELS[name].file} ({MODELS[name].licence})" for name in needed if not MODELS[name].commercial
     ]
     sources = weight_sources(settings)
-    chosen = [sources[name] for name in ("generator", "head") if name in sources]
+    chosen = [sources[name] for name in ("generator", "head", "measuring_head") if name in sources]
     for own in (path for path in chosen if isinstance(path, Path) and by_file(path.name) is None):
         licence = stated_licence(own)
         if licence is None or _NOT_COMMERCIAL.search(licence):

@@ -26,6 +26,11 @@ def tracking_weights(weights: Digests) -> dict[str, str]:
     return _of(weights, DECA_TRACKING) or head_weights(weights)
 
 
+def measuring_weights(weights: Digests) -> dict[str, str]:
+    """The embedded head, which expressions are measured with whatever tracks."""
+    return _of(weights, ("head", "measuring_head"))
+
+
 def fitting_weights(weights: Digests) -> dict[str, str]:
     """What latents and generators are fitted with."""
     return _of(weights, ("head", "generator", "phi"))

@@ -3,8 +3,30 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_drawing = threading.Lock()
+"""Held while a figure is drawn: Matplotlib is not made for threads, and clips are finished in several."""
+
+
+@contextmanager
+def drawn(width_inches: float, height_inches: float) -> Iterator[tuple[Figure, io.BytesIO]]:
+    """Give an empty figure to draw on, at 110 pixels per inch, and what holds the content of its PNG file
+    when the block has ended."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with _drawing:
+        figure, buffer = Figure(figsize=(width_inches, height_inches), layout="constrained"), io.BytesIO()
+        FigureCanvasAgg(figure)
+        yield figure, buffer
+        figure.savefig(buffer, format="png", dpi=110)
 
 
 def curve_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
@@ -14,17 +36,11 @@ def curve_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
     Args:
         rows: with ``epoch``, ``loss`` and ``held_out_log_density`` (which may be None).
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    FigureCanvasAgg(figure)
     titles = {"loss": "training: negative log-likelihood", "held_out_log_density": "held out: log-density"}
-    for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
-        known = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
-        axes.plot([x for x, _ in known], [y for _, y in known], marker=".")
-        axes.set(xlabel="pass", ylabel="nats", title=title)
-        axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    with drawn(7, 3) as (figure, written):
+        for axes, (name, title) in zip(figure.subplots(1, 2), titles.items(), strict=True):
+            known = [(row["epoch"], row[name]) for row in rows if row[name] is not None]
+            axes.plot([x for x, _ in known], [y for _, y in known], marker=".")
+            axes.set(xlabel="pass", ylabel="nats", title=title)
+            axes.grid(alpha=0.3)
+    return written.getvalue()

@@ -65,7 +65,18 @@ class Summary(BaseModel):
     losses: dict[str, Any]
     """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
     motion: dict[str, Any]
-    """Re-measured on the result by the tracker, against the driver; the same for the still portrait."""
+    """Re-measured on the result by the tracker, against the driver.
+
+    ``result`` and ``still_portrait`` hold lips, lids, head pose and background of the result, and of the
+    portrait that does nothing. ``follow`` holds by stage (``fit``: the head fitted to the driver;
+    ``retargeted``: the portrait's head; ``template``, ``result``: read from the pictures) and by region that
+    moves in the driver: ``moves`` (the driver's standard deviation), ``correlation``, ``slope`` (1: all of
+    the driver's change arrives), ``error`` (mean absolute difference of the departures from the mean), and,
+    where it is known what the landmark networks report of a known change, that part as ``reader_slope`` and
+    the slope over it as ``corrected_slope`` (else null). ``regions`` holds the curves of ``driver`` and
+    ``result`` by region, a value per frame (null where no face is seen). Regions and their units are those
+    of :func:`portrait_core.metrics.follow.measure_regions`. Slopes and correlations of gaze leave out the
+    frames in which an eye is shut. At most 120 templates are read, evenly spread over the clip."""
     held_frames: dict[str, list[int]]
     """Frames that show a neighbour: ``no_face`` in the driver, ``not_rendered``."""
     failures: list[dict[str, Any]]

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.pipeline import Job, Note, Stage
+from portrait_core.metrics.follow import Follow, follow_rows
+from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import Ledger, done
 from portrait_core.pipeline.ranges import held_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import landmark_weights, tracking_weights
+from portrait_core.pipeline.weights import landmark_weights, measuring_weights, tracking_weights
+from portrait_core.report import expression_picture
 from portrait_core.tracking.measure import seen
 from tasks.context import landmarker, read_track, use_threads
+from tasks.expressions import SeenClip, measured_driver, measured_stages
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -25,23 +28,26 @@ if TYPE_CHECKING:
 
 MOTION = "motion"
 """Note of what was measured."""
+EXPRESSION = "expression.png"
+"""Picture of the result's regions over the driver's."""
 
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=2,
+    version=3,
     unit="reenactment",
-    reads=("portrait", "landmarks", "fit", "pose", "render"),
+    reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
     settings=("tracking",),
-    weights=(landmark_weights, tracking_weights),
-    writes=(Note(MOTION),),
+    weights=(landmark_weights, tracking_weights, measuring_weights),
+    writes=(Note(MOTION), File(EXPRESSION)),
     shows_gaps_of="render",
 )
 
 
 @does(MEASURE, precision="fp32")
 def measure(job: Job) -> StageResult:
-    """Track the result and compare lips, eyes, head pose; see how still the background is."""
+    """Track the result and compare lips, eyes and head pose, and every region of the face at every stage; see
+    how still the background is."""
     watch = Stopwatch("measure", 0, 1)
     ledger = Ledger(job)
     if ledger.done("measure").all():
@@ -51,8 +57,13 @@ def measure(job: Job) -> StageResult:
     threads = use_threads(job, alone=True)
     driver, source = driver_motion(job), job.output("portrait")
     still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
-    said = motion_rows(driver, _result_motion(job, threads), still, lambda: _flicker(job))
+    shown = _result(job, threads)
+    result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
+    said = motion_rows(driver, result, still, lambda: _flicker(job))
+    said |= follow_rows(measured_driver(job), measured_stages(job, shown, threads))
+    found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
     output = ledger.output("measure")
+    output.put_bytes(EXPRESSION, expression_picture(said["regions"], found, float(job.rate)))
     output.write_note(MOTION, said)
     output.commit()
     return watch.result(1)
@@ -65,10 +76,8 @@ def driver_motion(job: Job) -> MotionTrack:
     return MotionTrack.of(job.output("landmarks").read("landmarks"), read_track(job.output("fit")))
 
 
-def _result_motion(job: Job, threads: int) -> MotionTrack:
-    """Give the tracker's view of the frames that the clip shows."""
-    from portrait_core.metrics.motion import MotionTrack
-
+def _result(job: Job, threads: int) -> SeenClip | None:
+    """Give the tracker's view of the frames that the clip shows; None where no face is in them."""
     model = landmarker(job, threads)
     found, shown = [], _pictures(job)
     while batch := list(islice(shown, job.settings.tracking.batch)):
@@ -76,9 +85,9 @@ def _result_motion(job: Job, threads: int) -> MotionTrack:
     points = np.concatenate(found)
     ok = seen(points)
     if not ok.any():
-        return MotionTrack.unseen(job.frames)
+        return None
     shape = read_track(job.output("portrait")).shape
-    return MotionTrack.of(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
+    return SeenClip(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
 
 
 def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:

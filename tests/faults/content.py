@@ -43,8 +43,8 @@ def content(store: str | os.PathLike[str], options: Mapping[str, Any] | None = N
     if said is None:
         raise LookupError("nothing was measured")
     found["measure/motion"] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
-    for name in DELIVERED.values():
-        found[f"encode/{name}"] = _picture_digest(_file(ledger.output("encode"), name))
+    for stage, name in DELIVERED.values():
+        found[f"{stage}/{name}"] = _picture_digest(_file(ledger.output(stage), name))
     return found
 
 

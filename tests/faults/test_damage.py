@@ -174,6 +174,7 @@ FINISHED_SLOW = {
     "sheet lost": ("encode.*/files/contact_sheet.*.png", lose),
     "sheet flipped": ("encode.*/files/contact_sheet.*.png", flip),
     "clip beside the driver cut": ("encode.*/files/side_by_side.*.mp4", cut),
+    "curves lost": ("measure.*/files/expression.*.png", lose),
     "motion emptied": ("measure.*/notes/motion.json", lambda path: path.write_bytes(b"")),
     "motion lost": ("measure.*/notes/motion.json", lose),
     "packed pictures flipped": ("render.*/frames/c/0/0/0/0", flip),

@@ -30,7 +30,8 @@ def test_help_teaches_where_to_start() -> None:
 
 def test_reenact_help_names_what_is_written() -> None:
     _, said = _invoke("reenact", "--help")
-    assert all(name in said for name in ("reenactment.mp4", "contact_sheet.png", "summary.json", "--store"))
+    written = ("reenactment.mp4", "contact_sheet.png", "expression.png", "summary.json")
+    assert all(name in said for name in (*written, "--store"))
 
 
 def test_version() -> None:

@@ -71,6 +71,10 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     assert done["inversion"] == FRAMES
     assert probe(str(tmp_path / "out" / "reenactment.mp4")).frame_count == FRAMES
     assert (tmp_path / "out" / "side_by_side.mp4").stat().st_size > 0
+    motion = summary["motion"]
+    assert "fit" not in motion["follow"]  # FLAME has other landmarks; the embedded head reads the pictures
+    assert all(0.4 < width < 0.8 for width in motion["regions"]["driver"]["mouth width"] if width is not None)
+    assert (tmp_path / "out" / "expression.png").is_file()
     job = _outputs(summary)
     track = {name: job["fit"].read(name) for name in ("expression", "jaw", "cameras", "ok")}
     assert track["expression"].shape == (FRAMES, 50)

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from portrait_core.media import probe, read_frames
+from portrait_core.media import probe, read_frames, read_image
 from tests.flows.conftest import FRAMES, Arguments, Run, repeat
 
 UNSEEN = 3  # the driver's frame without a face
@@ -65,6 +65,17 @@ def test_every_stage_ran_over_every_frame_and_reported(first: Run) -> None:
     assert (first.out / "contact_sheet.png").stat().st_size > 10_000
 
 
+def test_a_run_measures_the_regions_of_the_face_and_draws_them(first: Run) -> None:
+    motion = first.summary["motion"]
+    assert {"fit", "retargeted", "template"} <= motion["follow"].keys()
+    driver = motion["regions"]["driver"]
+    assert {"mouth width", "inner brows", "lid left", "gaze up"} <= driver.keys()
+    assert all(len(curve) == FRAMES and curve[UNSEEN] is None for curve in driver.values())
+    assert all(0.4 < width < 0.8 for width in driver["mouth width"] if width is not None)
+    assert first.summary["files"]["expression"] == "expression.png"
+    assert read_image(first.out / "expression.png").shape[1] > 400
+
+
 def test_the_same_command_again_computes_nothing(again: Run, arguments: Arguments) -> None:
     second = repeat(again, arguments)
     assert second.result.exit_code == 1, second.result.output
@@ -119,12 +130,13 @@ def test_damage_in_a_packed_array_costs_its_frames_alone(again: Run, arguments: 
 
 
 def test_what_is_delivered_is_made_again_when_it_is_lost(again: Run, arguments: Arguments) -> None:
-    for stage, folder, computed in (("encode", "files", {"encode": 1}), ("measure", "notes", {"measure": 1})):
-        for path in sorted((again.store / again.output(stage).path / folder).glob("[rm]*")):
+    for stage, folder in (("encode", "files"), ("measure", "files"), ("measure", "notes")):
+        for path in sorted((again.store / again.output(stage).path / folder).glob("[rme]*")):
             path.unlink()
             second = repeat(again, arguments)
-            assert second.computed() == computed, path.name
+            assert second.computed() == {stage: 1}, path.name
             assert (second.out / "reenactment.mp4").is_file()
+            assert (second.out / "expression.png").is_file()
 
 
 def test_a_lost_generator_is_tuned_again_to_the_same_result(again: Run, arguments: Arguments) -> None:

@@ -139,7 +139,7 @@ def test_clean_to_the_clip_keeps_it_finished(again: Run, arguments: Arguments) -
     assert call("clean", again.store, "--policy", "clip").exit_code == 0
     assert not list((again.store / "reenactment").glob("*/*/*/zarr.json")), "arrays are left"
     files = {path.name.partition(".")[0] for path in (again.store / "reenactment").glob("*/*/files/*")}
-    assert files == {"reenactment", "side_by_side", "contact_sheet"}
+    assert files == {"reenactment", "side_by_side", "contact_sheet", "expression"}
     assert repeat(again, arguments).computed() == {}
     assert (again.out / "reenactment.mp4").is_file()
     assert again_summary(again)["losses"]["tuning_steps"]

@@ -59,7 +59,7 @@ def pair(name: str, value: float) -> Units:
 
 
 def acted(head: MorphableHead) -> NDArray[np.float64]:
-    """A clip that begins at rest, then smiles, smirks, opens, pouts, frowns, raises brows and looks around."""
+    """A clip that begins at rest, then smiles, smirks, opens, pouts, frowns, raises brows, looks around."""
     rng = np.random.default_rng(1)
     acts: list[Units] = [
         pair("mouthSmile", 1.0) | {"jawOpen": 0.15},
@@ -108,7 +108,7 @@ def test_every_region_of_another_face_moves_as_the_drivers(
 
 
 def test_coefficients_alone_would_not_have_carried_it(head: MorphableHead, points: HeadPoints) -> None:
-    """The driver pouts from a rest that smiles a little: the portrait's smile would have to be less than 0."""
+    """The driver pouts from a rest that smiles a little: the portrait's would have to be less than 0."""
     clip = codes(head, {}, pair("mouthSmile", 0.1), pair("mouthFrown", 0.8))
     clip[:, head.index("shiftLipCornerLeftAcross")] = [0.3, 0.0, -0.9]
     shape, other = person(head, 2), person(head, 3)
@@ -130,8 +130,8 @@ def test_lips_that_meet_in_the_driver_meet_in_a_portrait_that_shows_its_teeth(
     own = codes(head, pair("mouthSmile", 0.7) | {"jawOpen": 0.25} | pair("mouthUpperUp", 0.5))[0]
     made, jaw = retarget(head, Driver(person(head, 2), clip), person(head, 4), own)
     gap = seen(points, person(head, 4), made)["lip gap"]
-    assert gap[[0, 7]].max() < 0.004
-    assert gap[5] == pytest.approx(seen(points, person(head, 2), clip)["lip gap"][5], rel=0.1)
+    assert gap == pytest.approx(seen(points, person(head, 2), clip)["lip gap"], abs=0.003)
+    assert gap[[0, 7]].max() < 0.013  # what the mesh leaves between lips that are shut
     assert jaw[:, 0] == pytest.approx(made[:, head.index("jawOpen")] * head.jaw_open_angle_rad, abs=1e-6)
 
 

@@ -193,9 +193,10 @@ def test_what_settings_need(folder: Path) -> None:
     }
     check_models(Settings())
     paper = needed_models(load_settings("paper"))
-    detector = {"face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx"}
-    assert {MODELS[name].file for name in paper} == {*PAPER, *detector, "vgg.pth"}
-    assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() - paper == {"embedded_head"}
+    measuring = {"face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx"}
+    measuring.add(MODELS["embedded_head"].file)
+    assert {MODELS[name].file for name in paper} == {*PAPER, *measuring, "vgg.pth"}
+    assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() == paper.keys()
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])
     assert needed_models(own)["eg3d_ffhq"] == Path("/elsewhere/ffhq512-128.safetensors")
 
@@ -228,7 +229,10 @@ def test_weights_by_what_they_are_for(folder: Path, tmp_path: Path) -> None:
     assert not any("flame2020" in str(source) for source in sources.values())
     own = load_settings("paper", [f"inversion.phi_weights={tmp_path}/vgg.pth", "template.eyes=driven"])
     assert weight_sources(own)["phi"] == tmp_path / "vgg.pth"
+    assert "measuring_head" in sources  # its key is that of the measures alone
+    assert "head" not in sources
     assert "head" in weight_sources(own)
+    assert "measuring_head" not in weight_sources(own)
     assert "phi" not in weight_sources(Settings())
 
 
