@@ -28,6 +28,11 @@ LID_MARGIN = 0.30
 LOWER_LID_MARGIN = 0.13
 _CORNER_REACH = 0.22
 """How far beyond an eye's corners lashes are lifted off, in eye widths."""
+_LIMBUS = 1.15
+"""Radius of the iris with its soft rim, over the iris's."""
+_LID_SHADE, _LID_SHADE_REACH = 0.3, 0.08
+"""Share of light that the upper lid takes from the white of the eye at its edge, and how far down, in eye
+widths."""
 LASH_BAND = 0.11
 """Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
 LIP_MARGIN = 0.035
@@ -212,16 +217,17 @@ def _eye_source(
     radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
     distance = np.hypot(x - center[0], y - center[1])
     seen = opening.coverage(x, y) > 0.95
-    sclera = _sclera(patch, seen & (distance > 1.15 * radius), skin[y0:y1, x0:x1])
+    along, height = opening.local(x, y)
+    upper, _ = opening.edges(along)
+    white = seen & (distance > _LIMBUS * radius)
+    sclera = _sclera(patch, white, skin[y0:y1, x0:x1], (height - upper) / opening.width)
     disc = smoothstep((radius - distance) / (0.25 * radius) + 0.5)[..., None]
     full = _complete_iris(patch, seen, center, box) * disc + sclera * (1 - disc)
     inside = (opening.coverage(x, y) > 0).astype(np.float32)
     rim = cv2.GaussianBlur(inside, (0, 0), 0.015 * opening.width + 0.5)
     soft = np.maximum(inside, smoothstep(2.0 * rim))[..., None]
     eyeball = patch * soft + full * (1 - soft)
-    iris_free = soft * (distance > 1.15 * radius)[..., None]
-    along, height = opening.local(x, y)
-    upper, _ = opening.edges(along)
+    iris_free = soft * smoothstep((distance / radius - _LIMBUS) / 0.4)[..., None]
     strip = (np.abs(height - upper) < 0.05 * opening.width) & (np.abs(along - 0.5) < 0.4)
     dark = patch[strip] if strip.any() else patch.reshape(-1, 3)
     luminance = dark.mean(1)
@@ -230,8 +236,9 @@ def _eye_source(
     return EyeSource(opening, box, margin, eyeball, clean_sclera, center, radius, lash.astype(np.float32))
 
 
-def _sclera(patch: Image, known: NDArray[Any], skin: Image) -> Image:
-    """A smooth white of the eye ``[h,w,3]``, continued from where it is seen, a little darker beyond."""
+def _sclera(patch: Image, known: NDArray[Any], skin: Image, below_lid: Image) -> Image:
+    """A smooth white of the eye ``[h,w,3]``: that which is seen, continued under the iris in the upper lid's
+    shade. ``below_lid``: how far pixels lie under its edge, in eye widths."""
     fallback = 0.35 * skin.reshape(-1, 3).mean(0) + 0.55 * skin.reshape(-1, 3).mean()
     if known.sum() < 12:
         return np.broadcast_to(fallback, patch.shape).astype(np.float32)
@@ -241,7 +248,8 @@ def _sclera(patch: Image, known: NDArray[Any], skin: Image) -> Image:
     clean = cv2.GaussianBlur(patch * known[..., None], (0, 0), 0.4 * k) / np.maximum(near, 1e-3)
     smooth = membrane_fill(clean.astype(np.float32), ~known)
     bright = np.percentile(patch[known], 75, axis=0)
-    return np.maximum(smooth, 0.78 * bright).astype(np.float32)
+    shade = 1.0 - _LID_SHADE * np.exp(-np.maximum(below_lid, 0.0) / _LID_SHADE_REACH)
+    return np.maximum(smooth, bright * shade[..., None]).astype(np.float32)
 
 
 def _complete_iris(
