@@ -19,7 +19,7 @@ from scipy.sparse.linalg import splu
 
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.alignment import landmark_matrix, mesh_laplacian
-from portrait_core.faces.expression_names import PREFIX, is_direction
+from portrait_core.faces.expression_names import PREFIX
 from portrait_core.faces.head import MorphableHead
 
 Array = NDArray[np.float64]
@@ -29,7 +29,6 @@ HANDLE_M = 0.01
 _STIFFNESS = 0.5
 _HOLD = 50.0
 _OUTSIDE_HOLD = 1.0
-_UNIT_PRIOR = 0.5
 _STEEPEST = 1.0
 """Largest slope of the skin against the face's plane along which a handle moves."""
 
@@ -136,23 +135,3 @@ def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
     bumps = splu(system.tocsc()).solve(_HOLD * (rows.T @ wanted))
     skin = head.group_vertices(head.group_names[0]).cpu().numpy()
     return np.asarray(np.where(skin[:, None], bumps, 0.0))
-
-
-def as_units(head: MorphableHead) -> Array:
-    """Give the units that look most like each direction ``[U,K]``.
-
-    A generator whose latents hold the 52 units is told by them, as nearly as they can, what a face with
-    directions does.
-
-    Args:
-        head: U of its expressions are units and K directions, which may be none.
-
-    Returns:
-        ``[U,K]``.
-    """
-    basis = head.landmark_basis(range(regions.N_LANDMARKS))[1][..., head.n_shape :] / HANDLE_M
-    free = np.array([is_direction(name) for name in head.expression_names])
-    seen = basis[:, :2].reshape(-1, basis.shape[-1])
-    units, directions = seen[:, ~free], seen[:, free]
-    normal = units.T @ units + _UNIT_PRIOR * np.eye(units.shape[1])
-    return np.asarray(np.linalg.solve(normal, units.T @ directions))

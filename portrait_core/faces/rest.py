@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.faces.directions import is_direction
-from portrait_core.faces.expression_names import region_of
+from portrait_core.faces.expression_names import is_direction, region_of
 
 _NEUTRAL_SHARE = 0.1
 """Share of a clip's frames, the most neutral ones, that the rest is the mean of."""

@@ -14,23 +14,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.faces.expression_names import expression_limits, region_of
+from portrait_core.faces.expression_names import region_of
 from portrait_core.faces.landmark_regions import INNER_LIPS, OUTER_LIPS
+from portrait_core.faces.landmark_solver import LandmarkSolver
 from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
-from portrait_core.tracking.normal import expression_prior
-from portrait_core.tracking.quadratic import solve_bounded
-from portrait_core.tracking.terms import EYES
-from portrait_core.tracking.topology import EYE_LEFT, EYE_OUTER, EYE_RIGHT, N_MESH
+from portrait_core.tracking.topology import EYE_OUTER
 
 Array = NDArray[np.float64]
-
-_STEPS = 2
-"""Gauss-Newton steps per frame; only the jaw's turn is not linear."""
-_GAZE_WEIGHT = 100.0
-_GAP_WEIGHT = 30.0
-"""Of gaps between the lips: lips that meet are to meet, wherever they are."""
-_LID_NEIGHBOURS = 0.02
-"""Weight of the eyes' outlines, whose corners follow and whose lids :mod:`portrait_core.faces.lids` moves."""
 
 _RINGS_UPPER = (72, 73, 74, 302, 303, 304, 11, 12, 38, 41, 42, 268, 271, 272, 183, 184, 407, 408)
 _RINGS_LOWER = (15, 16, 85, 86, 89, 90, 77, 96, 315, 316, 319, 320, 307, 325)
@@ -99,12 +89,8 @@ class VisibleChange:
         self, head: HeadPoints, driver: Person, portrait: Person, strengths: Mapping[str, float]
     ) -> None:
         self._names, self._driver, self._portrait, self._strengths = head.names, driver, portrait, strengths
-        weight = head.weight.copy()
-        weight[np.setdiff1d(np.concatenate([EYE_RIGHT, EYE_LEFT]), EYE_OUTER)] *= _LID_NEIGHBOURS
-        self._root = np.sqrt(weight[:N_MESH])
-        self._prior = expression_prior(head.names)
-        self._lowest, self._highest = expression_limits(head.names)
-        self._free = np.flatnonzero([region_of(name) != "eyes" for name in head.names])
+        free = np.array([region_of(name) != "eyes" for name in head.names])
+        self._solver = LandmarkSolver(head, portrait.points, portrait.face_unit, free)
 
     def expression(self, driver: Array, start: Array) -> Array:
         """Solve one frame.
@@ -117,45 +103,5 @@ class VisibleChange:
         Returns:
             ``[E]``.
         """
-        unit = self._portrait.face_unit
         change = self._driver.changes(driver, self._strengths, self._names)
-        wanted = self._portrait.at_rest / unit + change
-        found = start.copy()
-        for _ in range(_STEPS):
-            rows, residual = self._linearised(found, wanted)
-            rows = rows[:, self._free]
-            off = (found - start)[self._free]
-            prior = self._prior[np.ix_(self._free, self._free)]
-            matrix = rows.T @ rows + prior + 1e-9 * np.eye(len(off))
-            step = solve_bounded(
-                matrix,
-                rows.T @ residual + prior @ off,
-                (self._lowest - found)[self._free],
-                (self._highest - found)[self._free],
-            )
-            found[self._free] += step
-            found = found.clip(self._lowest, self._highest)
-        return found
-
-    def _linearised(self, expression: Array, wanted: Array) -> tuple[Array, Array]:
-        """Rows ``[n,E]`` and residuals ``[n]``: weighted differences across and up, then the irises' from the
-        middles of their eyes, and those of the gaps between the lips."""
-        points, unit = self._portrait.points, self._portrait.face_unit
-        every = np.broadcast_to(np.eye(3)[:2], (len(wanted), 2, 3))
-        rows = points.by_expression(every, expression) / unit  # k 2 E
-        apart = (points.points(expression) / unit - wanted)[:, :2]
-        gaze_rows, gaze_apart = [], []
-        for eye in EYES:
-            middle = (rows[eye.outer] + rows[eye.inner]) / 2
-            gaze_rows.append(rows[eye.iris] - middle)
-            gaze_apart.append(apart[eye.iris] - (apart[eye.outer] + apart[eye.inner]) / 2)
-        upper, lower = (np.asarray(edge[1:-1]) for edge in INNER_LIPS)
-        gap_rows, gap_apart = rows[upper] - rows[lower], apart[upper] - apart[lower]
-        weighted = self._root[:, None, None] * rows[:N_MESH]
-        gaze, gap = np.sqrt(_GAZE_WEIGHT), np.sqrt(_GAP_WEIGHT)
-        stacked = [weighted, gaze * np.stack(gaze_rows), gap * gap_rows]
-        residuals = [self._root[:, None] * apart[:N_MESH], gaze * np.stack(gaze_apart), gap * gap_apart]
-        return (
-            np.concatenate(stacked).reshape(-1, rows.shape[2]),
-            np.concatenate(residuals).ravel(),
-        )
+        return self._solver.solve(self._portrait.at_rest / self._portrait.face_unit + change, start, start)

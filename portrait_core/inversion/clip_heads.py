@@ -11,12 +11,13 @@ from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.errors import InputError
-from portrait_core.faces.directions import as_units
 from portrait_core.faces.expression_names import is_direction
 from portrait_core.faces.flame_template import FlameTemplateRenderer
 from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.landmark_solver import UnitTeller
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
+from portrait_core.tracking.head_points import HeadPoints
 
 _MOST_TOLD = 1.2
 """Largest coefficient that a generator is told; it has seen none above 1."""
@@ -69,12 +70,11 @@ class EmbeddedClipHead:
         self._camera = torch.from_numpy(np.asarray(camera, np.float32)).to(head.faces.device)
         self.surface = HeadSurface(head)
         self.unit_names = [name for name in head.expression_names if not is_direction(name)]
-        self._as_units = as_units(head)
+        self._teller = UnitTeller(HeadPoints.from_head(head), shape)
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
         """Give a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
-        expression, count = self._codes[1][frame], len(self.unit_names)
-        told = expression[:count] + self._as_units @ expression[count:]
+        told = self._teller.tell(self._codes[1][frame])
         return np.clip(told, 0.0, _MOST_TOLD)[None].astype(np.float32)
 
     def _metres(self, frame: int) -> Tensor:
