@@ -86,7 +86,7 @@ def closed_lips(photo: Array, mouth: Opening) -> Opening:
     lip = max(1, round(_SEARCH.lip / (offset[1, 0] - offset[0, 0])))
     padded = np.pad(seen, ((lip, lip), (0, 0)), mode="edge")
     darkness = (np.minimum(padded[: -2 * lip], padded[2 * lip :]) - seen) / max(float(np.median(seen)), 1.0)
-    row = _smoothest_path(darkness - 0.10 * np.square(offset / _SEARCH.reach))
+    row = smoothest_path(darkness - 0.10 * np.square(offset / _SEARCH.reach))
     strength = gaussian_filter1d(darkness[row, np.arange(len(along))], 1.5)
     core = strength[(along > 0.2) & (along < 0.8)]
     if float(core.mean()) < _SEARCH.clear or float(np.median(core)) < _SEARCH.clear:
@@ -117,7 +117,7 @@ def _luminance(photo: Array, mouth: Opening, along: Array, height: Array) -> Arr
     )
 
 
-def _smoothest_path(gain: Array) -> NDArray[np.intp]:
+def smoothest_path(gain: Array) -> NDArray[np.intp]:
     """Rows ``[n]`` of the path through the columns of ``gain [m,n]`` with the largest sum, less a price per
     row that it climbs between columns; by dynamic programming."""
     rows, columns = gain.shape

@@ -14,7 +14,7 @@ import numpy as np
 
 from portrait_core.faces.contours import Opening, pixel_grid, window
 from portrait_core.faces.mouth_interior import Behind, Box, MouthInterior
-from portrait_core.faces.texture import LIP_MARGIN, Image, PortraitTexture, smoothstep
+from portrait_core.faces.texture import LIP_MARGIN, PARTED_LIP_MARGIN, Image, PortraitTexture, smoothstep
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Paint:
     """Reach of the lips' shade around an open mouth."""
     rim_shade: float = 0.22
     """Share of the light that lips lose where they turn in to the opening."""
-    upper_shade: float = 0.26
+    upper_shade: float = 0.22
     lower_shade: float = 0.12
     """Shares of the light that what is behind the lips loses next to the upper and the lower one."""
     cavity: float = 0.18
@@ -54,11 +54,11 @@ class MouthPainter:
             texture: the portrait, taken apart.
             interior: what is behind its lips.
             source: the mesh's opening at the portrait's own expression, in work pixels.
-            teeth: how much each pixel ``[W,W]`` of the photograph is surely tooth, 0..1.
+            teeth: how much each pixel ``[W,W]`` of the photograph is surely tooth of the upper row, 0..1.
         """
         self.texture, self.interior = texture, interior
         self._source = source
-        self._teeth = teeth if float(teeth.max()) > 0.0 else None
+        self._teeth = teeth if interior.palette.teeth_seen else None
         self._slack = _PAINT.slack * texture.mouth.width
         self._side_light = _side_light(texture)
         u = np.linspace(0.2, 0.8, 7, dtype=np.float32)
@@ -193,9 +193,9 @@ class MouthPainter:
             carried = source_upper + np.clip(share, 0.0, 1.0) * (source_lower - source_upper) + beyond
             photo = _sample(texture.photo, *source.position(along, carried))
             inside = inside + near * (photo - inside)
-        return self._keep_photo_teeth(inside, *place)
+        return self._keep_photo_teeth(inside, *place, near)
 
-    def _keep_photo_teeth(self, inside: Image, x: Image, y: Image) -> Image:
+    def _keep_photo_teeth(self, inside: Image, x: Image, y: Image, near: float) -> Image:
         """Lay the photograph's upper teeth over ``inside [h,w,3]`` where the photograph has them."""
         if self._teeth is None:
             return inside
@@ -203,12 +203,12 @@ class MouthPainter:
         soft = source.width * 0.02 + 0.7
         along, height = source.local(x, y)
         upper, lower = source.edges(along)
-        # a lip that rises shows more of the same teeth: mirrored at a row a little under the photograph's lip
-        row = np.minimum(upper + soft, (upper + lower) / 2)
-        mirrored = np.minimum(row + np.abs(height - row), np.maximum(lower - soft, height))
-        place = source.position(along, mirrored)
+        # a lip that rises shows more of the same teeth: their crowns go on from a row a little under the
+        # photograph's lip, out of its shade
+        row = np.minimum(upper + (1.0 - near) * 2.0 * soft, (upper + lower) / 2)
+        place = source.position(along, np.maximum(height, row) if near < 1.0 else height)
         photo, teeth = _sample(self.texture.photo, *place), _sample(self._teeth, *place)
-        above = smoothstep((height - upper) / (0.05 * source.width) + 1.0)
+        above = smoothstep((height - upper) / (0.12 * source.width) + 1.0)
         keep = smoothstep((lower - height) / soft + 0.5) * above
         keep *= smoothstep(np.minimum(along, 1 - along) / 0.03 + 0.5)
         return np.asarray(inside + (keep * teeth)[..., None] * (photo - inside))
@@ -217,8 +217,6 @@ class MouthPainter:
         self, along: Image, height: Image, upper: Image, lower: Image, opening: Opening, near: float
     ) -> Image:
         """Light on the lips: they turn in to an opening that the photograph does not have."""
-        if not self.texture.lips_meet:
-            return np.ones_like(along)
         away = np.maximum(np.maximum(upper - height, height - lower), 0.0) / (_PAINT.rim * opening.width)
         open_share = smoothstep((lower - upper) / (0.10 * opening.width))
         ends = smoothstep(np.minimum(along, 1.0 - along) / 0.05 + 0.5)
@@ -227,15 +225,16 @@ class MouthPainter:
     def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image, near: float) -> Image:
         """The photograph's shading along its lip edges, carried to the new edges unstretched."""
         source, total = self.texture.mouth, np.zeros((*along.shape, 3), np.float32)
-        reach = LIP_MARGIN * source.width
-        # teeth of parted lips shine into the pixels next to the edge
-        aside = 0.0 if self.texture.lips_meet else (1.0 - near) * 1.5
+        # what is along the edges of parted lips (gleams of teeth, dark corners) is not theirs when they close
+        meet = self.texture.lips_meet
+        reach, strength = (LIP_MARGIN, 1.0) if meet else (PARTED_LIP_MARGIN, near)
+        reach *= source.width
         source_upper, source_lower = source.edges(along)
         for edge, source_edge, sign in ((upper, source_upper, -1.0), (lower, source_lower, 1.0)):
             offset = height - edge
-            sample = _sample(self.texture.lines, *source.position(along, source_edge + offset + sign * aside))
+            sample = _sample(self.texture.lines, *source.position(along, source_edge + offset))
             outside = 1.0 - smoothstep((sign * offset - 1.2 * reach) / reach)
-            weight = np.clip(sign * offset + 0.5, 0.0, 1.0) * outside
+            weight = strength * np.clip(sign * offset + 0.5, 0.0, 1.0) * outside
             total += (weight * ((along > -0.2) & (along < 1.2)))[..., None] * sample
         return total
 

@@ -45,14 +45,17 @@ class _Look:
     least_shift: tuple[float, float, float] = (0.18, -0.10, -0.05)
     """Shift of the lips' chromaticity in a coloured picture whose lips are as pale as its skin."""
     most_shift: float = 0.45
+    least_measured: float = 0.75
+    """Least luminance of what is taken for teeth in the photograph, over the likely one."""
+    most_measured: tuple[float, float] = (1.4, 0.06)
+    """Most saturation of it: a multiple of the likely one and something more."""
     saturation: float = 1.10
     """Most saturation over the largest that lips and skin have."""
 
 
 _LOOK = _Look()
-_TOOTH_PIXELS = 24
-_TOOTH_SHARE = 0.08
-"""Least number of surely tooth pixels, and least share of the mouth's opening, to measure teeth from."""
+_EYE_PIXELS = 24
+"""Least number of pixels to measure the whites of the eyes from."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class MouthPalette:
     tongue: Image
     dark: Image
     """The mouth's depth."""
+    teeth_seen: bool
+    """Whether the photograph shows teeth, from which their colour is taken."""
 
     @classmethod
     def estimate(cls, texture: PortraitTexture, teeth: Image) -> MouthPalette:
@@ -87,9 +92,9 @@ class MouthPalette:
             return bounded(color * (share * light / max(float(color.mean()), 1e-3)), more * most)
 
         dark = np.clip(0.9 * texture.shadow / max(light, 1.0), _LOOK.dark, _LOOK.most_dark)
-        tooth = _measured_tooth(texture, teeth)
-        if tooth is None:
-            tooth = _likely_tooth(texture, skin, toned)
+        likely = _likely_tooth(texture, skin, toned)
+        measured = _measured_tooth(texture, teeth, likely)
+        tooth = likely if measured is None else measured
         # the tongue is never as bright as the teeth in front of it
         tongue = min(_LOOK.tongue, 0.75 * float(tooth.mean()) / max(light, 1.0))
         return cls(
@@ -98,6 +103,7 @@ class MouthPalette:
             tongue=flesh(tongue, _LOOK.tongue_shift).astype(np.float32),
             # depth is redder than what the light falls on, where there is red at all
             dark=flesh(float(dark), _LOOK.dark_shift, 1.25).astype(np.float32),
+            teeth_seen=measured is not None,
         )
 
 
@@ -171,42 +177,19 @@ def _sclera_luminance(texture: PortraitTexture) -> float | None:
         away = np.hypot(x - eye.iris_center[0], y - eye.iris_center[1]) > 1.2 * eye.iris_radius
         found.append(texture.photo[y0:y1, x0:x1][away & (eye.opening.coverage(x, y) > 0.95)].mean(-1))
     values = np.concatenate(found)
-    return float(np.percentile(values, 75)) if len(values) >= _TOOTH_PIXELS else None
+    return float(np.percentile(values, 75)) if len(values) >= _EYE_PIXELS else None
 
 
-def _measured_tooth(texture: PortraitTexture, teeth: Image) -> Image | None:
-    """Colour ``[3]`` of the teeth that the photograph shows; ``None`` where it does not surely show any."""
+def _measured_tooth(texture: PortraitTexture, teeth: Image, likely: Image) -> Image | None:
+    """Colour ``[3]`` of the teeth that the photograph shows; ``None`` where it does not surely show any, or
+    what it shows is far from the ``likely`` colour (gleams on wet lips, a tongue)."""
     sure = teeth > 0.5
-    x, y = pixel_grid((0, 0, len(texture.photo), len(texture.photo)))
-    opening = float((texture.mouth.coverage(x, y) > 0.5).sum())
-    if sure.sum() < max(_TOOTH_PIXELS, _TOOTH_SHARE * opening):
+    if not sure.any():
         return None
     color = texture.photo[sure]
     luminance = color.mean(1)
     # the gaps between teeth and their shaded sides are drawn again
-    return np.asarray(np.median(color[luminance >= np.percentile(luminance, 45)], axis=0))
-
-
-def visible_teeth(texture: PortraitTexture) -> Image:
-    """How much each pixel ``[W,W]`` of the photograph's mouth is tooth: inside the lips, bright against them
-    and without their redness. Nothing where lips meet."""
-    x, y = pixel_grid((0, 0, len(texture.photo), len(texture.photo)))
-    inside = texture.mouth.coverage(x, y) > 0.9
-    out = np.zeros(inside.shape, np.float32)
-    if texture.lips_meet or inside.sum() < 20:
-        return out
-    color = texture.photo[inside]
-    luminance = color.mean(1)
-    skin, lip = (c / max(float(c.mean()), 1.0) for c in (texture.skin_color, texture.lip_color))
-    shift = lip - skin
-    red = ((color / np.maximum(luminance, 1.0)[:, None] - skin) @ shift) / max(float(shift @ shift), 3e-3)
-    pale = 1.0 - smoothstep((red - 0.35) / 0.5)
-    level = float(texture.lip_color.mean())
-    # without colours to tell them apart teeth must be the brighter ones
-    least = 0.80 + 0.25 * float(1.0 - smoothstep(np.asarray(np.abs(shift).max() / 0.08)))
-    bright = smoothstep((luminance - least * level) / (0.30 * level + 1.0))
-    out[inside] = bright * pale
-    # the dark gaps between teeth belong to them
-    k = 2 * round(0.04 * texture.mouth.width) + 1
-    out = np.asarray(cv2.morphologyEx(out, cv2.MORPH_CLOSE, np.ones((k, k), np.uint8)), np.float32)
-    return cv2.GaussianBlur(out * inside, (0, 0), 1.0)
+    tooth = np.asarray(np.median(color[luminance >= np.percentile(luminance, 70)], axis=0))
+    times, more = _LOOK.most_measured
+    pale = _saturation(tooth) <= times * _saturation(likely) + more
+    return tooth if pale and tooth.mean() >= _LOOK.least_measured * likely.mean() else None

@@ -24,6 +24,10 @@ Box = tuple[int, int, int, int]
 """A window ``(x0, y0, x1, y1)`` in pixels."""
 
 
+UPPER_TEETH_BELOW_LIPS_M = 0.0030
+"""How far the upper teeth's edges are below the line between resting lips, where nothing else is known."""
+
+
 class _Row(NamedTuple):
     """A row of teeth. ``ends`` are the teeth's from the midline along the dental arch, in metres (textbook
     crown widths, a little wide because the arch of the embedded head is)."""
@@ -34,19 +38,23 @@ class _Row(NamedTuple):
     """How far the biting edges are below the line between resting lips."""
     up: float
     """1 where crowns grow upwards from the biting edge, -1 where downwards."""
+    light: float
+    """Share of the light on front teeth; the lower ones are in the shade of the upper ones and lean back."""
 
 
 _UPPER = _Row(
     "helper-upper-teeth",
     np.array([0.0, 0.0092, 0.0165, 0.0245, 0.0320, 0.0395, 0.0500], np.float32),
-    0.0024,
+    UPPER_TEETH_BELOW_LIPS_M,
+    1.0,
     1.0,
 )
 _LOWER = _Row(
     "helper-lower-teeth",
     np.array([0.0, 0.0058, 0.0122, 0.0195, 0.0270, 0.0345, 0.0455], np.float32),
-    0.0006,
+    0.0023,
     -1.0,
+    0.80,
 )
 
 
@@ -60,10 +68,12 @@ class _Shape:
     """The modelled tongue lies against the palate; a resting one lies on the floor of the mouth."""
     lip: float = 0.016
     """Depth behind the lips' front at which the mouth's inside begins."""
-    fade_teeth: float = 0.10
+    fade_teeth: float = 0.14
     """Depth over which teeth lose most of their light."""
-    fade_side: float = 0.028
+    fade_side: float = 0.045
     """Length of the arch, from its half on, over which teeth lose most of their light."""
+    least_fade: float = 0.36
+    """Share of the light below which teeth are not seen."""
     fade_tongue: float = 0.07
     fade_wall: float = 0.016
     """Depth over which cheeks and gums near the lips lose most of their light."""
@@ -120,11 +130,12 @@ class MouthInterior:
         lips = head.landmarks(neutral_m[None])[0, [13, 14], 1].mean()
         for row, drop in ((_UPPER, drop_m), (_LOWER, 0.0)):
             vertices = head.group_vertices(row.group)
-            y = neutral_m[vertices, 1]
-            tip = y.min() if row.up > 0 else y.max()
-            self.shift[vertices, 1] = lips - row.below_lips_m - drop - tip
-            self._arch[vertices, 0] = _arc_length(neutral_m[vertices])
-            self._arch[vertices, 1] = row.up * (y - tip)
+            arc = _arc_length(neutral_m[vertices])
+            edge = _biting_edge(arc, neutral_m[vertices, 1], row.up)
+            # both edges become level, so that rows meet all along
+            self.shift[vertices, 1] = lips - row.below_lips_m - drop - edge
+            self._arch[vertices, 0] = arc
+            self._arch[vertices, 1] = row.up * (neutral_m[vertices, 1] - edge)
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_SHAPE.tongue_shift)
 
     def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> Behind:
@@ -160,9 +171,11 @@ class MouthInterior:
             here = (seen.face_id[0] >= 0).numpy() & (seen.depth[0].numpy() < nearest + _IN_FRONT)
             side = np.maximum(np.abs(values[..., 0]) - 0.5 * row.ends[-1], 0.0)
             fade = np.exp(-depth / _SHAPE.fade_teeth - side / _SHAPE.fade_side)
-            shade = ((0.80 + 0.20 * facing) * fade)[here]
+            shade = (row.light * (0.86 + 0.14 * facing) * fade)[here]
             tooth, solid = self._teeth(values[here, 0], values[here, 1], row.ends, shade, 1.0 / px_per_m)
             cover = np.zeros(group.shape, np.float32)
+            # far teeth are lost in the dark, and hide nothing there
+            solid = solid * smoothstep((fade[here] - _SHAPE.least_fade) / _SHAPE.least_fade)
             cover[here] = solid
             # teeth shade what is right behind their edges
             near = cv2.GaussianBlur(cover, (0, 0), 0.0009 * px_per_m + 0.3)
@@ -200,7 +213,7 @@ class MouthInterior:
         across = np.clip((np.abs(arc) - middle) / half, -1, 1)
         reach = max(_SHAPE.gap, 0.45 * pixel_m)
         gap = _GAP_SHADE * (_SHAPE.gap / reach) ** 0.5 * np.exp(-np.square(distance.min(1) / reach))
-        bulge = 1.0 - 0.07 * np.square(across) - 0.06 * smoothstep((height - 0.004) / 0.006)
+        bulge = 1.0 - 0.06 * np.square(across) - 0.05 * smoothstep((height - 0.004) / 0.006)
         palette = self.palette
         light = (shade * bulge * (1.0 - gap))[:, None]
         line = _SHAPE.crown - 0.0012 * np.square(across)
@@ -209,6 +222,17 @@ class MouthInterior:
         tooth = palette.dark + light * (palette.tooth - palette.dark)
         tip = (height - _SHAPE.rounding * across**4) / max(0.0006, 0.7 * pixel_m) + 0.5
         return tooth + gum * (flesh - tooth), smoothstep(tip)
+
+
+def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:
+    """Height in metres of a row's biting edge at each of its vertices, by their places along the arch and
+    their heights; molars reach farther than front teeth."""
+    places = np.linspace(0.0, float(arc.abs().max()), 9)
+    away = (arc.abs()[:, None] - torch.from_numpy(places).float()).abs()
+    heights = torch.where(away < 0.75 * float(places[1]), up * y[:, None], torch.inf).amin(0)
+    some = torch.isfinite(heights).numpy()
+    edge = np.interp(arc.abs().numpy(), places[some], heights.numpy()[some])
+    return torch.from_numpy(up * edge).float()
 
 
 def _arc_length(vertices: Tensor) -> Tensor:

@@ -21,10 +21,11 @@ from portrait_core.faces.contours import Opening
 from portrait_core.faces.eyes import EyePainter
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.mouth import MouthPainter
-from portrait_core.faces.mouth_colors import MouthPalette, visible_teeth
-from portrait_core.faces.mouth_interior import MouthInterior
+from portrait_core.faces.mouth_colors import MouthPalette
+from portrait_core.faces.mouth_interior import UPPER_TEETH_BELOW_LIPS_M, MouthInterior
 from portrait_core.faces.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
 from portrait_core.faces.texture import Image, PortraitTexture, smoothstep
+from portrait_core.faces.visible_teeth import find_teeth
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
 
@@ -108,15 +109,16 @@ class TemplateRenderer:
         head = self.head
         neutral = self.skin.decode(np.zeros((1, head.n_expression)), np.zeros((1, 3)))[0]
         drop = 0.0
-        teeth = visible_teeth(self.texture)
-        if teeth.any():
-            # the biting edge is at least where the lower lip cuts it off in the photograph
-            rest = float(head.landmarks(neutral[None])[0, [13, 14], 1].mean())
-            drop = max(0.0, rest - float(head.landmarks(self.skin.source_m)[0, 14, 1]) - 0.003)
-        palette = MouthPalette.estimate(self.texture, teeth)
+        teeth = find_teeth(self.texture, self.skin.px_per_m)
+        palette = MouthPalette.estimate(self.texture, teeth.sure)
+        if palette.teeth_seen:
+            # the biting edge is at least as far below the upper lip as the photograph shows it
+            rest, own = (float(head.landmarks(m)[0, 13, 1]) for m in (neutral[None], self.skin.source_m))
+            shown_m = teeth.shown_px / self.skin.px_per_m
+            drop = max(0.0, rest - own + shown_m - UPPER_TEETH_BELOW_LIPS_M)
         interior = MouthInterior(head, neutral, palette, drop)
         source = _opening(self.skin.source_landmarks, regions.INNER_LIPS)
-        return MouthPainter(self.texture, interior, source, teeth)
+        return MouthPainter(self.texture, interior, source, teeth.upper)
 
     def vertices_box(
         self, expression: NDArray[np.floating], jaw: NDArray[np.floating]

@@ -33,7 +33,9 @@ _CORNER_REACH = 0.22
 LASH_BAND = 0.11
 """Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
 LIP_MARGIN = 0.035
-"""How far around the mouth's opening the line between the lips reaches, in mouth widths."""
+"""How far around the mouth's opening the line between closed lips reaches, in mouth widths."""
+PARTED_LIP_MARGIN = 0.045
+"""The same of parted lips: what shines or is dark between them lies on both sides of the landmarks there."""
 
 _GAP_UNDER_HAIR = 0.10
 """Mean gap between lips under a moustache, in mouth widths, below which they meet: landmarks guess there."""
@@ -154,10 +156,11 @@ class PortraitTexture:
         meet = is_closed(photo, mouth) if hair is None else mouth.mean_gap < _GAP_UNDER_HAIR * mouth.width
         if meet:
             mouth = closed_lips(photo, mouth) if hair is None else without_gap(mouth)
-        reach = LIP_MARGIN * mouth.width
+        reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
         box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
         _lift(skin, mouth, box, reach, reach)
-        line = 0.55 * tones.lip
+        level = float(tones.lip.mean())
+        line = np.maximum(0.5 * (level + 1.25 * (tones.lip - level)), 0.0)
         if meet:
             line = _line_color(photo, mouth, line)
         return cls(
