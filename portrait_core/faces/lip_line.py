@@ -60,7 +60,8 @@ def is_closed(photo: Array, mouth: Opening) -> bool:
     share = np.linspace(0.0, 1.0, 21, dtype=np.float32)[:, None]
     seen = _luminance(photo, mouth, along, upper + share * (lower - upper))
     # the lower lip: of the upper one, which may be thin, landmarks may miss all
-    lip = np.median(_luminance(photo, mouth, along, (lower + _SEARCH.lip * mouth.width)[None]))
+    below = np.array([0.03, 0.06, 0.09, 0.12], np.float32)[:, None] * mouth.width
+    lip = np.median(_luminance(photo, mouth, along, lower + below))
     other = ((seen < 0.62 * lip) | (seen > 1.12 * lip)).mean(0) * (lower - upper)
     return float(other.mean()) < _SEARCH.seen_gap * mouth.width
 
