@@ -111,7 +111,7 @@ def find_hair(
     band = (height > 0.7 * nose) & (height < upper - 0.03 * mouth.width)
     halves = [band & (np.abs(along - middle) < 0.15) for middle in (0.3, 0.7)]
     levels = [float(np.median(luminance[half])) for half in halves if half.any()]
-    if len(levels) < 2 or max(levels) > _HAIR.dark * skin_luminance:
+    if len(levels) < 2 or max(levels) >= _HAIR.dark * skin_luminance:
         return None
     dark = float(np.mean(levels))
     middle = np.clip(np.minimum(along, 1.0 - along) / 0.15, 0.0, 1.0)

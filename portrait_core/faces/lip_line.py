@@ -111,7 +111,8 @@ def _ends(clear: Array, along: Array) -> tuple[int, int]:
 
 def _luminance(photo: Array, mouth: Opening, along: Array, height: Array) -> Array:
     x, y = mouth.position(np.broadcast_to(along, height.shape), height)
-    low, high = int(max(0, y.min() - 8)), int(y.max() + 9)
+    low = int(np.clip(y.min() - 8, 0, len(photo) - 1))
+    high = int(np.clip(y.max() + 9, low + 1, len(photo)))
     soft = cv2.GaussianBlur(photo[low:high].mean(-1), (0, 0), 0.5 + 0.008 * mouth.width)
     return np.asarray(
         cv2.remap(soft, x - 0.5, y - low - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

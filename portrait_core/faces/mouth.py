@@ -228,6 +228,8 @@ class MouthPainter:
         # what is along the edges of parted lips (gleams of teeth, dark corners) is not theirs when they close
         meet = self.texture.lips_meet
         reach, strength = (LIP_MARGIN, 1.0) if meet else (PARTED_LIP_MARGIN, near)
+        if self.texture.hair is not None:
+            strength = near  # strands of hair are no lines of the lips
         reach *= source.width
         source_upper, source_lower = source.edges(along)
         for edge, source_edge, sign in ((upper, source_upper, -1.0), (lower, source_lower, 1.0)):
@@ -244,10 +246,12 @@ class MouthPainter:
             return np.zeros_like(along)
         gap = lower - upper
         middle = (upper + lower) / 2
-        reach = 0.012 * opening.width + 0.5 * gap
+        reach = 0.009 * opening.width + 0.5 * gap
         near = 1.0 - smoothstep(gap / (0.05 * opening.width))
         ends = smoothstep(np.minimum(along, 1 - along) / 0.05 + 0.3)
-        return np.asarray(0.55 * near * ends * np.exp(-np.square((height - middle) / reach)))
+        away = np.square((height - middle) / reach)
+        # a fine line in a soft fold
+        return np.asarray(near * ends * (0.36 * np.exp(-away) + 0.24 * np.exp(-away / 8.0)))
 
 
 def _ends(opening: Opening) -> tuple[Image, Image]:

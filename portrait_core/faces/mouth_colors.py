@@ -165,7 +165,9 @@ def _likely_tooth(texture: PortraitTexture, skin: Image, toned: float) -> Image:
         # a cold or green cast of the picture tints teeth less than a warm one
         chroma[1] = min(chroma[1], (1.0 - toned) * max(chroma[0], chroma[2]) + toned * chroma[1])
     color = luminance * chroma / float(chroma.mean())
-    return np.asarray(color * min(1.0, _LOOK.of_highlight * texture.highlight / float(color.mean())))
+    return np.asarray(
+        color * min(1.0, _LOOK.of_highlight * texture.highlight / max(float(color.mean()), 1.0))
+    )
 
 
 def _sclera_luminance(texture: PortraitTexture) -> float | None:

@@ -159,8 +159,10 @@ class PortraitTexture:
         reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
         box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
         _lift(skin, mouth, box, reach, reach)
-        level = float(tones.lip.mean())
-        line = np.maximum(0.5 * (level + 1.25 * (tones.lip - level)), 0.0)
+        level = max(float(tones.lip.mean()), 1.0)
+        # where little light comes lips are redder, by as much as they are redder than the skin
+        redder = tones.lip / level - tones.skin / max(float(tones.skin.mean()), 1.0)
+        line = np.maximum(0.45 * (tones.lip + 0.6 * level * redder), 0.0)
         if meet:
             line = _line_color(photo, mouth, line)
         return cls(

@@ -8,8 +8,10 @@ import pytest
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.contours import Opening
 from portrait_core.faces.lip_line import closed_lips, is_closed
-from portrait_core.faces.mouth_colors import bounded, monochrome
+from portrait_core.faces.mouth_colors import MouthPalette, bounded, monochrome
 from portrait_core.faces.template import TemplateRenderer
+from portrait_core.faces.texture import PortraitTexture
+from portrait_core.faces.visible_teeth import find_teeth
 from tests.portrait_core.drawn_portrait import SKIN, render, renderer_of
 
 
@@ -181,6 +183,19 @@ def test_lips_with_something_else_between_them_are_parted():
         open_mouth = photo.copy()
         open_mouth[95:105, 60:140] = color
         assert not is_closed(open_mouth, landmarks)
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_a_picture_without_anything_on_it_has_colours_to_paint_with(closed, level):
+    _, photograph, marks = closed
+    blank = np.full(photograph.shape, level, np.float32)
+    texture = PortraitTexture.build(blank, marks)
+    teeth = find_teeth(texture, px_per_m=1000.0)
+    palette = MouthPalette.estimate(texture, teeth.sure)
+    assert not palette.teeth_seen
+    for color in (palette.tooth, palette.gum, palette.tongue, palette.dark):
+        assert np.isfinite(color).all()
+        assert color.max() - color.min() < 1e-3
 
 
 def test_a_picture_has_one_colour_or_several(closed):
