@@ -106,7 +106,8 @@ class MouthPainter:
         Args:
             canvas: moved skin with the opening filled over.
             opening: where the lips part.
-            behind: what is seen in this opening's window, or ``None`` for darkness.
+            behind: what is seen in this opening's window, or ``None`` for no more than the line
+                between lips.
         """
         size = len(canvas)
         box = self.window(opening, size)
@@ -152,7 +153,8 @@ class MouthPainter:
         """Colours behind the lips in the picture's light, with the lips' shadow on them."""
         dark = self.interior.palette.dark
         if behind is None:
-            return np.broadcast_to(dark, (*below_upper.shape, 3)).astype(np.float32).copy()
+            line = np.asarray(self.texture.lip_line, np.float32)
+            return np.broadcast_to(line, (*below_upper.shape, 3)).copy()
         width = opening.width
         sigma = 0.4 + 0.004 * width
         teeth = cv2.GaussianBlur(behind.teeth, (0, 0), sigma)

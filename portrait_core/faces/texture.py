@@ -37,6 +37,8 @@ LIP_MARGIN = 0.035
 PARTED_LIP_MARGIN = 0.045
 """The same of parted lips: what shines or is dark between them lies on both sides of the landmarks there."""
 
+_PARTED_CORNER = 0.10
+"""How far beyond the corners of parted lips the dark between them reaches, in mouth widths."""
 _GAP_UNDER_HAIR = 0.10
 """Mean gap between lips under a moustache, in mouth widths, below which they meet: landmarks guess there."""
 
@@ -158,10 +160,11 @@ class PortraitTexture:
             mouth = closed_lips(photo, mouth) if hair is None else without_gap(mouth)
         reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
         box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
-        _lift(skin, mouth, box, reach, reach)
+        _lift(skin, mouth, box, reach, reach, corner=0.0 if meet else _PARTED_CORNER * mouth.width)
         level = max(float(tones.lip.mean()), 1.0)
         # where little light comes lips are redder, by as much as they are redder than the skin
         redder = tones.lip / level - tones.skin / max(float(tones.skin.mean()), 1.0)
+        redder = np.array([max(redder[0], 0.0), redder[1], min(redder[2], 0.0)])
         line = np.maximum(0.45 * (tones.lip + 0.6 * level * redder), 0.0)
         if meet:
             line = _line_color(photo, mouth, line)
@@ -250,8 +253,11 @@ def _lift(
     above: float,
     below: float,
     closing: float = 0.0,
+    corner: float = 0.0,
 ) -> None:
     """Fill the opening and its surroundings in ``skin``, in place.
+
+    ``corner``: least reach beyond the corners in pixels.
 
     ``closing``: dark features thinner than this (pixels) around the hole, such as a crease, do not colour
     the filling.
@@ -260,7 +266,8 @@ def _lift(
     along, height = opening.local(*pixel_grid(box))
     upper, lower = opening.edges(along)
     beyond = np.maximum(np.maximum(-along, along - 1.0), 0.0) * opening.width
-    taper = 1.0 - np.clip(beyond / max(_CORNER_REACH * opening.width * (closing > 0), above, below), 0.0, 1.0)
+    corner = max(corner, _CORNER_REACH * opening.width * (closing > 0), above, below)
+    taper = 1.0 - np.clip(beyond / corner, 0.0, 1.0)
     hole = (height > upper - above * taper) & (height < lower + below * taper) & (taper > 0)
     patch = skin[y0:y1, x0:x1]
     if closing < 1.0:
