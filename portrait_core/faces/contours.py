@@ -44,6 +44,11 @@ class Opening:
         """Opening height at the 65 steps, at least 0."""
         return np.maximum(self.lower - self.upper, 0.0)
 
+    @property
+    def mean_gap(self) -> float:
+        """Mean opening height over the middle half."""
+        return float(self.gap[16:49].mean())
+
     def with_gap(self, gap: Array, lower_share: float) -> Opening:
         """The same opening with another height; ``lower_share`` of the change is taken by the lower edge."""
         change = gap - self.gap

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,9 +20,12 @@ from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.contours import Opening
 from portrait_core.faces.eyes import EyePainter
 from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.mouth import MouthInterior, MouthPainter, visible_teeth
+from portrait_core.faces.mouth import MouthPainter
+from portrait_core.faces.mouth_colors import MouthPalette
+from portrait_core.faces.mouth_interior import UPPER_TEETH_BELOW_LIPS_M, MouthInterior
 from portrait_core.faces.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
 from portrait_core.faces.texture import Image, PortraitTexture, smoothstep
+from portrait_core.faces.visible_teeth import find_teeth
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
 
@@ -104,15 +108,17 @@ class TemplateRenderer:
     def _mouth_painter(self) -> MouthPainter:
         head = self.head
         neutral = self.skin.decode(np.zeros((1, head.n_expression)), np.zeros((1, 3)))[0]
-        tooth, drop = None, 0.0
-        teeth = visible_teeth(self.texture)
-        if (teeth > 0.5).sum() >= 12:
-            tooth = np.median(self.texture.photo[teeth > 0.5], axis=0)
-            # the biting edge is at least where the lower lip cuts it off in the photograph
-            rest = float(head.landmarks(neutral[None])[0, [13, 14], 1].mean())
-            drop = max(0.0, rest - float(head.landmarks(self.skin.source_m)[0, 14, 1]) - 0.003)
-        interior = MouthInterior(head, neutral, self.texture.skin_color, tooth, drop)
-        return MouthPainter(self.texture, interior, _opening(self.skin.source_landmarks, regions.INNER_LIPS))
+        drop = 0.0
+        teeth = find_teeth(self.texture, self.skin.px_per_m)
+        palette = MouthPalette.estimate(self.texture, teeth.sure)
+        if palette.teeth_seen:
+            # the biting edge is at least as far below the upper lip as the photograph shows it
+            rest, own = (float(head.landmarks(m)[0, 13, 1]) for m in (neutral[None], self.skin.source_m))
+            shown_m = teeth.shown_px / self.skin.px_per_m
+            drop = max(0.0, rest - own + shown_m - UPPER_TEETH_BELOW_LIPS_M)
+        interior = MouthInterior(head, neutral, palette, drop)
+        source = _opening(self.skin.source_landmarks, regions.INNER_LIPS)
+        return MouthPainter(self.texture, interior, source, teeth.upper)
 
     def vertices_box(
         self, expression: NDArray[np.floating], jaw: NDArray[np.floating]
@@ -168,16 +174,14 @@ class TemplateRenderer:
 
     def _paint_mouth(self, canvas: Image, vertices_m: Tensor, marks: NDArray[np.float32]) -> Image:
         opening = self._mouth.opening(_opening(marks, regions.INNER_LIPS))
-        source = self.skin.source_landmarks
-        jaw_px = float(np.linalg.norm(marks[14] - source[14]))
-        rendered = None
+        behind = None
         if float(opening.gap.max()) > 0.5:
-            behind = vertices_m + self._mouth.interior.shift
-            px = self.skin.project(behind[None])[0]
-            px[:, :2] += self.skin.offset
+            shifted = vertices_m + self._mouth.interior.shift
+            px = self.skin.project(shifted[None])[0]
+            px[:, :2] += self.skin.offset + torch.from_numpy(self._mouth.offset)
             box = MouthPainter.window(opening, len(canvas))
-            rendered = self._mouth.interior.render(px, behind, box, self.skin.px_per_m)
-        return self._mouth.paint(canvas, opening, rendered, jaw_px)
+            behind = self._mouth.interior.render(px, shifted, box, self.skin.px_per_m)
+        return self._mouth.paint(canvas, opening, behind)
 
     def _finish(self, canvas: Image, view: SkinView, mouth: Image) -> tuple[Image, ...]:
         """Lay the face over the photograph and average down to the crop's size."""

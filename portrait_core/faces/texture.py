@@ -9,7 +9,7 @@ on where the edges have moved to.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from scipy.sparse.linalg import spsolve
 
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.contours import Opening, pixel_grid, window
+from portrait_core.faces.lip_hair import LipHair, find_hair
+from portrait_core.faces.lip_line import closed_lips, is_closed, without_gap
 
 Image = NDArray[Any]
 """Colours 0..255 or weights 0..1, float32."""
@@ -36,7 +38,14 @@ widths."""
 LASH_BAND = 0.11
 """Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
 LIP_MARGIN = 0.035
-"""How far around the mouth's opening the line between the lips reaches, in mouth widths."""
+"""How far around the mouth's opening the line between closed lips reaches, in mouth widths."""
+PARTED_LIP_MARGIN = 0.045
+"""The same of parted lips: what shines or is dark between them lies on both sides of the landmarks there."""
+
+_PARTED_CORNER = 0.10
+"""How far beyond the corners of parted lips the dark between them reaches, in mouth widths."""
+_GAP_UNDER_HAIR = 0.10
+"""Mean gap between lips under a moustache, in mouth widths, below which they meet: landmarks guess there."""
 
 
 def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
@@ -106,12 +115,24 @@ class PortraitTexture:
     eyes: tuple[EyeSource, EyeSource]
     """The subject's right eye, then the left."""
     mouth: Opening
+    """Where the photograph's lips part; without height, on the line between them, where they meet."""
+    lips_meet: bool
     skin_color: Image
     """Mean colour of the face ``[3]``."""
     lip_line: Image
     """Colour of the line between closed lips ``[3]``."""
     lip_color: Image
     """Colour of the lips ``[3]``."""
+    lip_saturation: float
+    """Saturation of the more colourful part of the lips, 0..1."""
+    highlight: float
+    """Luminance of the picture's brightest parts, 0..255."""
+    mouth_light: float
+    """Luminance of the skin around the mouth where it is lit, 0..255."""
+    shadow: float
+    """Luminance of the face's darkest parts, 0..255."""
+    hair: LipHair | None
+    """The hair over the upper lip, if there is any."""
 
     @classmethod
     def build(cls, photo: Image, landmarks: NDArray[np.floating]) -> PortraitTexture:
@@ -134,19 +155,79 @@ class PortraitTexture:
             )
             _lift(skin, opening, box, margin, LOWER_LID_MARGIN * opening.width, 0.32 * opening.width)
             eyes.append(_eye_source(photo, skin, opening, box, margin, landmarks[list(iris)]))
+        tones = _FaceTones.of(photo, landmarks)
         lips = regions.INNER_LIPS
         mouth = Opening.from_points(landmarks[list(lips.upper)], landmarks[list(lips.lower)])
-        reach = LIP_MARGIN * mouth.width
-        box = window(landmarks[list(lips.upper + lips.lower)], 4 * reach, len(photo))
-        _lift(skin, mouth, box, reach, reach)
-        ring = landmarks[[117, 346, 50, 280, 151, 108, 337, 6]].astype(int).clip(0, len(photo) - 1)
-        color = np.median(cv2.GaussianBlur(photo, (0, 0), 2)[ring[:, 1], ring[:, 0]], axis=0)
-        outer = landmarks[[0, 17, 37, 267, 84, 314]].astype(int).clip(0, len(photo) - 1)
-        lip = np.median(skin[outer[:, 1], outer[:, 0]], axis=0)
-        line = lip * [0.42, 0.32, 0.32]
-        if float(mouth.gap[16:49].mean()) < 0.03 * mouth.width:
+        hair = find_hair(photo, mouth, landmarks, float(tones.skin.mean()))
+        # hair hides the line, and has darker ones of its own
+        meet = is_closed(photo, mouth) if hair is None else mouth.mean_gap < _GAP_UNDER_HAIR * mouth.width
+        if meet:
+            mouth = closed_lips(photo, mouth) if hair is None else without_gap(mouth)
+        reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
+        box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
+        _lift(skin, mouth, box, reach, reach, corner=0.0 if meet else _PARTED_CORNER * mouth.width)
+        level = max(float(tones.lip.mean()), 1.0)
+        # where little light comes lips are redder, by as much as they are redder than the skin
+        redder = tones.lip / level - tones.skin / max(float(tones.skin.mean()), 1.0)
+        redder = np.array([max(redder[0], 0.0), redder[1], min(redder[2], 0.0)])
+        line = np.maximum(0.45 * (tones.lip + 0.6 * level * redder), 0.0)
+        if meet:
             line = _line_color(photo, mouth, line)
-        return cls(photo, skin, photo - skin, (eyes[0], eyes[1]), mouth, color, line, lip)
+        return cls(
+            photo=photo,
+            skin=skin,
+            lines=photo - skin,
+            eyes=(eyes[0], eyes[1]),
+            mouth=mouth,
+            lips_meet=meet,
+            skin_color=tones.skin,
+            lip_line=line,
+            lip_color=tones.lip,
+            lip_saturation=tones.lip_saturation,
+            highlight=tones.highlight,
+            mouth_light=tones.mouth_light,
+            shadow=tones.shadow,
+            hair=hair,
+        )
+
+
+class _FaceTones(NamedTuple):
+    """Colours ``[3]`` and luminances of a photographed face."""
+
+    skin: Image
+    lip: Image
+    lip_saturation: float
+    highlight: float
+    mouth_light: float
+    shadow: float
+
+    @classmethod
+    def of(cls, photo: Image, landmarks: NDArray[np.floating]) -> _FaceTones:
+        """Measure the photograph ``[W,W,3]`` with landmarks ``[478,2]``."""
+        soft = cv2.GaussianBlur(photo, (0, 0), 2)
+        ring = landmarks[[117, 346, 50, 280, 151, 108, 337, 6]].astype(int).clip(0, len(photo) - 1)
+        skin = np.median(soft[ring[:, 1], ring[:, 0]], axis=0)
+        beside = landmarks[[164, 18, 200, 205, 425, 57, 287]].astype(int).clip(0, len(photo) - 1)
+        near = soft[beside[:, 1], beside[:, 0]]
+        # the lower lip between its contours: hair and noses' shadows lie on the upper one
+        inner, outer = (landmarks[list(c.lower)] for c in (regions.INNER_LIPS, regions.OUTER_LIPS))
+        share = np.linspace(0.35, 0.75, 5)[:, None, None]
+        places = ((1 - share) * inner[3:8] + share * outer[3:8]).reshape(-1, 2).astype(int)
+        places = places.clip(0, len(photo) - 1)
+        lips = soft[places[:, 1], places[:, 0]]
+        saturation = (lips.max(1) - lips.min(1)) / np.maximum(lips.max(1), 1.0)
+        face = np.zeros(photo.shape[:2], np.uint8)
+        cv2.fillConvexPoly(face, cv2.convexHull(landmarks[list(regions.FACE_OVAL)].astype(np.int32)), 1)
+        luminance = soft[face > 0].mean(-1)
+        shadow = np.percentile(luminance, 1.0) if len(luminance) else 0.0
+        return cls(
+            skin=skin,
+            lip=np.median(lips, axis=0),
+            lip_saturation=float(np.percentile(saturation, 80)),
+            highlight=float(np.percentile(soft.mean(-1), 99.0)),
+            mouth_light=float(np.percentile(near.mean(-1), 65)),
+            shadow=float(shadow),
+        )
 
 
 def _line_color(photo: Image, mouth: Opening, fallback: Image) -> Image:
@@ -157,7 +238,9 @@ def _line_color(photo: Image, mouth: Opening, fallback: Image) -> Image:
     x, y = mouth.position(np.broadcast_to(along, (7, 25)), (upper + lower) / 2 + offset)
     sample = cv2.remap(photo, x - 0.5, y - 0.5, cv2.INTER_LINEAR)
     darkest = np.take_along_axis(sample, sample.sum(-1).argmin(0)[None, :, None], 0)[0]
-    return np.asarray(np.minimum(np.median(darkest, axis=0), 1.3 * fallback + 10.0), np.float32)
+    color = np.median(darkest, axis=0)
+    most = 1.3 * float(fallback.mean()) + 10.0
+    return np.asarray(color * min(1.0, most / max(float(color.mean()), 1.0)), np.float32)
 
 
 def _lid_margin(opening: Opening, brow: NDArray[np.floating]) -> float:
@@ -175,8 +258,11 @@ def _lift(
     above: float,
     below: float,
     closing: float = 0.0,
+    corner: float = 0.0,
 ) -> None:
     """Fill the opening and its surroundings in ``skin``, in place.
+
+    ``corner``: least reach beyond the corners in pixels.
 
     ``closing``: dark features thinner than this (pixels) around the hole, such as a crease, do not colour
     the filling.
@@ -185,7 +271,8 @@ def _lift(
     along, height = opening.local(*pixel_grid(box))
     upper, lower = opening.edges(along)
     beyond = np.maximum(np.maximum(-along, along - 1.0), 0.0) * opening.width
-    taper = 1.0 - np.clip(beyond / max(_CORNER_REACH * opening.width * (closing > 0), above, below), 0.0, 1.0)
+    corner = max(corner, _CORNER_REACH * opening.width * (closing > 0), above, below)
+    taper = 1.0 - np.clip(beyond / corner, 0.0, 1.0)
     hole = (height > upper - above * taper) & (height < lower + below * taper) & (taper > 0)
     patch = skin[y0:y1, x0:x1]
     if closing < 1.0:

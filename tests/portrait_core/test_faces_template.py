@@ -4,87 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.cameras import orbit_labels, project_to_crop
+from portrait_core.cameras import project_to_crop
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.contours import Opening
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.raster import interpolate, rasterize, vertex_normals
-from portrait_core.faces.template import PortraitFit, TemplateRenderer
+from portrait_core.faces.template import TemplateRenderer
 from portrait_core.faces.texture import membrane_fill
-
-SIZE = 160
-SKIN, LIPS, WHITE, IRIS, TOOTH = (
-    (205, 160, 135),
-    (170, 80, 80),
-    (225, 222, 215),
-    (40, 60, 130),
-    (235, 230, 220),
-)
-
-
-@pytest.fixture(scope="module")
-def head():
-    return MorphableHead.load("data/models/embedded_head.safetensors")
-
-
-def _draw(head, fit):
-    """A photograph of the mesh ``[S,S,3]`` and its landmarks ``[478,2]``."""
-    codes = [
-        torch.as_tensor(np.asarray(c)[None], dtype=torch.float32)
-        for c in (fit.shape, fit.expression, fit.jaw)
-    ]
-    vertices = head.decode(*codes)
-    camera = torch.as_tensor(fit.camera[None])
-    pixels = project_to_crop(camera, head.to_box(vertices), 2 * SIZE)
-    fragments = rasterize(pixels, head.faces, 2 * SIZE, 2 * SIZE, cull_backfaces=True)
-    group = head.face_group[fragments.face_id.clamp(min=0)]
-    color = torch.tensor(SKIN) + head.mask("lips")[:, None] * (torch.tensor(LIPS) - torch.tensor(SKIN))
-    color[(head.group_vertices("helper-upper-teeth"))] = torch.tensor(TOOTH, dtype=torch.float32)
-    shade = 0.5 + 0.5 * vertex_normals(vertices, head.faces)[0, :, 2:].clamp(min=0)
-    image = interpolate((color * shade)[None], head.faces, fragments)
-    image[(fragments.face_id < 0)] = torch.tensor([90.0, 100.0, 120.0])
-    marks = project_to_crop(camera, head.to_box(head.landmarks(vertices)), 2 * SIZE)[0, :, :2].numpy()
-    y, x = torch.meshgrid(torch.arange(2 * SIZE) + 0.5, torch.arange(2 * SIZE) + 0.5, indexing="ij")
-    for iris, number in ((regions.RIGHT_IRIS, 2), (regions.LEFT_IRIS, 1)):
-        center, radius = marks[iris[0]], np.linalg.norm(marks[list(iris[1:])] - marks[iris[0]], axis=1).mean()
-        disc = ((x - float(center[0])) ** 2 + (y - float(center[1])) ** 2 < float(radius) ** 2)[None]
-        eye = (group == number) & (fragments.face_id >= 0)
-        image[eye] = torch.tensor(WHITE, dtype=torch.float32)
-        image[eye & disc] = torch.tensor(IRIS, dtype=torch.float32)
-    small = torch.nn.functional.avg_pool2d(image.permute(0, 3, 1, 2), 2)[0].permute(1, 2, 0)
-    return small.round().clamp(0, 255).byte().numpy(), marks / 2
-
-
-def _renderer(head, seed=0, yaw=0.1, **units):
-    expression = np.zeros(head.n_expression, np.float32)
-    for name, value in units.items():
-        expression[head.index(name)] = value
-    jaw = head.jaw_from_expression(torch.from_numpy(expression)[None]).numpy()[0]
-    shape = np.random.default_rng(seed).normal(size=head.n_shape).astype(np.float32) * 0.4
-    fit = PortraitFit(shape, expression, jaw, orbit_labels(yaw, 0.05)[0])
-    portrait, marks = _draw(head, fit)
-    return TemplateRenderer(head, portrait, fit, marks), portrait, marks
+from tests.portrait_core.drawn_portrait import SIZE, SKIN, render, renderer_of
 
 
 @pytest.fixture(scope="module")
 def closed(head):
     """A portrait with closed lips."""
-    return _renderer(head, mouthShrugLower=0.3, mouthPressLeft=0.5, mouthPressRight=0.5)
+    return renderer_of(head, mouthShrugLower=0.3, mouthPressLeft=0.5, mouthPressRight=0.5)
 
 
 @pytest.fixture(scope="module")
 def smiling(head):
     """A portrait with parted lips."""
-    return _renderer(head, jawOpen=0.35, mouthUpperUpLeft=0.6, mouthUpperUpRight=0.6)
-
-
-def _render(head, portrait, **units):
-    renderer = portrait[0]
-    expression = renderer.skin.fit.expression.copy()
-    for name, value in units.items():
-        expression[head.index(name)] = value
-    jaw = head.jaw_from_expression(torch.from_numpy(expression)[None]).numpy()
-    return renderer.render(expression[None], jaw)
+    return renderer_of(head, jawOpen=0.35, mouthUpperUpLeft=0.6, mouthUpperUpRight=0.6)
 
 
 def _iris_pixels(image, marks, eye):
@@ -100,7 +37,7 @@ def _iris_pixels(image, marks, eye):
 @pytest.mark.parametrize("which", ["closed", "smiling"])
 def test_the_portraits_own_expression_gives_the_portrait_back(head, which, request):
     portrait = request.getfixturevalue(which)
-    got = _render(head, portrait)
+    got = render(head, portrait)
     difference = np.abs(got.image[0].astype(int) - portrait[1])
     assert difference.mean() < 0.3
     assert (difference.max(-1) > 24).mean() < 0.003
@@ -126,7 +63,7 @@ def test_shapes_ranges_and_batches(head, closed):
 
 def test_a_blink_hides_the_iris_of_its_eye_only(head, closed):
     _, portrait, marks = closed
-    shut = _render(head, closed, eyeBlinkLeft=1.0).image[0]
+    shut = render(head, closed, eyeBlinkLeft=1.0).image[0]
     left, right = regions.LEFT_IRIS, regions.RIGHT_IRIS
     assert len(_iris_pixels(portrait, marks, left)[0]) > 8
     assert len(_iris_pixels(shut, marks, left)[0]) == 0
@@ -139,7 +76,7 @@ def test_a_blink_hides_the_iris_of_its_eye_only(head, closed):
 def test_half_a_blink_hides_part(head, closed):
     marks = closed[2]
     count = [
-        len(_iris_pixels(_render(head, closed, eyeBlinkRight=b).image[0], marks, regions.RIGHT_IRIS)[0])
+        len(_iris_pixels(render(head, closed, eyeBlinkRight=b).image[0], marks, regions.RIGHT_IRIS)[0])
         for b in (0.0, 0.35, 1.0)
     ]
     assert count[0] > count[1] > count[2]
@@ -148,12 +85,12 @@ def test_half_a_blink_hides_part(head, closed):
 def test_gaze_moves_the_iris(head, closed):
     marks = closed[2]
     ahead = _iris_pixels(closed[1], marks, regions.LEFT_IRIS)[0].mean()
-    aside = _render(head, closed, eyeLookOutLeft=0.8).image[0]
+    aside = render(head, closed, eyeLookOutLeft=0.8).image[0]
     assert _iris_pixels(aside, marks, regions.LEFT_IRIS)[0].mean() > ahead + 1.0
 
 
 def test_opening_the_jaw_opens_the_mouth(head, closed):
-    area = [_render(head, closed, jawOpen=a).mouth_mask[0].sum() for a in (0.0, 0.3, 0.6)]
+    area = [render(head, closed, jawOpen=a).mouth_mask[0].sum() for a in (0.0, 0.3, 0.6)]
     assert area[0] < 12
     assert area[1] > area[0] + 20
     assert area[2] > 1.4 * area[1]
@@ -166,7 +103,7 @@ def test_open_lips_close(head, smiling):
     for name in ("mouthPressLeft", "mouthPressRight", "mouthRollLower", "mouthRollUpper"):
         expression[0, head.index(name)] = 0.5
     got = renderer.render(expression, np.zeros((1, 3), np.float32))
-    before = _render(head, smiling).mouth_mask[0].sum()
+    before = render(head, smiling).mouth_mask[0].sum()
     assert got.mouth_mask[0].sum() < 0.25 * before
     x0, x1 = int(marks[61, 0]) + 4, int(marks[291, 0]) - 4
     y0, y1 = int(marks[13, 1]) - 3, int(marks[14, 1]) + 3
@@ -180,7 +117,7 @@ def test_a_chin_that_goes_up_uncovers(head, smiling):
     rows = np.nonzero(got.uncovered[0].max(1) > 0.5)[0]
     assert len(rows)
     assert rows.min() > smiling[2][14, 1]  # below the mouth
-    assert _render(head, smiling, jawOpen=0.8).uncovered.sum() < got.uncovered.sum()
+    assert render(head, smiling, jawOpen=0.8).uncovered.sum() < got.uncovered.sum()
 
 
 def test_the_mesh_as_painted_projects_onto_the_painted_landmarks(head, closed):
