@@ -15,6 +15,8 @@ _OPEN_EYES_PERCENTILE = 25
 """Of the blinks: a driver may keep the eyes shut for long."""
 _NOISE, _SURE = 0.1, 0.3
 """Mouth units up to the first may be the person's own; from the second on they are expression."""
+_TELLING = ("mouthSmile", "jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthPucker", "mouthFrown")
+"""Units that a mouth at rest does not look like, by the beginnings of their names."""
 _DIRECTION_SHARE = 0.25
 """Weight of directions, of which some part is the person's, in what is called unrest."""
 
@@ -50,7 +52,10 @@ def driver_rest(
 
 
 def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float64]:
-    """Take the expression off a mouth; of its units only the little stays that may be the person's own.
+    """Take the expression off a mouth.
+
+    Of its units only the little stays that may be the person's own. Its directions are the person's own where
+    the mouth does nothing; the more it smiles or opens, the less of them is.
 
     Args:
         expression: ``[E]``.
@@ -60,6 +65,11 @@ def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArr
         ``[E]``.
     """
     rest = np.array(expression, np.float64)
-    mouth = [i for i, name in enumerate(names) if region_of(name) == "mouth" and not is_direction(name)]
-    rest[mouth] *= np.clip((_SURE - rest[mouth]) / (_SURE - _NOISE), 0.0, 1.0)
+    mouth = np.array([region_of(name) == "mouth" for name in names])
+    free = np.array([is_direction(name) for name in names])
+    units, directions = mouth & ~free, mouth & free
+    telling = [i for i, name in enumerate(names) if name.startswith(_TELLING)]
+    acting = float(rest[telling].max(initial=0.0))
+    rest[directions] *= np.clip((2 * _SURE - acting) / _SURE, 0.0, 1.0)
+    rest[units] *= np.clip((_SURE - rest[units]) / (_SURE - _NOISE), 0.0, 1.0)
     return rest
