@@ -1,7 +1,7 @@
 """How much of the driver's expression arrives, region by region.
 
-Everything is measured in the head's frame (:mod:`portrait_core.tracking.head_frame`), so that neither pose nor
-perspective enters, and in units of the face: the distance of the outer eye corners, the width of an eye.
+Everything is measured in the head's frame (:mod:`portrait_core.tracking.head_frame`), so that neither pose
+nor perspective enters, and in units of the face: the distance of the outer eye corners, the width of an eye.
 """
 
 from __future__ import annotations
