@@ -33,7 +33,7 @@ _GREY = 5.0  # chroma of skin below which a picture has no colours
 _GREY_INSIDE, _GREY_TOOTH = 0.72, 0.95  # of such pictures: lightness over the lips' and over the skin's
 _LINE, _GREY_LINE = 4, 9  # height in pixels of what is taken for the dark line between closed lips
 _HIGH = 8  # pixels from which an opening is more than the line of closed lips
-_SPECK = 25  # pixels
+_SPECK = 40  # pixels
 _WITHIN = 0.3  # share of a part that lies between the middles of the lips, at least
 
 UPPER_OUTER = np.array([61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291])
