@@ -1,0 +1,104 @@
+"""The colour reader sees closed lips, open ones and teeth, in colours and without."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from portrait_core.metrics.known_pictures import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER
+from portrait_core.metrics.lip_colors import measure_lips
+from portrait_core.metrics.reader_calibration import without_colours
+
+EYES = 80.0
+"""Distance of the outer eye corners of the made face, in pixels."""
+SKIN, LIPS, INSIDE, TOOTH = (205, 160, 140), (165, 95, 95), (45, 22, 22), (222, 214, 205)
+LINE = (110, 45, 48)
+CENTRE = np.array([128.0, 170.0])
+
+
+def landmarks(gap: float) -> NDArray[np.float32]:
+    """Landmarks ``[478,2]`` of the made face whose inner lips are ``gap`` pixels apart."""
+    points = np.tile(CENTRE - np.array([0, 60]), (478, 1))
+    points[33], points[263] = CENTRE + np.array([-EYES / 2, -75]), CENTRE + np.array([EYES / 2, -75])
+    for left, right, down in ((50, 280, -30), (205, 425, -15), (101, 330, -40)):
+        points[left], points[right] = CENTRE + np.array([-33, down]), CENTRE + np.array([33, down])
+    t = np.linspace(-1, 1, 11)
+    arch = np.sqrt(np.clip(1 - t**2, 0, 1))
+    for line, half, height in (
+        (UPPER_OUTER, 26, -9 - gap / 2),
+        (LOWER_OUTER, 26, 11 + gap / 2),
+        (UPPER_INNER, 23, -gap / 2),
+        (LOWER_INNER, 23, gap / 2),
+    ):
+        points[line] = CENTRE + np.stack([t * half, arch * height], -1)
+    return points.astype(np.float32)
+
+
+def made(gap: float, teeth: float = 0.0, shine: bool = False) -> NDArray[np.uint8]:
+    """A face of flat colours: lips ``gap`` pixels apart, teeth in the share ``teeth`` of it, from above."""
+    image = np.full((256, 256, 3), SKIN, np.uint8)
+    points = landmarks(gap)
+
+    def fill(ring: NDArray[np.floating], colour: tuple[int, int, int]) -> None:
+        cv2.fillPoly(image, [np.round(ring * 16).astype(np.int32)], colour, cv2.LINE_AA, 4)
+
+    fill(points[np.concatenate([UPPER_OUTER, LOWER_OUTER[::-1]])], LIPS)
+    # light that comes through closed lips is red
+    inside = INSIDE if gap > 3 else LINE
+    top, bottom = points[UPPER_INNER], points[LOWER_INNER]
+    fill(np.concatenate([top, bottom[::-1]]), inside)
+    if teeth:
+        fill(np.concatenate([top, (top + teeth * (bottom - top))[::-1]]), TOOTH)
+    if shine:
+        cv2.ellipse(image, (128, 178), (7, 1), 0, 0, 360, (205, 140, 135), -1)
+    # neither the edges nor the light of a photograph are perfect
+    noise = np.random.default_rng(0).normal(0, 2, image.shape)
+    return np.clip(cv2.GaussianBlur(image, (0, 0), 0.8) + noise, 0, 255).astype(np.uint8)
+
+
+def read(images: list[NDArray[np.uint8]], gaps: list[float]) -> dict[str, NDArray[np.float64]]:
+    return measure_lips(np.stack(images), np.stack([landmarks(gap) for gap in gaps]))
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_open_lips_and_teeth_are_measured(grey: bool) -> None:
+    images = [made(1.0), made(10.0), made(20.0), made(20.0, 0.5)]
+    if grey:
+        images = [without_colours(image) for image in images]
+    found = read(images, [1.0, 10.0, 20.0, 20.0])
+    arch = np.sqrt(1 - np.linspace(-26 / 69, 26 / 69, 50) ** 2).mean()
+    # a filled shape covers half a pixel beyond its edge
+    wanted = np.array([0.0, 11.0, 21.0, 21.0]) * arch / EYES
+    np.testing.assert_allclose(found["mouth open"], wanted, atol=0.03)
+    area = np.pi / 4 * 46 * 10 / EYES**2
+    np.testing.assert_allclose(found["teeth shown"], [0, 0, 0, area], atol=0.2 * area)
+
+
+def test_a_gap_of_the_landmarks_between_closed_lips_is_not_believed() -> None:
+    found = read([made(1.0)], [6.0])
+    assert found["mouth open"][0] == 0
+    assert found["teeth shown"][0] == 0
+
+
+def test_an_opening_that_the_landmarks_miss_is_seen() -> None:
+    found = read([made(1.0), made(16.0)], [1.0, 8.0])
+    assert found["mouth open"][1] == pytest.approx(16 / EYES, abs=0.03)
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_shining_lower_lip_is_not_a_tooth(grey: bool) -> None:
+    image = made(1.0, shine=True)
+    found = read([without_colours(image) if grey else image], [1.0])
+    assert found["teeth shown"][0] == 0
+
+
+def test_frames_without_a_face_give_nan() -> None:
+    points = np.stack([landmarks(1.0), np.full((478, 2), np.nan, np.float32)])
+    found = measure_lips(np.stack([made(1.0)] * 2), points)
+    for values in found.values():
+        assert np.isfinite(values[0])
+        assert np.isnan(values[1])
+    nothing = measure_lips(np.stack([made(1.0)]), points[1:])
+    assert np.isnan(nothing["mouth open"]).all()
