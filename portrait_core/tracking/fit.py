@@ -165,7 +165,7 @@ class _ClipFit:
         prior = _SHAPE_PRIOR * max(self.settings.shape_weight, 1e-3) * np.eye(len(shape))
         prior = (prior + _SIZE_PRIOR * np.outer(size, size)) * len(chosen)
         for _ in range(_SHAPE_ITERATIONS):
-            self._aim(shape, chosen, shift_baseline=False)
+            self._aim(shape, chosen)
             equations = [self._shape_equations(int(i)) for i in chosen]
             step = self._shape_step(equations, chosen, shape, prior)
             shape = shape + step
@@ -194,14 +194,14 @@ class _ClipFit:
     def fit_frames(self, shape: Array) -> None:
         """Fit pose and expression of every frame, then once more with the neighbours' pull."""
         everything = np.arange(len(self.pixels))
-        self._aim(shape, everything, shift_baseline=not self.few)
+        self._aim(shape, everything)
         if self.few:
             self.prior = self.prior + self.brow_prior
         else:
             self._place_brows()
-            self._aim(shape, everything, shift_baseline=True)
+            self._aim(shape, everything)
         self._converge()
-        self._aim(shape, everything, shift_baseline=not self.few)
+        self._aim(shape, everything)
         if self.direction_prior.any():
             self.settled = [np.where(self.units, state.expression, 0.0) for state in self.states]
             self._converge()
@@ -235,7 +235,7 @@ class _ClipFit:
         brows = self.points.brow_points()
         self.offsets[brows] = np.linalg.solve(sums[brows], wanted[brows][..., None])[..., 0]
 
-    def _aim(self, shape: Array, frames: NDArray[np.integer], shift_baseline: bool) -> None:
+    def _aim(self, shape: Array, frames: NDArray[np.integer]) -> None:
         """Set the shape and, from the present poses, the targets of ``frames``."""
         self.shaped = self.points.with_shape(shape, self.offsets)
         reference = LidReference.of(self.points, self.shaped)
@@ -244,7 +244,7 @@ class _ClipFit:
         ]
         opened = open_eyes(np.array(ratios), few=_BASELINE_FRAMES)
         aimed = {
-            int(i): frame_targets(self.pixels[i], self.states[i].pose, reference, opened, shift_baseline)
+            int(i): frame_targets(self.pixels[i], self.states[i].pose, reference, opened)
             for i in frames
         }
         self.targets = [aimed.get(i) or aimed[int(frames[0])] for i in range(len(self.pixels))]

@@ -143,7 +143,7 @@ class FrameTargets:
 
 
 def frame_targets(
-    landmarks: Array, pose: Pose, reference: LidReference, opened: Array, shift_baseline: bool
+    landmarks: Array, pose: Pose, reference: LidReference, opened: Array
 ) -> FrameTargets:
     """Targets of one frame.
 
@@ -152,15 +152,13 @@ def frame_targets(
         pose: the head's approximate pose.
         reference: lid gaps of the person's head.
         opened: ``[2]`` this person's open eyes, from :func:`open_eyes`.
-        shift_baseline: an open eye is the head's own open eye (blinks start at 0 for narrow eyes too);
-            else the target is the measured gap itself, except close to closure.
     """
     points = landmarks.copy()
     factor, closed = pose_factors(reference, pose)
     openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
     openness = openness.clip(0.0, 1.8)
-    at_rest = factor * (reference.open_ratio if shift_baseline else opened)
-    ratio = closed + openness * (at_rest - closed)
+    # the measured gap itself, but close to closure, where networks see a gap that is none
+    ratio = closed + openness * (factor * opened - closed)
     down, gap, gaze = [], [], []
     for i, eye in enumerate(EYES):
         across = landmarks[eye.inner] - landmarks[eye.outer]

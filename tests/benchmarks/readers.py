@@ -159,11 +159,14 @@ def main(
     held_out: Annotated[list[str] | None, typer.Option(help="Another person, reported apart.")] = None,
     rendered_people: Annotated[int, typer.Option(help="Synthetic people of each set.")] = 12,
     expressions: Annotated[int, typer.Option(help="Expressions of each.")] = 8,
+    plain: Annotated[
+        bool, typer.Option(help="The plain face mesh and iris model, without the attention mesh.")
+    ] = False,
 ) -> None:
     """Print the readers' slopes."""
     torch.set_num_threads(1)
     console = Console(highlight=False, width=160)
-    landmarker = FaceLandmarker.from_models(data_folder() / "models", 1, 0.5)
+    landmarker = FaceLandmarker.from_models(data_folder() / "models", 1, 0.5, refine=not plain)
     people = person or [str(sample_portrait())]
     columns = {"people": slopes(warped(landmarker, people))}
     if held_out:

@@ -79,7 +79,7 @@ def test_a_change_moves_its_region_by_its_amount(change: Change) -> None:
     wanted = -amount * before[change.region] if change.region.startswith("lid") else amount
     assert after[change.region] - before[change.region] == pytest.approx(wanted, rel=0.2)
     far = "mouth width" if change.region.startswith(("lid", "gaze", "brow", "inner", "outer")) else "lid left"
-    assert after[far] == pytest.approx(before[far], abs=0.015)
+    assert after[far] == pytest.approx(before[far], abs=0.035)  # the skin between them stretches
 
 
 def test_the_picture_shows_the_truth_at_every_size_and_phase() -> None:
