@@ -179,7 +179,7 @@ class InversionSettings(Section):
     outside_weight: Unit = 0.25
     """Weight outside the face on the first frame, which finds hair, clothes and wall; the paper has 0."""
     detail_weight: Weight = 3.0
-    """Weight added on eyes and lips; the paper has 0."""
+    """Weight added on eyes, brows and lips; the paper has 0."""
     prior_weight: Weight = 0.002
     """Pull of the latent toward its start, per squared ``step_unit``; 0 is off."""
     phi_side: int | None = Field(default=None, ge=32, le=1024)
@@ -227,7 +227,7 @@ class TuningSettings(Section):
     outside_weight: Weight = 0.7
     """Pixel weight outside the face."""
     detail_weight: Weight = 8.0
-    """Pixel weight added on mouth and eyes."""
+    """Pixel weight added on mouth, eyes and brows."""
     uncovered_weight: Unit = 0.0
     """Share of the weight that is left to the portrait's face where the template leaves it bare (under a chin
     that moved up): 0 lets the generator paint there, 1 keeps the photograph, second chin included."""

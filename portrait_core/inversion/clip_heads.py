@@ -43,7 +43,7 @@ class ClipHead(Protocol):
         """Where the hairless head of the first frame covers the crop ``[S,S]``."""
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
+        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
 
 
 class EmbeddedClipHead:
@@ -94,7 +94,7 @@ class EmbeddedClipHead:
         return np.asarray((fragments.face_id[0] >= 0).cpu().numpy())
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
+        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
         marks = self._head.to_box(self._head.landmarks(self._metres(frame)))
         pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].cpu().numpy()
         return detail_mask(pixels, self._size)
@@ -137,7 +137,7 @@ class FlameClipHead:
         return self._renderer.silhouette(expression[0], jaw[0])
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth and eyes of a frame as a soft mask ``[S,S]``."""
+        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
         expression, jaw = self._codes
         marks = self._renderer.landmarks(expression[frame], jaw[frame])
         return detail_mask(marks, len(self._renderer.source.portrait), DETAIL_REGIONS_68)

@@ -18,8 +18,10 @@ DETAIL_REGIONS = (
     (61, 291, 0, 17, 13, 14, 37, 267, 84, 314),
     (33, 133, 159, 145, 158, 153),
     (362, 263, 386, 374, 385, 380),
+    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
+    (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
 )
-DETAIL_REGIONS_68 = (tuple(range(48, 60)), tuple(range(36, 42)), tuple(range(42, 48)))
+DETAIL_REGIONS_68 = tuple(tuple(range(*ends)) for ends in ((48, 60), (36, 42), (42, 48), (17, 22), (22, 27)))
 """The same of the 68-point scheme."""
 
 
@@ -31,7 +33,7 @@ class FrameTarget:
         image: ``[3,S,S]`` in [-1,1]: the expression template (inversion) or ``I_GT`` (tuning).
         face: the whole face, mouth included, ``[1,S,S]`` in 0..1; ``M_face`` is ``face * (1 - mouth)``.
         mouth: the mouth's inside ``[1,S,S]`` in 0..1.
-        detail: 1 on mouth and eyes, soft ``[1,S,S]``; None where it has no weight.
+        detail: 1 on mouth, eyes and brows, soft ``[1,S,S]``; None where it has no weight.
         uncovered: portrait face that the template leaves bare: no loss there ``[1,S,S]``.
     """
 
@@ -63,7 +65,7 @@ def detail_mask(
     size: int,
     regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
 ) -> NDArray[np.uint8]:
-    """Mouth and eyes as a soft mask ``[size,size]`` uint8, from landmarks in the crop: those of the face mesh
+    """Mouth, eyes and brows as a soft mask ``[size,size]`` uint8, from landmarks in the crop: those of the face mesh
     ``[>=468,2]``, or others with ``regions`` of their own."""
     mask = np.zeros((size, size), np.uint8)
     for region in regions:

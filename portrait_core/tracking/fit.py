@@ -244,8 +244,7 @@ class _ClipFit:
         ]
         opened = open_eyes(np.array(ratios), few=_BASELINE_FRAMES)
         aimed = {
-            int(i): frame_targets(self.pixels[i], self.states[i].pose, reference, opened)
-            for i in frames
+            int(i): frame_targets(self.pixels[i], self.states[i].pose, reference, opened) for i in frames
         }
         self.targets = [aimed.get(i) or aimed[int(frames[0])] for i in range(len(self.pixels))]
 

@@ -142,9 +142,7 @@ class FrameTargets:
     scale: float
 
 
-def frame_targets(
-    landmarks: Array, pose: Pose, reference: LidReference, opened: Array
-) -> FrameTargets:
+def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened: Array) -> FrameTargets:
     """Targets of one frame.
 
     Args:
