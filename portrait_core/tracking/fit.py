@@ -54,6 +54,8 @@ _WIDE_OPENNESS = 0.36
 """How much more open than at rest the head's eyes are with eyeWide at 1."""
 _POSE_COUPLING = 200.0
 _EXPRESSION_COUPLING = 0.2
+_DIRECTION_COUPLING = 4.0
+"""Directions follow single landmarks, whose noise is theirs."""
 _OFFSET_PRIOR = 1.0
 _CONVERGED = 3e-3
 
@@ -136,6 +138,7 @@ class _ClipFit:
         self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
         self.units = np.array([not is_direction(name) for name in points.names])
         self.direction_prior = _DIRECTION_PRIOR * np.diag((~self.units).astype(np.float64))
+        self.coupling = np.where(self.units, _EXPRESSION_COUPLING, _DIRECTION_COUPLING)
         self.settled_prior = self.prior + _SETTLED_PRIOR * np.diag(
             [float(not is_direction(n) and region_of(n) in ("mouth", "brows")) for n in points.names]
         )
@@ -281,7 +284,7 @@ class _ClipFit:
             state.pose.towards(wanted),
             expression - state.expression,
             _POSE_COUPLING * self.settings.smooth_pose,
-            _EXPRESSION_COUPLING * self.settings.smooth_expression,
+            self.coupling * self.settings.smooth_expression,
             self.targets[i].scale,
         )
 

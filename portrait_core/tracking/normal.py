@@ -96,9 +96,9 @@ class NormalEquations:
         return NormalEquations(matrix, gradient)
 
     def coupled(
-        self, pose_step: Array, expression_step: Array, pose: float, expression: float, scale: float
+        self, pose_step: Array, expression_step: Array, pose: float, expression: Array, scale: float
     ) -> NormalEquations:
-        """Add the pull of weight ``pose`` and ``expression`` toward the given steps.
+        """Add the pull of weight ``pose`` and ``expression [E]`` toward the given steps.
 
         The pull fades where a step is larger than noise: a blink or a glance is not smoothed away.
         """
@@ -107,8 +107,7 @@ class NormalEquations:
         unit[3:5] = scale
         noise = np.full(len(step), _EXPRESSION_NOISE)
         noise[:6] = _POSE_NOISE
-        weight = np.full(len(step), expression)
-        weight[:6] = pose
+        weight = np.concatenate([np.full(6, pose), expression])
         weight /= unit**2 * (1.0 + (step / unit / noise) ** 2) ** 2
         return NormalEquations(self.matrix + np.diag(weight), self.gradient - weight * step)
 
