@@ -1,0 +1,129 @@
+"""The fitted head reaches the landmarks: what is seen of a face is in the fit, in units that look natural."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from portrait_core.config import TrackingSettings
+from portrait_core.faces.directions import with_directions
+from portrait_core.faces.expression_names import is_direction
+from portrait_core.faces.head import MorphableHead
+from portrait_core.media import read_frames
+from portrait_core.metrics.follow import follow, measure_regions
+from portrait_core.resources import data_file, data_folder
+from portrait_core.tracking.fit import FaceTrack, fit_clip
+from portrait_core.tracking.head_frame import head_landmarks, lift_clip
+from portrait_core.tracking.head_points import HeadPoints
+from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.tracking.projection import Pose
+
+Units = dict[str, float]
+
+
+@pytest.fixture(scope="module")
+def plain() -> MorphableHead:
+    return MorphableHead.load(data_file("models/embedded_head.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def head(plain: MorphableHead) -> MorphableHead:
+    return with_directions(plain)
+
+
+@pytest.fixture(scope="module")
+def filmed(carphone: Path) -> NDArray[np.float32]:
+    """Landmarks of every third frame of a real clip, in which the mouth opens wide, brows and eyes move."""
+    frames = np.stack(list(read_frames(carphone, 0, 120))[::3])
+    return FaceLandmarker.from_models(data_folder() / "models").detect(frames).points
+
+
+def fitted(head: MorphableHead, points: NDArray[np.floating], **changes: float) -> FaceTrack:
+    settings = TrackingSettings(shape_frames=8).model_copy(update=changes)
+    return fit_clip(head, points, np.ones(len(points), bool), settings)
+
+
+def acted(head: MorphableHead, *frames: Units) -> NDArray[np.float64]:
+    """Landmarks ``[T,478,2]`` of a head seen from the front, 400 pixels to the crop."""
+    points = HeadPoints.from_head(head)
+    shaped, front = (
+        points.with_shape(np.zeros(head.n_shape)),
+        Pose(np.eye(3), np.array([300.0, 200.0]), 400.0),
+    )
+    seen = []
+    for units in frames:
+        code = np.zeros(head.n_expression)
+        for name, value in units.items():
+            code[head.index(name)] = value
+        seen.append(front.project(shaped.points(code)))
+    return np.stack(seen)
+
+
+def pair(name: str, value: float) -> Units:
+    return {f"{name}Left": value, f"{name}Right": value}
+
+
+def test_every_region_of_a_real_clip_is_in_the_fit(
+    head: MorphableHead, plain: MorphableHead, filmed: NDArray[np.float32]
+) -> None:
+    everything, found = np.ones(len(filmed), bool), {}
+    for name, model in (("directions", head), ("units", plain)):
+        track = fitted(model, filmed)
+        driver = measure_regions(lift_clip(model, filmed, track))
+        mesh = head_landmarks(model, track.shape, track.expression, track.jaw)
+        found[name] = follow(driver, measure_regions(mesh), everything)
+    regions = [name for name in found["directions"] if not name.startswith("lid")]
+    assert set(regions) >= {"lip gap", "mouth width", "inner brows", "outer brows", "gaze across"}
+    for region in regions:
+        one = found["directions"][region]
+        assert 0.85 < one.slope < 1.1, (region, one)
+        assert one.correlation > 0.95, (region, one)
+    assert np.mean([found["directions"][region].slope for region in regions]) > 0.95
+    assert found["units"]["mouth width"].slope < 0.9  # the 52 units alone do not get there
+
+
+def test_a_smile_is_a_smile_and_not_whatever_adds_up_to_one(head: MorphableHead) -> None:
+    shares = (0.0, 0.3, 0.6, 0.9)
+    track = fitted(head, acted(head, *(pair("mouthSmile", share) for share in shares)))
+    last = dict(zip(head.expression_names, track.expression[-1], strict=True))
+    assert last["mouthSmileLeft"] == pytest.approx(0.9, abs=0.25)
+    assert last["mouthSmileLeft"] == pytest.approx(last["mouthSmileRight"], abs=0.05)
+    assert max(last["browDownLeft"], last["browDownRight"], last["mouthStretchRight"]) < 0.15
+    free = [is_direction(name) for name in head.expression_names]
+    assert np.abs(track.expression[:, free]).max() < 0.35  # 3.5 mm
+
+
+def test_true_asymmetry_is_kept(head: MorphableHead) -> None:
+    smirk = {"mouthSmileLeft": 0.9, "shiftLipCornerLeftAcross": 0.3, "shiftMiddleBrowRightUp": 0.5}
+    pixels = acted(head, *[{}] * 3, smirk)
+    track = fitted(head, pixels)
+    mesh = measure_regions(head_landmarks(head, track.shape, track.expression, track.jaw))
+    seen = measure_regions(lift_clip(head, pixels, track))
+    for region in ("corners' difference", "brows' difference"):
+        assert abs(np.ptp(seen[region])) > 0.02
+        assert np.ptp(mesh[region]) == pytest.approx(np.ptp(seen[region]), rel=0.15)
+
+
+def test_a_wide_open_mouth_is_an_open_jaw(head: MorphableHead) -> None:
+    """Also where the landmarks of the chin say less of it, as networks do."""
+    pixels = acted(head, *[{}] * 3, {"jawOpen": 0.8})
+    chin = [152, 148, 377, 176, 400, 175, 171, 396, 199, 208, 428, 200, 201, 421]
+    pixels[3, chin] = (pixels[0, chin] + pixels[3, chin]) / 2
+    track = fitted(head, pixels)
+    assert track.expression[3, head.index("jawOpen")] > 0.6
+
+
+def test_what_single_landmarks_jitter_is_smoothed_and_a_blink_is_not(head: MorphableHead) -> None:
+    frames: list[Units] = [{}] * 30
+    frames[10] = pair("eyeBlink", 1.0)
+    pixels = acted(head, *frames) + np.random.default_rng(0).normal(scale=0.25, size=(30, 478, 2))
+    jitter = {}
+    for smooth in (0.0, 0.3):
+        track = fitted(head, pixels, smooth_expression=smooth)
+        moved = measure_regions(head_landmarks(head, track.shape, track.expression, track.jaw))
+        jitter[smooth] = np.diff(moved["inner brows"][12:], 2).std()
+        assert track.expression[10, head.index("eyeBlinkLeft")] > 0.7
+    assert jitter[0.3] < 0.75 * jitter[0.0]
