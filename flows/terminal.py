@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 _INTERVAL_S = 1.0
 _STILL = 0.1
 """Slopes nearer to 0 are called still rather than backward."""
+_LIPS_CLOSED = 0.95
+"""Share of the frames with closed lips in the driver from which on nothing is said of the result's lips."""
 
 
 class StageProgress:
@@ -132,7 +134,7 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
     lips = f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
     console.print(f"{lips}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)")
     if (rows := summary.motion.get("follow", {}).get("result")) is not None:
-        console.print(expression_line(rows))
+        console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
 
 
 def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
@@ -149,9 +151,23 @@ def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
         return "expression: no region of the driver's face moves"
     one = found[worst]
     count = "1 region moves" if len(found) == 1 else f"{len(found)} regions move"
-    slope = f"slope {one.best_slope:.2f}" + ("" if one.corrected_slope is None else ", corrected")
-    figures = f"({slope}, correlation {one.correlation:.2f})"
+    explained = abs(one.best_slope - one.slope) >= 0.005
+    reader = f"; {one.best_slope:.2f} allowing for the reader" if explained else ""
+    figures = f"(slope {one.slope:.2f}{reader}, correlation {one.correlation:.2f})"
     return f"expression: {count}; {worst} {_how(one)} {figures}"
+
+
+def lips_clause(closed: Mapping[str, int] | None) -> str:
+    """Say in how many frames lips stay open that are closed in the driver: nothing where these are few.
+
+    Args:
+        closed: ``motion.lips_closed`` of the summary; None where an earlier version measured.
+    """
+    if closed is None or closed["result_frames"] >= _LIPS_CLOSED * closed["driver_frames"]:
+        return ""
+    frames = closed["driver_frames"]
+    open_frames = frames - closed["result_frames"]
+    return f"; lips stay open in {open_frames} of {frames} frames in which the driver's are closed"
 
 
 def _how(one: Follow) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.errors import DecodeError
 from portrait_core.known_inputs import verified_copy
-from portrait_core.media import at_most, read_image
+from portrait_core.media import at_most, read_frames, read_image
 from portrait_core.memory import keep_freed_memory
 from portrait_core.models.cache import cached
 from portrait_core.models.needs import LANDMARK_MODELS, weight_file
@@ -83,8 +85,8 @@ def use_threads(job: Job, alone: bool) -> int:
     return threads
 
 
-def landmarker(job: Job, threads: int) -> FaceLandmarker:
-    """The process's landmark models."""
+def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
+    """The process's landmark models; without ``refine`` those that give another reading of the same face."""
     from portrait_core.tracking.landmarker import FaceLandmarker
 
     folder = data_file(job.settings.tracking.models)
@@ -92,9 +94,9 @@ def landmarker(job: Job, threads: int) -> FaceLandmarker:
     least = job.settings.tracking.min_face_score
 
     def build() -> FaceLandmarker:
-        return FaceLandmarker.from_models(folder, threads, least)
+        return FaceLandmarker.from_models(folder, threads, least, refine)
 
-    return cached("landmarker", f"{digest}-{least}", build, threads)
+    return cached("landmarker", f"{digest}-{least}", build, threads, refine)
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
@@ -129,6 +131,12 @@ def video_file(job: Job) -> Path:
         InputError: it is another file than the job was made from.
     """
     return verified_copy(job.video, job.inputs["video"], job.settings.runner.input_cache_bytes)
+
+
+def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
+    """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
+    with suppress(DecodeError):
+        yield from read_frames(video_file(job), 0, job.frames)
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:

@@ -3,25 +3,32 @@ arithmetic is in ``portrait_core.metrics.follow``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.metrics.follow import Measured, spread_evenly
+from portrait_core.metrics.follow import Measured, count_closed_lips, follow_rows, spread_evenly
+from portrait_core.metrics.lip_colors import Frames, measure_lips
+from portrait_core.metrics.reader_slopes import WARPED
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done
 from portrait_core.tracking.choice import by_deca
 from portrait_core.tracking.measure import seen
-from tasks.context import head, landmarker, read_track
+from tasks.context import driving_frames, head, landmarker, read_track
 from tasks.trackers import read_moves
 
 if TYPE_CHECKING:
     from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.landmarker import FaceLandmarker
 
 TEMPLATES_READ = 120
 """At most so many templates are read again."""
+PLAIN_READ = 120
+"""At most so many frames of driver and result are read by the face mesh alone."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +37,48 @@ class SeenClip:
 
     Attributes:
         points: landmarks ``[T,478,2]`` in pixels; NaN where there is no face.
-        track: what the job's tracker made of them.
+        track: of the head that was fitted to them.
+        pictures: gives the T frames ``[H,W,3]``, whenever it is called.
     """
 
     points: NDArray[np.float32]
     track: FaceTrack
+    pictures: Frames
+
+
+def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str, Any]:
+    """Report how the expression follows the driver's at every stage.
+
+    Args:
+        job: a clip's.
+        result: what was read from the frames that the clip shows, with the track of the job's tracker; None
+            where they show no face.
+        threads: of the landmark networks.
+
+    Returns:
+        ``follow`` and ``regions`` (:func:`follow_rows`); ``lips_closed`` (:func:`count_closed_lips`);
+        ``follow_plain_reader``, how the result follows where both it and the driver are read by the face mesh
+        alone, without the network that looks again at lips and eyes: empty where no face is shown.
+    """
+    driver = seen_driver(job)
+    if result is not None:
+        result = _with_head(job, result, _portrait_shape(job))
+    measured, stages = _measured(job, driver), measured_stages(job, result, threads)
+    return follow_rows(measured, stages, WARPED) | {
+        "lips_closed": count_closed_lips(measured, stages.get("result")),
+        "follow_plain_reader": {} if result is None else _follow_plain(job, driver, result, threads),
+    }
+
+
+def seen_driver(job: Job) -> SeenClip:
+    """Give what was read of the driver, with the track of the embedded head."""
+    points, track = job.output("landmarks").read("landmarks"), read_track(job.output("fit"))
+    return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)), None)
 
 
 def measured_driver(job: Job) -> Measured:
     """Measure the driver's face in every frame."""
-    return _read(job, job.output("landmarks").read("landmarks"), read_track(job.output("fit")), None)
+    return _measured(job, seen_driver(job))
 
 
 def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str, Measured]:
@@ -50,7 +89,8 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
 
     Args:
         job: a clip's.
-        result: what was read from the frames that the clip shows; None where they show no face.
+        result: what was read from the frames that the clip shows, with the track of the embedded head; None
+            where they show no face.
         threads: of the landmark networks.
     """
     from portrait_core.tracking.head_frame import head_landmarks
@@ -63,8 +103,19 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
     if (template := _template(job, shape, threads)) is not None:
         found["template"] = template
     if result is not None:
-        found["result"] = _read(job, result.points, result.track, shape, from_pictures=True)
+        found["result"] = _measured(job, result, painted=True)
     return found
+
+
+def read_landmarks(
+    model: FaceLandmarker, pictures: Iterable[NDArray[np.uint8]], batch: int
+) -> NDArray[np.float32]:
+    """Read the landmarks ``[T,478,2]`` of T >= 1 pictures ``[H,W,3]``, ``batch`` of them at a time; NaN where
+    there is no face."""
+    found, left = [], iter(pictures)
+    while some := list(islice(left, batch)):
+        found.append(model.detect(np.stack(some)).points)
+    return np.concatenate(found)
 
 
 def _template(job: Job, shape: NDArray[np.floating], threads: int) -> Measured | None:
@@ -72,42 +123,53 @@ def _template(job: Job, shape: NDArray[np.floating], threads: int) -> Measured |
     frames = spread_evenly(np.flatnonzero(done(job, "template")), TEMPLATES_READ)
     if not len(frames):
         return None
-    model, templates = landmarker(job, threads), job.output("template")
-    found = []
-    for start in range(0, len(frames), job.settings.tracking.batch):
-        part = frames[start : start + job.settings.tracking.batch].tolist()
-        pictures = np.concatenate([templates.read("template", i, i + 1) for i in part])
-        found.append(model.detect(pictures).points)
-    points = np.concatenate(found)
+    output = job.output("template")
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        return (output.read("template", i, i + 1)[0] for i in frames.tolist())
+
+    points = read_landmarks(landmarker(job, threads), pictures(), job.settings.tracking.batch)
     if not seen(points).any():
         return None
     track = _fitted(job, points, shape, neighbours=len(frames) == job.frames)
-    return _lifted(job, points, track, frames, from_pictures=True)
+    return _measured(job, SeenClip(points, track, pictures), frames, painted=True)
 
 
-def _read(
-    job: Job,
-    points: NDArray[np.float32],
-    track: FaceTrack,
-    shape: NDArray[np.floating] | None,
-    from_pictures: bool = False,
+def _measured(
+    job: Job, clip: SeenClip, frames: NDArray[np.intp] | None = None, painted: bool = False
 ) -> Measured:
-    """Measure frames of the whole clip. DECA's track does not say how deep the landmarks lie: the embedded
-    head is fitted to them."""
-    fitted = _fitted(job, points, shape) if by_deca(job.settings) else track
-    return _lifted(job, points, fitted, None, from_pictures)
-
-
-def _lifted(
-    job: Job,
-    points: NDArray[np.float32],
-    track: FaceTrack,
-    frames: NDArray[np.intp] | None,
-    from_pictures: bool,
-) -> Measured:
+    """Measure what was read of pictures, of ``frames`` or of all; ``painted``: by the program."""
     from portrait_core.tracking.head_frame import lift_clip
 
-    return Measured.of(lift_clip(head(job), points, track), frames, from_pictures)
+    found = Measured.of(lift_clip(head(job), clip.points, clip.track), frames, from_pictures=painted)
+    return found.with_regions(measure_lips(clip.pictures, clip.points))
+
+
+def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) -> dict[str, Any]:
+    """Read frames in which both show a face once more, by the face mesh alone, lifted to the depth of the
+    same tracks."""
+    from portrait_core.tracking.fit import with_rows_of
+    from portrait_core.tracking.head_frame import lift_clip
+
+    frames = spread_evenly(np.flatnonzero(seen(driver.points) & seen(result.points)), PLAIN_READ)
+    if not len(frames):
+        return {}
+    model, chosen = landmarker(job, threads, refine=False), set(frames.tolist())
+
+    def read(clip: SeenClip) -> Measured:
+        pictures = (picture for i, picture in enumerate(clip.pictures()) if i in chosen)
+        points = read_landmarks(model, pictures, job.settings.tracking.batch)
+        track = with_rows_of(clip.track, frames, clip.track.ok[frames])
+        return Measured.of(lift_clip(head(job), points, track))
+
+    found: dict[str, Any] = follow_rows(read(driver), {"result": read(result)})["follow"]
+    return found
+
+
+def _with_head(job: Job, clip: SeenClip, shape: NDArray[np.floating] | None) -> SeenClip:
+    """Give the clip with a track of the embedded head. DECA's does not say how deep the landmarks lie: the
+    embedded head is fitted to them."""
+    return replace(clip, track=_fitted(job, clip.points, shape)) if by_deca(job.settings) else clip
 
 
 def _fitted(

@@ -2,13 +2,15 @@
 
 Everything is measured in the head's frame (:mod:`portrait_core.tracking.head_frame`), so that neither pose
 nor perspective enters, and in units of the face: the distance of the outer eye corners, the width of an eye.
+Where there is a picture, what shows between the lips is read from its colours as well
+(:mod:`portrait_core.metrics.lip_colors`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,22 @@ _NO_SLOPE = 0.01
 """Slopes below it count as it, so that they have a logarithm."""
 _ROUNDING = 1e-5
 """Standard deviation of a result up to which it does not move: landmarks are of single precision."""
-STILL = {"gaze across": 0.02, "gaze up": 0.02, "lid right": 0.03, "lid left": 0.03}
-"""Standard deviation below which a region counts as still, where it is not :data:`STILL_ELSEWHERE`."""
+MOUTH_OPEN, TEETH_SHOWN = "mouth open", "teeth shown"
+"""The regions that are read from the colours of a picture."""
+CLOSED_HEIGHT, CLOSED_GAP = 0.01, 0.03
+"""Lips are closed where ``mouth open`` and ``lip gap`` are below these. Closed lips of drivers have a gap of
+up to 0.012 (nine of ten frames), parted ones of 0.038 and more."""
+STILL = {
+    "gaze across": 0.02,
+    "gaze up": 0.02,
+    "lid right": 0.03,
+    "lid left": 0.03,
+    MOUTH_OPEN: 0.01,
+    TEETH_SHOWN: 0.002,
+}
+"""Standard deviation below which a region counts as still, where it is not :data:`STILL_ELSEWHERE`. By
+colour closed lips are read as exactly 0, and these deviations are those of the smallest speck that is taken
+for an opening or a tooth, seen in half of the frames."""
 STILL_ELSEWHERE = 0.008
 """The same of lengths over the distance of the outer eye corners: about twice what a landmark network's noise
 amounts to."""
@@ -109,8 +125,17 @@ class Follow:
 
     @property
     def best_slope(self) -> float:
-        """The corrected slope where it is known, else the slope as it was read."""
-        return self.slope if self.corrected_slope is None else self.corrected_slope
+        """The slope nearest to 1, on a logarithmic scale, of all between the slope as it was read and the
+        corrected one; the slope as it was read where no other is known, or where nothing moves the right way.
+
+        The reader's own slope is that on pictures of which one part was moved alone. A reader that knows
+        faces damps such a change more than one that the rest of the face goes along with: of a result it
+        loses something between nothing and that. So a region is called lost only where neither explains it.
+        """
+        if self.corrected_slope is None or self.slope <= 0:
+            return self.slope
+        low, high = sorted((self.slope, self.corrected_slope))
+        return min(max(1.0, low), high)
 
     @property
     def slope_shortfall(self) -> float:
@@ -153,12 +178,15 @@ def follow(
         reader_slopes: what the reader of the result reports of a known change, by region, where it is known.
 
     Returns:
-        How they follow, by name, in the driver's order. Regions that are still in the driver are left out.
+        How they follow, by name, in the driver's order. Regions that are still in the driver, and those that
+        the result does not have, are left out.
         Gaze is compared where both have their eyes open: nothing shows where a shut eye looks.
     """
     found, looking = {}, ok & _eyes_open(driver, ok) & _eyes_open(result, ok)
     for name, wanted in driver.items():
         counts = looking if name.startswith("gaze") else ok
+        if name not in result:
+            continue
         x, y = wanted[counts], result[name][counts]
         if len(x) < 2 or x.std() < STILL.get(name, STILL_ELSEWHERE):
             continue
@@ -185,7 +213,8 @@ class Measured:
     """The regions of one stage of a clip.
 
     Attributes:
-        regions: :func:`measure_regions` of n frames.
+        regions: :func:`measure_regions` of n frames, and of pictures also :data:`MOUTH_OPEN` and
+            :data:`TEETH_SHOWN`.
         frames: numbers of these frames in the clip ``[n]``.
         from_pictures: whether landmark networks read them from pictures that the program painted, so that the
             reader's own slopes apply.
@@ -206,6 +235,10 @@ class Measured:
         return cls(
             measure_regions(points), np.arange(len(points)) if frames is None else frames, from_pictures
         )
+
+    def with_regions(self, more: Regions) -> Measured:
+        """Give the same stage with ``more`` regions of its frames."""
+        return replace(self, regions={**self.regions, **more})
 
 
 def follow_stages(
@@ -247,6 +280,29 @@ def follow_rows(
             who: {region: [_rounded(value) for value in values] for region, values in one.regions.items()}
             for who, one in shown.items()
         },
+    }
+
+
+def count_closed_lips(driver: Measured, result: Measured | None) -> dict[str, int]:
+    """Count the frames in which the driver's lips are closed, and those of them in which the result's are.
+
+    Args:
+        driver: of all frames of the clip, with :data:`MOUTH_OPEN`.
+        result: of some of them, with that too; None where the clip shows no face.
+
+    Returns:
+        ``driver_frames``: frames that show a face in both, in which the driver's lips are closed by their
+        colours and by the landmarks; ``result_frames``: those of them in which the result's are by their
+        colours, whatever the landmarks say of a painted mouth.
+    """
+    if result is None:
+        return {"driver_frames": 0, "result_frames": 0}
+    height, gap = (driver.regions[name][result.frames] for name in (MOUTH_OPEN, "lip gap"))
+    shown = result.regions[MOUTH_OPEN]
+    closed = (height < CLOSED_HEIGHT) & (gap < CLOSED_GAP) & np.isfinite(shown)
+    return {
+        "driver_frames": int(closed.sum()),
+        "result_frames": int((closed & (shown < CLOSED_HEIGHT)).sum()),
     }
 
 

@@ -9,17 +9,23 @@ mouth to its edge, and gums, are taken for lip: the opening is then read too sma
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.metrics.follow import MOUTH_OPEN, TEETH_SHOWN, spread_evenly
 from portrait_core.tracking.crop import sample_square
 from portrait_core.tracking.topology import EYE_OUTER
 
 Array = NDArray[np.float64]
+Frames = Callable[[], Iterable[NDArray[np.uint8]]]
+"""Gives the frames ``[H,W,3]`` of a clip, from the first on, each time that it is called."""
 
+COLOURS_READ = 240
+"""At most so many frames, evenly spread, say what colour a person's lips have."""
 UNIT = 100
 """Pixels of the resampled mouth over the distance of the outer eye corners."""
 _SIDE = 1.6  # side of the resampled mouth over the same distance
@@ -148,29 +154,44 @@ def _filled(ring: Array) -> NDArray[np.uint8]:
     return mask
 
 
-def measure_lips(frames: NDArray[np.uint8], points: NDArray[np.floating]) -> dict[str, Array]:
+def measure_lips(frames: Frames, points: NDArray[np.floating]) -> dict[str, Array]:
     """Measure what shows between the lips.
 
+    The lips' colour is that of the whole clip, so that its frames are gone through twice; one frame at a time
+    is in memory.
+
     Args:
-        frames: ``[T,H,W,3]`` uint8 RGB of one person.
+        frames: gives the T frames ``[H,W,3]`` uint8 RGB of one person; called twice.
         points: landmarks ``[T,478,2]`` in pixels of the frames, y down; NaN rows give NaN.
 
     Returns:
         Arrays ``[T]``: ``teeth shown``, the teeth's area over the squared distance of the outer eye corners;
         ``mouth open``, the mean height between the lips over the mouth's middle third, over that distance.
+
+    Raises:
+        ValueError: there are more or fewer than T frames.
     """
-    seen = np.isfinite(points).all(axis=(1, 2))
+    seen = np.flatnonzero(np.isfinite(points).all(axis=(1, 2)))
     teeth, height = np.full(len(points), np.nan), np.full(len(points), np.nan)
-    mouths = [Mouth.cut(frames[i], points[i]) for i in np.flatnonzero(seen)]
-    if not mouths:
-        return {"teeth shown": teeth, "mouth open": height}
-    # lips keep their colour relative to the skin, while their places slip onto teeth and back
-    beyond = np.median([m.lips - m.skin for m in mouths], axis=0)
-    for i, mouth in zip(np.flatnonzero(seen), mouths, strict=True):
-        parts = classify(mouth, mouth.skin + beyond, mouth.skin)
-        teeth[i] = parts.tooth.sum() / UNIT**2
-        height[i] = _height(parts.open, mouth.points)
-    return {"teeth shown": teeth, "mouth open": height}
+    if len(seen):
+        # lips keep their colour relative to the skin, while their places slip onto teeth and back
+        some = _mouths(frames(), points, spread_evenly(seen, COLOURS_READ))
+        beyond = np.median([mouth.lips - mouth.skin for _, mouth in some], axis=0)
+        for i, mouth in _mouths(frames(), points, seen):
+            parts = classify(mouth, mouth.skin + beyond, mouth.skin)
+            teeth[i] = parts.tooth.sum() / UNIT**2
+            height[i] = _height(parts.open, mouth.points)
+    return {TEETH_SHOWN: teeth, MOUTH_OPEN: height}
+
+
+def _mouths(
+    frames: Iterable[NDArray[np.uint8]], points: NDArray[np.floating], wanted: NDArray[np.intp]
+) -> Iterator[tuple[int, Mouth]]:
+    """Cut the mouths of the ``wanted [n]`` of T frames with landmarks ``[T,478,2]``, each with its number."""
+    chosen = set(wanted.tolist())
+    for i, (frame, one) in enumerate(zip(frames, points, strict=True)):
+        if i in chosen:
+            yield i, Mouth.cut(frame, one)
 
 
 def _height(opened: NDArray[np.bool_], points: Array) -> float:

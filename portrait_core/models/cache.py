@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 Model = TypeVar("Model")
 _Key = tuple[Hashable, ...]
 
-_KEPT = 10
-"""Shared models kept: landmarks for two numbers of threads, encoders, heads, two Φ, the frozen generator."""
+_KEPT = 11
+"""Shared models kept: landmarks for two numbers of threads and by another reading, encoders, heads, two Φ,
+the frozen generator."""
 
 _shared: OrderedDict[_Key, Any] = OrderedDict()
 _alone: dict[_Key, Any] = {}

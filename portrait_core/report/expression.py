@@ -45,7 +45,7 @@ def expression_picture(
             for who, color, curve in zip(("driver", "result"), ("0.35", "tab:orange"), curves, strict=True):
                 seconds = [frame / frame_rate for frame in range(len(curve))]
                 panel.plot(seconds, curve, label=who, color=color, linewidth=1.2)
-            panel.set_title(_title(name, one), fontsize=9)
+            panel.set_title(panel_title(name, one), fontsize=9)
             panel.tick_params(labelsize=7)
             panel.grid(alpha=0.3)
             panel.set_xlabel("seconds", fontsize=7)
@@ -59,9 +59,10 @@ def expression_picture(
     return written.getvalue()
 
 
-def _title(name: str, one: Follow) -> str:
-    said = f"{name}: slope {one.slope:.2f}, correlation {one.correlation:.2f}"
-    return said if one.corrected_slope is None else f"{said}\n(slope {one.corrected_slope:.2f} corrected)"
+def panel_title(name: str, one: Follow) -> str:
+    """Say how a region follows, and what its reader reports of a known change, where that is known."""
+    reader = "" if one.reader_slope is None else f"; the reader's own {one.reader_slope:.2f}"
+    return f"{name}: slope {one.slope:.2f}{reader}\ncorrelation {one.correlation:.2f}"
 
 
 def _departures(*curves: Curve) -> list[NDArray[np.float64]]:

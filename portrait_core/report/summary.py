@@ -73,9 +73,14 @@ class Summary(BaseModel):
     moves in the driver: ``moves`` (the driver's standard deviation), ``correlation``, ``slope`` (1: all of
     the driver's change arrives), ``error`` (mean absolute difference of the departures from the mean), and,
     where it is known what the landmark networks report of a known change, that part as ``reader_slope`` and
-    the slope over it as ``corrected_slope`` (else null). ``regions`` holds the curves of ``driver`` and
-    ``result`` by region, a value per frame (null where no face is seen). Regions and their units are those
-    of :func:`portrait_core.metrics.follow.measure_regions`. Slopes and correlations of gaze leave out the
+    the slope over it as ``corrected_slope`` (else null): what arrives lies between ``slope`` and that.
+    ``follow_plain_reader`` holds the same of the ``result`` where both it and the driver are read by the face
+    mesh without its second look at lips and eyes, as a cross-check, in at most 120 frames. ``lips_closed``
+    counts the frames in which the driver's lips are closed (``driver_frames``), by colour and landmarks, and
+    those of them in which the result's are, by colour (``result_frames``). ``regions`` holds the curves of
+    ``driver`` and ``result`` by region, a value per frame (null where no face is seen). Regions and their
+    units are those of :func:`portrait_core.metrics.follow.measure_regions` and, where there is a picture, of
+    :func:`portrait_core.metrics.lip_colors.measure_lips`. Slopes and correlations of gaze leave out the
     frames in which an eye is shut. At most 120 templates are read, evenly spread over the clip."""
     held_frames: dict[str, list[int]]
     """Frames that show a neighbour: ``no_face`` in the driver, ``not_rendered``."""

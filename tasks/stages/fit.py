@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-
-import numpy as np
-from numpy.typing import NDArray
-
-from portrait_core.errors import DecodeError, InputError
-from portrait_core.media import read_frames
+from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.ranges import held_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import tracking_weights
 from portrait_core.tracking.measure import seen
-from tasks.context import TRACK, track_arrays, use_threads, video_file
+from tasks.context import TRACK, driving_frames, track_arrays, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -52,14 +45,8 @@ def fit(job: Job) -> StageResult:
             f"no face was found in any of the {job.frames} frames of {job.video}; give a video in "
             "which one person's face is visible and at least 40 pixels wide"
         )
-    track = tracker(job).clip(points, ok, lambda: _all_frames(job))
+    track = tracker(job).clip(points, ok, lambda: driving_frames(job))
     output = job.output("fit")
     output.write_whole(track_arrays(with_rows_of(track, held_frames(ok), ok)))
     output.commit()
     return watch.result(1)
-
-
-def _all_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
-    """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
-    with suppress(DecodeError):
-        yield from read_frames(video_file(job), 0, job.frames)

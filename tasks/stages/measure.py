@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.metrics.follow import Follow, follow_rows
+from portrait_core.metrics.follow import Follow
 from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import Ledger, done
 from portrait_core.pipeline.ranges import held_frames
@@ -18,7 +17,7 @@ from portrait_core.pipeline.weights import landmark_weights, measuring_weights, 
 from portrait_core.report import expression_picture
 from portrait_core.tracking.measure import seen
 from tasks.context import landmarker, read_track, use_threads
-from tasks.expressions import SeenClip, measured_driver, measured_stages
+from tasks.expressions import SeenClip, expression_rows, read_landmarks
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -34,9 +33,10 @@ EXPRESSION = "expression.png"
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=3,
+    version=4,
     unit="reenactment",
     reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
+    inputs=("video",),
     settings=("tracking",),
     weights=(landmark_weights, tracking_weights, measuring_weights),
     writes=(Note(MOTION), File(EXPRESSION)),
@@ -60,7 +60,7 @@ def measure(job: Job) -> StageResult:
     shown = _result(job, threads)
     result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
     said = motion_rows(driver, result, still, lambda: _flicker(job))
-    said |= follow_rows(measured_driver(job), measured_stages(job, shown, threads))
+    said |= expression_rows(job, shown, threads)
     found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
     output = ledger.output("measure")
     output.put_bytes(EXPRESSION, expression_picture(said["regions"], found, float(job.rate)))
@@ -78,16 +78,13 @@ def driver_motion(job: Job) -> MotionTrack:
 
 def _result(job: Job, threads: int) -> SeenClip | None:
     """Give the tracker's view of the frames that the clip shows; None where no face is in them."""
-    model = landmarker(job, threads)
-    found, shown = [], _pictures(job)
-    while batch := list(islice(shown, job.settings.tracking.batch)):
-        found.append(model.detect(np.stack(batch)).points)
-    points = np.concatenate(found)
+    points = read_landmarks(landmarker(job, threads), _pictures(job), job.settings.tracking.batch)
     ok = seen(points)
     if not ok.any():
         return None
     shape = read_track(job.output("portrait")).shape
-    return SeenClip(points, tracker(job).clip(points, ok, lambda: _pictures(job), shape))
+    track = tracker(job).clip(points, ok, lambda: _pictures(job), shape)
+    return SeenClip(points, track, lambda: _pictures(job))
 
 
 def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:

@@ -113,7 +113,7 @@ def coloured(landmarker: FaceLandmarker, names: Sequence[str], grey: bool) -> Ro
             seen = [known.seen(size) for known in drawn]
             images = np.stack([known.image for known in seen])
             points = landmarker.detect(images).points
-            found = measure_lips(images, points) | {
+            found = measure_lips(lambda images=images: images, points) | {
                 "lip gap of landmarks": measure_regions(points * UP)["lip gap"]
             }
             truth = {

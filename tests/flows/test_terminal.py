@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.terminal import expression_line
+from flows.terminal import expression_line, lips_clause
 from portrait_core.metrics.follow import Follow
 
 FINE = Follow(moves=0.1, correlation=0.99, slope=0.97, error=0.01)
@@ -21,7 +21,11 @@ FINE = Follow(moves=0.1, correlation=0.99, slope=0.97, error=0.01)
         (Follow(0.1, 0.97, 0.95, 0.1), "mouth width follows least closely (slope 0.95, correlation 0.97)"),
         (
             Follow(0.1, 0.97, 0.3, 0.1, reader_slope=0.5),
-            "mouth width arrives least (slope 0.60, corrected, correlation 0.97)",
+            "mouth width arrives least (slope 0.30; 0.60 allowing for the reader, correlation 0.97)",
+        ),
+        (
+            Follow(0.1, 0.97, 1.9, 0.1, reader_slope=0.5),
+            "mouth width is exaggerated most (slope 1.90, correlation 0.97)",
         ),
     ],
 )
@@ -33,3 +37,20 @@ def test_the_line_names_the_region_that_follows_worst(worst: Follow, said: str) 
 def test_the_line_where_one_region_moves_or_none() -> None:
     assert expression_line({"lip gap": FINE.row()}).startswith("expression: 1 region moves; lip gap follows")
     assert expression_line({}) == "expression: no region of the driver's face moves"
+
+
+@pytest.mark.parametrize(
+    ("driver_frames", "result_frames", "said"),
+    [
+        (40, 33, "; lips stay open in 7 of 40 frames in which the driver's are closed"),
+        (40, 38, ""),
+        (40, 37, "; lips stay open in 3 of 40 frames in which the driver's are closed"),
+        (0, 0, ""),
+    ],
+)
+def test_lips_that_stay_open_are_counted(driver_frames: int, result_frames: int, said: str) -> None:
+    assert lips_clause({"driver_frames": driver_frames, "result_frames": result_frames}) == said
+
+
+def test_what_an_earlier_version_measured_says_nothing_of_closed_lips() -> None:
+    assert lips_clause(None) == ""

@@ -9,8 +9,11 @@ from scipy.spatial.transform import Rotation
 from portrait_core.cameras import labels_from_rotations
 from portrait_core.faces.head import MorphableHead
 from portrait_core.metrics.follow import (
+    MOUTH_OPEN,
+    TEETH_SHOWN,
     Follow,
     Measured,
+    count_closed_lips,
     follow,
     follow_rows,
     follow_stages,
@@ -156,11 +159,73 @@ def _region(slope: float, correlation: float = 1.0, reader_slope: float | None =
         (_region(0.87), _region(1.0, 0.85)),  # a correlation below .9
         (_region(1.0, 0.85), _region(0.5)),
         (_region(0.5, reader_slope=0.5), _region(0.7)),  # what the reader lost is no fault
+        (_region(0.9, reader_slope=0.3), _region(0.8)),  # nor is what it may not have lost
+        (_region(1.3, reader_slope=0.3), _region(1.4)),
+        (_region(0.8, reader_slope=0.9), _region(0.3, reader_slope=0.5)),
     ],
 )
 def test_the_region_that_follows_worst(better: Follow, worse: Follow) -> None:
     assert worst_region({"one": better, "other": worse}) == "other"
     assert worst_region({"other": worse, "one": better}) == "other"
+
+
+@pytest.mark.parametrize(
+    ("slope", "reader_slope", "best"),
+    [
+        (0.3, 0.5, 0.6),  # what the reader loses at most does not explain it
+        (0.63, 0.5, 1.0),  # it does: the truth lies between 0.63 and 1.26
+        (1.4, 0.5, 1.4),  # a reader that loses does not exaggerate
+        (1.4, 1.25, 1.12),  # one that adds does
+        (1.2, 1.5, 1.0),
+        (0.8, 1.25, 0.8),
+        (0.6, None, 0.6),
+        (-0.2, 0.5, -0.2),
+        (0.0, 0.5, 0.0),
+    ],
+)
+def test_the_best_slope_is_the_nearest_to_1_that_the_reader_allows(
+    slope: float, reader_slope: float | None, best: float
+) -> None:
+    assert _region(slope, reader_slope=reader_slope).best_slope == pytest.approx(best)
+
+
+def _lips(face: np.ndarray, height: list[float], teeth: list[float]) -> Measured:
+    """The first frames of a face, with what colours say of its lips."""
+    points = face[: len(height)].copy()
+    points[:, 13] = points[:, 14]  # the landmarks say that the lips meet
+    return Measured.of(points, from_pictures=True).with_regions(
+        {MOUTH_OPEN: np.array(height), TEETH_SHOWN: np.array(teeth)}
+    )
+
+
+def test_what_colours_say_is_compared_where_there_are_pictures(face: np.ndarray) -> None:
+    driver, result = (
+        _lips(face, [0, 0, 0.1 * part, 0.2 * part], [0, 0.01 * part, 0, 0.03]) for part in (1, 0.5)
+    )
+    found = follow_stages(driver, {"fit": Measured.of(face[:4]), "result": result}, {MOUTH_OPEN: 0.8})
+    assert found["fit"] == {}
+    assert set(found["result"]) == {MOUTH_OPEN, TEETH_SHOWN}
+    assert found["result"][MOUTH_OPEN].slope == pytest.approx(0.5)
+    assert found["result"][MOUTH_OPEN].corrected_slope == pytest.approx(0.625)
+    assert set(driver.regions) - set(Measured.of(face).regions) == {MOUTH_OPEN, TEETH_SHOWN}
+
+
+def test_specks_between_closed_lips_are_no_movement(face: np.ndarray) -> None:
+    still = _lips(face, [0, 0, 0.02, 0, 0, 0], [0, 0.004, 0, 0, 0, 0])
+    assert follow(still.regions, still.regions, np.ones(6, bool)) == {}
+
+
+def test_lips_are_closed_where_colours_and_the_drivers_landmarks_say_so(face: np.ndarray) -> None:
+    unseen = float("nan")
+    driver = _lips(face, [0.0, 0.005, 0.0, 0.0, 0.3, unseen, 0.0], [0] * 7)
+    driver.regions["lip gap"][3] = 0.1  # a tongue of the lips' colour: landmarks know better
+    result = _lips(face, [0.0, 0.2, unseen, 0.0, 0.0, 0.0, 0.02], [0] * 7)
+    result.regions["lip gap"][0] = 0.1  # of a painted mouth they do not
+    assert count_closed_lips(driver, result) == {"driver_frames": 3, "result_frames": 1}
+    some = np.array([1, 6])
+    part = Measured({name: values[some] for name, values in result.regions.items()}, some)
+    assert count_closed_lips(driver, part) == {"driver_frames": 2, "result_frames": 0}
+    assert count_closed_lips(driver, None) == {"driver_frames": 0, "result_frames": 0}
 
 
 def test_without_regions_none_is_worst() -> None:

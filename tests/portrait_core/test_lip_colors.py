@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from portrait_core.metrics import lip_colors
 from portrait_core.metrics.known_pictures import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.metrics.reader_calibration import without_colours
@@ -59,7 +63,7 @@ def made(gap: float, teeth: float = 0.0, shine: bool = False) -> NDArray[np.uint
 
 
 def read(images: list[NDArray[np.uint8]], gaps: list[float]) -> dict[str, NDArray[np.float64]]:
-    return measure_lips(np.stack(images), np.stack([landmarks(gap) for gap in gaps]))
+    return measure_lips(lambda: images, np.stack([landmarks(gap) for gap in gaps]))
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -96,9 +100,41 @@ def test_a_shining_lower_lip_is_not_a_tooth(grey: bool) -> None:
 
 def test_frames_without_a_face_give_nan() -> None:
     points = np.stack([landmarks(1.0), np.full((478, 2), np.nan, np.float32)])
-    found = measure_lips(np.stack([made(1.0)] * 2), points)
+    found = measure_lips(lambda: [made(1.0)] * 2, points)
     for values in found.values():
         assert np.isfinite(values[0])
         assert np.isnan(values[1])
-    nothing = measure_lips(np.stack([made(1.0)]), points[1:])
+    nothing = measure_lips(lambda: [made(1.0)], points[1:])
     assert np.isnan(nothing["mouth open"]).all()
+
+
+def test_the_pictures_of_a_clip_are_not_kept() -> None:
+    """Pictures of a long clip, and the mouths cut from them, do not fit in memory."""
+    gaps = [1.0, 10.0, 20.0, 1.0, 6.0]
+    alive: list[weakref.ref[NDArray[np.uint8]]] = []
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for gap in gaps:
+            picture = made(gap)
+            alive.append(weakref.ref(picture))
+            yield picture
+            del picture
+            assert sum(one() is not None for one in alive) <= 2
+
+    found = measure_lips(frames, np.stack([landmarks(gap) for gap in gaps]))
+    whole = read([made(gap) for gap in gaps], gaps)
+    for name, values in whole.items():
+        np.testing.assert_array_equal(found[name], values)
+
+
+def test_some_frames_say_what_colour_the_lips_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lip_colors, "COLOURS_READ", 2)
+    images = [made(1.0), np.zeros((256, 256, 3), np.uint8), made(20.0)]
+    found = read(images, [1.0, 10.0, 20.0])
+    alone = read([images[0], images[2]], [1.0, 20.0])
+    np.testing.assert_array_equal(found["mouth open"][[0, 2]], alone["mouth open"])
+
+
+def test_a_clip_of_another_length_than_its_landmarks_is_refused() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        read([made(1.0)], [1.0, 1.0])

@@ -10,6 +10,7 @@ from PIL import Image
 
 from portrait_core.metrics.follow import Follow
 from portrait_core.report import expression_picture
+from portrait_core.report.expression import panel_title
 
 NAMES = ("lip gap", "mouth width", "corners' lift", "inner brows", "gaze up")
 
@@ -43,3 +44,9 @@ def test_where_nothing_moves_the_picture_says_so() -> None:
     assert nothing.shape == unseen.shape
     assert not np.array_equal(nothing, unseen)
     assert nothing.min() < 100
+
+
+def test_a_title_names_what_its_reader_reports_of_a_known_change() -> None:
+    read, exact = (Follow(0.1, 0.97, 0.63, 0.01, reader_slope) for reader_slope in (0.65, None))
+    assert panel_title("gaze up", read) == "gaze up: slope 0.63; the reader's own 0.65\ncorrelation 0.97"
+    assert panel_title("gaze up", exact) == "gaze up: slope 0.63\ncorrelation 0.97"

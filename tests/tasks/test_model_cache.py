@@ -47,7 +47,7 @@ def test_the_model_unused_for_longest_is_dropped() -> None:
         cached("head", str(i), list)
     assert cached("head", "0", list) is first  # used again, so "1" is now the oldest
     second: list[int] = cached("head", "1", list)
-    for i in range(6, 16):
+    for i in range(6, 17):
         cached("head", str(i), list)
     assert cached("head", "1", list) is not second
 
