@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TEMPLATES_READ = 120
 """At most so many templates are read again."""
-PLAIN_READ = 120
+PLAIN_READ = 40
 """At most so many frames of driver and result are read by the face mesh alone."""
 
 

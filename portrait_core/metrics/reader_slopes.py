@@ -8,8 +8,8 @@ people, its correlation and noise, and the same for held-out people, by::
 
 Landmarks are read as the tracker reads them, by the attention mesh; ``--plain`` prints those of the plain
 face mesh, which loses half to three quarters of the same changes. The people of the table: scikit-image's
-astronaut, frame 0 and frame 12 of two driver clips, a photograph with a moustache and two paintings; held out:
-frame 12 of two other clips and three other paintings. The rendered people are 12 synthetic ones in 8
+astronaut, frame 0 and frame 12 of two driver clips, a photograph with a moustache and two paintings; held
+out: frame 12 of two other clips and three other paintings. The rendered people are 12 synthetic ones in 8
 expressions each (seed 0; held out, seed 1: within .1 of these but for single brows and corners).
 
 Neither is the slope of a real face. On warped photographs one part moves alone, which a landmark network does

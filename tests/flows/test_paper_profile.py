@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import OK, PARTIAL, app
 from portrait_core.cameras import offsets_from_labels
+from portrait_core.faces.directions import direction_names
 from portrait_core.media import probe
 from portrait_core.store import Output
 from tests import official_files
@@ -99,7 +100,7 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     assert done["portrait"] == done["landmarks"] == done["fit"] == 0  # tracked already
     assert done["template"] == FRAMES
     eyes = _outputs(driven)["retarget"].read("eyes")
-    assert eyes.shape == (FRAMES, 52)
+    assert eyes.shape == (FRAMES, 52 + len(direction_names()))
     assert np.ptp(eyes, axis=0).max() > 0.02  # the driver's lids and gaze move
     again = reenact(portrait, driver, tmp_path, "template.eyes=driven")
     assert sum(stage["frames_done"] for stage in again["stages"]) == 0
