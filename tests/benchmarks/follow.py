@@ -1,0 +1,149 @@
+"""How much of drivers' expressions arrives in portraits, before the generator: ``uv run python -m
+tests.benchmarks.follow --portrait FILE --driver FILE ...``.
+
+Prints, for every pair and region that moves, slope and correlation of the retargeted head and of the
+template (read again by the landmark networks and by colour) on the driver, in how many frames the lips are
+closed where the driver's are, and the medians over all pairs. ``--sheet`` draws a strip per pair: the driver,
+then the template.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+
+from portrait_core.config import TemplateSettings, TrackingSettings
+from portrait_core.faces.directions import with_directions
+from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.moves import embedded_moves
+from portrait_core.faces.moving import embedded_renderer
+from portrait_core.media import read_frames
+from portrait_core.media.image import read_image
+from portrait_core.metrics.follow import Follow, follow, measure_regions, spread_evenly
+from portrait_core.metrics.lip_colors import measure_lips
+from portrait_core.resources import data_file, data_folder, sample_portrait, sample_video
+from portrait_core.tracking.crop import crop_image, points_in_crop
+from portrait_core.tracking.embedded_tracker import EmbeddedTracker
+from portrait_core.tracking.fit import FaceTrack, fit_clip
+from portrait_core.tracking.head_frame import head_landmarks, lift_clip
+from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.tracking.measure import seen
+from tests.benchmarks.tables import Grid
+
+CLOSED_OPENING, CLOSED_GAP = 0.015, 0.02
+"""Lips are closed below this opening by colour and this gap by landmarks, in units of the face."""
+Regions = dict[str, NDArray[np.float64]]
+
+
+class Reader:
+    """Reads faces of pictures and fits the embedded head to them."""
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)
+        self.head = with_directions(MorphableHead.load(data_file("models/embedded_head.safetensors")))
+        self.settings = TrackingSettings()
+        self.landmarker = FaceLandmarker.from_models(data_folder() / "models")
+
+    def points(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        batches = [self.landmarker.detect(frames[i : i + 16]).points for i in range(0, len(frames), 16)]
+        return np.concatenate(batches)
+
+    def regions(self, frames: NDArray[np.uint8], points: NDArray[np.float32], track: FaceTrack) -> Regions:
+        found = measure_regions(lift_clip(self.head, points, track))
+        return found | measure_lips(lambda: iter(frames), points)
+
+
+def clip_frames(path: Path, most: int) -> NDArray[np.uint8]:
+    """Read the first ``most`` frames of a video."""
+    return np.stack(list(read_frames(path, 0, most)))
+
+
+def compare(
+    reader: Reader, portrait: Path, frames: NDArray[np.uint8], points: NDArray[np.float32], size: int
+) -> tuple[dict[str, dict[str, Follow]], tuple[int, int], NDArray[np.uint8]]:
+    """Animate a portrait by a clip up to the template.
+
+    Returns:
+        How the retargeted head and the template follow; in how many frames the driver's lips are closed, and
+        in how many of those the template's; a strip ``[2S,6S,3]``.
+    """
+    head, settings = reader.head, reader.settings
+    track = fit_clip(head, points, seen(points), settings)
+    image = read_image(portrait)
+    found = reader.landmarker.detect(image[None]).points
+    own = EmbeddedTracker(head, settings).portrait(image, found, size)
+    crop = own.track.crop_center_px[0], own.track.crop_side_px[0]
+    template = TemplateSettings(size=size)
+    moves = embedded_moves(head, own.track, track, template)
+    marks = points_in_crop(found[0], *crop, size)
+    chosen = spread_evenly(np.flatnonzero(seen(points)), 60)
+    drawn = embedded_renderer(head, own.track, own.crop, marks, template).render(
+        moves["expression"][chosen], moves["jaw"][chosen]
+    )
+    read = reader.points(drawn.image)
+    driver = reader.regions(frames, points, track)
+    moved = measure_regions(head_landmarks(head, own.track.shape, moves["expression"], moves["jaw"]))
+    refit = fit_clip(head, read, seen(read), settings, shape=own.track.shape)
+    painted = reader.regions(drawn.image, read, refit)
+    picked = {name: values[chosen] for name, values in driver.items()}
+    both = seen(read)
+    stages = {
+        "retargeted": follow({name: driver[name] for name in moved}, moved, seen(points)),
+        "template": follow(picked, painted, both),
+    }
+    closed = (picked["mouth open"] < CLOSED_OPENING) & (picked["lip gap"] < CLOSED_GAP)
+    kept = int((painted["mouth open"][closed] < CLOSED_OPENING).sum())
+    shown = spread_evenly(np.arange(len(chosen)), 6)
+    faces = [
+        crop_image(frames[i], track.crop_center_px[i], float(track.crop_side_px[i]), size)
+        for i in chosen[shown]
+    ]
+    strip = np.concatenate([np.concatenate(faces, 1), np.concatenate(list(drawn.image[shown]), 1)])
+    return stages, (int(closed.sum()), kept), strip
+
+
+def main(
+    portrait: Annotated[list[Path] | None, typer.Option(help="A portrait.")] = None,
+    driver: Annotated[list[Path] | None, typer.Option(help="A driving video.")] = None,
+    frames: Annotated[int, typer.Option(help="Use the first so many frames of each.")] = 400,
+    size: Annotated[int, typer.Option(help="Side of the template in pixels.")] = 256,
+    sheet: Annotated[Path | None, typer.Option(help="Folder for a strip per pair.")] = None,
+) -> None:
+    """Print how much arrives."""
+    reader, rows, every = Reader(), list[list[str]](), dict[tuple[str, str], list[Follow]]()
+    for video in driver or [sample_video()]:
+        film = clip_frames(video, frames)
+        points = reader.points(film)
+        for picture in portrait or [sample_portrait()]:
+            stages, closed, strip = compare(reader, picture, film, points, size)
+            for stage, found in stages.items():
+                cells = [
+                    f"{found[n].slope:.2f} / {found[n].correlation:.2f}" if n in found else "" for n in names
+                ]
+                for name, cell in zip(names, cells, strict=True):
+                    rows.append([video.stem, picture.stem, stage, name, cell])
+                for name, one in found.items():
+                    every.setdefault((stage, name), []).append(one)
+            rows.append([video.stem, picture.stem, "template", "lips closed", f"{closed[1]} of {closed[0]}"])
+            if sheet:
+                sheet.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(strip).save(sheet / f"{video.stem}--{picture.stem}.png")
+    for (stage, name), found in every.items():
+        cell = f"{median(f.slope for f in found):.2f} / {median(f.correlation for f in found):.2f}"
+        rows.append(["median", f"of {len(found)}", stage, name, cell])
+    headings = ["driver", "portrait", "stage", "region", "slope / r"]
+    Console(highlight=False, width=140).print(
+        Grid("follow by region", headings, rows, n_text=4).for_terminal()
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
