@@ -64,6 +64,10 @@ class _Shape:
 
     crown: float = 0.0098
     """Visible height of a tooth; beyond it is gum."""
+    lower_shown: float = 0.0075
+    """Height of the lower teeth over the lower lip in a mouth that is open wide."""
+    wide_open: float = 0.030
+    """Opening of such a mouth."""
     tongue_shift: tuple[float, float, float] = (0.0, -0.009, -0.008)
     """The modelled tongue lies against the palate; a resting one lies on the floor of the mouth."""
     lip: float = 0.016
@@ -137,6 +141,29 @@ class MouthInterior:
             self._arch[vertices, 0] = arc
             self._arch[vertices, 1] = row.up * (neutral_m[vertices, 1] - edge)
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_SHAPE.tongue_shift)
+
+    def placed(self, vertices_m: Tensor) -> Tensor:
+        """Put teeth and tongue behind the lips of a moved head.
+
+        Lower teeth follow the jaw, which closes them against the upper ones; but they stand no higher over
+        the lower lip than the opening of the mouth lets them: a fit that says too little of the jaw would
+        leave them in mid-air.
+
+        Args:
+            vertices_m: ``[V,3]`` in the head frame.
+
+        Returns:
+            ``[V,3]``.
+        """
+        placed = vertices_m + self.shift
+        upper, lower = self.head.landmarks(vertices_m[None])[0, [13, 14], 1]
+        teeth = self.head.group_vertices(_LOWER.group)
+        opened = float((upper - lower) / _SHAPE.wide_open)
+        most = _SHAPE.crown + (_SHAPE.lower_shown - _SHAPE.crown) * min(max(opened, 0.0), 1.0)
+        above = float(placed[teeth, 1].max() - lower) - most
+        if above > 0:
+            placed[teeth, 1] -= above
+        return placed
 
     def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> Behind:
         """Draw a window.

@@ -176,7 +176,7 @@ class TemplateRenderer:
         opening = self._mouth.opening(_opening(marks, regions.INNER_LIPS))
         behind = None
         if float(opening.gap.max()) > 0.5:
-            shifted = vertices_m + self._mouth.interior.shift
+            shifted = self._mouth.interior.placed(vertices_m)
             px = self.skin.project(shifted[None])[0]
             px[:, :2] += self.skin.offset + torch.from_numpy(self._mouth.offset)
             box = MouthPainter.window(opening, len(canvas))
