@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -70,7 +71,10 @@ class EmbeddedClipHead:
         self._camera = torch.from_numpy(np.asarray(camera, np.float32)).to(head.faces.device)
         self.surface = HeadSurface(head)
         self.unit_names = [name for name in head.expression_names if not is_direction(name)]
-        self._teller = UnitTeller(HeadPoints.from_head(head), shape)
+
+    @cached_property
+    def _teller(self) -> UnitTeller:
+        return UnitTeller(HeadPoints.from_head(self._head), self._codes[0])
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
         """Give a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
