@@ -166,6 +166,19 @@ def test_a_wink_is_one_eye(head: MorphableHead) -> None:
     assert left < 0.1 < 0.2 < right
 
 
+@pytest.mark.parametrize("frames", [1, 20])
+def test_eyes_that_a_driver_never_opens_are_shut(head: MorphableHead, frames: int) -> None:
+    lids, shape, own = LidModel.of(head), person(head, 3), codes(head, {})[0]
+    clip = codes(head, *[pair("eyeBlink", 1.0)] * frames)
+    made, _ = retarget(head, Driver(person(head, 2), clip), shape, own)
+    assert (lids.opening(shape, made) < lids.shut(shape) + 0.01).all()
+    winks = codes(head, *[{"eyeBlinkLeft": 1.0}] * frames)
+    made, _ = retarget(head, Driver(person(head, 2), winks), shape, own)
+    right, left = lids.opening(shape, made).T
+    assert (left < lids.shut(shape)[1] + 0.01).all()
+    assert right == pytest.approx(lids.opening(shape, own[None])[0, 0], abs=0.01)
+
+
 def test_strengths_apply_by_region(head: MorphableHead, points: HeadPoints) -> None:
     clip = acted(head)
     shape, own = np.zeros(head.n_shape), np.zeros(head.n_expression)
@@ -218,7 +231,12 @@ def test_the_rest_ignores_frames_without_a_face_and_long_blinks() -> None:
 
 def test_a_mouth_that_never_rests_has_its_expression_taken_off() -> None:
     rest = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.5, 0.05, 0.4]), NAMES)
-    assert rest == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.05, 0.4])
+    assert rest[:5] == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.05])
+    assert 0.0 < rest[5] < 0.4  # so wide open, a mouth keeps a part of its directions
+    still = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.05, 0.05, 0.4]), NAMES)
+    assert still[5] == pytest.approx(0.4)
+    laughing = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.7, 0.05, 0.4]), NAMES)
+    assert laughing[5] == 0.0
 
 
 def test_lips_are_closed_without_moving_the_corners(head: MorphableHead, points: HeadPoints) -> None:
