@@ -84,8 +84,8 @@ class TemplateSettings(Section):
     size: int = Field(default=256, ge=64, le=1024)
     """Side of the square face crop and of the output, in pixels."""
     transfer: Literal["relative", "absolute"] = "relative"
-    """``relative``: the portrait's own expression plus the driver's change from its rest.
-    ``absolute``: the driver's coefficients as they are."""
+    """``relative``: what is seen of the portrait's face changes as the driver's does from its rest; with DECA
+    its coefficients do. ``absolute``: the driver's coefficients as they are."""
     neutral_frame: Steps | None = None
     """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
     rest in the clip. For ``transfer=relative``."""

@@ -14,8 +14,8 @@ from portrait_core.faces.head import MorphableHead
 _LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
 _OPEN_PERCENTILE = 60
 _LEAST_OPEN = 0.5
-"""Least opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): an eye
-may be shut throughout."""
+"""Least opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): a
+driver may keep an eye shut throughout."""
 _SHUT_FROM, _SHUT_AT = 0.65, 0.90
 """Shares of closing: from the first on a closing eye is on its way to shut, at the second it is shut. Fits do
 not close an eye to the last bit."""

@@ -17,7 +17,6 @@ from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.faces.visible_change import Person, with_closed_lips
 from portrait_core.metrics.follow import follow, measure_regions
 from portrait_core.resources import data_file
-from portrait_core.tracking.head_frame import in_face_units
 from portrait_core.tracking.head_points import HeadPoints
 
 Units = dict[str, float]
@@ -52,7 +51,7 @@ def seen(
     points: HeadPoints, shape: NDArray[np.floating], expression: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
     shaped = points.with_shape(np.asarray(shape, float))
-    return measure_regions(in_face_units(np.stack([shaped.points(np.asarray(e, float)) for e in expression])))
+    return measure_regions(np.stack([shaped.points(np.asarray(e, float)) for e in expression]))
 
 
 def pair(name: str, value: float) -> Units:
