@@ -88,7 +88,7 @@ class TemplateSettings(Section):
     its coefficients do. ``absolute``: the driver's coefficients as they are."""
     neutral_frame: Steps | None = None
     """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
-    rest in the clip. For ``transfer=relative``."""
+    rest in the clip. For ``transfer=relative``, and for the eyes with DECA."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of jaw and lips; with DECA of the jaw. Eyes, brows and gaze are the embedded head's."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0

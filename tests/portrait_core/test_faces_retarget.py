@@ -274,6 +274,14 @@ def test_a_direction_moves_its_handle_and_no_other(head: MorphableHead) -> None:
     ]
 
 
+def test_directions_are_given_to_a_head_with_landmarks_once(head: MorphableHead) -> None:
+    with pytest.raises(ValueError, match="directions already; extend the head of the file"):
+        with_directions(head)
+    arrays = {name: value for name, value in head.named_buffers() if not name.startswith(("lmk_", "_"))}
+    with pytest.raises(ValueError, match=r"478 face-mesh landmarks.*use the embedded head"):
+        with_directions(MorphableHead(arrays, {"n_shape": str(head.n_shape)}))
+
+
 def test_teeth_and_eyeballs_stay_where_directions_move_the_skin(head: MorphableHead) -> None:
     moved = head.decode(torch.zeros(1, 1), torch.ones(1, head.n_expression) * 0.0)
     free = torch.tensor([[1.0 if is_direction(n) else 0.0 for n in head.expression_names]])
