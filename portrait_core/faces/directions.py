@@ -97,8 +97,8 @@ def with_directions(head: MorphableHead) -> MorphableHead:
     """
     if len(dict(head.named_buffers()).get("lmk_faces_idx", ())) != regions.N_LANDMARKS:
         raise ValueError(
-            f"this head does not have {regions.N_LANDMARKS} face-mesh landmarks, which directions move; use the "
-            "embedded head"
+            f"this head does not have {regions.N_LANDMARKS} face-mesh landmarks, which directions move; use "
+            "the embedded head"
         )
     if any(is_direction(name) for name in head.expression_names):
         raise ValueError("this head has directions already; extend the head of the file")
