@@ -84,11 +84,11 @@ class TemplateSettings(Section):
     size: int = Field(default=256, ge=64, le=1024)
     """Side of the square face crop and of the output, in pixels."""
     transfer: Literal["relative", "absolute"] = "relative"
-    """``relative``: the portrait's own expression plus the driver's change from its rest.
-    ``absolute``: the driver's coefficients as they are."""
+    """``relative``: what is seen of the portrait's face changes as the driver's does from its rest; with DECA
+    its coefficients do. ``absolute``: the driver's coefficients as they are."""
     neutral_frame: Steps | None = None
     """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
-    rest in the clip. For ``transfer=relative``."""
+    rest in the clip. For ``transfer=relative``, and for the eyes with DECA."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of jaw and lips; with DECA of the jaw. Eyes, brows and gaze are the embedded head's."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0

@@ -19,7 +19,7 @@ from scipy.sparse.linalg import splu
 
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.alignment import landmark_matrix, mesh_laplacian
-from portrait_core.faces.expression_names import PREFIX
+from portrait_core.faces.expression_names import PREFIX, is_direction
 from portrait_core.faces.head import MorphableHead
 
 Array = NDArray[np.float64]
@@ -90,8 +90,18 @@ def with_directions(head: MorphableHead) -> MorphableHead:
     """Give the head with the directions appended to its expressions; a third of a second.
 
     Args:
-        head: one with the 478 face-mesh landmarks.
+        head: one with the 478 face-mesh landmarks, without directions.
+
+    Raises:
+        ValueError: if it is another head.
     """
+    if len(dict(head.named_buffers()).get("lmk_faces_idx", ())) != regions.N_LANDMARKS:
+        raise ValueError(
+            f"this head does not have {regions.N_LANDMARKS} face-mesh landmarks, which directions move; use "
+            "the embedded head"
+        )
+    if any(is_direction(name) for name in head.expression_names):
+        raise ValueError("this head has directions already; extend the head of the file")
     handles = [(points, along) for _, points, along in _sided()]
     bumps = _bumps(head, [points for points, _ in handles])
     axes = np.stack([_axes(head, points) if along else _FLAT for points, along in handles])

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from portrait_core.config import TemplateSettings, TrackingSettings
 from portrait_core.faces.expression_names import region_of
 from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.rest import told_rest
 from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.faces.skin import PortraitFit
 from portrait_core.faces.template import TemplateRenderer
@@ -57,21 +58,24 @@ def eyes_of_driver(
     template: TemplateSettings,
     tracking: TrackingSettings,
 ) -> NDArray[np.float32]:
-    """Give the portrait's own expression in the embedded head's units ``[T,52]``, with the driver's lids and
-    gaze.
+    """Give the portrait's own expression as the embedded head's ``[T,E]``, with the driver's lids and gaze.
 
     Args:
         head: the embedded head.
         driver_landmarks: of every frame ``[T,478,2]``, NaN where there is no face.
         portrait_landmarks: ``[1,478,2]``, in pixels of the photograph.
-        template: strengths.
+        template: strengths, and the frame in which the driver's face is at rest.
         tracking: of the fits.
+
+    Raises:
+        InputError: if ``template.neutral_frame`` is not a frame of the driver with a face.
     """
     ok = seen(driver_landmarks)
     driver = fit_clip(head, driver_landmarks, ok, tracking)
     own = fit_portrait(head, portrait_landmarks, tracking)
     # relative: the embedded head's lids are measured against the driver's own rest
-    clip = Driver(driver.shape, driver.expression, ok)
+    rest = told_rest(driver.expression, ok, template.neutral_frame)
+    clip = Driver(driver.shape, driver.expression, ok, rest)
     driven, _ = retarget(head, clip, own.shape, own.expression[0], "relative", Strengths.of(template))
     return with_eyes_of(own.expression[0], driven, head.expression_names)
 

@@ -13,6 +13,8 @@ _DEAD = 0.12
 """Share of the portrait's opening under which the lids count as met."""
 _WIDEST = 1.6
 """Largest opening painted, over the portrait's own: beyond it there is nothing to paint with."""
+_LEAST_RANGE = 0.04
+"""Least difference between the gaps of the portrait's own lids and of shut ones, in eye widths."""
 _LOWER_SHARE = 0.12
 """How much of a blink the lower lid takes."""
 
@@ -28,8 +30,9 @@ class EyePainter:
     def __init__(self, texture: PortraitTexture, source: EyeSource, mesh: Opening, closed: Opening):
         """``mesh``: the mesh's opening at the portrait's expression; ``closed``: with the lid shut."""
         self.texture, self.source = texture, source
-        self._shut = _middle(closed.gap)
-        self._open = max(_middle(mesh.gap), self._shut + 0.04 * mesh.width)
+        self._open = _middle(mesh.gap)
+        # a portrait's own eyes are as in its photograph, however little they are open
+        self._shut = min(_middle(closed.gap), self._open - _LEAST_RANGE * mesh.width)
         self._own = source.opening.gap
         x0, y0, x1, y1 = source.window
         along, height = source.opening.local(*pixel_grid(source.window))

@@ -13,6 +13,9 @@ from portrait_core.faces.head import MorphableHead
 # per eye: the two corners, then pairs of an upper and a lower lid point
 _LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
 _OPEN_PERCENTILE = 60
+_LEAST_OPEN = 0.5
+"""Least opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): a
+driver may keep an eye shut throughout."""
 _SHUT_FROM, _SHUT_AT = 0.65, 0.90
 """Shares of closing: from the first on a closing eye is on its way to shut, at the second it is shut. Fits do
 not close an eye to the last bit."""
@@ -90,16 +93,19 @@ def match_lids(
         driver, retargeted: expressions ``[T,E]``.
         portrait: the portrait's own expression ``[E]``.
         gain: strength; 1 copies the driver.
-        ok: ``[T]``, frames that count for the driver's open eye.
+        ok: ``[T]``, frames that count for the driver's open eye, which is no less than half open.
 
     Returns:
         ``retargeted`` with other blinks, ``[T,E]``.
     """
     driver = np.asarray(driver, float)
     used = driver[np.asarray(ok, bool)] if ok is not None and np.any(ok) else driver
+    shut = lids.shut(driver_shape)
+    at_rest = lids.opening(driver_shape, np.zeros((1, driver.shape[1])))[0]
     opened = np.percentile(lids.opening(driver_shape, used), _OPEN_PERCENTILE, axis=0)
+    opened = np.maximum(opened, shut + _LEAST_OPEN * (at_rest - shut))
     closed = gain * (opened - lids.opening(driver_shape, driver))
-    share = closed / np.maximum(opened - lids.shut(driver_shape), 0.05)
+    share = closed / np.maximum(opened - shut, 0.05)
     shutting = np.clip((share - _SHUT_FROM) / (_SHUT_AT - _SHUT_FROM), 0.0, 1.0)
     own = lids.opening(portrait_shape, np.asarray(portrait)[None])
     room = np.maximum(own - lids.shut(portrait_shape), 0.0)

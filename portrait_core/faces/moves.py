@@ -6,16 +6,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.config import TemplateSettings
-from portrait_core.errors import InputError
 from portrait_core.faces.driven_eyes import with_eyes_of
 from portrait_core.faces.flame_retarget import retarget_codes
 from portrait_core.faces.head import MorphableHead
+from portrait_core.faces.rest import told_rest
 from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.tracking.fit import FaceTrack
 
 Moves = dict[str, NDArray[np.floating]]
-"""Of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``, ``eyes
-[n,52]``."""
+"""Of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``, ``eyes``
+``[n,F]`` in the embedded head's F expressions."""
 
 
 def embedded_moves(
@@ -36,7 +36,7 @@ def embedded_moves(
         InputError: if ``settings.neutral_frame`` is not a frame of the driver with a face.
     """
     own = source.expression[0]
-    rest = _rest(driver, settings.neutral_frame)
+    rest = told_rest(driver.expression, driver.ok, settings.neutral_frame)
     clip = Driver(driver.shape, driver.expression, driver.ok, rest)
     expression, jaw = retarget(head, clip, source.shape, own, settings.transfer, Strengths.of(settings))
     if settings.eyes == "paper":
@@ -45,30 +45,17 @@ def embedded_moves(
     return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
 
 
-def _rest(driver: FaceTrack, frame: int | None) -> NDArray[np.floating] | None:
-    """The driver's expression ``[E]`` in the frame that the user calls neutral."""
-    if frame is None:
-        return None
-    if frame >= len(driver.ok) or not driver.ok[frame]:
-        what = (
-            f"the driving video has frames 0 to {len(driver.ok) - 1}"
-            if frame >= len(driver.ok)
-            else ("no face was found in it")
-        )
-        raise InputError(
-            f"--neutral-frame {frame} (template.neutral_frame): {what}; name a frame in which the driver's "
-            "face is at rest"
-        )
-    return driver.expression[frame]
-
-
 def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings) -> Moves:
     """Turn the driver's expressions into the portrait's, both tracked by DECA.
 
     Returns:
         ``expression [T,50]`` and ``jaw [T,3]``; FLAME has no eyes to move
         (:func:`portrait_core.faces.driven_eyes.eyes_of_driver`).
+
+    Raises:
+        InputError: if ``settings.neutral_frame`` is not a frame of the driver with a face.
     """
+    rest = told_rest(driver.expression, driver.ok, settings.neutral_frame)
     expression, jaw = retarget_codes(
         driver.expression,
         driver.jaw,
@@ -76,6 +63,7 @@ def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings
         driver.ok,
         settings.transfer,
         settings.mouth_gain,
+        rest,
     )
     return {"expression": expression, "jaw": jaw}
 

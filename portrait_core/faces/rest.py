@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.errors import InputError
 from portrait_core.faces.expression_names import is_direction, region_of
 
 _NEUTRAL_SHARE = 0.1
@@ -19,6 +20,34 @@ _TELLING = ("mouthSmile", "jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthPuc
 """Units that a mouth at rest does not look like, by the beginnings of their names."""
 _DIRECTION_SHARE = 0.25
 """Weight of directions, of which some part is the person's, in what is called unrest."""
+
+
+def told_rest(
+    expression: NDArray[np.floating], ok: NDArray[np.bool_], frame: int | None
+) -> NDArray[np.floating] | None:
+    """Give a driver's expression in the frame that the user calls neutral.
+
+    Args:
+        expression: the driver's ``[T,E]``.
+        ok: ``[T]``, frames with a face.
+        frame: counted from 0; None where the user names none.
+
+    Returns:
+        ``[E]``, or None.
+
+    Raises:
+        InputError: if it is not a frame of the driver with a face.
+    """
+    if frame is None:
+        return None
+    if frame < len(ok) and ok[frame]:
+        return expression[frame]
+    there = f"the driving video has frames 0 to {len(ok) - 1}"
+    what = "no face was found in it" if frame < len(ok) else there
+    raise InputError(
+        f"--neutral-frame {frame} (template.neutral_frame): {what}; name a frame in which the driver's "
+        "face is at rest"
+    )
 
 
 def driver_rest(

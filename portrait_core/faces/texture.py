@@ -166,11 +166,7 @@ class PortraitTexture:
         reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
         box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
         _lift(skin, mouth, box, reach, reach, corner=0.0 if meet else _PARTED_CORNER * mouth.width)
-        level = max(float(tones.lip.mean()), 1.0)
-        # where little light comes lips are redder, by as much as they are redder than the skin
-        redder = tones.lip / level - tones.skin / max(float(tones.skin.mean()), 1.0)
-        redder = np.array([max(redder[0], 0.0), redder[1], min(redder[2], 0.0)])
-        line = np.maximum(0.45 * (tones.lip + 0.6 * level * redder), 0.0)
+        line = tones.between_lips()
         if meet:
             line = _line_color(photo, mouth, line)
         return cls(
@@ -228,6 +224,14 @@ class _FaceTones(NamedTuple):
             mouth_light=float(np.percentile(near.mean(-1), 65)),
             shadow=float(shadow),
         )
+
+    def between_lips(self) -> Image:
+        """Likely colour ``[3]`` of the line between closed lips."""
+        level = max(float(self.lip.mean()), 1.0)
+        # where little light comes lips are redder, by as much as they are redder than the skin
+        redder = self.lip / level - self.skin / max(float(self.skin.mean()), 1.0)
+        redder = np.array([max(redder[0], 0.0), redder[1], min(redder[2], 0.0)])
+        return np.maximum(0.45 * (self.lip + 0.6 * level * redder), 0.0)
 
 
 def _line_color(photo: Image, mouth: Opening, fallback: Image) -> Image:

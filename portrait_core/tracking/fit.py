@@ -1,8 +1,9 @@
 """Fits the morphable head to landmarks: head pose, crop, expression a frame; one shape a clip.
 
-Regularised Gauss-Newton with analytic derivatives and bounds (expression units stay in 0..1). The rigid
-unknowns are the head's rotation and the crop (centre, side); with the camera's fixed radius and focal length
-they are the camera label, so projecting the head with the label into the crop is exact.
+Regularised Gauss-Newton with analytic derivatives and bounds (``expression_names.expression_limits``). Shape
+and units are fitted first; directions beyond the units take what these leave over. The rigid unknowns are the
+head's rotation and the crop (centre, side); with the camera's fixed radius and focal length they are the
+camera label, so projecting the head with the label into the crop is exact.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ _CONVERGED = 3e-3
 class FaceTrack:
     """The fit of T frames with one face.
 
-    ``shape [S]`` sigmas; ``expression [T,E]`` 0..1, all units of the head in its order; ``jaw [T,3]``
-    axis-angle in radians; ``rotation [T,3,3]`` head axes to viewer axes; ``crop_center_px [T,2]`` and
-    ``crop_side_px [T]`` the crop in the frame; ``cameras [T,25]`` labels; ``fit_error [T]`` mean landmark
-    distance over the outer-eye distance; ``ok [T]``. All float32 but ``ok``. A frame that is not ok repeats
-    its nearest neighbour that is (the earlier one of two), with a NaN error.
+    ``shape [S]`` sigmas; ``expression [T,E]`` coefficients of the head's expressions, in its order (the
+    embedded head's within ``expression_names.expression_limits``); ``jaw [T,3]`` axis-angle in radians;
+    ``rotation [T,3,3]`` head axes to viewer axes; ``crop_center_px [T,2]`` and ``crop_side_px [T]`` the crop
+    in the frame; ``cameras [T,25]`` labels; ``fit_error [T]`` mean landmark distance over the outer-eye
+    distance; ``ok [T]``. All float32 but ``ok``. A frame that is not ok repeats its nearest neighbour that
+    is (the earlier one of two), with a NaN error.
     """
 
     shape: NDArray[np.float32]

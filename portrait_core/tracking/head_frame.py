@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.projection import Pose
-from portrait_core.tracking.topology import EYE_OUTER
 
 Array = NDArray[np.float64]
 
@@ -78,9 +77,3 @@ def lift(pixels: Array, pose: Pose, points: Array) -> Array:
         where the fit is.
     """
     return pose.unproject(pixels, pose.depth(points))
-
-
-def in_face_units(points: NDArray[np.floating]) -> Array:
-    """Scale landmarks ``[T,k,3]`` of one person so that the outer eye corners are 1 apart on average."""
-    apart = np.linalg.norm(points[:, EYE_OUTER[0]] - points[:, EYE_OUTER[1]], axis=-1)
-    return np.asarray(points / np.nanmean(apart), dtype=np.float64)

@@ -38,7 +38,7 @@ _CHIN_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class HeadPoints:
-    """Landmarks of a head in box units: ``rest [478,3]``, ``shapes [478,3,S]``, ``units [478,3,E]``.
+    """Landmarks of a head in box units: ``rest [478,3]``, ``shapes [478,3,S]``, ``expressions [478,3,E]``.
 
     ``hinged [H]`` lists the landmarks that the jaw moves; the arrays named ``hinge_`` are their
     skinning-weighted offsets from the jaw joint. ``weight [478]`` is how far each landmark is to be trusted.
@@ -46,11 +46,11 @@ class HeadPoints:
 
     rest: Array
     shapes: Array
-    units: Array
+    expressions: Array
     hinged: NDArray[np.intp]
     hinge_rest: Array
     hinge_shapes: Array
-    hinge_units: Array
+    hinge_expressions: Array
     weight: Array
     names: tuple[str, ...]
     jaw_open_angle_rad: float
@@ -91,11 +91,11 @@ class HeadPoints:
         return cls(
             rest=rest,
             shapes=np.ascontiguousarray(basis[..., :n]),
-            units=np.ascontiguousarray(basis[..., n:]),
+            expressions=np.ascontiguousarray(basis[..., n:]),
             hinged=hinged,
             hinge_rest=hinge_rest[hinged],
             hinge_shapes=np.ascontiguousarray(hinge_basis[hinged, :, :n]),
-            hinge_units=np.ascontiguousarray(hinge_basis[hinged, :, n:]),
+            hinge_expressions=np.ascontiguousarray(hinge_basis[hinged, :, n:]),
             weight=_with_handles(weight * _importance(), head),
             names=tuple(head.expression_names),
             jaw_open_angle_rad=head.jaw_open_angle_rad,
@@ -109,10 +109,10 @@ class HeadPoints:
         """The landmarks of one person, ``shape [S]``, moved by personal ``offsets [478,3]`` in box units."""
         return ShapedPoints(
             rest=self.rest + offsets + self.shapes @ shape,
-            units=self.units,
+            expressions=self.expressions,
             hinged=self.hinged,
             hinge_rest=self.hinge_rest + self.hinge_shapes @ shape,
-            hinge_units=self.hinge_units,
+            hinge_expressions=self.hinge_expressions,
             jaw_index=self.names.index("jawOpen"),
             jaw_open_angle_rad=self.jaw_open_angle_rad,
         )
@@ -138,18 +138,18 @@ class ShapedPoints:
     """The landmarks of one person as a function of expression: :meth:`HeadPoints.with_shape`."""
 
     rest: Array
-    units: Array
+    expressions: Array
     hinged: NDArray[np.intp]
     hinge_rest: Array
-    hinge_units: Array
+    hinge_expressions: Array
     jaw_index: int
     jaw_open_angle_rad: float
 
     def points(self, expression: Array) -> Array:
         """Landmarks ``[478,3]`` in box units for ``expression [E]``."""
         turn = _hinge(self.jaw_open_angle_rad * expression[self.jaw_index]) - np.eye(3)
-        result = self.rest + self.units @ expression
-        result[self.hinged] += (self.hinge_rest + self.hinge_units @ expression) @ turn.T
+        result = self.rest + self.expressions @ expression
+        result[self.hinged] += (self.hinge_rest + self.hinge_expressions @ expression) @ turn.T
         return np.asarray(result)
 
     def by_expression(self, by_point: Array, expression: Array) -> Array:
@@ -158,11 +158,11 @@ class ShapedPoints:
         angle = self.jaw_open_angle_rad * expression[self.jaw_index]
         turn = _hinge(angle) - np.eye(3)
         by_hinged = by_point[self.hinged]
-        hinged = (by_hinged @ turn) @ self.hinge_units
-        offsets = self.hinge_rest + self.hinge_units @ expression
+        hinged = (by_hinged @ turn) @ self.hinge_expressions
+        offsets = self.hinge_rest + self.hinge_expressions @ expression
         by_angle = (offsets @ _hinge_derivative(angle).T)[..., None]
         hinged[..., self.jaw_index] += self.jaw_open_angle_rad * (by_hinged @ by_angle)[..., 0]
-        result = by_point @ self.units
+        result = by_point @ self.expressions
         result[self.hinged] += hinged
         return np.asarray(result)
 

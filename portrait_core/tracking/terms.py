@@ -75,7 +75,7 @@ class LidReference:
 
     @classmethod
     def of(cls, points: HeadPoints, shaped: ShapedPoints) -> LidReference:
-        rest = np.zeros(shaped.units.shape[-1])
+        rest = np.zeros(shaped.expressions.shape[-1])
         blink = rest.copy()
         for eye in EYES:
             blink[points.names.index("eyeBlink" + eye.side)] = 1.0

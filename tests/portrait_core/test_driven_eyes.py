@@ -5,8 +5,15 @@ import pytest
 import torch
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.driven_eyes import EyePicture, camera_in_crop, eye_units, with_eyes_of
+from portrait_core.config import TemplateSettings, TrackingSettings
+from portrait_core.errors import InputError
+from portrait_core.faces.driven_eyes import (
+    EyePicture,
+    camera_in_crop,
+    eye_units,
+    eyes_of_driver,
+    with_eyes_of,
+)
 from portrait_core.tracking.measure import measure
 from tests.portrait_core import stand_in
 
@@ -97,3 +104,17 @@ def test_only_lids_and_gaze_are_taken():
     own, driven = np.array([0.1, 0.2, 0.3, 0.4]), np.array([[0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1]])
     got = with_eyes_of(own, driven, names)
     assert got == pytest.approx(np.array([[0.1, 0.6, 0.7, 0.4], [0.1, 1, 1, 0.4]]))
+
+
+def test_the_named_frame_is_the_rest_of_the_eyes():
+    head, (_, points, _) = stand_in.whole_head(), stand_in.tracked()
+    clip = np.repeat(points, 4, axis=0)
+    clip[1:, [*range(468, 478)]] += [6.0, 0.0]  # the driver looks aside but for the first frame
+    gaze = [
+        eyes_of_driver(head, clip, points, TemplateSettings(neutral_frame=frame), TrackingSettings())
+        for frame in (0, 3)
+    ]
+    aside = head.index("eyeLookOutLeft")
+    assert gaze[0][3, aside] > gaze[1][3, aside] + 0.1
+    with pytest.raises(InputError, match="--neutral-frame 4 "):
+        eyes_of_driver(head, clip, points, TemplateSettings(neutral_frame=4), TrackingSettings())

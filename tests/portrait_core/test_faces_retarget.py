@@ -17,7 +17,6 @@ from portrait_core.faces.retarget import Driver, Strengths, retarget
 from portrait_core.faces.visible_change import Person, with_closed_lips
 from portrait_core.metrics.follow import follow, measure_regions
 from portrait_core.resources import data_file
-from portrait_core.tracking.head_frame import in_face_units
 from portrait_core.tracking.head_points import HeadPoints
 
 Units = dict[str, float]
@@ -52,7 +51,7 @@ def seen(
     points: HeadPoints, shape: NDArray[np.floating], expression: NDArray[np.floating]
 ) -> dict[str, NDArray[np.float64]]:
     shaped = points.with_shape(np.asarray(shape, float))
-    return measure_regions(in_face_units(np.stack([shaped.points(np.asarray(e, float)) for e in expression])))
+    return measure_regions(np.stack([shaped.points(np.asarray(e, float)) for e in expression]))
 
 
 def pair(name: str, value: float) -> Units:
@@ -166,6 +165,19 @@ def test_a_wink_is_one_eye(head: MorphableHead) -> None:
     assert left < 0.1 < 0.2 < right
 
 
+@pytest.mark.parametrize("frames", [1, 20])
+def test_eyes_that_a_driver_never_opens_are_shut(head: MorphableHead, frames: int) -> None:
+    lids, shape, own = LidModel.of(head), person(head, 3), codes(head, {})[0]
+    clip = codes(head, *[pair("eyeBlink", 1.0)] * frames)
+    made, _ = retarget(head, Driver(person(head, 2), clip), shape, own)
+    assert (lids.opening(shape, made) < lids.shut(shape) + 0.01).all()
+    winks = codes(head, *[{"eyeBlinkLeft": 1.0}] * frames)
+    made, _ = retarget(head, Driver(person(head, 2), winks), shape, own)
+    right, left = lids.opening(shape, made).T
+    assert (left < lids.shut(shape)[1] + 0.01).all()
+    assert right == pytest.approx(lids.opening(shape, own[None])[0, 0], abs=0.01)
+
+
 def test_strengths_apply_by_region(head: MorphableHead, points: HeadPoints) -> None:
     clip = acted(head)
     shape, own = np.zeros(head.n_shape), np.zeros(head.n_expression)
@@ -217,10 +229,13 @@ def test_the_rest_ignores_frames_without_a_face_and_long_blinks() -> None:
 
 
 def test_a_mouth_that_never_rests_has_its_expression_taken_off() -> None:
-    little = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.0, 0.1, 0.4]), NAMES)
-    assert little == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.1, 0.4])  # may be the person's own
-    much = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.6, 0.05, 0.4]), NAMES)
-    assert much == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.05, 0.0])
+    rest = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.5, 0.05, 0.4]), NAMES)
+    assert rest[:5] == pytest.approx([0.9, 0.9, 0.9, 0.0, 0.05])
+    assert 0.0 < rest[5] < 0.4  # so wide open, a mouth keeps a part of its directions
+    still = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.05, 0.05, 0.4]), NAMES)
+    assert still[5] == pytest.approx(0.4)
+    laughing = quiet_mouth(np.array([0.9, 0.9, 0.9, 0.7, 0.05, 0.4]), NAMES)
+    assert laughing[5] == 0.0
 
 
 def test_lips_are_closed_without_moving_the_corners(head: MorphableHead, points: HeadPoints) -> None:
@@ -257,6 +272,14 @@ def test_a_direction_moves_its_handle_and_no_other(head: MorphableHead) -> None:
         "mouth",
         "brows",
     ]
+
+
+def test_directions_are_given_to_a_head_with_landmarks_once(head: MorphableHead) -> None:
+    with pytest.raises(ValueError, match="directions already; extend the head of the file"):
+        with_directions(head)
+    arrays = {name: value for name, value in head.named_buffers() if not name.startswith(("lmk_", "_"))}
+    with pytest.raises(ValueError, match=r"478 face-mesh landmarks.*use the embedded head"):
+        with_directions(MorphableHead(arrays, {"n_shape": str(head.n_shape)}))
 
 
 def test_teeth_and_eyeballs_stay_where_directions_move_the_skin(head: MorphableHead) -> None:

@@ -44,6 +44,15 @@ def test_the_portraits_own_expression_gives_the_portrait_back(head, which, reque
     assert got.uncovered.max() == 0
 
 
+def test_eyes_that_are_shut_in_the_photograph_are_its_own(head):
+    """Neither is the line between lids drawn over them, nor do they move where lids are shut further."""
+    portrait = renderer_of(head, eyeBlinkLeft=0.92, eyeBlinkRight=0.92)
+    got = render(head, portrait).image[0].astype(int)
+    assert np.abs(got - portrait[1]).mean() < 0.02
+    shut = render(head, portrait, eyeBlinkLeft=1.0, eyeBlinkRight=1.0).image[0].astype(int)
+    assert np.abs(shut - portrait[1]).mean() < 0.05
+
+
 def test_shapes_ranges_and_batches(head, closed):
     renderer = closed[0]
     expression = np.tile(renderer.skin.fit.expression, (2, 1))

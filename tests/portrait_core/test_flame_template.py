@@ -66,7 +66,7 @@ def test_silhouette_landmarks_and_detail_lie_on_the_face(renderer, source):
     assert (silhouette & face).sum() > 0.99 * face.sum()
     assert silhouette.sum() > 1.2 * face.sum()  # scalp and neck too
     detail = head.detail(0) > 127
-    assert 0.005 < detail.mean() < 0.1
+    assert 0.005 < detail.mean() < 0.15  # mouth, eyes and brows
     assert (detail & face).sum() > 0.85 * detail.sum()  # the stand-in has holes for its eyes
     assert head.surface is None
     with pytest.raises(ValueError, match="depth_anchor=0"):

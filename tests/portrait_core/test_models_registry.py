@@ -188,13 +188,13 @@ def test_what_settings_need(folder: Path) -> None:
         "face_detector",
         "face_landmarks",
         "iris_landmarks",
+        "face_mesh_attention",
         "efficientnet",
         "embedded_generator",
     }
     check_models(Settings())
     paper = needed_models(load_settings("paper"))
-    measuring = {"face_detector_256.onnx", "face_landmarks_468.onnx", "iris_landmarks.onnx"}
-    measuring.add(MODELS["embedded_head"].file)
+    measuring = {*LANDMARK_MODELS, MODELS["embedded_head"].file}
     assert {MODELS[name].file for name in paper} == {*PAPER, *measuring, "vgg.pth"}
     assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() == paper.keys()
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])

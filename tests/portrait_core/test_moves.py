@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from portrait_core.config import load_settings
+from portrait_core.errors import InputError
 from portrait_core.faces.driven_eyes import eye_units
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.moves import embedded_moves, flame_moves, own_moves
@@ -58,6 +59,32 @@ def test_the_papers_transfer_needs_no_other_head() -> None:
     assert made.keys() == {"expression", "jaw"}
     assert np.array_equal(made["expression"], driver.expression)
     assert np.array_equal(made["jaw"], driver.jaw)
+
+
+def test_the_named_frame_is_the_drivers_rest(head: MorphableHead) -> None:
+    """With every tracker: the portrait does in it what it does itself."""
+    chosen = load_settings("embedded", ["template.neutral_frame=3"]).template
+    rng = np.random.default_rng(0)
+    clip, brow = np.zeros((5, 52)), head.index("browInnerUp")
+    clip[:, brow] = [0.2, 0.3, 0.4, 0.6, 0.8]
+    own = track(head.n_shape, np.zeros((1, 52)))
+    own.expression[:, brow] = 0.3
+    made = embedded_moves(head, own, track(head.n_shape, clip), chosen)["expression"]
+    assert made[3:, brow] == pytest.approx([0.3, 0.5], abs=0.03)
+    flame, codes = track(100, rng.normal(size=(1, 50))), rng.normal(size=(5, 50))
+    carried = flame_moves(flame, track(100, codes), chosen)["expression"]
+    assert carried[3] == pytest.approx(flame.expression[0], abs=1e-5)
+
+
+def test_a_rest_is_named_in_a_frame_with_a_face(head: MorphableHead) -> None:
+    own, driver = track(head.n_shape, np.zeros((1, 52))), track(head.n_shape, np.zeros((4, 52)))
+    driver.ok[2] = False
+    for frame, why in ((4, "frames 0 to 3"), (2, "no face was found")):
+        chosen = load_settings("embedded", [f"template.neutral_frame={frame}"]).template
+        with pytest.raises(InputError, match=f"--neutral-frame {frame} .*{why}.*name a frame"):
+            embedded_moves(head, own, driver, chosen)
+        with pytest.raises(InputError, match=why):
+            flame_moves(own, driver, chosen)
 
 
 def test_an_edits_portrait_does_what_it_does_itself() -> None:
