@@ -19,6 +19,7 @@ from portrait_core.models.importing import import_generator, import_model
 from portrait_core.models.locate import find, models_folder, require
 from portrait_core.models.needs import (
     DECA_MODELS,
+    LANDMARK_MODELS,
     check_models,
     needed_models,
     weight_file,
