@@ -238,6 +238,22 @@ def test_a_mouth_that_never_rests_has_its_expression_taken_off() -> None:
     assert laughing[5] == 0.0
 
 
+def test_a_small_mouth_keeps_its_shape_and_a_smile_leaves_corners_and_width(
+    head: MorphableHead, points: HeadPoints
+) -> None:
+    """A mouth that seems to pucker a little at rest is a small one; one that smiles rests lower and narrower
+    than the shape, which was fitted to the smile, says."""
+    shape = person(head, 3)
+    small = codes(head, {"mouthPucker": 0.45, "mouthRollUpper": 0.4})[0]
+    assert quiet_mouth(small, points.names) == pytest.approx(small)
+    smiling = codes(head, pair("mouthSmile", 0.6) | pair("mouthUpperUp", 0.7) | {"jawOpen": 0.2})[0]
+    rest = quiet_mouth(smiling, points.names)
+    seen_at = seen(points, shape, np.stack([smiling, rest, np.zeros_like(rest)]))
+    for region in ("mouth width", "corners' lift"):
+        smile, quiet, zero = seen_at[region]
+        assert quiet < zero < smile, region
+
+
 def test_lips_are_closed_without_moving_the_corners(head: MorphableHead, points: HeadPoints) -> None:
     shaped = points.with_shape(person(head, 3))
     opened = shaped.points(codes(head, pair("mouthUpperUp", 0.8) | pair("mouthLowerDown", 0.8))[0])
