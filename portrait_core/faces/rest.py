@@ -93,9 +93,9 @@ def driver_rest(
 def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float64]:
     """Take the expression off a mouth.
 
-    Of its units only the little stays that may be the person's own. Its directions are the person's own where
-    the mouth does nothing; the more it smiles or opens, the less of them is, and what the shape has of a smile
-    is taken off by them.
+    Of its units only the little stays that may be the person's own. Its directions are the person's own
+    where the mouth does nothing; the more it smiles or opens, the less of them is, and what the shape has of
+    a smile is taken off by them.
 
     Args:
         expression: ``[E]``.
