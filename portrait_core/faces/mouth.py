@@ -160,18 +160,19 @@ class MouthPainter:
         teeth = cv2.GaussianBlur(behind.teeth, (0, 0), sigma)
         top = 1.0 - _PAINT.upper_shade * np.exp(-np.maximum(below_upper, 0) / (0.035 * width))
         bottom = 1.0 - _PAINT.lower_shade * np.exp(-np.maximum(above_lower, 0) / (0.025 * width))
-        # a slit lets little light in, but teeth stand right behind it
-        height = np.clip(float(opening.gap[16:49].mean()) / (0.16 * width), 0.0, 1.0)
-        slit = 0.35 + 0.65 * height
+        # a slit lets little light in; teeth, which stand right behind it, are lit sooner than what is deeper
+        gap = float(opening.gap[16:49].mean()) / width
+        slit = 0.35 + 0.65 * np.clip(gap / 0.16, 0.0, 1.0)
+        lit = 0.35 + 0.65 * float(smoothstep(np.asarray((gap - 0.04) / 0.12)))
         share = below_upper / np.maximum(below_upper + above_lower, 1.0)
         floor = smoothstep((share - 0.15) / 0.65) * smoothstep(np.minimum(along, 1.0 - along) / 0.35)
         deep = slit * (_PAINT.cavity + (1.0 - _PAINT.cavity) * floor)
-        light = (deep + teeth * (1.0 - deep)) * top * bottom
+        light = (deep + teeth * (np.maximum(lit, deep) - deep)) * top * bottom
         light *= 1.0 + self._side_light * (np.clip(along, 0.0, 1.0) - 0.5)
         smooth = cv2.GaussianBlur(behind.color, (0, 0), sigma)
         color = dark + (smooth - dark) * light[..., None]
         # through a thin slit one sees the line between the lips
-        parted = smoothstep((below_upper + above_lower) / (0.045 * width) - 0.25)[..., None]
+        parted = smoothstep((below_upper + above_lower) / (0.06 * width) - 0.25)[..., None]
         return np.asarray(self.texture.lip_line + parted * (color - self.texture.lip_line), np.float32)
 
     def _keep_photo(
