@@ -225,6 +225,7 @@ def test_a_run_in_threads_ends_without_another_try_and_goes_on_at_the_same_comma
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_dataset_in_threads_leaves_the_other_clips_to_the_next_run(
     tmp_path: Path, portrait: Path, driver: Path, small: list[str], breaking: list[int]
 ) -> None:

@@ -73,6 +73,7 @@ def _latents(store: Path) -> np.ndarray:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_frame_that_diverges_is_held_set_aside_and_taken_up(
     tmp_path: Path, arguments: Arguments, diverging: Callable[[], None]
 ) -> None:
@@ -110,6 +111,7 @@ def test_a_frame_that_diverges_is_held_set_aside_and_taken_up(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_gaps_redo_gives_what_a_run_without_failures_gives(
     tmp_path: Path, arguments: Arguments, diverging: Callable[[], None]
 ) -> None:

@@ -64,6 +64,7 @@ def reenact(portrait: Path, driver: Path, folder: Path, *changes: str) -> dict:
     return json.loads((folder / "out" / "summary.json").read_text())
 
 
+@pytest.mark.slow
 def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Path, tmp_path: Path) -> None:
     summary = reenact(portrait, driver, tmp_path)
     assert summary["profile"] == "paper"
