@@ -63,7 +63,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
     driver = seen_driver(job)
     if result is not None:
         result = _with_head(job, result, _portrait_shape(job))
-    measured, stages = _measured(job, driver), measured_stages(job, result, threads)
+    measured, stages = measured_clip(job, driver), measured_stages(job, result, threads)
     return follow_rows(measured, stages, WARPED) | {
         "lips_closed": count_closed_lips(measured, stages.get("result")),
         "follow_plain_reader": {} if result is None else _follow_plain(job, driver, result, threads),
@@ -74,11 +74,6 @@ def seen_driver(job: Job) -> SeenClip:
     """Give what was read of the driver, with the track of the embedded head."""
     points, track = job.output("landmarks").read("landmarks"), read_track(job.output("fit"))
     return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)), None)
-
-
-def measured_driver(job: Job) -> Measured:
-    """Measure the driver's face in every frame."""
-    return _measured(job, seen_driver(job))
 
 
 def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str, Measured]:
@@ -103,7 +98,7 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
     if (template := _template(job, shape, threads)) is not None:
         found["template"] = template
     if result is not None:
-        found["result"] = _measured(job, result, painted=True)
+        found["result"] = measured_clip(job, result, painted=True)
     return found
 
 
@@ -132,10 +127,10 @@ def _template(job: Job, shape: NDArray[np.floating], threads: int) -> Measured |
     if not seen(points).any():
         return None
     track = _fitted(job, points, shape, neighbours=len(frames) == job.frames)
-    return _measured(job, SeenClip(points, track, pictures), frames, painted=True)
+    return measured_clip(job, SeenClip(points, track, pictures), frames, painted=True)
 
 
-def _measured(
+def measured_clip(
     job: Job, clip: SeenClip, frames: NDArray[np.intp] | None = None, painted: bool = False
 ) -> Measured:
     """Measure what was read of pictures, of ``frames`` or of all; ``painted``: by the program."""

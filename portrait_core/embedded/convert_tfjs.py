@@ -65,7 +65,7 @@ class _Converter:
     planes: set[str] = field(default_factory=set)
     """ONNX tensors that are NCHW."""
     made: dict[str, str] = field(default_factory=dict)
-    """What has been computed -> ONNX tensor; the graph computes many things several times."""
+    """ONNX tensors of what has been computed: the graph computes many things several times."""
 
     def emit(self, kind: str, inputs: list[str], planes: bool = False, **attributes: Any) -> str:
         """Add an operator, unless the same was added before; return its output."""

@@ -25,10 +25,11 @@ from portrait_core.faces.head import MorphableHead
 Array = NDArray[np.float64]
 
 HANDLE_M = 0.01
-"""How far a handle moves when its direction's coefficient is 1, in metres."""
+"""Distance that a handle moves when its direction's coefficient is 1, in metres."""
 _STIFFNESS = 0.5
 _HOLD = 50.0
 _OUTSIDE_HOLD = 1.0
+_LEAST_HOLD = 1e-6
 _STEEPEST = 1.0
 """Largest slope of the skin against the face's plane along which a handle moves."""
 
@@ -41,7 +42,7 @@ class Handle:
     right: tuple[int, ...]
     left: tuple[int, ...] = ()
     along_skin: bool = False
-    """Whether it follows the skin's slope; lips' edges have none to speak of."""
+    """True where it moves along the skin's slope, which edges of lips do not have."""
 
 
 HANDLES = (
@@ -82,7 +83,7 @@ def _sided() -> Iterator[tuple[str, tuple[int, ...], bool]]:
 
 
 def direction_names() -> list[str]:
-    """Names of the directions, in the order of their coefficients: each handle across, then up."""
+    """Name the directions, in the order of their coefficients: each handle across, then up."""
     return [f"{PREFIX}{name}{axis}" for name, _, _ in _sided() for axis in ("Across", "Up")]
 
 
@@ -124,7 +125,8 @@ def _axes(head: MorphableHead, points: Sequence[int]) -> Array:
 
 
 def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
-    """How far each vertex goes with each handle ``[V,H]``: 1 at the handle, 0 at the others."""
+    """Give the share of each handle's motion that each vertex takes ``[V,H]``: 1 at the handle, 0 at the
+    others."""
     eyes = (regions.RIGHT_EYE, regions.LEFT_EYE)
     still = {*_STILL, *regions.FACE_OVAL, *(i for eye in eyes for i in eye.upper + eye.lower)}
     still -= {i for group in handles for i in group}
@@ -138,10 +140,10 @@ def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
         start += len(group)
     rows = pick[held]
     laplacian = mesh_laplacian(head)
-    outside = sp.diags(_OUTSIDE_HOLD * (head.mask("face").cpu().numpy() < 0.01).astype(float) + 1e-6)
-    inside = head.mask("inside_mouth").cpu().numpy() > 0.5
-    outside = sp.diags(np.where(inside, 1e-6, outside.diagonal()))
-    system = _STIFFNESS * laplacian.T @ laplacian + _HOLD * rows.T @ rows + outside
+    face, mouth = (head.mask(name).cpu().numpy() for name in ("face", "inside_mouth"))
+    outside = np.where((face < 0.01) & (mouth <= 0.5), _OUTSIDE_HOLD, 0.0)
+    held_still = sp.diags(outside + _LEAST_HOLD)
+    system = _STIFFNESS * laplacian.T @ laplacian + _HOLD * rows.T @ rows + held_still
     bumps = splu(system.tocsc()).solve(_HOLD * (rows.T @ wanted))
     skin = head.group_vertices(head.group_names[0]).cpu().numpy()
     return np.asarray(np.where(skin[:, None], bumps, 0.0))

@@ -1,4 +1,4 @@
-"""What the names of a head's expressions say: where on the face, and how far they go."""
+"""Regions and limits of a head's expressions, by their names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PREFIX = "shift"
 """Beginning of a direction's name, such as ``shiftLipCornerRightAcross``."""
 _OPENING = ("jaw", "mouth", "tongue", f"{PREFIX}LipCorner", f"{PREFIX}Upper", f"{PREFIX}Lower")
 _LIMITS = {"eyeLook": 1.6, "jawOpen": 1.2, "mouthSmile": 1.3, "mouthPucker": 1.3, "brow": 1.3, "eyeWide": 1.3}
-"""How far units go beyond 1, by the beginning of their names: a head's full unit is no limit of people."""
+"""Greatest coefficients of units that people take beyond 1, by the beginnings of their names."""
 _DIRECTION_LIMIT = 2.0
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
 from portrait_core.faces.landmark_regions import INNER_LIPS
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
 from portrait_core.tracking.normal import expression_prior
 from portrait_core.tracking.quadratic import solve_bounded
 from portrait_core.tracking.terms import EYES
@@ -114,8 +114,7 @@ class UnitTeller:
 
     def __init__(self, head: HeadPoints, shape: NDArray[np.floating]) -> None:
         self._points = head.with_shape(np.asarray(shape, np.float64))
-        at_rest = self._points.points(np.zeros(len(head.names)))
-        self._unit = float(np.linalg.norm(at_rest[EYE_OUTER[0]] - at_rest[EYE_OUTER[1]]))
+        self._unit = outer_eye_distance(self._points.points(np.zeros(len(head.names))))
         self._units = np.array([not is_direction(name) for name in head.names])
         told = np.array([region_of(name) in ("mouth", "brows") for name in head.names]) & self._units
         self._kept = self._units & ~told

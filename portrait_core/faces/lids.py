@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +48,12 @@ class LidModel:
     def shut(self, shape: NDArray[np.floating]) -> NDArray[np.float64]:
         """Openings ``[2]`` with both lids shut: not 0, because landmarks lie on lids of some thickness."""
         rest = np.zeros((1, len(self.names)))
-        return np.asarray(self.opening(shape, self._with_blink(rest, np.ones((1, 2))))[0])
+        return np.asarray(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0])
 
-    def _with_blink(
+    def with_blink(
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]
     ) -> NDArray[np.float64]:
+        """Give expressions ``[T,E]`` with other blinks ``[T,2]`` or ``[1,2]`` (right, left)."""
         out = np.array(expression, float)
         for column, side in enumerate(("Right", "Left")):
             out[:, self.names.index(f"eyeBlink{side}")] = blink[:, column]
@@ -66,9 +66,9 @@ class LidModel:
         low, high = np.zeros_like(target, dtype=float), np.ones_like(target, dtype=float)
         for _ in range(20):
             middle = (low + high) / 2
-            wide = self.opening(shape, self._with_blink(expression, middle)) > target
+            wide = self.opening(shape, self.with_blink(expression, middle)) > target
             low, high = np.where(wide, middle, low), np.where(wide, high, middle)
-        return self._with_blink(expression, high)
+        return self.with_blink(expression, high)
 
 
 def match_lids(
@@ -113,12 +113,5 @@ def match_lids(
     for column, side in enumerate(("Right", "Left")):
         still[:, lids.names.index(f"eyeWide{side}")] *= 1.0 - shutting[:, column]
     target = own - np.minimum(np.maximum(closed, shutting * room), room)
-    wide = np.maximum(lids.opening(portrait_shape, _without_blinks(still, lids.names)), own)
+    wide = np.maximum(lids.opening(portrait_shape, lids.with_blink(still, np.zeros((1, 2)))), own)
     return lids.close_to(portrait_shape, still, np.minimum(target, wide)).astype(np.float32)
-
-
-def _without_blinks(expression: NDArray[np.floating], names: Sequence[str]) -> NDArray[np.float64]:
-    out = np.array(expression, float)
-    for side in ("Left", "Right"):
-        out[:, list(names).index(f"eyeBlink{side}")] = 0.0
-    return out

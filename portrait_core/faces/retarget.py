@@ -100,8 +100,7 @@ def retarget(
     else:
         rest = driver_rest(moves, names, driver.ok) if driver.rest is None else np.asarray(driver.rest, float)
         start = quiet_mouth(own, names) + strengths.each(names) * (moves - rest)
-        start = start.clip(*expression_limits(names))
-        expression = start
+        start = expression = start.clip(*expression_limits(names))
         if "lmk_faces_idx" in dict(head.named_buffers()):
             expression = _seen(head, driver, moves, rest, shape, own, start, strengths)
     found = np.asarray(expression, np.float32)
@@ -136,14 +135,14 @@ def _checked(
     strengths: Strengths,
 ) -> tuple[Array, Array]:
     moves: Array = np.asarray(driver, np.float64)
-    rest: Array = np.asarray(own, np.float64)
-    if moves.ndim != 2 or moves.shape[1] != len(names) or rest.shape != (len(names),):
+    portrait: Array = np.asarray(own, np.float64)
+    if moves.ndim != 2 or moves.shape[1] != len(names) or portrait.shape != (len(names),):
         raise ValueError(
             f"driver must be [T,{len(names)}] and portrait [{len(names)}], got {moves.shape} and "
-            f"{rest.shape}; use the fits of one head"
+            f"{portrait.shape}; use the fits of one head"
         )
     if transfer not in ("absolute", "relative"):
         raise ValueError(f"transfer is {transfer!r}; set template.transfer to 'absolute' or 'relative'")
     if min(asdict(strengths).values()) < 0:
         raise ValueError(f"strengths must not be negative, got {strengths}; set template.*_gain")
-    return moves, rest
+    return moves, portrait

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from portrait_core.faces.expression_names import region_of
 from portrait_core.faces.landmark_regions import INNER_LIPS, OUTER_LIPS
 from portrait_core.faces.landmark_solver import LandmarkSolver
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
-from portrait_core.tracking.topology import EYE_OUTER
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
 
 Array = NDArray[np.float64]
 
@@ -49,7 +48,7 @@ class Person:
     @cached_property
     def face_unit(self) -> float:
         """Distance of the outer eye corners at rest, in box units."""
-        return float(np.linalg.norm(self.at_rest[EYE_OUTER[0]] - self.at_rest[EYE_OUTER[1]]))
+        return outer_eye_distance(self.at_rest)
 
     def changes(self, expression: Array, strengths: Mapping[str, float], names: Sequence[str]) -> Array:
         """Measure how far landmarks are from their rest ``[478,3]``, over the face's unit, each region's

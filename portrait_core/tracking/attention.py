@@ -1,4 +1,5 @@
-"""A second reader of faces: MediaPipe's attention mesh, which looks again at lips, eyes and irises.
+"""MediaPipe's attention mesh, which reads a face that was found once more and looks closely at lips, eyes and
+irises.
 
 Grishchenko et al. 2020. It finds no faces: it starts from landmarks that
 :class:`~portrait_core.tracking.landmarker.FaceLandmarker` found, and shares neither weights nor features with

@@ -19,12 +19,8 @@ from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
 from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
 from portrait_core.faces.head import MorphableHead
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
-from portrait_core.tracking.normal import (
-    NormalEquations,
-    expression_prior,
-    frame_equations,
-)
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
+from portrait_core.tracking.normal import NormalEquations, expression_prior, frame_equations
 from portrait_core.tracking.projection import Pose, mean_pose, pose_from_points
 from portrait_core.tracking.quadratic import solve_bounded
 from portrait_core.tracking.terms import (
@@ -36,7 +32,7 @@ from portrait_core.tracking.terms import (
     open_eyes,
     pose_factors,
 )
-from portrait_core.tracking.topology import EYE_OUTER, LIPS, N_MESH, N_POINTS
+from portrait_core.tracking.topology import LIPS, N_MESH, N_POINTS
 
 Array = NDArray[np.float64]
 
@@ -330,7 +326,7 @@ def _track(
 
 def _error(shaped: ShapedPoints, state: _State, pixels: Array) -> float:
     points = shaped.points(state.expression)
-    outer = state.pose.scale_px(float(np.linalg.norm(points[EYE_OUTER[0]] - points[EYE_OUTER[1]])))
+    outer = state.pose.scale_px(outer_eye_distance(points))
     distance = np.linalg.norm(state.pose.project(points)[:N_MESH] - pixels[:N_MESH], axis=1)
     return float(distance.mean() / outer)
 

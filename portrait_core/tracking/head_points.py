@@ -18,6 +18,7 @@ from portrait_core.faces.head import MorphableHead
 from portrait_core.tracking.topology import (
     BROWS,
     EYE_LEFT,
+    EYE_OUTER,
     EYE_RIGHT,
     FACE_OVAL,
     LIPS,
@@ -165,6 +166,11 @@ class ShapedPoints:
         result = by_point @ self.expressions
         result[self.hinged] += hinged
         return np.asarray(result)
+
+
+def outer_eye_distance(points: Array) -> float:
+    """Measure the distance of the outer eye corners of landmarks ``[k,3]``, the unit of a face."""
+    return float(np.linalg.norm(points[EYE_OUTER[0]] - points[EYE_OUTER[1]]))
 
 
 def _hinge(angle: float) -> Array:

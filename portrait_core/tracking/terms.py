@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
+from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
 from portrait_core.tracking.projection import Pose
 from portrait_core.tracking.topology import N_MESH
 
@@ -165,8 +165,7 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
         change = gap[i] - (landmarks[eye.lower] - landmarks[eye.upper]) @ down[i]
         points[list(eye.upper_lid)] -= change * reference.profile[i][:, None] * down[i]
         gaze.append(landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2)
-    outer = np.linalg.norm(reference.open_points[33] - reference.open_points[263])
-    scale = pose.scale_px(float(outer))
+    scale = pose.scale_px(outer_eye_distance(reference.open_points))
     neutral = pose.project(reference.open_points)
     first, second = MOUTH_PAIRS.T
     mouth = landmarks[first] - landmarks[second]

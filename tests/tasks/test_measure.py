@@ -23,7 +23,7 @@ from portrait_core.resources import sample_portrait
 from portrait_core.store import Output
 from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import FrameArrays, landmarker, track_arrays
-from tasks.expressions import expression_rows, measured_driver, measured_stages, seen_driver
+from tasks.expressions import expression_rows, measured_clip, measured_stages, seen_driver
 from tasks.stages.measure import EXPRESSION, MOTION, measure
 from tasks.stages.pose import CAMERAS
 from tasks.stages.retarget import retarget
@@ -186,12 +186,12 @@ def test_a_part_of_the_templates_is_read(job: Job, monkeypatch: pytest.MonkeyPat
     found = measured_stages(job, None, 1)
     assert found["template"].frames.tolist() == [0, 4, 7, 11]
     assert "result" not in found
-    whole = measured_driver(job).regions["lip gap"][found["template"].frames]
+    whole = measured_clip(job, seen_driver(job)).regions["lip gap"][found["template"].frames]
     assert np.corrcoef(found["template"].regions["lip gap"], whole)[0, 1] > 0.8
 
 
 def test_the_driver_is_measured_at_the_depth_of_its_fit(job: Job) -> None:
-    driver, fit = measured_driver(job), measured_stages(job, None, 1)["fit"]
+    driver, fit = measured_clip(job, seen_driver(job)), measured_stages(job, None, 1)["fit"]
     seen = np.isfinite(driver.regions["lip gap"])
     assert np.flatnonzero(~seen).tolist() == [WITHOUT_FACE]
     off = np.abs(driver.regions["lip gap"] - fit.regions["lip gap"])[seen]
