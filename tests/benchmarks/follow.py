@@ -27,7 +27,7 @@ from portrait_core.faces.moves import embedded_moves
 from portrait_core.faces.moving import embedded_renderer
 from portrait_core.media import read_frames
 from portrait_core.media.image import read_image
-from portrait_core.metrics.follow import Follow, follow, measure_regions, spread_evenly
+from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, spread_evenly
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.resources import data_file, data_folder, sample_portrait, sample_video
 from portrait_core.tracking.crop import crop_image, points_in_crop
@@ -36,11 +36,8 @@ from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import seen
+from tasks.expressions import read_landmarks
 from tests.benchmarks.tables import Grid
-
-CLOSED_OPENING, CLOSED_GAP = 0.015, 0.02
-"""Lips are closed below this opening by colour and this gap by landmarks, in units of the face."""
-Regions = dict[str, NDArray[np.float64]]
 
 
 class Reader:
@@ -53,12 +50,17 @@ class Reader:
         self.landmarker = FaceLandmarker.from_models(data_folder() / "models")
 
     def points(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-        batches = [self.landmarker.detect(frames[i : i + 16]).points for i in range(0, len(frames), 16)]
-        return np.concatenate(batches)
+        return read_landmarks(self.landmarker, frames, self.settings.batch)
 
-    def regions(self, frames: NDArray[np.uint8], points: NDArray[np.float32], track: FaceTrack) -> Regions:
-        found = measure_regions(lift_clip(self.head, points, track))
-        return found | measure_lips(lambda: iter(frames), points)
+    def measured(
+        self,
+        frames: NDArray[np.uint8],
+        points: NDArray[np.float32],
+        track: FaceTrack,
+        which: NDArray[np.intp] | None = None,
+    ) -> Measured:
+        found = Measured.of(lift_clip(self.head, points, track), which)
+        return found.with_regions(measure_lips(lambda: iter(frames), points))
 
 
 def clip_frames(path: Path, most: int) -> NDArray[np.uint8]:
@@ -68,12 +70,12 @@ def clip_frames(path: Path, most: int) -> NDArray[np.uint8]:
 
 def compare(
     reader: Reader, portrait: Path, frames: NDArray[np.uint8], points: NDArray[np.float32], size: int
-) -> tuple[dict[str, dict[str, Follow]], tuple[int, int], NDArray[np.uint8]]:
+) -> tuple[dict[str, dict[str, Follow]], dict[str, int], NDArray[np.uint8]]:
     """Animate a portrait by a clip up to the template.
 
     Returns:
-        How the retargeted head and the template follow; in how many frames the driver's lips are closed, and
-        in how many of those the template's; a strip ``[2S,6S,3]``.
+        How the retargeted head and the template follow; in how many frames lips are closed
+        (:func:`count_closed_lips`); a strip ``[2S,6S,3]``.
     """
     head, settings = reader.head, reader.settings
     track = fit_clip(head, points, seen(points), settings)
@@ -89,25 +91,19 @@ def compare(
         moves["expression"][chosen], moves["jaw"][chosen]
     )
     read = reader.points(drawn.image)
-    driver = reader.regions(frames, points, track)
-    moved = measure_regions(head_landmarks(head, own.track.shape, moves["expression"], moves["jaw"]))
     refit = fit_clip(head, read, seen(read), settings, shape=own.track.shape)
-    painted = reader.regions(drawn.image, read, refit)
-    picked = {name: values[chosen] for name, values in driver.items()}
-    both = seen(read)
+    driver = reader.measured(frames, points, track)
     stages = {
-        "retargeted": follow({name: driver[name] for name in moved}, moved, seen(points)),
-        "template": follow(picked, painted, both),
+        "retargeted": Measured.of(head_landmarks(head, own.track.shape, moves["expression"], moves["jaw"])),
+        "template": reader.measured(drawn.image, read, refit, chosen),
     }
-    closed = (picked["mouth open"] < CLOSED_OPENING) & (picked["lip gap"] < CLOSED_GAP)
-    kept = int((painted["mouth open"][closed] < CLOSED_OPENING).sum())
     shown = spread_evenly(np.arange(len(chosen)), 6)
     faces = [
         crop_image(frames[i], track.crop_center_px[i], float(track.crop_side_px[i]), size)
         for i in chosen[shown]
     ]
     strip = np.concatenate([np.concatenate(faces, 1), np.concatenate(list(drawn.image[shown]), 1)])
-    return stages, (int(closed.sum()), kept), strip
+    return follow_stages(driver, stages), count_closed_lips(driver, stages["template"]), strip
 
 
 def main(
@@ -125,14 +121,12 @@ def main(
         for picture in portrait or [sample_portrait()]:
             stages, closed, strip = compare(reader, picture, film, points, size)
             for stage, found in stages.items():
-                cells = [
-                    f"{found[n].slope:.2f} / {found[n].correlation:.2f}" if n in found else "" for n in names
-                ]
-                for name, cell in zip(names, cells, strict=True):
-                    rows.append([video.stem, picture.stem, stage, name, cell])
                 for name, one in found.items():
+                    cell = f"{one.slope:.2f} / {one.correlation:.2f}"
+                    rows.append([video.stem, picture.stem, stage, name, cell])
                     every.setdefault((stage, name), []).append(one)
-            rows.append([video.stem, picture.stem, "template", "lips closed", f"{closed[1]} of {closed[0]}"])
+            lips = f"{closed['result_frames']} of {closed['driver_frames']}"
+            rows.append([video.stem, picture.stem, "template", "lips closed", lips])
             if sheet:
                 sheet.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(strip).save(sheet / f"{video.stem}--{picture.stem}.png")
