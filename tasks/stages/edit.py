@@ -74,7 +74,7 @@ def edit(job: Job) -> StageResult:
 def _picture(job: Job, ws: Tensor) -> NDArray[np.uint8]:
     """Give the tuned generator's picture of a latent at the portrait's camera ``[S,S,3]``."""
     from portrait_core.inversion.pictures import picture_of
-    from portrait_core.reposing import final_sampling
+    from portrait_core.rendering.pose_renderer import final_sampling
     from tasks.fitting import clip_data
     from tasks.stages.render import tuned_generator
 

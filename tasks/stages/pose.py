@@ -37,7 +37,7 @@ def pose(job: Job) -> StageResult:
     watch = Stopwatch("pose", 0, 1)
     if done(job, "pose").all():
         return watch.result(0)
-    from portrait_core.reposing import target_cameras
+    from portrait_core.rendering.pose_renderer import target_cameras
 
     driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
     wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
@@ -70,7 +70,7 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
 
 def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Correct cameras ``[T,25]`` by what the tracker reads off a few frames that are rendered with them."""
-    from portrait_core.pose_calibration import aimed_cameras, calibration_frames
+    from portrait_core.rendering.pose_calibration import aimed_cameras, calibration_frames
     from portrait_core.tracking.measure import seen
 
     threads = use_threads(job, alone=True)

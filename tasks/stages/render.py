@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from portrait_core.generators import TriPlaneGenerator
-    from portrait_core.reposing import PoseRenderer
+    from portrait_core.rendering.pose_renderer import PoseRenderer
 
 FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_depth": "depth"}
 """Arrays and the fields of a rendered frame that they keep."""
@@ -101,7 +101,7 @@ def drop_tuned() -> None:
 
 def pose_renderer(job: Job) -> PoseRenderer:
     """The process's renderer of this clip."""
-    from portrait_core.reposing import PoseRenderer
+    from portrait_core.rendering.pose_renderer import PoseRenderer
     from tasks.fitting import chunked, clip_data, computing
 
     def build() -> PoseRenderer:

@@ -98,7 +98,7 @@ class Card:
 @contextlib.contextmanager
 def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[None]:
     """The stage's arithmetic replaced by the card's sleep; what it reads and writes is of real size."""
-    from portrait_core.reposing import PosedFrame
+    from portrait_core.rendering.pose_renderer import PosedFrame
 
     def render(*_: Any) -> PosedFrame:
         card.compute()

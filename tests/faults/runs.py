@@ -43,7 +43,7 @@ _PRELOADED = [
     "tasks.fitting",
     "portrait_core.inversion.latent",
     "portrait_core.inversion.tuning",
-    "portrait_core.reposing",
+    "portrait_core.rendering.pose_renderer",
 ]
 
 

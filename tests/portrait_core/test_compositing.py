@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from portrait_core import compositing
 from portrait_core.cameras import crop_rays, orbit_labels
+from portrait_core.rendering import compositing
 
 
 def plane_depth(camera, size, z=0.0):

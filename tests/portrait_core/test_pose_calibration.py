@@ -3,7 +3,12 @@ import pytest
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.config import RenderSettings
-from portrait_core.pose_calibration import aimed_cameras, calibration_frames, corrected_cameras, pose_offset
+from portrait_core.rendering.pose_calibration import (
+    aimed_cameras,
+    calibration_frames,
+    corrected_cameras,
+    pose_offset,
+)
 
 LIMIT = np.radians([40.0, 35.0])
 

@@ -13,7 +13,7 @@ from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
 from portrait_core.inversion.tuning import Clip, Tuner
-from portrait_core.reposing import PoseRenderer, target_cameras
+from portrait_core.rendering.pose_renderer import PoseRenderer, target_cameras
 from tests.portrait_core import tiny
 
 

@@ -32,7 +32,7 @@ from portrait_core.inversion.targets import (
     tuning_image,
 )
 from portrait_core.inversion.tuning import Clip, Tuner
-from portrait_core.reposing import PoseRenderer
+from portrait_core.rendering.pose_renderer import PoseRenderer
 from tests.benchmarks.portraits.subjects import Subject
 from tests.benchmarks.portraits.tools import Picture, Tools
 

@@ -1,0 +1,1 @@
+"""Pictures of the clip: rendering at the wanted poses, compositing, and the photograph around the head."""
