@@ -226,7 +226,7 @@ class MorphableHead(nn.Module):
         rest = self._shaped(shape, expression, batch)
         turns = self._full_pose(batch, rest, root, neck, jaw, eyes)
         rotation = axis_angle_to_matrix(turns)  # b 5 3 3
-        joints = torch.einsum("jv,bvc->bjc", self._array("J_regressor"), rest)
+        joints = self.joints_of(rest)
         if "posedirs" in self._names and self._array("posedirs").numel():
             eye = torch.eye(3, dtype=rest.dtype, device=rest.device)
             feature = (rotation[:, 1:] - eye).reshape(batch, -1)
@@ -267,6 +267,14 @@ class MorphableHead(nn.Module):
         turn, origin = torch.stack(turns, 1), torch.stack(origins, 1)
         shift = origin[..., None] - turn @ joints[..., None]
         return torch.cat([turn, shift], -1), origin
+
+    def joints_of(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b 5 3"]:
+        """Where :data:`JOINTS` of a mesh at rest lie, in the mesh's own frame and units."""
+        return torch.einsum("jv,bvc->bjc", self._array("J_regressor"), vertices)
+
+    def head_weights(self) -> Float[Tensor, v]:
+        """How much of each vertex turns with the neck ``[V]`` in 0..1; the rest is the body's."""
+        return 1.0 - self._array("weights")[:, JOINTS.index("root")]
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks on the mesh (embedded head: 468 face-mesh points, then 5 of each iris; FLAME: the 68

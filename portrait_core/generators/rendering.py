@@ -121,7 +121,9 @@ class Renderer(nn.Module):
     def sample_points(
         self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Features (in [-1,1]) and raw density at box-frame ``points``."""
+        """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend."""
+        if planes.bend is not None:
+            points = planes.bend(points)
         if cpu.suits(planes.volume, points) and not points.requires_grad:
             features, sigma = cpu.decode_points(planes.volume, points, decoder.scaled(), self.layout)
         else:

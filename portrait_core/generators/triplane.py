@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,10 @@ from portrait_core.generators.mapping import SceneMapping, StyleMapping
 from portrait_core.generators.settings import GeneratorSettings
 
 
+Bend = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n 3"]]
+"""From box-frame points where something is seen to where it lies in a volume that stands still."""
+
+
 @dataclass(frozen=True)
 class Planes:
     """What a latent becomes: features in space, and on the wall behind it."""
@@ -24,9 +29,15 @@ class Planes:
     """Three feature planes, in the order of ``GeneratorSettings.plane_axes``."""
     wall: Float[Tensor, "b f h2 w2"] | None
     """Raw features of the background wall, or None."""
+    bend: Bend | None = None
+    """Where in the volume lies what is seen at box-frame points; None: there. The wall is not bent."""
 
     def __len__(self) -> int:
         return len(self.volume)
+
+    def bent(self, bend: Bend | None) -> Planes:
+        """Give the same features, seen where ``bend`` brings them."""
+        return replace(self, bend=bend)
 
 
 class Basis(nn.Module):

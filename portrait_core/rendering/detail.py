@@ -1,0 +1,130 @@
+"""Detail transfer: the photograph's own pixels on the rendered surface.
+
+Every pixel of the output looks up, by the depth that the generator renders, where the portrait's camera saw
+the same place, and takes the photograph's pixel (or the template's) from there as far as the place was seen
+there. What was not seen is the generator's. At the portrait's own pose every pixel looks up itself, so the
+photograph is reproduced whatever the depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from portrait_core.rendering.compositing import gaussian_blur
+from portrait_core.rendering.surfaces import Surface, source_places
+
+TOLERANCE = 0.02
+"""A point that lies deeper or less deep than what the portrait's camera sees there by this (box units; 1 cm on
+the embedded head) begins to be doubted; at twice this nothing of it was seen."""
+STRETCHED = (0.08, 0.25)
+"""Area in the photograph over area in the output: less than the first was seen at too grazing an angle,
+more than the second well enough."""
+FOLDED = (4.0, 8.0)
+"""The same at jumps of depth, where neighbours in the output lie far apart in the photograph."""
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Where output pixels lie in the picture that the portrait's camera took.
+
+    Attributes:
+        move: from each pixel to its place there ``[1,2,R,R]``, in shares of the picture's side.
+        seen: how surely that camera saw it ``[1,1,R,R]`` in 0..1.
+        inside: how surely output and photograph agree on what is person ``[1,1,R,R]`` in 0..1.
+    """
+
+    move: Float[Tensor, "1 2 r r"]
+    seen: Float[Tensor, "1 1 r r"]
+    inside: Float[Tensor, "1 1 r r"]
+
+
+class SourceView:
+    """The surface that the portrait's camera sees.
+
+    Args:
+        surface: of the latent whose pictures are looked up, at the portrait's camera, not bent.
+        camera: that camera ``[1,25]``.
+        trained: corner and side of the square of its picture that the generator was fitted to (x, y, side in
+            shares of the picture's side). Beyond it the photograph alone is believed.
+    """
+
+    def __init__(
+        self, surface: Surface, camera: Float[Tensor, "1 25"], trained: tuple[float, float, float]
+    ) -> None:
+        self.surface, self.camera, self.trained = surface, camera, trained
+        self._maps = torch.cat([surface.depth, surface.weight], dim=1)
+
+    def lookup(self, surface: Surface) -> Lookup:
+        """Find where the pixels of another view's surface lie in this one's picture."""
+        place = source_places(self.camera, surface.points)
+        own = pixel_places(place)
+        depth, weight = sample(self._maps, place, "border").split(1, dim=1)
+        origin = self.camera[:, None, None, 3:12:4]
+        distance = (surface.points - origin).norm(dim=-1)[:, None]
+        near = 1 - ((distance - depth).abs() / TOLERANCE - 1).clamp(0, 1)
+        area = _area(place)
+        known = near * _ramp(area, *STRETCHED) * (1 - _ramp(area, *FOLDED))
+        agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
+        beyond = self._beyond(place)
+        seen = known.maximum(beyond)
+        # where nothing moves, every pixel is its own, whatever the depth says
+        still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)
+        seen, agreed = (gaussian_blur(x, 1.0).maximum(still) for x in (seen, seen * agreed.maximum(beyond)))
+        return Lookup(place - own, seen, agreed)
+
+    def _beyond(self, place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
+        """1 outside the square that the generator was fitted to, 0 well inside it."""
+        x, y, side = self.trained
+        corner = place.new_tensor([x, y])[:, None, None]
+        unit = (place - corner) / side
+        depth_inside = torch.minimum(unit, 1 - unit).amin(1, keepdim=True)
+        return 1 - _ramp(depth_inside, 0.0, 0.03)
+
+
+def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
+    """Places of a picture's own pixels: x and y over its side."""
+    size = like.shape[-1]
+    along = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
+    y, x = torch.meshgrid(along, along, indexing="ij")
+    return torch.stack([x, y])[None]
+
+
+def sample(
+    picture: Float[Tensor, "1 c n n"],
+    place: Float[Tensor, "1 2 r r"],
+    padding: str = "border",
+    mode: str = "bilinear",
+) -> Float[Tensor, "1 c r r"]:
+    """Read a picture at places given over its side."""
+    grid = (place * 2 - 1).permute(0, 2, 3, 1)
+    return F.grid_sample(picture, grid, mode=mode, padding_mode=padding, align_corners=False)
+
+
+def enlarged(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear") -> Float[Tensor, "1 c n n"]:
+    """Bring a picture to ``size`` x ``size`` pixels."""
+    if picture.shape[-1] == size:
+        return picture
+    return F.interpolate(picture, (size, size), mode=mode, align_corners=False)
+
+
+def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to ``low``, 1 from ``high``, smooth in between."""
+    t = ((x - low) / (high - low)).clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
+    """Area in the photograph over area in the output, at every pixel; 0 where the picture is turned over."""
+    size = place.shape[-1]
+    padded = F.pad(place, (1, 1, 1, 1), mode="replicate") * size
+    across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
+    down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
+    # at the border the differences span one pixel, not two
+    across[..., [0, -1]] *= 2
+    down[..., [0, -1], :] *= 2
+    return (across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]).clamp(min=0)

@@ -1,0 +1,166 @@
+"""A head that turns on its neck before a body that stays: how far every point in space turns with it.
+
+The paper turns the camera, and with it shoulders and background. Here the camera stays, and space is bent:
+what belongs to the head turns about the neck's joint, what belongs to the body does not, and in between the
+turn fades along the neck. The embedded head says how much of each its surface is (its skinning weights); the
+space around, with hair, takes it from the surface near by.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from portrait_core.faces.head import JOINTS, MorphableHead
+
+LOW, HIGH = (-0.72, -0.6, -0.48), (0.72, 0.6, 0.48)
+"""Corners of the space that is bent (box units); beyond it the nearest point inside decides."""
+CELLS = (48, 40, 32)
+"""Points of the grid along x, y and z: about 3 cm / 2 apart on the embedded head."""
+REACH, WIDENING = 0.03, 0.5
+"""Width of the kernel that carries the surface's shares into space (box units), and its growth per distance
+from the surface: far out, where a turn moves far, shares have to change slowly."""
+SPACING = 0.03
+"""Distance of the surface's points that are taken for it (box units): one per cell of that size."""
+RING = 0.06
+"""Height above the mesh's lower edge within which its vertices belong to the body (box units)."""
+CERTAIN = 0.04
+"""Shares so near to 0 or 1 are 0 or 1."""
+ROUNDS = 8
+"""Fixed-point rounds that find where a bent point came from."""
+_NECK = JOINTS.index("neck")
+
+
+@dataclass(frozen=True)
+class Bending:
+    """A bend of space.
+
+    Attributes:
+        displacement: from where something is seen to where it lies at the portrait's own pose ``[1,3,z,y,x]``,
+            box units.
+        shares: of the turn ``[1,1,z,y,x]``, at the portrait's own pose.
+        pivot: ``[3]``, box units.
+        axis: of the turn ``[3]``, a unit vector.
+        angle_rad: of the turn.
+    """
+
+    displacement: Float[Tensor, "1 3 z y x"]
+    shares: Float[Tensor, "1 1 z y x"]
+    pivot: Float[Tensor, " 3"]
+    axis: Float[Tensor, " 3"]
+    angle_rad: float
+
+    def __call__(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+        """Give where what is seen at ``points`` lies at the portrait's own pose, box units."""
+        return points + _read(self.displacement, points)
+
+    def seen_at(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
+        """Invert :meth:`__call__`: where ``points`` of the portrait's own pose are seen, box units."""
+        return turned(points, self.pivot, self.axis, self.angle_rad * _read(self.shares, points))
+
+
+def turned(
+    points: Float[Tensor, "*n 3"],
+    pivot: Float[Tensor, " 3"],
+    axis: Float[Tensor, " 3"],
+    angles_rad: Float[Tensor, "*n 1"],
+) -> Float[Tensor, "*n 3"]:
+    """Turn every point about an axis through ``pivot`` by its own angle (Rodrigues' formula)."""
+    arm = points - pivot
+    along = (arm @ axis)[..., None] * axis
+    aside = torch.linalg.cross(axis.expand_as(arm), arm)
+    return pivot + along + (arm - along) * torch.cos(angles_rad) + aside * torch.sin(angles_rad)
+
+
+class Neck:
+    """Shares of the head's turn in the space around one portrait. Read-only.
+
+    Args:
+        head: a morphable head with a neck's joint.
+        vertices: its mesh with the portrait's shape ``[V,3]``, box frame.
+        device: where points are bent.
+    """
+
+    def __init__(
+        self, head: MorphableHead, vertices: Float[Tensor, "v 3"], device: torch.device | str = "cpu"
+    ) -> None:
+        vertices = vertices.detach().cpu()
+        joints = head.joints_of(vertices[None].cpu())[0]
+        self.pivot = joints[_NECK].to(device)
+        """The neck's joint ``[3]``, box units."""
+        self.points = _grid().to(device)
+        skin = head.group_vertices("body").cpu() if "body" in head.group_names else slice(None)
+        shares = _surface_shares(vertices[skin], head.head_weights().cpu()[skin])
+        body = _body(float(vertices[:, 1].min()))
+        values = _spread(
+            torch.cat([vertices[skin], body]), torch.cat([shares, torch.zeros(len(body))]), _grid()
+        )
+        # exactly 0 on the body and 1 on the head, so that the one keeps its pixels and the other its shape
+        values = ((values - CERTAIN) / (1 - 2 * CERTAIN)).clamp(0, 1)
+        self.shares = values.reshape(1, 1, *CELLS[::-1]).to(device)
+        """Share of the turn ``[1,1,z,y,x]`` in 0..1 on the grid."""
+
+    def bend(self, turn: NDArray[np.floating]) -> Bending:
+        """Bend space by a turn ``[3,3]`` of the head about the neck's joint, box frame."""
+        vector = Rotation.from_matrix(np.asarray(turn)).as_rotvec()
+        angle = float(np.linalg.norm(vector))
+        axis = self.points.new_tensor(vector / max(angle, 1e-9))
+        lies = self.points
+        for i in range(ROUNDS):  # the share belongs to where a point lies, which it decides itself
+            share = _read(self.shares, lies[None])[0]
+            found = turned(self.points, self.pivot, axis, -angle * share)
+            # whole steps would overshoot in the neck, where the turn fades quickly
+            lies = found if i == ROUNDS - 1 else 0.5 * (lies + found)
+        moved = (lies - self.points).T.reshape(1, 3, *CELLS[::-1])
+        return Bending(moved.contiguous(), self.shares, self.pivot, axis, angle)
+
+
+def _grid() -> Float[Tensor, "n 3"]:
+    along = [torch.linspace(low, high, n) for low, high, n in zip(LOW, HIGH, CELLS, strict=True)]
+    z, y, x = torch.meshgrid(along[2], along[1], along[0], indexing="ij")
+    return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
+
+
+def _read(grid: Float[Tensor, "1 c z y x"], points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
+    """Read a grid at box-frame points, trilinearly; beyond it its border."""
+    low, high = (points.new_tensor(corner) for corner in (LOW, HIGH))
+    unit = (points - low) * (2 / (high - low)) - 1
+    flat = unit.reshape(1, 1, 1, -1, 3)
+    found = F.grid_sample(grid, flat, padding_mode="border", align_corners=True)
+    return found[0, :, 0, 0].T.reshape(*points.shape[:-1], -1)
+
+
+def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:
+    """Share of the turn of each vertex: 0 where the mesh ends below, which is the body's, 1 on the head."""
+    height = vertices[:, 1]
+    ring = weights[height < height.min() + RING]
+    rest = float(ring.quantile(0.9))
+    return ((weights - rest) / (1 - rest)).clamp(0, 1)
+
+
+def _body(edge: float) -> Float[Tensor, "n 3"]:
+    """Points of a body beneath the mesh, whose lower edge lies at height ``edge``: shoulders, as wide as the
+    space that is bent."""
+    along = [torch.arange(low, high, 2 * SPACING) for low, high in zip(LOW, HIGH, strict=True)]
+    x, z = torch.meshgrid(along[0], along[2], indexing="ij")
+    return torch.stack([x, torch.full_like(x, edge - SPACING), z], dim=-1).reshape(-1, 3)
+
+
+def _spread(vertices: Tensor, shares: Tensor, points: Tensor) -> Tensor:
+    """Shares at points in space: those of the surface near by, weighted by distance."""
+    _, cell = torch.unique((vertices / SPACING).round(), dim=0, return_inverse=True)
+    count = torch.zeros(int(cell.max()) + 1).index_add_(0, cell, torch.ones(len(cell)))[:, None]
+    thinned = torch.zeros(len(count), 4).index_add_(0, cell, torch.cat([vertices, shares[:, None]], dim=1)) / count
+    found = []
+    for part in points.split(8192):
+        away = torch.cdist(part, thinned[:, :3])
+        width = REACH + WIDENING * away.amin(dim=1, keepdim=True)
+        found.append(torch.softmax(-0.5 * (away / width).square(), dim=1) @ thinned[:, 3])
+    return torch.cat(found)

@@ -1,0 +1,139 @@
+"""What a generator shows at a view, as a surface: where each ray meets the person, and where the portrait's
+camera sees that place.
+
+Depth is known where the person is. Around the person it is continued smoothly, so that a hair that the
+generator does not have moves with the head that it belongs to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators.triplane import Bend
+
+PERSON = 0.6
+"""Where the volume absorbs at least so much of a ray, its depth is the person's."""
+_TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera's rays, and how space is bent before it.
+
+    Attributes:
+        origins, directions: of ``rays`` x ``rays`` rays, row by row ``[1,R*R,3]``, box units and unit vectors.
+        rays: along a side.
+        bend: None where space is straight.
+    """
+
+    origins: Float[Tensor, "1 n 3"]
+    directions: Float[Tensor, "1 n 3"]
+    rays: int
+    bend: Bend | None = None
+
+    @classmethod
+    def of(cls, camera: Float[Tensor, "1 25"], rays: int, bend: Bend | None = None) -> View:
+        """Make the view of a camera's label."""
+        return cls(*crop_rays(camera, rays), rays, bend)
+
+    def points(self, depth: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 r r 3"]:
+        """Give where points at distances ``depth`` along the rays lie at the portrait's own pose."""
+        seen = self.origins + depth.flatten(1)[..., None] * self.directions
+        lie = seen if self.bend is None else self.bend(seen)
+        return lie.reshape(1, self.rays, self.rays, 3)
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A rendered latent and where its surface lies. ``R`` rays along a side.
+
+    Attributes:
+        features: what super-resolution takes ``[1,f,R,R]``; the first three are colours in [-1,1].
+        depth: distance along the ray to the person or its continuation ``[1,1,R,R]``, box units.
+        weight: share of the ray that the person absorbs ``[1,1,R,R]`` in 0..1; 1 for a generator whose
+            background is a part of its volume.
+        points: where they lie at the portrait's own pose ``[1,R,R,3]``, box units.
+    """
+
+    features: Float[Tensor, "1 f r r"]
+    depth: Float[Tensor, "1 1 r r"]
+    weight: Float[Tensor, "1 1 r r"]
+    points: Float[Tensor, "1 r r 3"]
+
+    def without(self, hole: Bool[Tensor, "1 1 r r"], view: View) -> Surface:
+        """Give the surface with a hole's depth continued from around it."""
+        depth = continued(self.depth, (~hole).to(self.depth.dtype))
+        return replace(self, depth=depth, points=view.points(depth))
+
+
+def rendered_surface(
+    generator: TriPlaneGenerator,
+    planes: Planes,
+    view: View,
+    sampling: RaySampling,
+    wanted: Bool[Tensor, " n"] | None = None,
+    elsewhere: Surface | None = None,
+) -> Surface:
+    """Render what ``planes`` show at a view.
+
+    Args:
+        generator: whose planes they are; in eval mode.
+        planes: not bent.
+        view: camera and bend.
+        sampling: samples per ray.
+        wanted: which rays are rendered ``[R*R]``; None for all.
+        elsewhere: what the other rays show, of the same size; its depth and weight are taken as they are.
+    """
+    size, bent = view.rays, planes.bent(view.bend)
+    if wanted is None or elsewhere is None:
+        origins, directions = view.origins, view.directions
+    else:
+        index = wanted.nonzero()[:, 0]
+        origins, directions = view.origins[:, index], view.directions[:, index]
+    found = generator.render_rays(bent, origins, directions, sampling)
+    _, wall = generator.renderer.background(bent, generator.decoder, origins, directions)
+    weight, own = found.weight, found.depth
+    if wall is None:
+        weight = torch.ones_like(weight)
+    else:
+        own = (found.depth - (1 - weight) * wall) / weight.clamp(min=_TINY)
+    values = torch.cat([found.features, own[..., None], weight[..., None]], dim=-1).transpose(1, 2)
+    if wanted is not None and elsewhere is not None:
+        around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.weight], dim=1).flatten(2)
+        values = around.index_copy(2, index, values)
+    whole = values.reshape(1, -1, size, size)
+    features, depth, weight = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
+    known = weight > PERSON
+    if wanted is not None and elsewhere is not None:
+        known = known | ~wanted.reshape(1, 1, size, size)
+    depth = continued(depth, known.to(depth.dtype))
+    return Surface(features.contiguous(memory_format=torch.channels_last), depth, weight, view.points(depth))
+
+
+def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
+    """Continue values beyond where they are known: coarser and coarser means fill what finer ones leave
+    (the push-pull of Gortler et al. 1996). Known values stay."""
+    values = values * known
+    if values.shape[-1] <= 2:
+        mean = values.sum() / known.sum().clamp(min=_TINY)
+        return torch.where(known > 0, values, mean)
+    odd = values.shape[-1] % 2
+    padded, there = (F.pad(x, (0, odd, 0, odd)) for x in (values, known))
+    share = F.avg_pool2d(there, 2)
+    filled = continued(F.avg_pool2d(padded, 2) / share.clamp(min=_TINY), (share > 0).to(values.dtype))
+    size = padded.shape[-1]
+    large = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
+    return torch.where(known > 0, values, large[..., : values.shape[-1], : values.shape[-1]])
+
+
+def source_places(camera: Float[Tensor, "1 25"], points: Float[Tensor, "1 r r 3"]) -> Float[Tensor, "1 2 r r"]:
+    """Where a camera sees ``points``: x and y over its picture's side, 0..1 inside it."""
+    flat = project_to_crop(camera, points.reshape(1, -1, 3), 1)[..., :2]
+    return flat.reshape(*points.shape[:-1], 2).permute(0, 3, 1, 2)
