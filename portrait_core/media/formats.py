@@ -92,8 +92,8 @@ FORMATS: Mapping[str, VideoFormat] = {
     ),
 }  # fmt: skip
 """``.mp4``: H.264 without alpha, which everything plays. ``.mov``: ProRes 4444 with alpha, for editors;
-every pixel has a chroma of its own, and the files are large (up to 0.8 MB per frame of 512x512). ``.webm``: VP9
-with alpha, for browsers; small."""
+every pixel has a chroma of its own, and the files are large (up to 0.8 MB per frame of 512x512).
+``.webm``: VP9 with alpha, for browsers; small."""
 
 
 def format_of(path: Path) -> VideoFormat:
