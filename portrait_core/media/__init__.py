@@ -1,12 +1,24 @@
 """Videos and images in and out: exact frame rates, frame-accurate ranges, audio carried over.
 
 Probing is always done with PyAV (no ffprobe is needed); decoding and encoding run an ffmpeg process, the
-one on PATH when it is recent enough and has x264, else the one that imageio-ffmpeg brings.
+one on PATH when it is recent enough and has the encoders, else the one that imageio-ffmpeg brings.
 """
 
+from portrait_core.media.formats import FORMATS
+from portrait_core.media.frames import FrameWriter, frame_png
 from portrait_core.media.image import at_most, read_image
 from portrait_core.media.probe import VideoInfo, probe
 from portrait_core.media.reader import read_frames
 from portrait_core.media.writer import VideoWriter
 
-__all__ = ["VideoInfo", "VideoWriter", "at_most", "probe", "read_frames", "read_image"]
+__all__ = [
+    "FORMATS",
+    "FrameWriter",
+    "VideoInfo",
+    "VideoWriter",
+    "at_most",
+    "frame_png",
+    "probe",
+    "read_frames",
+    "read_image",
+]

@@ -15,9 +15,13 @@ OLDEST_MAJOR = 6
 """First major version with every option used here (``-fps_mode``, display matrices, mp4 audio edits)."""
 
 
+NEEDED_ENCODERS = ("libx264", "prores_ks", "libvpx-vp9", "libopus")
+"""Encoders of :data:`portrait_core.media.formats.FORMATS` that a build of ffmpeg may lack."""
+
+
 @lru_cache(maxsize=1)
 def ffmpeg_binary() -> str:
-    """Return the ffmpeg on PATH when it is recent and has x264, else the one of imageio-ffmpeg."""
+    """Return the ffmpeg on PATH when it is recent and has every encoder needed, else imageio-ffmpeg's."""
     system = shutil.which("ffmpeg")
     if system and _is_suitable(system):
         return system
@@ -35,7 +39,8 @@ def _is_suitable(binary: str) -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     found = re.match(r"ffmpeg version n?(\d+)\.", version)
-    return "libx264" in said and found is not None and int(found.group(1)) >= OLDEST_MAJOR
+    recent = found is not None and int(found.group(1)) >= OLDEST_MAJOR
+    return recent and all(name in said for name in NEEDED_ENCODERS)
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:

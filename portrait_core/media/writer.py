@@ -1,4 +1,4 @@
-"""Videos out: H.264 in MP4 at an exact rate, with the audio of the driving video."""
+"""Videos out, with or without alpha, at an exact rate and with the audio of the driving video."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import EncodeError, InputError
 from portrait_core.media.binary import as_input, ffmpeg_binary
+from portrait_core.media.formats import VideoFormat, format_of
 from portrait_core.media.probe import Timeline, scan
 from portrait_core.media.reader import SCALER
 
-ENCODER_THREADS = 4
-"""Fixed, because x264's output depends on it: the same frames give the same bytes on every host."""
-COPIED_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
-"""Audio codecs that MP4 holds and players know; others are encoded as AAC."""
-METADATA_KEYS = frozenset(
-    {"title", "artist", "album", "comment", "description", "synopsis", "copyright", "date", "genre"}
-)
-"""Tags that MP4 keeps."""
+METADATA_KEYS = frozenset({"title", "artist", "album", "comment", "copyright", "date", "genre"})
+"""Tags that every container of :data:`~portrait_core.media.formats.FORMATS` keeps."""
 
 
 class VideoWriter:
-    """Write frames one by one to an MP4 file that appears, complete, when the writer is closed.
+    """Write frames one by one to a video that appears, complete, when the writer is closed.
 
-    H.264, yuv420p, converted to and tagged as BT.709, limited range, index at the front. An odd width or
-    height is padded by one repeated column or row (4:2:0 chroma needs even sides); ``encoded_size`` tells.
+    The suffix chooses the format (:data:`~portrait_core.media.formats.FORMATS`): ``.mp4`` is H.264 of RGB
+    frames; ``.mov`` (ProRes 4444) and ``.webm`` (VP9) carry the alpha of RGBA frames. All are converted to
+    and tagged as BT.709, limited range; ``.mp4`` and ``.mov`` have their index at the front. H.264 needs even
+    sides: an odd width or height is padded by one repeated column or row at the right or the bottom, and
+    ``encoded_size`` tells. The formats with alpha keep odd sizes as they are.
+
     If the ``with`` block ends by an exception nothing is left behind::
 
         with VideoWriter("out.mp4", (512, 512), info.frame_rate, audio_from="driver.mp4") as writer:
@@ -58,13 +57,15 @@ class VideoWriter:
         """Start the encoder.
 
         Args:
-            path: the file to write, ``.mp4``; its folder must exist. An older file is replaced at the end.
+            path: the file to write, ``.mp4``, ``.mov`` or ``.webm``; its folder must exist. An older file is
+                replaced at the end.
             size: (width, height) of the frames, pixels.
             frame_rate: frames a second, exact.
             audio_from: the driving video, whose first audio track is carried over whole, in its place
-                relative to the first frame; copied where MP4 can hold its codec, else encoded as AAC.
-                A file without audio gives a video without audio.
-            crf: x264's quality, 0 (lossless) to 51.
+                relative to the first frame; copied where the container can hold its codec, else encoded as
+                AAC (``.webm``: Opus). A file without audio gives a video without audio.
+            crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 takes none:
+                it is always near lossless.
             metadata: tags, of :data:`METADATA_KEYS`. Nothing of the source's tags is carried over.
 
         Raises:
@@ -72,20 +73,23 @@ class VideoWriter:
         """
         self.path = Path(path).expanduser().absolute()
         self._width, self._height = size
+        self._format = format_of(self.path)
         self._check(frame_rate, crf, metadata or {})
-        self.encoded_size = (self._width + self._width % 2, self._height + self._height % 2)
+        self.encoded_size = self._format.encoded_size(self._width, self._height)
         self.frames_written = 0
         audio = scan_audio(audio_from) if audio_from is not None else None
-        self._partial = self.path.with_name(f".{self.path.stem}.{secrets.token_hex(4)}.partial.mp4")
+        self._partial = self.path.with_name(
+            f".{self.path.stem}.{secrets.token_hex(4)}.partial{self.path.suffix}"
+        )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        command = _command(self._partial, self.encoded_size, frame_rate, audio, crf, metadata or {})
+        command = _command(
+            self._format, self._partial, self.encoded_size, frame_rate, audio, crf, metadata or {}
+        )
         self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
         )
 
     def _check(self, frame_rate: Fraction, crf: int, metadata: Mapping[str, str]) -> None:
-        if self.path.suffix.lower() != ".mp4":
-            raise InputError(f"videos are written as .mp4; got {self.path.name}")
         if not self.path.parent.is_dir():
             raise InputError(f"the folder {self.path.parent} does not exist; make it first")
         if self._width < 2 or self._height < 2:
@@ -97,16 +101,17 @@ class VideoWriter:
         if not 0 <= crf <= 51:
             raise InputError(f"crf must be 0 to 51; got {crf}")
         if unknown := sorted(set(metadata) - METADATA_KEYS):
-            raise InputError(f"MP4 does not keep the tags {unknown}; use some of {sorted(METADATA_KEYS)}")
+            raise InputError(f"videos do not keep the tags {unknown}; use some of {sorted(METADATA_KEYS)}")
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Add one frame, ``[H, W, 3]`` uint8 RGB of the writer's size.
+        """Add one frame of the writer's size: ``[H, W, 3]`` uint8 RGB, or ``[H, W, 4]`` with straight alpha
+        (0 transparent, 255 opaque) for a format that carries it.
 
         Raises:
             InputError: another shape or type.
             EncodeError: ffmpeg stopped (disk full, say).
         """
-        expected = (self._height, self._width, 3)
+        expected = (self._height, self._width, self._format.channels)
         if frame.shape != expected or frame.dtype != np.uint8:
             raise InputError(f"expected a frame {expected} uint8; got {frame.shape} {frame.dtype}")
         if self._process is None or self._process.stdin is None:
@@ -187,6 +192,7 @@ def scan_audio(path: str | os.PathLike[str]) -> Timeline | None:
 
 
 def _command(
+    form: VideoFormat,
     target: Path,
     size: tuple[int, int],
     frame_rate: Fraction,
@@ -199,7 +205,7 @@ def _command(
     video = ffmpeg.input(
         "pipe:0",
         format="rawvideo",
-        pix_fmt="rgb24",
+        pix_fmt="rgba" if form.has_alpha else "rgb24",
         s=f"{size[0]}x{size[1]}",
         framerate=str(frame_rate),
     )
@@ -208,14 +214,14 @@ def _command(
         out_color_matrix="bt709",
         out_range="tv",
         flags=SCALER,
-    ).filter("format", "yuv420p")
+    ).filter("format", form.pixel_format)
     tags = {"color_primaries": "bt709", "color_trc": "bt709", "colorspace": "bt709", "range": "tv"}
     frames = frames.filter("setparams", **tags)
     options: dict[str, Any] = {
-        "c:v": "libx264", "crf": crf, "preset": "medium", "threads:v": ENCODER_THREADS,
-        "fps_mode": "passthrough", "movflags": "+faststart", "map_metadata": -1, "map_chapters": -1,
+        **form.options, **({"crf": crf} if form.crf_option else {}),
+        "fps_mode": "passthrough", "map_metadata": -1, "map_chapters": -1,
         "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv",
-        "fflags": "+bitexact", "f": "mp4",
+        "fflags": "+bitexact", "f": form.muxer,
     }  # fmt: skip
     if delay < 0:
         # A whole number of ticks a frame, and ticks fine enough for the delay.
@@ -226,8 +232,7 @@ def _command(
     if audio is not None:
         shift = {"itsoffset": f"{audio.audio_rebase_s + max(delay, 0.0):.6f}"}
         streams.append(ffmpeg.input(as_input(audio.path), **shift)[str(audio.audio_stream)])
-        copied = audio.audio_codec in COPIED_AUDIO
-        options |= {"c:a": "copy"} if copied else {"c:a": "aac", "b:a": "192k"}
+        options |= {"c:a": "copy"} if audio.audio_codec in form.copied_audio else form.new_audio
     options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
     output = ffmpeg.output(*streams, as_input(target), **options).overwrite_output()
     output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")
