@@ -260,9 +260,16 @@ class RenderSettings(Section):
 
     pose_window: Annotated[int, Field(ge=1, le=61)] = 2
     """Frames that a pose is averaged over, ending at its frame; the paper takes 2."""
-    pose_transfer: Literal["relative", "absolute", "none"] = "absolute"
+    pose_transfer: Literal["auto", "relative", "absolute", "none"] = "auto"
     """``absolute``: the driver's head pose. ``relative``: the portrait's pose plus the driver's change.
-    ``none``: the portrait's own pose throughout, which the paper's tables call "w/o pose"."""
+    ``auto``: absolute, but relative for a portrait that is turned by more than 15 degrees, of which one side
+    was never seen. ``none``: the portrait's own pose throughout, which the paper's tables call "w/o pose"."""
+    motion: Literal["head", "camera"] = "head"
+    """``head``: the head turns on its neck before a still body. ``camera``: the camera turns, and with it
+    shoulders and background (paper)."""
+    detail: Literal["transfer", "off"] = "transfer"
+    """``transfer``: the photograph's own pixels, and the template's in the face, wherever the portrait's
+    camera saw what is shown; the generator's elsewhere. ``off``: the generator's everywhere (paper)."""
     calibration_frames: Steps = 10
     """Frames that are rendered and tracked to correct the head pose asked of the generator, so that the
     result is read as the driver is; 0 asks for the driver's pose as it is, as the paper does."""
@@ -294,6 +301,15 @@ class CompositeSettings(Section):
 class OutputSettings(Section):
     """The clip and what is written beside it."""
 
+    frame: Literal["photograph", "crop"] = "photograph"
+    """``photograph``: the whole photograph with the animated head in it. ``crop``: the square face crop."""
+    size: Literal["auto"] | Annotated[int, Field(ge=64, le=1024)] = "auto"
+    """Side of the largest face crop in the output, in pixels; ``auto`` is 1,024. A photograph whose face has
+    fewer pixels keeps its own. With ``render.detail=off`` it is ``template.size``."""
+    alpha: bool = False
+    """Write the person with transparency too: ``reenactment.mov``, ProRes 4444."""
+    frames: bool = False
+    """Write the frames too, as PNG files; with ``alpha``, the person's with transparency."""
     crf: Annotated[int, Field(ge=0, le=51)] = 16
     """H.264 quality: 0 is lossless, 23 the usual, larger is smaller and worse."""
     side_by_side: bool = True
@@ -494,11 +510,27 @@ class Settings(Section):
     """Where tasks run."""
 
     @model_validator(mode="after")
+    def _what_only_detail_transfer_has(self) -> Settings:
+        if self.render.detail == "transfer":
+            return self
+        asked = ["render.motion=camera"] if self.render.motion == "head" else []
+        asked += ["output.frame=crop"] if self.output.frame == "photograph" else []
+        asked += ["output.alpha=false"] if self.output.alpha else []
+        if asked:
+            raise ValueError(
+                f"render.detail=off gives the generator's own pictures, the face crop alone; set "
+                f"{', '.join(asked)} with it, or render.detail=transfer"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _what_only_the_embedded_head_has(self) -> Settings:
         if self.tracking.tracker == "embedded":
             return self
         asked = [f"tuning.{name}=0" for name in ("depth_anchor", "novel_view") if getattr(self.tuning, name)]
         asked += ["inversion.init=mean"] if self.inversion.init == "tracker" else []
+        off = "render.detail=off render.motion=camera output.frame=crop"
+        asked += [off] if self.render.detail == "transfer" else []
         if asked:
             raise ValueError(
                 f"tracking.tracker={self.tracking.tracker} gives no head in the generator's space and no "

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -22,9 +23,11 @@ from portrait_core.models.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.history import PROGRESS
 from tasks.context import device_of, look_key, read_track
+from tasks.pages import for_generator, page_of
 from tasks.trackers import clip_head, portrait_landmarks, read_moves
 
 if TYPE_CHECKING:
+    from portrait_core.rendering.page import Page
     from portrait_core.store import Output
 
 _PROGRESS_INTERVAL_S = 2.0
@@ -47,7 +50,7 @@ def read_clip(job: Job) -> ClipData:
         photograph = photograph_masks(crop, portrait_landmarks(job))
         masks = partial(_same, photograph)
     else:
-        masks = partial(_read_masks, job.output("template"))
+        masks = partial(_read_masks, job.output("template"), page_of(job), job.settings.template.size)
     head = clip_head(job, moves, device)
     return ClipData(crop, read_track(source), head, masks, device)
 
@@ -56,10 +59,12 @@ def _same(masks: Masks, frame: int) -> Masks:
     return masks
 
 
-def _read_masks(output: Output, frame: int) -> Masks:
+def _read_masks(output: Output, page: Page | None, size: int, frame: int) -> Masks:
+    """Read what the generator is fitted to: the face crop of what templates show."""
     found = output.read_together(_TEMPLATE, frame, frame + 1)
-    template, face, mouth, uncovered = (found[name][0] for name in _TEMPLATE)
-    return template, face, mouth, uncovered
+    masks = np.stack([found[name][0] for name in _TEMPLATE[1:]], axis=-1)
+    face, mouth, uncovered = np.moveaxis(for_generator(page, size, masks), -1, 0)
+    return for_generator(page, size, found["template"][0]), face, mouth, uncovered
 
 
 def generator(job: Job) -> TriPlaneGenerator:

@@ -9,6 +9,7 @@ from tasks.stages.fit import FIT
 from tasks.stages.flow import FLOW
 from tasks.stages.inversion import INVERSION
 from tasks.stages.landmarks import LANDMARKS
+from tasks.stages.layers import LAYERS
 from tasks.stages.measure import MEASURE
 from tasks.stages.portrait import PORTRAIT
 from tasks.stages.pose import POSE
@@ -20,6 +21,7 @@ from tasks.stages.tuning import TUNING
 
 CLIP_STAGES = (
     PORTRAIT,
+    LAYERS,
     LANDMARKS,
     FIT,
     RETARGET,

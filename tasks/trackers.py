@@ -13,6 +13,7 @@ from portrait_core.models.needs import DECA_MODELS, weight_file
 from portrait_core.pipeline import Job
 from portrait_core.tracking.choice import DECA_CODE, EYES, by_deca, driven_eyes
 from tasks.context import device_of, head, look_key, read_portrait, read_track
+from tasks.pages import page_of, sheet
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
     from portrait_core.faces.moving import MovingPortrait
     from portrait_core.faces.template import TemplateRenderer
     from portrait_core.inversion.clip_heads import ClipHead
+    from portrait_core.rendering.page import Page
     from portrait_core.tracking.deca_tracker import MarkedFlame
+    from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.paper_tracker import PaperTracker
     from portrait_core.tracking.trackers import Tracker
 
@@ -103,10 +106,32 @@ def _embedded_renderer(job: Job) -> TemplateRenderer:
 
     def build() -> TemplateRenderer:
         output = job.output("portrait")
-        track, crop, marks = read_track(output), output.read("crop")[0], portrait_landmarks(job)
-        return embedded_renderer(head(job), track, crop, marks, job.settings.template)
+        track, settings = read_track(output), job.settings.template
+        page = page_of(job, track)
+        if page is None:
+            crop, marks, camera = output.read("crop")[0], portrait_landmarks(job), track.cameras[0]
+        else:
+            crop, marks, camera = _window(job, page, track)
+        return embedded_renderer(head(job), track, crop, marks, camera, settings)
 
     return cached("template", look_key(job), build, alone=True)
+
+
+def _window(
+    job: Job, page: Page, track: FaceTrack
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.floating]]:
+    """Give the square of the page that templates are drawn in, with landmarks and the camera that sees it. A
+    window that is smaller than the generator's pictures is enlarged, so that masks are as fine as those."""
+    import cv2
+    import torch
+
+    crop = np.asarray(page.window.cut(sheet(job, page)), np.uint8)
+    points = page.points(job.output("portrait").read("landmarks")[0], page.window)
+    camera = page.camera(torch.from_numpy(track.cameras), page.window)[0].numpy()
+    times = -(-job.settings.template.size // page.window.side)
+    if times > 1:
+        crop = np.asarray(cv2.resize(crop, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return crop, points * times, camera
 
 
 def _flame_renderer(job: Job) -> FlameTemplateRenderer:

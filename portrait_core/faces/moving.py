@@ -67,6 +67,7 @@ def embedded_renderer(
     track: FaceTrack,
     crop: NDArray[np.uint8],
     landmarks: NDArray[np.float32],
+    camera: NDArray[np.floating],
     settings: TemplateSettings,
 ) -> TemplateRenderer:
     """Make the renderer of a portrait on the embedded head.
@@ -76,10 +77,14 @@ def embedded_renderer(
         track: the portrait's, of one frame.
         crop: ``[S,S,3]`` uint8.
         landmarks: in pixels of the crop ``[478,2]``.
-        settings: how finely it draws.
+        camera: label of the camera that sees the crop ``[25]``.
+        settings: how finely it draws, for a crop of ``settings.size`` pixels; a larger one has the same soft
+            edges, and is drawn as finely.
     """
-    fit = PortraitFit(track.shape, track.expression[0], track.jaw[0], track.cameras[0])
-    return TemplateRenderer(head, crop, fit, landmarks, settings.supersample, settings.feather_px)
+    fit = PortraitFit(track.shape, track.expression[0], track.jaw[0], camera)
+    larger = len(crop) / settings.size
+    times = max(1, round(settings.supersample / larger))
+    return TemplateRenderer(head, crop, fit, landmarks, times, settings.feather_px * larger)
 
 
 def flame_source(

@@ -16,7 +16,6 @@ from portrait_core.generators.layers import NoiseMode, ToRGB, resample_filter, u
 from portrait_core.generators.mapping import SceneMapping, StyleMapping
 from portrait_core.generators.settings import GeneratorSettings
 
-
 Bend = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n 3"]]
 """From box-frame points where something is seen to where it lies in a volume that stands still."""
 

@@ -19,8 +19,8 @@ from portrait_core.rendering.compositing import gaussian_blur
 from portrait_core.rendering.surfaces import Surface, source_places
 
 TOLERANCE = 0.02
-"""A point that lies deeper or less deep than what the portrait's camera sees there by this (box units; 1 cm on
-the embedded head) begins to be doubted; at twice this nothing of it was seen."""
+"""A point whose depth differs by this from what the portrait's camera sees there (box units; 1 cm on the
+embedded head) begins to be doubted; at twice this nothing of it was seen."""
 STRETCHED = (0.08, 0.25)
 """Area in the photograph over area in the output: less than the first was seen at too grazing an angle,
 more than the second well enough."""
@@ -41,6 +41,11 @@ class Lookup:
     move: Float[Tensor, "1 2 r r"]
     seen: Float[Tensor, "1 1 r r"]
     inside: Float[Tensor, "1 1 r r"]
+
+    def place(self, size: int) -> Float[Tensor, "1 2 n n"]:
+        """Where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
+        move = resized(self.move, size)
+        return pixel_places(move) + move
 
 
 class SourceView:
@@ -105,10 +110,12 @@ def sample(
     return F.grid_sample(picture, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
-def enlarged(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear") -> Float[Tensor, "1 c n n"]:
-    """Bring a picture to ``size`` x ``size`` pixels."""
+def resized(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear") -> Float[Tensor, "1 c n n"]:
+    """Bring a picture to ``size`` x ``size`` pixels; a larger one by area."""
     if picture.shape[-1] == size:
         return picture
+    if picture.shape[-1] > size:
+        return F.interpolate(picture, (size, size), mode="area")
     return F.interpolate(picture, (size, size), mode=mode, align_corners=False)
 
 

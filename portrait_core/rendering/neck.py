@@ -43,8 +43,8 @@ class Bending:
     """A bend of space.
 
     Attributes:
-        displacement: from where something is seen to where it lies at the portrait's own pose ``[1,3,z,y,x]``,
-            box units.
+        displacement: from where something is seen to where it lies at the portrait's own pose
+            ``[1,3,z,y,x]``, box units.
         shares: of the turn ``[1,1,z,y,x]``, at the portrait's own pose.
         pivot: ``[3]``, box units.
         axis: of the turn ``[3]``, a unit vector.
@@ -157,7 +157,9 @@ def _spread(vertices: Tensor, shares: Tensor, points: Tensor) -> Tensor:
     """Shares at points in space: those of the surface near by, weighted by distance."""
     _, cell = torch.unique((vertices / SPACING).round(), dim=0, return_inverse=True)
     count = torch.zeros(int(cell.max()) + 1).index_add_(0, cell, torch.ones(len(cell)))[:, None]
-    thinned = torch.zeros(len(count), 4).index_add_(0, cell, torch.cat([vertices, shares[:, None]], dim=1)) / count
+    thinned = (
+        torch.zeros(len(count), 4).index_add_(0, cell, torch.cat([vertices, shares[:, None]], dim=1)) / count
+    )
     found = []
     for part in points.split(8192):
         away = torch.cdist(part, thinned[:, :3])

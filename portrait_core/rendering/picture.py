@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.generators.triplane import Bend
+from portrait_core.config import CompositeSettings, RenderSettings
+from portrait_core.generators import TriPlaneGenerator
 from portrait_core.rendering.compositing import composite, soften
-from portrait_core.rendering.detail import Lookup, SourceView, enlarged, pixel_places, sample
-from portrait_core.rendering.surfaces import Surface, View, rendered_surface, source_places
+from portrait_core.rendering.detail import Lookup, SourceView, resized, sample
+from portrait_core.rendering.motion import Motion
+from portrait_core.rendering.neck import Bending
+from portrait_core.rendering.page import Square
+from portrait_core.rendering.pose_renderer import final_sampling
+from portrait_core.rendering.surfaces import PERSON, Surface, View, rendered_surface, source_places
 
 Image = NDArray[np.uint8]
 
@@ -30,37 +35,39 @@ class Canvas:
         coverage: the person there ``[M,M]`` float32 in 0..1.
         foreground: the person's own colours ``[M,M,3]`` uint8.
         plate: what stands behind ``[M,M,3]`` uint8.
-        corner: of the face crop in it ``(x, y)`` in pixels.
-        side: of the face crop in pixels.
+        window: the square around the face crop, where templates are drawn.
     """
 
     picture: Image
     coverage: NDArray[np.float32]
     foreground: Image
     plate: Image
-    corner: tuple[int, int]
-    side: int
+    window: Square
 
     @property
     def size(self) -> int:
         """The canvas's side in pixels."""
         return len(self.picture)
 
-    def camera(self, crop: Float[Tensor, "1 25"]) -> Float[Tensor, "1 25"]:
-        """Give the label of a camera that sees the canvas, from that of the face crop."""
-        share, (x, y) = self.side / self.size, self.corner
-        wide = crop.clone()
-        wide[:, 16:22] *= share
-        wide[:, 18] += x / self.size
-        wide[:, 21] += y / self.size
-        return wide
-
     def placed(self, values: Tensor, around: Tensor) -> Tensor:
-        """Lay what the face crop shows ``[1,c,side,side]`` over what is around it ``[1,c,M,M]``."""
-        x, y = self.corner
+        """Lay what the window shows ``[1,c,D,D]`` over what is around it ``[1,c,M,M]``."""
+        at = self.window
         whole = around.clone()
-        whole[..., y : y + self.side, x : x + self.side] = values
+        whole[..., at.y : at.y + at.side, at.x : at.x + at.side] = values
         return whole
+
+
+class FrameInputs(NamedTuple):
+    """What one frame is drawn from, on the renderer's device."""
+
+    ws: Float[Tensor, "1 rows w"]
+    """Its latent."""
+    template: Float[Tensor, "1 3 n n"]
+    """Its expression template at the portrait's camera, in [-1,1]."""
+    face: Float[Tensor, "1 1 n n"]
+    """The template's face, mouth included, in 0..1."""
+    mouth: Float[Tensor, "1 1 n n"]
+    """The template's mouth in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -71,11 +78,15 @@ class Picture:
         image: ``[M,M,3]`` uint8.
         coverage: of the person ``[M,M]`` uint8.
         mask: where the face is frame i's ``[M,M]`` uint8.
+        depth: distance along the ray to what is seen ``[R,R]`` float16, box units.
+        cutout: the person's own colours and coverage ``[M,M,4]`` uint8; None where it is not wanted.
     """
 
     image: Image
     coverage: NDArray[np.uint8]
     mask: NDArray[np.uint8]
+    depth: NDArray[np.float16]
+    cutout: NDArray[np.uint8] | None
 
 
 def image_tensor(image: Image, device: torch.device | str) -> Float[Tensor, "1 3 h w"]:
@@ -83,8 +94,15 @@ def image_tensor(image: Image, device: torch.device | str) -> Float[Tensor, "1 3
     return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
+MOVED = 0.001
+"""What is moved by less than this stays where it is (box units; half a millimetre on the embedded head)."""
 THICK = 0.3
 """Depth of a head (box units; 15 cm on the embedded head)."""
+MOUTH = 0.3
+"""Where the template's mouth covers at least so much, it is the mouth's inside."""
+STILL_PX = (0.25, 1.5)
+"""A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
+the layers' (pixels of the output)."""
 AROUND = 0.05
 """Rays are rendered so far around the head and around the face (share of the face crop): room for what the
 first look does not show, as a jaw that drops."""
@@ -97,135 +115,174 @@ class PictureRenderer:
         generator: the tuned generator, in eval mode.
         first: the first frame's latent ``[1,rows,w]``.
         first_face: its face mask at the portrait's camera ``[1,1,n,n]`` in 0..1.
-        camera: the portrait's camera ``[1,25]``.
+        camera: the portrait's camera, seeing the canvas ``[1,25]``.
         canvas: the photograph around the face.
-        rays: of the face crop's volume rendering, along a side.
-        sampling: samples per ray.
-        soft_px: how far the face's mask grows, and its soft edge, in pixels of a crop of 256.
+        motion: makes the views of wanted poses.
+        render, compositing: settings.
+        cutouts: whether the person is wanted with transparency too.
     """
 
     def __init__(
         self,
         generator: TriPlaneGenerator,
         first: Float[Tensor, "1 rows w"],
-        first_face: Float[Tensor, "1 1 s s"],
+        first_face: Float[Tensor, "1 1 n n"],
         camera: Float[Tensor, "1 25"],
         canvas: Canvas,
-        rays: int,
-        sampling: RaySampling,
-        soft_px: tuple[float, float],
+        motion: Motion,
+        render: RenderSettings,
+        compositing: CompositeSettings,
+        cutouts: bool = False,
     ) -> None:
-        self.generator, self.first, self.canvas, self.sampling = generator, first, canvas, sampling
-        self.soft_px = soft_px
-        device, share = first.device, canvas.size / canvas.side
-        self.rays = max(8, round(rays * share / 8) * 8)
-        self.camera = canvas.camera(camera)
-        self.trained = (canvas.corner[0] / canvas.size, canvas.corner[1] / canvas.size, 1 / share)
-        picture, front, back = (image_tensor(x, device) for x in (canvas.picture, canvas.foreground, canvas.plate))
-        cover = torch.from_numpy(canvas.coverage).to(device)[None, None]
-        self.back, self.cover = back, cover
-        self.front = torch.cat([front, cover], dim=1)
-        self.left = picture - composite(front, back, cover)
+        self.generator, self.first, self.canvas, self.motion = generator, first, canvas, motion
+        self.camera, self.compositing, self.cutouts = camera, compositing, cutouts
+        self.sampling, rays = final_sampling(generator, render)
+        device, window = first.device, canvas.window
+        self.rays = max(8, round(rays * canvas.size / window.side / 8) * 8)
+        self.trained = (window.x / canvas.size, window.y / canvas.size, window.side / canvas.size)
+        self._take_layers(device)
         self.first_face = self._face(first_face)
-        self.view = View.of(self.camera, self.rays)
         with torch.no_grad():
             self.planes = generator.planes(first)
-            self.surface = rendered_surface(generator, self.planes, self.view, sampling)
-            self.source = SourceView(self.surface, self.camera, self.trained)
-            self.head_points = self._head_points()
-            self.face_rays = self._grown(enlarged(self.first_face, self.rays) > 0.02)
+            self.view = View.of(camera, self.rays)
+            self.surface = rendered_surface(generator, self.planes, self.view, self.sampling)
+            self.source = SourceView(self.surface, camera, self.trained)
+            self.person = self._person_points()
+            self.face_rays = self._grown(resized(self.first_face, self.rays) > 0.02)
+
+    def _take_layers(self, device: torch.device) -> None:
+        canvas = self.canvas
+        picture, front, self.back = (
+            image_tensor(x, device) for x in (canvas.picture, canvas.foreground, canvas.plate)
+        )
+        self.cover = torch.from_numpy(canvas.coverage).to(device)[None, None]
+        self.front = torch.cat([front, self.cover], dim=1)
+        # what the layers together miss of the photograph
+        self.left = picture - composite(front, self.back, self.cover)
 
     def _face(self, mask: Float[Tensor, "1 1 s s"]) -> Float[Tensor, "1 1 m m"]:
-        return self.canvas.placed(enlarged(mask, self.canvas.side), torch.zeros_like(self.cover))
+        return self.canvas.placed(resized(mask, self.canvas.window.side), torch.zeros_like(self.cover))
 
     @torch.no_grad()
-    def render(
-        self,
-        ws: Float[Tensor, "1 rows w"],
-        template: Float[Tensor, "1 3 n n"],
-        face: Float[Tensor, "1 1 n n"],
-        mouth: Float[Tensor, "1 1 n n"],
-        camera: Float[Tensor, "1 25"],
-        bend: Bend | None,
-    ) -> Picture:
-        """Render frame i, whose template, face and mouth at the portrait's camera are given, from ``camera``
-        or through ``bend``."""
-        view = View.of(self.canvas.camera(camera), self.rays, bend)
+    def render(self, frame: FrameInputs, camera: Float[Tensor, "1 25"]) -> Picture:
+        """Render a frame with the head posed as ``camera``, a camera of the face crop, sees it."""
+        view = self.motion.view(camera, self.rays)
         base = self._base(view)
         look = self.source.lookup(base)
-        first_mask = sample(self.first_face, self._place(look, self.rays), "zeros") * look.seen
-        planes, faces = self.generator.planes(ws), self._face(face)
-        at_face = self._grown(first_mask > 0.02)
-        own = rendered_surface(self.generator, planes, view, self.sampling, at_face.flatten(), base)
-        hole = sample(self._face(mouth), source_places(self.camera, own.points), "zeros") > 0.3
-        own = own.without(hole, view)
-        seen = rendered_surface(
-            self.generator, planes, self.view, self.sampling, self.face_rays.flatten(), self.surface
-        )
-        hole = enlarged(self._face(mouth), self.rays) > 0.3
-        own_look = SourceView(seen.without(hole, self.view), self.camera, self.trained).lookup(own)
-        mask = sample(faces, self._place(own_look, self.rays), "zeros") * own_look.seen
-        mask = soften(
-            enlarged(mask.maximum(first_mask), self.canvas.size),
-            *(px * self.canvas.side / 256 for px in self.soft_px),
-        )
-        drawn = self.canvas.placed(enlarged(template, self.canvas.side), self.front[:, :3])
+        first_face = sample(self.first_face, look.place(self.rays), "zeros") * look.seen
+        own, own_look, faces = self._own(frame, view, base, first_face)
+        mask = self._mask(own_look, faces, first_face)
+        drawn = self.canvas.placed(resized(frame.template, self.canvas.window.side), self.front[:, :3])
         texture = torch.cat([drawn, self.cover.maximum(faces)], dim=1)
-        return self._composed(
-            self._textured(base, self.first, self.front, look), self._textured(own, ws, texture, own_look), mask, look
+        layers = (
+            self._textured(base, self.first, self.front, look),
+            self._textured(own, frame.ws, texture, own_look),
         )
+        back, wall = self._background(view)
+        depth = base.depth
+        if wall is not None:
+            depth = torch.where(base.weight > PERSON, depth, wall.reshape(depth.shape))
+        return self._composed(*layers, mask, look, back, depth)
 
     def _base(self, view: View) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None:
             return rendered_surface(self.generator, self.planes, view, self.sampling)
-        moved = self._moved(view)
-        return rendered_surface(self.generator, self.planes, view, self.sampling, moved.flatten(), self.surface)
+        moved = self._moved(view.bend).flatten()
+        return rendered_surface(self.generator, self.planes, view, self.sampling, moved, self.surface)
 
-    def _moved(self, view: View) -> Bool[Tensor, "1 1 r r"]:
+    def _own(
+        self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
+    ) -> tuple[Surface, Lookup, Tensor]:
+        """Frame i's surface at the view and its look-up, on and around the face; its face mask."""
+        planes, faces, mouths = (
+            self.generator.planes(frame.ws),
+            self._face(frame.face),
+            self._face(frame.mouth),
+        )
+        own, seen = (
+            rendered_surface(self.generator, planes, at, self.sampling, rays.flatten(), elsewhere)
+            for at, rays, elsewhere in (
+                (view, self._grown(first_face > 0.02), base),
+                (self.view, self.face_rays, self.surface),
+            )
+        )
+        # the template draws the mouth's inside on the lips' surface, and there it stays
+        inside = sample(mouths, source_places(self.camera, own.points), "zeros") > MOUTH
+        own, seen = own.without(inside, view), seen.without(resized(mouths, self.rays) > MOUTH, self.view)
+        return own, SourceView(seen, self.camera, self.trained).lookup(own), faces
+
+    def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
+        """Where the picture is frame i's, at canvas size."""
+        mask = sample(faces, look.place(self.rays), "zeros") * look.seen
+        if self.compositing.union_first:
+            mask = mask.maximum(first_face)
+        pixel, size = self.canvas.window.side / 256, self.canvas.size
+        settings = self.compositing
+        return soften(resized(mask, size), settings.dilate_px * pixel, settings.feather_px * pixel)
+
+    def _moved(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Rays that may show what has moved: around where the head is seen now, front and back of it."""
-        seen = view.bend.seen_at(self.head_points)
-        place = project_to_crop(self.camera, seen, self.rays)[..., :2].long().clamp(0, self.rays - 1)
-        hit = torch.zeros(self.rays * self.rays, device=seen.device)
-        hit[(place[..., 1] * self.rays + place[..., 0]).flatten()] = 1.0
+        seen = bend.seen_at(self.person)
+        place = project_to_crop(self.camera, seen, self.rays)[0, :, :2]
+        column, row = place.long().clamp(0, self.rays - 1).unbind(-1)
+        hit = torch.zeros(self.rays * self.rays, device=place.device)
+        moved = ((seen - self.person)[0].norm(dim=-1) > MOVED).to(hit.dtype)
+        hit = hit.scatter_reduce(0, row * self.rays + column, moved, "amax")
         return self._grown(hit.reshape(1, 1, self.rays, self.rays) > 0)
 
-    def _head_points(self) -> Float[Tensor, "1 n 3"]:
-        """Points on the front of what the source view shows of the person, and as far behind as a head is."""
-        front = self.surface.points.reshape(1, -1, 3)[:, self.surface.weight.flatten() > 0.1]
-        return torch.cat([front, front + self.view.directions[:, self.surface.weight.flatten() > 0.1] * THICK], dim=1)
+    def _person_points(self) -> Float[Tensor, "1 n 3"]:
+        """Points on what the portrait's view shows of the person, and as far behind as a head is deep."""
+        person = self.surface.weight.flatten() > 0.1
+        front = self.surface.points.reshape(1, -1, 3)[:, person]
+        return torch.cat([front, front + self.view.directions[:, person] * THICK], dim=1)
 
     def _grown(self, mask: Bool[Tensor, "1 1 r r"]) -> Bool[Tensor, "1 1 r r"]:
-        reach = max(1, round(AROUND * self.rays * self.canvas.side / self.canvas.size))
+        reach = max(1, round(AROUND * self.rays * self.canvas.window.side / self.canvas.size))
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
-    def _composed(
-        self, first: tuple[Tensor, Tensor], own: tuple[Tensor, Tensor], mask: Tensor, look: Lookup
-    ) -> Picture:
-        colour, cover = (composite(b, a, mask) for a, b in zip(first, own, strict=True))
-        image = composite(colour, self.back, cover)
-        size = self.canvas.size
-        away = enlarged(look.move, size).abs().amax(1, keepdim=True) * size
-        still = 1 - ((away - 0.25) / 1.25).clamp(0, 1)
-        return _picture(image + still * (1 - mask) * self.left, cover, mask)
-
-    def _place(self, look: Lookup, size: int) -> Tensor:
-        move = enlarged(look.move, size)
-        return pixel_places(move) + move
+    def _background(self, view: View) -> tuple[Tensor, Tensor | None]:
+        """What stands behind the person at the view, at canvas size, and how far along each ray the wall is;
+        None where the generator has none."""
+        origins, directions = view.origins, view.directions
+        _, wall = self.generator.renderer.background(self.planes, self.generator.decoder, origins, directions)
+        if wall is None or view.bend is not None:
+            return self.back, wall
+        points = origins + wall[..., None] * directions
+        place = source_places(self.camera, points.reshape(1, view.rays, view.rays, 3))
+        return sample(self.back, resized(place, self.canvas.size), "border", "bicubic"), wall
 
     def _textured(self, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup) -> tuple[Tensor, Tensor]:
         """Colour and coverage of the person at canvas size."""
         size = self.canvas.size
-        found = sample(texture, self._place(look, size), "border", "bicubic")
-        seen, inside, weight = (enlarged(x, size) for x in (look.seen, look.inside, surface.weight))
+        found = sample(texture, look.place(size), "border", "bicubic")
+        seen, inside, weight = (resized(x, size) for x in (look.seen, look.inside, surface.weight))
         image = surface.features[:, :3]
         if self.generator.superresolution is not None:
             image = self.generator.superresolve(surface.features, ws)
-        painted = enlarged(image, size, "bicubic").clamp(-1, 1)
+        painted = resized(image, size, "bicubic").clamp(-1, 1)
         return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, inside).clamp(0, 1)
 
+    def _composed(
+        self,
+        first: tuple[Tensor, Tensor],
+        own: tuple[Tensor, Tensor],
+        mask: Tensor,
+        look: Lookup,
+        background: Tensor,
+        depth: Tensor,
+    ) -> Picture:
+        colour, cover = (composite(b, a, mask) for a, b in zip(first, own, strict=True))
+        image = composite(colour, background, cover)
+        away = resized(look.move, self.canvas.size).abs().amax(1, keepdim=True) * self.canvas.size
+        still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
+        image = image + still * (1 - mask) * self.left
+        person, face = (_pixels(2 * share - 1)[..., 0] for share in (cover, mask))
+        cutout = _pixels(torch.cat([colour, 2 * cover - 1], dim=1)) if self.cutouts else None
+        return Picture(_pixels(image), person, face, depth[0, 0].half().cpu().numpy(), cutout)
 
-def _picture(image: Tensor, cover: Tensor, mask: Tensor) -> Picture:
-    pixels = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).cpu().numpy()
-    flat = (torch.cat([cover, mask], dim=1)[0].clamp(0, 1) * 255).round().byte().cpu().numpy()
-    return Picture(np.asarray(pixels), np.asarray(flat[0]), np.asarray(flat[1]))
+
+def _pixels(image: Tensor) -> Image:
+    """``[1,c,H,W]`` in [-1,1] to ``[H,W,c]`` uint8."""
+    bytes_ = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte()
+    return np.asarray(bytes_.permute(1, 2, 0).contiguous().cpu().numpy())

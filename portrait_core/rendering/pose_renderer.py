@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
 
+PoseTransfer = Literal["relative", "absolute", "none"]
+FRONTAL_DEG = 15.0
+"""A portrait that is turned by more shows too little of its far side to be turned all the way to it."""
 FACE_MARGIN = 0.08
 """The rendered face patch reaches so far beyond the first frame's face (share of the image): room for a jaw
 that drops."""
@@ -49,6 +53,16 @@ class PosedFrame:
     depth: NDArray[np.float16]
 
 
+def pose_transfer(portrait: NDArray[np.floating], settings: RenderSettings) -> PoseTransfer:
+    """Say which poses the output takes from the driver: what the settings say, or with ``auto`` relative ones
+    where the portrait, seen by the camera ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`."""
+    if settings.pose_transfer != "auto":
+        return settings.pose_transfer
+    yaw_rad, pitch_rad, _ = angles_from_labels(portrait)[0]
+    turned = np.degrees(np.arccos(np.cos(yaw_rad) * np.cos(pitch_rad)))
+    return "relative" if turned > FRONTAL_DEG else "absolute"
+
+
 def target_cameras(
     driver: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
 ) -> NDArray[np.float32]:
@@ -57,13 +71,15 @@ def target_cameras(
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
     pitch are held within the limits. Cameras that look past the origin do so after it.
-    ``pose_transfer=none`` is the portrait's own camera in every frame.
+    ``pose_transfer=none`` is the portrait's own camera in every frame, and ``auto`` is what
+    :func:`pose_transfer` says.
     """
-    if settings.pose_transfer == "none":
+    transfer = pose_transfer(portrait, settings)
+    if transfer == "none":
         return np.repeat(np.asarray(portrait, np.float32), len(driver), axis=0)
     labels = smooth_labels(driver, settings.pose_window)
     offsets = offsets_from_labels(labels)
-    if settings.pose_transfer == "relative":
+    if transfer == "relative":
         rotations = rotations_from_labels(labels)
         change = rotations @ rotations[0].T
         labels = labels_from_rotations(change @ rotations_from_labels(portrait)[0])

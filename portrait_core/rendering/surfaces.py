@@ -16,7 +16,7 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays, project_to_crop
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
-from portrait_core.generators.triplane import Bend
+from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
 """Where the volume absorbs at least so much of a ray, its depth is the person's."""
@@ -28,7 +28,7 @@ class View:
     """A camera's rays, and how space is bent before it.
 
     Attributes:
-        origins, directions: of ``rays`` x ``rays`` rays, row by row ``[1,R*R,3]``, box units and unit vectors.
+        origins, directions: of the rays, row by row ``[1,R*R,3]``, box units and unit vectors.
         rays: along a side.
         bend: None where space is straight.
     """
@@ -36,10 +36,10 @@ class View:
     origins: Float[Tensor, "1 n 3"]
     directions: Float[Tensor, "1 n 3"]
     rays: int
-    bend: Bend | None = None
+    bend: Bending | None = None
 
     @classmethod
-    def of(cls, camera: Float[Tensor, "1 25"], rays: int, bend: Bend | None = None) -> View:
+    def of(cls, camera: Float[Tensor, "1 25"], rays: int, bend: Bending | None = None) -> View:
         """Make the view of a camera's label."""
         return cls(*crop_rays(camera, rays), rays, bend)
 
@@ -133,7 +133,9 @@ def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"])
     return torch.where(known > 0, values, large[..., : values.shape[-1], : values.shape[-1]])
 
 
-def source_places(camera: Float[Tensor, "1 25"], points: Float[Tensor, "1 r r 3"]) -> Float[Tensor, "1 2 r r"]:
+def source_places(
+    camera: Float[Tensor, "1 25"], points: Float[Tensor, "1 r r 3"]
+) -> Float[Tensor, "1 2 r r"]:
     """Where a camera sees ``points``: x and y over its picture's side, 0..1 inside it."""
     flat = project_to_crop(camera, points.reshape(1, -1, 3), 1)[..., :2]
     return flat.reshape(*points.shape[:-1], 2).permute(0, 3, 1, 2)

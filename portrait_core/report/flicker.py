@@ -52,12 +52,26 @@ def moved_difference(
     return float(difference[counted].mean())
 
 
-def mean_flicker(
-    pairs: Iterable[tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.floating], NDArray[np.floating]]],
-) -> float | None:
-    """Average :func:`moved_difference` over pairs of consecutive frames: four decimals, in grey levels of
-    255, or None when it is known of no pair."""
-    found = [moved_difference(*pair) for pair in pairs]
+def still_difference(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> float | None:
+    """Mean absolute difference of two consecutive frames where neither shows the person, before a camera that
+    does not move.
+
+    Args:
+        frames: ``[2,M,M,3]`` uint8.
+        coverage: of the person ``[2,M,M]`` uint8, 0..255.
+
+    Returns:
+        Grey levels of 255, or None when the person is everywhere.
+    """
+    behind = (coverage == 0).all(0)
+    if not behind.any():
+        return None
+    first, second = (np.asarray(frame[behind], np.int16) for frame in frames)
+    return float(np.abs(second - first).mean())
+
+
+def mean_difference(found: Iterable[float | None]) -> float | None:
+    """Average differences of pairs of frames: four decimals, or None when it is known of no pair."""
     known = [value for value in found if value is not None]
     return round(float(np.mean(known)), 4) if known else None
 

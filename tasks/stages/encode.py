@@ -15,8 +15,10 @@ from portrait_core.media import VideoWriter, read_frames
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.rendering.page import Page
 from portrait_core.report import frame_sheet, png_bytes, side_by_side, telling_frames
 from tasks.context import read_track, use_threads, video_file
+from tasks.pages import alone, face_of, finished, for_generator, page_of
 from tasks.running import does
 from tasks.stages.measure import shown_frames
 
@@ -24,17 +26,19 @@ Picture = NDArray[np.uint8]
 
 
 CLIP, SIDE_BY_SIDE, SHEET = "reenactment.mp4", "side_by_side.mp4", "contact_sheet.png"
+CUTOUT = "reenactment.mov"
 
 ENCODE = Stage(
     name="encode",
     title="encode clip",
-    version=2,
+    version=3,
     unit="reenactment",
-    reads=("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
+    reads=("portrait", "layers", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
     inputs=("video",),
     settings=("output",),
     writes=(
         File(CLIP),
+        File(CUTOUT, when=lambda settings: settings.output.alpha),
         File(SIDE_BY_SIDE, when=lambda settings: settings.output.side_by_side),
         File(SHEET, when=lambda settings: bool(settings.output.contact_sheet_frames)),
     ),
@@ -64,33 +68,46 @@ def encode(job: Job) -> StageResult:
 
 
 def _write_clips(job: Job, folder: Path) -> None:
-    size, output = job.settings.template.size, job.settings.output
+    output, page = job.settings.output, page_of(job)
     with ExitStack() as stack:
-        clip = stack.enter_context(_writer(job, folder / CLIP, (size, size)))
-        beside: VideoWriter | None = None
         drivers = driving_crops(job) if output.side_by_side else None
-        for shown, result in shown_frames(job):
+        clip = beside = None
+        for shown, drawn in shown_frames(job):
+            result = finished(job, page, drawn)
+            clip = clip or stack.enter_context(_writer(job, folder / CLIP, result))
             clip.write(result)
             if drivers is None:
                 continue
-            row = side_by_side(_columns(job, shown, next(drivers)) | {"result": result}, size)
-            if beside is None:
-                path = folder / SIDE_BY_SIDE
-                beside = stack.enter_context(_writer(job, path, (row.shape[1], row.shape[0])))
+            columns = _columns(job, page, shown, next(drivers)) | {"result": face_of(page, drawn)}
+            row = side_by_side(columns, job.settings.template.size)
+            beside = beside or stack.enter_context(_writer(job, folder / SIDE_BY_SIDE, row))
             beside.write(row)
+    if output.alpha:
+        _write_cutouts(job, page, folder / CUTOUT)
 
 
-def _writer(job: Job, path: Path, size: tuple[int, int]) -> VideoWriter:
+def _write_cutouts(job: Job, page: Page | None, path: Path) -> None:
+    with ExitStack() as stack:
+        clip = None
+        for _, drawn in shown_frames(job, "cutout"):
+            result = alone(page, drawn)
+            clip = clip or stack.enter_context(_writer(job, path, result))
+            clip.write(result)
+
+
+def _writer(job: Job, path: Path, like: Picture) -> VideoWriter:
     about = {"comment": "Synthetic media: a portrait animated by portrait-reenactment"}
     audio = video_file(job) if job.has_audio else None
+    size = like.shape[1], like.shape[0]
     return VideoWriter(path, size, job.rate, audio, job.settings.output.crf, about)
 
 
-def _columns(job: Job, frame: int, driver: Picture) -> dict[str, Picture]:
+def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[str, Picture]:
     """What led to the result of ``frame``, with the driver of the frame that shows it."""
+    template = job.output("template").read("template", frame, frame + 1)[0]
     return {
         "driving": driver,
-        "template": job.output("template").read("template", frame, frame + 1)[0],
+        "template": for_generator(page, job.settings.template.size, template),
         "inversion": job.output("inversion").read("inversion", frame, frame + 1)[0],
     }
 
@@ -124,15 +141,16 @@ def _sheet(job: Job) -> Picture:
     clip, model, latent = clip_data(job), tuned_generator(job), job.output("inversion")
     wanted = set(frames)
     drivers = {i: image for i, image in enumerate(driving_crops(job)) if i in wanted}
+    page = page_of(job)
     results = {i: pair for i, pair in enumerate(shown_frames(job)) if i in wanted}
 
     def columns(i: int) -> dict[str, Picture]:
         shown, result = results[i]
-        found = _columns(job, shown, drivers[i])
+        found = _columns(job, page, shown, drivers[i])
         painted = found["inversion"] if job.settings.inversion.mouth == "render" else None
         ws = torch.from_numpy(latent.read("latents", shown, shown + 1)).to(clip.device)
         tuned = picture_of(model, ws, clip.camera, resolution(job, model), sampling(job, model))
         target = image_array(clip.target(shown, painted, tuning=True).image)
-        return found | {"tuning target": target, "tuned": tuned, "result": result}
+        return found | {"tuning target": target, "tuned": tuned, "result": face_of(page, result)}
 
     return frame_sheet(frames, columns)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from portrait_core.report import expression_picture
 from portrait_core.tracking.measure import seen
 from tasks.context import landmarker, read_track, use_threads
 from tasks.expressions import SeenClip, expression_rows, read_landmarks
+from tasks.pages import page_of
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -33,9 +34,9 @@ EXPRESSION = "expression.png"
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=4,
+    version=5,
     unit="reenactment",
-    reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
+    reads=("portrait", "layers", "landmarks", "fit", "retarget", "template", "pose", "render"),
     inputs=("video",),
     settings=("tracking",),
     weights=(landmark_weights, tracking_weights, measuring_weights),
@@ -91,23 +92,32 @@ def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
     return (image for _, image in shown_frames(job))
 
 
-def shown_frames(job: Job) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def shown_frames(job: Job, array: str = "frames") -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The clip, frame by frame: which frame is shown, itself or, where it was not rendered, its neighbour,
-    and the picture ``[S,S,3]``."""
+    and the picture as it was drawn ``[M,M,3]``, or another array's row."""
     output = job.output("render")
     for i in held_frames(done(job, "render")).tolist():
-        yield i, output.read("frames", i, i + 1)[0]
+        yield i, output.read(array, i, i + 1)[0]
 
 
 def _flicker(job: Job) -> float | None:
-    """Tell how the background moves by itself, in grey levels of 255."""
-    from portrait_core.report.flicker import mean_flicker
+    """Tell how what should hold still changes by itself, in grey levels of 255."""
+    import torch
+
+    from portrait_core.report.flicker import mean_difference, moved_difference, still_difference
     from tasks.stages.pose import output_cameras
 
-    output, cameras, finished = job.output("render"), output_cameras(job), done(job, "render")
-
-    def pair(i: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[np.float32]]:
-        rows = [output.read(name, i - 1, i + 1) for name in ("frames", "render_mask", "render_depth")]
-        return rows[0], rows[1], rows[2], cameras[i - 1 : i + 1]
-
-    return mean_flicker(pair(i) for i in range(1, job.frames) if finished[i - 1] and finished[i])
+    output, finished = job.output("render"), done(job, "render")
+    pairs = [(i - 1, i + 1) for i in range(1, job.frames) if finished[i - 1] and finished[i]]
+    if job.settings.render.motion == "head":
+        rows = (output.read_together(("frames", "coverage"), *pair) for pair in pairs)
+        return mean_difference(still_difference(row["frames"], row["coverage"]) for row in rows)
+    page, cameras = page_of(job), output_cameras(job)
+    if page is not None:
+        cameras = page.camera(torch.from_numpy(cameras), page.canvas).numpy()
+    names = ("frames", "render_mask", "render_depth")
+    seen = ((output.read_together(names, *pair), cameras[slice(*pair)]) for pair in pairs)
+    return mean_difference(
+        moved_difference(row["frames"], row["render_mask"], row["render_depth"], labels)
+        for row, labels in seen
+    )

@@ -11,7 +11,7 @@ from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
-from tasks.context import landmarker, read_track, use_threads
+from tasks.context import device_of, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -21,9 +21,9 @@ CAMERAS = "output_cameras.npy"
 POSE = Stage(
     name="pose",
     title="aim head pose",
-    version=2,
+    version=3,
     unit="reenactment",
-    reads=("portrait", "fit", "retarget", "template", "inversion", "tuning"),
+    reads=("portrait", "layers", "fit", "retarget", "template", "inversion", "tuning"),
     settings=("render", "composite", "tracking"),
     weights=(landmark_weights, tracking_weights),
     writes=(File(CAMERAS),),
@@ -89,17 +89,12 @@ def _rendered(job: Job, frames: list[int], cameras: NDArray[np.float32]) -> list
     """Render ``frames`` with their ``cameras``."""
     import torch
 
-    from tasks.fitting import clip_data
-    from tasks.stages.render import pose_renderer
+    from tasks.stages.render import frame_inputs, pose_renderer, rendered
 
-    clip, renderer, latent = clip_data(job), pose_renderer(job), job.output("inversion")
+    renderer, device = pose_renderer(job), device_of(job)
 
-    def tensor(values: NDArray[np.floating]) -> torch.Tensor:
-        return torch.from_numpy(values).to(clip.device)
+    def picture(i: int) -> NDArray[np.uint8]:
+        camera = torch.from_numpy(cameras[i : i + 1]).to(device)
+        return rendered(renderer, frame_inputs(job, i), camera).image
 
-    return [
-        renderer.render(
-            tensor(latent.read("latents", i, i + 1)), clip.face(i), tensor(cameras[i : i + 1])
-        ).image
-        for i in frames
-    ]
+    return [picture(i) for i in frames]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from portrait_core.config import Settings
 from portrait_core.models.cache import cached, drop_unused
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from tasks.context import FrameArrays, FrameRows, device_of, use_threads
+from portrait_core.rendering.page import transfers_detail
+from portrait_core.store import Output
+from tasks.context import FrameArrays, FrameRows, device_of, head, read_track, use_threads
 from tasks.frames import Save, each
 from tasks.running import does
 from tasks.stages.inversion import anchor
@@ -18,29 +23,50 @@ from tasks.stages.pose import output_cameras
 from tasks.stages.tuning import TUNED
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from portrait_core.generators import TriPlaneGenerator
-    from portrait_core.rendering.pose_renderer import PoseRenderer
+    from portrait_core.rendering.picture import FrameInputs, Picture, PictureRenderer
+    from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
 
-FIELDS = {"frames": "image", "render": "first", "render_mask": "mask", "render_depth": "depth"}
+
+def _own_pictures(settings: Settings) -> bool:
+    return not transfers_detail(settings)
+
+
+FIELDS = {
+    "frames": "image",
+    "render_mask": "mask",
+    "render": "first",
+    "render_depth": "depth",
+    "coverage": "coverage",
+    "cutout": "cutout",
+}
 """Arrays and the fields of a rendered frame that they keep."""
-
 
 RENDER = Stage(
     name="render",
     title="render and composite",
-    version=3,
+    version=4,
     unit="reenactment",
-    reads=("portrait", "retarget", "template", "inversion", "tuning", "pose"),
-    settings=("render", "composite"),
-    writes=tuple(Array(name) for name in FIELDS),
+    reads=("portrait", "layers", "retarget", "template", "inversion", "tuning", "pose"),
+    settings=("render", "composite", "output.frame", "output.size", "output.alpha"),
+    writes=(
+        Array("frames"),
+        Array("render_mask"),
+        Array("render", when=_own_pictures),
+        Array("render_depth"),
+        Array("coverage", when=transfers_detail),
+        Array("cutout", when=lambda settings: settings.output.alpha),
+    ),
     per_frame=True,
     parallel_over_frames=True,
     needs_frame_of="inversion",
     fill_from_neighbour=True,
     drop_with="pictures",
 )
+_TEMPLATE = ("template", "face_mask", "mouth_mask")
 
 
 @does(RENDER, precision="job")
@@ -52,25 +78,54 @@ def render(job: Job, start: int, stop: int) -> StageResult:
         return watch.result(0)
     import torch
 
-    from portrait_core.inversion.targets import mask_tensor
-
     use_threads(job, alone=False)
     renderer, device = pose_renderer(job), device_of(job)
-    read = ((job.output("inversion"), "latents"), (job.output("template"), "face_mask"))
-    rows = FrameRows(read, runs)
+    rows = FrameRows(_inputs(job), runs)
     cameras, arrays = output_cameras(job), FrameArrays(job, "render")
+    names = job.declared("render").per_frame
 
-    def fetch(frame: FrameRange) -> tuple[Tensor, Tensor, Tensor]:
-        i, row = frame.start, rows.at(frame.start)
-        ws, camera = torch.from_numpy(row["latents"]), torch.from_numpy(cameras[i : i + 1])
-        return ws.to(device), mask_tensor(row["face_mask"][0])[None].to(device), camera.to(device)
+    def fetch(frame: FrameRange) -> tuple[FrameInputs, Tensor]:
+        i = frame.start
+        return _on_device(rows.at(i), device), torch.from_numpy(cameras[i : i + 1]).to(device)
 
-    def work(frame: FrameRange, inputs: tuple[Tensor, Tensor, Tensor]) -> Save:
-        posed = renderer.render(*inputs)
-        made = {name: np.asarray(getattr(posed, field))[None] for name, field in FIELDS.items()}
+    def work(frame: FrameRange, inputs: tuple[FrameInputs, Tensor]) -> Save:
+        posed = rendered(renderer, *inputs)
+        made = {name: np.asarray(getattr(posed, FIELDS[name]))[None] for name in names}
         return arrays.later(frame.start, made)
 
     return watch.result(each(job, "render", runs, work, fetch=fetch))
+
+
+def _inputs(job: Job) -> list[tuple[Output, str]]:
+    template = job.output("template")
+    return [(job.output("inversion"), "latents"), *((template, name) for name in _TEMPLATE)]
+
+
+def _on_device(row: Mapping[str, NDArray[Any]], device: torch.device | str) -> FrameInputs:
+    import torch
+
+    from portrait_core.inversion.targets import image_tensor, mask_tensor
+    from portrait_core.rendering.picture import FrameInputs
+
+    ws, picture = torch.from_numpy(row["latents"]), image_tensor(row["template"][0])[None]
+    masks = (mask_tensor(row[name][0])[None] for name in _TEMPLATE[1:])
+    return FrameInputs(*(part.to(device) for part in (ws, picture, *masks)))
+
+
+def frame_inputs(job: Job, frame: int) -> FrameInputs:
+    """Read what one frame is rendered from, on the job's device."""
+    return _on_device(FrameRows(_inputs(job), [FrameRange(frame, frame + 1)]).at(frame), device_of(job))
+
+
+def rendered(
+    renderer: PoseRenderer | PictureRenderer, frame: FrameInputs, camera: Tensor
+) -> PosedFrame | Picture:
+    """Render a frame at a pose, with the photograph's pixels or the generator's."""
+    from portrait_core.rendering.pose_renderer import PoseRenderer
+
+    if isinstance(renderer, PoseRenderer):
+        return renderer.render(frame.ws, frame.face, camera)
+    return renderer.render(frame, camera)
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:
@@ -99,22 +154,54 @@ def drop_tuned() -> None:
     drop_unused("poses", "tuned")
 
 
-def pose_renderer(job: Job) -> PoseRenderer:
+def pose_renderer(job: Job) -> PoseRenderer | PictureRenderer:
     """The process's renderer of this clip."""
-    from portrait_core.rendering.pose_renderer import PoseRenderer
-    from tasks.fitting import chunked, clip_data, computing
+    from tasks.fitting import chunked, computing
 
-    def build() -> PoseRenderer:
-        clip, first = clip_data(job), anchor(job)
-        return PoseRenderer(
-            tuned_generator(job),
-            first.latent.ws,
-            clip.face(first.frame),
-            clip.camera,
-            job.settings.render,
-            job.settings.composite,
-        )
-
-    renderer = cached("poses", job.stage_keys["pose"], build, *computing(job), alone=True)
+    build = _picture_renderer if transfers_detail(job.settings) else _plain_renderer
+    key = f"{job.stage_keys['pose']}-{job.stage_keys['template']}-{job.settings.output.alpha}"
+    renderer = cached("poses", key, lambda: build(job), *computing(job), alone=True)
     chunked(renderer.generator, job)
     return renderer
+
+
+def _plain_renderer(job: Job) -> PoseRenderer:
+    from portrait_core.rendering.pose_renderer import PoseRenderer
+    from tasks.fitting import clip_data
+
+    clip, first, settings = clip_data(job), anchor(job), job.settings
+    face = clip.face(first.frame)
+    parts = tuned_generator(job), first.latent.ws, face, clip.camera
+    return PoseRenderer(*parts, settings.render, settings.composite)
+
+
+def _picture_renderer(job: Job) -> PictureRenderer:
+    import torch
+
+    from portrait_core.rendering.motion import CameraMotion, HeadMotion
+    from portrait_core.rendering.neck import Neck
+    from portrait_core.rendering.picture import PictureRenderer
+    from tasks.pages import canvas, page_of
+
+    track, settings, device = read_track(job.output("portrait")), job.settings, device_of(job)
+    page, first, camera = page_of(job, track), anchor(job), torch.from_numpy(track.cameras).to(device)
+    if page is None:
+        raise ValueError("pictures with render.detail=off have no page; render them plainly")
+    if settings.render.motion == "head":
+        model = head(job, device)
+        shape = torch.from_numpy(track.shape[None]).to(device)
+        vertices = model.to_box(model.decode(shape, shape.new_zeros(1, model.n_expression)))[0]
+        motion: HeadMotion | CameraMotion = HeadMotion(Neck(model, vertices, device), camera, page)
+    else:
+        motion = CameraMotion(page)
+    return PictureRenderer(
+        tuned_generator(job),
+        first.latent.ws,
+        frame_inputs(job, first.frame).face,
+        page.camera(camera, page.canvas),
+        canvas(job, page),
+        motion,
+        settings.render,
+        settings.composite,
+        settings.output.alpha,
+    )

@@ -87,7 +87,7 @@ def compare(
     moves = embedded_moves(head, own.track, track, template)
     marks = points_in_crop(found[0], *crop, size)
     chosen = spread_evenly(np.flatnonzero(seen(points)), 60)
-    drawn = embedded_renderer(head, own.track, own.crop, marks, template).render(
+    drawn = embedded_renderer(head, own.track, own.crop, marks, own.track.cameras[0], template).render(
         moves["expression"][chosen], moves["jaw"][chosen]
     )
     read = reader.points(drawn.image)

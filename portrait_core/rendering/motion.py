@@ -1,0 +1,56 @@
+"""How a wanted head pose becomes a view: the head turns before a still camera, or the camera turns."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from portrait_core.cameras import rotations_from_labels
+from portrait_core.rendering.neck import Neck
+from portrait_core.rendering.page import Page
+from portrait_core.rendering.surfaces import View
+
+
+class Motion(Protocol):
+    """Makes views of wanted head poses."""
+
+    def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
+        """Give the view of the canvas in which the head is posed as ``camera``, a camera of the face crop,
+        sees a head that does not turn."""
+
+
+class HeadMotion:
+    """The head turns on its neck; the camera is the portrait's throughout.
+
+    Args:
+        neck: of the portrait.
+        portrait: its camera, of the face crop ``[1,25]``.
+        page: the output's layout.
+    """
+
+    def __init__(self, neck: Neck, portrait: Float[Tensor, "1 25"], page: Page) -> None:
+        self._neck = neck
+        self._own = rotations_from_labels(portrait.cpu().numpy())[0]
+        self._camera = page.camera(portrait, page.canvas)
+
+    def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
+        """Bend space by the turn between the portrait's pose and the wanted one."""
+        turn = self._own.T @ rotations_from_labels(camera.cpu().numpy())[0]
+        return View.of(self._camera, rays, self._neck.bend(turn))
+
+
+class CameraMotion:
+    """The camera turns about the head, as in the paper.
+
+    Args:
+        page: the output's layout.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
+        """See the canvas from the wanted camera."""
+        return View.of(self._page.camera(camera, self._page.canvas), rays)

@@ -1,0 +1,91 @@
+"""The output's page of a job: its layout, its sheet, and the layers that frames are drawn with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.models.cache import cached
+from portrait_core.pipeline import Job
+from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
+from portrait_core.tracking.crop import crop_image
+from tasks.context import look_key, read_portrait, read_track
+
+if TYPE_CHECKING:
+    from portrait_core.rendering.picture import Canvas
+    from portrait_core.tracking.fit import FaceTrack
+
+Picture = NDArray[np.uint8]
+
+
+def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
+    """Lay out the output; None where it is the generator's own picture. ``track``: the portrait's, where it
+    has been read."""
+    if not transfers_detail(job.settings):
+        return None
+    info = job.output("layers").array_info("coverage")
+    if info is None:
+        raise ValueError("the photograph has not been taken apart yet; run the stage layers first")
+    track = track or read_track(job.output("portrait"))
+    output = job.settings.output
+    largest = LARGEST_FACE if output.size == "auto" else output.size
+    x, y = (float(value) for value in track.crop_center_px[0])
+    height, width = info.shape[1:3]
+    side, least = float(track.crop_side_px[0]), job.settings.template.size
+    return Page.of((width, height), (x, y), side, output.frame, largest, least)
+
+
+def sheet(job: Job, page: Page) -> Picture:
+    """Give the process's photograph on the page ``[H,W,3]``."""
+
+    def build() -> Picture:
+        return np.asarray(page.sheet(read_portrait(job)), np.uint8)
+
+    return cached("sheet", look_key(job), build, alone=True)
+
+
+def canvas(job: Job, page: Page) -> Canvas:
+    """Give the process's layers of the square that is drawn anew."""
+    from portrait_core.rendering.picture import Canvas
+
+    def build() -> Canvas:
+        output = job.output("layers")
+        coverage, front, back = (
+            page.canvas.cut(page.sheet(output.read(name)[0])) for name in ("coverage", "foreground", "plate")
+        )
+        picture = page.canvas.cut(sheet(job, page))
+        cover = (np.asarray(coverage) / 255).astype(np.float32)
+        window = page.window.within(page.canvas)
+        return Canvas(np.asarray(picture), cover, np.asarray(front), np.asarray(back), window)
+
+    return cached("canvas", look_key(job), build, alone=True)
+
+
+def for_generator(page: Page | None, size: int, picture: Picture) -> Picture:
+    """Give what a template's picture ``[D,D,3]`` is to the generator: the face crop of ``size`` pixels."""
+    if page is None:
+        return picture
+    (x, y), side = page.crop
+    scale = len(picture) / page.window.side
+    return crop_image(picture, (x * scale, y * scale), side * scale, size)
+
+
+def finished(job: Job, page: Page | None, frame: Picture) -> Picture:
+    """Give what the clip shows: the page with a drawn frame ``[M,M,3]`` laid on it."""
+    return frame if page is None else page.finished(sheet(job, page), frame)
+
+
+def alone(page: Page | None, cutout: Picture) -> Picture:
+    """Give a drawn person ``[M,M,4]`` on an empty page."""
+    if page is None:
+        return cutout
+    return page.finished(np.zeros((page.height, page.width, 4), np.uint8), cutout)
+
+
+def face_of(page: Page | None, frame: Picture) -> Picture:
+    """Give the square around the face of a drawn frame ``[M,M,3]``, as large as the portrait's face crop."""
+    if page is None:
+        return frame
+    return np.asarray(page.window.within(page.canvas).cut(frame), np.uint8)

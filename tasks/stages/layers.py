@@ -1,0 +1,52 @@
+"""Stage ``layers``: the photograph taken apart, into the person and what stands behind."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from portrait_core.pipeline import Array, Job, Stage
+from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import head_weights
+from portrait_core.rendering.page import transfers_detail
+from tasks.context import head, read_portrait, read_track, use_threads
+from tasks.running import does
+
+FIELDS = ("coverage", "foreground", "plate")
+"""Arrays, and the fields of the layers that they keep."""
+
+LAYERS = Stage(
+    name="layers",
+    title="part person and background",
+    version=1,
+    unit="portrait",
+    inputs=("portrait",),
+    reads=("portrait",),
+    settings=("media.portrait_max_side", "template.size", "render.detail"),
+    weights=(head_weights,),
+    writes=tuple(Array(name, per="clip", when=transfers_detail) for name in FIELDS),
+)
+
+
+@does(LAYERS)
+def layers(job: Job) -> StageResult:
+    """Part the photograph; nothing where the settings do without its pixels."""
+    watch = Stopwatch("layers", 0, 1)
+    if not todo(job, "layers", 0, 1):
+        return watch.result(0)
+    output = job.output("layers")
+    if transfers_detail(job.settings):
+        from portrait_core.inversion.clip_heads import EmbeddedClipHead
+        from portrait_core.rendering.layers import separate
+
+        use_threads(job, alone=False)
+        track, size = read_track(job.output("portrait")), job.settings.template.size
+        still = EmbeddedClipHead(head(job), track.shape, track.expression, track.jaw, track.cameras, size)
+        center, side = track.crop_center_px[0], float(track.crop_side_px[0])
+        found = separate(read_portrait(job), center, side, still.silhouette())
+        coverage = np.round(found.coverage * 255).astype(np.uint8)
+        output.write_whole(
+            {"coverage": coverage[None], "foreground": found.foreground[None], "plate": found.plate[None]}
+        )
+    output.commit()
+    return watch.result(1)
