@@ -11,7 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from portrait_core.cluster_options import refuse_unknown_options
 from portrait_core.profiles import explain, read_values, refuse_unknown
@@ -27,6 +35,11 @@ Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+def _off(value: object) -> object:
+    """YAML reads a bare ``off`` as false."""
+    return "off" if value is False else value
 
 
 class Section(BaseModel):
@@ -267,7 +280,7 @@ class RenderSettings(Section):
     motion: Literal["head", "camera"] = "head"
     """``head``: the head turns on its neck before a still body. ``camera``: the camera turns, and with it
     shoulders and background (paper)."""
-    detail: Literal["transfer", "off"] = "transfer"
+    detail: Annotated[Literal["transfer", "off"], BeforeValidator(_off)] = "transfer"
     """``transfer``: the photograph's own pixels, and the template's in the face, wherever the portrait's
     camera saw what is shown; the generator's elsewhere. ``off``: the generator's everywhere (paper)."""
     calibration_frames: Steps = 10

@@ -11,7 +11,7 @@ from portrait_core.models.cache import cached
 from portrait_core.pipeline import Job
 from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
 from portrait_core.tracking.crop import crop_image
-from tasks.context import look_key, read_portrait, read_track
+from tasks.context import look_key, read_track
 
 if TYPE_CHECKING:
     from portrait_core.rendering.picture import Canvas
@@ -41,7 +41,7 @@ def sheet(job: Job, page: Page) -> Picture:
     """Give the process's photograph on the page ``[H,W,3]``."""
 
     def build() -> Picture:
-        return np.asarray(page.sheet(read_portrait(job)), np.uint8)
+        return np.asarray(page.sheet(job.output("layers").read("photograph")[0]), np.uint8)
 
     return cached("sheet", look_key(job), build, alone=True)
 

@@ -134,7 +134,7 @@ def _read(grid: Float[Tensor, "1 c z y x"], points: Float[Tensor, "b n 3"]) -> F
     unit = (points - low) * (2 / (high - low)) - 1
     flat = unit.reshape(1, 1, 1, -1, 3)
     found = F.grid_sample(grid, flat, padding_mode="border", align_corners=True)
-    return found[0, :, 0, 0].T.reshape(*points.shape[:-1], -1)
+    return found[0, :, 0, 0].T.reshape(*points.shape[:-1], grid.shape[1])
 
 
 def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:

@@ -79,14 +79,14 @@ class Picture:
         coverage: of the person ``[M,M]`` uint8.
         mask: where the face is frame i's ``[M,M]`` uint8.
         depth: distance along the ray to what is seen ``[R,R]`` float16, box units.
-        cutout: the person's own colours and coverage ``[M,M,4]`` uint8; None where it is not wanted.
+        cutout: the person's own colours and coverage ``[M,M,4]`` uint8.
     """
 
     image: Image
     coverage: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     depth: NDArray[np.float16]
-    cutout: NDArray[np.uint8] | None
+    cutout: NDArray[np.uint8]
 
 
 def image_tensor(image: Image, device: torch.device | str) -> Float[Tensor, "1 3 h w"]:
@@ -119,7 +119,6 @@ class PictureRenderer:
         canvas: the photograph around the face.
         motion: makes the views of wanted poses.
         render, compositing: settings.
-        cutouts: whether the person is wanted with transparency too.
     """
 
     def __init__(
@@ -132,10 +131,9 @@ class PictureRenderer:
         motion: Motion,
         render: RenderSettings,
         compositing: CompositeSettings,
-        cutouts: bool = False,
     ) -> None:
         self.generator, self.first, self.canvas, self.motion = generator, first, canvas, motion
-        self.camera, self.compositing, self.cutouts = camera, compositing, cutouts
+        self.camera, self.compositing = camera, compositing
         self.sampling, rays = final_sampling(generator, render)
         device, window = first.device, canvas.window
         self.rays = max(8, round(rays * canvas.size / window.side / 8) * 8)
@@ -278,7 +276,7 @@ class PictureRenderer:
         still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
         image = image + still * (1 - mask) * self.left
         person, face = (_pixels(2 * share - 1)[..., 0] for share in (cover, mask))
-        cutout = _pixels(torch.cat([colour, 2 * cover - 1], dim=1)) if self.cutouts else None
+        cutout = _pixels(torch.cat([colour, 2 * cover - 1], dim=1))
         return Picture(_pixels(image), person, face, depth[0, 0].half().cpu().numpy(), cutout)
 
 

@@ -96,6 +96,8 @@ def rendered_surface(
         origins, directions = view.origins, view.directions
     else:
         index = wanted.nonzero()[:, 0]
+        if not len(index):
+            return replace(elsewhere, points=view.points(elsewhere.depth))
         origins, directions = view.origins[:, index], view.directions[:, index]
     found = generator.render_rays(bent, origins, directions, sampling)
     _, wall = generator.renderer.background(bent, generator.decoder, origins, directions)

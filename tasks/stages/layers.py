@@ -12,8 +12,8 @@ from portrait_core.rendering.page import transfers_detail
 from tasks.context import head, read_portrait, read_track, use_threads
 from tasks.running import does
 
-FIELDS = ("coverage", "foreground", "plate")
-"""Arrays, and the fields of the layers that they keep."""
+ARRAYS = ("photograph", "coverage", "foreground", "plate")
+"""Arrays: the photograph as the program sees it, and its layers."""
 
 LAYERS = Stage(
     name="layers",
@@ -24,7 +24,7 @@ LAYERS = Stage(
     reads=("portrait",),
     settings=("media.portrait_max_side", "template.size", "render.detail"),
     weights=(head_weights,),
-    writes=tuple(Array(name, per="clip", when=transfers_detail) for name in FIELDS),
+    writes=tuple(Array(name, per="clip", when=transfers_detail) for name in ARRAYS),
 )
 
 
@@ -43,10 +43,15 @@ def layers(job: Job) -> StageResult:
         track, size = read_track(job.output("portrait")), job.settings.template.size
         still = EmbeddedClipHead(head(job), track.shape, track.expression, track.jaw, track.cameras, size)
         center, side = track.crop_center_px[0], float(track.crop_side_px[0])
-        found = separate(read_portrait(job), center, side, still.silhouette())
+        picture = read_portrait(job)
+        found = separate(picture, center, side, still.silhouette())
         coverage = np.round(found.coverage * 255).astype(np.uint8)
-        output.write_whole(
-            {"coverage": coverage[None], "foreground": found.foreground[None], "plate": found.plate[None]}
-        )
+        kept = {
+            "photograph": picture,
+            "coverage": coverage,
+            "foreground": found.foreground,
+            "plate": found.plate,
+        }
+        output.write_whole({name: kept[name][None] for name in ARRAYS})
     output.commit()
     return watch.result(1)

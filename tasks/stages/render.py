@@ -159,7 +159,7 @@ def pose_renderer(job: Job) -> PoseRenderer | PictureRenderer:
     from tasks.fitting import chunked, computing
 
     build = _picture_renderer if transfers_detail(job.settings) else _plain_renderer
-    key = f"{job.stage_keys['pose']}-{job.stage_keys['template']}-{job.settings.output.alpha}"
+    key = f"{job.stage_keys['pose']}-{job.stage_keys['template']}"
     renderer = cached("poses", key, lambda: build(job), *computing(job), alone=True)
     chunked(renderer.generator, job)
     return renderer
@@ -203,5 +203,4 @@ def _picture_renderer(job: Job) -> PictureRenderer:
         motion,
         settings.render,
         settings.composite,
-        settings.output.alpha,
     )

@@ -59,6 +59,8 @@ def small(tiny_generator: Path) -> list[str]:
         "generator.samples=8",
         "generator.importance_samples=6",
         "template.size=64",
+        "output.frame=crop",
+        "output.size=64",
         "template.supersample=1",
         "inversion.first_steps=3",
         "tuning.steps=4",

@@ -18,7 +18,7 @@ from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
 
 ALL = set(CLIP.names)
 FROM_TUNING = {"tuning", "pose", "render", "encode", "measure"}
-FROM_TEMPLATE = ALL - {"portrait", "landmarks", "fit", "retarget"}
+FROM_TEMPLATE = ALL - {"portrait", "layers", "landmarks", "fit", "retarget"}
 
 
 def _digest(text: str) -> str:
@@ -91,8 +91,8 @@ def test_how_the_work_is_done_changes_no_key(override: str) -> None:
 
 def test_inputs_and_weights_change_what_comes_from_them() -> None:
     assert _changed(_keys(portrait="q")) == ALL - {"landmarks", "fit"}
-    assert _changed(_keys(video="w")) == ALL - {"portrait"}
-    assert _changed(_keys(frames=8)) == ALL - {"portrait"}
+    assert _changed(_keys(video="w")) == ALL - {"portrait", "layers"}
+    assert _changed(_keys(frames=8)) == ALL - {"portrait", "layers"}
     assert _changed(_keys(generator="other")) == FROM_TUNING | {"inversion"}
     assert _changed(_keys(iris_landmarks="other")) == ALL
 

@@ -59,6 +59,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _settings(weights: Path, device: str, *changes: str) -> Settings:
     small = ["template.size=64", "template.supersample=1", "render.samples=4", "render.importance_samples=2"]
+    small += ["output.frame=crop", "output.size=64"]
     small += ["generator.samples=4", "generator.importance_samples=2", "sample.neural_resolution=16"]
     small += ["runner.workers=1", "runner.threads_per_worker=1"]
     small += ["flow.held_out=4", "flow.batch=4", "flow.epochs=1", "flow.hidden=[8]", "flow.sheet=1"]

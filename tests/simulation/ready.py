@@ -35,10 +35,12 @@ def ready_clip(
     size, model = settings.template.size, tiny.generator(seed)
     if crop is None:
         crop = np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)
-    track = _still_track()
+    track = _still_track(size)
     shape = np.zeros((1, head(job).n_shape), np.float32)
     kept = track | {"shape": shape, "crop": crop[None]}
     job.output("portrait").write_whole(kept)
+    flat = {"photograph": crop[None], "foreground": crop[None], "plate": np.zeros_like(crop)[None]}
+    job.output("layers").write_whole(flat | {"coverage": np.full((1, size, size), 255, np.uint8)})
     with torch.no_grad():
         ws = model.mapping(torch.randn(frames, model.settings.z_dim), None)
     moves, made = _frames(track, crop, ws.numpy())
@@ -65,14 +67,14 @@ def _repeated(rows: NDArray[Any], frames: int) -> NDArray[Any]:
     return np.broadcast_to(rows, (frames, *rows.shape[1:]))
 
 
-def _still_track() -> dict[str, NDArray[Any]]:
-    """Of one frame, in which nothing moves."""
+def _still_track(size: int) -> dict[str, NDArray[Any]]:
+    """Of one frame, in which nothing moves: the crop is the whole photograph of ``size`` pixels."""
     track = {
         "expression": np.zeros((1, 52), np.float32),
         "jaw": np.zeros((1, 3), np.float32),
         "rotation": np.eye(3, dtype=np.float32)[None],
-        "crop_center_px": np.zeros((1, 2), np.float32),
-        "crop_side_px": np.ones(1, np.float32),
+        "crop_center_px": np.full((1, 2), size / 2, np.float32),
+        "crop_side_px": np.full(1, size, np.float32),
         "cameras": tiny.CAMERA.numpy().astype(np.float32).reshape(1, 25),
         "fit_error": np.zeros(1, np.float32),
         "ok": np.ones(1, np.bool_),

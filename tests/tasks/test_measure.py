@@ -47,7 +47,9 @@ def job(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Job:
     """A video of frames spread over the sample video (lips are closed in one), tracked; the sample
     portrait's templates, which are also what the clip shows; frame ``WITHOUT_FACE`` of the driver has no
     face."""
-    settings = load_settings("embedded", [f"template.size={SIZE}", "template.supersample=1", "device=cpu"])
+    small = [f"template.size={SIZE}", "template.supersample=1", "device=cpu"]
+    plain = ["render.detail=off", "render.motion=camera", "output.frame=crop"]
+    settings = load_settings("embedded", small + plain)
     made = stub_job(str(tmp_path_factory.mktemp("store")), "clip", FRAMES, settings)
     video = tmp_path_factory.mktemp("video") / "driver.mp4"
     some = list(read_frames(carphone))[9 :: 120 // FRAMES]

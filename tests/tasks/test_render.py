@@ -35,7 +35,14 @@ def _empty_cache() -> Iterator[None]:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     weights = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_generator(tiny.generator(), weights)
-    small = ["template.size=64", "render.samples=4", "render.importance_samples=2", "device=cpu"]
+    small = [
+        "output.frame=crop",
+        "output.size=64",
+        "template.size=64",
+        "render.samples=4",
+        "render.importance_samples=2",
+        "device=cpu",
+    ]
     return load_settings("embedded", [f"generator.weights={weights}", *small])
 
 
