@@ -48,6 +48,11 @@ class Square:
         x, y = self.center_px
         return Square((x * factor, y * factor), self.side_px * factor, self.size)
 
+    def moved(self, by_px: tuple[float, float], growth: float) -> Square:
+        """Give the square moved by ``(x, y)`` pixels of the picture and ``growth`` times as large."""
+        x, y = self.center_px
+        return Square((x + by_px[0], y + by_px[1]), self.side_px * growth, self.size)
+
     def cut(self, picture: Picture) -> Picture:
         """Cut it out of a picture ``[H,W,3]`` and bring it to its size ``[S,S,3]``
         (:func:`~portrait_core.tracking.crop.crop_image`)."""
@@ -168,7 +173,7 @@ def measure_likeness(
     results: Iterable[Picture],
     truths: Iterable[Picture],
     faces: Sequence[Mask],
-    inside: Mask,
+    inside: Sequence[Mask],
     networks: Mapping[str, nn.Module],
 ) -> Likeness:
     """Compare a clip with its truth, frame by frame.
@@ -177,7 +182,7 @@ def measure_likeness(
         results: ``T`` pictures ``[S,S,3]``, uint8 RGB.
         truths: the true ones.
         faces: the face of each true one ``[S,S]``.
-        inside: where there is a truth ``[S,S]``.
+        inside: where each true one is known ``[S,S]`` (:meth:`Square.inside`).
         networks: networks of features by name, such as those of
             :func:`portrait_core.inversion.features.build_features`.
 
@@ -185,18 +190,18 @@ def measure_likeness(
         ValueError: for pictures or masks of different sizes or numbers, or pictures that are not uint8.
     """
     found: dict[str, list[float]] = {}
-    before: tuple[Picture, Picture] | None = None
-    for result, truth, face in zip(results, truths, faces, strict=True):
-        for where, mask in (("face", face & inside), ("crop", inside)):
+    before: tuple[Picture, Picture, Mask] | None = None
+    for result, truth, face, known in zip(results, truths, faces, inside, strict=True):
+        for where, mask in (("face", face & known), ("crop", known)):
             found.setdefault(f"{where} PSNR", []).append(psnr_db(result, truth, mask))
             for name, phi in networks.items():
                 distance = perceptual_distance(phi, result, truth, mask)
                 found.setdefault(f"{where} {name}", []).append(distance)
         change = float("nan")
         if before is not None:
-            change = error_change((before[0], result), (before[1], truth), inside)
+            change = error_change((before[0], result), (before[1], truth), before[2] & known)
         found.setdefault("flicker", []).append(change)
-        before = result, truth
+        before = result, truth, known
     return Likeness({name: np.array(values) for name, values in found.items()})
 
 

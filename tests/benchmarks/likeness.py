@@ -5,7 +5,11 @@ every result is compared with the frame that drove it, in the square of the port
 size (pixels beyond the frame's border do not count, nor does the first frame). ``CLIP:START`` begins the clip
 at a later frame. Rows of each clip: the still photograph, the pasted template (the expression template at the
 portrait's camera, without the driver's pose), the result of the settings, and one result per ``--variant
-NAME:section.field=value[,section.field=value...]``.
+NAME:section.field=value[,section.field=value...]``. The driver's expression in the first frame is taken for
+that of the portrait (``template.neutral_frame=0``), as it is.
+
+The whole head's travel through the picture is not carried over, so that it counts as an error of every row;
+with ``--follow-face`` the true frames' square moves and grows with the face instead.
 
 Columns: PSNR within the hull of the true face's landmarks and of the whole square; the perceptual distance of
 the same by EfficientNet's features and, where the weights of VGG16 are on this machine, by LPIPS; identity,
@@ -47,8 +51,15 @@ from tasks.stages.encode import CLIP
 from tasks.stages.measure import driver_motion
 from tests.benchmarks.tables import Grid
 
-PLAIN = ("runner.prefect=never", "output.side_by_side=false", "output.contact_sheet_frames=2", "output.crf=4")
-"""Settings of every run, before those that are asked for: the codec should cost nothing."""
+PLAIN = (
+    "runner.prefect=never",
+    "output.side_by_side=false",
+    "output.contact_sheet_frames=2",
+    "output.crf=4",
+    "template.neutral_frame=0",
+)
+"""Settings of every run, before those that are asked for. The codec should cost nothing, and what is carried
+over is the change from the portrait's own frame."""
 SIZES = (256, 512)
 """Least and most side of the compared squares in pixels; between them, that of the crop in the frame."""
 IDENTITY_FRAMES = 20
@@ -122,13 +133,17 @@ def run(cut: Cut, store: str, out: Path, changes: Sequence[str], profile: str) -
 class Comparison:
     """A clip's true frames in the portrait's crop, to which results are compared.
 
+    With ``follow_face`` the crop of each true frame is moved and grown as the driver's face is since the
+    first frame: a head's travel through the picture, which is not carried over, then counts as no error.
+
     Args:
         cut: the clip.
         job: a finished run of it, whose portrait's crop and landmarks of the driver are taken.
         size: side of the square in pixels; 0 takes the crop's own within :data:`SIZES`.
+        follow_face: whether the square follows the face.
     """
 
-    def __init__(self, cut: Cut, job: Job, size: int) -> None:
+    def __init__(self, cut: Cut, job: Job, size: int, follow_face: bool = False) -> None:
         track = read_track(job.output("portrait"))
         side = float(track.crop_side_px[0])
         # A portrait that is too large was scaled down before it was tracked.
@@ -136,12 +151,23 @@ class Comparison:
         chosen = size or int(np.clip(round(side * scale), *SIZES))
         x, y = (float(value) for value in track.crop_center_px[0])
         self.photograph = Square((x, y), side, chosen)
-        square = self.photograph.scaled(scale)
+        squares = [self.photograph.scaled(scale)] * len(cut.frames)
+        if follow_face:
+            driver = read_track(job.output("fit"))
+            travel = driver.crop_center_px - driver.crop_center_px[0]
+            growth = driver.crop_side_px / driver.crop_side_px[0]
+            squares = [
+                square.moved((float(by[0]), float(by[1])), float(factor))
+                for square, by, factor in zip(squares, travel, growth, strict=True)
+            ]
         self.photograph_size = at_most(cut.frames[0], job.settings.media.portrait_max_side).shape[:2]
-        self.inside = square.inside(*cut.frames[0].shape[:2])
-        self.truths = [square.cut(frame) for frame in cut.frames]
+        height, width = cut.frames[0].shape[:2]
+        self.inside = [square.inside(height, width) for square in squares]
+        self.truths = [square.cut(frame) for square, frame in zip(squares, cut.frames, strict=True)]
         points = job.output("landmarks").read("landmarks")
-        self.faces = [face_hull(square.points(row), chosen) for row in points]
+        self.faces = [
+            face_hull(square.points(row), chosen) for square, row in zip(squares, points, strict=True)
+        ]
 
     def of_crop(self, frame: Pictures) -> Pictures:
         """Bring a picture ``[N,N,3]`` of the portrait's crop to the compared size."""
@@ -194,17 +220,21 @@ class Ruler:
 
     def row(self, pictures: Sequence[Pictures], comparison: Comparison) -> dict[str, float]:
         """Measure one clip ``T`` of ``[S,S,3]``; the first frame, the portrait itself, is left out."""
-        found = measure_likeness(
-            pictures[1:], comparison.truths[1:], comparison.faces[1:], comparison.inside, self.networks
-        ).means()
-        true, shown = self.identities(comparison.truths), self.identities(pictures)
-        if true is not None and shown is not None:
-            found["identity"] = identity_kept(shown, true)
+        true = comparison.truths[1:], comparison.faces[1:], comparison.inside[1:]
+        found = measure_likeness(pictures[1:], *true, self.networks).means()
+        known, shown = self.identities(comparison.truths), self.identities(pictures)
+        if known is not None and shown is not None:
+            found["identity"] = identity_kept(shown, known)
         return found
 
 
 def measure_clip(
-    cut: Cut, ruler: Ruler, animate: Callable[[str], tuple[Job, Path]], names: Sequence[str], size: int
+    cut: Cut,
+    ruler: Ruler,
+    animate: Callable[[str], tuple[Job, Path]],
+    names: Sequence[str],
+    size: int = 0,
+    follow_face: bool = False,
 ) -> dict[str, Any]:
     """Measure every row of a clip; ``animate`` runs the settings of a name and tells its folder.
 
@@ -216,7 +246,7 @@ def measure_clip(
     about: dict[str, Any] = {}
     for name in names:
         job, out = animate(name)
-        comparison = Comparison(cut, job, size)
+        comparison = Comparison(cut, job, size, follow_face)
         if not rows:
             angles = driver_motion(job).angles_deg[:, :2]
             turn = np.nanmax(np.abs(angles - angles[0]), axis=0)
@@ -264,6 +294,9 @@ def main(
     ] = None,
     profile: Annotated[str, typer.Option(help="A profile's name or file.")] = "embedded",
     size: Annotated[int, typer.Option(help="Side of the compared square in pixels; 0: the crop's own.")] = 0,
+    follow_face: Annotated[
+        bool, typer.Option("--follow-face", help="The true frames' square follows the face.")
+    ] = False,
     store: Annotated[
         str | None, typer.Option(help="Store that keeps the runs; default: none is kept.")
     ] = None,
@@ -285,7 +318,7 @@ def main(
                 changes = [*(change or []), *variants[row]]
                 return run(cut, store or str(folder / "store"), place, changes, profile), place
 
-            found[cut.name] = measure_clip(cut, ruler, animate, list(variants), size)
+            found[cut.name] = measure_clip(cut, ruler, animate, list(variants), size, follow_face)
             console.print(table(cut.name, found[cut.name]).for_terminal())
             if json_file:
                 json_file.write_text(json.dumps(found, indent=2) + "\n")

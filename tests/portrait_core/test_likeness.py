@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -91,6 +92,11 @@ def test_points_and_border_of_a_square_agree_with_its_crop() -> None:
     assert not inside[:15].any()
     assert inside[15:].all()
     assert not Square((60.0, 20.0), 20.0, 40).inside(40, 60)[:, 20:].any()
+    # Moved and grown with what it shows, it shows the same.
+    later = cv2.warpAffine(picture, np.array([[2.0, 0, 6], [0, 2.0, 4]]), (140, 100), flags=cv2.INTER_NEAREST)
+    center = tuple(2 * np.array(square.center_px) + (6, 4) - square.center_px)
+    rows, columns = np.nonzero(square.moved(center, 2.0).cut(later)[..., 0] > 128)
+    assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((x, y), abs=1.5)
 
 
 def test_a_square_shows_the_same_of_a_crop_and_of_a_larger_photograph(carphone: Path) -> None:
@@ -130,7 +136,7 @@ def test_a_clip_is_measured_frame_by_frame(phi) -> None:
     inside[:8] = False
     for truth in truths:  # what lies outside may be anything
         truth[:8] = 0
-    found = measure_likeness(shifted, truths, faces, inside, {"Φ": phi})
+    found = measure_likeness(shifted, truths, faces, [inside] * 3, {"Φ": phi})
     assert set(found.values) == {"face PSNR", "crop PSNR", "face Φ", "crop Φ", "flicker"}
     assert np.isnan(found.values["face PSNR"]).tolist() == [False, True, False]
     assert np.isnan(found.values["flicker"]).tolist() == [True, False, False]
@@ -138,7 +144,7 @@ def test_a_clip_is_measured_frame_by_frame(phi) -> None:
     assert means["face PSNR"] == pytest.approx(20 * math.log10(255 / 6), abs=0.3)
     assert means["crop PSNR"] == pytest.approx(20 * math.log10(255 / 6), abs=0.3)
     assert means["flicker"] < 0.5
-    assert measure_likeness(truths, truths, faces, inside, {}).means()["crop PSNR"] == math.inf
+    assert measure_likeness(truths, truths, faces, [inside] * 3, {}).means()["crop PSNR"] == math.inf
 
 
 def test_the_right_person_scores_higher_and_unseen_faces_do_not_count() -> None:
@@ -158,4 +164,4 @@ def test_pictures_that_do_not_belong_together_are_refused() -> None:
     with pytest.raises(ValueError, match="uint8"):
         psnr_db(_picture().astype(np.float32), _picture(), ALL)
     with pytest.raises(ValueError, match=r"shorter|longer|argument"):
-        measure_likeness([_picture()], [_picture(), _picture()], [ALL, ALL], ALL, {})
+        measure_likeness([_picture()], [_picture(), _picture()], [ALL, ALL], [ALL, ALL], {})
