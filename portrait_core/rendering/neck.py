@@ -91,11 +91,11 @@ class Neck:
     def __init__(
         self, head: MorphableHead, vertices: Float[Tensor, "v 3"], device: torch.device | str = "cpu"
     ) -> None:
-        vertices = vertices.detach().cpu()
-        joints = head.joints_of(vertices[None].cpu())[0]
-        self.pivot = joints[_NECK].to(device)
+        self.pivot = head.joints_of(vertices[None])[0, _NECK].to(device)
         """The neck's joint ``[3]``, box units."""
         self.points = _grid().to(device)
+        # shares are made once, of many distances, on the host: the same on every device
+        vertices = vertices.detach().cpu()
         skin = head.group_vertices("body").cpu() if "body" in head.group_names else slice(None)
         shares = _surface_shares(vertices[skin], head.head_weights().cpu()[skin])
         body = _body(float(vertices[:, 1].min()))

@@ -24,6 +24,7 @@ from tasks.trackers import tracker
 
 if TYPE_CHECKING:
     from portrait_core.metrics.motion import MotionTrack
+    from portrait_core.rendering.page import Page
 
 
 MOTION = "motion"
@@ -55,12 +56,12 @@ def measure(job: Job) -> StageResult:
         return watch.result(0)
     from portrait_core.metrics.motion import MotionTrack, motion_rows
 
-    threads = use_threads(job, alone=True)
+    threads, page = use_threads(job, alone=True), page_of(job)
     driver, source = driver_motion(job), job.output("portrait")
     still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
     shown = _result(job, threads)
     result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
-    said = motion_rows(driver, result, still, lambda: _flicker(job))
+    said = motion_rows(driver, result, still, lambda: _flicker(job, page))
     said |= expression_rows(job, shown, threads)
     found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
     output = ledger.output("measure")
@@ -100,7 +101,7 @@ def shown_frames(job: Job, array: str = "frames") -> Iterator[tuple[int, NDArray
         yield i, output.read(array, i, i + 1)[0]
 
 
-def _flicker(job: Job) -> float | None:
+def _flicker(job: Job, page: Page | None) -> float | None:
     """Tell how what should hold still changes by itself, in grey levels of 255."""
     import torch
 
@@ -112,7 +113,7 @@ def _flicker(job: Job) -> float | None:
     if job.settings.render.motion == "head":
         rows = (output.read_together(("frames", "coverage"), *pair) for pair in pairs)
         return mean_difference(still_difference(row["frames"], row["coverage"]) for row in rows)
-    page, cameras = page_of(job), output_cameras(job)
+    cameras = output_cameras(job)
     if page is not None:
         cameras = page.camera(torch.from_numpy(cameras), page.canvas).numpy()
     names = ("frames", "render_mask", "render_depth")

@@ -50,7 +50,7 @@ RENDER = Stage(
     title="render and composite",
     version=4,
     unit="reenactment",
-    reads=("portrait", "layers", "retarget", "template", "inversion", "tuning", "pose"),
+    reads=("portrait", "layers", "template", "inversion", "tuning", "pose"),
     settings=("render", "composite", "output.frame", "output.size", "output.alpha"),
     writes=(
         Array("frames"),
@@ -166,12 +166,13 @@ def pose_renderer(job: Job) -> PoseRenderer | PictureRenderer:
 
 
 def _plain_renderer(job: Job) -> PoseRenderer:
-    from portrait_core.rendering.pose_renderer import PoseRenderer
-    from tasks.fitting import clip_data
+    import torch
 
-    clip, first, settings = clip_data(job), anchor(job), job.settings
-    face = clip.face(first.frame)
-    parts = tuned_generator(job), first.latent.ws, face, clip.camera
+    from portrait_core.rendering.pose_renderer import PoseRenderer
+
+    first, settings = anchor(job), job.settings
+    camera = torch.from_numpy(job.output("portrait").read("cameras")).to(device_of(job))
+    parts = tuned_generator(job), first.latent.ws, frame_inputs(job, first.frame).face, camera
     return PoseRenderer(*parts, settings.render, settings.composite)
 
 
