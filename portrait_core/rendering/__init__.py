@@ -1,0 +1,1 @@
+"""From renders to pictures: what is carried, moved and laid back into the photograph."""
