@@ -35,7 +35,6 @@ from onnx import TensorProto, helper, numpy_helper
 from portrait_core.embedded.tfjs import read_members, write_model
 
 
-
 @dataclass(frozen=True)
 class Package:
     """Where models come from."""

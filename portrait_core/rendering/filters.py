@@ -74,7 +74,7 @@ class LinearModel:
 
 
 def guided(guide: Floats, mask: Floats, radius: int, eps: float) -> Floats:
-    """Let a mask ``[h,w]`` follow the edges of a guide ``[h,w,3]``: :class:`LinearModel` at its own colours."""
+    """Let a mask ``[h,w]`` follow the edges of a guide ``[h,w,3]``, by :class:`LinearModel`."""
     return LinearModel.of(guide, mask, radius, eps).at(guide)
 
 

@@ -19,13 +19,19 @@ _REACH = 1.0
 head that moves can cover or uncover."""
 _CLEAR = 0.02
 """Coverage that counts as none."""
+_SOLID = 0.995
+"""Coverage above which a pixel's colours are the person's."""
 _MARGIN = 0.012
 """How far around the person nothing is taken for the background, in the crop's sides."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """A photograph taken apart: ``coverage * foreground + (1 - coverage) * plate`` gives it back.
+    """A photograph taken apart.
+
+    ``coverage * foreground + (1 - coverage) * plate`` is the photograph but for the edge, where the plate was
+    filled. What gives it back to the bit when it is laid over the plate, and may be moved in the place of
+    ``coverage * foreground``, is ``photograph - (1 - coverage) * plate``.
 
     Attributes:
         coverage: share of the person ``[H,W]`` float32 in 0..1, of the whole photograph.
@@ -71,8 +77,16 @@ def separate(
     plate = filled(photograph, inside, usable)
     foreground = photograph.copy()
     part = (rows, columns)
-    foreground[part] = _foreground(photograph[part], matte.coverage[part], plate[part])
+    foreground[part] = _foreground(photograph[part], matte.coverage[part])
     return Layers(matte.coverage, foreground, plate, matte.found)
+
+
+def separate_crop(
+    crop: NDArray[np.uint8], silhouette: NDArray[np.bool_], segmenter: PersonSegmenter
+) -> Layers:
+    """Take a face crop ``[S,S,3]`` apart as if it were the whole photograph (:func:`separate`)."""
+    size = len(crop)
+    return separate(crop, (size / 2, size / 2), size, silhouette, segmenter)
 
 
 def _square(
@@ -90,14 +104,7 @@ def _about(coverage: Floats, side_px: float) -> NDArray[np.bool_]:
     return cv2.dilate(person, ellipse(_MARGIN * side_px)) > 0
 
 
-def _foreground(
-    picture: NDArray[np.uint8], coverage: Floats, plate: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
-    """Give the colours that, laid over the plate, show the picture."""
-    seen, behind = (x.astype(np.float32) / np.float32(255) for x in (picture, plate))
-    front, _ = unmixed(seen, coverage)
-    share = coverage[..., None]
-    missing = seen - share * front - (1 - share) * behind
-    front = front + missing * share / (share * share + 0.01)
-    solid = np.where(share > 0.995, seen, front)
-    return np.clip(solid * 255 + 0.5, 0, 255).astype(np.uint8)
+def _foreground(picture: NDArray[np.uint8], coverage: Floats) -> NDArray[np.uint8]:
+    seen = picture.astype(np.float32) / np.float32(255)
+    front = np.where(coverage[..., None] > _SOLID, seen, unmixed(seen, coverage)[0])
+    return np.clip(front * 255 + 0.5, 0, 255).astype(np.uint8)

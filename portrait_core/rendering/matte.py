@@ -24,13 +24,15 @@ from portrait_core.tracking.detector import open_session
 MODEL = "person_segmentation.onnx"
 _INPUT = 256
 _VIEWS = ((1.0, 1.0), (1.7, 0.7), (2.6, 0.4))
-"""Sides of the squares that the network looks at, in sides of the face crop, and the weights of what it says."""
+"""Sides of the squares that the network looks at, in sides of the face crop, and weights of what it says."""
 _FARTHEST, _FAR_WEIGHT = 8.0, 0.2
 """The same of the last square. None is larger than the photograph."""
 _CROP_SIDE = 360
 """Pixels that the face crop's side is refined at; finer pictures take the result over by their colours."""
 _LONGEST = 1024
 """Pixels at most of the longer side of the whole photograph while it is refined."""
+_PARTING = 320
+"""Pixels of the longer side of the photograph where one person is parted from another."""
 _CONTRAST = 2.0
 """Steepness of what the network says about 0.5: averages of squares are blurred."""
 
@@ -83,14 +85,13 @@ class Frame:
     def sampled(self, mask: Floats, center_px: NDArray[np.float64], side_px: float) -> Floats:
         """Give a square's mask ``[n,n]`` at work; zero outside the square."""
         height, width = self.size
-        per, n = side_px / len(mask), len(mask)
+        per = side_px / len(mask)
         corner = (np.array([self.x, self.y]) - (center_px - side_px / 2)) / per
         step = np.array([self.width / width, self.height / height]) / per
-        matrix = np.array([[step[0], 0, corner[0] + (step[0] - 1) / 2], [0, step[1], corner[1] + (step[1] - 1) / 2]])
-        # n pixels and their border: what lies outside is zero
-        return np.asarray(
-            cv2.warpAffine(mask, matrix, (width, height), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP), np.float32
-        )
+        start = corner + (step - 1) / 2  # pixel centres lie at +0.5
+        matrix = np.array([[step[0], 0, start[0]], [0, step[1], start[1]]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(mask, matrix, (width, height), flags=flags), np.float32)
 
 
 class PersonSegmenter:
@@ -227,33 +228,40 @@ def _averaged(frame: Frame, views: Sequence[_View]) -> Floats:
 
 
 def _own(seen: Floats, head: NDArray[np.bool_]) -> Floats:
-    """Say what belongs to the person whose head it is ``[h,w]``, 0 or 1: others are parted where the mask
+    """Say what belongs to the person whose head it is ``[h,w]`` in 0..1: others are parted where the mask
     is narrow, and what is nearer to another than to this one is another's."""
-    person = ((seen > 0.5) | head).astype(np.uint8)
-    across = float(np.sqrt(head.sum())) or 1.0
-    parts = cv2.morphologyEx(person, cv2.MORPH_OPEN, ellipse(0.12 * across))
-    parts[head] = 1
-    _, labels = cv2.connectedComponents(parts.astype(np.uint8))
-    mine = np.isin(labels, np.unique(labels[head])) & (labels > 0)
-    others = (labels > 0) & ~mine
+    (height, width), shrink = head.shape, max(1, round(max(head.shape) / _PARTING))
+    size = max(1, width // shrink), max(1, height // shrink)
+    small, place = resized(seen, *size, area=True), resized(head.astype(np.float32), *size, area=True) > 0.5
+    person = ((small > 0.5) | place).astype(np.uint8)
+    across = max(1.0, float(np.sqrt(place.sum())))
+    parts = cv2.morphologyEx(person, cv2.MORPH_OPEN, ellipse(0.12 * across)).astype(np.uint8)
+    parts[place] = 1
+    mine = _touching(parts, place)
+    others = (parts > 0) & ~mine
+    mine_first = np.ones_like(mine)
     if others.any():
         to_mine, to_others = (
             cv2.distanceTransform((~part).astype(np.uint8), cv2.DIST_L2, 5) for part in (mine, others)
         )
         mine_first = to_mine <= to_others
-    else:
-        mine_first = np.ones_like(mine)
-    _, labels = cv2.connectedComponents(((seen > 0.2) & mine_first | mine).astype(np.uint8))
-    kept = np.isin(labels, np.unique(labels[mine])) & (labels > 0)
-    return np.asarray(cv2.dilate(kept.astype(np.float32), ellipse(2)) * mine_first, np.float32)
+    kept = _touching((((small > 0.2) & mine_first) | mine).astype(np.uint8), mine)
+    wide = cv2.dilate(kept.astype(np.float32), ellipse(2)) * mine_first
+    return np.clip(2 * resized(np.asarray(wide, np.float32), width, height), 0, 1)
+
+
+def _touching(mask: NDArray[np.uint8], place: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Mark the connected parts of a mask that touch a place."""
+    _, labels = cv2.connectedComponents(mask)
+    return np.isin(labels, np.unique(labels[place])) & (labels > 0)
 
 
 def _part(mask: Floats, whole: Frame, near: Frame) -> Floats:
     """Cut what belongs to the frame ``near`` out of a mask of the frame ``whole``."""
-    height, width = whole.size
-    rows = slice(int(near.y * height / whole.height), int(np.ceil((near.y + near.height) * height / whole.height)))
-    columns = slice(int(near.x * width / whole.width), int(np.ceil((near.x + near.width) * width / whole.width)))
-    return np.ascontiguousarray(mask[rows, columns])
+    scale = np.array(whole.size) / (whole.height, whole.width)
+    low = np.floor(np.array([near.y, near.x]) * scale).astype(int)
+    high = np.ceil(np.array([near.y + near.height, near.x + near.width]) * scale).astype(int)
+    return np.ascontiguousarray(mask[low[0] : high[0], low[1] : high[1]])
 
 
 def _share(frame: Frame, shape: tuple[int, ...]) -> Floats:
@@ -322,6 +330,6 @@ def _colours(guide: Floats, where: Floats, side_px: float) -> tuple[Floats, Floa
     known = np.asarray(cv2.GaussianBlur(where, (0, 0), sigma), np.float32)
     total = np.asarray(cv2.GaussianBlur(moments * where[..., None], (0, 0), sigma), np.float32)
     averages = total / np.maximum(known, 1e-6)[..., None]
-    full = spread(averages, (known > 0.05).astype(np.float32))
+    full = spread(averages.astype(np.float32), (known > 0.05).astype(np.float32))
     mean = full[..., :3]
     return mean, np.maximum(full[..., 3] - (mean * mean).sum(-1), 0)

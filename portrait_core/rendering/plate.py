@@ -1,38 +1,46 @@
 """What stands behind a person: the hole that they leave, filled from the background around it.
 
-Colours first: at a bounded size, patches of the background are laid over the hole so that they agree with its
-surroundings and with each other (Wexler et al. 2007, with the search of Barnes et al. 2009), from coarse to
-fine. Then the fine detail and the grain of the places that those patches came from, at the photograph's size.
-Everything is computed the same way each time.
+Pieces of the background are shifted over the hole (He and Sun 2012): which shift each pixel takes is chosen,
+at a bounded size, so that pieces agree with the hole's surroundings and with each other where they meet
+(belief propagation). Their gradients are joined (Perez et al. 2003), so that colours pass smoothly from piece
+to piece, and at the photograph's size the fine detail and the grain of the same pieces are laid on. Everything
+is computed the same way each time.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from portrait_core.rendering.filters import Floats, ellipse, resized, spread
 
-_FINEST = 96
-"""Pixels of the longer side of the hole at the finest level of patches."""
-_COARSEST = 12
-"""The same at the coarsest."""
-_CONTEXT = 0.6
-"""How far around the hole patches are taken from, in its longer sides."""
-_PATCH = 3
-"""Radius of a patch in pixels."""
-_ROUNDS = 4
-"""Rounds of search and vote at each level."""
-_ALL = 12_000_000
-"""Pairs of patches that are all compared; where there are more, neighbours pass sources on."""
-_DETAIL_SIGMA = 1.0
-"""Blur, in pixels of the finest level, that parts colours from detail."""
+_SIZE = 56
+"""Pixels of the longer side of the hole where shifts are chosen."""
+_CONTEXT = 0.7
+"""How far around the hole pieces are taken from, in its longer sides."""
+_SHIFTS = 20
+"""Shifts that pixels choose from."""
+_STEPS = 24
+"""Steps of belief propagation."""
+_BAND = 3
+"""Pixels around the hole that a shifted piece should agree with."""
+_LIKE = 0.01
+"""Squared difference of colours at which pieces count as alike."""
+_SMOOTH_COST = 0.15
+"""Cost of a pixel that takes no piece but the smooth continuation of what is around."""
+_STRANGE = 0.1
+"""Cost of a piece per squared difference from that continuation: a rocket is not repeated before a wall."""
+_NEVER = 1e3
+_DETAIL_SIGMA = 0.7
+"""Blur, in pixels of that size, that parts colours from detail."""
 
 
-def filled(picture: NDArray[np.uint8], hole: NDArray[np.bool_], usable: NDArray[np.bool_]) -> NDArray[np.uint8]:
+def filled(
+    picture: NDArray[np.uint8], hole: NDArray[np.bool_], usable: NDArray[np.bool_]
+) -> NDArray[np.uint8]:
     """Fill a hole of a picture.
 
     Args:
@@ -50,195 +58,219 @@ def filled(picture: NDArray[np.uint8], hole: NDArray[np.bool_], usable: NDArray[
     if not usable.any():
         mean = picture.reshape(-1, 3).mean(0).round().astype(np.uint8)
         return np.where(hole[..., None], mean, picture)
-    rows, columns = _window(hole)
-    part, gap, known = picture[rows, columns], hole[rows, columns], usable[rows, columns]
-    if not known.any():
-        part, gap, known, rows, columns = picture, hole, usable, slice(None), slice(None)
+    part = _window(hole)
+    if not usable[part].any():
+        part = slice(None), slice(None)
     result = picture.copy()
-    result[rows, columns] = _filled(part, gap, known)
+    result[part] = _Filling(picture[part], hole[part], usable[part]).run()
     return result
 
 
+def _extent(hole: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places = np.argwhere(hole)
+    return places.min(0), places.max(0) + 1
+
+
+def _thinned(places: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return places[:: max(1, len(places) // most)]
+
+
 def _window(hole: NDArray[np.bool_]) -> tuple[slice, slice]:
-    y, x = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    reach = round(_CONTEXT * max(y[-1] - y[0], x[-1] - x[0]) + 8)
-    return slice(max(0, y[0] - reach), y[-1] + reach + 1), slice(max(0, x[0] - reach), x[-1] + reach + 1)
+    low, high = _extent(hole)
+    reach = round(_CONTEXT * int((high - low).max()) + 8)
+    first = np.maximum(low - reach, 0)
+    return slice(first[0], high[0] + reach), slice(first[1], high[1] + reach)
 
 
-def _filled(part: NDArray[np.uint8], gap: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    y, x = np.flatnonzero(gap.any(1)), np.flatnonzero(gap.any(0))
-    extent = max(y[-1] - y[0], x[-1] - x[0]) + 1
-    picture = part.astype(np.float32) / np.float32(255)
-    scale = min(1.0, _FINEST / extent)
-    levels = max(0, round(float(np.log2(max(1.0, scale * extent / _COARSEST)))))
-    match: _Match | None = None
-    for level in range(levels, -1, -1):
-        factor = scale * 0.5**level
-        size = max(2, round(part.shape[0] * factor)), max(2, round(part.shape[1] * factor))
-        match = _Match.start(picture, gap, known, size, match)
-        for _ in range(_ROUNDS):
-            match.search()
-            match.vote()
-    assert match is not None
-    return match.finished(picture, gap, known)
+class _Filling:
+    """A hole and its surroundings, at the picture's size and small."""
 
+    def __init__(
+        self, picture: NDArray[np.uint8], hole: NDArray[np.bool_], usable: NDArray[np.bool_]
+    ) -> None:
+        low, high = _extent(hole)
+        scale = min(1.0, _SIZE / int((high - low).max()))
+        self._shape = hole.shape
+        self._hole, self._usable = hole, usable
+        self._picture = picture.astype(np.float32) / np.float32(255)
+        height, width = (max(4, round(n * scale)) for n in hole.shape)
+        sure = resized(usable.astype(np.float32), width, height, True)
+        shown = resized(np.ascontiguousarray(self._picture * usable[..., None]), width, height, True)
+        self._gap = resized(hole.astype(np.float32), width, height, True) > 0.01
+        self._known = (sure > 0.6) & ~self._gap
+        self._colours = np.asarray(shown / np.maximum(sure, 1e-6)[..., None], np.float32)
+        if not self._known.any():
+            self._known = (sure > 0) | ~self._gap
+        self._smooth = spread(self._colours, self._known.astype(np.float32))
+        self._pixels = np.argwhere(self._gap)
 
-class _Match:
-    """A level of the pyramid: colours, of which the hole's are to be found, and where each comes from.
+    def run(self) -> NDArray[np.uint8]:
+        """Fill it."""
+        shifts = self._shifts()
+        pieces, valid = self._shifted(self._pixels, shifts)
+        smooth = self._smooth[self._gap][:, None]
+        cost = self._agreement(shifts) + _STRANGE * ((pieces - smooth) ** 2).sum(-1)
+        cost[~valid] = _NEVER
+        pieces = np.concatenate([smooth, pieces], axis=1)
+        pieces[:, 1:][~valid] = pieces[:, :1].repeat(len(shifts), 1)[~valid]
+        cost = np.concatenate([np.full((len(cost), 1), _SMOOTH_COST, np.float32), cost], axis=1)
+        edges = self._edges()
+        labels = _propagated(cost, pieces, edges)
+        colours = self._joined(pieces, labels, edges)
+        if len(shifts):  # what takes no piece takes the grain of the likeliest
+            labels = np.where(labels == 0, 1 + cost[:, 1:].argmin(1), labels)
+        return self._finished(colours, shifts, labels)
 
-    Attributes:
-        colours: ``[h,w,3]`` in 0..1.
-        gap: the hole ``[h,w]``.
-        source: for each pixel near or in the hole the place whose patch is like its own, ``[h,w,2]`` rows and
-            columns.
-    """
+    def _shifted(
+        self, places: NDArray[np.int64], shifts: NDArray[np.int64]
+    ) -> tuple[Floats, NDArray[np.bool_]]:
+        """Colours ``[n,K,3]`` at shifted places, and whether they are known ``[n,K]``."""
+        limit = np.array(self._gap.shape)
+        there = places[:, None] + shifts
+        inside = ((there >= 0) & (there < limit)).all(-1)
+        there = np.clip(there, 0, limit - 1)
+        y, x = there[..., 0], there[..., 1]
+        return self._colours[y, x], self._known[y, x] & inside
 
-    def __init__(self, colours: Floats, gap: NDArray[np.bool_], known: NDArray[np.bool_]) -> None:
-        self.colours, self.gap = colours, gap
-        radius = min(_PATCH, (min(gap.shape) - 1) // 2)
-        around = np.ones((2 * radius + 1,) * 2, np.uint8)
-        inside = cv2.erode(known.astype(np.uint8), around, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
-        if not inside.any():
-            inside = known if known.any() else ~gap
-        self._radius = radius
-        self._sources = np.argwhere(inside)
-        self._wanted = np.argwhere(cv2.dilate(gap.astype(np.uint8), around) > 0)
-        self._weight = self._patches((known | gap)[..., None].astype(np.float32), self._wanted)
-        self._usable = inside
-        self.source = np.zeros((*gap.shape, 2), np.int64)
-        depth = cv2.distanceTransform(gap.astype(np.uint8), cv2.DIST_L2, 5)
-        self._certainty = np.asarray(1.3 ** -np.minimum(depth, 40), np.float32)
-        self._cost = np.full(len(self._wanted), np.inf, np.float32)
+    def _shifts(self) -> NDArray[np.int64]:
+        """Choose shifts ``[K,2]`` that between them cover the hole and agree with its surroundings."""
+        low, high = _extent(self._gap)
+        step = max(1, int((high - low).max()) // 16)
+        reach = [np.arange(-(n // step) * step, n, step) for n in self._gap.shape]
+        shifts = np.stack(np.meshgrid(*reach, indexing="ij"), -1).reshape(-1, 2)
+        shifts = shifts[np.abs(shifts).max(1) >= 3]
+        band = _thinned(self._band(), 200)
+        inner = _thinned(self._pixels, 200)
+        _, covers = self._shifted(inner, shifts)
+        covers_enough = covers.mean(0) > 0.02
+        shifts, covers = shifts[covers_enough], covers[:, covers_enough]
+        if len(shifts) == 0:
+            return shifts
+        colours, known = self._shifted(band, shifts)
+        off = ((colours - self._colours[band[:, 0], band[:, 1]][:, None]) ** 2).sum(-1)
+        alike = np.where(known, np.exp(-off / _LIKE), 0)
+        gains = np.concatenate([alike / max(1, len(band)), covers * (0.5 / len(inner))])
+        best, chosen = np.zeros(len(gains)), []
+        for _ in range(min(_SHIFTS, len(shifts))):
+            gain = np.maximum(gains, best[:, None]).sum(0)
+            chosen.append(int(gain.argmax()))
+            # what was chosen once may be improved upon, with less to gain
+            best = np.maximum(best, 0.9 * gains[:, chosen[-1]])
+            gains[:, chosen[-1]] = 0
+        return shifts[chosen]
 
-    @classmethod
-    def start(
-        cls,
-        picture: Floats,
-        gap: NDArray[np.bool_],
-        known: NDArray[np.bool_],
-        size: tuple[int, int],
-        coarser: _Match | None,
-    ) -> _Match:
-        """Begin a level of ``size``, with what the coarser one found."""
-        height, width = size
-        sure = resized(known.astype(np.float32), width, height, True)
-        shown = resized(np.ascontiguousarray(picture * known[..., None]), width, height, True)
-        shown /= np.maximum(sure, 1e-6)[..., None]
-        hole = resized(gap.astype(np.float32), width, height, True) > 0.01
-        usable = (sure > 0.5) & ~hole
-        if coarser is None:
-            guess = spread(shown, usable.astype(np.float32))
-        else:
-            guess = resized(coarser.colours, width, height)
-        colours = np.where(usable[..., None], shown, guess)
-        match = cls(np.ascontiguousarray(colours, np.float32), hole, usable)
-        if coarser is not None:
-            match._inherit(coarser)
-        return match
+    def _band(self) -> NDArray[np.int64]:
+        near = cv2.dilate(self._gap.astype(np.uint8), ellipse(_BAND)) > 0
+        return np.argwhere(near & self._known)
 
-    def _inherit(self, coarser: _Match) -> None:
-        old, new = np.array(coarser.gap.shape), np.array(self.gap.shape)
-        y, x = self._wanted.T
-        place = np.minimum((self._wanted * old / new).astype(np.int64), old - 1)
-        offset = coarser.source[place[:, 0], place[:, 1]] - place
-        self.source[y, x] = self._nearest(self._wanted + np.round(offset * new / old).astype(np.int64))
+    def _agreement(self, shifts: NDArray[np.int64]) -> Floats:
+        """Squared differences ``[n,K]`` of shifted pieces from what is known next to each pixel."""
+        field, count = (np.zeros((*self._gap.shape, len(shifts)), np.float32) for _ in range(2))
+        band = self._band()
+        if len(band) == 0 or len(shifts) == 0:
+            return np.zeros((len(self._pixels), len(shifts)), np.float32)
+        colours, known = self._shifted(band, shifts)
+        off = ((colours - self._colours[band[:, 0], band[:, 1]][:, None]) ** 2).sum(-1)
+        field[band[:, 0], band[:, 1]] = np.where(known, off, 0.1)
+        count[band[:, 0], band[:, 1]] = 1
+        side = (2 * _BAND + 1, 2 * _BAND + 1)
+        total = cv2.boxFilter(field, -1, side, normalize=False).reshape(field.shape)
+        weight = cv2.boxFilter(count, -1, side, normalize=False).reshape(field.shape)
+        return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
-    def _nearest(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Move places ``[n,2]`` to the nearest whose patch is usable."""
-        if not hasattr(self, "_steps"):
-            _, labels = cv2.distanceTransformWithLabels(
-                (~self._usable).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-            )
-            by_label = np.zeros((labels.max() + 1, 2), np.int64)
-            by_label[labels[self._usable]] = np.argwhere(self._usable)
-            self._steps = by_label[labels]
-        limit = np.array(self.gap.shape) - 1
-        y, x = np.clip(places, 0, limit).T
-        return self._steps[y, x]
+    def _edges(self) -> list[NDArray[np.int64]]:
+        """Pairs of neighbours in the hole, as numbers of pixels: across ``[2,n]``, down ``[2,m]``."""
+        number = np.full(self._gap.shape, -1)
+        number[self._gap] = np.arange(len(self._pixels))
+        pairs = (number[:, :-1], number[:, 1:]), (number[:-1], number[1:])
+        return [np.stack([a, b])[:, (a >= 0) & (b >= 0)] for a, b in pairs]
 
-    def _patches(self, values: Floats, places: NDArray[np.int64]) -> Floats:
-        """Give the patches ``[n, patch * C]`` about places; beyond the border the border is repeated."""
-        r, (height, width) = self._radius, values.shape[:2]
-        reach = np.arange(-r, r + 1)
-        y = np.clip(places[:, 0, None] + reach, 0, height - 1)
-        x = np.clip(places[:, 1, None] + reach, 0, width - 1)
-        return values[y[:, :, None], x[:, None, :]].reshape(len(places), -1, values.shape[2])
+    def _joined(self, pieces: Floats, labels: NDArray[np.int64], edges: list[NDArray[np.int64]]) -> Floats:
+        """Join the gradients of the pieces that were chosen, with the known colours as the border."""
+        n, every = len(labels), np.arange(len(labels))
+        a, b = np.concatenate(edges, axis=1)
+        target = sum(pieces[b, labels[end]] - pieces[a, labels[end]] for end in (a, b)) / 2
+        row, one = np.arange(len(a)), np.ones(len(a))
+        gradient = scipy.sparse.csr_matrix((one, (row, b)), (len(a), n)) - scipy.sparse.csr_matrix(
+            (one, (row, a)), (len(a), n)
+        )
+        anchor, wanted = self._anchors(pieces, labels)
+        system = (gradient.T @ gradient + scipy.sparse.diags(anchor + 1e-3)).tocsc()
+        own = pieces[every, labels]
+        right = gradient.T @ target + wanted + 1e-3 * own
+        solved = scipy.sparse.linalg.splu(system).solve(np.asarray(right, np.float64))
+        colours = self._smooth.copy()
+        colours[self._known] = self._colours[self._known]
+        colours[self._gap] = np.clip(solved, 0, 1)
+        return np.asarray(colours, np.float32)
 
-    def search(self) -> None:
-        """Find better sources: among all where they are few, else those of the neighbours."""
-        mine = self._patches(self.colours, self._wanted)
-        if len(self._wanted) * len(self._sources) <= _ALL:
-            self._search_all(mine)
-            return
-        y, x = self._wanted.T
-        self._cost[:] = self._costs(mine, self.source[y, x])
-        limit = np.array(self.gap.shape) - 1
-        for step in (4, 2, 1, 1):
-            for way in ((-1, 0), (1, 0), (0, -1), (0, 1)):
-                shift = step * np.array(way)
-                there = np.clip(self._wanted + shift, 0, limit)
-                from_there = self.source[there[:, 0], there[:, 1]]
-                known = from_there.any(1)
-                candidates = self._nearest(np.where(known[:, None], from_there - shift, self.source[y, x] + shift))
-                self._take(mine, candidates)
+    def _anchors(self, pieces: Floats, labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], Floats]:
+        """Weights ``[n]`` and weighted colours ``[n,3]`` that known neighbours draw the hole's pixels to."""
+        weight, total = np.zeros(len(labels)), np.zeros((len(labels), 3), np.float32)
+        limit = np.array(self._gap.shape)
+        for way in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+            there = self._pixels + way
+            inside = ((there >= 0) & (there < limit)).all(1)
+            y, x = np.clip(there, 0, limit - 1).T
+            known = self._known[y, x] & inside
+            weight += known
+            total += np.where(known[:, None], self._colours[y, x], 0)
+        return weight, total
 
-    def _take(self, mine: Floats, candidates: NDArray[np.int64]) -> None:
-        cost = self._costs(mine, candidates)
-        better = cost < self._cost
-        y, x = self._wanted[better].T
-        self.source[y, x] = candidates[better]
-        self._cost[better] = cost[better]
-
-    def _costs(self, mine: Floats, sources: NDArray[np.int64]) -> Floats:
-        other = self._patches(self.colours, sources)
-        return np.asarray((((mine - other) ** 2) * self._weight).sum((1, 2)), np.float32)
-
-    def _search_all(self, mine: Floats) -> None:
-        theirs = self._patches(self.colours, self._sources)
-        flat = theirs.reshape(len(theirs), -1)
-        squares = (theirs**2).sum(-1)
-        weight = self._weight[..., 0]
-        cost = weight @ squares.T - 2 * (mine * self._weight).reshape(len(mine), -1) @ flat.T
-        best = cost.argmin(1)
-        own = (weight[..., None] * mine**2).sum((1, 2))
-        self._cost[:] = np.maximum(cost[np.arange(len(best)), best] + own, 0)
-        y, x = self._wanted.T
-        self.source[y, x] = self._sources[best]
-
-    def vote(self) -> None:
-        """Give each pixel of the hole the average of what the patches over it say."""
-        (height, width), r = self.gap.shape, self._radius
-        y, x = self._wanted.T
-        sy, sx = self.source[y, x].T
-        sigma = max(float(np.quantile(self._cost, 0.75)), 1e-6)
-        weight = np.exp(-self._cost / (2 * sigma)) * self._certainty[y, x]
-        total, sum_ = np.zeros((height, width, 3), np.float32), np.zeros((height, width), np.float32)
-        for dy in range(-r, r + 1):
-            for dx in range(-r, r + 1):
-                ty, tx, fy, fx = y + dy, x + dx, sy + dy, sx + dx
-                fits = (ty >= 0) & (ty < height) & (tx >= 0) & (tx < width)
-                fits &= (fy >= 0) & (fy < height) & (fx >= 0) & (fx < width)
-                at = ty[fits], tx[fits]
-                total[at] += weight[fits, None] * self.colours[fy[fits], fx[fits]]
-                sum_[at] += weight[fits]
-        voted = self.gap & (sum_ > 0)
-        self.colours[voted] = total[voted] / sum_[voted][:, None]
-
-    def finished(self, picture: Floats, gap: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.uint8]:
-        """Give the whole window at the picture's size: colours found here, detail from where they came."""
-        height, width = gap.shape
-        ratio = np.array([height, width]) / np.array(self.gap.shape)
+    def _finished(
+        self, colours: Floats, shifts: NDArray[np.int64], labels: NDArray[np.int64]
+    ) -> NDArray[np.uint8]:
+        """Give the window at the picture's size: the colours found, and detail of the pieces."""
+        height, width = self._shape
+        ratio = np.array(self._shape) / np.array(self._gap.shape)
         sigma = _DETAIL_SIGMA * float(ratio.mean())
-        sure = known.astype(np.float32)
-        blurred = cv2.GaussianBlur(picture * sure[..., None], (0, 0), sigma)
+        sure = self._usable.astype(np.float32)
+        blurred = cv2.GaussianBlur(self._picture * sure[..., None], (0, 0), sigma)
         weight = cv2.GaussianBlur(sure, (0, 0), sigma)
-        detail = (picture - blurred / np.maximum(weight, 1e-6)[..., None]) * sure[..., None]
-        y, x = np.nonzero(gap)
-        here = np.stack([y, x], axis=-1)
-        place = np.minimum((here / ratio).astype(np.int64), np.array(self.gap.shape) - 1)
-        offset = (self.source[place[:, 0], place[:, 1]] - place) * ratio
-        origin = np.clip(here + np.round(offset).astype(np.int64), 0, np.array([height, width]) - 1)
-        base = resized(self.colours, width, height)
-        result = picture.copy()
+        detail = (self._picture - blurred / np.maximum(weight, 1e-6)[..., None]) * sure[..., None]
+        small = np.zeros(self._gap.shape, np.int64)
+        small[self._gap] = labels
+        here = np.argwhere(self._hole)
+        place = np.minimum((here / ratio).astype(np.int64), np.array(self._gap.shape) - 1)
+        label = small[place[:, 0], place[:, 1]]
+        moves = np.concatenate([np.zeros((1, 2)), shifts]) * ratio
+        origin = here + np.round(moves[label]).astype(np.int64)
+        origin = np.clip(origin, 0, np.array(self._shape) - 1)
+        result = self._picture.copy()
+        base = resized(colours, width, height)
+        y, x = here.T
         result[y, x] = base[y, x] + detail[origin[:, 0], origin[:, 1]]
         return np.clip(result * 255 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _propagated(cost: Floats, pieces: Floats, edges: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Choose a label for each pixel: least cost, and least difference of pieces where labels meet.
+
+    Args:
+        cost: of each label ``[n,K]``.
+        pieces: colours ``[n,K,3]``.
+        edges: pairs of neighbours, ``[2,m]`` each.
+
+    Returns:
+        Labels ``[n]``.
+    """
+    squares = (pieces**2).sum(-1)
+    differ = squares[:, :, None] + squares[:, None] - 2 * pieces @ pieces.transpose(0, 2, 1)
+    differ = np.maximum(differ, 0)
+    ways = [(a, b) for first, second in edges for a, b in ((first, second), (second, first))]
+    joint = [np.minimum(differ[a] + differ[b], 0.5) for a, b in ways]
+    messages = [np.zeros((len(a), cost.shape[1]), np.float32) for a, _ in ways]
+    back = (1, 0, 3, 2)
+    for _ in range(_STEPS):
+        belief = cost.copy()
+        for (_, b), message in zip(ways, messages, strict=True):
+            belief[b] += message
+        for i, (a, _) in enumerate(ways):
+            toward = belief[a] - messages[back[i]]
+            new = (toward[:, :, None] + joint[i]).min(1)
+            new -= new.min(1, keepdims=True)
+            messages[i] = 0.5 * messages[i] + 0.5 * new
+    belief = cost.copy()
+    for (_, b), message in zip(ways, messages, strict=True):
+        belief[b] += message
+    return np.asarray(belief.argmin(1), np.int64)
