@@ -3,8 +3,8 @@
 Pieces of the background are shifted over the hole (He and Sun 2012): which shift each pixel takes is chosen,
 at a bounded size, so that pieces agree with the hole's surroundings and with each other where they meet
 (belief propagation). Their gradients are joined (Perez et al. 2003), so that colours pass smoothly from piece
-to piece, and at the photograph's size the fine detail and the grain of the same pieces are laid on. Everything
-is computed the same way each time.
+to piece, and at the photograph's size the fine detail and the grain of the same pieces are laid on. All is
+computed the same way each time.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ _BAND = 3
 """Pixels around the hole that a shifted piece should agree with."""
 _LIKE = 0.01
 """Squared difference of colours at which pieces count as alike."""
-_SMOOTH_COST = 0.15
+_SMOOTH_COST = 0.015
 """Cost of a pixel that takes no piece but the smooth continuation of what is around."""
-_STRANGE = 0.1
+_CHANGE = 0.003
+"""Cost of neighbours that take different pieces, however alike."""
+_STRANGE = 0.3
 """Cost of a piece per squared difference from that continuation: a rocket is not repeated before a wall."""
 _NEVER = 1e3
+_GRAIN = 4.0
+"""Detail that counts as grain, in medians of its amount in the background."""
 _DETAIL_SIGMA = 0.7
 """Blur, in pixels of that size, that parts colours from detail."""
 
@@ -117,9 +121,10 @@ class _Filling:
         edges = self._edges()
         labels = _propagated(cost, pieces, edges)
         colours = self._joined(pieces, labels, edges)
-        if len(shifts):  # what takes no piece takes the grain of the likeliest
-            labels = np.where(labels == 0, 1 + cost[:, 1:].argmin(1), labels)
-        return self._finished(colours, shifts, labels)
+        plain = labels == 0  # takes no piece, and the grain of the plainest
+        if len(shifts):
+            labels = np.where(plain, 1 + self._plainest(pieces[:, 1:], valid, shifts), labels)
+        return self._finished(colours, shifts, labels, plain)
 
     def _shifted(
         self, places: NDArray[np.int64], shifts: NDArray[np.int64]
@@ -178,6 +183,15 @@ class _Filling:
         weight = cv2.boxFilter(count, -1, side, normalize=False).reshape(field.shape)
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
+    def _plainest(
+        self, pieces: Floats, valid: NDArray[np.bool_], shifts: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Number of the shift for each pixel that brings what is most like the smooth continuation."""
+        busy = cv2.morphologyEx(self._colours, cv2.MORPH_GRADIENT, ellipse(2)).max(-1)
+        there = np.clip(self._pixels[:, None] + shifts, 0, np.array(self._gap.shape) - 1)
+        off = ((pieces - self._smooth[self._gap][:, None]) ** 2).sum(-1) + busy[there[..., 0], there[..., 1]]
+        return np.asarray(np.where(valid, off, _NEVER).argmin(1), np.int64)
+
     def _edges(self) -> list[NDArray[np.int64]]:
         """Pairs of neighbours in the hole, as numbers of pixels: across ``[2,n]``, down ``[2,m]``."""
         number = np.full(self._gap.shape, -1)
@@ -218,7 +232,7 @@ class _Filling:
         return weight, total
 
     def _finished(
-        self, colours: Floats, shifts: NDArray[np.int64], labels: NDArray[np.int64]
+        self, colours: Floats, shifts: NDArray[np.int64], labels: NDArray[np.int64], plain: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
         """Give the window at the picture's size: the colours found, and detail of the pieces."""
         height, width = self._shape
@@ -228,8 +242,8 @@ class _Filling:
         blurred = cv2.GaussianBlur(self._picture * sure[..., None], (0, 0), sigma)
         weight = cv2.GaussianBlur(sure, (0, 0), sigma)
         detail = (self._picture - blurred / np.maximum(weight, 1e-6)[..., None]) * sure[..., None]
-        small = np.zeros(self._gap.shape, np.int64)
-        small[self._gap] = labels
+        small, only_grain = np.zeros(self._gap.shape, np.int64), np.zeros(self._gap.shape, bool)
+        small[self._gap], only_grain[self._gap] = labels, plain
         here = np.argwhere(self._hole)
         place = np.minimum((here / ratio).astype(np.int64), np.array(self._gap.shape) - 1)
         label = small[place[:, 0], place[:, 1]]
@@ -239,7 +253,10 @@ class _Filling:
         result = self._picture.copy()
         base = resized(colours, width, height)
         y, x = here.T
-        result[y, x] = base[y, x] + detail[origin[:, 0], origin[:, 1]]
+        laid = detail[origin[:, 0], origin[:, 1]]
+        grain = _GRAIN * float(np.median(np.abs(detail[self._usable])))
+        calm = only_grain[place[:, 0], place[:, 1]][:, None]
+        result[y, x] = base[y, x] + np.where(calm, np.clip(laid, -grain, grain), laid)
         return np.clip(result * 255 + 0.5, 0, 255).astype(np.uint8)
 
 
@@ -258,7 +275,8 @@ def _propagated(cost: Floats, pieces: Floats, edges: list[NDArray[np.int64]]) ->
     differ = squares[:, :, None] + squares[:, None] - 2 * pieces @ pieces.transpose(0, 2, 1)
     differ = np.maximum(differ, 0)
     ways = [(a, b) for first, second in edges for a, b in ((first, second), (second, first))]
-    joint = [np.minimum(differ[a] + differ[b], 0.5) for a, b in ways]
+    change = _CHANGE * (1 - np.eye(cost.shape[1], dtype=np.float32))
+    joint = [np.minimum(differ[a] + differ[b], 0.5) + change for a, b in ways]
     messages = [np.zeros((len(a), cost.shape[1]), np.float32) for a, _ in ways]
     back = (1, 0, 3, 2)
     for _ in range(_STEPS):
