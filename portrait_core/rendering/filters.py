@@ -20,7 +20,8 @@ def ellipse(radius: float) -> NDArray[np.uint8]:
 def resized(values: Floats, width: int, height: int, area: bool = False) -> Floats:
     """Resample ``[h,w]`` or ``[h,w,C]``, by area where it shrinks and ``area`` says so, else linearly."""
     method = cv2.INTER_AREA if area else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(values, (width, height), interpolation=method), np.float32)
+    result = cv2.resize(values, (width, height), interpolation=method)
+    return np.asarray(result, np.float32).reshape(height, width, *values.shape[2:])  # cv2 drops one channel
 
 
 def _box(values: Floats, radius: int) -> Floats:
@@ -98,7 +99,7 @@ def spread(values: Floats, weight: Floats) -> Floats:
     total, known = levels[-1]
     filled = _ratio(total, known)
     for total, known in levels[-2::-1]:
-        below = resized(filled, known.shape[1], known.shape[0]).reshape(total.shape)
+        below = resized(filled, known.shape[1], known.shape[0])
         share = np.clip(2 * known, 0, 1)[..., None]
         filled = below * (1 - share) + _ratio(total, known) * share
     return filled

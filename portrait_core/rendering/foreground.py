@@ -31,7 +31,7 @@ def unmixed(picture: Floats, coverage: Floats) -> tuple[Floats, Floats]:
     for level in range(int(np.ceil(np.log2(max(height, width)))), -1, -1):
         h, w = max(1, height >> level), max(1, width >> level)
         colours, share = resized(picture, w, h, True), resized(coverage, w, h, True)
-        front, back = (resized(np.ascontiguousarray(x), w, h).reshape(h, w, 3) for x in (front, back))
+        front, back = (resized(np.ascontiguousarray(x), w, h) for x in (front, back))
         for _ in range(_MANY if max(h, w) <= _SMALL else _FEW):
             front, back = _relaxed(colours, share, front, back)
     return front, back

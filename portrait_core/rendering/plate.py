@@ -117,7 +117,7 @@ class _Filling:
         cost[~valid] = _NEVER
         pieces = np.concatenate([smooth, pieces], axis=1)
         pieces[:, 1:][~valid] = pieces[:, :1].repeat(len(shifts), 1)[~valid]
-        cost = np.concatenate([np.full((len(cost), 1), _SMOOTH_COST, np.float32), cost], axis=1)
+        cost = np.concatenate([self._busy()[self._gap][:, None] + _SMOOTH_COST, cost], axis=1)
         edges = self._edges()
         labels = _propagated(cost, pieces, edges)
         colours = self._joined(pieces, labels, edges)
@@ -182,6 +182,14 @@ class _Filling:
         total = cv2.boxFilter(field, -1, side, normalize=False).reshape(field.shape)
         weight = cv2.boxFilter(count, -1, side, normalize=False).reshape(field.shape)
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
+
+    def _busy(self) -> Floats:
+        """Half squared differences ``[h,w]`` of what is known from its surroundings, carried into the hole."""
+        known = self._known.astype(np.float32)
+        side = (9, 9)
+        mean = cv2.blur(self._colours * known[..., None], side) / (cv2.blur(known, side) + 1e-6)[..., None]
+        off = ((self._colours - mean) ** 2).sum(-1, keepdims=True) / 2
+        return spread(np.asarray(off, np.float32), known)[..., 0]
 
     def _plainest(
         self, pieces: Floats, valid: NDArray[np.bool_], shifts: NDArray[np.int64]
