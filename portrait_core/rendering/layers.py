@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.rendering.filters import Floats, ellipse
+from portrait_core.rendering.filters import Floats, ellipse, resized
 from portrait_core.rendering.foreground import unmixed
 from portrait_core.rendering.matte import PersonSegmenter, find_person
 from portrait_core.rendering.plate import filled
@@ -19,6 +19,8 @@ _REACH = 1.0
 head that moves can cover or uncover."""
 _CLEAR = 0.02
 """Coverage that counts as none."""
+_LONGEST = 768
+"""Pixels at most of the longer side where smooth colours of the person are found."""
 _SOLID = 0.995
 """Coverage above which a pixel's colours are the person's."""
 _MARGIN = 0.012
@@ -105,6 +107,14 @@ def _about(coverage: Floats, side_px: float) -> NDArray[np.bool_]:
 
 
 def _foreground(picture: NDArray[np.uint8], coverage: Floats) -> NDArray[np.uint8]:
+    """Give the person's colours: smooth ones found small, and the picture's detail as far as it is theirs."""
+    height, width = coverage.shape
     seen = picture.astype(np.float32) / np.float32(255)
-    front = np.where(coverage[..., None] > _SOLID, seen, unmixed(seen, coverage)[0])
-    return np.clip(front * 255 + 0.5, 0, 255).astype(np.uint8)
+    shrink = max(1.0, max(height, width) / _LONGEST)
+    small = round(width / shrink), round(height / shrink)
+    colours = unmixed(resized(seen, *small, area=True), resized(coverage, *small, area=True))
+    front, back = (resized(part, width, height) for part in colours)
+    share = coverage[..., None]
+    rest = seen - share * front - (1 - share) * back
+    front += rest * share / (share * share + (1 - share) ** 2)
+    return np.clip(np.where(share > _SOLID, seen, front) * 255 + 0.5, 0, 255).astype(np.uint8)

@@ -184,7 +184,7 @@ class _Filling:
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
     def _busy(self) -> Floats:
-        """Half squared differences ``[h,w]`` of what is known from its surroundings, carried into the hole."""
+        """Half squared differences ``[h,w]`` of known pixels from their surroundings, spread over the hole."""
         known = self._known.astype(np.float32)
         side = (9, 9)
         mean = cv2.blur(self._colours * known[..., None], side) / (cv2.blur(known, side) + 1e-6)[..., None]

@@ -107,19 +107,15 @@ def test_the_matte_finds_a_person_in_a_crop(segmenter: PersonSegmenter) -> None:
         separate_crop(crop, np.zeros((200, 200), bool), segmenter)
 
 
-@pytest.mark.parametrize(
-    ("wall", "most"),
-    [("pale", 1.2), ("brick", 1.2), ("rocket", 2.0)],
-)
-def test_the_matte_of_a_person_pasted_before_another_wall(
-    segmenter: PersonSegmenter, wall: str, most: float
-) -> None:
+@pytest.mark.parametrize("wall", ["pale", "brick", "rocket"])
+def test_the_matte_of_a_person_before_another_wall(segmenter: PersonSegmenter, wall: str) -> None:
+    """GrabCut, from the same head, is 2.3, 2.9 and 14.4 percent off in the face crop."""
     walls = {"pale": _pale_wall, "rocket": skimage.data.rocket}
     behind = walls[wall]() if wall in walls else np.repeat(skimage.data.brick()[..., None], 3, 2)
     picture, coverage = _before(behind)
-    found = find_person(picture, CENTER, SIDE, _head(), segmenter)
-    # mean error in percent
-    assert 100 * np.abs(found.coverage - coverage).mean() < most
+    found = find_person(picture, CENTER, SIDE, _head(), segmenter).coverage
+    crop = slice(13, 207), slice(128, 321)
+    assert 100 * np.abs(found - coverage)[crop].mean() < 1.2
 
 
 def test_of_two_people_the_one_whose_head_it_is(segmenter: PersonSegmenter) -> None:
