@@ -29,7 +29,7 @@ _BAND = 3
 """Pixels around the hole that a shifted piece should agree with."""
 _LIKE = 0.01
 """Squared difference of colours at which pieces count as alike."""
-_SMOOTH_COST = 0.015
+_SMOOTH_COST = 0.03
 """Cost of a pixel that takes no piece but the smooth continuation of what is around."""
 _CHANGE = 0.003
 """Cost of neighbours that take different pieces, however alike."""
@@ -38,8 +38,6 @@ _STRANGE = 0.3
 _NEVER = 1e3
 _GRAIN = 4.0
 """Detail that counts as grain, in medians of its amount in the background."""
-_DETAIL_SIGMA = 0.7
-"""Blur, in pixels of that size, that parts colours from detail."""
 
 
 def filled(
@@ -184,7 +182,7 @@ class _Filling:
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
     def _busy(self) -> Floats:
-        """Half squared differences ``[h,w]`` of known pixels from their surroundings, spread over the hole."""
+        """Half squared differences ``[h,w]`` of known pixels from those around, spread over the hole."""
         known = self._known.astype(np.float32)
         side = (9, 9)
         mean = cv2.blur(self._colours * known[..., None], side) / (cv2.blur(known, side) + 1e-6)[..., None]
@@ -245,11 +243,8 @@ class _Filling:
         """Give the window at the picture's size: the colours found, and detail of the pieces."""
         height, width = self._shape
         ratio = np.array(self._shape) / np.array(self._gap.shape)
-        sigma = _DETAIL_SIGMA * float(ratio.mean())
-        sure = self._usable.astype(np.float32)
-        blurred = cv2.GaussianBlur(self._picture * sure[..., None], (0, 0), sigma)
-        weight = cv2.GaussianBlur(sure, (0, 0), sigma)
-        detail = (self._picture - blurred / np.maximum(weight, 1e-6)[..., None]) * sure[..., None]
+        there = np.where(self._known[..., None], self._colours, self._smooth)
+        detail = (self._picture - resized(there, width, height)) * self._usable[..., None]
         small, only_grain = np.zeros(self._gap.shape, np.int64), np.zeros(self._gap.shape, bool)
         small[self._gap], only_grain[self._gap] = labels, plain
         here = np.argwhere(self._hole)
