@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from portrait_core.faces.head import MorphableHead
+    from portrait_core.rendering.matte import PersonSegmenter
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
 
@@ -97,6 +98,16 @@ def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
         return FaceLandmarker.from_models(folder, threads, least, refine)
 
     return cached("landmarker", f"{digest}-{least}", build, threads, refine)
+
+
+def segmenter(job: Job, threads: int) -> PersonSegmenter:
+    """Give the process's network that finds the person in a photograph."""
+    from portrait_core.rendering.matte import PersonSegmenter
+
+    def build() -> PersonSegmenter:
+        return PersonSegmenter.from_models(data_file(job.settings.tracking.models), threads)
+
+    return cached("segmenter", job.weights["person_segmentation"], build, threads)
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:

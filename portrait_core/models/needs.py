@@ -22,6 +22,8 @@ LANDMARK_MODELS = (
     "face_mesh_attention.onnx",
 )
 """The embedded detector, which finds the faces for every tracker."""
+SEGMENTATION_MODEL = "person_segmentation.onnx"
+"""What finds the person in a photograph."""
 FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
 """What the paper's template is drawn with."""
 DECA_TRACKING = ("deca", "deep3d", "deep3d_landmarks", "flame", "flame_landmarks")
@@ -36,7 +38,7 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     measures expressions (``measuring_head``)."""
     tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
     sources: dict[str, Path | str] = {
-        Path(file).stem: data / tracking.models / file for file in LANDMARK_MODELS
+        Path(file).stem: data / tracking.models / file for file in (*LANDMARK_MODELS, SEGMENTATION_MODEL)
     }
     if tracking.tracker == "deca":
         sources |= {name: name for name in DECA_MODELS}

@@ -272,6 +272,7 @@ _SHIPPED = (
             ("face_detector", "face_detector_256.onnx", "Apache-2.0"),
             ("face_landmarks", "face_landmarks_468.onnx", "Apache-2.0"),
             ("iris_landmarks", "iris_landmarks.onnx", "Apache-2.0"),
+            ("person_segmentation", "person_segmentation.onnx", "Apache-2.0"),
         )
     ),
     Model(

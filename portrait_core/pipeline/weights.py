@@ -36,6 +36,11 @@ def fitting_weights(weights: Digests) -> dict[str, str]:
     return _of(weights, ("head", "generator", "phi"))
 
 
+def matte_weights(weights: Digests) -> dict[str, str]:
+    """The network that finds the person in the portrait."""
+    return _of(weights, ("person_segmentation",))
+
+
 def labelling_weights(weights: Digests) -> dict[str, str]:
     """The local model of attributes, where the job has it, with the landmarks that it needs."""
     found = _of(weights, ("age_gender",))

@@ -7,9 +7,9 @@ import numpy as np
 from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import head_weights
+from portrait_core.pipeline.weights import head_weights, matte_weights
 from portrait_core.rendering.page import transfers_detail
-from tasks.context import head, read_portrait, read_track, use_threads
+from tasks.context import head, read_portrait, read_track, segmenter, use_threads
 from tasks.running import does
 
 ARRAYS = ("photograph", "coverage", "foreground", "plate")
@@ -23,7 +23,7 @@ LAYERS = Stage(
     inputs=("portrait",),
     reads=("portrait",),
     settings=("media.portrait_max_side", "template.size", "render.detail"),
-    weights=(head_weights,),
+    weights=(head_weights, matte_weights),
     writes=tuple(Array(name, per="clip", when=transfers_detail) for name in ARRAYS),
 )
 
@@ -39,12 +39,12 @@ def layers(job: Job) -> StageResult:
         from portrait_core.inversion.clip_heads import EmbeddedClipHead
         from portrait_core.rendering.layers import separate
 
-        use_threads(job, alone=False)
+        threads = use_threads(job, alone=False)
         track, size = read_track(job.output("portrait")), job.settings.template.size
         still = EmbeddedClipHead(head(job), track.shape, track.expression, track.jaw, track.cameras, size)
         center, side = track.crop_center_px[0], float(track.crop_side_px[0])
         picture = read_portrait(job)
-        found = separate(picture, center, side, still.silhouette())
+        found = separate(picture, center, side, still.silhouette(), segmenter(job, threads))
         coverage = np.round(found.coverage * 255).astype(np.uint8)
         kept = {
             "photograph": picture,

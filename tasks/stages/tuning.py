@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import fitting_weights
-from tasks.context import use_threads
+from portrait_core.pipeline.weights import fitting_weights, matte_weights
+from tasks.context import segmenter, use_threads
 from tasks.running import does
 
 TUNED, STEPS = "tuned_generator.safetensors", "steps"
@@ -18,11 +18,11 @@ TUNED, STEPS = "tuned_generator.safetensors", "steps"
 TUNING = Stage(
     name="tuning",
     title="tune generator",
-    version=6,
+    version=7,
     unit="reenactment",
     reads=("portrait", "layers", "retarget", "template", "inversion"),
     settings=("generator", "inversion", "tuning", "seed"),
-    weights=(fitting_weights,),
+    weights=(fitting_weights, matte_weights),
     writes=(File(TUNED),),
     drop_with="clip",
     steps=lambda settings, frames: settings.tuning.steps,
@@ -51,7 +51,7 @@ def tune(job: Job) -> StageResult:
     )
     from tasks.stages.render import drop_tuned
 
-    use_threads(job, alone=True)
+    threads = use_threads(job, alone=True)
     output, latent, settings = job.output("tuning"), job.output("inversion"), job.settings
     data = clip_data(job)
     good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
@@ -63,7 +63,7 @@ def tune(job: Job) -> StageResult:
         return picture
 
     latents = np.concatenate([latent.read("latents", i, i + 1) for i in good])
-    clip = tuning_clip(data, good, latents, painted, settings.tuning)
+    clip = tuning_clip(data, good, latents, painted, settings.tuning, lambda: segmenter(job, threads))
     drop_tuned()
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})

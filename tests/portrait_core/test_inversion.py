@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import skimage.data
 import torch
 
 from portrait_core.cameras import orbit_labels
@@ -9,7 +8,6 @@ from portrait_core.errors import ModelFileError
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.matte import portrait_matte
 from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
@@ -199,20 +197,6 @@ def test_phi_sees_larger_pictures_shrunk_by_area(phi):
     assert phi_scale(64, 256) == 1  # smaller pictures stay as they are
     known = half.wanted(phi, target, weight)
     assert torch.equal(half(phi, render, target, weight, known), half(phi, render, target, weight))
-
-
-def test_the_matte_finds_a_person_and_paints_the_wall_behind():
-    crop = skimage.data.astronaut()[0:200, 126:326]  # the face is at about (100, 120)
-    y, x = np.mgrid[:200, :200]
-    matte = portrait_matte(crop, ((x - 98) / 46) ** 2 + ((y - 118) / 70) ** 2 < 1)
-    assert matte.foreground[90:160, 75:125].min() > 0.9  # face
-    assert matte.foreground[35:60, 75:125].min() > 0.9  # hair
-    assert matte.foreground[:60, :15].max() < 0.1  # wall, both sides
-    assert matte.foreground[:60, -15:].max() < 0.1
-    behind = matte.wall[90:160, 75:125].astype(float).mean((0, 1))
-    assert np.abs(behind - crop[20:60, :20].mean((0, 1))).max() < 40  # no face left in the wall
-    with pytest.raises(ValueError, match="covers no pixel"):
-        portrait_matte(crop, np.zeros((200, 200), bool))
 
 
 def test_the_tuning_image_takes_each_part_from_where_the_paper_says():

@@ -20,6 +20,7 @@ from portrait_core.models.locate import find, models_folder, require
 from portrait_core.models.needs import (
     DECA_MODELS,
     LANDMARK_MODELS,
+    SEGMENTATION_MODEL,
     check_models,
     needed_models,
     weight_file,
@@ -190,12 +191,13 @@ def test_what_settings_need(folder: Path) -> None:
         "face_landmarks",
         "iris_landmarks",
         "face_mesh_attention",
+        "person_segmentation",
         "efficientnet",
         "embedded_generator",
     }
     check_models(Settings())
     paper = needed_models(load_settings("paper"))
-    measuring = {*LANDMARK_MODELS, MODELS["embedded_head"].file}
+    measuring = {*LANDMARK_MODELS, SEGMENTATION_MODEL, MODELS["embedded_head"].file}
     assert {MODELS[name].file for name in paper} == {*PAPER, *measuring, "vgg.pth"}
     assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() == paper.keys()
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])

@@ -21,7 +21,6 @@ from portrait_core.generators import (
     resolved_precision,
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
-from portrait_core.inversion.matte import portrait_matte
 from portrait_core.inversion.patches import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
@@ -32,6 +31,7 @@ from portrait_core.inversion.targets import (
     tuning_image,
 )
 from portrait_core.inversion.tuning import Clip, Tuner
+from portrait_core.rendering.layers import separate_crop
 from portrait_core.rendering.pose_renderer import PoseRenderer
 from tests.benchmarks.portraits.subjects import Subject
 from tests.benchmarks.portraits.tools import Picture, Tools
@@ -88,14 +88,14 @@ class OneFrame:
         """The frame as a clip of one, for tuning."""
         crop, target = self.subject.crop, self.target(True, painted)
         fragments, _, _ = tools.surface.see(self.vertices[None], self.camera, crop.shape[0])
-        matte = portrait_matte(crop, np.asarray((fragments.face_id[0] >= 0).numpy()))
+        matte = separate_crop(crop, np.asarray((fragments.face_id[0] >= 0).numpy()), tools.segmenter)
         return Clip(
             ws=ws,
             camera=self.camera,
             frame=lambda _: target,
             vertices=lambda _: self.vertices,
-            matte=torch.from_numpy(matte.foreground)[None],
-            wall=image_tensor(matte.wall),
+            matte=torch.from_numpy(matte.coverage)[None],
+            wall=image_tensor(matte.plate),
         )
 
 

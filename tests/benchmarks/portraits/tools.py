@@ -16,6 +16,7 @@ from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.reproject import HeadSurface
 from portrait_core.inversion.features import build_features
 from portrait_core.metrics.identity import Recogniser
+from portrait_core.rendering.matte import PersonSegmenter
 from portrait_core.resources import data_file
 from portrait_core.tracking.landmarker import FaceLandmarker
 
@@ -37,6 +38,7 @@ class Tools:
     surface: HeadSurface
     scenes: SceneRenderer
     landmarker: FaceLandmarker
+    segmenter: PersonSegmenter
     phi: nn.Module
     recogniser: Recogniser | None
 
@@ -51,6 +53,7 @@ class Tools:
             surface=HeadSurface(head),
             scenes=SceneRenderer(head),
             landmarker=FaceLandmarker.from_models(models, min_score=least),
+            segmenter=PersonSegmenter.from_models(models),
             phi=build_features(settings.inversion.phi, None if weights is None else data_file(weights)),
             recogniser=Recogniser.find(),
         )

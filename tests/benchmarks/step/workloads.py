@@ -19,12 +19,13 @@ from portrait_core.generators import Precision, TriPlaneGenerator, at_precision,
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.matte import portrait_matte
 from portrait_core.inversion.patches import fitting_samples
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, Tuner, needs_matte
 from portrait_core.media import read_image
-from portrait_core.resources import sample_portrait
+from portrait_core.rendering.layers import separate_crop
+from portrait_core.rendering.matte import PersonSegmenter
+from portrait_core.resources import data_folder, sample_portrait
 from tasks.fitting import read_clip
 from tests import official_files
 from tests.benchmarks.workloads import build
@@ -151,14 +152,17 @@ class Workload:
         """What tunes the generator on the clip, whose latents are random ones of the generator."""
         settings, data, model = self.settings, self.data, self.generator
         needed = needs_matte(settings.tuning)
-        matte = portrait_matte(self.picture, data.head.silhouette()) if needed else None
+        matte = None
+        if needed:
+            segmenter = PersonSegmenter.from_models(data_folder() / self.settings.tracking.models)
+            matte = separate_crop(self.picture, data.head.silhouette(), segmenter)
         clip = Clip(
             ws=self._latents(),
             camera=data.camera,
             frame=self.tuning_target,
             vertices=data.head.vertices,
-            matte=None if matte is None else torch.from_numpy(matte.foreground)[None].to(self.device),
-            wall=None if matte is None else image_tensor(matte.wall).to(self.device),
+            matte=None if matte is None else torch.from_numpy(matte.coverage)[None].to(self.device),
+            wall=None if matte is None else image_tensor(matte.plate).to(self.device),
         )
         name = "lpips" if settings.tuning.perceptual == "lpips" else settings.inversion.phi
         return Tuner(
