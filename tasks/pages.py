@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.errors import MissingChunk
 from portrait_core.models.cache import cached
 from portrait_core.pipeline import Job
 from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
@@ -25,10 +26,11 @@ def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
     has been read."""
     if not transfers_detail(job.settings):
         return None
-    info = job.output("layers").array_info("coverage")
+    source = job.output("portrait")
+    info = source.array_info("photograph")
     if info is None:
-        raise ValueError("the photograph has not been taken apart yet; run the stage layers first")
-    track = track or read_track(job.output("portrait"))
+        raise MissingChunk(f"{source.path}/photograph", [0])
+    track = track or read_track(source)
     output = job.settings.output
     largest = LARGEST_FACE if output.size == "auto" else output.size
     x, y = (float(value) for value in track.crop_center_px[0])
@@ -41,7 +43,7 @@ def sheet(job: Job, page: Page) -> Picture:
     """Give the process's photograph on the page ``[H,W,3]``."""
 
     def build() -> Picture:
-        return np.asarray(page.sheet(job.output("layers").read("photograph")[0]), np.uint8)
+        return np.asarray(page.sheet(job.output("portrait").read("photograph")[0]), np.uint8)
 
     return cached("sheet", look_key(job), build, alone=True)
 

@@ -9,20 +9,19 @@ from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, matte_weights
 from portrait_core.rendering.page import transfers_detail
-from tasks.context import head, read_portrait, read_track, segmenter, use_threads
+from tasks.context import head, read_track, segmenter, use_threads
 from tasks.running import does
 
-ARRAYS = ("photograph", "coverage", "foreground", "plate")
-"""Arrays: the photograph as the program sees it, and its layers."""
+ARRAYS = ("coverage", "foreground", "plate")
+"""Arrays, and the fields of the layers that they keep."""
 
 LAYERS = Stage(
     name="layers",
     title="part person and background",
     version=1,
     unit="portrait",
-    inputs=("portrait",),
     reads=("portrait",),
-    settings=("media.portrait_max_side", "template.size", "render.detail"),
+    settings=("template.size", "render.detail"),
     weights=(head_weights, matte_weights),
     writes=tuple(Array(name, per="clip", when=transfers_detail) for name in ARRAYS),
 )
@@ -43,15 +42,10 @@ def layers(job: Job) -> StageResult:
         track, size = read_track(job.output("portrait")), job.settings.template.size
         still = EmbeddedClipHead(head(job), track.shape, track.expression, track.jaw, track.cameras, size)
         center, side = track.crop_center_px[0], float(track.crop_side_px[0])
-        picture = read_portrait(job)
+        picture = job.output("portrait").read("photograph")[0]
         found = separate(picture, center, side, still.silhouette(), segmenter(job, threads))
         coverage = np.round(found.coverage * 255).astype(np.uint8)
-        kept = {
-            "photograph": picture,
-            "coverage": coverage,
-            "foreground": found.foreground,
-            "plate": found.plate,
-        }
+        kept = {"coverage": coverage, "foreground": found.foreground, "plate": found.plate}
         output.write_whole({name: kept[name][None] for name in ARRAYS})
     output.commit()
     return watch.result(1)

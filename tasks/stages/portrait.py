@@ -21,7 +21,7 @@ PORTRAIT = Stage(
     settings=("media.portrait_max_side", "tracking", "template.size"),
     weights=(landmark_weights, tracking_weights),
     writes=(
-        *(Array(name, per="clip") for name in (*TRACK, "landmarks", "crop")),
+        *(Array(name, per="clip") for name in (*TRACK, "landmarks", "crop", "photograph")),
         *(Array(name, per="clip", when=by_deca) for name in DECA_CODE),
     ),
 )
@@ -59,6 +59,7 @@ def portrait(job: Job) -> StageResult:
     tracked = tracker(job).portrait(image, found.points, job.settings.template.size)
     output = job.output("portrait")
     output.write_whole(track_arrays(tracked.track))
-    output.write_whole({"landmarks": found.points, "crop": tracked.crop[None], **tracked.more})
+    pictures = {"photograph": image[None], "crop": tracked.crop[None]}
+    output.write_whole({"landmarks": found.points, **pictures, **tracked.more})
     output.commit()
     return watch.result(1)

@@ -37,9 +37,9 @@ def ready_clip(
         crop = np.random.default_rng(seed).integers(0, 255, (size, size, 3), np.uint8)
     track = _still_track(size)
     shape = np.zeros((1, head(job).n_shape), np.float32)
-    kept = track | {"shape": shape, "crop": crop[None]}
+    kept = track | {"shape": shape, "crop": crop[None], "photograph": crop[None]}
     job.output("portrait").write_whole(kept)
-    flat = {"photograph": crop[None], "foreground": crop[None], "plate": np.zeros_like(crop)[None]}
+    flat = {"foreground": crop[None], "plate": np.zeros_like(crop)[None]}
     job.output("layers").write_whole(flat | {"coverage": np.full((1, size, size), 255, np.uint8)})
     with torch.no_grad():
         ws = model.mapping(torch.randn(frames, model.settings.z_dim), None)
