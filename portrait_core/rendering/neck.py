@@ -33,7 +33,9 @@ RING = 0.06
 """Height above the mesh's lower edge within which its vertices belong to the body (box units)."""
 CERTAIN = 0.04
 """Shares so near to 0 or 1 are 0 or 1."""
-ROUNDS = 8
+BELOW = 0.1
+"""Height beneath the mesh's lower edge over which what is left of the turn fades to nothing (box units)."""
+ROUNDS = 14
 """Fixed-point rounds that find where a bent point came from."""
 _NECK = JOINTS.index("neck")
 
@@ -98,12 +100,14 @@ class Neck:
         vertices = vertices.detach().cpu()
         skin = head.group_vertices("body").cpu() if "body" in head.group_names else slice(None)
         shares = _surface_shares(vertices[skin], head.head_weights().cpu()[skin])
-        body = _body(float(vertices[:, 1].min()))
+        edge = float(vertices[:, 1].min())
+        body = _body(edge)
         values = _spread(
             torch.cat([vertices[skin], body]), torch.cat([shares, torch.zeros(len(body))]), _grid()
         )
         # exactly 0 on the body and 1 on the head, so that the one keeps its pixels and the other its shape
         values = ((values - CERTAIN) / (1 - 2 * CERTAIN)).clamp(0, 1)
+        values = values * ((_grid()[:, 1] - edge) / BELOW + 1).clamp(0, 1)
         self.shares = values.reshape(1, 1, *CELLS[::-1]).to(device)
         """Share of the turn ``[1,1,z,y,x]`` in 0..1 on the grid."""
 
