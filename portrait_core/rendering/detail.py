@@ -44,8 +44,7 @@ class Lookup:
 
     def place(self, size: int) -> Float[Tensor, "1 2 n n"]:
         """Where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
-        move = resized(self.move, size)
-        return pixel_places(move) + move
+        return places_of(self.move, size)
 
 
 class SourceView:
@@ -97,6 +96,12 @@ def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
     along = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
     y, x = torch.meshgrid(along, along, indexing="ij")
     return torch.stack([x, y])[None]
+
+
+def places_of(move: Float[Tensor, "1 2 r r"], size: int) -> Float[Tensor, "1 2 n n"]:
+    """Give where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
+    large = resized(move, size)
+    return pixel_places(large) + large
 
 
 def sample(

@@ -16,7 +16,7 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.rendering.compositing import composite, soften
-from portrait_core.rendering.detail import Lookup, SourceView, resized, sample
+from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, places_of, resized, sample
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
@@ -248,7 +248,8 @@ class PictureRenderer:
             return self.back, wall
         points = origins + wall[..., None] * directions
         place = source_places(self.camera, points.reshape(1, view.rays, view.rays, 3))
-        return sample(self.back, resized(place, self.canvas.size), "border", "bicubic"), wall
+        there = places_of(place - pixel_places(place), self.canvas.size)
+        return sample(self.back, there, "border", "bicubic"), wall
 
     def _textured(self, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup) -> tuple[Tensor, Tensor]:
         """Colour and coverage of the person at canvas size."""

@@ -69,12 +69,12 @@ def test_a_squares_camera_sees_points_where_the_page_has_them(frame: str, side: 
 def test_the_sheet_has_points_of_the_photograph_where_the_page_says() -> None:
     picture = np.zeros((PHOTOGRAPH[1], PHOTOGRAPH[0]), np.float32)
     y, x = np.mgrid[: PHOTOGRAPH[1], : PHOTOGRAPH[0]] + 0.5
-    picture += np.exp(-((x - 420) ** 2 + (y - 500) ** 2) / (2 * 20**2)).astype(np.float32)
+    picture += np.exp(-((x - 370) ** 2 + (y - 420) ** 2) / (2 * 20**2)).astype(np.float32)
     for page in (_page("crop", 900.0, 512), _page("crop", 200.0), _page(side=600.0, largest=300)):
         sheet = page.sheet(picture)
         rows, columns = np.mgrid[: page.height, : page.width] + 0.5
         found = [float((sheet * place).sum() / sheet.sum()) for place in (columns, rows)]
-        wanted = page.points(np.array([[420.0, 500.0]]), Square(0, 0, 1))[0]
+        wanted = page.points(np.array([[370.0, 420.0]]), Square(0, 0, 1))[0]
         np.testing.assert_allclose(found, wanted, atol=0.05)
 
 
