@@ -133,6 +133,11 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
     pose = sum(result["pose_error_deg"]) / 3
     lips = f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
     console.print(f"{lips}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)")
+    if summary.motion.get("pose_transfer") == "relative":
+        console.print(
+            "head poses start from the portrait's own and change as the driver's do (render.pose_transfer; "
+            "auto chooses this for a portrait that is turned aside)"
+        )
     if (rows := summary.motion.get("follow", {}).get("result")) is not None:
         console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
 

@@ -321,8 +321,8 @@ class OutputSettings(Section):
     fewer pixels keeps its own. With ``render.detail=off`` it is ``template.size``."""
     alpha: bool = False
     """Write the person with transparency too: ``reenactment.mov``, ProRes 4444."""
-    frames: bool = False
-    """Write the frames too, as PNG files; with ``alpha``, the person's with transparency."""
+    frames: bool = Field(default=False, json_schema_extra=HOW)
+    """Write the frames too, to the folder ``frames``, as PNG files; with ``alpha`` the person's."""
     crf: Annotated[int, Field(ge=0, le=51)] = 16
     """H.264 quality: 0 is lossless, 23 the usual, larger is smaller and worse."""
     side_by_side: bool = True

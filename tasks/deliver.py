@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from portrait_core.errors import MissingChunk
+from portrait_core.media import FrameWriter
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.ledger import Ledger
@@ -24,20 +25,24 @@ from portrait_core.places import shown
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
 from portrait_core.store import Output, file_digest
 from tasks.context import device_of
+from tasks.pages import alone, finished, page_of
 from tasks.stages.edit import REPORT, STRIP
-from tasks.stages.encode import CLIP, SHEET, SIDE_BY_SIDE
+from tasks.stages.encode import CLIP, CUTOUT, SHEET, SIDE_BY_SIDE
 from tasks.stages.flow import CURVE, FLOW_FILE
 from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
-from tasks.stages.measure import EXPRESSION, MOTION
+from tasks.stages.measure import EXPRESSION, MOTION, shown_frames
 
 DELIVERED = {
     "reenactment": ("encode", CLIP),
+    "cutout": ("encode", CUTOUT),
     "side_by_side": ("encode", SIDE_BY_SIDE),
     "contact_sheet": ("encode", SHEET),
     "expression": ("measure", EXPRESSION),
 }
 """Files of a clip, by what they are: the stage that makes each, and its name."""
+FRAMES = "frames"
+"""Folder of the clip's frames."""
 SUMMARY = "summary"
 """Note of the stage ``encode``: what ``summary.json`` says."""
 
@@ -66,6 +71,8 @@ def deliver(
     for stage in job.stages:
         ledger.done(stage)
     files = {} if out is None else _copied(ledger, out)
+    if out is not None and job.settings.output.frames:
+        files |= _frames(job, out, anew=any(record.frames_done for record in records.values()))
     summary = summarise(job, ledger, records, files, seconds)
     if out is not None:
         summary.write(out / "summary.json")
@@ -89,6 +96,17 @@ def _copied(ledger: Ledger, out: Path) -> dict[str, str]:
             _put_file(out / name, _content(ledger.output(stage), name))
         files[what] = name
     return files | {"summary": "summary.json"}
+
+
+def _frames(job: Job, out: Path, anew: bool) -> dict[str, str]:
+    """Write the clip's frames as PNG files, or with ``output.alpha`` the person's."""
+    folder, page = out / FRAMES, page_of(job)
+    if anew or not folder.exists():
+        cut = job.settings.output.alpha
+        with FrameWriter(folder) as writer:
+            for _, drawn in shown_frames(job, "cutout" if cut else "frames"):
+                writer.write(alone(page, drawn) if cut else finished(job, page, drawn))
+    return {"frames": FRAMES}
 
 
 def _is_there(path: Path, digests: Collection[str]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,10 +59,11 @@ def measure(job: Job) -> StageResult:
 
     threads, page = use_threads(job, alone=True), page_of(job)
     driver, source = driver_motion(job), job.output("portrait")
+    transfer, wanted = _wanted_poses(job, driver)
     still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
     shown = _result(job, threads)
     result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
-    said = motion_rows(driver, result, still, lambda: _flicker(job, page))
+    said = {"pose_transfer": transfer} | motion_rows(wanted, result, still, lambda: _flicker(job, page))
     said |= expression_rows(job, shown, threads)
     found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
     output = ledger.output("measure")
@@ -76,6 +78,21 @@ def driver_motion(job: Job) -> MotionTrack:
     from portrait_core.metrics.motion import MotionTrack
 
     return MotionTrack.of(job.output("landmarks").read("landmarks"), read_track(job.output("fit")))
+
+
+def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
+    """Give which poses the clip takes from the driver, and the driver's track with the poses that it asks for:
+    its own, or for a portrait that keeps its own pose those relative to it."""
+    from portrait_core.cameras import angles_from_labels, degrees
+    from portrait_core.rendering.pose_renderer import pose_transfer, target_cameras
+
+    own = read_track(job.output("portrait")).cameras
+    transfer = pose_transfer(own, job.settings.render)
+    if transfer == "absolute":
+        return transfer, driver
+    unsmoothed = job.settings.render.model_copy(update={"pose_window": 1})
+    cameras = target_cameras(read_track(job.output("fit")).cameras, own, unsmoothed)
+    return transfer, replace(driver, angles_deg=degrees(angles_from_labels(cameras)))
 
 
 def _result(job: Job, threads: int) -> SeenClip | None:
