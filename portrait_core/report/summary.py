@@ -67,10 +67,10 @@ class Summary(BaseModel):
     motion: dict[str, Any]
     """Re-measured on the result by the tracker, against the driver.
 
-    ``pose_transfer`` is what the clip took from the driver: ``absolute`` head poses, or ``relative`` ones, from
-    the portrait's own pose; head poses are compared with what was asked for. ``result`` and ``still_portrait``
-    hold lips, lids, head pose and background of the result, and of the
-    portrait that does nothing. ``follow`` holds by stage (``fit``: the head fitted to the driver;
+    ``pose_transfer`` is what the clip took from the driver: ``absolute`` head poses, or ``relative`` ones,
+    which start from the portrait's own; head poses are compared with what was asked for. ``result`` and
+    ``still_portrait`` hold lips, lids, head pose and background of the result, and of the portrait that does
+    nothing. ``follow`` holds by stage (``fit``: the head fitted to the driver;
     ``retargeted``: the portrait's head; ``template``, ``result``: read from the pictures) and by region that
     moves in the driver: ``moves`` (the driver's standard deviation), ``correlation``, ``slope`` (1: all of
     the driver's change arrives), ``error`` (mean absolute difference of the departures from the mean), and,

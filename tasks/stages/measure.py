@@ -81,8 +81,8 @@ def driver_motion(job: Job) -> MotionTrack:
 
 
 def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
-    """Give which poses the clip takes from the driver, and the driver's track with the poses that it asks for:
-    its own, or for a portrait that keeps its own pose those relative to it."""
+    """Give which poses the clip takes from the driver, and the driver's track with the poses that it asks
+    for: its own, or for a portrait that keeps its own pose those relative to it."""
     from portrait_core.cameras import angles_from_labels, degrees
     from portrait_core.rendering.pose_renderer import pose_transfer, target_cameras
 
