@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,11 +16,11 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.rendering.compositing import composite, soften
-from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, places_of, resized, sample
+from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized, sample
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
-from portrait_core.rendering.pose_renderer import final_sampling
+from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS, bounds, final_sampling
 from portrait_core.rendering.surfaces import PERSON, Surface, View, rendered_surface, source_places
 
 Image = NDArray[np.uint8]
@@ -103,6 +103,8 @@ MOUTH = 0.3
 STILL_PX = (0.25, 1.5)
 """A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
 the layers' (pixels of the output)."""
+MARGIN_RAYS = 2
+"""What is drawn reaches so far around what changes, in rays."""
 AROUND = 0.05
 """Rays are rendered so far around the head and around the face (share of the face crop): room for what the
 first look does not show, as a jaw that drops."""
@@ -170,17 +172,21 @@ class PictureRenderer:
         first_face = sample(self.first_face, look.place(self.rays), "zeros") * look.seen
         own, own_look, faces = self._own(frame, view, base, first_face)
         mask = self._mask(own_look, faces, first_face)
+        part = self._part(view, base, look, mask)
         drawn = self.canvas.placed(resized(frame.template, self.canvas.window.side), self.front[:, :3])
         texture = torch.cat([drawn, self.cover.maximum(faces)], dim=1)
-        layers = (
-            self._textured(base, self.first, self.front, look),
-            self._textured(own, frame.ws, texture, own_look),
-        )
-        back, wall = self._background(view)
+        first_layer = self._textured(part, base, self.first, self.front, look)
+        own_layer = self._textured(part, own, frame.ws, texture, own_look)
+        back, wall = self._background(view, part)
         depth = base.depth
         if wall is not None:
             depth = torch.where(base.weight > PERSON, depth, wall.reshape(depth.shape))
-        return self._composed(*layers, mask, look, back, depth)
+        share = sample(mask, part.places)
+        colour, cover = (
+            composite(mine, its, share) for its, mine in zip(first_layer, own_layer, strict=True)
+        )
+        image = composite(colour, back, cover) + self._still(part, look) * (1 - share) * part.cut(self.left)
+        return self._finished(part, image, colour, cover, share, depth)
 
     def _base(self, view: View) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
@@ -211,13 +217,28 @@ class PictureRenderer:
         return own, SourceView(seen, self.camera, self.trained).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
-        """Where the picture is frame i's, at canvas size."""
+        """Where the picture is frame i's, a value per ray."""
         mask = sample(faces, look.place(self.rays), "zeros") * look.seen
         if self.compositing.union_first:
             mask = mask.maximum(first_face)
-        pixel, size = self.canvas.window.side / 256, self.canvas.size
-        settings = self.compositing
-        return soften(resized(mask, size), settings.dilate_px * pixel, settings.feather_px * pixel)
+        ray, settings = self.rays * self.trained[2] / 256, self.compositing
+        return soften(mask, settings.dilate_px * ray, settings.feather_px * ray)
+
+    def _part(self, view: View, base: Surface, look: Lookup, mask: Tensor) -> Part:
+        """The part of the canvas that does not show the photograph as it is: where the person has moved, and
+        around the face."""
+        if view.bend is None:
+            return Part.of(None, self.rays, self.canvas.size, base.depth.device)
+        there = sample(self.cover, look.place(self.rays))
+        person = torch.cat([base.weight, there, resized(self.cover, self.rays)], dim=1).amax(1, keepdim=True)
+        away = look.move.abs().amax(1, keepdim=True) * self.canvas.size
+        changed = ((person > 0.01) & (away > STILL_PX[0] / 2)) | (mask > 0.002)
+        return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
+
+    def _still(self, part: Part, look: Lookup) -> Tensor:
+        """1 where a pixel stays where it is, 0 where it moves."""
+        away = sample(look.move, part.places).abs().amax(1, keepdim=True) * self.canvas.size
+        return 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
 
     def _moved(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Rays that may show what has moved: around where the head is seen now, front and back of it."""
@@ -239,46 +260,96 @@ class PictureRenderer:
         reach = max(1, round(AROUND * self.rays * self.canvas.window.side / self.canvas.size))
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
-    def _background(self, view: View) -> tuple[Tensor, Tensor | None]:
-        """What stands behind the person at the view, at canvas size, and how far along each ray the wall is;
-        None where the generator has none."""
+    def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
+        """What stands behind the person in a part of the view, and how far along each ray the wall is; None
+        where the generator has none."""
         origins, directions = view.origins, view.directions
         _, wall = self.generator.renderer.background(self.planes, self.generator.decoder, origins, directions)
         if wall is None or view.bend is not None:
-            return self.back, wall
+            return part.cut(self.back), wall
         points = origins + wall[..., None] * directions
         place = source_places(self.camera, points.reshape(1, view.rays, view.rays, 3))
-        there = places_of(place - pixel_places(place), self.canvas.size)
-        return sample(self.back, there, "border", "bicubic"), wall
+        move = sample(place - pixel_places(place), part.places)
+        return sample(self.back, part.places + move, "border", "bicubic"), wall
 
-    def _textured(self, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup) -> tuple[Tensor, Tensor]:
-        """Colour and coverage of the person at canvas size."""
-        size = self.canvas.size
-        found = sample(texture, look.place(size), "border", "bicubic")
-        seen, inside, weight = (resized(x, size) for x in (look.seen, look.inside, surface.weight))
-        image = surface.features[:, :3]
-        if self.generator.superresolution is not None:
-            image = self.generator.superresolve(surface.features, ws)
-        painted = resized(image, size, "bicubic").clamp(-1, 1)
+    def _textured(
+        self, part: Part, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup
+    ) -> tuple[Tensor, Tensor]:
+        """Colour and coverage of the person in a part of the canvas."""
+        maps = torch.cat([look.move, look.seen, look.inside, surface.weight], dim=1)
+        move, seen, inside, weight = sample(maps, part.places).split((2, 1, 1, 1), dim=1)
+        found = sample(texture, part.places + move, "border", "bicubic")
+        painted = self._painted(part, surface, ws)
         return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, inside).clamp(0, 1)
 
-    def _composed(
-        self,
-        first: tuple[Tensor, Tensor],
-        own: tuple[Tensor, Tensor],
-        mask: Tensor,
-        look: Lookup,
-        background: Tensor,
-        depth: Tensor,
+    def _painted(self, part: Part, surface: Surface, ws: Tensor) -> Tensor:
+        """The generator's own picture in a part of the canvas."""
+        rows, columns, places = part.seen_by_rays(self.generator.settings.patch_step(self.rays))
+        features = surface.features[..., rows, columns]
+        image = features[:, :3]
+        if self.generator.superresolution is not None:
+            image = self.generator.superresolve(features, ws, self.rays)
+        return sample(image, places, "border", "bicubic").clamp(-1, 1)
+
+    def _finished(
+        self, part: Part, image: Tensor, colour: Tensor, cover: Tensor, share: Tensor, depth: Tensor
     ) -> Picture:
-        colour, cover = (composite(b, a, mask) for a, b in zip(first, own, strict=True))
-        image = composite(colour, background, cover)
-        away = resized(look.move, self.canvas.size).abs().amax(1, keepdim=True) * self.canvas.size
-        still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
-        image = image + still * (1 - mask) * self.left
-        person, face = (_pixels(2 * share - 1)[..., 0] for share in (cover, mask))
-        cutout = _pixels(torch.cat([colour, 2 * cover - 1], dim=1))
-        return Picture(_pixels(image), person, face, depth[0, 0].half().cpu().numpy(), cutout)
+        canvas, rows, columns = self.canvas, part.rows, part.columns
+        whole, person = canvas.picture.copy(), np.rint(canvas.coverage * 255).astype(np.uint8)
+        face, cutout = np.zeros_like(person), np.dstack([canvas.foreground, person])
+        whole[rows, columns] = _pixels(image)
+        person[rows, columns], face[rows, columns] = (_pixels(2 * x - 1)[..., 0] for x in (cover, share))
+        cutout[rows, columns] = _pixels(torch.cat([colour, 2 * cover - 1], dim=1))
+        return Picture(whole, person, face, depth[0, 0].half().cpu().numpy(), cutout)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of the canvas.
+
+    Attributes:
+        rows, columns: of the canvas's pixels.
+        places: of its pixels, x and y over the canvas's side ``[1,2,h,w]``.
+        rays: rays along the canvas's side.
+        size: the canvas's side in pixels.
+    """
+
+    rows: slice
+    columns: slice
+    places: Float[Tensor, "1 2 h w"]
+    rays: int
+    size: int
+
+    @classmethod
+    def of(cls, bounds: Int[Tensor, "2 2"] | None, rays: int, size: int, device: torch.device) -> Part:
+        """Make the part around rays from the first to the last row and column of ``bounds``; of all where
+        that is None."""
+        low, high = [0, 0], [rays, rays]
+        if bounds is not None:
+            low = [max(0, int(x) - MARGIN_RAYS) for x in bounds[0]]
+            high = [min(rays, int(x) + 1 + MARGIN_RAYS) for x in bounds[1]]
+        rows, columns = (
+            slice(a * size // rays, -(-b * size // rays)) for a, b in zip(low, high, strict=True)
+        )
+        y, x = ((torch.arange(one.start, one.stop, device=device) + 0.5) / size for one in (rows, columns))
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        return cls(rows, columns, torch.stack([grid_x, grid_y])[None], rays, size)
+
+    def cut(self, values: Float[Tensor, "1 c m m"]) -> Float[Tensor, "1 c h w"]:
+        """Give this part of what fills the canvas."""
+        return values[..., self.rows, self.columns]
+
+    def seen_by_rays(self, step: int) -> tuple[slice, slice, Float[Tensor, "1 2 h w"]]:
+        """Give rows and columns of the rays around the part, multiples of ``step`` of them, and the places of
+        its pixels over their rectangle."""
+        slices, places = [], []
+        for axis, one in ((1, self.rows), (0, self.columns)):
+            low = max(0, one.start * self.rays // self.size - MIN_MARGIN_RAYS)
+            high = min(self.rays, -(-one.stop * self.rays // self.size) + MIN_MARGIN_RAYS)
+            low, high = low // step * step, min(self.rays, -(-high // step) * step)
+            slices.append(slice(low, high))
+            places.append((self.places[:, axis] * self.rays - low) / (high - low))
+        return slices[0], slices[1], torch.stack([places[1], places[0]], dim=1)
 
 
 def _pixels(image: Tensor) -> Image:

@@ -167,11 +167,11 @@ class PoseRenderer:
     def _face_patch(self, mask: Tensor) -> Patch:
         """The smallest square of rays around the mask and its margin."""
         resolution = self.resolution
-        bounds = _bounds(mask[0, 0] > 0.02)
-        if bounds is None:
+        found = bounds(mask[0, 0] > 0.02)
+        if found is None:
             return Patch.whole(resolution)
         margin = max(FACE_MARGIN * resolution, MIN_MARGIN_RAYS)
-        low, high = bounds[0] - margin, bounds[1] + margin
+        low, high = found[0] - margin, found[1] + margin
         step = self.generator.settings.patch_step(resolution)
         size = min(resolution, math.ceil((int((high - low).max()) + 2) / step) * step)
         corner = ((low + high) / 2 - size / 2).round().clamp(0, resolution - size).int().tolist()
@@ -187,7 +187,7 @@ class PoseRenderer:
         return soft * inside[:, None] * inside[None]
 
 
-def _bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
+def bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
     """First and last row and column of a mask, ``[[row, column], [row, column]]`` on the CPU by one copy;
     None where it is empty."""
     found = []
