@@ -296,6 +296,9 @@ class RenderSettings(Section):
     """Larger head turns are held at this yaw: the generator has not seen the back of a head."""
     max_pitch_deg: Annotated[float, Field(gt=0.0, le=90.0)] = 35.0
     """The same for pitch."""
+    max_turn_deg: Annotated[float, Field(gt=0.0, le=180.0)] = 45.0
+    """A head that would turn further from the portrait's own pose is held there: the photograph has not seen
+    its other side."""
 
 
 class CompositeSettings(Section):

@@ -74,7 +74,9 @@ class SourceView:
         area = _area(place)
         known = near * _ramp(area, *STRETCHED) * (1 - _ramp(area, *FOLDED))
         agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
-        beyond = self._beyond(place)
+        # beside the person on both sides, depth is only continued, and the photograph knows who is there
+        beside = 1 - _ramp(torch.maximum(surface.weight, weight), 0.2, 0.6)
+        beyond = self._beyond(place).maximum(beside)
         seen = known.maximum(beyond)
         # where nothing moves, every pixel is its own, whatever the depth says
         still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from portrait_core.cameras import (
@@ -70,7 +71,8 @@ def target_cameras(
 
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
-    pitch are held within the limits. Cameras that look past the origin do so after it.
+    pitch are held within the limits, and the turn from the portrait's own pose within ``max_turn_deg``.
+    Cameras that look past the origin do so after it.
     ``pose_transfer=none`` is the portrait's own camera in every frame, and ``auto`` is what
     :func:`pose_transfer` says.
     """
@@ -87,7 +89,20 @@ def target_cameras(
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
     angles = angles_from_labels(labels)
     held = np.concatenate([np.clip(angles[:, :2], -limit, limit), angles[:, 2:]], axis=1)
-    return labels_from_rotations(np.stack([orbit_rotation(*a) for a in held]), offsets)
+    turned = np.stack([orbit_rotation(*a) for a in held])
+    own = rotations_from_labels(portrait)[0]
+    return labels_from_rotations(held_near(turned, own, np.radians(settings.max_turn_deg)), offsets)
+
+
+def held_near(
+    rotations: NDArray[np.floating], own: NDArray[np.floating], limit_rad: float
+) -> NDArray[np.float64]:
+    """Hold head rotations ``[T,3,3]`` within an angle of the portrait's own ``[3,3]``."""
+    turns = Rotation.from_matrix(rotations @ own.T).as_rotvec()
+    angles = np.linalg.norm(turns, axis=1, keepdims=True)
+    shares = np.minimum(1.0, limit_rad / np.maximum(angles, 1e-9))
+    near = Rotation.from_rotvec(turns * shares).as_matrix() @ own
+    return np.asarray(np.where((shares < 1)[..., None], near, rotations))
 
 
 def final_sampling(generator: TriPlaneGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:

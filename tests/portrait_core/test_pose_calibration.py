@@ -1,14 +1,16 @@
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
-from portrait_core.cameras import angles_from_labels, orbit_labels
-from portrait_core.config import RenderSettings
+from portrait_core.cameras import angles_from_labels, orbit_labels, orbit_rotation
+from portrait_core.config import RenderSettings, load_settings
 from portrait_core.rendering.pose_calibration import (
     aimed_cameras,
     calibration_frames,
     corrected_cameras,
     pose_offset,
 )
+from portrait_core.rendering.pose_renderer import held_near, pose_transfer
 
 LIMIT = np.radians([40.0, 35.0])
 
@@ -65,3 +67,22 @@ def test_frames_without_a_face_do_not_aim():
     np.testing.assert_allclose(
         np.degrees(angles_from_labels(wanted) - angles_from_labels(aimed)), [[1, 3, 0]] * 4, atol=1e-3
     )
+
+
+def test_a_head_is_held_within_an_angle_of_the_portraits_own_pose() -> None:
+    own = orbit_rotation(0.6, 0.0)
+    asked = np.stack([orbit_rotation(yaw, 0.1) for yaw in (0.5, 0.0, -0.8)])
+    held = held_near(asked, own, 0.7)
+    np.testing.assert_allclose(held[:2], asked[:2])
+    turn = Rotation.from_matrix(held[2] @ own.T).as_rotvec()
+    assert np.linalg.norm(turn) == pytest.approx(0.7)
+    wanted = Rotation.from_matrix(asked[2] @ own.T).as_rotvec()
+    np.testing.assert_allclose(turn / 0.7, wanted / np.linalg.norm(wanted), atol=1e-9)
+
+
+def test_a_portrait_that_is_turned_aside_takes_relative_poses_by_itself() -> None:
+    settings = load_settings("embedded").render
+    for yaw, wanted in ((0.0, "absolute"), (14.0, "absolute"), (16.0, "relative"), (-30.0, "relative")):
+        assert pose_transfer(orbit_labels(np.radians(yaw), 0.0), settings) == wanted
+    fixed = settings.model_copy(update={"pose_transfer": "absolute"})
+    assert pose_transfer(orbit_labels(0.6, 0.0), fixed) == "absolute"
