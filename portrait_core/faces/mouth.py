@@ -28,6 +28,9 @@ class _Paint:
     """Width of the opening's soft edge, besides a pixel."""
     near: float = 0.07
     """Motion of the lips over which the photograph's own interior gives way to the drawn one."""
+    line_ends: float = 0.25
+    """Mean height of an opening that ends at the lips' inner corners, where the line between closed ones may
+    go beyond them."""
     rim: float = 0.05
     """Reach of the lips' shade around an open mouth."""
     rim_shade: float = 0.22
@@ -76,9 +79,7 @@ class MouthPainter:
         portrait's own, which must stay as it is).
         """
         photo, source = self.texture.mouth, self._source
-        start, end = (
-            o[0] + o[1] - o[2] for o in (tuple(_ends(e)[k] for e in (mesh, photo, source)) for k in (0, 1))
-        )
+        start, end = (self._end(mesh, k) for k in (0, 1))
         chord = end - start
         width = max(float(np.linalg.norm(chord)), 1e-3)
         middle = (mesh.upper + mesh.lower + photo.upper + photo.lower - source.upper - source.lower) / 2
@@ -90,6 +91,15 @@ class MouthPainter:
             (middle - gap).astype(np.float32),
             (middle + gap).astype(np.float32),
         )
+
+    def _end(self, mesh: Opening, which: int) -> Image:
+        """A corner ``[2]`` of the opening to paint. The line between closed lips goes on beyond the inner
+        corners, over the skin where lips join; an opening ends within the lips, at the mesh's own corner."""
+        moved, photo, source = (_ends(o)[which] for o in (mesh, self.texture.mouth, self._source))
+        offset = photo - source
+        along = float(offset @ mesh.axis)
+        opened = smoothstep(np.asarray(mesh.mean_gap / (_PAINT.line_ends * mesh.width)))
+        return np.asarray(moved + offset - float(opened) * along * mesh.axis)
 
     def _gap(self, gap: Image) -> Image:
         own, slack = self._source.gap, self._slack
