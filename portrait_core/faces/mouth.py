@@ -33,7 +33,7 @@ class _Paint:
     go beyond them."""
     rim: float = 0.05
     """Reach of the lips' shade around an open mouth."""
-    rim_shade: float = 0.22
+    rim_shade: float = 0.08
     """Share of the light that lips lose where they turn in to the opening."""
     upper_shade: float = 0.22
     lower_shade: float = 0.12
@@ -232,7 +232,8 @@ class MouthPainter:
         """Light on the lips: they turn in to an opening that the photograph does not have."""
         away = np.maximum(np.maximum(upper - height, height - lower), 0.0) / (_PAINT.rim * opening.width)
         open_share = smoothstep((lower - upper) / (0.10 * opening.width))
-        ends = smoothstep(np.minimum(along, 1.0 - along) / 0.05 + 0.5)
+        # dark corners would look like those of a wider mouth
+        ends = smoothstep(np.minimum(along, 1.0 - along) / 0.15)
         return np.asarray(1.0 - _PAINT.rim_shade * (1.0 - near) * open_share * ends * np.exp(-away))
 
     def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image, near: float) -> Image:
