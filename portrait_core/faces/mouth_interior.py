@@ -41,7 +41,7 @@ class _Row(NamedTuple):
     light: float
     """Share of the light on front teeth; the lower ones are in the shade of the upper ones and lean back."""
     shown: float
-    """Length of the arch from the midline that shows, in metres: lip, cheek and tongue hide the lower molars."""
+    """Length of the arch from the midline that shows, in metres: lip and tongue hide the lower molars."""
 
 
 _UPPER = _Row(

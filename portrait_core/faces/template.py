@@ -109,8 +109,8 @@ class TemplateRenderer:
         head = self.head
         neutral = self.skin.decode(np.zeros((1, head.n_expression)), np.zeros((1, 3)))[0]
         rest, own = (head.landmarks(m)[0, [13, 14], 1] for m in (neutral[None], self.skin.source_m))
-        # where lips meet, the photograph shows where they rest
-        line, drop = float((own if self.texture.lips_meet else rest).mean()), 0.0
+        # where lips meet, the photograph shows where the upper one rests
+        line, drop = float(rest.mean()) + self.texture.lips_meet * float(own[0] - rest[0]), 0.0
         teeth = find_teeth(self.texture, self.skin.px_per_m)
         palette = MouthPalette.estimate(self.texture, teeth.sure)
         if palette.teeth_seen:
