@@ -58,7 +58,7 @@ _LOWER = _Row(
     0.0023,
     -1.0,
     0.80,
-    0.028,
+    0.023,
 )
 
 
@@ -75,6 +75,8 @@ class _Shape:
     parted: float = 0.008
     """Distance between the rows from which on the lower one is level: it stands lower then, and its far teeth
     are hidden."""
+    front: float = 0.010
+    """Length of the arch from the midline that counts as front teeth."""
     lower_shown: float = 0.0075
     """Height of the lower teeth over the lower lip in a mouth that is open wide."""
     wide_open: float = 0.030
@@ -173,12 +175,13 @@ class MouthInterior:
         placed = vertices_m + self.shift
         upper, lower = self.head.landmarks(vertices_m[None])[0, [13, 14], 1]
         row, teeth = (self.head.group_vertices(one.group) for one in (_UPPER, _LOWER))
+        # of a jaw that turns open, the far teeth stay higher than the front ones
+        edge, under = (placed[one, 1][self._arch[one, 0].abs() < _SHAPE.front] for one in (row, teeth))
         opened = float((upper - lower) / _SHAPE.wide_open)
         most = _SHAPE.crown + (_SHAPE.lower_shown - _SHAPE.crown) * min(max(opened, 0.0), 1.0)
-        above = float(placed[teeth, 1].max() - lower) - most
-        if above > 0:
-            placed[teeth, 1] -= above
-        apart = float(placed[row, 1].min() - placed[teeth, 1].max())
+        above = max(float(under.max() - lower) - most, 0.0)
+        placed[teeth, 1] -= above
+        apart = float(edge.min() - under.max()) + above
         placed[row, 1] += _rise(self._arch[row, 0])
         together = min(max(1.0 - apart / _SHAPE.parted, 0.0), 1.0)
         placed[teeth, 1] += together * _rise(self._arch[teeth, 0])
