@@ -46,13 +46,17 @@ class Handle:
 
 
 HANDLES = (
-    Handle("LipCorner", (61, 78), (291, 308), along_skin=True),
+    Handle("LipCorner", (61,), (291,), along_skin=True),
+    Handle("LipCornerEdge", (78,), (308,)),
     Handle("UpperLipMiddle", (0, 11)),
     Handle("UpperLip", (39, 37), (269, 267)),
+    Handle("UpperLipSide", (185, 40), (409, 270)),
     Handle("UpperLipEdgeMiddle", (13, 82, 312)),
     Handle("UpperLipEdge", (81,), (311,)),
+    Handle("UpperLipEdgeSide", (191,), (415,)),
     Handle("LowerLipEdgeMiddle", (14, 87, 317)),
     Handle("LowerLipEdge", (178,), (402,)),
+    Handle("LowerLipEdgeSide", (95,), (324,)),
     Handle("LowerLipMiddle", (17, 84, 314, 16)),
     Handle("LowerLip", (181,), (405,)),
     Handle("InnerBrow", (107, 55), (336, 285), along_skin=True),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +48,8 @@ class EyePainter:
         share = (_middle(mesh.gap) - self._shut) / (self._open - self._shut)
         if share < 1.0:
             share = max(share - _DEAD, 0.0) / (1.0 - _DEAD)
-        gap = self._own * np.float32(min(share, _WIDEST))
-        return mesh.with_gap(gap, _LOWER_SHARE), float(np.clip(1.0 - share, 0.0, 1.0))
+        gap, closed = self._own * np.float32(min(share, _WIDEST)), float(np.clip(1.0 - share, 0.0, 1.0))
+        return _as_arc(mesh.with_gap(gap, _LOWER_SHARE), closed), closed
 
     def paint(self, canvas: Image, opening: Opening, closed: float, gaze_px: NDArray[np.floating]) -> None:
         """Paint into ``canvas [W,W,3]`` (0..255), in place.
@@ -115,6 +117,24 @@ class EyePainter:
         reach = np.where(below < 0, 0.025, 0.06) * width
         inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
         return strength * inside * np.exp(-np.square(below / reach))
+
+
+def _as_arc(opening: Opening, closed: float) -> Opening:
+    """Straighten the line where lids meet: they lie on the ball of the eye, in an arc from corner to corner,
+    where the lower lid of an open eye seen from the side has a steep end."""
+    shift = closed * (_ARC @ opening.lower - opening.lower).astype(np.float32)
+    return replace(opening, upper=opening.upper + shift, lower=opening.lower + shift)
+
+
+def _arc_projection(samples: int) -> NDArray[np.float64]:
+    """Give the matrix ``[n,n]`` that fits a parabola, higher on one side than on the other if need be, to
+    heights between the corners."""
+    u = np.linspace(0.0, 1.0, samples)
+    shapes = np.stack([u * (1.0 - u), u * (1.0 - u) * (2.0 * u - 1.0)], axis=1)
+    return np.asarray(shapes @ np.linalg.pinv(shapes))
+
+
+_ARC = _arc_projection(65)
 
 
 def _middle(gap: Image) -> float:

@@ -28,9 +28,12 @@ class _Paint:
     """Width of the opening's soft edge, besides a pixel."""
     near: float = 0.07
     """Motion of the lips over which the photograph's own interior gives way to the drawn one."""
+    line_ends: float = 0.25
+    """Mean height of an opening that ends at the lips' inner corners, where the line between closed ones may
+    go beyond them."""
     rim: float = 0.05
     """Reach of the lips' shade around an open mouth."""
-    rim_shade: float = 0.22
+    rim_shade: float = 0.08
     """Share of the light that lips lose where they turn in to the opening."""
     upper_shade: float = 0.22
     lower_shade: float = 0.12
@@ -76,9 +79,7 @@ class MouthPainter:
         portrait's own, which must stay as it is).
         """
         photo, source = self.texture.mouth, self._source
-        start, end = (
-            o[0] + o[1] - o[2] for o in (tuple(_ends(e)[k] for e in (mesh, photo, source)) for k in (0, 1))
-        )
+        start, end = (self._end(mesh, k) for k in (0, 1))
         chord = end - start
         width = max(float(np.linalg.norm(chord)), 1e-3)
         middle = (mesh.upper + mesh.lower + photo.upper + photo.lower - source.upper - source.lower) / 2
@@ -90,6 +91,15 @@ class MouthPainter:
             (middle - gap).astype(np.float32),
             (middle + gap).astype(np.float32),
         )
+
+    def _end(self, mesh: Opening, which: int) -> Image:
+        """A corner ``[2]`` of the opening to paint. The line between closed lips goes on beyond the inner
+        corners, over the skin where lips join; an opening ends within the lips, at the mesh's own corner."""
+        moved, photo, source = (_ends(o)[which] for o in (mesh, self.texture.mouth, self._source))
+        offset = photo - source
+        along = float(offset @ mesh.axis)
+        opened = smoothstep(np.asarray(mesh.mean_gap / (_PAINT.line_ends * mesh.width)))
+        return np.asarray(moved + offset - float(opened) * along * mesh.axis)
 
     def _gap(self, gap: Image) -> Image:
         own, slack = self._source.gap, self._slack
@@ -222,7 +232,8 @@ class MouthPainter:
         """Light on the lips: they turn in to an opening that the photograph does not have."""
         away = np.maximum(np.maximum(upper - height, height - lower), 0.0) / (_PAINT.rim * opening.width)
         open_share = smoothstep((lower - upper) / (0.10 * opening.width))
-        ends = smoothstep(np.minimum(along, 1.0 - along) / 0.05 + 0.5)
+        # dark corners would look like those of a wider mouth
+        ends = smoothstep(np.minimum(along, 1.0 - along) / 0.15)
         return np.asarray(1.0 - _PAINT.rim_shade * (1.0 - near) * open_share * ends * np.exp(-away))
 
     def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image, near: float) -> Image:

@@ -40,6 +40,8 @@ class _Row(NamedTuple):
     """1 where crowns grow upwards from the biting edge, -1 where downwards."""
     light: float
     """Share of the light on front teeth; the lower ones are in the shade of the upper ones and lean back."""
+    shown: float
+    """Length of the arch from the midline that shows, in metres: lip and tongue hide the lower molars."""
 
 
 _UPPER = _Row(
@@ -48,6 +50,7 @@ _UPPER = _Row(
     UPPER_TEETH_BELOW_LIPS_M,
     1.0,
     1.0,
+    0.060,
 )
 _LOWER = _Row(
     "helper-lower-teeth",
@@ -55,6 +58,7 @@ _LOWER = _Row(
     0.0023,
     -1.0,
     0.80,
+    0.023,
 )
 
 
@@ -62,8 +66,17 @@ _LOWER = _Row(
 class _Shape:
     """Lengths in metres."""
 
-    crown: float = 0.0098
+    crown: float = 0.0108
     """Visible height of a tooth; beyond it is gum."""
+    rise: float = 0.006
+    """Height by which the biting edges rise from the midline to :attr:`rise_at` along the arch: rows of teeth
+    bend up to the mouth's corners, and a level row looks like that of a mouth whose corners are lower."""
+    rise_at: float = 0.030
+    parted: float = 0.008
+    """Distance between the rows from which on the lower one is level: it stands lower then, and its far teeth
+    are hidden."""
+    front: float = 0.010
+    """Length of the arch from the midline that counts as front teeth."""
     lower_shown: float = 0.0075
     """Height of the lower teeth over the lower lip in a mouth that is open wide."""
     wide_open: float = 0.030
@@ -78,6 +91,8 @@ class _Shape:
     """Length of the arch, from its half on, over which teeth lose most of their light."""
     least_fade: float = 0.36
     """Share of the light below which teeth are not seen."""
+    hiding: float = 0.006
+    """Length of the arch over which teeth go out of sight."""
     fade_tongue: float = 0.07
     fade_wall: float = 0.016
     """Depth over which cheeks and gums near the lips lose most of their light."""
@@ -109,12 +124,15 @@ class Behind(NamedTuple):
 class MouthInterior:
     """The geometry behind the lips and its colours, for one portrait."""
 
-    def __init__(self, head: MorphableHead, neutral_m: Tensor, palette: MouthPalette, drop_m: float):
+    def __init__(
+        self, head: MorphableHead, neutral_m: Tensor, palette: MouthPalette, line_m: float, drop_m: float
+    ):
         """
         Args:
             head: the head; its groups of teeth and tongue are used where it has them.
             neutral_m: vertices ``[V,3]`` of the portrait's shape at rest.
             palette: the colours.
+            line_m: height of the line between its resting lips in metres, in the head frame.
             drop_m: further drop of the upper teeth in metres, from the photograph.
         """
         self.head, self.palette = head, palette
@@ -131,13 +149,12 @@ class MouthInterior:
         self._all_faces = local
         self.shift = torch.zeros(head.n_vertices, 3)
         self._arch = torch.zeros(head.n_vertices, 2)
-        lips = head.landmarks(neutral_m[None])[0, [13, 14], 1].mean()
         for row, drop in ((_UPPER, drop_m), (_LOWER, 0.0)):
             vertices = head.group_vertices(row.group)
             arc = _arc_length(neutral_m[vertices])
             edge = _biting_edge(arc, neutral_m[vertices, 1], row.up)
             # both edges become level, so that rows meet all along
-            self.shift[vertices, 1] = lips - row.below_lips_m - drop - edge
+            self.shift[vertices, 1] = line_m - row.below_lips_m - drop - edge
             self._arch[vertices, 0] = arc
             self._arch[vertices, 1] = row.up * (neutral_m[vertices, 1] - edge)
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_SHAPE.tongue_shift)
@@ -157,12 +174,17 @@ class MouthInterior:
         """
         placed = vertices_m + self.shift
         upper, lower = self.head.landmarks(vertices_m[None])[0, [13, 14], 1]
-        teeth = self.head.group_vertices(_LOWER.group)
+        row, teeth = (self.head.group_vertices(one.group) for one in (_UPPER, _LOWER))
+        # of a jaw that turns open, the far teeth stay higher than the front ones
+        edge, under = (placed[one, 1][self._arch[one, 0].abs() < _SHAPE.front] for one in (row, teeth))
         opened = float((upper - lower) / _SHAPE.wide_open)
         most = _SHAPE.crown + (_SHAPE.lower_shown - _SHAPE.crown) * min(max(opened, 0.0), 1.0)
-        above = float(placed[teeth, 1].max() - lower) - most
-        if above > 0:
-            placed[teeth, 1] -= above
+        above = max(float(under.max() - lower) - most, 0.0)
+        placed[teeth, 1] -= above
+        apart = float(edge.min() - under.max()) + above
+        placed[row, 1] += _rise(self._arch[row, 0])
+        together = min(max(1.0 - apart / _SHAPE.parted, 0.0), 1.0)
+        placed[teeth, 1] += together * _rise(self._arch[teeth, 0])
         return placed
 
     def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> Behind:
@@ -203,6 +225,7 @@ class MouthInterior:
             cover = np.zeros(group.shape, np.float32)
             # far teeth are lost in the dark, and hide nothing there
             solid = solid * smoothstep((fade[here] - _SHAPE.least_fade) / _SHAPE.least_fade)
+            solid = solid * smoothstep((row.shown - np.abs(values[here, 0])) / _SHAPE.hiding)
             cover[here] = solid
             # teeth shade what is right behind their edges
             near = cv2.GaussianBlur(cover, (0, 0), 0.0009 * px_per_m + 0.3)
@@ -262,6 +285,11 @@ def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:
     return torch.from_numpy(up * edge).float()
 
 
+def _rise(arc: Tensor) -> Tensor:
+    """Height in metres of the biting edges above those at the midline, by their places along the arch."""
+    return _SHAPE.rise * (arc / _SHAPE.rise_at).clamp(-1.3, 1.3) ** 2
+
+
 def _arc_length(vertices: Tensor) -> Tensor:
     """Signed distance from the midline along the outside of a dental arch, per vertex of that arch."""
     x, z = vertices[:, 0].abs().numpy(), vertices[:, 2].numpy()
@@ -269,6 +297,8 @@ def _arc_length(vertices: Tensor) -> Tensor:
     # the arch's outer line: the foremost vertex of each stretch of width
     outer = [z[(x >= lo - 1e-4) & (x <= hi + 2e-3)].max(initial=-1.0) for lo, hi in pairwise(bins)]
     zs = np.array([o for o in outer if o > -1.0])
+    # the arch runs back all along; a stretch may have vertices of its inside alone
+    zs = np.maximum.accumulate(zs[::-1])[::-1]
     xs = bins[:-1][[o > -1.0 for o in outer]]
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(xs), np.diff(zs)))])
     # behind the last bin the arch runs straight back, where depth measures it

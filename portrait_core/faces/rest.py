@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.faces.expression_names import is_direction, region_of
+from portrait_core.faces.expression_names import PREFIX, is_direction, region_of
 
 _NEUTRAL_SHARE = 0.1
 """Share of a clip's frames, the most neutral ones, that the rest is the mean of."""
@@ -24,10 +24,25 @@ _ACTING, _ACTS = 0.3, 0.6
 """The largest of them up to which a mouth does nothing, and from which it surely does something."""
 _SMILING, _SMILES = 0.1, 0.3
 """The same of its smile."""
-_SMILE_IN_SHAPE = {"Up": -0.28, "RightAcross": 0.25, "LeftAcross": -0.25}
+_SMILE_IN_SHAPE = {"RightUp": -0.28, "LeftUp": -0.28, "RightAcross": 0.25, "LeftAcross": -0.25}
 """Directions of the mouth's corners that undo what the shape has of a smile when it is fitted to a smiling
 picture alone: a width of .055 and a lift of .03 of the eyes' distance, as measured on three people whose rest
 is known."""
+_WITH_CORNERS = {
+    "LipCorner": 1.0,
+    "LipCornerEdge": 1.0,
+    "UpperLipEdgeSide": 0.8,
+    "LowerLipEdgeSide": 0.8,
+    "UpperLipSide": 0.5,
+}
+"""Handles that go with the corners then, and how far."""
+_UNDOING_SMILES = {
+    f"{PREFIX}{handle}{side}{axis}": share * _SMILE_IN_SHAPE[side + axis]
+    for handle, share in _WITH_CORNERS.items()
+    for side in ("Right", "Left")
+    for axis in ("Across", "Up")
+}
+"""The same by the directions' names."""
 _DIRECTION_SHARE = 0.25
 """Weight of directions, of which some part is the person's, in what is called unrest."""
 
@@ -114,12 +129,8 @@ def quiet_mouth(expression: NDArray[np.floating], names: Sequence[str]) -> NDArr
             continue
         if is_direction(name):
             rest[i] *= 1.0 - acts
-            rest[i] += smiles * next((v for end, v in _SMILE_IN_SHAPE.items() if _is_corner(name, end)), 0.0)
+            rest[i] += smiles * _UNDOING_SMILES.get(name, 0.0)
         else:
             own, sure = next((v for start, v in _OWN.items() if name.startswith(start)), _OWN_ELSEWHERE)
             rest[i] *= np.clip((sure - rest[i]) / (sure - own), 0.0, 1.0)
     return rest
-
-
-def _is_corner(name: str, end: str) -> bool:
-    return "LipCorner" in name and name.endswith(end)

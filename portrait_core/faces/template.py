@@ -108,15 +108,16 @@ class TemplateRenderer:
     def _mouth_painter(self) -> MouthPainter:
         head = self.head
         neutral = self.skin.decode(np.zeros((1, head.n_expression)), np.zeros((1, 3)))[0]
-        drop = 0.0
+        rest, own = (head.landmarks(m)[0, [13, 14], 1] for m in (neutral[None], self.skin.source_m))
+        # where lips meet, the photograph shows where the upper one rests
+        line, drop = float(rest.mean()) + self.texture.lips_meet * float(own[0] - rest[0]), 0.0
         teeth = find_teeth(self.texture, self.skin.px_per_m)
         palette = MouthPalette.estimate(self.texture, teeth.sure)
         if palette.teeth_seen:
             # the biting edge is at least as far below the upper lip as the photograph shows it
-            rest, own = (float(head.landmarks(m)[0, 13, 1]) for m in (neutral[None], self.skin.source_m))
             shown_m = teeth.shown_px / self.skin.px_per_m
-            drop = max(0.0, rest - own + shown_m - UPPER_TEETH_BELOW_LIPS_M)
-        interior = MouthInterior(head, neutral, palette, drop)
+            drop = max(0.0, float(rest[0] - own[0]) + shown_m - UPPER_TEETH_BELOW_LIPS_M)
+        interior = MouthInterior(head, neutral, palette, line, drop)
         source = _opening(self.skin.source_landmarks, regions.INNER_LIPS)
         return MouthPainter(self.texture, interior, source, teeth.upper)
 

@@ -82,6 +82,19 @@ def test_a_blink_hides_the_iris_of_its_eye_only(head, closed):
     assert lid[0] > lid[2]
 
 
+def test_lids_that_meet_do_so_in_an_arc(head, closed):
+    """Also where the lower lid, seen from the side, has a steep end: no upright stroke is drawn there."""
+    painter = closed[0]._eyes[0]
+    along = np.linspace(0.0, 20.0, 9)
+    steep = np.stack([along, [0, 6.0, 6.5, 6.5, 6.0, 5.0, 3.5, 2.0, 0]], axis=1)
+    met, shut = painter.opening(Opening.from_points(steep, steep))
+    steepest = [np.abs(np.diff(one.lower)).max() for one in (met, Opening.from_points(steep, steep))]
+    assert shut == 1.0
+    assert met.gap.max() < 0.1
+    assert steepest[0] < 0.7 * steepest[1]
+    assert 0.6 * 6.5 < met.lower.max() < 1.3 * 6.5
+
+
 def test_half_a_blink_hides_part(head, closed):
     marks = closed[2]
     count = [

@@ -116,6 +116,19 @@ def test_a_wide_open_mouth_is_an_open_jaw(head: MorphableHead) -> None:
     assert track.expression[3, head.index("jawOpen")] > 0.6
 
 
+def test_the_corners_of_an_open_mouth_are_in_the_fit(head: MorphableHead) -> None:
+    """The opening of a real mouth ends in a wedge, where the units make it round."""
+    pixels = acted(head, *[{}] * 3, {"jawOpen": 0.6})
+    beside = {78: 12.0, 308: 12.0, 191: 8.0, 415: 8.0, 95: -10.0, 324: -10.0}  # pixels down, of 400
+    for landmark, down in beside.items():
+        pixels[3, landmark, 1] += down
+    track = fitted(head, pixels)
+    mesh = head_landmarks(head, track.shape, track.expression, track.jaw)
+    off = (lift_clip(head, pixels, track) - mesh)[3, :, 1]
+    unit = np.linalg.norm(mesh[3, 33] - mesh[3, 263])
+    assert np.abs(off[list(beside)]).max() < 0.012 * unit
+
+
 def test_what_single_landmarks_jitter_is_smoothed_and_a_blink_is_not(head: MorphableHead) -> None:
     frames: list[Units] = [{}] * 30
     frames[10] = pair("eyeBlink", 1.0)

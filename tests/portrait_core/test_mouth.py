@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from portrait_core.faces import landmark_regions as regions
 from portrait_core.faces.contours import Opening
 from portrait_core.faces.lip_line import closed_lips, is_closed
+from portrait_core.faces.mouth import MouthPainter
 from portrait_core.faces.mouth_colors import MouthPalette, bounded, monochrome
 from portrait_core.faces.template import TemplateRenderer
 from portrait_core.faces.texture import PortraitTexture
@@ -118,6 +120,50 @@ def test_lower_teeth_show_where_the_lower_lip_drops(head, closed):
     assert upper > 0.6 * np.mean(SKIN)
     assert lower > 0.6 * np.mean(SKIN)
     assert between < 0.6 * min(upper, lower)  # the jaw is open
+
+
+def test_rows_of_teeth_rise_to_the_corners_and_meet_there(head, closed):
+    interior, skin = closed[0]._mouth.interior, closed[0].skin
+    level = []
+    for units in ({}, {"jawOpen": 1.0}):
+        code = np.zeros((1, head.n_expression), np.float32)
+        for name, value in units.items():
+            code[0, head.index(name)] = value
+        jaw = head.jaw_from_expression(torch.from_numpy(code)).numpy()
+        placed = interior.placed(skin.decode(code, jaw)[0])
+        rises = []
+        for group, edge in (("helper-upper-teeth", np.min), ("helper-lower-teeth", np.max)):
+            x, y, _ = placed[head.group_vertices(group)].numpy().T
+            front, side = np.abs(x) < 0.004, (np.abs(x) > 0.016) & (np.abs(x) < 0.022)
+            rises.append(edge(y[side]) - edge(y[front]))
+        level.append(rises)
+    # a jaw that turns open leaves its far teeth higher: that much is not of the bend
+    assert level[0][0] == pytest.approx(level[1][0], abs=1e-4)
+    assert level[0][0] > 0.0015
+    assert level[0][1] == pytest.approx(level[0][0], abs=0.001)
+
+
+def test_an_open_mouth_ends_at_its_inner_corners(head, closed):
+    """The line between closed lips may go on beyond the corners, and does while they are closed."""
+    renderer, _, _ = closed
+    painter, mouth = renderer._mouth, renderer.texture.mouth
+    longer = replace(mouth, origin=mouth.origin - 0.08 * mouth.width * mouth.axis, width=1.16 * mouth.width)
+    painter = MouthPainter(
+        replace(renderer.texture, mouth=longer), painter.interior, painter._source, np.zeros((2, 2))
+    )
+    inner = _opened(head, renderer, jawOpen=0.8)
+    assert painter.opening(painter._source).width == pytest.approx(longer.width, rel=0.02)
+    assert painter.opening(inner).width == pytest.approx(inner.width, rel=0.02)
+
+
+def _opened(head, renderer, **units):
+    """The mesh's opening with some units."""
+    code = np.zeros((1, head.n_expression), np.float32)
+    for name, value in units.items():
+        code[0, head.index(name)] = value
+    jaw = head.jaw_from_expression(torch.from_numpy(code)).numpy()
+    marks = renderer.skin.landmarks(renderer.skin.moved(renderer.skin.decode(code, jaw))[0])
+    return Opening.from_points(*(marks[list(edge)] for edge in regions.INNER_LIPS))
 
 
 def _with_tongue(head, parted):
