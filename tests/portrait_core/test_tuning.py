@@ -232,7 +232,7 @@ def test_whole_mode_takes_the_frame_as_it_is():
 def test_target_cameras_follow_the_driver_within_limits():
     driver = np.concatenate([orbit_labels(0.1, 0.0, 0.2), orbit_labels(1.2, -1.0, 0.2)])
     portrait = orbit_labels(-0.1, 0.05)
-    settings = RenderSettings(pose_window=1, max_yaw_deg=40, max_pitch_deg=30)
+    settings = RenderSettings(pose_window=1, max_yaw_deg=40, max_pitch_deg=30, max_turn_deg=180)
     angles = angles_from_labels(target_cameras(driver, portrait, settings))
     assert angles[0] == pytest.approx([0.1, 0.0, 0.2], abs=1e-5)
     assert np.degrees(angles[1]) == pytest.approx([40, -30, np.degrees(0.2)], abs=1e-3)
