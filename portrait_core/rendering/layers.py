@@ -23,7 +23,7 @@ _LONGEST = 768
 """Pixels at most of the longer side where smooth colours of the person are found."""
 _SOLID = 0.995
 """Coverage above which a pixel's colours are the person's."""
-_MARGIN = 0.012
+_MARGIN = 0.035
 """How far around the person nothing is taken for the background, in the crop's sides."""
 
 
