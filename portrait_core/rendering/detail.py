@@ -53,14 +53,10 @@ class SourceView:
     Args:
         surface: of the latent whose pictures are looked up, at the portrait's camera, not bent.
         camera: that camera ``[1,25]``.
-        trained: corner and side of the square of its picture that the generator was fitted to (x, y, side in
-            shares of the picture's side). Beyond it the photograph alone is believed.
     """
 
-    def __init__(
-        self, surface: Surface, camera: Float[Tensor, "1 25"], trained: tuple[float, float, float]
-    ) -> None:
-        self.surface, self.camera, self.trained = surface, camera, trained
+    def __init__(self, surface: Surface, camera: Float[Tensor, "1 25"]) -> None:
+        self.surface, self.camera = surface, camera
         self._maps = torch.cat([surface.depth, surface.weight], dim=1)
 
     def lookup(self, surface: Surface) -> Lookup:
@@ -76,20 +72,11 @@ class SourceView:
         agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
         # beside the person on both sides, depth is only continued, and the photograph knows who is there
         beside = 1 - _ramp(torch.maximum(surface.weight, weight), 0.2, 0.6)
-        beyond = self._beyond(place).maximum(beside)
-        seen = known.maximum(beyond)
+        seen = known.maximum(beside)
         # where nothing moves, every pixel is its own, whatever the depth says
         still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)
-        seen, agreed = (gaussian_blur(x, 1.0).maximum(still) for x in (seen, seen * agreed.maximum(beyond)))
+        seen, agreed = (gaussian_blur(x, 1.0).maximum(still) for x in (seen, seen * agreed))
         return Lookup(place - own, seen, agreed)
-
-    def _beyond(self, place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
-        """1 outside the square that the generator was fitted to, 0 well inside it."""
-        x, y, side = self.trained
-        corner = place.new_tensor([x, y])[:, None, None]
-        unit = (place - corner) / side
-        depth_inside = torch.minimum(unit, 1 - unit).amin(1, keepdim=True)
-        return 1 - _ramp(depth_inside, 0.0, 0.03)
 
 
 def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:

@@ -14,14 +14,14 @@ from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.config import CompositeSettings, RenderSettings
-from portrait_core.generators import TriPlaneGenerator
+from portrait_core.generators import Planes, TriPlaneGenerator
 from portrait_core.rendering.compositing import composite, soften
 from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized, sample
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
 from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS, bounds, final_sampling
-from portrait_core.rendering.surfaces import PERSON, Surface, View, rendered_surface, source_places
+from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface, source_places
 
 Image = NDArray[np.uint8]
 
@@ -139,14 +139,15 @@ class PictureRenderer:
         self.sampling, rays = final_sampling(generator, render)
         device, window = first.device, canvas.window
         self.rays = max(8, round(rays * canvas.size / window.side / 8) * 8)
-        self.trained = (window.x / canvas.size, window.y / canvas.size, window.side / canvas.size)
+        corner = window.x / canvas.size, window.y / canvas.size
+        self.fitted = Fitted(camera, corner, window.side / canvas.size)
         self._take_layers(device)
         self.first_face = self._face(first_face)
         with torch.no_grad():
             self.planes = generator.planes(first)
             self.view = View.of(camera, self.rays)
-            self.surface = rendered_surface(generator, self.planes, self.view, self.sampling)
-            self.source = SourceView(self.surface, camera, self.trained)
+            self.surface = self._rendered(self.planes, self.view)
+            self.source = SourceView(self.surface, camera)
             self.person = self._person_points()
             self.face_rays = self._grown(resized(self.first_face, self.rays) > 0.02)
 
@@ -188,12 +189,23 @@ class PictureRenderer:
         image = composite(colour, back, cover) + self._still(part, look) * (1 - share) * part.cut(self.left)
         return self._finished(part, image, colour, cover, share, depth)
 
+    def _rendered(
+        self,
+        planes: Planes,
+        view: View,
+        wanted: Bool[Tensor, " n"] | None = None,
+        elsewhere: Surface | None = None,
+    ) -> Surface:
+        return rendered_surface(self.generator, planes, view, self.sampling, self.fitted, wanted, elsewhere)
+
     def _base(self, view: View) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None:
-            return rendered_surface(self.generator, self.planes, view, self.sampling)
+            return self._rendered(self.planes, view)
         moved = self._moved(view.bend).flatten()
-        return rendered_surface(self.generator, self.planes, view, self.sampling, moved, self.surface)
+        return rendered_surface(
+            self.generator, self.planes, view, self.sampling, self.fitted, moved, self.surface
+        )
 
     def _own(
         self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
@@ -205,7 +217,9 @@ class PictureRenderer:
             self._face(frame.mouth),
         )
         own, seen = (
-            rendered_surface(self.generator, planes, at, self.sampling, rays.flatten(), elsewhere)
+            rendered_surface(
+                self.generator, planes, at, self.sampling, self.fitted, rays.flatten(), elsewhere
+            )
             for at, rays, elsewhere in (
                 (view, self._grown(first_face > 0.02), base),
                 (self.view, self.face_rays, self.surface),
@@ -214,14 +228,14 @@ class PictureRenderer:
         # the template draws the mouth's inside on the lips' surface, and there it stays
         inside = sample(mouths, source_places(self.camera, own.points), "zeros") > MOUTH
         own, seen = own.without(inside, view), seen.without(resized(mouths, self.rays) > MOUTH, self.view)
-        return own, SourceView(seen, self.camera, self.trained).lookup(own), faces
+        return own, SourceView(seen, self.camera).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
         """Where the picture is frame i's, a value per ray."""
         mask = sample(faces, look.place(self.rays), "zeros") * look.seen
         if self.compositing.union_first:
             mask = mask.maximum(first_face)
-        ray, settings = self.rays * self.trained[2] / 256, self.compositing
+        ray, settings = self.rays * self.canvas.window.side / self.canvas.size / 256, self.compositing
         return soften(mask, settings.dilate_px * ray, settings.feather_px * ray)
 
     def _part(self, view: View, base: Surface, look: Lookup, mask: Tensor) -> Part:

@@ -20,6 +20,10 @@ from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
 """Where the volume absorbs at least so much of a ray, its depth is the person's."""
+EDGE = 0.02
+"""Width of the crop's edge over which the generator comes to be believed, over the crop's side."""
+RIM = 2
+"""Width of the rim that depth is continued from, in rays."""
 _TINY = 1e-6
 
 
@@ -51,6 +55,31 @@ class View:
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """The space that a generator was fitted in: what the portrait's face crop shows. Beyond it the generator
+    may show anything.
+
+    Attributes:
+        camera: the portrait's, of the canvas ``[1,25]``.
+        corner: of the face crop in its picture, x and y over the picture's side.
+        side: of the face crop over the picture's.
+    """
+
+    camera: Float[Tensor, "1 25"]
+    corner: tuple[float, float]
+    side: float
+
+    def holds(self, points: Float[Tensor, "1 r r 3"]) -> Float[Tensor, "1 1 r r"]:
+        """Tell which points lie in it: 1 well inside, 0 outside."""
+        place = source_places(self.camera, points)
+        found = torch.ones_like(place[:, :1])
+        for axis, corner in enumerate(self.corner):
+            unit = (place[:, axis : axis + 1] - corner) / self.side
+            found = found * (torch.minimum(unit, 1 - unit) / EDGE).clamp(0, 1)
+        return found
+
+
+@dataclass(frozen=True)
 class Surface:
     """A rendered latent and where its surface lies. ``R`` rays along a side.
 
@@ -78,6 +107,7 @@ def rendered_surface(
     planes: Planes,
     view: View,
     sampling: RaySampling,
+    fitted: Fitted,
     wanted: Bool[Tensor, " n"] | None = None,
     elsewhere: Surface | None = None,
 ) -> Surface:
@@ -88,8 +118,9 @@ def rendered_surface(
         planes: not bent.
         view: camera and bend.
         sampling: samples per ray.
+        fitted: where the generator is believed.
         wanted: which rays are rendered ``[R*R]``; None for all.
-        elsewhere: what the other rays show, of the same size; its depth and weight are taken as they are.
+        elsewhere: what the other rays show, of the same size.
     """
     size, bent = view.rays, planes.bent(view.bend)
     if wanted is None or elsewhere is None:
@@ -112,16 +143,21 @@ def rendered_surface(
         values = around.index_copy(2, index, values)
     whole = values.reshape(1, -1, size, size)
     features, depth, weight = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
-    known = weight > PERSON
-    if wanted is not None and elsewhere is not None:
-        known = known | ~wanted.reshape(1, 1, size, size)
-    depth = continued(depth, known.to(depth.dtype))
+    if wall is not None:
+        weight = weight * fitted.holds(view.points(continued(depth, (weight > PERSON).to(depth.dtype))))
+    depth = continued(depth, (weight > PERSON).to(depth.dtype))
     return Surface(features.contiguous(memory_format=torch.channels_last), depth, weight, view.points(depth))
 
 
 def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
-    """Continue values beyond where they are known: coarser and coarser means fill what finer ones leave
-    (the push-pull of Gortler et al. 1996). Known values stay."""
+    """Continue values beyond where they are known, from their rim: what lies beside a head goes on from where
+    its surface turns away, not from its middle. Known values stay."""
+    near = F.max_pool2d(1 - known, 2 * RIM + 1, 1, RIM)
+    return torch.where(known > 0, values, _filled(values, known * near))
+
+
+def _filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
+    """Fill by coarser and coarser means (the push-pull of Gortler et al. 1996)."""
     values = values * known
     if values.shape[-1] <= 2:
         mean = values.sum() / known.sum().clamp(min=_TINY)
@@ -129,7 +165,7 @@ def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"])
     odd = values.shape[-1] % 2
     padded, there = (F.pad(x, (0, odd, 0, odd)) for x in (values, known))
     share = F.avg_pool2d(there, 2)
-    filled = continued(F.avg_pool2d(padded, 2) / share.clamp(min=_TINY), (share > 0).to(values.dtype))
+    filled = _filled(F.avg_pool2d(padded, 2) / share.clamp(min=_TINY), (share > 0).to(values.dtype))
     size = padded.shape[-1]
     large = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
     return torch.where(known > 0, values, large[..., : values.shape[-1], : values.shape[-1]])

@@ -44,6 +44,8 @@ def content(store: str | os.PathLike[str], options: Mapping[str, Any] | None = N
         raise LookupError("nothing was measured")
     found["measure/motion"] = hashlib.sha256(json.dumps(said).encode()).hexdigest()
     for stage, name in DELIVERED.values():
+        if name not in job.declared(stage).files:
+            continue
         found[f"{stage}/{name}"] = _picture_digest(_file(ledger.output(stage), name))
     return found
 

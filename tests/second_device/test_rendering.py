@@ -66,7 +66,9 @@ def test_a_frame_is_read_back_once_for_its_patch_and_once_per_picture(second: to
         renderer.render(renderer.first, face, camera)
     pictures = [wait for wait in waits.copies if "_posed" in wait.place or " in pixels" in wait.place]
     assert len(pictures) == 4
-    assert [str(wait) for wait in waits.copies if wait not in pictures and "_bounds" not in wait.place] == []
+    assert [
+        str(wait) for wait in waits.copies if wait not in pictures and " in bounds" not in wait.place
+    ] == []
     assert len(waits.copies) == 5
 
 
