@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -202,10 +202,13 @@ class PictureRenderer:
         """The first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None:
             return self._rendered(self.planes, view)
-        moved = self._moved(view.bend).flatten()
-        return rendered_surface(
-            self.generator, self.planes, view, self.sampling, self.fitted, moved, self.surface
-        )
+        return self._rendered(self.planes, view, self._moved(view.bend).flatten(), self._left(view.bend))
+
+    def _left(self, bend: Bending) -> Surface:
+        """The portrait's own surface without what has moved away from it."""
+        points = self.surface.points.reshape(1, -1, 3)
+        stays = ((bend.seen_at(points) - points).norm(dim=-1) <= MOVED).reshape(self.surface.weight.shape)
+        return replace(self.surface, weight=self.surface.weight * stays)
 
     def _own(
         self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
@@ -217,9 +220,7 @@ class PictureRenderer:
             self._face(frame.mouth),
         )
         own, seen = (
-            rendered_surface(
-                self.generator, planes, at, self.sampling, self.fitted, rays.flatten(), elsewhere
-            )
+            self._rendered(planes, at, rays.flatten(), elsewhere)
             for at, rays, elsewhere in (
                 (view, self._grown(first_face > 0.02), base),
                 (self.view, self.face_rays, self.surface),

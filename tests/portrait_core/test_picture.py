@@ -115,3 +115,17 @@ def test_known_depths_stay_and_others_lie_between_them() -> None:
 
 def test_without_any_known_depth_nothing_is_infinite() -> None:
     assert torch.isfinite(continued(torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 8))).all()
+
+
+def test_nothing_of_a_head_stays_where_it_was_when_it_turned_away() -> None:
+    page = _page()
+    renderer, _ = _renderer("head", page)
+    bend = renderer.motion.view(torch.from_numpy(orbit_labels(-0.4, 0.2)), renderer.rays).bend
+    assert bend is not None
+    points = renderer.surface.points.reshape(1, -1, 3)
+    moved = (bend.seen_at(points) - points).norm(dim=-1).reshape(renderer.surface.weight.shape) > 0.01
+    assert (renderer.surface.weight[moved] > 0.5).any(), "there was a head"
+    left = renderer._left(bend)
+    assert (left.weight[moved] == 0).all()
+    unmoved = (bend.seen_at(points) - points).norm(dim=-1).reshape(left.weight.shape) < 1e-6
+    assert torch.equal(left.weight[unmoved], renderer.surface.weight[unmoved])
