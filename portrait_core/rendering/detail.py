@@ -34,13 +34,12 @@ class Lookup:
 
     Attributes:
         move: from each pixel to its place there ``[1,2,R,R]``, in shares of the picture's side.
-        seen: how surely that camera saw it ``[1,1,R,R]`` in 0..1.
-        inside: how surely output and photograph agree on what is person ``[1,1,R,R]`` in 0..1.
+        seen: how surely that camera saw it, and the person there or the background here and there
+            ``[1,1,R,R]`` in 0..1.
     """
 
     move: Float[Tensor, "1 2 r r"]
     seen: Float[Tensor, "1 1 r r"]
-    inside: Float[Tensor, "1 1 r r"]
 
     def place(self, size: int) -> Float[Tensor, "1 2 n n"]:
         """Where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
@@ -72,11 +71,10 @@ class SourceView:
         agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
         # beside the person on both sides, depth is only continued, and the photograph knows who is there
         beside = 1 - _ramp(torch.maximum(surface.weight, weight), 0.2, 0.6)
-        seen = known.maximum(beside)
+        seen = known.maximum(beside) * agreed
         # where nothing moves, every pixel is its own, whatever the depth says
         still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)
-        seen, agreed = (gaussian_blur(x, 1.0).maximum(still) for x in (seen, seen * agreed))
-        return Lookup(place - own, seen, agreed)
+        return Lookup(place - own, gaussian_blur(seen, 1.0).maximum(still))
 
 
 def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:

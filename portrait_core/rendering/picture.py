@@ -291,11 +291,11 @@ class PictureRenderer:
         self, part: Part, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup
     ) -> tuple[Tensor, Tensor]:
         """Colour and coverage of the person in a part of the canvas."""
-        maps = torch.cat([look.move, look.seen, look.inside, surface.weight], dim=1)
-        move, seen, inside, weight = sample(maps, part.places).split((2, 1, 1, 1), dim=1)
+        maps = torch.cat([look.move, look.seen, surface.weight], dim=1)
+        move, seen, weight = sample(maps, part.places).split((2, 1, 1), dim=1)
         found = sample(texture, part.places + move, "border", "bicubic")
         painted = self._painted(part, surface, ws)
-        return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, inside).clamp(0, 1)
+        return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, seen).clamp(0, 1)
 
     def _painted(self, part: Part, surface: Surface, ws: Tensor) -> Tensor:
         """The generator's own picture in a part of the canvas."""

@@ -20,8 +20,9 @@ from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
 """Where the volume absorbs at least so much of a ray, its depth is the person's."""
-EDGE = 0.02
-"""Width of the crop's edge over which the generator comes to be believed, over the crop's side."""
+EDGE = 0.1
+"""Distance beyond the crop over which the generator ceases to be believed, over the crop's side: the crown of
+a head that bows lies there."""
 RIM = 2
 """Width of the rim that depth is continued from, in rays."""
 _TINY = 1e-6
@@ -70,12 +71,12 @@ class Fitted:
     side: float
 
     def holds(self, points: Float[Tensor, "1 r r 3"]) -> Float[Tensor, "1 1 r r"]:
-        """Tell which points lie in it: 1 well inside, 0 outside."""
+        """Tell which points lie in it: 1 inside, 0 well outside."""
         place = source_places(self.camera, points)
         found = torch.ones_like(place[:, :1])
         for axis, corner in enumerate(self.corner):
             unit = (place[:, axis : axis + 1] - corner) / self.side
-            found = found * (torch.minimum(unit, 1 - unit) / EDGE).clamp(0, 1)
+            found = found * (1 + (torch.minimum(unit, 1 - unit)) / EDGE).clamp(0, 1)
         return found
 
 
