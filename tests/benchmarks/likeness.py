@@ -9,7 +9,8 @@ NAME:section.field=value[,section.field=value...]``. The driver's expression in 
 that of the portrait (``template.neutral_frame=0``), as it is.
 
 The whole head's travel through the picture is not carried over, so that it counts as an error of every row;
-with ``--follow-face`` the true frames' square moves and grows with the face instead.
+with ``--follow-face`` the square moves and grows with the face instead, the driver's in the true frames and
+in a clip of the whole photograph its own, so that heads are compared and not where they are.
 
 Columns: PSNR within the hull of the true face's landmarks and of the whole square; the perceptual distance of
 the same by EfficientNet's features and, where the weights of VGG16 are on this machine, by LPIPS; identity,
@@ -45,10 +46,15 @@ from portrait_core.metrics.identity import Recogniser, identity_embeddings
 from portrait_core.metrics.likeness import Square, face_hull, identity_kept, measure_likeness
 from portrait_core.pipeline import Job
 from portrait_core.resources import data_folder, sample_video
+from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.landmarker import FaceLandmarker
-from tasks.context import read_track
+from portrait_core.tracking.measure import seen
+from tasks.context import landmarker, read_track
+from tasks.expressions import read_landmarks
+from tasks.pages import for_generator, page_of
 from tasks.stages.encode import CLIP
 from tasks.stages.measure import driver_motion
+from tasks.trackers import tracker
 from tests.benchmarks.tables import Grid
 
 PLAIN = (
@@ -153,13 +159,8 @@ class Comparison:
         self.photograph = Square((x, y), side, chosen)
         squares = [self.photograph.scaled(scale)] * len(cut.frames)
         if follow_face:
-            driver = read_track(job.output("fit"))
-            travel = driver.crop_center_px - driver.crop_center_px[0]
-            growth = driver.crop_side_px / driver.crop_side_px[0]
-            squares = [
-                square.moved((float(by[0]), float(by[1])), float(factor))
-                for square, by, factor in zip(squares, travel, growth, strict=True)
-            ]
+            squares = following(squares, read_track(job.output("fit")))
+        self.follow_face = follow_face
         self.photograph_size = at_most(cut.frames[0], job.settings.media.portrait_max_side).shape[:2]
         height, width = cut.frames[0].shape[:2]
         self.inside = [square.inside(height, width) for square in squares]
@@ -180,20 +181,45 @@ class Comparison:
         Raises:
             ValueError: for a frame of another size.
         """
+        return self.photograph.cut(self.unpadded(frame))
+
+    def unpadded(self, frame: Pictures) -> Pictures:
+        """Give a frame of a clip of the whole photograph without what H.264 may have padded.
+
+        Raises:
+            ValueError: for a frame of another size.
+        """
         height, width = self.photograph_size
         if frame.shape[:2] != (height + height % 2, width + width % 2):
             raise ValueError(
                 f"the clip has {frame.shape[1]}x{frame.shape[0]} pixels and the photograph {width}x{height}; "
                 "the setting output.frame must say which of the two frames the clip has"
             )
-        return self.photograph.cut(frame[:height, :width])
+        return frame[:height, :width]
 
 
 def results_of(job: Job, out: Path, comparison: Comparison) -> Iterator[Pictures]:
     """Give the frames of a run's clip, of the crop or of the whole photograph, in the compared square."""
-    whole = getattr(job.settings.output, "frame", "crop") == "photograph"
-    bring = comparison.of_photograph if whole else comparison.of_crop
-    return (bring(frame) for frame in read_frames(out / CLIP))
+    frames = read_frames(out / CLIP)
+    if job.settings.output.frame == "crop":
+        return (comparison.of_crop(frame) for frame in frames)
+    if not comparison.follow_face:
+        return (comparison.of_photograph(frame) for frame in frames)
+    pictures = [comparison.unpadded(frame) for frame in frames]
+    points = read_landmarks(landmarker(job, 1), pictures, job.settings.tracking.batch)
+    track = tracker(job).clip(points, seen(points), lambda: iter(pictures))
+    squares = following([comparison.photograph] * len(pictures), track)
+    return (square.cut(picture) for square, picture in zip(squares, pictures, strict=True))
+
+
+def following(squares: Sequence[Square], track: FaceTrack) -> list[Square]:
+    """Move and grow a square per frame as a track's face does since the first frame."""
+    travel = track.crop_center_px - track.crop_center_px[0]
+    growth = track.crop_side_px / track.crop_side_px[0]
+    return [
+        square.moved((float(by[0]), float(by[1])), float(factor))
+        for square, by, factor in zip(squares, travel, growth, strict=True)
+    ]
 
 
 class Ruler:
@@ -254,7 +280,8 @@ def measure_clip(
             about["turn_deg"] = [round(float(value), 1) for value in turn]
             rows[STILL] = ruler.row([comparison.truths[0]] * len(cut.frames), comparison)
             templates = job.output("template").read("template")
-            rows[TEMPLATE] = ruler.row([comparison.of_crop(one) for one in templates], comparison)
+            page, side = page_of(job), comparison.photograph.size
+            rows[TEMPLATE] = ruler.row([for_generator(page, side, one) for one in templates], comparison)
         rows[name] = ruler.row(list(results_of(job, out, comparison)), comparison)
     return {**about, "rows": rows}
 
@@ -295,7 +322,7 @@ def main(
     profile: Annotated[str, typer.Option(help="A profile's name or file.")] = "embedded",
     size: Annotated[int, typer.Option(help="Side of the compared square in pixels; 0: the crop's own.")] = 0,
     follow_face: Annotated[
-        bool, typer.Option("--follow-face", help="The true frames' square follows the face.")
+        bool, typer.Option("--follow-face", help="The compared squares follow the faces.")
     ] = False,
     store: Annotated[
         str | None, typer.Option(help="Store that keeps the runs; default: none is kept.")
