@@ -62,7 +62,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
     """
     driver = seen_driver(job)
     if result is not None:
-        result = _with_head(job, result, _portrait_shape(job))
+        result = _with_head(job, result)
     measured, stages = measured_clip(job, driver), measured_stages(job, result, threads)
     return follow_rows(measured, stages, WARPED) | {
         "lips_closed": count_closed_lips(measured, stages.get("result")),
@@ -73,7 +73,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
 def seen_driver(job: Job) -> SeenClip:
     """Give what was read of the driver, with the track of the embedded head."""
     points, track = job.output("landmarks").read("landmarks"), read_track(job.output("fit"))
-    return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)), None)
+    return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)))
 
 
 def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str, Measured]:
@@ -95,7 +95,7 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
         fit, moves = read_track(job.output("fit")), read_moves(job, 0, job.frames)
         found["fit"] = Measured.of(head_landmarks(head(job), fit.shape, fit.expression, fit.jaw))
         found["retargeted"] = Measured.of(head_landmarks(head(job), shape, moves["expression"], moves["jaw"]))
-    if (template := _template(job, shape, threads)) is not None:
+    if (template := _template(job, threads)) is not None:
         found["template"] = template
     if result is not None:
         found["result"] = measured_clip(job, result, painted=True)
@@ -113,7 +113,7 @@ def read_landmarks(
     return np.concatenate(found)
 
 
-def _template(job: Job, shape: NDArray[np.floating], threads: int) -> Measured | None:
+def _template(job: Job, threads: int) -> Measured | None:
     """Read templates again, evenly spread over the clip."""
     frames = spread_evenly(np.flatnonzero(done(job, "template")), TEMPLATES_READ)
     if not len(frames):
@@ -126,7 +126,7 @@ def _template(job: Job, shape: NDArray[np.floating], threads: int) -> Measured |
     points = read_landmarks(landmarker(job, threads), pictures(), job.settings.tracking.batch)
     if not seen(points).any():
         return None
-    track = _fitted(job, points, shape, neighbours=len(frames) == job.frames)
+    track = _fitted(job, points, neighbours=len(frames) == job.frames)
     return measured_clip(job, SeenClip(points, track, pictures), frames, painted=True)
 
 
@@ -161,25 +161,23 @@ def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) ->
     return found
 
 
-def _with_head(job: Job, clip: SeenClip, shape: NDArray[np.floating] | None) -> SeenClip:
+def _with_head(job: Job, clip: SeenClip) -> SeenClip:
     """Give the clip with a track of the embedded head. DECA's does not say how deep the landmarks lie: the
     embedded head is fitted to them."""
-    return replace(clip, track=_fitted(job, clip.points, shape)) if by_deca(job.settings) else clip
+    return replace(clip, track=_fitted(job, clip.points)) if by_deca(job.settings) else clip
 
 
-def _fitted(
-    job: Job, points: NDArray[np.float32], shape: NDArray[np.floating] | None, neighbours: bool = True
-) -> FaceTrack:
-    """Fit the embedded head."""
+def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> FaceTrack:
+    """Fit the embedded head, with a shape of its own."""
     from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 
     reader = EmbeddedTracker(head(job), job.settings.tracking)
-    return reader.clip(points, seen(points), lambda: (), shape, neighbours)
+    return reader.clip(points, seen(points), lambda: (), neighbours=neighbours)
 
 
 def _portrait_shape(job: Job) -> NDArray[np.floating]:
     """The portrait's coefficients of the embedded head's shape ``[S]``."""
     output = job.output("portrait")
     if by_deca(job.settings):
-        return _fitted(job, output.read("landmarks"), None).shape
+        return _fitted(job, output.read("landmarks")).shape
     return read_track(output).shape

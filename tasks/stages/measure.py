@@ -36,7 +36,7 @@ EXPRESSION = "expression.png"
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=5,
+    version=6,
     unit="reenactment",
     reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
     inputs=("video",),
@@ -101,8 +101,7 @@ def _result(job: Job, threads: int) -> SeenClip | None:
     ok = seen(points)
     if not ok.any():
         return None
-    shape = read_track(job.output("portrait")).shape
-    track = tracker(job).clip(points, ok, lambda: _pictures(job), shape)
+    track = tracker(job).clip(points, ok, lambda: _pictures(job))  # by a shape of its own, as the driver is
     return SeenClip(points, track, lambda: _pictures(job))
 
 

@@ -21,7 +21,7 @@ CAMERAS = "output_cameras.npy"
 POSE = Stage(
     name="pose",
     title="aim head pose",
-    version=3,
+    version=4,
     unit="reenactment",
     reads=("portrait", "layers", "fit", "template", "inversion", "tuning"),
     settings=("render", "composite", "tracking"),
@@ -80,8 +80,9 @@ def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> 
     found = seen(points)
     if not found.any():
         return wanted  # the tracker finds no face in the result; measuring will say so
-    shape = read_track(job.output("portrait")).shape
-    read = tracker(job).clip(points, found, lambda: pictures, shape, neighbours=False).cameras
+    # by a shape of their own, as the driver is read: the portrait's was fitted to one picture, and the pose
+    # that belongs to it would be off by as much again
+    read = tracker(job).clip(points, found, lambda: pictures, neighbours=False).cameras
     return aimed_cameras(wanted, frames, read, found, job.settings.render)
 
 
