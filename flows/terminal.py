@@ -200,6 +200,11 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
     said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
     memory = f"at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory"
     console.print(f"{said}, {memory}, {summary.stored_bytes / 1e6:.0f} MB in the store")
+    if summary.person_found is False:
+        console.print(
+            "no person was seen around the face in the photograph: the head's outline is guessed, and parts "
+            "of the background may move with it"
+        )
     _conclude_motion(summary, console)
     for reason, frames in summary.held_frames.items():
         if frames:

@@ -31,6 +31,7 @@ from tasks.stages.encode import CLIP, CUTOUT, SHEET, SIDE_BY_SIDE
 from tasks.stages.flow import CURVE, FLOW_FILE
 from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
+from tasks.stages.layers import PERSON
 from tasks.stages.measure import EXPRESSION, MOTION, shown_frames
 
 DELIVERED = {
@@ -218,6 +219,7 @@ def summarise(
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
         stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
         losses=kept["losses"] if kept else _losses(job, ledger, before),
+        person_found=(ledger.output("layers").read_note(PERSON) or {}).get("found"),
         motion=kept["motion"] if kept else ledger.output("measure").read_note(MOTION) or {},
         held_frames=held,
         failures=kept["failures"] if kept else _failures(job),

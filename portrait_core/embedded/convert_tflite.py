@@ -37,7 +37,7 @@ from portrait_core.embedded.tfjs import read_members, write_model
 
 @dataclass(frozen=True)
 class Package:
-    """Where models come from."""
+    """A package that models come from."""
 
     title: str
     """Name, version and registry."""

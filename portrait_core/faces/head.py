@@ -269,11 +269,11 @@ class MorphableHead(nn.Module):
         return torch.cat([turn, shift], -1), origin
 
     def joints_of(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b 5 3"]:
-        """Where :data:`JOINTS` of a mesh at rest lie, in the mesh's own frame and units."""
+        """Give the places of :data:`JOINTS` of a mesh at rest, in the mesh's own frame and units."""
         return torch.einsum("jv,bvc->bjc", self._array("J_regressor"), vertices)
 
     def head_weights(self) -> Float[Tensor, v]:
-        """How much of each vertex turns with the neck ``[V]`` in 0..1; the rest is the body's."""
+        """Give the share of each vertex that turns with the neck ``[V]`` in 0..1; the rest is the body's."""
         return 1.0 - self._array("weights")[:, JOINTS.index("root")]
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:

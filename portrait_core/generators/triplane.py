@@ -29,7 +29,8 @@ class Planes:
     wall: Float[Tensor, "b f h2 w2"] | None
     """Raw features of the background wall, or None."""
     bend: Bend | None = None
-    """Where in the volume lies what is seen at box-frame points; None: there. The wall is not bent."""
+    """Function from box-frame points at which something is seen to where it lies in the volume; None where
+    space is straight. The wall is not bent."""
 
     def __len__(self) -> int:
         return len(self.volume)

@@ -50,7 +50,7 @@ def image_tensor(image: NDArray[np.uint8]) -> Tensor:
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:
-    """``[3,S,S]`` in [-1,1] to ``[S,S,3]`` uint8, clipped."""
+    """``[C,H,W]`` in [-1,1] to ``[H,W,C]`` uint8, clipped."""
     clipped = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte()
     return np.asarray(clipped.permute(1, 2, 0).cpu().numpy())
 

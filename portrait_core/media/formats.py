@@ -1,4 +1,4 @@
-"""What a video is encoded as, by the suffix of its file: one table for every writer of videos."""
+"""Formats that videos are encoded in, by the suffix of the file: one table for every writer of videos."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near animated frames are to true ones: self-reenactment, as the field measures it.
+"""Distances of animated frames from true ones: self-reenactment, as the field measures it.
 
 The first frame of a clip is the portrait and the clip itself drives it, so every result has a true frame.
 Both are brought to one square of pixels and compared there: by pixels (PSNR) and by perceptual features, of

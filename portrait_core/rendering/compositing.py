@@ -33,9 +33,24 @@ def sample_at_points(
     image: Float[Tensor, "b c h w"], camera: Float[Tensor, "b 25"], points: Float[Tensor, "b r s 3"]
 ) -> Float[Tensor, "b c r s"]:
     """Read an image, seen by ``camera``, where box-frame points project to; 0 outside it."""
-    batch, rows, columns, _ = points.shape
-    grid = project_to_crop(camera, points.reshape(batch, -1, 3), 1)[..., :2] * 2 - 1
-    return F.grid_sample(image, grid.reshape(batch, rows, columns, 2), align_corners=False)
+    return sample(image, places_seen(camera, points), "zeros")
+
+
+def places_seen(camera: Float[Tensor, "b 25"], points: Float[Tensor, "b r s 3"]) -> Float[Tensor, "b 2 r s"]:
+    """Give the places at which a camera sees ``points``: x and y over its picture's side, 0..1 inside it."""
+    flat = project_to_crop(camera, points.flatten(1, 2), 1)[..., :2]
+    return flat.unflatten(1, points.shape[1:3]).permute(0, 3, 1, 2)
+
+
+def sample(
+    picture: Float[Tensor, "b c n m"],
+    place: Float[Tensor, "b 2 r s"],
+    padding: str = "border",
+    mode: str = "bilinear",
+) -> Float[Tensor, "b c r s"]:
+    """Read a picture at places given over its sides."""
+    grid = (place * 2 - 1).permute(0, 2, 3, 1)
+    return F.grid_sample(picture, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def reproject_mask(

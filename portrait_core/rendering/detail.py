@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.rendering.compositing import gaussian_blur
-from portrait_core.rendering.surfaces import Surface, source_places
+from portrait_core.rendering.compositing import gaussian_blur, places_seen, sample
+from portrait_core.rendering.surfaces import Surface
 
 TOLERANCE = 0.02
 """A point whose depth differs by this from what the portrait's camera sees there (box units; 1 cm on the
@@ -60,7 +60,7 @@ class SourceView:
 
     def lookup(self, surface: Surface) -> Lookup:
         """Find where the pixels of another view's surface lie in this one's picture."""
-        place = source_places(self.camera, surface.points)
+        place = places_seen(self.camera, surface.points)
         own = pixel_places(place)
         depth, weight = sample(self._maps, place, "border").split(1, dim=1)
         origin = self.camera[:, None, None, 3:12:4]
@@ -89,17 +89,6 @@ def places_of(move: Float[Tensor, "1 2 r r"], size: int) -> Float[Tensor, "1 2 n
     """Give where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
     large = resized(move, size)
     return pixel_places(large) + large
-
-
-def sample(
-    picture: Float[Tensor, "1 c n n"],
-    place: Float[Tensor, "1 2 r r"],
-    padding: str = "border",
-    mode: str = "bilinear",
-) -> Float[Tensor, "1 c r r"]:
-    """Read a picture at places given over its side."""
-    grid = (place * 2 - 1).permute(0, 2, 3, 1)
-    return F.grid_sample(picture, grid, mode=mode, padding_mode=padding, align_corners=False)
 
 
 def resized(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear") -> Float[Tensor, "1 c n n"]:

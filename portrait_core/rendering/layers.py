@@ -54,7 +54,6 @@ def separate(
     head_side_px: float,
     silhouette: NDArray[np.bool_],
     segmenter: PersonSegmenter,
-    reach: float = _REACH,
 ) -> Layers:
     """Take a photograph apart.
 
@@ -64,14 +63,12 @@ def separate(
         head_side_px: its side.
         silhouette: the fitted head (without hair) in the face crop ``[S,S]``.
         segmenter: the network that finds the person.
-        reach: half the side of the square about that centre in which the person is removed from the plate,
-            in sides of the face crop.
 
     Raises:
         InputError: if the silhouette is empty, which means that the fit does not belong to this photograph.
     """
     matte = find_person(photograph, head_center_px, head_side_px, silhouette, segmenter)
-    rows, columns = _square(photograph.shape, head_center_px, reach * head_side_px)
+    rows, columns = _square(photograph.shape, head_center_px, _REACH * head_side_px)
     hole = _about(matte.coverage, head_side_px)
     usable = ~hole
     inside = np.zeros_like(hole)

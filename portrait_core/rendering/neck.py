@@ -23,7 +23,7 @@ from portrait_core.faces.head import JOINTS, MorphableHead
 LOW, HIGH = (-0.72, -0.6, -0.48), (0.72, 0.6, 0.48)
 """Corners of the space that is bent (box units); beyond it the nearest point inside decides."""
 CELLS = (48, 40, 32)
-"""Points of the grid along x, y and z: about 3 cm / 2 apart on the embedded head."""
+"""Points of the grid along x, y and z: about 1.5 cm apart on the embedded head."""
 REACH, WIDENING = 0.03, 0.5
 """Width of the kernel that carries the surface's shares into space (box units), and its growth per distance
 from the surface: far out, where a turn moves far, shares have to change slowly."""

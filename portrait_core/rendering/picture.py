@@ -15,13 +15,14 @@ from torch import Tensor
 from portrait_core.cameras import project_to_crop
 from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import Planes, TriPlaneGenerator
-from portrait_core.rendering.compositing import composite, soften
-from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized, sample
+from portrait_core.inversion.targets import image_array, image_tensor
+from portrait_core.rendering.compositing import composite, places_seen, sample, soften
+from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
 from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS, bounds, final_sampling
-from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface, source_places
+from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface
 
 Image = NDArray[np.uint8]
 
@@ -89,11 +90,6 @@ class Picture:
     cutout: NDArray[np.uint8]
 
 
-def image_tensor(image: Image, device: torch.device | str) -> Float[Tensor, "1 3 h w"]:
-    """``[H,W,3]`` uint8 to ``[1,3,H,W]`` float32 in [-1,1] on a device."""
-    return torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(2, 0, 1)[None].float() / 127.5 - 1
-
-
 MOVED = 0.001
 """What is moved by less than this stays where it is (box units; half a millimetre on the embedded head)."""
 THICK = 0.3
@@ -154,7 +150,7 @@ class PictureRenderer:
     def _take_layers(self, device: torch.device) -> None:
         canvas = self.canvas
         picture, front, self.back = (
-            image_tensor(x, device) for x in (canvas.picture, canvas.foreground, canvas.plate)
+            image_tensor(x)[None].to(device) for x in (canvas.picture, canvas.foreground, canvas.plate)
         )
         self.cover = torch.from_numpy(canvas.coverage).to(device)[None, None]
         self.front = torch.cat([front, self.cover], dim=1)
@@ -193,16 +189,16 @@ class PictureRenderer:
         self,
         planes: Planes,
         view: View,
-        wanted: Bool[Tensor, " n"] | None = None,
-        elsewhere: Surface | None = None,
+        partly: tuple[Bool[Tensor, " n"], Surface] | None = None,
     ) -> Surface:
-        return rendered_surface(self.generator, planes, view, self.sampling, self.fitted, wanted, elsewhere)
+        return rendered_surface(self.generator, planes, view, self.sampling, self.fitted, partly)
 
     def _base(self, view: View) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None:
             return self._rendered(self.planes, view)
-        return self._rendered(self.planes, view, self._moved(view.bend).flatten(), self._left(view.bend))
+        moved, left = self._moved(view.bend).flatten(), self._left(view.bend)
+        return self._rendered(self.planes, view, (moved, left))
 
     def _left(self, bend: Bending) -> Surface:
         """The portrait's own surface without what has moved away from it."""
@@ -220,14 +216,14 @@ class PictureRenderer:
             self._face(frame.mouth),
         )
         own, seen = (
-            self._rendered(planes, at, rays.flatten(), elsewhere)
+            self._rendered(planes, at, (rays.flatten(), elsewhere))
             for at, rays, elsewhere in (
                 (view, self._grown(first_face > 0.02), base),
                 (self.view, self.face_rays, self.surface),
             )
         )
         # the template draws the mouth's inside on the lips' surface, and there it stays
-        inside = sample(mouths, source_places(self.camera, own.points), "zeros") > MOUTH
+        inside = sample(mouths, places_seen(self.camera, own.points), "zeros") > MOUTH
         own, seen = own.without(inside, view), seen.without(resized(mouths, self.rays) > MOUTH, self.view)
         return own, SourceView(seen, self.camera).lookup(own), faces
 
@@ -283,7 +279,7 @@ class PictureRenderer:
         if wall is None or view.bend is not None:
             return part.cut(self.back), wall
         points = origins + wall[..., None] * directions
-        place = source_places(self.camera, points.reshape(1, view.rays, view.rays, 3))
+        place = places_seen(self.camera, points.reshape(1, view.rays, view.rays, 3))
         move = sample(place - pixel_places(place), part.places)
         return sample(self.back, part.places + move, "border", "bicubic"), wall
 
@@ -312,9 +308,10 @@ class PictureRenderer:
         canvas, rows, columns = self.canvas, part.rows, part.columns
         whole, person = canvas.picture.copy(), np.rint(canvas.coverage * 255).astype(np.uint8)
         face, cutout = np.zeros_like(person), np.dstack([canvas.foreground, person])
-        whole[rows, columns] = _pixels(image)
-        person[rows, columns], face[rows, columns] = (_pixels(2 * x - 1)[..., 0] for x in (cover, share))
-        cutout[rows, columns] = _pixels(torch.cat([colour, 2 * cover - 1], dim=1))
+        whole[rows, columns] = image_array(image[0])
+        for kept, drawn in ((person, cover), (face, share)):
+            kept[rows, columns] = image_array(2 * drawn[0] - 1)[..., 0]
+        cutout[rows, columns] = image_array(torch.cat([colour, 2 * cover - 1], dim=1)[0])
         return Picture(whole, person, face, depth[0, 0].half().cpu().numpy(), cutout)
 
 
@@ -365,9 +362,3 @@ class Part:
             slices.append(slice(low, high))
             places.append((self.places[:, axis] * self.rays - low) / (high - low))
         return slices[0], slices[1], torch.stack([places[1], places[0]], dim=1)
-
-
-def _pixels(image: Tensor) -> Image:
-    """``[1,c,H,W]`` in [-1,1] to ``[H,W,c]`` uint8."""
-    bytes_ = ((image[0].clamp(-1, 1) + 1) * 127.5).round().byte()
-    return np.asarray(bytes_.permute(1, 2, 0).contiguous().cpu().numpy())

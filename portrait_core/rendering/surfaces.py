@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.cameras import crop_rays
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
@@ -72,7 +73,7 @@ class Fitted:
 
     def holds(self, points: Float[Tensor, "1 r r 3"]) -> Float[Tensor, "1 1 r r"]:
         """Tell which points lie in it: 1 inside, 0 well outside."""
-        place = source_places(self.camera, points)
+        place = places_seen(self.camera, points)
         found = torch.ones_like(place[:, :1])
         for axis, corner in enumerate(self.corner):
             unit = (place[:, axis : axis + 1] - corner) / self.side
@@ -109,8 +110,7 @@ def rendered_surface(
     view: View,
     sampling: RaySampling,
     fitted: Fitted,
-    wanted: Bool[Tensor, " n"] | None = None,
-    elsewhere: Surface | None = None,
+    partly: tuple[Bool[Tensor, " n"], Surface] | None = None,
 ) -> Surface:
     """Render what ``planes`` show at a view.
 
@@ -120,17 +120,17 @@ def rendered_surface(
         view: camera and bend.
         sampling: samples per ray.
         fitted: where the generator is believed.
-        wanted: which rays are rendered ``[R*R]``; None for all.
-        elsewhere: what the other rays show, of the same size.
+        partly: which rays are rendered ``[R*R]``, and what the others show, of the same size; None renders
+            all.
     """
     size, bent = view.rays, planes.bent(view.bend)
-    if wanted is None or elsewhere is None:
-        origins, directions = view.origins, view.directions
-    else:
+    origins, directions = view.origins, view.directions
+    if partly is not None:
+        wanted, elsewhere = partly
         index = wanted.nonzero()[:, 0]
         if not len(index):
             return replace(elsewhere, points=view.points(elsewhere.depth))
-        origins, directions = view.origins[:, index], view.directions[:, index]
+        origins, directions = origins[:, index], directions[:, index]
     found = generator.render_rays(bent, origins, directions, sampling)
     _, wall = generator.renderer.background(bent, generator.decoder, origins, directions)
     weight, own = found.weight, found.depth
@@ -139,7 +139,7 @@ def rendered_surface(
     else:
         own = (found.depth - (1 - weight) * wall) / weight.clamp(min=_TINY)
     values = torch.cat([found.features, own[..., None], weight[..., None]], dim=-1).transpose(1, 2)
-    if wanted is not None and elsewhere is not None:
+    if partly is not None:
         around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.weight], dim=1).flatten(2)
         values = around.index_copy(2, index, values)
     whole = values.reshape(1, -1, size, size)
@@ -170,11 +170,3 @@ def _filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -
     size = padded.shape[-1]
     large = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
     return torch.where(known > 0, values, large[..., : values.shape[-1], : values.shape[-1]])
-
-
-def source_places(
-    camera: Float[Tensor, "1 25"], points: Float[Tensor, "1 r r 3"]
-) -> Float[Tensor, "1 2 r r"]:
-    """Where a camera sees ``points``: x and y over its picture's side, 0..1 inside it."""
-    flat = project_to_crop(camera, points.reshape(1, -1, 3), 1)[..., :2]
-    return flat.reshape(*points.shape[:-1], 2).permute(0, 3, 1, 2)

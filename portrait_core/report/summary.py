@@ -64,6 +64,9 @@ class Summary(BaseModel):
     """Of the reenactment in the store, less what was dropped; portrait and video are apart."""
     losses: dict[str, Any]
     """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
+    person_found: bool | None = None
+    """False where no network saw the person in the photograph, whose outline is then guessed from the fitted
+    head; null where it is not asked for (``render.detail=off``)."""
     motion: dict[str, Any]
     """Re-measured on the result by the tracker, against the driver.
 

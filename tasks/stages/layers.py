@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from portrait_core.pipeline import Array, Job, Stage
+from portrait_core.pipeline import Array, Job, Note, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, matte_weights
@@ -15,6 +15,9 @@ from tasks.running import does
 ARRAYS = ("coverage", "foreground", "plate")
 """Arrays, and the fields of the layers that they keep."""
 
+PERSON = "person"
+"""Note that says whether the network saw a person at the head."""
+
 LAYERS = Stage(
     name="layers",
     title="part person and background",
@@ -23,7 +26,7 @@ LAYERS = Stage(
     reads=("portrait",),
     settings=("template.size", "render.detail"),
     weights=(head_weights, matte_weights),
-    writes=tuple(Array(name, per="clip", when=transfers_detail) for name in ARRAYS),
+    writes=(*(Array(name, per="clip", when=transfers_detail) for name in ARRAYS), Note(PERSON)),
 )
 
 
@@ -33,7 +36,7 @@ def layers(job: Job) -> StageResult:
     watch = Stopwatch("layers", 0, 1)
     if not todo(job, "layers", 0, 1):
         return watch.result(0)
-    output = job.output("layers")
+    output, said = job.output("layers"), dict[str, bool]()
     if transfers_detail(job.settings):
         from portrait_core.inversion.clip_heads import EmbeddedClipHead
         from portrait_core.rendering.layers import separate
@@ -47,5 +50,7 @@ def layers(job: Job) -> StageResult:
         coverage = np.round(found.coverage * 255).astype(np.uint8)
         kept = {"coverage": coverage, "foreground": found.foreground, "plate": found.plate}
         output.write_whole({name: kept[name][None] for name in ARRAYS})
+        said = {"found": found.found}
+    output.write_note(PERSON, said)
     output.commit()
     return watch.result(1)

@@ -48,6 +48,7 @@ def test_the_clip_is_as_large_as_the_photograph(whole: Run, portrait: Path) -> N
     about = probe(whole.out / "reenactment.mp4")
     assert (about.width, about.height, about.frame_count) == (width, height, FRAMES)
     assert about.has_audio
+    assert whole.summary["person_found"] is True
 
 
 def test_everything_but_the_head_is_the_photograph_to_the_bit(whole: Run, portrait: Path) -> None:

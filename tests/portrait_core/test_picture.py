@@ -10,11 +10,12 @@ from scipy.spatial.transform import Rotation
 from portrait_core.cameras import labels_from_rotations, orbit_labels
 from portrait_core.config import load_settings
 from portrait_core.faces.head import MorphableHead
+from portrait_core.inversion.targets import image_tensor
 from portrait_core.models.needs import weight_file
 from portrait_core.rendering.motion import CameraMotion, HeadMotion
 from portrait_core.rendering.neck import Neck
 from portrait_core.rendering.page import Page
-from portrait_core.rendering.picture import Canvas, FrameInputs, PictureRenderer, image_tensor
+from portrait_core.rendering.picture import Canvas, FrameInputs, PictureRenderer
 from portrait_core.rendering.surfaces import continued
 from tests.portrait_core import tiny
 
@@ -56,7 +57,7 @@ def _renderer(motion: str, page: Page) -> tuple[PictureRenderer, np.ndarray]:
 
 
 def _inputs(renderer: PictureRenderer, page: Page, photograph: np.ndarray) -> FrameInputs:
-    template = image_tensor(np.ascontiguousarray(page.window.cut(photograph)), "cpu")
+    template = image_tensor(np.asarray(page.window.cut(photograph)))[None]
     side = page.window.side
     face = renderer.first_face[..., :side, :side] * 0
     face[..., 14:30, 16:32] = 1.0
@@ -86,8 +87,8 @@ def test_a_head_that_turns_leaves_the_body_its_pixels_to_the_bit() -> None:
 
 
 def test_what_turns_is_looked_up_where_the_head_took_it() -> None:
-    """A head that rolls by 20 degrees carries the photograph with it: what is drawn at a place is the
-    photograph at the place turned back about the neck, for a generator that is all surface."""
+    """Of a head that rolls by 20 degrees pixels lie elsewhere in the photograph, those of the body where they
+    are."""
     page = _page()
     renderer, _ = _renderer("head", page)
     turn = Rotation.from_euler("z", 20, degrees=True).as_matrix()

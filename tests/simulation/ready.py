@@ -40,6 +40,7 @@ def ready_clip(
     kept = track | {"shape": shape, "crop": crop[None], "photograph": crop[None]}
     job.output("portrait").write_whole(kept)
     flat = {"foreground": crop[None], "plate": np.zeros_like(crop)[None]}
+    job.output("layers").write_note("person", {"found": True})
     job.output("layers").write_whole(flat | {"coverage": np.full((1, size, size), 255, np.uint8)})
     with torch.no_grad():
         ws = model.mapping(torch.randn(frames, model.settings.z_dim), None)
