@@ -138,6 +138,8 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
             "head poses start from the portrait's own and change as the driver's do (render.pose_transfer; "
             "auto chooses this for a portrait that is turned aside)"
         )
+    if (frame := summary.motion.get("frame_of_portrait")) is not None:
+        console.print(f"frame {frame} of the driver shows the portrait itself: head poses are set by it")
     if (rows := summary.motion.get("follow", {}).get("result")) is not None:
         console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
 

@@ -168,8 +168,8 @@ class ShapedPoints:
         return np.asarray(result)
 
 
-def outer_eye_distance(points: Array) -> float:
-    """Measure the distance of the outer eye corners of landmarks ``[k,3]``, the unit of a face."""
+def outer_eye_distance(points: NDArray[np.floating]) -> float:
+    """Measure the distance of the outer eye corners of landmarks ``[k,d]``, the unit of a face."""
     return float(np.linalg.norm(points[EYE_OUTER[0]] - points[EYE_OUTER[1]]))
 
 

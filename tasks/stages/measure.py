@@ -21,6 +21,7 @@ from tasks.context import landmarker, read_track, use_threads
 from tasks.expressions import SeenClip, expression_rows, read_landmarks
 from tasks.pages import page_of
 from tasks.running import does
+from tasks.stages.pose import AIM
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ EXPRESSION = "expression.png"
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=6,
+    version=7,
     unit="reenactment",
     reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
     inputs=("video",),
@@ -63,7 +64,8 @@ def measure(job: Job) -> StageResult:
     still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
     shown = _result(job, threads)
     result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
-    said = {"pose_transfer": transfer} | motion_rows(wanted, result, still, lambda: _flicker(job, page))
+    said = {"pose_transfer": transfer} | (job.output("pose").read_note(AIM) or {})
+    said |= motion_rows(wanted, result, still, lambda: _flicker(job, page))
     said |= expression_rows(job, shown, threads)
     found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
     output = ledger.output("measure")

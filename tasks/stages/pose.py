@@ -7,7 +7,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.pipeline import File, Job, Stage
+from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
@@ -15,40 +15,47 @@ from tasks.context import device_of, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
-CAMERAS = "output_cameras.npy"
-"""File of the camera labels."""
+CAMERAS, AIM = "output_cameras.npy", "aim"
+"""File of the camera labels, and note of how they were aimed."""
 
 POSE = Stage(
     name="pose",
     title="aim head pose",
-    version=4,
+    version=5,
     unit="reenactment",
-    reads=("portrait", "layers", "fit", "template", "inversion", "tuning"),
+    reads=("portrait", "layers", "landmarks", "fit", "template", "inversion", "tuning"),
     settings=("render", "composite", "tracking"),
     weights=(landmark_weights, tracking_weights),
-    writes=(File(CAMERAS),),
+    writes=(File(CAMERAS), Note(AIM)),
     drop_with="clip",
 )
 
 
 @does(POSE, precision="job")
 def pose(job: Job) -> StageResult:
-    """Take the driver's poses, and correct them by what the tracker reads off a few rendered frames."""
+    """Take the driver's poses, and correct them: by the frame that shows the portrait itself, or by what the
+    tracker reads off a few rendered frames."""
     watch = Stopwatch("pose", 0, 1)
     if done(job, "pose").all():
         return watch.result(0)
+    from portrait_core.rendering.pose_calibration import cameras_through, frame_of_portrait
     from portrait_core.rendering.pose_renderer import target_cameras
 
     driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
-    wanted = target_cameras(driver.cameras, portrait.cameras, job.settings.render)
-    usable = driver.ok & done(job, "inversion")
-    chosen = job.settings.render
-    aimed = chosen.calibration_frames > 0 and chosen.pose_transfer != "none"
-    cameras = _aimed(job, wanted, usable) if aimed else wanted
+    chosen, frame = job.settings.render, None
+    cameras = target_cameras(driver.cameras, portrait.cameras, chosen)
+    if chosen.calibration_frames > 0 and chosen.pose_transfer != "none":
+        own, points = (job.output(name).read("landmarks") for name in ("portrait", "landmarks"))
+        frame = frame_of_portrait(own[0], points, driver.ok)
+        if frame is not None:
+            cameras = cameras_through(cameras, portrait.cameras, frame, chosen)
+        else:
+            cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
     content = io.BytesIO()
     np.save(content, cameras)
     output = job.output("pose")
     output.put_bytes(CAMERAS, content.getvalue())
+    output.write_note(AIM, {"frame_of_portrait": frame})
     output.commit()
     return watch.result(1)
 

@@ -7,7 +7,9 @@ from portrait_core.config import RenderSettings, load_settings
 from portrait_core.rendering.pose_calibration import (
     aimed_cameras,
     calibration_frames,
+    cameras_through,
     corrected_cameras,
+    frame_of_portrait,
     pose_offset,
 )
 from portrait_core.rendering.pose_renderer import held_near, pose_transfer
@@ -86,3 +88,34 @@ def test_a_portrait_that_is_turned_aside_takes_relative_poses_by_itself() -> Non
         assert pose_transfer(orbit_labels(np.radians(yaw), 0.0), settings) == wanted
     fixed = settings.model_copy(update={"pose_transfer": "absolute"})
     assert pose_transfer(orbit_labels(0.6, 0.0), fixed) == "absolute"
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    """478 points about a face, 80 pixels between the outer eye corners."""
+    points = np.random.default_rng(0).normal(0, 30, (478, 2)) + 200
+    points[33], points[263] = (160, 200), (240, 200)
+    return points
+
+
+def test_the_frame_that_shows_the_portrait_is_found_wherever_it_lies(face: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    angle = np.radians(25)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    moved = 1.7 * face @ turn.T + (40, -300) + rng.normal(0, 0.5, face.shape)
+    other = face * (1.0, 1.06)  # nodded by about 20 degrees
+    nothing = np.full_like(face, np.nan)
+    clip, usable = np.stack([other, nothing, moved, other]), np.array([True, False, True, True])
+    assert frame_of_portrait(face, clip, usable) == 2
+    assert frame_of_portrait(face, clip, usable & [True, True, False, True]) is None
+    assert frame_of_portrait(face, clip, np.zeros(4, bool)) is None
+
+
+def test_that_frame_is_seen_as_the_portrait_is_and_the_others_keep_their_turns() -> None:
+    wanted, own = labels([(0, -5, 0), (20, -10, 15), (-15, 10, -20)]), labels([(1.0, -8.0, 0.5)])
+    cameras = cameras_through(wanted, own, 0, RenderSettings())
+    np.testing.assert_allclose(cameras[0], own[0], atol=1e-6)
+    change = np.degrees(angles_from_labels(cameras) - angles_from_labels(wanted))
+    np.testing.assert_allclose(change, [[1.0, -3.0, 0.5]] * 3, atol=1e-3)
+    far = cameras_through(wanted, labels([(0.0, 30.0, 0.0)]), 0, RenderSettings())
+    assert np.degrees(angles_from_labels(far))[0, 1] == pytest.approx(3, abs=1e-3)  # 8 of the 35 degrees
