@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _REQUEST = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(\S+)\s*")
 _WORDS: Mapping[str, float] = {"on": 1.0, "yes": 1.0, "true": 1.0, "off": 0.0, "no": 0.0, "false": 0.0}
 
+MOUTH_ATTRIBUTES = ("smile", "expression")
+"""Attributes that open and close the mouth: the embedded flow's and the published one's."""
+
 
 @dataclass(frozen=True)
 class EditRequest:
@@ -91,6 +94,11 @@ def parse_requests(texts: Iterable[str]) -> tuple[EditRequest, ...]:
     if twice:
         raise InputError(f"the edit names {', '.join(twice)} twice; name each attribute once")
     return requests
+
+
+def moves_mouth(requests: Iterable[EditRequest]) -> bool:
+    """Say whether one of the requests is about the mouth, whose inside otherwise stays as it is."""
+    return any(request.name in MOUTH_ATTRIBUTES for request in requests)
 
 
 def as_override(requests: Iterable[EditRequest]) -> str:

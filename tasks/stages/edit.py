@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,8 @@ from portrait_core.pipeline import Array, File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import flow_weights, labelling_weights
+from portrait_core.rendering.page import transfers_detail
+from portrait_core.tracking.crop import crop_image
 from tasks.context import device_of, landmarker, read_portrait, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
@@ -26,9 +29,9 @@ STRIP, REPORT = "strip.png", "edit"
 EDIT = Stage(
     name="edit",
     title="edit attributes",
-    version=2,
+    version=3,
     unit="edited",
-    reads=("portrait", "inversion", "tuning"),
+    reads=("portrait", "layers", "inversion", "tuning"),
     inputs=("labels",),
     settings=("edit", "render"),
     weights=(flow_weights, labelling_weights),
@@ -44,31 +47,50 @@ EDIT = Stage(
 @does(EDIT, precision="fp32")
 def edit(job: Job) -> StageResult:
     """Move the inverted portrait's latent by the flow, render it with the generator that was tuned on the
-    portrait, and put what changed into the photograph (paper section 3.4)."""
+    portrait, and carry what changed over to the photograph (paper section 3.4)."""
     watch = Stopwatch("edit", 0, 1)
     if done(job, "edit").all():
         return watch.result(0)
     import torch
 
-    from portrait_core.attributes.pictures import edited_photograph
     from portrait_core.attributes.series import EditSeries
     from portrait_core.report import png_bytes
     from portrait_core.report.edits import edit_report, edit_strip
     from tasks.attributes import flow_model, own_labels
 
     threads, device = use_threads(job, alone=True), device_of(job)
-    source, model = job.output("portrait"), flow_model(job)
+    model = flow_model(job)
     ws = torch.from_numpy(job.output("inversion").read("latents", 0, 1)).to(device)
     own = own_labels(job, model, ws)
     made = EditSeries.make(model, ws, own, job.settings.edit, lambda one: _picture(job, one))
-    place = (source.read(name)[0] for name in ("crop_center_px", "crop_side_px"))
-    edited = edited_photograph(read_portrait(job), made.pictures[0], made.pictures[-1], *place)
+    edited, crops = _on_photograph(job, made)
+    shown = replace(made, pictures=crops)
     output = job.output("edit")
     output.write_whole({"edited": edited[None], "edited_latents": made.ends()})
-    output.put_bytes(STRIP, png_bytes(edit_strip(made)))
-    output.write_note(REPORT, edit_report(model, made, _drift(job, made, threads)))
+    output.put_bytes(STRIP, png_bytes(edit_strip(shown)))
+    output.write_note(REPORT, edit_report(model, made, _drift(job, shown, threads)))
     output.commit()
     return watch.result(1)
+
+
+def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
+    """Give the photograph edited in full ``[H,W,3]``, and its face crops at every strength ``[S,S,3]``."""
+    from portrait_core.attributes.pictures import Change, edited_photograph, free_share
+    from portrait_core.attributes.requests import moves_mouth
+
+    source, photograph = job.output("portrait"), read_portrait(job)
+    center, side = (source.read(name)[0] for name in ("crop_center_px", "crop_side_px"))
+    coverage = None
+    if transfers_detail(job.settings):
+        coverage = job.output("layers").read("coverage")[0].astype(np.float32) / 255
+    mouth = moves_mouth(made.requests)
+    free = free_share(coverage, source.read("landmarks")[0], photograph.shape[:2], mouth)
+    edited, crops = photograph, list[NDArray[np.uint8]]()
+    for picture in made.pictures:
+        change = Change.between(made.pictures[0], picture)
+        edited = edited_photograph(photograph, change, free, center, float(side))
+        crops.append(crop_image(edited, center, float(side), len(picture)))
+    return edited, crops
 
 
 def _picture(job: Job, ws: Tensor) -> NDArray[np.uint8]:

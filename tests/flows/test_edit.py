@@ -191,7 +191,7 @@ def edited(trained: Trained, tmp_path_factory: pytest.TempPathFactory, small: li
 
 def test_an_edit_inverts_the_photograph_itself(edited: Trained) -> None:
     (job,) = jobs_in(edited.store)
-    assert job.stages == ("portrait", "inversion", "tuning", "edit")
+    assert job.stages == ("portrait", "layers", "inversion", "tuning", "edit")
     assert (job.settings.inversion.outside_weight, job.settings.inversion.patch_share) == (1.0, 1.0)
     forget_models()
     clip, crop = clip_data(job), job.output("portrait").read("crop")[0]

@@ -7,28 +7,33 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from portrait_core.attributes.pictures import changed_share, edited_photograph
+from portrait_core.attributes.pictures import Change, edited_photograph, free_share
+from portrait_core.attributes.requests import moves_mouth, parse_requests
+from portrait_core.faces.landmark_regions import INNER_LIPS
 from portrait_core.tracking.crop import crop_image
 
 SIZE = 96
+EVERYWHERE = np.ones((300, 400), np.float32)
+Picture = NDArray[np.uint8]
 
 
 @pytest.fixture
-def photograph() -> NDArray[np.uint8]:
+def photograph() -> Picture:
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3)).astype(np.uint8)
     return cv2.resize(noise, (400, 300), interpolation=cv2.INTER_CUBIC)
 
 
-def _with_spot(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _with_spot(crop: Picture) -> Picture:
     """Red in the middle of a crop."""
     spotted = crop.copy()
     cv2.circle(spotted, (SIZE // 2, SIZE // 2), SIZE // 8, (255, 0, 0), -1)
     return spotted
 
 
-def test_no_edit_leaves_every_pixel(photograph: NDArray[np.uint8]) -> None:
+def test_no_edit_leaves_every_pixel(photograph: Picture) -> None:
     before = crop_image(photograph, (200, 150), 160, SIZE)
-    made = edited_photograph(photograph, before, before.copy(), (200, 150), 160)
+    change = Change.between(before, before.copy())
+    made = edited_photograph(photograph, change, EVERYWHERE, (200, 150), 160)
     np.testing.assert_array_equal(made, photograph)
 
 
@@ -36,18 +41,21 @@ def test_no_edit_leaves_every_pixel(photograph: NDArray[np.uint8]) -> None:
     ("center", "side"), [((200.0, 150.0), 160.0), ((203.3, 148.7), 71.0), ((30.0, 20.0), 120.0)]
 )
 def test_an_edit_lands_where_the_crop_was(
-    photograph: NDArray[np.uint8], center: tuple[float, float], side: float
+    photograph: Picture, center: tuple[float, float], side: float
 ) -> None:
     before = crop_image(photograph, center, side, SIZE)
-    made = edited_photograph(photograph, before, _with_spot(before), center, side)
+    after = _with_spot(before)
+    made = edited_photograph(photograph, Change.between(before, after), EVERYWHERE, center, side)
     again = crop_image(made, center, side, SIZE)
-    middle = again[SIZE // 2 - 4 : SIZE // 2 + 4, SIZE // 2 - 4 : SIZE // 2 + 4].reshape(-1, 3)
+    middle = np.s_[SIZE // 2 - 4 : SIZE // 2 + 4, SIZE // 2 - 4 : SIZE // 2 + 4]
     if center[0] > side / 2:  # the whole spot lies within the photograph
-        assert np.abs(middle - np.array([255, 0, 0])).mean() < 12
+        red, green, blue = (again[middle].reshape(-1, 3).mean(0) - before[middle].reshape(-1, 3).mean(0)).T
+        assert red > 40
+        assert max(green, blue) < -40
         changed = np.abs(made.astype(int) - photograph).max(2) > 40
         rows, columns = np.nonzero(changed)
-        assert abs(columns.mean() + 0.5 - center[0]) < side / SIZE
-        assert abs(rows.mean() + 0.5 - center[1]) < side / SIZE
+        assert abs(columns.mean() + 0.5 - center[0]) < 2 * side / SIZE
+        assert abs(rows.mean() + 0.5 - center[1]) < 2 * side / SIZE
     outside = np.ones(photograph.shape[:2], bool)
     low = np.maximum(np.floor(np.array(center) - side / 2).astype(int), 0)
     high = np.ceil(np.array(center) + side / 2).astype(int)
@@ -55,8 +63,49 @@ def test_an_edit_lands_where_the_crop_was(
     np.testing.assert_array_equal(made[outside], photograph[outside])
 
 
-def test_small_differences_of_a_reconstruction_change_nothing(photograph: NDArray[np.uint8]) -> None:
+def test_small_differences_of_a_reconstruction_change_nothing(photograph: Picture) -> None:
     before = crop_image(photograph, (200, 150), 160, SIZE)
     after = np.clip(before.astype(int) + 4, 0, 255).astype(np.uint8)
-    assert changed_share(before, after).max() == 0
-    assert changed_share(before, _with_spot(before)).max() == pytest.approx(1)
+    assert Change.between(before, after).share.max() < 1e-6
+    kept = edited_photograph(photograph, Change.between(before, after), EVERYWHERE, (200, 150), 160)
+    np.testing.assert_array_equal(kept, photograph)
+    assert Change.between(before, _with_spot(before)).share.max() == pytest.approx(1)
+
+
+def test_the_photographs_detail_is_kept_where_the_edit_darkens(photograph: Picture) -> None:
+    """A blurred likeness that turns darker: hair and skin of the photograph do, with all that is in them."""
+    fine = np.clip(photograph + np.random.default_rng(1).normal(0, 12, photograph.shape), 60, 200)
+    fine = fine.astype(np.uint8)
+    before = cv2.GaussianBlur(crop_image(fine, (200, 150), 160, SIZE), (0, 0), 3)
+    after = (before * 0.5).astype(np.uint8)
+    made = edited_photograph(fine, Change.between(before, after), EVERYWHERE, (200, 150), 160)
+    inner = np.s_[120:180, 170:230]
+    assert 0.45 < made[inner].mean() / fine[inner].mean() < 0.6
+    old, new = (one[inner].astype(float) - cv2.GaussianBlur(one, (0, 0), 2)[inner] for one in (fine, made))
+    assert np.corrcoef(old.ravel(), new.ravel())[0, 1] > 0.95
+    assert 0.4 < new.std() / old.std() < 0.7
+
+
+def test_a_grey_photograph_stays_grey(photograph: Picture) -> None:
+    grey = np.repeat(photograph[..., :1], 3, axis=2)
+    before = crop_image(grey, (200, 150), 160, SIZE)
+    made = edited_photograph(grey, Change.between(before, _with_spot(before)), EVERYWHERE, (200, 150), 160)
+    assert (made != grey).any()
+    assert np.ptp(made, axis=2).max() == 0
+
+
+def test_what_is_not_the_person_and_the_mouths_inside_stay() -> None:
+    points = np.full((478, 2), 150.0)
+    points[33], points[263] = (100, 100), (200, 100)
+    angles = np.linspace(np.pi, 2 * np.pi, len(INNER_LIPS.upper))
+    for curve, sign in ((INNER_LIPS.upper, 1), (INNER_LIPS.lower, -1)):
+        points[list(curve)] = np.stack([150 + 20 * np.cos(angles), 200 + 10 * sign * np.sin(angles)], 1)
+    coverage = np.zeros((300, 400), np.float32)
+    coverage[:, :250] = 1
+    free = free_share(coverage, points, (300, 400), mouth=False)
+    assert free[200, 150] == free[195, 140] == free[100, 300] == 0
+    assert free[200, 190] == free[100, 150] == 1
+    assert (free_share(coverage, points, (300, 400), mouth=True) == coverage).all()
+    assert free_share(None, points, (300, 400), mouth=True).min() == 1
+    assert moves_mouth(parse_requests(["age=+3", "smile=1"]))
+    assert not moves_mouth(parse_requests(["beard=1"]))
