@@ -121,7 +121,8 @@ class Renderer(nn.Module):
     def sample_points(
         self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend."""
+        """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; empty where
+        the planes are not believed."""
         if planes.bend is not None:
             points = planes.bend(points)
         if cpu.suits(planes.volume, points) and not points.requires_grad:
@@ -130,6 +131,8 @@ class Renderer(nn.Module):
             features, sigma = decoder(self.sample_planes(planes, points))
         if self.settings.open_top:
             sigma = sigma.masked_fill(points[..., 1:2] > 0.5 * self.settings.box_warp, EMPTY)
+        if planes.within is not None:
+            sigma = sigma.masked_fill(planes.within(points)[..., None] < 0.5, EMPTY)
         return features, sigma
 
     def _evaluate(

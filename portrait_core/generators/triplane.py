@@ -18,6 +18,8 @@ from portrait_core.generators.settings import GeneratorSettings
 
 Bend = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n 3"]]
 """From box-frame points where something is seen to where it lies in a volume that stands still."""
+Within = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n"]]
+"""From box-frame points of a volume that stands still to how far the volume is believed there, in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,16 @@ class Planes:
     bend: Bend | None = None
     """Function from box-frame points at which something is seen to where it lies in the volume; None where
     space is straight. The wall is not bent."""
+    within: Within | None = None
+    """Where the volume is believed, and elsewhere empty; None is everywhere."""
 
     def __len__(self) -> int:
         return len(self.volume)
 
-    def bent(self, bend: Bend | None) -> Planes:
-        """Give the same features, seen where ``bend`` brings them."""
-        return replace(self, bend=bend)
+    def bent(self, bend: Bend | None, within: Within | None = None) -> Planes:
+        """Give the same features, seen where ``bend`` brings them, and nothing where they are not
+        believed."""
+        return replace(self, bend=bend, within=within)
 
 
 class Basis(nn.Module):

@@ -16,13 +16,15 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import Planes, TriPlaneGenerator
 from portrait_core.inversion.targets import image_array, image_tensor
-from portrait_core.rendering.compositing import composite, places_seen, sample, soften
+from portrait_core.rendering.believed import Believed
+from portrait_core.rendering.compositing import composite, gaussian_blur, places_seen, sample, soften
 from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized
+from portrait_core.rendering.filters import is_colourless
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
 from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS, bounds, final_sampling
-from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface
+from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, filled, rendered_surface
 
 Image = NDArray[np.uint8]
 
@@ -101,6 +103,12 @@ STILL_PX = (0.25, 1.5)
 the layers' (pixels of the output)."""
 MARGIN_RAYS = 2
 """What is drawn reaches so far around what changes, in rays."""
+MATCHED, LARGEST_MATCH = 64, 0.5
+"""Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
+what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
+STRAY = 0.015
+"""What is seen of the person in pieces thinner than twice this is none of it, unless it is within twice this
+of a larger one (share of the face crop)."""
 AROUND = 0.05
 """Rays are rendered so far around the head and around the face (share of the face crop): room for what the
 first look does not show, as a jaw that drops."""
@@ -115,6 +123,7 @@ class PictureRenderer:
         first_face: its face mask at the portrait's camera ``[1,1,n,n]`` in 0..1.
         camera: the portrait's camera, seeing the canvas ``[1,25]``.
         canvas: the photograph around the face.
+        head: vertices of the head that was fitted to the portrait ``[v,3]``, box units.
         motion: makes the views of wanted poses.
         render, compositing: settings.
     """
@@ -126,6 +135,7 @@ class PictureRenderer:
         first_face: Float[Tensor, "1 1 n n"],
         camera: Float[Tensor, "1 25"],
         canvas: Canvas,
+        head: Float[Tensor, "v 3"],
         motion: Motion,
         render: RenderSettings,
         compositing: CompositeSettings,
@@ -135,13 +145,17 @@ class PictureRenderer:
         self.sampling, rays = final_sampling(generator, render)
         device, window = first.device, canvas.window
         self.rays = max(8, round(rays * canvas.size / window.side / 8) * 8)
+        self._take_layers(device)
+        self.colourless = is_colourless(canvas.picture)
         corner = window.x / canvas.size, window.y / canvas.size
         self.fitted = Fitted(camera, corner, window.side / canvas.size)
-        self._take_layers(device)
         self.first_face = self._face(first_face)
         with torch.no_grad():
             self.planes = generator.planes(first)
             self.view = View.of(camera, self.rays)
+            self.believed: Believed | None = None
+            seen, box = self._rendered(self.planes, self.view), generator.settings.box_warp
+            self.believed = Believed(seen, camera, self.cover, self.fitted.side, head, box)
             self.surface = self._rendered(self.planes, self.view)
             self.source = SourceView(self.surface, camera)
             self.person = self._person_points()
@@ -165,7 +179,7 @@ class PictureRenderer:
         """Render a frame with the head posed as ``camera``, a camera of the face crop, sees it."""
         view = self.motion.view(camera, self.rays)
         base = self._base(view)
-        look = self.source.lookup(base)
+        look = self._without_strays(self.source.lookup(base), base)
         first_face = sample(self.first_face, look.place(self.rays), "zeros") * look.seen
         own, own_look, faces = self._own(frame, view, base, first_face)
         mask = self._mask(own_look, faces, first_face)
@@ -182,7 +196,8 @@ class PictureRenderer:
         colour, cover = (
             composite(mine, its, share) for its, mine in zip(first_layer, own_layer, strict=True)
         )
-        image = composite(colour, back, cover) + self._still(part, look) * (1 - share) * part.cut(self.left)
+        left = self._still(part, look, view) * (1 - share) * part.cut(self.left)
+        image = composite(colour, back, cover) + left
         return self._finished(part, image, colour, cover, share, depth)
 
     def _rendered(
@@ -191,20 +206,39 @@ class PictureRenderer:
         view: View,
         partly: tuple[Bool[Tensor, " n"], Surface] | None = None,
     ) -> Surface:
-        return rendered_surface(self.generator, planes, view, self.sampling, self.fitted, partly)
+        return rendered_surface(
+            self.generator, planes, view, self.sampling, self.fitted, partly, self.believed
+        )
 
     def _base(self, view: View) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None:
             return self._rendered(self.planes, view)
-        moved, left = self._moved(view.bend).flatten(), self._left(view.bend)
-        return self._rendered(self.planes, view, (moved, left))
+        # the portrait's own surface without what has moved away from it
+        left = replace(self.surface, weight=self.surface.weight * self._stays(view.bend))
+        return self._rendered(self.planes, view, (self._moved(view.bend).flatten(), left))
 
-    def _left(self, bend: Bending) -> Surface:
-        """The portrait's own surface without what has moved away from it."""
+    def _stays(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
+        """Tell at which rays of the portrait's own view what lies there does not move."""
         points = self.surface.points.reshape(1, -1, 3)
-        stays = ((bend.seen_at(points) - points).norm(dim=-1) <= MOVED).reshape(self.surface.weight.shape)
-        return replace(self.surface, weight=self.surface.weight * stays)
+        moves = (bend.seen_at(points) - points).norm(dim=-1) > MOVED
+        return ~moves.reshape(self.surface.weight.shape)
+
+    def _without_strays(self, look: Lookup, base: Surface) -> Lookup:
+        """Forget what is seen of the person apart from it, as thin as a line: the photograph's outline where
+        the head has turned away from it."""
+        there = sample(self.cover, look.place(self.rays)) * look.seen
+        person = (torch.maximum(there, base.weight) > 0.3).to(there.dtype)
+        reach = self._rays_of(STRAY)
+        solid = -F.max_pool2d(-F.pad(person, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
+        near = F.max_pool2d(solid, 6 * reach + 1, 1, 3 * reach) > 0
+        stray = gaussian_blur(F.max_pool2d(((there > 0.01) & ~near).to(there.dtype), 3, 1, 1), 1.0)
+        moves = (look.move.abs().amax(1, keepdim=True) * self.canvas.size / STILL_PX[1]).clamp(0, 1)
+        return replace(look, seen=look.seen * (1 - stray * moves))
+
+    def _rays_of(self, share: float) -> int:
+        """Give a share of the face crop's side in rays, at least one."""
+        return max(1, round(share * self.rays * self.canvas.window.side / self.canvas.size))
 
     def _own(
         self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
@@ -246,10 +280,13 @@ class PictureRenderer:
         changed = ((person > 0.01) & (away > STILL_PX[0] / 2)) | (mask > 0.002)
         return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
 
-    def _still(self, part: Part, look: Lookup) -> Tensor:
-        """1 where a pixel stays where it is, 0 where it moves."""
+    def _still(self, part: Part, look: Lookup, view: View) -> Tensor:
+        """1 where a pixel stays where it is and shows what it did, 0 where it moves or has been left."""
         away = sample(look.move, part.places).abs().amax(1, keepdim=True) * self.canvas.size
-        return 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
+        still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
+        if view.bend is None:
+            return still
+        return still * sample(self._stays(view.bend).to(still.dtype), part.places)
 
     def _moved(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Rays that may show what has moved: around where the head is seen now, front and back of it."""
@@ -268,7 +305,7 @@ class PictureRenderer:
         return torch.cat([front, front + self.view.directions[:, person] * THICK], dim=1)
 
     def _grown(self, mask: Bool[Tensor, "1 1 r r"]) -> Bool[Tensor, "1 1 r r"]:
-        reach = max(1, round(AROUND * self.rays * self.canvas.window.side / self.canvas.size))
+        reach = self._rays_of(AROUND)
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
     def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
@@ -290,7 +327,7 @@ class PictureRenderer:
         maps = torch.cat([look.move, look.seen, surface.weight], dim=1)
         move, seen, weight = sample(maps, part.places).split((2, 1, 1), dim=1)
         found = sample(texture, part.places + move, "border", "bicubic")
-        painted = self._painted(part, surface, ws)
+        painted = matched(self._painted(part, surface, ws), found[:, :3], seen * found[:, 3:])
         return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, seen).clamp(0, 1)
 
     def _painted(self, part: Part, surface: Surface, ws: Tensor) -> Tensor:
@@ -300,7 +337,8 @@ class PictureRenderer:
         image = features[:, :3]
         if self.generator.superresolution is not None:
             image = self.generator.superresolve(features, ws, self.rays)
-        return sample(image, places, "border", "bicubic").clamp(-1, 1)
+        image = sample(image, places, "border", "bicubic").clamp(-1, 1)
+        return image.mean(1, keepdim=True).expand_as(image) if self.colourless else image
 
     def _finished(
         self, part: Part, image: Tensor, colour: Tensor, cover: Tensor, share: Tensor, depth: Tensor
@@ -362,3 +400,22 @@ class Part:
             slices.append(slice(low, high))
             places.append((self.places[:, axis] * self.rays - low) / (high - low))
         return slices[0], slices[1], torch.stack([places[1], places[0]], dim=1)
+
+
+def matched(
+    painted: Float[Tensor, "1 3 h w"], found: Float[Tensor, "1 3 h w"], seen: Float[Tensor, "1 1 h w"]
+) -> Float[Tensor, "1 3 h w"]:
+    """Bring painted colours to those that were found around them: what both are where the person was seen is
+    continued smoothly over what was not, and the painted ones differ from the found as from their own.
+
+    Args:
+        painted: by the generator.
+        found: in the photograph.
+        seen: how surely, 0..1.
+    """
+    size, sure = (MATCHED, MATCHED), (seen > 0.5).to(painted.dtype)
+    share = F.adaptive_avg_pool2d(sure, size)
+    both = F.adaptive_avg_pool2d(torch.cat([painted, found], dim=1) * sure, size) / share.clamp(min=1e-6)
+    near = F.interpolate(filled(both, (share > 0.2).to(painted.dtype)), painted.shape[-2:], mode="bilinear")
+    shown, true = near.split(3, dim=1)
+    return true + (painted - shown).clamp(-LARGEST_MATCH, LARGEST_MATCH)

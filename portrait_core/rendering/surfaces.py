@@ -16,6 +16,7 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators.triplane import Within
 from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
 
@@ -111,6 +112,7 @@ def rendered_surface(
     sampling: RaySampling,
     fitted: Fitted,
     partly: tuple[Bool[Tensor, " n"], Surface] | None = None,
+    believed: Within | None = None,
 ) -> Surface:
     """Render what ``planes`` show at a view.
 
@@ -122,8 +124,10 @@ def rendered_surface(
         fitted: where the generator is believed.
         partly: which rays are rendered ``[R*R]``, and what the others show, of the same size; None renders
             all.
+        believed: where the volume is believed; None is everywhere.
     """
-    size, bent = view.rays, planes.bent(view.bend)
+    # a background that is a part of the volume lies where no person does
+    size, bent = view.rays, planes.bent(view.bend, None if planes.wall is None else believed)
     origins, directions = view.origins, view.directions
     if partly is not None:
         wanted, elsewhere = partly
@@ -154,10 +158,10 @@ def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"])
     """Continue values beyond where they are known, from their rim: what lies beside a head goes on from where
     its surface turns away, not from its middle. Known values stay."""
     near = F.max_pool2d(1 - known, 2 * RIM + 1, 1, RIM)
-    return torch.where(known > 0, values, _filled(values, known * near))
+    return torch.where(known > 0, values, filled(values, known * near))
 
 
-def _filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
+def filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
     """Fill by coarser and coarser means (the push-pull of Gortler et al. 1996)."""
     values = values * known
     if values.shape[-1] <= 2:
@@ -166,7 +170,7 @@ def _filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -
     odd = values.shape[-1] % 2
     padded, there = (F.pad(x, (0, odd, 0, odd)) for x in (values, known))
     share = F.avg_pool2d(there, 2)
-    filled = _filled(F.avg_pool2d(padded, 2) / share.clamp(min=_TINY), (share > 0).to(values.dtype))
+    coarse = filled(F.avg_pool2d(padded, 2) / share.clamp(min=_TINY), (share > 0).to(values.dtype))
     size = padded.shape[-1]
-    large = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
+    large = F.interpolate(coarse, (size, size), mode="bilinear", align_corners=False)
     return torch.where(known > 0, values, large[..., : values.shape[-1], : values.shape[-1]])

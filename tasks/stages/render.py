@@ -48,7 +48,7 @@ FIELDS = {
 RENDER = Stage(
     name="render",
     title="render and composite",
-    version=4,
+    version=5,
     unit="reenactment",
     reads=("portrait", "layers", "template", "inversion", "tuning", "pose"),
     settings=("render", "composite", "output.frame", "output.size", "output.alpha"),
@@ -188,10 +188,9 @@ def _picture_renderer(job: Job) -> PictureRenderer:
     page, first, camera = page_of(job, track), anchor(job), torch.from_numpy(track.cameras).to(device)
     if page is None:
         raise ValueError("pictures with render.detail=off have no page; render them plainly")
+    model, shape = head(job, device), torch.from_numpy(track.shape[None]).to(device)
+    vertices = model.to_box(model.decode(shape, shape.new_zeros(1, model.n_expression)))[0]
     if settings.render.motion == "head":
-        model = head(job, device)
-        shape = torch.from_numpy(track.shape[None]).to(device)
-        vertices = model.to_box(model.decode(shape, shape.new_zeros(1, model.n_expression)))[0]
         motion: HeadMotion | CameraMotion = HeadMotion(Neck(model, vertices, device), camera, page)
     else:
         motion = CameraMotion(page)
@@ -201,6 +200,7 @@ def _picture_renderer(job: Job) -> PictureRenderer:
         frame_inputs(job, first.frame).face,
         page.camera(camera, page.canvas),
         canvas(job, page),
+        vertices,
         motion,
         settings.render,
         settings.composite,

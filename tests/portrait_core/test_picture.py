@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
 from portrait_core.cameras import labels_from_rotations, orbit_labels
@@ -12,11 +15,13 @@ from portrait_core.config import load_settings
 from portrait_core.faces.head import MorphableHead
 from portrait_core.inversion.targets import image_tensor
 from portrait_core.models.needs import weight_file
+from portrait_core.rendering.believed import Believed
+from portrait_core.rendering.detail import Lookup
 from portrait_core.rendering.motion import CameraMotion, HeadMotion
-from portrait_core.rendering.neck import Neck
+from portrait_core.rendering.neck import Bending, Neck
 from portrait_core.rendering.page import Page
-from portrait_core.rendering.picture import Canvas, FrameInputs, PictureRenderer
-from portrait_core.rendering.surfaces import continued
+from portrait_core.rendering.picture import Canvas, FrameInputs, Part, PictureRenderer, matched
+from portrait_core.rendering.surfaces import Surface, View, continued
 from tests.portrait_core import tiny
 
 SIDE, OWN = 48, torch.from_numpy(orbit_labels(0.1, 0.05))
@@ -35,25 +40,28 @@ def _layers(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return photograph, coverage, front, back
 
 
-def _renderer(motion: str, page: Page) -> tuple[PictureRenderer, np.ndarray]:
+def _renderer(motion: str, page: Page, grey: bool = False) -> tuple[PictureRenderer, np.ndarray]:
     parts = _layers()
+    if grey:
+        parts = tuple(x if x.ndim == 2 else np.repeat(x[..., :1], 3, axis=2) for x in parts)  # type: ignore[assignment]
     canvas = Canvas(*(page.canvas.cut(part) for part in parts), page.window.within(page.canvas))
     model, settings = (
         tiny.generator(),
         load_settings("embedded", ["render.samples=6", "render.importance_samples=4"]),
     )
     head = MorphableHead.load(weight_file(settings, "head"))
+    vertices = head.to_box(head.template[None])[0]
     moves: HeadMotion | CameraMotion = CameraMotion(page)
     if motion == "head":
-        moves = HeadMotion(Neck(head, head.to_box(head.template[None])[0]), OWN, page)
+        moves = HeadMotion(Neck(head, vertices), OWN, page)
     first = model.mapping(
         torch.randn(1, model.settings.z_dim, generator=torch.Generator().manual_seed(3)), None
     )
     face = torch.zeros(1, 1, page.window.side, page.window.side)
     face[..., 14:30, 16:32] = 1.0
     camera = page.camera(OWN, page.canvas)
-    arguments = (model, first, face, camera, canvas, moves, settings.render, settings.composite)
-    return PictureRenderer(*arguments), parts[0]
+    known = (model, first, face, camera, canvas, vertices, moves)
+    return PictureRenderer(*known, settings.render, settings.composite), parts[0]
 
 
 def _inputs(renderer: PictureRenderer, page: Page, photograph: np.ndarray) -> FrameInputs:
@@ -126,7 +134,101 @@ def test_nothing_of_a_head_stays_where_it_was_when_it_turned_away() -> None:
     points = renderer.surface.points.reshape(1, -1, 3)
     moved = (bend.seen_at(points) - points).norm(dim=-1).reshape(renderer.surface.weight.shape) > 0.01
     assert (renderer.surface.weight[moved] > 0.5).any(), "there was a head"
-    left = renderer._left(bend)
-    assert (left.weight[moved] == 0).all()
-    unmoved = (bend.seen_at(points) - points).norm(dim=-1).reshape(left.weight.shape) < 1e-6
-    assert torch.equal(left.weight[unmoved], renderer.surface.weight[unmoved])
+    stays = renderer._stays(bend)
+    assert not stays[moved].any()
+    assert stays[(bend.seen_at(points) - points).norm(dim=-1).reshape(stays.shape) < 1e-6].all()
+    # the background around a head that has gone shows the plate, not what the layers missed there
+    drawn = renderer._still(
+        Part.of(None, renderer.rays, page.canvas.side, points.device), *_seen(renderer, bend)
+    )
+    gone = F.interpolate(moved.float(), drawn.shape[-2:], mode="nearest") > 0
+    assert (drawn[F.max_pool2d(1 - gone.float(), 5, 1, 2) == 0] == 0).all()
+
+
+def _seen(renderer: PictureRenderer, bend: Bending) -> tuple[Lookup, View]:
+    """A look-up in which nothing moves, at a view that is bent."""
+    rays = renderer.rays
+    look = Lookup(torch.zeros(1, 2, rays, rays), torch.ones(1, 1, rays, rays))
+    return look, View.of(renderer.camera, rays, bend)
+
+
+@pytest.fixture
+def believed() -> tuple[Believed, torch.Tensor]:
+    """A ball of radius 0.15 before a camera 2.7 away, seen as a disc of 0.2, and the camera's place."""
+    camera = torch.from_numpy(labels_from_rotations(np.eye(3)[None]))
+    eye = camera[0, 3:12:4]
+    rays, flat = 32, torch.full((1, 1, 32, 32), float(eye.norm()) - 0.15)
+    nothing = torch.zeros(1, 3, rays, rays)
+    surface = Surface(nothing, flat, torch.ones_like(flat), torch.zeros(1, rays, rays, 3))
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, 64),) * 2, indexing="ij")
+    coverage = (x.square() + y.square() < 0.5**2).float()[None, None]
+    ball = torch.nn.functional.normalize(
+        torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1
+    )
+    return Believed(surface, camera, coverage, 1.0, 0.15 * ball, 1.0), eye / eye.norm()
+
+
+def test_what_lies_outside_the_outline_or_far_behind_the_head_is_not_believed(
+    believed: tuple[Believed, torch.Tensor],
+) -> None:
+    within, toward = believed
+    across = torch.linalg.cross(toward, torch.tensor([0.0, 1.0, 0.0]))
+    asked = {
+        "front": 0.15 * toward,
+        "back": -0.2 * toward,
+        "far behind": -0.4 * toward,
+        "beside": 0.35 * across,
+    }
+    found = dict(zip(asked, (within(torch.stack(list(asked.values()))[None])[0] > 0.5).tolist(), strict=True))
+    assert found == {"front": True, "back": True, "far behind": False, "beside": False}
+
+
+def test_planes_are_empty_where_they_are_not_believed() -> None:
+    model = tiny.generator()
+    planes = model.planes(model.mapping(torch.zeros(1, model.settings.z_dim), None))
+    points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    sample_points, decoder = model.renderer.sample_points, model.decoder
+    with torch.no_grad():
+        _, everywhere = sample_points(planes, decoder, points)
+        _, half = sample_points(planes.bent(None, lambda at: (at[..., 0] > 0).float()), decoder, points)
+    kept = points[..., 0] > 0
+    assert torch.equal(half[kept], everywhere[kept])
+    assert (half[~kept] < -10).all()
+
+
+def test_a_thin_outline_apart_from_the_person_is_forgotten_and_hair_beside_it_kept() -> None:
+    renderer, _ = _renderer("head", _page())
+    rays = renderer.rays
+    y, x = torch.meshgrid(*(torch.arange(rays),) * 2, indexing="ij")
+    away = ((x - rays / 2).square() + (y - rays / 2).square()).sqrt()
+    head, ring = away < rays / 6, (away - rays / 2.5).abs() < 0.6
+    hair = (away < rays / 6 + 2) & ((x + y) % 3 == 0)
+    renderer.cover = (head | ring | hair).float().roll((2, 2), (0, 1))[None, None]  # all has moved by 2 rays
+    look = Lookup(torch.full((1, 2, rays, rays), 2.0 / rays), torch.ones(1, 1, rays, rays))
+    base = replace(renderer.surface, weight=torch.zeros_like(renderer.surface.weight))
+    seen = renderer._without_strays(look, base).seen[0, 0]
+    assert (seen[ring] < 0.5).all()
+    assert (seen[head | hair] > 0.9).all()
+
+
+def test_what_was_not_seen_is_painted_in_the_colours_around_it() -> None:
+    found, painted = torch.full((1, 3, 60, 80), 0.4), torch.full((1, 3, 60, 80), -0.1)
+    painted[..., 20:40, 30:50] += 0.1  # what the generator knows
+    painted[..., 28:32, 38:42] = 1.0  # what it does not
+    seen = torch.ones(1, 1, 60, 80)
+    seen[..., 20:40, 30:50] = 0
+    made = matched(painted, found, seen)
+    np.testing.assert_allclose(made[..., 22:26, 32:36], 0.5, atol=0.02)
+    np.testing.assert_allclose(made[..., 29:31, 39:41], 0.9, atol=0.02)
+    np.testing.assert_allclose(made[..., 5, 5], 0.4, atol=0.02)
+
+
+def test_of_a_grey_photograph_nothing_is_painted_in_colour() -> None:
+    page = _page()
+    renderer, photograph = _renderer("head", page, grey=True)
+    inputs = _inputs(renderer, page, photograph)
+    drawn = renderer.render(inputs, torch.from_numpy(orbit_labels(-0.5, 0.2)))
+    assert np.ptp(drawn.image.astype(int), axis=2).max() <= 1
+    coloured, photograph = _renderer("head", page)
+    drawn = coloured.render(_inputs(coloured, page, photograph), torch.from_numpy(orbit_labels(-0.5, 0.2)))
+    assert np.ptp(drawn.image.astype(int), axis=2).max() > 30
