@@ -53,10 +53,16 @@ def edit(
     ] = None,
     profile: Profile = "embedded",
 ) -> None:
-    """Change attributes of PORTRAIT: age, hair, beard and what else the profile's flow knows.
+    """Change attributes of PORTRAIT: age, beard, lightness of hair.
 
     The portrait is inverted and the generator tuned on it (once, however many edits follow), its latent is
-    moved by the flow, and what changed is put into the photograph. `portrait reenact --edit` animates it.
+    moved by the flow, and what changed is carried over to the photograph, whose other pixels stay.
+    `portrait reenact --edit` animates it.
+
+    The profile `embedded` shows `age` (grey hair), `beard` (close-cropped) and `hair_light` on photographs.
+    It also knows gender, smile, hair_length, hair_volume, fringe, skin_dark, brows, eyes_light and lips_dark;
+    its generator, trained on synthetic people, does not show these convincingly on photographs. Glasses it
+    does not know. A flow of your own (`portrait train-styleflow`) knows what its labels say.
     """
     console = make_console()
     with told_errors():
@@ -93,6 +99,12 @@ def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None
         )
         rows.add_row(name, row["asked"].partition("=")[2], f"{row['own']:.3g}", f"{row['target']:.3g}", back)
     console.print(rows)
+    hidden = [name for name, row in said["attributes"].items() if row.get("shows") is False]
+    if hidden:
+        console.print(
+            f"{', '.join(hidden)}: the embedded generator does not show this convincingly on photographs; "
+            "compare strip.png"
+        )
     moved = sorted(said["others_moved"].items(), key=lambda one: -abs(one[1]))[:3]
     if moved:
         console.print("also moved: " + ", ".join(f"{name} {value:+.3g}" for name, value in moved))

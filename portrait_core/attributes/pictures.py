@@ -31,6 +31,9 @@ _LARGEST = 2.5
 _FINE, _BLUR, _COLOUR = 0.006, 0.012, 0.015
 """Deviations of the blurs of light, of where anything changed and of colour, as shares of the crop's side:
 the generator's colours are coarse, and what is finer than this is its noise."""
+_GRAIN, _MOST_GRAIN = 0.004, 1.6
+"""Deviation of the blur that leaves the photograph's grain out, as a share of the crop's side, and its
+largest factor: what is made light would be all noise otherwise."""
 _BORDER = 0.06
 """Width of the ramp at the crop's border, as a share of its side."""
 _MOUTH_ROOM = 0.03
@@ -121,8 +124,9 @@ def edited_photograph(
     gain = placed(change.gain)
     if is_colourless(photograph):
         gain = gain.mean(axis=2, keepdims=True)
-    own = photograph[part].astype(np.float32) / 255
-    made = (own + _DARK) * np.exp(gain * share[..., None]) - _DARK
+    own, factor = photograph[part].astype(np.float32) / 255, np.exp(gain * share[..., None])
+    coarse = _blurred(own, _GRAIN * side_px)
+    made = (coarse + _DARK) * factor - _DARK + (own - coarse) * np.minimum(factor, _MOST_GRAIN)
     result = photograph.copy()
     result[part] = np.where(share[..., None] > 0, (255 * made + 0.5).clip(0, 255), photograph[part])
     return result

@@ -74,6 +74,17 @@ SHARES = {
 }
 """Attributes that are such shares, and what of the appearance they are the mean of."""
 
+SHOWN_ON_PHOTOGRAPHS = ("age", "beard", "hair_light")
+"""Attributes whose edits show on photographs: hair turns grey, a beard is a close-cropped one, hair turns
+lighter or darker. Of the others most hardly show, as the generator that was tuned on a photograph departs
+little from it; hair of another length or volume needs what the photograph has not; skin is tinted evenly."""
+
+
+def shows_on_photographs(name: str, conditions: Conditions) -> bool | None:
+    """Say whether an edit of an attribute shows on photographs; None for a flow of another generator, of
+    which nobody has looked."""
+    return name in SHOWN_ON_PHOTOGRAPHS if conditions.names == scene_conditions().names else None
+
 
 def scene_conditions() -> Conditions:
     """The attributes, in the order of :func:`scene_labels`; give them scales by ``standardised(labels)``.

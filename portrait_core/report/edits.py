@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from portrait_core.attributes.editing import AttributeEdit, AttributeFlow, edit_latent
+from portrait_core.attributes.scenes import shows_on_photographs
 from portrait_core.attributes.series import EditSeries, latent_labels
 from portrait_core.attributes.training import FlowSamples
 from portrait_core.inversion.features import feature_distance
@@ -52,6 +53,7 @@ def edit_report(model: AttributeFlow, made: EditSeries, drift: Mapping[str, floa
             "target": request.target(own[request.name], model.conditions),
             "read_back": read.get(request.name),
             "weak": request.name in (() if reader is None else reader.weak(model.conditions)),
+            "shows": shows_on_photographs(request.name, model.conditions),
         }
         for request in made.requests
     }

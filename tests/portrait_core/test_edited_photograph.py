@@ -86,6 +86,18 @@ def test_the_photographs_detail_is_kept_where_the_edit_darkens(photograph: Pictu
     assert 0.4 < new.std() / old.std() < 0.7
 
 
+def test_grain_is_not_blown_up_where_the_edit_lightens() -> None:
+    """Hair at a tenth of white that turns six times lighter: its noise does not."""
+    dark = np.random.default_rng(2).normal(25, 4, (300, 400, 1)).clip(0, 60).repeat(3, 2).astype(np.uint8)
+    before = np.full((SIZE, SIZE, 3), 25, np.uint8)
+    made = edited_photograph(
+        dark, Change.between(before, np.full_like(before, 150)), EVERYWHERE, (200, 150), 160
+    )
+    inner = np.s_[120:180, 170:230]
+    assert abs(made[inner].mean() - 150) < 10
+    assert made[inner].std() < 2.5 * dark[inner].std()
+
+
 def test_a_grey_photograph_stays_grey(photograph: Picture) -> None:
     grey = np.repeat(photograph[..., :1], 3, axis=2)
     before = crop_image(grey, (200, 150), 160, SIZE)

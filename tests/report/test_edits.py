@@ -15,6 +15,11 @@ from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS
 from portrait_core.attributes.editing import AttributeFlow
 from portrait_core.attributes.flow import ConditionalFlow
 from portrait_core.attributes.requests import parse_requests
+from portrait_core.attributes.scenes import (
+    SHOWN_ON_PHOTOGRAPHS,
+    scene_conditions,
+    shows_on_photographs,
+)
 from portrait_core.attributes.series import EditSeries
 from portrait_core.attributes.settings import FlowSettings
 from portrait_core.config import load_settings
@@ -83,7 +88,7 @@ def test_a_report_of_a_flow_without_a_reader_says_what_was_asked(person: NDArray
     flow = ConditionalFlow(FlowSettings(width=4, hidden=(4,), context=len(PUBLISHED_CONDITIONS)))
     model = AttributeFlow(flow, PUBLISHED_CONDITIONS, None)
     found = edit_report(model, series([person, person]), {"latent": 0.123456, "head_shape": None})
-    row = {"asked": "age=+20", "own": 30.0, "target": 50.0, "read_back": None, "weak": False}
+    row = {"asked": "age=+20", "own": 30.0, "target": 50.0, "read_back": None, "weak": False, "shows": None}
     assert found["attributes"] == {"age": row}
     assert found["others_moved"] == {}
     assert found["drift"] == {"latent": 0.1235, "head_shape": None}
@@ -100,3 +105,11 @@ def test_latents_before_and_after_are_kept(person: NDArray[np.uint8]) -> None:
     assert kept.shape == (1, 2, 1, 4)
     assert (kept[0, 0] == 1).all()
     assert (kept[0, 1] == 3).all()
+
+
+def test_an_edit_says_whether_it_shows_on_photographs() -> None:
+    known = scene_conditions()
+    assert shows_on_photographs("beard", known) is True
+    assert shows_on_photographs("smile", known) is False
+    assert shows_on_photographs("beard", PUBLISHED_CONDITIONS) is None
+    assert set(SHOWN_ON_PHOTOGRAPHS) < set(known.names)
