@@ -26,9 +26,11 @@ LEAST, WHOLE = 4.0, 14.0
 change is carried over: a reconstruction is never exact."""
 _DARK = 0.08
 """Added to colours in 0..1 before their factor is taken: what is nearly black changes by a sum."""
+_COLOURED = 0.25
+"""Lightness in 0..1 from which on a colour of the generator is believed."""
 _LARGEST = 2.5
 """No colour changes by more than the exponential of this."""
-_FINE, _BLUR, _COLOUR = 0.006, 0.012, 0.015
+_FINE, _BLUR, _COLOUR = 0.006, 0.012, 0.03
 """Deviations of the blurs of light, of where anything changed and of colour, as shares of the crop's side:
 the generator's colours are coarse, and what is finer than this is its noise."""
 _GRAIN, _MOST_GRAIN = 0.004, 1.6
@@ -60,7 +62,9 @@ class Change:
         gain = np.log((last + _DARK) / (first + _DARK)).clip(-_LARGEST, _LARGEST)
         difference = np.abs(last - first).max(axis=2)
         light, weight = gain.mean(axis=2, keepdims=True), difference[..., None] + 1e-3
-        colour = _blurred((gain - light) * weight, _COLOUR * size)
+        # of what has become nearly black the generator's colour means nothing
+        sure = (last.mean(axis=2, keepdims=True) / _COLOURED).clip(0, 1)
+        colour = _blurred((gain - light) * sure * weight, _COLOUR * size)
         colour = colour / _blurred(weight, _COLOUR * size)[..., None]
         changed = (_blurred(255 * difference, _BLUR * size) - LEAST) / (WHOLE - LEAST)
         share = _smooth(changed) * _inside(size)
