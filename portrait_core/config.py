@@ -280,6 +280,9 @@ class RenderSettings(Section):
     motion: Literal["head", "camera"] = "head"
     """``head``: the head turns on its neck before a still body. ``camera``: the camera turns, and with it
     shoulders and background (paper)."""
+    travel: Unit = 1.0
+    """Share of the driver's travel through its picture that a head on its neck takes along, up to a tenth of
+    the face crop; 0: the head turns where it is."""
     detail: Annotated[Literal["transfer", "off"], BeforeValidator(_off)] = "transfer"
     """``transfer``: the photograph's own pixels, and the template's in the face, wherever the portrait's
     camera saw what is shown; the generator's elsewhere. ``off``: the generator's everywhere (paper)."""

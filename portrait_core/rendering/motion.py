@@ -7,10 +7,11 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import rotations_from_labels
+from portrait_core.cameras import offsets_from_labels, rotations_from_labels
 from portrait_core.rendering.neck import Neck
 from portrait_core.rendering.page import Page
 from portrait_core.rendering.surfaces import View
+from portrait_core.rendering.travel import head_shifts
 
 
 class Motion(Protocol):
@@ -32,13 +33,17 @@ class HeadMotion:
 
     def __init__(self, neck: Neck, portrait: Float[Tensor, "1 25"], page: Page) -> None:
         self._neck = neck
-        self._own = rotations_from_labels(portrait.cpu().numpy())[0]
+        label = portrait.cpu().numpy()
+        self._own, self._offset = rotations_from_labels(label)[0], offsets_from_labels(label)
         self._camera = page.camera(portrait, page.canvas)
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
-        """Bend space by the turn between the portrait's pose and the wanted one."""
-        turn = self._own.T @ rotations_from_labels(camera.cpu().numpy())[0]
-        return View.of(self._camera, rays, self._neck.bend(turn))
+        """Bend space by the turn between the portrait's pose and the wanted one, and by as much as the wanted
+        camera looks further past the head than the portrait's does."""
+        label = camera.cpu().numpy()
+        turn = self._own.T @ rotations_from_labels(label)[0]
+        shift = head_shifts(offsets_from_labels(label) - self._offset) @ self._own
+        return View.of(self._camera, rays, self._neck.bend(turn, shift[0]))
 
 
 class CameraMotion:

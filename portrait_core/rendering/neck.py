@@ -51,6 +51,7 @@ class Bending:
         pivot: ``[3]``, box units.
         axis: of the turn ``[3]``, a unit vector.
         angle_rad: of the turn.
+        shift: of the head ``[3]``, box units, shared out as the turn is.
     """
 
     displacement: Float[Tensor, "1 3 z y x"]
@@ -58,6 +59,7 @@ class Bending:
     pivot: Float[Tensor, " 3"]
     axis: Float[Tensor, " 3"]
     angle_rad: float
+    shift: Float[Tensor, " 3"]
 
     def __call__(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
         """Give where what is seen at ``points`` lies at the portrait's own pose, box units."""
@@ -65,7 +67,8 @@ class Bending:
 
     def seen_at(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
         """Invert :meth:`__call__`: where ``points`` of the portrait's own pose are seen, box units."""
-        return turned(points, self.pivot, self.axis, self.angle_rad * _read(self.shares, points))
+        share = _read(self.shares, points)
+        return turned(points, self.pivot, self.axis, self.angle_rad * share) + share * self.shift
 
 
 def turned(
@@ -81,6 +84,16 @@ def turned(
     return pivot + along + (arm - along) * torch.cos(angles_rad) + aside * torch.sin(angles_rad)
 
 
+def resting(head: MorphableHead, shape: Float[Tensor, " s"]) -> Float[Tensor, "v 3"]:
+    """Give the mesh of a head with a person's shape and without expression, box frame."""
+    return head.to_box(head.decode(shape[None], shape.new_zeros(1, head.n_expression)))[0]
+
+
+def neck_joint(head: MorphableHead, vertices: Float[Tensor, "v 3"]) -> Float[Tensor, " 3"]:
+    """Give the joint about which a head turns, of its mesh in the box frame."""
+    return head.joints_of(vertices[None])[0, _NECK]
+
+
 class Neck:
     """Shares of the head's turn in the space around one portrait. Read-only.
 
@@ -93,7 +106,7 @@ class Neck:
     def __init__(
         self, head: MorphableHead, vertices: Float[Tensor, "v 3"], device: torch.device | str = "cpu"
     ) -> None:
-        self.pivot = head.joints_of(vertices[None])[0, _NECK].to(device)
+        self.pivot = neck_joint(head, vertices).to(device)
         """The neck's joint ``[3]``, box units."""
         self.points = _grid().to(device)
         # shares are made once, of many distances, on the host: the same on every device
@@ -111,19 +124,21 @@ class Neck:
         self.shares = values.reshape(1, 1, *CELLS[::-1]).to(device)
         """Share of the turn ``[1,1,z,y,x]`` in 0..1 on the grid."""
 
-    def bend(self, turn: NDArray[np.floating]) -> Bending:
-        """Bend space by a turn ``[3,3]`` of the head about the neck's joint, box frame."""
+    def bend(self, turn: NDArray[np.floating], shift: NDArray[np.floating] | None = None) -> Bending:
+        """Bend space by a turn ``[3,3]`` of the head about the neck's joint and a shift ``[3]`` after it, box
+        frame and units."""
         vector = Rotation.from_matrix(np.asarray(turn)).as_rotvec()
         angle = float(np.linalg.norm(vector))
         axis = self.points.new_tensor(vector / max(angle, 1e-9))
+        aside = self.points.new_tensor(np.zeros(3) if shift is None else shift)
         lies = self.points
         for i in range(ROUNDS):  # the share belongs to where a point lies, which it decides itself
             share = _read(self.shares, lies[None])[0]
-            found = turned(self.points, self.pivot, axis, -angle * share)
+            found = turned(self.points - share * aside, self.pivot, axis, -angle * share)
             # whole steps would overshoot in the neck, where the turn fades quickly
             lies = found if i == ROUNDS - 1 else 0.5 * (lies + found)
         moved = (lies - self.points).T.reshape(1, 3, *CELLS[::-1])
-        return Bending(moved.contiguous(), self.shares, self.pivot, axis, angle)
+        return Bending(moved.contiguous(), self.shares, self.pivot, axis, angle, aside)
 
 
 def _grid() -> Float[Tensor, "n 3"]:

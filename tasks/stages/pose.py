@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import landmark_weights, tracking_weights
-from tasks.context import device_of, landmarker, read_track, use_threads
+from portrait_core.pipeline.weights import head_weights, landmark_weights, tracking_weights
+from tasks.context import device_of, head, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -25,7 +25,7 @@ POSE = Stage(
     unit="reenactment",
     reads=("portrait", "layers", "landmarks", "fit", "template", "inversion", "tuning"),
     settings=("render", "composite", "tracking"),
-    weights=(landmark_weights, tracking_weights),
+    weights=(landmark_weights, tracking_weights, head_weights),
     writes=(File(CAMERAS), Note(AIM)),
     drop_with="clip",
 )
@@ -51,6 +51,8 @@ def pose(job: Job) -> StageResult:
             cameras = cameras_through(cameras, portrait.cameras, frame, chosen)
         else:
             cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
+    if chosen.motion == "head" and chosen.travel > 0 and chosen.pose_transfer != "none":
+        cameras = _travelling(job, cameras, frame)
     content = io.BytesIO()
     np.save(content, cameras)
     output = job.output("pose")
@@ -73,6 +75,19 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
     if data is None:
         raise MissingChunk(f"{output.path}/{CAMERAS}", [0])
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+
+
+def _travelling(job: Job, cameras: NDArray[np.float32], rest: int | None) -> NDArray[np.float32]:
+    """Let the head of cameras ``[T,25]`` go where the driver's goes."""
+    import torch
+
+    from portrait_core.rendering.neck import neck_joint, resting
+    from portrait_core.rendering.travel import with_travel
+
+    driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
+    joint = neck_joint(head(job), resting(head(job), torch.from_numpy(portrait.shape))).numpy()
+    places = driver.crop_center_px, driver.crop_side_px
+    return with_travel(cameras, portrait.cameras, *places, joint, rest, job.settings.render.travel)
 
 
 def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

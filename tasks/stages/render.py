@@ -180,7 +180,7 @@ def _picture_renderer(job: Job) -> PictureRenderer:
     import torch
 
     from portrait_core.rendering.motion import CameraMotion, HeadMotion
-    from portrait_core.rendering.neck import Neck
+    from portrait_core.rendering.neck import Neck, resting
     from portrait_core.rendering.picture import PictureRenderer
     from tasks.pages import canvas, page_of
 
@@ -188,8 +188,8 @@ def _picture_renderer(job: Job) -> PictureRenderer:
     page, first, camera = page_of(job, track), anchor(job), torch.from_numpy(track.cameras).to(device)
     if page is None:
         raise ValueError("pictures with render.detail=off have no page; render them plainly")
-    model, shape = head(job, device), torch.from_numpy(track.shape[None]).to(device)
-    vertices = model.to_box(model.decode(shape, shape.new_zeros(1, model.n_expression)))[0]
+    model = head(job, device)
+    vertices = resting(model, torch.from_numpy(track.shape).to(device))
     if settings.render.motion == "head":
         motion: HeadMotion | CameraMotion = HeadMotion(Neck(model, vertices, device), camera, page)
     else:
