@@ -103,7 +103,7 @@ STILL_PX = (0.25, 1.5)
 the layers' (pixels of the output)."""
 MARGIN_RAYS = 2
 """What is drawn reaches so far around what changes, in rays."""
-MATCHED, LARGEST_MATCH = 64, 0.5
+MATCHED, LARGEST_MATCH = 64, 0.2
 """Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
 what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
 STRAY = 0.015
