@@ -159,7 +159,11 @@ class PictureRenderer:
             self.surface = self._rendered(self.planes, self.view)
             self.source = SourceView(self.surface, camera)
             self.person = self._person_points()
-            self.face_rays = self._grown(resized(self.first_face, self.rays) > 0.02)
+            face = self._grown(resized(self.first_face, self.rays) > 0.02)
+            # where frames' own latents are only asked what hides what, half the rays do
+            self.coarse_face = F.max_pool2d(face.float(), 2) > 0
+            self.coarse_view = View.of(camera, self.rays // 2)
+            self.coarse_surface = self._rendered(self.planes, self.coarse_view)
 
     def _take_layers(self, device: torch.device) -> None:
         canvas = self.canvas
@@ -178,7 +182,8 @@ class PictureRenderer:
     def render(self, frame: FrameInputs, camera: Float[Tensor, "1 25"]) -> Picture:
         """Render a frame with the head posed as ``camera``, a camera of the face crop, sees it."""
         view = self.motion.view(camera, self.rays)
-        base = self._base(view)
+        stays = None if view.bend is None else self._stays(view.bend)
+        base = self._base(view, stays)
         look = self._without_strays(self.source.lookup(base), base)
         first_face = sample(self.first_face, look.place(self.rays), "zeros") * look.seen
         own, own_look, faces = self._own(frame, view, base, first_face)
@@ -196,7 +201,7 @@ class PictureRenderer:
         colour, cover = (
             composite(mine, its, share) for its, mine in zip(first_layer, own_layer, strict=True)
         )
-        left = self._still(part, look, view) * (1 - share) * part.cut(self.left)
+        left = self._still(part, look, stays) * (1 - share) * part.cut(self.left)
         image = composite(colour, back, cover) + left
         return self._finished(part, image, colour, cover, share, depth)
 
@@ -210,12 +215,12 @@ class PictureRenderer:
             self.generator, planes, view, self.sampling, self.fitted, partly, self.believed
         )
 
-    def _base(self, view: View) -> Surface:
+    def _base(self, view: View, stays: Bool[Tensor, "1 1 r r"] | None) -> Surface:
         """The first frame's surface at a view: rendered where the head has moved."""
-        if view.bend is None:
+        if view.bend is None or stays is None:
             return self._rendered(self.planes, view)
         # the portrait's own surface without what has moved away from it
-        left = replace(self.surface, weight=self.surface.weight * self._stays(view.bend))
+        left = replace(self.surface, weight=self.surface.weight * stays)
         return self._rendered(self.planes, view, (self._moved(view.bend).flatten(), left))
 
     def _stays(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
@@ -253,12 +258,13 @@ class PictureRenderer:
             self._rendered(planes, at, (rays.flatten(), elsewhere))
             for at, rays, elsewhere in (
                 (view, self._grown(first_face > 0.02), base),
-                (self.view, self.face_rays, self.surface),
+                (self.coarse_view, self.coarse_face, self.coarse_surface),
             )
         )
         # the template draws the mouth's inside on the lips' surface, and there it stays
         inside = sample(mouths, places_seen(self.camera, own.points), "zeros") > MOUTH
-        own, seen = own.without(inside, view), seen.without(resized(mouths, self.rays) > MOUTH, self.view)
+        own = own.without(inside, view)
+        seen = seen.without(resized(mouths, self.coarse_view.rays) > MOUTH, self.coarse_view)
         return own, SourceView(seen, self.camera).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
@@ -280,13 +286,11 @@ class PictureRenderer:
         changed = ((person > 0.01) & (away > STILL_PX[0] / 2)) | (mask > 0.002)
         return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
 
-    def _still(self, part: Part, look: Lookup, view: View) -> Tensor:
+    def _still(self, part: Part, look: Lookup, stays: Bool[Tensor, "1 1 r r"] | None) -> Tensor:
         """1 where a pixel stays where it is and shows what it did, 0 where it moves or has been left."""
         away = sample(look.move, part.places).abs().amax(1, keepdim=True) * self.canvas.size
         still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
-        if view.bend is None:
-            return still
-        return still * sample(self._stays(view.bend).to(still.dtype), part.places)
+        return still if stays is None else still * sample(stays.to(still.dtype), part.places)
 
     def _moved(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Rays that may show what has moved: around where the head is seen now, front and back of it."""

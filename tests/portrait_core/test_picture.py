@@ -18,7 +18,7 @@ from portrait_core.models.needs import weight_file
 from portrait_core.rendering.believed import Believed
 from portrait_core.rendering.detail import Lookup
 from portrait_core.rendering.motion import CameraMotion, HeadMotion
-from portrait_core.rendering.neck import Bending, Neck
+from portrait_core.rendering.neck import Neck
 from portrait_core.rendering.page import Page
 from portrait_core.rendering.picture import Canvas, FrameInputs, Part, PictureRenderer, matched
 from portrait_core.rendering.surfaces import Surface, View, continued
@@ -72,6 +72,12 @@ def _inputs(renderer: PictureRenderer, page: Page, photograph: np.ndarray) -> Fr
     return FrameInputs(renderer.first, template, face, torch.zeros_like(face))
 
 
+def _base(renderer: PictureRenderer, view: View) -> Surface:
+    """The first frame's surface at a view that is bent."""
+    assert view.bend is not None
+    return renderer._base(view, renderer._stays(view.bend))
+
+
 @pytest.mark.parametrize("motion", ["head", "camera"])
 def test_at_its_own_pose_and_expression_the_photograph_comes_out_to_the_bit(motion: str) -> None:
     page = _page()
@@ -104,7 +110,7 @@ def test_what_turns_is_looked_up_where_the_head_took_it() -> None:
     assert flip.shape == (1, 25)
     own = renderer.motion._own  # type: ignore[attr-defined]
     view = renderer.motion.view(torch.from_numpy(labels_from_rotations((own @ turn)[None])), renderer.rays)
-    look = renderer.source.lookup(renderer._base(view))
+    look = renderer.source.lookup(_base(renderer, view))
     head = look.move[..., renderer.rays // 4, renderer.rays // 2]
     assert head.norm() > 0.05
     still = look.move[..., -1, renderer.rays // 2]
@@ -138,18 +144,11 @@ def test_nothing_of_a_head_stays_where_it_was_when_it_turned_away() -> None:
     assert not stays[moved].any()
     assert stays[(bend.seen_at(points) - points).norm(dim=-1).reshape(stays.shape) < 1e-6].all()
     # the background around a head that has gone shows the plate, not what the layers missed there
-    drawn = renderer._still(
-        Part.of(None, renderer.rays, page.canvas.side, points.device), *_seen(renderer, bend)
-    )
+    look = Lookup(torch.zeros(1, 2, *stays.shape[-2:]), torch.ones(stays.shape))
+    part = Part.of(None, renderer.rays, page.canvas.side, points.device)
+    drawn = renderer._still(part, look, stays)
     gone = F.interpolate(moved.float(), drawn.shape[-2:], mode="nearest") > 0
     assert (drawn[F.max_pool2d(1 - gone.float(), 5, 1, 2) == 0] == 0).all()
-
-
-def _seen(renderer: PictureRenderer, bend: Bending) -> tuple[Lookup, View]:
-    """A look-up in which nothing moves, at a view that is bent."""
-    rays = renderer.rays
-    look = Lookup(torch.zeros(1, 2, rays, rays), torch.ones(1, 1, rays, rays))
-    return look, View.of(renderer.camera, rays, bend)
 
 
 @pytest.fixture
