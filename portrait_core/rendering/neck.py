@@ -35,8 +35,10 @@ CERTAIN = 0.04
 """Shares so near to 0 or 1 are 0 or 1."""
 BELOW = 0.1
 """Height beneath the mesh's lower edge over which what is left of the turn fades to nothing (box units)."""
-ROUNDS = 14
-"""Fixed-point rounds that find where a bent point came from."""
+COARSE_CELLS = (24, 20, 16)
+"""The same of the coarse grid, on which the search begins."""
+ROUNDS, LAST_ROUNDS = 14, 4
+"""Fixed-point rounds that find where a bent point came from, and those of them on the fine grid."""
 _NECK = JOINTS.index("neck")
 
 
@@ -108,7 +110,7 @@ class Neck:
     ) -> None:
         self.pivot = neck_joint(head, vertices).to(device)
         """The neck's joint ``[3]``, box units."""
-        self.points = _grid().to(device)
+        self.points, self.coarse = _grid().to(device), _grid(COARSE_CELLS).to(device)
         # shares are made once, of many distances, on the host: the same on every device
         vertices = vertices.detach().cpu()
         skin = head.group_vertices("body").cpu() if "body" in head.group_names else slice(None)
@@ -131,18 +133,31 @@ class Neck:
         angle = float(np.linalg.norm(vector))
         axis = self.points.new_tensor(vector / max(angle, 1e-9))
         aside = self.points.new_tensor(np.zeros(3) if shift is None else shift)
-        lies = self.points
-        for i in range(ROUNDS):  # the share belongs to where a point lies, which it decides itself
+        move = axis, angle, aside
+        roughly = self._lies(self.coarse, self.coarse, move, ROUNDS - LAST_ROUNDS)
+        guess = self.points + _read(_as_grid(roughly - self.coarse, COARSE_CELLS), self.points[None])[0]
+        lies = self._lies(self.points, guess, move, LAST_ROUNDS)
+        moved = _as_grid(lies - self.points, CELLS)
+        return Bending(moved, self.shares, self.pivot, axis, angle, aside)
+
+    def _lies(self, seen: Tensor, lies: Tensor, move: tuple[Tensor, float, Tensor], rounds: int) -> Tensor:
+        """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess: the share of the
+        move belongs to where a point lies, which it decides itself."""
+        axis, angle, aside = move
+        for i in range(rounds):
             share = _read(self.shares, lies[None])[0]
-            found = turned(self.points - share * aside, self.pivot, axis, -angle * share)
+            found = turned(seen - share * aside, self.pivot, axis, -angle * share)
             # whole steps would overshoot in the neck, where the turn fades quickly
-            lies = found if i == ROUNDS - 1 else 0.5 * (lies + found)
-        moved = (lies - self.points).T.reshape(1, 3, *CELLS[::-1])
-        return Bending(moved.contiguous(), self.shares, self.pivot, axis, angle, aside)
+            lies = found if i == rounds - 1 else 0.5 * (lies + found)
+        return lies
 
 
-def _grid() -> Float[Tensor, "n 3"]:
-    along = [torch.linspace(low, high, n) for low, high, n in zip(LOW, HIGH, CELLS, strict=True)]
+def _as_grid(values: Float[Tensor, "n c"], cells: tuple[int, int, int]) -> Float[Tensor, "1 c z y x"]:
+    return values.T.reshape(1, -1, *cells[::-1]).contiguous()
+
+
+def _grid(cells: tuple[int, int, int] = CELLS) -> Float[Tensor, "n 3"]:
+    along = [torch.linspace(low, high, n) for low, high, n in zip(LOW, HIGH, cells, strict=True)]
     z, y, x = torch.meshgrid(along[2], along[1], along[0], indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)
 
