@@ -141,8 +141,8 @@ class Neck:
         return Bending(moved, self.shares, self.pivot, axis, angle, aside)
 
     def _lies(self, seen: Tensor, lies: Tensor, move: tuple[Tensor, float, Tensor], rounds: int) -> Tensor:
-        """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess: the share of the
-        move belongs to where a point lies, which it decides itself."""
+        """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess: the share of
+        the move belongs to where a point lies, which it decides itself."""
         axis, angle, aside = move
         for i in range(rounds):
             share = _read(self.shares, lies[None])[0]
