@@ -33,8 +33,9 @@ _SMOOTH_COST = 0.03
 """Cost of a pixel that takes no piece but the smooth continuation of what is around."""
 _CHANGE = 0.003
 """Cost of neighbours that take different pieces, however alike."""
-_STRANGE = 0.3
-"""Cost of a piece per squared difference from that continuation: a rocket is not repeated before a wall."""
+_STRANGE, _PLAIN = 0.3, 0.7
+"""Cost of a piece per squared difference from that continuation, and as much more where the background next to
+the hole is plain: a rocket is not repeated before a wall."""
 _NEVER = 1e3
 _GRAIN = 4.0
 """Detail that counts as grain, in medians of its amount in the background."""
@@ -111,11 +112,13 @@ class _Filling:
         shifts = self._shifts()
         pieces, valid = self._shifted(self._pixels, shifts)
         smooth = self._smooth[self._gap][:, None]
-        cost = self._agreement(shifts) + _STRANGE * ((pieces - smooth) ** 2).sum(-1)
+        busy = self._busy()[self._gap][:, None]
+        strange = _STRANGE + _PLAIN / (1 + busy / _LIKE)
+        cost = self._agreement(shifts) + strange * ((pieces - smooth) ** 2).sum(-1)
         cost[~valid] = _NEVER
         pieces = np.concatenate([smooth, pieces], axis=1)
         pieces[:, 1:][~valid] = pieces[:, :1].repeat(len(shifts), 1)[~valid]
-        cost = np.concatenate([self._busy()[self._gap][:, None] + _SMOOTH_COST, cost], axis=1)
+        cost = np.concatenate([busy + _SMOOTH_COST, cost], axis=1)
         edges = self._edges()
         labels = _propagated(cost, pieces, edges)
         colours = self._joined(pieces, labels, edges)
