@@ -34,8 +34,8 @@ _SMOOTH_COST = 0.03
 _CHANGE = 0.003
 """Cost of neighbours that take different pieces, however alike."""
 _STRANGE, _PLAIN = 0.3, 0.7
-"""Cost of a piece per squared difference from that continuation, and as much more where the background next to
-the hole is plain: a rocket is not repeated before a wall."""
+"""Cost of a piece per squared difference from that continuation, and what is added to it where the background
+next to the hole is plain: a rocket is not repeated before a wall."""
 _NEVER = 1e3
 _GRAIN = 4.0
 """Detail that counts as grain, in medians of its amount in the background."""
