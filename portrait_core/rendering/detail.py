@@ -113,6 +113,6 @@ def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
     # at the border the differences span one pixel, not two
-    across[..., [0, -1]] *= 2
-    down[..., [0, -1], :] *= 2
+    for border in (across[..., :1], across[..., -1:], down[..., :1, :], down[..., -1:, :]):
+        border.mul_(2)
     return (across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]).clamp(min=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -18,8 +19,8 @@ class Motion(Protocol):
     """Makes views of wanted head poses."""
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
-        """Give the view of the canvas in which the head is posed as ``camera``, a camera of the face crop,
-        sees a head that does not turn."""
+        """Give the view of the canvas in which the head is posed as ``camera``, a camera of the face crop on
+        the CPU, sees a head that does not turn."""
 
 
 class HeadMotion:
@@ -40,7 +41,7 @@ class HeadMotion:
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
         """Bend space by the turn between the portrait's pose and the wanted one, and by as much as the wanted
         camera looks further past the head than the portrait's does."""
-        label = camera.cpu().numpy()
+        label = camera.numpy()
         turn = self._own.T @ rotations_from_labels(label)[0]
         shift = head_shifts(offsets_from_labels(label) - self._offset) @ self._own
         return View.of(self._camera, rays, self._neck.bend(turn, shift[0]))
@@ -51,11 +52,12 @@ class CameraMotion:
 
     Args:
         page: the output's layout.
+        device: where rays are made.
     """
 
-    def __init__(self, page: Page) -> None:
-        self._page = page
+    def __init__(self, page: Page, device: torch.device | str = "cpu") -> None:
+        self._page, self._device = page, device
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
         """See the canvas from the wanted camera."""
-        return View.of(self._page.camera(camera, self._page.canvas), rays)
+        return View.of(self._page.camera(camera, self._page.canvas).to(self._device), rays)

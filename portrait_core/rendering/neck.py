@@ -164,8 +164,8 @@ def _grid(cells: tuple[int, int, int] = CELLS) -> Float[Tensor, "n 3"]:
 
 def _read(grid: Float[Tensor, "1 c z y x"], points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
     """Read a grid at box-frame points, trilinearly; beyond it its border."""
-    low, high = (points.new_tensor(corner) for corner in (LOW, HIGH))
-    unit = (points - low) * (2 / (high - low)) - 1
+    axes = zip(points.unbind(-1), LOW, HIGH, strict=True)
+    unit = torch.stack([(along - low) * (2 / (high - low)) - 1 for along, low, high in axes], dim=-1)
     flat = unit.reshape(1, 1, 1, -1, 3)
     found = F.grid_sample(grid, flat, padding_mode="border", align_corners=True)
     return found[0, :, 0, 0].T.reshape(*points.shape[:-1], grid.shape[1])

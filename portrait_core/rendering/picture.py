@@ -180,7 +180,7 @@ class PictureRenderer:
 
     @torch.no_grad()
     def render(self, frame: FrameInputs, camera: Float[Tensor, "1 25"]) -> Picture:
-        """Render a frame with the head posed as ``camera``, a camera of the face crop, sees it."""
+        """Render a frame with the head posed as ``camera``, a camera of the face crop on the CPU, sees it."""
         view = self.motion.view(camera, self.rays)
         stays = None if view.bend is None else self._stays(view.bend)
         base = self._base(view, stays)

@@ -149,7 +149,9 @@ class PoseRenderer:
     def render(
         self, ws: Float[Tensor, "1 rows w"], face: Float[Tensor, "1 1 s s"], camera: Float[Tensor, "1 25"]
     ) -> PosedFrame:
-        """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``."""
+        """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``, of any
+        device."""
+        camera = camera.to(self.first)
         base = self._whole(self.first, camera)
         first, depth = base["image"].clamp(-1, 1), base["image_depth"]
         if self.compositing.mode == "whole":

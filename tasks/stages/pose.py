@@ -11,7 +11,7 @@ from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, landmark_weights, tracking_weights
-from tasks.context import device_of, head, landmarker, read_track, use_threads
+from tasks.context import head, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -114,10 +114,10 @@ def _rendered(job: Job, frames: list[int], cameras: NDArray[np.float32]) -> list
 
     from tasks.stages.render import frame_inputs, pose_renderer, rendered
 
-    renderer, device = pose_renderer(job), device_of(job)
+    renderer = pose_renderer(job)
 
     def picture(i: int) -> NDArray[np.uint8]:
-        camera = torch.from_numpy(cameras[i : i + 1]).to(device)
+        camera = torch.from_numpy(cameras[i : i + 1])
         return rendered(renderer, frame_inputs(job, i), camera).image
 
     return [picture(i) for i in frames]

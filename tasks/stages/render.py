@@ -86,7 +86,7 @@ def render(job: Job, start: int, stop: int) -> StageResult:
 
     def fetch(frame: FrameRange) -> tuple[FrameInputs, Tensor]:
         i = frame.start
-        return _on_device(rows.at(i), device), torch.from_numpy(cameras[i : i + 1]).to(device)
+        return _on_device(rows.at(i), device), torch.from_numpy(cameras[i : i + 1])
 
     def work(frame: FrameRange, inputs: tuple[FrameInputs, Tensor]) -> Save:
         posed = rendered(renderer, *inputs)
@@ -193,7 +193,7 @@ def _picture_renderer(job: Job) -> PictureRenderer:
     if settings.render.motion == "head":
         motion: HeadMotion | CameraMotion = HeadMotion(Neck(model, vertices, device), camera, page)
     else:
-        motion = CameraMotion(page)
+        motion = CameraMotion(page, device)
     return PictureRenderer(
         tuned_generator(job),
         first.latent.ws,

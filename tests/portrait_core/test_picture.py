@@ -27,7 +27,7 @@ from tests.portrait_core import tiny
 SIDE, OWN = 48, torch.from_numpy(orbit_labels(0.1, 0.05))
 
 
-def _page() -> Page:
+def small_page() -> Page:
     return Page.of((100, 90), (52.5, 40.25), 47.5, "photograph", 1024, 32)
 
 
@@ -40,7 +40,9 @@ def _layers(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     return photograph, coverage, front, back
 
 
-def _renderer(motion: str, page: Page, grey: bool = False) -> tuple[PictureRenderer, np.ndarray]:
+def picture_renderer(
+    motion: str, page: Page, grey: bool = False, device: torch.device | str = "cpu"
+) -> tuple[PictureRenderer, np.ndarray]:
     parts = _layers()
     if grey:
         parts = tuple(x if x.ndim == 2 else np.repeat(x[..., :1], 3, axis=2) for x in parts)  # type: ignore[assignment]
@@ -51,21 +53,22 @@ def _renderer(motion: str, page: Page, grey: bool = False) -> tuple[PictureRende
     )
     head = MorphableHead.load(weight_file(settings, "head"))
     vertices = head.to_box(head.template[None])[0]
-    moves: HeadMotion | CameraMotion = CameraMotion(page)
+    moves: HeadMotion | CameraMotion = CameraMotion(page, device)
     if motion == "head":
-        moves = HeadMotion(Neck(head, vertices), OWN, page)
+        moves = HeadMotion(Neck(head, vertices, device), OWN.to(device), page)
     first = model.mapping(
         torch.randn(1, model.settings.z_dim, generator=torch.Generator().manual_seed(3)), None
     )
     face = torch.zeros(1, 1, page.window.side, page.window.side)
     face[..., 14:30, 16:32] = 1.0
     camera = page.camera(OWN, page.canvas)
-    known = (model, first, face, camera, canvas, vertices, moves)
+    first, face, camera, vertices = (x.to(device) for x in (first, face, camera, vertices))
+    known = (model.to(device), first, face, camera, canvas, vertices, moves)
     return PictureRenderer(*known, settings.render, settings.composite), parts[0]
 
 
-def _inputs(renderer: PictureRenderer, page: Page, photograph: np.ndarray) -> FrameInputs:
-    template = image_tensor(np.asarray(page.window.cut(photograph)))[None]
+def picture_inputs(renderer: PictureRenderer, page: Page, photograph: np.ndarray) -> FrameInputs:
+    template = image_tensor(np.asarray(page.window.cut(photograph)))[None].to(renderer.first)
     side = page.window.side
     face = renderer.first_face[..., :side, :side] * 0
     face[..., 14:30, 16:32] = 1.0
@@ -80,9 +83,9 @@ def _base(renderer: PictureRenderer, view: View) -> Surface:
 
 @pytest.mark.parametrize("motion", ["head", "camera"])
 def test_at_its_own_pose_and_expression_the_photograph_comes_out_to_the_bit(motion: str) -> None:
-    page = _page()
-    renderer, photograph = _renderer(motion, page)
-    drawn = renderer.render(_inputs(renderer, page, photograph), OWN)
+    page = small_page()
+    renderer, photograph = picture_renderer(motion, page)
+    drawn = renderer.render(picture_inputs(renderer, page, photograph), OWN)
     found = page.finished(photograph, drawn.image)
     outside = page.finished(np.zeros((90, 100, 1), np.uint8), drawn.mask[..., None])[..., 0] == 0
     np.testing.assert_array_equal(found[outside], photograph[outside])
@@ -91,9 +94,11 @@ def test_at_its_own_pose_and_expression_the_photograph_comes_out_to_the_bit(moti
 
 
 def test_a_head_that_turns_leaves_the_body_its_pixels_to_the_bit() -> None:
-    page = _page()
-    renderer, photograph = _renderer("head", page)
-    drawn = renderer.render(_inputs(renderer, page, photograph), torch.from_numpy(orbit_labels(-0.4, 0.2)))
+    page = small_page()
+    renderer, photograph = picture_renderer("head", page)
+    drawn = renderer.render(
+        picture_inputs(renderer, page, photograph), torch.from_numpy(orbit_labels(-0.4, 0.2))
+    )
     changed = (page.finished(photograph, drawn.image) != photograph).any(-1)
     assert changed.mean() > 0.1, "a head has turned"
     low = page.canvas.y + int(0.95 * page.canvas.side)
@@ -103,8 +108,8 @@ def test_a_head_that_turns_leaves_the_body_its_pixels_to_the_bit() -> None:
 def test_what_turns_is_looked_up_where_the_head_took_it() -> None:
     """Of a head that rolls by 20 degrees pixels lie elsewhere in the photograph, those of the body where they
     are."""
-    page = _page()
-    renderer, _ = _renderer("head", page)
+    page = small_page()
+    renderer, _ = picture_renderer("head", page)
     turn = Rotation.from_euler("z", 20, degrees=True).as_matrix()
     flip = labels_from_rotations(np.eye(3)[None])
     assert flip.shape == (1, 25)
@@ -133,8 +138,8 @@ def test_without_any_known_depth_nothing_is_infinite() -> None:
 
 
 def test_nothing_of_a_head_stays_where_it_was_when_it_turned_away() -> None:
-    page = _page()
-    renderer, _ = _renderer("head", page)
+    page = small_page()
+    renderer, _ = picture_renderer("head", page)
     bend = renderer.motion.view(torch.from_numpy(orbit_labels(-0.4, 0.2)), renderer.rays).bend
     assert bend is not None
     points = renderer.surface.points.reshape(1, -1, 3)
@@ -196,7 +201,7 @@ def test_planes_are_empty_where_they_are_not_believed() -> None:
 
 
 def test_a_thin_outline_apart_from_the_person_is_forgotten_and_hair_beside_it_kept() -> None:
-    renderer, _ = _renderer("head", _page())
+    renderer, _ = picture_renderer("head", small_page())
     rays = renderer.rays
     y, x = torch.meshgrid(*(torch.arange(rays),) * 2, indexing="ij")
     away = ((x - rays / 2).square() + (y - rays / 2).square()).sqrt()
@@ -223,11 +228,13 @@ def test_what_was_not_seen_is_painted_in_the_colours_around_it() -> None:
 
 
 def test_of_a_grey_photograph_nothing_is_painted_in_colour() -> None:
-    page = _page()
-    renderer, photograph = _renderer("head", page, grey=True)
-    inputs = _inputs(renderer, page, photograph)
+    page = small_page()
+    renderer, photograph = picture_renderer("head", page, grey=True)
+    inputs = picture_inputs(renderer, page, photograph)
     drawn = renderer.render(inputs, torch.from_numpy(orbit_labels(-0.5, 0.2)))
     assert np.ptp(drawn.image.astype(int), axis=2).max() <= 1
-    coloured, photograph = _renderer("head", page)
-    drawn = coloured.render(_inputs(coloured, page, photograph), torch.from_numpy(orbit_labels(-0.5, 0.2)))
+    coloured, photograph = picture_renderer("head", page)
+    drawn = coloured.render(
+        picture_inputs(coloured, page, photograph), torch.from_numpy(orbit_labels(-0.5, 0.2))
+    )
     assert np.ptp(drawn.image.astype(int), axis=2).max() > 30

@@ -14,6 +14,7 @@ from portrait_core.metrics.consistency import draw_views, multi_view_consistency
 from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
 from portrait_core.resources import data_file
 from tests.portrait_core import tiny
+from tests.portrait_core.test_picture import picture_inputs, picture_renderer, small_page
 from tests.portrait_core.test_stylegan2 import build
 from tests.second_device import counted
 
@@ -70,6 +71,37 @@ def test_a_frame_is_read_back_once_for_its_patch_and_once_per_picture(second: to
         str(wait) for wait in waits.copies if wait not in pictures and " in bounds" not in wait.place
     ] == []
     assert len(waits.copies) == 5
+
+
+def test_a_picture_equals_the_cpus(second: torch.device) -> None:
+    page, camera = small_page(), torch.from_numpy(orbit_labels(-0.3, 0.15))
+    drawn = []
+    for device in (second, torch.device("cpu")):
+        renderer, photograph = picture_renderer("head", page, device=device)
+        drawn.append(renderer.render(picture_inputs(renderer, page, photograph), camera))
+    for name in ("image", "coverage", "mask", "cutout"):
+        off = np.abs(getattr(drawn[0], name).astype(int) - getattr(drawn[1], name))
+        assert off.max() <= 2, name  # levels of 255
+
+
+@pytest.mark.parametrize("motion", ["head", "camera"])
+def test_a_picture_waits_for_its_rays_and_its_rectangle_and_is_read_back(
+    second: torch.device, motion: str
+) -> None:
+    """Of what the host waits for, and of what goes between host and device, nothing else is in a frame."""
+    page, camera = small_page(), torch.from_numpy(orbit_labels(-0.3, 0.15))
+    renderer, photograph = picture_renderer(motion, page, device=second)
+    inputs = picture_inputs(renderer, page, photograph)
+    renderer.render(inputs, camera)
+    with counted() as waits:
+        renderer.render(inputs, camera)
+    places = {"in rendered_surface": 3, "in bounds": 1, "in image_array": 4, "in _finished": 1}
+    # the wanted pose goes to the device
+    places |= {"in bend": 2} if motion == "head" else {"in view": 1}
+    found = [str(wait) for wait in (*waits.copies, *waits.reads)]
+    assert [wait for wait in found if not any(place in wait for place in places)] == []
+    for place, most in places.items():
+        assert sum(place in wait for wait in found) <= most, found
 
 
 def test_rays_and_projections_copy_nothing(second: torch.device) -> None:
