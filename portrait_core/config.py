@@ -281,7 +281,7 @@ class RenderSettings(Section):
     """``head``: the head turns on its neck before a still body. ``camera``: the camera turns, and with it
     shoulders and background (paper)."""
     travel: Unit = 1.0
-    """Share of the driver's travel through its picture that a head on its neck takes along, up to a tenth of
+    """Share of the driver's travel through its picture that a head on its neck takes along, up to a ninth of
     the face crop; 0: the head turns where it is."""
     detail: Annotated[Literal["transfer", "off"], BeforeValidator(_off)] = "transfer"
     """``transfer``: the photograph's own pixels, and the template's in the face, wherever the portrait's

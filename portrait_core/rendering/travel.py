@@ -17,8 +17,8 @@ from portrait_core.cameras import (
     rotations_from_labels,
 )
 
-LARGEST = 0.06
-"""No head goes further (box units; a tenth of the face crop): a neck is short."""
+LARGEST = 0.07
+"""No head goes further (box units; a ninth of the face crop): a neck is short."""
 _TO_VIEWER = np.array([-1.0, 1.0, 1.0])
 """From a camera's offset along its own axes (right, down, forward) to the shift of the head that looks the
 same, along the viewer's (right, up, toward the viewer); and back."""
@@ -69,5 +69,6 @@ def with_travel(
     seen = (centers_px - center) / side * (RADIUS / FOCAL) * (1.0, -1.0)
     shift = np.zeros_like(by_turn)
     shift[:, :2] = share * (seen - (by_turn - turned)[:, :2])
-    shift = shift / np.sqrt(1 + np.square(shift / LARGEST).sum(1, keepdims=True))
+    # a soft limit that leaves alone what is well below it
+    shift = shift / (1 + (np.linalg.norm(shift, axis=1, keepdims=True) / LARGEST) ** 4) ** 0.25
     return labels_from_rotations(turns, offsets_from_labels(cameras) + shift * _TO_VIEWER)
