@@ -64,9 +64,9 @@ def test_a_driver_who_walks_does_not_tear_the_neck() -> None:
         offsets_from_labels(with_travel(cameras, OWN, places, np.full(40, 100.0), NECK, None, 1))
     )
     length = np.linalg.norm(shifts, axis=1)
-    assert length.max() < LARGEST
+    assert length.max() < LARGEST + 1e-6
     assert length[0] > 0.9 * LARGEST
-    assert (np.diff(shifts[:, 0]) > 0).all(), "and still goes the way he goes"
+    assert (np.diff(shifts[:, 0]) > -1e-6).all(), "and still goes the way he goes"
     np.testing.assert_allclose(shifts[[0, -1], 0].sum(), 0, atol=1e-4)  # about the middle of the clip
 
 
