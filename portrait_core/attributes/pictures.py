@@ -126,7 +126,7 @@ def edited_photograph(
     part = slice(top, bottom), slice(left, right)
     share = placed(change.share) * free[part]
     gain = placed(change.gain)
-    if is_colourless(photograph):
+    if is_colourless(photograph[part]):
         gain = gain.mean(axis=2, keepdims=True)
     own, factor = photograph[part].astype(np.float32) / 255, np.exp(gain * share[..., None])
     coarse = _blurred(own, _GRAIN * side_px)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.rendering.compositing import gaussian_blur, places_seen, sample
-from portrait_core.rendering.surfaces import Surface
+from portrait_core.rendering.surfaces import Surface, filled
 
 TOLERANCE = 0.02
 """A point whose depth differs by this from what the portrait's camera sees there (box units; 1 cm on the
@@ -26,6 +26,10 @@ STRETCHED = (0.08, 0.25)
 more than the second well enough."""
 FOLDED = (4.0, 8.0)
 """The same at jumps of depth, where neighbours in the output lie far apart in the photograph."""
+
+MATCHED, LARGEST_MATCH = 64, 0.2
+"""Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
+what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
 
 
 @dataclass(frozen=True)
@@ -116,3 +120,23 @@ def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
     for border in (across[..., :1], across[..., -1:], down[..., :1, :], down[..., -1:, :]):
         border.mul_(2)
     return (across[:, :1] * down[:, 1:] - across[:, 1:] * down[:, :1]).clamp(min=0)
+
+
+def matched(
+    painted: Float[Tensor, "1 3 h w"], found: Float[Tensor, "1 3 h w"], seen: Float[Tensor, "1 1 h w"]
+) -> Float[Tensor, "1 3 h w"]:
+    """Bring painted colours to those that were found around them: what both are where the person was seen is
+    continued smoothly over what was not, and the painted ones differ from the found as from their own.
+
+    Args:
+        painted: by the generator.
+        found: in the photograph.
+        seen: how surely, 0..1.
+    """
+    size, sure = (MATCHED, MATCHED), (seen > 0.5).to(painted.dtype)
+    share = F.adaptive_avg_pool2d(sure, size)
+    both = F.adaptive_avg_pool2d(torch.cat([painted, found], dim=1) * sure, size) / share.clamp(min=1e-6)
+    near = F.interpolate(filled(both, (share > 0.2).to(painted.dtype)), painted.shape[-2:], mode="bilinear")
+    shown, true = near.split(3, dim=1)
+    made = true + (painted - shown).clamp(-LARGEST_MATCH, LARGEST_MATCH)
+    return torch.where((share > 0.2).any(), made, painted)  # nothing was seen of the person: nothing to match

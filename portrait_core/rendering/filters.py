@@ -114,5 +114,6 @@ def _ratio(total: Floats, known: Floats) -> Floats:
 
 def is_colourless(picture: NDArray[np.uint8]) -> bool:
     """Tell whether a picture ``[H,W,3]`` has no colours, but for what its compression left."""
-    spread = np.ptp(picture[::4, ::4].astype(np.int16), axis=2)
-    return bool(np.percentile(spread, 99) < COLOURLESS)
+    step = max(1, min(picture.shape[:2]) // 256)
+    apart = np.ptp(picture[::step, ::step].astype(np.int16), axis=2)
+    return bool(np.percentile(apart, 99) < COLOURLESS)

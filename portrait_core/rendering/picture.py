@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,13 +18,14 @@ from portrait_core.generators import Planes, TriPlaneGenerator
 from portrait_core.inversion.targets import image_array, image_tensor
 from portrait_core.rendering.believed import Believed
 from portrait_core.rendering.compositing import composite, gaussian_blur, places_seen, sample, soften
-from portrait_core.rendering.detail import Lookup, SourceView, pixel_places, resized
+from portrait_core.rendering.detail import Lookup, SourceView, matched, pixel_places, resized
 from portrait_core.rendering.filters import is_colourless
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
-from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS, bounds, final_sampling
-from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, filled, rendered_surface
+from portrait_core.rendering.part import Part
+from portrait_core.rendering.pose_renderer import bounds, final_sampling
+from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface
 
 Image = NDArray[np.uint8]
 
@@ -101,11 +102,6 @@ MOUTH = 0.3
 STILL_PX = (0.25, 1.5)
 """A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
 the layers' (pixels of the output)."""
-MARGIN_RAYS = 2
-"""What is drawn reaches so far around what changes, in rays."""
-MATCHED, LARGEST_MATCH = 64, 0.2
-"""Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
-what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
 STRAY = 0.015
 """What is seen of the person in pieces thinner than twice this is none of it, unless it is within twice this
 of a larger one (share of the face crop)."""
@@ -154,9 +150,11 @@ class PictureRenderer:
             self.planes = generator.planes(first)
             self.view = View.of(camera, self.rays)
             self.believed: Believed | None = None
-            seen, box = self._rendered(self.planes, self.view), generator.settings.box_warp
-            self.believed = Believed(seen, camera, self.cover, self.fitted.side, head, box)
             self.surface = self._rendered(self.planes, self.view)
+            if self.planes.wall is not None:
+                known = self.cover, self.fitted.side, head, generator.settings.box_warp
+                self.believed = Believed(self.surface, camera, *known)
+                self.surface = self._rendered(self.planes, self.view)
             self.source = SourceView(self.surface, camera)
             self.person = self._person_points()
             face = self._grown(resized(self.first_face, self.rays) > 0.02)
@@ -355,71 +353,3 @@ class PictureRenderer:
             kept[rows, columns] = image_array(2 * drawn[0] - 1)[..., 0]
         cutout[rows, columns] = image_array(torch.cat([colour, 2 * cover - 1], dim=1)[0])
         return Picture(whole, person, face, depth[0, 0].half().cpu().numpy(), cutout)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A rectangle of the canvas.
-
-    Attributes:
-        rows, columns: of the canvas's pixels.
-        places: of its pixels, x and y over the canvas's side ``[1,2,h,w]``.
-        rays: rays along the canvas's side.
-        size: the canvas's side in pixels.
-    """
-
-    rows: slice
-    columns: slice
-    places: Float[Tensor, "1 2 h w"]
-    rays: int
-    size: int
-
-    @classmethod
-    def of(cls, bounds: Int[Tensor, "2 2"] | None, rays: int, size: int, device: torch.device) -> Part:
-        """Make the part around rays from the first to the last row and column of ``bounds``; of all where
-        that is None."""
-        low, high = [0, 0], [rays, rays]
-        if bounds is not None:
-            low = [max(0, int(x) - MARGIN_RAYS) for x in bounds[0]]
-            high = [min(rays, int(x) + 1 + MARGIN_RAYS) for x in bounds[1]]
-        rows, columns = (
-            slice(a * size // rays, -(-b * size // rays)) for a, b in zip(low, high, strict=True)
-        )
-        y, x = ((torch.arange(one.start, one.stop, device=device) + 0.5) / size for one in (rows, columns))
-        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
-        return cls(rows, columns, torch.stack([grid_x, grid_y])[None], rays, size)
-
-    def cut(self, values: Float[Tensor, "1 c m m"]) -> Float[Tensor, "1 c h w"]:
-        """Give this part of what fills the canvas."""
-        return values[..., self.rows, self.columns]
-
-    def seen_by_rays(self, step: int) -> tuple[slice, slice, Float[Tensor, "1 2 h w"]]:
-        """Give rows and columns of the rays around the part, multiples of ``step`` of them, and the places of
-        its pixels over their rectangle."""
-        slices, places = [], []
-        for axis, one in ((1, self.rows), (0, self.columns)):
-            low = max(0, one.start * self.rays // self.size - MIN_MARGIN_RAYS)
-            high = min(self.rays, -(-one.stop * self.rays // self.size) + MIN_MARGIN_RAYS)
-            low, high = low // step * step, min(self.rays, -(-high // step) * step)
-            slices.append(slice(low, high))
-            places.append((self.places[:, axis] * self.rays - low) / (high - low))
-        return slices[0], slices[1], torch.stack([places[1], places[0]], dim=1)
-
-
-def matched(
-    painted: Float[Tensor, "1 3 h w"], found: Float[Tensor, "1 3 h w"], seen: Float[Tensor, "1 1 h w"]
-) -> Float[Tensor, "1 3 h w"]:
-    """Bring painted colours to those that were found around them: what both are where the person was seen is
-    continued smoothly over what was not, and the painted ones differ from the found as from their own.
-
-    Args:
-        painted: by the generator.
-        found: in the photograph.
-        seen: how surely, 0..1.
-    """
-    size, sure = (MATCHED, MATCHED), (seen > 0.5).to(painted.dtype)
-    share = F.adaptive_avg_pool2d(sure, size)
-    both = F.adaptive_avg_pool2d(torch.cat([painted, found], dim=1) * sure, size) / share.clamp(min=1e-6)
-    near = F.interpolate(filled(both, (share > 0.2).to(painted.dtype)), painted.shape[-2:], mode="bilinear")
-    shown, true = near.split(3, dim=1)
-    return true + (painted - shown).clamp(-LARGEST_MATCH, LARGEST_MATCH)

@@ -12,6 +12,7 @@ read. Pure arithmetic; rendering and tracking are the caller's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,9 +54,21 @@ def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArra
     return [int(frames[part[away[part].argmin()]]) for part in parts]
 
 
+class Match(NamedTuple):
+    """A driver's frame that shows the portrait's own face in its own pose.
+
+    Attributes:
+        frame: its number.
+        roll_rad: how far the face is turned clockwise in the frame beyond what it is in the portrait.
+    """
+
+    frame: int
+    roll_rad: float
+
+
 def frame_of_portrait(
     portrait: NDArray[np.floating], clip: NDArray[np.floating], usable: NDArray[np.bool_]
-) -> int | None:
+) -> Match | None:
     """Find the driver's frame that shows the portrait's own face in its own pose; None where none does.
 
     Args:
@@ -63,40 +76,23 @@ def frame_of_portrait(
         clip: the driver's ``[T,478,2]`` in pixels; rows that are not usable are ignored.
         usable: frames to choose from ``[T]``.
     """
-    frames = np.flatnonzero(usable)
-    if not len(frames):
-        return None
-    own, others = (_centred(points[..., :N_MESH, :]) for points in (portrait, clip[frames]))
-    # the best turn and size of each frame's face, as one complex factor
-    factor = (others.conj() * own).sum(-1, keepdims=True) / np.square(np.abs(others)).sum(-1, keepdims=True)
-    away = np.abs(factor * others - own).mean(-1) / outer_eye_distance(portrait)
-    nearest = int(away.argmin())
-    return int(frames[nearest]) if away[nearest] <= _SAME_FACE else None
+    own, eyes = _centred(portrait), outer_eye_distance(portrait)
+    nearest, found = _SAME_FACE, None
+    for i in np.flatnonzero(usable).tolist():
+        other = _centred(clip[i])
+        # the best turn and size of the frame's face, as one complex factor
+        factor = np.vdot(other, own) / np.vdot(other, other).real
+        away = float(np.abs(factor * other - own).mean() / eyes)
+        if away <= nearest:
+            nearest, found = away, Match(i, float(-np.angle(factor)))
+    return found
 
 
 def _centred(points: NDArray[np.floating]) -> NDArray[np.complex128]:
-    """Points ``[...,n,2]`` as complex numbers about their mean."""
-    flat = np.asarray(points, np.float64)
-    numbers = flat[..., 0] + 1j * flat[..., 1]
-    return np.asarray(numbers - numbers.mean(-1, keepdims=True))
-
-
-def cameras_through(
-    wanted: NDArray[np.floating], portrait: NDArray[np.floating], frame: int, settings: RenderSettings
-) -> NDArray[np.float32]:
-    """Correct cameras so that one frame is seen as the portrait is.
-
-    Args:
-        wanted: labels ``[T,25]``.
-        portrait: its label ``[1,25]``.
-        frame: of :func:`frame_of_portrait`.
-        settings: how far the head may turn.
-
-    Returns:
-        Labels ``[T,25]``.
-    """
-    offset = angles_from_labels(wanted[frame : frame + 1])[0] - angles_from_labels(portrait)[0]
-    return corrected_cameras(wanted, np.clip(offset, -_LARGEST, _LARGEST), _limit(settings))
+    """Points of the face ``[n,2]`` as complex numbers about their mean."""
+    flat = np.asarray(points[:N_MESH], np.float64)
+    numbers = flat[:, 0] + 1j * flat[:, 1]
+    return np.asarray(numbers - numbers.mean())
 
 
 def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -26,6 +26,7 @@ from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
+from portrait_core.rendering.pose_calibration import Match
 
 PoseTransfer = Literal["relative", "absolute", "none"]
 FRONTAL_DEG = 15.0
@@ -65,14 +66,18 @@ def pose_transfer(portrait: NDArray[np.floating], settings: RenderSettings) -> P
 
 
 def target_cameras(
-    driver: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
+    driver: NDArray[np.floating],
+    portrait: NDArray[np.floating],
+    settings: RenderSettings,
+    match: Match | None = None,
 ) -> NDArray[np.float32]:
     """Camera labels ``[T,25]`` of the output, from the driver's ``[T,25]`` and the portrait's ``[1,25]``.
 
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
-    ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose; yaw and
-    pitch are held within the limits, and the turn from the portrait's own pose within ``max_turn_deg``.
-    Cameras that look past the origin do so after it.
+    ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose, and where
+    a frame is known that shows the portrait itself (``match``), absolute and relative poses alike are their
+    change from that frame. Yaw and pitch are held within the limits, and the turn from the portrait's own
+    pose within ``max_turn_deg``. Cameras that look past the origin do so after it.
     ``pose_transfer=none`` is the portrait's own camera in every frame, and ``auto`` is what
     :func:`pose_transfer` says.
     """
@@ -81,17 +86,27 @@ def target_cameras(
         return np.repeat(np.asarray(portrait, np.float32), len(driver), axis=0)
     labels = smooth_labels(driver, settings.pose_window)
     offsets = offsets_from_labels(labels)
-    if transfer == "relative":
-        rotations = rotations_from_labels(labels)
-        change = rotations @ rotations[0].T
-        labels = labels_from_rotations(change @ rotations_from_labels(portrait)[0])
-        offsets = offsets - offsets[0] + offsets_from_labels(portrait)
+    if transfer == "relative" or match is not None:
+        frame, roll_rad = match or (0, 0.0)
+        rotations, own = rotations_from_labels(labels), rotations_from_labels(portrait)[0]
+        rest = orbit_rotation(0.0, 0.0, roll_rad) @ own  # the portrait, as it lies in that frame
+        labels = labels_from_rotations(rotations @ rotations[frame].T @ rest)
+        offsets = offsets - offsets[frame] + offsets_from_labels(portrait)
+    return held_cameras(labels_from_rotations(rotations_from_labels(labels), offsets), portrait, settings)
+
+
+def held_cameras(
+    cameras: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
+) -> NDArray[np.float32]:
+    """Hold cameras ``[T,25]`` within the limits of yaw and pitch, and within ``max_turn_deg`` of the
+    portrait's own ``[1,25]``."""
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
-    angles = angles_from_labels(labels)
+    angles = angles_from_labels(cameras)
     held = np.concatenate([np.clip(angles[:, :2], -limit, limit), angles[:, 2:]], axis=1)
     turned = np.stack([orbit_rotation(*a) for a in held])
     own = rotations_from_labels(portrait)[0]
-    return labels_from_rotations(held_near(turned, own, np.radians(settings.max_turn_deg)), offsets)
+    near = held_near(turned, own, np.radians(settings.max_turn_deg))
+    return labels_from_rotations(near, offsets_from_labels(cameras))
 
 
 def held_near(

@@ -6,6 +6,8 @@ the body stays. A camera label says it as an offset: how far the camera looks pa
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +17,9 @@ from portrait_core.cameras import (
     labels_from_rotations,
     offsets_from_labels,
     rotations_from_labels,
+    smooth_labels,
 )
+from portrait_core.config import RenderSettings
 
 LARGEST = 0.07
 """No head goes further (box units; a ninth of the face crop): a neck is short."""
@@ -36,39 +40,56 @@ def head_shifts(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(offsets * _TO_VIEWER)
 
 
+class DriverHead(NamedTuple):
+    """Where a driver's head is, frame by frame.
+
+    Attributes:
+        cameras: labels of its poses ``[T,25]``.
+        centers_px: centres of its face crops ``[T,2]``.
+        sides_px: their sides ``[T]``.
+    """
+
+    cameras: NDArray[np.floating]
+    centers_px: NDArray[np.floating]
+    sides_px: NDArray[np.floating]
+
+
 def with_travel(
     cameras: NDArray[np.floating],
-    portrait: NDArray[np.floating],
-    centers_px: NDArray[np.floating],
-    sides_px: NDArray[np.floating],
+    driver: DriverHead,
     neck: NDArray[np.floating],
     rest: int | None,
-    share: float,
+    settings: RenderSettings,
 ) -> NDArray[np.float32]:
-    """Let the head go where the driver's goes.
+    """Let the head go where the driver's goes, averaged over ``pose_window`` frames as its poses are.
 
     Args:
         cameras: labels of the output ``[T,25]``.
-        portrait: the portrait's label ``[1,25]``.
-        centers_px: where the driver's head is, the centres of its crops ``[T,2]``.
-        sides_px: sides of these crops ``[T]``.
-        neck: the portrait's neck joint ``[3]``, box units, about which its head turns.
+        driver: where his head is.
+        neck: the neck's joint ``[3]``, box units, about which heads turn.
         rest: the frame in which the driver's head is where the portrait's is; None takes the middle of where
             it is over the clip.
-        share: of the travel that is carried over, 0..1.
+        settings: ``travel`` and ``pose_window``.
 
     Returns:
         Labels ``[T,25]`` whose offsets say how far the head goes, at most :data:`LARGEST`.
     """
-    turns, own = rotations_from_labels(cameras), rotations_from_labels(portrait)[0]
-    by_turn = own @ neck - turns @ neck  # where the head's origin goes, as it turns about the neck
+    turns = rotations_from_labels(smooth_labels(driver.cameras, settings.pose_window))
+    by_turn = (-turns @ neck)[:, :2]  # where the head's middle goes as it turns about the neck: right, up
+    centers = _averaged(driver.centers_px, settings.pose_window)
     center, side, turned = (
         np.median(values, axis=0) if rest is None else values[rest]
-        for values in (centers_px, sides_px, by_turn)
+        for values in (centers, driver.sides_px, by_turn)
     )
-    seen = (centers_px - center) / side * (RADIUS / FOCAL) * (1.0, -1.0)
-    shift = np.zeros_like(by_turn)
-    shift[:, :2] = share * (seen - (by_turn - turned)[:, :2])
+    seen = (centers - center) / side * (RADIUS / FOCAL) * (1.0, -1.0)
+    shift = np.zeros((len(cameras), 3))
+    shift[:, :2] = settings.travel * (seen - (by_turn - turned))
     # a soft limit that leaves alone what is well below it
     shift = shift / (1 + (np.linalg.norm(shift, axis=1, keepdims=True) / LARGEST) ** 4) ** 0.25
-    return labels_from_rotations(turns, offsets_from_labels(cameras) + shift * _TO_VIEWER)
+    offsets = offsets_from_labels(cameras) + shift * _TO_VIEWER
+    return labels_from_rotations(rotations_from_labels(cameras), offsets)
+
+
+def _averaged(values: NDArray[np.floating], window: int) -> NDArray[np.float64]:
+    """Average rows over a window that ends at each of them."""
+    return np.stack([values[max(0, i - window + 1) : i + 1].mean(axis=0) for i in range(len(values))])

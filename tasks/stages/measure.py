@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from tasks.context import landmarker, read_track, use_threads
 from tasks.expressions import SeenClip, expression_rows, read_landmarks
 from tasks.pages import page_of
 from tasks.running import does
-from tasks.stages.pose import AIM
+from tasks.stages.pose import match_of
 from tasks.trackers import tracker
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def measure(job: Job) -> StageResult:
     still = MotionTrack.of(source.read("landmarks"), read_track(source)).repeated(job.frames)
     shown = _result(job, threads)
     result = MotionTrack.unseen(job.frames) if shown is None else MotionTrack.of(shown.points, shown.track)
-    said = {"pose_transfer": transfer} | (job.output("pose").read_note(AIM) or {})
+    match = match_of(job)
+    said: dict[str, Any] = {
+        "pose_transfer": transfer,
+        "frame_of_portrait": None if match is None else match.frame,
+    }
     said |= motion_rows(wanted, result, still, lambda: _flicker(job, page))
     said |= expression_rows(job, shown, threads)
     found = {name: Follow.of_row(row) for name, row in said["follow"].get("result", {}).items()}
@@ -93,7 +97,7 @@ def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
     if transfer == "absolute":
         return transfer, driver
     unsmoothed = job.settings.render.model_copy(update={"pose_window": 1})
-    cameras = target_cameras(read_track(job.output("fit")).cameras, own, unsmoothed)
+    cameras = target_cameras(read_track(job.output("fit")).cameras, own, unsmoothed, match_of(job))
     return transfer, replace(driver, angles_deg=degrees(angles_from_labels(cameras)))
 
 

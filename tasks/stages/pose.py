@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from portrait_core.pipeline.weights import head_weights, landmark_weights, track
 from tasks.context import head, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
+
+if TYPE_CHECKING:
+    from portrait_core.rendering.pose_calibration import Match
 
 CAMERAS, AIM = "output_cameras.npy", "aim"
 """File of the camera labels, and note of how they were aimed."""
@@ -38,26 +42,26 @@ def pose(job: Job) -> StageResult:
     watch = Stopwatch("pose", 0, 1)
     if done(job, "pose").all():
         return watch.result(0)
-    from portrait_core.rendering.pose_calibration import cameras_through, frame_of_portrait
-    from portrait_core.rendering.pose_renderer import target_cameras
+    from portrait_core.rendering.pose_calibration import frame_of_portrait
+    from portrait_core.rendering.pose_renderer import held_cameras, target_cameras
 
     driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
-    chosen, frame = job.settings.render, None
-    cameras = target_cameras(driver.cameras, portrait.cameras, chosen)
-    if chosen.calibration_frames > 0 and chosen.pose_transfer != "none":
+    chosen, match = job.settings.render, None
+    aims = chosen.calibration_frames > 0 and chosen.pose_transfer != "none"
+    if aims:
         own, points = (job.output(name).read("landmarks") for name in ("portrait", "landmarks"))
-        frame = frame_of_portrait(own[0], points, driver.ok)
-        if frame is not None:
-            cameras = cameras_through(cameras, portrait.cameras, frame, chosen)
-        else:
-            cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
+        match = frame_of_portrait(own[0], points, driver.ok)
+    cameras = target_cameras(driver.cameras, portrait.cameras, chosen, match)
+    if aims and match is None:
+        cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
+        cameras = held_cameras(cameras, portrait.cameras, chosen)
     if chosen.motion == "head" and chosen.travel > 0 and chosen.pose_transfer != "none":
-        cameras = _travelling(job, cameras, frame)
+        cameras = _travelling(job, cameras, match)
     content = io.BytesIO()
     np.save(content, cameras)
     output = job.output("pose")
     output.put_bytes(CAMERAS, content.getvalue())
-    output.write_note(AIM, {"frame_of_portrait": frame})
+    output.write_note(AIM, {} if match is None else match._asdict())
     output.commit()
     return watch.result(1)
 
@@ -77,17 +81,26 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
     return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
 
 
-def _travelling(job: Job, cameras: NDArray[np.float32], rest: int | None) -> NDArray[np.float32]:
+def match_of(job: Job) -> Match | None:
+    """The driver's frame that shows the portrait itself, where the stage found one."""
+    from portrait_core.rendering.pose_calibration import Match
+
+    note = job.output("pose").read_note(AIM)
+    return Match(int(note["frame"]), float(note["roll_rad"])) if note else None
+
+
+def _travelling(job: Job, cameras: NDArray[np.float32], match: Match | None) -> NDArray[np.float32]:
     """Let the head of cameras ``[T,25]`` go where the driver's goes."""
     import torch
 
     from portrait_core.rendering.neck import neck_joint, resting
-    from portrait_core.rendering.travel import with_travel
+    from portrait_core.rendering.travel import DriverHead, with_travel
 
     driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
     joint = neck_joint(head(job), resting(head(job), torch.from_numpy(portrait.shape))).numpy()
-    places = driver.crop_center_px, driver.crop_side_px
-    return with_travel(cameras, portrait.cameras, *places, joint, rest, job.settings.render.travel)
+    seen = DriverHead(driver.cameras, driver.crop_center_px, driver.crop_side_px)
+    rest, chosen = None if match is None else match.frame, job.settings.render
+    return with_travel(cameras, seen, joint, rest, chosen)
 
 
 def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

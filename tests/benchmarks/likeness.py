@@ -8,9 +8,10 @@ portrait's camera, without the driver's pose), the result of the settings, and o
 NAME:section.field=value[,section.field=value...]``. The driver's expression in the first frame is taken for
 that of the portrait (``template.neutral_frame=0``), as it is.
 
-The whole head's travel through the picture is not carried over, so that it counts as an error of every row;
-with ``--follow-face`` the square moves and grows with the face instead, the driver's in the true frames and
-in a clip of the whole photograph its own, so that heads are compared and not where they are.
+Of the head's travel through the picture as much is carried over as a neck allows; what is left counts as an
+error of every row. With ``--follow-face`` the square moves and grows with the face instead, the driver's in
+the true frames and in a clip of the whole photograph its own, so that heads are compared and not where they
+are.
 
 Columns: PSNR within the hull of the true face's landmarks and of the whole square; the perceptual distance of
 the same by EfficientNet's features and, where the weights of VGG16 are on this machine, by LPIPS; identity,
@@ -140,7 +141,7 @@ class Comparison:
     """A clip's true frames in the portrait's crop, to which results are compared.
 
     With ``follow_face`` the crop of each true frame is moved and grown as the driver's face is since the
-    first frame: a head's travel through the picture, which is not carried over, then counts as no error.
+    first frame: a head's travel through the picture then counts as no error.
 
     Args:
         cut: the clip.

@@ -165,11 +165,9 @@ def lose(path: Path) -> None:
     path.unlink()
 
 
-FINISHED_QUICK = {
+FINISHED = {
     "clip lost": ("encode.*/files/reenactment.*.mp4", lose),
     "clip flipped": ("encode.*/files/reenactment.*.mp4", flip),
-}
-FINISHED_SLOW = {
     "clip cut": ("encode.*/files/reenactment.*.mp4", cut),
     "sheet lost": ("encode.*/files/contact_sheet.*.png", lose),
     "sheet flipped": ("encode.*/files/contact_sheet.*.png", flip),
@@ -201,11 +199,8 @@ def finished(
 @pytest.mark.parametrize(
     ("name", "case"),
     [
-        *(pytest.param(name, case, id=name) for name, case in FINISHED_QUICK.items()),
-        *(
-            pytest.param(n, case, id=n, marks=[pytest.mark.slow, pytest.mark.each_change])
-            for n, case in FINISHED_SLOW.items()
-        ),
+        pytest.param(n, case, id=n, marks=[pytest.mark.slow, pytest.mark.each_change])
+        for n, case in FINISHED.items()
     ],
 )
 def test_damage_to_a_finished_clip_is_found_and_made_good(

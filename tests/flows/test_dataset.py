@@ -129,6 +129,7 @@ def test_a_bad_row_stops_everything_before_any_work(tmp_path: Path, folder: Path
     assert "gone.png" in ended.output
 
 
+@pytest.mark.slow
 def test_rows_that_differ_in_overrides_are_clips_of_their_own(
     first: Result, folder: Path, driver: Path, settings: list[str], tmp_path: Path
 ) -> None:

@@ -17,6 +17,7 @@ from flows.cli import app
 from portrait_core.attributes.files import flow_metadata, load_flow
 from portrait_core.attributes.scenes import scene_conditions
 from portrait_core.config import Settings
+from portrait_core.faces.landmark_regions import INNER_LIPS
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
 from portrait_core.models.cache import forget_models
@@ -253,6 +254,18 @@ def test_an_edit_is_shown_measured_and_kept(edited: Trained) -> None:
     assert read_image(edited.out / "strip.png").shape[1] > 3 * 256
 
 
+def test_an_edit_leaves_background_and_teeth_as_they_are(edited: Trained) -> None:
+    (job,) = [one for one in jobs_in(edited.store) if "beard-0_9" in one.label and "plus" in one.label]
+    portrait, made = read_image(sample_portrait()), read_image(edited.out / "edited.png")
+    changed = (portrait != made).any(-1)
+    assert changed.any(), "an untrained generator changes something"
+    assert not changed[job.output("layers").read("coverage")[0] == 0].any()
+    landmarks = job.output("portrait").read("landmarks")[0]
+    lips = landmarks[list(INNER_LIPS.upper + INNER_LIPS.lower)].mean(0).astype(int)
+    assert not changed[lips[1], lips[0] - 4 : lips[0] + 5].any()
+    assert changed[job.output("layers").read("coverage")[0] == 255].mean() > 0.01
+
+
 def test_a_second_edit_takes_the_portrait_as_inverted(edited: Trained, tmp_path: Path) -> None:
     store = Store(str(edited.store))
     (inverted,) = store.units("inverted")
@@ -317,6 +330,7 @@ def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, argum
     assert "2 clips" in status.output
 
 
+@pytest.mark.slow
 def test_a_manifest_row_names_its_edit(
     trained: Trained, tmp_path: Path, driver: Path, small: list[str]
 ) -> None:

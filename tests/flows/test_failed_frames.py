@@ -168,6 +168,7 @@ def test_a_stage_all_of_whose_frames_fail_stops_the_run_and_says_why(
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.slow
 def test_a_task_that_fails_as_a_whole_sets_no_frame_aside(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:

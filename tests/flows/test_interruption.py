@@ -74,7 +74,7 @@ def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_with_130_and_says_how_to_go_on(
     tmp_path: Path, arguments: Arguments, sent: signal.Signals
 ) -> None:

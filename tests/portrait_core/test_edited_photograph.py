@@ -106,6 +106,17 @@ def test_a_grey_photograph_stays_grey(photograph: Picture) -> None:
     assert np.ptp(made, axis=2).max() == 0
 
 
+def test_a_small_face_in_a_grey_picture_keeps_its_colours() -> None:
+    picture = np.full((1200, 1200, 3), 128, np.uint8)
+    picture[500:580, 500:580] = (200, 140, 110)
+    before = crop_image(picture, (540, 540), 70, SIZE)
+    after = np.full_like(before, 0) + np.array([120, 90, 160], np.uint8)
+    made = edited_photograph(
+        picture, Change.between(before, after), np.ones((1200, 1200), np.float32), (540, 540), 70
+    )
+    assert np.abs(made[535:545, 535:545].reshape(-1, 3).mean(0) - (120, 90, 160)).max() < 12
+
+
 def test_what_is_not_the_person_and_the_mouths_inside_stay() -> None:
     points = np.full((478, 2), 150.0)
     points[33], points[263] = (100, 100), (200, 100)

@@ -16,11 +16,12 @@ from portrait_core.faces.head import MorphableHead
 from portrait_core.inversion.targets import image_tensor
 from portrait_core.models.needs import weight_file
 from portrait_core.rendering.believed import Believed
-from portrait_core.rendering.detail import Lookup
+from portrait_core.rendering.detail import Lookup, matched
 from portrait_core.rendering.motion import CameraMotion, HeadMotion
 from portrait_core.rendering.neck import Neck
 from portrait_core.rendering.page import Page
-from portrait_core.rendering.picture import Canvas, FrameInputs, Part, PictureRenderer, matched
+from portrait_core.rendering.part import Part
+from portrait_core.rendering.picture import Canvas, FrameInputs, PictureRenderer
 from portrait_core.rendering.surfaces import Surface, View, continued
 from tests.portrait_core import tiny
 
@@ -225,6 +226,7 @@ def test_what_was_not_seen_is_painted_in_the_colours_around_it() -> None:
     np.testing.assert_allclose(made[..., 22:26, 32:36], 0.5, atol=0.02)
     np.testing.assert_allclose(made[..., 29:31, 39:41], 0.6, atol=0.02)
     np.testing.assert_allclose(made[..., 5, 5], 0.4, atol=0.02)
+    assert torch.equal(matched(painted, found, torch.zeros_like(seen)), painted), "nothing to match"
 
 
 def test_of_a_grey_photograph_nothing_is_painted_in_colour() -> None:

@@ -2,17 +2,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from portrait_core.cameras import angles_from_labels, orbit_labels, orbit_rotation
+from portrait_core.cameras import angles_from_labels, orbit_labels, orbit_rotation, rotations_from_labels
 from portrait_core.config import RenderSettings, load_settings
 from portrait_core.rendering.pose_calibration import (
+    Match,
     aimed_cameras,
     calibration_frames,
-    cameras_through,
     corrected_cameras,
     frame_of_portrait,
     pose_offset,
 )
-from portrait_core.rendering.pose_renderer import held_near, pose_transfer
+from portrait_core.rendering.pose_renderer import held_cameras, held_near, pose_transfer, target_cameras
 
 LIMIT = np.radians([40.0, 35.0])
 
@@ -106,16 +106,32 @@ def test_the_frame_that_shows_the_portrait_is_found_wherever_it_lies(face: np.nd
     other = face * (1.0, 1.06)  # nodded by about 20 degrees
     nothing = np.full_like(face, np.nan)
     clip, usable = np.stack([other, nothing, moved, other]), np.array([True, False, True, True])
-    assert frame_of_portrait(face, clip, usable) == 2
+    match = frame_of_portrait(face, clip, usable)
+    assert match is not None
+    assert match.frame == 2
+    assert np.degrees(match.roll_rad) == pytest.approx(25, abs=0.5)  # clockwise, as y points down
     assert frame_of_portrait(face, clip, usable & [True, True, False, True]) is None
     assert frame_of_portrait(face, clip, np.zeros(4, bool)) is None
 
 
-def test_that_frame_is_seen_as_the_portrait_is_and_the_others_keep_their_turns() -> None:
-    wanted, own = labels([(0, -5, 0), (20, -10, 15), (-15, 10, -20)]), labels([(1.0, -8.0, 0.5)])
-    cameras = cameras_through(wanted, own, 0, RenderSettings())
+@pytest.mark.parametrize("transfer", ["absolute", "relative"])
+def test_poses_count_from_the_frame_that_shows_the_portrait(transfer: str) -> None:
+    """A portrait that is read as turned by other angles than the same picture within the driver's clip."""
+    driver, own = labels([(25, -5, 0), (20, -10, 15), (-5, 0, 3)]), labels([(24, -8, 0.5)])
+    settings = RenderSettings(pose_transfer=transfer, pose_window=1, max_turn_deg=90)
+    cameras = target_cameras(driver, own, settings, Match(0, 0.0))
     np.testing.assert_allclose(cameras[0], own[0], atol=1e-6)
-    change = np.degrees(angles_from_labels(cameras) - angles_from_labels(wanted))
-    np.testing.assert_allclose(change, [[1.0, -3.0, 0.5]] * 3, atol=1e-3)
-    far = cameras_through(wanted, labels([(0.0, 30.0, 0.0)]), 0, RenderSettings())
-    assert np.degrees(angles_from_labels(far))[0, 1] == pytest.approx(3, abs=1e-3)  # 8 of the 35 degrees
+    change, wanted = (rotations_from_labels(x) @ rotations_from_labels(x)[0].T for x in (cameras, driver))
+    np.testing.assert_allclose(change, wanted, atol=1e-6)
+    rolled = np.degrees(angles_from_labels(target_cameras(driver, own, settings, Match(0, np.radians(6)))))
+    np.testing.assert_allclose(rolled[0], [24, -8, 6.5], atol=0.05)
+
+
+def test_no_head_turns_further_than_its_limit_whatever_corrects_it() -> None:
+    settings = RenderSettings(max_turn_deg=20)
+    own = labels([(5, 0, 0)])
+    cameras = held_cameras(labels([(60, 0, 0), (-60, 5, 40), (8, 2, 1)]), own, settings)
+    turns = rotations_from_labels(cameras) @ rotations_from_labels(own)[0].T
+    away = np.degrees(np.linalg.norm(Rotation.from_matrix(turns).as_rotvec(), axis=1))
+    np.testing.assert_allclose(away[:2], 20, atol=1e-3)
+    np.testing.assert_allclose(np.degrees(angles_from_labels(cameras))[2], [8, 2, 1], atol=1e-3)

@@ -15,16 +15,17 @@ from portrait_core.cameras import (
     project_to_crop,
     rotations_from_labels,
 )
-from portrait_core.config import load_settings
+from portrait_core.config import RenderSettings, load_settings
 from portrait_core.faces.head import MorphableHead
 from portrait_core.models.needs import weight_file
 from portrait_core.rendering.motion import HeadMotion
 from portrait_core.rendering.neck import Neck, neck_joint, resting
 from portrait_core.rendering.page import Page
-from portrait_core.rendering.travel import LARGEST, head_shifts, with_travel
+from portrait_core.rendering.travel import LARGEST, DriverHead, head_shifts, with_travel
 
 OWN = labels_from_rotations(orbit_rotation(0.1, -0.05)[None])
 NECK = np.array([0.0, -0.25, -0.1])
+WHOLE = RenderSettings(pose_window=1)
 WIDTH = RADIUS / FOCAL
 """Width of the face crop at the head, box units."""
 
@@ -36,13 +37,14 @@ def turns(*degrees: tuple[float, float]) -> np.ndarray:
 def test_a_head_that_does_not_turn_goes_as_far_as_the_drivers() -> None:
     cameras = np.repeat(OWN, 3, axis=0)
     places = np.array([[100.0, 80.0], [104.0, 80.0], [100.0, 78.0]])
-    moved = with_travel(cameras, OWN, places, np.full(3, 200.0), NECK, 0, 1.0)
+    driver = DriverHead(cameras, places, np.full(3, 200.0))
+    moved = with_travel(cameras, driver, NECK, 0, WHOLE)
     shifts = head_shifts(offsets_from_labels(moved))
     np.testing.assert_allclose(shifts[0], 0, atol=1e-6)
     np.testing.assert_allclose(shifts[1], [0.02 * WIDTH, 0, 0], atol=5e-4)  # to the picture's right
     np.testing.assert_allclose(shifts[2], [0, 0.01 * WIDTH, 0], atol=5e-4)  # up
     np.testing.assert_allclose(rotations_from_labels(moved), rotations_from_labels(cameras), atol=1e-6)
-    half = with_travel(cameras, OWN, places, np.full(3, 200.0), NECK, 0, 0.5)
+    half = with_travel(cameras, driver, NECK, 0, RenderSettings(pose_window=1, travel=0.5))
     np.testing.assert_allclose(head_shifts(offsets_from_labels(half))[1], shifts[1] / 2, atol=5e-4)
 
 
@@ -51,18 +53,30 @@ def test_what_a_turn_explains_is_not_carried_over_twice() -> None:
     cameras = turns((5.7, -2.9), (20, 0), (-15, 12))
     rotations, own = rotations_from_labels(cameras), rotations_from_labels(cameras[:1])[0]
     went = (own @ NECK - rotations @ NECK)[:, :2] / WIDTH * (1, -1)
-    moved = with_travel(cameras, cameras[:1], 90 + 150 * went, np.full(3, 150.0), NECK, 0, 1.0)
+    sides = np.full(3, 150.0)
+    moved = with_travel(cameras, DriverHead(cameras, 90 + 150 * went, sides), NECK, 0, WHOLE)
     np.testing.assert_allclose(offsets_from_labels(moved), 0, atol=1e-5)
-    still = with_travel(cameras, cameras[:1], np.full((3, 2), 90.0), np.full(3, 150.0), NECK, 0, 1.0)
+    # nor where the output's head is held back
+    held = with_travel(cameras[[0, 0, 0]], DriverHead(cameras, 90 + 150 * went, sides), NECK, 0, WHOLE)
+    np.testing.assert_allclose(offsets_from_labels(held), 0, atol=1e-5)
+    still = with_travel(cameras, DriverHead(cameras, np.full((3, 2), 90.0), sides), NECK, 0, WHOLE)
     assert np.abs(offsets_from_labels(still)[1:]).max() > 0.02, "a head that stays in place while it turns"
+
+
+def test_a_sudden_turn_about_the_neck_shifts_nothing_where_poses_are_averaged() -> None:
+    cameras = turns((0, 0), (0, 0), (20, 0), (20, 0))
+    rotations = rotations_from_labels(cameras)
+    went = (rotations[0] @ NECK - rotations @ NECK)[:, :2] / WIDTH * (1, -1)
+    driver = DriverHead(cameras, 90 + 150 * went, np.full(4, 150.0))
+    moved = with_travel(cameras, driver, NECK, 0, RenderSettings(pose_window=2))
+    assert np.abs(offsets_from_labels(moved)).max() < 2e-3
 
 
 def test_a_driver_who_walks_does_not_tear_the_neck() -> None:
     cameras = np.repeat(OWN, 40, axis=0)
     places = np.stack([np.linspace(0, 4000, 40), np.full(40, 50.0)], axis=1)
-    shifts = head_shifts(
-        offsets_from_labels(with_travel(cameras, OWN, places, np.full(40, 100.0), NECK, None, 1))
-    )
+    moved = with_travel(cameras, DriverHead(cameras, places, np.full(40, 100.0)), NECK, None, WHOLE)
+    shifts = head_shifts(offsets_from_labels(moved))
     length = np.linalg.norm(shifts, axis=1)
     assert length.max() < LARGEST + 1e-6
     assert length[0] > 0.9 * LARGEST

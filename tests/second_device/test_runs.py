@@ -90,6 +90,7 @@ def test_a_clip_of_the_embedded_profile_is_the_cpus(
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.slow
 def test_a_clip_of_the_published_profile_is_the_cpus(
     portrait: Path, driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
