@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from portrait_core.tracking.deca_tracker import MarkedFlame
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.paper_tracker import PaperTracker
+    from portrait_core.tracking.same_face import Match
     from portrait_core.tracking.trackers import Tracker
 
 
@@ -50,12 +51,21 @@ def retargeted(job: Job) -> Moves:
     settings = job.settings.template
     source, driver = read_track(job.output("portrait")), read_track(job.output("fit"))
     if not by_deca(job.settings):
-        return embedded_moves(head(job), source, driver, settings)
+        match = own_frame(job, driver)
+        return embedded_moves(head(job), source, driver, settings, None if match is None else match.frame)
     moves = flame_moves(source, driver, settings)
     if driven_eyes(job.settings):
         marks, own = (job.output(stage).read("landmarks") for stage in ("landmarks", "portrait"))
         moves[EYES] = eyes_of_driver(head(job), marks, own, settings, job.settings.tracking)
     return moves
+
+
+def own_frame(job: Job, driver: FaceTrack) -> Match | None:
+    """Find the driver's frame that shows the portrait's own face in its own pose."""
+    from portrait_core.tracking.same_face import frame_of_portrait
+
+    own, points = (job.output(stage).read("landmarks") for stage in ("portrait", "landmarks"))
+    return frame_of_portrait(own[0], points, driver.ok)
 
 
 def read_moves(job: Job, start: int, stop: int) -> Moves:

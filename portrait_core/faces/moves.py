@@ -19,7 +19,11 @@ Moves = dict[str, NDArray[np.floating]]
 
 
 def embedded_moves(
-    head: MorphableHead, source: FaceTrack, driver: FaceTrack, settings: TemplateSettings
+    head: MorphableHead,
+    source: FaceTrack,
+    driver: FaceTrack,
+    settings: TemplateSettings,
+    own_frame: int | None = None,
 ) -> Moves:
     """Turn the driver's expressions into the portrait's, both fitted with the embedded head.
 
@@ -28,6 +32,8 @@ def embedded_moves(
         source: the portrait's track, of one frame.
         driver: the driver's track, of T frames.
         settings: which transfer, how strong, and whether the eyes follow.
+        own_frame: the driver's frame that shows the portrait itself; None where none does. Changes count from
+            it, unless the user calls another frame neutral: the portrait does in it what it does itself.
 
     Returns:
         ``expression [T,E]`` and ``jaw [T,3]``, float32.
@@ -36,8 +42,10 @@ def embedded_moves(
         InputError: if ``settings.neutral_frame`` is not a frame of the driver with a face.
     """
     own = source.expression[0]
-    rest = told_rest(driver.expression, driver.ok, settings.neutral_frame)
-    clip = Driver(driver.shape, driver.expression, driver.ok, rest)
+    neutral = own_frame if settings.neutral_frame is None else settings.neutral_frame
+    rest = told_rest(driver.expression, driver.ok, neutral)
+    alike = own_frame is not None and neutral == own_frame
+    clip = Driver(driver.shape, driver.expression, driver.ok, rest, alike)
     expression, jaw = retarget(head, clip, source.shape, own, settings.transfer, Strengths.of(settings))
     if settings.eyes == "paper":
         still = np.broadcast_to(own, expression.shape)

@@ -54,12 +54,19 @@ class Driver:
         expression: ``[T,E]``.
         ok: ``[T]``, frames with a face of their own; None means all.
         rest: the expression ``[E]`` that changes are counted from; None finds it in the clip.
+        rests_as_portrait: whether the portrait does at rest what it does in its picture, with all that its
+            mouth does, for the driver's rest is the same face doing the same.
     """
 
     shape: NDArray[np.floating]
     expression: NDArray[np.floating]
     ok: NDArray[np.bool_] | None = None
     rest: NDArray[np.floating] | None = None
+    rests_as_portrait: bool = False
+
+    def portrait_rest(self, own: Array, names: Sequence[str]) -> Array:
+        """Give the portrait's rest ``[E]``, of its own expression."""
+        return own if self.rests_as_portrait else quiet_mouth(own, names)
 
 
 def retarget(
@@ -76,7 +83,8 @@ def retarget(
     portrait's landmarks leave their rest as the driver's leave theirs
     (:mod:`portrait_core.faces.visible_change`), lids come together as the driver's
     (:mod:`portrait_core.faces.lids`). The portrait's rest is itself, its mouth without expression, so that a
-    mouth that closes in the driver closes in a smiling portrait.
+    mouth that closes in the driver closes in a smiling portrait; with its mouth as it is where the driver's
+    rest is the portrait itself.
 
     Args:
         head: of both; a head without the 478 landmarks transfers coefficients.
@@ -99,7 +107,7 @@ def retarget(
         expression: NDArray[np.floating] = np.clip(strengths.each(names) * moves, *expression_limits(names))
     else:
         rest = driver_rest(moves, names, driver.ok) if driver.rest is None else np.asarray(driver.rest, float)
-        start = quiet_mouth(own, names) + strengths.each(names) * (moves - rest)
+        start = driver.portrait_rest(own, names) + strengths.each(names) * (moves - rest)
         start = expression = start.clip(*expression_limits(names))
         if "lmk_faces_idx" in dict(head.named_buffers()):
             expression = _seen(head, driver, moves, rest, shape, own, start, strengths)
@@ -121,7 +129,7 @@ def _seen(
     """Solve for what is seen, frame by frame, then set the lids."""
     points = HeadPoints.from_head(head)
     moved = Person(points.with_shape(np.asarray(driver.shape, float)), rest)
-    portrait = Person(points.with_shape(np.asarray(shape, float)), quiet_mouth(own, points.names))
+    portrait = Person(points.with_shape(np.asarray(shape, float)), driver.portrait_rest(own, points.names))
     change = VisibleChange(points, moved, portrait, asdict(strengths))
     found = np.stack([change.expression(*frame) for frame in zip(moves, start, strict=True)])
     return match_lids(LidModel.of(head), driver.shape, moves, shape, own, found, strengths.eyes, driver.ok)

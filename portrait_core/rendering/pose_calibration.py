@@ -12,7 +12,6 @@ read. Pure arithmetic; rendering and tracking are the caller's.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,15 +23,9 @@ from portrait_core.cameras import (
     orbit_rotation,
 )
 from portrait_core.config import RenderSettings
-from portrait_core.tracking.head_points import outer_eye_distance
-from portrait_core.tracking.topology import N_MESH
 
 _LARGEST = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""
-_SAME_FACE = 0.012
-"""Two faces whose landmarks lie so near after alignment (mean distance over the outer eye corners' distance)
-are the same face in the same pose. The nearest frames of one person lie at 0.003 to 0.03, the nearest of two
-people at 0.017 or more (11 portraits, 5 drivers)."""
 
 
 def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArray[np.bool_]) -> list[int]:
@@ -52,47 +45,6 @@ def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArra
     # of each stretch of the clip the one nearest to the middle: expressions differ, poses do not
     parts = np.array_split(np.arange(len(frames)), min(count, len(frames)))
     return [int(frames[part[away[part].argmin()]]) for part in parts]
-
-
-class Match(NamedTuple):
-    """A driver's frame that shows the portrait's own face in its own pose.
-
-    Attributes:
-        frame: its number.
-        roll_rad: how far the face is turned clockwise in the frame beyond what it is in the portrait.
-    """
-
-    frame: int
-    roll_rad: float
-
-
-def frame_of_portrait(
-    portrait: NDArray[np.floating], clip: NDArray[np.floating], usable: NDArray[np.bool_]
-) -> Match | None:
-    """Find the driver's frame that shows the portrait's own face in its own pose; None where none does.
-
-    Args:
-        portrait: its landmarks ``[478,2]`` in pixels.
-        clip: the driver's ``[T,478,2]`` in pixels; rows that are not usable are ignored.
-        usable: frames to choose from ``[T]``.
-    """
-    own, eyes = _centred(portrait), outer_eye_distance(portrait)
-    nearest, found = _SAME_FACE, None
-    for i in np.flatnonzero(usable).tolist():
-        other = _centred(clip[i])
-        # the best turn and size of the frame's face, as one complex factor
-        factor = np.vdot(other, own) / np.vdot(other, other).real
-        away = float(np.abs(factor * other - own).mean() / eyes)
-        if away <= nearest:
-            nearest, found = away, Match(i, float(-np.angle(factor)))
-    return found
-
-
-def _centred(points: NDArray[np.floating]) -> NDArray[np.complex128]:
-    """Points of the face ``[n,2]`` as complex numbers about their mean."""
-    flat = np.asarray(points[:N_MESH], np.float64)
-    numbers = flat[:, 0] + 1j * flat[:, 1]
-    return np.asarray(numbers - numbers.mean())
 
 
 def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray[np.float64]:

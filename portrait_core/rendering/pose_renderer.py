@@ -26,7 +26,7 @@ from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
-from portrait_core.rendering.pose_calibration import Match
+from portrait_core.tracking.same_face import Match
 
 PoseTransfer = Literal["relative", "absolute", "none"]
 FRONTAL_DEG = 15.0

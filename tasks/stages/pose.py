@@ -14,10 +14,10 @@ from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, landmark_weights, tracking_weights
 from tasks.context import head, landmarker, read_track, use_threads
 from tasks.running import does
-from tasks.trackers import tracker
+from tasks.trackers import own_frame, tracker
 
 if TYPE_CHECKING:
-    from portrait_core.rendering.pose_calibration import Match
+    from portrait_core.tracking.same_face import Match
 
 CAMERAS, AIM = "output_cameras.npy", "aim"
 """File of the camera labels, and note of how they were aimed."""
@@ -42,15 +42,12 @@ def pose(job: Job) -> StageResult:
     watch = Stopwatch("pose", 0, 1)
     if done(job, "pose").all():
         return watch.result(0)
-    from portrait_core.rendering.pose_calibration import frame_of_portrait
     from portrait_core.rendering.pose_renderer import held_cameras, target_cameras
 
     driver, portrait = read_track(job.output("fit")), read_track(job.output("portrait"))
-    chosen, match = job.settings.render, None
+    chosen = job.settings.render
     aims = chosen.calibration_frames > 0 and chosen.pose_transfer != "none"
-    if aims:
-        own, points = (job.output(name).read("landmarks") for name in ("portrait", "landmarks"))
-        match = frame_of_portrait(own[0], points, driver.ok)
+    match = own_frame(job, driver) if aims else None
     cameras = target_cameras(driver.cameras, portrait.cameras, chosen, match)
     if aims and match is None:
         cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
@@ -83,7 +80,7 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
 
 def match_of(job: Job) -> Match | None:
     """The driver's frame that shows the portrait itself, where the stage found one."""
-    from portrait_core.rendering.pose_calibration import Match
+    from portrait_core.tracking.same_face import Match
 
     note = job.output("pose").read_note(AIM)
     return Match(int(note["frame"]), float(note["roll_rad"])) if note else None

@@ -14,7 +14,7 @@ from tasks.trackers import retargeted
 RETARGET = Stage(
     name="retarget",
     title="transfer expression",
-    version=4,
+    version=5,
     unit="reenactment",
     reads=("portrait", "landmarks", "fit"),
     settings=("template",),

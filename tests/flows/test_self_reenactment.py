@@ -47,6 +47,13 @@ def test_poses_and_places_count_from_the_frame_that_is_the_portrait(own: Run) ->
     assert np.abs(travel[1:]).max() > 1e-4, "the driver's head moves through his picture"
 
 
+def test_the_portrait_does_in_that_frame_what_it_does_itself(own: Run) -> None:
+    done = own.output("retarget").read("expression")[0]
+    itself = own.output("portrait").read("expression")[0]
+    assert np.abs(itself).max() > 0.3, "a face that does something"
+    np.testing.assert_allclose(done, itself, atol=0.06)
+
+
 def test_the_summary_and_the_terminal_say_so(own: Run) -> None:
     assert own.summary["motion"]["frame_of_portrait"] == 0
     assert "frame 0 of the driver shows the portrait itself" in " ".join(own.result.output.split())
