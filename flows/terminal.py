@@ -139,7 +139,9 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
             "auto chooses this for a portrait that is turned aside)"
         )
     if (frame := summary.motion.get("frame_of_portrait")) is not None:
-        console.print(f"frame {frame} of the driver shows the portrait itself: head poses are set by it")
+        console.print(
+            f"frame {frame} of the driver shows the portrait itself: head poses and expressions count from it"
+        )
     if (rows := summary.motion.get("follow", {}).get("result")) is not None:
         console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
 

@@ -72,8 +72,8 @@ class Summary(BaseModel):
 
     ``pose_transfer`` is what the clip took from the driver: ``absolute`` head poses, or ``relative`` ones,
     which start from the portrait's own; head poses are compared with what was asked for.
-    ``frame_of_portrait`` is the driver's frame that shows the portrait's own face in its own pose, by which
-    the clip's poses are then set, or null. ``result`` and
+    ``frame_of_portrait`` is the driver's frame that shows the portrait's own face in its own pose, from
+    which the clip's poses and expressions then count, or null. ``result`` and
     ``still_portrait`` hold lips, lids, head pose and background of the result, and of the portrait that does
     nothing. ``follow`` holds by stage (``fit``: the head fitted to the driver;
     ``retargeted``: the portrait's head; ``template``, ``result``: read from the pictures) and by region that
