@@ -100,11 +100,19 @@ def smooth_labels(labels: NDArray[np.floating], window: int = 2) -> NDArray[np.f
     if window < 1:
         raise ValueError(f"smoothing window must be at least 1 frame, got {window}; set render.pose_window")
     rotation, offset = Rotation.from_matrix(rotations_from_labels(labels)), offsets_from_labels(labels)
-    spans = [slice(max(0, i - window + 1), i + 1) for i in range(len(labels))]
-    if not spans:
+    if not len(labels):
         return np.asarray(labels, dtype=np.float32)
-    turns = np.stack([rotation[span].mean().as_matrix() for span in spans])
-    return labels_from_rotations(turns, np.stack([offset[span].mean(0) for span in spans]))
+    turns = np.stack([rotation[span].mean().as_matrix() for span in _spans(len(labels), window)])
+    return labels_from_rotations(turns, window_means(offset, window))
+
+
+def window_means(values: NDArray[np.floating], window: int) -> NDArray[np.float64]:
+    """Average rows ``[T,d]``, T >= 1, over a window of ``window`` rows that ends at each of them."""
+    return np.stack([values[span].mean(axis=0) for span in _spans(len(values), window)])
+
+
+def _spans(count: int, window: int) -> list[slice]:
+    return [slice(max(0, i - window + 1), i + 1) for i in range(count)]
 
 
 def project_to_crop(

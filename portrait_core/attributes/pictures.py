@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portrait_core.faces.landmark_regions import INNER_LIPS
+from portrait_core.faces.texture import smoothstep
 from portrait_core.rendering.filters import is_colourless
 from portrait_core.tracking.head_points import outer_eye_distance
 
@@ -29,7 +30,7 @@ _DARK = 0.08
 _COLOURED = 0.25
 """Lightness in 0..1 from which on a colour of the generator is believed."""
 _LARGEST = 2.5
-"""No colour changes by more than the exponential of this."""
+"""Largest logarithm of a colour's factor."""
 _FINE, _BLUR, _COLOUR = 0.006, 0.012, 0.03
 """Deviations of the blurs of light, of where anything changed and of colour, as shares of the crop's side:
 the generator's colours are coarse, and what is finer than this is its noise."""
@@ -44,7 +45,7 @@ _MOUTH_ROOM = 0.03
 
 @dataclass(frozen=True)
 class Change:
-    """What an edit changes in a crop.
+    """Change of a crop by an edit.
 
     Attributes:
         gain: logarithm of every colour's factor ``[S,S,3]``.
@@ -67,7 +68,7 @@ class Change:
         colour = _blurred((gain - light) * sure * weight, _COLOUR * size)
         colour = colour / _blurred(weight, _COLOUR * size)[..., None]
         changed = (_blurred(255 * difference, _BLUR * size) - LEAST) / (WHOLE - LEAST)
-        share = _smooth(changed) * _inside(size)
+        share = smoothstep(changed) * _inside(size)
         return cls(np.asarray(light + colour, np.float32), np.asarray(share, np.float32))
 
 
@@ -85,9 +86,9 @@ def free_share(
     free = np.ones(shape, np.float32) if coverage is None else coverage.astype(np.float32)
     if mouth:
         return free
-    lips = landmarks[list(INNER_LIPS.upper + INNER_LIPS.lower)]
+    lips = landmarks[list(INNER_LIPS.upper + INNER_LIPS.lower[::-1])]
     room = _MOUTH_ROOM * outer_eye_distance(landmarks)
-    inside = cv2.fillPoly(np.zeros(shape, np.uint8), [np.round(lips[_ring()]).astype(np.int32)], 255)
+    inside = cv2.fillPoly(np.zeros(shape, np.uint8), [np.round(lips).astype(np.int32)], 255)
     grown = 2 * max(1, round(room)) + 1
     wide = cv2.dilate(inside, np.ones((grown, grown), np.uint8)).astype(np.float32)
     return np.asarray(free * (1 - _blurred(wide, room / 2) / 255), np.float32)
@@ -136,20 +137,8 @@ def edited_photograph(
     return result
 
 
-def _ring() -> list[int]:
-    """Order of the lips' inner edge around the mouth, of its upper and lower curve."""
-    n = len(INNER_LIPS.upper)
-    return [*range(n), *range(2 * n - 1, n - 1, -1)]
-
-
 def _blurred(values: NDArray[np.floating], sigma: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(values, (0, 0), max(sigma, 0.5)), np.float32)
-
-
-def _smooth(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Smooth step from 0 at 0 to 1 at 1."""
-    held = values.clip(0, 1)
-    return np.asarray(held * held * (3 - 2 * held))
 
 
 def _inside(size: int) -> NDArray[np.float64]:

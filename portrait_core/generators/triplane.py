@@ -34,7 +34,8 @@ class Planes:
     """Function from box-frame points at which something is seen to where it lies in the volume; None where
     space is straight. The wall is not bent."""
     within: Within | None = None
-    """Where the volume is believed, and elsewhere empty; None is everywhere."""
+    """Function that tells how far the volume is believed at points of it, less than 0.5 counting as empty;
+    None where all of it is believed."""
 
     def __len__(self) -> int:
         return len(self.volume)

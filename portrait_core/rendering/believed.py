@@ -1,9 +1,9 @@
-"""Where a tuned generator's volume is believed.
+"""Limits of the space in which a tuned generator's volume is believed.
 
-It was tuned on one view of the head. What that view cannot see may be anything: bars beside the hair and
-lumps behind the ears, which a turn of the head would bring to light. The photograph says that no point of
-the person lies outside the person's outline; and what lies well behind the surface that the portrait's camera
-sees is only believed near the fitted head.
+The generator was tuned on one view of the head. What that view cannot see may be anything: bars beside the
+hair and lumps behind the ears, which a turn of the head would bring to light. The photograph says that no
+point of the person lies outside the person's outline; and what lies well behind the surface that the
+portrait's camera sees is only believed near the fitted head.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from portrait_core.rendering.compositing import gaussian_blur, places_seen, samp
 from portrait_core.rendering.surfaces import Surface
 
 ROUND_OUTLINE = 0.02
-"""The person reaches so far beyond the outline in the photograph, over the face crop's side."""
+"""Reach of the person beyond the outline in the photograph, over the face crop's side."""
 SKIN_DEEP = 0.1
-"""What is seen is believed to be so thick (box units; 5 cm on the embedded head)."""
+"""Thickness up to which what is seen is believed (box units; 5 cm on the embedded head)."""
 ROUND_HEAD = 0.1
-"""Hair and ears reach so far beyond the fitted head (box units)."""
+"""Reach of hair and ears beyond the fitted head (box units)."""
 _CELLS, _COARSE = 96, 32
-"""Cells along a side of the volume in which the answer is kept, and of that of the distances."""
+"""Cells along a side of the volume that keeps the answer, and of the one that distances are measured in."""
 
 
 class Believed:

@@ -36,7 +36,7 @@ CERTAIN = 0.04
 BELOW = 0.1
 """Height beneath the mesh's lower edge over which what is left of the turn fades to nothing (box units)."""
 COARSE_CELLS = (24, 20, 16)
-"""The same of the coarse grid, on which the search begins."""
+"""Points along x, y and z of the coarse grid, on which the search for where points lie begins."""
 ROUNDS, LAST_ROUNDS = 14, 4
 """Fixed-point rounds that find where a bent point came from, and those of them on the fine grid."""
 _NECK = JOINTS.index("neck")

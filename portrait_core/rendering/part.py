@@ -11,7 +11,7 @@ from torch import Tensor
 from portrait_core.rendering.pose_renderer import MIN_MARGIN_RAYS
 
 MARGIN_RAYS = 2
-"""What is drawn reaches so far around what changes, in rays."""
+"""Margin around what changes, in rays, that is drawn too."""
 
 
 @dataclass(frozen=True)

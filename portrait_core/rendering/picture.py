@@ -103,8 +103,8 @@ STILL_PX = (0.25, 1.5)
 """A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
 the layers' (pixels of the output)."""
 STRAY = 0.015
-"""What is seen of the person in pieces thinner than twice this is none of it, unless it is within twice this
-of a larger one (share of the face crop)."""
+"""Half the thickness below which a piece seen apart from the person is left out, unless a larger one is
+within twice this (share of the face crop)."""
 AROUND = 0.05
 """Rays are rendered so far around the head and around the face (share of the face crop): room for what the
 first look does not show, as a jaw that drops."""

@@ -96,10 +96,5 @@ def aimed_cameras(
         Labels ``[T,25]``.
     """
     asked = angles_from_labels(wanted[list(frames)])
-    offset = pose_offset(asked[found], angles_from_labels(read)[found])
-    return corrected_cameras(wanted, offset, _limit(settings))
-
-
-def _limit(settings: RenderSettings) -> NDArray[np.float64]:
-    """Largest yaw and pitch ``[2]`` in radians."""
-    return np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
+    limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
+    return corrected_cameras(wanted, pose_offset(asked[found], angles_from_labels(read)[found]), limit)

@@ -85,14 +85,14 @@ def target_cameras(
     if transfer == "none":
         return np.repeat(np.asarray(portrait, np.float32), len(driver), axis=0)
     labels = smooth_labels(driver, settings.pose_window)
-    offsets = offsets_from_labels(labels)
     if transfer == "relative" or match is not None:
         frame, roll_rad = match or (0, 0.0)
         rotations, own = rotations_from_labels(labels), rotations_from_labels(portrait)[0]
         rest = orbit_rotation(0.0, 0.0, roll_rad) @ own  # the portrait, as it lies in that frame
-        labels = labels_from_rotations(rotations @ rotations[frame].T @ rest)
+        offsets = offsets_from_labels(labels)
         offsets = offsets - offsets[frame] + offsets_from_labels(portrait)
-    return held_cameras(labels_from_rotations(rotations_from_labels(labels), offsets), portrait, settings)
+        labels = labels_from_rotations(rotations @ rotations[frame].T @ rest, offsets)
+    return held_cameras(labels, portrait, settings)
 
 
 def held_cameras(

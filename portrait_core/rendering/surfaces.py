@@ -161,11 +161,11 @@ def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"])
     return torch.where(known > 0, values, filled(values, known * near))
 
 
-def filled(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
+def filled(values: Float[Tensor, "1 c r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 c r r"]:
     """Fill by coarser and coarser means (the push-pull of Gortler et al. 1996)."""
     values = values * known
     if values.shape[-1] <= 2:
-        mean = values.sum() / known.sum().clamp(min=_TINY)
+        mean = values.sum((2, 3), keepdim=True) / known.sum().clamp(min=_TINY)
         return torch.where(known > 0, values, mean)
     odd = values.shape[-1] % 2
     padded, there = (F.pad(x, (0, odd, 0, odd)) for x in (values, known))

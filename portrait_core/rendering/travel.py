@@ -18,11 +18,12 @@ from portrait_core.cameras import (
     offsets_from_labels,
     rotations_from_labels,
     smooth_labels,
+    window_means,
 )
 from portrait_core.config import RenderSettings
 
 LARGEST = 0.07
-"""No head goes further (box units; a ninth of the face crop): a neck is short."""
+"""Largest shift of a head (box units; a ninth of the face crop): a neck is short."""
 _TO_VIEWER = np.array([-1.0, 1.0, 1.0])
 """From a camera's offset along its own axes (right, down, forward) to the shift of the head that looks the
 same, along the viewer's (right, up, toward the viewer); and back."""
@@ -76,7 +77,7 @@ def with_travel(
     """
     turns = rotations_from_labels(smooth_labels(driver.cameras, settings.pose_window))
     by_turn = (-turns @ neck)[:, :2]  # where the head's middle goes as it turns about the neck: right, up
-    centers = _averaged(driver.centers_px, settings.pose_window)
+    centers = window_means(driver.centers_px, settings.pose_window)
     center, side, turned = (
         np.median(values, axis=0) if rest is None else values[rest]
         for values in (centers, driver.sides_px, by_turn)
@@ -88,8 +89,3 @@ def with_travel(
     shift = shift / (1 + (np.linalg.norm(shift, axis=1, keepdims=True) / LARGEST) ** 4) ** 0.25
     offsets = offsets_from_labels(cameras) + shift * _TO_VIEWER
     return labels_from_rotations(rotations_from_labels(cameras), offsets)
-
-
-def _averaged(values: NDArray[np.floating], window: int) -> NDArray[np.float64]:
-    """Average rows over a window that ends at each of them."""
-    return np.stack([values[max(0, i - window + 1) : i + 1].mean(axis=0) for i in range(len(values))])

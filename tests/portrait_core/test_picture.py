@@ -229,6 +229,14 @@ def test_what_was_not_seen_is_painted_in_the_colours_around_it() -> None:
     assert torch.equal(matched(painted, found, torch.zeros_like(seen)), painted), "nothing to match"
 
 
+def test_far_from_all_that_was_seen_each_channel_keeps_its_own_colour() -> None:
+    colours = torch.tensor([0.5, -0.4, 0.1]).reshape(1, 3, 1, 1).expand(1, 3, 64, 64)
+    seen = torch.zeros(1, 1, 64, 64)
+    seen[..., :20, :20] = 1
+    made = matched(torch.zeros(1, 3, 64, 64), colours, seen)
+    torch.testing.assert_close(made, colours.contiguous(), atol=1e-4, rtol=0)
+
+
 def test_of_a_grey_photograph_nothing_is_painted_in_colour() -> None:
     page = small_page()
     renderer, photograph = picture_renderer("head", page, grey=True)
