@@ -105,6 +105,7 @@ def _landmark_weights() -> NDArray[np.float64]:
     weight = np.full(regions.N_LANDMARKS, 0.3)
     weight[list(regions.FACE_OVAL)] = 0.02  # under the hair the detector guesses
     weight[list(regions.JAW_LINE)] = 0.15
+    weight[list(regions.BELOW_LIPS)] = 2.0
     for curves in (regions.RIGHT_EYE, regions.LEFT_EYE, regions.INNER_LIPS, regions.OUTER_LIPS):
         weight[list(curves.upper + curves.lower)] = 5.0
     weight[list(regions.RIGHT_IRIS + regions.LEFT_IRIS)] = 0.0  # the eyeballs are not part of the skin

@@ -27,6 +27,8 @@ INNER_LIPS = Curves(
 OUTER_LIPS = Curves(
     (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291), (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291)
 )
+BELOW_LIPS = (18, 83, 313, 182, 406, 200, 201, 421, 194, 418, 199, 208, 428)
+"""Between lower lip and chin."""
 RIGHT_IRIS = (468, 469, 470, 471, 472)
 """Centre, then four points of the rim."""
 LEFT_IRIS = (473, 474, 475, 476, 477)

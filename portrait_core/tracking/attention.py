@@ -21,7 +21,10 @@ from portrait_core.tracking.topology import (
     EYE_CONTOUR_RIGHT,
     IRIS_LEFT,
     IRIS_RIGHT,
+    JAW_POINTS,
+    JAW_SHARES,
     LIPS_REFINED,
+    LOWER_LIP_MIDDLE,
     N_MESH,
     N_POINTS,
 )
@@ -90,9 +93,24 @@ class AttentionReader:
         """Read the face in each region of the frames: ``[k,478,2]``, NaN where the model sees no face."""
         mesh, *refined, presence = run_regions(self._session, frames, regions, MESH_INPUT)
         local = np.concatenate([mesh[..., :2], np.zeros((len(mesh), N_POINTS - N_MESH, 2))], axis=1)
+        coarse_lip = local[:, LOWER_LIP_MIDDLE, 1].mean(1)
         targets = (LIPS_REFINED, EYE_CONTOUR_RIGHT, EYE_CONTOUR_LEFT, IRIS_RIGHT, IRIS_LEFT)
         for target, values in zip(targets, refined, strict=True):
             local[:, target] = values
+        _lower_jaws(local, local[:, LOWER_LIP_MIDDLE, 1].mean(1) - coarse_lip)
         points = regions.to_image(local / MESH_INPUT).astype(np.float32)
         points[presence < self._min_score] = np.nan
         return points
+
+
+def _lower_jaws(points: NDArray[np.float64], lower_lip_px: NDArray[np.float64]) -> None:
+    """Bring chins to where their lips say that jaws are, in place.
+
+    Of a mouth that is wide open the coarse mesh reports about half: its chin stays behind, and lies upon the
+    lower lip that the close look finds.
+
+    Args:
+        points: ``[k,478,2]`` in pixels of upright regions.
+        lower_lip_px: ``[k]``, how far the close look found the lower lip below the coarse mesh's.
+    """
+    points[:, JAW_POINTS, 1] += np.maximum(lower_lip_px, 0.0)[:, None] * JAW_SHARES

@@ -33,8 +33,6 @@ _JAW = 2  # joint number in FLAME's order
 _SPREAD_M = 0.004
 _LARGEST_SHIFT_M = 0.006
 _HANDLE_WEIGHT = 100.0
-_CHIN_WEIGHT = 0.1
-"""Of landmarks on the jaw: networks move the chin of an open mouth by half as much as it goes."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,6 @@ class HeadPoints:
         rest, trust = _symmetric(rest, unit)
         spread = np.concatenate([arrays["lmk_spread_m"], np.zeros(N_POINTS - N_MESH)])
         weight = trust / (1.0 + (np.maximum(spread, spread[MIRROR]) / _SPREAD_M) ** 2)
-        weight[np.setdiff1d(np.flatnonzero(hinge.sum(1) > 0.5), LIPS)] *= _CHIN_WEIGHT
         hinged = np.flatnonzero(hinge.any(1))
         n = head.n_shape
         return cls(

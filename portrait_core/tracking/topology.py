@@ -42,6 +42,21 @@ LIPS_REFINED = _indices(
 )
 """Where the 80 lip points of the attention mesh lie in the face mesh: those of ``LIPS`` in its order, then
 the ring inside the lips' outer contour and the ring outside the inner one."""
+JAW_POINTS = _indices(
+    "18 32 43 57 58 83 106 135 136 138 140 148 149 150 152 169 170 171 172 175 176 182 186 192 194 199 200 "
+    "201 202 204 208 210 211 212 213 214 215 262 273 287 288 313 335 364 365 367 369 377 378 379 394 395 396 "
+    "397 400 406 410 416 418 421 422 424 428 430 431 432 433 434 435"
+)
+"""Points of the face mesh beside the lips that a jaw carries with it when it drops."""
+JAW_SHARES = 0.01 * _indices(
+    "98 66 25 19 12 94 54 28 37 17 70 91 61 47 99 41 53 88 23 95 79 76 10 13 70 92 93 88 34 48 85 36 49 22 "
+    "10 17 10 66 25 19 12 94 54 28 37 17 70 91 61 47 41 53 88 23 79 76 10 13 70 88 34 48 85 36 49 22 10 17 "
+    "10"
+)
+"""How far each of ``JAW_POINTS`` goes, over how far the lower lip's middle goes: the skinning of the embedded
+head at these points."""
+LOWER_LIP_MIDDLE = np.array([84, 17, 314])
+"""The lower lip's outer edge at its middle."""
 BROWS = _indices("70 63 105 66 107 55 65 52 53 46 300 293 334 296 336 285 295 282 283 276")
 
 # Where the 71 points of the iris model's eye contour (eye, lids, brow) lie in the face mesh.

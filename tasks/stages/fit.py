@@ -16,7 +16,7 @@ from tasks.trackers import tracker
 FIT = Stage(
     name="fit",
     title="fit head",
-    version=4,
+    version=5,
     unit="video",
     reads=("landmarks",),
     settings=("tracking",),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LANDMARKS = Stage(
     name="landmarks",
     title="find landmarks",
-    version=2,
+    version=3,
     unit="video",
     inputs=("video",),
     settings=("tracking.min_face_score",),

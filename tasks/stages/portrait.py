@@ -15,7 +15,7 @@ from tasks.trackers import tracker
 PORTRAIT = Stage(
     name="portrait",
     title="track portrait",
-    version=4,
+    version=5,
     unit="portrait",
     inputs=("portrait",),
     settings=("media.portrait_max_side", "tracking", "template.size"),

@@ -25,7 +25,7 @@ from portrait_core.faces.directions import with_directions
 from portrait_core.faces.head import MorphableHead
 from portrait_core.faces.moves import embedded_moves
 from portrait_core.faces.moving import embedded_renderer
-from portrait_core.media import read_frames
+from portrait_core.media import probe, read_frames
 from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, spread_evenly
 from portrait_core.metrics.lip_colors import measure_lips
@@ -64,12 +64,17 @@ class Reader:
 
 
 def clip_frames(path: Path, most: int) -> NDArray[np.uint8]:
-    """Read the first ``most`` frames of a video."""
-    return np.stack(list(read_frames(path, 0, most)))
+    """Read the first ``most`` frames of a video, or all of a shorter one."""
+    return np.stack(list(read_frames(path, 0, min(most, probe(path).frame_count))))
 
 
 def compare(
-    reader: Reader, portrait: Path, frames: NDArray[np.uint8], points: NDArray[np.float32], size: int
+    reader: Reader,
+    portrait: Path,
+    frames: NDArray[np.uint8],
+    points: NDArray[np.float32],
+    track: FaceTrack,
+    size: int,
 ) -> tuple[dict[str, dict[str, Follow]], dict[str, int], NDArray[np.uint8]]:
     """Animate a portrait by a clip up to the template.
 
@@ -78,7 +83,6 @@ def compare(
         (:func:`count_closed_lips`); a strip ``[2S,6S,3]``.
     """
     head, settings = reader.head, reader.settings
-    track = fit_clip(head, points, seen(points), settings)
     image = read_image(portrait)
     found = reader.landmarker.detect(image[None]).points
     own = EmbeddedTracker(head, settings).portrait(image, found, size)
@@ -118,8 +122,9 @@ def main(
     for video in driver or [sample_video()]:
         film = clip_frames(video, frames)
         points = reader.points(film)
+        track = fit_clip(reader.head, points, seen(points), reader.settings)
         for picture in portrait or [sample_portrait()]:
-            stages, closed, strip = compare(reader, picture, film, points, size)
+            stages, closed, strip = compare(reader, picture, film, points, track, size)
             for stage, found in stages.items():
                 for name, one in found.items():
                     cell = f"{one.slope:.2f} / {one.correlation:.2f}"
