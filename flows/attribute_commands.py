@@ -29,7 +29,7 @@ def as_settings(edits: Sequence[str]) -> list[str]:
     Raises:
         InputError: if one cannot be read.
     """
-    from portrait_core.attributes.requests import as_override, parse_requests
+    from portrait_core.attribute_editing.requests import as_override, parse_requests
 
     return [as_override(parse_requests(edits))] if edits else []
 
@@ -84,7 +84,7 @@ def edit(
 
 
 def _is_setting(name: str) -> bool:
-    from portrait_core.config import Settings
+    from portrait_core.settings import Settings
 
     return "." in name or name in Settings.model_fields
 

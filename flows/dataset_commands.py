@@ -17,7 +17,7 @@ from flows.dataset_run_commands import add_to
 from flows.outcome import BAD_INPUT, OK, make_console, told_errors
 
 if TYPE_CHECKING:
-    from portrait_core.manifest import Manifest, Problem
+    from portrait_core.dataset.manifest import Manifest, Problem
 
 Layout = Literal["files", "voxceleb", "celeba-hq"]
 Pairs = Literal["all", "zip", "one-each"]
@@ -112,7 +112,7 @@ def check(
     with told_errors():
         from rich.progress import Progress
 
-        from portrait_core.manifest import check_manifest
+        from portrait_core.dataset.manifest import check_manifest
 
         with Progress(console=Console(stderr=True), transient=True, disable=not deep) as progress:
             bar = progress.add_task("opening inputs", total=None)
@@ -169,7 +169,7 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
     Raises:
         ValueError: there is none, or none of the layout.
     """
-    from portrait_core.manifest_table import stem
+    from portrait_core.inputs.table import stem
 
     found = []
     names = [name for name in _listed(place) if PurePosixPath(name).suffix.lower() in suffixes]
@@ -194,7 +194,7 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
 def _listed(place: str) -> list[str]:
     """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
     are left out."""
-    from portrait_core.inputs import joined, local_path, reach
+    from portrait_core.inputs.sources import joined, local_path, reach
 
     absolute = joined(os.getcwd(), place)
     files, path = reach(absolute)
@@ -215,8 +215,8 @@ def _listed(place: str) -> list[str]:
 def _rows(
     portraits: Sequence[Source], videos: Sequence[Source], pairs: Pairs, out: str, more: dict[str, str]
 ) -> list[dict[str, str]]:
-    from portrait_core.inputs import folder_of
-    from portrait_core.manifest_table import unique_name
+    from portrait_core.inputs.sources import folder_of
+    from portrait_core.inputs.table import unique_name
 
     folder = folder_of(out)
     taken: set[str] = set()
@@ -258,7 +258,7 @@ def _cell(place: str, folder: str) -> str:
 
 
 def _refuse_existing(out: str) -> None:
-    from portrait_core.inputs import joined, reach
+    from portrait_core.inputs.sources import joined, reach
 
     files, path = reach(joined(os.getcwd(), out))
     if files.exists(path):
@@ -266,7 +266,7 @@ def _refuse_existing(out: str) -> None:
 
 
 def _write(out: str, rows: Sequence[dict[str, str]]) -> None:
-    from portrait_core.manifest_table import write_table
+    from portrait_core.inputs.table import write_table
 
     try:
         write_table(out, rows)

@@ -22,19 +22,19 @@ from flows.progress import Board
 from flows.reenact import delivered, kept_state
 from flows.runners import Runner
 from flows.stages import Functions, StageError, StageRunner, gpu_gone, thread_hangs
-from portrait_core import stopping
-from portrait_core.classification import classify
-from portrait_core.config import Settings
 from portrait_core.pipeline import Job, Policy
+from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import faces_appeared, forget
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
 from portrait_core.pipeline.state import record_state
 from portrait_core.report import Summary
-from portrait_core.stopping import StopRequested
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.cancellation import StopRequested
+from portrait_core.settings import Settings
+from portrait_core.settings.threads import worker_count
 from portrait_core.store import FailureClass
-from portrait_core.threads import worker_count
 from tasks.deliver import deliver, deliver_edit, deliver_files, deliver_flow
 from tasks.running import functions_of
 

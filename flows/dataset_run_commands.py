@@ -15,7 +15,7 @@ from flows.outcome import OK, PARTIAL, make_console, prepared_settings, told_err
 
 if TYPE_CHECKING:
     from flows.dataset import Parameters
-    from portrait_core.manifest import Manifest, Row
+    from portrait_core.dataset.manifest import Manifest, Row
     from portrait_core.pipeline import Policy
 
 DEPLOYMENT = "reenact-dataset/portrait-dataset"
@@ -97,7 +97,7 @@ def plan(
         from flows.dataset import looker
         from flows.dataset_plan import show_dataset_plan
         from flows.dataset_run import Clip
-        from portrait_core.inputs import in_threads
+        from portrait_core.inputs.sources import in_threads
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
         looked = in_threads(looker(store, change, settings), rows)
@@ -131,9 +131,9 @@ def submit(
     with told_errors():
         from flows.environment import refuse_secrets
         from flows.submission import TAGS, require_deployment, schedule
-        from portrait_core.inputs import joined
-        from portrait_core.manifest_table import stem
-        from portrait_core.sharding import write_shards
+        from portrait_core.dataset.sharding import write_shards
+        from portrait_core.inputs.sources import joined
+        from portrait_core.inputs.table import stem
 
         refuse_secrets(change)
         require_deployment(deployment)
@@ -192,13 +192,13 @@ def shard_of(text: str) -> tuple[int, int]:
 
 
 def _read(manifest: str, profile: str, change: Sequence[str], consent: bool) -> Manifest:
-    from portrait_core.manifest import read_manifest
+    from portrait_core.dataset.manifest import read_manifest
 
     return read_manifest(manifest, profile, require_consent=consent, changes=change)
 
 
 def _rows(found: Manifest, text: str) -> Sequence[Row]:
-    from portrait_core.sharding import shard
+    from portrait_core.dataset.sharding import shard
 
     return shard(found.rows, *shard_of(text))
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.environment import cache_folder, prefect_server, prefect_server_answers
-from portrait_core.config import Settings
 from portrait_core.report import package_versions
-from portrait_core.resources import data_folder, sample_portrait, sample_video
-from portrait_core.threads import cpu_count
+from portrait_core.runtime.package_files import data_folder, sample_portrait, sample_video
+from portrait_core.settings import Settings
+from portrait_core.settings.threads import cpu_count
 
 
 class Finding(NamedTuple):
@@ -72,7 +72,7 @@ def _media(settings: Settings) -> Iterator[Finding]:
 
 
 def _weights(settings: Settings) -> Iterator[Finding]:
-    from portrait_core.models.needs import weight_paths
+    from portrait_core.model_files.needs import weight_paths
     from portrait_core.store import file_digest
 
     for name, path in weight_paths(settings).items():
@@ -90,8 +90,8 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     """Those of the registry that are not where a setting points: in the models folder, or in a package."""
-    from portrait_core.models.locate import find
-    from portrait_core.models.needs import needed_models
+    from portrait_core.model_files.needs import needed_models
+    from portrait_core.weights.locate import find
 
     for name, path in needed_models(settings).items():
         if path is not None and path.is_file():

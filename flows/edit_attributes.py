@@ -12,9 +12,9 @@ from prefect.artifacts import create_table_artifact
 from flows.environment import set_log_levels
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from flows.task_runs import process_left
-from portrait_core.config import Settings, load_settings
-from portrait_core.models.needs import check_models
+from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
+from portrait_core.settings import Settings, load_settings
 from tasks.deliver import deliver_edit
 from tasks.ingest import ingest_edit
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from portrait_core.config import Section, Settings
+from portrait_core.settings import Section, Settings
 
 
 def list_settings(settings: Settings, console: Console) -> None:

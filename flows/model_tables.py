@@ -11,8 +11,8 @@ _YES, _NO = Text("yes", style="green"), Text("no", style="red")
 
 def list_models(console: Console) -> None:
     """Every model: name, file, who reads it, licence, whether it is here."""
-    from portrait_core.models.locate import find, models_folder
-    from portrait_core.models.registry import MODELS
+    from portrait_core.weights.locate import find, models_folder
+    from portrait_core.weights.registry import MODELS
 
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("name, file", no_wrap=True)
@@ -37,8 +37,8 @@ def list_models(console: Console) -> None:
 
 def show_places(console: Console) -> None:
     """The models folder, and for each model where it was looked for and what was found."""
-    from portrait_core.models.locate import VARIABLE, cache_folder, find, models_folder
-    from portrait_core.models.registry import MODELS
+    from portrait_core.weights.locate import VARIABLE, cache_folder, find, models_folder
+    from portrait_core.weights.registry import MODELS
 
     folder = models_folder()
     console.print(f"models folder: {folder} (set {VARIABLE} to name another)", markup=False, soft_wrap=True)

@@ -65,9 +65,9 @@ def import_(
     Any other file that `portrait models list` names is read and copied; of insightface's pack, what is used.
     A file that asks for anything but arrays and settings is refused with the name of what it asked for.
     """
-    from portrait_core.models.check import model_of
-    from portrait_core.models.importing import import_generator, import_model
-    from portrait_core.models.locate import models_folder
+    from portrait_core.model_files.check import model_of
+    from portrait_core.model_files.importing import import_generator, import_model
+    from portrait_core.weights.locate import models_folder
 
     console = Console(highlight=False)
     with _told_errors():
@@ -120,8 +120,8 @@ def check(
 
 def _present() -> list[str]:
     """Names of the models that are in their place."""
-    from portrait_core.models.locate import find
-    from portrait_core.models.registry import MODELS
+    from portrait_core.weights.locate import find
+    from portrait_core.weights.registry import MODELS
 
     return [name for name in MODELS if find(name).where is not None]
 
@@ -129,9 +129,9 @@ def _present() -> list[str]:
 def _checked(file: str) -> tuple[str, bool]:
     """What is in a file, given by its path or a model's name, and whether it is the published one."""
     from portrait_core.generators.published import check_generator
-    from portrait_core.models.check import check_model, model_of
-    from portrait_core.models.locate import require
-    from portrait_core.models.registry import MODELS
+    from portrait_core.model_files.check import check_model, model_of
+    from portrait_core.weights.locate import require
+    from portrait_core.weights.registry import MODELS
 
     path = require([file])[file] if file in MODELS else Path(file)
     model = MODELS.get(file) or model_of(path)

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from flows.environment import limit_threads
-from portrait_core.threads import cpu_threads
+from portrait_core.settings.threads import cpu_threads
 
 if TYPE_CHECKING:
-    from portrait_core.config import Settings
+    from portrait_core.settings import Settings
 
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -24,7 +24,7 @@ OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def prepared_settings(profile: str, change: list[str]) -> Settings:
     """Load settings, and fix the threads they ask for before anything heavy is imported."""
-    from portrait_core.config import load_settings
+    from portrait_core.settings import load_settings
 
     chosen = load_settings(profile, change)
     limit_threads(cpu_threads(chosen))

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from flows.environment import worker_variables
-from portrait_core.config import Settings
 from portrait_core.errors import InputError
+from portrait_core.settings import Settings
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster

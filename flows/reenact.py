@@ -17,17 +17,17 @@ from flows.environment import refuse_secrets, server_for_run, server_went_away, 
 from flows.runners import open_runner
 from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
 from flows.task_runs import own_process, process_left
-from portrait_core import stopping
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import MissingChunk
-from portrait_core.models.needs import check_models
+from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import Ledger, distrust
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import pack
 from portrait_core.pipeline.state import keep_job, read_state, record_state
 from portrait_core.report import Summary
-from portrait_core.stopping import StopRequested
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.cancellation import StopRequested
+from portrait_core.settings import Settings, load_settings
 from tasks.deliver import deliver
 from tasks.ingest import ingest, keep_facts
 

@@ -11,12 +11,12 @@ from flows.dataset import run_clips
 from flows.dataset_run import Clip
 from flows.progress import TerminalBoard
 from flows.views import frame_list
-from portrait_core.config import Settings
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import Gaps, failed_frames, take_up
 from portrait_core.pipeline.state import read_state
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings
 from portrait_core.store import FailureClass
 
 

@@ -14,12 +14,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flows.clusters import dask_client
-from portrait_core import stopping
-from portrait_core.classification import StalledTaskError
-from portrait_core.config import RunnerSettings, Settings
-from portrait_core.models.cache import forget_models
+from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.results import StageResult
-from portrait_core.threads import worker_count
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import RunnerSettings, Settings
+from portrait_core.settings.threads import worker_count
 from tasks.running import Call, run_call
 
 if TYPE_CHECKING:

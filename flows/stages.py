@@ -16,15 +16,15 @@ import tasks.pipelines  # noqa: F401 - registers what jobs name
 from flows.calls import Report, StageCalls
 from flows.runners import Runner
 from flows.task_runs import as_task_run
-from portrait_core import stopping
-from portrait_core.classification import StalledTaskError, disk_full, gpu_broke
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.classification import StalledTaskError, disk_full, gpu_broke
 from portrait_core.pipeline.ledger import Ledger, distrust, done, failures_of, restore, unfinished
 from portrait_core.pipeline.ranges import frame_ranges
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.state import keep_job
-from portrait_core.stopping import StopRequested
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store.leases import Holder, Lease
 from portrait_core.store.waiting import wait_until
 from tasks.running import StageFunction, functions_of

@@ -10,8 +10,8 @@ import typer
 from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
-    from portrait_core.config import Settings
     from portrait_core.pipeline import Job
+    from portrait_core.settings import Settings
     from portrait_core.store import Store
 
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL that --store named.")]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from portrait_core.classification import StalledTaskError, gpu_broke
+from portrait_core.pipeline.classification import StalledTaskError, gpu_broke
 from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")

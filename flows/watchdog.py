@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from portrait_core.classification import StalledTaskError
 from portrait_core.pipeline import Job
+from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.history import PROGRESS, frames_per_part
 
 _LOOKS = 10

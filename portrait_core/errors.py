@@ -2,8 +2,8 @@
 
 What is wrong with an input is never retried, and what is wrong with a store concerns every clip in it, so
 each has its own class; everything else keeps the built-in class that says how to treat it (``OSError``:
-transient, ``MemoryError``: resource; :mod:`portrait_core.classification` has the rules). All of them survive
-pickling, because workers send them between processes.
+transient, ``MemoryError``: resource; :mod:`portrait_core.pipeline.classification` has the rules). All of
+them survive pickling, because workers send them between processes.
 """
 
 from __future__ import annotations

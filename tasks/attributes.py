@@ -1,5 +1,5 @@
 """What edits and the training of flows share: the process's flow and its labeller, pictures of a job's
-generator. The numerics are in ``portrait_core.attributes``."""
+generator. The numerics are in ``portrait_core.attribute_editing``."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.models.cache import cached
-from portrait_core.models.needs import weight_file
+from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.job import file_name
-from portrait_core.resources import data_file
+from portrait_core.runtime.model_cache import cached
+from portrait_core.runtime.package_files import data_file
 from tasks.context import device_of, read_portrait
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from portrait_core.attributes.editing import AttributeFlow
-    from portrait_core.attributes.photographs import PhotographLabeller
+    from portrait_core.attribute_editing.editing import AttributeFlow
+    from portrait_core.attribute_editing.photographs import PhotographLabeller
     from portrait_core.generators import TriPlaneGenerator
 
 
 def frontal(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]:
     """Give what a generator makes of latents, seen from the front ``[n,S,S,3]``, as samples are."""
-    from portrait_core.attributes.samples import frontal_pictures
+    from portrait_core.attribute_editing.samples import frontal_pictures
     from tasks.fitting import sampling
 
     return frontal_pictures(model, ws, job.settings.sample.neural_resolution, sampling(job, model))
@@ -37,7 +37,7 @@ def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
     Raises:
         InputError: if that does not know them.
     """
-    from portrait_core.attributes.series import latent_labels, photograph_labels
+    from portrait_core.attribute_editing.series import latent_labels, photograph_labels
 
     source, name = job.settings.edit.labels, file_name(job.portrait)
     if source == "latent":
@@ -47,7 +47,7 @@ def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
 
 def labeller(job: Job) -> PhotographLabeller:
     """Give the process's model for attributes of photographs."""
-    from portrait_core.attributes.photographs import PhotographLabeller
+    from portrait_core.attribute_editing.photographs import PhotographLabeller
 
     folder, threads = data_file(job.settings.tracking.models), job.settings.runner.threads_per_worker
     return cached("labeller", str(folder), lambda: PhotographLabeller.from_models(folder, threads), threads)
@@ -55,7 +55,7 @@ def labeller(job: Job) -> PhotographLabeller:
 
 def flow_model(job: Job) -> AttributeFlow:
     """Give the process's flow."""
-    from portrait_core.attributes.files import load_flow
+    from portrait_core.attribute_editing.files import load_flow
 
     def load() -> AttributeFlow:
         return load_flow(weight_file(job.settings, "flow"), device_of(job))

@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError
-from portrait_core.known_inputs import verified_copy
+from portrait_core.inputs.known import verified_copy
 from portrait_core.media import at_most, read_frames, read_image
-from portrait_core.memory import keep_freed_memory
-from portrait_core.models.cache import cached
-from portrait_core.models.needs import LANDMARK_MODELS, weight_file
+from portrait_core.model_files.needs import LANDMARK_MODELS, weight_file
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.resources import data_file
+from portrait_core.runtime.allocator import keep_freed_memory
+from portrait_core.runtime.model_cache import cached
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings.threads import cpu_threads
 from portrait_core.store import Output
-from portrait_core.threads import cpu_threads
 
 if TYPE_CHECKING:
     import torch
 
-    from portrait_core.faces.head import MorphableHead
-    from portrait_core.rendering.matte import PersonSegmenter
+    from portrait_core.face_model.head import MorphableHead
+    from portrait_core.photograph.matte import PersonSegmenter
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
 
@@ -102,7 +102,7 @@ def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
 
 def segmenter(job: Job, threads: int) -> PersonSegmenter:
     """Give the process's network that finds the person in a photograph."""
-    from portrait_core.rendering.matte import PersonSegmenter
+    from portrait_core.photograph.matte import PersonSegmenter
 
     def build() -> PersonSegmenter:
         return PersonSegmenter.from_models(data_file(job.settings.tracking.models), threads)
@@ -113,8 +113,8 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
     """The process's embedded head, with directions beyond its units, on a device: the tracker fits and draws
     it on the CPU."""
-    from portrait_core.faces.directions import with_directions
-    from portrait_core.faces.head import MorphableHead
+    from portrait_core.face_model.directions import with_directions
+    from portrait_core.face_model.head import MorphableHead
 
     purpose = "head" if "head" in job.weights else "measuring_head"
     path = weight_file(job.settings, purpose)

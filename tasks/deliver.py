@@ -21,9 +21,9 @@ from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
-from portrait_core.places import shown
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
 from portrait_core.store import Output, file_digest
+from portrait_core.store.places import shown
 from tasks.context import device_of
 from tasks.pages import alone, finished, page_of
 from tasks.stages.edit import REPORT, STRIP

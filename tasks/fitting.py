@@ -18,10 +18,10 @@ from portrait_core.inversion.features import build_features
 from portrait_core.inversion.patches import fitting_resolution, fitting_samples
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import photograph_masks
-from portrait_core.models.cache import cached
-from portrait_core.models.needs import weight_file
+from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.history import PROGRESS
+from portrait_core.runtime.model_cache import cached
 from tasks.context import device_of, look_key, read_track
 from tasks.pages import for_generator, page_of
 from tasks.trackers import clip_head, portrait_landmarks, read_moves

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
-from portrait_core import stopping
-from portrait_core.classification import failure, sets_aside
 from portrait_core.pipeline import FrameRange, Job
+from portrait_core.pipeline.classification import failure, sets_aside
 from portrait_core.pipeline.ledger import record_failures
+from portrait_core.runtime import cancellation as stopping
 from tasks.context import batches
 
 Inputs = TypeVar("Inputs")

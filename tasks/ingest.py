@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from portrait_core.config import Settings
-from portrait_core.copies import local_copy
 from portrait_core.errors import InputError
-from portrait_core.known_inputs import InputFacts, Kind, facts, local_digest
-from portrait_core.models.needs import weight_file, weight_files
-from portrait_core.models.registry import MODELS
+from portrait_core.inputs.copies import local_copy
+from portrait_core.inputs.known import InputFacts, Kind, facts, local_digest
+from portrait_core.model_files.needs import weight_file, weight_files
 from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.job import file_name, make_stage_keys, stem
-from portrait_core.places import local_path
-from portrait_core.resources import data_file
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import Settings
 from portrait_core.store import Store, record_name
+from portrait_core.store.places import local_path
+from portrait_core.weights.registry import MODELS
 
 if TYPE_CHECKING:
-    from portrait_core.attributes.conditions import Conditions
-    from portrait_core.attributes.requests import EditRequest
+    from portrait_core.attribute_editing.conditions import Conditions
+    from portrait_core.attribute_editing.requests import EditRequest
 
 LABEL_SOURCES = ("latent", "photograph")
 """Values of ``edit.labels`` that are no file's name."""
@@ -225,7 +225,7 @@ def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
 
 def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
     """The edits that the settings ask for, checked against what the flow knows."""
-    from portrait_core.attributes.requests import check_requests, parse_requests
+    from portrait_core.attribute_editing.requests import check_requests, parse_requests
 
     requests = parse_requests(settings.edit.attributes)
     if settings.edit.flow is None:
@@ -239,7 +239,7 @@ def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
 
 @lru_cache(maxsize=4)
 def _conditions(flow: Path) -> Conditions:
-    from portrait_core.attributes.files import load_flow
+    from portrait_core.attribute_editing.files import load_flow
 
     return load_flow(flow).conditions
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
-from portrait_core.models.cache import cached
 from portrait_core.pipeline import Job
 from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
+from portrait_core.runtime.model_cache import cached
 from portrait_core.tracking.crop import crop_image
 from tasks.context import look_key, read_track
 

@@ -1,7 +1,7 @@
 """Running a stage's function: what is done about its failures, the same on every runner.
 
 Nothing here imports Prefect or Dask: a worker's task pays for neither. Retries are in one place,
-:func:`run_call`; what kind of failure an error is says :mod:`portrait_core.classification`.
+:func:`run_call`; what kind of failure an error is says :mod:`portrait_core.pipeline.classification`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from importlib import import_module
 from inspect import signature
 from typing import Any, Literal, NoReturn
 
-from portrait_core.classification import (
+from portrait_core.pipeline import Job, Stage
+from portrait_core.pipeline.classification import (
     BrokenGpuError,
     failure,
     gpu_broke,
@@ -29,10 +30,9 @@ from portrait_core.classification import (
     retry_delay,
     worth_retrying,
 )
-from portrait_core.pipeline import Job, Stage
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.pipeline.results import StageResult, process_name
-from portrait_core.stopping import check, clear, request
+from portrait_core.runtime.cancellation import check, clear, request
 from portrait_core.store import Failure, Output, holder
 from portrait_core.store.waiting import wait_until
 from tasks.context import device_of
@@ -142,7 +142,7 @@ def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Ca
         if device_of(job) != "cuda":  # the switches are CUDA's
             return function(**parameters)
         from portrait_core.generators.precision import resolved_precision
-        from portrait_core.matrix_precision import matrix_precision
+        from portrait_core.runtime.matrix_precision import matrix_precision
 
         chosen = job.settings.generator.precision if wanted == "job" else wanted
         with matrix_precision(resolved_precision(chosen, "cuda")):

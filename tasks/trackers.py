@@ -1,5 +1,5 @@
 """Trackers, moves and templates of a job: what they take is read from its outputs, and what they load is the
-process's. The numerics are in ``portrait_core.tracking`` and ``portrait_core.faces``."""
+process's. The numerics are in ``portrait_core.tracking`` and ``portrait_core.template``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.models.cache import cached
-from portrait_core.models.needs import DECA_MODELS, weight_file
+from portrait_core.model_files.needs import DECA_MODELS, weight_file
 from portrait_core.pipeline import Job
+from portrait_core.runtime.model_cache import cached
 from portrait_core.tracking.choice import DECA_CODE, EYES, by_deca, driven_eyes
 from tasks.context import device_of, head, look_key, read_portrait, read_track
 from tasks.pages import page_of, sheet
@@ -18,13 +18,13 @@ from tasks.pages import page_of, sheet
 if TYPE_CHECKING:
     import torch
 
-    from portrait_core.faces.driven_eyes import EyePicture
-    from portrait_core.faces.flame_template import FlameSource, FlameTemplateRenderer
-    from portrait_core.faces.moves import Moves
-    from portrait_core.faces.moving import MovingPortrait
-    from portrait_core.faces.template import TemplateRenderer
     from portrait_core.inversion.clip_heads import ClipHead
     from portrait_core.rendering.page import Page
+    from portrait_core.template.driven_eyes import EyePicture
+    from portrait_core.template.flame_template import FlameSource, FlameTemplateRenderer
+    from portrait_core.template.moves import Moves
+    from portrait_core.template.moving import MovingPortrait
+    from portrait_core.template.template import TemplateRenderer
     from portrait_core.tracking.deca_tracker import MarkedFlame
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.paper_tracker import PaperTracker
@@ -45,8 +45,8 @@ def tracker(job: Job) -> Tracker:
 
 def retargeted(job: Job) -> Moves:
     """Make what the portrait shall do in every frame, of the tracks of portrait and driver."""
-    from portrait_core.faces.driven_eyes import eyes_of_driver
-    from portrait_core.faces.moves import embedded_moves, flame_moves
+    from portrait_core.template.driven_eyes import eyes_of_driver
+    from portrait_core.template.moves import embedded_moves, flame_moves
 
     settings = job.settings.template
     source, driver = read_track(job.output("portrait")), read_track(job.output("fit"))
@@ -72,7 +72,7 @@ def read_moves(job: Job, start: int, stop: int) -> Moves:
     """Read what the stage ``retarget`` made of frames ``[start, stop)``. An edit has no such stage: the
     portrait does what it does itself."""
     if job.goal == "edit":
-        from portrait_core.faces.moves import own_moves
+        from portrait_core.template.moves import own_moves
 
         return own_moves(read_track(job.output("portrait")))
     more = (EYES,) if driven_eyes(job.settings) else ()
@@ -81,7 +81,7 @@ def read_moves(job: Job, start: int, stop: int) -> Moves:
 
 def moving_portrait(job: Job) -> MovingPortrait:
     """Give the portrait that the templates are drawn of."""
-    from portrait_core.faces.moving import EmbeddedPortrait, FlamePortrait
+    from portrait_core.template.moving import EmbeddedPortrait, FlamePortrait
 
     if by_deca(job.settings):
         eyes = _eye_picture(job) if driven_eyes(job.settings) else None
@@ -112,7 +112,7 @@ def portrait_landmarks(job: Job) -> NDArray[np.float32]:
 
 def _embedded_renderer(job: Job) -> TemplateRenderer:
     """Give the process's renderer of this portrait."""
-    from portrait_core.faces.moving import embedded_renderer
+    from portrait_core.template.moving import embedded_renderer
 
     def build() -> TemplateRenderer:
         output = job.output("portrait")
@@ -146,7 +146,7 @@ def _window(
 
 def _flame_renderer(job: Job) -> FlameTemplateRenderer:
     """Give the process's renderer of this portrait."""
-    from portrait_core.faces.moving import flame_renderer
+    from portrait_core.template.moving import flame_renderer
 
     def build() -> FlameTemplateRenderer:
         layout, region = (weight_file(job.settings, name) for name in ("head_template", "uv_face_eye_mask"))
@@ -157,7 +157,7 @@ def _flame_renderer(job: Job) -> FlameTemplateRenderer:
 
 def _eye_picture(job: Job) -> EyePicture:
     """Give the process's portrait that takes other eyes."""
-    from portrait_core.faces.driven_eyes import EyePicture
+    from portrait_core.template.driven_eyes import EyePicture
 
     settings = job.settings
 
@@ -170,7 +170,7 @@ def _eye_picture(job: Job) -> EyePicture:
 
 
 def _source(job: Job) -> FlameSource:
-    from portrait_core.faces.moving import flame_source
+    from portrait_core.template.moving import flame_source
 
     output = job.output("portrait")
     codes = (output.read(name) for name in DECA_CODE)

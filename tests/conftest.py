@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portrait_core.media.binary import ffmpeg_binary
-from portrait_core.resources import sample_video
+from portrait_core.runtime.package_files import sample_video
 from tests.second_device import register_early
 
 register_early()  # before the first backward pass of any test

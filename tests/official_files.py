@@ -20,14 +20,10 @@ from PIL import Image
 from scipy.io import savemat
 from torch import Tensor
 
-from portrait_core.models.shapes import (
-    LPIPS_CHANNELS,
-    deca_encoder_shapes,
-    deep3d_shapes,
-    vgg16_shapes,
-)
+from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes
 from portrait_core.tracking.deca import N_CODE
 from portrait_core.tracking.five_points import STANDARD_FACE
+from portrait_core.weights.readers.torch_files import LPIPS_CHANNELS, vgg16_shapes
 from tests import published_pickle
 from tests.old_pickles import chumpy, numpy1_object_npy, python2_pickle, sparse_columns
 

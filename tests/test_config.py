@@ -8,7 +8,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from portrait_core.config import (
+from portrait_core.runtime.package_files import profile_folder, profile_names
+from portrait_core.settings import (
     HOW,
     Section,
     Settings,
@@ -17,8 +18,7 @@ from portrait_core.config import (
     key_settings,
     load_settings,
 )
-from portrait_core.profiles import setting_names
-from portrait_core.resources import profile_folder, profile_names
+from portrait_core.settings.profiles import setting_names
 
 
 @pytest.mark.parametrize("name", ["embedded", "paper", "fast"])

@@ -53,8 +53,8 @@ def at_precision(network: Network, precision: Precision) -> Network:
     ``bf16``: feature maps and convolution weights in bfloat16, where the published code takes float16 with
     clamping; styles, demodulation, the skip connections that sum up planes and image, and the volume
     rendering stay float32. ``fp32`` and ``tf32`` differ only under
-    :func:`~portrait_core.matrix_precision.matrix_precision` and in the :func:`memory_format` that they take
-    on CUDA. The weights are laid out in that format in place, on the
+    :func:`~portrait_core.runtime.matrix_precision.matrix_precision` and in the :func:`memory_format` that
+    they take on CUDA. The weights are laid out in that format in place, on the
     device where they are, so the given network's lie differently too; its numbers stay.
 
     Raises:

@@ -24,7 +24,7 @@ from portrait_core.generators.io import (
 )
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Settings
-from portrait_core.models.legacy_pickle import ModuleRecord, plain_data, read_network
+from portrait_core.weights.readers.legacy_pickle import ModuleRecord, plain_data, read_network
 
 NVIDIA_LICENCE = "NVIDIA source code licence, non-commercial"
 

@@ -12,13 +12,13 @@ from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
 from portrait_core.errors import InputError
-from portrait_core.faces.expression_names import is_direction
-from portrait_core.faces.flame_template import FlameTemplateRenderer
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.landmark_solver import UnitTeller
-from portrait_core.faces.reproject import HeadSurface
+from portrait_core.face_model.expression_names import is_direction
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.head_points import HeadPoints
+from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
-from portrait_core.tracking.head_points import HeadPoints
+from portrait_core.template.flame_template import FlameTemplateRenderer
+from portrait_core.template.landmark_solver import UnitTeller
 
 _MOST_TOLD = 1.2
 """Largest coefficient that a generator is told; it has seen none above 1."""

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
-from portrait_core.config import TuningSettings
 from portrait_core.inversion.geometry import HeadGeometry, ViewRays
 from portrait_core.inversion.loop import READ_EVERY
 from portrait_core.inversion.patches import Patch, corners
 from portrait_core.inversion.resident import ResidentFrames
+from portrait_core.settings import TuningSettings
 
 RANDOM_YAW_RAD, RANDOM_PITCH_RAD = 0.5, 0.35
 """Random cameras lie within so much of the portrait's."""

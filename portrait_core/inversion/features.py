@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.models.locate import require
-from portrait_core.models.torch_files import read_lpips, read_vgg16
+from portrait_core.weights.locate import require
+from portrait_core.weights.readers.torch_files import read_lpips, read_vgg16
 
 _EPS = 1e-3
 """Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
-from portrait_core.faces.reproject import HeadSurface, NovelView, SourceFrame
+from portrait_core.face_model.reproject import HeadSurface, NovelView, SourceFrame
 from portrait_core.inversion.features import masked_mean
 from portrait_core.inversion.patches import Patch, PatchRender
 

@@ -17,8 +17,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.config import InversionSettings
-from portrait_core.embedded.latents import N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.errors import InputError
 from portrait_core.generators import (
     RaySampling,
@@ -27,12 +25,14 @@ from portrait_core.generators import (
     renormalise_,
     with_own_noise,
 )
+from portrait_core.generators.scene_latents import N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 from portrait_core.inversion.patches import CameraRays, Patch, corners, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import FrameTarget
+from portrait_core.settings import InversionSettings
 
 NOISE_WEIGHT = 1e5
 """Weight of the noise maps' regulariser (Karras et al. 2020, appendix D)."""

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from portrait_core import stopping
 from portrait_core.inversion.adam import FusedAdam
 from portrait_core.inversion.capture import Capture
+from portrait_core.runtime import cancellation as stopping
 
 READ_EVERY = 50
 """Steps of a block: losses are read, and a block's inputs prepared, once per block. Blocks begin at multiples

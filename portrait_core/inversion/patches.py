@@ -14,9 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
-from portrait_core.config import GeneratorChoice
 from portrait_core.errors import InputError
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.settings import GeneratorChoice
 
 
 def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> RaySampling:

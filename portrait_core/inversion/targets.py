@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.tracking.topology import N_MESH
+from portrait_core.face_model.topology import N_MESH
 
 # Outer contours (MediaPipe's 468-point numbering) of the regions that carry most of the expression.
 DETAIL_REGIONS = (

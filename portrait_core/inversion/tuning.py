@@ -21,9 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import TuningSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.reproject import HeadSurface
+from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.draws import FEATURES, Drawn, TuningDraws
@@ -41,6 +40,7 @@ from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, rend
 from portrait_core.inversion.reconstruction import Reconstruction
 from portrait_core.inversion.resident import resident_bytes
 from portrait_core.inversion.targets import FrameTarget
+from portrait_core.settings import TuningSettings
 
 WALL_POINTS = 512
 """Random points of the wall whose colours a step compares."""

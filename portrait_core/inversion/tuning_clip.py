@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.config import TuningSettings
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, needs_matte
-from portrait_core.rendering.layers import separate_crop
-from portrait_core.rendering.matte import PersonSegmenter
+from portrait_core.photograph.layers import separate_crop
+from portrait_core.photograph.matte import PersonSegmenter
+from portrait_core.settings import TuningSettings
 
 
 def tuning_clip(

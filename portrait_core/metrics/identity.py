@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.models.locate import package_file
-from portrait_core.resources import data_folder
+from portrait_core.runtime.package_files import data_folder
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import seen
+from portrait_core.weights.locate import package_file
 
 SIZE = 128
 """Numbers of a vector."""

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.face_model.topology import EYE_OUTER
 from portrait_core.metrics.follow import MOUTH_OPEN, TEETH_SHOWN, spread_evenly
 from portrait_core.tracking.crop import sample_square
-from portrait_core.tracking.topology import EYE_OUTER
 
 Array = NDArray[np.float64]
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]

@@ -1,7 +1,7 @@
 """Slopes of this project's readers on pictures whose truth is known, as measured; 1 reports all of a change.
 
 Each is the slope of the reading on the truth within a person and size, over all people of the table
-(:func:`portrait_core.metrics.reader_calibration.slope_of`). Printed again, with each slope's spread over
+(:func:`portrait_core.training.reader_calibration.slope_of`). Printed again, with each slope's spread over
 people, its correlation and noise, and the same for held-out people, by::
 
     uv run python -m tests.benchmarks.readers --person FILE ... --held-out FILE ...

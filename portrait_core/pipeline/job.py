@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from portrait_core.config import Settings
 from portrait_core.pipeline.pipelines import Pipeline, find_pipeline
 from portrait_core.pipeline.stage import Stage
-from portrait_core.shrinking import smaller
+from portrait_core.settings import Settings
+from portrait_core.settings.less_memory import smaller
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
 
 

@@ -12,8 +12,8 @@ from portrait_core.pipeline.history import Rate, frames_per_part, rates, work
 from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ledger import Ledger, failures_of
 from portrait_core.pipeline.ranges import FrameRange, missing_runs
+from portrait_core.settings.threads import worker_count
 from portrait_core.store import differences
-from portrait_core.threads import worker_count
 
 
 @dataclass(frozen=True)

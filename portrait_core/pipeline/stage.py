@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from portrait_core.config import Section, Settings, key_settings
+from portrait_core.settings import Section, Settings, key_settings
 from portrait_core.store import Declared, Kind
 
 Policy = Literal["pictures", "clip"]

@@ -16,13 +16,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline.history import COST, cost_of
 from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ledger import Ledger, failures_of
+from portrait_core.settings import Settings
+from portrait_core.settings.trust import with_runner_of
 from portrait_core.store import Holder, Store, holder
-from portrait_core.trust import with_runner_of
 
 _SILENT = 3
 """Leases that a run may be silent for before it is no longer shown as running."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.models.needs import DECA_TRACKING, FLAME_MODELS, LANDMARK_MODELS
+from portrait_core.model_files.needs import DECA_TRACKING, FLAME_MODELS, LANDMARK_MODELS
 
 Digests = Mapping[str, str]
 """Digests of a job's weights by name."""

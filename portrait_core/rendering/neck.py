@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from portrait_core.faces.head import JOINTS, MorphableHead
+from portrait_core.face_model.head import JOINTS, MorphableHead
 
 LOW, HIGH = (-0.72, -0.6, -0.48), (0.72, 0.6, 0.48)
 """Corners of the space that is bent (box units); beyond it the nearest point inside decides."""

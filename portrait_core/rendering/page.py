@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from portrait_core.config import Settings
+from portrait_core.settings import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor

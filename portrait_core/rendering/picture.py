@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import Planes, TriPlaneGenerator
 from portrait_core.inversion.targets import image_array, image_tensor
+from portrait_core.photograph.filters import is_colourless
 from portrait_core.rendering.believed import Believed
 from portrait_core.rendering.compositing import composite, gaussian_blur, places_seen, sample, soften
 from portrait_core.rendering.detail import Lookup, SourceView, matched, pixel_places, resized
-from portrait_core.rendering.filters import is_colourless
 from portrait_core.rendering.motion import Motion
 from portrait_core.rendering.neck import Bending
 from portrait_core.rendering.page import Square
 from portrait_core.rendering.part import Part
 from portrait_core.rendering.pose_renderer import bounds, final_sampling
 from portrait_core.rendering.surfaces import PERSON, Fitted, Surface, View, rendered_surface
+from portrait_core.settings import CompositeSettings, RenderSettings
 
 Image = NDArray[np.uint8]
 

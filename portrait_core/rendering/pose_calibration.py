@@ -22,7 +22,7 @@ from portrait_core.cameras import (
     offsets_from_labels,
     orbit_rotation,
 )
-from portrait_core.config import RenderSettings
+from portrait_core.settings import RenderSettings
 
 _LARGEST = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""

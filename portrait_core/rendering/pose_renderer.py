@@ -22,10 +22,10 @@ from portrait_core.cameras import (
     rotations_from_labels,
     smooth_labels,
 )
-from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.patches import CameraRays, Patch, render_patch
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
+from portrait_core.settings import CompositeSettings, RenderSettings
 from portrait_core.tracking.same_face import Match
 
 PoseTransfer = Literal["relative", "absolute", "none"]

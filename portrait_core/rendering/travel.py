@@ -20,7 +20,7 @@ from portrait_core.cameras import (
     smooth_labels,
     window_means,
 )
-from portrait_core.config import RenderSettings
+from portrait_core.settings import RenderSettings
 
 LARGEST = 0.07
 """Largest shift of a head (box units; a ninth of the face crop): a neck is short."""

@@ -20,9 +20,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
-from portrait_core.places import checked_place
 from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, LocalFolder
+from portrait_core.store.places import checked_place
 from portrait_core.store.retries import (
     Patience,
     is_transient,

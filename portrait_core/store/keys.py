@@ -12,9 +12,9 @@ import fsspec
 from pydantic import BaseModel
 
 from portrait_core.errors import InputError
-from portrait_core.places import checked_place
 from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import PARTIAL
+from portrait_core.store.places import checked_place
 
 _DIGEST = re.compile(r"(?:[a-z0-9]+:)?[0-9a-f]{16,128}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,189}")

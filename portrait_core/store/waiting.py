@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from portrait_core import stopping
+from portrait_core.runtime import cancellation as stopping
 
 PATIENCE_S = 75.0
 """Longer than NFS keeps what it knows of a directory (``acdirmax``, 60 s where nobody set it)."""

@@ -14,9 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from portrait_core.tracking.detector import open_session
-from portrait_core.tracking.regions import MESH_INPUT, Regions, mesh_regions, run_regions
-from portrait_core.tracking.topology import (
+from portrait_core.face_model.topology import (
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
     IRIS_LEFT,
@@ -28,6 +26,8 @@ from portrait_core.tracking.topology import (
     N_MESH,
     N_POINTS,
 )
+from portrait_core.tracking.detector import open_session
+from portrait_core.tracking.regions import MESH_INPUT, Regions, mesh_regions, run_regions
 
 MODEL = "face_mesh_attention.onnx"
 PRESENCE = 0.95

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.models.mat_files import BfmArrays
-from portrait_core.tracking.deep3d import Deep3DCoefficients, rotation
+from portrait_core.cameras.eg3d import rotation
+from portrait_core.tracking.deep3d import Deep3DCoefficients
+from portrait_core.weights.readers.mat_files import BfmArrays
 
 FOCAL_PX, CENTER_PX = 1015.0, 112.0
 """The camera of the 224-pixel crop."""

@@ -3,7 +3,7 @@ declarations of stages read it."""
 
 from __future__ import annotations
 
-from portrait_core.config import Settings
+from portrait_core.settings import Settings
 
 DECA_CODE = ("deca_code", "deca_tform", "deca_placement")
 """Arrays that ``tracking.tracker=deca`` keeps of a portrait further: its code, its crop's transform, and

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from portrait_core.faces.flame import FlameLandmarks, flame_head
-from portrait_core.faces.head import MorphableHead
-from portrait_core.models.flame_files import LandmarkEmbedding, read_flame, read_landmark_embedding
-from portrait_core.models.mat_files import read_similarity_landmarks
-from portrait_core.models.torch_files import read_deca, read_deep3d
+from portrait_core.face_model.flame import FlameLandmarks, flame_head
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.tracking.choice import DECA_CODE
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DEncoder
@@ -21,6 +19,8 @@ from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.five_points import standard_face
 from portrait_core.tracking.paper_tracker import LandmarkError, PaperTracker, face_track, track_clip
 from portrait_core.tracking.trackers import Frames, TrackedPortrait
+from portrait_core.weights.readers.flame_files import LandmarkEmbedding, read_flame, read_landmark_embedding
+from portrait_core.weights.readers.mat_files import read_similarity_landmarks
 
 
 def load_networks(

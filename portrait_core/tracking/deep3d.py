@@ -51,23 +51,6 @@ def split_coefficients(coefficients: Float[Tensor, "b 257"]) -> Deep3DCoefficien
     return Deep3DCoefficients(**parts)
 
 
-def rotation(angle: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """``(Rz Ry Rx)`` transposed, of angles about x, y and z in radians: for row vectors, ``points @ R``."""
-    (cx, cy, cz), (sx, sy, sz) = angle.cos().unbind(-1), angle.sin().unbind(-1)
-    rows = [
-        cz * cy,
-        sz * cy,
-        -sy,
-        cz * sy * sx - sz * cx,
-        sz * sy * sx + cz * cx,
-        cy * sx,
-        cz * sy * cx + sz * sx,
-        sz * sy * cx - cz * sx,
-        cy * cx,
-    ]
-    return torch.stack(rows, -1).reshape(*angle.shape[:-1], 3, 3)
-
-
 class Deep3DEncoder(nn.Module):
     """Aligned crop to coefficients. Named as the published ``net_recon``."""
 

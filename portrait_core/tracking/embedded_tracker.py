@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.crop import crop_image
 from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.trackers import Frames, TrackedPortrait

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from portrait_core.cameras import labels_from_rotations
-from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
-from portrait_core.faces.head import MorphableHead
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
+from portrait_core.face_model.expression_names import expression_limits, is_direction, region_of
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.head_points import HeadPoints, ShapedPoints, outer_eye_distance
+from portrait_core.face_model.topology import LIPS, N_MESH, N_POINTS
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.normal import NormalEquations, expression_prior, frame_equations
 from portrait_core.tracking.projection import Pose, mean_pose, pose_from_points
 from portrait_core.tracking.quadratic import solve_bounded
@@ -32,7 +33,6 @@ from portrait_core.tracking.terms import (
     open_eyes,
     pose_factors,
 )
-from portrait_core.tracking.topology import LIPS, N_MESH, N_POINTS
 
 Array = NDArray[np.float64]
 

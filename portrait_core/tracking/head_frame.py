@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.projection import Pose
 

@@ -14,10 +14,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from portrait_core.tracking.attention import AttentionReader
-from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
-from portrait_core.tracking.regions import FACE_MARGIN, MESH_INPUT, Regions, mesh_regions, run_regions
-from portrait_core.tracking.topology import (
+from portrait_core.face_model.topology import (
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
     IRIS_LEFT,
@@ -25,6 +22,9 @@ from portrait_core.tracking.topology import (
     N_MESH,
     N_POINTS,
 )
+from portrait_core.tracking.attention import AttentionReader
+from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
+from portrait_core.tracking.regions import FACE_MARGIN, MESH_INPUT, Regions, mesh_regions, run_regions
 
 MIN_SCORE = 0.95
 """Face presence above which a region holds a face: people and paintings score over 0.999, cats up to 0.87."""

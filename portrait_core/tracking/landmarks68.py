@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.face_model.topology import N_MESH
 from portrait_core.tracking.five_points import five_of_68
-from portrait_core.tracking.topology import N_MESH
 
 _JAW = (127, 234, 93, 132, 58, 172, 150, 176, 152, 400, 379, 397, 288, 361, 323, 454, 356)
 _BROWS = (70, 63, 105, 66, 107, 336, 296, 334, 293, 300)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.tracking.topology import N_MESH
+from portrait_core.face_model.topology import N_MESH
 
 
 def seen(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.expression_names import is_direction
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints
+from portrait_core.face_model.expression_names import is_direction
+from portrait_core.face_model.head_points import HeadPoints, ShapedPoints
+from portrait_core.face_model.topology import N_MESH
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.projection import Pose
 from portrait_core.tracking.terms import EYES, MOUTH_PAIRS, FrameTargets
-from portrait_core.tracking.topology import N_MESH
 
 Array = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from portrait_core.cameras import rotations_from_labels
 from portrait_core.errors import InputError
-from portrait_core.faces import flame
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.orthographic import ndc_to_source, to_ndc
+from portrait_core.face_model import flame
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.orthographic import ndc_to_source, to_ndc
 from portrait_core.tracking.deca import DecaCode, DecaEncoder
 from portrait_core.tracking.deca_crop import crop_faces
 from portrait_core.tracking.deep3d import Deep3DEncoder

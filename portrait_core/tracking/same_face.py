@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.tracking.head_points import outer_eye_distance
-from portrait_core.tracking.topology import N_MESH
+from portrait_core.face_model.head_points import outer_eye_distance
+from portrait_core.face_model.topology import N_MESH
 
 _SAME_FACE = 0.012
 """Two faces whose landmarks lie so near after alignment (mean distance over the outer eye corners' distance)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.tracking.head_points import HeadPoints, ShapedPoints, outer_eye_distance
+from portrait_core.face_model.head_points import HeadPoints, ShapedPoints, outer_eye_distance
+from portrait_core.face_model.topology import N_MESH
 from portrait_core.tracking.projection import Pose
-from portrait_core.tracking.topology import N_MESH
 
 Array = NDArray[np.float64]
 

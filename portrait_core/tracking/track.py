@@ -8,8 +8,8 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.landmarker import FaceLandmarker, LandmarkFrames
 

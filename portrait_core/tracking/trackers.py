@@ -1,7 +1,7 @@
 """What a tracker is: it fits a head to the landmarks of a portrait or of a clip.
 
 The embedded head is fitted in ``embedded_tracker``; DECA, FLAME and Deep3DFaceRecon track in
-``deca_tracker``. What follows from a track is the same for both: see ``portrait_core.faces.moves``.
+``deca_tracker``. What follows from a track is the same for both: see ``portrait_core.template.moves``.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from portrait_core.eg3d_cameras import CenterMode, labels_from_deep3d
+from portrait_core.cameras.eg3d import CenterMode, labels_from_deep3d
 from portrait_core.tracking.deep3d import Deep3DCoefficients, Deep3DEncoder
 from portrait_core.tracking.encoders import INPUT_SIZE, as_input
 from portrait_core.tracking.five_points import STANDARD_FACE, Alignment, align, cut

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Array, File, FrameRange, Job, Stage
 from portrait_core.pipeline.ledger import available, done, todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights
+from portrait_core.settings import Settings
 from tasks.context import FrameArrays, use_threads
 from tasks.frames import Save, each
 from tasks.running import does
@@ -147,7 +147,7 @@ def _chain(job: Job, first: Anchor) -> LatentChain:
 def _inverter(job: Job, clip: ClipData) -> Inverter:
     """Give the process's inverter of this clip."""
     from portrait_core.inversion.latent import Inverter
-    from portrait_core.models.cache import cached
+    from portrait_core.runtime.model_cache import cached
     from tasks.fitting import chunked, computing, features, generator, resolution, sampling, statistics
 
     def build() -> Inverter:
@@ -172,7 +172,7 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
 def _whole_picture(job: Job, inverter: Inverter, ws: torch.Tensor) -> NDArray[np.uint8]:
     """Give the frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
     from portrait_core.inversion.pictures import whole_picture
-    from portrait_core.models.cache import cached
+    from portrait_core.runtime.model_cache import cached
     from tasks.fitting import computing
 
     def make() -> NDArray[np.uint8]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.classification import failure, sets_aside
 from portrait_core.errors import DecodeError
 from portrait_core.media import read_frames
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
+from portrait_core.pipeline.classification import failure, sets_aside
 from portrait_core.pipeline.ledger import record_failures, todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights

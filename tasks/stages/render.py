@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.config import Settings
-from portrait_core.models.cache import cached, drop_unused
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
 from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.rendering.page import transfers_detail
+from portrait_core.runtime.model_cache import cached, drop_unused
+from portrait_core.settings import Settings
 from portrait_core.store import Output
 from tasks.context import FrameArrays, FrameRows, device_of, head, read_track, use_threads
 from tasks.frames import Save, each

@@ -17,7 +17,7 @@ from tasks.running import does
 from tasks.trackers import moving_portrait, read_moves
 
 if TYPE_CHECKING:
-    from portrait_core.faces.moves import Moves
+    from portrait_core.template.moves import Moves
 
 MASKS = ("face_mask", "mouth_mask", "uncovered")
 

@@ -107,7 +107,7 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
     from flows.dataset_run import DatasetRun
     from flows.progress import Tally
     from flows.runners import open_runner
-    from portrait_core.config import load_settings
+    from portrait_core.settings import load_settings
     from tests.simulation.stub import ENVIRONMENT, STUBS
 
     stub = stub_of(clip_seconds, frames)
@@ -172,7 +172,7 @@ def requests_a_frame(frames: int = 48) -> Counter[str]:
     """Store requests of one clip, by kind, for each of its frames (threads, one worker)."""
     from flows.runners import open_runner
     from flows.stages import StageRunner
-    from portrait_core.config import load_settings
+    from portrait_core.settings import load_settings
     from portrait_core.store.files import Files
     from tests.simulation.stub import ENVIRONMENT, STUBS, stub_job
 

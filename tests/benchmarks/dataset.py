@@ -60,8 +60,8 @@ def markers(store: Path) -> dict[str, int]:
 def digests(store: str) -> dict[str, str]:
     """What every clip of a store consists of."""
     from flows.views import content_digest
-    from portrait_core.config import Settings
     from portrait_core.pipeline.state import read_jobs
+    from portrait_core.settings import Settings
     from portrait_core.store import Store
 
     return {job.label: content_digest(job) for job in read_jobs(Store(store), "", Settings())}

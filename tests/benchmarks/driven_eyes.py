@@ -19,11 +19,11 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.driven_eyes import EyePicture, with_eyes_of
-from portrait_core.faces.retarget import Driver, retarget
 from portrait_core.media import read_frames
-from portrait_core.resources import sample_video
+from portrait_core.runtime.package_files import sample_video
+from portrait_core.settings import TrackingSettings
+from portrait_core.template.driven_eyes import EyePicture, with_eyes_of
+from portrait_core.template.retarget import Driver, retarget
 from portrait_core.tracking.crop import crop_image
 from portrait_core.tracking.fit import fit_clip
 from portrait_core.tracking.measure import measure, seen

@@ -20,16 +20,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
-from portrait_core.config import TemplateSettings, TrackingSettings
-from portrait_core.faces.directions import with_directions
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.moves import embedded_moves
-from portrait_core.faces.moving import embedded_renderer
+from portrait_core.face_model.directions import with_directions
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import probe, read_frames
 from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, spread_evenly
 from portrait_core.metrics.lip_colors import measure_lips
-from portrait_core.resources import data_file, data_folder, sample_portrait, sample_video
+from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait, sample_video
+from portrait_core.settings import TemplateSettings, TrackingSettings
+from portrait_core.template.moves import embedded_moves
+from portrait_core.template.moving import embedded_renderer
 from portrait_core.tracking.crop import crop_image, points_in_crop
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.fit import FaceTrack, fit_clip

@@ -21,17 +21,17 @@ from rich.table import Table
 from torch import Tensor
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.config import InversionSettings
-from portrait_core.embedded.latents import latent_from_scene, sample_scene
-from portrait_core.embedded.render import SceneRenderer, View
-from portrait_core.embedded.scenes import HEAD_PATH, render_scene
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import TriPlaneGenerator, load_generator
+from portrait_core.generators.scene_latents import latent_from_scene, sample_scene
 from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.targets import FrameTarget, image_tensor, mask_tensor
-from portrait_core.memory import keep_freed_memory
-from portrait_core.resources import data_file
+from portrait_core.runtime.allocator import keep_freed_memory
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import InversionSettings
+from portrait_core.training.render import SceneRenderer, View
+from portrait_core.training.scenes import HEAD_PATH, render_scene
 
 SEED = 900_000
 """Of the people; training seeds begin at 1000 and count shards."""

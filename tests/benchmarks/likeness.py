@@ -38,7 +38,6 @@ from rich.console import Console
 from torch import nn
 
 from flows.reenact import prepare, run_job
-from portrait_core.config import load_settings
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features
 from portrait_core.media import VideoWriter, at_most, frame_png, probe, read_frames
@@ -46,7 +45,8 @@ from portrait_core.metrics.follow import spread_evenly
 from portrait_core.metrics.identity import Recogniser, identity_embeddings
 from portrait_core.metrics.likeness import Square, face_hull, identity_kept, measure_likeness
 from portrait_core.pipeline import Job
-from portrait_core.resources import data_folder, sample_video
+from portrait_core.runtime.package_files import data_folder, sample_video
+from portrait_core.settings import load_settings
 from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import seen

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from portrait_core.memory import keep_freed_memory
+from portrait_core.runtime.allocator import keep_freed_memory
 from tests.benchmarks.workloads import Job, prepare
 
 _MIB = 2**20

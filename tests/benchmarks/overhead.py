@@ -40,8 +40,8 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     """Wall seconds beyond the sleeps of one clip, run in this process."""
     from flows.runners import open_runner
     from flows.stages import StageRunner
-    from portrait_core.config import load_settings
     from portrait_core.pipeline.state import keep_job
+    from portrait_core.settings import load_settings
     from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
     seconds = {stage: value / faster for stage, value in PAPER.items()}

@@ -17,16 +17,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from portrait_core.faces import flame
-from portrait_core.faces.orthographic import to_ndc
-from portrait_core.faces.uv_maps import UvLayout, UvMapper
-from portrait_core.models.flame_files import FlameArrays, LandmarkEmbedding
+from portrait_core.face_model import flame
+from portrait_core.face_model.orthographic import to_ndc
+from portrait_core.face_model.uv_maps import UvLayout, UvMapper
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deca_crop import crop_faces
 from portrait_core.tracking.deep3d import Deep3DEncoder
 from portrait_core.tracking.encoders import as_input
 from portrait_core.tracking.five_points import STANDARD_FACE, five_of_68
 from portrait_core.tracking.wild_crop import crop_in_the_wild, generator_crops, pose_crops
+from portrait_core.weights.readers.flame_files import FlameArrays, LandmarkEmbedding
 from tests.benchmarks.tables import device_name
 
 _COLUMNS, _ROWS = 73, 69

@@ -24,10 +24,10 @@ from fsspec.asyn import AsyncFileSystem
 from numpy.typing import NDArray
 from rich.console import Console
 
-from portrait_core.config import Settings, load_settings
 from portrait_core.media import read_frames
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings, load_settings
 from tasks.context import landmarker
 from tests.benchmarks.tables import Grid
 from tests.simulation.ready import ready_clip
@@ -153,7 +153,7 @@ def film(folder: Path) -> Path:
     import subprocess
 
     from portrait_core.media.binary import ffmpeg_binary
-    from portrait_core.resources import sample_video
+    from portrait_core.runtime.package_files import sample_video
 
     path = folder / "film.mp4"
     shape = f"scale={VIDEO[0]}:{VIDEO[1]}"

@@ -20,14 +20,15 @@ import typer
 from numpy.typing import NDArray
 from rich.console import Console
 
-from portrait_core.embedded.render import SceneRenderer
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_frames
 from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import measure_regions
-from portrait_core.metrics.known_pictures import Known, Subject
 from portrait_core.metrics.lip_colors import measure_lips
-from portrait_core.metrics.reader_calibration import (
+from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait
+from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.training.known_pictures import Known, Subject
+from portrait_core.training.reader_calibration import (
     PHASES,
     SIZES,
     Readings,
@@ -38,8 +39,7 @@ from portrait_core.metrics.reader_calibration import (
     part_lips,
     slope_of,
 )
-from portrait_core.resources import data_file, data_folder, sample_portrait
-from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.training.render import SceneRenderer
 from tests.benchmarks.tables import Grid
 
 EYES_OPEN = 0.2

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from portrait_core.generators import save_generator
-from portrait_core.resources import sample_portrait, sample_video
+from portrait_core.runtime.package_files import sample_portrait, sample_video
 from portrait_core.store import Store
 from portrait_core.store.files import Files
 from tests.portrait_core import tiny

@@ -18,8 +18,8 @@ from portrait_core.generators import (
     compiled,
     load_generator,
 )
-from portrait_core.matrix_precision import matrix_precision
-from portrait_core.resources import data_file
+from portrait_core.runtime.matrix_precision import matrix_precision
+from portrait_core.runtime.package_files import data_file
 from tests.benchmarks.tf32 import emulated
 from tests.plain.eg3d import PlainGenerator
 

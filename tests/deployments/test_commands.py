@@ -13,7 +13,7 @@ import typer.main
 from typer import Typer
 
 from flows.cli import app
-from portrait_core.config import load_settings
+from portrait_core.settings import load_settings
 from tests.deployments.files import DEPLOYMENTS
 
 BEFORE = re.compile(

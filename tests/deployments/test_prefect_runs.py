@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from portrait_core.manifest import read_manifest
+from portrait_core.dataset.manifest import read_manifest
 from tests.deployments.files import DEPLOYMENTS
 from tests.deployments.page import SIZE, picture
 from tests.deployments.prefect_server import Server, prefect_server

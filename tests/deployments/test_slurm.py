@@ -21,7 +21,7 @@ import pytest
 
 from flows import queues
 from flows.clusters import open_cluster
-from portrait_core.config import load_settings
+from portrait_core.settings import load_settings
 from tests.deployments.files import DEPLOYMENTS, ROOT
 from tests.deployments.processes import PROGRAMS, Processes, wait_until
 from tests.faults.runs import Run

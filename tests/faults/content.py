@@ -14,11 +14,11 @@ import av
 import numpy as np
 from safetensors.numpy import load as load_tensors
 
-from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.settings import Settings
 from portrait_core.store import Output, Store
 from tasks.deliver import DELIVERED
 from tasks.pipelines import CLIP

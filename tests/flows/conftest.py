@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from portrait_core.generators import save_generator
-from portrait_core.models.cache import forget_models
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.store import KINDS, Output, Store
 from tests.conftest import FfmpegRunner
 from tests.portrait_core import tiny

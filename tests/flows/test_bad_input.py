@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.outcome import BAD_INPUT
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.package_files import sample_portrait
 from tests.conftest import FfmpegRunner
 
 

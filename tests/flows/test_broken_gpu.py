@@ -21,12 +21,12 @@ from flows.clusters import dask_client
 from flows.environment import QUIET
 from flows.runners import DaskRunner, open_runner
 from flows.stages import Functions, StageError, StageRunner, gpu_gone
-from portrait_core import stopping
-from portrait_core.config import Settings, load_settings
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Store
 from tasks.running import StageFunction, stage_function
 from tests.flows.conftest import Arguments

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 
 from flows import dataset_commands
 from flows.cli import app
-from portrait_core.manifest import read_manifest
+from portrait_core.dataset.manifest import read_manifest
 from tests.conftest import FfmpegRunner
 
 

@@ -18,15 +18,15 @@ from flows.environment import refuse_secrets
 from flows.progress import Tally
 from flows.runners import open_runner
 from flows.stages import Functions, StageError, stops_forgotten
-from portrait_core import stopping
-from portrait_core.classification import StalledTaskError
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
+from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.results import StageResult
 from portrait_core.pipeline.retention import droppable
 from portrait_core.pipeline.state import keep_job, read_states, record_state
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Failure, Store
 from tasks.deliver import SUMMARY, deliver
 from tasks.running import StageFunction, stage_function

@@ -14,16 +14,16 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from portrait_core.attributes.files import flow_metadata, load_flow
-from portrait_core.attributes.scenes import scene_conditions
-from portrait_core.config import Settings
-from portrait_core.faces.landmark_regions import INNER_LIPS
+from portrait_core.attribute_editing.files import flow_metadata, load_flow
+from portrait_core.attribute_editing.scenes import scene_conditions
+from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.state import job_state, read_jobs
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.runtime.package_files import sample_portrait
+from portrait_core.settings import Settings
 from portrait_core.store import Store
 from tasks.fitting import clip_data
 from tasks.stages.inversion import _inverter

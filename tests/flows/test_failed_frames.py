@@ -17,10 +17,10 @@ import tasks.stages.inversion
 import tasks.stages.template
 from flows.cli import app
 from flows.stages import StageRunner
-from portrait_core import stopping
-from portrait_core.config import Settings
 from portrait_core.media import probe
-from portrait_core.models.cache import forget_models
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings
 from portrait_core.store import Store, Unit
 from tests.flows.conftest import FRAMES, Arguments, stage_output
 from tests.simulation.stub import STUBS, stub_job

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 
 import flows.runners
 from flows.cli import app
-from portrait_core.config import HOW, Section, Settings
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import HOW, Section, Settings
 from tasks.running import Call, functions_of
 from tests.flows.conftest import Arguments
 from tests.pipeline.test_keys import WEIGHTS

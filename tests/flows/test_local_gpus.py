@@ -14,10 +14,10 @@ from flows.clusters import dask_client
 from flows.reenact import prepare, run_job
 from flows.runners import DaskRunner
 from flows.stages import Functions, StageRunner
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.results import StageRecord, process_name
+from portrait_core.settings import Settings, load_settings
 from tasks.deliver import deliver
 from tasks.pipelines import CLIP
 from tasks.running import functions_of

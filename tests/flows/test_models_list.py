@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.outcome import BAD_INPUT, OK
-from portrait_core.attributes.conditions import Condition, Conditions
-from portrait_core.attributes.editing import AttributeFlow
-from portrait_core.attributes.files import save_flow
-from portrait_core.attributes.settings import FlowSettings
-from portrait_core.models.registry import MODELS
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.files import save_flow
+from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.weights.registry import MODELS
 from tests import official_files, official_flow
 from tests.flows.conftest import Arguments
 

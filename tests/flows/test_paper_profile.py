@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from flows.cli import OK, PARTIAL, app
 from portrait_core.cameras import offsets_from_labels
-from portrait_core.faces.directions import direction_names
+from portrait_core.face_model.directions import direction_names
 from portrait_core.media import probe
 from portrait_core.store import Output
 from tests import official_files

@@ -12,8 +12,8 @@ import yaml
 
 from flows.clusters import open_cluster
 from flows.queues import kubernetes_options, slurm_options
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
+from portrait_core.settings import Settings, load_settings
 
 KUBERNETES = "1.37.0"
 

@@ -16,9 +16,9 @@ from flows.environment import QUIET
 from flows.runners import open_runner
 from flows.stages import StageRunner
 from flows.task_runs import as_task_run
-from portrait_core.config import Settings, load_settings
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Store
 from tasks.pipelines import CLIP
 from tests.flows.conftest import Arguments

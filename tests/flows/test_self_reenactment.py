@@ -10,9 +10,9 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from portrait_core.cameras import offsets_from_labels, rotations_from_labels
-from portrait_core.config import Settings
 from portrait_core.media import frame_png, read_frames
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.settings import Settings
 from portrait_core.store import Store
 from tasks.context import read_track
 from tasks.stages.pose import match_of, output_cameras

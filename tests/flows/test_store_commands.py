@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
-from portrait_core.config import load_settings
 from portrait_core.pipeline.pipelines import _known
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.settings import load_settings
 from portrait_core.store import Failure, Store
 from tasks.pipelines import CLIP
 from tests.flows.conftest import FRAMES, Arguments, Run, repeat

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from flows.runners import Turns
-from portrait_core import stopping
+from portrait_core.runtime import cancellation as stopping
 
 
 @pytest.fixture(autouse=True)

@@ -20,13 +20,13 @@ from flows.clusters import dask_client
 from flows.runners import DaskRunner, open_runner
 from flows.stages import Functions, StageError, StageRunner
 from flows.watchdog import Watchdog
-from portrait_core import stopping
-from portrait_core.classification import StalledTaskError
-from portrait_core.config import Settings, load_settings
 from portrait_core.pipeline import Job
+from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.stopping import StopRequested
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime.cancellation import StopRequested
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Lease, Unit
 from portrait_core.store.files import Files
 from tasks.running import Call, StageFunction, run_call, stage_function

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from portrait_core.config import Settings, load_settings
-from portrait_core.models.needs import DECA_MODELS
+from portrait_core.model_files.needs import DECA_MODELS
 from portrait_core.pipeline import Array, Job, Pipeline, all_pipelines
 from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import KINDS, recipe_key
 from portrait_core.tracking.choice import DECA_CODE
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core.config import Settings
 from portrait_core.pipeline import Array, File, Job, Note, Pipeline, Stage, all_pipelines, find_pipeline
 from portrait_core.pipeline.retention import stale_outputs
+from portrait_core.settings import Settings
 from portrait_core.store import Store
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
 from tests.simulation.stub import stub_job

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.redo import forget, take_up
 from portrait_core.pipeline.state import every_job, keep_job
+from portrait_core.settings import Settings
 from portrait_core.store import Failure, Store
 from tests.simulation.stub import stub_job
 

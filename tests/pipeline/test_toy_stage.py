@@ -23,7 +23,6 @@ from flows.retry import retry_jobs
 from flows.runners import open_runner
 from flows.stages import StageError, StageRunner, check_only
 from flows.terminal import StageProgress
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job, Pipeline, register
 from portrait_core.pipeline.job import make_stage_keys
@@ -33,6 +32,7 @@ from portrait_core.pipeline.redo import forget
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop, droppable, stale_outputs
 from portrait_core.pipeline.state import current_states, job_state, keep_job, read_jobs, read_states
+from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Output, Store, repair_unit, verify_unit
 from tasks.running import functions_of
 from tests.pipeline.toy import ADDED, FRAMES, LONGER, SQUARES, TOY, toy_job

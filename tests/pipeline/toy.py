@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from portrait_core.config import Settings
 from portrait_core.pipeline import Array, File, FrameRange, Job, Note, Pipeline, Stage
 from portrait_core.pipeline.job import make_stage_keys
 from portrait_core.pipeline.ledger import done, todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.settings import Settings
 from portrait_core.store import recipe_key
 from tasks.context import FrameArrays
 from tasks.frames import Save, each

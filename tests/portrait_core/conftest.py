@@ -2,9 +2,9 @@
 
 import pytest
 
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.inversion.features import build_features
-from portrait_core.resources import data_file
+from portrait_core.runtime.package_files import data_file
 
 
 @pytest.fixture(scope="session")

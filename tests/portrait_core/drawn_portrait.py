@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from portrait_core.cameras import orbit_labels, project_to_crop
-from portrait_core.faces import landmark_regions as regions
-from portrait_core.faces.raster import interpolate, rasterize, vertex_normals
-from portrait_core.faces.template import PortraitFit, TemplateRenderer
+from portrait_core.face_model import landmark_regions as regions
+from portrait_core.face_model.raster import interpolate, rasterize, vertex_normals
+from portrait_core.template.template import PortraitFit, TemplateRenderer
 
 SIZE = 160
 SKIN, LIPS, WHITE, IRIS, TOOTH = (

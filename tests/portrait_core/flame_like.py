@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from portrait_core.models.flame_files import FlameArrays, LandmarkEmbedding
+from portrait_core.weights.readers.flame_files import FlameArrays, LandmarkEmbedding
 
 
 def arrays(n_vertices: int = 12, seed: int = 0) -> FlameArrays:

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from portrait_core.faces.flame_template import FlameSource, FlameTemplateRenderer
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.uv_maps import UvLayout, UvMapper
-from portrait_core.resources import data_file, data_folder, sample_portrait
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.uv_maps import UvLayout, UvMapper
+from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait
+from portrait_core.template.flame_template import FlameSource, FlameTemplateRenderer
 from portrait_core.tracking import deca_crop, wild_crop
 from portrait_core.tracking.deca import DecaCode
 from portrait_core.tracking.fit import FaceTrack

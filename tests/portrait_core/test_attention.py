@@ -12,14 +12,7 @@ import skimage.data
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from portrait_core.embedded import convert_tfjs
-from portrait_core.embedded.convert_tfjs import OUTPUTS, convert
-from portrait_core.models.check import check_model
-from portrait_core.models.registry import MODELS as REGISTRY
-from portrait_core.resources import data_folder
-from portrait_core.tracking.attention import MODEL, AttentionReader
-from portrait_core.tracking.landmarker import FaceLandmarker
-from portrait_core.tracking.topology import (
+from portrait_core.face_model.topology import (
     BROWS,
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
@@ -27,6 +20,13 @@ from portrait_core.tracking.topology import (
     IRIS_RIGHT,
     LIPS_REFINED,
 )
+from portrait_core.model_files.check import check_model
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.tracking.attention import MODEL, AttentionReader
+from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.training import convert_tfjs
+from portrait_core.training.convert_tfjs import OUTPUTS, convert
+from portrait_core.weights.registry import MODELS as REGISTRY
 
 MODELS = data_folder() / "models"
 

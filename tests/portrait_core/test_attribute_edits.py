@@ -8,8 +8,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attributes.editing import (
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
+from portrait_core.attribute_editing.editing import (
     AttributeEdit,
     AttributeEditor,
     AttributeFlow,
@@ -17,7 +17,7 @@ from portrait_core.attributes.editing import (
     light_edit,
     published_edit,
 )
-from portrait_core.attributes.settings import FlowSettings
+from portrait_core.attribute_editing.settings import FlowSettings
 from portrait_core.errors import InputError
 from tests import official_flow
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.models.mat_files import BfmArrays
 from portrait_core.tracking.bfm import BfmModel
 from portrait_core.tracking.deep3d import N_COEFFICIENTS, split_coefficients
+from portrait_core.weights.readers.mat_files import BfmArrays
 
 
 @pytest.fixture(scope="module")

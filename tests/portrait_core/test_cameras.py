@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from portrait_core import cameras
-from portrait_core.config import RenderSettings
-from portrait_core.eg3d_cameras import labels_from_deep3d
+from portrait_core.cameras.eg3d import labels_from_deep3d
 from portrait_core.rendering.pose_renderer import target_cameras
+from portrait_core.settings import RenderSettings
 
 
 @pytest.mark.parametrize("angles", [(0.0, 0.0, 0.0), (0.5, -0.3, 0.2), (-0.7, 0.4, -0.4)])

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from distributed.scheduler import KilledWorker
 
-from portrait_core import stopping
-from portrait_core.classification import (
+from portrait_core.errors import DecodeError, InputError, MissingChunk, ModelFileError, StoreError
+from portrait_core.pipeline.classification import (
     classify,
     failure,
     gpu_broke,
@@ -23,8 +23,8 @@ from portrait_core.classification import (
     sets_aside,
     worth_retrying,
 )
-from portrait_core.config import Settings
-from portrait_core.errors import DecodeError, InputError, MissingChunk, ModelFileError, StoreError
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.settings import Settings
 
 
 class OutOfMemoryError(RuntimeError):
@@ -168,7 +168,7 @@ def test_an_unknown_error_of_an_accelerator_breaks_it_and_one_of_a_users_does_no
 
 def test_errors_are_recognised_without_prefect_pytorch_dask_or_pandas() -> None:
     program = (
-        "import sys; from portrait_core.classification import failure, gpu_broke; "
+        "import sys; from portrait_core.pipeline.classification import failure, gpu_broke; "
         "error = RuntimeError('CUDA error: unknown error'); "
         "assert gpu_broke(error) and failure('render', 3, error, '00aa').cls == 'transient'; "
         "found = {'prefect', 'torch', 'dask', 'distributed', 'pandas'} & set(sys.modules); "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core.models import importing
+from portrait_core.model_files import importing
 from tests import official_files
 
 

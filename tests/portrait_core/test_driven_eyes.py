@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import TemplateSettings, TrackingSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.driven_eyes import (
+from portrait_core.settings import TemplateSettings, TrackingSettings
+from portrait_core.template.driven_eyes import (
     EyePicture,
     camera_in_crop,
     eye_units,

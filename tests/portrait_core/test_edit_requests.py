@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from portrait_core.attributes.conditions import Condition, Conditions
-from portrait_core.attributes.requests import (
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.attribute_editing.requests import (
     EditRequest,
     as_override,
     check_requests,
@@ -14,8 +14,8 @@ from portrait_core.attributes.requests import (
     parse_request,
     parse_requests,
 )
-from portrait_core.config import load_settings
 from portrait_core.errors import InputError
+from portrait_core.settings import load_settings
 
 CONDITIONS = Conditions(
     attributes=(

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core import cameras, eg3d_cameras
+from portrait_core import cameras
+from portrait_core.cameras import eg3d as eg3d_cameras
 
 ANGLE = np.random.default_rng(0).normal(size=(6, 3)) * 0.3
 TRANS = np.random.default_rng(1).normal(size=(6, 3)) * 0.3

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.attributes.scenes import sample_scenes
-from portrait_core.embedded.evaluate import to_pictures
-from portrait_core.embedded.latents import N_LATENT
-from portrait_core.embedded.latents_2d import LAYOUT_2D, N_LATENT_2D, latents_2d
-from portrait_core.embedded.train import Schedule
-from portrait_core.embedded.train_2d import SIZE, Pictures, Trainer2d
+from portrait_core.attribute_editing.scenes import sample_scenes
 from portrait_core.generators import StyleGAN2Generator, load_generator
 from portrait_core.generators.io import load_latent_layout
-from portrait_core.resources import data_file
+from portrait_core.generators.scene_latents import N_LATENT
+from portrait_core.generators.scene_latents_2d import LAYOUT_2D, N_LATENT_2D, latents_2d
+from portrait_core.runtime.package_files import data_file
+from portrait_core.training.evaluate import to_pictures
+from portrait_core.training.train import Schedule
+from portrait_core.training.train_2d import SIZE, Pictures, Trainer2d
 from tests.portrait_core import stand_in
 
 FILE = "models/embedded_2d.safetensors"

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from portrait_core.embedded.correspondence import N_MESH, measure, onto_surface, settle
-from portrait_core.embedded.render import SceneRenderer
-from portrait_core.faces.head import MorphableHead
-from portrait_core.resources import data_folder
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.topology import MIRROR
+from portrait_core.runtime.package_files import data_folder
 from portrait_core.tracking.landmarker import FaceLandmarker
-from portrait_core.tracking.topology import MIRROR
+from portrait_core.training.correspondence import N_MESH, measure, onto_surface, settle
+from portrait_core.training.render import SceneRenderer
 
 MODELS = data_folder() / "models"
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.embedded.build_head import hinge, jaw_corrective
-from portrait_core.embedded.head_parts import front_hit, joint_regressor
-from portrait_core.faces.head import MorphableHead
-from portrait_core.resources import data_folder
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.training.build_head import hinge, jaw_corrective
+from portrait_core.training.head_parts import front_hit, joint_regressor
 
 ASSET = data_folder() / "models" / "embedded_head.safetensors"
 

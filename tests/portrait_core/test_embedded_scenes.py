@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from portrait_core.cameras import crop_rays, orbit_labels
-from portrait_core.embedded.latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE
-from portrait_core.embedded.scenes import (
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.generators.scene_latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.training.scenes import (
     Scene,
     SceneRenderer,
     View,
@@ -23,8 +25,6 @@ from portrait_core.embedded.scenes import (
     write_shard,
     z_from_fit,
 )
-from portrait_core.faces.head import MorphableHead
-from portrait_core.resources import data_folder
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.embedded import losses
-from portrait_core.embedded.architecture import embedded_settings, transplant
-from portrait_core.embedded.evaluate import amplitude, evaluate, main, table, to_pictures
-from portrait_core.embedded.shards import ShardSet, load_views
-from portrait_core.embedded.train import Schedule, Trainer, parameter_groups, train
 from portrait_core.generators import GeneratorSettings, TriPlaneGenerator, save_generator
+from portrait_core.training import losses
+from portrait_core.training.architecture import embedded_settings, transplant
+from portrait_core.training.evaluate import amplitude, evaluate, main, table, to_pictures
+from portrait_core.training.shards import ShardSet, load_views
+from portrait_core.training.train import Schedule, Trainer, parameter_groups, train
 
 SIZE = 32
 
@@ -211,7 +211,7 @@ def test_perfect_pictures_have_full_amplitude() -> None:
 def test_the_table_has_a_column_a_file(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     save_generator(TriPlaneGenerator(_settings()), tmp_path / "a.safetensors")
     measures = {"lip_gap": np.arange(4.0), "eye_opening": np.arange(4.0)}
-    monkeypatch.setattr("portrait_core.embedded.evaluate.embedded_tracker", lambda: lambda _: measures)
+    monkeypatch.setattr("portrait_core.training.evaluate.embedded_tracker", lambda: lambda _: measures)
     weights, shard = str(tmp_path / "a.safetensors"), str(folder / "shard_0000.npz")
     main(["--shards", shard, "--weights", weights, "--sheet", str(tmp_path / "sheets")])
     printed = capsys.readouterr().out

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from portrait_core.cameras.eg3d import rotation
 from portrait_core.tracking import deca, deep3d
 from portrait_core.tracking.encoders import as_input, build
 
@@ -84,8 +85,8 @@ def test_displacements_are_small_and_differentiable():
 
 
 def test_rotation_is_one():
-    turn = deep3d.rotation(torch.randn(5, 3, dtype=torch.double))
+    turn = rotation(torch.randn(5, 3, dtype=torch.double))
     assert torch.allclose(turn @ turn.transpose(1, 2), torch.eye(3, dtype=torch.double).expand(5, 3, 3))
     assert torch.allclose(torch.linalg.det(turn), torch.ones(5, dtype=torch.double))
-    quarter = deep3d.rotation(torch.tensor([[0.0, 0.0, torch.pi / 2]]))
+    quarter = rotation(torch.tensor([[0.0, 0.0, torch.pi / 2]]))
     assert torch.allclose(torch.tensor([1.0, 0, 0]) @ quarter[0], torch.tensor([0.0, 1, 0]), atol=1e-6)

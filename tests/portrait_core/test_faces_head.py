@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from portrait_core.faces.head import MorphableHead, axis_angle_to_matrix
+from portrait_core.face_model.head import MorphableHead, axis_angle_to_matrix
 
 HEAD = "data/models/embedded_head.safetensors"
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.faces.raster import interpolate, rasterize, vertex_normals
+from portrait_core.face_model.raster import interpolate, rasterize, vertex_normals
 
 
 def _slow(vertices, faces, height, width):

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from portrait_core.cameras import crop_rays, orbit_labels
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.raster import interpolate
-from portrait_core.faces.reproject import HeadSurface, SourceFrame, head_depth
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.raster import interpolate
+from portrait_core.face_model.reproject import HeadSurface, SourceFrame, head_depth
 
 SIZE = 64
 

@@ -7,17 +7,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from portrait_core.faces.directions import direction_names, handle_points, with_directions
-from portrait_core.faces.expression_names import expression_limits, is_direction, region_of
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.landmark_solver import UnitTeller
-from portrait_core.faces.lids import LidModel
-from portrait_core.faces.rest import driver_rest, quiet_mouth
-from portrait_core.faces.retarget import Driver, Strengths, retarget
-from portrait_core.faces.visible_change import Person, with_closed_lips
+from portrait_core.face_model.directions import direction_names, handle_points, with_directions
+from portrait_core.face_model.expression_names import expression_limits, is_direction, region_of
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.head_points import HeadPoints
 from portrait_core.metrics.follow import follow, measure_regions
-from portrait_core.resources import data_file
-from portrait_core.tracking.head_points import HeadPoints
+from portrait_core.runtime.package_files import data_file
+from portrait_core.template.landmark_solver import UnitTeller
+from portrait_core.template.lids import LidModel
+from portrait_core.template.rest import driver_rest, quiet_mouth
+from portrait_core.template.retarget import Driver, Strengths, retarget
+from portrait_core.template.visible_change import Person, with_closed_lips
 
 Units = dict[str, float]
 NAMES = ("browInnerUp", "eyeBlinkLeft", "eyeLookInLeft", "jawOpen", "mouthSmileLeft", "shiftLipCornerLeftUp")

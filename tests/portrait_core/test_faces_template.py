@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.faces import landmark_regions as regions
-from portrait_core.faces.contours import Opening
-from portrait_core.faces.template import TemplateRenderer
-from portrait_core.faces.texture import membrane_fill
+from portrait_core.face_model import landmark_regions as regions
+from portrait_core.face_model.contours import Opening
+from portrait_core.template.template import TemplateRenderer
+from portrait_core.template.texture import membrane_fill
 from tests.portrait_core.drawn_portrait import SIZE, SKIN, render, renderer_of
 
 

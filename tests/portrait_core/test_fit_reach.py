@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from portrait_core.config import TrackingSettings
-from portrait_core.faces.directions import with_directions
-from portrait_core.faces.expression_names import is_direction
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.directions import with_directions
+from portrait_core.face_model.expression_names import is_direction
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.head_points import HeadPoints
 from portrait_core.media import read_frames
 from portrait_core.metrics.follow import follow, measure_regions
-from portrait_core.resources import data_file, data_folder
+from portrait_core.runtime.package_files import data_file, data_folder
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
-from portrait_core.tracking.head_points import HeadPoints
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.projection import Pose
 

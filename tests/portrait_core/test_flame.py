@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.faces import flame
+from portrait_core.face_model import flame
 from tests.portrait_core import flame_like
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from portrait_core.faces.flame_retarget import retarget_codes
+from portrait_core.template.flame_retarget import retarget_codes
 
 RNG = np.random.default_rng(0)
 DRIVER, JAW, OWN = RNG.normal(size=(5, 50)), RNG.normal(size=(5, 3)) * 0.1, RNG.normal(size=50)

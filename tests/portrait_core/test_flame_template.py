@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from portrait_core.faces.flame_template import FlameSource, FlameTemplateRenderer
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.uv_maps import UvMapper
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.uv_maps import UvMapper
 from portrait_core.inversion.clip_heads import FlameClipHead
+from portrait_core.template.flame_template import FlameSource, FlameTemplateRenderer
 from tests.portrait_core import stand_in
 
 

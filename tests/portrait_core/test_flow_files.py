@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attributes.editing import AttributeFlow
-from portrait_core.attributes.files import (
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.files import (
     flow_metadata,
     is_flow_file,
     load_flow,
@@ -21,12 +21,12 @@ from portrait_core.attributes.files import (
     published_shapes,
     save_flow,
 )
-from portrait_core.attributes.flow import ConditionalFlow
-from portrait_core.attributes.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
 from portrait_core.errors import ModelFileError
-from portrait_core.models.check import check_model, model_of
-from portrait_core.models.importing import import_model
-from portrait_core.models.registry import MODELS
+from portrait_core.model_files.check import check_model, model_of
+from portrait_core.model_files.importing import import_model
+from portrait_core.weights.registry import MODELS
 from tests import official_flow
 
 SCHEMA = Conditions(attributes=tuple(Condition(name=name, mean=0.5) for name in ("hair", "beard", "glasses")))

@@ -7,11 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from portrait_core import stopping
-from portrait_core.attributes.conditions import Condition, Conditions
-from portrait_core.attributes.flow import ConditionalFlow, standard_normal
-from portrait_core.attributes.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attributes.training import (
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.attribute_editing.flow import ConditionalFlow, standard_normal
+from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
+from portrait_core.attribute_editing.training import (
     FlowSamples,
     FlowTrainer,
     draw_noise,
@@ -19,6 +18,7 @@ from portrait_core.attributes.training import (
     published_offset,
 )
 from portrait_core.errors import InputError
+from portrait_core.runtime import cancellation as stopping
 from tests.portrait_core import tiny
 
 SCHEMA = Conditions(attributes=tuple(Condition(name=name, low=-3, high=3) for name in ("a", "b")))

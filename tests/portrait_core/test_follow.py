@@ -7,7 +7,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from portrait_core.cameras import labels_from_rotations
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.metrics.follow import (
     MOUTH_OPEN,
     TEETH_SHOWN,

@@ -20,7 +20,7 @@ from portrait_core.generators import (
     save_generator,
 )
 from portrait_core.generators.io import filled_generator, load_metadata
-from portrait_core.models.legacy_pickle import read_legacy_pickle, read_network
+from portrait_core.weights.readers.legacy_pickle import read_legacy_pickle, read_network
 from tests.portrait_core import tiny
 from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS, write_eg3d
 

@@ -19,11 +19,12 @@ import pytest
 import torch
 
 from portrait_core.errors import ModelFileError
-from portrait_core.models.file_checks import checking
-from portrait_core.models.flame_files import read_flame, read_flame_masks, read_landmark_embedding
-from portrait_core.models.mat_files import read_bfm, read_similarity_landmarks
-from portrait_core.models.onnx_files import read_arcface
-from portrait_core.models.torch_files import read_deca, read_deep3d, read_lpips, read_styleflow, read_vgg16
+from portrait_core.tracking.checkpoints import read_deca, read_deep3d
+from portrait_core.weights.file_checks import checking
+from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
+from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
+from portrait_core.weights.readers.onnx_files import read_arcface
+from portrait_core.weights.readers.torch_files import read_lpips, read_styleflow, read_vgg16
 from tests import official_files
 from tests.old_pickles import Ch, csc_matrix, numpy1_object_npy, python2_pickle, stand_in
 

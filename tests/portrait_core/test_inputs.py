@@ -14,10 +14,10 @@ import fsspec
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from portrait_core import copies, inputs, places
-from portrait_core.config import load_settings
 from portrait_core.errors import InputError
-from portrait_core.inputs import (
+from portrait_core.inputs import copies
+from portrait_core.inputs import sources as inputs
+from portrait_core.inputs.sources import (
     CACHE_BYTES,
     folder_of,
     forget,
@@ -28,7 +28,8 @@ from portrait_core.inputs import (
     look,
     read_bytes,
 )
-from portrait_core.store import retries
+from portrait_core.settings import load_settings
+from portrait_core.store import places, retries
 
 
 class Elsewhere(LocalFileSystem):

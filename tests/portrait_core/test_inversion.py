@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.config import InversionSettings
 from portrait_core.errors import ModelFileError
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
@@ -12,6 +11,7 @@ from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, rend
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
+from portrait_core.settings import InversionSettings
 from tests.portrait_core import tiny
 
 

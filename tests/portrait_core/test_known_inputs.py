@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from portrait_core import known_inputs
 from portrait_core.errors import InputError
-from portrait_core.known_inputs import InputFacts, facts, verified_copy
+from portrait_core.inputs import known as known_inputs
+from portrait_core.inputs.known import InputFacts, facts, verified_copy
 from portrait_core.media import probe
 from portrait_core.store import retries
 from tests.portrait_core.website import Website, website

@@ -11,13 +11,13 @@ import skimage.data
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.models.check import check_model
-from portrait_core.models.registry import MODELS as REGISTRY
-from portrait_core.rendering.foreground import unmixed
-from portrait_core.rendering.layers import separate, separate_crop
-from portrait_core.rendering.matte import MODEL, PersonSegmenter, find_person
-from portrait_core.rendering.plate import filled
-from portrait_core.resources import data_folder
+from portrait_core.model_files.check import check_model
+from portrait_core.photograph.foreground import unmixed
+from portrait_core.photograph.layers import separate, separate_crop
+from portrait_core.photograph.matte import MODEL, PersonSegmenter, find_person
+from portrait_core.photograph.plate import filled
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.weights.registry import MODELS as REGISTRY
 
 MODELS = data_folder() / "models"
 CENTER, SIDE = (224.4, 109.8), 193.5

@@ -11,9 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from portrait_core.metrics import lip_colors
-from portrait_core.metrics.known_pictures import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER
 from portrait_core.metrics.lip_colors import measure_lips
-from portrait_core.metrics.reader_calibration import without_colours
+from portrait_core.training.known_pictures import LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER
+from portrait_core.training.reader_calibration import without_colours
 
 EYES = 80.0
 """Distance of the outer eye corners of the made face, in pixels."""

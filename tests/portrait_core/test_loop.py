@@ -6,8 +6,8 @@ import threading
 import pytest
 import torch
 
-from portrait_core import stopping
 from portrait_core.inversion.loop import READ_EVERY, AdamLoop, ParameterGroup, ramp
+from portrait_core.runtime import cancellation as stopping
 from tests.portrait_core import tiny
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from portrait_core import manifest
+from portrait_core.dataset import manifest
+from portrait_core.dataset.manifest import ManifestError, Row, check_manifest, read_manifest
 from portrait_core.errors import InputError
-from portrait_core.manifest import ManifestError, Row, check_manifest, read_manifest
-from portrait_core.manifest_table import write_table
+from portrait_core.inputs.table import write_table
 from tests.conftest import FfmpegRunner
 
 HEADER = "portrait,video,licence,consent"

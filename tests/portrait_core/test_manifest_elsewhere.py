@@ -9,10 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from portrait_core import copies
-from portrait_core.inputs import forget, local_copy
-from portrait_core.manifest import read_manifest
-from portrait_core.manifest_table import write_table
+from portrait_core.dataset.manifest import read_manifest
+from portrait_core.inputs import copies
+from portrait_core.inputs.sources import forget, local_copy
+from portrait_core.inputs.table import write_table
 from tests.portrait_core.test_manifest import HEADER, clips, folder, problems, told  # noqa: F401
 from tests.portrait_core.test_store_s3 import endpoint  # noqa: F401
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from portrait_core.dataset.manifest import Row, check_manifest, read_manifest
+from portrait_core.dataset.sharding import deal, shard, write_shards
 from portrait_core.errors import InputError
-from portrait_core.manifest import Row, check_manifest, read_manifest
-from portrait_core.manifest_table import NUMBER, write_table
-from portrait_core.sharding import deal, shard, write_shards
+from portrait_core.inputs.table import NUMBER, write_table
 
 
 def rows_of(*videos: tuple[str, int, int | None]) -> list[Row]:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from portrait_core import matrix_precision as module
-from portrait_core import stopping
-from portrait_core.matrix_precision import MatrixPrecision, matrix_precision
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import matrix_precision as module
+from portrait_core.runtime.matrix_precision import MatrixPrecision, matrix_precision
 
 WAIT_S = 10.0
 FOUND = ("none", "tf32")

@@ -15,13 +15,11 @@ import torch
 
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance
-from portrait_core.models.flame_files import read_flame, read_flame_masks, read_landmark_embedding
-from portrait_core.models.mat_files import read_bfm, read_similarity_landmarks
-from portrait_core.models.onnx_files import read_arcface, read_face_detector
-from portrait_core.models.shapes import deca_encoder_shapes, deep3d_shapes
-from portrait_core.models.torch_files import (
-    read_deca,
-    read_deep3d,
+from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes, read_deca, read_deep3d
+from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
+from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
+from portrait_core.weights.readers.onnx_files import read_arcface, read_face_detector
+from portrait_core.weights.readers.torch_files import (
     read_lpips,
     read_styleflow,
     read_torch,

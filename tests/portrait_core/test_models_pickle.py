@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from portrait_core.generators import StyleGAN2Generator, TriPlaneGenerator, load_published
-from portrait_core.models.legacy_pickle import (
+from portrait_core.weights.readers.legacy_pickle import (
     ModuleRecord,
     plain_data,
     read_legacy_pickle,

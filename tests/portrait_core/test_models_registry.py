@@ -10,14 +10,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from portrait_core.config import Settings, key_settings, load_settings
 from portrait_core.errors import ModelFileError
 from portrait_core.generators import load_generator, save_generator
-from portrait_core.models import locate
-from portrait_core.models.check import check_model
-from portrait_core.models.importing import import_generator, import_model
-from portrait_core.models.locate import find, models_folder, require
-from portrait_core.models.needs import (
+from portrait_core.model_files.check import check_model
+from portrait_core.model_files.importing import import_generator, import_model
+from portrait_core.model_files.needs import (
     DECA_MODELS,
     LANDMARK_MODELS,
     SEGMENTATION_MODEL,
@@ -26,7 +23,10 @@ from portrait_core.models.needs import (
     weight_file,
     weight_sources,
 )
-from portrait_core.models.registry import MODELS, Digest, by_file
+from portrait_core.settings import Settings, key_settings, load_settings
+from portrait_core.weights import locate
+from portrait_core.weights.locate import find, models_folder, require
+from portrait_core.weights.registry import MODELS, Digest, by_file
 from tests import official_files, published_pickle
 from tests.portrait_core import tiny
 

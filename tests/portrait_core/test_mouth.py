@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.faces import landmark_regions as regions
-from portrait_core.faces.contours import Opening
-from portrait_core.faces.lip_line import closed_lips, is_closed
-from portrait_core.faces.mouth import MouthPainter
-from portrait_core.faces.mouth_colors import MouthPalette, bounded, monochrome
-from portrait_core.faces.template import TemplateRenderer
-from portrait_core.faces.texture import PortraitTexture
-from portrait_core.faces.visible_teeth import find_teeth
+from portrait_core.face_model import landmark_regions as regions
+from portrait_core.face_model.contours import Opening
+from portrait_core.template.lip_line import closed_lips, is_closed
+from portrait_core.template.mouth import MouthPainter
+from portrait_core.template.mouth_colors import MouthPalette, bounded, monochrome
+from portrait_core.template.template import TemplateRenderer
+from portrait_core.template.texture import PortraitTexture
+from portrait_core.template.visible_teeth import find_teeth
 from tests.portrait_core.drawn_portrait import SKIN, render, renderer_of
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from portrait_core.config import load_settings
 from portrait_core.errors import InputError
-from portrait_core.faces.driven_eyes import eye_units
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.moves import embedded_moves, flame_moves, own_moves
-from portrait_core.resources import data_file
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import load_settings
+from portrait_core.template.driven_eyes import eye_units
+from portrait_core.template.moves import embedded_moves, flame_moves, own_moves
 from portrait_core.tracking.fit import FaceTrack, with_rows_of
 
 

@@ -8,10 +8,10 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from portrait_core.config import load_settings
-from portrait_core.faces.head import MorphableHead
-from portrait_core.models.needs import weight_file
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.model_files.needs import weight_file
 from portrait_core.rendering.neck import Neck
+from portrait_core.settings import load_settings
 
 TURNS = ([0, 30, 0], [20, 0, 0], [0, 0, 25], [-15, 20, 10])
 """Degrees about x, y and z."""

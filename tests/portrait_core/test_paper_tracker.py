@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from portrait_core.cameras import rotations_from_labels
-from portrait_core.faces.flame import FlameLandmarks
-from portrait_core.models.flame_files import LandmarkEmbedding
+from portrait_core.face_model.flame import FlameLandmarks
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DCoefficients, Deep3DEncoder
 from portrait_core.tracking.paper_tracker import (
@@ -17,6 +16,7 @@ from portrait_core.tracking.paper_tracker import (
     track_clip,
 )
 from portrait_core.tracking.wild_crop import WildCrops
+from portrait_core.weights.readers.flame_files import LandmarkEmbedding
 from tests.portrait_core import stand_in
 
 OK = np.array([False, True, True, False, True])

@@ -10,18 +10,18 @@ import skimage.data
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attributes.convert_age_gender import build, largest_difference
-from portrait_core.attributes.photographs import (
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
+from portrait_core.attribute_editing.photographs import (
     LOCAL_SOURCES,
     PhotographLabeller,
     PhotographLabels,
     not_labelled,
 )
-from portrait_core.embedded.tfjs import Weight, read_weights
-from portrait_core.models.check import check_model
-from portrait_core.models.registry import MODELS as REGISTRY
-from portrait_core.resources import data_folder
+from portrait_core.model_files.check import check_model
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.training.convert_age_gender import build, largest_difference
+from portrait_core.training.tfjs import Weight, read_weights
+from portrait_core.weights.registry import MODELS as REGISTRY
 
 MODELS = data_folder() / "models"
 NETWORK = MODELS / "age_gender.onnx"

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
 from portrait_core.cameras import labels_from_rotations, orbit_labels
-from portrait_core.config import load_settings
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.inversion.targets import image_tensor
-from portrait_core.models.needs import weight_file
+from portrait_core.model_files.needs import weight_file
 from portrait_core.rendering.believed import Believed
 from portrait_core.rendering.detail import Lookup, matched
 from portrait_core.rendering.motion import CameraMotion, HeadMotion
@@ -23,6 +22,7 @@ from portrait_core.rendering.page import Page
 from portrait_core.rendering.part import Part
 from portrait_core.rendering.picture import Canvas, FrameInputs, PictureRenderer
 from portrait_core.rendering.surfaces import Surface, View, continued
+from portrait_core.settings import load_settings
 from tests.portrait_core import tiny
 
 SIDE, OWN = 48, torch.from_numpy(orbit_labels(0.1, 0.05))

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from portrait_core.dataset.manifest import check_manifest
 from portrait_core.errors import InputError
-from portrait_core.inputs import about, local_copy, look, read_bytes
-from portrait_core.manifest import check_manifest
-from portrait_core.manifest_table import ManifestError, Problem
-from portrait_core.places import checked_place, local_path, redacted, shown
+from portrait_core.inputs.sources import about, local_copy, look, read_bytes
+from portrait_core.inputs.table import ManifestError, Problem
 from portrait_core.store import retries
+from portrait_core.store.places import checked_place, local_path, redacted, shown
 from tests.portrait_core.website import Website, website
 
 REFUSED = r"give a path, or one of file://, s3://|chains URLs|holds braces|holds control"

@@ -3,7 +3,6 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from portrait_core.cameras import angles_from_labels, orbit_labels, orbit_rotation, rotations_from_labels
-from portrait_core.config import RenderSettings, load_settings
 from portrait_core.rendering.pose_calibration import (
     aimed_cameras,
     calibration_frames,
@@ -11,6 +10,7 @@ from portrait_core.rendering.pose_calibration import (
     pose_offset,
 )
 from portrait_core.rendering.pose_renderer import held_cameras, held_near, pose_transfer, target_cameras
+from portrait_core.settings import RenderSettings, load_settings
 from portrait_core.tracking.same_face import Match, frame_of_portrait
 
 LIMIT = np.radians([40.0, 35.0])

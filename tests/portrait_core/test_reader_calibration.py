@@ -7,9 +7,10 @@ from functools import cache
 import numpy as np
 import pytest
 
-from portrait_core.embedded.render import SceneRenderer
 from portrait_core.metrics.follow import measure_regions
-from portrait_core.metrics.known_pictures import (
+from portrait_core.metrics.reader_slopes import HELD_OUT, RENDERED, WARPED
+from portrait_core.metrics.smooth_field import Field
+from portrait_core.training.known_pictures import (
     CANVAS,
     CHANGES,
     Change,
@@ -20,15 +21,14 @@ from portrait_core.metrics.known_pictures import (
     raise_right_brow,
     turn_eyes_across,
 )
-from portrait_core.metrics.reader_calibration import (
+from portrait_core.training.reader_calibration import (
     Readings,
     change_photograph,
     draw_people,
     opening,
     slope_of,
 )
-from portrait_core.metrics.reader_slopes import HELD_OUT, RENDERED, WARPED
-from portrait_core.metrics.smooth_field import Field
+from portrait_core.training.render import SceneRenderer
 from tests.portrait_core import stand_in
 
 UP = np.array([1.0, -1.0])

@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.attributes.photographs import LOCAL_SOURCES
-from portrait_core.attributes.samples import draw_samples, frontal_pictures, sample_labels, training_samples
-from portrait_core.attributes.scenes import scene_conditions, scene_labels
-from portrait_core.config import FlowSettings
+from portrait_core.attribute_editing.photographs import LOCAL_SOURCES
+from portrait_core.attribute_editing.samples import (
+    draw_samples,
+    frontal_pictures,
+    sample_labels,
+    training_samples,
+)
+from portrait_core.attribute_editing.scenes import scene_conditions, scene_labels
 from portrait_core.errors import InputError
+from portrait_core.settings import FlowSettings
 from tests.portrait_core import tiny
 
 

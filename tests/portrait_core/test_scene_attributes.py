@@ -13,22 +13,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from portrait_core.attributes import scenes
-from portrait_core.attributes.conditions import Condition, Conditions
-from portrait_core.attributes.editing import AttributeFlow
-from portrait_core.attributes.files import flow_metadata, load_flow, save_flow
-from portrait_core.attributes.flow import ConditionalFlow
-from portrait_core.attributes.reading import LatentReader
-from portrait_core.attributes.scenes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attributes.settings import FlowSettings
-from portrait_core.attributes.training import FlowSamples
-from portrait_core.embedded import phenotypes
-from portrait_core.embedded.latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE, UNITS
-from portrait_core.embedded.scenes import HEAD_PATH
+from portrait_core.attribute_editing import scenes
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.files import flow_metadata, load_flow, save_flow
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.reading import LatentReader
+from portrait_core.attribute_editing.scenes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.training import FlowSamples
 from portrait_core.errors import InputError
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import load_generator
-from portrait_core.resources import data_folder
+from portrait_core.generators.scene_latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE, UNITS
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.training import phenotypes
+from portrait_core.training.scenes import HEAD_PATH
 from tests import official_flow
 
 

@@ -15,8 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from portrait_core.classification import classify, worth_retrying
 from portrait_core.errors import StoreError
+from portrait_core.pipeline.classification import classify, worth_retrying
 from portrait_core.store import Store, retries
 from portrait_core.store.files import Files
 

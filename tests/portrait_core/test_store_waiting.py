@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from portrait_core import stopping
+from portrait_core.runtime import cancellation as stopping
 from portrait_core.store.files import Files
 from portrait_core.store.waiting import wait_until
 

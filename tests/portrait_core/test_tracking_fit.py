@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from portrait_core.cameras import angles_from_labels, degrees, orbit_labels, project_to_crop
-from portrait_core.config import TrackingSettings
 from portrait_core.errors import InputError
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.lids import LidModel
-from portrait_core.faces.retarget import Driver, retarget
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.head_points import HeadPoints
 from portrait_core.media import read_frames
-from portrait_core.resources import data_file, data_folder
+from portrait_core.runtime.package_files import data_file, data_folder
+from portrait_core.settings import TrackingSettings
+from portrait_core.template.lids import LidModel
+from portrait_core.template.retarget import Driver, retarget
 from portrait_core.tracking.fit import FaceTrack, fit_clip
-from portrait_core.tracking.head_points import HeadPoints
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import measure
 from portrait_core.tracking.projection import Pose, pose_from_points

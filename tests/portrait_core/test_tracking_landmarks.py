@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import skimage.data
 
+from portrait_core.face_model.topology import IRIS_LEFT, IRIS_RIGHT, MIRROR
 from portrait_core.media import read_frames
-from portrait_core.resources import data_folder
+from portrait_core.runtime.package_files import data_folder
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import measure
-from portrait_core.tracking.topology import IRIS_LEFT, IRIS_RIGHT, MIRROR
 
 MODELS = data_folder() / "models"
 

@@ -15,13 +15,13 @@ from portrait_core.cameras import (
     project_to_crop,
     rotations_from_labels,
 )
-from portrait_core.config import RenderSettings, load_settings
-from portrait_core.faces.head import MorphableHead
-from portrait_core.models.needs import weight_file
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.model_files.needs import weight_file
 from portrait_core.rendering.motion import HeadMotion
 from portrait_core.rendering.neck import Neck, neck_joint, resting
 from portrait_core.rendering.page import Page
 from portrait_core.rendering.travel import LARGEST, DriverHead, head_shifts, with_travel
+from portrait_core.settings import RenderSettings, load_settings
 
 OWN = labels_from_rotations(orbit_rotation(0.1, -0.05)[None])
 NECK = np.array([0.0, -0.25, -0.1])

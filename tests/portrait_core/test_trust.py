@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core.cluster_options import CLUSTER_OPTIONS
-from portrait_core.config import Settings, load_settings
+from portrait_core.dataset.manifest import check_manifest
 from portrait_core.errors import InputError
-from portrait_core.manifest import check_manifest
-from portrait_core.trust import settings_of_row, with_runner_of
+from portrait_core.settings import Settings, load_settings
+from portrait_core.settings.cluster_options import CLUSTER_OPTIONS
+from portrait_core.settings.trust import settings_of_row, with_runner_of
 
 CODE = (
     "preload", "preload_argv", "preload_nanny", "worker_class", "worker_kwargs", "scheduler_kwargs",

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
-from portrait_core.config import CompositeSettings, RenderSettings, TuningSettings
-from portrait_core.faces.reproject import HeadSurface
+from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.inversion.draws import FrameOrder, rarity
 from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.rendering.pose_renderer import PoseRenderer, target_cameras
+from portrait_core.settings import CompositeSettings, RenderSettings, TuningSettings
 from tests.portrait_core import tiny
 
 

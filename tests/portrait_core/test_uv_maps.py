@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.faces import orthographic, sh_rendering, uv_maps
+from portrait_core.face_model import orthographic, sh_rendering, uv_maps
 
 SQUARE = uv_maps.UvLayout(
     uv=np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float32),

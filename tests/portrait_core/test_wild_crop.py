@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 
 from portrait_core.errors import InputError
-from portrait_core.resources import data_folder, sample_portrait
+from portrait_core.face_model.topology import MIRROR
+from portrait_core.runtime.package_files import data_folder, sample_portrait
 from portrait_core.tracking import ffhq_align, five_points, landmarks68, wild_crop
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DEncoder
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.paper_tracker import PaperTracker
-from portrait_core.tracking.topology import MIRROR
 
 
 @pytest.fixture(scope="module")

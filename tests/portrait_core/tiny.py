@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.embedded.latents import N_LATENT
 from portrait_core.generators import (
     BackgroundSettings,
     GeneratorSettings,
@@ -12,6 +11,7 @@ from portrait_core.generators import (
     SuperresolutionSettings,
     TriPlaneGenerator,
 )
+from portrait_core.generators.scene_latents import N_LATENT
 from portrait_core.inversion.targets import FrameTarget
 
 RESOLUTION, SIZE = 32, 64

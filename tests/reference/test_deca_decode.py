@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from portrait_core.faces import orthographic, sh_rendering, uv_maps
-from portrait_core.faces.raster import interpolate, vertex_normals
+from portrait_core.face_model import orthographic, sh_rendering, uv_maps
+from portrait_core.face_model.raster import interpolate, vertex_normals
 from portrait_core.tracking import deca_crop
 from tests.reference.published import ROOT, arrays, error, needs, tensors
 

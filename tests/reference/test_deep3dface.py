@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from portrait_core.models.mat_files import read_bfm
+from portrait_core.cameras.eg3d import rotation
 from portrait_core.tracking import five_points
 from portrait_core.tracking.bfm import BfmModel
-from portrait_core.tracking.deep3d import Deep3DEncoder, rotation, split_coefficients
+from portrait_core.tracking.deep3d import Deep3DEncoder, split_coefficients
 from portrait_core.tracking.encoders import as_input
+from portrait_core.weights.readers.mat_files import read_bfm
 from tests.reference.published import ROOT, arrays, error, needs, seeded_state, tensors
 
 FOLDER = ROOT / "deep3dface"

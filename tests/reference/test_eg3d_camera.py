@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from portrait_core import eg3d_cameras
+from portrait_core.cameras import eg3d as eg3d_cameras
 from portrait_core.cameras import intrinsics
 from portrait_core.tracking import ffhq_align, wild_crop
 from tests.reference.published import ROOT, arrays, needs

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from portrait_core.faces import flame
-from portrait_core.faces.head import MorphableHead, axis_angle_to_matrix
-from portrait_core.models.flame_files import LandmarkEmbedding, read_flame, read_landmark_embedding
+from portrait_core.face_model import flame
+from portrait_core.face_model.head import MorphableHead, axis_angle_to_matrix
+from portrait_core.weights.readers.flame_files import LandmarkEmbedding, read_flame, read_landmark_embedding
 from tests.reference.published import ROOT, error, needs, tensors
 
 FOLDER = ROOT / "flame"

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import torch
 
-from portrait_core.models.flame_files import read_flame, read_landmark_embedding
-from portrait_core.models.mat_files import read_bfm
-from portrait_core.models.shapes import deca_encoder_shapes, deep3d_shapes
+from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes
+from portrait_core.weights.readers.flame_files import read_flame, read_landmark_embedding
+from portrait_core.weights.readers.mat_files import read_bfm
 from tests.official_files import seeded
 from tests.reference.published import ROOT, needs, seeded_state
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from portrait_core.generators import GeneratorSettings
-from portrait_core.models.legacy_pickle import read_network
+from portrait_core.weights.readers.legacy_pickle import read_network
 from tests.plain import stylegan2
 from tests.plain.eg3d import PlainGenerator, rays
 from tests.reference.published import ROOT, error, needs, relative, tensors

@@ -11,22 +11,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.attributes.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attributes.editing import AttributeFlow
-from portrait_core.attributes.flow import ConditionalFlow
-from portrait_core.attributes.requests import parse_requests
-from portrait_core.attributes.scenes import (
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.requests import parse_requests
+from portrait_core.attribute_editing.scenes import (
     SHOWN_ON_PHOTOGRAPHS,
     scene_conditions,
     shows_on_photographs,
 )
-from portrait_core.attributes.series import EditSeries
-from portrait_core.attributes.settings import FlowSettings
-from portrait_core.config import load_settings
-from portrait_core.faces.head import MorphableHead
+from portrait_core.attribute_editing.series import EditSeries
+from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_image
 from portrait_core.report.edits import edit_report, edit_strip, person_drift
-from portrait_core.resources import data_file, sample_portrait
+from portrait_core.runtime.package_files import data_file, sample_portrait
+from portrait_core.settings import load_settings
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.landmarker import FaceLandmarker
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.faces.flame import FlameLandmarks, decode, flame_head
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.raster import interpolate, rasterize, vertex_normals
-from portrait_core.faces.raster_static import FRAGMENTS_PER_PIXEL
-from portrait_core.faces.reproject import HeadSurface, SourceFrame, head_depth
-from portrait_core.faces.sh_rendering import render, render_overlay, see
-from portrait_core.resources import data_file
+from portrait_core.face_model.flame import FlameLandmarks, decode, flame_head
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.raster import interpolate, rasterize, vertex_normals
+from portrait_core.face_model.raster_static import FRAGMENTS_PER_PIXEL
+from portrait_core.face_model.reproject import HeadSurface, SourceFrame, head_depth
+from portrait_core.face_model.sh_rendering import render, render_overlay, see
+from portrait_core.runtime.package_files import data_file
 from tests.portrait_core import flame_like, stand_in
 from tests.second_device import counted
 

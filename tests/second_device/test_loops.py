@@ -11,16 +11,16 @@ import pytest
 import torch
 from torch import nn
 
-from portrait_core.config import InversionSettings, TuningSettings
-from portrait_core.embedded.latents import N_LATENT
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.reproject import HeadSurface
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.generators import RaySampling, TriPlaneGenerator
+from portrait_core.generators.scene_latents import N_LATENT
 from portrait_core.inversion import draws, latent, loop, tuning
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.targets import FrameTarget
 from portrait_core.inversion.tuning import Clip, Tuner
-from portrait_core.resources import data_file
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import InversionSettings, TuningSettings
 from tests.portrait_core import tiny
 from tests.second_device import counted, recorded
 from tests.second_device.waits import Wait

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 from portrait_core.cameras import crop_rays, orbit_labels, project_to_crop
-from portrait_core.config import CompositeSettings, RenderSettings
 from portrait_core.generators import StyleGAN2Generator, load_generator
 from portrait_core.metrics.consistency import draw_views, multi_view_consistency
 from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
-from portrait_core.resources import data_file
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import CompositeSettings, RenderSettings
 from tests.portrait_core import tiny
 from tests.portrait_core.test_picture import picture_inputs, picture_renderer, small_page
 from tests.portrait_core.test_stylegan2 import build

@@ -11,11 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from flows.cli import OK, app
-from portrait_core.config import Settings
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.redo import forget
 from portrait_core.pipeline.state import read_jobs
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings
 from portrait_core.store import Store
 from tests import official_files
 from tests.flows.conftest import Arguments

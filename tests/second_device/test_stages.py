@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from flows.edit_attributes import prepare_edit
 from flows.reenact import run_stages
 from flows.train_styleflow import prepare_flow
-from portrait_core.attributes.files import load_flow
-from portrait_core.config import Settings, load_settings
+from portrait_core.attribute_editing.files import load_flow
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.runtime.package_files import sample_portrait
+from portrait_core.settings import Settings, load_settings
 from tasks.stages.edit import REPORT, STRIP, edit
 from tasks.stages.flow import FLOW_FILE, SHEET, train_flow
 from tasks.stages.render import render

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.models.mat_files import read_bfm
 from portrait_core.tracking.bfm import BfmModel
 from portrait_core.tracking.deca import DecaEncoder, DetailDecoder
 from portrait_core.tracking.deep3d import Deep3DEncoder, split_coefficients
 from portrait_core.tracking.paper_tracker import PaperTracker
+from portrait_core.weights.readers.mat_files import read_bfm
 from tests import official_files
 from tests.portrait_core import stand_in
 from tests.second_device import counted

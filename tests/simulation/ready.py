@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from portrait_core.config import Settings
 from portrait_core.generators.prepared import generator_bytes
 from portrait_core.inversion.chain import Anchor
 from portrait_core.inversion.latent import FirstLatent
 from portrait_core.pipeline import Job
+from portrait_core.settings import Settings
 from tasks.context import TRACK_ARRAYS, FrameArrays, head
 from tasks.stages.inversion import FIRST
 from tasks.stages.pose import CAMERAS

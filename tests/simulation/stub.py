@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from portrait_core.config import Settings
 from portrait_core.media import read_image
-from portrait_core.models.needs import LANDMARK_MODELS
+from portrait_core.model_files.needs import LANDMARK_MODELS
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.history import frames_per_part
 from portrait_core.pipeline.job import make_stage_keys
 from portrait_core.pipeline.ledger import done, output_of, todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.package_files import sample_portrait
+from portrait_core.settings import Settings
 from tasks.context import FrameArrays
 from tasks.fitting import StoredCheckpoint
 from tasks.frames import Save, each

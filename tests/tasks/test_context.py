@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from portrait_core.config import Settings
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import done
+from portrait_core.settings import Settings
 from tasks.context import READ_TOGETHER, FrameArrays, FrameRows
 from tasks.stages.inversion import FIRST
 from tests.simulation.stub import stub_job

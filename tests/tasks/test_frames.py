@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core import stopping
-from portrait_core.config import Settings
 from portrait_core.errors import DecodeError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.settings import Settings
 from tasks.frames import Save, each
 from tests.simulation.stub import stub_job
 

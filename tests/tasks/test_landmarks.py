@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import tasks.stages.landmarks
-from portrait_core.config import load_settings
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import done
+from portrait_core.settings import load_settings
 from portrait_core.store import file_digest
 from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import batches

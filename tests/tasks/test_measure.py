@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 import tasks.expressions
-from portrait_core.config import load_settings
-from portrait_core.known_inputs import local_digest
+from portrait_core.inputs.known import local_digest
 from portrait_core.media import VideoWriter, read_frames, read_image
 from portrait_core.metrics.reader_slopes import WARPED
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import Ledger
-from portrait_core.resources import sample_portrait
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.runtime.package_files import sample_portrait
+from portrait_core.settings import load_settings
 from portrait_core.store import Output
 from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import FrameArrays, landmarker, track_arrays

@@ -9,7 +9,7 @@ from threading import Barrier
 
 import pytest
 
-from portrait_core.models.cache import cached, drop_unused, forget_models
+from portrait_core.runtime.model_cache import cached, drop_unused, forget_models
 
 
 @pytest.fixture(autouse=True)

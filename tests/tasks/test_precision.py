@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import tasks.running
-from portrait_core.config import load_settings
 from portrait_core.generators import save_generator
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline import Job
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import load_settings
 from tasks.fitting import generator
 from tasks.running import stage_function
 from tests.portrait_core import tiny

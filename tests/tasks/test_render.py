@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import portrait_core.generators.prepared
-from portrait_core.config import Settings, load_settings
 from portrait_core.generators import TriPlaneGenerator, save_generator
-from portrait_core.models.cache import forget_models
 from portrait_core.pipeline.ledger import done
+from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import Settings, load_settings
 from tasks.context import head
 from tasks.fitting import clip_data, features, generator
 from tasks.stages.render import pose_renderer, render, tuned_generator

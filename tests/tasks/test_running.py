@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import tasks.running
-from portrait_core import stopping
-from portrait_core.classification import BrokenGpuError, gpu_broke
-from portrait_core.config import Settings
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage, all_pipelines
-from portrait_core.shrinking import LEAST_RAYS, smaller
+from portrait_core.pipeline.classification import BrokenGpuError, gpu_broke
+from portrait_core.runtime import cancellation as stopping
+from portrait_core.settings import Settings
+from portrait_core.settings.less_memory import LEAST_RAYS, smaller
 from tasks.running import Call, does, functions_of, run_call, stage_function
 from tests.simulation.stub import stub_job
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from portrait_core.config import load_settings
 from portrait_core.pipeline import Job
+from portrait_core.settings import load_settings
 from portrait_core.tracking.choice import by_deca, driven_eyes
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from tasks.trackers import tracker

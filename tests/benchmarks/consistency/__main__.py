@@ -28,20 +28,20 @@ from PIL import Image
 from rich.console import Console
 
 from portrait_core.cameras import angles_from_labels
-from portrait_core.config import TrackingSettings
-from portrait_core.embedded.latents import N_SHAPE, N_SHAPE_HEAD
-from portrait_core.embedded.latents_2d import latents_2d
-from portrait_core.embedded.render import SceneRenderer
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import load_generator
-from portrait_core.memory import keep_freed_memory
+from portrait_core.generators.scene_latents import N_SHAPE, N_SHAPE_HEAD
+from portrait_core.generators.scene_latents_2d import latents_2d
 from portrait_core.metrics.consistency import SUBJECTS, Consistency, draw_views, multi_view_consistency
 from portrait_core.metrics.identity import Recogniser, cosine_similarity, identity_embeddings
 from portrait_core.report.pictures import contact_sheet
-from portrait_core.resources import data_file
+from portrait_core.runtime.allocator import keep_freed_memory
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import TrackingSettings
 from portrait_core.tracking.fit import fit_clip
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.measure import seen
+from portrait_core.training.render import SceneRenderer
 from tests.benchmarks.consistency import flows, labels, methods
 from tests.benchmarks.consistency.methods import Edit, Method
 from tests.benchmarks.tables import Grid

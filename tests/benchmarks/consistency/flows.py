@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attributes.conditions import Conditions
-from portrait_core.attributes.editing import AttributeFlow
-from portrait_core.attributes.files import load_flow, save_flow
-from portrait_core.attributes.flow import ConditionalFlow
-from portrait_core.attributes.scenes import sample_scenes
-from portrait_core.attributes.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attributes.training import FlowSamples, FlowTrainer
+from portrait_core.attribute_editing.conditions import Conditions
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.files import load_flow, save_flow
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.scenes import sample_scenes
+from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
+from portrait_core.attribute_editing.training import FlowSamples, FlowTrainer
 
 TRUNCATION = 1.0
 """Of people and lights toward the average: none, where the paper has 0.7. A StyleGAN2 brings every z to

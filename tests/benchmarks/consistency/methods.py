@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attributes.editing import AttributeEdit, AttributeFlow, edit_latent
+from portrait_core.attribute_editing.editing import AttributeEdit, AttributeFlow, edit_latent
 from portrait_core.cameras import orbit_labels
-from portrait_core.embedded.evaluate import to_pictures
-from portrait_core.embedded.latents import scene_from_latent
-from portrait_core.embedded.latents_2d import latents_2d
-from portrait_core.embedded.render import Person, SceneRenderer
-from portrait_core.embedded.train_2d import CROP, SIZE
 from portrait_core.generators import Planes, StyleGAN2Generator, TriPlaneGenerator
+from portrait_core.generators.scene_latents import scene_from_latent
+from portrait_core.generators.scene_latents_2d import latents_2d
+from portrait_core.training.evaluate import to_pictures
+from portrait_core.training.render import Person, SceneRenderer
+from portrait_core.training.train_2d import CROP, SIZE
 from tests.benchmarks.consistency import labels
 
 Picture = NDArray[np.uint8]

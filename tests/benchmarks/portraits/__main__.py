@@ -29,10 +29,10 @@ import typer
 from PIL import Image
 from rich.console import Console
 
-from portrait_core.config import Settings, load_settings
 from portrait_core.errors import InputError
-from portrait_core.memory import keep_freed_memory
-from portrait_core.resources import data_file
+from portrait_core.runtime.allocator import keep_freed_memory
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import Settings, load_settings
 from tests.benchmarks.inversion import Sums
 from tests.benchmarks.portraits import poses, report
 from tests.benchmarks.portraits.fitting import Fit

@@ -13,8 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import Settings
-from portrait_core.faces.template import PortraitFit, Template, TemplateRenderer
 from portrait_core.generators import (
     at_precision,
     load_generator,
@@ -31,8 +29,10 @@ from portrait_core.inversion.targets import (
     tuning_image,
 )
 from portrait_core.inversion.tuning import Clip, Tuner
-from portrait_core.rendering.layers import separate_crop
+from portrait_core.photograph.layers import separate_crop
 from portrait_core.rendering.pose_renderer import PoseRenderer
+from portrait_core.settings import Settings
+from portrait_core.template.template import PortraitFit, Template, TemplateRenderer
 from tests.benchmarks.portraits.subjects import Subject
 from tests.benchmarks.portraits.tools import Picture, Tools
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.cameras import angles_from_labels, degrees, orbit_labels
-from portrait_core.config import Settings
-from portrait_core.embedded.latents import scene_from_latent, z_from_fit
+from portrait_core.generators.scene_latents import scene_from_latent, z_from_fit
 from portrait_core.rendering.pose_calibration import calibration_frames, corrected_cameras, pose_offset
+from portrait_core.settings import Settings
 from portrait_core.tracking.fit import fit_clip
 from portrait_core.tracking.measure import seen
 from tests.benchmarks.portraits.subjects import Subject

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.config import Settings
-from portrait_core.embedded.latents import scene_from_latent
-from portrait_core.embedded.render import View
 from portrait_core.errors import InputError
-from portrait_core.faces.head import MorphableHead
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.generators.scene_latents import scene_from_latent
 from portrait_core.media import read_image
-from portrait_core.resources import data_file, sample_portrait
+from portrait_core.runtime.package_files import data_file, sample_portrait
+from portrait_core.settings import Settings
 from portrait_core.tracking.crop import crop_image
 from portrait_core.tracking.detector import FaceDetector, open_session, search_levels
 from portrait_core.tracking.track import track_image
+from portrait_core.training.render import View
 from tests.benchmarks.portraits.tools import Picture, Tools, package_file
 
 GROUP_PICTURE = ("insightface", "data/images/t1.jpg")

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from portrait_core.config import Settings
-from portrait_core.embedded.render import SceneRenderer
-from portrait_core.faces.head import MorphableHead
-from portrait_core.faces.reproject import HeadSurface
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.inversion.features import build_features
 from portrait_core.metrics.identity import Recogniser
-from portrait_core.rendering.matte import PersonSegmenter
-from portrait_core.resources import data_file
+from portrait_core.photograph.matte import PersonSegmenter
+from portrait_core.runtime.package_files import data_file
+from portrait_core.settings import Settings
 from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.training.render import SceneRenderer
 
 Picture = NDArray[np.uint8]
 

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from portrait_core.inversion import loop
 from portrait_core.inversion.loop import READ_EVERY
-from portrait_core.matrix_precision import matrix_precision
+from portrait_core.runtime.matrix_precision import matrix_precision
 from tests.benchmarks.step.workloads import Enough, Workload
 
 FRAMES = 100

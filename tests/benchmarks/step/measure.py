@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from portrait_core.memory import keep_freed_memory
+from portrait_core.runtime.allocator import keep_freed_memory
 from tests.benchmarks.measure import resident_peak_mib
 from tests.benchmarks.step import card, counting, host
 from tests.benchmarks.step.workloads import Workload, work_folder

@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.config import Settings, load_settings
 from portrait_core.generators import Precision, TriPlaneGenerator, at_precision, resolved_precision
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
@@ -23,9 +22,10 @@ from portrait_core.inversion.patches import fitting_samples
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, Tuner, needs_matte
 from portrait_core.media import read_image
-from portrait_core.rendering.layers import separate_crop
-from portrait_core.rendering.matte import PersonSegmenter
-from portrait_core.resources import data_folder, sample_portrait
+from portrait_core.photograph.layers import separate_crop
+from portrait_core.photograph.matte import PersonSegmenter
+from portrait_core.runtime.package_files import data_folder, sample_portrait
+from portrait_core.settings import Settings, load_settings
 from tasks.fitting import read_clip
 from tests import official_files
 from tests.benchmarks.workloads import build

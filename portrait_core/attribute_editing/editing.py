@@ -1,0 +1,204 @@
+"""Edits of attributes: w goes to z under the picture's own attributes and comes back under others.
+
+An edit is what one move of a slider of the published interface is: the latent that comes back takes the place
+of the one before, and is encoded again, so that edits build on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from portrait_core.attribute_editing.conditions import LIGHT, Conditions
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.reading import LatentReader
+from portrait_core.attribute_editing.settings import SolverSettings
+from portrait_core.errors import InputError
+
+WPLUS_ROWS = 18
+"""Rows of a W+ at 1024 pixels, for which the published table of rows was made."""
+
+
+class AttributeFlow(NamedTuple):
+    """A flow and what its conditions mean."""
+
+    flow: ConditionalFlow
+    conditions: Conditions
+    reader: LatentReader | None = None
+    """Labels a latent whose attributes nobody gives; None: there is none, as for published flows."""
+
+
+@dataclass(frozen=True)
+class AttributeEdit:
+    """One edit.
+
+    Attributes:
+        values: what is asked for, by attribute, in its units and within its range. Several attributes move
+            together (lighting is nine).
+        strength: share of the way from the picture's own value: 0 changes nothing but what rounding does, 1
+            goes all the way, more goes beyond.
+        degree: the published interface's gain: it multiplies the way too.
+        rows: first and one past the last row of a W+ that may change; None for all. A single w changes as a
+            whole.
+    """
+
+    values: Mapping[str, float]
+    strength: float = 1.0
+    degree: float = 1.0
+    rows: tuple[int, int] | None = None
+
+
+class _Slider(NamedTuple):
+    degree: float
+    rows: tuple[int, int]
+
+
+_SLIDERS: Mapping[str, _Slider] = {
+    "gender": _Slider(1.5, (0, 8)),
+    "glasses": _Slider(2.5, (2, 4)),
+    "yaw": _Slider(1.0, (0, 4)),
+    "pitch": _Slider(1.0, (0, 4)),
+    "baldness": _Slider(2.0, (0, 6)),
+    "beard": _Slider(1.7, (5, 10)),
+    "age": _Slider(0.93, (4, 8)),
+    "expression": _Slider(1.0, (4, 6)),
+}
+_LIGHT_ROWS = (7, 12)
+
+
+def published_edit(name: str, value: float, *, rows: int, strength: float = 1.0) -> AttributeEdit:
+    """The published interface's edit of one attribute, with its gain.
+
+    Args:
+        value: the slider's.
+        rows: of the latent. Of 18 the published ones change; the table fits no other number (rows stand for
+            other resolutions there), so all of them do.
+
+    Raises:
+        InputError: if the interface has no slider for the attribute.
+    """
+    if name not in _SLIDERS:
+        raise InputError(f"there is no slider for {name!r}; there are {', '.join(_SLIDERS)}, and light_edit")
+    slider = _SLIDERS[name]
+    return AttributeEdit({name: value}, strength, slider.degree, _table(slider.rows, rows))
+
+
+def light_edit(light: Float[Tensor, " 9"], *, rows: int, strength: float = 1.0) -> AttributeEdit:
+    """The published interface's edit of the lighting, to nine new numbers; ``rows`` as above.
+
+    Raises:
+        InputError: if there are not nine numbers.
+    """
+    if light.shape != (9,):
+        raise InputError(f"lighting has shape {list(light.shape)}, expected 9 spherical-harmonic numbers")
+    values = dict(zip(LIGHT, light.tolist(), strict=True))
+    return AttributeEdit(values, strength, 1.0, _table(_LIGHT_ROWS, rows))
+
+
+def mixed_light(
+    light: Float[Tensor, " 9"], presets: Float[Tensor, "k 9"], sliders: Float[Tensor, " k"]
+) -> Float[Tensor, " 9"]:
+    """The picture's lighting moved toward presets: ``light + sum_k slider_k (preset_k - light)``.
+
+    Args:
+        sliders: shares in 0..1.
+    """
+    return light + (sliders[:, None] * (presets - light)).sum(0)
+
+
+def _table(rows: tuple[int, int], n: int) -> tuple[int, int] | None:
+    return rows if n == WPLUS_ROWS else None
+
+
+class AttributeEditor:
+    """A latent under edit.
+
+    Attributes:
+        w: ``[B,L,D]`` as it is now.
+        labels: ``[B,C]`` that have been asked for, in their units.
+    """
+
+    def __init__(
+        self,
+        model: AttributeFlow,
+        w: Float[Tensor, "b l d"],
+        labels: Float[Tensor, "b context"],
+        solver: SolverSettings | None = None,
+    ) -> None:
+        """Take a latent and its picture's attributes.
+
+        Args:
+            w: ``[B,L,D]``: a W+, or L = 1 for a 3D GAN's single w.
+            labels: ``[B,C]`` as :meth:`Conditions.labels` takes them.
+            solver: default: the flow's own.
+
+        Raises:
+            InputError: if the labels do not fit the flow.
+        """
+        self._model, self._solver = model, solver
+        self._start = model.conditions.labels(labels).to(w)
+        self.w, self.labels = w, self._start.clone()
+        self._encode()
+
+    @torch.no_grad()
+    def apply(self, edit: AttributeEdit) -> Float[Tensor, "b l d"]:
+        """Edit, and give the new latent.
+
+        Targets count from the values at loading; earlier edits of other attributes stay.
+
+        Raises:
+            InputError: if an attribute is not known, held, or asked beyond its range, or there are no such
+                rows. Nothing has changed then.
+            FloatingPointError: if the flow's equation cannot be solved.
+        """
+        kept = self._kept(edit)
+        labels = self.labels.clone()
+        for name, value in edit.values.items():
+            i, wanted = self._model.conditions.index(name), self._model.conditions.asked(name, value)
+            start = self._start[:, i]
+            labels[:, i] = start + edit.strength * edit.degree * (wanted - start)
+        moved = self._solved(self.z, labels, reverse=True)
+        if kept:
+            moved[:, kept] = self.w[:, kept]
+        self.w, self.labels = moved, labels
+        self._encode()
+        return self.w
+
+    def _kept(self, edit: AttributeEdit) -> list[int]:
+        n = self.w.shape[1]
+        if edit.rows is None or n == 1:
+            return []
+        first, end = edit.rows
+        if not 0 <= first < end <= n:
+            raise InputError(
+                f"rows {first}..{end - 1} are not in a latent of {n} rows; leave rows out to change them all"
+            )
+        return [row for row in range(n) if not first <= row < end]
+
+    @torch.no_grad()
+    def _encode(self) -> None:
+        self.z = self._solved(self.w, self.labels, reverse=False)
+
+    def _solved(self, x: Tensor, labels: Tensor, *, reverse: bool) -> Tensor:
+        encoded = self._model.conditions.encode(labels)
+        solved: Tensor = self._model.flow(x, encoded, reverse=reverse, solver=self._solver)
+        return solved
+
+
+def edit_latent(
+    model: AttributeFlow,
+    w: Float[Tensor, "b l d"],
+    labels: Float[Tensor, "b context"],
+    edits: Iterable[AttributeEdit],
+    solver: SolverSettings | None = None,
+) -> Float[Tensor, "b l d"]:
+    """The latent after all ``edits``, one after the other; arguments as for :class:`AttributeEditor`."""
+    editor = AttributeEditor(model, w, labels, solver)
+    for edit in edits:
+        editor.apply(edit)
+    return editor.w

@@ -1,0 +1,214 @@
+"""Flow files: ours as safetensors with the settings, the meaning of the conditions and, where there is one,
+the reader of latents; and the published ones."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
+from portrait_core.attribute_editing.editing import AttributeFlow
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.reading import LatentReader, reader_shapes
+from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.weights.file_checks import checking
+from portrait_core.weights.readers.torch_files import Shapes, fitted, read_styleflow
+
+_METADATA = "attribute_flow"
+_READER = "reader."
+"""Before the names of a reader's tensors."""
+
+
+def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write weights (float32), settings, conditions and reader to one file, atomically. The same flow always
+    makes the same bytes.
+
+    Args:
+        metadata: further strings, such as the licence and the generator whose w it maps.
+
+    Raises:
+        ValueError: if a weight is not finite, or conditions, reader and flow are of different widths.
+    """
+    flow, conditions, reader = model
+    _check_context(flow.settings, conditions)
+    state = flow.state_dict()
+    if reader is not None:
+        reader.check(flow.settings.width, conditions)
+        state |= {_READER + name: value for name, value in reader.tensors().items()}
+    tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
+    # a count of work, of no meaning to a reader
+    tensors |= {k: torch.zeros_like(v) for k, v in tensors.items() if k.endswith("_num_evals")}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} has values that are not finite; train again at a lower rate")
+    about = {
+        **(metadata or {}),
+        "settings": flow.settings.model_dump_json(),
+        "solver": flow.solver.model_dump_json(),
+        "conditions": conditions.model_dump_json(),
+    }
+    about.pop("reader_r2", None)  # of the file that the metadata came from
+    if reader is not None:
+        about["reader_r2"] = json.dumps(reader.r2)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        # one entry: safetensors writes several in an order that differs from call to call
+        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
+        part.chmod(0o644)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def flow_bytes(model: AttributeFlow, metadata: Mapping[str, str]) -> bytes:
+    """Give a flow as the content of a file of :func:`save_flow`."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "flow.safetensors"
+        save_flow(model, path, metadata)
+        return path.read_bytes()
+
+
+def load_flow(path: str | Path, device: str | torch.device = "cpu") -> AttributeFlow:
+    """Read a file of :func:`save_flow` or, by any other ending than ``.safetensors``, published weights: a
+    flow in eval mode, without gradients.
+
+    Raises:
+        ValueError: if the file is no such file, or its weights do not fit; a ``ModelFileError`` for published
+            ones.
+    """
+    path = Path(path)
+    model = _own(path) if path.suffix == ".safetensors" else load_published_flow(path)
+    model.flow.to(device)
+    return model
+
+
+def load_published_flow(path: str | Path) -> AttributeFlow:
+    """Read published weights (``modellarge10k.pt``, a bare ``state_dict``) with the allow-list reader: 512
+    dimensions, the 17 published conditions. Nothing in the file is run.
+
+    Raises:
+        ModelFileError: if the file is missing, holds more than tensors, or is another network's.
+    """
+    with checking(path, "styleflow"):
+        state = read_styleflow(path)
+        shapes = published_shapes()
+        other = [name for name in state if name not in shapes]
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            raise ValueError(f"StyleFlow does not have {', '.join(other[:3])}{more}: it is another network's")
+        state = fitted(state, shapes, "StyleFlow")
+        return AttributeFlow(_filled(FlowSettings(), SolverSettings(), state), PUBLISHED_CONDITIONS)
+
+
+def is_flow_file(path: str | Path) -> bool:
+    """Whether this is a file of :func:`save_flow`, by its metadata."""
+    if Path(path).suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(str(path), framework="np") as file:
+            return _METADATA in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def flow_metadata(path: str | Path) -> dict[str, str]:
+    """What :func:`save_flow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON),
+    ``reader_r2`` (a JSON list, with a reader), and the strings it was given.
+
+    Raises:
+        ValueError: if the file is no such file.
+    """
+    try:
+        with safe_open(str(path), framework="np") as file:
+            about = (file.metadata() or {}).get(_METADATA)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read a flow from {path}: {error}; expected a file of save_flow") from error
+    found = None if about is None else _parsed(about)
+    if not isinstance(found, dict) or not {"settings", "conditions"} <= found.keys():
+        raise ValueError(f"{path} carries no settings of a flow; expected a file of save_flow")
+    return found
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+@cache
+def published_shapes() -> Shapes:
+    """Names and shapes of the published state: 42 entries."""
+    with torch.device("meta"):
+        state = ConditionalFlow(FlowSettings()).state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+def _own(path: Path) -> AttributeFlow:
+    about = flow_metadata(path)
+    try:
+        settings = FlowSettings.model_validate_json(about["settings"])
+        solver = SolverSettings.model_validate_json(about.get("solver", "{}"))
+        conditions = Conditions.model_validate_json(about["conditions"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        raise ValueError(
+            f"{path}: settings do not fit ({place}: {first['msg']}); save the flow again"
+        ) from error
+    _check_context(settings, conditions)
+    with safe_open(str(path), framework="pt") as file:
+        # the file's own sizes are known before any memory is taken
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with torch.device("meta"):
+        wanted = ConditionalFlow(settings).state_dict()
+    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
+    try:
+        flow = _filled(settings, solver, fitted(tensors, shapes, "the flow"))
+        reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
+        return AttributeFlow(flow, conditions, reader)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; expected a file of save_flow") from error
+
+
+def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> LatentReader:
+    shapes = reader_shapes(settings.width, settings.context)
+    state = fitted(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
+    if not bool((state[_READER + "scale"] > 0).all()):
+        raise ValueError("the reader's scale has values that are not above 0")
+    worth = _parsed(r2)
+    numbers = isinstance(worth, list) and all(isinstance(v, float | int) and math.isfinite(v) for v in worth)
+    if not numbers or len(worth) != settings.context:
+        raise ValueError(f"the reader's R² is {r2[:40]}, expected a number for each attribute")
+    return LatentReader.of({name: state[_READER + name] for name in shapes}, worth)
+
+
+def _filled(settings: FlowSettings, solver: SolverSettings, state: Mapping[str, Tensor]) -> ConditionalFlow:
+    for name, value in state.items():
+        if name.endswith("running_var") and bool((value < 0).any()):
+            raise ValueError(f"{name} has values below 0, which no variance has")
+    with torch.device("meta"):
+        flow = ConditionalFlow(settings, solver)
+    flow.load_state_dict(state, assign=True)
+    return flow.eval().requires_grad_(False)
+
+
+def _check_context(settings: FlowSettings, conditions: Conditions) -> None:
+    if settings.context != len(conditions):
+        raise ValueError(
+            f"the flow takes {settings.context} numbers and its conditions name {len(conditions)}; "
+            "set context to the number of attributes"
+        )

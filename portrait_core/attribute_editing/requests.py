@@ -1,0 +1,133 @@
+"""What users write: ``age=+20``, ``glasses=on``, ``beard=0.6``."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from portrait_core.errors import InputError
+
+if TYPE_CHECKING:
+    from portrait_core.attribute_editing.conditions import Conditions
+    from portrait_core.attribute_editing.editing import AttributeEdit
+
+_REQUEST = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(\S+)\s*")
+_WORDS: Mapping[str, float] = {"on": 1.0, "yes": 1.0, "true": 1.0, "off": 0.0, "no": 0.0, "false": 0.0}
+
+MOUTH_ATTRIBUTES = ("smile", "expression")
+"""Attributes that open and close the mouth: the embedded flow's and the published one's."""
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """One attribute to change.
+
+    Attributes:
+        name: of the attribute.
+        value: what it shall be, or with ``relative`` what is added to the picture's own value.
+        relative: whether the value was written with a sign.
+    """
+
+    name: str
+    value: float
+    relative: bool
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value:+g}" if self.relative else f"{self.name}={self.value:g}"
+
+    @property
+    def slug(self) -> str:
+        """For names of units: ``age-plus-20``."""
+        sign = "" if not self.relative else "plus-" if self.value >= 0 else "minus-"
+        return f"{self.name}-{sign}{abs(self.value) if self.relative else self.value:g}"
+
+    def target(self, own: float, conditions: Conditions) -> float:
+        """The value to reach from a picture's ``own``. A relative one stops at the end of the attribute's
+        range, or stays where it is if the picture's own value lies beyond.
+
+        Raises:
+            InputError: if the attribute is not known or held, or an absolute value is outside its range.
+        """
+        if not self.relative:
+            return conditions.asked(self.name, self.value)
+        attribute = conditions.attributes[conditions.index(self.name)]
+        conditions.asked(self.name, attribute.low)  # it may be held
+        return min(max(own + self.value, min(attribute.low, own)), max(attribute.high, own))
+
+
+def parse_request(text: str) -> EditRequest:
+    """Read one request.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    found = _REQUEST.fullmatch(text)
+    value = math.nan
+    if found is not None:
+        word = found.group(2).lower()
+        try:
+            value = _WORDS[word] if word in _WORDS else float(word)
+        except ValueError:
+            value = math.nan
+    if found is None or not math.isfinite(value):
+        raise InputError(
+            f"cannot read the edit {text!r}; write it as attribute=value: age=+20 (20 more than the picture "
+            "has), age=60 (60, whatever it has), beard=0.5, glasses=on"
+        )
+    return EditRequest(found.group(1), value, found.group(2)[0] in "+-")
+
+
+def parse_requests(texts: Iterable[str]) -> tuple[EditRequest, ...]:
+    """Read requests, each in one text or several with commas or semicolons between them.
+
+    Raises:
+        InputError: if one cannot be read, or an attribute is named twice.
+    """
+    parts = [part for text in texts for part in re.split(r"[,;]", text) if part.strip()]
+    requests = tuple(parse_request(part) for part in parts)
+    names = [request.name for request in requests]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"the edit names {', '.join(twice)} twice; name each attribute once")
+    return requests
+
+
+def moves_mouth(requests: Iterable[EditRequest]) -> bool:
+    """Say whether one of the requests is about the mouth, whose inside otherwise stays as it is."""
+    return any(request.name in MOUTH_ATTRIBUTES for request in requests)
+
+
+def as_override(requests: Iterable[EditRequest]) -> str:
+    """Requests as a change of the settings, ``edit.attributes=[...]``."""
+    return f"edit.attributes={json.dumps([str(request) for request in requests])}"
+
+
+def check_requests(requests: Iterable[EditRequest], conditions: Conditions) -> None:
+    """Look at requests before any work.
+
+    Raises:
+        InputError: if the flow does not know an attribute, holds it, or a value is outside its range.
+    """
+    for request in requests:
+        request.target(0.0, conditions)
+
+
+def edits_of(
+    requests: Iterable[EditRequest], own: Mapping[str, float], conditions: Conditions, strength: float
+) -> list[AttributeEdit]:
+    """Requests as edits of a picture.
+
+    Args:
+        own: the picture's labels by name.
+        strength: share of the way that every edit goes.
+    """
+    from portrait_core.attribute_editing.editing import AttributeEdit
+
+    return [
+        AttributeEdit({request.name: request.target(own[request.name], conditions)}, strength)
+        for request in requests
+    ]

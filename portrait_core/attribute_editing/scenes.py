@@ -1,0 +1,165 @@
+"""Attributes of the embedded generator's synthetic people, read off the scene that z holds.
+
+Labels are exact functions of z, without a picture and without an error of measurement. There are attributes
+for what these pictures show. They know no glasses; freckles, red hair and a moustache without a beard are in
+the scene, but the generator hardly draws them; yaw and pitch are the camera's. Baldness is no attribute of
+its own: scenes of ``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
+
+Most attributes are shares of what scenes vary over: 0.5 is the average person, 0 and 1 are :data:`SPAN`
+standard deviations from it. They vary where the drawing does not, such as among the clean-shaven below 0.5
+of ``beard``, so that one value stands for one place in the latent space and not for half of it; and evenly,
+because a quantile's 1 would lie at no scene at all.
+
+Age and gender of a head are measured on the body model's adults, of whom they are known: least squares on the
+30 shape components (:mod:`portrait_core.training.phenotypes`; R² on other adults 0.935 and 0.929). The skin
+has no wrinkles: what makes these people look old is as much their hair. So ``age`` is the mean of two
+apparent ages, the head's, and the hair's by :data:`GREY_YEARS` and :data:`LINE_YEARS`. Grey hair is no
+attribute of its own, or an edit of age would have to leave it alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.errors import InputError
+from portrait_core.generators.scene_latents import (
+    APPEARANCE,
+    EXPRESSION_GAIN,
+    EXPRESSION_MEAN,
+    N_EXPRESSION,
+    N_LATENT,
+    N_SHAPE,
+    UNITS,
+    fitted_names,
+    latent_from_scene,
+    sample_scene,
+)
+
+AGE_OFFSET = 44.95
+AGE_DIRECTION = (
+    -3.88, -0.49, 3.03, 2.38, 4.98, -0.19, 9.53, -0.53, -3.86, -10.44, 6.15, 2.18, -5.74, 4.89, -3.49,
+    -1.27, -2.37, 7.84, -2.24, 0.74, -0.18, 0.02, -2.34, 2.82, -1.26, 0.41, -3.08, -0.44, 2.30, 0.48,
+)  # fmt: skip
+"""Years by standard deviations of shape."""
+GENDER_OFFSET = 0.5072
+GENDER_DIRECTION = (
+    -0.2925, 0.0604, 0.0372, 0.0070, 0.0268, 0.0423, -0.0364, -0.0234, -0.0345, -0.0040, 0.0435, -0.0733,
+    -0.0131, -0.0215, 0.0576, -0.0076, 0.0350, -0.0560, 0.0380, 0.0008, 0.0050, -0.0034, -0.0089, -0.0385,
+    -0.0164, 0.0272, 0.0109, -0.0170, -0.0219, -0.0132,
+)  # fmt: skip
+"""Share of male by standard deviations of shape."""
+GREY_YEARS, LINE_YEARS = 24.0, 10.0
+"""Years by standard deviations of ``hair_grey`` and ``hair_line`` (receding), from the same mean. A choice:
+together they vary a little more than the heads' ages do (22)."""
+YOUNGEST, SOFT_YEARS = 10.0, 6.0
+"""No sum of normal values ends by itself: ages bend, over ``SOFT_YEARS``, toward the youngest instead of
+falling below 0. 45 and more stay what they are, 25 is 25.5, 18 is 19.4."""
+SPAN = 2.2
+"""Standard deviations of appearance from a share's middle to its ends; scenes are drawn within 2.5."""
+SHARES = {
+    "beard": ("beard",),
+    "hair_length": ("hair_length",),
+    "hair_volume": ("hair_volume",),
+    "fringe": ("hair_fringe",),
+    "hair_light": ("hair_tone",),
+    "skin_dark": ("skin_tone",),
+    "brows": ("brow_dark", "brow_width"),
+    "eyes_light": ("iris_light",),
+    "lips_dark": ("lip_dark",),
+}
+"""Attributes that are such shares, and what of the appearance they are the mean of."""
+
+SHOWN_ON_PHOTOGRAPHS = ("age", "beard", "hair_light")
+"""Attributes whose edits show on photographs: hair turns grey, a beard is a close-cropped one, hair turns
+lighter or darker. Of the others most hardly show, as the generator that was tuned on a photograph departs
+little from it; hair of another length or volume needs what the photograph has not; skin is tinted evenly."""
+
+
+def shows_on_photographs(name: str, conditions: Conditions) -> bool | None:
+    """Say whether an edit of an attribute shows on photographs; None for a flow of another generator, of
+    which nobody has looked."""
+    return name in SHOWN_ON_PHOTOGRAPHS if conditions.names == scene_conditions().names else None
+
+
+def scene_conditions() -> Conditions:
+    """The attributes, in the order of :func:`scene_labels`; give them scales by ``standardised(labels)``.
+
+    gender: 0 female, 1 male, as in the published flows. smile: strength of the smile's face units. Labels of
+    scenes lie outside 18..80 years in few people, and outside 0..1 where a head is more male or female
+    than the body model's.
+    """
+    return Conditions(
+        attributes=(
+            Condition(name="age", low=18.0, high=80.0, unit="years"),
+            Condition(name="gender", kind="share"),
+            Condition(name="smile", kind="share"),
+            *(Condition(name=name, kind="share") for name in SHARES),
+        )
+    )
+
+
+def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
+    """Attributes of scenes ``[N,119]``, in their units, float32; smooth in z.
+
+    Raises:
+        InputError: if z is not of that shape.
+    """
+    if z.ndim != 2 or z.shape[1] != N_LATENT:
+        raise InputError(
+            f"scenes have shape {list(z.shape)}, expected [N, {N_LATENT}]; only the embedded generator's z "
+            "holds a scene"
+        )
+    z = z.double()
+    shape = z[:, :N_SHAPE]
+    head = shape @ z.new_tensor(AGE_DIRECTION)
+    hair = GREY_YEARS * _appearance(z, "hair_grey") + LINE_YEARS * _appearance(z, "hair_line")
+    mean = AGE_OFFSET + (head + hair) / 2
+    age = YOUNGEST + SOFT_YEARS * softplus((mean - YOUNGEST) / SOFT_YEARS)
+    gender = GENDER_OFFSET + shape @ z.new_tensor(GENDER_DIRECTION)
+    smile = (_unit(z, "mouthSmileLeft") + _unit(z, "mouthSmileRight")) / 2
+    shares = [
+        0.5 + torch.stack([_appearance(z, name) for name in names]).mean(0) / (2 * SPAN)
+        for names in SHARES.values()
+    ]
+    return torch.stack([age, gender, smile, *shares], 1).float()
+
+
+def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) -> Float[Tensor, "count 119"]:
+    """Draw z of people number ``start`` and following, float32.
+
+    A person depends on seed and number alone, so that ranges can be drawn apart.
+
+    Args:
+        truncation: below 1 people are nearer to the average, as truncation makes them. Elsewhere that draws
+            w toward its mean; here z holds the scene, and truncated w would be pictures whose scene, and so
+            whose labels, nobody knows. So the scene is drawn nearer (the ``spread`` of
+            :func:`~portrait_core.generators.scene_latents.sample_scene`), and labels stay exact. At 0.7
+            shares lie within 0.1..0.9, and edits beyond that extrapolate; at 1 a flow learns the whole range.
+
+    Raises:
+        InputError: if count, start or seed is negative, or truncation not within 0..1.
+    """
+    if min(count, start, seed) < 0 or not 0 <= truncation <= 1:
+        raise InputError(
+            f"cannot draw {count} scenes from number {start} with seed {seed} and truncation {truncation:g}; "
+            "give whole numbers from 0 on, and a truncation within 0..1"
+        )
+    drawn = [
+        latent_from_scene(sample_scene(np.random.default_rng([seed, number]), UNITS, truncation))
+        for number in range(start, start + count)
+    ]
+    return torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, N_LATENT)
+
+
+def _appearance(z: Tensor, name: str) -> Tensor:
+    return z[:, N_SHAPE + N_EXPRESSION + APPEARANCE.index(name)]
+
+
+def _unit(z: Tensor, name: str) -> Tensor:
+    """A face unit's strength, 0..1."""
+    return z[:, N_SHAPE + fitted_names(UNITS).index(name)] / EXPRESSION_GAIN + EXPRESSION_MEAN

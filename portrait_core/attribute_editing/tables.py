@@ -1,0 +1,199 @@
+"""Attributes of pictures that somebody brings as a table, and their union with what models read off.
+
+A table is CSV (or Parquet with columns of text) at any path or fsspec URL: a column ``picture`` and a column
+an attribute. Every row that cannot be used is told with its number as a spreadsheet shows it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+
+from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
+from portrait_core.errors import InputError
+from portrait_core.inputs.sources import read_bytes
+from portrait_core.inputs.table import ManifestError, Problem, Table, read_table
+from portrait_core.store.places import shown
+
+Labels = Mapping[str, Mapping[str, float]]
+"""Values in their units by picture and attribute."""
+
+PICTURE = "picture"
+"""The column that says which picture a row is of: a file's name, or a sample's number."""
+_SWITCH = {"on": 1.0, "off": 0.0}
+_SHOWN = 5
+
+
+class LabelsError(ManifestError):
+    """A table of labels cannot be used; ``problems`` holds all that is wrong with it."""
+
+    _all = "mend these first"
+
+
+def picture_key(name: str) -> str:
+    """What a row and a picture are matched by: a file's name without its folder; a number without zeros in
+    front."""
+    last = PurePosixPath(name.strip().replace("\\", "/")).name
+    return str(int(last)) if re.fullmatch(r"\d+", last, re.ASCII) else last
+
+
+def read_labels(
+    path_or_url: str, conditions: Conditions = PUBLISHED_CONDITIONS
+) -> dict[str, dict[str, float]]:
+    """Read labels of pictures.
+
+    Cells hold numbers in the attribute's unit, with a point; ``on`` and ``off`` do for a switch; an empty
+    cell leaves the label to others. Shares and switches lie within 0..1; other labels may lie outside their
+    range, which is that of edits. Columns of published attributes that the flow does not know are passed
+    over.
+
+    Args:
+        path_or_url: of a CSV file, separated by commas, semicolons or tabs.
+        conditions: names, kinds and units.
+
+    Returns:
+        Values by :func:`picture_key` and attribute, in the order of the rows.
+
+    Raises:
+        LabelsError: with every problem of every row, or for columns that are missing.
+        InputError: it is not there, or cannot be read.
+    """
+    columns = {attribute.name.lower(): attribute for attribute in conditions.attributes}
+    try:
+        table = read_table(read_bytes(path_or_url, "table of labels"), (PICTURE, *columns))
+    except InputError as error:
+        text = str(error).removeprefix(f"{shown(path_or_url)} ")
+        raise LabelsError(path_or_url, [Problem(0, text)]) from error
+    problems = [*table.problems, *_column_problems(path_or_url, table, columns)]
+    if not table.records and not problems:
+        problems.append(Problem(0, "holds no row; give each picture a row below the header"))
+    labels: dict[str, dict[str, float]] = {}
+    rows: dict[str, int] = {}
+    for number, cells in table.records:
+        key = picture_key(cells.get(PICTURE, ""))
+        values, wrong = _values(cells, columns)
+        if not key:
+            wrong.append(f"the cell {PICTURE!r} is empty; give the file's name or the sample's number")
+        elif rows.setdefault(key, number) != number:
+            wrong.append(f"the picture {key} is that of row {rows[key]} too; give each picture one row")
+        problems += [Problem(number, text) for text in wrong]
+        labels[key] = values
+    if problems:
+        raise LabelsError(path_or_url, sorted(set(problems)))
+    return labels
+
+
+def _column_problems(url: str, table: Table, columns: Mapping[str, Condition]) -> list[Problem]:
+    """What is wrong with the columns.
+
+    Raises:
+        LabelsError: no row can be read with these columns.
+    """
+    names = [name for name in table.columns if name]
+    every, problems, fatal = ", ".join((PICTURE, *columns)), [], []
+    for name in dict.fromkeys(names):
+        if name not in (PICTURE, *columns, *PUBLISHED_CONDITIONS.names):
+            close = ", ".join(difflib.get_close_matches(name, (PICTURE, *columns), n=3))
+            advice = f"did you mean {close}?" if close else "delete it."
+            problems.append(Problem(table.header, f"unknown column {name!r}; {advice} Columns are {every}"))
+    if PICTURE not in names:
+        text = f"there is no column {PICTURE!r} (each picture's file name or number); add it"
+        fatal.append(Problem(table.header, text))
+    if not set(columns) & set(names):
+        fatal.append(
+            Problem(table.header, f"there is no column of an attribute; add some of {', '.join(columns)}")
+        )
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    fatal += [Problem(table.header, f"the column {name!r} is there twice; delete one") for name in twice]
+    if fatal:
+        raise LabelsError(url, [*problems, *fatal])
+    return problems
+
+
+def _values(cells: Mapping[str, str], columns: Mapping[str, Condition]) -> tuple[dict[str, float], list[str]]:
+    """A row's values by attribute, and what is wrong with the others."""
+    values, wrong = {}, []
+    for column, attribute in columns.items():
+        if text := cells.get(column, ""):
+            try:
+                values[attribute.name] = _value(text, attribute)
+            except ValueError as error:
+                wrong.append(str(error))
+    return values, wrong
+
+
+def _value(text: str, attribute: Condition) -> float:
+    switch = attribute.kind == "switch"
+    if switch and text.lower() in _SWITCH:
+        return _SWITCH[text.lower()]
+    unit = f" in {attribute.unit}" if attribute.unit else ""
+    wanted = "on, off or a number in 0..1" if switch else f"a number{unit}, such as {attribute.high:g}"
+    try:
+        value = float(text)
+    except ValueError as error:
+        comma = "; write decimals with a point" if "," in text else ""
+        raise ValueError(f"{attribute.name} is {text!r}, expected {wanted}{comma}") from error
+    if not math.isfinite(value):
+        raise ValueError(
+            f"{attribute.name} is {text!r}, expected {wanted}; leave the cell empty for no label"
+        )
+    if attribute.kind != "continuous" and not attribute.low <= value <= attribute.high:
+        raise ValueError(f"{attribute.name} is {text}, expected {attribute.range_text}")
+    return value
+
+
+def complete(
+    local: Labels, table: Labels, conditions: Conditions = PUBLISHED_CONDITIONS
+) -> dict[str, dict[str, float]]:
+    """All labels that a flow needs of every picture: the table's where it has one, else the local one.
+
+    Args:
+        local: what models read off, for every picture that is to be labelled (an empty mapping where they
+            read nothing), by the picture's name, as :meth:`PhotographLabels.by_picture` gives it.
+        table: from :func:`read_labels`; rows of other pictures are passed over.
+        conditions: the flow's attributes; held ones are left out.
+
+    Returns:
+        Values by the names of ``local`` and by attribute, both in order.
+
+    Raises:
+        InputError: naming each attribute that is missing, of how many pictures and of which; when no row of
+            the table is of any of the pictures; or when a row would be of two of them.
+    """
+    keys = Counter(map(picture_key, local))
+    if shared := [key for key, count in keys.items() if count > 1]:
+        raise InputError(f"several pictures are called {_some(shared)}; give each file a name of its own")
+    if local and table and not keys.keys() & {*map(picture_key, table)}:
+        raise InputError(
+            f"no row of the table is of any of the pictures: it names {_some(list(table))}, the pictures are "
+            f"{_some(list(local))}; give the files' names or the samples' numbers in the column {PICTURE!r}"
+        )
+    rows = {picture_key(name): values for name, values in table.items()}
+    whole = {name: {**values, **rows.get(picture_key(name), {})} for name, values in local.items()}
+    lacking = {
+        attribute: [
+            name for name, values in whole.items() if not math.isfinite(values.get(attribute, math.nan))
+        ]
+        for attribute in conditions.editable
+    }
+    lines = [
+        f"{attribute} is missing for {len(names)} of {len(whole)} pictures ({_some(names)})"
+        for attribute, names in lacking.items()
+        if names
+    ]
+    if lines:
+        raise InputError(
+            "\n".join(lines)
+            + f"\nbring them in a CSV with a column {PICTURE!r} and a column an attribute, leave "
+            "those pictures out, or train a flow that does not know the attribute"
+        )
+    return {name: {key: values[key] for key in conditions.editable} for name, values in whole.items()}
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

@@ -1,0 +1,46 @@
+"""The training of a flow as a run's settings ask for it."""
+
+from __future__ import annotations
+
+import torch
+
+from portrait_core.attribute_editing.conditions import Conditions
+from portrait_core.attribute_editing.flow import ConditionalFlow
+from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
+from portrait_core.attribute_editing.training import FlowSamples, FlowTrainer
+from portrait_core.settings import Settings
+
+
+def trainer_of(
+    settings: Settings,
+    conditions: Conditions,
+    learnt: FlowSamples,
+    held_out: FlowSamples,
+    device: torch.device | str,
+) -> FlowTrainer:
+    """Make the trainer of a new flow, whose first weights depend on the seed alone.
+
+    Args:
+        settings: of the run.
+        conditions: what the labels mean.
+        learnt: samples to learn from.
+        held_out: samples whose density is reported.
+        device: where it learns.
+    """
+    chosen = settings.flow
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        flow = ConditionalFlow(
+            FlowSettings(width=learnt.w.shape[-1], hidden=chosen.hidden, context=len(conditions))
+        )
+    training = FlowTrainingSettings(
+        epochs=chosen.epochs,
+        batch=chosen.batch,
+        learning_rate=chosen.learning_rate,
+        decay_fraction=chosen.decay_fraction,
+        jitter=chosen.jitter,
+        seed=settings.seed,
+        checkpoint_s=settings.runner.checkpoint_s,
+        solver=SolverSettings(method=chosen.solver, steps=chosen.solver_steps),
+    )
+    return FlowTrainer(flow.to(device), conditions, learnt, training, held_out)

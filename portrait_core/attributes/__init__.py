@@ -1,1 +1,0 @@
-"""Attributes of a face and their edits: the conditional flow between w and z (StyleFlow)."""

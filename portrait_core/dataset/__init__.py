@@ -1,0 +1,1 @@
+"""Manifests of many pairs, and dealing their rows to machines."""

@@ -1,0 +1,1 @@
+"""Morphable heads in FLAME's arrays: decoding, landmarks, rasterising, tools on their meshes."""

@@ -1,1 +1,0 @@
-"""Morphable head, rasteriser, textures, expression templates and retargeting."""

@@ -1,0 +1,42 @@
+"""The latent vector of the embedded 2D generator: a scene's, then the camera's yaw and pitch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.generators.scene_latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE
+
+N_LATENT_2D = N_LATENT + 2
+YAW_SCALE, PITCH_SCALE = 0.4, 0.22
+"""Radians of yaw and pitch that are 1 in z: about their deviations in the training pictures."""
+LAYOUT_2D = {
+    "shape": N_SHAPE,
+    "expression": N_EXPRESSION,
+    "appearance": list(APPEARANCE),
+    "pose": {"yaw_rad": YAW_SCALE, "pitch_rad": PITCH_SCALE},
+}
+
+
+def latents_2d(
+    z: NDArray[np.floating],
+    yaw_rad: NDArray[np.floating] | float,
+    pitch_rad: NDArray[np.floating] | float,
+) -> NDArray[np.float32]:
+    """Latents ``[...,121]`` of scenes seen from a camera.
+
+    Args:
+        z: scenes ``[...,119]``.
+        yaw_rad, pitch_rad: the camera's, ``[...]`` or one for all.
+
+    Raises:
+        ValueError: if z has another length.
+    """
+    z = np.asarray(z, np.float32)
+    if z.shape[-1] != N_LATENT:
+        raise ValueError(f"scene latents have shape {list(z.shape)}, expected [...,{N_LATENT}]")
+    pose: list[Any] = [np.asarray(yaw_rad) / YAW_SCALE, np.asarray(pitch_rad) / PITCH_SCALE]
+    columns = [np.broadcast_to(value, z.shape[:-1]).astype(np.float32)[..., None] for value in pose]
+    return np.concatenate([z, *columns], axis=-1)

@@ -1,0 +1,1 @@
+"""Portraits, videos and tables wherever they lie: reaching them, copies, what is known of them."""

@@ -1,0 +1,214 @@
+"""Copies on this machine of files that lie elsewhere: fetched once for all processes, kept below a limit.
+
+A path stays where it is. An object elsewhere is copied again when it has changed there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fsspec import AbstractFileSystem
+
+from portrait_core.inputs.remote import in_our_words, reach, version_of
+from portrait_core.store.places import checked_place, local_path, shown
+from portrait_core.store.retries import Patience
+
+CACHE_BYTES = 20 * 10**9
+"""How much of copies is kept where nobody says otherwise; ``runner.input_cache_gb`` does."""
+TIDY_S = 300.0
+"""A process looks so often at most whether there are too many copies, unless it fetched much since."""
+TIDY_SHARE = 0.05
+"""How much that is, as a share of the limit."""
+SPARE_S = 3600.0
+"""A copy that was asked for within so many seconds may be in use."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ENTRY = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8}\.gone)?")
+"""Folders of a cache that are ours: nothing else in it is ever deleted."""
+
+
+def cache_folder() -> Path:
+    """Where copies of what lies elsewhere are kept on this machine."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "portrait-reenactment" / "inputs"
+
+
+def local_copy(
+    url: str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    limit_bytes: int = CACHE_BYTES,
+) -> Path:
+    """The file on this machine: a path itself, else a copy, fetched unless there is one of this version.
+
+    Processes that ask for it at once wait for one of them to fetch it. A copy has the object's name, and is
+    there whole or not at all. The version is the object's size with its entity tag, digest or time; where a
+    server says none of these, the first copy is taken for good.
+
+    Args:
+        url: a path or URL (:func:`~portrait_core.store.places.checked_place`).
+        folder: keeps the copies; default :func:`cache_folder`.
+        limit_bytes: after a fetch, copies that are not in use are deleted until so many bytes are left
+            (:func:`forget`).
+
+    Raises:
+        InputError: there is no such file, or it may not be read.
+        OSError: the connection failed for two minutes, or the disk is full (``ENOSPC``).
+    """
+    place = checked_place(url)
+    path = local_path(place)
+    if path is not None:
+        return path
+    top = Path(folder or cache_folder()).absolute()
+    files, inside = reach(place)
+    with in_our_words(place):
+        for _ in range(3):
+            found = Patience(shown(place)).call(lambda: files.info(inside))
+            if found.get("type") == "directory":
+                raise IsADirectoryError(place)
+            copy = _place_of_copy(top, place, found)
+            if _is_there(copy, found):
+                return copy
+            if _fetched(files, inside, place, copy, found):
+                _tidy(top, limit_bytes, copy.stat().st_size)
+                return copy
+    raise OSError(errno.EAGAIN, f"{shown(place)} changes while it is read; wait until it is written")
+
+
+def _place_of_copy(folder: Path, url: str, about: Mapping[str, Any]) -> Path:
+    version = hashlib.sha256(f"{url}\n{about.get('size')} {version_of(about)}".encode()).hexdigest()[:32]
+    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return folder / version / (name.encode()[-200:].decode(errors="ignore") or "file")
+
+
+def _is_there(copy: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the copy is whole; noted as used before that is known, so that nobody deletes it meanwhile."""
+    try:
+        os.utime(copy.parent)
+        return about.get("size") in (None, copy.stat().st_size)
+    except FileNotFoundError:
+        return False
+
+
+def _fetched(files: AbstractFileSystem, path: str, url: str, copy: Path, about: Mapping[str, Any]) -> bool:
+    """Fetch an object; False when it was replaced meanwhile."""
+    copy.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are nobody else's business
+    with _lock(copy.parent):
+        if _is_there(copy, about):
+            return True
+        copy.parent.mkdir(exist_ok=True)
+        part = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+        try:
+            full = Patience(shown(url)).call(lambda: _download(files, path, part, about.get("size")))
+            if full is not None:
+                raise OSError(
+                    full.errno, f"no room for a copy of {shown(url)} in {copy.parent.parent}: free some"
+                )
+            now = Patience(shown(url)).call(lambda: files.info(path))
+            if (now.get("size"), version_of(now)) != (about.get("size"), version_of(about)):
+                return False
+            os.replace(part, copy)
+        finally:
+            part.unlink(missing_ok=True)
+    return True
+
+
+def _download(files: AbstractFileSystem, path: str, part: Path, size: int | None) -> OSError | None:
+    """Fetch an object; return the error of a full disk, which no second attempt mends."""
+    try:
+        files.get_file(path, str(part))
+    except OSError as error:
+        if error.errno in _FULL:
+            return error
+        raise
+    if size is not None and part.stat().st_size != size:
+        raise OSError(f"{part.stat().st_size} of {size} bytes of {shown(path)} came")
+    return None
+
+
+@contextlib.contextmanager
+def _lock(entry: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a copy's folder; gives False when another holds it and we do not wait.
+
+    The system releases it with its process. It only saves work: without it two would fetch the same bytes.
+    """
+    with open(entry.with_name(f"{entry.name}.lock"), "wb") as file:
+        held = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            held = False
+        except OSError:
+            pass  # a disk without locks
+        yield held
+
+
+_tidying = threading.Lock()
+_tidied: dict[Path, tuple[float, int]] = {}
+"""When this process last looked at a folder of copies, and the bytes that it has fetched since."""
+
+
+def _tidy(top: Path, limit_bytes: int, fetched: int) -> None:
+    """Bring the copies below their limit, if that was not done for a while or much was fetched since.
+
+    What cannot be deleted stays: that is no reason not to give the copy.
+    """
+    with _tidying:
+        at, since = _tidied.get(top, (-TIDY_S, 0))
+        since += fetched
+        due = time.monotonic() - at >= TIDY_S or since >= limit_bytes * TIDY_SHARE
+        _tidied[top] = (time.monotonic(), 0) if due else (at, since)
+    if due:
+        with contextlib.suppress(OSError):
+            forget(limit_bytes, top)
+
+
+def forget(
+    limit_bytes: int = CACHE_BYTES,
+    folder: str | os.PathLike[str] | None = None,
+    spare_s: float = SPARE_S,
+) -> int:
+    """Delete copies, those first that were not asked for the longest, until ``limit_bytes`` are left.
+
+    Copies that were asked for within ``spare_s`` seconds stay, even above the limit: somebody may read them.
+
+    Returns:
+        Bytes that were freed.
+    """
+    top = Path(folder or cache_folder()).absolute()
+    entries = sorted(_entries(top))
+    total = sum(size for _, _, size in entries)
+    freed = 0
+    for used, entry, size in entries:
+        if total - freed <= limit_bytes or used > time.time() - spare_s:
+            break
+        with _lock(entry, wait=False) as held, contextlib.suppress(FileNotFoundError):
+            if held and entry.stat().st_mtime == used:
+                # renamed first: whoever asks for it meanwhile finds all of it or nothing
+                gone = entry.rename(entry.with_name(f"{entry.name}.{secrets.token_hex(4)}.gone"))
+                shutil.rmtree(gone, ignore_errors=True)
+                entry.with_name(f"{entry.name}.lock").unlink(missing_ok=True)
+                freed += size
+    return freed
+
+
+def _entries(top: Path) -> Iterator[tuple[float, Path, int]]:
+    """When each copy was last asked for, its folder, its bytes; what a killed process was deleting goes."""
+    for entry in top.iterdir() if top.is_dir() else ():
+        if not _ENTRY.fullmatch(entry.name):
+            continue
+        if entry.suffix == ".gone":
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                yield entry.stat().st_mtime, entry, sum(file.stat().st_size for file in entry.iterdir())

@@ -1,0 +1,205 @@
+"""Whether a file of weights is what its name says: its bytes, as far as they are known, and its content."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from portrait_core.weights.file_checks import checking
+from portrait_core.weights.locate import digest
+from portrait_core.weights.registry import MODELS, Digest, Model, by_file
+
+
+@dataclass(frozen=True)
+class Report:
+    """A file that was read."""
+
+    content: str
+    """What is in it, in a phrase."""
+    digest: str
+    """How its bytes compare with those of the published file, in a phrase."""
+    sound: bool
+    """False where the bytes are known to be another file's."""
+    licence: str | None = None
+    """What the file says itself, where the registry's licence is not its own."""
+
+
+def model_of(path: str | Path) -> Model | None:
+    """The model whose file this is by its name; for a pack, the first in it. A flow that was trained here is
+    known by its content."""
+    name = Path(path).name
+    known = by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
+    return MODELS["styleflow"] if known is None and _own_flow(Path(path)) else known
+
+
+def _own_flow(path: Path) -> bool:
+    from portrait_core.attribute_editing.files import is_flow_file
+
+    return path.suffix == ".safetensors" and is_flow_file(path)
+
+
+def check_model(path: str | Path, model: Model) -> Report:
+    """Read a model's file and compare its digest. (Generators have a check of their own.)
+
+    Raises:
+        ModelFileError: if it is missing or not such a file.
+    """
+    path = Path(path)
+    content = _READERS[model.name](path)
+    if model.name == "styleflow" and _own_flow(path):
+        from portrait_core.attribute_editing.files import flow_metadata
+
+        licence = flow_metadata(path).get("licence", "not stated")
+        return Report(content, f"a flow of your own, licence {licence}", True, licence)
+    if path.is_dir() or path.name not in (model.file, *model.also):
+        return Report(content, "a pack", True)
+    known = Digest(sha256=_noted(path)) if model.place == "shipped" else model.digest
+    if not (known.sha256 or known.md5 or known.size):
+        return Report(content, "no digest is known of it", True)
+    with checking(path, model.name):
+        sha256, md5 = digest(path)
+        size = path.stat().st_size
+    if not known.differs(size, sha256, md5):
+        if len(known.sha256) < 64 and not known.md5:
+            return Report(content, "as published, as far as is known", True)
+        return Report(content, f"digest as {'noted' if model.place == 'shipped' else 'published'}", True)
+    said = f"sha256 {sha256[:16]}, {size:,} bytes"
+    if known.hearsay:
+        return Report(content, f"{said}: not what others report of the published file", True)
+    return Report(content, f"{said}: NOT the published file", False)
+
+
+def _noted(path: Path) -> str:
+    """The digest in the JSON file beside a model that comes with the program."""
+    try:
+        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _flame(path: Path) -> str:
+    from portrait_core.weights.readers.flame_files import read_flame
+
+    found = read_flame(path)
+    return f"a FLAME head of {len(found.v_template):,} vertices, {len(found.faces):,} triangles"
+
+
+def _landmarks(path: Path) -> str:
+    from portrait_core.weights.readers.flame_files import read_landmark_embedding
+
+    found = read_landmark_embedding(path)
+    return f"{len(found.full_faces)} landmarks, {len(found.dynamic_faces)} contours by yaw"
+
+
+def _masks(path: Path) -> str:
+    from portrait_core.weights.readers.flame_files import read_flame_masks
+
+    return f"parts of the head: {', '.join(read_flame_masks(path).regions)}"
+
+
+def _mesh(path: Path) -> str:
+    from portrait_core.face_model.uv_maps import read_obj_layout
+
+    with checking(path, "head_template"):
+        layout = read_obj_layout(path)
+    return f"a mesh of {len(layout.faces):,} triangles, {len(layout.uv):,} texture coordinates"
+
+
+def _picture(name: str) -> Callable[[Path], str]:
+    def read(path: Path) -> str:
+        from portrait_core.media import read_image
+
+        with checking(path, name):
+            height, width = read_image(str(path)).shape[:2]
+        return f"a mask of {width} x {height} texels"
+
+    return read
+
+
+def _efficientnet(path: Path) -> str:
+    from portrait_core.weights.readers.torch_files import read_torch
+
+    with checking(path, "efficientnet"):
+        return f"{len(read_torch(path))} tensors"
+
+
+def _weights(module: str, read: str) -> Callable[[Path], str]:
+    def count(path: Path) -> str:
+        found = getattr(import_module(module), read)(path)
+        state = found if isinstance(found, dict) else next(iter(vars(found).values()))
+        tensors = list(state.values() if isinstance(state, dict) else state)
+        return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors) / 1e6:.1f} million numbers"
+
+    return count
+
+
+def _landmarks_3d(path: Path) -> str:
+    from portrait_core.weights.readers.mat_files import read_similarity_landmarks
+
+    return f"{len(read_similarity_landmarks(path).landmarks)} landmarks of the mean face"
+
+
+def _bfm(path: Path) -> str:
+    from portrait_core.weights.readers.mat_files import read_bfm
+
+    return f"a Basel face of {len(read_bfm(path).mean_shape):,} vertices"
+
+
+def _onnx(read: str) -> Callable[[Path], str]:
+    def describe(path: Path) -> str:
+        from portrait_core.weights.readers import onnx_files
+
+        found = getattr(onnx_files, read)(path)
+        return f"an ONNX network, {len(found.data) / 2**20:.1f} MiB, {len(found.outputs)} outputs"
+
+    return describe
+
+
+def _flow(path: Path) -> str:
+    from portrait_core.attribute_editing.files import load_flow
+
+    model = load_flow(path)
+    flow, conditions = model.flow, model.conditions
+    millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
+    return (
+        f"a flow of {flow.settings.width} dimensions under {len(conditions)} attributes "
+        f"({', '.join(conditions.names)}), {millions:.1f} million parameters"
+    )
+
+
+def _any_onnx(path: Path) -> str:
+    from portrait_core.weights.readers.onnx_files import read_onnx
+
+    return f"an ONNX network, {len(read_onnx(path).outputs)} outputs"
+
+
+def _head(path: Path) -> str:
+    from portrait_core.face_model.head import MorphableHead
+
+    return f"a morphable head of {MorphableHead.load(path).n_vertices:,} vertices"
+
+
+_READERS: Mapping[str, Callable[[Path], str]] = {
+    **{name: _picture(name) for name in ("uv_face_eye_mask", "uv_face_mask")},
+    **dict.fromkeys(("face_detector", "face_landmarks", "iris_landmarks"), _any_onnx),
+    **dict.fromkeys(("face_mesh_attention", "age_gender", "person_segmentation"), _any_onnx),
+    "flame": _flame,
+    "flame_landmarks": _landmarks,
+    "flame_masks": _masks,
+    "head_template": _mesh,
+    "deca": _weights("portrait_core.tracking.checkpoints", "read_deca"),
+    "deep3d": _weights("portrait_core.tracking.checkpoints", "read_deep3d"),
+    "deep3d_landmarks": _landmarks_3d,
+    "bfm": _bfm,
+    "vgg16": _weights("portrait_core.weights.readers.torch_files", "read_vgg16"),
+    "lpips": _weights("portrait_core.weights.readers.torch_files", "read_lpips"),
+    "styleflow": _flow,
+    "arcface": _onnx("read_arcface"),
+    "arcface_detector": _onnx("read_face_detector"),
+    "efficientnet": _efficientnet,
+    "embedded_head": _head,
+    "embedded_flow": _flow,
+}

@@ -1,0 +1,158 @@
+"""Which models a run with given settings reads, and the look at all of them before any work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from portrait_core.errors import ModelFileError
+from portrait_core.model_files.importing import converted
+from portrait_core.runtime.package_files import data_file, data_folder
+from portrait_core.settings import Settings
+from portrait_core.weights.locate import find, missing_text, require
+from portrait_core.weights.registry import MODELS, by_file
+
+LANDMARK_MODELS = (
+    "face_detector_256.onnx",
+    "face_landmarks_468.onnx",
+    "iris_landmarks.onnx",
+    "face_mesh_attention.onnx",
+)
+"""The embedded detector, which finds the faces for every tracker."""
+SEGMENTATION_MODEL = "person_segmentation.onnx"
+"""What finds the person in a photograph."""
+FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
+"""What the paper's template is drawn with."""
+DECA_TRACKING = ("deca", "deep3d", "deep3d_landmarks", "flame", "flame_landmarks")
+"""What the paper's tracks are made with; FLAME says how well they fit."""
+DECA_MODELS = tuple(dict.fromkeys((*DECA_TRACKING, *FLAME_MODELS)))
+_NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
+
+
+def weight_sources(settings: Settings) -> dict[str, Path | str]:
+    """The weights that a run reads, by what they are for: the path that a setting gives, or the name of a
+    model in the registry, which lies in the models folder. Where the embedded head moves nothing, it still
+    measures expressions (``measuring_head``)."""
+    tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
+    sources: dict[str, Path | str] = {
+        Path(file).stem: data / tracking.models / file for file in (*LANDMARK_MODELS, SEGMENTATION_MODEL)
+    }
+    if tracking.tracker == "deca":
+        sources |= {name: name for name in DECA_MODELS}
+    driving = tracking.tracker == "embedded" or settings.template.eyes == "driven"
+    sources["head" if driving else "measuring_head"] = data / tracking.head
+    own = settings.generator.weights
+    sources["generator"] = own if own in MODELS else data / own
+    if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
+        given = inversion.phi_weights
+        sources["phi"] = "vgg16" if given is None else data / given
+    flow = settings.edit.flow
+    if settings.edit.attributes and flow is not None:
+        sources["flow"] = flow if flow in MODELS else data / flow
+    return sources
+
+
+def weight_file(settings: Settings, purpose: str) -> Path:
+    """Local path of one of :func:`weight_sources`, fetched from a bucket where need be; a generator as it was
+    published is converted once a machine.
+
+    Raises:
+        ValueError: when it is not there, or cannot be read.
+    """
+    source = weight_sources(settings)[purpose]
+    path = require([source])[source] if isinstance(source, str) else data_file(source)
+    return converted(path) if purpose == "generator" else path
+
+
+def needed_models(settings: Settings) -> dict[str, Path | None]:
+    """Names of the models that a run reads, each with the path that a setting gives it, if one does."""
+    needed: dict[str, Path | None] = {}
+    for purpose, source in weight_sources(settings).items():
+        if isinstance(source, str):
+            needed[source] = None
+        elif purpose in ("head", "measuring_head", "phi"):
+            needed["vgg16" if purpose == "phi" else "embedded_head"] = source
+        elif (model := by_file(source.name)) is not None:
+            needed[model.name] = source
+    packaged = {
+        "efficientnet": settings.inversion.phi == "efficientnet",
+        "lpips": settings.tuning.perceptual == "lpips",
+    }
+    return needed | dict.fromkeys(name for name, read in packaged.items() if read)
+
+
+def check_models(settings: Settings) -> None:
+    """Look for every model of a run, before any work; with ``settings.commercial``, at their licences too.
+
+    Raises:
+        ModelFileError: naming every file that is missing, or every one that a commercial run must not use.
+    """
+    needed = needed_models(settings)
+    if settings.commercial:
+        _check_licences(settings, needed)
+    absent = [name for name, path in needed.items() if path is None or not path.is_file()]
+    missing = [found for found in map(find, absent) if found.where is None]
+    if missing:
+        raise ModelFileError(
+            f"profile {settings.profile}: {missing_text(missing)}\n"
+            "`portrait models where` says where each was looked for"
+        )
+
+
+def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
+    refused = [
+        f"{MODELS[name].file} ({MODELS[name].licence})" for name in needed if not MODELS[name].commercial
+    ]
+    sources = weight_sources(settings)
+    chosen = [sources[name] for name in ("generator", "head", "measuring_head") if name in sources]
+    for own in (path for path in chosen if isinstance(path, Path) and by_file(path.name) is None):
+        licence = stated_licence(own)
+        if licence is None or _NOT_COMMERCIAL.search(licence):
+            refused.append(
+                f"{own.name} ({licence or 'states no licence, in it or in a .json file beside it'})"
+            )
+    if refused:
+        raise ModelFileError(
+            "a commercial run must not use these weights: " + ", ".join(refused) + ". Choose others (profile "
+            "embedded uses none of them), or leave out --commercial"
+        )
+
+
+def stated_licence(path: Path) -> str | None:
+    """The licence that a safetensors file or the JSON file beside it states, or None."""
+    try:
+        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if isinstance(said, dict) and isinstance(said.get("licence"), str):
+            return str(said["licence"])
+    except (OSError, ValueError):
+        pass  # the file itself may say it
+    try:
+        with safe_open(str(path), framework="np") as file:
+            about = dict(file.metadata() or {})
+        about = json.loads(about["generator"]) if "generator" in about else about
+        return about.get("licence")
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
+def weight_paths(settings: Settings) -> dict[str, Path]:
+    """Where the weights should be that the settings give a path for, by what they are for."""
+    return {name: path for name, path in weight_sources(settings).items() if isinstance(path, Path)}
+
+
+def weight_files(settings: Settings) -> dict[str, Path]:
+    """Files of weights that a run with these settings reads, by what they are for.
+
+    Raises:
+        ValueError: when some are missing; the message lists them.
+    """
+    missing = [str(path) for path in weight_paths(settings).values() if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"weights that the profile {settings.profile} needs are missing: {', '.join(missing)}. "
+            f"`portrait doctor --profile {settings.profile}` lists what is there"
+        )
+    return {name: weight_file(settings, name) for name in weight_sources(settings)}

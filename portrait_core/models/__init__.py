@@ -1,1 +1,0 @@
-"""Loaded models of a process."""

@@ -1,0 +1,1 @@
+"""A photograph taken apart: the person and what stands behind."""

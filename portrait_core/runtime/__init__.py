@@ -1,0 +1,1 @@
+"""The process itself: where its files lie, its memory, threads, loaded models, and being stopped."""

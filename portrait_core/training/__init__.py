@@ -1,0 +1,2 @@
+"""How everything in ``data/models`` was made: synthetic people, generators, heads, converters,
+calibrations."""

@@ -1,0 +1,140 @@
+"""How well generators draw people they were not trained on.
+
+    uv run python -m portrait_core.training.evaluate --shards build/shards/shard_0000.npz \\
+        --weights first.safetensors second.safetensors
+
+prints a table with a column a weights file: PSNR of what z alone gives, depth error, and how far mouth and
+eyes open when the tracker measures them, against the same measured on the true pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from portrait_core.generators import TriPlaneGenerator, load_generator
+from portrait_core.metrics.motion import correlation_and_slope
+from portrait_core.runtime.package_files import data_folder
+from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.tracking.measure import measure
+from portrait_core.training import losses
+from portrait_core.training.shards import ViewBatch, load_views
+
+Pictures = NDArray[np.uint8]
+Tracker = Callable[[Pictures], dict[str, NDArray[np.floating]]]
+"""Measures pictures ``[n,H,W,3]``: ``lip_gap`` and ``eye_opening [n]``, NaN where there is no face."""
+
+REGIONS = {"mouth": (0, 0.075, 0.09), "eyes": (1, 0.045, 0.06)}
+"""Key point, half height and half width of a region, in shares of the picture."""
+
+
+@torch.no_grad()
+def evaluate(generator: TriPlaneGenerator, view: ViewBatch) -> tuple[dict[str, float], Tensor]:
+    """PSNR of whole picture, mouth and eyes, and mean depth error inside the head, on held-out heads; and the
+    pictures ``[B,3,H,W]``."""
+    made, errors = [], []
+    for i in range(len(view.camera)):
+        ws = generator.mapping(view.z[i // view.views][None], None)
+        out = generator.synthesis(ws, view.camera[i : i + 1])
+        made.append(out["image"].clamp(-1, 1))
+        inside = (view.depth[i] > 0) & (view.alpha_half[i, 0] > losses.SOLID)
+        errors.append(float((out["image_depth"][0, 0] - view.depth[i]).abs()[inside].mean()))
+    images = torch.cat(made)
+    squared = ((images - view.image) / 2).square().mean(1)
+    report = {"psnr": float(-10 * squared.mean((1, 2)).log10().mean()), "depth_mae": float(np.mean(errors))}
+    for name, (point, half_height, half_width) in REGIONS.items():
+        report[f"psnr_{name}"] = _region_psnr(squared, view.key_points[:, point], half_height, half_width)
+    return report, images
+
+
+def _region_psnr(squared: Tensor, centre: Tensor, half_height: float, half_width: float) -> float:
+    size, values = squared.shape[-1], []
+    for error, (x, y) in zip(squared, (centre * squared.shape[-1]).tolist(), strict=True):
+        top, left = max(0, int(y - half_height * size)), max(0, int(x - half_width * size))
+        region = error[top : int(y + half_height * size), left : int(x + half_width * size)]
+        if region.numel():
+            values.append(float(-10 * region.mean().log10()))
+    return float(np.mean(values))
+
+
+def contact_sheet(view: ViewBatch, images: Tensor, columns: int = 8) -> Image.Image:
+    """Held-out pictures above the generator's, row by row."""
+    rows, missing = [], -len(images) % columns
+    black = torch.full((missing, *images.shape[1:]), -1.0)
+    truth, made = torch.cat([view.image, black]), torch.cat([images, black])
+    for start in range(0, len(truth), columns):
+        for pictures in (truth, made):
+            row = torch.cat(list(pictures[start : start + columns]), dim=2)
+            rows.append(to_pictures(row[None])[0])
+    return Image.fromarray(np.concatenate(rows))
+
+
+def embedded_tracker() -> Tracker:
+    """The tracker in ``data/models``."""
+    landmarker = FaceLandmarker.from_models(data_folder() / "models")
+    return lambda pictures: {**measure(landmarker.detect(pictures).points)}
+
+
+def to_pictures(images: Tensor) -> Pictures:
+    """``[B,3,H,W]`` in [-1,1] as ``[B,H,W,3]`` uint8."""
+    levels = ((images + 1) * 127.5).round().clamp(0, 255).byte()
+    return np.ascontiguousarray(levels.permute(0, 2, 3, 1).numpy())
+
+
+def amplitude(tracker: Tracker, truth: Tensor, made: Tensor) -> dict[str, float]:
+    """Correlation and slope of lip gap and eye opening, as measured on the generator's pictures, over the
+    same measured on the true ones, where both have a face; and the share of such pictures."""
+    wanted, got = tracker(to_pictures(truth)), tracker(to_pictures(made))
+    both = np.isfinite(wanted["lip_gap"]) & np.isfinite(got["lip_gap"])
+    report = {"faces": float(both.mean())}
+    for name in ("lip_gap", "eye_opening"):
+        pair = correlation_and_slope(wanted[name][both], got[name][both])
+        report[f"{name}_correlation"], report[f"{name}_slope"] = pair
+    return report
+
+
+def table(names: Sequence[str], reports: Sequence[dict[str, float]]) -> str:
+    """Markdown with a row a number and a column a weights file."""
+    rows = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for key in reports[0]:
+        digits = 4 if key == "depth_mae" else 2
+        cells = [f"{report[key]:.{digits}f}" for report in reports]
+        rows.append(f"| {key} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--shards", type=Path, nargs="+", required=True, help="held-out shards")
+    parser.add_argument("--weights", type=Path, nargs="+", required=True, help="generator files")
+    parser.add_argument("--count", type=int, default=100, help="people of each shard")
+    parser.add_argument("--views", type=int, default=1, help="views of each person")
+    parser.add_argument("--sheet", type=Path, help="folder for a contact sheet of each shard and file")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    tracker = embedded_tracker()
+    for shard in args.shards:
+        view, reports = load_views(shard, args.count, args.views), []
+        for path in args.weights:
+            report, images = evaluate(load_generator(path), view)
+            reports.append(report | amplitude(tracker, view.image, images))
+            if args.sheet:
+                args.sheet.mkdir(parents=True, exist_ok=True)
+                contact_sheet(view, images).save(args.sheet / f"{shard.stem}_{path.stem}.png")
+        print(
+            f"{shard.name}: {len(view.camera)} pictures\n\n{table([p.stem for p in args.weights], reports)}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

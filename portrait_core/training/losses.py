@@ -1,0 +1,218 @@
+"""Losses of the embedded generator's supervised training.
+
+Every picture comes with depth and coverage, so most steps supervise colour and density at the true surface
+directly, which is several times cheaper than volume rendering and teaches features far sooner; volume
+rendering and super-resolution join later in the schedule.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from portrait_core.cameras import crop_rays
+from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.inversion.features import FeatureExtractor, feature_distance
+from portrait_core.training.shards import ViewBatch
+
+NEAR, FAR = 2.25, 3.15
+"""Range of distances along a ray that can hold foreground (box units)."""
+SAMPLING = RaySampling(near=NEAR, far=FAR, n_coarse=16, n_fine=10, coarse_grad=False)
+"""Samples a ray while training: half of what rendering takes."""
+SURFACE_RANGE = (-0.004, 0.012)
+"""Range around the surface in which it has its colour (box units): more behind, as a rendered ray sees into
+it until enough is absorbed."""
+SOLID = 0.95
+"""Coverage above which a pixel counts as foreground alone."""
+OCCUPANCY_WEIGHT, DEPTH_WEIGHT, ALPHA_WEIGHT, WALL_WEIGHT = 0.6, 1.0, 0.5, 0.5
+EDGE_WEIGHT, PERCEPTUAL_WEIGHT, PAIR_WEIGHT = 0.5, 0.1, 1.0
+RAY_SHARES = (0.25, 0.2, 0.35)
+"""Shares of the rays that are uniform, central and at the mouth; the rest is at the eyes."""
+PATCH_SHARES = (0.4, 0.25)
+"""Shares of the patches at the mouth and at an eye; the rest is anywhere."""
+MARGIN = 4
+"""Pixels at the border of a super-resolved patch that no loss sees."""
+
+
+def colour_loss(difference: Tensor) -> Tensor:
+    """L1 plus 1.5 times L2: L1 alone leaves small saturated features (iris, lash line) grey."""
+    return difference.abs().mean() + 1.5 * difference.square().mean()
+
+
+def paired_colour_loss(difference: Tensor, paired: bool) -> Tensor:
+    """:func:`colour_loss` of ``difference [B,...]``; where rows are ``paired`` (one person and camera, two
+    expressions), also that of what the error changes from one expression to the other: it is free of what
+    the generator gets wrong about the person, and is what moves a face in use."""
+    loss = colour_loss(difference)
+    return loss + PAIR_WEIGHT * colour_loss(difference[0::2] - difference[1::2]) if paired else loss
+
+
+def _gather(maps: Tensor, index: Tensor) -> Tensor:
+    """Pick pixels ``index [B,N]`` of ``maps [B,C,H,W]`` as ``[B,N,C]``."""
+    flat = maps.flatten(2).transpose(1, 2)
+    return torch.gather(flat, 1, index[..., None].expand(-1, -1, flat.shape[-1]))
+
+
+def pick_rays(view: ViewBatch, count: int, generator: torch.Generator) -> Tensor:
+    """Choose ``count`` rays a view ``[B,count]``, shared out by :data:`RAY_SHARES`.
+
+    Eyes and mouth are a few per cent of the picture and most of the expression.
+    """
+    size, batch = view.depth.shape[-1], len(view.depth)
+    spread, central, at_mouth = (int(count * share) for share in RAY_SHARES)
+    at_eyes = count - spread - central - at_mouth
+    uniform = torch.rand(batch, spread, 2, generator=generator)
+    centre = 0.18 + 0.64 * torch.rand(batch, central, 2, generator=generator)
+    noise = torch.randn(batch, at_mouth + at_eyes, 2, generator=generator)
+    mouth = view.key_points[:, :1] + noise[:, :at_mouth] * torch.tensor([0.07, 0.06])
+    which = torch.randint(1, 3, (batch, at_eyes, 1), generator=generator).expand(-1, -1, 2)
+    eyes = torch.gather(view.key_points, 1, which) + noise[:, at_mouth:] * torch.tensor([0.045, 0.03])
+    pixel = (torch.cat([uniform, centre, mouth, eyes], dim=1) * size).long().clamp(0, size - 1)
+    return pixel[..., 1] * size + pixel[..., 0]
+
+
+def pick_corners(view: ViewBatch, patch: int, generator: torch.Generator) -> Tensor:
+    """Top left pixels ``[B,2]`` (row, column, at neural resolution) of a square patch a view: on the mouth,
+    on an eye, or anywhere, by :data:`PATCH_SHARES`, off the centre by up to a quarter of the patch."""
+    size, batch = view.depth.shape[-1], len(view.depth)
+    draw = torch.rand(batch, generator=generator)
+    point = torch.where(draw < PATCH_SHARES[0], 0, torch.randint(1, 3, (batch,), generator=generator))
+    centre = view.key_points[torch.arange(batch), point] * size  # [b,2] column, row
+    centre = centre + (torch.rand(batch, 2, generator=generator) - 0.5) * (patch / 2)
+    anywhere = torch.rand(batch, 2, generator=generator) * size
+    centre = torch.where((draw < sum(PATCH_SHARES))[:, None], centre, anywhere)
+    return (centre.flip(1) - patch / 2).long().clamp(0, size - patch)
+
+
+def wall_loss(generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, rng: torch.Generator) -> Tensor:
+    """Colour of the wall at random points, behind the head too."""
+    xy = torch.rand(len(view.wall), 512, 2, generator=rng) * 2 - 1
+    target = F.grid_sample(view.wall, (xy * torch.tensor([1.0, -1.0]))[:, None], align_corners=False)
+    features = generator.renderer.wall_features(planes, generator.decoder, xy)
+    return colour_loss(features[..., :3] - target[:, :, 0].transpose(1, 2))
+
+
+def surface_loss(
+    generator: TriPlaneGenerator,
+    planes: Planes,
+    view: ViewBatch,
+    index: Tensor,
+    rng: torch.Generator,
+    paired: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Colour at the true surface, occupancy just behind it and none before it, and the wall.
+
+    Returns:
+        The loss and the composited features ``[B,N,C]`` of the rays ``index``.
+    """
+    origins, directions = crop_rays(view.camera, view.depth.shape[-1])
+    origin, direction = origins[:, :1], torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
+    depth = torch.gather(view.depth.flatten(1), 1, index)
+    alpha = _gather(view.alpha_half, index)[..., 0]
+    solid = (depth > 0) & (alpha > SOLID)
+    surface = torch.where(depth > 0, depth, torch.full_like(depth, FAR))
+
+    count = index.shape[1]
+    near, far = SURFACE_RANGE
+    offset = near + torch.rand(depth.shape, generator=rng) * (far - near)
+    in_front = surface - torch.rand(depth.shape, generator=rng).square() * 0.5 - 0.012
+    empty = NEAR + torch.rand(depth.shape, generator=rng) * (FAR - NEAR)
+    free = torch.where(solid, in_front, empty)[:, ::2]
+    behind = (surface + torch.rand(depth.shape, generator=rng) * 0.06 + 0.004)[:, 1::2]
+    distance = torch.cat([surface + offset, free, behind], dim=1)
+    direction_all = torch.cat([direction, direction[:, ::2], direction[:, 1::2]], dim=1)
+    points = origin + distance[..., None] * direction_all
+    features, sigma = (view.by_view(x) for x in generator.sample_points(planes, view.by_head(points)))
+
+    occupancy_logit = sigma[:, count:, 0] * 0.5
+    label = torch.cat([torch.zeros_like(free), torch.ones_like(behind)], dim=1)
+    # Pixels with half a hair in them say nothing about what is solid: leave them to volume rendering.
+    known = torch.cat([(solid | (alpha < 1 - SOLID))[:, ::2], solid[:, 1::2]], dim=1).float()
+    occupancy = F.binary_cross_entropy_with_logits(occupancy_logit, label, weight=known)
+
+    rays = (view.by_head(x) for x in (origin.expand_as(direction), direction))
+    wall, _ = generator.renderer.background(planes, generator.decoder, *rays)
+    if wall is None:
+        raise ValueError("training needs a generator with a wall; set background in its settings")
+    wall = view.by_view(wall)
+    blended = alpha[..., None] * features[:, :count] + (1 - alpha[..., None]) * wall
+    target = _gather(view.image_half, index)
+    loss = 2 * paired_colour_loss(blended[..., :3] - target, paired) + OCCUPANCY_WEIGHT * occupancy
+    return loss, blended
+
+
+def rendering_loss(
+    generator: TriPlaneGenerator,
+    planes: Planes,
+    view: ViewBatch,
+    index: Tensor,
+    rng: torch.Generator,
+    paired: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Colour, depth and coverage of volume-rendered rays.
+
+    Returns:
+        The loss and the rendered features ``[B,N,C]``.
+    """
+    origins, directions = crop_rays(view.camera, view.depth.shape[-1])
+    direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
+    origin = view.by_head(origins[:, :1].expand_as(direction))
+    rays = generator.render_rays(
+        planes, origin, view.by_head(direction), SAMPLING, jitter=True, generator=rng
+    )
+    features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
+    depth = torch.gather(view.depth.flatten(1), 1, index)
+    alpha = _gather(view.alpha_half, index)[..., 0]
+    solid = ((depth > 0) & (alpha > SOLID)).float()
+    loss = paired_colour_loss(features[..., :3] - _gather(view.image_half, index), paired)
+    loss = loss + DEPTH_WEIGHT * ((distance - depth).abs() * solid).mean()
+    return loss + ALPHA_WEIGHT * (weight - alpha).abs().mean(), features
+
+
+def superresolution_loss(
+    generator: TriPlaneGenerator,
+    ws: Tensor,
+    features: Tensor,
+    view: ViewBatch,
+    corners: Tensor,
+    patch: int,
+    extractor: FeatureExtractor | None = None,
+    paired: bool = False,
+) -> Tensor:
+    """Colour, edges and (with an ``extractor``) perceptual features of super-resolved patches.
+
+    Args:
+        ws: of the heads, ``[I,rows,w]``.
+        features: at neural resolution ``[B,patch*patch,C]``.
+        corners: where the patches are, ``[B,2]``; see :func:`pick_corners`.
+    """
+    maps = features.transpose(1, 2).unflatten(2, (patch, patch))
+    ws = ws.repeat_interleave(view.views, dim=0)
+    # the convolutions see zeros beyond a patch where the picture goes on: leave its border out
+    inner = slice(MARGIN, 2 * patch - MARGIN)
+    made = generator.superresolve(maps, ws)[..., inner, inner]
+    target = torch.stack(
+        [
+            image[:, 2 * y : 2 * (y + patch), 2 * x : 2 * (x + patch)][..., inner, inner]
+            for image, (y, x) in zip(view.image, corners.tolist(), strict=True)
+        ]
+    )
+    loss = paired_colour_loss(made - target, paired) + EDGE_WEIGHT * edge_loss(made - target)
+    if extractor is None:
+        return loss
+    with torch.no_grad():
+        wanted = extractor(target)
+    return loss + PERCEPTUAL_WEIGHT * feature_distance(extractor(made), wanted)
+
+
+def edge_loss(difference: Tensor) -> Tensor:
+    """L1 of the horizontal and vertical differences of ``difference [B,3,H,W]``."""
+    return difference.diff(dim=-1).abs().mean() + difference.diff(dim=-2).abs().mean()
+
+
+def patch_rays(size: int, corners: Tensor, patch: int) -> Tensor:
+    """Ray indices ``[B,patch*patch]`` of square patches with top left pixels ``corners [B,2]``."""
+    steps = torch.arange(patch)
+    rows, columns = corners[:, :1] + steps, corners[:, 1:] + steps  # [b,p]
+    return (rows[:, :, None] * size + columns[:, None]).flatten(1)

@@ -1,0 +1,128 @@
+"""Synthetic training pictures of people for the embedded generator, deterministic by seed.
+
+    python -m portrait_core.training.scenes --out DIR --shards 0:60 --views 2
+
+writes ``shard_0000.npz`` ... (100 people each, seed 1000 + shard number) with ``z [n,119]`` f32,
+``image [n,v,256,256,3]`` u8, ``alpha [n,v,256,256]`` u8, ``depth [n,v,128,128]`` f16, ``camera [n,v,25]``
+f32, ``key_points [n,v,3,2]`` f32 and ``wall [n,64,64,3]`` u8; see :class:`View` for their meaning. With
+``--expressions E`` each person comes E times in a row, with other expressions before the same cameras.
+
+The background is a picture on the wall z = -0.4 (box units), x and y in -0.8..0.8, apart from the foreground,
+which lies in the box |x|, |y|, |z| <= 0.36.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.generators.scene_latents import (
+    Scene,
+    fitted_names,
+    latent_from_scene,
+    sample_camera,
+    sample_expression,
+    sample_scene,
+    scene_from_latent,
+    z_from_fit,
+)
+from portrait_core.training.render import Person, SceneRenderer, View
+
+__all__ = [
+    "Person", "Scene", "SceneRenderer", "View", "fitted_names", "latent_from_scene", "make_shard",
+    "render_scene", "sample_camera", "sample_scene", "scene_from_latent", "z_from_fit",
+]  # fmt: skip
+
+HEAD_PATH = Path(__file__).resolve().parents[2] / "data" / "models" / "embedded_head.safetensors"
+PEOPLE_PER_SHARD = 100
+FIRST_SEED = 1000
+
+
+def render_scene(
+    renderer: SceneRenderer, scene: Scene, cameras: NDArray[np.floating]
+) -> tuple[list[View], NDArray[np.uint8]]:
+    """Views of a scene from cameras ``[v,25]``, and its background picture ``[64,64,3]``."""
+    person = renderer.person(scene)
+    return [renderer.view(person, np.asarray(c, dtype=np.float32)) for c in cameras], person.wall
+
+
+def make_shard(
+    renderer: SceneRenderer, seed: int, people: int, views: int, expressions: int = 1, spread: float = 1.0
+) -> dict[str, NDArray[np.generic]]:
+    """Draw ``people`` persons with ``expressions`` expressions each, seen by the same ``views`` cameras; the
+    same seed gives the same arrays. A person's expressions are next to each other."""
+    rng = np.random.default_rng(seed)
+    names = renderer.head.expression_names
+    latents, walls, rows = [], [], []
+    for _ in range(people):
+        scene = sample_scene(rng, names, spread)
+        cameras = np.stack([sample_camera(rng) for _ in range(views)])
+        for i in range(expressions):
+            if i > 0:
+                scene = replace(scene, expression=sample_expression(rng, list(names)))
+            pictures, wall = render_scene(renderer, scene, cameras)
+            latents.append(latent_from_scene(scene))
+            walls.append(wall)
+            rows.append(pictures)
+    fields = ("image", "alpha", "depth", "camera", "key_points")
+    shard: dict[str, NDArray[np.generic]] = {
+        field: np.stack([np.stack([getattr(view, field) for view in row]) for row in rows])
+        for field in fields
+    }
+    return shard | {"z": np.stack(latents), "wall": np.stack(walls), "expressions": np.array(expressions)}
+
+
+def write_shard(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+    """Write an npz whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+    partial.replace(path)
+
+
+def shard_range(text: str) -> range:
+    """Parse ``A:B``."""
+    first, _, last = text.partition(":")
+    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise argparse.ArgumentTypeError(f"expected A:B with A < B, for example 0:60, got {text!r}")
+    return range(int(first), int(last))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: write the shards that are not there yet."""
+    parser = argparse.ArgumentParser(description="Draw synthetic people for training.")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shards", type=shard_range, default=range(60), help="A:B, default 0:60")
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--people", type=int, default=PEOPLE_PER_SHARD)
+    parser.add_argument("--expressions", type=int, default=1, help="expressions of each person")
+    parser.add_argument("--spread", type=float, default=1.0, help="below 1: people nearer to the average")
+    parser.add_argument("--head", type=Path, default=HEAD_PATH)
+    arguments = parser.parse_args(argv)
+    people, views, expressions = arguments.people, arguments.views, arguments.expressions
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    renderer = SceneRenderer(MorphableHead.load(arguments.head))
+    for number in arguments.shards:
+        path = arguments.out / f"shard_{number:04d}.npz"
+        if path.exists():
+            continue
+        start = time.perf_counter()
+        seed = FIRST_SEED + number
+        write_shard(path, make_shard(renderer, seed, people, views, expressions, arguments.spread))
+        rate = people * views * expressions / (time.perf_counter() - start)
+        print(f"{path.name}: {rate:.1f} views/s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""MATLAB files of Deep3DFaceRecon: landmarks of its mean face, and the Basel face as it converts it.
+
+Only plain arrays of numbers are read. A file that holds functions or objects is none of these.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat, whosmat
+
+from portrait_core.weights.file_checks import Shape, checking, integers, numbers
+
+_HEADER, _VERSION, _LARGEST = 128, 124, 2**27
+_NUMERIC = frozenset(
+    {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+)
+_HARMLESS = _NUMERIC | {"char", "struct", "cell", "sparse"}
+_IDENTITY, _EXPRESSION, _TEXTURE, _LANDMARKS = 80, 64, 80, 68
+
+
+@dataclass(frozen=True)
+class SimilarityLandmarks:
+    """What is used of ``similarity_Lm3D_all.mat``."""
+
+    landmarks: NDArray[np.floating[Any]]
+    """[68,3] float64, y up: the mean face's landmarks in the order of the 68-point scheme."""
+
+
+@dataclass(frozen=True)
+class BfmArrays:
+    """``BFM_model_front.mat``: N vertices (35,709 as published), F triangles; indices from 0."""
+
+    mean_shape: NDArray[np.floating[Any]]
+    """[N,3]"""
+    identity: NDArray[np.floating[Any]]
+    """[N,3,80]"""
+    expression: NDArray[np.floating[Any]]
+    """[N,3,64]"""
+    mean_texture: NDArray[np.floating[Any]]
+    """[N,3] from 0 to 255."""
+    texture: NDArray[np.floating[Any]]
+    """[N,3,80]"""
+    faces: NDArray[np.int64]
+    """[F,3]"""
+    point_faces: NDArray[np.int64]
+    """[N,8]: triangles around a vertex; F where there are fewer."""
+    keypoints: NDArray[np.int64]
+    """[68]: vertices of the landmarks."""
+
+
+def read_similarity_landmarks(path: str | Path) -> SimilarityLandmarks:
+    """Read ``similarity_Lm3D_all.mat``.
+
+    Raises:
+        ModelFileError: if it is missing, no MATLAB 5 file of numbers, or holds no landmarks.
+    """
+    with checking(path, "deep3d_landmarks"):
+        found = read_mat(path, ["lm"])
+        return SimilarityLandmarks(numbers(found["lm"], "lm", (_LANDMARKS, 3)).astype(np.float64))
+
+
+def read_bfm(path: str | Path) -> BfmArrays:
+    """Read ``BFM_model_front.mat``.
+
+    Raises:
+        ModelFileError: if it is missing, no MATLAB 5 file of numbers, or holds no such face.
+    """
+    names = ["meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "point_buf", "keypoints"]
+    with checking(path, "bfm"):
+        found = read_mat(path, names)
+        count = found["meanshape"].size // 3
+
+        def values(name: str, shape: Shape) -> NDArray[np.floating[Any]]:
+            return numbers(found[name], name, shape)
+
+        def indices(name: str, shape: Shape, below: int) -> NDArray[np.int64]:
+            """MATLAB's, from 1, are stored as numbers of any kind."""
+            rounded = np.rint(values(name, shape))
+            if np.any(rounded != found[name]) or np.any(np.abs(rounded) > 2**40):
+                raise ValueError(f"{name} has entries that are no indices")
+            return integers(rounded.astype(np.int64) - 1, name, shape, below)
+
+        faces = indices("tri", (None, 3), count)
+        return BfmArrays(
+            mean_shape=values("meanshape", (1, 3 * count)).reshape(count, 3),
+            identity=values("idBase", (3 * count, _IDENTITY)).reshape(count, 3, _IDENTITY),
+            expression=values("exBase", (3 * count, _EXPRESSION)).reshape(count, 3, _EXPRESSION),
+            mean_texture=values("meantex", (1, 3 * count)).reshape(count, 3),
+            texture=values("texBase", (3 * count, _TEXTURE)).reshape(count, 3, _TEXTURE),
+            faces=faces,
+            point_faces=indices("point_buf", (count, 8), len(faces) + 1),
+            keypoints=indices("keypoints", (1, _LANDMARKS), count)[0],
+        )
+
+
+def read_mat(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[np.generic]]:
+    """Read arrays of numbers from a MATLAB 5 file, as float or integer arrays of the file's shapes.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is no such file, is damaged, lacks one of ``names`` or holds functions or objects.
+    """
+    with open(path, "rb") as file:
+        header = file.read(_HEADER)
+    if not header.startswith(b"MATLAB 5.0") or header[_VERSION:] not in (b"\0\1IM", b"\1\0MI"):
+        raise ValueError("it is no MATLAB 5 file (MATLAB 7.3 files are HDF5: save with -v7 or older)")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what it cannot read, which is refused below
+        try:
+            kinds = {name: (kind, shape) for name, shape, kind in whosmat(str(path))}
+            _check_kinds(kinds, names)
+            found = loadmat(str(path), variable_names=list(names), struct_as_record=True)
+        except (ValueError, OSError):
+            raise
+        # a damaged file makes scipy stumble in many ways, and so do MATLAB's newer objects
+        except Exception as error:
+            raise ValueError(f"it is damaged, or holds objects ({error!r:.200})") from error
+    for name in names:
+        if not isinstance(found.get(name), np.ndarray) or found[name].dtype.kind not in "fiu":
+            raise ValueError(f"{name} is no array of numbers")
+    return {name: found[name] for name in names}
+
+
+def _check_kinds(kinds: dict[str, tuple[str, tuple[int, ...]]], names: Sequence[str]) -> None:
+    for name, (kind, shape) in kinds.items():
+        if kind not in _HARMLESS:
+            raise ValueError(f"{name} is of MATLAB's kind {kind}, only arrays are read")
+        if name in names and (kind not in _NUMERIC or np.prod(shape, dtype=float) > _LARGEST):
+            raise ValueError(f"{name} is a {kind} of {shape}, expected numbers")
+    missing = [name for name in names if name not in kinds]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}; it holds {', '.join(list(kinds)[:12])}")

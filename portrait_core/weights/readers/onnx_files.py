@@ -1,0 +1,149 @@
+"""Networks in insightface's packs: ONNX files in a folder, or in the zip archive as published.
+
+An ONNX file is data for its runtime, which refuses operations that it does not know. What it may still ask
+for is weights in other files on this machine, so a file with those is refused.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from portrait_core.weights.file_checks import checking
+from portrait_core.weights.registry import MODELS
+
+_LARGEST = 2**30
+Shape = tuple[int | None, ...]
+
+
+@dataclass(frozen=True)
+class OnnxNetwork:
+    """A network as the runtime takes it."""
+
+    data: bytes
+    """The ONNX file."""
+    inputs: Mapping[str, Shape]
+    """Shapes by name; None: any size."""
+    outputs: Mapping[str, Shape]
+
+
+def read_arcface(path: str | Path) -> OnnxNetwork:
+    """Read ``w600k_r50.onnx``: [N,3,112,112] to [N,512].
+
+    Args:
+        path: the file, a folder with it, or the archive ``buffalo_l.zip``.
+
+    Raises:
+        ModelFileError: if it is missing, damaged or another network.
+    """
+    return _read(path, "arcface", (3, 112, 112), 1, 512)
+
+
+def read_face_detector(path: str | Path) -> OnnxNetwork:
+    """Read ``det_10g.onnx``: [1,3,H,W] to nine arrays, scores, boxes and five points at three scales.
+
+    Args:
+        path: the file, a folder with it, or the archive ``buffalo_l.zip``.
+
+    Raises:
+        ModelFileError: if it is missing, damaged or another network.
+    """
+    return _read(path, "arcface_detector", (3, None, None), 9, None)
+
+
+def read_onnx(path: str | Path) -> OnnxNetwork:
+    """Read any ONNX file.
+
+    Raises:
+        ValueError: if it is missing, damaged, or asks for weights in other files.
+    """
+    try:
+        return _network(Path(path).read_bytes())
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _read(path: str | Path, name: str, image: Shape, outputs: int, width: int | None) -> OnnxNetwork:
+    with checking(path, name):
+        network = _network(member(Path(path), MODELS[name].file))
+        shapes = list(network.inputs.values())
+        if len(shapes) != 1 or not _takes(shapes[0], image):
+            raise ValueError(f"it takes {shapes}, expected one image {list(image)}")
+        if len(network.outputs) != outputs:
+            raise ValueError(f"it gives {len(network.outputs)} arrays, expected {outputs}")
+        if width is not None and not all(shape[-1:] == (width,) for shape in network.outputs.values()):
+            raise ValueError(f"it gives {list(network.outputs.values())}, expected rows of {width}")
+        return network
+
+
+def _takes(shape: Shape, image: Shape) -> bool:
+    pairs = zip(shape[1:], image, strict=False)
+    return len(shape) == 1 + len(image) and all(got in (None, want) for got, want in pairs)
+
+
+def member(path: Path, file: str) -> bytes:
+    """Bytes of ``file``: ``path`` itself, or inside the folder or zip archive ``path``. Nothing is unpacked.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if the archive is damaged or lacks it.
+    """
+    if path.is_dir():
+        path = path / file
+    if path.suffix != ".zip":
+        return path.read_bytes()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = [info for info in archive.infolist() if info.filename.split("/")[-1] == file]
+            if len(found) != 1 or found[0].file_size > _LARGEST:
+                held = ", ".join(archive.namelist()[:8])
+                raise ValueError(f"the archive holds {held}, expected one {file} in it")
+            return archive.read(found[0])
+    except (ValueError, OSError):
+        raise
+    except Exception as error:  # what zipfile and zlib raise shares no other class
+        raise ValueError(f"the archive is damaged: {error!r:.200}") from error
+
+
+def _network(data: bytes) -> OnnxNetwork:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    _refuse_external(data)
+    try:
+        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors share no class but this one
+        raise ValueError(f"it is no ONNX network that can be read ({error!s:.200})") from error
+    return OnnxNetwork(data, _shapes(session.get_inputs()), _shapes(session.get_outputs()))
+
+
+def _refuse_external(data: bytes) -> None:
+    import onnx
+    from onnx.external_data_helper import uses_external_data
+
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's errors depend on its build
+        raise ValueError(f"it is no ONNX network ({error!r:.120})") from error
+    if any(uses_external_data(tensor) for tensor in _tensors(model.graph)):
+        raise ValueError("it asks for weights in other files, which published networks do not")
+
+
+def _tensors(graph: Any) -> list[Any]:
+    found = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            found += [attribute.t, *attribute.tensors]
+            for inner in (attribute.g, *attribute.graphs):
+                found += _tensors(inner) if inner.node or inner.initializer else []
+    return found
+
+
+def _shapes(values: list[Any]) -> dict[str, Shape]:
+    return {v.name: tuple(n if isinstance(n, int) else None for n in v.shape) for v in values}

@@ -1,0 +1,191 @@
+"""Constructors for the arrays and tensors in a pickle: every size is checked before memory is touched."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import re
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from portrait_core.weights.readers.unpickler import DataUnpickler, Handlers
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # of torch's format before the zip files
+_FORMAT = 1001
+_HEADER = 8  # bytes before a storage's values: their number
+_EXPANDED = 2**20  # values that a tensor which repeats its storage may have
+
+_STORAGES: dict[str, torch.dtype] = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+
+
+class Storage:
+    """Values that tensors are views of."""
+
+    def __init__(self, dtype: torch.dtype, count: int) -> None:
+        self.dtype, self.count = dtype, count
+        self.values: Tensor | None = None  # [count], once read
+
+
+def load_storage(data: bytes) -> Storage:
+    """Read one storage in torch's older format: five pickles, then raw values.
+
+    Raises:
+        pickle.UnpicklingError: if it is anything else.
+    """
+    if not isinstance(data, bytes):
+        raise pickle.UnpicklingError(f"a tensor's storage is a {type(data).__name__}, expected bytes")
+    file = io.BytesIO(data)
+    magic, version, system = (_StorageUnpickler(file).load() for _ in range(3))
+    if magic != _MAGIC or version != _FORMAT or not isinstance(system, dict):
+        raise pickle.UnpicklingError("a tensor's storage is not in torch's older format")
+    if not system.get("little_endian", True):
+        raise pickle.UnpicklingError("a tensor's storage was written on a big-endian machine")
+    storage = _StorageUnpickler(file).load()
+    keys = _StorageUnpickler(file).load()
+    if not isinstance(storage, Storage) or not isinstance(keys, list) or len(keys) != 1:
+        raise pickle.UnpicklingError("expected one storage where a tensor keeps its values")
+    header = file.read(_HEADER)
+    start, left = file.tell(), len(data) - file.tell()
+    if int.from_bytes(header, "little", signed=True) != storage.count:
+        raise pickle.UnpicklingError(f"a storage of {storage.count} values says otherwise where they begin")
+    wanted = storage.count * storage.dtype.itemsize
+    if wanted > left:
+        raise pickle.UnpicklingError(f"a storage of {wanted} bytes has {left}")
+    raw = bytearray(memoryview(data)[start : start + wanted])
+    storage.values = (
+        torch.frombuffer(raw, dtype=storage.dtype) if raw else torch.empty(0, dtype=storage.dtype)
+    )
+    return storage
+
+
+class _StorageUnpickler(DataUnpickler):
+    """Knows the names of storage types, and the one reference to a storage."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file, {("torch", name): dtype for name, dtype in _STORAGES.items()})
+
+    def _reference(self) -> None:
+        """``('storage', type, key, device, count, view)`` becomes a storage, wherever it once was."""
+        found = self.stack.pop()
+        if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
+            raise pickle.UnpicklingError("expected a reference to a storage")
+        dtype, count = found[1], found[4]
+        if not isinstance(dtype, torch.dtype) or not _is_count(count) or any(found[5:]):
+            raise pickle.UnpicklingError("a reference to a storage has no type or no size")
+        self.stack.append(Storage(dtype, count))
+
+
+_HANDLERS: Handlers = {**DataUnpickler.dispatch, pickle.BINPERSID[0]: _StorageUnpickler._reference}
+_StorageUnpickler.dispatch = _HANDLERS
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**48
+
+
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A tensor of its own over a part of a storage.
+
+    Raises:
+        pickle.UnpicklingError: if it would reach beyond the storage.
+    """
+    if not isinstance(storage, Storage) or storage.values is None:
+        raise pickle.UnpicklingError(f"a tensor's storage is a {type(storage).__name__}")
+    shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
+    if not shaped or not all(map(_is_count, (offset, *size, *stride))):
+        raise pickle.UnpicklingError(f"a tensor has size {size!r:.80}, stride {stride!r:.80}")
+    total = math.prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if total else 0
+    if last >= max(storage.count, 1) or total > max(storage.count, _EXPANDED) or len(size) > 25:
+        raise pickle.UnpicklingError(
+            f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
+            f"{storage.count} values"
+        )
+    if not total:
+        return torch.empty(size, dtype=storage.dtype)
+    return torch.as_strided(storage.values, size, stride, offset)
+
+
+def rebuild_parameter(data: Any, *_: Any) -> Tensor:
+    """A parameter is read as its tensor."""
+    if not isinstance(data, Tensor):
+        raise pickle.UnpicklingError(f"a parameter holds a {type(data).__name__}, expected a tensor")
+    return data
+
+
+class DTypeRecord:
+    """A numpy number type: filled like the real one, whose own filling trusts the file."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        if isinstance(code, bytes):
+            code = code.decode("latin1")
+        if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?(?:[biuf][1248]|[SU]\d{1,4})", code):
+            raise pickle.UnpicklingError(f"the file asks for numpy type {code!r:.40}, only numbers are read")
+        self.numpy = np.dtype(code)
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+        if order not in ("<", ">", "=", "|") or any(part is not None for part in state[2:5]):
+            raise pickle.UnpicklingError("a numpy type has parts, only numbers are read")
+        self.numpy = self.numpy.newbyteorder(order)
+
+
+def rebuild_scalar(dtype: Any, data: Any) -> Any:
+    """A numpy number."""
+    return _values(dtype, data, 1)[0]
+
+
+class ArrayRecord(np.ndarray[Any, Any]):
+    """An array while it is being read; :meth:`__setstate__` gives it its shape and values."""
+
+    def __setstate__(self, state: Any) -> None:  # type: ignore[override]
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise pickle.UnpicklingError("a numpy array has an unknown form")
+        _, shape, dtype, fortran, data = state
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(map(_is_count, shape)):
+            raise pickle.UnpicklingError(f"a numpy array has shape {shape!r:.80}")
+        values = _values(dtype, data, math.prod(shape))
+        super().__setstate__((1, shape, values.dtype, bool(fortran), values.tobytes()))  # type: ignore[arg-type]
+
+
+def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
+    """Bytes as protocols 0 to 2 write them: text, and the call that makes bytes of it."""
+    if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {encoding!r:.40}")
+    return text.encode("latin1")
+
+
+def empty_bytes() -> bytes:
+    """No bytes, which those protocols make without text."""
+    return b""
+
+
+def rebuild_array(*_: Any) -> NDArray[Any]:
+    """The empty array that numpy's pickles begin with."""
+    return ArrayRecord((0,), dtype=np.uint8)
+
+
+def _values(dtype: Any, data: Any, count: int) -> NDArray[Any]:
+    if isinstance(data, str):  # bytes of Python 2, read as latin1
+        data = data.encode("latin1")
+    if not isinstance(dtype, DTypeRecord) or not isinstance(data, bytes):
+        raise pickle.UnpicklingError("a numpy value has no type or no bytes")
+    if len(data) != count * dtype.numpy.itemsize:
+        raise pickle.UnpicklingError(f"{count} numpy values of {dtype.numpy} have {len(data)} bytes")
+    return np.frombuffer(data, dtype=dtype.numpy)

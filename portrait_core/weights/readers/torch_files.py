@@ -1,0 +1,162 @@
+"""Checkpoints of ``torch.save``, of its zip format and the older one, whatever their names end with.
+
+They are read with torch's own restricted reader, which makes tensors and plain containers, and then held to
+the names and shapes of the network they are for: what does not fit is refused instead of skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from portrait_core.weights.file_checks import checking
+from portrait_core.weights.locate import package_file
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Shapes of a network's entries by their names."""
+
+LPIPS_CHANNELS = (64, 128, 256, 512, 512)
+"""Channels of VGG16's maps that LPIPS weighs."""
+
+State = dict[str, Tensor]
+"""Tensors by the names of a network's ``state_dict``, on the CPU: float32, counters int64."""
+
+
+@dataclass(frozen=True)
+class LpipsHeads:
+    """LPIPS's linear layers on VGG16, version 0.1."""
+
+    weights: tuple[Tensor, ...]
+    """Five of [1,C,1,1] float32, C = 64, 128, 256, 512, 512: relu1_2 to relu5_3."""
+
+
+def network_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Give the shapes of a network's entries, without memory for them."""
+    with torch.device("meta"):
+        state = build().state_dict()
+    return {name: tuple(value.shape) for name, value in state.items()}
+
+
+@cache
+def vgg16_shapes() -> Shapes:
+    """Give the shapes of VGG16's convolutions, 26 entries."""
+    from torchvision.models import vgg16
+
+    shapes = network_shapes(lambda: vgg16(weights=None))
+    return {name: shape for name, shape in shapes.items() if name.startswith("features.")}
+
+
+def read_vgg16(path: str | Path) -> State:
+    """Read the convolutions of ``vgg16-397923af.pth``: ``features.0.weight`` to ``features.28.bias``. Its
+    classifier is left aside, and need not be there.
+
+    Raises:
+        ModelFileError: if it is missing, holds more than tensors, or lacks weights.
+    """
+    with checking(path, "vgg16"):
+        return fitted(read_torch(path), vgg16_shapes(), "VGG16")
+
+
+def read_lpips(path: str | Path | None = None) -> LpipsHeads:
+    """Read LPIPS's linear layers on VGG16.
+
+    Args:
+        path: the file; default: the one inside the installed package ``lpips``, which is not imported.
+
+    Raises:
+        ModelFileError: if it is missing, holds more than tensors, or lacks weights.
+    """
+    path = package_file("lpips", "weights/v0.1/vgg.pth") if path is None else path
+    with checking(path, "lpips"):
+        shapes = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(LPIPS_CHANNELS)}
+        state = fitted(read_torch(path), shapes, "LPIPS")
+        return LpipsHeads(tuple(state[name] for name in shapes))
+
+
+def read_styleflow(path: str | Path) -> State:
+    """Read published StyleFlow weights: a bare ``state_dict``, whose names and shapes the flow checks.
+
+    Raises:
+        ModelFileError: if it is missing or holds more than tensors by name.
+    """
+    with checking(path, "styleflow"):
+        return fitted(read_torch(path), {}, "StyleFlow", keep_others=True)
+
+
+def read_torch(path: str | Path) -> Any:
+    """Whatever a checkpoint holds of tensors and plain containers, on the CPU. Nothing in it is run.
+
+    Raises:
+        OSError: if there is no such file.
+        ValueError: if it is no checkpoint, is damaged, or asks for anything else.
+    """
+    with open(path, "rb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        # a damaged or hostile file makes torch stumble in many ways
+        except Exception as error:
+            raise ValueError(f"it is no checkpoint that can be read safely ({_said(error):.200})") from error
+
+
+def _said(error: Exception) -> str:
+    """What torch says of a file, without its advice to load it all the same."""
+    text = str(error)
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    if asked:
+        return f"the file asks for {asked[1]}, which is not a name known as safe"
+    reason = text.rpartition("WeightsUnpickler error:")[2].strip()
+    return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
+
+
+def fitted(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
+    """The tensors that a network wants, float32 and int64, contiguous.
+
+    Args:
+        shapes: names and shapes that must be there; others are left out.
+        keep_others: keep those too, for a network that is checked elsewhere.
+
+    Raises:
+        ValueError: naming what is missing, misshaped or not finite.
+    """
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"{what} is a {type(state).__name__}, expected weights by name")
+    wrong = [f"{name} is missing" for name in shapes if name not in state]
+    chosen: Iterable[str] = [name for name in state if keep_others or name in shapes]
+    for name in chosen:
+        value = state[name]
+        if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
+            wrong.append(f"{name} is a {type(value).__name__}, expected plain numbers")
+        elif name in shapes and tuple(value.shape) != shapes[name]:
+            wrong.append(f"{name} has shape {list(value.shape)}, expected {list(shapes[name])}")
+        elif not torch.isfinite(value).all():
+            wrong.append(f"{name} has values that are not finite")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{what} does not fit: {'; '.join(wrong[:3])}{more}")
+    return {name: _plain(state[name]) for name in chosen}
+
+
+def _plain(value: Tensor) -> Tensor:
+    kind = torch.float32 if value.is_floating_point() else torch.int64
+    return value.detach().to(kind).contiguous()
+
+
+def part(content: Any, name: str) -> Any:
+    """Give what a checkpoint holds under a name.
+
+    Raises:
+        ValueError: if it holds nothing of that name.
+    """
+    if not isinstance(content, Mapping) or name not in content:
+        held = ", ".join(map(str, list(content)[:12])) if isinstance(content, Mapping) else ""
+        raise ValueError(f"it lacks {name}; it holds {held or type(content).__name__}")
+    return content[name]
