@@ -21,12 +21,12 @@ from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 
 from flows.dataset_run import Clip, ClipResult, DatasetRun, Item
-from flows.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
-from flows.progress import ArtifactBoard, Board, TerminalBoard
+from flows.display.progress import ArtifactBoard, Board, TerminalBoard
+from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
+from flows.engine.runners import open_runner
+from flows.engine.stages import gpu_gone, stops_forgotten
+from flows.engine.task_runs import own_process, process_left
 from flows.reenact import prepare
-from flows.runners import open_runner
-from flows.stages import gpu_gone, stops_forgotten
-from flows.task_runs import own_process, process_left
 from portrait_core.dataset.manifest import Row, read_manifest
 from portrait_core.dataset.sharding import shard as rows_of_shard
 from portrait_core.pipeline import Policy

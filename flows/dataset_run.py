@@ -2,7 +2,7 @@
 
 A clip's inversion is a chain, so workers are kept busy by many clips, not by one: about two per worker are at
 work. The first of them has a worker as soon as it wants one, the others fill the gaps
-(:class:`flows.runners.Turns`).
+(:class:`flows.engine.runners.Turns`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-from flows.progress import Board
+from flows.display.progress import Board
+from flows.engine.runners import Runner
+from flows.engine.stages import Functions, StageError, StageRunner, gpu_gone, thread_hangs
 from flows.reenact import delivered, kept_state
-from flows.runners import Runner
-from flows.stages import Functions, StageError, StageRunner, gpu_gone, thread_hangs
 from portrait_core.pipeline import Job, Policy
 from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.ledger import set_aside

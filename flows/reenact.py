@@ -13,10 +13,10 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
-from flows.runners import open_runner
-from flows.stages import StageRunner, check_only, gpu_gone, stops_forgotten
-from flows.task_runs import own_process, process_left
+from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
+from flows.engine.runners import open_runner
+from flows.engine.stages import StageRunner, check_only, gpu_gone, stops_forgotten
+from flows.engine.task_runs import own_process, process_left
 from portrait_core.errors import MissingChunk
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job

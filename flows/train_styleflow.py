@@ -9,9 +9,9 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.environment import set_log_levels
+from flows.engine.environment import set_log_levels
+from flows.engine.task_runs import process_left
 from flows.reenact import Report, reporter, run_stages, under_prefect
-from flows.task_runs import process_left
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
 from portrait_core.settings import Settings, load_settings

@@ -105,8 +105,8 @@ def _split(workers: int, processes: int = 4) -> list[int]:
 def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict[str, float]:
     """Run the clips on so many workers; what came out."""
     from flows.dataset_run import DatasetRun
-    from flows.progress import Tally
-    from flows.runners import open_runner
+    from flows.display.progress import Tally
+    from flows.engine.runners import open_runner
     from portrait_core.settings import load_settings
     from tests.simulation.stub import ENVIRONMENT, STUBS
 
@@ -170,8 +170,8 @@ def _ready(runner: Any, workers: int) -> None:
 
 def requests_a_frame(frames: int = 48) -> Counter[str]:
     """Store requests of one clip, by kind, for each of its frames (threads, one worker)."""
-    from flows.runners import open_runner
-    from flows.stages import StageRunner
+    from flows.engine.runners import open_runner
+    from flows.engine.stages import StageRunner
     from portrait_core.settings import load_settings
     from portrait_core.store.files import Files
     from tests.simulation.stub import ENVIRONMENT, STUBS, stub_job

@@ -33,7 +33,7 @@ BUCKET = "dataset"
 
 def portrait(folder: Path, name: str, *arguments: str | Path, **env: str) -> Run:
     """Start ``portrait dataset`` as a process of its own."""
-    command = [sys.executable, "-m", "flows.cli", "dataset", *map(str, arguments)]
+    command = [sys.executable, "-m", "flows.cli.main", "dataset", *map(str, arguments)]
     return start_cold(command, folder / f"{name}.log", environment(**env))
 
 
@@ -59,7 +59,7 @@ def markers(store: Path) -> dict[str, int]:
 
 def digests(store: str) -> dict[str, str]:
     """What every clip of a store consists of."""
-    from flows.views import content_digest
+    from flows.display.views import content_digest
     from portrait_core.pipeline.state import read_jobs
     from portrait_core.settings import Settings
     from portrait_core.store import Store

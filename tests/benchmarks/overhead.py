@@ -38,8 +38,8 @@ CHAIN = ["template.size=512", "inversion.init=mean", "inversion.steps=100", "run
 
 def one(store: str, changes: list[str], faster: float, checkpoints: int) -> float:
     """Wall seconds beyond the sleeps of one clip, run in this process."""
-    from flows.runners import open_runner
-    from flows.stages import StageRunner
+    from flows.engine.runners import open_runner
+    from flows.engine.stages import StageRunner
     from portrait_core.pipeline.state import keep_job
     from portrait_core.settings import load_settings
     from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
@@ -85,7 +85,7 @@ def _prefect_server() -> Iterator[str]:
         server = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         url = f"http://127.0.0.1:{port}/api"
         try:
-            from flows.environment import prefect_server_answers
+            from flows.engine.environment import prefect_server_answers
 
             while not prefect_server_answers(url):
                 time.sleep(0.5)
@@ -118,7 +118,7 @@ def _first_frame(changes: list[str], env: dict[str, str]) -> tuple[float, float]
     command = [
         sys.executable,
         "-m",
-        "flows.cli",
+        "flows.cli.main",
         "demo",
         "--store",
         str(folder / "s"),

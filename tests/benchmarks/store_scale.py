@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.generators import save_generator
 from portrait_core.runtime.package_files import sample_portrait, sample_video
 from portrait_core.store import Store
@@ -131,7 +131,7 @@ def status_seconds(url: str, environment: Mapping[str, str]) -> float:
     """Seconds of ``portrait status`` as a process of its own."""
     begin = time.perf_counter()
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "status", url],
+        [sys.executable, "-m", "flows.cli.main", "status", url],
         env={**environment},
         capture_output=True,
         text=True,

@@ -12,7 +12,7 @@ import pytest
 import typer.main
 from typer import Typer
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.settings import load_settings
 from tests.deployments.files import DEPLOYMENTS
 

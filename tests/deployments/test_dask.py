@@ -86,7 +86,7 @@ def test_a_run_with_the_store_in_a_bucket(
     places = {"--portrait": parameters["portrait"], "--video": parameters["video"]}
     places |= {"--store": "s3://portrait/store", "--out": str(tmp_path / "out")}
     given = [part for pair in places.items() for part in pair] + [p for c in changes for p in ("--set", c)]
-    command = [sys.executable, "-m", "flows.cli", "reenact", *given]
+    command = [sys.executable, "-m", "flows.cli.main", "reenact", *given]
     processes.finished("reenact", command, **cluster.environment("portrait"))
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert summary["frames"] == 6

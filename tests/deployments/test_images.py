@@ -56,7 +56,7 @@ def test_what_is_copied_is_enough(tmp_path: Path) -> None:
         if (ROOT / source).is_dir():
             skip = shutil.ignore_patterns("__pycache__", "weights", "readme")
             shutil.copytree(ROOT / source, tmp_path / source, ignore=skip)
-    code = "from flows.cli import main; main()"
+    code = "from flows.cli.main import main; main()"
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
     done = run("env", "-C", tmp_path, sys.executable, "-c", code, "doctor", **env)
     assert done.returncode == 0, done.stdout + done.stderr

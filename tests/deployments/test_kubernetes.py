@@ -92,7 +92,7 @@ def test_the_job_s_command_is_one_of_portrait() -> None:
     import typer.main
     from typer import Typer
 
-    from flows.cli import app
+    from flows.cli.main import app
 
     assert isinstance(app, Typer)
     (job,) = [d for d in ALL if _name(d) == "Job/dataset"]

@@ -82,7 +82,7 @@ def test_a_worker_picks_runs_up(server: Server, parameters: dict[str, Any], tmp_
     rows = [f"{name},{picture},{parameters['video']},CC0,test\n" for name, picture in given]
     manifest.write_text("name,portrait,video,licence,consent\n" + "".join(rows))
     changes = [part for change in parameters["overrides"] for part in ("--set", change)]
-    submit = [sys.executable, "-m", "flows.cli", "dataset", "submit", manifest, "--shards", "1"]
+    submit = [sys.executable, "-m", "flows.cli.main", "dataset", "submit", manifest, "--shards", "1"]
     places = ["--store", store, "--out", out]
     server.processes.finished("submit", [*submit, *places, *changes], **server.environment)
     _completes(server, worker, "reenact-dataset")

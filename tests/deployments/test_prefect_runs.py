@@ -157,7 +157,7 @@ def test_a_run_whose_process_was_killed_starts_again(server: Server, worker: Run
 
 
 def _submit(server: Server, name: str, manifest: Path, *more: str) -> list[str]:
-    command = [sys.executable, "-m", "flows.cli", "dataset", "submit", manifest, "--shards", "3"]
+    command = [sys.executable, "-m", "flows.cli.main", "dataset", "submit", manifest, "--shards", "3"]
     store = ["--store", str(manifest.parent / "store")]
     return server.processes.finished(name, [*command, *store, *more], **server.environment).splitlines()
 
@@ -215,7 +215,7 @@ def test_submit_given_again_schedules_nothing_twice(server: Server, manifest: Pa
 
 
 def test_submit_refuses_a_deployment_that_is_not_there(server: Server, manifest: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "dataset", "submit", manifest, "--shards", "2"]
+    command = [sys.executable, "-m", "flows.cli.main", "dataset", "submit", manifest, "--shards", "2"]
     command += ["--store", str(manifest.parent / "other"), "--deployment", "reenact-dataset/none"]
     run = server.processes.start("submit-none", command, **server.environment)
     assert run.wait() == 2

@@ -9,7 +9,7 @@ import dask.config
 import pytest
 import yaml
 
-from flows.environment import DASK_CONFIG, QUIET, limit_threads, worker_variables
+from flows.engine.environment import DASK_CONFIG, QUIET, limit_threads, worker_variables
 from tests.deployments.files import DEPLOYMENTS, IMAGES, MANIFESTS, documents, image_env, run, settings_env
 
 LOGGED = {

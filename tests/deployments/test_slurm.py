@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import queues
-from flows.clusters import open_cluster
+from flows.engine import queues
+from flows.engine.clusters import open_cluster
 from portrait_core.settings import load_settings
 from tests.deployments.files import DEPLOYMENTS, ROOT
 from tests.deployments.processes import PROGRAMS, Processes, wait_until
@@ -110,7 +110,7 @@ class Slurm:
         given += ["--portrait", parameters["portrait"], "--video", parameters["video"]]
         for change in (*parameters["overrides"], *QUEUE, f"runner.cluster.log_directory={folder}", *changes):
             given += ["--set", change]
-        command = [sys.executable, "-m", "flows.cli", "reenact", *given]
+        command = [sys.executable, "-m", "flows.cli.main", "reenact", *given]
         return self._processes.start(name, command, **self.variables)
 
     def run(self, script: str, options: list[str], arguments: list[str]) -> tuple[str, str]:

@@ -25,7 +25,7 @@ def test_an_installed_wheel_finds_its_models_and_profiles(tmp_path: Path) -> Non
     (tmp_path / "elsewhere").mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "PORTRAIT_DATA"}
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "doctor"],
+        [sys.executable, "-m", "flows.cli.main", "doctor"],
         cwd=tmp_path / "elsewhere",
         env=environment | {"PYTHONPATH": str(tmp_path / "target"), "COLUMNS": "400"},
         capture_output=True,

@@ -131,7 +131,7 @@ def main(arguments: list[str]) -> None:
     """``FAULTS -- ARGUMENTS`` of the command line."""
     os.environ[FAULTS] = arguments[0]
     inject()
-    from flows.cli import main as portrait
+    from flows.cli.main import main as portrait
 
     sys.argv = ["portrait", *arguments[arguments.index("--") + 1 :]]
     portrait()

@@ -7,7 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
-from flows.environment import QUIET
+from flows.engine.environment import QUIET
 from tests.faults.runs import Bench, Run
 
 HOST = "127.0.0.1"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from tests.faults.conftest import FRAMES, MakeBench, Whole
 from tests.faults.content import different
 from tests.faults.events import done_again

@@ -155,7 +155,7 @@ def test_a_frame_that_kills_its_workers_is_set_aside(bench: MakeBench, undisturb
     again = clip.start(warm=False)
     assert again.wait(600) == STOPPED
     assert "everything was done already" in again.output, "what was set aside is not tried again by itself"
-    retried = clip.start_other([sys.executable, "-m", "flows.cli", "retry", clip.store], "retry")
+    retried = clip.start_other([sys.executable, "-m", "flows.cli.main", "retry", clip.store], "retry")
     assert retried.wait(600) == DONE, retried.output
     wrong = different(clip.store, undisturbed(ONE_THREAD).content)
     add_row(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.generators import save_generator
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.runtime.package_files import sample_portrait

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
-from flows.outcome import BAD_INPUT
+from flows.cli.main import app
+from flows.cli.outcome import BAD_INPUT
 from portrait_core.runtime.package_files import sample_portrait
 from tests.conftest import FfmpegRunner
 

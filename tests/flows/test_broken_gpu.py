@@ -16,11 +16,11 @@ from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner, Result
 
 import portrait_core.inversion.chain
-from flows.cli import app
-from flows.clusters import dask_client
-from flows.environment import QUIET
-from flows.runners import DaskRunner, open_runner
-from flows.stages import Functions, StageError, StageRunner, gpu_gone
+from flows.cli.main import app
+from flows.engine.clusters import dask_client
+from flows.engine.environment import QUIET
+from flows.engine.runners import DaskRunner, open_runner
+from flows.engine.stages import Functions, StageError, StageRunner, gpu_gone
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.pipeline.state import read_jobs

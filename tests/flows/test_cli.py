@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.outcome import BAD_INPUT, OK, PARTIAL
+from flows.cli.main import app
+from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
 
 ROOT = Path(__file__).parents[2]
 
@@ -64,7 +64,11 @@ def test_doctor_says_what_is_missing() -> None:
 @pytest.mark.parametrize("arguments", [["reenact"], ["reenact", "--portait", "x"], ["dance"]])
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     ended = subprocess.run(
-        [sys.executable, "-m", "flows.cli", *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "flows.cli.main", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ended.returncode == BAD_INPUT
     assert "Traceback" not in ended.stderr
@@ -79,11 +83,14 @@ def _imported(statement: str, *packages: str) -> list[str]:
 
 
 def test_flows_import_no_torch() -> None:
-    assert _imported("import flows.cli, flows.reenact, flows.doctor, flows.terminal", "torch") == []
+    assert (
+        _imported("import flows.cli.main, flows.reenact, flows.cli.doctor, flows.display.terminal", "torch")
+        == []
+    )
 
 
 def test_the_command_line_starts_light() -> None:
-    assert _imported("import flows.cli", "torch", "numpy", "prefect", "dask", "zarr") == []
+    assert _imported("import flows.cli.main", "torch", "numpy", "prefect", "dask", "zarr") == []
 
 
 def test_the_core_knows_no_orchestrator() -> None:

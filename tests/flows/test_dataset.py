@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.store import Store
 from tests.flows.conftest import FRAMES, markers
 

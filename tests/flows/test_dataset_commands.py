@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows import dataset_commands
-from flows.cli import app
+from flows.cli.main import app, dataset_commands
 from portrait_core.dataset.manifest import read_manifest
 from tests.conftest import FfmpegRunner
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import flows.retry
-import flows.runners
+import flows.cli.retry
+import flows.engine.runners
 from flows.dataset import ended
 from flows.dataset_run import STORE_FAILURES, Clip, ClipResult, DatasetRun
-from flows.environment import refuse_secrets
-from flows.progress import Tally
-from flows.runners import open_runner
-from flows.stages import Functions, StageError, stops_forgotten
+from flows.display.progress import Tally
+from flows.engine.environment import refuse_secrets
+from flows.engine.runners import open_runner
+from flows.engine.stages import Functions, StageError, stops_forgotten
 from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import StalledTaskError
@@ -165,7 +165,7 @@ def test_a_thread_that_hangs_ends_the_run_of_all_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its place among the workers: the others would wait for it for ever."""
-    monkeypatch.setattr(flows.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
     settings = _settings("runner.clips=2", "runner.stall_s=0.5")
     try:
         with stops_forgotten(), pytest.raises(StageError, match="tuning got no further") as stopped:
@@ -251,8 +251,8 @@ def test_retry_takes_up_a_clip_that_failed_without_a_row(
         asked.extend(clips)
         return [ClipResult(clip.number, clip.name, "done") for clip in clips]
 
-    monkeypatch.setattr(flows.retry, "run_clips", run_clips)
-    left = flows.retry.retry_jobs([job], (), ["store"], "keep", None, _settings(), Console())
+    monkeypatch.setattr(flows.cli.retry, "run_clips", run_clips)
+    left = flows.cli.retry.retry_jobs([job], (), ["store"], "keep", None, _settings(), Console())
     assert left == 0
     assert [clip.job.id for clip in asked] == [job.id]
     assert "once more (the store refuses (403))" in capsys.readouterr().out
@@ -266,7 +266,7 @@ def test_retry_says_of_which_clips_it_does_not_try_the_inputs_again(
     key = job.stage_keys["portrait"]
     record_failures(job, "portrait", [Failure("portrait", None, "input", "no face was found", key=key)])
     record_state(job, "no face was found", failed=True)
-    left = flows.retry.retry_jobs([job], (), ["poison"], "keep", None, _settings(), Console(width=200))
+    left = flows.cli.retry.retry_jobs([job], (), ["poison"], "keep", None, _settings(), Console(width=200))
     said = capsys.readouterr().out
     assert left == 1
     assert "once more" not in said

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.attribute_editing.files import flow_metadata, load_flow
 from portrait_core.attribute_editing.scenes import scene_conditions
 from portrait_core.face_model.landmark_regions import INNER_LIPS
@@ -139,7 +139,7 @@ def test_a_training_killed_on_two_workers_ends_with_the_same_flow(
     for option in ("--store", "--out"):
         line[line.index(option) + 1] = str(tmp_path / option.strip("-"))
     marks = {"sample": "flow/*/sample.*/done/*", "flow": "flow/*/flow.*/notes/flow_curve.json"}
-    program = [sys.executable, "-m", "flows.cli", *line]
+    program = [sys.executable, "-m", "flows.cli.main", *line]
     killed = start_cold(program, tmp_path / "killed.log", environment())
     assert killed.watch(lambda: any((tmp_path / "store").glob(marks[reached]))), killed.output
     killed.destroy()

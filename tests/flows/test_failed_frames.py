@@ -15,8 +15,8 @@ from typer.testing import CliRunner, Result
 import portrait_core.inversion.chain
 import tasks.stages.inversion
 import tasks.stages.template
-from flows.cli import app
-from flows.stages import StageRunner
+from flows.cli.main import app
+from flows.engine.stages import StageRunner
 from portrait_core.media import probe
 from portrait_core.runtime import cancellation as stopping
 from portrait_core.runtime.model_cache import forget_models

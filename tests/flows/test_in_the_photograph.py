@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.media import probe, read_image
 from tests.flows.conftest import FRAMES, Arguments, Run
 

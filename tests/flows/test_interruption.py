@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.outcome import INTERRUPTED
+from flows.cli.outcome import INTERRUPTED
 from tests.flows.conftest import Arguments, stage_output
 
 DEADLINE_S = 400
@@ -22,7 +22,7 @@ DEADLINE_S = 400
 def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", *arguments],
+        [sys.executable, "-m", "flows.cli.main", *arguments],
         stdout=log.open("ab"),
         stderr=subprocess.STDOUT,
         env=environment,

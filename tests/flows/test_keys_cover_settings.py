@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import flows.runners
-from flows.cli import app
+import flows.engine.runners
+from flows.cli.main import app
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
@@ -68,7 +68,7 @@ _at_work: ContextVar[Place | None] = ContextVar("at_work", default=None)
 def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     """Note what is read while a stage's function is at work, by the threads that it starts too."""
     found, begun = Recorded(), set[Place]()
-    plain, run, submit = Section.__getattribute__, flows.runners.run_call, ThreadPoolExecutor.submit
+    plain, run, submit = Section.__getattribute__, flows.engine.runners.run_call, ThreadPoolExecutor.submit
     job_output, ledger_output = Job.output, Ledger.output
 
     def read_setting(self: Section, name: str) -> Any:
@@ -110,7 +110,7 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     patch.setattr(Section, "__getattribute__", read_setting)
     patch.setattr(Job, "output", open_of_job)
     patch.setattr(Ledger, "output", open_of_ledger)
-    patch.setattr(flows.runners, "run_call", run_call)
+    patch.setattr(flows.engine.runners, "run_call", run_call)
     patch.setattr(ThreadPoolExecutor, "submit", submit_in_context)
     yield found
 

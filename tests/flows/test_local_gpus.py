@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from distributed import Worker
 
-from flows.clusters import dask_client
+from flows.engine.clusters import dask_client
+from flows.engine.runners import DaskRunner
+from flows.engine.stages import Functions, StageRunner
 from flows.reenact import prepare, run_job
-from flows.runners import DaskRunner
-from flows.stages import Functions, StageRunner
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.results import StageRecord, process_name

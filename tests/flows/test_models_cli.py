@@ -14,8 +14,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.outcome import BAD_INPUT, OK
+from flows.cli.main import app
+from flows.cli.outcome import BAD_INPUT, OK
 from portrait_core.generators import load_generator, save_generator
 from portrait_core.generators.published import sha256
 from tests import published_pickle
@@ -45,7 +45,7 @@ def test_the_real_command_imports_and_checks(tmp_path: Path) -> None:
     """EG3D, in processes of its own: import, check, and the result where a run takes its generator."""
     network, out = tmp_path / "ffhq-128.pkl", tmp_path / "converted"
     written = published_pickle.write_eg3d(network, density_reg=0.25, depth_jitter="auto")
-    command = [sys.executable, "-m", "flows.cli", "models"]
+    command = [sys.executable, "-m", "flows.cli.main", "models"]
     environment = {**os.environ, "COLUMNS": "200"}
 
     def run(*arguments: str | Path) -> str:

@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.outcome import BAD_INPUT, OK
+from flows.cli.main import app
+from flows.cli.outcome import BAD_INPUT, OK
 from portrait_core.attribute_editing.conditions import Condition, Conditions
 from portrait_core.attribute_editing.editing import AttributeFlow
 from portrait_core.attribute_editing.files import save_flow

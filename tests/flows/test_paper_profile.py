@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import OK, PARTIAL, app
+from flows.cli.main import OK, PARTIAL, app
 from portrait_core.cameras import offsets_from_labels
 from portrait_core.face_model.directions import direction_names
 from portrait_core.media import probe

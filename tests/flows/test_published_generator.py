@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.outcome import BAD_INPUT, PARTIAL
+from flows.cli.main import app
+from flows.cli.outcome import BAD_INPUT, PARTIAL
 from tests import published_pickle
 from tests.flows.conftest import FRAMES, Arguments
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.clusters import open_cluster
-from flows.queues import kubernetes_options, slurm_options
+from flows.engine.clusters import open_cluster
+from flows.engine.queues import kubernetes_options, slurm_options
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
 

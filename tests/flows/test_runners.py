@@ -11,11 +11,11 @@ from prefect.client.orchestration import get_client
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.environment import QUIET
-from flows.runners import open_runner
-from flows.stages import StageRunner
-from flows.task_runs import as_task_run
+from flows.cli.main import app
+from flows.engine.environment import QUIET
+from flows.engine.runners import open_runner
+from flows.engine.stages import StageRunner
+from flows.engine.task_runs import as_task_run
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.state import read_jobs
 from portrait_core.settings import Settings, load_settings

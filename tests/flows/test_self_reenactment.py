@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.cameras import offsets_from_labels, rotations_from_labels
 from portrait_core.media import frame_png, read_frames
 from portrait_core.pipeline.state import read_jobs

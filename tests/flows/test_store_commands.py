@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.pipeline.pipelines import _known
 from portrait_core.pipeline.state import read_jobs
 from portrait_core.settings import load_settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.terminal import expression_line, lips_clause
+from flows.display.terminal import expression_line, lips_clause
 from portrait_core.metrics.follow import Follow
 
 FINE = Follow(moves=0.1, correlation=0.99, slope=0.97, error=0.01)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.runners import Turns
+from flows.engine.runners import Turns
 from portrait_core.runtime import cancellation as stopping
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-import flows.runners
-import flows.watchdog
+import flows.engine.runners
+import flows.engine.watchdog
 import tasks.running
-from flows.clusters import dask_client
-from flows.runners import DaskRunner, open_runner
-from flows.stages import Functions, StageError, StageRunner
-from flows.watchdog import Watchdog
+from flows.engine.clusters import dask_client
+from flows.engine.runners import DaskRunner, open_runner
+from flows.engine.stages import Functions, StageError, StageRunner
+from flows.engine.watchdog import Watchdog
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger
@@ -72,7 +72,7 @@ def hangs_once(job: Job) -> StageResult:
 
 
 def test_a_thread_that_gets_no_further_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
     settings = _settings("runner.stall_s=0.5")
     job = stub_job(str(tmp_path), "clip", 2, settings)
     with open_runner(settings) as runner:
@@ -94,7 +94,7 @@ def hangs_in_a_range(job: Job, start: int, stop: int) -> StageResult:
 def test_a_hung_range_is_noticed_while_the_next_one_waits_for_its_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
     settings = _settings("runner.stall_s=0.5", "runner.frames_per_task=1")
     job = stub_job(str(tmp_path), "clip", 3, settings)
     with open_runner(settings) as runner:
@@ -107,7 +107,7 @@ def test_time_without_workers_is_no_time_without_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(flows.watchdog.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(flows.engine.watchdog.time, "monotonic", lambda: now[0])
     watchdog = Watchdog(stub_job(str(tmp_path), "clip", 2, _settings("runner.stall_s=100")), "template")
     for seconds in (20, 20, 500, 20, 20):  # nobody asks while there are no workers
         now[0] += seconds
@@ -154,7 +154,7 @@ def test_a_call_that_dask_logs_shows_no_secrets(tmp_path: Path) -> None:
 def test_a_worker_that_gets_no_further_is_ended_and_another_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.runners, "LOOK_S", 0.2)
+    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.2)
     monkeypatch.setenv(HANGS, str(tmp_path / "hung"))
     settings = _settings("runner.kind=local_cluster", "runner.stall_s=5")
     job = stub_job(str(tmp_path / "store"), "clip", 2, settings)

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import Progress
 from typer.testing import CliRunner, Result
 
-import flows.views
-from flows.cli import app
+import flows.display.views
+from flows.cli.main import app
+from flows.cli.retry import retry_jobs
+from flows.display.terminal import StageProgress
+from flows.engine.runners import open_runner
+from flows.engine.stages import StageError, StageRunner, check_only
 from flows.reenact import run_stages
-from flows.retry import retry_jobs
-from flows.runners import open_runner
-from flows.stages import StageError, StageRunner, check_only
-from flows.terminal import StageProgress
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job, Pipeline, register
 from portrait_core.pipeline.job import make_stage_keys
@@ -140,7 +140,7 @@ def test_a_higher_version_is_a_reason(finished: Job) -> None:
 
 def test_its_plan_is_printed_with_its_titles(tmp_path: Path) -> None:
     console = Console(record=True, width=120)
-    flows.views.show_plan(_job(tmp_path), console)
+    flows.display.views.show_plan(_job(tmp_path), console)
     said = console.export_text()
     assert SQUARES.title in said
     assert ADDED.title in said
@@ -222,7 +222,7 @@ def test_what_is_damaged_is_found_and_made_again(
     unit = job.unit(stage)
     expected = {(name, job.stage_keys[name]): job.declared(name) for name in job.stages}
     assert verify_unit(unit, expected).findings == []
-    whole = flows.views.content_digest(job)
+    whole = flows.display.views.content_digest(job)
 
     damage(job.output(stage), Path(job.store))
     report = verify_unit(unit, expected)
@@ -232,7 +232,7 @@ def test_what_is_damaged_is_found_and_made_again(
     assert {name: int((~Ledger(job).done(name)).sum()) for name in job.stages} == lost
     run_stages(job)
     assert verify_unit(unit, expected).findings == []
-    assert flows.views.content_digest(job) == whole
+    assert flows.display.views.content_digest(job) == whole
     assert _command("verify", job.store).exit_code == 0
 
 

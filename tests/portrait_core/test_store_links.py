@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.errors import StoreError
 from portrait_core.store import Store, Unit, local
 from portrait_core.store.files import Files

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli.main import app
 from portrait_core.errors import StoreError
 from portrait_core.pipeline.classification import classify, worth_retrying
 from portrait_core.store import Store, retries
@@ -280,7 +280,7 @@ def test_an_error_of_the_program_stays_what_it_is(tmp_path: Path) -> None:
 
 
 def test_failures_of_a_store_are_rows_that_retry_takes_up(tmp_path: Path) -> None:
-    from flows.store_commands import _classes
+    from flows.cli.store_commands import _classes
     from portrait_core.store import Failure
 
     unit = Store(tmp_path).unit("video", "a")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flows.cli import OK, app
+from flows.cli.main import OK, app
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.redo import forget
 from portrait_core.pipeline.state import read_jobs

@@ -13,9 +13,9 @@ from itertools import groupby
 from typing import Any
 
 import tasks.pipelines  # noqa: F401 - registers what jobs name
-from flows.calls import Report, StageCalls
-from flows.runners import Runner
-from flows.task_runs import as_task_run
+from flows.engine.calls import Report, StageCalls
+from flows.engine.runners import Runner
+from flows.engine.task_runs import as_task_run
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.classification import StalledTaskError, disk_full, gpu_broke

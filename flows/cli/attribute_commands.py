@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.outcome import OK, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -72,8 +72,8 @@ def edit(
         settings = prepared_settings(profile, overrides)
         if not settings.edit.attributes:
             raise ValueError("nothing to change: give --set attribute=value, for example --set age=+20")
+        from flows.display.terminal import shown_progress
         from flows.edit_attributes import prepare_edit, start_edit
-        from flows.terminal import shown_progress
 
         job = prepare_edit(portrait, store or str(out / "store"), settings)
         console.print(f"portrait  {job.portrait}\nstore     {job.store}: {job.label}", soft_wrap=True)
@@ -90,7 +90,7 @@ def _is_setting(name: str) -> bool:
 
 
 def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None:
-    from flows.views import table
+    from flows.display.views import table
 
     rows = table("attribute", "asked", "was", "shall be", "read back")
     for name, row in said["attributes"].items():
@@ -137,7 +137,7 @@ def train_styleflow(
     console = make_console()
     with told_errors():
         settings = prepared_settings(profile, change)
-        from flows.terminal import shown_progress
+        from flows.display.terminal import shown_progress
         from flows.train_styleflow import prepare_flow, start_flow
 
         job = prepare_flow(store, samples, settings)

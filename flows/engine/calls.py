@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from flows.runners import Pending, Runner
-from flows.watchdog import Watchdog
+from flows.engine.runners import Pending, Runner
+from flows.engine.watchdog import Watchdog
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.classification import (
     StalledTaskError,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import DASK_CONFIG
-from flows.queues import slurm_or_kubernetes
+from flows.engine.environment import DASK_CONFIG
+from flows.engine.queues import slurm_or_kubernetes
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import gpu_names, worker_count

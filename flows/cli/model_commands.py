@@ -30,7 +30,7 @@ app = typer.Typer(
 @app.command("list")
 def list_() -> None:
     """List every model: file, who needs it, licence, commercial use or not, here or not."""
-    from flows.model_tables import list_models
+    from flows.display.model_tables import list_models
 
     with _told_errors():
         list_models(Console(highlight=False))
@@ -43,7 +43,7 @@ def where() -> None:
     Files that you bring lie in one folder or bucket, any fsspec URL: the environment variable
     PORTRAIT_MODELS, or `weights` in the data folder. Files of a bucket are copied to this machine once.
     """
-    from flows.model_tables import show_places
+    from flows.display.model_tables import show_places
 
     with _told_errors():
         show_places(Console(highlight=False))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from flows.outcome import OK, PARTIAL, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, PARTIAL, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
     from flows.dataset import Parameters
@@ -95,8 +95,8 @@ def plan(
     with told_errors():
         settings = prepared_settings(profile, change)
         from flows.dataset import looker
-        from flows.dataset_plan import show_dataset_plan
         from flows.dataset_run import Clip
+        from flows.display.dataset_plan import show_dataset_plan
         from portrait_core.inputs.sources import in_threads
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
@@ -129,8 +129,8 @@ def submit(
     """
     console = make_console()
     with told_errors():
-        from flows.environment import refuse_secrets
-        from flows.submission import TAGS, require_deployment, schedule
+        from flows.engine.environment import refuse_secrets
+        from flows.engine.submission import TAGS, require_deployment, schedule
         from portrait_core.dataset.sharding import write_shards
         from portrait_core.inputs.sources import joined
         from portrait_core.inputs.table import stem

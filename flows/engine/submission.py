@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import prefect_server, prefect_server_answers
+from flows.engine.environment import prefect_server, prefect_server_answers
 from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json
 

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from flows.environment import limit_threads
+from flows.engine.environment import limit_threads
 from portrait_core.settings.threads import cpu_threads
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
-from flows.clusters import dask_client
+from flows.engine.clusters import dask_client
 from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.results import StageResult
 from portrait_core.runtime import cancellation as stopping

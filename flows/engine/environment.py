@@ -30,7 +30,8 @@ DASK_CONFIG = {
     "distributed.deploy.lost-worker-timeout": "180s",
     "distributed.comm.timeouts.connect": "60s",
     "distributed.admin.tick.limit": "60s",
-    # A task whose worker died comes back at once: the flow finds out which frame it was (flows/stages.py).
+    # A task whose worker died comes back at once: the flow finds out which frame it was
+    # (flows/engine/stages.py).
     "distributed.scheduler.allowed-failures": 0,
     # The profiler asks for all threads' frames every 10 ms. In Python 3.11 (CPython issue 106883, never
     # mended there) that deadlocks with a garbage collection: the worker stops for ever, its heartbeat with

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 from rich.console import Console
 
-from flows.dataset_run_commands import add_to
-from flows.outcome import BAD_INPUT, OK, make_console, told_errors
+from flows.cli.dataset_run_commands import add_to
+from flows.cli.outcome import BAD_INPUT, OK, make_console, told_errors
 
 if TYPE_CHECKING:
     from portrait_core.dataset.manifest import Manifest, Problem
@@ -129,7 +129,7 @@ def check(
 
 
 def _show(found: Manifest, problems: Sequence[Problem], console: Console) -> None:
-    from flows.views import duration
+    from flows.display.views import duration
 
     bad = len({problem.row for problem in problems if problem.row > 1})
     console.print(f"rows       {len(found.rows) + bad}" + (f", {bad} of them with problems" if bad else ""))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
-from flows.views import duration, size, table
+from flows.display.views import duration, size, table
 from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.history import Rate, rates
 from portrait_core.pipeline.plan import StagePlan, plan

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
 
 if TYPE_CHECKING:
     from portrait_core.pipeline import Job
@@ -48,7 +48,7 @@ def status(
     console = make_console()
     with told_errors():
         settings = _prepared(profile, change)
-        from flows.views import as_json, show_clip, show_clips
+        from flows.display.views import as_json, show_clip, show_clips
         from portrait_core.pipeline.state import current_states, job_state, read_job, read_states
 
         there = _open(store, settings)
@@ -95,7 +95,7 @@ def retry(
     console = make_console()
     with told_errors():
         settings = _prepared(profile, change)
-        from flows.retry import retry_jobs
+        from flows.cli.retry import retry_jobs
 
         classes = _classes(kind)
         if gaps not in ("keep", "redo"):
@@ -122,7 +122,7 @@ def verify(
     """
     with told_errors():
         settings = _prepared(profile, change)
-        from flows.views import show_verified
+        from flows.display.views import show_verified
 
         jobs = _jobs(store, clip, settings)
         sound = show_verified(_open(store, settings), jobs, clip is None, repair, make_console())
@@ -155,7 +155,7 @@ def clean(
     """
     with told_errors():
         settings = _prepared(profile, change)
-        from flows.views import show_cleaned, show_stale
+        from flows.display.views import show_cleaned, show_stale
         from portrait_core.pipeline import Policy
 
         if policy not in get_args(Policy):

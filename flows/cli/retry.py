@@ -9,8 +9,8 @@ from rich.console import Console
 
 from flows.dataset import run_clips
 from flows.dataset_run import Clip
-from flows.progress import TerminalBoard
-from flows.views import frame_list
+from flows.display.progress import TerminalBoard
+from flows.display.views import frame_list
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import set_aside
 from portrait_core.pipeline.redo import Gaps, failed_frames, take_up

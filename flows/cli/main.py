@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.attribute_commands import add_to as add_attributes
-from flows.attribute_commands import as_settings
-from flows.dataset_commands import app as dataset_app
-from flows.environment import end_process, quiet_orchestrators
-from flows.models import app as models_app
-from flows.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
-from flows.store_commands import add_to
+from flows.cli.attribute_commands import add_to as add_attributes
+from flows.cli.attribute_commands import as_settings
+from flows.cli.dataset_commands import app as dataset_app
+from flows.cli.model_commands import app as models_app
+from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
+from flows.cli.store_commands import add_to
+from flows.engine.environment import end_process, quiet_orchestrators
 
 if TYPE_CHECKING:
     pass
@@ -169,7 +169,7 @@ def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa
 
     Ends with 1 when something that the profile needs is missing.
     """
-    from flows.doctor import examine
+    from flows.cli.doctor import examine
 
     with told_errors():
         settings = prepared_settings(profile, change)
@@ -180,7 +180,7 @@ def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa
 @app.command()
 def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa: B006 - typer copies it
     """List every setting of a profile with its value and what it does."""
-    from flows.listing import list_settings
+    from flows.cli.settings_command import list_settings
 
     with told_errors():
         list_settings(prepared_settings(profile, change), make_console())
@@ -202,12 +202,12 @@ def _reenact(
     with told_errors():
         change = [*change, *as_settings(edit)]
         chosen = prepared_settings(profile, change)
+        from flows.display.terminal import announce, conclude, shown_progress
         from flows.reenact import delivered, prepare, start
-        from flows.terminal import announce, conclude, shown_progress
 
         job = prepare(portrait, video, store, chosen)
         if dry_run:
-            from flows.views import show_plan
+            from flows.display.views import show_plan
 
             show_plan(job, console, known_stages(force))
             return

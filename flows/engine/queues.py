@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from flows.environment import worker_variables
+from flows.engine.environment import worker_variables
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings
 
