@@ -31,7 +31,7 @@ from portrait_core.dataset.manifest import Row, read_manifest
 from portrait_core.dataset.sharding import shard as rows_of_shard
 from portrait_core.pipeline import Policy
 from portrait_core.pipeline.classification import classify
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.trust import settings_of_row
 from portrait_core.store import Store
@@ -106,7 +106,7 @@ def run_clips(
     Raises:
         StageError: see :meth:`DatasetRun.run`.
     """
-    stopping.clear()
+    cancellation.clear()
     board.begin(len(items))
     with stops_forgotten(), open_runner(settings) as runner, _updated(board):
         results = DatasetRun(runner, settings, out, board, keep).run(items, look)

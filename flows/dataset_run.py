@@ -24,13 +24,13 @@ from flows.engine.stages import Functions, StageError, StageRunner, gpu_gone, th
 from flows.reenact import delivered, kept_state
 from portrait_core.pipeline import Job, Policy
 from portrait_core.pipeline.classification import classify
-from portrait_core.pipeline.ledger import set_aside
-from portrait_core.pipeline.redo import faces_appeared, forget
+from portrait_core.pipeline.ledger import quarantine_reason
+from portrait_core.pipeline.redo import faces_appeared, mark_undone
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop
 from portrait_core.pipeline.state import record_state
 from portrait_core.report import Summary
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import worker_count
@@ -180,7 +180,7 @@ class DatasetRun:
         if self._ended is not None:
             return result("stopped")
         try:
-            if why := set_aside(clip.job):
+            if why := quarantine_reason(clip.job):
                 return result("aside", why)
             self._board.began(clip.name)
             held = self._run_one(clip)
@@ -196,7 +196,7 @@ class DatasetRun:
         cls = classify(error.__cause__ or error) if isinstance(error, StageError) else classify(error)
         hangs = thread_hangs(error, clip.job)
         if hangs:
-            stopping.request()  # it keeps its place, for which the others would wait
+            cancellation.request()  # it keeps its place, for which the others would wait
         if self._store_failed(cls) or gpu_gone(error) or hangs:
             self._ended = f"row {clip.number}, {clip.name}", error
             return "stopped", ""
@@ -221,7 +221,7 @@ class DatasetRun:
             if "landmarks" in clip.retried:
                 stages(("landmarks",)).all()
                 if faces_appeared(job, clip.retried["landmarks"]):
-                    forget(job, ["fit"])
+                    mark_undone(job, ["fit"])
                     self._runner.forget()
             made = stages()
             made.all()

@@ -20,12 +20,12 @@ from flows.engine.task_runs import own_process, process_left
 from portrait_core.errors import MissingChunk
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import Ledger, distrust
+from portrait_core.pipeline.ledger import Ledger, invalidate
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import pack
-from portrait_core.pipeline.state import keep_job, read_state, record_state
+from portrait_core.pipeline.state import read_state, record_state, save_job
 from portrait_core.report import Summary
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.settings import Settings, load_settings
 from tasks.deliver import deliver
@@ -90,7 +90,7 @@ def run_stages(
         InputError: when an input cannot be used.
         StageError: when a stage stopped the run.
     """
-    stopping.clear()
+    cancellation.clear()
     job.open_store().check_format(write=True)
     check_only(job, only)
     with stops_forgotten(), kept_state(job), open_runner(job.settings) as runner:
@@ -116,7 +116,7 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
     try:
         return deliver(job, out, {}, time.perf_counter() - begin, ledger)
     except MissingChunk as absent:
-        if not distrust(job, absent):
+        if not invalidate(job, absent):
             raise
         return None
 
@@ -126,7 +126,7 @@ def kept_state(job: Job) -> Iterator[None]:
     """Keep in the store what is run while the block runs, and what came of it when it ends; a job that is
     finished is packed."""
     keep_facts(job)
-    keep_job(job)
+    save_job(job)
     try:
         yield
     except StopRequested:

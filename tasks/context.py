@@ -200,7 +200,7 @@ class FrameArrays:
         self._made: set[str] = set()
         self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
 
-    def later(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
+    def defer_write(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
         """What writes and commits these rows (see :meth:`keep`) and later ones; called by one thread."""
         self._waiting.append((start, arrays))
         return partial(self._keep_waiting, start)

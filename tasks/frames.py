@@ -10,9 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.classification import failure, sets_aside
+from portrait_core.pipeline.classification import failure, quarantines
 from portrait_core.pipeline.ledger import record_failures
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from tasks.context import batches
 
 Inputs = TypeVar("Inputs")
@@ -33,11 +33,11 @@ holds the computing back, so that memory stays small."""
 
 
 @overload
-def each(job: Job, stage: str, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int: ...
+def process_frames(job: Job, stage: str, runs: Sequence[FrameRange], work: Work, size: int = 1) -> int: ...
 
 
 @overload
-def each(
+def process_frames(
     job: Job,
     stage: str,
     runs: Sequence[FrameRange],
@@ -49,7 +49,7 @@ def each(
 ) -> int: ...
 
 
-def each(
+def process_frames(
     job: Job,
     stage: str,
     runs: Sequence[FrameRange],
@@ -110,7 +110,7 @@ class _Frames:
     def do(self, wanted: Iterable[FrameRange]) -> None:
         """Do batches; the frames of one that fails singly."""
         for batch, inputs in self._reader.ahead(wanted):
-            stopping.check()
+            cancellation.check()
             whole = self._done(batch, inputs)
             del inputs  # its memory goes before more is fetched
             if not whole:
@@ -121,7 +121,7 @@ class _Frames:
         try:
             save = self._work(batch, *inputs.result())
         except Exception as error:
-            if not self._isolate or not sets_aside(error):
+            if not self._isolate or not quarantines(error):
                 raise
             if len(batch) > 1:
                 return False

@@ -212,9 +212,9 @@ def _reenact(
             show_plan(job, console, known_stages(force))
             return
         if force:
-            from portrait_core.pipeline.redo import forget
+            from portrait_core.pipeline.redo import mark_undone
 
-            forget(job, known_stages(force))
+            mark_undone(job, known_stages(force))
         out.mkdir(parents=True, exist_ok=True)
         announce(job, console)
         summary = None if only else delivered(job, out)

@@ -12,8 +12,8 @@ from flows.dataset_run import Clip
 from flows.display.progress import TerminalBoard
 from flows.display.views import frame_list
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import set_aside
-from portrait_core.pipeline.redo import Gaps, failed_frames, take_up
+from portrait_core.pipeline.ledger import quarantine_reason
+from portrait_core.pipeline.redo import Gaps, failed_frames, schedule_retry
 from portrait_core.pipeline.state import read_state
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
@@ -52,10 +52,10 @@ def retry_jobs(
             console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
         ended = read_state(job.open_store(), job.id)
         if frames:
-            take_up(job, frames, classes, gaps)
+            schedule_retry(job, frames, classes, gaps)
             forget_models()  # with gaps=redo, what was loaded may be made again under the same key
             clips.append(Clip(len(clips) + 1, job.label, job, frames))
-        elif not stages and (why := set_aside(job)):
+        elif not stages and (why := quarantine_reason(job)):
             left += 1
             said = f"{job.label}: stays set aside, as --class does not name its kind of failure: {why}"
             console.print(said, soft_wrap=True, markup=False)

@@ -41,8 +41,8 @@ def show_plan(job: Job, console: Console, forced: Sequence[str] = ()) -> None:
         why = "; ".join(
             f"{_ranges(part.runs)}: {part.reason}" if one.total > 1 else part.reason for part in one.parts
         )
-        if one.aside:
-            why = "; ".join(filter(None, [why, f"{one.aside} set aside (`portrait retry`)"]))
+        if one.quarantined:
+            why = "; ".join(filter(None, [why, f"{one.quarantined} set aside (`portrait retry`)"]))
         todo = str(one.frames) if one.frames else "-"
         title = f"{'edit: ' if i < len(edit) else ''}{one.title}"
         rows.add_row(title, todo, str(one.total), duration(one.seconds), size(one.bytes), why)

@@ -21,7 +21,7 @@ from portrait_core.pipeline.history import note_cost, progress
 from portrait_core.pipeline.ledger import Ledger, record_failures, unfinished
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, process_name
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store import Failure
 from tasks.running import Call, StageFunction
@@ -136,7 +136,7 @@ class StageCalls:
             yield
         except Exception as error:
             # cancelled, or refused by a pool that closes: no fault of the frames
-            if stopping.requested() and not gpu_broke(error):
+            if cancellation.requested() and not gpu_broke(error):
                 failed.append((span, StopRequested()))
                 return
             self._tell(span, error)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from flows.engine.clusters import dask_client
 from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.results import StageResult
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import RunnerSettings, Settings
 from portrait_core.settings.threads import worker_count
@@ -95,7 +95,7 @@ class Turns:
             self._waiting.append(me)
             try:
                 while min(self._waiting) != me or self._working >= max(1, self._places()):
-                    stopping.check()
+                    cancellation.check()
                     self._changed.wait(timeout=1.0)
                     self._changed.release()  # the look may take long
                     try:
@@ -144,7 +144,7 @@ class ThreadRunner:
 
     def stop(self) -> None:
         """See :class:`Runner`."""
-        stopping.request()
+        cancellation.request()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._turns.wait_until_idle(self._settings.grace_s)
 
@@ -262,9 +262,9 @@ class DaskRunner:
 
     def stop(self) -> None:
         """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
-        stopping.request()
+        cancellation.request()
         if self._settings.kind != "address":  # in the workers' event loops, beside the tasks
-            self._client.run(stopping.request, on_error="ignore")
+            self._client.run(cancellation.request, on_error="ignore")
         self._turns.wait_until_idle(self._settings.grace_s)
 
 

@@ -19,11 +19,11 @@ from flows.engine.task_runs import as_task_run
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.classification import StalledTaskError, disk_full, gpu_broke
-from portrait_core.pipeline.ledger import Ledger, distrust, done, failures_of, restore, unfinished
+from portrait_core.pipeline.ledger import Ledger, done, failures_of, invalidate, restore, unfinished
 from portrait_core.pipeline.ranges import frame_ranges
 from portrait_core.pipeline.results import StageRecord
-from portrait_core.pipeline.state import keep_job
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.pipeline.state import save_job
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store.leases import Holder, Lease
 from portrait_core.store.waiting import wait_until
@@ -63,7 +63,7 @@ def stops_forgotten() -> Iterator[None]:
         yield
     except StageError as error:
         if gpu_gone(error) or isinstance(error.__cause__, StalledTaskError):
-            stopping.clear()
+            cancellation.clear()
         raise
 
 
@@ -110,7 +110,7 @@ class StageRunner:
         self._once()
 
     def _repaired(self, error: BaseException | None) -> bool:
-        if not isinstance(error, MissingChunk) or not distrust(self._job, error):
+        if not isinstance(error, MissingChunk) or not invalidate(self._job, error):
             return False
         self._report(f"making again: {error}")
         return True
@@ -134,7 +134,7 @@ class StageRunner:
     def _portrait_edited(self, edit: Job) -> None:
         """Make the portrait that is animated, which is an edit of the one that was given."""
         if not Ledger(edit).finished():
-            keep_job(edit)
+            save_job(edit)
             StageRunner(edit, self._runner, self._report, functions=self._functions, turn=self._turn).all()
 
     @contextmanager
@@ -150,8 +150,8 @@ class StageRunner:
         lease = Lease(unit, self._job.settings.runner.lease_s)
 
         def hold(stage: str) -> str:
-            if not lease.acquire(tell, stopping.requested):
-                stopping.check()
+            if not lease.acquire(tell, cancellation.requested):
+                cancellation.check()
             lease.note(stage)
             return lease.owner
 
@@ -238,7 +238,9 @@ class StageRunner:
             )
         elif errors and disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
-        elif any(Ledger(self._job).aside(n).any() for n in (stage, self._job.frame_input(stage)) if n):
+        elif any(
+            Ledger(self._job).quarantined_frames(n).any() for n in (stage, self._job.frame_input(stage)) if n
+        ):
             advice += "; `portrait retry` takes up what was set aside"
         error = StageError(
             f"{self._whose}the stage {stage} stopped with {int(there.sum())} of "

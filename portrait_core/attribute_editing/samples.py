@@ -19,7 +19,7 @@ from portrait_core.cameras import orbit_labels
 from portrait_core.errors import InputError
 from portrait_core.generators import RaySampling, TriPlaneGenerator
 from portrait_core.inversion.pictures import picture_of
-from portrait_core.settings import FlowSettings
+from portrait_core.settings import StyleFlowTrainingSettings
 
 
 @torch.no_grad()
@@ -118,7 +118,7 @@ def training_samples(
     labels: NDArray[np.float32],
     numbers: NDArray[np.integer[Any]],
     scene: bool,
-    settings: FlowSettings,
+    settings: StyleFlowTrainingSettings,
 ) -> tuple[FlowSamples, Conditions]:
     """Give the samples that have labels (a picture without a face has none), and what those mean.
 

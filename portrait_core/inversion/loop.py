@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 
 from portrait_core.inversion.adam import FusedAdam
 from portrait_core.inversion.capture import Capture
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 
 READ_EVERY = 50
 """Steps of a block: losses are read, and a block's inputs prepared, once per block. Blocks begin at multiples
@@ -147,14 +147,14 @@ class AdamLoop:
                 self.done += 1
                 if self.done % READ_EVERY == 0 or self.done == self.steps:
                     self.losses  # noqa: B018 - reads the block, and refuses what is not finite
-                due = time.monotonic() - kept >= self.checkpoint_s or stopping.requested()
+                due = time.monotonic() - kept >= self.checkpoint_s or cancellation.requested()
                 if self.checkpoint and due and self.done < self.steps:
                     keeper.put(self._state())
                     kept = time.monotonic()
                 if on_step is not None:
                     on_step(self.done, self._read[-1] if self._read else None)
                 if self.done < self.steps:
-                    stopping.check()
+                    cancellation.check()
         return self.losses
 
     def set_rate(self, step: int) -> None:
@@ -257,7 +257,7 @@ class _Keeper:
         try:
             self._wait()
         except Exception as error:
-            if kind is not None and issubclass(kind, stopping.StopRequested):
+            if kind is not None and issubclass(kind, cancellation.StopRequested):
                 raise
             _log.warning("the last checkpoint could not be written: %s", error)
         finally:

@@ -93,7 +93,7 @@ def classify(error: BaseException) -> FailureClass:
     return "poison"
 
 
-def sets_aside(error: BaseException) -> bool:
+def quarantines(error: BaseException) -> bool:
     """Tell whether the frame at work is to blame, so that it would only fail again: it is set aside, and the
     task goes on with the next. Else the task ends, and its frames wait for the next one."""
     return classify(error) in SETS_ASIDE

@@ -70,7 +70,7 @@ class Ledger:
         """Whether what the job makes is there (a clip: encoded and measured)."""
         return all(bool(self.done(stage).all()) for stage in self._job.pipeline.ends)
 
-    def aside(self, stage: str) -> NDArray[np.bool_]:
+    def quarantined_frames(self, stage: str) -> NDArray[np.bool_]:
         """Frames that were set aside under the job's key: they would only fail again ``[total]``.
 
         ``portrait retry`` takes them up again: rows from before that no longer count.
@@ -92,7 +92,7 @@ class Ledger:
     def unfinished(self, stage: str) -> NDArray[np.bool_]:
         """Frames that a stage has still to do: not finished, not set aside, within its reach ``[total]``."""
         left = ~self.done(stage)
-        return left & ~self.aside(stage) & self.available(stage) if left.any() else left
+        return left & ~self.quarantined_frames(stage) & self.available(stage) if left.any() else left
 
     def missing(self) -> dict[str, NDArray[np.bool_]]:
         """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished,
@@ -103,7 +103,7 @@ class Ledger:
             reach = self.available(stage)
             if (before := job.frame_input(stage)) is not None:
                 reach = reach | will[before]
-            will[stage] = ~self.done(stage) & ~self.aside(stage) & reach
+            will[stage] = ~self.done(stage) & ~self.quarantined_frames(stage) & reach
         for stage in reversed(job.stages):
             read = any(will[later].any() for later in job.pipeline.readers(stage))
             if read and self.dropped(stage):
@@ -141,10 +141,10 @@ def unfinished(job: Job, stage: str) -> NDArray[np.bool_]:
     return Ledger(job).unfinished(stage)
 
 
-def set_aside(job: Job) -> str | None:
+def quarantine_reason(job: Job) -> str | None:
     """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
     None when it is worth running. ``portrait retry`` takes it up."""
-    if job.edited is not None and (why := set_aside(job.edited)):
+    if job.edited is not None and (why := quarantine_reason(job.edited)):
         return f"the portrait's edit: {why}"
     writers = {job.unit_of(stage): stage for stage in job.stages}
     if not any(job.unit(stage).failure_tables() for stage in writers.values()):
@@ -197,13 +197,13 @@ def record_failures(job: Job, stage: str, rows: Sequence[Failure]) -> None:
         _log.warning("failures of %s could not be recorded (%s): %s", stage, error, [r.message for r in rows])
 
 
-def distrust(job: Job, absent: MissingChunk) -> bool:
+def invalidate(job: Job, absent: MissingChunk) -> bool:
     """Take back the markers of frames whose data turned out to be absent or corrupt.
 
     Returns:
         Whether a stage was found that will make them again.
     """
-    if job.edited is not None and distrust(job.edited, absent):
+    if job.edited is not None and invalidate(job.edited, absent):
         return True
     for stage in job.stages:
         output = output_of(job, stage)

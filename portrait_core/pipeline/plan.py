@@ -36,7 +36,7 @@ class StagePlan:
     """Frames, or 1 for a stage of one part."""
     done: int
     """Parts that are finished."""
-    aside: int
+    quarantined: int
     """Parts that were set aside; ``portrait retry`` takes them up."""
     parts: tuple[Part, ...]
     """What would be done."""
@@ -72,7 +72,7 @@ def plan(job: Job, forced: Sequence[str] = (), known: Mapping[str, Rate] | None 
                 title=job.stage(stage).title,
                 total=job.total(stage),
                 done=int(ledger.done(stage).sum()),
-                aside=int(ledger.aside(stage).sum()),
+                quarantined=int(ledger.quarantined_frames(stage).sum()),
                 parts=tuple(_parts(job, stage, ledger, will, stage in again)) if count else (),
                 seconds=None if spent is None else spent / _at_once(job, stage, count),
                 task_seconds=spent,

@@ -19,7 +19,7 @@ frame is rendered with the generator that was tuned without it, and the clip enc
 latents behind it in its chain, the tuning and all that follows are made again, as if it had never failed."""
 
 
-def forget(job: Job, stages: Iterable[str]) -> list[str]:
+def mark_undone(job: Job, stages: Iterable[str]) -> list[str]:
     """Delete what stages, and all that read them, made under the job's keys. Failures that were taken up stay
     so: their frames are made again with the others.
 
@@ -63,7 +63,9 @@ def _unseen(job: Job, frame: int) -> bool:
     return not seen(job.output("landmarks").read("landmarks", frame, frame + 1))[0]
 
 
-def take_up(job: Job, frames: dict[str, list[int]], classes: Collection[FailureClass], gaps: Gaps) -> None:
+def schedule_retry(
+    job: Job, frames: dict[str, list[int]], classes: Collection[FailureClass], gaps: Gaps
+) -> None:
     """Let the next run try frames again (:func:`failed_frames`)."""
     now = datetime.now(UTC).isoformat()
     for stage, which in frames.items():
@@ -81,7 +83,7 @@ def _redo_after(job: Job, frames: dict[str, list[int]]) -> None:
         return
     if job.chained("inversion"):
         job.output("inversion").uncommit(range(first, job.frames))
-    forget(job, ["tuning"])
+    mark_undone(job, ["tuning"])
 
 
 def faces_appeared(job: Job, frames: Iterable[int]) -> bool:

@@ -96,7 +96,7 @@ class JobState(_Record):
         return sum(stage.bytes for stage in self.stages)
 
 
-def keep_job(job: Job) -> None:
+def save_job(job: Job) -> None:
     """Write what is about to be run into the store, so that commands on the store alone know."""
     store = job.open_store()
     # The runner belongs to the command: it may hold credentials, and a stored one is never believed.

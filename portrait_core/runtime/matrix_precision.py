@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 
 MatrixPrecision = Literal["fp32", "tf32", "bf16"]
 _Switches = tuple[str, str]
@@ -59,7 +59,7 @@ class _Turns:
         self._waiting.append(ticket)
         try:
             while not self._may_enter(ticket):
-                stopping.check()
+                cancellation.check()
                 self._changed.wait(_LOOK_S)
         finally:
             self._waiting.remove(ticket)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 
 PATIENCE_S = 75.0
 """Longer than NFS keeps what it knows of a directory (``acdirmax``, 60 s where nobody set it)."""
@@ -17,7 +17,7 @@ _STOP_ASKED_EVERY_S = 0.2
 def wait_until(
     check: Callable[[], bool],
     patience_s: float = PATIENCE_S,
-    stop: Callable[[], None] = stopping.check,
+    stop: Callable[[], None] = cancellation.check,
     refresh: Callable[[], None] | None = None,
 ) -> bool:
     """Ask again, with growing pauses, until the answer is yes or patience ends.

@@ -14,7 +14,7 @@ from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights
 from portrait_core.settings import Settings
 from tasks.context import FrameArrays, use_threads
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.running import does
 
 if TYPE_CHECKING:
@@ -122,9 +122,9 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
         image, loss = face_picture(inverter, ws, target, around)
         chain.advance(i, ws)
         rows = {"latents": ws.cpu().numpy(), "inversion": image[None]}
-        return arrays.later(i, rows | {"inversion_loss": np.array([[loss]], np.float32)})
+        return arrays.defer_write(i, rows | {"inversion_loss": np.array([[loss]], np.float32)})
 
-    return watch.result(each(job, "inversion", runs, work, fetch=fetch))
+    return watch.result(process_frames(job, "inversion", runs, work, fetch=fetch))
 
 
 def _chain(job: Job, first: Anchor) -> LatentChain:

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from portrait_core.errors import DecodeError
 from portrait_core.media import read_frames
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
-from portrait_core.pipeline.classification import failure, sets_aside
+from portrait_core.pipeline.classification import failure, quarantines
 from portrait_core.pipeline.ledger import record_failures, todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights
 from portrait_core.store import Failure
 from tasks.context import FrameArrays, landmarker, use_threads, video_file
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.running import does
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def landmarks(job: Job, start: int, stop: int) -> StageResult:
 
     def work(batch: FrameRange, pictures: NDArray[np.uint8]) -> Save:
         points = _detected(job, model, pictures, batch.start)
-        return arrays.later(batch.start, {"landmarks": points})
+        return arrays.defer_write(batch.start, {"landmarks": points})
 
     size = job.settings.tracking.batch
     with closing(_Film(job, runs)) as film:
-        frames = each(job, "landmarks", runs, work, size, fetch=film.read, isolate=False)
+        frames = process_frames(job, "landmarks", runs, work, size, fetch=film.read, isolate=False)
     return watch.result(frames)
 
 
@@ -102,7 +102,7 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
     try:
         found = model.detect(pictures)
     except Exception as error:
-        if not sets_aside(error):
+        if not quarantines(error):
             raise
         if len(pictures) > 1:
             return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])

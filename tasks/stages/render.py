@@ -16,7 +16,7 @@ from portrait_core.runtime.model_cache import cached, drop_unused
 from portrait_core.settings import Settings
 from portrait_core.store import Output
 from tasks.context import FrameArrays, FrameRows, device_of, head, read_track, use_threads
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.running import does
 from tasks.stages.inversion import anchor
 from tasks.stages.pose import output_cameras
@@ -91,9 +91,9 @@ def render(job: Job, start: int, stop: int) -> StageResult:
     def work(frame: FrameRange, inputs: tuple[FrameInputs, Tensor]) -> Save:
         posed = rendered(renderer, *inputs)
         made = {name: np.asarray(getattr(posed, FIELDS[name]))[None] for name in names}
-        return arrays.later(frame.start, made)
+        return arrays.defer_write(frame.start, made)
 
-    return watch.result(each(job, "render", runs, work, fetch=fetch))
+    return watch.result(process_frames(job, "render", runs, work, fetch=fetch))
 
 
 def _inputs(job: Job) -> list[tuple[Output, str]]:

@@ -7,7 +7,7 @@ from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights, labelling_weights
 from tasks.context import FrameArrays, use_threads
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.running import does
 
 SAMPLE = Stage(
@@ -47,6 +47,6 @@ def sample(job: Job, start: int, stop: int) -> StageResult:
             "pictures": pictures,
             "labels": sample_labels(z, pictures, looking),
         }
-        return arrays.later(batch.start, rows)
+        return arrays.defer_write(batch.start, rows)
 
-    return watch.result(each(job, "sample", runs, work, settings.sample.batch))
+    return watch.result(process_frames(job, "sample", runs, work, settings.sample.batch))

@@ -12,7 +12,7 @@ from portrait_core.pipeline.ledger import todo
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights
 from tasks.context import FrameArrays, use_threads
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.running import does
 from tasks.trackers import moving_portrait, read_moves
 
@@ -53,9 +53,9 @@ def template(job: Job, start: int, stop: int) -> StageResult:
     def work(batch: FrameRange, moves: Moves) -> Save:
         drawn = portrait.render(moves)
         rows = {"template": drawn.image} | {name: _as_bytes(getattr(drawn, name)) for name in MASKS}
-        return arrays.later(batch.start, rows)
+        return arrays.defer_write(batch.start, rows)
 
-    return watch.result(each(job, "template", runs, work, job.settings.template.batch, fetch=fetch))
+    return watch.result(process_frames(job, "template", runs, work, job.settings.template.batch, fetch=fetch))
 
 
 def _as_bytes(mask: NDArray[np.floating]) -> NDArray[np.uint8]:

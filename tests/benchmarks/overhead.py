@@ -40,7 +40,7 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     """Wall seconds beyond the sleeps of one clip, run in this process."""
     from flows.engine.runners import open_runner
     from flows.engine.stages import StageRunner
-    from portrait_core.pipeline.state import keep_job
+    from portrait_core.pipeline.state import save_job
     from portrait_core.settings import load_settings
     from tests.simulation.stub import ENVIRONMENT, STUBS, StubSettings, stub_job
 
@@ -48,7 +48,7 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     os.environ[ENVIRONMENT] = StubSettings(seconds=seconds, checkpoints=checkpoints).model_dump_json()
     job = stub_job(store, "clip", FRAMES, load_settings("embedded", [*CHAIN, *changes]))
     begin = time.perf_counter()
-    keep_job(job)
+    save_job(job)
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, print, functions=STUBS.__getitem__)
         stages.all()

@@ -24,7 +24,7 @@ from flows.engine.stages import Functions, StageError, StageRunner, gpu_gone
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.pipeline.state import read_jobs
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Store
@@ -82,7 +82,7 @@ def _nothing_left() -> Iterator[None]:
     forget_models()
     yield
     forget_models()
-    assert not stopping.requested(), "the loops of this process would stop for ever"
+    assert not cancellation.requested(), "the loops of this process would stop for ever"
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ def test_a_worker_in_the_process_of_the_run_ends_the_run_and_not_the_process(
     try:
         with pytest.raises(StageError, match="cannot use the GPU any more") as raised:
             _on_dask(job, _rendered_by(breaks_once))
-        assert stopping.requested()
+        assert cancellation.requested()
     finally:
-        stopping.clear()
+        cancellation.clear()
     assert gpu_gone(raised.value)
     assert left() == [process_name()]
 

@@ -24,8 +24,8 @@ from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.results import StageResult
 from portrait_core.pipeline.retention import droppable
-from portrait_core.pipeline.state import keep_job, read_states, record_state
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.pipeline.state import read_states, record_state, save_job
+from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Failure, Store
 from tasks.deliver import SUMMARY, deliver
@@ -173,7 +173,7 @@ def test_a_thread_that_hangs_ends_the_run_of_all_clips(
         assert isinstance(stopped.value.__cause__, StalledTaskError)
     finally:
         _free.set()
-        stopping.clear()
+        cancellation.clear()
 
 
 def test_a_damaged_clip_is_made_again_when_it_is_handed_over(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_retry_takes_up_a_clip_that_failed_without_a_row(
 ) -> None:
     """As where the store itself refused: nothing could be written down but the state."""
     job = stub_job(str(tmp_path), "clip-0", 2, _settings())
-    keep_job(job)
+    save_job(job)
     record_state(job, "the store refuses (403)", failed=True)
     asked: list[Clip] = []
 
@@ -262,7 +262,7 @@ def test_retry_says_of_which_clips_it_does_not_try_the_inputs_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = stub_job(str(tmp_path), "clip-0", 2, _settings())
-    keep_job(job)
+    save_job(job)
     key = job.stage_keys["portrait"]
     record_failures(job, "portrait", [Failure("portrait", None, "input", "no face was found", key=key)])
     record_state(job, "no face was found", failed=True)

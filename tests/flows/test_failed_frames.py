@@ -18,7 +18,7 @@ import tasks.stages.template
 from flows.cli.main import app
 from flows.engine.stages import StageRunner
 from portrait_core.media import probe
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
 from portrait_core.store import Store, Unit
@@ -192,15 +192,15 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
 
     class Closing:
         def submit(self, stage: Any, turn: int = 0, **parameters: Any) -> Any:
-            stopping.request()
+            cancellation.request()
             raise error
 
         def stop(self) -> None: ...
 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             StageRunner(job, Closing(), functions=STUBS.__getitem__).all()
     finally:
-        stopping.clear()
+        cancellation.clear()
     assert Store(tmp_path).failures("portrait").empty

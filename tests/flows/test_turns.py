@@ -9,14 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 from flows.engine.runners import Turns
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 
 
 @pytest.fixture(autouse=True)
 def _not_stopping() -> Iterator[None]:
-    stopping.clear()
+    cancellation.clear()
     yield
-    stopping.clear()
+    cancellation.clear()
 
 
 def _wait_until_waiting(turns: Turns, count: int) -> None:
@@ -62,14 +62,14 @@ def test_who_waits_hears_of_a_stop() -> None:
     turns.take(0)
 
     def wait() -> None:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             turns.take(0)
         heard.set()
 
     thread = threading.Thread(target=wait)
     thread.start()
     _wait_until_waiting(turns, 1)
-    stopping.request()
+    cancellation.request()
     assert heard.wait(10)
     thread.join(10)
     turns.give()

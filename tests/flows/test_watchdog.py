@@ -24,7 +24,7 @@ from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Lease, Unit
@@ -42,7 +42,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     _free.clear()
     yield
     _free.set()
-    assert not stopping.requested()
+    assert not cancellation.requested()
 
 
 def _functions(function: StageFunction) -> Functions:
@@ -140,7 +140,7 @@ def test_a_worker_that_learns_too_late_who_has_the_work_leaves_the_next_task_alo
     answer.set()
     assert told.wait(60)
     time.sleep(0.2)
-    assert not stopping.requested()
+    assert not cancellation.requested()
 
 
 def test_a_call_that_dask_logs_shows_no_secrets(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_worker_elsewhere_begins_when_it_sees_what_the_flow_saw(
 def loops(job: Job) -> StageResult:
     """Work until asked to stop."""
     for _ in range(6000):
-        stopping.check()
+        cancellation.check()
         time.sleep(0.01)
     raise AssertionError("it went on though another flow has the work")
 
@@ -236,11 +236,11 @@ def test_a_task_stops_when_another_flow_has_taken_its_work_over(
     with Lease(job.unit("tuning"), 5.0) as successor:
         with pytest.raises(StopRequested):
             run_call(Call(**call, lease="the dead flow's"))
-        assert not stopping.requested(), "the worker's next task would stop too"
-        stopper = threading.Timer(1.5, stopping.request)
+        assert not cancellation.requested(), "the worker's next task would stop too"
+        stopper = threading.Timer(1.5, cancellation.request)
         stopper.start()
         begin = time.monotonic()
         with pytest.raises(StopRequested):
             run_call(Call(**call, lease=successor.owner))
         assert time.monotonic() - begin > 1, "it stopped though its own flow has the lease"
-        stopping.clear()
+        cancellation.clear()

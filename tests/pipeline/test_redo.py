@@ -8,8 +8,8 @@ import pytest
 
 from portrait_core.errors import InputError
 from portrait_core.pipeline.ledger import Ledger, record_failures
-from portrait_core.pipeline.redo import forget, take_up
-from portrait_core.pipeline.state import every_job, keep_job
+from portrait_core.pipeline.redo import mark_undone, schedule_retry
+from portrait_core.pipeline.state import every_job, save_job
 from portrait_core.settings import Settings
 from portrait_core.store import Failure, Store
 from tests.simulation.stub import stub_job
@@ -18,17 +18,17 @@ from tests.simulation.stub import stub_job
 def test_a_failure_that_was_taken_up_stays_so_when_its_stage_is_forgotten(tmp_path: Path) -> None:
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     record_failures(job, "render", [Failure("render", 2, "poison", "died", key=job.stage_keys["render"])])
-    assert Ledger(job).aside("render").tolist() == [False, False, True, False]
-    take_up(job, {"render": [2], "template": [1]}, ["poison"], "redo")  # which forgets what follows
-    assert not Ledger(job).aside("render").any()
-    forget(job, ["tuning"])
-    assert not Ledger(job).aside("render").any()
+    assert Ledger(job).quarantined_frames("render").tolist() == [False, False, True, False]
+    schedule_retry(job, {"render": [2], "template": [1]}, ["poison"], "redo")  # which forgets what follows
+    assert not Ledger(job).quarantined_frames("render").any()
+    mark_undone(job, ["tuning"])
+    assert not Ledger(job).quarantined_frames("render").any()
 
 
 def test_nothing_is_stale_while_a_job_cannot_be_read(tmp_path: Path) -> None:
     store, jobs = Store(tmp_path), [stub_job(str(tmp_path), name, 2, Settings()) for name in "ab"]
     for job in jobs:
-        keep_job(job)
+        save_job(job)
     store.write_record("states", jobs[0].id, {"no": "state"})
     assert {job.id for job in every_job(store, Settings())} == {job.id for job in jobs}
     said = store.read_record("jobs", jobs[1].id)

@@ -26,12 +26,12 @@ from flows.reenact import run_stages
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job, Pipeline, register
 from portrait_core.pipeline.job import make_stage_keys
-from portrait_core.pipeline.ledger import Ledger, set_aside
+from portrait_core.pipeline.ledger import Ledger, quarantine_reason
 from portrait_core.pipeline.plan import StagePlan, plan
-from portrait_core.pipeline.redo import forget
+from portrait_core.pipeline.redo import mark_undone
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.retention import drop, droppable, stale_outputs
-from portrait_core.pipeline.state import current_states, job_state, keep_job, read_jobs, read_states
+from portrait_core.pipeline.state import current_states, job_state, read_jobs, read_states, save_job
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Output, Store, repair_unit, verify_unit
 from tasks.running import functions_of
@@ -149,7 +149,7 @@ def test_its_plan_is_printed_with_its_titles(tmp_path: Path) -> None:
 
 def test_status_knows_it(tmp_path: Path) -> None:
     job = _job(tmp_path)
-    keep_job(job)
+    save_job(job)
     store = Store(job.store)
     store.check_format(write=True)
     (begun,) = current_states(store, read_states(store), job.settings)
@@ -256,10 +256,10 @@ def test_a_frame_that_fails_is_set_aside_and_taken_up_by_retry(tmp_path: Path) -
     (tmp_path / "fails" / "3").touch()
     with pytest.raises(StageError, match=r"squares stopped with 5 of 6 .*portrait retry"):
         run_stages(job)
-    assert np.flatnonzero(Ledger(job).aside("squares")).tolist() == [3]
+    assert np.flatnonzero(Ledger(job).quarantined_frames("squares")).tolist() == [3]
     state = job_state(job)
     assert (state.state, [one.failed for one in state.stages]) == ("failed", [1, 0])
-    assert [one.aside for one in plan(job)] == [1, 0]
+    assert [one.quarantined for one in plan(job)] == [1, 0]
     assert _command("status", job.store).exit_code == 1
 
     out, console = tmp_path / "out", Console(record=True, width=120)
@@ -296,7 +296,7 @@ def test_what_fails_as_a_whole_is_set_aside_with_its_reason(
         patch.setattr(Output, "write_whole", fails)
         with pytest.raises(StageError, match="there is no sum"):
             run_stages(job)
-    assert set_aside(job) == "added: FloatingPointError: there is no sum"
+    assert quarantine_reason(job) == "added: FloatingPointError: there is no sum"
     assert retry_jobs([job], [], ["poison"], "keep", None, job.settings, Console(quiet=True)) == 0
 
 
@@ -332,7 +332,7 @@ def test_the_command_clean_drops_it_and_what_no_job_names(finished: Job) -> None
 
 
 def test_forgetting_it_forgets_what_reads_it(finished: Job) -> None:
-    assert forget(finished, ["squares"]) == ["squares", "added"]
+    assert mark_undone(finished, ["squares"]) == ["squares", "added"]
     assert _planned(finished) == {"squares": [(FRAMES, "new")], "added": [(1, "new")]}
 
 

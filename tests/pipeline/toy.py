@@ -14,7 +14,7 @@ from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.settings import Settings
 from portrait_core.store import recipe_key
 from tasks.context import FrameArrays
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.pipelines import CLIP
 from tasks.running import does
 
@@ -74,9 +74,9 @@ def squares(job: Job, start: int, stop: int) -> StageResult:
         time.sleep(0.001)
         number = np.array([frame.start + job.settings.seed], np.int64)
         picture = np.full((1, 8, 8, 3), frame.start, np.uint8)
-        return arrays.later(frame.start, {"square": number**2, "picture": picture})
+        return arrays.defer_write(frame.start, {"square": number**2, "picture": picture})
 
-    return watch.result(each(job, "squares", todo(job, "squares", start, stop), work))
+    return watch.result(process_frames(job, "squares", todo(job, "squares", start, stop), work))
 
 
 @does(ADDED)
@@ -102,9 +102,9 @@ def brightness(job: Job, start: int, stop: int) -> StageResult:
 
     def work(frame: FrameRange) -> Save:
         mean = rendered.read("frames", *frame).mean((1, 2, 3), dtype=np.float32)
-        return arrays.later(frame.start, {"brightness": mean})
+        return arrays.defer_write(frame.start, {"brightness": mean})
 
-    return watch.result(each(job, "brightness", todo(job, "brightness", start, stop), work))
+    return watch.result(process_frames(job, "brightness", todo(job, "brightness", start, stop), work))
 
 
 def toy_job(folder: Path, settings: Settings, pipeline: Pipeline = TOY) -> Job:

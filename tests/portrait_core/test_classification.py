@@ -19,11 +19,11 @@ from portrait_core.pipeline.classification import (
     failure,
     gpu_broke,
     out_of_memory,
+    quarantines,
     retry_delay,
-    sets_aside,
     worth_retrying,
 )
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
 
 
@@ -189,7 +189,7 @@ def test_errors_are_recognised_without_prefect_pytorch_dask_or_pandas() -> None:
     ],
 )
 def test_which_failures_set_their_frame_aside(error: Exception, aside: bool) -> None:
-    assert sets_aside(error) is aside
+    assert quarantines(error) is aside
 
 
 def test_a_stores_error_survives_pickling_and_shows_no_secret() -> None:
@@ -215,7 +215,7 @@ def test_the_row_of_a_failure() -> None:
         (OSError("disk"), True),
         (OSError(errno.ENOSPC, "No space left on device"), False),  # a person has to make room
         (MissingChunk("video/x/landmarks", [3]), False),  # has to be made again first
-        (stopping.StopRequested(), False),
+        (cancellation.StopRequested(), False),
         (MemoryError(), False),  # not the same call: a smaller one
         (InputError("no face"), False),
         (StoreError("s3://bucket/run", "it did not answer"), False),  # was waited for

@@ -18,7 +18,7 @@ from portrait_core.attribute_editing.training import (
     published_offset,
 )
 from portrait_core.errors import InputError
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from tests.portrait_core import tiny
 
 SCHEMA = Conditions(attributes=tuple(Condition(name=name, low=-3, high=3) for name in ("a", "b")))
@@ -64,17 +64,17 @@ def test_a_resumed_training_is_bit_equal(stop_at: int, changes: dict[str, Any]) 
 
     def stop(done: int, _: float) -> None:
         if done == stop_at:
-            stopping.request()
+            cancellation.request()
 
     try:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             trainer(**changes).run(memory, stop)
         killed = trainer(**changes)
-        stopping.clear()
+        cancellation.clear()
         again = []
         assert killed.run(memory, on_pass=lambda *args: again.append(args)) == losses
     finally:
-        stopping.clear()
+        cancellation.clear()
     first, second = state_of(whole), state_of(killed)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert float(first["chain.0.step"]) == 30

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from portrait_core.inversion.loop import READ_EVERY, AdamLoop, ParameterGroup, ramp
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from tests.portrait_core import tiny
 
 
@@ -164,14 +164,14 @@ def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_sam
 
     def until_seven(step):
         if step == 6:
-            stopping.request()
+            cancellation.request()
         return objective(step)
 
     try:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             stopped.run(until_seven)
     finally:
-        stopping.clear()
+        cancellation.clear()
     again, resumed, objective = build(memory)
     assert len(resumed.losses) == 7  # not only the step of the last regular checkpoint
     assert resumed.run(objective) == losses

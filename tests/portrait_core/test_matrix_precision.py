@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.runtime import matrix_precision as module
 from portrait_core.runtime.matrix_precision import MatrixPrecision, matrix_precision
 
@@ -34,9 +34,9 @@ def _set(values: tuple[str, str]) -> None:
 def _as_found() -> Iterator[None]:
     before = _switches()
     _set(FOUND)
-    stopping.clear()
+    cancellation.clear()
     yield
-    stopping.clear()
+    cancellation.clear()
     assert _switches() == FOUND, "a block did not put the switches back"
     _set(before)
 
@@ -173,11 +173,11 @@ def test_a_wait_ends_when_the_process_is_asked_to_stop() -> None:
     first = Task("tf32")
     assert first.entered.wait(WAIT_S)
     other = _waiting_task("fp32")
-    stopping.request()
+    cancellation.request()
     other.join(WAIT_S)
-    assert isinstance(other.error, stopping.StopRequested)
+    assert isinstance(other.error, cancellation.StopRequested)
     assert not other.entered.is_set()
-    stopping.clear()
+    cancellation.clear()
     late = Task("tf32")  # who gave up stands in nobody's way
     assert late.entered.wait(WAIT_S)
     late.end()
@@ -185,7 +185,7 @@ def test_a_wait_ends_when_the_process_is_asked_to_stop() -> None:
 
 
 def test_a_free_turn_is_taken_even_when_the_process_is_asked_to_stop() -> None:
-    stopping.request()
+    cancellation.request()
     with matrix_precision("fp32"):  # the task's own loop decides where it stops
         assert _switches() == ("ieee", "ieee")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.store.files import Files
 from portrait_core.store.waiting import wait_until
 
@@ -61,12 +61,12 @@ def test_patience_ends(tmp_path: Path) -> None:
 
 
 def test_a_wish_to_stop_ends_the_waiting() -> None:
-    stopping.request()
+    cancellation.request()
     try:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             wait_until(lambda: False, patience_s=3600.0)
     finally:
-        stopping.clear()
+        cancellation.clear()
 
 
 def test_a_refresh_opens_every_folder_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

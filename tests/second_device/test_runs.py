@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import OK, app
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.redo import forget
+from portrait_core.pipeline.redo import mark_undone
 from portrait_core.pipeline.state import read_jobs
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
@@ -71,7 +71,7 @@ def on_both(line: list[str], profile: str, folder: Path) -> tuple[Contents, Cont
 
     plain = call(here, "cpu")
     shutil.copytree(here, there)
-    assert forget(the_job(there), ON_DEVICE)
+    assert mark_undone(the_job(there), ON_DEVICE)
     return plain, call(there, "second")
 
 

@@ -28,7 +28,7 @@ from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.settings import Settings
 from tasks.context import FrameArrays
 from tasks.fitting import StoredCheckpoint
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tasks.pipelines import CLIP
 from tasks.running import StageFunction, stage_function
 from tasks.stages.inversion import FIRST
@@ -150,11 +150,11 @@ def _work(job: Job, stage: str, start: int, stop: int) -> StageResult:
         count = len(batch) * frames_per_part(job, stage)
         rows = {name: np.broadcast_to(value, (count, *value.shape)) for name, value in made.items()}
         if job.stage(stage).per_frame:
-            return arrays.later(batch.start, rows)
+            return arrays.defer_write(batch.start, rows)
         return partial(_save, job, stage, rows)
 
     batch = {"template": job.settings.template.batch, "landmarks": job.settings.tracking.batch}.get(stage, 1)
-    return watch.result(each(job, stage, runs, work, batch))
+    return watch.result(process_frames(job, stage, runs, work, batch))
 
 
 def _first(job: Job) -> StageResult:

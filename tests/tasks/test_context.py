@@ -37,7 +37,9 @@ def _rows(start: int, stop: int) -> dict[str, np.ndarray]:
 
 def test_rows_that_wait_are_written_together_and_all_are_committed(job: Job) -> None:
     arrays = FrameArrays(job, "inversion")
-    saves = [arrays.later(i, _rows(i, i + 1)) for i in (0, 1, 2, 5, 6)] + [arrays.later(9, _rows(9, 12))]
+    saves = [arrays.defer_write(i, _rows(i, i + 1)) for i in (0, 1, 2, 5, 6)] + [
+        arrays.defer_write(9, _rows(9, 12))
+    ]
     for save in saves:
         save()
     made = [0, 1, 2, 5, 6, 9, 10, 11]
@@ -76,13 +78,13 @@ def test_rows_that_come_while_others_are_written_wait_for_their_own_call(
 ) -> None:
     arrays, right = FrameArrays(job, "inversion"), FrameArrays.keep
     written: list[tuple[int, int]] = []
-    saves = [arrays.later(i, _rows(i, i + 1)) for i in range(3)]
+    saves = [arrays.defer_write(i, _rows(i, i + 1)) for i in range(3)]
 
     def keep(self: FrameArrays, start: int, rows: dict[str, np.ndarray]) -> None:
         written.append((start, len(rows["latents"])))
         right(self, start, rows)
         if len(saves) < 12:  # three more are computed meanwhile
-            saves.extend(arrays.later(i, _rows(i, i + 1)) for i in range(len(saves), len(saves) + 3))
+            saves.extend(arrays.defer_write(i, _rows(i, i + 1)) for i in range(len(saves), len(saves) + 3))
 
     monkeypatch.setattr(FrameArrays, "keep", keep)
     for save in saves:

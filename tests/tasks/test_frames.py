@@ -10,9 +10,9 @@ import pytest
 
 from portrait_core.errors import DecodeError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
-from tasks.frames import Save, each
+from tasks.frames import Save, process_frames
 from tests.simulation.stub import stub_job
 
 
@@ -35,7 +35,7 @@ def _work(
 def test_frames_are_saved_in_their_order(job: Job) -> None:
     saved: list[FrameRange] = []
     runs = [FrameRange(0, 5), FrameRange(7, 9)]
-    assert each(job, "render", runs, _work(saved, lambda batch: None), size=2) == 7
+    assert process_frames(job, "render", runs, _work(saved, lambda batch: None), size=2) == 7
     assert [tuple(batch) for batch in saved] == [(0, 2), (2, 4), (4, 5), (7, 9)]
 
 
@@ -45,7 +45,7 @@ def test_a_frame_that_fails_is_found_in_its_batch_and_recorded(job: Job) -> None
     def fails(batch: FrameRange) -> Exception | None:
         return FloatingPointError("nan") if 5 in range(*batch) else None
 
-    assert each(job, "render", [FrameRange(0, 10)], _work(saved, fails), size=4) == 9
+    assert process_frames(job, "render", [FrameRange(0, 10)], _work(saved, fails), size=4) == 9
     assert [i for batch in saved for i in range(*batch)] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     rows = job.unit("render").failures()
     assert rows[["stage", "frame", "cls", "key"]].values.tolist() == [
@@ -59,7 +59,9 @@ def test_what_belongs_to_the_machine_ends_the_task_and_keeps_what_was_made(
 ) -> None:
     saved: list[FrameRange] = []
     with pytest.raises(type(error)):
-        each(job, "render", [FrameRange(0, 10)], _work(saved, lambda b: error if b.start == 6 else None))
+        process_frames(
+            job, "render", [FrameRange(0, 10)], _work(saved, lambda b: error if b.start == 6 else None)
+        )
     assert [batch.start for batch in saved] == list(range(6))
     assert not job.unit("render").failure_tables()
 
@@ -76,7 +78,7 @@ def test_a_save_that_fails_ends_the_task(job: Job) -> None:
         return save
 
     with pytest.raises(OSError, match="store is gone"):
-        each(job, "render", [FrameRange(0, 10)], work)
+        process_frames(job, "render", [FrameRange(0, 10)], work)
     assert saved[:3] == [0, 1, 2]
 
 
@@ -92,7 +94,7 @@ def test_a_slow_store_holds_the_computing_back(job: Job) -> None:
             threading.Timer(0.2, go_on.set).start()
         return lambda: go_on.wait(10) and None
 
-    assert each(job, "render", [FrameRange(0, 22)], work) == 22
+    assert process_frames(job, "render", [FrameRange(0, 22)], work) == 22
 
 
 def test_a_stop_keeps_what_was_made(job: Job) -> None:
@@ -100,14 +102,14 @@ def test_a_stop_keeps_what_was_made(job: Job) -> None:
 
     def fails(batch: FrameRange) -> Exception | None:
         if batch.start == 4:
-            stopping.request()
+            cancellation.request()
         return None
 
     try:
-        with pytest.raises(stopping.StopRequested):
-            each(job, "render", [FrameRange(0, 10)], _work(saved, fails))
+        with pytest.raises(cancellation.StopRequested):
+            process_frames(job, "render", [FrameRange(0, 10)], _work(saved, fails))
     finally:
-        stopping.clear()
+        cancellation.clear()
     assert [batch.start for batch in saved] == [0, 1, 2, 3, 4]
 
 
@@ -139,7 +141,7 @@ def test_the_next_batch_is_fetched_while_the_present_one_is_at_work_and_no_furth
         finished.append(batch.start)
         return lambda: None
 
-    assert each(job, "render", [FrameRange(0, 6)], work, fetch=fetch) == 6
+    assert process_frames(job, "render", [FrameRange(0, 6)], work, fetch=fetch) == 6
     assert finished == list(range(6))
     assert not _threads("read-")
     assert not job.unit("render").failure_tables()
@@ -155,7 +157,7 @@ def test_a_frame_that_cannot_be_read_is_found_in_its_batch_and_recorded(job: Job
             raise DecodeError("film.mp4", [5])
         return list(range(*batch))
 
-    assert each(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 4, fetch=fetch) == 9
+    assert process_frames(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 4, fetch=fetch) == 9
     assert [i for _, inputs in saved for i in inputs] == [0, 1, 2, 3, 4, 6, 7, 8, 9]
     assert all(list(range(*batch)) == inputs for batch, inputs in saved)
     assert [len(batch) for batch in fetched] == [4, 4, 2, 1, 1, 1, 1]  # the frames of the second anew
@@ -179,7 +181,7 @@ def test_reading_that_fails_for_the_machine_ends_the_task_and_keeps_what_was_mad
         return list(range(*batch))
 
     with pytest.raises(type(error)) as raised:
-        each(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 2, fetch=fetch)
+        process_frames(job, "render", [FrameRange(0, 10)], _inputs_of(saved), 2, fetch=fetch)
     assert raised.value is error
     assert [batch.start for batch, _ in saved] == [0, 2, 4]
     assert not job.unit("render").failure_tables()
@@ -191,11 +193,13 @@ def test_where_frames_are_not_isolated_every_failure_ends_the_task(job: Job) -> 
         raise ValueError("no video")
 
     with pytest.raises(ValueError, match="no video"):
-        each(job, "render", [FrameRange(0, 4)], lambda *_: lambda: None, 2, fetch=fetch, isolate=False)
+        process_frames(
+            job, "render", [FrameRange(0, 4)], lambda *_: lambda: None, 2, fetch=fetch, isolate=False
+        )
     assert not job.unit("render").failure_tables()
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, stopping.StopRequested])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, cancellation.StopRequested])
 def test_the_threads_end_with_the_task(job: Job, stop: type[BaseException]) -> None:
     saved: list[tuple[FrameRange, Sequence[int]]] = []
     keep = _inputs_of(saved)
@@ -206,7 +210,7 @@ def test_the_threads_end_with_the_task(job: Job, stop: type[BaseException]) -> N
         return keep(batch, inputs)
 
     with pytest.raises(stop):
-        each(job, "render", [FrameRange(0, 9)], work, fetch=lambda batch: list(range(*batch)))
+        process_frames(job, "render", [FrameRange(0, 9)], work, fetch=lambda batch: list(range(*batch)))
     assert [batch.start for batch, _ in saved] == [0, 1]
     assert not _threads("read-")
     assert not _threads("write-")
@@ -223,7 +227,7 @@ def test_what_is_fetched_computes_with_the_tasks_threads(job: Job) -> None:
     try:
         for count in (1, 2):
             torch.set_num_threads(count)
-            each(job, "render", [FrameRange(0, 2)], work, fetch=lambda _: torch.get_num_threads())
+            process_frames(job, "render", [FrameRange(0, 2)], work, fetch=lambda _: torch.get_num_threads())
     finally:
         torch.set_num_threads(before)
     assert seen == [1, 1, 2, 2]

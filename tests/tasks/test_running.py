@@ -13,7 +13,7 @@ import tasks.running
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage, all_pipelines
 from portrait_core.pipeline.classification import BrokenGpuError, gpu_broke
-from portrait_core.runtime import cancellation as stopping
+from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
 from portrait_core.settings.less_memory import LEAST_RAYS, smaller
 from tasks.running import Call, does, functions_of, run_call, stage_function
@@ -58,9 +58,9 @@ def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
     try:
         with pytest.raises(BrokenGpuError, match=r"an illegal memory access .* cannot use the GPU") as raised:
             _run(parameters, 5, 3600.0)
-        assert stopping.requested()
+        assert cancellation.requested()
     finally:
-        stopping.clear()
+        cancellation.clear()
     assert len(calls) == 1
     assert "CUDA_LAUNCH_BLOCKING" not in str(raised.value)
     copied = pickle.loads(pickle.dumps(raised.value))
@@ -105,12 +105,12 @@ def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
 
 
 def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) -> None:
-    stopping.request()
+    cancellation.request()
     try:
-        with pytest.raises(stopping.StopRequested):
+        with pytest.raises(cancellation.StopRequested):
             _run({"job": job, "times": 9, "error": OSError()}, 3, 3600.0)
     finally:
-        stopping.clear()
+        cancellation.clear()
 
 
 def test_what_does_every_stage_is_found_by_its_name() -> None:

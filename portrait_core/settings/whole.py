@@ -1,0 +1,118 @@
+"""Settings of every stage, as frozen models that check themselves.
+
+A profile (``deployments/profiles/NAME.yaml``) fixes every setting; ``section.field=value`` strings change
+single ones. Fields marked ``how`` steer how the work is done (batch sizes, checkpoints), not what comes out:
+:func:`key_settings` leaves them out of a stage's key, so changing them never throws finished work away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+
+from portrait_core.settings.base import DIGESTED, HOW, Section, Seed
+from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
+from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
+from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
+from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
+from portrait_core.settings.profiles import explain, read_values, refuse_unknown
+from portrait_core.settings.runner_section import RunnerSettings
+
+
+class Settings(Section):
+    """Every setting of a run."""
+
+    profile: str = Field(default="embedded", json_schema_extra=HOW)
+    """Name of the profile these came from."""
+    device: Literal["auto", "cpu", "cuda", "second"] = "auto"
+    """Device of the networks; ``auto`` takes a GPU when PyTorch sees one. ``second`` is for tests alone,
+    which register a device of that name (``tests/second_device``)."""
+    seed: Seed = 0
+    """Added to every stage's own seed."""
+    commercial: bool = Field(default=False, json_schema_extra=HOW)
+    """Refuse weights whose licence does not allow commercial use."""
+    media: MediaSettings = MediaSettings()
+    """Reading the driving video and the portrait."""
+    tracking: TrackingSettings = TrackingSettings()
+    """Landmarks and the morphable-head fit."""
+    template: TemplateSettings = TemplateSettings()
+    """The expression template."""
+    generator: GeneratorChoice = GeneratorChoice()
+    """Which generator."""
+    inversion: InversionSettings = InversionSettings()
+    """The latents."""
+    tuning: TuningSettings = TuningSettings()
+    """Pivotal tuning."""
+    render: RenderSettings = RenderSettings()
+    """Rendering at the driver's poses."""
+    composite: CompositeSettings = CompositeSettings()
+    """The face composite."""
+    output: OutputSettings = OutputSettings()
+    """The clip."""
+    edit: EditSettings = EditSettings()
+    """Attributes of the portrait."""
+    sample: SampleSettings = SampleSettings()
+    """What a flow learns from."""
+    flow: StyleFlowTrainingSettings = StyleFlowTrainingSettings()
+    """Training a flow."""
+    runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
+    """Where tasks run."""
+
+    @model_validator(mode="after")
+    def _what_only_detail_transfer_has(self) -> Settings:
+        if self.render.detail == "transfer":
+            return self
+        asked = ["render.motion=camera"] if self.render.motion == "head" else []
+        asked += ["output.frame=crop"] if self.output.frame == "photograph" else []
+        asked += ["output.alpha=false"] if self.output.alpha else []
+        if asked:
+            raise ValueError(
+                f"render.detail=off gives the generator's own pictures, the face crop alone; set "
+                f"{', '.join(asked)} with it, or render.detail=transfer"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_only_the_embedded_head_has(self) -> Settings:
+        if self.tracking.tracker == "embedded":
+            return self
+        asked = [f"tuning.{name}=0" for name in ("depth_anchor", "novel_view") if getattr(self.tuning, name)]
+        asked += ["inversion.init=mean"] if self.inversion.init == "tracker" else []
+        off = "render.detail=off render.motion=camera output.frame=crop"
+        asked += [off] if self.render.detail == "transfer" else []
+        if asked:
+            raise ValueError(
+                f"tracking.tracker={self.tracking.tracker} gives no head in the generator's space and no "
+                f"latents; set {', '.join(asked)}, or start from the profile paper"
+            )
+        return self
+
+
+def key_settings(section: Section) -> dict[str, Any]:
+    """The fields of ``section`` that change a result, as plain values: what goes into a stage's key."""
+    fields = type(section).model_fields
+    kept = {name for name, field in fields.items() if field.json_schema_extra not in (HOW, DIGESTED)}
+    return section.model_dump(mode="json", include=kept)
+
+
+def load_settings(profile: str | Path = "embedded", overrides: Iterable[str] = ()) -> Settings:
+    """Read a profile and apply ``section.field=value`` strings to it.
+
+    Args:
+        profile: a name in ``deployments/profiles`` or the path of a YAML file. A profile may begin with
+            ``extends: NAME`` and then holds only what differs.
+        overrides: values are read as YAML, so ``null``, ``true``, ``0.5`` mean what they say.
+
+    Raises:
+        ValueError: for an unknown profile, an unknown field (close names are listed) or a value that does
+            not fit its field; the message names the field.
+    """
+    values = read_values(profile, overrides)
+    refuse_unknown(Settings, values)
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
