@@ -47,7 +47,8 @@ Look = Callable[[Row], Clip | ClipResult]
 
 def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
     """Make what looks at a row's inputs: it gives the clip, or what is wrong with them. Where the work is
-    done say the ``command``'s settings alone."""
+    done say the ``command``'s settings alone.
+    """
 
     @cache
     def load(profile: str, own: tuple[str, ...]) -> Settings:

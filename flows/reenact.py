@@ -102,7 +102,8 @@ def run_stages(
 def delivered(job: Job, out: Path | None) -> Summary | None:
     """Hand over a clip of which nothing is missing: about twenty requests to the store, and nothing is
     computed. None where there is something to do, as when a file turns out to be damaged, and for a job that
-    makes no clip."""
+    makes no clip.
+    """
     begin = time.perf_counter()
     store, ledger = job.open_store(), Ledger(job)
     store.check_format()
@@ -124,7 +125,8 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
 @contextmanager
 def kept_state(job: Job) -> Iterator[None]:
     """Keep in the store what is run while the block runs, and what came of it when it ends; a job that is
-    finished is packed."""
+    finished is packed.
+    """
     keep_facts(job)
     save_job(job)
     try:

@@ -24,7 +24,8 @@ class InputError(ValueError):
 
 class ModelFileError(ValueError):
     """Files of weights are missing or not what their names say. The message names each, with where it comes
-    from, its licence and the command that checks it."""
+    from, its licence and the command that checks it.
+    """
 
 
 class DecodeError(InputError):

@@ -1,5 +1,6 @@
 """What edits and the training of flows share: the process's flow and its labeller, pictures of a job's
-generator. The numerics are in ``portrait_core.attribute_editing``."""
+generator. The numerics are in ``portrait_core.attribute_editing``.
+"""
 
 from __future__ import annotations
 

@@ -57,7 +57,8 @@ def batches(runs: Sequence[FrameRange], size: int) -> Iterator[FrameRange]:
 
 def look_key(job: Job) -> str:
     """Key of a clip's templates, or of an edit's inversion, which has none: what is loaded for one of them is
-    good for all tasks of the same key."""
+    good for all tasks of the same key.
+    """
     return job.stage_keys.get("template") or job.stage_keys["inversion"]
 
 
@@ -112,7 +113,8 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
     """The process's embedded head, with directions beyond its units, on a device: the tracker fits and draws
-    it on the CPU."""
+    it on the CPU.
+    """
     from portrait_core.face_model.directions import with_directions
     from portrait_core.face_model.head import MorphableHead
 
@@ -152,7 +154,8 @@ def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:
     """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow; edited, where the
-    job says so."""
+    job says so.
+    """
     if job.edited is not None:
         edited: NDArray[np.uint8] = job.edited.output("edit").read("edited")[0]
         return edited
@@ -207,7 +210,8 @@ class FrameArrays:
 
     def _keep_waiting(self, first: int) -> None:
         """Rows that come while it writes are left, and nothing is done where ``first`` was written with
-        others: else the calls for rows that are written would each write the next frame alone."""
+        others: else the calls for rows that are written would each write the next frame alone.
+        """
         if all(start != first for start, _ in self._waiting):
             return
         waiting = deque(self._waiting.popleft() for _ in range(len(self._waiting)))
@@ -221,7 +225,8 @@ class FrameArrays:
 
     def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
         """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name. What a rival has finished and
-        packed meanwhile stays packed."""
+        packed meanwhile stays packed.
+        """
         frames = range(start, start + _rows(arrays))
         if self._packed_meanwhile(arrays) and self._output.done(self._total, self._declared)[frames].all():
             return

@@ -129,7 +129,8 @@ def _content(output: Output, name: str) -> bytes:
 
 def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     """Write an edited portrait to ``out``: the picture, the strip, the latents, and ``edit.json``, which is
-    returned."""
+    returned.
+    """
     output = job.output("edit")
     latents = output.read("edited_latents")[0]
     buffer = io.BytesIO()
@@ -153,7 +154,8 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
 
 def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
     """Write a trained flow to ``out``: the weights, the sheet of edits, the curve as a table and a picture;
-    the curve's rows are returned."""
+    the curve's rows are returned.
+    """
     output = job.output("flow")
     rows: list[dict[str, Any]] = (output.read_note(CURVE) or {}).get("rows", [])
     table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
@@ -198,7 +200,8 @@ def summarise(
     seconds: float,
 ) -> Summary:
     """Put the summary together from this run's records and what the stages left in the store. Where this run
-    had nothing to do, what the last one wrote stands."""
+    had nothing to do, what the last one wrote stands.
+    """
     peaks = [result.peak_memory_bytes for record in records.values() for result in record.results]
     before = ledger.output("encode").read_note(SUMMARY) if SUMMARY in _notes(ledger) else None
     worked = any(record.frames_done for record in records.values())

@@ -1,5 +1,6 @@
 """The regions of the face at every stage of a clip: what is read from its outputs, in the head's frame. The
-arithmetic is in ``portrait_core.metrics.follow``."""
+arithmetic is in ``portrait_core.metrics.follow``.
+"""
 
 from __future__ import annotations
 
@@ -106,7 +107,8 @@ def read_landmarks(
     model: FaceLandmarker, pictures: Iterable[NDArray[np.uint8]], batch: int
 ) -> NDArray[np.float32]:
     """Read the landmarks ``[T,478,2]`` of T >= 1 pictures ``[H,W,3]``, ``batch`` of them at a time; NaN where
-    there is no face."""
+    there is no face.
+    """
     found, left = [], iter(pictures)
     while some := list(islice(left, batch)):
         found.append(model.detect(np.stack(some)).points)
@@ -142,7 +144,8 @@ def measured_clip(
 
 def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) -> dict[str, Any]:
     """Read frames in which both show a face once more, by the face mesh alone, lifted to the depth of the
-    same tracks."""
+    same tracks.
+    """
     from portrait_core.tracking.fit import with_rows_of
     from portrait_core.tracking.head_frame import lift_clip
 
@@ -163,7 +166,8 @@ def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) ->
 
 def _with_head(job: Job, clip: SeenClip) -> SeenClip:
     """Give the clip with a track of the embedded head. DECA's does not say how deep the landmarks lie: the
-    embedded head is fitted to them."""
+    embedded head is fitted to them.
+    """
     return replace(clip, track=_fitted(job, clip.points)) if by_deca(job.settings) else clip
 
 

@@ -97,7 +97,8 @@ def preparation(job: Job) -> Preparation:
 
 def computing(job: Job) -> tuple[str, str, bool]:
     """Give what makes a loaded generator another object, beside its weights: device, precision,
-    compilation."""
+    compilation.
+    """
     found = preparation(job)
     return found.device, found.precision, found.compile
 

@@ -102,7 +102,8 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
 def _for_photograph(settings: Settings) -> Settings:
     """The settings with which an edit's portrait is inverted: Pivotal Tuning of the photograph (paper section
     3.4). The whole crop counts, so that the latent knows the hair that an edit shall change, and the mouth is
-    the photograph's."""
+    the photograph's.
+    """
     edit = settings.edit
     whole = {"first_steps": edit.first_steps, "outside_weight": 1.0, "patch_share": 1.0, "mouth": "template"}
     tuned = {"steps": edit.tuning_steps, "locality": edit.locality, "outside_weight": 1.0}
@@ -116,7 +117,8 @@ def _for_photograph(settings: Settings) -> Settings:
 
 def _row_digest(labels: str, portrait: str) -> str:
     """Digest of what a user's table of labels says of a portrait: of the table and the name by which it calls
-    the portrait; empty where there is no table."""
+    the portrait; empty where there is no table.
+    """
     if labels in LABEL_SOURCES:
         return ""
     table = local_digest(local_copy(labels))
@@ -215,7 +217,8 @@ def keep_facts(job: Job) -> None:
 
 def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
     """Digests of all weights, once the generator is known to go with the settings; with ``labelled`` that of
-    the local model of attributes too."""
+    the local model of attributes too.
+    """
     files = weight_files(settings)
     if labelled:
         files["age_gender"] = data_file(settings.tracking.models) / MODELS["age_gender"].file

@@ -23,7 +23,8 @@ Picture = NDArray[np.uint8]
 
 def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
     """Lay out the output; None where it is the generator's own picture. ``track``: the portrait's, where it
-    has been read."""
+    has been read.
+    """
     if not transfers_detail(job.settings):
         return None
     source = job.output("portrait")

@@ -109,7 +109,8 @@ def _in_worker_process() -> bool:
 
 def _end_worker(job: Job, stage: str, why: str) -> NoReturn:
     """Write down why, and end the process at once: on an orderly way out, what holds the GPU's memory would
-    call CUDA again."""
+    call CUDA again.
+    """
     name = process_name()
     message = (
         f"the GPU's context broke in the worker {name}, which ended so that another process goes on: {why}"
@@ -134,7 +135,8 @@ def _free_memory() -> None:
 
 def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Callable[..., StageResult]:
     """The function, at work with a GPU's switches of float32 products set as it needs them: they belong to
-    the process, which tasks of other settings may share."""
+    the process, which tasks of other settings may share.
+    """
 
     @wraps(function)
     def run(**parameters: Any) -> StageResult:
@@ -174,7 +176,8 @@ _FUNCTIONS: dict[str, list[StageFunction]] = {}
 
 def functions_of(stage: str) -> tuple[StageFunction, ...]:
     """What does a stage: functions one after the other, of which the last takes ranges of frames where the
-    stage is parallel over frames."""
+    stage is parallel over frames.
+    """
     return tuple(_FUNCTIONS.get(stage, ()))
 
 
@@ -216,7 +219,8 @@ def does(
 @dataclass(frozen=True)
 class Call:
     """One call of a stage's function, as it travels to a worker: by name, so that the worker imports it
-    rather than unpickling a copy."""
+    rather than unpickling a copy.
+    """
 
     module: str
     name: str
@@ -284,7 +288,8 @@ def _wait_for_view(call: Call) -> None:
 @contextmanager
 def _while_wanted(call: Call) -> Iterator[None]:
     """On a cluster's worker, ask the work to stop where it can go on later, once another flow than the one
-    that sent it holds the unit: that flow sends the same work to another worker."""
+    that sent it holds the unit: that flow sends the same work to another worker.
+    """
     if not call.lease or not _in_worker_process():
         yield
         return

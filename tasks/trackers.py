@@ -1,5 +1,6 @@
 """Trackers, moves and templates of a job: what they take is read from its outputs, and what they load is the
-process's. The numerics are in ``portrait_core.tracking`` and ``portrait_core.template``."""
+process's. The numerics are in ``portrait_core.tracking`` and ``portrait_core.template``.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def own_frame(job: Job, driver: FaceTrack) -> Match | None:
 
 def read_moves(job: Job, start: int, stop: int) -> Moves:
     """Read what the stage ``retarget`` made of frames ``[start, stop)``. An edit has no such stage: the
-    portrait does what it does itself."""
+    portrait does what it does itself.
+    """
     if job.goal == "edit":
         from portrait_core.template.moves import own_moves
 
@@ -131,7 +133,8 @@ def _window(
     job: Job, page: Page, track: FaceTrack
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.floating]]:
     """Give the square of the page that templates are drawn in, with landmarks and the camera that sees it. A
-    window that is smaller than the generator's pictures is enlarged, so that masks are as fine as those."""
+    window that is smaller than the generator's pictures is enlarged, so that masks are as fine as those.
+    """
     import cv2
     import torch
 

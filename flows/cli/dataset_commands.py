@@ -193,7 +193,8 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
 
 def _listed(place: str) -> list[str]:
     """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
-    are left out."""
+    are left out.
+    """
     from portrait_core.inputs.sources import joined, local_path, reach
 
     absolute = joined(os.getcwd(), place)

@@ -159,7 +159,8 @@ def plan(
     edit: Edits = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's
-    own history. Does nothing."""
+    own history. Does nothing.
+    """
     _reenact(portrait, video, store, Path(), profile, change, dry_run=True, edit=edit)
 
 

@@ -59,7 +59,8 @@ def make_console() -> Console:
 @contextmanager
 def told_errors() -> Iterator[None]:
     """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1, an
-    interruption into 130."""
+    interruption into 130.
+    """
     try:
         yield
     except KeyboardInterrupt:

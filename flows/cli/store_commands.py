@@ -174,7 +174,8 @@ def clean(
 
 def _prepared(profile: str, change: list[str]) -> Settings:
     """Settings of the command: where work is done, and the store's credentials, are theirs, never a stored
-    job's."""
+    job's.
+    """
     import tasks.pipelines  # noqa: F401 - registers what jobs name
 
     return prepared_settings(profile, change)

@@ -163,7 +163,8 @@ class StageCalls:
         in_order: bool,
     ) -> list[BaseException]:
         """Find out which frame kills its worker: each frame that is left is done by itself, and those whose
-        workers die again once more with nothing beside them. What kills then is set aside."""
+        workers die again once more with nothing beside them. What kills then is set aside.
+        """
         if None in killed:
             return self._alone(record, function, None)
         finished = ~unfinished(self._job, self._stage)

@@ -70,7 +70,8 @@ def _local(settings: Settings) -> SpecCluster:
 
 def _one_a_gpu(settings: Settings) -> SpecCluster:
     """A worker process a GPU, which sees no other. (dask-cuda's LocalCUDACluster does this too, and more that
-    is not needed here. Its newest release, 26.10, holds Dask below 2026.7.2; this program needs 2026.8.)"""
+    is not needed here. Its newest release, 26.10, holds Dask below 2026.7.2; this program needs 2026.8.)
+    """
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = gpu_names()

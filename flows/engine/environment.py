@@ -69,7 +69,8 @@ def _thread_variables(threads: int) -> dict[str, str]:
 
 def worker_variables(threads: int) -> dict[str, str]:
     """The environment of a Dask worker or scheduler that is no child of this process: what this process sets
-    for itself, and Dask's settings as Dask reads them from there."""
+    for itself, and Dask's settings as Dask reads them from there.
+    """
     dask = {_dask_variable(name): str(value) for name, value in DASK_CONFIG.items()}
     return {**QUIET, **_thread_variables(threads), **dask}
 
@@ -106,7 +107,8 @@ def refuse_secrets(overrides: Iterable[str]) -> None:
 def set_log_levels() -> None:
     """Let this program's own loggers say more than warnings where Prefect's do: Prefect attaches its handlers
     to the loggers that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and leaves their levels alone. Warnings are
-    for the user, whatever Prefect is told to keep to itself."""
+    for the user, whatever Prefect is told to keep to itself.
+    """
     level = logging.getLevelNamesMapping().get(os.environ.get("PREFECT_LOGGING_LEVEL", ""), logging.WARNING)
     if level < logging.WARNING:
         for name in ("portrait_core", "tasks", "flows"):
@@ -118,7 +120,8 @@ _lost = False
 
 def end_process(code: int) -> None:
     """End the process at once if Prefect's server went away: on the way out its client would try for minutes
-    to deliver what it has not yet told the server."""
+    to deliver what it has not yet told the server.
+    """
     if _lost:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -153,7 +156,8 @@ def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:
 
 def server_went_away(server: str | None, report: Callable[[str], None]) -> bool:
     """Whether a flow run failed because its server is gone, and can go on without; says so, and notes it for
-    :func:`end_process`."""
+    :func:`end_process`.
+    """
     if server is None or prefect_server_answers(server):
         return False
     global _lost

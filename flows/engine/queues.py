@@ -135,7 +135,8 @@ def _job_class(refused: list[str]) -> type:
 
 def _keep(cluster: SLURMCluster, workers: int, ended: threading.Event) -> None:
     """Submit again what is lost: Dask forgets a job whose worker is gone for ``lost-worker-timeout``, and
-    starts another only when it is told the number of workers again."""
+    starts another only when it is told the number of workers again.
+    """
 
     def forget_unsubmitted() -> None:
         for name, job in list(cluster.workers.items()):
@@ -150,7 +151,8 @@ def _keep(cluster: SLURMCluster, workers: int, ended: threading.Event) -> None:
 def kubernetes_options(settings: Settings) -> dict[str, Any]:
     """What a KubeCluster is made with: ``runner.cluster``, whose ``image``, ``env``, ``resources``,
     ``worker_command``, ``volumes`` and ``volume_mounts`` (of the workers) go into the specification; or its
-    own ``custom_cluster_spec``, as it is."""
+    own ``custom_cluster_spec``, as it is.
+    """
     given: dict[str, Any] = dict(settings.runner.cluster)
     if "custom_cluster_spec" in given:
         return given

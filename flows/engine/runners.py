@@ -1,5 +1,6 @@
 """Where a stage's tasks run: threads of this process or Dask workers, the same with a Prefect server and
-without."""
+without.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ class Runner(Protocol):
 
     def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
         """Start one task; of those that wait, the one of the lowest ``turn`` goes first. ``look`` is called
-        about once a second while it waits; what it raises ends the waiting."""
+        about once a second while it waits; what it raises ends the waiting.
+        """
         ...
 
     def stop(self) -> None:
@@ -63,7 +65,8 @@ class Runner(Protocol):
 
     def forget(self) -> None:
         """Let the processes that do the work load their models again: a stage was made again, under the key
-        that it had."""
+        that it had.
+        """
         ...
 
 
@@ -221,7 +224,8 @@ class DaskRunner:
     def _places(self) -> int:
         """Count the threads of all workers. When there have been none for a while, it is said, once: the run
         waits, since some clusters start workers hours later, but a worker without a nanny does not come back
-        by itself."""
+        by itself.
+        """
         places = sum(self._client.nthreads().values())
         now = time.monotonic()
         if places:
@@ -246,7 +250,8 @@ class DaskRunner:
 
     def _end_worker(self, future: Any) -> None:
         """End the worker that a task hangs on; its nanny starts another one. A worker that others use too is
-        left alone: another flow's task may be what it is at."""
+        left alone: another flow's task may be what it is at.
+        """
         with suppress(OSError, RuntimeError, ValueError):
             at_work = self._client.processing()
             hung = [address for address, keys in at_work.items() if future.key in keys]

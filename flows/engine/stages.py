@@ -45,20 +45,23 @@ class StageError(RuntimeError):
 
 def gpu_gone(error: BaseException) -> bool:
     """Say whether a run stopped because its process cannot use the GPU any more: nothing else should run in
-    it then."""
+    it then.
+    """
     return isinstance(error, StageError) and error.__cause__ is not None and gpu_broke(error.__cause__)
 
 
 def thread_hangs(error: BaseException, job: Job) -> bool:
     """Say whether a run stopped because a thread of this process got no further. It cannot be ended, and
-    keeps its place among the workers: nothing else should run in the process."""
+    keeps its place among the workers: nothing else should run in the process.
+    """
     return job.settings.runner.kind == "threads" and isinstance(error.__cause__, StalledTaskError)
 
 
 @contextmanager
 def stops_forgotten() -> Iterator[None]:
     """Forget, when the block ends because the GPU is gone or a thread hangs, that every loop of the process
-    was asked to stop for it: all of them have stopped, and what runs later must not stop."""
+    was asked to stop for it: all of them have stopped, and what runs later must not stop.
+    """
     try:
         yield
     except StageError as error:
@@ -141,7 +144,8 @@ class StageRunner:
     def _leased(self, stage: str) -> Iterator[Callable[[str], str]]:
         """This run's hold on the unit that a stage writes: another run that wants it waits. What it gives is
         called before each stage and gives the lease's owner; it waits as long as a run that took this one for
-        dead has the unit."""
+        dead has the unit.
+        """
         unit = self._job.unit(stage)
 
         def tell(holder: Holder) -> None:
@@ -192,7 +196,8 @@ class StageRunner:
 
     def _settled(self, stage: str) -> bool:
         """Tell whether nothing is left to do, after all tasks reported success. Another host's markers may be
-        listed here a minute later; and a task on a host whose listing lagged did less than it was asked."""
+        listed here a minute later; and a task on a host whose listing lagged did less than it was asked.
+        """
         return wait_until(lambda: not unfinished(self._job, stage).any())
 
     def _calls(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:

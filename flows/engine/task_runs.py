@@ -22,7 +22,8 @@ own_process: ContextVar[bool] = ContextVar("own_process", default=True)
 def process_left() -> Iterator[None]:
     """End a flow run's own process when it cannot use the GPU any more, or a thread of it hangs: Prefect
     takes the run for crashed, and its automation starts it again in another process. An ordinary error would
-    be retried in this one."""
+    be retried in this one.
+    """
     try:
         yield
     except RuntimeError as error:

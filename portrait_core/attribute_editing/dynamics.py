@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 class NetworkNumbers(NamedTuple):
     """The network under one batch of conditions: what does not change along the path is worked out once, and
-    the gates of all layers side by side, because small operations cost more than their arithmetic."""
+    the gates of all layers side by side, because small operations cost more than their arithmetic.
+    """
 
     gate: Float[Tensor, "b 1 all"]
     """The gates' arguments at time 0."""
@@ -43,7 +44,8 @@ class NetworkNumbers(NamedTuple):
 
 class GatedLinear(nn.Module):
     """``(Wx + b) * sigmoid(gate[t, c]) + shift[t, c]``; time is the first input of gate and shift, and the
-    shift has no bias of its own."""
+    shift has no bias of its own.
+    """
 
     def __init__(self, n_in: int, n_out: int, context: int) -> None:
         super().__init__()

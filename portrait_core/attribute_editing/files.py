@@ -1,5 +1,6 @@
 """Flow files: ours as safetensors with the settings, the meaning of the conditions and, where there is one,
-the reader of latents; and the published ones."""
+the reader of latents; and the published ones.
+"""
 
 from __future__ import annotations
 

@@ -207,7 +207,7 @@ class ConditionalFlow(nn.Module):
         noise: Float[Tensor, "b l d"] | None = None,
         solver: SolverSettings | None = None,
     ) -> Any:
-        """w to z, or with ``reverse`` z to w.
+        """W to z, or with ``reverse`` z to w.
 
         Args:
             x: ``[B,L,D]`` latents: L = 18 or 14 rows of a W+, 1 of a single w.
@@ -243,7 +243,7 @@ class ConditionalFlow(nn.Module):
         noise: Float[Tensor, "b l d"] | None = None,
         solver: SolverSettings | None = None,
     ) -> Float[Tensor, "b l"]:
-        """log p(w | conditions) of every row, in nats, with the proper constant; arguments as above."""
+        """Log p(w | conditions) of every row, in nats, with the proper constant; arguments as above."""
         zeros = torch.zeros_like(w[..., :1])
         z, change = self(w, conditions, zeros, noise=noise, solver=solver)
         return standard_normal(z) - change[..., 0]
@@ -271,5 +271,5 @@ class ConditionalFlow(nn.Module):
 
 
 def standard_normal(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
-    """log N(z; 0, 1) over the last axis, in nats."""
+    """Log N(z; 0, 1) over the last axis, in nats."""
     return -0.5 * (z.square() + LOG_2PI).sum(-1)

@@ -195,6 +195,7 @@ def face_looks(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDAr
 
 def smiles(head: MorphableHead, track: FaceTrack) -> Array:
     """How much the faces of a track smile, ``[T]`` in 0..1: the mean of both corners' units over what they
-    are in a broad smile."""
+    are in a broad smile.
+    """
     units = [head.expression_names.index(name) for name in _SMILE]
     return np.asarray(np.clip(track.expression[:, units].mean(axis=1) / _BROAD_SMILE, 0.0, 1.0), np.float64)

@@ -75,7 +75,8 @@ def sample_labels(
     z: Float[Tensor, "n z"], pictures: NDArray[np.uint8], labeller: PhotographLabeller | None
 ) -> NDArray[np.float32]:
     """Label samples ``[n,C]``: exactly by their scenes, or by a local model that looks at their pictures
-    ``[n,S,S,3]``; NaN where a picture shows no face."""
+    ``[n,S,S,3]``; NaN where a picture shows no face.
+    """
     if labeller is None:
         return scene_labels(z).numpy()
     found = labeller.label(pictures).values

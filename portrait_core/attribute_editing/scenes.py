@@ -82,7 +82,8 @@ little from it; hair of another length or volume needs what the photograph has n
 
 def shows_on_photographs(name: str, conditions: Conditions) -> bool | None:
     """Say whether an edit of an attribute shows on photographs; None for a flow of another generator, of
-    which nobody has looked."""
+    which nobody has looked.
+    """
     return name in SHOWN_ON_PHOTOGRAPHS if conditions.names == scene_conditions().names else None
 
 

@@ -53,7 +53,8 @@ class SolverSettings(Frozen):
 
 class FlowTrainingSettings(Frozen):
     """Training by maximum likelihood. Batch, rate and betas are the published ones, epochs the paper's
-    (section 4.2)."""
+    (section 4.2).
+    """
 
     epochs: Count = 20
     """Passes over the samples."""

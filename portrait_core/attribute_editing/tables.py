@@ -36,7 +36,8 @@ class LabelsError(ManifestError):
 
 def picture_key(name: str) -> str:
     """What a row and a picture are matched by: a file's name without its folder; a number without zeros in
-    front."""
+    front.
+    """
     last = PurePosixPath(name.strip().replace("\\", "/")).name
     return str(int(last)) if re.fullmatch(r"\d+", last, re.ASCII) else last
 

@@ -92,13 +92,15 @@ def negative_log_likelihood(
 
 def published_offset(width: int, rows: int) -> float:
     """By how much the published loss exceeds ours: it takes the constant of a whole row, ``width / 2
-    log(2 pi)``, once for each of the row's elements. Gradients do not know of it."""
+    log(2 pi)``, once for each of the row's elements. Gradients do not know of it.
+    """
     return 0.5 * LOG_2PI * rows * width * (width - 1)
 
 
 class FlowTrainer:
     """Trains ``flow`` in place, resumably: order and noise depend on the seed and the step alone, and a
-    checkpoint holds parameters, statistics, optimiser and random state (bit-equal on a CPU)."""
+    checkpoint holds parameters, statistics, optimiser and random state (bit-equal on a CPU).
+    """
 
     def __init__(
         self,

@@ -144,7 +144,8 @@ def sample_poses(
     radius: float = RADIUS,
 ) -> Float[Tensor, "n 4 4"]:
     """Random cam2world: horizontal and vertical angles (radians) normal about ``mean`` with deviations
-    ``spread``."""
+    ``spread``.
+    """
     noise = torch.randn(count, 2, generator=generator, device=generator.device)
     angles = noise * noise.new_tensor(spread) + noise.new_tensor(mean)
     return orbit_poses(angles[:, 0], angles[:, 1], noise.new_tensor(pivot), radius)

@@ -38,7 +38,8 @@ def labels_from_rotations(
     rotations: NDArray[np.floating], offsets: NDArray[np.floating] | None = None
 ) -> NDArray[np.float32]:
     """Turn head rotations ``[T,3,3]`` (head axes to viewer axes: x right, y up, z toward the viewer) into
-    camera labels ``[T,25]``, of cameras that look at the origin or, with ``offsets [T,3]``, past it."""
+    camera labels ``[T,25]``, of cameras that look at the origin or, with ``offsets [T,3]``, past it.
+    """
     rotation = np.asarray(rotations, dtype=np.float64)
     cam2world = np.zeros((len(rotation), 4, 4))
     world2cam = _FLIP @ rotation
@@ -54,7 +55,8 @@ def labels_from_rotations(
 
 def offsets_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """How far cameras ``[T,25]`` stand from where they would look at the origin from ``RADIUS``: ``[T,3]``
-    box units along the camera's own axes (right, down, forward). 0 for every camera on an orbit."""
+    box units along the camera's own axes (right, down, forward). 0 for every camera on an orbit.
+    """
     cam2world = np.asarray(labels, dtype=np.float64)[:, :16].reshape(-1, 4, 4)
     away = cam2world[:, :3, 3] + RADIUS * cam2world[:, :3, 2]
     offsets = np.einsum("tji,tj->ti", cam2world[:, :3, :3], away)
@@ -78,7 +80,8 @@ def orbit_rotation(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> N
 
 def angles_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
     """Camera ``(yaw_rad, pitch_rad, roll_rad)`` of labels ``[T,25]``, as ``[T,3]``; the inverse of
-    :func:`orbit_rotation`."""
+    :func:`orbit_rotation`.
+    """
     euler = Rotation.from_matrix(rotations_from_labels(labels)).as_euler("ZXY")
     return np.stack([-euler[:, 2], euler[:, 1], -euler[:, 0]], axis=1)
 
@@ -119,7 +122,8 @@ def project_to_crop(
     labels: Float[Tensor, "b 25"], points: Float[Tensor, "b n 3"], size: int
 ) -> Float[Tensor, "b n 3"]:
     """Project box-frame points into a ``size`` x ``size`` image: ``(x px, y px, depth)``, pixel centres at
-    +0.5, depth along the optical axis in box units."""
+    +0.5, depth along the optical axis in box units.
+    """
     cam2world = labels[:, :16].reshape(-1, 4, 4)
     k = labels[:, 16:].reshape(-1, 3, 3)
     local = (points - cam2world[:, None, :3, 3]) @ cam2world[:, :3, :3]  # rows times R = R^T column

@@ -33,7 +33,8 @@ class LandmarkSpline:
 
     def skin(self, moves: NDArray[np.floating]) -> NDArray[np.float32]:
         """Displacement of every vertex ``[V,2]`` for landmark displacements ``[478,2]``; only the skin's
-        values mean anything."""
+        values mean anything.
+        """
         right = self._pick.T @ (self._weight[:, None] * np.nan_to_num(moves))
         return np.asarray(self._factor.solve(right), np.float32)
 

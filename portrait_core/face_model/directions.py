@@ -130,7 +130,8 @@ def _axes(head: MorphableHead, points: Sequence[int]) -> Array:
 
 def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
     """Give the share of each handle's motion that each vertex takes ``[V,H]``: 1 at the handle, 0 at the
-    others."""
+    others.
+    """
     eyes = (regions.RIGHT_EYE, regions.LEFT_EYE)
     still = {*_STILL, *regions.FACE_OVAL, *(i for eye in eyes for i in eye.upper + eye.lower)}
     still -= {i for group in handles for i in group}

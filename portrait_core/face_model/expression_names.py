@@ -17,13 +17,15 @@ _DIRECTION_LIMIT = 2.0
 
 def is_direction(name: str) -> bool:
     """Tell whether an expression's name is a direction's (:mod:`portrait_core.face_model.directions`) and
-    not a unit's."""
+    not a unit's.
+    """
     return name.startswith(PREFIX)
 
 
 def region_of(name: str) -> str:
     """Give the region of an expression such as ``"eyeBlinkLeft"``: ``mouth``, ``eyes`` (the lids), ``brows``
-    (and cheeks and nose) or ``gaze``."""
+    (and cheeks and nose) or ``gaze``.
+    """
     if name.startswith("eyeLook"):
         return "gaze"
     if name.startswith(_OPENING):

@@ -278,7 +278,8 @@ class MorphableHead(nn.Module):
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
         """The landmarks on the mesh (embedded head: 468 face-mesh points, then 5 of each iris; FLAME: the 68
-        points at fixed places, DECA's ``landmarks3d``)."""
+        points at fixed places, DECA's ``landmarks3d``).
+        """
         corner = self.faces[self._array("lmk_faces_idx")]  # l 3
         weight = self._array("lmk_bary_coords")
         return (vertices[:, corner] * weight[None, :, :, None]).sum(2)

@@ -124,7 +124,8 @@ class HeadPoints:
 
     def by_shape(self, by_point: Array, jaw_open: float) -> Array:
         """Chain ``by_point [478,r,3]`` with the landmarks' derivative by the shape, the jaw open by
-        ``jaw_open`` (0..1): ``[478,r,S]``."""
+        ``jaw_open`` (0..1): ``[478,r,S]``.
+        """
         turn = _hinge(self.jaw_open_angle_rad * jaw_open) - np.eye(3)
         result = by_point @ self.shapes
         result[self.hinged] += (by_point[self.hinged] @ turn) @ self.hinge_shapes
@@ -152,7 +153,8 @@ class ShapedPoints:
 
     def by_expression(self, by_point: Array, expression: Array) -> Array:
         """Chain ``by_point [478,r,3]`` with the derivative of :meth:`points` by the expression:
-        ``[478,r,E]``."""
+        ``[478,r,E]``.
+        """
         angle = self.jaw_open_angle_rad * expression[self.jaw_index]
         turn = _hinge(angle) - np.eye(3)
         by_hinged = by_point[self.hinged]
@@ -195,7 +197,8 @@ def _symmetric(rest: Array, unit_m: float) -> tuple[Array, Array]:
 
 def _with_handles(weight: Array, head: MorphableHead) -> Array:
     """Trust the landmarks that a head with directions can move by themselves: what is read there is what is
-    to be carried over."""
+    to be carried over.
+    """
     if any(is_direction(name) for name in head.expression_names):
         weight[handle_points()] = _HANDLE_WEIGHT
     return weight

@@ -205,7 +205,8 @@ def _resolve(
 
 def _places(some: Bool[Tensor, " n"]) -> Int[Tensor, " k"]:
     """Give the places where a mask is true; on another device than the CPU, which would be waited for, every
-    place."""
+    place.
+    """
     if some.device.type == "cpu":
         return some.nonzero()[:, 0]
     return torch.arange(len(some), device=some.device)

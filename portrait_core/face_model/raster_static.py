@@ -48,7 +48,8 @@ def all_spans(
     xy: Float[Tensor, "t 3 2"], keep: Bool[Tensor, " t"], height: int, width: int
 ) -> tuple[Int[Tensor, "t h"], Int[Tensor, "t h"]]:
     """First pixel and number of pixels of every triangle in every row; 0 pixels for those that are not
-    kept."""
+    kept.
+    """
     safe = torch.where(keep[:, None, None], xy, torch.zeros_like(xy))
     corners = tuple((safe[:, k, 0, None], safe[:, k, 1, None]) for k in range(3))
     row = torch.arange(height, device=xy.device)

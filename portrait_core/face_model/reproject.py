@@ -55,7 +55,8 @@ class NovelView(NamedTuple):
 
 class HeadSurface:
     """Rasterises heads for both uses, on the device where the head is at the time; keeps the vertex
-    attributes at hand."""
+    attributes at hand.
+    """
 
     def __init__(self, head: MorphableHead):
         self._head = head
@@ -125,14 +126,13 @@ class SourceFrame:
         camera: Float[Tensor, 25],
         matte: Float[Tensor, "1 s s"] | None = None,
     ):
-        """
-        Args:
-            surface: of the head that ``vertices_box`` belongs to.
-            image: the frame, any range.
-            vertices_box: the head in this frame, box frame.
-            camera: the frame's camera label.
-            matte: coverage by the person, 0..1. A fitted head sticks out a little past the photographed jaw,
-                and what it would carry from there is wall.
+        """Args:
+        surface: of the head that ``vertices_box`` belongs to.
+        image: the frame, any range.
+        vertices_box: the head in this frame, box frame.
+        camera: the frame's camera label.
+        matte: coverage by the person, 0..1. A fitted head sticks out a little past the photographed jaw,
+            and what it would carry from there is wall.
         """
         self.surface, self._image, self._vertices, self._matte = surface, image, vertices_box, matte
         size = image.shape[-1]

@@ -112,7 +112,8 @@ def modulated_layer(
 ) -> Float[Tensor, "b o h2 w2"]:
     """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU. With ``taps`` (unit sum) the resolution
     doubles: a transposed convolution, then the low-pass filter. With ``limit`` the result is clamped to plus
-    or minus it, and its gradient is 0 where that acts."""
+    or minus it, and its gradient is 0 where that acts.
+    """
     return _ModulatedLayer.apply(x, weight, styles, scale, bias, noise, taps, limit)
 
 
@@ -162,7 +163,8 @@ def _through_activation(
     grad: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"], limit: float | None
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c"], Float[Tensor, "b c"]]:
     """Gradient before the leaky ReLU (and the clamp to plus or minus ``limit``) that gave ``y``, its sum and
-    the sum of ``grad * y`` over all pixels that were not clamped, in one pass over memory."""
+    the sum of ``grad * y`` over all pixels that were not clamped, in one pass over memory.
+    """
     grad = grad.contiguous(memory_format=torch.channels_last)
     through = torch.empty_like(y, memory_format=torch.channels_last)
     total, product = y.new_zeros(2, *y.shape[:2])
@@ -277,7 +279,8 @@ def decode_points(
     layout: PlaneLayout,
 ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
     """Features (activated) and raw density at box-frame ``points``, which get no gradient. ``layers`` holds
-    weight and bias, as they act, of the decoder's hidden and last layer."""
+    weight and bias, as they act, of the decoder's hidden and last layer.
+    """
     hidden, last = layers
     return _DecodePoints.apply(volume, points, *hidden, *last, layout)
 
@@ -288,7 +291,8 @@ def _slices(stop: int, step: int, start: int = 0) -> list[slice]:
 
 def _table(planes: Float[Tensor, "3 c h w"]) -> Float[Tensor, "r c"]:
     """Pixels of three planes as rows, each plane with a ring of zeros, so that every corner of a look-up
-    exists."""
+    exists.
+    """
     return F.pad(planes.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
 
 

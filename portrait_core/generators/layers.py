@@ -51,7 +51,8 @@ class _Filter(torch.autograd.Function):
 
 def upsample_2x(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "4 4"]) -> Float[Tensor, "b c h2 w2"]:
     """Double the size: zeros between pixels, then the filter ``taps`` (:func:`resample_filter`), which lies
-    on the device of ``x``."""
+    on the device of ``x``.
+    """
     channels = x.shape[1]
     # the factor 4 makes up for the zeros between pixels
     kernel = (taps * 4.0).to(x.dtype).expand(channels, 1, 4, 4)
@@ -191,7 +192,8 @@ class SynthesisLayer(nn.Module):
 
 class ToRGB(nn.Module):
     """Modulated 1x1 convolution to output channels, without demodulation; its output is float32, and within
-    plus or minus ``conv_clamp`` where there is one."""
+    plus or minus ``conv_clamp`` where there is one.
+    """
 
     def __init__(
         self, in_channels: int, out_channels: int, w_dim: int, *, conv_clamp: float | None = None

@@ -38,7 +38,8 @@ class StyleMappingSettings(Protocol):
 
 class StyleMapping(nn.Module):
     """StyleGAN2's mapping network, conditioned on a label where there is one: a class, or in EG3D a camera
-    (EG3D section 4.5)."""
+    (EG3D section 4.5).
+    """
 
     w_avg: Tensor
 

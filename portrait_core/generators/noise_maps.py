@@ -78,7 +78,8 @@ def noise_regulariser(maps: Sequence[Float[Tensor, "h w"]]) -> Float[Tensor, ""]
 @torch.no_grad()
 def renormalise_(maps: Sequence[Float[Tensor, "h w"]]) -> None:
     """Bring every map to zero mean and unit variance in place, as after each step of the optimisation
-    (Karras et al. 2020, appendix D)."""
+    (Karras et al. 2020, appendix D).
+    """
     for each in maps:
         each.sub_(each.mean())
         each.mul_(each.square().mean().rsqrt())

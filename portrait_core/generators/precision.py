@@ -41,7 +41,8 @@ def memory_format(device: str | torch.device, precision: Precision) -> torch.mem
 
 def shared_view(network: Network, own: Iterable[Tensor] = ()) -> Network:
     """Return a network of its own structure that shares every parameter and buffer with the given one, apart
-    from copies of those in ``own``."""
+    from copies of those in ``own``.
+    """
     apart = {id(tensor) for tensor in own}
     every = (*network.parameters(), *network.buffers())
     return copy.deepcopy(network, {id(t): t for t in every if id(t) not in apart})

@@ -122,7 +122,8 @@ class Renderer(nn.Module):
         self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
         """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; empty where
-        the planes are not believed."""
+        the planes are not believed.
+        """
         if planes.bend is not None:
             points = planes.bend(points)
         if cpu.suits(planes.volume, points) and not points.requires_grad:
@@ -295,7 +296,8 @@ def _draw(
     sampling: RaySampling, rays: Float[Tensor, "b n 3"], generator: torch.Generator | None, chunk: int
 ) -> list[_Draws]:
     """Draw for all rays at once, and split into chunks of rays: what is drawn does not depend on them, and a
-    chunk that is rendered a second time, for its gradient, has the depths of the first time."""
+    chunk that is rendered a second time, for its gradient, has the depths of the first time.
+    """
     coarse = uniform((*rays.shape[:2], sampling.n_coarse), generator, rays)
     fine = uniform((*rays.shape[:2], sampling.n_fine), generator, rays)
     return [_Draws(c, f) for c, f in zip(coarse.split(chunk, 1), fine.split(chunk, 1), strict=True)]
@@ -305,7 +307,8 @@ def stratified_depths(
     sampling: RaySampling, directions: Float[Tensor, "b n 3"], shares: Float[Tensor, "b n s"] | None
 ) -> Float[Tensor, "b n s"]:
     """Coarse depths: evenly spaced from near to far, each moved on by a share (0..1) of the spacing; by half
-    of it where ``shares`` is None."""
+    of it where ``shares`` is None.
+    """
     count = sampling.n_coarse
     step = (sampling.far - sampling.near) / (count - 1)
     start = torch.linspace(
@@ -323,7 +326,8 @@ def importance_depths(
     quantiles: Float[Tensor, "b n m"] | None,
 ) -> Float[Tensor, "b n m"]:
     """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF, at
-    ``quantiles`` (0..1); at ``count`` evenly spaced ones where that is None."""
+    ``quantiles`` (0..1); at ``count`` evenly spaced ones where that is None.
+    """
     shape = weights.shape
     blurred = F.max_pool1d(weights.reshape(-1, 1, shape[-1]), 2, stride=1, padding=1)
     smooth = F.avg_pool1d(blurred, 2, stride=1).view(shape) + 0.01

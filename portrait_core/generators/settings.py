@@ -241,7 +241,8 @@ class GeneratorSettings(_Frozen):
 
     def patch_step(self, resolution: int) -> int:
         """Patches of a rendering of this side need sides that are multiples of this: a whole size after
-        super-resolution resizes them."""
+        super-resolution resizes them.
+        """
         sr = self.superresolution
         return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1
 

@@ -42,7 +42,8 @@ class Planes:
 
     def bent(self, bend: Bend | None, within: Within | None = None) -> Planes:
         """Give the same features, seen where ``bend`` brings them, and nothing where they are not
-        believed."""
+        believed.
+        """
         return replace(self, bend=bend, within=within)
 
 

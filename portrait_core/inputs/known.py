@@ -79,7 +79,8 @@ class InputFacts(BaseModel):
 
     def holds_for(self, place: str, kind: Kind, now: Found) -> bool:
         """Tell whether these facts are of a place as it is ``now``, which
-        :func:`~portrait_core.inputs.sources.about` says."""
+        :func:`~portrait_core.inputs.sources.about` says.
+        """
         return (
             bool(self.version)
             and (self.kind, self.url_sha256) == (kind, _identity(place))

@@ -79,7 +79,8 @@ class LatentChain:
 
 def tracker_start(inverter: Inverter, clip: ClipData, frame: int) -> Float[Tensor, "1 z"] | None:
     """Give the z that the tracker's coefficients of a frame start from, or None where the settings start
-    from the mean latent."""
+    from the mean latent.
+    """
     if inverter.settings.init != "tracker":
         return None
     return inverter.tracker_start(clip.shape, clip.head.in_units(frame), clip.head.unit_names)

@@ -60,7 +60,8 @@ class ClipData:
         self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False, detail: bool = True
     ) -> FrameTarget:
         """What a frame is fitted to: its template, or with ``tuning`` the paper's ``I_GT`` with the mouth's
-        inside from ``painted`` where that is given. ``detail`` says whether mouth and eyes are wanted."""
+        inside from ``painted`` where that is given. ``detail`` says whether mouth and eyes are wanted.
+        """
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
         image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template

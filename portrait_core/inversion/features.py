@@ -149,7 +149,8 @@ def feature_distance(
     features: list[Tensor], target: list[Tensor], mask: Float[Tensor, "b 1 h w"] | None = None
 ) -> Tensor:
     """Squared distance of unit feature vectors, averaged over pixels (weighted by ``mask`` brought to each
-    layer's size) and over layers."""
+    layer's size) and over layers.
+    """
     total = features[0].new_zeros(())
     for a, b in zip(features, target, strict=True):
         distance = (a - b).square().sum(1, keepdim=True)

@@ -94,7 +94,8 @@ class HeadGeometry:
         self, frame: int, small: Float[Tensor, "3 r r"], camera: Float[Tensor, "1 25"], seed: int
     ) -> ViewRays:
         """Draw rays of another camera's view of a frame, of which ``small`` is in :meth:`frame_rows`.
-        ``seed`` decides the draw."""
+        ``seed`` decides the draw.
+        """
         source = self._source(frame, small)
         view = source.at(camera, MESH_SIZE)
         cavity = _cavity_colour(small, source.seen.mouth[0])
@@ -116,7 +117,8 @@ def _drawn(
     view: NovelView, camera: Tensor, cavity: Float[Tensor, 3], count: int, rng: torch.Generator
 ) -> ViewRays:
     """Choose rays of a view. Where the mouth's inside was hidden from the portrait's camera, ``cavity``
-    stands in: without it an unseen cavity fills with skin."""
+    stands in: without it an unseen cavity fills with skin.
+    """
     mouth, face, detail, valid = (
         part.reshape(-1) for part in (view.mouth, view.face, view.detail, view.valid)
     )
@@ -152,7 +154,8 @@ def view_loss(
 
 def anchor_loss(render: PatchRender, rows: Mapping[str, Tensor], patch: Patch) -> Float[Tensor, ""]:
     """Give the error of the first frame's depth at the portrait's camera; ``rows`` are
-    :meth:`HeadGeometry.frame_rows` of it ``[1,1,R,R]``."""
+    :meth:`HeadGeometry.frame_rows` of it ``[1,1,R,R]``.
+    """
     wanted, face, known = (patch.cut(rows[name]) for name in ("depth", "depth_face", "depth_known"))
     return masked_mean(depth_error(render.depth[:1], wanted, face), known)
 

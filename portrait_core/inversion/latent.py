@@ -206,7 +206,8 @@ class Inverter:
     @torch.no_grad()
     def loss(self, ws: Float[Tensor, "1 rows w"], target: FrameTarget) -> float:
         """Give the face's distance from its template, with fixed samples: comparable between frames and
-        runs."""
+        runs.
+        """
         patch = self.middle
         render = render_patch(self.generator, self.generator.planes(ws), ws, self.rays, patch, self.sampling)
         weight = patch.cut(self._weight(target)[None])
@@ -218,7 +219,8 @@ class Inverter:
 
     def _weight(self, target: FrameTarget, outside: float = 0.0) -> Tensor:
         """Give pixel weights: the face, more on eyes and lips. The mouth's inside counts only if the template
-        is trusted there; otherwise the generator paints it freely (paper section 3.2)."""
+        is trusted there; otherwise the generator paints it freely (paper section 3.2).
+        """
         weight = (outside + target.face).clamp(max=1)
         if target.detail is not None:
             weight = weight + self.settings.detail_weight * target.detail
@@ -284,7 +286,8 @@ class Inverter:
 
     def _noisy(self, ws: Tensor, at: Tensor, steps: int, rng: torch.Generator) -> Tensor:
         """Add noise that falls to nothing over the first part of the steps (Karras et al. 2020, appendix D):
-        the optimisation looks around before it settles."""
+        the optimisation looks around before it settles.
+        """
         left = (1 - at.float() / (NOISE_RAMP * steps)).clamp(min=0).square()
         noise = torch.randn(ws.shape, generator=rng, device=ws.device, dtype=ws.dtype)
         return ws + self.settings.w_noise * self.radius * left * noise

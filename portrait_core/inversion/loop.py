@@ -227,7 +227,8 @@ class _Steps:
 
 class _Keeper:
     """Writes checkpoints in a thread, one after the other; one that failed fails the loop at the next. At the
-    end all are written; a loop that has taken all its steps needs them no more."""
+    end all are written; a loop that has taken all its steps needs them no more.
+    """
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
         self._checkpoint = checkpoint
@@ -278,7 +279,8 @@ def ramp(
 ) -> float:
     """Give the learning rate of a step as a factor in (0,1]: it rises linearly over ``warmup`` steps, and
     falls over the last ``decay_fraction`` of all, linearly or along a cosine (Karras et al. 2020, appendix
-    D)."""
+    D).
+    """
     up = min(1.0, (step + 1) / max(1.0, warmup))
     left = min(1.0, (steps - step) / max(1.0, steps * decay_fraction))
     return up * (left if decay == "linear" else 0.5 - 0.5 * math.cos(math.pi * left))

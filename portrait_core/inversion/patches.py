@@ -172,7 +172,8 @@ def render_patch(
     rng: torch.Generator | None = None,
 ) -> PatchRender:
     """Render one patch of every latent, all from one camera or each from its own; ``rng``, which belongs to
-    the latents' device, jitters the samples, without it they are fixed."""
+    the latents' device, jitters the samples, without it they are fixed.
+    """
     batch, size = len(ws), patch.size
     origins, directions = (part.expand(batch, -1, -1) for part in rays.through(patch))
     found = generator.render_rays(

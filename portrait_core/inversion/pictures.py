@@ -1,5 +1,6 @@
 """Whole pictures of a generator, and what inversion leaves of the frozen one: every frame's face in the first
-frame's picture."""
+frame's picture.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ HOST_BYTES = 1 << 30
 
 def resident_bytes(device: torch.device, limit_mib: int | None) -> int:
     """Give the bytes that a loop may keep of its frames on a device: the setting, else a share of a card's
-    memory, or :data:`HOST_BYTES`."""
+    memory, or :data:`HOST_BYTES`.
+    """
     if limit_mib is not None:
         return limit_mib << 20
     if device.type == "cuda":

@@ -34,7 +34,8 @@ class LatentStatistics:
 @torch.no_grad()
 def latent_statistics(generator: TriPlaneGenerator, count: int = DRAWS, seed: int = 0) -> LatentStatistics:
     """Measure w over ``count`` random z, drawn on the generator's device, seen from the front where the
-    mapping takes a camera."""
+    mapping takes a camera.
+    """
     like = next(generator.parameters())
     rng = torch.Generator(device=like.device).manual_seed(seed)
     front = torch.from_numpy(orbit_labels(0.0, 0.0)).to(like.device) if generator.settings.c_dim else None

@@ -66,7 +66,8 @@ def detail_mask(
     regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
 ) -> NDArray[np.uint8]:
     """Mouth, eyes and brows as a soft mask ``[size,size]`` uint8, from landmarks in the crop: a face mesh
-    ``[>=468,2]``, or others with ``regions`` of their own."""
+    ``[>=468,2]``, or others with ``regions`` of their own.
+    """
     mask = np.zeros((size, size), np.uint8)
     for region in regions:
         hull = cv2.convexHull(np.round(landmarks_px[list(region)]).astype(np.int32))

@@ -218,7 +218,8 @@ class Tuner:
 
     def frame_rows(self, frame: int, features: bool) -> dict[str, Tensor]:
         """Load what steps read of a frame: its image and pixel weights, the fitted head's depth where that is
-        asked for, and with ``features`` Φ's maps of it."""
+        asked for, and with ``features`` Φ's maps of it.
+        """
         target = self.clip.frame(frame)
         rows = {"image": target.image, "weight": self._weight(target)}
         if self._geometry is not None:

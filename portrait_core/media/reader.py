@@ -248,7 +248,8 @@ def _corrupt_pictures(path: Path) -> frozenset[int]:
 @lru_cache(maxsize=16)
 def _find_corrupt(path: Path, _size: int, _mtime_ns: int) -> frozenset[int]:
     """Indices of pictures that a decoder marks as corrupt. A second pass, for damaged files only: ffmpeg
-    says that there are such pictures but not which."""
+    says that there are such pictures but not which.
+    """
     timeline = scan(path)
     corrupt: set[int] = set()
     order = 0

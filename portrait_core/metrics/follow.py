@@ -140,7 +140,8 @@ class Follow:
     @property
     def slope_shortfall(self) -> float:
         """The slope's distance from 1 on a logarithmic scale, where half counts as much as double, over that
-        of :data:`LEAST_SLOPE`. A region that moves the wrong way counts as one that does not move."""
+        of :data:`LEAST_SLOPE`. A region that moves the wrong way counts as one that does not move.
+        """
         return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(LEAST_SLOPE))
 
     @property
@@ -204,7 +205,8 @@ def follow(
 
 def worst_region(found: Mapping[str, Follow]) -> str | None:
     """Name the region that follows worst (:attr:`Follow.shortfall`), the first of equals; None where there
-    are none."""
+    are none.
+    """
     return max(found, key=lambda name: found[name].shortfall, default=None)
 
 
@@ -315,7 +317,8 @@ def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 
 def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell in which frames ``[T]`` both eyes are open, by their medians over the frames that are ``ok
-    [T]``."""
+    [T]``.
+    """
     lids = [regions[name] for name in ("lid right", "lid left")]
     least = [SHUT * np.median(lid[ok]) if ok.any() else 0.0 for lid in lids]
     return np.asarray(np.all([lid > one for lid, one in zip(lids, least, strict=True)], axis=0), bool)

@@ -35,7 +35,8 @@ _BATCH = 32
 
 class Recogniser:
     """dlib's face-recognition network. Faces are aligned by this project's landmarks, since dlib's own
-    detector misses turned heads."""
+    detector misses turned heads.
+    """
 
     def __init__(self, dlib: Any, weights: Path) -> None:
         self._dlib, self._network = dlib, dlib.face_recognition_model_v1(str(weights))

@@ -55,12 +55,14 @@ class Square:
 
     def cut(self, picture: Picture) -> Picture:
         """Cut it out of a picture ``[H,W,3]`` and bring it to its size ``[S,S,3]``
-        (:func:`~portrait_core.tracking.crop.crop_image`)."""
+        (:func:`~portrait_core.tracking.crop.crop_image`).
+        """
         return crop_image(picture, self.center_px, self.side_px, self.size)
 
     def inside(self, height: int, width: int) -> Mask:
         """Tell which pixels ``[S,S]`` lie inside a picture of ``height`` by ``width`` pixels: beyond its
-        border there is no truth."""
+        border there is no truth.
+        """
         steps = (np.arange(self.size) + 0.5) * (self.side_px / self.size) - self.side_px / 2
         x, y = self.center_px[0] + steps, self.center_px[1] + steps
         return np.asarray(((y >= 0) & (y <= height))[:, None] & ((x >= 0) & (x <= width)))

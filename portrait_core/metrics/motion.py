@@ -87,7 +87,8 @@ class MotionReport(BaseModel):
 
 def correlation_and_slope(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[float, float]:
     """Pearson correlation of ``y`` with ``x`` and the least-squares slope of ``y`` on ``x``; 0 where either
-    does not move or there are fewer than 2 samples."""
+    does not move or there are fewer than 2 samples.
+    """
     if len(x) < 2 or np.std(x) < 1e-9 or np.std(y) < 1e-9:
         return 0.0, 0.0
     covariance = np.mean((x - x.mean()) * (y - y.mean()))

@@ -29,7 +29,8 @@ class Report:
 
 def model_of(path: str | Path) -> Model | None:
     """The model whose file this is by its name; for a pack, the first in it. A flow that was trained here is
-    known by its content."""
+    known by its content.
+    """
     name = Path(path).name
     known = by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
     return MODELS["styleflow"] if known is None and _own_flow(Path(path)) else known

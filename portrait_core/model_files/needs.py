@@ -35,7 +35,8 @@ _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGN
 def weight_sources(settings: Settings) -> dict[str, Path | str]:
     """The weights that a run reads, by what they are for: the path that a setting gives, or the name of a
     model in the registry, which lies in the models folder. Where the embedded head moves nothing, it still
-    measures expressions (``measuring_head``)."""
+    measures expressions (``measuring_head``).
+    """
     tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
     sources: dict[str, Path | str] = {
         Path(file).stem: data / tracking.models / file for file in (*LANDMARK_MODELS, SEGMENTATION_MODEL)

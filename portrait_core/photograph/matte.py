@@ -229,7 +229,8 @@ def _averaged(frame: Frame, views: Sequence[_View]) -> Floats:
 
 def _own(seen: Floats, head: NDArray[np.bool_]) -> Floats:
     """Say what belongs to the person whose head it is ``[h,w]`` in 0..1: others are parted where the mask
-    is narrow, and what is nearer to another than to this one is another's."""
+    is narrow, and what is nearer to another than to this one is another's.
+    """
     (height, width), shrink = head.shape, max(1, round(max(head.shape) / _PARTING))
     size = max(1, width // shrink), max(1, height // shrink)
     small, place = resized(seen, *size, area=True), resized(head.astype(np.float32), *size, area=True) > 0.5
@@ -307,7 +308,8 @@ def refine(guide: Floats, seen: Floats, head: Floats, side_px: float) -> Floats:
 
 def _between(guide: Floats, seen: Floats, side_px: float) -> tuple[Floats, Floats]:
     """Place pixels between the colours of person and background around: shares ``[h,w]``, and how far they
-    are to be trusted, which is little where the two colours vary much or differ little."""
+    are to be trusted, which is little where the two colours vary much or differ little.
+    """
     inner = ellipse(0.01 * side_px)
     person = cv2.erode((seen > 0.95).astype(np.float32), inner)
     behind = cv2.erode((seen < 0.05).astype(np.float32), inner)

@@ -68,12 +68,14 @@ call is refused again, here and in a new process on this machine. No frame is to
 
 class StalledTaskError(RuntimeError):
     """A task got no further for so long that it was given up. On a cluster its worker was ended; in threads
-    it hangs on, until the process ends."""
+    it hangs on, until the process ends.
+    """
 
 
 class BrokenGpuError(RuntimeError):
     """The GPU's context of this process is broken, so that every later use of the GPU fails. Nothing that is
-    finished is lost, and another process can go on."""
+    finished is lost, and another process can go on.
+    """
 
 
 def classify(error: BaseException) -> FailureClass:
@@ -95,7 +97,8 @@ def classify(error: BaseException) -> FailureClass:
 
 def quarantines(error: BaseException) -> bool:
     """Tell whether the frame at work is to blame, so that it would only fail again: it is set aside, and the
-    task goes on with the next. Else the task ends, and its frames wait for the next one."""
+    task goes on with the next. Else the task ends, and its frames wait for the next one.
+    """
     return classify(error) in SETS_ASIDE
 
 
@@ -156,7 +159,8 @@ def worker_died(error: BaseException) -> bool:
 def worth_retrying(error: BaseException) -> bool:
     """Tell whether the very same call may do better in a moment, in this process. Damaged data has to be made
     again first; a GPU's broken context takes another process, and what the GPU refuses, or missing weights,
-    another machine. A store has been waited for already, and a refusal does not pass in seconds."""
+    another machine. A store has been waited for already, and a refusal does not pass in seconds.
+    """
     if classify(error) != "transient" or isinstance(error, MissingChunk | StopRequested | ModelFileError):
         return False
     return not gpu_broke(error) and not _says(_gpu_error(error), _GPU_REFUSED)

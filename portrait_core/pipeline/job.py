@@ -18,7 +18,8 @@ from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key,
 
 class Job(BaseModel):
     """One pair of portrait and driving video, or what another pipeline makes, with everything that decides
-    what is done already."""
+    what is done already.
+    """
 
     model_config = ConfigDict(frozen=True)
 

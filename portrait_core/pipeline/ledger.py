@@ -27,7 +27,8 @@ _log = logging.getLogger(__name__)
 
 class Ledger:
     """One look at what the store holds of a job. What was listed once is not listed again by the same object;
-    make another one to look again."""
+    make another one to look again.
+    """
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -39,7 +40,8 @@ class Ledger:
 
     def output(self, stage: str) -> Output:
         """The folder under whose key a stage writes. That of the clip names the frames that show a neighbour:
-        when one of them is made later, the clip is encoded again."""
+        when one of them is made later, the clip is encoded again.
+        """
         if stage not in self._outputs:
             key, gapped = self._job.stage_keys[stage], self._job.stage(stage).shows_gaps_of
             if gapped is not None:
@@ -49,7 +51,8 @@ class Ledger:
 
     def done(self, stage: str) -> NDArray[np.bool_]:
         """Which frames of a stage are finished under the job's key, with all that it writes, unless that was
-        dropped (:mod:`portrait_core.pipeline.retention`) ``[total]``: one listing."""
+        dropped (:mod:`portrait_core.pipeline.retention`) ``[total]``: one listing.
+        """
         if stage not in self._done:
             contents = self.output(stage).contents()
             self.contents[stage] = contents
@@ -97,7 +100,8 @@ class Ledger:
     def missing(self) -> dict[str, NDArray[np.bool_]]:
         """Which frames every stage will do when the job is run ``[total]``, by stage: what is not finished,
         can be done and was not set aside; and all of a stage whose dropped data one of the others will
-        read."""
+        read.
+        """
         job, will = self._job, dict[str, NDArray[np.bool_]]()
         for stage in job.stages:
             reach = self.available(stage)
@@ -143,7 +147,8 @@ def unfinished(job: Job, stage: str) -> NDArray[np.bool_]:
 
 def quarantine_reason(job: Job) -> str | None:
     """Why the clip as a whole would only fail again: what was written when a stage of it stopped for good;
-    None when it is worth running. ``portrait retry`` takes it up."""
+    None when it is worth running. ``portrait retry`` takes it up.
+    """
     if job.edited is not None and (why := quarantine_reason(job.edited)):
         return f"the portrait's edit: {why}"
     writers = {job.unit_of(stage): stage for stage in job.stages}
@@ -165,7 +170,8 @@ def failures_of(job: Job, stage: str) -> pd.DataFrame:
 
 def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
     """Frames (None: the whole stage) and messages of failures under the job's key that would only come again,
-    and were not pardoned."""
+    and were not pardoned.
+    """
     if not job.unit(stage).failure_tables():
         return []
     import pandas as pd  # here: it is slow to import, and most clips have no failures

@@ -55,7 +55,8 @@ class StagePlan:
 
 def plan(job: Job, forced: Sequence[str] = (), known: Mapping[str, Rate] | None = None) -> list[StagePlan]:
     """Say what a run of the job would do, stage by stage, after ``forced`` stages were forgotten. Reads the
-    store and changes nothing."""
+    store and changes nothing.
+    """
     ledger = Ledger(job)
     will, known = ledger.missing(), known or rates(job)
     again = set(forced).union(*(job.pipeline.dependents(stage) for stage in forced))
@@ -121,7 +122,8 @@ def _parts(
 
 def _changed(job: Job, stage: str, ledger: Ledger) -> str | None:
     """What differs from what the stage made last of the same content, in words; None where it made nothing
-    yet, or has begun under this key. Of several, the one that differs least is meant."""
+    yet, or has begun under this key. Of several, the one that differs least is meant.
+    """
     own = ledger.output(stage)
     if ledger.contents[stage].done:
         return None

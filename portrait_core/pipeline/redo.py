@@ -41,7 +41,8 @@ def failed_frames(
     job: Job, stages: Collection[str], classes: Collection[FailureClass]
 ) -> dict[str, list[int]]:
     """Find frames with a failure of these classes under the job's keys that still counts, by stage. A task
-    that failed as a whole stands for all that are not finished; frame 0 for a stage of one part."""
+    that failed as a whole stands for all that are not finished; frame 0 for a stage of one part.
+    """
     found: dict[str, list[int]] = {}
     for stage in (stage for stage in job.stages if stage in stages):
         rows = failures_of(job, stage)
@@ -71,7 +72,7 @@ def schedule_retry(
     for stage, which in frames.items():
         output = job.output(stage)
         pardons = output.read_note(PARDONED) or {}
-        output.write_note(PARDONED, pardons | {cls: now for cls in classes})
+        output.write_note(PARDONED, pardons | dict.fromkeys(classes, now))
         output.uncommit(which)
     if gaps == "redo":
         _redo_after(job, frames)
@@ -88,7 +89,8 @@ def _redo_after(job: Job, frames: dict[str, list[int]]) -> None:
 
 def faces_appeared(job: Job, frames: Iterable[int]) -> bool:
     """Tell whether any of ``frames``, whose landmarks were looked for again, shows a face now: the clip's fit
-    and all that follows are then made again."""
+    and all that follows are then made again.
+    """
     output = job.output("landmarks")
     points = [output.read("landmarks", f, f + 1) for f in frames]
     return bool(points) and bool(seen(np.concatenate(points)).any())

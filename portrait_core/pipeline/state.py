@@ -159,7 +159,8 @@ def read_job(store: Store, name: str, command: Settings) -> Job | None:
 
 def _here(said: dict[str, Any], store: Store, command: Settings) -> dict[str, Any]:
     """A stored job's plain values at this store's place, with all that says where work is done taken from the
-    command."""
+    command.
+    """
     edited = said.get("edited")
     return {
         **said,

@@ -20,7 +20,8 @@ class Motion(Protocol):
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
         """Give the view of the canvas in which the head is posed as ``camera``, a camera of the face crop on
-        the CPU, sees a head that does not turn."""
+        the CPU, sees a head that does not turn.
+        """
 
 
 class HeadMotion:
@@ -40,7 +41,8 @@ class HeadMotion:
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
         """Bend space by the turn between the portrait's pose and the wanted one, and by as much as the wanted
-        camera looks further past the head than the portrait's does."""
+        camera looks further past the head than the portrait's does.
+        """
         label = camera.numpy()
         turn = self._own.T @ rotations_from_labels(label)[0]
         shift = head_shifts(offsets_from_labels(label) - self._offset) @ self._own

@@ -128,7 +128,8 @@ class Neck:
 
     def bend(self, turn: NDArray[np.floating], shift: NDArray[np.floating] | None = None) -> Bending:
         """Bend space by a turn ``[3,3]`` of the head about the neck's joint and a shift ``[3]`` after it, box
-        frame and units."""
+        frame and units.
+        """
         vector = Rotation.from_matrix(np.asarray(turn)).as_rotvec()
         angle = float(np.linalg.norm(vector))
         axis = self.points.new_tensor(vector / max(angle, 1e-9))
@@ -142,7 +143,8 @@ class Neck:
 
     def _lies(self, seen: Tensor, lies: Tensor, move: tuple[Tensor, float, Tensor], rounds: int) -> Tensor:
         """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess: the share of
-        the move belongs to where a point lies, which it decides itself."""
+        the move belongs to where a point lies, which it decides itself.
+        """
         axis, angle, aside = move
         for i in range(rounds):
             share = _read(self.shares, lies[None])[0]
@@ -181,7 +183,8 @@ def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:
 
 def _body(edge: float) -> Float[Tensor, "n 3"]:
     """Points of a body beneath the mesh, whose lower edge lies at height ``edge``: shoulders, as wide as the
-    space that is bent."""
+    space that is bent.
+    """
     along = [torch.arange(low, high, 2 * SPACING) for low, high in zip(LOW, HIGH, strict=True)]
     x, z = torch.meshgrid(along[0], along[2], indexing="ij")
     return torch.stack([x, torch.full_like(x, edge - SPACING), z], dim=-1).reshape(-1, 3)

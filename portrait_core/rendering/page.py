@@ -123,7 +123,8 @@ class Page:
 
     def sheet(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
         """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page. The photograph's
-        own pixels are kept where the page has them; beyond its border, the border is repeated."""
+        own pixels are kept where the page has them; beyond its border, the border is repeated.
+        """
         if self.scale == 1.0 and self.origin == (0.0, 0.0):
             return picture
         source = np.ascontiguousarray(picture)

@@ -34,7 +34,8 @@ class Part:
     @classmethod
     def of(cls, bounds: Int[Tensor, "2 2"] | None, rays: int, size: int, device: torch.device) -> Part:
         """Make the part around rays from the first to the last row and column of ``bounds``; of all where
-        that is None."""
+        that is None.
+        """
         low, high = [0, 0], [rays, rays]
         if bounds is not None:
             low = [max(0, int(x) - MARGIN_RAYS) for x in bounds[0]]
@@ -52,7 +53,8 @@ class Part:
 
     def seen_by_rays(self, step: int) -> tuple[slice, slice, Float[Tensor, "1 2 h w"]]:
         """Give rows and columns of the rays around the part, multiples of ``step`` of them, and the places of
-        its pixels over their rectangle."""
+        its pixels over their rectangle.
+        """
         slices, places = [], []
         for axis, one in ((1, self.rows), (0, self.columns)):
             low = max(0, one.start * self.rays // self.size - MIN_MARGIN_RAYS)

@@ -229,7 +229,8 @@ class PictureRenderer:
 
     def _without_strays(self, look: Lookup, base: Surface) -> Lookup:
         """Forget what is seen of the person apart from it, as thin as a line: the photograph's outline where
-        the head has turned away from it."""
+        the head has turned away from it.
+        """
         there = sample(self.cover, look.place(self.rays)) * look.seen
         person = (torch.maximum(there, base.weight) > 0.3).to(there.dtype)
         reach = self._rays_of(STRAY)
@@ -275,7 +276,8 @@ class PictureRenderer:
 
     def _part(self, view: View, base: Surface, look: Lookup, mask: Tensor) -> Part:
         """The part of the canvas that does not show the photograph as it is: where the person has moved, and
-        around the face."""
+        around the face.
+        """
         if view.bend is None:
             return Part.of(None, self.rays, self.canvas.size, base.depth.device)
         there = sample(self.cover, look.place(self.rays))
@@ -312,7 +314,8 @@ class PictureRenderer:
 
     def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
         """What stands behind the person in a part of the view, and how far along each ray the wall is; None
-        where the generator has none."""
+        where the generator has none.
+        """
         origins, directions = view.origins, view.directions
         _, wall = self.generator.renderer.background(self.planes, self.generator.decoder, origins, directions)
         if wall is None or view.bend is not None:

@@ -57,7 +57,8 @@ class PosedFrame:
 
 def pose_transfer(portrait: NDArray[np.floating], settings: RenderSettings) -> PoseTransfer:
     """Say which poses the output takes from the driver: what the settings say, or with ``auto`` relative ones
-    where the portrait, seen by the camera ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`."""
+    where the portrait, seen by the camera ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`.
+    """
     if settings.pose_transfer != "auto":
         return settings.pose_transfer
     yaw_rad, pitch_rad, _ = angles_from_labels(portrait)[0]
@@ -99,7 +100,8 @@ def held_cameras(
     cameras: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
 ) -> NDArray[np.float32]:
     """Hold cameras ``[T,25]`` within the limits of yaw and pitch, and within ``max_turn_deg`` of the
-    portrait's own ``[1,25]``."""
+    portrait's own ``[1,25]``.
+    """
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
     angles = angles_from_labels(cameras)
     held = np.concatenate([np.clip(angles[:, :2], -limit, limit), angles[:, 2:]], axis=1)
@@ -165,7 +167,8 @@ class PoseRenderer:
         self, ws: Float[Tensor, "1 rows w"], face: Float[Tensor, "1 1 s s"], camera: Float[Tensor, "1 25"]
     ) -> PosedFrame:
         """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``, of any
-        device."""
+        device.
+        """
         camera = camera.to(self.first)
         base = self._whole(self.first, camera)
         first, depth = base["image"].clamp(-1, 1), base["image_depth"]
@@ -221,7 +224,8 @@ class PoseRenderer:
 
 def bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
     """First and last row and column of a mask, ``[[row, column], [row, column]]`` on the CPU by one copy;
-    None where it is empty."""
+    None where it is empty.
+    """
     found = []
     for axis in (1, 0):
         some = inside.any(axis)

@@ -156,7 +156,8 @@ def rendered_surface(
 
 def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
     """Continue values beyond where they are known, from their rim: what lies beside a head goes on from where
-    its surface turns away, not from its middle. Known values stay."""
+    its surface turns away, not from its middle. Known values stay.
+    """
     near = F.max_pool2d(1 - known, 2 * RIM + 1, 1, RIM)
     return torch.where(known > 0, values, filled(values, known * near))
 

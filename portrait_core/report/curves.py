@@ -18,7 +18,8 @@ _drawing = threading.Lock()
 @contextmanager
 def drawn(width_inches: float, height_inches: float) -> Iterator[tuple[Figure, io.BytesIO]]:
     """Give an empty figure to draw on, at 110 pixels per inch, and what holds the content of its PNG file
-    when the block has ended."""
+    when the block has ended.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

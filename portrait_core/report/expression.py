@@ -67,7 +67,8 @@ def panel_title(name: str, one: Follow) -> str:
 
 def _departures(*curves: Curve) -> list[NDArray[np.float64]]:
     """Take from each curve its mean over the frames that all of them have. Frames without a face leave a gap
-    (NaN)."""
+    (NaN).
+    """
     values = np.array(curves, np.float64)
     common = np.isfinite(values).all(axis=0)
     return [one - one[common].mean() for one in values]

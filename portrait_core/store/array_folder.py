@@ -30,7 +30,8 @@ _log = logging.getLogger(__name__)
 
 class ArrayFolder:
     """The arrays ``<path>/<name>/``. Documents that were read are kept; if a chunk is missing by one of them,
-    it is read again."""
+    it is read again.
+    """
 
     def __init__(self, files: Files, path: str) -> None:
         self.path = path
@@ -172,7 +173,8 @@ class ArrayFolder:
         self, names: Sequence[str], start: int, stop: int | None
     ) -> dict[str, tuple[NDArray[Any] | None, list[int]]]:
         """Frames ``[start, stop)`` of arrays, and which of them are absent or corrupt; None for an array that
-        is not there."""
+        is not there.
+        """
         unknown = [checked_name(name, "array") for name in names if name not in self._documents]
         if unknown:
             self._documents.update(self._stored_documents(unknown))
@@ -194,7 +196,8 @@ class ArrayFolder:
         self, names: Sequence[str], start: int, stop: int | None
     ) -> dict[str, tuple[NDArray[Any], list[int]]]:
         """Frames ``[start, stop)`` of arrays by the documents that are known, and which of them are absent or
-        corrupt."""
+        corrupt.
+        """
         asked: dict[str, tuple[ArrayInfo, int, int]] = {}
         wanted: dict[str, tuple[str, int]] = {}
         chunks: dict[str, dict[str, bytes]] = {name: {} for name in names}
@@ -255,7 +258,8 @@ class ArrayFolder:
         self, name: str, array: ArrayInfo, numbers: Iterable[int], head: bytes | None = None
     ) -> dict[int, tuple[int, int]]:
         """Where chunks begin and end in a packed array's object; none when it is not there or its index is
-        damaged."""
+        damaged.
+        """
         head = self._head(name, array) if head is None else head
         try:
             return arrays.read_index(head, array, numbers) if head else {}

@@ -140,7 +140,8 @@ class Files:
 
     def refresh(self, folder: str) -> None:
         """Make the next look at a folder show what other hosts wrote, as far as the system can
-        (:meth:`LocalFolder.refresh`). Other stores than disks are asked anew each time."""
+        (:meth:`LocalFolder.refresh`). Other stores than disks are asked anew each time.
+        """
         if self.is_local:
             self._local.refresh(folder)
 
@@ -180,7 +181,8 @@ class Files:
 
     def delete_folder(self, folder: str) -> None:
         """Delete everything below a folder, and the folder; nothing happens when there is none. Links on a
-        disk are refused and not followed."""
+        disk are refused and not followed.
+        """
         if self.is_local:
             self._on_disk(self._local.delete_folder, folder)
         else:

@@ -76,7 +76,8 @@ class LocalFolder:
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
         """Read bytes ``[start, stop)`` of a file, fewer where it ends before, all of it by default; None when
-        there is none."""
+        there is none.
+        """
         folder = name.rpartition("/")[0]
         if folder not in self._known:
             self._check(folder)

@@ -129,7 +129,8 @@ class Output(ArrayFolder):
 
     def done(self, total: int, declared: Declared | None = None) -> NDArray[np.bool_]:
         """Tell which of ``total`` frames are done ``[total]``: marked, with every chunk, file and note that
-        is declared. A corrupt one shows only when it is read."""
+        is declared. A corrupt one shows only when it is read.
+        """
         return done_of(self.contents(), total, declared or Declared())
 
     # Files and notes

@@ -59,7 +59,8 @@ class Patience:
 
     def call(self, operation: Callable[[], R]) -> R:
         """Run an operation that may be done twice; raise its last error after :data:`GIVE_UP_S`, or at once
-        when the error will not pass."""
+        when the error will not pass.
+        """
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),

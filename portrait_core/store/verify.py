@@ -96,7 +96,8 @@ class _OutputCheck:
 
     def run(self, declared: Declared | None) -> None:
         """Check everything; ``declared`` is what has to be there where something is done, None when that is
-        not known."""
+        not known.
+        """
         contents = self._output.contents()
         due = declared if declared is not None and contents.done else Declared()
         names = contents.described | set(contents.chunks) | contents.packed | set(due.arrays)
@@ -120,7 +121,8 @@ class _OutputCheck:
 
     def _check_array(self, name: str, contents: Contents, due: set[int] | None, whole: bool = False) -> None:
         """Check one array; ``due`` are its committed frames, None when they are not known; ``whole`` says
-        that it is one chunk, which has to be there."""
+        that it is one chunk, which has to be there.
+        """
         if not is_name(name):
             self._add("unreadable", name, "no array has such a name")
             return

@@ -38,7 +38,8 @@ def with_eyes_of(
     own: NDArray[np.floating], driven: NDArray[np.floating], names: Sequence[str]
 ) -> NDArray[np.float32]:
     """Expressions ``[T,E]`` that take lids and gaze from ``driven [T,E]`` and the rest from ``own [E]`` (or
-    ``[T,E]``)."""
+    ``[T,E]``).
+    """
     out = np.array(np.broadcast_to(own, driven.shape), dtype=np.float32)
     out[:, eye_units(names)] = driven[:, eye_units(names)]
     return out

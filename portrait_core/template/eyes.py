@@ -75,7 +75,8 @@ class EyePainter:
 
     def add_crease(self, skin: Image, closed: float) -> None:
         """Add to ``skin [W,W,3]``, in place, the lines that stay on it: the crease, which fades as the lid
-        unfolds."""
+        unfolds.
+        """
         x0, y0, x1, y1 = self.source.window
         skin[y0:y1, x0:x1] += (1.0 - closed) * self._crease
 
@@ -112,7 +113,8 @@ class EyePainter:
 
     def _lid_line(self, along: Image, below: Image, closed: float, width: float) -> Image:
         """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge. As broad as lashes
-        are: a hair line of half a pixel would be lost on the generator."""
+        are: a hair line of half a pixel would be lost on the generator.
+        """
         strength = 0.85 * smoothstep(np.asarray((closed - 0.55) / 0.4))
         reach = np.where(below < 0, 0.025, 0.06) * width
         inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
@@ -121,14 +123,16 @@ class EyePainter:
 
 def _as_arc(opening: Opening, closed: float) -> Opening:
     """Straighten the line where lids meet: they lie on the ball of the eye, in an arc from corner to corner,
-    where the lower lid of an open eye seen from the side has a steep end."""
+    where the lower lid of an open eye seen from the side has a steep end.
+    """
     shift = closed * (_ARC @ opening.lower - opening.lower).astype(np.float32)
     return replace(opening, upper=opening.upper + shift, lower=opening.lower + shift)
 
 
 def _arc_projection(samples: int) -> NDArray[np.float64]:
     """Give the matrix ``[n,n]`` that fits a parabola, higher on one side than on the other if need be, to
-    heights between the corners."""
+    heights between the corners.
+    """
     u = np.linspace(0.0, 1.0, samples)
     shapes = np.stack([u * (1.0 - u), u * (1.0 - u) * (2.0 * u - 1.0)], axis=1)
     return np.asarray(shapes @ np.linalg.pinv(shapes))

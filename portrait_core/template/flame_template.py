@@ -158,7 +158,8 @@ class FlameTemplateRenderer:
 
     def _repainted(self, portrait: NDArray[np.uint8]) -> Float[Tensor, "1 4 r r"]:
         """The texture with what another picture of the portrait changes. The photograph's texture is finer
-        than the crop's, so only their difference is added."""
+        than the crop's, so only their difference is added.
+        """
         change = portrait.astype(np.float32) - self.source.portrait
         if not change.any():
             return self._texture

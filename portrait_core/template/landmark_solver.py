@@ -82,7 +82,8 @@ class LandmarkSolver:
 
     def _linearised(self, expression: Array, wanted: Array) -> tuple[Array, Array]:
         """Rows ``[n,E]`` and residuals ``[n]``: weighted differences across and up, then the irises' from the
-        middles of their eyes, and those of the gaps between the lips."""
+        middles of their eyes, and those of the gaps between the lips.
+        """
         points, unit = self._points, self._unit
         every = np.broadcast_to(np.eye(3)[:2], (len(wanted), 2, 3))
         rows = points.by_expression(every, expression) / unit  # k 2 E

@@ -121,7 +121,8 @@ def _luminance(photo: Array, mouth: Opening, along: Array, height: Array) -> Arr
 
 def smoothest_path(gain: Array) -> NDArray[np.intp]:
     """Rows ``[n]`` of the path through the columns of ``gain [m,n]`` with the largest sum, less a price per
-    row that it climbs between columns; by dynamic programming."""
+    row that it climbs between columns; by dynamic programming.
+    """
     rows, columns = gain.shape
     step = np.arange(-2, 3)
     price = 0.02 * np.abs(step)

@@ -52,12 +52,11 @@ class MouthPainter:
     """Paints a portrait's mouth for any expression."""
 
     def __init__(self, texture: PortraitTexture, interior: MouthInterior, source: Opening, teeth: Image):
-        """
-        Args:
-            texture: the portrait, taken apart.
-            interior: what is behind its lips.
-            source: the mesh's opening at the portrait's own expression, in work pixels.
-            teeth: how much each pixel ``[W,W]`` of the photograph is surely tooth of the upper row, 0..1.
+        """Args:
+        texture: the portrait, taken apart.
+        interior: what is behind its lips.
+        source: the mesh's opening at the portrait's own expression, in work pixels.
+        teeth: how much each pixel ``[W,W]`` of the photograph is surely tooth of the upper row, 0..1.
         """
         self.texture, self.interior = texture, interior
         self._source = source
@@ -94,7 +93,8 @@ class MouthPainter:
 
     def _end(self, mesh: Opening, which: int) -> Image:
         """A corner ``[2]`` of the opening to paint. The line between closed lips goes on beyond the inner
-        corners, over the skin where lips join; an opening ends within the lips, at the mesh's own corner."""
+        corners, over the skin where lips join; an opening ends within the lips, at the mesh's own corner.
+        """
         moved, photo, source = (_ends(o)[which] for o in (mesh, self.texture.mouth, self._source))
         offset = photo - source
         along = float(offset @ mesh.axis)

@@ -109,7 +109,8 @@ class MouthPalette:
 
 def bounded(color: Image, saturation: float) -> Image:
     """Give a colour ``[3]`` no more saturation (largest less smallest channel, over the largest) than told,
-    at the same luminance."""
+    at the same luminance.
+    """
     gray, spread = float(color.mean()), float(color.max() - color.min())
     if spread <= saturation * float(color.max()):
         return color
@@ -120,7 +121,8 @@ def bounded(color: Image, saturation: float) -> Image:
 
 def monochrome(photo: Image) -> float:
     """How surely a picture ``[W,W,3]`` has one colour only (black and white, sepia), 0..1: whether its
-    chromaticity depends on nothing but its luminance."""
+    chromaticity depends on nothing but its luminance.
+    """
     small = cv2.resize(photo, (48, 48), interpolation=cv2.INTER_AREA).reshape(-1, 3)
     luminance = small.mean(1)
     lit = luminance > 24.0
@@ -151,7 +153,8 @@ def _lip_shift(texture: PortraitTexture, skin: Image, toned: float) -> Image:
 
 def _likely_tooth(texture: PortraitTexture, skin: Image, toned: float) -> Image:
     """Colour ``[3]`` of teeth in the picture's light: as bright as the whites of its eyes suggest, and
-    between white and the skin in colour, which is slightly warm."""
+    between white and the skin in colour, which is slightly warm.
+    """
     light = max(float(texture.skin_color.mean()), texture.mouth_light)
     luminance = _LOOK.tooth * light
     sclera = _sclera_luminance(texture)
@@ -184,7 +187,8 @@ def _sclera_luminance(texture: PortraitTexture) -> float | None:
 
 def _measured_tooth(texture: PortraitTexture, teeth: Image, likely: Image) -> Image | None:
     """Colour ``[3]`` of the teeth that the photograph shows; ``None`` where it does not surely show any, or
-    what it shows is far from the ``likely`` colour (gleams on wet lips, a tongue)."""
+    what it shows is far from the ``likely`` colour (gleams on wet lips, a tongue).
+    """
     sure = teeth > 0.5
     if not sure.any():
         return None

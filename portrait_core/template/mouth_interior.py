@@ -30,7 +30,8 @@ UPPER_TEETH_BELOW_LIPS_M = 0.0030
 
 class _Row(NamedTuple):
     """A row of teeth. ``ends`` are the teeth's from the midline along the dental arch, in metres (textbook
-    crown widths, a little wide because the arch of the embedded head is)."""
+    crown widths, a little wide because the arch of the embedded head is).
+    """
 
     group: str
     ends: Image
@@ -127,13 +128,12 @@ class MouthInterior:
     def __init__(
         self, head: MorphableHead, neutral_m: Tensor, palette: MouthPalette, line_m: float, drop_m: float
     ):
-        """
-        Args:
-            head: the head; its groups of teeth and tongue are used where it has them.
-            neutral_m: vertices ``[V,3]`` of the portrait's shape at rest.
-            palette: the colours.
-            line_m: height of the line between its resting lips in metres, in the head frame.
-            drop_m: further drop of the upper teeth in metres, from the photograph.
+        """Args:
+        head: the head; its groups of teeth and tongue are used where it has them.
+        neutral_m: vertices ``[V,3]`` of the portrait's shape at rest.
+        palette: the colours.
+        line_m: height of the line between its resting lips in metres, in the head frame.
+        drop_m: further drop of the upper teeth in metres, from the photograph.
         """
         self.head, self.palette = head, palette
         faces, group = head.faces, head.face_group
@@ -256,7 +256,8 @@ class MouthInterior:
         self, arc: Image, height: Image, ends: Image, shade: Image, pixel_m: float
     ) -> tuple[Image, Image]:
         """Colours ``[n,3]`` and coverage ``[n]`` of points on a dental arch, from arc length and height above
-        the biting edge (metres)."""
+        the biting edge (metres).
+        """
         distance = np.abs(np.abs(arc)[:, None] - ends[None])
         which = np.clip(np.searchsorted(ends, np.abs(arc)) - 1, 0, len(ends) - 2)
         middle, half = (ends[which] + ends[which + 1]) / 2, (ends[which + 1] - ends[which]) / 2
@@ -276,7 +277,8 @@ class MouthInterior:
 
 def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:
     """Height in metres of a row's biting edge at each of its vertices, by their places along the arch and
-    their heights; molars reach farther than front teeth."""
+    their heights; molars reach farther than front teeth.
+    """
     places = np.linspace(0.0, float(arc.abs().max()), 9)
     away = (arc.abs()[:, None] - torch.from_numpy(places).float()).abs()
     heights = torch.where(away < 0.75 * float(places[1]), up * y[:, None], torch.inf).amin(0)

@@ -176,7 +176,8 @@ class MovingSkin:
 
 def large_parts(mask: Mask, side_px: float) -> Mask:
     """The connected parts of ``mask [h,w]`` that are larger than ``side_px`` squared; smaller ones are
-    wobbles of an outline."""
+    wobbles of an outline.
+    """
     thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     _, label, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
     kept = np.flatnonzero(stats[:, cv2.CC_STAT_AREA] > side_px**2)

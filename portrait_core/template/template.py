@@ -211,7 +211,8 @@ class TemplateRenderer:
 
     def _background(self, uncovered: Mask, view: SkinView) -> Image:
         """The photograph behind the face in the region drawn: uncovered pixels in-painted from what surrounds
-        the face (not from the face), and the shadow of a chin that has come down."""
+        the face (not from the face), and the shadow of a chin that has come down.
+        """
         x0, y0, x1, y1 = self.skin.roi
         size = self.skin.size
         base = self.texture.photo[y0:y1, x0:x1].copy()
@@ -235,7 +236,8 @@ class TemplateRenderer:
 
     def _average(self, drawn: Image, flow: Image) -> NDArray[np.uint8]:
         """The crop with the region drawn averaged into it; pixels that did not change keep the photograph's
-        own values, which averaging a magnified copy would soften."""
+        own values, which averaging a magnified copy would soften.
+        """
         x0, y0, x1, y1 = self.skin.roi
         red, green, blue = cv2.split(np.abs(drawn - self.texture.photo[y0:y1, x0:x1]))
         difference = np.maximum(np.maximum(red, green), blue)

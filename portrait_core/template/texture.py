@@ -50,7 +50,8 @@ _GAP_UNDER_HAIR = 0.10
 
 def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
     """Replace the pixels of ``hole [H,W]`` of an image ``[H,W,C]`` by the smooth surface (Laplace's equation)
-    through the pixels around them."""
+    through the pixels around them.
+    """
     out = image.copy()
     index = np.full(hole.shape, -1)
     ys, xs = np.nonzero(hole)
@@ -329,7 +330,8 @@ def _eye_source(
 
 def _sclera(patch: Image, known: NDArray[Any], skin: Image, below_lid: Image) -> Image:
     """A smooth white of the eye ``[h,w,3]``: that which is seen, continued under the iris in the upper lid's
-    shade. ``below_lid``: how far pixels lie under its edge, in eye widths."""
+    shade. ``below_lid``: how far pixels lie under its edge, in eye widths.
+    """
     fallback = 0.35 * skin.reshape(-1, 3).mean(0) + 0.55 * skin.reshape(-1, 3).mean()
     if known.sum() < 12:
         return np.broadcast_to(fallback, patch.shape).astype(np.float32)

@@ -52,7 +52,8 @@ class Person:
 
     def changes(self, expression: Array, strengths: Mapping[str, float], names: Sequence[str]) -> Array:
         """Measure how far landmarks are from their rest ``[478,3]``, over the face's unit, each region's
-        change taken ``strengths`` times."""
+        change taken ``strengths`` times.
+        """
         places = np.array([region_of(name) for name in names])
         unmoved = self.points.points(self.rest)
         total = strengths["mouth"] * (unmoved - self.at_rest)

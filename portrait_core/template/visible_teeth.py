@@ -95,7 +95,8 @@ def _likeness(texture: PortraitTexture, color: Image) -> Image:
 
 def _bite(texture: PortraitTexture, px_per_m: float) -> Image:
     """Height ``[65]`` of the upper row's biting edge below the mouth's chord: the darkest line across the
-    bright part of the opening, as far below the upper lip as crowns reach, or else the lower lip."""
+    bright part of the opening, as far below the upper lip as crowns reach, or else the lower lip.
+    """
     mouth = texture.mouth
     u = np.linspace(0.0, 1.0, len(mouth.upper), dtype=np.float32)
     most, least = _TEETH.most_crown_m * px_per_m, _TEETH.least_crown_m * px_per_m

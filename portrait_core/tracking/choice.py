@@ -1,5 +1,6 @@
 """Which tracker the settings choose, and the arrays that only one of them keeps. Imports no PyTorch: the
-declarations of stages read it."""
+declarations of stages read it.
+"""
 
 from __future__ import annotations
 

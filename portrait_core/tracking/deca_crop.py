@@ -112,7 +112,8 @@ def face_squares(boxes: Array, rule: Rule = "kpt68") -> FaceSquares:
 
 def square_transforms(squares: FaceSquares, size: int = CROP_SIZE) -> Array:
     """Source to crop pixels ``[n,3,3]``: the square's low corner goes to pixel 0, the high one to the centre
-    of the last pixel."""
+    of the last pixel.
+    """
     scale = (size - 1) / squares.size
     tform = np.zeros((len(scale), 3, 3))
     tform[:, 0, 0] = tform[:, 1, 1] = scale
@@ -133,7 +134,8 @@ def whole_image_transform(width: int, height: int, size: int = CROP_SIZE) -> Arr
 
 def similarity(source: Array, target: Array) -> Array:
     """Least-squares rotations, scales and shifts ``[n,3,3]`` that take points ``[n,k,2]`` to others
-    (Umeyama 1991; in the plane, one complex division)."""
+    (Umeyama 1991; in the plane, one complex division).
+    """
     a, b = (np.asarray(p, dtype=np.float64) @ np.array([1, 1j]) for p in (source, target))
     mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
     spread = (np.abs(a - mean_a) ** 2).sum(1)

@@ -73,7 +73,8 @@ class DecaTracker:
 
     def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
         """Give DECA's code and EG3D's crop with its camera, of a portrait ``[H,W,3]`` with landmarks
-        ``[1,478,2]``."""
+        ``[1,478,2]``.
+        """
         found = self._networks.track([image], points, size)
         code = np.concatenate([part.reshape(1, -1).numpy() for part in found.code], axis=1)
         place = found.wild.placement

@@ -70,7 +70,8 @@ class FaceDetector:
         self, frames: NDArray[np.uint8], which: NDArray[np.int64], squares: Sequence[Square]
     ) -> list[FaceBoxes]:
         """Find faces in the frames ``which`` of ``frames [n,H,W,3]`` uint8, looking at the same squares of
-        each (one level of :func:`search_levels`) and merging what they show. Outside the frame is black."""
+        each (one level of :func:`search_levels`) and merging what they show. Outside the frame is black.
+        """
         found = []
         for frame in frames[which]:
             points, score = [], []

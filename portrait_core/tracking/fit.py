@@ -222,7 +222,8 @@ class _ClipFit:
 
     def _place_brows(self) -> None:
         """Let this person's brows, as they are on average, be the head's brows at rest: one cannot tell low
-        brows from lowered ones."""
+        brows from lowered ones.
+        """
         sums, wanted = np.zeros((N_POINTS, 3, 3)), np.zeros((N_POINTS, 3))
         sums += _OFFSET_PRIOR * np.eye(3)
         chosen = np.linspace(0, len(self.pixels) - 1, _BASELINE_FRAMES * 2).round().astype(int)
@@ -261,7 +262,8 @@ class _ClipFit:
 
     def _shape_equations(self, i: int) -> NormalEquations:
         """Equations with the shape among the unknowns. What the lids' openness says about blinking and wide
-        eyes is held, so that the rest of the eyes' look goes to the shape."""
+        eyes is held, so that the rest of the eyes' look goes to the shape.
+        """
         state, targets = self.states[i], self.targets[i]
         weight = self.points.weight
         equations = frame_equations(

@@ -70,7 +70,8 @@ class Alignment:
 
     def to_square(self) -> tuple[Array, Array]:
         """Factors and shifts ``[n,2]`` from continuous pixels (centres at +0.5, y down) of the images to
-        those of the squares, exactly as :func:`cut` samples."""
+        those of the squares, exactly as :func:`cut` samples.
+        """
         return self.resized_wh / self.size_wh, -self.corner.astype(np.float64)
 
     def points(self, points: NDArray[np.floating]) -> Array:

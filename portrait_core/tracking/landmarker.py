@@ -157,7 +157,8 @@ class FaceLandmarker:
         self, frames: NDArray[np.uint8], regions: Regions
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Run the mesh on the regions its own landmarks give until these stand still: the detector's box of a
-        small face can be a fifth of a face off, and each pass takes out about half of that."""
+        small face can be a fifth of a face off, and each pass takes out about half of that.
+        """
         mesh, presence = self._run_mesh(frames, regions)
         moving = np.arange(len(regions.frame))
         for _ in range(_MAX_PASSES - 1):

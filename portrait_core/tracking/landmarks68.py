@@ -43,5 +43,6 @@ def mesh_to_68(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
     """Five points ``[n,5,2]`` for EG3D's crops: eyes (means of their corners, as on the standard face, so
-    that gaze moves nothing), nose, mouth's corners; arguments and pixels as above."""
+    that gaze moves nothing), nose, mouth's corners; arguments and pixels as above.
+    """
     return five_of_68(mesh_to_68(landmarks))

@@ -87,7 +87,8 @@ class NormalEquations:
 
     def with_prior(self, prior: Array, offset: Array) -> NormalEquations:
         """Add the prior ``[E,E]`` of the expression, which is ``offset [E]`` from its mean; a whisker on
-        everything keeps the system definite."""
+        everything keeps the system definite.
+        """
         matrix, gradient = self.matrix.copy(), self.gradient.copy()
         own = slice(6, 6 + len(prior))
         matrix[own, own] += prior

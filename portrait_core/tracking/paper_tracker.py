@@ -93,7 +93,8 @@ class PaperTracker:
 
 class LandmarkError:
     """How far FLAME, decoded and projected, is from detected landmarks: what a track says of its fit. Head
-    and landmarks are on the CPU, as the codes that a tracker gives."""
+    and landmarks are on the CPU, as the codes that a tracker gives.
+    """
 
     def __init__(self, head: MorphableHead, slide: flame.FlameLandmarks):
         self._head, self._slide = head, slide
@@ -113,7 +114,8 @@ class LandmarkError:
 def face_track(found: PaperFrames, fit_error: NDArray[np.float32]) -> FaceTrack:
     """The track of n frames that all have a face: DECA's shape (their mean), expression and jaw; cameras,
     and the head's rotation with them, from Deep3DFaceRecon; the generator's crop (its sides may differ by the
-    rounding of EG3D's resizing: the mean)."""
+    rounding of EG3D's resizing: the mean).
+    """
     place, code = found.wild.placement, found.code
     size = found.wild.images.shape[1] or OUTPUT_SIZE
     rows: dict[str, NDArray[np.floating]] = {

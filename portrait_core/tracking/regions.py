@@ -78,7 +78,8 @@ def run_regions(
 
 def mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> Regions:
     """Give the regions of landmarks ``[k,468,2]`` in pixels of the frames ``[k]``: squares around their
-    bounding box in axes turned with the eye line, as the mesh model was trained."""
+    bounding box in axes turned with the eye line, as the mesh model was trained.
+    """
     eyes = mesh[:, 263] - mesh[:, 33]
     flat = Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)
     turned = mesh @ flat.axes()

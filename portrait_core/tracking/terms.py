@@ -66,7 +66,8 @@ EYES = (
 class LidReference:
     """The lids of one head: its landmarks with open and with closed eyes ``[478,3]``, the open gap over the
     eye's width seen frontally ``open_ratio [2]`` (right eye, left eye), and ``profile [2,7]``, the gap along
-    the lids over the gap at their middle."""
+    the lids over the gap at their middle.
+    """
 
     open_points: Array
     closed_points: Array
@@ -131,7 +132,8 @@ def lid_ratios(landmarks: Array) -> Array:
 class FrameTargets:
     """One frame's targets in pixels: ``points [468,2]`` with the upper lids moved to the target gap,
     ``lid_gap [2]`` along ``lid_down [2,2]``, ``mouth [4,2]`` differences of :data:`MOUTH_PAIRS`,
-    ``gaze [2,2]`` iris minus middle of the corners, ``openness [2]``, ``scale`` the outer-eye distance."""
+    ``gaze [2,2]`` iris minus middle of the corners, ``openness [2]``, ``scale`` the outer-eye distance.
+    """
 
     points: Array
     lid_gap: Array

@@ -39,7 +39,8 @@ class Tracker(Protocol):
 
     def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
         """Track the portrait ``[H,W,3]`` by its landmarks ``[1,478,2]``, in pixels; its crop has ``size``
-        pixels on a side."""
+        pixels on a side.
+        """
 
     def clip(
         self,

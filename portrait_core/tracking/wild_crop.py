@@ -31,7 +31,8 @@ _RESCALE = 300.0
 @dataclass(frozen=True)
 class CropPlacement:
     """Where n crops lie: ``crop = image * factor + shift`` in continuous pixels (centres at +0.5), ``[n,2]``
-    each, x then y."""
+    each, x then y.
+    """
 
     factor: Array
     shift: Array
@@ -105,7 +106,8 @@ def generator_crops(
     images: Images, points5: NDArray[np.floating], standard: Array = STANDARD_FACE, size: int = OUTPUT_SIZE
 ) -> tuple[NDArray[np.uint8], CropPlacement]:
     """The crops ``[n,size,size,3]`` that the generator was trained on, and where they lie. Size 0 makes none,
-    and tells where those of 512 pixels would lie."""
+    and tells where those of 512 pixels would lie.
+    """
     found = generator_alignment(points5, _sizes(images, points5), standard)
     crops = [np.zeros((0, 0, 3), np.uint8)] * len(images)
     if size:

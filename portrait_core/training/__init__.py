@@ -1,2 +1,3 @@
 """How everything in ``data/models`` was made: synthetic people, generators, heads, converters,
-calibrations."""
+calibrations.
+"""

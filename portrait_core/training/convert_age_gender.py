@@ -156,7 +156,8 @@ def build(weights: Mapping[str, Weight]) -> onnx.ModelProto:
 
 def reference(weights: Mapping[str, Weight], image: Array) -> tuple[Array, Array]:
     """The same network in numpy, as written down in the package: age ``[n]`` in years and share of male
-    ``[n]`` of pictures ``[n,112,112,3]``, RGB levels 0..255."""
+    ``[n]`` of pictures ``[n,112,112,3]``, RGB levels 0..255.
+    """
     value = {name: weight.value for name, weight in weights.items()}
 
     def separable(x: Array, name: str) -> Array:

@@ -38,7 +38,8 @@ REGIONS = {"mouth": (0, 0.075, 0.09), "eyes": (1, 0.045, 0.06)}
 @torch.no_grad()
 def evaluate(generator: TriPlaneGenerator, view: ViewBatch) -> tuple[dict[str, float], Tensor]:
     """PSNR of whole picture, mouth and eyes, and mean depth error inside the head, on held-out heads; and the
-    pictures ``[B,3,H,W]``."""
+    pictures ``[B,3,H,W]``.
+    """
     made, errors = [], []
     for i in range(len(view.camera)):
         ws = generator.mapping(view.z[i // view.views][None], None)
@@ -90,7 +91,8 @@ def to_pictures(images: Tensor) -> Pictures:
 
 def amplitude(tracker: Tracker, truth: Tensor, made: Tensor) -> dict[str, float]:
     """Correlation and slope of lip gap and eye opening, as measured on the generator's pictures, over the
-    same measured on the true ones, where both have a face; and the share of such pictures."""
+    same measured on the true ones, where both have a face; and the share of such pictures.
+    """
     wanted, got = tracker(to_pictures(truth)), tracker(to_pictures(made))
     both = np.isfinite(wanted["lip_gap"]) & np.isfinite(got["lip_gap"])
     report = {"faces": float(both.mean())}

@@ -99,7 +99,8 @@ class HairSheet:
 
     def build(self, style: HairStyle, displacement: Array) -> tuple[Array, Array]:
         """Positions ``[N,3]`` (metres) and unit normals ``[N,3]`` for a style and the head's displacement
-        ``[V,3]`` from the average."""
+        ``[V,3]`` from the average.
+        """
         polar_end, hang = self.reach(style)
         arc = self.along[:, None] * (polar_end * ARC_M + hang)[None]
         polar = np.minimum(arc / ARC_M, polar_end[None])

@@ -340,7 +340,8 @@ def _area(ring: Array) -> float:
 @dataclass(frozen=True)
 class Change:
     """A change of one region: its name in :func:`~portrait_core.metrics.follow.measure_regions`, the amounts,
-    and what draws it."""
+    and what draws it.
+    """
 
     region: str
     amounts: tuple[float, ...]

@@ -43,7 +43,8 @@ def colour_loss(difference: Tensor) -> Tensor:
 def paired_colour_loss(difference: Tensor, paired: bool) -> Tensor:
     """:func:`colour_loss` of ``difference [B,...]``; where rows are ``paired`` (one person and camera, two
     expressions), also that of what the error changes from one expression to the other: it is free of what
-    the generator gets wrong about the person, and is what moves a face in use."""
+    the generator gets wrong about the person, and is what moves a face in use.
+    """
     loss = colour_loss(difference)
     return loss + PAIR_WEIGHT * colour_loss(difference[0::2] - difference[1::2]) if paired else loss
 
@@ -74,7 +75,8 @@ def pick_rays(view: ViewBatch, count: int, generator: torch.Generator) -> Tensor
 
 def pick_corners(view: ViewBatch, patch: int, generator: torch.Generator) -> Tensor:
     """Top left pixels ``[B,2]`` (row, column, at neural resolution) of a square patch a view: on the mouth,
-    on an eye, or anywhere, by :data:`PATCH_SHARES`, off the centre by up to a quarter of the patch."""
+    on an eye, or anywhere, by :data:`PATCH_SHARES`, off the centre by up to a quarter of the patch.
+    """
     size, batch = view.depth.shape[-1], len(view.depth)
     draw = torch.rand(batch, generator=generator)
     point = torch.where(draw < PATCH_SHARES[0], 0, torch.randint(1, 3, (batch,), generator=generator))

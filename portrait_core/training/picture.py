@@ -21,7 +21,8 @@ BOX_HALF = 0.36
 @dataclass(frozen=True)
 class Visible:
     """Pixels ``[n]`` (row major) that show a mesh inside the box, with the face, its vertices ``[n,3]``, the
-    barycentric weights ``[n,3]`` and the depth along the optical axis ``[n]``."""
+    barycentric weights ``[n,3]`` and the depth along the optical axis ``[n]``.
+    """
 
     pixel: NDArray[np.int64]
     face: NDArray[np.int64]
@@ -104,7 +105,8 @@ def _gather(fragments: Fragments, faces: torch.Tensor, pixel: torch.Tensor, dept
 
 def paint(atlas: Array, table: Array, seen: Visible) -> Drawn:
     """Interpolate a vertex table ``[N, 3 lit + 3 sheen + 2 atlas + k]`` and multiply the lit colour by the
-    atlas; the atlas's fourth channel becomes the opacity."""
+    atlas; the atlas's fourth channel becomes the opacity.
+    """
     value = torch.from_numpy(table)
     corner, weight = torch.from_numpy(seen.corner), torch.from_numpy(seen.weight)
     parts = [value[corner[:, k]] * weight[:, k : k + 1] for k in range(3)]

@@ -153,7 +153,8 @@ def change_photograph(
 
 def part_lips(subject: Subject, grey: bool = False) -> list[Known]:
     """Part the lips by several amounts, before a dark inside and before teeth; ``grey`` takes the colours
-    away."""
+    away.
+    """
     drawn = [open_lips(subject, amount, teeth) for amount, teeth in LIPS_PARTED]
     if not grey:
         return drawn
@@ -168,7 +169,8 @@ def without_colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def opening(points: NDArray[np.float64]) -> float:
     """Mean height between the inner lips over the middle third between the mouth's corners, over the distance
-    of the outer eye corners, of landmarks ``[478,2]`` in pixels: the truth of ``mouth open``."""
+    of the outer eye corners, of landmarks ``[478,2]`` in pixels: the truth of ``mouth open``.
+    """
     across = points[EYE_OUTER[1]] - points[EYE_OUTER[0]]
     eyes = float(np.linalg.norm(across))
     along = points @ (across / eyes)

@@ -59,7 +59,8 @@ def make_shard(
     renderer: SceneRenderer, seed: int, people: int, views: int, expressions: int = 1, spread: float = 1.0
 ) -> dict[str, NDArray[np.generic]]:
     """Draw ``people`` persons with ``expressions`` expressions each, seen by the same ``views`` cameras; the
-    same seed gives the same arrays. A person's expressions are next to each other."""
+    same seed gives the same arrays. A person's expressions are next to each other.
+    """
     rng = np.random.default_rng(seed)
     names = renderer.head.expression_names
     latents, walls, rows = [], [], []

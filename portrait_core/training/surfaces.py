@@ -38,7 +38,8 @@ class Follower:
 
 def grid_faces(rows: int, columns: int, closed: bool) -> NDArray[np.int64]:
     """Triangles of a ``rows`` x ``columns`` grid of vertices (row major); ``closed`` joins the last column
-    to the first."""
+    to the first.
+    """
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns if closed else columns - 1), indexing="ij")
     right = (c + 1) % columns
     a, b, d, e = r * columns + c, r * columns + right, (r + 1) * columns + c, (r + 1) * columns + right

@@ -84,7 +84,8 @@ def read_members(package: Path, names: Iterable[str]) -> list[bytes]:
 
 def write_model(path: Path, blob: bytes, licence: str, source: str, made_by: str) -> None:
     """Write a model to ``path`` and its provenance (file, sha256, licence, source, made_by) beside it, as
-    ``.json``."""
+    ``.json``.
+    """
     path.write_bytes(blob)
     record = {
         "file": path.name,

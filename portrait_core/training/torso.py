@@ -28,7 +28,8 @@ COLLAR_UP = np.array([0.70, 1.00, 1.02, 0.45, -0.30])
 @dataclass(frozen=True)
 class Clothing:
     """``collar_m`` height of the collar; ``flare`` 0..1 how far it stands off; ``open_front`` 0..1 how far
-    it parts at the throat; ``slope`` -1..1 drop of the shoulders."""
+    it parts at the throat; ``slope`` -1..1 drop of the shoulders.
+    """
 
     collar_m: float
     flare: float

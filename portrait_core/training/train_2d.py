@@ -211,7 +211,8 @@ class Trainer2d:
 
 def _prepare(generator: StyleGAN2Generator) -> list[Tensor]:
     """Begin near a grey picture, with the stored noise a learned map: the published architecture's one place
-    at every resolution for what does not depend on w. It starts at nothing, with strength 1."""
+    at every resolution for what does not depend on w. It starts at nothing, with strength 1.
+    """
     maps = _noise(generator)
     with torch.no_grad():
         for name, parameter in generator.named_parameters():
@@ -233,7 +234,8 @@ def psnr_and_sheet(
     generator: StyleGAN2Generator, pictures: Pictures, count: int
 ) -> tuple[float, float, Image.Image]:
     """PSNR of whole pictures and of the face alone, on the first ``count`` pictures, and a sheet of 24 of
-    them above what the generator makes."""
+    them above what the generator makes.
+    """
     z, image, weight = pictures.batch(np.arange(count))
     latents = generator.mapping(z)[:, :1]
     made = torch.cat([generator.synthesis(ws).clamp(-1, 1) for ws in latents.split(16)])

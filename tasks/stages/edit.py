@@ -47,7 +47,8 @@ EDIT = Stage(
 @does(EDIT, precision="fp32")
 def edit(job: Job) -> StageResult:
     """Move the inverted portrait's latent by the flow, render it with the generator that was tuned on the
-    portrait, and carry what changed over to the photograph (paper section 3.4)."""
+    portrait, and carry what changed over to the photograph (paper section 3.4).
+    """
     watch = Stopwatch("edit", 0, 1)
     if done(job, "edit").all():
         return watch.result(0)

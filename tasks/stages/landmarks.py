@@ -97,7 +97,8 @@ class _Film:
 
 def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
     """Landmarks ``[n,478,2]`` of frames from ``at`` on; NaN, and a row in the failure table, where there is
-    no face or the models fail."""
+    no face or the models fail.
+    """
     key = job.stage_keys["landmarks"]
     try:
         found = model.detect(pictures)

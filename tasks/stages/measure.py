@@ -51,7 +51,8 @@ MEASURE = Stage(
 @does(MEASURE, precision="fp32")
 def measure(job: Job) -> StageResult:
     """Track the result and compare lips, eyes and head pose, and every region of the face at every stage; see
-    how still the background is."""
+    how still the background is.
+    """
     watch = Stopwatch("measure", 0, 1)
     ledger = Ledger(job)
     if ledger.done("measure").all():
@@ -88,7 +89,8 @@ def driver_motion(job: Job) -> MotionTrack:
 
 def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
     """Give which poses the clip takes from the driver, and the driver's track with the poses that it asks
-    for: its own, or for a portrait that keeps its own pose those relative to it."""
+    for: its own, or for a portrait that keeps its own pose those relative to it.
+    """
     from portrait_core.cameras import angles_from_labels, degrees
     from portrait_core.rendering.pose_renderer import pose_transfer, target_cameras
 
@@ -117,7 +119,8 @@ def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
 
 def shown_frames(job: Job, array: str = "frames") -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """The clip, frame by frame: which frame is shown, itself or, where it was not rendered, its neighbour,
-    and the picture as it was drawn ``[M,M,3]``, or another array's row."""
+    and the picture as it was drawn ``[M,M,3]``, or another array's row.
+    """
     output = job.output("render")
     for i in held_frames(done(job, "render")).tolist():
         yield i, output.read(array, i, i + 1)[0]

@@ -188,7 +188,7 @@ def test_every_pipeline_is_run() -> None:
 
 def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:
     """Every setting that a stage's key depends on, through the stages before it too."""
-    inputs = {name: "0" * 64 for name in ("portrait", "video", "labels")}
+    inputs = dict.fromkeys(("portrait", "video", "labels"), "0" * 64)
     recipes = make_recipes(pipeline, inputs, 9, Settings(), WEIGHTS | {"flow": "1" * 64})
     known: dict[str, set[str]] = {}
     for stage in pipeline.names:

@@ -72,7 +72,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Job:
     retarget(job=made)
     template(job=made, start=0, stop=FRAMES)
     pictures, masks = (made.output("template").read(name) for name in ("template", "face_mask"))
-    shown = {name: pictures for name in made.declared("render").per_frame}
+    shown = dict.fromkeys(made.declared("render").per_frame, pictures)
     shown |= {"render_mask": masks, "render_depth": np.full(masks.shape, 2.7, np.float32)}
     FrameArrays(made, "render").keep(0, shown)
     cameras = io.BytesIO()

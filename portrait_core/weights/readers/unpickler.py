@@ -162,7 +162,8 @@ class DataUnpickler(pickle._Unpickler):
 
 def plain_key(key: Any) -> Any:
     """A key of a dictionary or member of a set. Only plain ones: hashing a deeply nested tuple would
-    overflow the interpreter's stack."""
+    overflow the interpreter's stack.
+    """
     if not isinstance(key, _PLAIN_KEYS):
         raise pickle.UnpicklingError(f"a {type(key).__name__} is the key of a dictionary or member of a set")
     return key
