@@ -57,6 +57,8 @@ JAW_SHARES = 0.01 * _indices(
 head at these points."""
 LOWER_LIP_MIDDLE = np.array([84, 17, 314])
 """The lower lip's outer edge at its middle."""
+UPPER_LIP_INNER, LOWER_LIP_INNER = 13, 14
+"""The lips' inner edges at their middle."""
 BROWS = _indices("70 63 105 66 107 55 65 52 53 46 300 293 334 296 336 285 295 282 283 276")
 
 # Where the 71 points of the iris model's eye contour (eye, lids, brow) lie in the face mesh.

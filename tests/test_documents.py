@@ -1,0 +1,58 @@
+"""What the documents name exists: files, commands with their options, and links."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows.cli.main import app
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_PATHS = re.compile(r"`((?:portrait_core|tasks|flows|tests|deployments)/[\w./]+)`")
+_LINKS = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+_ids = [path.name for path in DOCUMENTS]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_ids)
+def test_files_and_links_exist(document: Path) -> None:
+    text = document.read_text()
+    named = [ROOT / match for match in _PATHS.findall(text)]
+    linked = [document.parent / match for match in _LINKS.findall(text)]
+    assert [str(path) for path in named + linked if not path.exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=_ids)
+def test_commands_are_understood(document: Path) -> None:
+    """Every ``portrait`` command names a command that there is, with options that it takes."""
+    for line in _commands(document.read_text()):
+        _parse(line)
+
+
+def test_an_option_that_does_not_exist_is_found() -> None:
+    with pytest.raises(Exception, match="--speed"):
+        _parse("portrait reenact --portrait a.png --video b.mp4 --speed 3")
+
+
+def _commands(text: str) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    found = (re.search(r"\bportrait\s+(?!-reenactment)(.*)", line.split(" #")[0]) for line in lines)
+    return [f"portrait {match[1]}" for match in found if match]
+
+
+def _parse(line: str) -> None:
+    """Raise what the command line raises where it does not understand ``line``."""
+    words = [word for word in shlex.split(line)[1:] if word != "..."]
+    command: Any = typer.main.get_command(app)
+    context = command.context_class(command, info_name="portrait")
+    while hasattr(command, "resolve_command"):
+        name, command, words = command.resolve_command(context, words)
+        context = command.context_class(command, info_name=name, parent=context)
+        context.resilient_parsing = "..." in line  # options that the document leaves out are not missed
+    command.parse_args(context, words)
