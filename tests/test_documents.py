@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 
 from flows.cli.main import app
+from tests.conftest import FfmpegRunner
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -37,6 +41,32 @@ def test_commands_are_understood(document: Path) -> None:
 def test_an_option_that_does_not_exist_is_found() -> None:
     with pytest.raises(Exception, match="--speed"):
         _parse("portrait reenact --portrait a.png --video b.mp4 --speed 3")
+
+
+def test_the_notebook_runs() -> None:
+    cells = json.loads((ROOT / "docs" / "first_steps.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), "first_steps.ipynb", "exec"), names)
+    template = names["template"]
+    assert template.image.shape == (2, 256, 256, 3)
+    closed, opened = template.mouth_mask.sum(axis=(1, 2))
+    assert opened > 5 * closed
+
+
+@pytest.mark.slow
+def test_the_lines_of_python_animate_a_portrait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portrait: Path, carphone: Path, ffmpeg_to: FfmpegRunner
+) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    Image.open(portrait).save(tmp_path / "face.jpg")
+    shutil.copy(ffmpeg_to("six.mp4", "-i", carphone, "-frames:v", 6), tmp_path / "driver.mp4")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(lines, "README.md", "exec"), names)
+    assert len(names["latents"]) == 6
+    assert (tmp_path / "runs" / "face" / "reenactment.mp4").stat().st_size > 1000
 
 
 def _commands(text: str) -> list[str]:
