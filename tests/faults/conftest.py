@@ -15,7 +15,7 @@ from tests.faults.content import content
 from tests.faults.events import timeline
 from tests.faults.runs import DONE, Bench
 from tests.faults.table import ROWS, markdown
-from tests.flows.conftest import portrait, small, tiny_generator  # noqa: F401 - fixtures
+from tests.flows.conftest import small, tiny_generator  # noqa: F401 - fixtures
 
 FRAMES, LONG = 6, 24
 LONG_CHANGES = ("tuning.steps=60", "inversion.first_steps=24")

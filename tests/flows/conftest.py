@@ -16,7 +16,6 @@ from typer.testing import CliRunner, Result
 from flows.cli.main import app
 from portrait_core.generators import save_generator
 from portrait_core.runtime.model_cache import forget_models
-from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.store import KINDS, Output, Store
 from tests.conftest import FfmpegRunner
 from tests.portrait_core import tiny
@@ -24,12 +23,6 @@ from tests.portrait_core import tiny
 FRAMES = 6
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
-
-
-@pytest.fixture(scope="session")
-def portrait() -> Path:
-    """The NASA astronaut portrait."""
-    return sample_portrait()
 
 
 @pytest.fixture(scope="session")

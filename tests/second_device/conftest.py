@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from portrait_core.generators import cpu
-from tests.flows.conftest import arguments, driver, portrait, small, tiny_generator  # noqa: F401 - fixtures
+from tests.flows.conftest import arguments, driver, small, tiny_generator  # noqa: F401 - fixtures
 from tests.second_device import require
 
 
