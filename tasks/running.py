@@ -56,7 +56,7 @@ def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Calla
                 return function(**parameters)
             except Exception as error:
                 job = parameters["job"]
-                less = job.smaller() if out_of_memory(error) else None
+                less = job.with_less_memory() if out_of_memory(error) else None
                 if less is None:
                     raise
                 note = f"; tried again with {less[1]}"

@@ -22,6 +22,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 from portrait_core.inputs.remote import in_our_words, reach, version_of
+from portrait_core.runtime.caches import cache_folder
 from portrait_core.store.places import checked_place, local_path, shown
 from portrait_core.store.retries import Patience
 
@@ -36,12 +37,6 @@ SPARE_S = 3600.0
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8}\.gone)?")
 """Folders of a cache that are ours: nothing else in it is ever deleted."""
-
-
-def cache_folder() -> Path:
-    """Where copies of what lies elsewhere are kept on this machine."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "portrait-reenactment" / "inputs"
 
 
 def local_copy(
@@ -69,7 +64,7 @@ def local_copy(
     path = local_path(place)
     if path is not None:
         return path
-    top = Path(folder or cache_folder()).absolute()
+    top = Path(folder or cache_folder("inputs")).absolute()
     files, inside = reach(place)
     with in_our_words(place):
         for _ in range(3):
@@ -185,7 +180,7 @@ def forget(
     Returns:
         Bytes that were freed.
     """
-    top = Path(folder or cache_folder()).absolute()
+    top = Path(folder or cache_folder("inputs")).absolute()
     entries = sorted(_entries(top))
     total = sum(size for _, _, size in entries)
     freed = 0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import fsspec
 
-from portrait_core.weights.locate import cache_folder, digest
+from portrait_core.runtime.caches import cache_folder
+from portrait_core.weights.locate import digest
 from portrait_core.weights.registry import MODELS, Model
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def import_generator(path: Path, folder: str, *, half: bool, licence: str) -> Co
 
     if "://" not in folder:
         return convert_published(path, folder, half=half, licence=licence)
-    made = convert_published(path, cache_folder() / "converted", half=half, licence=licence)
+    made = convert_published(path, cache_folder("models") / "converted", half=half, licence=licence)
     for file in (made.weights, made.about_path):
         _write(file.read_bytes(), f"{folder}/{file.name}")
     return made
@@ -49,7 +50,7 @@ def converted(path: Path) -> Path:
         return path
     from portrait_core.generators.published import convert_published
 
-    folder = cache_folder() / "converted" / f"{digest(path)[0][:16]}-{CONVERSION}"
+    folder = cache_folder("models") / "converted" / f"{digest(path)[0][:16]}-{CONVERSION}"
     target = folder / f"{path.stem}.safetensors"
     return target if target.is_file() else convert_published(path, folder).weights
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from portrait_core.pipeline.pipelines import Pipeline, find_pipeline
 from portrait_core.pipeline.stage import Stage
 from portrait_core.settings import Settings
-from portrait_core.settings.less_memory import smaller
+from portrait_core.settings.less_memory import with_less_memory
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
 
 
@@ -117,9 +117,9 @@ class Job(BaseModel):
         """What the stage's key is made of."""
         return make_recipes(self.pipeline, self.inputs, self.frames, self.settings, self.weights)[name]
 
-    def smaller(self) -> tuple[Job, str] | None:
+    def with_less_memory(self) -> tuple[Job, str] | None:
         """The same job with less memory for each task, and what changed; None if nothing is left to halve."""
-        found = smaller(self.settings)
+        found = with_less_memory(self.settings)
         return None if found is None else (self.model_copy(update={"settings": found[0]}), found[1])
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import fsspec
 
 from portrait_core.errors import ModelFileError
+from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder
 from portrait_core.weights.registry import Model, known
 
@@ -47,12 +48,6 @@ def models_folder() -> str:
     if "://" in named:
         return named.rstrip("/")
     return str(Path(named).expanduser().absolute() if named else data_folder() / "weights")
-
-
-def cache_folder() -> Path:
-    """Where copies of a bucket's files are kept on this machine."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "portrait-reenactment" / "models"
 
 
 def package_file(package: str, name: str) -> Path:
@@ -112,7 +107,7 @@ def local_copy(place: str) -> Path:
     try:
         files, path = fsspec.core.url_to_fs(place)
         about = files.info(path)
-        folder = cache_folder() / hashlib.sha256(place.encode()).hexdigest()[:16]
+        folder = cache_folder("models") / hashlib.sha256(place.encode()).hexdigest()[:16]
         copy = folder / path.rsplit("/", 1)[-1]
         version = {"size": about["size"], "version": str(_version(about))}
         if not _is_sound(copy, version):

@@ -15,7 +15,7 @@ from portrait_core.pipeline import Array, Job, Stage, all_pipelines
 from portrait_core.pipeline.classification import BrokenGpuError, gpu_broke
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
-from portrait_core.settings.less_memory import LEAST_RAYS, smaller
+from portrait_core.settings.less_memory import MIN_RAYS, with_less_memory
 from tasks.running import Call, does, functions_of, run_call, stage_function
 from tests.simulation.stub import stub_job
 
@@ -100,8 +100,8 @@ def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
     with pytest.raises(MemoryError):
         _run({"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
     least = seen_settings[-1]
-    assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, LEAST_RAYS)
-    assert smaller(least) is None
+    assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, MIN_RAYS)
+    assert with_less_memory(least) is None
 
 
 def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) -> None:
