@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portrait_core.attribute_editing.requests import EditRequest, as_override, parse_requests
 from portrait_core.errors import InputError
-from portrait_core.inputs.sources import CACHE_BYTES, in_threads, local_copy, look, read_bytes
+from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import (
     COLUMNS,
     CONSENT,
@@ -37,7 +37,7 @@ from portrait_core.media import VideoInfo, probe, read_image
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.trust import refuse_steering
 from portrait_core.store.keys import is_name
-from portrait_core.store.places import folder_of, joined, shown
+from portrait_core.store.places import folder_of, redact_place, resolve_place
 
 __all__ = [
     "COLUMNS",
@@ -162,7 +162,7 @@ def check_manifest(
     try:
         table = read_table(read_bytes(url, "manifest"))
     except InputError as error:
-        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{shown(url)} "))]) from error
+        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{redact_place(url)} "))]) from error
     table.restore_numbers()
     problems = [*table.problems, *column_problems(url, table, require_consent)]
     if not table.records:
@@ -210,12 +210,12 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
         wanted = "--".join([stem(given["portrait"]), stem(given["video"]), *words])
         changes = [part.strip() for part in given["overrides"].split(";") if part.strip()]
         own = given["profile"]
-        own = joined(folder, own) if own.endswith((".yaml", ".yml")) else own
+        own = resolve_place(folder, own) if own.endswith((".yaml", ".yml")) else own
         rows.append(
             Row(
                 number=number,
-                portrait=given["portrait"] and joined(folder, given["portrait"]),
-                video=given["video"] and joined(folder, given["video"]),
+                portrait=given["portrait"] and resolve_place(folder, given["portrait"]),
+                video=given["video"] and resolve_place(folder, given["video"]),
                 name=given["name"] or unique_name(wanted, identity, taken),
                 profile=own or profile,
                 overrides=(*changes, as_override(edit)) if edit else tuple(changes),
@@ -296,9 +296,13 @@ def _settings(rows: Sequence[Row], changes: Sequence[str]) -> tuple[dict[Recipe,
 def _missing(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
     """What is wrong with which input, by looking; the bytes of those that lie elsewhere."""
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
-    found = look(place for _, place in items)
+    found = inspect_files(place for _, place in items)
     remote = sum(one.size or 0 for place, one in found.items() if "://" in place)
-    bad = {(role, place): f"{shown(place)} {why}" for role, place in items if (why := found[place].problem)}
+    bad = {
+        (role, place): f"{redact_place(place)} {why}"
+        for role, place in items
+        if (why := found[place].problem)
+    }
     return bad, remote
 
 
@@ -318,7 +322,7 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
     Copies of what lies elsewhere stay only if ``kept``: a whole data set may not fit on this disk.
     """
     role, place = item
-    name = shown(place)
+    name = redact_place(place)
     with ExitStack() as stack:
         folder = None if kept else stack.enter_context(tempfile.TemporaryDirectory(prefix="portrait-"))
         path: Path | None = None

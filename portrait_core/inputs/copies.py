@@ -21,10 +21,10 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from portrait_core.inputs.remote import in_our_words, reach, version_of
+from portrait_core.inputs.remote import reach, translate_errors, version_of
 from portrait_core.runtime.caches import cache_folder
-from portrait_core.store.places import checked_place, local_path, shown
-from portrait_core.store.retries import Patience
+from portrait_core.store.places import checked_place, local_path, redact_place
+from portrait_core.store.retries import Retrier
 
 CACHE_BYTES = 20 * 10**9
 """How much of copies is kept where nobody says otherwise; ``runner.input_cache_gb`` does."""
@@ -54,7 +54,7 @@ def local_copy(
         url: a path or URL (:func:`~portrait_core.store.places.checked_place`).
         folder: keeps the copies; default :func:`cache_folder`.
         limit_bytes: after a fetch, copies that are not in use are deleted until so many bytes are left
-            (:func:`forget`).
+            (:func:`delete_unused_copies`).
 
     Raises:
         InputError: there is no such file, or it may not be read.
@@ -66,9 +66,9 @@ def local_copy(
         return path
     top = Path(folder or cache_folder("inputs")).absolute()
     files, inside = reach(place)
-    with in_our_words(place):
+    with translate_errors(place):
         for _ in range(3):
-            found = Patience(shown(place)).call(lambda: files.info(inside))
+            found = Retrier(redact_place(place)).call(lambda: files.info(inside))
             if found.get("type") == "directory":
                 raise IsADirectoryError(place)
             copy = _place_of_copy(top, place, found)
@@ -77,7 +77,7 @@ def local_copy(
             if _fetched(files, inside, place, copy, found):
                 _tidy(top, limit_bytes, copy.stat().st_size)
                 return copy
-    raise OSError(errno.EAGAIN, f"{shown(place)} changes while it is read; wait until it is written")
+    raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
 
 
 def _place_of_copy(folder: Path, url: str, about: Mapping[str, Any]) -> Path:
@@ -104,12 +104,13 @@ def _fetched(files: AbstractFileSystem, path: str, url: str, copy: Path, about: 
         copy.parent.mkdir(exist_ok=True)
         part = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
-            full = Patience(shown(url)).call(lambda: _download(files, path, part, about.get("size")))
+            full = Retrier(redact_place(url)).call(lambda: _download(files, path, part, about.get("size")))
             if full is not None:
                 raise OSError(
-                    full.errno, f"no room for a copy of {shown(url)} in {copy.parent.parent}: free some"
+                    full.errno,
+                    f"no room for a copy of {redact_place(url)} in {copy.parent.parent}: free some",
                 )
-            now = Patience(shown(url)).call(lambda: files.info(path))
+            now = Retrier(redact_place(url)).call(lambda: files.info(path))
             if (now.get("size"), version_of(now)) != (about.get("size"), version_of(about)):
                 return False
             os.replace(part, copy)
@@ -127,7 +128,7 @@ def _download(files: AbstractFileSystem, path: str, part: Path, size: int | None
             return error
         raise
     if size is not None and part.stat().st_size != size:
-        raise OSError(f"{part.stat().st_size} of {size} bytes of {shown(path)} came")
+        raise OSError(f"{part.stat().st_size} of {size} bytes of {redact_place(path)} came")
     return None
 
 
@@ -165,10 +166,10 @@ def _tidy(top: Path, limit_bytes: int, fetched: int) -> None:
         _tidied[top] = (time.monotonic(), 0) if due else (at, since)
     if due:
         with contextlib.suppress(OSError):
-            forget(limit_bytes, top)
+            delete_unused_copies(limit_bytes, top)
 
 
-def forget(
+def delete_unused_copies(
     limit_bytes: int = CACHE_BYTES,
     folder: str | os.PathLike[str] | None = None,
     spare_s: float = SPARE_S,

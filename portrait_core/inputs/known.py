@@ -23,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from portrait_core.errors import InputError
 from portrait_core.inputs.copies import CACHE_BYTES, local_copy
-from portrait_core.inputs.sources import Found, about
+from portrait_core.inputs.sources import FileStatus, inspect_file
 from portrait_core.media import probe, read_image
 from portrait_core.media.binary import existing_file
-from portrait_core.store.places import checked_place, local_path, shown
+from portrait_core.store.places import checked_place, local_path, redact_place
 
 Kind = Literal["image", "video"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -47,7 +47,7 @@ class InputFacts(BaseModel):
     kind: Kind
     """What it was opened as."""
     url: str
-    """Its place, as :func:`~portrait_core.store.places.shown` gives it: for people to read."""
+    """Its place, as :func:`~portrait_core.store.places.redact_place` gives it: for people to read."""
     url_sha256: Digest
     """SHA-256 of its place with all that ``url`` hides."""
     size: Annotated[int, Field(ge=0)] | None
@@ -77,9 +77,9 @@ class InputFacts(BaseModel):
         """Plain values, for JSON."""
         return self.model_dump(mode="json")
 
-    def holds_for(self, place: str, kind: Kind, now: Found) -> bool:
+    def holds_for(self, place: str, kind: Kind, now: FileStatus) -> bool:
         """Tell whether these facts are of a place as it is ``now``, which
-        :func:`~portrait_core.inputs.sources.about` says.
+        :func:`~portrait_core.inputs.sources.inspect_file` says.
         """
         return (
             bool(self.version)
@@ -88,7 +88,7 @@ class InputFacts(BaseModel):
         )
 
 
-def facts(
+def gather_facts(
     place: str,
     kind: Kind,
     known: Mapping[str, Any] | None = None,
@@ -108,16 +108,16 @@ def facts(
     """
     checked_place(place)
     kept = _from_dict(known)
-    now = about(place)
+    now = inspect_file(place)
     if kept is not None and kept.holds_for(place, kind, now):
         return kept
     for _ in range(3):
         begin_s = time.time()
         made = _made(place, kind, now, limit_bytes, begin_s)
-        before, now = now, about(place)
+        before, now = now, inspect_file(place)
         if now == before:
             return made
-    raise OSError(errno.EAGAIN, f"{shown(place)} changes while it is read; wait until it is written")
+    raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
 
 
 def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path:
@@ -136,9 +136,9 @@ def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path
         OSError: the connection failed for two minutes.
     """
     path = local_copy(url, limit_bytes=limit_bytes)
-    if local_digest(path, shown(url)) != sha256:
+    if local_digest(path, redact_place(url)) != sha256:
         raise InputError(
-            f"{shown(url)} is not the file that this job was made from: its content is another. Put that "
+            f"{redact_place(url)} is not the file that this job was made from: its content is another. Put that "
             "file back, or give the command again with the file as it is now, which makes a job of its own"
         )
     return path
@@ -154,10 +154,10 @@ def _from_dict(known: Any) -> InputFacts | None:
         return None
 
 
-def _made(place: str, kind: Kind, now: Found, limit_bytes: int, begin_s: float) -> InputFacts:
+def _made(place: str, kind: Kind, now: FileStatus, limit_bytes: int, begin_s: float) -> InputFacts:
     """Facts of a place, by reading all of it."""
     path = local_copy(place, limit_bytes=limit_bytes)
-    name = shown(place)
+    name = redact_place(place)
     try:
         seen = _video(path) if kind == "video" else _image(path)
     except InputError as error:

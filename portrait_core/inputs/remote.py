@@ -14,8 +14,8 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from portrait_core.errors import InputError
-from portrait_core.store.places import checked_place, redacted, shown
-from portrait_core.store.retries import stop_own_retries, with_few_own_retries
+from portrait_core.store.places import checked_place, redact_message, redact_place
+from portrait_core.store.retries import disable_client_retries, limit_client_retries
 
 _VERSION = ("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified", "mtime", "updated")
 
@@ -29,14 +29,16 @@ def reach(url: str) -> tuple[AbstractFileSystem, str]:
     """
     checked_place(url)
     try:
-        options = with_few_own_retries(url, {"use_listings_cache": False})
+        options = limit_client_retries(url, {"use_listings_cache": False})
         files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
-        raise InputError(f"{shown(url)} needs another package: {error}") from error
+        raise InputError(f"{redact_place(url)} needs another package: {error}") from error
     except ValueError as error:
-        said = redacted(str(error), url)
-        raise InputError(f"{shown(url)} is no URL ({said}); give a path, or s3://, gs://, https://") from None
-    stop_own_retries(files)
+        said = redact_message(str(error), url)
+        raise InputError(
+            f"{redact_place(url)} is no URL ({said}); give a path, or s3://, gs://, https://"
+        ) from None
+    disable_client_retries(files)
     return files, path
 
 
@@ -53,30 +55,30 @@ def reason(error: Exception, place: str = "") -> str:
         return "is a folder; give the path of one file"
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied); change its permissions, or check your access"
-    said = redacted(str(error), place)
+    said = redact_message(str(error), place)
     if isinstance(error, InputError):
-        return said.removeprefix(f"{shown(place)} ") if place else said
+        return said.removeprefix(f"{redact_place(place)} ") if place else said
     said = said or type(error).__name__
     return f"cannot be reached ({said}); check the address, the network and your access"
 
 
 def cause(error: Exception, place: str) -> Exception | None:
-    """The error, as another one's cause; none where it would show what :func:`shown` hides."""
-    return error if shown(place) == place else None
+    """The error, as another one's cause; none where it would show what :func:`redact_place` hides."""
+    return error if redact_place(place) == place else None
 
 
 @contextlib.contextmanager
-def in_our_words(place: str) -> Iterator[None]:
+def translate_errors(place: str) -> Iterator[None]:
     """Turn what file systems raise into what callers tell apart: wrong for good, or perhaps for now."""
     try:
         yield
     except InputError:
         raise
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise InputError(f"{shown(place)} {reason(error, place)}") from cause(error, place)
+        raise InputError(f"{redact_place(place)} {reason(error, place)}") from cause(error, place)
     except OSError as error:
-        if redacted(str(error), place) == str(error):
+        if redact_message(str(error), place) == str(error):
             raise
-        raise ConnectionError(redacted(str(error), place)) from None
+        raise ConnectionError(redact_message(str(error), place)) from None
     except Exception as error:  # missing credentials, for one, are of a class of the client's
-        raise InputError(f"{shown(place)} {reason(error, place)}") from cause(error, place)
+        raise InputError(f"{redact_place(place)} {reason(error, place)}") from cause(error, place)

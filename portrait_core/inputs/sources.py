@@ -16,23 +16,30 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from portrait_core.errors import InputError
-from portrait_core.inputs.copies import CACHE_BYTES, forget, local_copy
-from portrait_core.inputs.remote import cause, in_our_words, reach, reason, version_of
+from portrait_core.inputs.copies import CACHE_BYTES, delete_unused_copies, local_copy
+from portrait_core.inputs.remote import cause, reach, reason, translate_errors, version_of
 from portrait_core.media.binary import existing_file
-from portrait_core.store.places import checked_place, folder_of, joined, local_path, place_problem, shown
-from portrait_core.store.retries import Patience, is_transient
+from portrait_core.store.places import (
+    checked_place,
+    folder_of,
+    local_path,
+    place_problem,
+    redact_place,
+    resolve_place,
+)
+from portrait_core.store.retries import Retrier, is_transient
 
 __all__ = [
     "CACHE_BYTES",
-    "Found",
-    "about",
+    "FileStatus",
+    "inspect_file",
     "folder_of",
-    "forget",
+    "delete_unused_copies",
     "in_threads",
-    "joined",
+    "resolve_place",
     "local_copy",
     "local_path",
-    "look",
+    "inspect_files",
     "reach",
     "read_bytes",
 ]
@@ -46,7 +53,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Found:
+class FileStatus:
     """What looking for a file found."""
 
     size: int | None = None
@@ -68,12 +75,12 @@ def read_bytes(place: str, what: str) -> bytes:
         if local_path(place) is not None:
             return existing_file(os.path.expanduser(place.removeprefix("file://")), what).read_bytes()
         files, inside = reach(place)
-        data: bytes = Patience(shown(place)).call(lambda: files.cat_file(inside))
+        data: bytes = Retrier(redact_place(place)).call(lambda: files.cat_file(inside))
         return data
     except InputError:
         raise
     except Exception as error:  # file systems raise classes of their own
-        raise InputError(f"{shown(place)} {reason(error, place)}") from cause(error, place)
+        raise InputError(f"{redact_place(place)} {reason(error, place)}") from cause(error, place)
 
 
 def in_threads(
@@ -99,16 +106,16 @@ def in_threads(
 # Looking for many
 
 
-def look(places: Iterable[str]) -> dict[str, Found]:
+def inspect_files(places: Iterable[str]) -> dict[str, FileStatus]:
     """Look for files, several folders at once; a folder elsewhere is listed where it holds some of them.
 
     A host that does not answer is waited for once (two minutes), not once a file.
     """
     groups: dict[str, list[str]] = defaultdict(list)
-    found: dict[str, Found] = {}
+    found: dict[str, FileStatus] = {}
     for place in dict.fromkeys(places):
         if refused := place_problem(place):
-            found[place] = Found(problem=refused)
+            found[place] = FileStatus(problem=refused)
         else:  # web servers list pages, not folders
             groups[place if place.startswith("http") else folder_of(place)].append(place)
     silent: dict[str, str] = {}
@@ -117,7 +124,7 @@ def look(places: Iterable[str]) -> dict[str, Found]:
     return found
 
 
-def _look_into(folder: str, places: list[str], silent: dict[str, str]) -> dict[str, Found]:
+def _look_into(folder: str, places: list[str], silent: dict[str, str]) -> dict[str, FileStatus]:
     """Look for files of one folder; ``silent`` collects hosts that gave no answer, with the reason."""
     if local_path(folder) is not None:
         return {place: _look_here(Path(place)) for place in places}
@@ -130,30 +137,30 @@ def _look_into(folder: str, places: list[str], silent: dict[str, str]) -> dict[s
             pass  # reading may be allowed where listing is not
         except Exception as error:
             _note(error, host, silent)
-            return dict.fromkeys(places, Found(problem=reason(error, folder)))
+            return dict.fromkeys(places, FileStatus(problem=reason(error, folder)))
     return {place: _look_there(place, host, silent) for place in places}
 
 
-def _look_here(path: Path) -> Found:
+def _look_here(path: Path) -> FileStatus:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        return Found(problem=reason(error))
+        return FileStatus(problem=reason(error))
     if stat.S_ISREG(status.st_mode) and not os.access(path, os.R_OK):
-        return Found(problem=reason(PermissionError()))
+        return FileStatus(problem=reason(PermissionError()))
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
     return _judged({"type": kind, "size": status.st_size}, f"{status.st_mtime_ns} {status.st_ino}")
 
 
-def _look_there(place: str, host: str, silent: dict[str, str]) -> Found:
+def _look_there(place: str, host: str, silent: dict[str, str]) -> FileStatus:
     if host in silent:
-        return Found(problem=silent[host])
+        return FileStatus(problem=silent[host])
     try:
         files, path = reach(place)
-        return _judged(Patience(shown(place)).call(lambda: files.info(path)))
+        return _judged(Retrier(redact_place(place)).call(lambda: files.info(path)))
     except Exception as error:
         _note(error, host, silent)
-        return Found(problem=reason(error, place))
+        return FileStatus(problem=reason(error, place))
 
 
 def _note(error: Exception, host: str, silent: dict[str, str]) -> None:
@@ -165,24 +172,24 @@ def _listed(folder: str) -> dict[str, dict[str, Any]]:
     """What a file system says of everything directly in a folder, by name; nothing where there is none."""
     files, path = reach(folder)
     try:
-        entries = Patience(shown(folder)).call(lambda: files.ls(path, detail=True))
+        entries = Retrier(redact_place(folder)).call(lambda: files.ls(path, detail=True))
     except FileNotFoundError:
         return {}
     return {str(entry["name"]).rstrip("/").rpartition("/")[2]: entry for entry in entries}
 
 
-def _judged(about: Mapping[str, Any] | None, version: str | None = None) -> Found:
+def _judged(about: Mapping[str, Any] | None, version: str | None = None) -> FileStatus:
     if about is None:
-        return Found(problem=reason(FileNotFoundError()))
+        return FileStatus(problem=reason(FileNotFoundError()))
     if about.get("type") == "directory":
-        return Found(problem=reason(IsADirectoryError()))
+        return FileStatus(problem=reason(IsADirectoryError()))
     if about.get("size") == 0:
-        return Found(0, "is empty (0 bytes); copy it again from its source")
-    return Found(about.get("size"), version=version_of(about) if version is None else version)
+        return FileStatus(0, "is empty (0 bytes); copy it again from its source")
+    return FileStatus(about.get("size"), version=version_of(about) if version is None else version)
 
 
-def about(place: str | os.PathLike[str]) -> Found:
-    """Size and version of one file, by one request; :func:`look` asks for many.
+def inspect_file(place: str | os.PathLike[str]) -> FileStatus:
+    """Size and version of one file, by one request; :func:`inspect_files` asks for many.
 
     Raises:
         InputError: there is no such file, it is empty, or it may not be read.
@@ -194,8 +201,8 @@ def about(place: str | os.PathLike[str]) -> Found:
         found = _look_here(path)
     else:
         files, inside = reach(text)
-        with in_our_words(text):
-            found = _judged(Patience(shown(text)).call(lambda: files.info(inside)))
+        with translate_errors(text):
+            found = _judged(Retrier(redact_place(text)).call(lambda: files.info(inside)))
     if found.problem:
-        raise InputError(f"{shown(text)} {found.problem}")
+        raise InputError(f"{redact_place(text)} {found.problem}")
     return found

@@ -19,7 +19,7 @@ from typing import Any
 from portrait_core.errors import InputError
 from portrait_core.store.files import Files
 from portrait_core.store.keys import canonical_json
-from portrait_core.store.places import folder_of, shown
+from portrait_core.store.places import folder_of, redact_place
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")
 CONSENT = ("licence", "consent")
@@ -59,7 +59,7 @@ class ManifestError(InputError):
         if len(self.problems) > SHOWN:
             lines.append(f"and {len(self.problems) - SHOWN} more; {self._all}")
         rows = len({problem.row for problem in self.problems})
-        name = shown(url)
+        name = redact_place(url)
         head = f"{name}: {len(self.problems)} problems in {rows} rows; nothing was started"
         super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{name}: {lines[0]}")
 
@@ -225,7 +225,7 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
         cells = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
         pq.write_table(pa.table(cells), target)
     else:
-        raise InputError(f"a manifest is written as .csv or .parquet; got {shown(url)}")
+        raise InputError(f"a manifest is written as .csv or .parquet; got {redact_place(url)}")
     Files(folder_of(url)).put({PurePosixPath(url).name: target.getvalue()})
 
 

@@ -27,7 +27,7 @@ class Report:
     """What the file says itself, where the registry's licence is not its own."""
 
 
-def model_of(path: str | Path) -> Model | None:
+def identify_model(path: str | Path) -> Model | None:
     """The model whose file this is by its name; for a pack, the first in it. A flow that was trained here is
     known by its content.
     """

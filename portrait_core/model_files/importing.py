@@ -39,7 +39,7 @@ CONVERSION = 2
 
 
 @lru_cache(maxsize=8)
-def converted(path: Path) -> Path:
+def convert_once(path: Path) -> Path:
     """A generator's file that loads in a moment: the file itself, or what a network file (``.pkl``) was
     converted to on this machine.
 
@@ -67,7 +67,7 @@ def import_model(path: Path, model: Model, folder: str) -> list[tuple[Model, str
         ValueError: if nothing can be written.
     """
     from portrait_core.model_files.check import check_model
-    from portrait_core.weights.readers.onnx_files import member
+    from portrait_core.weights.readers.onnx_files import read_member
 
     packed = [one for one in MODELS.values() if path.name in one.inside]
     reports = [(one, check_model(path, one)) for one in packed or [model]]
@@ -75,7 +75,7 @@ def import_model(path: Path, model: Model, folder: str) -> list[tuple[Model, str
     for one, report in reports:
         # a flow that was trained here keeps its name: it does not pass for the published one
         target = f"{folder}/{one.file if report.licence is None else path.name}"
-        _write(member(path, one.file), target)
+        _write(read_member(path, one.file), target)
         done.append((one, target, report))
     return done
 

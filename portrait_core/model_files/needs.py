@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import ModelFileError
-from portrait_core.model_files.importing import converted
+from portrait_core.model_files.importing import convert_once
 from portrait_core.runtime.package_files import data_file, data_folder
 from portrait_core.settings import Settings
 from portrait_core.weights.locate import find, missing_text, require
@@ -65,7 +65,7 @@ def weight_file(settings: Settings, purpose: str) -> Path:
     """
     source = weight_sources(settings)[purpose]
     path = require([source])[source] if isinstance(source, str) else data_file(source)
-    return converted(path) if purpose == "generator" else path
+    return convert_once(path) if purpose == "generator" else path
 
 
 def needed_models(settings: Settings) -> dict[str, Path | None]:

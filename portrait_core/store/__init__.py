@@ -6,10 +6,16 @@ writers.
 """
 
 from portrait_core.store.arrays import ArrayInfo
-from portrait_core.store.contents import Contents, Declared, done_of
+from portrait_core.store.contents import Contents, Declared, done_mask
 from portrait_core.store.failures import Failure, FailureClass
-from portrait_core.store.keys import differences, file_digest, gapped_key, recipe_key, stage_recipe
-from portrait_core.store.leases import Holder, Lease, holder
+from portrait_core.store.keys import (
+    describe_differences,
+    file_digest,
+    key_with_gaps,
+    recipe_key,
+    stage_recipe,
+)
+from portrait_core.store.leases import Holder, Lease, read_holder
 from portrait_core.store.output import Output
 from portrait_core.store.store import Store, record_name
 from portrait_core.store.unit import KINDS, Kind, Unit
@@ -30,11 +36,11 @@ __all__ = [
     "Store",
     "Unit",
     "UnitReport",
-    "differences",
-    "done_of",
+    "describe_differences",
+    "done_mask",
     "file_digest",
-    "gapped_key",
-    "holder",
+    "key_with_gaps",
+    "read_holder",
     "recipe_key",
     "record_name",
     "repair_unit",

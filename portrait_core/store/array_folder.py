@@ -59,8 +59,8 @@ class ArrayFolder:
             raise ValueError(f"array {name}: every side must be at least 1, frames first; got {tuple(shape)}")
         document = self._stored_documents([name]).get(name)
         if document is None:
-            document = self._described(name, arrays.create(shape, dtype, whole))
-        found = arrays.info(document)
+            document = self._described(name, arrays.create_document(shape, dtype, whole))
+        found = arrays.read_info(document)
         rows = shape[0] if whole else 1
         if (found.shape, found.dtype, found.rows) != (tuple(shape), np.dtype(dtype), rows):
             raise ValueError(
@@ -78,7 +78,7 @@ class ArrayFolder:
         If all frames lie in one object, they are not lost with their document. A damaged object goes, as it
         would count as the array's frames.
         """
-        array = arrays.info(document)
+        array = arrays.read_info(document)
         path = f"{self.path}/{name}/{arrays.packed_name(array)}"
         head = self._files.get_range(path, 0, arrays.index_bytes(array.chunks))
         if head is not None:
@@ -121,12 +121,12 @@ class ArrayFolder:
 
     def _encoded(self, name: str, start: int, values: NDArray[Any]) -> dict[str, bytes]:
         document = self._document(name)
-        if document is not None and arrays.info(document).packed:
+        if document is not None and arrays.read_info(document).packed:
             self.unpack(name)
             document = self._document(name)
         if document is None:
             raise ValueError(f"{self.path} has no array {name}; call ensure_array first")
-        array = arrays.info(document)
+        array = arrays.read_info(document)
         if values.dtype != array.dtype:
             raise ValueError(f"{self.path}/{name} holds {array.dtype}; got {values.dtype}")
         if values.shape[1:] != array.shape[1:]:
@@ -142,7 +142,7 @@ class ArrayFolder:
     def array_info(self, name: str) -> ArrayInfo | None:
         """Read shape and type of an array; None when there is none."""
         document = self._document(name)
-        return arrays.info(document) if document is not None else None
+        return arrays.read_info(document) if document is not None else None
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
         """Read frames ``[start, stop)`` of an array, ``[stop - start, ...]``; all of it by default.
@@ -202,7 +202,7 @@ class ArrayFolder:
         wanted: dict[str, tuple[str, int]] = {}
         chunks: dict[str, dict[str, bytes]] = {name: {} for name in names}
         for name in names:
-            array = arrays.info(self._documents[name])
+            array = arrays.read_info(self._documents[name])
             end = array.shape[0] if stop is None else stop
             self._check_range(name, array, start, end)
             asked[name] = array, start, end
@@ -311,7 +311,7 @@ class ArrayFolder:
         document = self._document(name)
         if document is None:
             return
-        array = arrays.info(document)
+        array = arrays.read_info(document)
         found = self._chunks(name, array, range(array.chunks))
         if lacking := {number for number in listed | marked if number < array.chunks} - found.keys():
             _log.warning("%s/%s lacks %d chunks; it is not packed", self.path, name, len(lacking))
@@ -329,7 +329,7 @@ class ArrayFolder:
         At every moment the array can be read.
         """
         document = self._document(name)
-        if document is None or not (array := arrays.info(document)).packed:
+        if document is None or not (array := arrays.read_info(document)).packed:
             return
         chunks, dropped = self._chunks(name, array, range(array.chunks)), set(without)
         kept = self._paths(name, array, (number for number in chunks if number not in dropped))
@@ -345,7 +345,7 @@ class ArrayFolder:
         if document is None:
             digest.update(canonical_json({"array": name, "shape": None}))
             return
-        array = arrays.info(document)
+        array = arrays.read_info(document)
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
         step = RANGE if array.rows == 1 else array.shape[0]
         for start in range(0, array.shape[0], step):

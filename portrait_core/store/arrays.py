@@ -46,7 +46,7 @@ _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"nam
 _ABSENT = 2**64 - 1
 """Offset and length that zarr's specification gives to a chunk that a shard does not have."""
 _CODECS = ({"bytes", "crc32c"}, {"bytes", "zstd", "crc32c"})
-"""Codecs that :func:`create` gives; a document that names others is not this program's."""
+"""Codecs that :func:`create_document` gives; a document that names others is not this program's."""
 _MOST_CHUNKS = 1 << 22
 _MOST_BYTES = 1 << 30
 """Bounds of what is believed of a stranger's document: chunks of an array (frames: 38 hours at 30 per second)
@@ -76,7 +76,7 @@ class ArrayInfo:
         return self.rows * math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
+def create_document(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
     """Make the zarr metadata document of an array ``[T, ...]`` with one chunk per frame, or with ``whole`` of
     an array that is one chunk.
 
@@ -97,7 +97,7 @@ def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes
     return bytes(objects[_DOCUMENT].to_bytes())
 
 
-def info(document: bytes) -> ArrayInfo:
+def read_info(document: bytes) -> ArrayInfo:
     """Read shape, type and form from a metadata document."""
     described = json.loads(document)
     grid = described["chunk_grid"]["configuration"]["chunk_shape"]
@@ -114,7 +114,7 @@ def is_readable(document: bytes) -> bool:
     One whose codecs or sizes this program never writes counts as damaged: a store may be a stranger's.
     """
     try:
-        array, plain = info(document), json.loads(plain_document(document))
+        array, plain = read_info(document), json.loads(plain_document(document))
         form = json.loads(document)["chunk_grid"]["configuration"]["chunk_shape"], plain["chunk_key_encoding"]
         chunk = [array.rows, *array.shape[1:]]
         if (
@@ -136,7 +136,7 @@ def chunk_name(array: ArrayInfo, chunk: int) -> str:
     return ".".join(["c", str(chunk), *("0" for _ in array.shape[1:])])
 
 
-def chunk_of(name: str) -> int | None:
+def chunk_number(name: str) -> int | None:
     """Read the chunk's number off an object's name; None when it is no chunk's."""
     parts = name.split(".")
     return int(parts[1]) if len(parts) > 1 and parts[0] == "c" and parts[1].isdecimal() else None
@@ -157,7 +157,7 @@ def decode(
     Returns:
         The frames, and which of them are absent or fail their checksum (their values mean nothing).
     """
-    array = info(document)
+    array = read_info(document)
     compressed = any(codec["name"] == "zstd" for codec in json.loads(document)["codecs"])
     numbers = range(start // array.rows, -(-stop // array.rows))
     sound = {

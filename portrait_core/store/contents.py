@@ -61,7 +61,7 @@ class Declared:
         return (*self.per_frame, *self.whole)
 
 
-def contents_of(sizes: Mapping[str, int]) -> Contents:
+def parse_contents(sizes: Mapping[str, int]) -> Contents:
     """Read contents off objects' names, relative to the folder, and their bytes.
 
     An array with both a packed object and chunks of their own is given with both: only its document says
@@ -81,7 +81,7 @@ def contents_of(sizes: Mapping[str, int]) -> Contents:
             described.add(top)
         elif _PACKED.fullmatch(rest):
             packed.add(top)
-        elif (number := arrays.chunk_of(rest)) is not None:
+        elif (number := arrays.chunk_number(rest)) is not None:
             chunks.setdefault(top, set()).add(number)
     return Contents(
         frozenset(marked_frames(marks)),
@@ -95,7 +95,7 @@ def contents_of(sizes: Mapping[str, int]) -> Contents:
     )
 
 
-def done_of(contents: Contents, total: int, declared: Declared) -> NDArray[np.bool_]:
+def done_mask(contents: Contents, total: int, declared: Declared) -> NDArray[np.bool_]:
     """Tell which of ``total`` frames are done ``[total]`` by what a folder holds.
 
     A frame of a packed array counts as there: arrays are packed only with all frames that are marked.
@@ -140,12 +140,12 @@ def is_sound_file(path: str, value: bytes) -> bool:
 # Markers: a frame's number, or the first and last of a run
 
 
-def marker(first: int, last: int | None = None) -> str:
+def marker_name(first: int, last: int | None = None) -> str:
     """Name the marker of a frame, or of a run of frames ``first`` to ``last``."""
     return f"{first:08d}" if last is None or first == last else f"{first:08d}-{last:08d}"
 
 
-def spans(names: Iterable[str]) -> dict[str, range]:
+def marker_spans(names: Iterable[str]) -> dict[str, range]:
     """Frames that markers stand for, by the marker's name; other names are left out."""
     found: dict[str, range] = {}
     for name in names:
@@ -158,10 +158,10 @@ def spans(names: Iterable[str]) -> dict[str, range]:
 
 def marked_frames(names: Iterable[str]) -> set[int]:
     """All frames that markers stand for."""
-    return {frame for span in spans(names).values() for frame in span}
+    return {frame for span in marker_spans(names).values() for frame in span}
 
 
-def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+def consecutive_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
     """First and last frame of every run of consecutive frames, which are given ascending."""
     found: list[tuple[int, int]] = []
     for frame in frames:

@@ -21,7 +21,7 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("ascii")
 
 
-def parsed(document: bytes | None) -> Any | None:
+def parse_json(document: bytes | None) -> Any | None:
     """Read a JSON document's value; None when there is none, or it is damaged."""
     try:
         return None if document is None else json.loads(document)

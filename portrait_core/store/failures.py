@@ -26,7 +26,7 @@ FailureClass = Literal["input", "store", "transient", "resource", "poison"]
 - ``resource``: too little memory, tried again smaller; or a full disk, where a person has to make room.
 - ``poison``: the code fails on it, or its worker dies each time; set aside until ``portrait retry``.
 """
-SETS_ASIDE: tuple[FailureClass, ...] = ("input", "poison")
+QUARANTINE_CLASSES: tuple[FailureClass, ...] = ("input", "poison")
 """Classes whose failures set their frame aside: it would only fail again."""
 COLUMNS = {
     "stage": "string",
@@ -62,7 +62,7 @@ class Failure:
             raise InputError(f"a failure's class is one of {get_args(FailureClass)}; got {self.cls!r}")
 
 
-def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
+def make_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
     """Make a small Parquet file of failures; give a name that no other writer takes, and its bytes."""
     import pandas as pd  # here, because importing it takes longer than most of what uses the store
 
@@ -73,7 +73,7 @@ def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
     return f"{first.astimezone(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(6)}.parquet", buffer.getvalue()
 
 
-def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
+def concatenate_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     """Concatenate such files; one that cannot be read is left out with a warning in the log.
 
     Returns:

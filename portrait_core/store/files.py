@@ -24,11 +24,11 @@ from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, LocalFolder
 from portrait_core.store.places import checked_place
 from portrait_core.store.retries import (
-    Patience,
+    Retrier,
+    disable_client_retries,
     is_transient,
-    stop_own_retries,
+    limit_client_retries,
     upload,
-    with_few_own_retries,
 )
 
 R = TypeVar("R")
@@ -46,7 +46,7 @@ class Files:
         options = {"use_listings_cache": False, **(storage_options or {})}
         try:
             self._fs, root = fsspec.core.url_to_fs(
-                os.fspath(url), **with_few_own_retries(os.fspath(url), options)
+                os.fspath(url), **limit_client_retries(os.fspath(url), options)
             )
         except ImportError as error:
             raise InputError(f"{url} needs another package: {error}") from error
@@ -54,11 +54,11 @@ class Files:
             raise InputError(
                 f"{url} is not a store's URL ({error}); give a folder, or file://, s3://, gs:// ..."
             ) from error
-        stop_own_retries(self._fs)
+        disable_client_retries(self._fs)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
         self._url = os.fspath(url)
-        self._patience = Patience(self._url)
+        self._retrier = Retrier(self._url)
         self._local = LocalFolder(self._root, self._url)
         """The folder where :attr:`is_local` says so; else it is not used."""
 
@@ -77,7 +77,7 @@ class Files:
         else:
             paths = [(self._path(name), value) for name, value in objects.items()]
             with self._told(may_be_absent=False):
-                self._patience.each(lambda item: upload(self._fs, *item), paths)
+                self._retrier.call_each(lambda item: upload(self._fs, *item), paths)
 
     def get(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read those of the objects that exist."""
@@ -88,7 +88,7 @@ class Files:
         values: dict[str, bytes] = {}
         if paths:
             with self._told():
-                self._patience.call(lambda: self._fetch(paths, values))
+                self._retrier.call(lambda: self._fetch(paths, values))
         return values
 
     def _fetch(self, paths: dict[str, str], values: dict[str, bytes]) -> None:
@@ -114,7 +114,7 @@ class Files:
             return self._on_disk(self._local.get, name, start, stop)
         try:
             with self._told():
-                found: bytes = self._patience.call(
+                found: bytes = self._retrier.call(
                     lambda: self._fs.cat_file(self._path(name), start=start, end=stop)
                 )
         except FileNotFoundError:
@@ -131,7 +131,7 @@ class Files:
             return self._on_disk(self._local.list, folder)
         try:
             with self._told():
-                found = self._patience.call(
+                found = self._retrier.call(
                     lambda: self._fs.ls(self._path(folder), detail=False, refresh=True)
                 )
         except FileNotFoundError:
@@ -153,7 +153,7 @@ class Files:
         prefix = self._path(folder) + "/"
         try:
             with self._told():
-                found = self._patience.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
+                found = self._retrier.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
         except FileNotFoundError:
             return {}
         return {
@@ -170,7 +170,7 @@ class Files:
         else:
             # One by one: of a request that deletes many, s3fs does not say which ones failed.
             with self._told():
-                self._patience.each(self._delete_remote, [self._path(name) for name in names])
+                self._retrier.call_each(self._delete_remote, [self._path(name) for name in names])
 
     def _delete_remote(self, path: str) -> None:
         try:
@@ -215,17 +215,17 @@ class Files:
         except OSError as error:
             first = error
         with self._told(may_be_absent=False):
-            if first.errno not in refusals.DISK_PASSES:
+            if first.errno not in refusals.TRANSIENT_DISK_ERRORS:
                 raise first
-            return self._patience.call(lambda: operation(*arguments))
+            return self._retrier.call(lambda: operation(*arguments))
 
     @contextlib.contextmanager
     def _told(self, may_be_absent: bool = True) -> Iterator[None]:
-        """Raise what a store's failure comes to (:func:`portrait_core.store.refusals.told`)."""
+        """Raise what a store's failure comes to (:func:`portrait_core.store.refusals.as_store_error`)."""
         try:
             yield
         except Exception as error:
-            said = refusals.told(error, self._url, self.is_local, may_be_absent)
+            said = refusals.as_store_error(error, self._url, self.is_local, may_be_absent)
             if said is error:
                 raise
             raise said from error

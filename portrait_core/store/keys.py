@@ -64,13 +64,13 @@ def stage_recipe(
     }
 
 
-def gapped_key(key: str, gaps: Iterable[int]) -> str:
+def key_with_gaps(key: str, gaps: Iterable[int]) -> str:
     """Key of what was made of a clip some of whose frames are missing: the key itself when none is."""
     missing = sorted(int(frame) for frame in gaps)
     return recipe_key({"key": key, "gaps": missing}) if missing else key
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What two recipes of a stage differ in, in words: ``tuning.steps 160 -> 400``, ``weights generator``.
 
     Inputs that are other stages are named only when nothing else differs: they say themselves why.

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portrait_core.store.documents import canonical_json, parsed
+from portrait_core.store.documents import canonical_json, parse_json
 from portrait_core.store.unit import Unit
 
 _SETTLE_LOCAL_S = 0.1
@@ -73,9 +73,9 @@ class Holder:
         return self.host == socket.gethostname() and _process_started(self.pid) != self.process_started
 
 
-def holder(unit: Unit) -> Holder | None:
+def read_holder(unit: Unit) -> Holder | None:
     """Who holds a unit's lease, alive or not; None when nobody does or the record is damaged."""
-    found = parsed(unit._files.get_one(_name(unit)))
+    found = parse_json(unit._files.get_one(_name(unit)))
     if not isinstance(found, dict):
         return None
     try:
@@ -148,7 +148,7 @@ class Lease:
         watch = _Watch(self._ttl_s)
         told = False
         while True:
-            found = holder(self._unit)
+            found = read_holder(self._unit)
             if found is None or found.owner == self._owner or found.is_dead_here() or watch.is_stale(found):
                 if self._claim():
                     self._start_beating()
@@ -161,7 +161,7 @@ class Lease:
                 return False
             time.sleep(min(self._ttl_s / 10, _LONGEST_POLL_S))
 
-    def note(self, stage: str) -> None:
+    def set_stage(self, stage: str) -> None:
         """Say what is being worked on; written at once, by the beating thread."""
         self._stage = stage
         self._wake.set()
@@ -191,7 +191,7 @@ class Lease:
         return self._is_ours()
 
     def _is_ours(self) -> bool:
-        found = holder(self._unit)
+        found = read_holder(self._unit)
         return found is not None and found.owner == self._owner
 
     def _write(self) -> None:
@@ -218,7 +218,7 @@ class Lease:
             self._wake.clear()
             # A store that fails now may answer at the next beat.
             with contextlib.suppress(Exception):
-                found = holder(self._unit)
+                found = read_holder(self._unit)
                 if found is not None and found.owner != self._owner:
                     self._lost = True
                     return

@@ -30,17 +30,17 @@ from portrait_core.store.array_folder import ArrayFolder
 from portrait_core.store.contents import (
     Contents,
     Declared,
-    contents_of,
-    done_of,
+    consecutive_runs,
+    done_mask,
     file_name,
     is_sound_file,
     marked_frames,
-    marker,
-    runs,
-    spans,
+    marker_name,
+    marker_spans,
+    parse_contents,
     stored_name,
 )
-from portrait_core.store.documents import canonical_json, parsed
+from portrait_core.store.documents import canonical_json, parse_json
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_key, checked_name
 
@@ -75,7 +75,7 @@ class Output(ArrayFolder):
 
     def recipe(self) -> dict[str, Any] | None:
         """Read what the key was made of; None when that is not kept, or damaged."""
-        found = parsed(self._files.get_one(f"{self.path}/zarr.json"))
+        found = parse_json(self._files.get_one(f"{self.path}/zarr.json"))
         attributes = found.get("attributes") if isinstance(found, dict) else None
         recipe = attributes.get("recipe") if isinstance(attributes, dict) else None
         return recipe if isinstance(recipe, dict) else None
@@ -90,13 +90,13 @@ class Output(ArrayFolder):
         lacks a frame that is marked, or takes more than :data:`PACK_MOST_BYTES`.
         """
         sizes = self._files.sizes(self.path)
-        contents = contents_of(sizes)
+        contents = parse_contents(sizes)
         for name in declared.per_frame:
             size = sum(bytes_ for path, bytes_ in sizes.items() if path.startswith(f"{name}/"))
             if contents.chunks.get(name) and size <= PACK_MOST_BYTES:
                 self._pack(name, contents.chunks[name], contents.done)
-        marks = spans(path.removeprefix("done/") for path in sizes if path.startswith("done/"))
-        packed = {marker(*run) for run in runs(sorted(contents.done))}
+        marks = marker_spans(path.removeprefix("done/") for path in sizes if path.startswith("done/"))
+        packed = {marker_name(*run) for run in consecutive_runs(sorted(contents.done))}
         self._files.put({f"{self.path}/done/{name}": b"" for name in sorted(packed - marks.keys())})
         self._files.delete(f"{self.path}/done/{name}" for name in sorted(marks.keys() - packed))
 
@@ -104,11 +104,11 @@ class Output(ArrayFolder):
 
     def commit(self, frames: Iterable[int] = (0,)) -> None:
         """Mark frames as done: an empty object each, no listing. Only after their data is written."""
-        self._files.put({f"{self.path}/done/{marker(int(frame))}": b"" for frame in frames})
+        self._files.put({f"{self.path}/done/{marker_name(int(frame))}": b"" for frame in frames})
 
     def uncommit(self, frames: Iterable[int] | None = None) -> None:
         """Mark frames as not done, all of them by default."""
-        marks = spans(self._files.list(f"{self.path}/done"))
+        marks = marker_spans(self._files.list(f"{self.path}/done"))
         wanted = marked_frames(marks) if frames is None else {int(frame) for frame in frames}
         stale = {name: span for name, span in marks.items() if not wanted.isdisjoint(span)}
         self.commit(sorted(marked_frames(stale) - wanted))
@@ -120,18 +120,18 @@ class Output(ArrayFolder):
 
     def contents(self) -> Contents:
         """List what is there: one request per thousand objects."""
-        found = contents_of(self._files.sizes(self.path))
+        found = parse_contents(self._files.sizes(self.path))
         # Killed while it was packed or unpacked, an array has both forms; its document says which one counts.
         both = found.packed & found.chunks.keys() & found.described
         documents = self._stored_documents(sorted(both)) if both else {}
-        plain = {n for n in both if n not in documents or not arrays.info(documents[n]).packed}
+        plain = {n for n in both if n not in documents or not arrays.read_info(documents[n]).packed}
         return replace(found, packed=found.packed - plain) if plain else found
 
     def done(self, total: int, declared: Declared | None = None) -> NDArray[np.bool_]:
         """Tell which of ``total`` frames are done ``[total]``: marked, with every chunk, file and note that
         is declared. A corrupt one shows only when it is read.
         """
-        return done_of(self.contents(), total, declared or Declared())
+        return done_mask(self.contents(), total, declared or Declared())
 
     # Files and notes
 
@@ -192,7 +192,7 @@ class Output(ArrayFolder):
 
     def read_note(self, name: str) -> Any | None:
         """Read a JSON document; None when there is none, or it is damaged."""
-        return parsed(self._files.get_one(self._note(name)))
+        return parse_json(self._files.get_one(self._note(name)))
 
     def drop_note(self, name: str) -> None:
         """Delete a JSON document."""

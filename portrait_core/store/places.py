@@ -18,7 +18,7 @@ from portrait_core.errors import InputError
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
 """Schemes of URLs that are read and written; ``memory`` is this process's own, for tests and notebooks."""
 HIDDEN = "***"
-"""What :func:`shown` puts in the place of a secret."""
+"""What :func:`redact_place` puts in the place of a secret."""
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
@@ -32,7 +32,7 @@ def checked_place(place: str | os.PathLike[str]) -> str:
     text = os.fspath(place)
     problem = place_problem(text)
     if problem:
-        raise InputError(f"{shown(text)} {problem}")
+        raise InputError(f"{redact_place(text)} {problem}")
     return text
 
 
@@ -54,7 +54,7 @@ def place_problem(place: str) -> str:
     return ""
 
 
-def shown(place: str | os.PathLike[str]) -> str:
+def redact_place(place: str | os.PathLike[str]) -> str:
     """A place as messages show it: without the user, password and query of a URL, where secrets stand."""
     text = os.fspath(place)
     if local_path(text) is not None:
@@ -63,11 +63,11 @@ def shown(place: str | os.PathLike[str]) -> str:
     return re.sub(r"\?.+", f"?{HIDDEN}", named, count=1, flags=re.DOTALL)
 
 
-def redacted(message: str, place: str = "") -> str:
-    """A message of another library with every URL in it, and ``place``, as :func:`shown` gives it."""
+def redact_message(message: str, place: str = "") -> str:
+    """A message of another library with every URL in it, and ``place``, as :func:`redact_place` gives it."""
     if place:
-        message = message.replace(place, shown(place))
-    return _URL_IN_TEXT.sub(lambda found: shown(found[0]), message)
+        message = message.replace(place, redact_place(place))
+    return _URL_IN_TEXT.sub(lambda found: redact_place(found[0]), message)
 
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:
@@ -87,7 +87,7 @@ def folder_of(place: str) -> str:
     return f"{scheme}://{rest.rpartition('/')[0]}"
 
 
-def joined(folder: str, place: str) -> str:
+def resolve_place(folder: str, place: str) -> str:
     """A place as something in ``folder`` means it: an absolute path, or a URL, which is not checked here."""
     place = place.removeprefix("file://")
     if "://" in place:

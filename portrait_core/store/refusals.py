@@ -8,19 +8,19 @@ from collections.abc import Iterator, Mapping
 from portrait_core.errors import StoreError, without_secrets
 from portrait_core.store import retries
 
-DISK_PASSES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
+TRANSIENT_DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
 """Errors of a mounted disk that the next attempt may not get: its server restarts, a handle is stale."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP)
 
 
-def told(error: Exception, url: str, is_local: bool, may_be_absent: bool) -> Exception:
+def as_store_error(error: Exception, url: str, is_local: bool, may_be_absent: bool) -> Exception:
     """Give the :class:`StoreError` that an operation's error comes to, or the error itself.
 
     It stays itself when it says that the disk is full, that an object is absent (where that may be), or when
     it comes from the program rather than from a file system.
     """
-    if isinstance(error, StoreError) or getattr(error, "errno", None) in retries.FULL:
+    if isinstance(error, StoreError) or getattr(error, "errno", None) in retries.DISK_FULL_ERRORS:
         return error
     if isinstance(error, FileNotFoundError) and may_be_absent and not bucket_is_missing(error):
         return error

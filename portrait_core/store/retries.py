@@ -1,6 +1,6 @@
 """Trying again while a store elsewhere does not answer: one place, one budget for every operation.
 
-What the client libraries try by themselves is cut down to match (:func:`with_few_own_retries`): five attempts
+What the client libraries try by themselves is cut down to match (:func:`limit_client_retries`): five attempts
 of s3fs around five of botocore, 15 s each, would keep a run waiting on a hung server for minutes before
 anybody hears of it.
 """
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 # themselves (no such region, a name that is too long, a method that the server lacks). On a disk, room has to
 # be made first.
 _LASTING = (errno.EINVAL, errno.ENAMETOOLONG, errno.ENOSYS, errno.EPERM, errno.EMSGSIZE)
-FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT)
 _warned_at: dict[str, float] = {}
 """When this process last warned of a place, by the monotonic clock in seconds."""
 _warning = threading.Lock()
@@ -48,7 +48,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Patience:
+class Retrier:
     """Runs operations again while they fail for reasons that pass. Its errors are the operation's own.
 
     It warns of a place at most once in five minutes per process, however many of these are made for it.
@@ -70,7 +70,7 @@ class Patience:
         )
         return retrying(operation)
 
-    def each(self, operation: Callable[[T], object], items: Iterable[T]) -> None:
+    def call_each(self, operation: Callable[[T], object], items: Iterable[T]) -> None:
         """Run an operation for every item, several at a time, each tried again by itself.
 
         All at once and all again after one error would never end with many items and a server that refuses
@@ -118,7 +118,7 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, FileNotFoundError | PermissionError | FileExistsError | StoreError):
         return False
     number = getattr(error, "errno", None)
-    return isinstance(error, _network_errors()) and number not in (*_LASTING, *FULL)
+    return isinstance(error, _network_errors()) and number not in (*_LASTING, *DISK_FULL_ERRORS)
 
 
 @functools.cache
@@ -132,8 +132,8 @@ def _network_errors() -> tuple[type[Exception], ...]:
     return (OSError, aiohttp.ClientError, *clients)
 
 
-def with_few_own_retries(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Storage options that leave waiting to :class:`Patience`; what the user set stays.
+def limit_client_retries(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Storage options that leave waiting to :class:`Retrier`; what the user set stays.
 
     Two attempts a request are left to botocore, for the parts of a large upload: it fails as a whole.
     """
@@ -143,7 +143,7 @@ def with_few_own_retries(url: str, options: Mapping[str, Any]) -> dict[str, Any]
     return {**options, "config_kwargs": config}
 
 
-def stop_own_retries(fs: AbstractFileSystem) -> None:
+def disable_client_retries(fs: AbstractFileSystem) -> None:
     """Turn off the outer layer of s3fs's own retries, which no storage option reaches."""
     if "s3" in fs.protocol:
         fs.retries = 1

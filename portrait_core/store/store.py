@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from portrait_core.errors import InputError
-from portrait_core.store.documents import canonical_json, parsed
-from portrait_core.store.failures import from_tables
+from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.failures import concatenate_tables
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
 from portrait_core.store.unit import KINDS, Kind, Unit
@@ -68,7 +68,7 @@ class Store:
         Raises:
             InputError: it was written by another version.
         """
-        said = parsed(self._files.get_one(_FORMAT))
+        said = parse_json(self._files.get_one(_FORMAT))
         known = said.get("format") if isinstance(said, dict) else None
         if known == FORMAT:
             return
@@ -108,7 +108,7 @@ class Store:
 
     def read_record(self, kind: RecordKind, name: str) -> Any | None:
         """Read a record; None when there is none, or it is damaged."""
-        return parsed(self._files.get_one(_record(kind, name)))
+        return parse_json(self._files.get_one(_record(kind, name)))
 
     def read_records(self, kind: RecordKind, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Read records by name, many at once; all of a kind by default. Damaged ones are left out."""
@@ -117,7 +117,7 @@ class Store:
         for start in range(0, len(wanted), _READ_TOGETHER):
             paths = {_record(kind, name): name for name in wanted[start : start + _READ_TOGETHER]}
             for path, document in self._files.get(paths).items():
-                if (value := parsed(document)) is not None:
+                if (value := parse_json(document)) is not None:
                     found[paths[path]] = value
         return found
 
@@ -134,7 +134,7 @@ class Store:
 
         tables = {name: self.unit(kind, name).failures() for name in self.units(kind)}
         filled = {name: table for name, table in tables.items() if len(table)}
-        table = pd.concat([from_tables([]), *filled.values()], ignore_index=True)
+        table = pd.concat([concatenate_tables([]), *filled.values()], ignore_index=True)
         units = [name for name, rows in filled.items() for _ in range(len(rows))]
         table.insert(0, "unit", pd.array(units, dtype="string"))
         return table

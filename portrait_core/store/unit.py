@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
-from portrait_core.store.documents import canonical_json, parsed
-from portrait_core.store.failures import Failure, from_tables, to_table
+from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.failures import Failure, concatenate_tables, make_table
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
 from portrait_core.store.output import Output
@@ -66,19 +66,19 @@ class Unit:
 
     def read_label(self) -> str:
         """Read what people call the unit; its name when that is not kept."""
-        found = parsed(self._files.get_one(f"{self.path}/label.json"))
+        found = parse_json(self._files.get_one(f"{self.path}/label.json"))
         return str(found["label"]) if isinstance(found, dict) and "label" in found else self.name
 
     def record_failures(self, rows: Sequence[Failure]) -> None:
         """Add rows to the unit's table of failures. Writers at the same time lose nothing."""
         if rows:
-            name, table = to_table(rows)
+            name, table = make_table(rows)
             self._files.put({f"{self.path}/failures/{name}": table})
 
     def failures(self) -> pd.DataFrame:
         """Read all failures, oldest first: stage, frame, cls, message, attempt, host, time_utc, key."""
         tables = self._files.get(f"{self.path}/failures/{name}" for name in self.failure_tables())
-        return from_tables(sorted(tables.items()))
+        return concatenate_tables(sorted(tables.items()))
 
     def failure_tables(self) -> list[str]:
         """List the files that hold failures: one listing, where :meth:`failures` reads every row."""

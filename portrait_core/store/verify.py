@@ -11,8 +11,8 @@ from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
 from portrait_core.store.array_folder import RANGE
-from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, spans
-from portrait_core.store.documents import parsed
+from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, marker_spans
+from portrait_core.store.documents import parse_json
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
 from portrait_core.store.output import Output
@@ -113,7 +113,7 @@ class _OutputCheck:
             self._add("absent", f"notes/{name}.json", "marked as done, but not there")
         self._check_notes(set(due.notes))
         marks = self._files.list(f"{self._output.path}/done")
-        for name in sorted(set(marks) - spans(marks).keys()):
+        for name in sorted(set(marks) - marker_spans(marks).keys()):
             self._add("unreadable", f"done/{name}", "no marker has such a name")
 
     def _add(self, kind: FindingKind, where: str, message: str, frames: Iterable[int] = ()) -> None:
@@ -136,7 +136,7 @@ class _OutputCheck:
                 self._add("orphan", name, "chunks without a zarr.json")
             return
         present, bad = self._read_chunks(name, document, contents)
-        if whole or zarr_arrays.info(document).rows > 1:
+        if whole or zarr_arrays.read_info(document).rows > 1:
             if bad:
                 self._add("corrupt", name, "the checksum does not fit")
             elif whole and not present:
@@ -153,7 +153,7 @@ class _OutputCheck:
 
     def _read_chunks(self, name: str, document: bytes, contents: Contents) -> tuple[set[int], set[int]]:
         """Read the chunks of an array; give those that are there, and those that are bad."""
-        array = zarr_arrays.info(document)
+        array = zarr_arrays.read_info(document)
         plain = zarr_arrays.plain_document(document)
         stored = set(contents.chunks.get(name, ()))
         if array.packed:
@@ -210,7 +210,7 @@ class _OutputCheck:
 
 
 def _is_json(document: bytes) -> bool:
-    return parsed(document) is not None or document == b"null"
+    return parse_json(document) is not None or document == b"null"
 
 
 def _check_tables(unit: Unit, report: UnitReport) -> None:
@@ -262,7 +262,7 @@ def _delete(output: Output, what: str, frames: tuple[int, ...]) -> str:
     if document is None or not zarr_arrays.is_readable(document):
         files.delete([f"{path}/zarr.json"])
         return f"{what}/zarr.json deleted"
-    array = zarr_arrays.info(document)
+    array = zarr_arrays.read_info(document)
     if array.packed:
         output.unpack(what, without=frames)
     else:

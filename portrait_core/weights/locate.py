@@ -20,7 +20,7 @@ import fsspec
 from portrait_core.errors import ModelFileError
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder
-from portrait_core.weights.registry import Model, known
+from portrait_core.weights.registry import Model, find_models
 
 VARIABLE = "PORTRAIT_MODELS"
 _PIECE = 1 << 22
@@ -32,7 +32,7 @@ _verified: set[Path] = set()
 
 
 @dataclass(frozen=True)
-class Found:
+class ModelLocation:
     """Where a model's file was looked for, and where it is."""
 
     model: Model
@@ -57,15 +57,15 @@ def package_file(package: str, name: str) -> Path:
     return Path(folders[0] if folders else package) / name
 
 
-def find(name: str) -> Found:
+def find(name: str) -> ModelLocation:
     """Look for a model's file; nothing is fetched.
 
     Raises:
         ValueError: for an unknown name, or a models folder that cannot be reached.
     """
-    (model,) = known([name])
+    (model,) = find_models([name])
     looked = _places(model)
-    return Found(model, looked, next((place for place in looked if _exists(place)), None))
+    return ModelLocation(model, looked, next((place for place in looked if _exists(place)), None))
 
 
 def require(names: Iterable[str]) -> dict[str, Path]:
@@ -82,7 +82,7 @@ def require(names: Iterable[str]) -> dict[str, Path]:
     return {one.model.name: local_copy(str(one.where)) for one in found}
 
 
-def missing_text(missing: Iterable[Found]) -> str:
+def missing_text(missing: Iterable[ModelLocation]) -> str:
     """What to do about files that are not there."""
     missing = list(missing)
     lines = [

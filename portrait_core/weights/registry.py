@@ -304,7 +304,7 @@ def by_file(name: str) -> Model | None:
     return next((model for model in MODELS.values() if name in (model.file, *model.also)), None)
 
 
-def known(names: Iterable[str]) -> list[Model]:
+def find_models(names: Iterable[str]) -> list[Model]:
     """The models of these names.
 
     Raises:

@@ -16,13 +16,13 @@ def test_a_conversion_is_kept_and_one_of_another_version_is_made_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     official_files.write_paper(tmp_path, official_files.QUIET)
     network = tmp_path / "ffhqrebalanced512-128.pkl"
-    importing.converted.cache_clear()
-    made = importing.converted(network)
+    importing.convert_once.cache_clear()
+    made = importing.convert_once(network)
     written = made.stat().st_mtime_ns
-    importing.converted.cache_clear()
-    assert importing.converted(network) == made
+    importing.convert_once.cache_clear()
+    assert importing.convert_once(network) == made
     assert made.stat().st_mtime_ns == written
     monkeypatch.setattr(importing, "CONVERSION", importing.CONVERSION + 1)
-    importing.converted.cache_clear()
-    assert importing.converted(network).parent != made.parent
-    importing.converted.cache_clear()
+    importing.convert_once.cache_clear()
+    assert importing.convert_once(network).parent != made.parent
+    importing.convert_once.cache_clear()

@@ -23,7 +23,7 @@ from portrait_core.store import (
     repair_unit,
     verify_unit,
 )
-from portrait_core.store.contents import runs
+from portrait_core.store.contents import consecutive_runs
 from portrait_core.store.files import Files
 from tests.portrait_core.watched_files import Between, Ends, Killed, Operation, WatchedFiles
 
@@ -59,7 +59,7 @@ def _fill(output: Output, frames: list[int], names: tuple[str, ...] = tuple(SHAP
 def _check(output: Output, frames: list[int], names: tuple[str, ...] = tuple(SHAPES)) -> None:
     """``frames`` can be read, all the others are missing, and just they are done."""
     for name in names:
-        for first, last in runs(frames):
+        for first, last in consecutive_runs(frames):
             np.testing.assert_array_equal(output.read(name, first, last + 1), _values(name)[first : last + 1])
         missing = sorted(set(range(TOTAL)) - set(frames))
         if missing:

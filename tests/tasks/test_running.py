@@ -12,7 +12,7 @@ import pytest
 import tasks.running
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage, all_pipelines
-from portrait_core.pipeline.classification import BrokenGpuError, gpu_broke
+from portrait_core.pipeline.classification import BrokenGpuError, breaks_gpu
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
 from portrait_core.settings.less_memory import MIN_RAYS, with_less_memory
@@ -64,7 +64,7 @@ def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
     assert len(calls) == 1
     assert "CUDA_LAUNCH_BLOCKING" not in str(raised.value)
     copied = pickle.loads(pickle.dumps(raised.value))
-    assert gpu_broke(copied)
+    assert breaks_gpu(copied)
     assert str(copied) == str(raised.value)
 
 

@@ -68,7 +68,7 @@ def read_onnx(path: str | Path) -> OnnxNetwork:
 
 def _read(path: str | Path, name: str, image: Shape, outputs: int, width: int | None) -> OnnxNetwork:
     with checking(path, name):
-        network = _network(member(Path(path), MODELS[name].file))
+        network = _network(read_member(Path(path), MODELS[name].file))
         shapes = list(network.inputs.values())
         if len(shapes) != 1 or not _takes(shapes[0], image):
             raise ValueError(f"it takes {shapes}, expected one image {list(image)}")
@@ -84,7 +84,7 @@ def _takes(shape: Shape, image: Shape) -> bool:
     return len(shape) == 1 + len(image) and all(got in (None, want) for got, want in pairs)
 
 
-def member(path: Path, file: str) -> bytes:
+def read_member(path: Path, file: str) -> bytes:
     """Bytes of ``file``: ``path`` itself, or inside the folder or zip archive ``path``. Nothing is unpacked.
 
     Raises:

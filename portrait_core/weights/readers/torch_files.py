@@ -62,7 +62,7 @@ def read_vgg16(path: str | Path) -> State:
         ModelFileError: if it is missing, holds more than tensors, or lacks weights.
     """
     with checking(path, "vgg16"):
-        return fitted(read_torch(path), vgg16_shapes(), "VGG16")
+        return select_tensors(read_torch(path), vgg16_shapes(), "VGG16")
 
 
 def read_lpips(path: str | Path | None = None) -> LpipsHeads:
@@ -77,7 +77,7 @@ def read_lpips(path: str | Path | None = None) -> LpipsHeads:
     path = package_file("lpips", "weights/v0.1/vgg.pth") if path is None else path
     with checking(path, "lpips"):
         shapes = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(LPIPS_CHANNELS)}
-        state = fitted(read_torch(path), shapes, "LPIPS")
+        state = select_tensors(read_torch(path), shapes, "LPIPS")
         return LpipsHeads(tuple(state[name] for name in shapes))
 
 
@@ -88,7 +88,7 @@ def read_styleflow(path: str | Path) -> State:
         ModelFileError: if it is missing or holds more than tensors by name.
     """
     with checking(path, "styleflow"):
-        return fitted(read_torch(path), {}, "StyleFlow", keep_others=True)
+        return select_tensors(read_torch(path), {}, "StyleFlow", keep_others=True)
 
 
 def read_torch(path: str | Path) -> Any:
@@ -117,7 +117,7 @@ def _said(error: Exception) -> str:
     return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
 
 
-def fitted(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
+def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
     """The tensors that a network wants, float32 and int64, contiguous.
 
     Args:
@@ -150,7 +150,7 @@ def _plain(value: Tensor) -> Tensor:
     return value.detach().to(kind).contiguous()
 
 
-def part(content: Any, name: str) -> Any:
+def checkpoint_entry(content: Any, name: str) -> Any:
     """Give what a checkpoint holds under a name.
 
     Raises:
