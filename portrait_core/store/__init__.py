@@ -1,7 +1,7 @@
-"""The store: the record of truth of what is done.
+"""The store: crash-safe, content-keyed results; the record of truth of what is done.
 
-A folder or bucket at any fsspec URL, holding zarr v3 groups of checksummed frames, commit markers, files and
-failures. See :class:`Output` for the rules that make it survive kills at any moment and any number of
+It is a folder or bucket at any fsspec URL and holds zarr v3 groups of checksummed frames, commit markers,
+files and failures. :class:`Output` has the rules by which it survives kills at any moment and any number of
 writers.
 """
 

@@ -104,7 +104,7 @@ def test_records_come_back(any_store: Store, kind: RecordKind) -> None:
 
 
 def test_many_records_are_read_some_at_a_time(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_READ_TOGETHER", 7)
+    monkeypatch.setattr(store, "_RECORDS_PER_READ", 7)
     names = [f"r{number:03d}" for number in range(30)]
     for name in names:
         any_store.write_record("states", name, name)

@@ -163,7 +163,7 @@ def silent() -> Iterator[str]:
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "GIVE_UP_S", 0.3)
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.05)
     monkeypatch.setattr(retries, "UPLOAD_S", 0.2)
     monkeypatch.setattr(retries, "_NOTEWORTHY_S", 0.0)
     monkeypatch.setattr(retries, "_warned_at", {})
@@ -255,7 +255,7 @@ def test_a_disk_that_fails_is_the_stores_failure(
 def test_a_stale_handle_that_passes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
     files = Files(tmp_path / "store")
     files.put({"video/a/one": b"1"})
     failing = FailingDisk(getattr(os, WAYS[operation]), errno.ESTALE, 2)

@@ -154,7 +154,7 @@ LASTING = [
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
     outcomes: list[Exception | None] = [error, error, None]
 
     def operation() -> str:
@@ -183,7 +183,7 @@ def test_what_will_not_pass_is_raised_at_once(error: BaseException) -> None:
 
 def test_the_operations_own_error_comes_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "GIVE_UP_S", 0.2)
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
 
     def operation(item: int) -> None:
         if item == 3:
