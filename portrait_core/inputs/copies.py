@@ -108,9 +108,9 @@ def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, abou
         if _is_present(copy, about):
             return True
         copy.parent.mkdir(exist_ok=True)
-        part = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+        partial = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
-            full = Retrier(redact_place(url)).call(lambda: _download(files, path, part, about.get("size")))
+            full = Retrier(redact_place(url)).call(lambda: _download(files, path, partial, about.get("size")))
             if full is not None:
                 raise OSError(
                     full.errno,
@@ -119,22 +119,22 @@ def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, abou
             now = Retrier(redact_place(url)).call(lambda: files.info(path))
             if (now.get("size"), version_of(now)) != (about.get("size"), version_of(about)):
                 return False
-            os.replace(part, copy)
+            os.replace(partial, copy)
         finally:
-            part.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     return True
 
 
-def _download(files: AbstractFileSystem, path: str, part: Path, size: int | None) -> OSError | None:
+def _download(files: AbstractFileSystem, path: str, partial: Path, size: int | None) -> OSError | None:
     """Fetch an object; return the error of a full disk, for which retries are useless."""
     try:
-        files.get_file(path, str(part))
+        files.get_file(path, str(partial))
     except OSError as error:
         if error.errno in _FULL:
             return error
         raise
-    if size is not None and part.stat().st_size != size:
-        raise OSError(f"{part.stat().st_size} of {size} bytes of {redact_place(path)} came")
+    if size is not None and partial.stat().st_size != size:
+        raise OSError(f"{partial.stat().st_size} of {size} bytes of {redact_place(path)} came")
     return None
 
 

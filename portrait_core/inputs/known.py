@@ -142,8 +142,9 @@ def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path
     path = local_copy(url, limit_bytes=limit_bytes)
     if local_digest(path, redact_place(url)) != sha256:
         raise InputError(
-            f"{redact_place(url)} is not the file that this job was made from: its content is another. Put that "
-            "file back, or give the command again with the file as it is now, which makes a job of its own"
+            f"{redact_place(url)} is not the file that this job was made from: its content is another. "
+            "Put that file back, or give the command again with the file as it is now, which makes a job of "
+            "its own"
         )
     return path
 

@@ -228,7 +228,7 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
         writer.writerow(columns)
         writer.writerows([row.get(name, "") for name in columns] for row in rows)
     elif suffix in (".parquet", ".pq"):
-        import pyarrow as pa
+        import pyarrow as pa  # here: slow to import, and seldom needed
         import pyarrow.parquet as pq
 
         cells = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}

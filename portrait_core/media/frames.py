@@ -105,7 +105,9 @@ class FrameWriter:
         if not self._open:
             raise InputError(f"{self.path} is closed; open a new writer")
         if self.frames_written == MAX_FRAMES:
-            raise InputError(f"{self.path} holds {MAX_FRAMES} frames, the most; begin another folder")
+            raise InputError(
+                f"{self.path} holds {MAX_FRAMES} frames, the largest number; begin another folder"
+            )
         content = frame_png(frame)
         if self._shape not in (None, frame.shape):
             raise InputError(f"expected a frame {self._shape} as those before it; got {frame.shape}")

@@ -135,9 +135,8 @@ def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
 class _Packets:
     """Data that one pass over a container collects."""
 
-    pictures: list[int] = field(
-        default_factory=list
-    )  # presentation times, in ticks, of packets that are shown
+    # presentation times, in ticks, of packets that are shown
+    pictures: list[int] = field(default_factory=list)
     keyframes: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     total: int = 0

@@ -141,7 +141,7 @@ def unit_name(
         return recipe_key({"portrait": inputs["portrait"], "video": inputs["video"]})
     if kind == "edited":
         return _short(stage_keys["edit"])
-    return _short(weights["generator"])  # a flow belongs to a generator
+    return _short(weights["generator"])  # a StyleFlow network belongs to a generator
 
 
 def _short(digest: str) -> str:

@@ -29,7 +29,7 @@ def mark_undone(job: Job, stages: Iterable[str]) -> list[str]:
     """
     named = set(stages)
     concerned = named.union(*(job.pipeline.dependents(stage) for stage in named))
-    outputs = [find_output(job, stage) for stage in concerned]  # before any of them is gone
+    outputs = [find_output(job, stage) for stage in concerned]  # before any of them is deleted
     for output in outputs:
         pardons = output.read_note(RETRY_CUTOFFS)
         output.drop()

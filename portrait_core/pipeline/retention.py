@@ -69,9 +69,9 @@ def stale_outputs(store: Store, jobs: Iterable[Job]) -> Iterator[tuple[Output, i
     """
     named: set[str] = set()
     for job in jobs:
-        for one in filter(None, (job, job.edited)):
-            ledger = Ledger(one)
-            named |= {ledger.output(stage).path for stage in one.stages}
+        for any_job in filter(None, (job, job.edited)):
+            ledger = Ledger(any_job)
+            named |= {ledger.output(stage).path for stage in any_job.stages}
     for kind in KINDS:
         for name in store.units(kind):
             for output in store.unit(kind, name).outputs():

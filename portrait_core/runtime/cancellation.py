@@ -37,4 +37,4 @@ def check() -> None:
         StopRequested: a stop was requested; the caller must have kept its work so far.
     """
     if _requested.is_set():
-        raise StopRequested("stopped as asked; what is finished is in the store")
+        raise StopRequested("stopped as asked; finished work is in the store")

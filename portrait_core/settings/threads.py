@@ -1,13 +1,11 @@
-"""Numbers of tasks at the same time and of their threads. Imports only the standard library."""
+"""Numbers of tasks at the same time, and of their threads."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from portrait_core.settings import Settings
+from portrait_core.settings.whole import Settings
 
 
 def cpu_count() -> int:

@@ -56,7 +56,7 @@ class ArrayFolder:
 
     def _ensure(self, name: str, shape: Sequence[int], dtype: DTypeLike, whole: bool) -> None:
         if checked_name(name, "array") in _RESERVED:
-            raise ValueError(f"an array cannot be called {name!r}: the store keeps other things there")
+            raise ValueError(f"an array cannot be called {name!r}: the store uses that name itself")
         if not shape or min(shape) < 1:
             raise ValueError(f"array {name}: every side must be at least 1, frames first; got {tuple(shape)}")
         document = self._stored_documents([name]).get(name)

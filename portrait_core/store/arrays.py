@@ -295,10 +295,10 @@ def read_index(head: bytes, array: ArrayInfo, numbers: Iterable[int]) -> dict[in
         raise ValueError("the index of a packed array is damaged")
     index = np.frombuffer(head[: length - 4], "<u8").reshape(array.chunks, 2)
     begins, sizes = index[index[:, 0] != _ABSENT].T
-    max_bytes = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # zstd's result for incompressible bytes
+    max_bytes = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # zstd's most
     ends = length + np.cumsum(np.minimum(sizes, max_bytes))
     if (sizes > max_bytes).any() or not np.array_equal(begins, ends - sizes):
-        raise ValueError("the index of a packed array names other places than one after the other")
+        raise ValueError("the chunks in the index of a packed array do not follow each other")
     return {
         number: (int(index[number, 0]), int(index[number].sum()))
         for number in numbers

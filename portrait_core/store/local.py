@@ -176,8 +176,8 @@ class LocalFolder:
         again until it exists.
         """
         path = self._root
-        for part in ("", *folder.split("/")):
-            path = os.path.join(path, part)
+        for name in ("", *folder.split("/")):
+            path = os.path.join(path, name)
             try:
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             except OSError:

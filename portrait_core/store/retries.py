@@ -125,8 +125,8 @@ def is_transient(error: BaseException) -> bool:
 
 @functools.cache
 def _network_errors() -> tuple[type[Exception], ...]:
-    """Return the classes of errors of networks and servers; imported here, as it is slow without S3."""
-    import aiohttp
+    """Return the classes of errors of networks and servers."""
+    import aiohttp  # here, like botocore: slow to import, and stores on disks need neither
     from botocore import exceptions as boto
     from botocore.parsers import ResponseParserError
 

@@ -43,7 +43,7 @@ class ModelLocation:
 
 
 def models_folder() -> str:
-    """Return the folder or URL of the user's files: ``PORTRAIT_MODELS``, or ``weights`` in the data folder."""
+    """Return the folder or URL of users' files: ``PORTRAIT_MODELS``, else ``weights`` in the data folder."""
     named = os.environ.get(VARIABLE, "").removeprefix("file://")
     if "://" in named:
         return named.rstrip("/")
@@ -140,21 +140,21 @@ def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
 
 
 def _fetch(files: Any, path: str, copy: Path, version: dict[str, Any]) -> None:
-    part = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+    partial = copy.with_name(f".{copy.name}.{os.getpid()}.part")
     try:
         sha256 = hashlib.sha256()
-        with files.open(path, "rb") as source, open(part, "wb") as target:
+        with files.open(path, "rb") as source, open(partial, "wb") as target:
             while piece := source.read(_PIECE):
                 sha256.update(piece)
                 target.write(piece)
-        if part.stat().st_size != version["size"]:
-            raise OSError(f"{part.stat().st_size} of {version['size']} bytes came")
-        part.replace(copy)
-        part.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
-        part.replace(_note_path(copy))
+        if partial.stat().st_size != version["size"]:
+            raise OSError(f"{partial.stat().st_size} of {version['size']} bytes came")
+        partial.replace(copy)
+        partial.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
+        partial.replace(_note_path(copy))
         _verified.add(copy)
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _note_path(copy: Path) -> Path:

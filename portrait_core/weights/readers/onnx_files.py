@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
+from onnx.external_data_helper import uses_external_data
+
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.registry import MODELS
 
@@ -110,8 +114,6 @@ def read_member(path: Path, file: str) -> bytes:
 
 
 def _network(data: bytes) -> OnnxNetwork:
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -125,9 +127,6 @@ def _network(data: bytes) -> OnnxNetwork:
 
 
 def _refuse_external(data: bytes) -> None:
-    import onnx
-    from onnx.external_data_helper import uses_external_data
-
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's errors depend on its build

@@ -17,7 +17,7 @@ from portrait_core.weights.readers.unpickler import DataUnpickler, Handlers
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # marks torch's format before its zip files
 _FORMAT = 1001
-_HEADER = 8  # bytes before a storage's values: their number
+_HEADER = 8  # bytes before a storage's values, which hold their number
 _MAX_EXPANDED = 2**20  # largest number of values of a tensor that repeats its storage
 
 _STORAGES: dict[str, torch.dtype] = {
@@ -63,7 +63,9 @@ def load_storage(data: bytes) -> Storage:
     header = file.read(_HEADER)
     start, left = file.tell(), len(data) - file.tell()
     if int.from_bytes(header, "little", signed=True) != storage.count:
-        raise pickle.UnpicklingError(f"a storage of {storage.count} values says otherwise where they begin")
+        raise pickle.UnpicklingError(
+            f"a storage of {storage.count} values states another number in its header"
+        )
     needed = storage.count * storage.dtype.itemsize
     if needed > left:
         raise pickle.UnpicklingError(f"a storage of {needed} bytes has {left}")

@@ -48,7 +48,7 @@ def network_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]
 @cache
 def vgg16_shapes() -> Shapes:
     """Return the shapes of VGG16's convolutions, 26 entries."""
-    from torchvision.models import vgg16
+    from torchvision.models import vgg16  # here: slow to import, and only VGG16 and LPIPS need it
 
     shapes = network_shapes(lambda: vgg16(weights=None))
     return {name: shape for name, shape in shapes.items() if name.startswith("features.")}
