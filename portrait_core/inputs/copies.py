@@ -24,7 +24,7 @@ from fsspec import AbstractFileSystem
 from portrait_core.inputs.remote import reach, translate_errors, version_of
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.store.places import checked_place, local_path, redact_place
-from portrait_core.store.retries import Retrier
+from portrait_core.store.retries import DISK_FULL_ERRORS, Retrier
 
 CACHE_BYTES = 20 * 10**9
 """Bytes of copies that are kept by default; ``runner.input_cache_gb`` sets another limit."""
@@ -35,7 +35,6 @@ TIDY_FRACTION = 0.05
 """Fetched bytes, as a fraction of the limit, after which the check is due earlier."""
 SPARE_S = 3600.0
 """Seconds for which a copy may be in use after a request for it."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8}\.gone)?")
 """Names of a cache's folders that are ours: nothing else in it is ever deleted."""
 
@@ -130,7 +129,7 @@ def _download(files: AbstractFileSystem, path: str, partial: Path, size: int | N
     try:
         files.get_file(path, str(partial))
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL_ERRORS:
             return error
         raise
     if size is not None and partial.stat().st_size != size:

@@ -206,13 +206,13 @@ def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
     rows = rows[rows["cls"].isin(QUARANTINE_CLASSES)]
     if not len(rows):
         return []
-    pardoned = job.output(stage).read_note(RETRY_CUTOFFS) or {}
+    cutoffs = job.output(stage).read_note(RETRY_CUTOFFS) or {}
     return [
         (None if frame is pd.NA else int(frame), str(message))
         for frame, message, cls, time in zip(
             rows["frame"], rows["message"], rows["cls"], rows["time_utc"], strict=True
         )
-        if time.isoformat() > pardoned.get(cls, "")
+        if time.isoformat() > cutoffs.get(cls, "")
     ]
 
 

@@ -31,10 +31,10 @@ def mark_undone(job: Job, stages: Iterable[str]) -> list[str]:
     concerned = named.union(*(job.pipeline.dependents(stage) for stage in named))
     outputs = [find_output(job, stage) for stage in concerned]  # before any of them is deleted
     for output in outputs:
-        pardons = output.read_note(RETRY_CUTOFFS)
+        cutoffs = output.read_note(RETRY_CUTOFFS)
         output.drop()
-        if pardons is not None:
-            output.write_note(RETRY_CUTOFFS, pardons)
+        if cutoffs is not None:
+            output.write_note(RETRY_CUTOFFS, cutoffs)
     return [stage for stage in job.stages if stage in concerned]
 
 
@@ -84,8 +84,8 @@ def schedule_retry(
     now = datetime.now(UTC).isoformat()
     for stage, which in frames.items():
         output = job.output(stage)
-        pardons = output.read_note(RETRY_CUTOFFS) or {}
-        output.write_note(RETRY_CUTOFFS, pardons | dict.fromkeys(classes, now))
+        cutoffs = output.read_note(RETRY_CUTOFFS) or {}
+        output.write_note(RETRY_CUTOFFS, cutoffs | dict.fromkeys(classes, now))
         output.uncommit(which)
     if gaps == "redo":
         _redo_after(job, frames)

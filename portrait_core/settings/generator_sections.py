@@ -152,7 +152,7 @@ class TuningSettings(Section):
     """Distance of those latents from the clip's, per row; Pivotal Tuning takes 30 for one vector of 512
     dimensions."""
     locality_every: Count = 4
-    """Steps between two steps that include that term; Pivotal Tuning includes it in every step."""
+    """Interval in steps at which that term is included; Pivotal Tuning includes it in every step."""
     locality_patch: int = Field(default=48, ge=8, le=512)
     """Side of the patches of that term, in rays; Pivotal Tuning compares whole images."""
     patch: int = Field(default=64, ge=8, le=512)
