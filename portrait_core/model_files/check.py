@@ -62,7 +62,7 @@ def check_model(path: str | Path, model: Model) -> Report:
     content = _READERS[model.name](path)
     if model.name == "styleflow" and _is_own_flow(path):
         licence = flow_metadata(path).get("licence", "not stated")
-        return Report(content, f"a flow of your own, licence {licence}", True, licence)
+        return Report(content, f"a StyleFlow network of your own, licence {licence}", True, licence)
     if path.is_dir() or path.name not in (model.file, *model.also):
         return Report(content, "a pack", True)
     known = Digest(sha256=_noted_digest(path)) if model.place == "shipped" else model.digest
@@ -154,7 +154,7 @@ def _flow(path: Path) -> str:
     flow, conditions = model.flow, model.conditions
     millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
     return (
-        f"a flow of {flow.settings.width} dimensions under {len(conditions)} attributes "
+        f"a StyleFlow network of {flow.settings.width} dimensions under {len(conditions)} attributes "
         f"({', '.join(conditions.names)}), {millions:.1f} million parameters"
     )
 
