@@ -76,7 +76,7 @@ def run_job(
     if not only and (made := delivered(job, place)) is not None:
         return made
     records = run_stages(job, report, only)
-    if job.goal != "clip" or not Ledger(job).finished():
+    if job.goal != "clip" or not Ledger(job).is_finished():
         return None
     return deliver(job, place, records, time.perf_counter() - begin)
 
@@ -107,7 +107,7 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
     begin = time.perf_counter()
     store, ledger = job.open_store(), Ledger(job)
     store.check_format()
-    if job.goal != "clip" or any(frames.any() for frames in ledger.missing().values()):
+    if job.goal != "clip" or any(frames.any() for frames in ledger.frames_to_do().values()):
         return None
     keep_facts(job)
     before = read_state(store, job.id)

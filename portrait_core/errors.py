@@ -1,9 +1,9 @@
 """Errors that the rest of the system tells apart.
 
-What is wrong with an input is never retried, and what is wrong with a store concerns every clip in it, so
-each has its own class; everything else keeps the built-in class that says how to treat it (``OSError``:
-transient, ``MemoryError``: resource; :mod:`portrait_core.pipeline.classification` has the rules). All of
-them survive pickling, because workers send them between processes.
+An error of an input is never retried, and an error of a store concerns every clip in it, so each has its own
+class. Everything else keeps the built-in class that says how to treat it (``OSError``: transient,
+``MemoryError``: resource; :mod:`portrait_core.pipeline.classification` has the rules). All of them survive
+pickling, because workers send them between processes.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from typing import Any
 
 
 def _listed(frames: tuple[int, ...]) -> str:
+    """Write up to eight frames as a list."""
     shown = ", ".join(str(frame) for frame in frames[:8])
     return f"{shown} and {len(frames) - 8} more" if len(frames) > 8 else shown
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what was got, and what to do next."""
+    """An input of the user cannot be used; the message says what was received and what to do next."""
 
 
 class ModelFileError(ValueError):
-    """Files of weights are missing or not what their names say. The message names each, with where it comes
-    from, its licence and the command that checks it.
+    """Files of weights are missing, or are not what their names say.
+
+    The message names each file, its source, its licence and the command that checks it.
     """
 
 
@@ -32,9 +34,10 @@ class DecodeError(InputError):
     """Part of a video did not decode. Raised after every requested frame was delivered.
 
     Attributes:
-        path: the video.
-        frames: the output frame indices that are damaged: they hold the picture of a neighbour, or what
-            the decoder made of broken data. Every other frame is sound.
+        path: path of the video.
+        frames: indices of the damaged output frames. They hold the picture of a neighbour, or what the
+            decoder made of broken data. Every other frame is sound.
+        details: message of the decoder; may be empty.
     """
 
     def __init__(self, path: str, frames: Iterable[int], details: str = "") -> None:
@@ -53,19 +56,20 @@ class DecodeError(InputError):
 
 
 class EncodeError(OSError):
-    """ffmpeg could not write a video (full disk, missing encoder); the message carries what it said."""
+    """A video could not be written (full disk, missing encoder); the message carries ffmpeg's own."""
 
 
 class StoreError(OSError):
-    """A store could not do what was asked: it refuses, its bucket is not there, its disk fails, or it did not
-    answer for as long as one waits for it. The message says what to do.
+    """A store could not do what was asked.
 
-    An object that is absent is no such error, nor is a full disk (``ENOSPC``).
+    It refuses access, its bucket does not exist, its disk fails, or it did not answer within the waiting
+    time. The message says what to do. An absent object is not such an error, and neither is a full disk
+    (``ENOSPC``).
 
     Attributes:
-        url: the store's, without user, password or query.
-        what: what is wrong and what to do, in words that follow the store's name.
-        errno: the system's number for it, where there is one.
+        url: URL of the store, without user, password or query.
+        what: the problem and its remedy, in words that follow the store's name.
+        errno: number of the system's error; None where it has none.
     """
 
     def __init__(self, url: str, what: str, number: int | None = None) -> None:
@@ -78,17 +82,17 @@ class StoreError(OSError):
 
 
 def without_secrets(text: str) -> str:
-    """Leave user, password and query out of every URL in a text."""
+    """Remove user, password and query from every URL in a text."""
     text = re.sub(r"(\w://)[^/\s]*@", r"\1", text)
     return re.sub(r"(\w://[^\s?]*)\?[^\s)\"']*", r"\1", text)
 
 
 class MissingChunk(LookupError):  # noqa: N818 - a state of the store more than an error
-    """Frames that were asked of a store are absent or fail their checksum: treat them as not done.
+    """Frames that were asked of a store are absent or fail their checksum: they count as not done.
 
     Attributes:
         array: name of the array, with its unit.
-        frames: the frames to make again.
+        frames: frames that have to be made again.
     """
 
     def __init__(self, array: str, frames: Iterable[int]) -> None:

@@ -17,13 +17,13 @@ import numpy as np
 from portrait_core.errors import MissingChunk
 from portrait_core.media import FrameWriter
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.history import COST, cost_of
+from portrait_core.pipeline.history import COST, parse_cost
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
 from portrait_core.store import Output, file_digest
-from portrait_core.store.places import shown
+from portrait_core.store.places import redact_place
 from tasks.context import device_of
 from tasks.pages import alone, finished, page_of
 from tasks.stages.edit import REPORT, STRIP
@@ -70,7 +70,7 @@ def deliver(
     """
     ledger = ledger or Ledger(job)
     for stage in job.stages:
-        ledger.done(stage)
+        ledger.done_frames(stage)
     files = {} if out is None else _copied(ledger, out)
     if out is not None and job.settings.output.frames:
         files |= _frames(job, out, anew=any(record.frames_done for record in records.values()))
@@ -136,7 +136,7 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     buffer = io.BytesIO()
     np.savez(buffer, before=latents[0], after=latents[1])
     said: dict[str, Any] = {
-        "portrait": shown(job.portrait),
+        "portrait": redact_place(job.portrait),
         "edit": list(job.settings.edit.attributes),
         "strength": job.settings.edit.strength,
         **(output.read_note(REPORT) or {}),
@@ -208,9 +208,9 @@ def summarise(
     kept = before if isinstance(before, dict) and not worked else None
     held = kept["held_frames"] if kept else _held_frames(ledger)
     return Summary(
-        portrait=shown(job.portrait),
-        video=shown(job.video),
-        store=shown(job.store),
+        portrait=redact_place(job.portrait),
+        video=redact_place(job.video),
+        store=redact_place(job.store),
         reenactment=job.label,
         profile=job.settings.profile,
         frames=job.frames,
@@ -243,7 +243,7 @@ def _stages(
         seconds = spent.get(stage)
         if seconds is None:
             note = ledger.output(stage).read_note(COST) if COST in ledger.contents[stage].notes else None
-            seconds = cost_of(note).seconds
+            seconds = parse_cost(note).seconds
         rows.append(
             StageSummary(
                 stage=stage,
@@ -259,9 +259,9 @@ def _stages(
 
 def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
     """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
-    if ledger.dropped("inversion"):
+    if ledger.dropped_names("inversion"):
         return dict((before or {}).get("losses", {}))
-    output, inverted = ledger.output("inversion"), ledger.done("inversion")
+    output, inverted = ledger.output("inversion"), ledger.done_frames("inversion")
     rows: list[float | None] = [None] * job.frames
     for run in missing_runs(~inverted, FrameRange(0, job.frames)):
         values = output.read("inversion_loss", *run)[:, 0]
@@ -280,7 +280,7 @@ def _device(job: Job, before: Any) -> str:
 
 def _held_frames(ledger: Ledger) -> dict[str, list[int]]:
     unseen = ~ledger.output("fit").read("ok").astype(bool)
-    return {"no_face": _indices(unseen), "not_rendered": _indices(~ledger.done("render"))}
+    return {"no_face": _indices(unseen), "not_rendered": _indices(~ledger.done_frames("render"))}
 
 
 def _indices(mask: Any) -> list[int]:

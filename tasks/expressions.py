@@ -16,7 +16,7 @@ from portrait_core.metrics.follow import Measured, count_closed_lips, follow_row
 from portrait_core.metrics.lip_colors import Frames, measure_lips
 from portrait_core.metrics.reader_slopes import WARPED
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.tracking.choice import by_deca
 from portrait_core.tracking.measure import seen
 from tasks.context import driving_frames, head, landmarker, read_track
@@ -117,7 +117,7 @@ def read_landmarks(
 
 def _template(job: Job, threads: int) -> Measured | None:
     """Read templates again, evenly spread over the clip."""
-    frames = spread_evenly(np.flatnonzero(done(job, "template")), TEMPLATES_READ)
+    frames = spread_evenly(np.flatnonzero(done_frames(job, "template")), TEMPLATES_READ)
     if not len(frames):
         return None
     output = job.output("template")

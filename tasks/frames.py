@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, overload
 
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.classification import failure, quarantines
+from portrait_core.pipeline.classification import make_failure, should_quarantine
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.runtime import cancellation
 from tasks.context import batches
@@ -86,7 +86,7 @@ def process_frames(
 
     Raises:
         StopRequested: between two batches, when the process was asked to stop; what was computed is kept.
-        Exception: failures that set no frame aside (:data:`portrait_core.store.failures.SETS_ASIDE`).
+        Exception: failures that set no frame aside (:data:`portrait_core.store.failures.QUARANTINE_CLASSES`).
     """
     with _Writer(stage) as writer, _Reader(stage, fetch) as reader:
         _Frames(job, stage, work, reader, writer, isolate).do(batches(runs, size))
@@ -122,11 +122,11 @@ class _Frames:
         try:
             save = self._work(batch, *inputs.result())
         except Exception as error:
-            if not self._isolate or not quarantines(error):
+            if not self._isolate or not should_quarantine(error):
                 raise
             if len(batch) > 1:
                 return False
-            row = failure(self._stage, batch.start, error, self._job.stage_keys[self._stage])
+            row = make_failure(self._stage, batch.start, error, self._job.stage_keys[self._stage])
             record_failures(self._job, self._stage, [row])
         else:
             self._writer.put(batch, save)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import InputError
 from portrait_core.inputs.copies import local_copy
-from portrait_core.inputs.known import InputFacts, Kind, facts, local_digest
+from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
 from portrait_core.model_files.needs import weight_file, weight_files
 from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.job import file_name, make_stage_keys, stem
@@ -196,7 +196,7 @@ def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts
     """What is known of an input: from the store where that still holds, else by reading all of it."""
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
-    found = facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
     if found.as_dict() != known:
         _new_facts[opened.url, record] = found
     return found

@@ -40,7 +40,7 @@ CLIP = register(Pipeline("clip", "reenactment", CLIP_STAGES, ends=("encode", "me
 
 # An edit inverts the photograph itself and tunes the generator on it: a clip of one frame without a template.
 # What edits of one portrait share lies in a unit of its own.
-EDIT_STAGES = (PORTRAIT, LAYERS, INVERSION.into("inverted"), TUNING.into("inverted"), EDIT)
+EDIT_STAGES = (PORTRAIT, LAYERS, INVERSION.in_unit("inverted"), TUNING.in_unit("inverted"), EDIT)
 """Stages of an edited portrait (paper section 3.4)."""
 
 EDITED = register(Pipeline("edit", "edited portrait", EDIT_STAGES, ends=("edit",)))

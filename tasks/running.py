@@ -24,16 +24,16 @@ from typing import Any, Literal, NoReturn
 from portrait_core.pipeline import Job, Stage
 from portrait_core.pipeline.classification import (
     BrokenGpuError,
-    failure,
-    gpu_broke,
-    out_of_memory,
+    breaks_gpu,
+    is_out_of_memory,
+    is_worth_retrying,
+    make_failure,
     retry_delay,
-    worth_retrying,
 )
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.runtime.cancellation import check, clear, request
-from portrait_core.store import Failure, Output, holder
+from portrait_core.store import Failure, Output, read_holder
 from portrait_core.store.waiting import wait_until
 from tasks.context import device_of
 
@@ -56,12 +56,14 @@ def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Calla
                 return function(**parameters)
             except Exception as error:
                 job = parameters["job"]
-                less = job.smaller() if out_of_memory(error) else None
+                less = job.with_less_memory() if is_out_of_memory(error) else None
                 if less is None:
                     raise
                 note = f"; tried again with {less[1]}"
                 start = parameters.get("start")
-                record_failures(job, stage, [failure(stage, start, error, job.stage_keys[stage], note=note)])
+                record_failures(
+                    job, stage, [make_failure(stage, start, error, job.stage_keys[stage], note=note)]
+                )
                 _log.warning("%s: out of memory%s", stage, note)
                 parameters["job"] = less[0]
             _free_memory()
@@ -82,7 +84,7 @@ def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Ca
         try:
             return function(**parameters)
         except Exception as error:
-            if not gpu_broke(error):
+            if not breaks_gpu(error):
                 raise
             why = str(error).partition("\n")[0]
             if _in_worker_process():
@@ -257,7 +259,7 @@ def run_call(call: Call) -> StageResult:
             try:
                 return function(**call.parameters)
             except Exception as error:
-                if not worth_retrying(error):
+                if not is_worth_retrying(error):
                     raise
                 _wait(retry_delay(attempt, call.retry_delay_s))
         return function(**call.parameters)
@@ -299,7 +301,7 @@ def _while_wanted(call: Call) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(job.settings.runner.lease_s / 3):
             with suppress(OSError):  # a store that fails now may answer at the next look
-                found = holder(unit)
+                found = read_holder(unit)
                 if found is not None and found.owner != call.lease:
                     with turn:
                         if not over.is_set():  # else the worker's next task would stop

@@ -195,9 +195,9 @@ def _listed(place: str) -> list[str]:
     """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
     are left out.
     """
-    from portrait_core.inputs.sources import joined, local_path, reach
+    from portrait_core.inputs.sources import local_path, reach, resolve_place
 
-    absolute = joined(os.getcwd(), place)
+    absolute = resolve_place(os.getcwd(), place)
     files, path = reach(absolute)
     try:
         if files.isdir(path):
@@ -259,9 +259,9 @@ def _cell(place: str, folder: str) -> str:
 
 
 def _refuse_existing(out: str) -> None:
-    from portrait_core.inputs.sources import joined, reach
+    from portrait_core.inputs.sources import reach, resolve_place
 
-    files, path = reach(joined(os.getcwd(), out))
+    files, path = reach(resolve_place(os.getcwd(), out))
     if files.exists(path):
         raise ValueError(f"{out} is there already; give another name, or delete it first")
 

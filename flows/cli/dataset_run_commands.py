@@ -132,15 +132,15 @@ def submit(
         from flows.engine.environment import refuse_secrets
         from flows.engine.submission import TAGS, require_deployment, schedule
         from portrait_core.dataset.sharding import write_shards
-        from portrait_core.inputs.sources import joined
+        from portrait_core.inputs.sources import resolve_place
         from portrait_core.inputs.table import stem
 
         refuse_secrets(change)
         require_deployment(deployment)
         if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
-            profile = joined(os.getcwd(), profile)
+            profile = resolve_place(os.getcwd(), profile)
         rows = _read(manifest, profile, change, consent).rows
-        place, folder = joined(os.getcwd(), store), out.absolute() if out else None
+        place, folder = resolve_place(os.getcwd(), store), out.absolute() if out else None
         time = datetime.now(UTC).isoformat() if again else ""
         counts = Counter[str]()
         for shard in write_shards(place, rows, min(shards, len(rows)), profile):

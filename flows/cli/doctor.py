@@ -11,8 +11,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from flows.engine.environment import cache_folder, prefect_server, prefect_server_answers
+from flows.engine.environment import prefect_server, prefect_server_answers
 from portrait_core.report import package_versions
+from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder, sample_portrait, sample_video
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import cpu_count

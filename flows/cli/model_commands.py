@@ -65,7 +65,7 @@ def import_(
     Any other file that `portrait models list` names is read and copied; of insightface's pack, what is used.
     A file that asks for anything but arrays and settings is refused with the name of what it asked for.
     """
-    from portrait_core.model_files.check import model_of
+    from portrait_core.model_files.check import identify_model
     from portrait_core.model_files.importing import import_generator, import_model
     from portrait_core.weights.locate import models_folder
 
@@ -73,7 +73,7 @@ def import_(
     with _told_errors():
         start = time.perf_counter()
         folder = models_folder() if out is None else str(out)
-        model = model_of(file)
+        model = identify_model(file)
         if model is None or model.generator:
             made = import_generator(file, folder, half=half, licence=licence)
             _show_import(file, made.weights, made.about, time.perf_counter() - start, console)
@@ -129,12 +129,12 @@ def _present() -> list[str]:
 def _checked(file: str) -> tuple[str, bool]:
     """What is in a file, given by its path or a model's name, and whether it is the published one."""
     from portrait_core.generators.published import check_generator
-    from portrait_core.model_files.check import check_model, model_of
+    from portrait_core.model_files.check import check_model, identify_model
     from portrait_core.weights.locate import require
     from portrait_core.weights.registry import MODELS
 
     path = require([file])[file] if file in MODELS else Path(file)
-    model = MODELS.get(file) or model_of(path)
+    model = MODELS.get(file) or identify_model(path)
     if model is not None and not model.generator:
         report = check_model(path, model)
         return f"{path}: {report.content}; {report.digest}", report.sound

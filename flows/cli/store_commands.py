@@ -49,12 +49,12 @@ def status(
     with told_errors():
         settings = _prepared(profile, change)
         from flows.display.views import as_json, show_clip, show_clips
-        from portrait_core.pipeline.state import current_states, job_state, read_job, read_states
+        from portrait_core.pipeline.state import look_up_state, read_job, read_states, update_states
 
         there = _open(store, settings)
         found = read_states(there, clip or "")
         job = read_job(there, found[0].id, settings) if len(found) == 1 else None
-        found = current_states(there, found, settings) if job is None else [job_state(job)]
+        found = update_states(there, found, settings) if job is None else [look_up_state(job)]
         if json:
             for state in found:
                 print(as_json(state))
@@ -163,10 +163,10 @@ def clean(
         if stale and clip is not None:
             raise ValueError("--stale looks at the whole store; leave --clip out")
         if stale:
-            from portrait_core.pipeline.state import every_job
+            from portrait_core.pipeline.state import read_all_jobs
 
             there = _open(store, settings)
-            show_stale(there, every_job(there, settings), dry_run, make_console())
+            show_stale(there, read_all_jobs(there, settings), dry_run, make_console())
         else:
             jobs = _jobs(store, clip, settings)
             show_cleaned(jobs, policy, dry_run, make_console())  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows.display.views import duration, size, table
 from portrait_core.pipeline import Job, find_pipeline
-from portrait_core.pipeline.history import Rate, rates
+from portrait_core.pipeline.history import Rate, read_rates
 from portrait_core.pipeline.plan import StagePlan, plan
 
 Plans = Mapping[tuple[str, str], StagePlan]
@@ -50,7 +50,7 @@ def _added_up(found: Sequence[Job]) -> tuple[Plans, Counter[str]]:
         """Add what is left of a job; of how many stages that is."""
         kind = job.goal, job.settings.profile
         if kind not in known:
-            known[kind] = rates(job)
+            known[kind] = read_rates(job)
         todo = [one for one in plan(job, known=known[kind]) if one.frames]
         plans.update({(one.stage, job.stage_keys[one.stage]): one for one in todo})
         return len(todo)

@@ -37,13 +37,14 @@ def list_models(console: Console) -> None:
 
 def show_places(console: Console) -> None:
     """The models folder, and for each model where it was looked for and what was found."""
-    from portrait_core.weights.locate import VARIABLE, cache_folder, find, models_folder
+    from portrait_core.runtime.caches import cache_folder
+    from portrait_core.weights.locate import VARIABLE, find, models_folder
     from portrait_core.weights.registry import MODELS
 
     folder = models_folder()
     console.print(f"models folder: {folder} (set {VARIABLE} to name another)", markup=False, soft_wrap=True)
     if "://" in folder:
-        console.print(f"copies of its files: {cache_folder()}", markup=False, soft_wrap=True)
+        console.print(f"copies of its files: {cache_folder('models')}", markup=False, soft_wrap=True)
     for model in MODELS.values():
         found = find(model.name)
         if found.where:

@@ -26,7 +26,7 @@ from rich.progress import (
 from rich.table import Table
 
 from portrait_core.pipeline import find_pipeline, history
-from portrait_core.pipeline.ledger import output_of
+from portrait_core.pipeline.ledger import find_output
 
 if TYPE_CHECKING:
     from portrait_core.metrics.follow import Follow
@@ -68,10 +68,10 @@ class StageProgress:
 
 def _count(job: Job, stage: str, total: int) -> int:
     """Steps or frames that a stage has behind it: one listing."""
-    marked = output_of(job, stage).marked()
+    marked = find_output(job, stage).marked()
     if job.steps(stage) is None or len(marked) >= job.total(stage):
         return total if len(marked) >= job.total(stage) else len(marked)
-    return history.progress(job, stage)
+    return history.read_progress(job, stage)
 
 
 def _total(job: Job, stage: str) -> int:

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from portrait_core.pipeline import FrameRange, Job, Policy, find_pipeline
-from portrait_core.pipeline.ledger import Ledger, without
+from portrait_core.pipeline.ledger import Ledger, exclude_names
 from portrait_core.pipeline.plan import StagePlan, plan
 from portrait_core.pipeline.ranges import missing_runs
-from portrait_core.pipeline.retention import drop, droppable, stale_outputs
+from portrait_core.pipeline.retention import drop, droppable_bytes, stale_outputs
 from portrait_core.pipeline.state import Condition, JobState, record_state
 from portrait_core.store import KINDS, Declared, Store, repair_unit, verify_unit
 
@@ -172,9 +172,9 @@ def show_verified(
         if repair and damaged:
             record_state(job)
         ledger = Ledger(job)
-        if any(ledger.dropped(stage) for stage in job.stages):
+        if any(ledger.dropped_names(stage) for stage in job.stages):
             console.print(f"no digest of {job.label}: parts of it were dropped", soft_wrap=True)
-        elif ledger.finished():
+        elif ledger.is_finished():
             console.print(f"digest {content_digest(job)}  {job.label}", soft_wrap=True)
     if damaged and not repair:
         console.print("damaged: give --repair, then run again what is not finished")
@@ -188,7 +188,7 @@ def _expected(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[tuple[str, str]
         ledger = Ledger(job)
         for stage in job.stages:
             output = ledger.output(stage)
-            declared = without(job.declared(stage), ledger.dropped(stage))
+            declared = exclude_names(job.declared(stage), ledger.dropped_names(stage))
             found.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
     return found
 
@@ -208,14 +208,14 @@ def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: C
     """Drop what a policy allows and print how much that was."""
     total = 0
     for job in found:
-        names: Mapping[str, int] = droppable(job, policy)
+        names: Mapping[str, int] = droppable_bytes(job, policy)
         freed = sum(names.values()) if dry_run else drop(job, policy)
         total += freed
         if names:
             if not dry_run:
                 record_state(job)
             console.print(f"{job.label}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
-        elif not Ledger(job).finished():
+        elif not Ledger(job).is_finished():
             console.print(f"{job.label}: not finished, nothing dropped", soft_wrap=True)
     swept = 0 if dry_run else found[0].open_store().sweep()
     verb = "would be freed" if dry_run else "freed"

@@ -12,13 +12,13 @@ from flows.engine.watchdog import Watchdog
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.classification import (
     StalledTaskError,
-    failure,
-    gpu_broke,
-    worker_died,
-    worth_retrying,
+    breaks_gpu,
+    is_worker_death,
+    is_worth_retrying,
+    make_failure,
 )
-from portrait_core.pipeline.history import note_cost, progress
-from portrait_core.pipeline.ledger import Ledger, record_failures, unfinished
+from portrait_core.pipeline.history import add_cost, read_progress
+from portrait_core.pipeline.ledger import Ledger, record_failures, unfinished_frames
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, process_name
 from portrait_core.runtime import cancellation
@@ -63,8 +63,8 @@ class StageCalls:
         failed = self._attempt(record, function, ranges)
         if hung(failed) and self._job.settings.runner.kind == "threads":
             return [error for _, error in failed]  # a thread cannot be ended
-        killed = [span for span, error in failed if worker_died(error)]
-        errors = [error for _, error in failed if not worker_died(error)]
+        killed = [span for span, error in failed if is_worker_death(error)]
+        errors = [error for _, error in failed if not is_worker_death(error)]
         if killed:
             errors += self._after_deaths(record, function, killed, in_order=len(ranges) == 1)
         seconds = time.perf_counter() - begin
@@ -72,7 +72,7 @@ class StageCalls:
         record.seconds += seconds
         elsewhere = sum(r.cpu_seconds for r in new if r.process != here)
         record.cpu_seconds += time.process_time() - cpu + elsewhere
-        note_cost(self._job, self._stage, seconds, new)
+        add_cost(self._job, self._stage, seconds, new)
         return errors
 
     def _attempt(
@@ -136,7 +136,7 @@ class StageCalls:
             yield
         except Exception as error:
             # cancelled, or refused by a pool that closes: no fault of the frames
-            if cancellation.requested() and not gpu_broke(error):
+            if cancellation.requested() and not breaks_gpu(error):
                 failed.append((span, StopRequested()))
                 return
             self._tell(span, error)
@@ -147,9 +147,9 @@ class StageCalls:
         if isinstance(error, StopRequested):
             return
         stage, retries = self._stage, self._job.settings.runner.retries
-        attempt = retries + 1 if worth_retrying(error) else 1
-        row = failure(stage, None, error, self._job.stage_keys[stage], attempt)
-        if worker_died(error):  # nobody's fault yet
+        attempt = retries + 1 if is_worth_retrying(error) else 1
+        row = make_failure(stage, None, error, self._job.stage_keys[stage], attempt)
+        if is_worker_death(error):  # nobody's fault yet
             row = Failure(stage, None, "transient", "the worker died", key=row.key)
         record_failures(self._job, stage, [row])
         where = "" if span is None else f", frames {span.start} to {span.stop - 1}"
@@ -167,15 +167,15 @@ class StageCalls:
         """
         if None in killed:
             return self._alone(record, function, None)
-        finished = ~unfinished(self._job, self._stage)
+        finished = ~unfinished_frames(self._job, self._stage)
         runs = [run for span in killed if span for run in missing_runs(finished, span)]
         singles = [FrameRange(i, i + 1) for run in runs for i in range(*run)]
         errors: list[BaseException] = []
         groups = [[single] for single in singles] if in_order else [singles]
         for group in groups:
             failed = self._attempt(record, function, group)
-            errors += [error for _, error in failed if not worker_died(error)]
-            for span in [span for span, error in failed if worker_died(error)]:
+            errors += [error for _, error in failed if not is_worker_death(error)]
+            for span in [span for span, error in failed if is_worker_death(error)]:
                 errors += self._alone(record, function, span)
         return errors
 
@@ -183,12 +183,12 @@ class StageCalls:
         self, record: StageRecord, function: StageFunction, span: FrameRange | None
     ) -> list[BaseException]:
         """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
-        stage, deaths, reached = self._stage, 1, progress(self._job, self._stage)
+        stage, deaths, reached = self._stage, 1, read_progress(self._job, self._stage)
         while deaths < _DEATHS:
             failed = self._attempt(record, function, [span])
-            if not failed or not worker_died(failed[0][1]):
+            if not failed or not is_worker_death(failed[0][1]):
                 return [error for _, error in failed]
-            got = progress(self._job, stage)
+            got = read_progress(self._job, stage)
             deaths, reached = (1, got) if got > reached else (deaths + 1, got)
         frame = None if span is None else span.start
         why = f"its worker died each of {deaths} times that it was done by itself"

@@ -1,6 +1,6 @@
 """What must be decided before numpy, torch or Prefect are imported: threads, and Prefect's own settings.
 
-Imports nothing but the standard library.
+Imports nothing but the standard library, and of portrait_core only what does the same.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from portrait_core.runtime.caches import cache_folder
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -38,12 +40,6 @@ DASK_CONFIG = {
     # it. Seen on S3, where the threads of requests make it likely.
     "distributed.worker.profile.enabled": False,
 }
-
-
-def cache_folder() -> Path:
-    """The user's folder for this program's caches."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "portrait-reenactment"
 
 
 def limit_threads(threads: int) -> None:
@@ -85,7 +81,7 @@ def quiet_orchestrators() -> None:
         os.environ.setdefault(name, value)
     set_log_levels()
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").exists():
-        home = cache_folder() / "prefect"
+        home = cache_folder("prefect")
         home.mkdir(parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
 

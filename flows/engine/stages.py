@@ -18,8 +18,15 @@ from flows.engine.runners import Runner
 from flows.engine.task_runs import as_task_run
 from portrait_core.errors import InputError, MissingChunk
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.classification import StalledTaskError, disk_full, gpu_broke
-from portrait_core.pipeline.ledger import Ledger, done, failures_of, invalidate, restore, unfinished
+from portrait_core.pipeline.classification import StalledTaskError, breaks_gpu, is_disk_full
+from portrait_core.pipeline.ledger import (
+    Ledger,
+    done_frames,
+    invalidate,
+    mark_dropped_undone,
+    read_failures,
+    unfinished_frames,
+)
 from portrait_core.pipeline.ranges import frame_ranges
 from portrait_core.pipeline.results import StageRecord
 from portrait_core.pipeline.state import save_job
@@ -47,7 +54,7 @@ def gpu_gone(error: BaseException) -> bool:
     """Say whether a run stopped because its process cannot use the GPU any more: nothing else should run in
     it then.
     """
-    return isinstance(error, StageError) and error.__cause__ is not None and gpu_broke(error.__cause__)
+    return isinstance(error, StageError) and error.__cause__ is not None and breaks_gpu(error.__cause__)
 
 
 def thread_hangs(error: BaseException, job: Job) -> bool:
@@ -120,7 +127,7 @@ class StageRunner:
 
     def _once(self) -> None:
         ledger = Ledger(self._job)
-        wanted = [stage for stage, frames in ledger.missing().items() if frames.any()]
+        wanted = [stage for stage, frames in ledger.frames_to_do().items() if frames.any()]
         if wanted and self._job.edited is not None:
             self._portrait_edited(self._job.edited)
         for _, group in groupby(self._job.stages, key=self._job.unit_of):
@@ -130,13 +137,13 @@ class StageRunner:
             with self._leased(stages[0]) as hold:
                 for stage in stages:
                     self._lease = hold(stage)
-                    if stage in wanted and Ledger(self._job).dropped(stage):
-                        restore(self._job, stage)
+                    if stage in wanted and Ledger(self._job).dropped_names(stage):
+                        mark_dropped_undone(self._job, stage)
                     self._stage(stage)
 
     def _portrait_edited(self, edit: Job) -> None:
         """Make the portrait that is animated, which is an edit of the one that was given."""
-        if not Ledger(edit).finished():
+        if not Ledger(edit).is_finished():
             save_job(edit)
             StageRunner(edit, self._runner, self._report, functions=self._functions, turn=self._turn).all()
 
@@ -156,7 +163,7 @@ class StageRunner:
         def hold(stage: str) -> str:
             if not lease.acquire(tell, cancellation.requested):
                 cancellation.check()
-            lease.note(stage)
+            lease.set_stage(stage)
             return lease.owner
 
         try:
@@ -166,7 +173,7 @@ class StageRunner:
 
     def _stage(self, stage: str) -> None:
         """Bring one stage as far as it goes; raise if what follows cannot go on from there."""
-        if unfinished(self._job, stage).any():
+        if unfinished_frames(self._job, stage).any():
             title = f"{self._job.label}: {self._job.stage(stage).title}"
             as_task_run(stage, title, (self._job.goal, self._job.label), lambda: self._do(stage))
         else:
@@ -198,7 +205,7 @@ class StageRunner:
         """Tell whether nothing is left to do, after all tasks reported success. Another host's markers may be
         listed here a minute later; and a task on a host whose listing lagged did less than it was asked.
         """
-        return wait_until(lambda: not unfinished(self._job, stage).any())
+        return wait_until(lambda: not unfinished_frames(self._job, stage).any())
 
     def _calls(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
         """The functions of a stage with what each is called for, in groups that may run at the same time."""
@@ -207,15 +214,15 @@ class StageRunner:
         if not (last.ranged and self._job.stage(stage).parallel_over_frames):
             return [*calls, (last, [None])]
         ranges = frame_ranges(self._job.total(stage), self._job.settings.runner.frames_per_task)
-        if self._job.chained(stage):
+        if self._job.is_chained(stage):
             return [*calls, *((last, [span]) for span in ranges)]
         return [*calls, (last, ranges)]
 
     def _check(self, stage: str, errors: Sequence[BaseException]) -> None:
         """Raise unless the stage is finished, or as far as it can be with enough to go on."""
         ledger = Ledger(self._job)
-        there = ledger.done(stage)
-        broken = next((error for error in errors if gpu_broke(error)), None)
+        there = ledger.done_frames(stage)
+        broken = next((error for error in errors if breaks_gpu(error)), None)
         if broken is not None:
             raise self._stopped(stage, there, [broken])
         if there.all():
@@ -227,21 +234,21 @@ class StageRunner:
         if stopped is not None:
             raise stopped
         enough = self._job.stage(stage).fill_from_neighbour and there.any()
-        if not enough or ledger.unfinished(stage).any():
+        if not enough or ledger.unfinished_frames(stage).any():
             raise self._stopped(stage, there, errors)
 
     def _stopped(self, stage: str, there: Any, errors: Sequence[BaseException]) -> StageError:
-        rows = failures_of(self._job, stage)
+        rows = read_failures(self._job, stage)
         why = str(errors[0]) if errors else ""
         if not why and len(rows):
             why = str(rows["message"].iloc[-1])
         advice = "Give the same command again to continue from there"
-        if errors and gpu_broke(errors[0]):
+        if errors and breaks_gpu(errors[0]):
             advice = (
                 "Nothing that is finished is lost: give the same command again, and another process "
                 "continues from there"
             )
-        elif errors and disk_full(errors[0]):
+        elif errors and is_disk_full(errors[0]):
             advice = "The store's disk is full: make room, then give the same command again"
         elif any(
             Ledger(self._job).quarantined_frames(n).any() for n in (stage, self._job.frame_input(stage)) if n
@@ -267,7 +274,7 @@ def check_only(job: Job, only: Sequence[str]) -> None:
         InputError: naming the stages that must be run first.
     """
     read = {before for stage in only for before in job.pipeline.reads(stage)} - set(only)
-    absent = [stage for stage in job.stages if stage in read and not done(job, stage).any()]
+    absent = [stage for stage in job.stages if stage in read and not done_frames(job, stage).any()]
     if absent:
         raise InputError(
             f"--only {', '.join(only)}: the store has nothing of {', '.join(absent)} yet, which they read; "

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from portrait_core.pipeline.classification import StalledTaskError, gpu_broke
+from portrait_core.pipeline.classification import StalledTaskError, breaks_gpu
 from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
@@ -32,7 +32,7 @@ def process_left() -> Iterator[None]:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(WORKER_ENDED)  # a thread that hangs would keep the process
-        if own_process.get() and error.__cause__ is not None and gpu_broke(error.__cause__):
+        if own_process.get() and error.__cause__ is not None and breaks_gpu(error.__cause__):
             logging.getLogger(__name__).error("%s", error)
             raise SystemExit(WORKER_ENDED) from error
         raise

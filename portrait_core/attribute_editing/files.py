@@ -25,7 +25,7 @@ from portrait_core.attribute_editing.flow import ConditionalFlow
 from portrait_core.attribute_editing.reading import LatentReader, reader_shapes
 from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
 from portrait_core.weights.file_checks import checking
-from portrait_core.weights.readers.torch_files import Shapes, fitted, read_styleflow
+from portrait_core.weights.readers.torch_files import Shapes, read_styleflow, select_tensors
 
 _METADATA = "attribute_flow"
 _READER = "reader."
@@ -110,7 +110,7 @@ def load_published_flow(path: str | Path) -> AttributeFlow:
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             raise ValueError(f"StyleFlow does not have {', '.join(other[:3])}{more}: it is another network's")
-        state = fitted(state, shapes, "StyleFlow")
+        state = select_tensors(state, shapes, "StyleFlow")
         return AttributeFlow(_filled(FlowSettings(), SolverSettings(), state), PUBLISHED_CONDITIONS)
 
 
@@ -178,7 +178,7 @@ def _own(path: Path) -> AttributeFlow:
         wanted = ConditionalFlow(settings).state_dict()
     shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     try:
-        flow = _filled(settings, solver, fitted(tensors, shapes, "the flow"))
+        flow = _filled(settings, solver, select_tensors(tensors, shapes, "the flow"))
         reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
         return AttributeFlow(flow, conditions, reader)
     except ValueError as error:
@@ -187,7 +187,7 @@ def _own(path: Path) -> AttributeFlow:
 
 def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> LatentReader:
     shapes = reader_shapes(settings.width, settings.context)
-    state = fitted(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
+    state = select_tensors(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
     if not bool((state[_READER + "scale"] > 0).all()):
         raise ValueError("the reader's scale has values that are not above 0")
     worth = _parsed(r2)

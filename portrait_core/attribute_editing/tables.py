@@ -17,7 +17,7 @@ from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Con
 from portrait_core.errors import InputError
 from portrait_core.inputs.sources import read_bytes
 from portrait_core.inputs.table import ManifestError, Problem, Table, read_table
-from portrait_core.store.places import shown
+from portrait_core.store.places import redact_place
 
 Labels = Mapping[str, Mapping[str, float]]
 """Values in their units by picture and attribute."""
@@ -67,7 +67,7 @@ def read_labels(
     try:
         table = read_table(read_bytes(path_or_url, "table of labels"), (PICTURE, *columns))
     except InputError as error:
-        text = str(error).removeprefix(f"{shown(path_or_url)} ")
+        text = str(error).removeprefix(f"{redact_place(path_or_url)} ")
         raise LabelsError(path_or_url, [Problem(0, text)]) from error
     problems = [*table.problems, *_column_problems(path_or_url, table, columns)]
     if not table.records and not problems:

@@ -1,1 +1,1 @@
-"""Manifests of many pairs, and dealing their rows to machines."""
+"""Data sets: manifests of portraits and videos, and their division among machines."""

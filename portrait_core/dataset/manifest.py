@@ -1,8 +1,8 @@
 """Manifests: tables of portraits and videos to reenact, read and checked as a whole.
 
 A manifest is CSV or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`. Everything is checked
-before any work, and every row that cannot be used is told with its number as a spreadsheet shows it (the
-header is row 1) and with what to do.
+before any work. Every unusable row is reported with its number as a spreadsheet shows it (the header is row
+1) and with advice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict
 
 from portrait_core.attribute_editing.requests import EditRequest, as_override, parse_requests
 from portrait_core.errors import InputError
-from portrait_core.inputs.sources import CACHE_BYTES, in_threads, local_copy, look, read_bytes
+from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import (
     COLUMNS,
     CONSENT,
@@ -37,7 +37,7 @@ from portrait_core.media import VideoInfo, probe, read_image
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.trust import refuse_steering
 from portrait_core.store.keys import is_name
-from portrait_core.store.places import folder_of, joined, shown
+from portrait_core.store.places import folder_of, redact_place, resolve_place
 
 __all__ = [
     "COLUMNS",
@@ -49,13 +49,16 @@ __all__ = [
     "read_manifest",
 ]
 
-SMALLEST_SIDE = 64
-"""Pixels; the same as in ``tasks.ingest``, which refuses a smaller picture when its turn comes."""
+MIN_SIDE = 64
+"""Shortest accepted side in pixels; the same as in ``tasks.ingest``, which refuses a smaller picture when it
+is read."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 Told = Callable[[int, int], None]
+"""Callback with the numbers of finished and of all items."""
 Role = Literal["portrait", "video"]
 Input = tuple[Role, str]
+"""Role and place of an input."""
 Recipe = tuple[str, tuple[str, ...]]
 """A profile and a row's overrides."""
 
@@ -66,51 +69,51 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     number: int
-    """Of the row, as a spreadsheet shows it."""
+    """Number of the row, as a spreadsheet shows it."""
     portrait: str
-    """Absolute path or URL."""
+    """Absolute path or URL of the portrait."""
     video: str
-    """Absolute path or URL."""
+    """Absolute path or URL of the driving video."""
     name: str
-    """Of the output: unique, a safe file name."""
+    """Name of the output: unique, a safe file name."""
     profile: str
     """Name of a profile, or absolute path of its file."""
     overrides: tuple[str, ...] = ()
-    """``section.field=value``, on top of the profile and the command's own changes."""
+    """``section.field=value`` strings, applied after the profile and the command's own."""
     edit: str = ""
-    """Attributes of the portrait to change, ``age=+20; beard=0.8``; they are in ``overrides`` too."""
+    """Changes of the portrait's attributes, ``age=+20; beard=0.8``; they are in ``overrides`` too."""
     licence: str = ""
     """Licence of the subject's pictures."""
     consent: str = ""
     """Reference of the subject's consent."""
     frames: int | None = None
-    """Frames to make, when the inputs were opened."""
+    """Number of frames to make; None until the inputs are opened."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest's rows, and what they share."""
+    """Rows of a manifest, and their common data."""
 
     url: str
     rows: tuple[Row, ...]
     digest: str
     """SHA-256 of its cells: the same for CSV and Parquet, wherever the manifest lies."""
     clips: Mapping[str, VideoInfo] = field(default_factory=dict)
-    """What was found in each video, when the inputs were opened."""
+    """Properties of each video, by place, when the inputs were opened."""
 
     @property
     def portraits(self) -> dict[str, int]:
-        """Distinct portraits, and how many rows use each."""
+        """Distinct portraits, each with the number of its rows."""
         return dict(Counter(row.portrait for row in self.rows))
 
     @property
     def videos(self) -> dict[str, int]:
-        """Distinct videos, and how many rows use each."""
+        """Distinct videos, each with the number of its rows."""
         return dict(Counter(row.video for row in self.rows))
 
     @property
     def frames(self) -> int | None:
-        """Frames to make in all rows together, or None while they are not known."""
+        """Number of frames to make in all rows together; None while it is unknown."""
         known = [row.frames for row in self.rows if row.frames is not None]
         return sum(known) if len(known) == len(self.rows) else None
 
@@ -128,16 +131,15 @@ def read_manifest(
 
     Args:
         url: path or fsspec URL of CSV (also with semicolons or tabs) or Parquet.
-        profile: of rows that name none.
+        profile: profile of rows that name none.
         require_consent: refuse rows without licence and consent.
-        deep: also open every distinct portrait and video once, which fetches those that lie elsewhere, and
-            count frames.
-        changes: ``section.field=value`` of the command, below each row's own.
-        told: hears, for ``deep``, how many of how many inputs have been opened.
-        cache_bytes: limit of the copies that are kept of inputs that lie elsewhere.
+        deep: also open every distinct portrait and video once, which fetches remote ones, and count frames.
+        changes: ``section.field=value`` strings of the command, applied before each row's own.
+        told: called, with ``deep``, with the numbers of opened and of all inputs.
+        cache_bytes: limit of the copies of remote inputs that are kept.
 
     Raises:
-        ManifestError: with every problem of every row.
+        ManifestError: a row is unusable; the error holds every problem of every row.
     """
     manifest, problems = check_manifest(url, profile, require_consent, deep, changes, told, cache_bytes)
     if problems:
@@ -154,15 +156,24 @@ def check_manifest(
     told: Told | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> tuple[Manifest, list[Problem]]:
-    """:func:`read_manifest`, but what is wrong is returned beside the rows that can be used.
+    """Read a manifest as :func:`read_manifest` does; return its sound rows, and the problems.
+
+    Args:
+        url: path or fsspec URL of the manifest.
+        profile: profile of rows that name none.
+        require_consent: refuse rows without licence and consent.
+        deep: also open every distinct input once.
+        changes: ``section.field=value`` strings of the command.
+        told: called, with ``deep``, with the numbers of opened and of all inputs.
+        cache_bytes: limit of the copies of remote inputs that are kept.
 
     Raises:
-        ManifestError: there is no table with portraits and videos at all.
+        ManifestError: there is no table with portraits and videos.
     """
     try:
         table = read_table(read_bytes(url, "manifest"))
     except InputError as error:
-        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{shown(url)} "))]) from error
+        raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{redact_place(url)} "))]) from error
     table.restore_numbers()
     problems = [*table.problems, *column_problems(url, table, require_consent)]
     if not table.records:
@@ -171,27 +182,22 @@ def check_manifest(
     rows = _rows(table, folder_of(url), profile)
     needed = ("portrait", "video", *(name for name in CONSENT if require_consent and name in table.columns))
     problems += _cell_problems(rows, needed) + _name_problems(rows) + _duplicates(rows)
-    settings, wrong = _settings(rows, changes)
-    problems += wrong
-    bad, remote_bytes = _missing(rows)
+    settings, settings_problems = _settings(rows, changes)
+    problems += settings_problems
+    problem_of, remote_bytes = _find_problems(rows)
     clips: dict[str, VideoInfo] = {}
     if deep:
-        items = dict.fromkeys(item for row in rows for item in _inputs(row) if item not in bad)
-        clips, unreadable = _opened(list(items), remote_bytes, cache_bytes, told)
-        bad |= unreadable
+        items = dict.fromkeys(item for row in rows for item in _inputs(row) if item not in problem_of)
+        clips, unreadable = _open_all(list(items), remote_bytes, cache_bytes, told)
+        problem_of |= unreadable
         rows = [_with_frames(row, clips, settings) for row in rows]
-    problems += [
-        Problem(row.number, f"the {item[0]} {bad[item]}")
-        for row in rows
-        for item in _inputs(row)
-        if item in bad
-    ]
+    problems += _input_problems(rows, problem_of)
     refused = {problem.row for problem in problems}
     sound = tuple(row for row in rows if row.number not in refused)
     return Manifest(url, sound, table.digest(), clips), sorted(set(problems))
 
 
-# The rows
+# Rows
 
 
 def _inputs(row: Row) -> list[Input]:
@@ -203,32 +209,34 @@ def _rows(table: Table, folder: str, profile: str) -> list[Row]:
     taken = {name.casefold() for _, cells in table.records if (name := cells.get("name", ""))}
     rows = []
     for number, cells in table.records:
-        given = {name: cells.get(name, "") for name in COLUMNS}
-        identity = "\n".join(given[name] for name in ("portrait", "video", "profile", "overrides"))
-        edit = _edit(given["edit"])
+        values = {name: cells.get(name, "") for name in COLUMNS}
+        identity = "\n".join(values[name] for name in ("portrait", "video", "profile", "overrides"))
+        edit = _edit(values["edit"])
         words = [".".join(request.slug for request in edit)] if edit else []
-        wanted = "--".join([stem(given["portrait"]), stem(given["video"]), *words])
-        changes = [part.strip() for part in given["overrides"].split(";") if part.strip()]
-        own = given["profile"]
-        own = joined(folder, own) if own.endswith((".yaml", ".yml")) else own
+        preferred = "--".join([stem(values["portrait"]), stem(values["video"]), *words])
+        changes = [text.strip() for text in values["overrides"].split(";") if text.strip()]
+        own_profile = values["profile"]
+        own_profile = (
+            resolve_place(folder, own_profile) if own_profile.endswith((".yaml", ".yml")) else own_profile
+        )
         rows.append(
             Row(
                 number=number,
-                portrait=given["portrait"] and joined(folder, given["portrait"]),
-                video=given["video"] and joined(folder, given["video"]),
-                name=given["name"] or unique_name(wanted, identity, taken),
-                profile=own or profile,
+                portrait=values["portrait"] and resolve_place(folder, values["portrait"]),
+                video=values["video"] and resolve_place(folder, values["video"]),
+                name=values["name"] or unique_name(preferred, identity, taken),
+                profile=own_profile or profile,
                 overrides=(*changes, as_override(edit)) if edit else tuple(changes),
-                edit=given["edit"],
-                licence=given["licence"],
-                consent=given["consent"],
+                edit=values["edit"],
+                licence=values["licence"],
+                consent=values["consent"],
             )
         )
     return rows
 
 
 def _edit(cell: str) -> tuple[EditRequest, ...]:
-    """What a row's edit asks for; nothing where it cannot be read, which :func:`_cell_problems` tells."""
+    """Parse a row's edit; empty where it cannot be read, which :func:`_cell_problems` reports."""
     with suppress(InputError):
         return parse_requests([cell])
     return ()
@@ -277,48 +285,52 @@ def _duplicates(rows: Sequence[Row]) -> list[Problem]:
 
 
 def _settings(rows: Sequence[Row], changes: Sequence[str]) -> tuple[dict[Recipe, Settings], list[Problem]]:
-    """Settings of every combination of profile and overrides, each loaded once."""
+    """Load the settings of every combination of profile and overrides once; return the problems too."""
     loaded: dict[Recipe, Settings] = {}
-    wrong: dict[Recipe, str] = {}
+    messages: dict[Recipe, str] = {}
     for recipe in dict.fromkeys((row.profile, row.overrides) for row in rows):
         try:
             refuse_steering(recipe[1])
             loaded[recipe] = load_settings(recipe[0], [*changes, *recipe[1]])
         except (ValueError, OSError) as error:
-            wrong[recipe] = str(error)
+            messages[recipe] = str(error)
     return loaded, [
-        Problem(row.number, f"profile or overrides: {wrong[row.profile, row.overrides]}")
+        Problem(row.number, f"profile or overrides: {messages[row.profile, row.overrides]}")
         for row in rows
-        if (row.profile, row.overrides) in wrong
+        if (row.profile, row.overrides) in messages
     ]
 
 
-def _missing(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
-    """What is wrong with which input, by looking; the bytes of those that lie elsewhere."""
+def _find_problems(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
+    """Return the problems of inputs by their status alone, and the bytes of remote inputs."""
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
-    found = look(place for _, place in items)
-    remote = sum(one.size or 0 for place, one in found.items() if "://" in place)
-    bad = {(role, place): f"{shown(place)} {why}" for role, place in items if (why := found[place].problem)}
-    return bad, remote
+    statuses = inspect_files(place for _, place in items)
+    remote = sum(status.size or 0 for place, status in statuses.items() if "://" in place)
+    problem_of = {
+        (role, place): f"{redact_place(place)} {why}"
+        for role, place in items
+        if (why := statuses[place].problem)
+    }
+    return problem_of, remote
 
 
-def _opened(
+def _open_all(
     items: Sequence[Input], remote_bytes: int, cache_bytes: int, told: Told | None
 ) -> tuple[dict[str, VideoInfo], dict[Input, str]]:
-    """Open inputs once each: what the videos hold, and what is wrong with which input."""
-    opened = partial(_open, remote_bytes <= cache_bytes, cache_bytes)
-    results = dict(zip(items, in_threads(opened, items, told), strict=True))
-    clips = {place: found for (_, place), found in results.items() if isinstance(found, VideoInfo)}
-    return clips, {item: found for item, found in results.items() if isinstance(found, str)}
+    """Open each input once; return the videos' properties, and the problems of inputs."""
+    open_one = partial(_open, remote_bytes <= cache_bytes, cache_bytes)
+    results = dict(zip(items, in_threads(open_one, items, told), strict=True))
+    clips = {place: result for (_, place), result in results.items() if isinstance(result, VideoInfo)}
+    return clips, {item: result for item, result in results.items() if isinstance(result, str)}
 
 
 def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
-    """A video's content, None for a sound portrait, or what is wrong with it.
+    """Return a video's properties, None for a sound portrait, or its problem.
 
-    Copies of what lies elsewhere stay only if ``kept``: a whole data set may not fit on this disk.
+    Copies of remote inputs stay only if ``kept``, because a whole data set may not fit on this disk.
     """
     role, place = item
-    name = shown(place)
+    name = redact_place(place)
     with ExitStack() as stack:
         folder = None if kept else stack.enter_context(tempfile.TemporaryDirectory(prefix="portrait-"))
         path: Path | None = None
@@ -329,11 +341,20 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
         except (ValueError, OSError) as error:
             text = str(error).replace(str(path), name) if path else str(error)
             return text if name in text else f"{name}: {text}"
-    if min(height, width) < SMALLEST_SIDE:
-        return f"{name} is {width}x{height} pixels; give one of {SMALLEST_SIDE} and more on its shorter side"
+    if min(height, width) < MIN_SIDE:
+        return f"{name} is {width}x{height} pixels; give one of {MIN_SIDE} and more on its shorter side"
     if clip and clip.frame_count < 2:
         return f"{name} has one frame: there is no motion to take over; give a clip of two frames or more"
     return clip
+
+
+def _input_problems(rows: Sequence[Row], problem_of: Mapping[Input, str]) -> list[Problem]:
+    return [
+        Problem(row.number, f"the {item[0]} {problem_of[item]}")
+        for row in rows
+        for item in _inputs(row)
+        if item in problem_of
+    ]
 
 
 def _with_frames(row: Row, clips: Mapping[str, VideoInfo], settings: Mapping[Recipe, Settings]) -> Row:

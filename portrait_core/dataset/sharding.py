@@ -1,4 +1,4 @@
-"""Dealing the rows of a manifest to machines."""
+"""Division of a manifest's rows among machines."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from portrait_core.inputs.sources import in_threads
 from portrait_core.inputs.table import NUMBER, write_table
 from portrait_core.store.documents import canonical_json
 
-UNBALANCED = 0.1
-"""A shard may have so much more than its share, to keep rows of one video together."""
+MAX_IMBALANCE = 0.1
+"""Fraction by which a shard may exceed its even share, to keep rows of one video together."""
 FOLDER = "manifests"
 """Folder of a store in which the manifests of shards lie."""
 
 Piece = tuple[int, list[Row]]
-"""Rows that stay together, with their weight: frames, or rows."""
+"""Rows that stay together, with their weight: the number of frames, or of rows."""
 
 
 @dataclass(frozen=True)
 class ShardManifest:
-    """A manifest of its own for one shard."""
+    """The manifest of one shard."""
 
     url: str
-    """Where it lies."""
+    """Path or URL of the manifest."""
     label: str
-    """Which shard of how many, ``0003-of-0032``, counted from 0."""
+    """Number of the shard, from 0, and of all shards: ``0003-of-0032``."""
     digest: str
     """SHA-256 of its rows."""
     rows: tuple[Row, ...]
+    """Rows of the shard."""
 
 
 def shard(rows: Sequence[Row], index: int, count: int) -> tuple[Row, ...]:
-    """Return the rows of one of ``count`` machines, as :func:`deal` deals them.
+    """Return the rows of one of ``count`` machines, as :func:`deal` divides them.
 
     Args:
-        index: 0 to ``count - 1``.
+        rows: rows of a manifest.
+        index: number of the machine, 0 to ``count - 1``.
+        count: number of machines.
 
     Raises:
         InputError: there is no such shard.
@@ -53,11 +56,11 @@ def shard(rows: Sequence[Row], index: int, count: int) -> tuple[Row, ...]:
 
 
 def deal(rows: Sequence[Row], count: int) -> list[tuple[Row, ...]]:
-    """Deal rows to ``count`` machines; every machine that has the same rows comes to the same deal.
+    """Divide rows among ``count`` machines; every machine with the same rows comes to the same result.
 
     Shards are balanced by frames where every row's are known, else by rows. Rows of one video stay in one
-    shard, so that it is tracked once, as far as the largest shard does not grow by over 10 % for it: videos
-    are cut into ever smaller parts until it does not.
+    shard, so that it is tracked once, as long as the largest shard does not grow by more than 10 % for it;
+    else videos are divided into ever smaller pieces.
 
     Returns:
         The rows of each shard, in the manifest's order. Some shards are empty when there are fewer rows than
@@ -65,50 +68,53 @@ def deal(rows: Sequence[Row], count: int) -> list[tuple[Row, ...]]:
     """
     known = all(row.frames is not None for row in rows)
     weights = {row.number: max(row.frames or 0, 1) if known else 1 for row in rows}
-    allowed = _heaviest(_deal([(weights[row.number], [row]) for row in rows], count)) * (1 + UNBALANCED)
-    part = max(sum(weights.values()) / count * (1 + UNBALANCED), 1.0)
-    dealt = _deal(_pieces(rows, weights, part), count)
+    allowed = _heaviest(_deal([(weights[row.number], [row]) for row in rows], count)) * (1 + MAX_IMBALANCE)
+    limit = max(sum(weights.values()) / count * (1 + MAX_IMBALANCE), 1.0)
+    dealt = _deal(_pieces(rows, weights, limit), count)
     while _heaviest(dealt) > allowed:
-        part /= 2
-        dealt = _deal(_pieces(rows, weights, part), count)
-    owner = {row.number: i for i, hand in enumerate(dealt) for _, piece in hand for row in piece}
+        limit /= 2
+        dealt = _deal(_pieces(rows, weights, limit), count)
+    owner = {row.number: i for i, pieces in enumerate(dealt) for _, piece in pieces for row in piece}
     shards: list[list[Row]] = [[] for _ in range(count)]
     for row in rows:
         shards[owner[row.number]].append(row)
-    return [tuple(mine) for mine in shards]
+    return [tuple(shard_rows) for shard_rows in shards]
 
 
 def write_shards(store: str, rows: Sequence[Row], count: int, profile: str) -> list[ShardManifest]:
-    """Write a manifest for each of ``count`` shards into a store: a run then reads and checks only its own.
+    """Write a manifest for each of ``count`` shards into a store; a run then reads and checks only its own.
 
     The files lie in a folder named by a digest of all rows and the number of shards, each whole or not at
     all: the same rows give the same files. Places are absolute, and every row keeps the number and the name
-    that it has in the manifest it came from. A shard without rows has no manifest.
+    that it has in the original manifest. A shard without rows has no manifest.
 
     Args:
         store: path or fsspec URL of the store.
-        rows: of a manifest that has been checked.
-        profile: the profile that the runs are given; rows with another one name it.
+        rows: rows of a manifest that has been checked.
+        count: number of shards.
+        profile: profile of the runs; rows with another one name it.
 
     Raises:
         OSError: the store cannot be written.
     """
-    shards = [mine for mine in deal(rows, count) if mine]
-    cells = [[_cells(row, profile) for row in mine] for mine in shards]
+    shards = [shard_rows for shard_rows in deal(rows, count) if shard_rows]
+    cells = [[_cells(row, profile) for row in shard_rows] for shard_rows in shards]
     whole = hashlib.sha256(canonical_json(cells)).hexdigest()[:16]
     width = max(4, len(str(len(shards))))
     written = []
-    for i, (mine, table) in enumerate(zip(shards, cells, strict=True)):
+    for i, (shard_rows, table) in enumerate(zip(shards, cells, strict=True)):
         label = f"{i:0{width}}-of-{len(shards):0{width}}"
         url = f"{store.rstrip('/')}/{FOLDER}/{whole}/{label}.csv"
-        written.append(ShardManifest(url, label, hashlib.sha256(canonical_json(table)).hexdigest(), mine))
+        written.append(
+            ShardManifest(url, label, hashlib.sha256(canonical_json(table)).hexdigest(), shard_rows)
+        )
     in_threads(lambda item: write_table(item[0].url, item[1]), list(zip(written, cells, strict=True)))
     return written
 
 
 def _cells(row: Row, profile: str) -> dict[str, str]:
     """Return the cells of a row as a manifest holds them."""
-    edited = bool(parse_requests([row.edit]))  # the last override says then what the edit says
+    edited = bool(parse_requests([row.edit]))  # the last override then repeats the edit
     cells = {
         "portrait": row.portrait,
         "video": row.video,
@@ -124,7 +130,7 @@ def _cells(row: Row, profile: str) -> dict[str, str]:
 
 
 def _pieces(rows: Sequence[Row], weights: Mapping[int, int], limit: float) -> list[Piece]:
-    """Rows by video, with their weight; a video of more than ``limit`` is cut into even pieces."""
+    """Group rows by video, with their weights; a video above ``limit`` is divided into even pieces."""
     groups: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.video].append(row)
@@ -141,13 +147,14 @@ def _pieces(rows: Sequence[Row], weights: Mapping[int, int], limit: float) -> li
 
 
 def _deal(pieces: Iterable[Piece], count: int) -> list[list[Piece]]:
-    """Deal pieces, the longest first, each to whom has the least: equal ones go round and round."""
+    """Assign pieces, the longest first, each to the shard with the smallest load; equal ones take turns."""
     hands: list[list[Piece]] = [[] for _ in range(count)]
-    least = [(0, 0, i) for i in range(count)]  # load, pieces, whose: a heap, for there may be 20,000 shards
+    # a heap of load, number of pieces and shard, because there may be 20,000 shards
+    loads = [(0, 0, i) for i in range(count)]
     for piece in sorted(pieces, key=lambda piece: (-piece[0], piece[1][0].number)):
-        load, _, i = least[0]
+        load, _, i = loads[0]
         hands[i].append(piece)
-        heapq.heapreplace(least, (load + piece[0], len(hands[i]), i))
+        heapq.heapreplace(loads, (load + piece[0], len(hands[i]), i))
     return hands
 
 

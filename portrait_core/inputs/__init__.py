@@ -1,1 +1,1 @@
-"""Portraits, videos and tables wherever they lie: reaching them, copies, what is known of them."""
+"""Access to portraits, videos and tables on this machine and elsewhere, copies, and cached facts."""

@@ -1,6 +1,6 @@
-"""Copies on this machine of files that lie elsewhere: fetched once for all processes, kept below a limit.
+"""Copies on this machine of remote files: fetched once for all processes, kept below a limit.
 
-A path stays where it is. An object elsewhere is copied again when it has changed there.
+A local path is used where it is. A remote object is copied again when it has changed.
 """
 
 from __future__ import annotations
@@ -21,27 +21,22 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
-from portrait_core.inputs.remote import in_our_words, reach, version_of
-from portrait_core.store.places import checked_place, local_path, shown
-from portrait_core.store.retries import Patience
+from portrait_core.inputs.remote import reach, translate_errors, version_of
+from portrait_core.runtime.caches import cache_folder
+from portrait_core.store.places import checked_place, local_path, redact_place
+from portrait_core.store.retries import DISK_FULL_ERRORS, Retrier
 
 CACHE_BYTES = 20 * 10**9
-"""How much of copies is kept where nobody says otherwise; ``runner.input_cache_gb`` does."""
+"""Bytes of copies that are kept by default; ``runner.input_cache_gb`` sets another limit."""
 TIDY_S = 300.0
-"""A process looks so often at most whether there are too many copies, unless it fetched much since."""
-TIDY_SHARE = 0.05
-"""How much that is, as a share of the limit."""
+"""Smallest interval in seconds at which a process checks the size of all copies, unless it fetched much
+meanwhile."""
+TIDY_FRACTION = 0.05
+"""Fetched bytes, as a fraction of the limit, after which the check is due earlier."""
 SPARE_S = 3600.0
-"""A copy that was asked for within so many seconds may be in use."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Seconds for which a copy may be in use after a request for it."""
 _ENTRY = re.compile(r"[0-9a-f]{32}(\.[0-9a-f]{8}\.gone)?")
-"""Folders of a cache that are ours: nothing else in it is ever deleted."""
-
-
-def cache_folder() -> Path:
-    """Where copies of what lies elsewhere are kept on this machine."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "portrait-reenactment" / "inputs"
+"""Names of a cache's folders that are ours: nothing else in it is ever deleted."""
 
 
 def local_copy(
@@ -49,50 +44,55 @@ def local_copy(
     folder: str | os.PathLike[str] | None = None,
     limit_bytes: int = CACHE_BYTES,
 ) -> Path:
-    """The file on this machine: a path itself, else a copy, fetched unless there is one of this version.
+    """Return a file's path on this machine: a local path itself, else a copy.
 
-    Processes that ask for it at once wait for one of them to fetch it. A copy has the object's name, and is
-    there whole or not at all. The version is the object's size with its entity tag, digest or time; where a
-    server says none of these, the first copy is taken for good.
+    A copy is fetched unless there is one of this version. Processes that ask for it at the same time wait for
+    one of them to fetch it. A copy has the object's name, and exists completely or not at all. The version is
+    the object's size with its entity tag, digest or time; where a server states none of these, the first copy
+    stays valid for good.
 
     Args:
-        url: a path or URL (:func:`~portrait_core.store.places.checked_place`).
-        folder: keeps the copies; default :func:`cache_folder`.
-        limit_bytes: after a fetch, copies that are not in use are deleted until so many bytes are left
-            (:func:`forget`).
+        url: path or URL (:func:`~portrait_core.store.places.checked_place`).
+        folder: folder of the copies; default: ``inputs`` in
+            :func:`~portrait_core.runtime.caches.cache_folder`.
+        limit_bytes: size of all copies, down to which unused ones are deleted after a fetch
+            (:func:`delete_unused_copies`).
 
     Raises:
-        InputError: there is no such file, or it may not be read.
+        InputError: the file does not exist, or may not be read.
         OSError: the connection failed for two minutes, or the disk is full (``ENOSPC``).
     """
     place = checked_place(url)
     path = local_path(place)
     if path is not None:
         return path
-    top = Path(folder or cache_folder()).absolute()
+    top = Path(folder or cache_folder("inputs")).absolute()
     files, inside = reach(place)
-    with in_our_words(place):
+    with translate_errors(place):
         for _ in range(3):
-            found = Patience(shown(place)).call(lambda: files.info(inside))
-            if found.get("type") == "directory":
+            about = Retrier(redact_place(place)).call(lambda: files.info(inside))
+            if about.get("type") == "directory":
                 raise IsADirectoryError(place)
-            copy = _place_of_copy(top, place, found)
-            if _is_there(copy, found):
+            copy = _copy_path(top, place, about)
+            if _is_present(copy, about):
                 return copy
-            if _fetched(files, inside, place, copy, found):
+            if _fetch_copy(files, inside, place, copy, about):
                 _tidy(top, limit_bytes, copy.stat().st_size)
                 return copy
-    raise OSError(errno.EAGAIN, f"{shown(place)} changes while it is read; wait until it is written")
+    raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
 
 
-def _place_of_copy(folder: Path, url: str, about: Mapping[str, Any]) -> Path:
+def _copy_path(folder: Path, url: str, about: Mapping[str, Any]) -> Path:
     version = hashlib.sha256(f"{url}\n{about.get('size')} {version_of(about)}".encode()).hexdigest()[:32]
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
     return folder / version / (name.encode()[-200:].decode(errors="ignore") or "file")
 
 
-def _is_there(copy: Path, about: Mapping[str, Any]) -> bool:
-    """Whether the copy is whole; noted as used before that is known, so that nobody deletes it meanwhile."""
+def _is_present(copy: Path, about: Mapping[str, Any]) -> bool:
+    """Tell whether the copy is complete.
+
+    It is marked as used before that is known, so that no other process deletes it meanwhile.
+    """
     try:
         os.utime(copy.parent)
         return about.get("size") in (None, copy.stat().st_size)
@@ -100,47 +100,49 @@ def _is_there(copy: Path, about: Mapping[str, Any]) -> bool:
         return False
 
 
-def _fetched(files: AbstractFileSystem, path: str, url: str, copy: Path, about: Mapping[str, Any]) -> bool:
-    """Fetch an object; False when it was replaced meanwhile."""
-    copy.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # faces are nobody else's business
+def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, about: Mapping[str, Any]) -> bool:
+    """Fetch an object; return False when it was replaced meanwhile."""
+    copy.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not see faces
     with _lock(copy.parent):
-        if _is_there(copy, about):
+        if _is_present(copy, about):
             return True
         copy.parent.mkdir(exist_ok=True)
-        part = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+        partial = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
-            full = Patience(shown(url)).call(lambda: _download(files, path, part, about.get("size")))
+            full = Retrier(redact_place(url)).call(lambda: _download(files, path, partial, about.get("size")))
             if full is not None:
                 raise OSError(
-                    full.errno, f"no room for a copy of {shown(url)} in {copy.parent.parent}: free some"
+                    full.errno,
+                    f"no room for a copy of {redact_place(url)} in {copy.parent.parent}: free some",
                 )
-            now = Patience(shown(url)).call(lambda: files.info(path))
+            now = Retrier(redact_place(url)).call(lambda: files.info(path))
             if (now.get("size"), version_of(now)) != (about.get("size"), version_of(about)):
                 return False
-            os.replace(part, copy)
+            os.replace(partial, copy)
         finally:
-            part.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
     return True
 
 
-def _download(files: AbstractFileSystem, path: str, part: Path, size: int | None) -> OSError | None:
-    """Fetch an object; return the error of a full disk, which no second attempt mends."""
+def _download(files: AbstractFileSystem, path: str, partial: Path, size: int | None) -> OSError | None:
+    """Fetch an object; return the error of a full disk, for which retries are useless."""
     try:
-        files.get_file(path, str(part))
+        files.get_file(path, str(partial))
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in DISK_FULL_ERRORS:
             return error
         raise
-    if size is not None and part.stat().st_size != size:
-        raise OSError(f"{part.stat().st_size} of {size} bytes of {shown(path)} came")
+    if size is not None and partial.stat().st_size != size:
+        raise OSError(f"{partial.stat().st_size} of {size} bytes of {redact_place(path)} came")
     return None
 
 
 @contextlib.contextmanager
 def _lock(entry: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a copy's folder; gives False when another holds it and we do not wait.
+    """Hold the lock of a copy's folder; yield False when another process holds it and ``wait`` is off.
 
-    The system releases it with its process. It only saves work: without it two would fetch the same bytes.
+    The system releases it when its process ends. It only saves work: without it two processes would fetch the
+    same bytes.
     """
     with open(entry.with_name(f"{entry.name}.lock"), "wb") as file:
         held = True
@@ -155,37 +157,44 @@ def _lock(entry: Path, wait: bool = True) -> Iterator[bool]:
 
 _tidying = threading.Lock()
 _tidied: dict[Path, tuple[float, int]] = {}
-"""When this process last looked at a folder of copies, and the bytes that it has fetched since."""
+"""Time of this process's last check of each folder of copies, and the bytes that it has fetched since."""
 
 
 def _tidy(top: Path, limit_bytes: int, fetched: int) -> None:
-    """Bring the copies below their limit, if that was not done for a while or much was fetched since.
+    """Reduce the copies to their limit, if the check is due.
 
-    What cannot be deleted stays: that is no reason not to give the copy.
+    Failures to delete are ignored, because the requested copy is usable all the same.
     """
     with _tidying:
         at, since = _tidied.get(top, (-TIDY_S, 0))
         since += fetched
-        due = time.monotonic() - at >= TIDY_S or since >= limit_bytes * TIDY_SHARE
+        due = time.monotonic() - at >= TIDY_S or since >= limit_bytes * TIDY_FRACTION
         _tidied[top] = (time.monotonic(), 0) if due else (at, since)
     if due:
         with contextlib.suppress(OSError):
-            forget(limit_bytes, top)
+            delete_unused_copies(limit_bytes, top)
 
 
-def forget(
+def delete_unused_copies(
     limit_bytes: int = CACHE_BYTES,
     folder: str | os.PathLike[str] | None = None,
     spare_s: float = SPARE_S,
 ) -> int:
-    """Delete copies, those first that were not asked for the longest, until ``limit_bytes`` are left.
+    """Delete copies, the longest unused ones first, until ``limit_bytes`` are left.
 
-    Copies that were asked for within ``spare_s`` seconds stay, even above the limit: somebody may read them.
+    Copies that were requested within ``spare_s`` seconds stay, even above the limit, because they may be in
+    use.
+
+    Args:
+        limit_bytes: size of all copies to reach.
+        folder: folder of the copies; default: ``inputs`` in
+            :func:`~portrait_core.runtime.caches.cache_folder`.
+        spare_s: seconds within which a request protects a copy.
 
     Returns:
-        Bytes that were freed.
+        Number of freed bytes.
     """
-    top = Path(folder or cache_folder()).absolute()
+    top = Path(folder or cache_folder("inputs")).absolute()
     entries = sorted(_entries(top))
     total = sum(size for _, _, size in entries)
     freed = 0
@@ -194,7 +203,7 @@ def forget(
             break
         with _lock(entry, wait=False) as held, contextlib.suppress(FileNotFoundError):
             if held and entry.stat().st_mtime == used:
-                # renamed first: whoever asks for it meanwhile finds all of it or nothing
+                # renamed first, so that other processes find all of it or nothing
                 gone = entry.rename(entry.with_name(f"{entry.name}.{secrets.token_hex(4)}.gone"))
                 shutil.rmtree(gone, ignore_errors=True)
                 entry.with_name(f"{entry.name}.lock").unlink(missing_ok=True)
@@ -203,7 +212,10 @@ def forget(
 
 
 def _entries(top: Path) -> Iterator[tuple[float, Path, int]]:
-    """When each copy was last asked for, its folder, its bytes; what a killed process was deleting goes."""
+    """Yield the time of the last request, the folder and the bytes of each copy.
+
+    Deletes the remains of deletions that were killed.
+    """
     for entry in top.iterdir() if top.is_dir() else ():
         if not _ENTRY.fullmatch(entry.name):
             continue

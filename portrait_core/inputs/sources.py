@@ -1,7 +1,7 @@
-"""Portraits and videos wherever they lie: looking for many, and reading one.
+"""Portraits and videos on this machine and elsewhere: status of many files, content of one.
 
-A place is a path or a URL (:mod:`portrait_core.store.places`). Copies of what lies elsewhere are made by
-:mod:`portrait_core.inputs.copies`; its functions are given here too.
+A place is a path or a URL (:mod:`portrait_core.store.places`). :mod:`portrait_core.inputs.copies` makes
+copies of remote files; its functions are exported here too.
 """
 
 from __future__ import annotations
@@ -16,72 +16,90 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from portrait_core.errors import InputError
-from portrait_core.inputs.copies import CACHE_BYTES, forget, local_copy
-from portrait_core.inputs.remote import cause, in_our_words, reach, reason, version_of
+from portrait_core.inputs.copies import CACHE_BYTES, delete_unused_copies, local_copy
+from portrait_core.inputs.remote import reach, read_problem, safe_cause, translate_errors, version_of
 from portrait_core.media.binary import existing_file
-from portrait_core.store.places import checked_place, folder_of, joined, local_path, place_problem, shown
-from portrait_core.store.retries import Patience, is_transient
+from portrait_core.store.places import (
+    checked_place,
+    folder_of,
+    local_path,
+    place_problem,
+    redact_place,
+    resolve_place,
+)
+from portrait_core.store.retries import Retrier, is_transient
 
 __all__ = [
     "CACHE_BYTES",
-    "Found",
-    "about",
+    "FileStatus",
+    "delete_unused_copies",
     "folder_of",
-    "forget",
     "in_threads",
-    "joined",
+    "inspect_file",
+    "inspect_files",
     "local_copy",
     "local_path",
-    "look",
     "reach",
     "read_bytes",
+    "resolve_place",
 ]
 
 THREADS = 16
-_LISTED = 3
-"""From so many files on, a folder elsewhere is listed instead of asking for each."""
+"""Number of requests at the same time."""
+_MIN_LISTED = 3
+"""Number of files from which on a remote folder is listed instead of requesting each file's status."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What looking for a file found."""
+class FileStatus:
+    """Status of a file."""
 
     size: int | None = None
-    """Bytes, where the file system says."""
+    """Bytes; None where the file system states none."""
     problem: str = ""
-    """What is wrong with it and what to do, in words that follow the file's name; empty: nothing."""
+    """Problem and advice, in words that follow the file's name; empty when there is none."""
     version: str = ""
-    """Changes whenever the content does (entity tag, digest or time); empty where nothing tells."""
+    """Text that changes with the content (entity tag, digest or time); empty where none is known."""
 
 
 def read_bytes(place: str, what: str) -> bytes:
-    """All of a file; ``what`` names it in messages.
+    """Read all bytes of a file.
+
+    Args:
+        place: path or URL.
+        what: kind of the file, for messages.
 
     Raises:
-        InputError: it is not there, or cannot be read for a reason that did not pass within two minutes.
+        InputError: the file does not exist, or cannot be read for a reason that did not pass within two
+            minutes.
     """
     checked_place(place)
     try:
         if local_path(place) is not None:
             return existing_file(os.path.expanduser(place.removeprefix("file://")), what).read_bytes()
         files, inside = reach(place)
-        data: bytes = Patience(shown(place)).call(lambda: files.cat_file(inside))
+        data: bytes = Retrier(redact_place(place)).call(lambda: files.cat_file(inside))
         return data
     except InputError:
         raise
-    except Exception as error:  # file systems raise classes of their own
-        raise InputError(f"{shown(place)} {reason(error, place)}") from cause(error, place)
+    except Exception as error:  # file systems have error classes of their own
+        raise InputError(f"{redact_place(place)} {read_problem(error, place)}") from safe_cause(error, place)
 
 
 def in_threads(
     function: Callable[[T], R], items: Iterable[T], told: Callable[[int, int], None] | None = None
 ) -> list[R]:
-    """Results of a function over items, in order, several at a time.
+    """Apply a function to items, several at a time, and return the results in order.
 
-    ``told`` hears how many of how many are done. The first error ends it: what has not begun is left out.
+    The first error ends the work: items that have not begun are left out.
+
+    Args:
+        function: function of an item.
+        items: the items.
+        told: called with the numbers of finished and of all items.
     """
     with ThreadPoolExecutor(THREADS) as pool:
         futures = [pool.submit(function, item) for item in items]
@@ -96,106 +114,109 @@ def in_threads(
         return [future.result() for future in futures]
 
 
-# Looking for many
+# Status of many files
 
 
-def look(places: Iterable[str]) -> dict[str, Found]:
-    """Look for files, several folders at once; a folder elsewhere is listed where it holds some of them.
+def inspect_files(places: Iterable[str]) -> dict[str, FileStatus]:
+    """Return the status of files, several folders at a time; a remote folder is listed where it pays.
 
-    A host that does not answer is waited for once (two minutes), not once a file.
+    A host that does not answer is waited for once (two minutes), not once per file.
     """
     groups: dict[str, list[str]] = defaultdict(list)
-    found: dict[str, Found] = {}
+    statuses: dict[str, FileStatus] = {}
     for place in dict.fromkeys(places):
         if refused := place_problem(place):
-            found[place] = Found(problem=refused)
+            statuses[place] = FileStatus(problem=refused)
         else:  # web servers list pages, not folders
             groups[place if place.startswith("http") else folder_of(place)].append(place)
     silent: dict[str, str] = {}
-    for part in in_threads(lambda group: _look_into(*group, silent), groups.items()):
-        found |= part
-    return found
+    for inspected in in_threads(lambda group: _inspect_folder(*group, silent), groups.items()):
+        statuses |= inspected
+    return statuses
 
 
-def _look_into(folder: str, places: list[str], silent: dict[str, str]) -> dict[str, Found]:
-    """Look for files of one folder; ``silent`` collects hosts that gave no answer, with the reason."""
+def _inspect_folder(folder: str, places: list[str], silent: dict[str, str]) -> dict[str, FileStatus]:
+    """Return the status of files of one folder.
+
+    ``silent`` collects hosts that do not answer, with the reason.
+    """
     if local_path(folder) is not None:
-        return {place: _look_here(Path(place)) for place in places}
+        return {place: _inspect_local(Path(place)) for place in places}
     host = "/".join(folder.split("/")[:3])
-    if len(places) >= _LISTED and host not in silent:
+    if len(places) >= _MIN_LISTED and host not in silent:
         try:
-            listed = _listed(folder)
-            return {place: _judged(listed.get(place.rpartition("/")[2])) for place in places}
+            listed = _list_remote(folder)
+            return {place: _status_of(listed.get(place.rpartition("/")[2])) for place in places}
         except PermissionError:
             pass  # reading may be allowed where listing is not
         except Exception as error:
-            _note(error, host, silent)
-            return dict.fromkeys(places, Found(problem=reason(error, folder)))
-    return {place: _look_there(place, host, silent) for place in places}
+            _note_silence(error, host, silent)
+            return dict.fromkeys(places, FileStatus(problem=read_problem(error, folder)))
+    return {place: _inspect_remote(place, host, silent) for place in places}
 
 
-def _look_here(path: Path) -> Found:
+def _inspect_local(path: Path) -> FileStatus:
     try:
         status = path.stat()
     except (OSError, ValueError) as error:
-        return Found(problem=reason(error))
+        return FileStatus(problem=read_problem(error))
     if stat.S_ISREG(status.st_mode) and not os.access(path, os.R_OK):
-        return Found(problem=reason(PermissionError()))
+        return FileStatus(problem=read_problem(PermissionError()))
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
-    return _judged({"type": kind, "size": status.st_size}, f"{status.st_mtime_ns} {status.st_ino}")
+    return _status_of({"type": kind, "size": status.st_size}, f"{status.st_mtime_ns} {status.st_ino}")
 
 
-def _look_there(place: str, host: str, silent: dict[str, str]) -> Found:
+def _inspect_remote(place: str, host: str, silent: dict[str, str]) -> FileStatus:
     if host in silent:
-        return Found(problem=silent[host])
+        return FileStatus(problem=silent[host])
     try:
         files, path = reach(place)
-        return _judged(Patience(shown(place)).call(lambda: files.info(path)))
+        return _status_of(Retrier(redact_place(place)).call(lambda: files.info(path)))
     except Exception as error:
-        _note(error, host, silent)
-        return Found(problem=reason(error, place))
+        _note_silence(error, host, silent)
+        return FileStatus(problem=read_problem(error, place))
 
 
-def _note(error: Exception, host: str, silent: dict[str, str]) -> None:
+def _note_silence(error: Exception, host: str, silent: dict[str, str]) -> None:
     if not isinstance(error, InputError) and is_transient(error):
-        silent[host] = reason(error, host)
+        silent[host] = read_problem(error, host)
 
 
-def _listed(folder: str) -> dict[str, dict[str, Any]]:
-    """What a file system says of everything directly in a folder, by name; nothing where there is none."""
+def _list_remote(folder: str) -> dict[str, dict[str, Any]]:
+    """List everything directly in a remote folder, with its status, by name; empty without a folder."""
     files, path = reach(folder)
     try:
-        entries = Patience(shown(folder)).call(lambda: files.ls(path, detail=True))
+        entries = Retrier(redact_place(folder)).call(lambda: files.ls(path, detail=True))
     except FileNotFoundError:
         return {}
     return {str(entry["name"]).rstrip("/").rpartition("/")[2]: entry for entry in entries}
 
 
-def _judged(about: Mapping[str, Any] | None, version: str | None = None) -> Found:
+def _status_of(about: Mapping[str, Any] | None, version: str | None = None) -> FileStatus:
     if about is None:
-        return Found(problem=reason(FileNotFoundError()))
+        return FileStatus(problem=read_problem(FileNotFoundError()))
     if about.get("type") == "directory":
-        return Found(problem=reason(IsADirectoryError()))
+        return FileStatus(problem=read_problem(IsADirectoryError()))
     if about.get("size") == 0:
-        return Found(0, "is empty (0 bytes); copy it again from its source")
-    return Found(about.get("size"), version=version_of(about) if version is None else version)
+        return FileStatus(0, "is empty (0 bytes); copy it again from its source")
+    return FileStatus(about.get("size"), version=version_of(about) if version is None else version)
 
 
-def about(place: str | os.PathLike[str]) -> Found:
-    """Size and version of one file, by one request; :func:`look` asks for many.
+def inspect_file(place: str | os.PathLike[str]) -> FileStatus:
+    """Return size and version of one file, by one request; :func:`inspect_files` does the same for many.
 
     Raises:
-        InputError: there is no such file, it is empty, or it may not be read.
+        InputError: the file does not exist, is empty, or may not be read.
         OSError: the connection failed for two minutes.
     """
     text = checked_place(place)
     path = local_path(text)
     if path is not None:
-        found = _look_here(path)
+        status = _inspect_local(path)
     else:
         files, inside = reach(text)
-        with in_our_words(text):
-            found = _judged(Patience(shown(text)).call(lambda: files.info(inside)))
-    if found.problem:
-        raise InputError(f"{shown(text)} {found.problem}")
-    return found
+        with translate_errors(text):
+            status = _status_of(Retrier(redact_place(text)).call(lambda: files.info(inside)))
+    if status.problem:
+        raise InputError(f"{redact_place(text)} {status.problem}")
+    return status

@@ -1,6 +1,6 @@
 """A manifest as a table of text, CSV or Parquet: its columns, its cells, names for its rows.
 
-Rows are numbered as a spreadsheet shows them; nothing here knows what the cells mean.
+Rows are numbered as a spreadsheet shows them; this module does not interpret the cells.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ from typing import Any
 from portrait_core.errors import InputError
 from portrait_core.store.files import Files
 from portrait_core.store.keys import canonical_json
-from portrait_core.store.places import folder_of, shown
+from portrait_core.store.places import folder_of, redact_place
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")
+"""Names of a manifest's columns."""
 CONSENT = ("licence", "consent")
+"""Names of the columns that document the subject's consent."""
 NUMBER = "row"
-"""Column of a shard's manifest: the number of each row in the manifest that it was cut from."""
-SHOWN = 50
-"""Problems that an error prints; it holds all of them."""
+"""Name of a column of a shard's manifest: the number of each row in the original manifest."""
+MAX_SHOWN = 50
+"""Number of problems that an error's message shows; the error holds all of them."""
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something wrong with a manifest."""
+    """A problem of a manifest."""
 
     row: int
-    """Its row; 0: the file as a whole."""
+    """Number of its row; 0 stands for the file as a whole."""
     text: str
-    """What is wrong, and what to do."""
+    """The problem and the advice."""
 
     def __str__(self) -> str:
         return f"row {self.row}: {self.text}" if self.row else self.text
 
 
 class ManifestError(InputError):
-    """A manifest cannot be used.
+    """A manifest is unusable.
 
     Attributes:
-        url: the manifest.
-        problems: everything that is wrong; the message shows the first :data:`SHOWN`.
+        url: path or URL of the manifest.
+        problems: all problems; the message shows the first :data:`MAX_SHOWN`.
     """
 
     _all = "`portrait dataset check` lists them all"
@@ -55,11 +57,11 @@ class ManifestError(InputError):
     def __init__(self, url: str, problems: Sequence[Problem]) -> None:
         self.url = url
         self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems[:SHOWN]]
-        if len(self.problems) > SHOWN:
-            lines.append(f"and {len(self.problems) - SHOWN} more; {self._all}")
+        lines = [str(problem) for problem in self.problems[:MAX_SHOWN]]
+        if len(self.problems) > MAX_SHOWN:
+            lines.append(f"and {len(self.problems) - MAX_SHOWN} more; {self._all}")
         rows = len({problem.row for problem in self.problems})
-        name = shown(url)
+        name = redact_place(url)
         head = f"{name}: {len(self.problems)} problems in {rows} rows; nothing was started"
         super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{name}: {lines[0]}")
 
@@ -69,9 +71,10 @@ class ManifestError(InputError):
 
 @dataclass
 class Table:
-    """A manifest as it is written: cells without the space around them, rows without any left out."""
+    """A manifest's cells without surrounding space, and without empty rows."""
 
     columns: list[str]
+    """Names of the columns, in lower case."""
     header: int = 1
     """Number of the row with the columns' names."""
     records: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -79,7 +82,7 @@ class Table:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, number: int, cells: Sequence[str]) -> None:
-        """Take up a row, unless all of it is empty."""
+        """Add a row, unless all of it is empty."""
         cells = [cell.strip() for cell in cells]
         named = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name}
         if sum(map(bool, cells)) > sum(map(bool, named.values())):
@@ -89,13 +92,13 @@ class Table:
             self.records.append((number, named))
 
     def restore_numbers(self) -> None:
-        """Number the rows as the column :data:`NUMBER` says, where there is one."""
+        """Number the rows by the column :data:`NUMBER`, where there is one."""
         taken: set[int] = set()
         for i, (number, cells) in enumerate(self.records):
-            given = cells.pop(NUMBER, "")
-            own = int(given) if re.fullmatch("[0-9]{1,9}", given) else 0
-            if given and (own < 2 or own in taken):
-                text = f"the column {NUMBER!r} holds {given!r}; give each row a number of its own, 2 or more"
+            cell = cells.pop(NUMBER, "")
+            own = int(cell) if re.fullmatch("[0-9]{1,9}", cell) else 0
+            if cell and (own < 2 or own in taken):
+                text = f"the column {NUMBER!r} holds {cell!r}; give each row a number of its own, 2 or more"
                 self.problems.append(Problem(number, f"{text}, or delete the column"))
                 own = 0
             own = own or number
@@ -103,19 +106,20 @@ class Table:
             taken.add(own)
 
     def digest(self) -> str:
-        """SHA-256 of what the cells say, whatever the format, the order of columns and the empty rows."""
+        """Return the SHA-256 of the cells, independent of format, order of columns and empty rows."""
         cells = [{name: cell for name, cell in record.items() if cell} for _, record in self.records]
         return hashlib.sha256(canonical_json(cells)).hexdigest()
 
 
 def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
-    """Read a manifest's bytes: Parquet by its first bytes, else CSV by the separator that its header shows.
+    """Read a manifest: Parquet is recognised by its first bytes, else it is CSV with the header's separator.
 
     Args:
-        known: names of columns, in lower case, that a header may hold: they tell the separator.
+        data: bytes of the file.
+        known: names of columns, in lower case, by which the separator of a header is recognised.
 
     Raises:
-        InputError: neither; the message follows the file's name.
+        InputError: it is neither; the message follows the file's name.
     """
     if data[:4] == b"PAR1":
         return _read_parquet(data)
@@ -132,8 +136,8 @@ def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
 
 def _read_csv(text: str, known: Sequence[str]) -> Table:
     first = next((line for line in text.splitlines() if line.strip()), "")
-    found = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t"}
-    separator = max(found, key=lambda mark: len(found[mark]))
+    known_names = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t"}
+    separator = max(known_names, key=lambda mark: len(known_names[mark]))
     table: Table | None = None
     number = 0
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
@@ -177,7 +181,12 @@ def _names(cells: Iterable[str]) -> list[str]:
 
 
 def column_problems(url: str, table: Table, require_consent: bool) -> list[Problem]:
-    """What is wrong with the columns.
+    """Return the problems of the columns.
+
+    Args:
+        url: path or URL of the manifest.
+        table: the manifest.
+        require_consent: whether the columns :data:`CONSENT` are required.
 
     Raises:
         ManifestError: no row can be read with these columns.
@@ -205,10 +214,10 @@ def column_problems(url: str, table: Table, require_consent: bool) -> list[Probl
 
 
 def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
-    """Write rows as a manifest, whole or not at all, with those columns that any of them has.
+    """Write rows as a manifest, whole or not at all, with the columns that any of them has.
 
     Raises:
-        InputError: another suffix than .csv, .parquet or .pq.
+        InputError: the suffix is not .csv, .parquet or .pq.
     """
     columns = [name for name in (*COLUMNS, NUMBER) if any(name in row for row in rows)]
     suffix = PurePosixPath(url).suffix.lower()
@@ -219,29 +228,29 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
         writer.writerow(columns)
         writer.writerows([row.get(name, "") for name in columns] for row in rows)
     elif suffix in (".parquet", ".pq"):
-        import pyarrow as pa
+        import pyarrow as pa  # here: slow to import, and seldom needed
         import pyarrow.parquet as pq
 
         cells = {name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in columns}
         pq.write_table(pa.table(cells), target)
     else:
-        raise InputError(f"a manifest is written as .csv or .parquet; got {shown(url)}")
+        raise InputError(f"a manifest is written as .csv or .parquet; got {redact_place(url)}")
     Files(folder_of(url)).put({PurePosixPath(url).name: target.getvalue()})
 
 
 def stem(place: str) -> str:
-    """The stem of a file's name, with nothing in it that a store could not hold."""
+    """Return the stem of a file's name, without characters that a store cannot hold."""
     name = PurePosixPath(place.partition("?")[0]).stem
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:80] or "input"
 
 
-def unique_name(wanted: str, identity: str, taken: set[str]) -> str:
-    """``wanted``, with a digest of ``identity`` behind it where it is taken; it is taken from then on.
+def unique_name(preferred: str, identity: str, taken: set[str]) -> str:
+    """Return ``preferred``, extended by a digest of ``identity`` where it is taken, and mark it as taken.
 
-    ``taken`` is in lower case: file systems may not tell the cases apart.
+    ``taken`` is in lower case, because file systems may ignore case.
     """
     digest = hashlib.sha256(identity.encode()).hexdigest()
-    names = (wanted, f"{wanted[:180]}-{digest[:8]}", f"{wanted[:120]}-{digest}")
+    names = (preferred, f"{preferred[:180]}-{digest[:8]}", f"{preferred[:120]}-{digest}")
     name = next((name for name in names if name.casefold() not in taken), names[-1])
     taken.add(name.casefold())
     return name

@@ -1,7 +1,7 @@
-"""Videos and images in and out: exact frame rates, frame-accurate ranges, audio carried over.
+"""Reading and writing of videos and images: exact frame rates, frame-accurate ranges, audio carried over.
 
-Probing is always done with PyAV (no ffprobe is needed); decoding and encoding run an ffmpeg process, the
-one on PATH when it is recent enough and has the encoders, else the one that imageio-ffmpeg brings.
+Videos are always probed with PyAV (ffprobe is not needed). Decoding and encoding run an ffmpeg process: the
+one on PATH when it is recent enough and has the encoders, else the one of imageio-ffmpeg.
 """
 
 from portrait_core.media.formats import FORMATS

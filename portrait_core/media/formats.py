@@ -1,4 +1,4 @@
-"""Formats that videos are encoded in, by the suffix of the file: one table for every writer of videos."""
+"""Formats in which videos are encoded, by the file's suffix: one table for all writers of videos."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Any
 from portrait_core.errors import InputError
 
 ENCODER_THREADS = 4
-"""Fixed, because x264's output depends on it: the same frames give the same bytes on every host."""
+"""Number of threads of encoders: fixed, because x264's output depends on it, so that the same frames give the
+same bytes on every host."""
 
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """A container with the codecs that it is given.
+    """A container and its codecs.
 
     Attributes:
         muxer: ffmpeg's name of the container.
         has_alpha: whether frames carry straight alpha.
-        pixel_format: ffmpeg's name of what is encoded; BT.709, limited range.
+        pixel_format: ffmpeg's name of the encoded pixel format; BT.709, limited range.
         even_sides: whether the codec needs an even width and height.
         crf_option: whether the codec takes ``crf``.
-        options: of the codec and the container.
-        copied_audio: audio codecs that the container holds and players know; others are encoded anew.
-        new_audio: ffmpeg's options for those others.
+        options: ffmpeg's options of the codec and the container.
+        copied_audio: audio codecs that are copied, because the container and players support them.
+        new_audio: ffmpeg's options for encoding other audio.
     """
 
     muxer: str
@@ -43,7 +44,7 @@ class VideoFormat:
         return 4 if self.has_alpha else 3
 
     def encoded_size(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height in pixels of the encoded frames: those given, or the next even ones."""
+        """Return width and height in pixels of the encoded frames: unchanged, or the next even numbers."""
         return (width + width % 2, height + height % 2) if self.even_sides else (width, height)
 
 
@@ -100,11 +101,11 @@ def format_of(path: Path) -> VideoFormat:
     """Return the format of a video by its suffix.
 
     Raises:
-        InputError: for another suffix than those of :data:`FORMATS`.
+        InputError: the suffix is not one of :data:`FORMATS`.
     """
-    found = FORMATS.get(path.suffix.lower())
-    if found is None:
+    video_format = FORMATS.get(path.suffix.lower())
+    if video_format is None:
         raise InputError(
             f"videos are written as .mp4, or with alpha as .mov (ProRes 4444) or .webm (VP9); got {path.name}"
         )
-    return found
+    return video_format

@@ -1,4 +1,4 @@
-"""Frames out, as pictures: a folder of PNG files, with or without alpha."""
+"""Writing of frames as a folder of PNG files, with or without alpha."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ from PIL import Image, PngImagePlugin
 from portrait_core.errors import InputError
 
 FRAME_NAME = "{:06d}.png"
-"""Name of a frame's file by its index from 0: names sort as the frames do."""
-MOST_FRAMES = 1_000_000
-"""Frames that six digits can number."""
+"""Name of a frame's file by its index from 0; names sort as the frames do."""
+MAX_FRAMES = 1_000_000
+"""Number of frames that six digits can number."""
 _NAMED_AS_FRAME = re.compile(r"\d{6}\.png")
 _COMPRESSION = 1
-"""zlib's level: a photograph's PNG is a tenth larger than with level 6, and made in a third of the time."""
+"""zlib's level: a photograph's PNG is a tenth larger than with level 6, and takes a third of the time."""
 
 
 def frame_png(frame: NDArray[np.uint8]) -> bytes:
-    """Return a frame, ``[H,W,3]`` uint8 RGB or ``[H,W,4]`` with straight alpha, as the content of a PNG file.
+    """Encode a frame as a PNG file.
 
-    The pixels come back to the bit, at any size, the colours of transparent ones too; they are tagged as
-    sRGB. The same frame gives the same bytes.
+    The pixels are restored exactly, at any size, including the colours of transparent ones; they are tagged
+    as sRGB. The same frame gives the same bytes.
+
+    Args:
+        frame: ``[H,W,3]`` uint8 RGB, or ``[H,W,4]`` with straight alpha.
+
+    Returns:
+        Content of the file.
 
     Raises:
-        InputError: another shape or type.
+        InputError: the frame has another shape or type.
     """
     if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] not in (3, 4) or 0 in frame.shape:
         raise InputError(f"expected a frame [H,W,3] or [H,W,4] uint8; got {list(frame.shape)} {frame.dtype}")
@@ -45,11 +51,11 @@ def frame_png(frame: NDArray[np.uint8]) -> bytes:
 
 
 class FrameWriter:
-    """Write frames one by one as ``000000.png``, ``000001.png``, ... to a folder that appears, complete, when
-    the writer is closed.
+    """Writes frames one by one to a folder that appears, complete, when the writer is closed.
 
-    Frames are ``[H,W,3]`` RGB or ``[H,W,4]`` with straight alpha, all of one shape. If the ``with`` block
-    ends by an exception nothing is left behind, and an older folder stays::
+    The files are ``000000.png``, ``000001.png``, ... Frames are ``[H,W,3]`` uint8 RGB or ``[H,W,4]`` with
+    straight alpha, all of one shape. If the ``with`` block ends with an exception, nothing is left behind,
+    and an older folder stays::
 
         with FrameWriter("out/frames") as writer:
             for frame in frames:
@@ -57,14 +63,14 @@ class FrameWriter:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Start a folder beside ``path``.
+        """Start a temporary folder beside ``path``.
 
         Args:
             path: the folder to write; its parent must exist. An older folder of frames is replaced at the
                 end.
 
         Raises:
-            InputError: the parent does not exist, or ``path`` is there and is not a folder of frames alone.
+            InputError: the parent does not exist, or ``path`` exists and is not a folder of frames alone.
         """
         self.path = Path(path).expanduser().absolute()
         if not self.path.parent.is_dir():
@@ -87,15 +93,21 @@ class FrameWriter:
             raise InputError(f"{self.path} is not a folder of frames{held}; name a new folder for the frames")
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Add one frame, ``[H,W,3]`` uint8 RGB or ``[H,W,4]`` with straight alpha.
+        """Add one frame.
+
+        Args:
+            frame: ``[H,W,3]`` uint8 RGB, or ``[H,W,4]`` with straight alpha.
 
         Raises:
-            InputError: another shape than the first frame's, another type, or a frame too many.
+            InputError: the shape differs from the first frame's, the type is wrong, or there are too many
+                frames.
         """
         if not self._open:
             raise InputError(f"{self.path} is closed; open a new writer")
-        if self.frames_written == MOST_FRAMES:
-            raise InputError(f"{self.path} holds {MOST_FRAMES} frames, the most; begin another folder")
+        if self.frames_written == MAX_FRAMES:
+            raise InputError(
+                f"{self.path} holds {MAX_FRAMES} frames, the largest number; begin another folder"
+            )
         content = frame_png(frame)
         if self._shape not in (None, frame.shape):
             raise InputError(f"expected a frame {self._shape} as those before it; got {frame.shape}")

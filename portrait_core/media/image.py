@@ -1,4 +1,4 @@
-"""Still images in."""
+"""Reading of still images."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from portrait_core.media.reader import over_white
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """Read an image as ``[H, W, 3]`` uint8 RGB.
+    """Read an image as ``[H,W,3]`` uint8 RGB.
 
-    EXIF orientation is applied, alpha composited over white, 16-bit channels brought to 8 (value / 257),
-    grey, palette and CMYK converted; of an animation the first picture is read. Embedded colour profiles are
-    not applied.
+    EXIF orientation is applied, alpha is composited over white, 16-bit channels are reduced to 8 (value /
+    257), and grey, palette and CMYK images are converted; the first picture of an animation is read. Embedded
+    colour profiles are not applied.
 
     Raises:
-        InputError: no such file, not an image, truncated, too large, or floating-point pixels.
+        InputError: the file does not exist, is not an image, is truncated or too large, or has floating-point
+            pixels.
     """
-    found = existing_file(path, "image")
+    file = existing_file(path, "image")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(found) as opened:
+            with Image.open(file) as opened:
                 return _to_rgb(ImageOps.exif_transpose(opened), str(path))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{path} is too large an image ({error}); scale it down first") from error
@@ -42,7 +43,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def at_most(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Scale an image ``[H, W, 3]`` down so that its longer side is ``side`` pixels; a smaller one stays."""
+    """Scale an image ``[H,W,3]`` uint8 down to ``side`` pixels on its longer side; keep a smaller one."""
     scale = side / max(image.shape[:2])
     if scale >= 1:
         return image

@@ -1,4 +1,4 @@
-"""What a video holds, and which of its pictures each output frame shows.
+"""Properties of a video, and its timeline: the picture that each output frame shows.
 
 A video is presented at a constant rate, whatever its container does. Its *timeline* maps output frame i to
 the picture that is on display in the middle of [i, i+1) / rate, the rule of ffmpeg's ``fps`` filter. It is
@@ -24,10 +24,10 @@ from portrait_core.media.binary import as_input, existing_file
 from portrait_core.media.rates import constant_rate, slots_of
 
 OPEN_OPTIONS = {"protocol_whitelist": "file"}
-"""A playlist that poses as a video must not make us open other hosts."""
+"""Options of PyAV: a playlist that poses as a video must not make it open other hosts."""
 _ATTACHED_PICTURE = 0x400
 _UNSPECIFIED = 2
-# AVI has no presentation times, VP8 packets may hold no picture: only decoding tells what is shown.
+# AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
 _COUNTED_FORMATS = {"avi"}
 _COUNTED_CODECS = {"vp8"}
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
@@ -36,76 +36,84 @@ _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What :func:`probe` tells of a video."""
+    """Properties of a video, as :func:`probe` returns them."""
 
     width: int
-    """Pixels as stored, after rotation (a pixel aspect other than 1:1 is not applied)."""
+    """Width in pixels, after rotation (a pixel aspect other than 1:1 is not applied)."""
     height: int
-    """Pixels, after rotation."""
+    """Height in pixels, after rotation."""
     frame_rate: Fraction
-    """Frames a second, exact and constant (30000/1001 stays that)."""
+    """Exact, constant frames per second (30000/1001 stays a fraction)."""
     frame_count: int
-    """Frames at ``frame_rate``: what :func:`~portrait_core.media.read_frames` delivers."""
+    """Number of frames at ``frame_rate``, as :func:`~portrait_core.media.read_frames` delivers them."""
     duration_s: float
-    """``frame_count / frame_rate``, seconds."""
+    """Duration in seconds: ``frame_count / frame_rate``."""
     has_audio: bool
+    """Whether there is an audio track."""
     audio_duration_s: float
     """Seconds of the first audio track; 0 when there is none."""
     rotation_deg: int
-    """Counter-clockwise rotation that the file asks players for; already applied to width and height."""
+    """Counter-clockwise rotation in degrees that the file asks players for; already applied to width and
+    height."""
     is_vfr: bool
-    """The source's own frame rate varies, so frames are repeated or left out."""
+    """Whether the source's own frame rate varies, so that frames are repeated or left out."""
     has_alpha: bool
-    """Frames are composited over white."""
+    """Whether frames have alpha, in which case they are composited over white."""
     bit_depth: int
-    """Bits of a channel in the file; frames are brought to 8."""
+    """Bits per channel in the file; frames are reduced to 8."""
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """A probed video with what reading it needs. Times are seconds on the container's own clock."""
+    """A probed video with the data that reading needs. Times are seconds on the container's own clock."""
 
     path: Path
+    """Absolute path of the video."""
     info: VideoInfo
+    """Properties of the video."""
     stream: int
     """Index of the video stream in the container."""
     times: NDArray[np.float64]
-    """[n] presentation times of the source's pictures, ascending."""
+    """``[n]`` presentation times of the source's pictures, ascending, in seconds."""
     slots: NDArray[np.int64]
-    """[frame_count] the picture that each output frame shows."""
+    """``[frame_count]`` index of the picture that each output frame shows."""
     keyframes: NDArray[np.float64]
-    """[k] times at which decoding can start; empty when only reading from the beginning is safe."""
+    """``[k]`` times in seconds at which decoding can start; empty when only reading from the beginning is
+    safe."""
     counted: bool
-    """The container has no usable times: pictures are told apart by their order."""
+    """Whether the container has no usable times, so that pictures are identified by their order."""
     decoder: str | None
-    """Decoder to ask for by name, where the usual one would lose the alpha channel."""
+    """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
     color_matrix: str | None
-    """Matrix to assume, where the file does not say."""
+    """Colour matrix to assume where the file names none; else None."""
     audio_stream: int | None
+    """Index of the audio stream in the container; None without audio."""
     audio_codec: str | None
+    """Name of the audio codec; None without audio."""
     audio_delay_s: float
-    """By how much the audio starts after the first picture; negative when before it."""
+    """Seconds from the first picture to the start of the audio; negative when the audio starts first."""
     audio_rebase_s: float
-    """What brings the audio's start to zero in ffmpeg, which puts the earliest stream there."""
+    """Seconds that shift the audio's start to zero in ffmpeg, which places the earliest stream there."""
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Describe a video file.
+    """Return the properties of a video file.
 
-    The whole file is read once (not decoded); the answer is kept while the file does not change. A video of
+    The whole file is read once (not decoded); the result is cached while the file does not change. A video of
     one frame and a still image are valid.
 
     Raises:
-        InputError: no such file, empty, no video, truncated, or no picture of it decodes.
+        InputError: the file does not exist, is empty or truncated, holds no video, or no picture of it
+            decodes.
     """
     return scan(path).info
 
 
 def scan(path: str | os.PathLike[str]) -> Timeline:
-    """:func:`probe`, with the timeline."""
-    found = existing_file(path, "video")
-    status = found.stat()
-    return _scan(found, status.st_size, status.st_mtime_ns)
+    """Return the timeline of a video file; see :func:`probe`."""
+    file = existing_file(path, "video")
+    status = file.stat()
+    return _scan(file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)
@@ -125,15 +133,16 @@ def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
 
 @dataclass
 class _Packets:
-    """Everything one pass over a container collects."""
+    """Data that one pass over a container collects."""
 
-    pictures: list[int] = field(default_factory=list)  # pts, in ticks, of packets that are shown
+    # presentation times, in ticks, of packets that are shown
+    pictures: list[int] = field(default_factory=list)
     keyframes: list[int] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     total: int = 0
     ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    first: Any = None  # first decoded picture
-    shown: int = 0  # decoded pictures, when counting
+    first: Any = None  # the first decoded picture
+    shown: int = 0  # number of decoded pictures, when counting
 
 
 def _video_stream(container: Any, path: Path) -> Any:
@@ -147,67 +156,69 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 
 def _packets(container: Any, stream: Any, path: Path) -> _Packets:
-    seen = _Packets()
+    packets = _Packets()
     counted = _is_counted(container, stream)
     try:
         for packet in container.demux():
             if packet.size:
-                _note_end(seen, packet)
+                _record_end(packets, packet)
                 if packet.stream.index == stream.index:
-                    _note_video(seen, packet)
-            if packet.stream.index == stream.index and (seen.first is None or counted or not seen.pictures):
-                _decode(seen, packet)
+                    _record_picture(packets, packet)
+            if packet.stream.index == stream.index and (
+                packets.first is None or counted or not packets.pictures
+            ):
+                _decode(packets, packet)
     except av.FFmpegError:
-        if not seen.total:
+        if not packets.total:
             raise
-        # The rest of the file is unreadable: `_check_complete` says so with what is known by now.
-    if seen.first is None:
+        # The rest of the file is unreadable; `_check_complete` reports it.
+    if packets.first is None:
         raise InputError(
-            f"{path}: no frame of its video ({stream.codec_context.name}, {seen.total} packets) decodes; "
+            f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes; "
             f"copy it again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
         )
-    _check_complete(container, seen, path)
-    return seen
+    _check_complete(container, packets, path)
+    return packets
 
 
 def _is_counted(container: Any, stream: Any) -> bool:
     return container.format.name in _COUNTED_FORMATS or _codec(stream) in _COUNTED_CODECS
 
 
-def _note_end(seen: _Packets, packet: Any) -> None:
+def _record_end(packets: _Packets, packet: Any) -> None:
     time = packet.pts if packet.pts is not None else packet.dts
     if time is not None and packet.time_base is not None:
         end = float((time + (packet.duration or 0)) * packet.time_base)
-        seen.ends[packet.stream.index] = max(seen.ends[packet.stream.index], end)
+        packets.ends[packet.stream.index] = max(packets.ends[packet.stream.index], end)
 
 
-def _note_video(seen: _Packets, packet: Any) -> None:
-    seen.total += 1
+def _record_picture(packets: _Packets, packet: Any) -> None:
+    packets.total += 1
     if packet.pts is None:
         return
     if packet.is_keyframe:
-        seen.keyframes.append(packet.pts)
+        packets.keyframes.append(packet.pts)
     if not packet.is_discard:
-        seen.pictures.append(packet.pts)
-        seen.lengths.append(packet.duration or 0)
+        packets.pictures.append(packet.pts)
+        packets.lengths.append(packet.duration or 0)
 
 
-def _decode(seen: _Packets, packet: Any) -> None:
+def _decode(packets: _Packets, packet: Any) -> None:
     try:
         pictures = packet.decode()
     except av.FFmpegError:
-        return  # damage is found, and told, when frames are read
-    seen.shown += len(pictures)
-    if seen.first is None and pictures:
-        seen.first = pictures[0]
+        return  # damage is found and reported when frames are read
+    packets.shown += len(pictures)
+    if packets.first is None and pictures:
+        packets.first = pictures[0]
 
 
-def _check_complete(container: Any, seen: _Packets, path: Path) -> None:
-    """Refuse a file whose container promises clearly more than it holds."""
-    if not container.duration or not seen.ends:
+def _check_complete(container: Any, packets: _Packets, path: Path) -> None:
+    """Refuse a file whose container promises clearly more than it contains."""
+    if not container.duration or not packets.ends:
         return
     promised = container.duration / av.time_base
-    held = max(seen.ends.values()) - (container.start_time or 0) / av.time_base
+    held = max(packets.ends.values()) - (container.start_time or 0) / av.time_base
     if promised - held > max(0.5, 0.01 * promised):
         raise InputError(
             f"{path} is truncated: it should last {promised:.2f} s and ends after {held:.2f} s; copy it "
@@ -215,17 +226,17 @@ def _check_complete(container: Any, seen: _Packets, path: Path) -> None:
         )
 
 
-def _timeline(path: Path, container: Any, stream: Any, seen: _Packets) -> Timeline:
-    counted = _is_counted(container, stream) or not seen.pictures
+def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Timeline:
+    counted = _is_counted(container, stream) or not packets.pictures
     declared = [r for r in (stream.guessed_rate, stream.average_rate, stream.base_rate) if r]
     if counted:
         rate, is_vfr = (Fraction(declared[0]) if declared else Fraction(25)), False
-        times = np.arange(seen.shown, dtype=np.float64) / float(rate)
-        slots = np.arange(seen.shown, dtype=np.int64)
+        times = np.arange(packets.shown, dtype=np.float64) / float(rate)
+        slots = np.arange(packets.shown, dtype=np.int64)
     else:
-        order = np.argsort(np.asarray(seen.pictures), kind="stable")
-        ticks, kept = np.unique(np.asarray(seen.pictures, dtype=np.int64)[order], return_index=True)
-        last_length = int(np.asarray(seen.lengths)[order][kept[-1]])
+        order = np.argsort(np.asarray(packets.pictures), kind="stable")
+        ticks, kept = np.unique(np.asarray(packets.pictures, dtype=np.int64)[order], return_index=True)
+        last_length = int(np.asarray(packets.lengths)[order][kept[-1]])
         rate, is_vfr = constant_rate(ticks, stream.time_base, [Fraction(r) for r in declared])
         slots = slots_of(ticks, stream.time_base, rate, is_vfr, last_length)
         times = (ticks * float(stream.time_base)).astype(np.float64)
@@ -235,18 +246,18 @@ def _timeline(path: Path, container: Any, stream: Any, seen: _Packets) -> Timeli
                 f"convert it with `ffmpeg -i IN -vsync drop -c:v libx264 OUT.mp4`"
             )
     seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
-    keyframes = np.unique(np.asarray(seen.keyframes if seekable else [], dtype=np.int64))
+    keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
     audio = container.streams.audio[0] if container.streams.audio else None
     return Timeline(
         path=path,
-        info=_info(stream, seen.first, audio, seen.ends, rate, len(slots), is_vfr),
+        info=_info(stream, packets.first, audio, packets.ends, rate, len(slots), is_vfr),
         stream=stream.index,
         times=times,
         slots=slots,
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
         counted=counted,
         decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
-        color_matrix=_assumed_matrix(seen.first),
+        color_matrix=_assumed_matrix(packets.first),
         audio_stream=audio.index if audio is not None else None,
         audio_codec=_codec(audio) if audio is not None else None,
         audio_delay_s=_start(audio) - float(times[0]) if audio is not None and not counted else 0.0,
@@ -291,12 +302,15 @@ def _start(stream: Any) -> float:
 
 
 def _alpha_track(stream: Any) -> bool:
-    """WebM keeps alpha in a second layer that the pixel format does not show."""
+    """Tell whether a second layer of WebM holds alpha, which the pixel format does not show."""
     return any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
 
 
 def _assumed_matrix(first: Any) -> str | None:
-    """BT.601 for standard definition, BT.709 above: what players do when a file does not say."""
+    """Return the colour matrix that players assume when a file names none; None when it names one.
+
+    It is BT.601 for standard definition and BT.709 above.
+    """
     if first.format.is_rgb or first.format.has_palette or int(first.colorspace) != _UNSPECIFIED:
         return None
     return "bt709" if min(first.width, first.height) >= 720 else "bt601"

@@ -1,4 +1,4 @@
-"""Frame rates and time stamps: pure arithmetic."""
+"""Arithmetic of frame rates and time stamps."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ STANDARD_RATES = (
     *(Fraction(rate, 1001) for rate in (24000, 30000, 60000, 120000)),
     Fraction(25, 2),
 )
-"""Rates a source of varying rate is brought to, frames a second."""
+"""Frames per second to which a source of varying rate is converted."""
 SNAP = 0.05
-"""How far, as a fraction, a varying source's typical rate may be from a standard one to be given it."""
-HIGHEST_RATE = 240
-"""A typical interval shorter than this rate's is noise in the time stamps."""
+"""Largest relative difference between a varying source's typical rate and a standard rate that replaces
+it."""
+MAX_RATE = 240
+"""Frames per second above which a typical interval counts as noise in the time stamps."""
 
 
 def constant_rate(
     ticks: NDArray[np.int64], time_base: Fraction, declared: Sequence[Fraction]
 ) -> tuple[Fraction, bool]:
-    """Choose the constant rate to present a video at.
+    """Choose the constant rate at which to present a video.
 
-    A rate that explains every time stamp to within the container's rounding is the video's own: first those
-    that the container declares, then the standard ones. If there is none the rate varies, and the standard
-    rate nearest to its typical (median) interval is taken, else its average rate.
+    A rate that explains every time stamp within the container's rounding is the video's own: first those that
+    the container declares, then the standard ones. If there is none, the rate varies, and the standard rate
+    nearest to its typical (median) interval is taken, else its average rate.
 
     Args:
-        ticks: [n] presentation times in units of ``time_base``, ascending, n >= 1.
-        time_base: seconds a tick.
-        declared: rates that the container names, most trusted first.
+        ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
+        time_base: seconds per tick.
+        declared: frames per second that the container names, most trusted first.
 
     Returns:
-        The rate and whether the source's rate varies.
+        The rate in frames per second, and whether the source's rate varies.
     """
     plausible = [rate for rate in declared if 0 < rate <= 1000]
     if len(ticks) == 1:
@@ -46,7 +47,7 @@ def constant_rate(
     average = Fraction(len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base)
     interval = Fraction(float(np.median(np.diff(ticks)))) * time_base
     typical = 1 / interval
-    if typical > HIGHEST_RATE:
+    if typical > MAX_RATE:
         typical = average
     nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - typical))
     if abs(nearest - typical) <= SNAP * typical:
@@ -55,9 +56,9 @@ def constant_rate(
 
 
 def _explains(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
-    step = float(1 / (rate * time_base))  # ticks a frame
+    step = float(1 / (rate * time_base))  # ticks per frame
     expected = np.arange(len(ticks)) * step
-    # One tick of rounding either side, the first stamp's own included; never as much as half a frame.
+    # One tick of rounding on either side, including the first stamp's own; always less than half a frame.
     return bool(np.abs(ticks - ticks[0] - expected).max() <= min(1.01, 0.4 * step))
 
 
@@ -67,14 +68,14 @@ def slots_of(
     """Map output frames to pictures.
 
     Args:
-        ticks: [n] presentation times in units of ``time_base``, ascending.
-        time_base: seconds a tick.
-        rate: constant rate of the output.
-        is_vfr: whether pictures may repeat or be left out; otherwise every one is shown once.
-        last_length: ticks for which the last picture stays; 0 when not known.
+        ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending.
+        time_base: seconds per tick.
+        rate: constant rate of the output, frames per second.
+        is_vfr: whether pictures may be repeated or left out; otherwise each is shown once.
+        last_length: ticks for which the last picture stays; 0 when unknown.
 
     Returns:
-        [frames] index of the picture that output frame i shows.
+        ``[frames]`` int64 index of the picture that output frame i shows.
     """
     if not is_vfr:
         return np.arange(len(ticks), dtype=np.int64)

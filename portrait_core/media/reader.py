@@ -1,8 +1,8 @@
 """Frames of a video, streamed from an ffmpeg process: memory does not grow with the clip.
 
-ffmpeg hands over every picture it decodes with its time stamp, and the timeline says which output frames
-show it. So a picture that does not decode shifts nothing: its frames hold the picture before, and are
-reported once everything asked for was delivered.
+ffmpeg delivers every decoded picture with its time stamp, and the timeline says which output frames show it.
+A picture that does not decode therefore shifts nothing: its frames hold the picture before it, and are
+reported once all requested frames were delivered.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from portrait_core.media.binary import as_input, ffmpeg_binary
 from portrait_core.media.probe import OPEN_OPTIONS, Timeline, scan
 
 DECODER_THREADS = 2
+"""Number of threads of decoders."""
 SCALER = "bicubic+accurate_rnd+full_chroma_int+bitexact"
+"""Flags of ffmpeg's scaler, which make conversions exact and reproducible."""
 _STAMP = re.compile(r"showinfo.*\] n: *\d+ pts: *(-?\d+|NOPTS)")
 _TIME_BASE = re.compile(r"showinfo.*config in time_base: (\d+/\d+)")
 _TROUBLE = re.compile(r"\[(error|fatal)\]|corrupt decoded frame")
@@ -37,26 +39,26 @@ _TROUBLE = re.compile(r"\[(error|fatal)\]|corrupt decoded frame")
 def read_frames(
     path: str | os.PathLike[str], start: int = 0, stop: int | None = None
 ) -> Generator[NDArray[np.uint8], None, None]:
-    """Yield frames ``[start, stop)`` of a video at its constant rate.
+    """Return the frames ``[start, stop)`` of a video at its constant rate.
 
-    Any range holds the same pixels as reading from the beginning. Rotation is applied (pixel aspect is not),
-    alpha is composited over white, deeper colours are brought to 8 bits; colours are converted by the matrix
-    that the file names (BT.601 below 720 lines and BT.709 above, where it names none). High dynamic range is
-    not tone mapped.
+    Any range has the same pixels as reading from the beginning. Rotation is applied (pixel aspect is not),
+    alpha is composited over white, and deeper colours are reduced to 8 bits; colours are converted by the
+    matrix that the file names (if it names none, BT.601 below 720 lines and BT.709 above). High dynamic range
+    is not tone mapped.
 
     Args:
         path: a video, or a still image (one frame).
         start: first frame.
-        stop: one past the last frame; the whole video by default.
+        stop: one past the last frame; default: the whole video.
 
     Returns:
-        An iterator over ``[H, W, 3]`` uint8 RGB arrays, ``stop - start`` of them unless no picture decodes.
+        Iterator over ``[H,W,3]`` uint8 RGB arrays, ``stop - start`` of them unless no picture decodes.
         Closing it ends ffmpeg.
 
     Raises:
-        InputError: at the call: no readable video, or a range outside it.
+        InputError: at the call: the video is not readable, or does not contain the range.
         DecodeError: from the iterator, after its last frame: some of the frames are damaged. Its ``frames``
-            lists them; they were delivered as a held neighbour or as what the decoder concealed.
+            lists them; they were delivered as a held neighbour or as the decoder concealed them.
     """
     timeline = scan(path)
     count = timeline.info.frame_count
@@ -76,7 +78,7 @@ def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uin
     try:
         for picture, frame in source:
             last = frame if last is None else last
-            while slot < stop and slots[slot] < picture:  # what it shows never came
+            while slot < stop and slots[slot] < picture:  # its picture was never delivered
                 missing.append(slot)
                 yield last
                 slot += 1
@@ -89,7 +91,7 @@ def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uin
         if last is None:
             raise InputError(
                 f"{timeline.path}: no frame decodes from frame {start} on "
-                f"({source.said() or 'no reason given'}); copy it again from its source"
+                f"({source.complaints() or 'no reason given'}); copy it again from its source"
             )
         while slot < stop:
             missing.append(slot)
@@ -101,7 +103,7 @@ def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uin
         concealed = np.flatnonzero(np.isin(slots[start:stop], list(_corrupt_pictures(timeline.path)))) + start
         damaged = sorted({*missing, *(int(i) for i in concealed)})
         if damaged:
-            raise DecodeError(str(timeline.path), damaged, source.said())
+            raise DecodeError(str(timeline.path), damaged, source.complaints())
 
 
 class _Source:
@@ -121,7 +123,7 @@ class _Source:
             for order, (stamp, frame) in enumerate(self._process.frames()):
                 picture = self._index(order, stamp)
                 if order == 0 and seek is not None and picture > self._first:
-                    missed = True  # the container's index led astray: only the beginning is sure
+                    missed = True  # the container's index is wrong: only the beginning is certain
                     break
                 if picture >= 0:
                     yield picture, frame
@@ -143,17 +145,19 @@ class _Source:
         before = keys[keys <= times[self._first]]
         return float(before[-1]) if len(before) and before[-1] > times[0] else None
 
-    def said(self) -> str:
+    def complaints(self) -> str:
+        """Return the decoder's messages."""
         return "; ".join(self._process.complaints) if self._process else ""
 
     def close(self) -> None:
+        """Stop the decoder, and note whether it complained."""
         if self._process:
             self._process.close()
             self.trouble = bool(self._process.complaints)
 
 
 class _Decoder:
-    """One ffmpeg process: raw frames on its output, their time stamps and its complaints on its errors."""
+    """An ffmpeg process: raw frames on its output, their time stamps and complaints on its error stream."""
 
     def __init__(self, timeline: Timeline, seek: float | None) -> None:
         self._shape = (timeline.info.height, timeline.info.width, 4 if timeline.info.has_alpha else 3)
@@ -167,13 +171,14 @@ class _Decoder:
         self._listener.start()
 
     def frames(self) -> Iterator[tuple[float | None, NDArray[np.uint8]]]:
+        """Yield time stamps in seconds (None where unknown) and frames ``[H,W,3]`` uint8 RGB."""
         assert self._process.stdout is not None  # PIPE was asked for
         while True:
             frame = np.empty(self._shape, dtype=np.uint8)
             if not _fill(self._process.stdout, frame):
                 return
             self.delivered += 1
-            # The stamp is logged before the frame is written, so it is on its way.
+            # The stamp is logged before the frame is written, so it arrives.
             yield self._stamps.get(timeout=60), over_white(frame)
 
     def _listen(self) -> None:
@@ -181,11 +186,11 @@ class _Decoder:
         time_base = Fraction(1)
         for raw in self._process.stderr:
             line = raw.decode("utf-8", "replace").rstrip()
-            if found := _STAMP.search(line):
-                known = found.group(1) != "NOPTS"
-                self._stamps.put(float(int(found.group(1)) * time_base) if known else None)
-            elif found := _TIME_BASE.search(line):
-                time_base = Fraction(found.group(1))
+            if match := _STAMP.search(line):
+                known = match.group(1) != "NOPTS"
+                self._stamps.put(float(int(match.group(1)) * time_base) if known else None)
+            elif match := _TIME_BASE.search(line):
+                time_base = Fraction(match.group(1))
             elif _TROUBLE.search(line):
                 complaint = re.sub(r" @ 0x[0-9a-f]+", "", line)
                 if complaint not in self.complaints and len(self.complaints) < 3:
@@ -208,7 +213,7 @@ def _command(timeline: Timeline, seek: float | None) -> list[str]:
     if timeline.decoder:
         options["c:v"] = timeline.decoder
     if seek is not None:
-        # Half a millisecond late, so that rounding cannot fall before the key frame meant.
+        # Half a millisecond late, so that rounding cannot fall before the intended key frame.
         options |= {"noaccurate_seek": None, "seek_timestamp": 1, "ss": f"{seek + 0.0005:.6f}"}
     scale = {"flags": SCALER}
     if timeline.color_matrix:
@@ -223,17 +228,17 @@ def _command(timeline: Timeline, seek: float | None) -> list[str]:
 
 def _fill(pipe: IO[bytes], frame: NDArray[np.uint8]) -> bool:
     view = frame.reshape(-1).data
-    got = 0
-    while got < len(view):
-        read = pipe.readinto(view[got:])  # type: ignore[attr-defined]
+    filled = 0
+    while filled < len(view):
+        read = pipe.readinto(view[filled:])  # type: ignore[attr-defined]
         if not read:
             return False
-        got += read
+        filled += read
     return True
 
 
 def over_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Composite ``[H, W, 4]`` uint8 RGBA (straight alpha) over white; give ``[H, W, 3]`` back as it is."""
+    """Composite ``[H,W,4]`` uint8 RGBA (straight alpha) over white; return ``[H,W,3]`` uint8 unchanged."""
     if image.shape[-1] == 3:
         return image
     alpha = image[..., 3:].astype(np.uint16)
@@ -247,8 +252,9 @@ def _corrupt_pictures(path: Path) -> frozenset[int]:
 
 @lru_cache(maxsize=16)
 def _find_corrupt(path: Path, _size: int, _mtime_ns: int) -> frozenset[int]:
-    """Indices of pictures that a decoder marks as corrupt. A second pass, for damaged files only: ffmpeg
-    says that there are such pictures but not which.
+    """Return the indices of pictures that a decoder marks as corrupt.
+
+    This is a second pass, for damaged files only: ffmpeg reports that there are such pictures but not which.
     """
     timeline = scan(path)
     corrupt: set[int] = set()
@@ -258,7 +264,7 @@ def _find_corrupt(path: Path, _size: int, _mtime_ns: int) -> frozenset[int]:
             try:
                 pictures: list[Any] = list(packet.decode())
             except av.FFmpegError:
-                continue  # its picture never comes: the reader saw that itself
+                continue  # its picture is never delivered, which the reader noticed itself
             for picture in pictures:
                 if picture.is_corrupt:
                     timed = not timeline.counted and picture.time is not None

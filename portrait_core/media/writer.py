@@ -1,4 +1,4 @@
-"""Videos out, with or without alpha, at an exact rate and with the audio of the driving video."""
+"""Writing of videos, with or without alpha, at an exact rate and with the audio of the driving video."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ METADATA_KEYS = frozenset({"title", "artist", "album", "comment", "copyright", "
 
 
 class VideoWriter:
-    """Write frames one by one to a video that appears, complete, when the writer is closed.
+    """Writes frames one by one to a video that appears, complete, when the writer is closed.
 
     The suffix chooses the format (:data:`~portrait_core.media.formats.FORMATS`): ``.mp4`` is H.264 of RGB
     frames; ``.mov`` (ProRes 4444) and ``.webm`` (VP9) carry the alpha of RGBA frames. All are converted to
     and tagged as BT.709, limited range; ``.mp4`` and ``.mov`` have their index at the front. H.264 needs even
-    sides: an odd width or height is padded by one repeated column or row at the right or the bottom, and
-    ``encoded_size`` tells. The formats with alpha keep odd sizes as they are.
+    sides: an odd width or height is padded by one repeated column or row at the right or the bottom, which
+    ``encoded_size`` includes. The formats with alpha keep odd sizes.
 
-    If the ``with`` block ends by an exception nothing is left behind::
+    If the ``with`` block ends with an exception, nothing is left behind::
 
         with VideoWriter("out.mp4", (512, 512), info.frame_rate, audio_from="driver.mp4") as writer:
             for frame in frames:
@@ -60,16 +60,16 @@ class VideoWriter:
             path: the file to write, ``.mp4``, ``.mov`` or ``.webm``; its folder must exist. An older file is
                 replaced at the end.
             size: (width, height) of the frames, pixels.
-            frame_rate: frames a second, exact.
-            audio_from: the driving video, whose first audio track is carried over whole, in its place
-                relative to the first frame; copied where the container can hold its codec, else encoded as
+            frame_rate: exact frames per second.
+            audio_from: the driving video, whose first audio track is carried over whole, at its time
+                relative to the first frame; copied where the container supports its codec, else encoded as
                 AAC (``.webm``: Opus). A file without audio gives a video without audio.
-            crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 takes none:
-                it is always near lossless.
-            metadata: tags, of :data:`METADATA_KEYS`. Nothing of the source's tags is carried over.
+            crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 has none,
+                because it is always nearly lossless.
+            metadata: tags of :data:`METADATA_KEYS`. None of the source's tags are carried over.
 
         Raises:
-            InputError: a value that cannot be used, or ``audio_from`` is not readable.
+            InputError: a value is unusable, or ``audio_from`` is not readable.
         """
         self.path = Path(path).expanduser().absolute()
         self._width, self._height = size
@@ -104,12 +104,15 @@ class VideoWriter:
             raise InputError(f"videos do not keep the tags {unknown}; use some of {sorted(METADATA_KEYS)}")
 
     def write(self, frame: NDArray[np.uint8]) -> None:
-        """Add one frame of the writer's size: ``[H, W, 3]`` uint8 RGB, or ``[H, W, 4]`` with straight alpha
-        (0 transparent, 255 opaque) for a format that carries it.
+        """Add one frame of the writer's size.
+
+        Args:
+            frame: ``[H,W,3]`` uint8 RGB, or ``[H,W,4]`` with straight alpha (0 transparent, 255 opaque) for a
+                format that carries it.
 
         Raises:
-            InputError: another shape or type.
-            EncodeError: ffmpeg stopped (disk full, say).
+            InputError: the frame has another shape or type.
+            EncodeError: ffmpeg stopped, for example because the disk is full.
         """
         expected = (self._height, self._width, self._format.channels)
         if frame.shape != expected or frame.dtype != np.uint8:
@@ -168,10 +171,12 @@ class VideoWriter:
         if self._process is not None:
             self._process.wait()
         self._log.seek(0)
-        said = self._log.read()[-2000:].decode("utf-8", "replace").strip()
-        said = re.sub(r" @ 0x[0-9a-f]+", "", said)
+        message = self._log.read()[-2000:].decode("utf-8", "replace").strip()
+        message = re.sub(r" @ 0x[0-9a-f]+", "", message)
         self.discard()
-        return EncodeError(f"ffmpeg could not write {self.path} after {self.frames_written} frames: {said}")
+        return EncodeError(
+            f"ffmpeg could not write {self.path} after {self.frames_written} frames: {message}"
+        )
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -186,7 +191,7 @@ class VideoWriter:
 
 
 def scan_audio(path: str | os.PathLike[str]) -> Timeline | None:
-    """The timeline of a video when it has audio, else None."""
+    """Return the timeline of a video when it has audio, else None."""
     timeline = scan(path)
     return timeline if timeline.audio_stream is not None else None
 
@@ -200,7 +205,7 @@ def _command(
     crf: int,
     metadata: Mapping[str, str],
 ) -> list[str]:
-    # Whichever of sound and picture comes first starts at zero, the other as much later as in the source.
+    # The earlier one of sound and picture starts at zero, the other as much later as in the source.
     delay = audio.audio_delay_s if audio is not None else 0.0
     video = ffmpeg.input(
         "pipe:0",
@@ -224,7 +229,7 @@ def _command(
         "fflags": "+bitexact", "f": form.muxer,
     }  # fmt: skip
     if delay < 0:
-        # A whole number of ticks a frame, and ticks fine enough for the delay.
+        # A whole number of ticks per frame, and ticks fine enough for the delay.
         ticks = frame_rate.numerator * math.ceil(90000 / frame_rate.numerator)
         frames = frames.filter("settb", f"1/{ticks}").filter("setpts", f"PTS+{round(-delay * ticks)}")
         options["enc_time_base"] = f"1:{ticks}"

@@ -1,1 +1,1 @@
-"""Files of weights as users bring them: which a run needs, whether they are what they say, importing."""
+"""Files of weights that users bring: which ones a run needs, their checks, import and conversion."""

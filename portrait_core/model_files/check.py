@@ -1,63 +1,71 @@
-"""Whether a file of weights is what its name says: its bytes, as far as they are known, and its content."""
+"""Checks that a file of weights is what its name says: its bytes, as far as known, and its content."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from portrait_core.attribute_editing.files import flow_metadata, is_flow_file, load_flow
+from portrait_core.face_model.head import MorphableHead
+from portrait_core.face_model.uv_maps import read_obj_layout
+from portrait_core.media import read_image
+from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.locate import digest
+from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
+from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
+from portrait_core.weights.readers.onnx_files import OnnxNetwork, read_arcface, read_face_detector, read_onnx
+from portrait_core.weights.readers.torch_files import read_lpips, read_torch, read_vgg16
 from portrait_core.weights.registry import MODELS, Digest, Model, by_file
 
 
 @dataclass(frozen=True)
 class Report:
-    """A file that was read."""
+    """Result of the check of a file."""
 
     content: str
-    """What is in it, in a phrase."""
+    """Content of the file, in a phrase."""
     digest: str
-    """How its bytes compare with those of the published file, in a phrase."""
+    """Comparison of its bytes with the published file's, in a phrase."""
     sound: bool
-    """False where the bytes are known to be another file's."""
+    """Whether its bytes may be the published file's; False where they are known to be another's."""
     licence: str | None = None
-    """What the file says itself, where the registry's licence is not its own."""
+    """Licence that the file states, where the registry's licence is not its own."""
 
 
-def model_of(path: str | Path) -> Model | None:
-    """The model whose file this is by its name; for a pack, the first in it. A flow that was trained here is
-    known by its content.
+def identify_model(path: str | Path) -> Model | None:
+    """Return the model of a file by its name; for a pack, the first model in it.
+
+    A StyleFlow network that was trained here is recognised by its content.
     """
     name = Path(path).name
     known = by_file(name) or next((model for model in MODELS.values() if name in model.inside), None)
-    return MODELS["styleflow"] if known is None and _own_flow(Path(path)) else known
+    return MODELS["styleflow"] if known is None and _is_own_flow(Path(path)) else known
 
 
-def _own_flow(path: Path) -> bool:
-    from portrait_core.attribute_editing.files import is_flow_file
-
+def _is_own_flow(path: Path) -> bool:
     return path.suffix == ".safetensors" and is_flow_file(path)
 
 
 def check_model(path: str | Path, model: Model) -> Report:
-    """Read a model's file and compare its digest. (Generators have a check of their own.)
+    """Read a model's file and compare its digest.
+
+    Generators have a check of their own.
 
     Raises:
-        ModelFileError: if it is missing or not such a file.
+        ModelFileError: the file is missing or is not such a file.
     """
     path = Path(path)
     content = _READERS[model.name](path)
-    if model.name == "styleflow" and _own_flow(path):
-        from portrait_core.attribute_editing.files import flow_metadata
-
+    if model.name == "styleflow" and _is_own_flow(path):
         licence = flow_metadata(path).get("licence", "not stated")
-        return Report(content, f"a flow of your own, licence {licence}", True, licence)
+        return Report(content, f"a StyleFlow network of your own, licence {licence}", True, licence)
     if path.is_dir() or path.name not in (model.file, *model.also):
         return Report(content, "a pack", True)
-    known = Digest(sha256=_noted(path)) if model.place == "shipped" else model.digest
+    known = Digest(sha256=_noted_digest(path)) if model.place == "shipped" else model.digest
     if not (known.sha256 or known.md5 or known.size):
         return Report(content, "no digest is known of it", True)
     with checking(path, model.name):
@@ -67,14 +75,14 @@ def check_model(path: str | Path, model: Model) -> Report:
         if len(known.sha256) < 64 and not known.md5:
             return Report(content, "as published, as far as is known", True)
         return Report(content, f"digest as {'noted' if model.place == 'shipped' else 'published'}", True)
-    said = f"sha256 {sha256[:16]}, {size:,} bytes"
+    actual = f"sha256 {sha256[:16]}, {size:,} bytes"
     if known.hearsay:
-        return Report(content, f"{said}: not what others report of the published file", True)
-    return Report(content, f"{said}: NOT the published file", False)
+        return Report(content, f"{actual}: not what others report of the published file", True)
+    return Report(content, f"{actual}: NOT the published file", False)
 
 
-def _noted(path: Path) -> str:
-    """The digest in the JSON file beside a model that comes with the program."""
+def _noted_digest(path: Path) -> str:
+    """Read the digest in the JSON file beside a model that comes with the program."""
     try:
         return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -82,28 +90,20 @@ def _noted(path: Path) -> str:
 
 
 def _flame(path: Path) -> str:
-    from portrait_core.weights.readers.flame_files import read_flame
-
-    found = read_flame(path)
-    return f"a FLAME head of {len(found.v_template):,} vertices, {len(found.faces):,} triangles"
+    head = read_flame(path)
+    return f"a FLAME head of {len(head.v_template):,} vertices, {len(head.faces):,} triangles"
 
 
 def _landmarks(path: Path) -> str:
-    from portrait_core.weights.readers.flame_files import read_landmark_embedding
-
-    found = read_landmark_embedding(path)
-    return f"{len(found.full_faces)} landmarks, {len(found.dynamic_faces)} contours by yaw"
+    embedding = read_landmark_embedding(path)
+    return f"{len(embedding.full_faces)} landmarks, {len(embedding.dynamic_faces)} contours by yaw"
 
 
 def _masks(path: Path) -> str:
-    from portrait_core.weights.readers.flame_files import read_flame_masks
-
     return f"parts of the head: {', '.join(read_flame_masks(path).regions)}"
 
 
 def _mesh(path: Path) -> str:
-    from portrait_core.face_model.uv_maps import read_obj_layout
-
     with checking(path, "head_template"):
         layout = read_obj_layout(path)
     return f"a mesh of {len(layout.faces):,} triangles, {len(layout.uv):,} texture coordinates"
@@ -111,8 +111,6 @@ def _mesh(path: Path) -> str:
 
 def _picture(name: str) -> Callable[[Path], str]:
     def read(path: Path) -> str:
-        from portrait_core.media import read_image
-
         with checking(path, name):
             height, width = read_image(str(path)).shape[:2]
         return f"a mask of {width} x {height} texels"
@@ -121,16 +119,14 @@ def _picture(name: str) -> Callable[[Path], str]:
 
 
 def _efficientnet(path: Path) -> str:
-    from portrait_core.weights.readers.torch_files import read_torch
-
     with checking(path, "efficientnet"):
         return f"{len(read_torch(path))} tensors"
 
 
-def _weights(module: str, read: str) -> Callable[[Path], str]:
+def _weights(read: Callable[[Path], Any]) -> Callable[[Path], str]:
     def count(path: Path) -> str:
-        found = getattr(import_module(module), read)(path)
-        state = found if isinstance(found, dict) else next(iter(vars(found).values()))
+        content = read(path)
+        state = content if isinstance(content, dict) else next(iter(vars(content).values()))
         tensors = list(state.values() if isinstance(state, dict) else state)
         return f"{len(tensors)} tensors, {sum(t.numel() for t in tensors) / 1e6:.1f} million numbers"
 
@@ -138,48 +134,36 @@ def _weights(module: str, read: str) -> Callable[[Path], str]:
 
 
 def _landmarks_3d(path: Path) -> str:
-    from portrait_core.weights.readers.mat_files import read_similarity_landmarks
-
     return f"{len(read_similarity_landmarks(path).landmarks)} landmarks of the mean face"
 
 
 def _bfm(path: Path) -> str:
-    from portrait_core.weights.readers.mat_files import read_bfm
-
     return f"a Basel face of {len(read_bfm(path).mean_shape):,} vertices"
 
 
-def _onnx(read: str) -> Callable[[Path], str]:
+def _onnx(read: Callable[[Path], OnnxNetwork]) -> Callable[[Path], str]:
     def describe(path: Path) -> str:
-        from portrait_core.weights.readers import onnx_files
-
-        found = getattr(onnx_files, read)(path)
-        return f"an ONNX network, {len(found.data) / 2**20:.1f} MiB, {len(found.outputs)} outputs"
+        network = read(path)
+        return f"an ONNX network, {len(network.data) / 2**20:.1f} MiB, {len(network.outputs)} outputs"
 
     return describe
 
 
 def _flow(path: Path) -> str:
-    from portrait_core.attribute_editing.files import load_flow
-
     model = load_flow(path)
     flow, conditions = model.flow, model.conditions
     millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
     return (
-        f"a flow of {flow.settings.width} dimensions under {len(conditions)} attributes "
+        f"a StyleFlow network of {flow.settings.width} dimensions under {len(conditions)} attributes "
         f"({', '.join(conditions.names)}), {millions:.1f} million parameters"
     )
 
 
 def _any_onnx(path: Path) -> str:
-    from portrait_core.weights.readers.onnx_files import read_onnx
-
     return f"an ONNX network, {len(read_onnx(path).outputs)} outputs"
 
 
 def _head(path: Path) -> str:
-    from portrait_core.face_model.head import MorphableHead
-
     return f"a morphable head of {MorphableHead.load(path).n_vertices:,} vertices"
 
 
@@ -191,15 +175,15 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "flame_landmarks": _landmarks,
     "flame_masks": _masks,
     "head_template": _mesh,
-    "deca": _weights("portrait_core.tracking.checkpoints", "read_deca"),
-    "deep3d": _weights("portrait_core.tracking.checkpoints", "read_deep3d"),
+    "deca": _weights(read_deca),
+    "deep3d": _weights(read_deep3d),
     "deep3d_landmarks": _landmarks_3d,
     "bfm": _bfm,
-    "vgg16": _weights("portrait_core.weights.readers.torch_files", "read_vgg16"),
-    "lpips": _weights("portrait_core.weights.readers.torch_files", "read_lpips"),
+    "vgg16": _weights(read_vgg16),
+    "lpips": _weights(read_lpips),
     "styleflow": _flow,
-    "arcface": _onnx("read_arcface"),
-    "arcface_detector": _onnx("read_face_detector"),
+    "arcface": _onnx(read_arcface),
+    "arcface_detector": _onnx(read_face_detector),
     "efficientnet": _efficientnet,
     "embedded_head": _head,
     "embedded_flow": _flow,

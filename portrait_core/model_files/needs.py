@@ -1,4 +1,4 @@
-"""Which models a run with given settings reads, and the look at all of them before any work."""
+"""Weights that a run with given settings reads, and a check of all of them before any work."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import ModelFileError
-from portrait_core.model_files.importing import converted
+from portrait_core.model_files.conversion import convert_once
 from portrait_core.runtime.package_files import data_file, data_folder
 from portrait_core.settings import Settings
 from portrait_core.weights.locate import find, missing_text, require
@@ -21,21 +21,24 @@ LANDMARK_MODELS = (
     "iris_landmarks.onnx",
     "face_mesh_attention.onnx",
 )
-"""The embedded detector, which finds the faces for every tracker."""
+"""Files of the embedded detector and landmarks, which find the faces for every tracker."""
 SEGMENTATION_MODEL = "person_segmentation.onnx"
-"""What finds the person in a photograph."""
+"""File of the network that segments the person in a photograph."""
 FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
-"""What the paper's template is drawn with."""
+"""Names of the models with which the paper's template is rendered."""
 DECA_TRACKING = ("deca", "deep3d", "deep3d_landmarks", "flame", "flame_landmarks")
-"""What the paper's tracks are made with; FLAME says how well they fit."""
+"""Names of the models of the paper's tracker; FLAME measures how well its results fit."""
 DECA_MODELS = tuple(dict.fromkeys((*DECA_TRACKING, *FLAME_MODELS)))
+"""Names of all models of the paper's tracker and template."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
 def weight_sources(settings: Settings) -> dict[str, Path | str]:
-    """The weights that a run reads, by what they are for: the path that a setting gives, or the name of a
-    model in the registry, which lies in the models folder. Where the embedded head moves nothing, it still
-    measures expressions (``measuring_head``).
+    """Return the weights that a run reads, by purpose.
+
+    Each is the path that a setting gives, or the name of a model in the registry, which lies in the models
+    folder. Where the embedded head does not drive anything, it still measures expressions
+    (``measuring_head``).
     """
     tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
     sources: dict[str, Path | str] = {
@@ -45,11 +48,11 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
         sources |= {name: name for name in DECA_MODELS}
     driving = tracking.tracker == "embedded" or settings.template.eyes == "driven"
     sources["head" if driving else "measuring_head"] = data / tracking.head
-    own = settings.generator.weights
-    sources["generator"] = own if own in MODELS else data / own
+    generator = settings.generator.weights
+    sources["generator"] = generator if generator in MODELS else data / generator
     if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
-        given = inversion.phi_weights
-        sources["phi"] = "vgg16" if given is None else data / given
+        phi_weights = inversion.phi_weights
+        sources["phi"] = "vgg16" if phi_weights is None else data / phi_weights
     flow = settings.edit.flow
     if settings.edit.attributes and flow is not None:
         sources["flow"] = flow if flow in MODELS else data / flow
@@ -57,19 +60,20 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
 
 
 def weight_file(settings: Settings, purpose: str) -> Path:
-    """Local path of one of :func:`weight_sources`, fetched from a bucket where need be; a generator as it was
-    published is converted once a machine.
+    """Return the local path of one of :func:`weight_sources`, fetched from a bucket where need be.
+
+    A generator's published network file is converted once per machine.
 
     Raises:
-        ValueError: when it is not there, or cannot be read.
+        ValueError: the file does not exist, or cannot be read.
     """
     source = weight_sources(settings)[purpose]
     path = require([source])[source] if isinstance(source, str) else data_file(source)
-    return converted(path) if purpose == "generator" else path
+    return convert_once(path) if purpose == "generator" else path
 
 
 def needed_models(settings: Settings) -> dict[str, Path | None]:
-    """Names of the models that a run reads, each with the path that a setting gives it, if one does."""
+    """Return the names of the models that a run reads, each with its path where a setting gives one."""
     needed: dict[str, Path | None] = {}
     for purpose, source in weight_sources(settings).items():
         if isinstance(source, str):
@@ -86,16 +90,16 @@ def needed_models(settings: Settings) -> dict[str, Path | None]:
 
 
 def check_models(settings: Settings) -> None:
-    """Look for every model of a run, before any work; with ``settings.commercial``, at their licences too.
+    """Check that every model of a run exists, before any work; with ``settings.commercial``, its licence too.
 
     Raises:
-        ModelFileError: naming every file that is missing, or every one that a commercial run must not use.
+        ModelFileError: files are missing, or a commercial run must not use them; the message names each.
     """
     needed = needed_models(settings)
     if settings.commercial:
         _check_licences(settings, needed)
     absent = [name for name, path in needed.items() if path is None or not path.is_file()]
-    missing = [found for found in map(find, absent) if found.where is None]
+    missing = [location for location in map(find, absent) if location.where is None]
     if missing:
         raise ModelFileError(
             f"profile {settings.profile}: {missing_text(missing)}\n"
@@ -123,13 +127,13 @@ def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
 
 
 def stated_licence(path: Path) -> str | None:
-    """The licence that a safetensors file or the JSON file beside it states, or None."""
+    """Return the licence that a safetensors file or the JSON file beside it states, or None."""
     try:
-        said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if isinstance(said, dict) and isinstance(said.get("licence"), str):
-            return str(said["licence"])
+        document = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        if isinstance(document, dict) and isinstance(document.get("licence"), str):
+            return str(document["licence"])
     except (OSError, ValueError):
-        pass  # the file itself may say it
+        pass  # the file itself may state it
     try:
         with safe_open(str(path), framework="np") as file:
             about = dict(file.metadata() or {})
@@ -140,15 +144,15 @@ def stated_licence(path: Path) -> str | None:
 
 
 def weight_paths(settings: Settings) -> dict[str, Path]:
-    """Where the weights should be that the settings give a path for, by what they are for."""
+    """Return the expected paths of the weights for which the settings give one, by purpose."""
     return {name: path for name, path in weight_sources(settings).items() if isinstance(path, Path)}
 
 
 def weight_files(settings: Settings) -> dict[str, Path]:
-    """Files of weights that a run with these settings reads, by what they are for.
+    """Return the files of weights that a run with these settings reads, by purpose.
 
     Raises:
-        ValueError: when some are missing; the message lists them.
+        ValueError: files are missing; the message lists them.
     """
     missing = [str(path) for path in weight_paths(settings).values() if not path.is_file()]
     if missing:

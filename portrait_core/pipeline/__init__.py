@@ -1,7 +1,7 @@
-"""Stages, pipelines, jobs and the ledger of what is done: everything about the work but the work itself.
+"""Stages, pipelines, jobs and the ledger: everything about the work except its computation.
 
-Free of Prefect, Dask and PyTorch: a command that only looks answers at once, and a worker's task pays for
-none of them.
+The package imports neither Prefect, Dask nor PyTorch, so that commands that only read a store answer at once
+and a worker's task does not pay for them.
 """
 
 from portrait_core.pipeline.job import Job

@@ -1,16 +1,16 @@
-"""What kind of failure an error is: whose fault, and whether trying again may help.
+"""The class of a failure: whose fault it is, and whether another attempt may help.
 
-The rules, the first that fits:
+The first rule that fits decides:
 
 - too little memory, a full disk: ``resource``; a worker that died: ``poison``;
 - :class:`StoreError`: ``store``;
-- what passes or needs another machine (connections, the GPU, missing weights, data to make again):
+- an error that passes or needs another machine (connections, the GPU, missing weights, data to make again):
   ``transient``;
 - :class:`InputError`, and with it :class:`DecodeError`: ``input``, and nothing else is;
-- a path that is not there or may not be used, and everything unknown: ``poison``;
+- a path that does not exist or may not be used, and everything unknown: ``poison``;
 - any other error of input and output: ``transient``.
 
-Classes of libraries are compared by name, so that nothing here imports Prefect, PyTorch or Dask.
+Classes of libraries are compared by name, so that this module imports neither Prefect, PyTorch nor Dask.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import re
 
 from portrait_core.errors import InputError, MissingChunk, ModelFileError, StoreError
 from portrait_core.runtime.cancellation import StopRequested
-from portrait_core.store.failures import SETS_ASIDE, Failure, FailureClass
-from portrait_core.store.retries import FULL
+from portrait_core.store.failures import QUARANTINE_CLASSES, Failure, FailureClass
+from portrait_core.store.retries import DISK_FULL_ERRORS
 
 _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
 _TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
@@ -28,7 +28,8 @@ _RESOURCE_NAMES = {"OutOfMemoryError", "WorkerMemoryError"}
 _RESOURCE_TEXTS = ("out of memory", "can't allocate memory")
 _DEATH_NAMES = {"KilledWorker", "StalledTaskError"}
 _PATHS = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
-"""Errors of a path: the program's or the machine's fault, as inputs and the store have their own classes."""
+"""Errors of a path. They are faults of the program or the machine, as inputs and the store have their own
+classes."""
 
 _GPU_NAMES = {"AcceleratorError", "BrokenGpuError"}
 _GPU_ERROR = re.compile(
@@ -38,12 +39,12 @@ _GPU_ERROR = re.compile(
     r"|([^\n]*(?:illegal memory access|unspecified launch failure|device-side assert triggered"
     r"|uncorrectable ecc error)[^\n]*)"
 )
-"""Finds what CUDA and its libraries said, in lower case. Only that line counts: PyTorch writes advice below
-it, which speaks of device-side assertions whatever the error was."""
+"""Finds the message of CUDA or its libraries, in lower case. Only that line counts: PyTorch writes advice
+below it, which mentions device-side assertions whatever the error was."""
 _GPU_MEMORY = ("out of memory", "alloc_failed", "not_initialized")
 """cuBLAS and cuDNN make their handles at the first call of a thread. Where no memory is left for a handle,
-they say that they are "not initialized": the context is whole, and smaller batches leave room. (If it is
-broken after all, the next call says so.)"""
+they report "not initialized": the context is whole, and smaller batches leave room. (If it is broken after
+all, the next call reports that.)"""
 _GPU_BUSY = ("busy or unavailable", "captur")
 """Errors that pass while the context stays whole: another process has the GPU for itself, or another thread
 disturbed the recording of a CUDA graph."""
@@ -61,28 +62,30 @@ _GPU_REFUSED = (
     *("bad_param", "invalid_value", "execution plan"),
 )
 """Errors of calls that were refused before anything ran on the GPU, because its driver, PyTorch's build or
-the call itself does not suit. The context is whole, so the process may go on with other work; but the same
+the call itself is unsuitable. The context is whole, so the process may go on with other work; but the same
 call is refused again, here and in a new process on this machine. No frame is to blame, so the class is
-``transient`` (a machine that is set right does the frame), but the call is not repeated."""
+``transient`` (a machine that is set up correctly does the frame), but the call is not repeated."""
 
 
 class StalledTaskError(RuntimeError):
-    """A task got no further for so long that it was given up. On a cluster its worker was ended; in threads
-    it hangs on, until the process ends.
+    """A task made no progress for so long that it was given up.
+
+    On a cluster its worker was ended; with threads it hangs until the process ends.
     """
 
 
 class BrokenGpuError(RuntimeError):
-    """The GPU's context of this process is broken, so that every later use of the GPU fails. Nothing that is
-    finished is lost, and another process can go on.
+    """The GPU's context of this process is broken, so that every later use of the GPU fails.
+
+    Nothing that is finished is lost, and another process can go on.
     """
 
 
 def classify(error: BaseException) -> FailureClass:
-    """Give the class of a failure; :data:`FailureClass` says what each means."""
-    if out_of_memory(error) or disk_full(error):
+    """Return the class of a failure; :data:`FailureClass` explains each."""
+    if is_out_of_memory(error) or is_disk_full(error):
         return "resource"
-    if worker_died(error):
+    if is_worker_death(error):
         return "poison"
     if isinstance(error, StoreError):
         return "store"
@@ -95,19 +98,21 @@ def classify(error: BaseException) -> FailureClass:
     return "poison"
 
 
-def quarantines(error: BaseException) -> bool:
-    """Tell whether the frame at work is to blame, so that it would only fail again: it is set aside, and the
-    task goes on with the next. Else the task ends, and its frames wait for the next one.
+def should_quarantine(error: BaseException) -> bool:
+    """Tell whether the current frame is to blame and would only fail again.
+
+    Such a frame is set aside, and the task goes on with the next one. After any other error the task ends,
+    and its frames wait for the next task.
     """
-    return classify(error) in SETS_ASIDE
+    return classify(error) in QUARANTINE_CLASSES
 
 
 def _names(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Tell whether a smaller batch may do."""
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error is a lack of memory, so that a smaller batch may succeed."""
     if _names(error) & _RESOURCE_NAMES or isinstance(error, MemoryError):
         return True
     if not isinstance(error, RuntimeError):
@@ -115,65 +120,81 @@ def out_of_memory(error: BaseException) -> bool:
     return _says(str(error).lower(), _RESOURCE_TEXTS) or _says(_gpu_error(error), _GPU_MEMORY)
 
 
-def _says(said: str | None, texts: tuple[str, ...]) -> bool:
-    return said is not None and any(text in said for text in texts)
+def _says(message: str | None, texts: tuple[str, ...]) -> bool:
+    return message is not None and any(text in message for text in texts)
 
 
 def _gpu_error(error: BaseException) -> str | None:
-    """What CUDA or one of its libraries said, in lower case; None for an error that is not theirs.
+    """Return the message of CUDA or its libraries, in lower case; None for an error that is not theirs.
 
-    Classes are compared by name, so that nothing here has to import PyTorch.
+    Classes are compared by name, so that this module need not import PyTorch.
     """
     if not isinstance(error, RuntimeError):
         return None
-    found = _GPU_ERROR.search(str(error).lower())
-    if found is not None:
-        return next(text for text in found.groups() if text is not None)
+    match = _GPU_ERROR.search(str(error).lower())
+    if match is not None:
+        return next(text for text in match.groups() if text is not None)
     return str(error).lower() if _names(error) & _GPU_NAMES else None
 
 
-def gpu_broke(error: BaseException) -> bool:
-    """Tell whether after a CUDA error only another process can use the GPU.
+def breaks_gpu(error: BaseException) -> bool:
+    """Tell whether only another process can use the GPU after an error of CUDA.
 
     CUDA calls such errors sticky: after an illegal access, a failed assertion or launch, or a memory error
-    that the hardware could not correct, every later call in the process fails with the same error. An error
-    that is not known here counts as one too: a new process costs seconds, waits in a dead one cost minutes.
-    Too little memory is none, nor is what passes (:data:`_GPU_BUSY`) or was refused (:data:`_GPU_REFUSED`).
+    that the hardware could not correct, every later call in the process fails with the same error. An unknown
+    error counts as one too: a new process costs seconds, waiting in a dead one costs minutes. A lack of
+    memory is not one, nor is an error that passes (:data:`_GPU_BUSY`) or a refused call
+    (:data:`_GPU_REFUSED`).
     """
     if "BrokenGpuError" in _names(error):
         return True
-    said = _gpu_error(error)
-    return said is not None and not out_of_memory(error) and not _says(said, (*_GPU_BUSY, *_GPU_REFUSED))
+    message = _gpu_error(error)
+    return (
+        message is not None
+        and not is_out_of_memory(error)
+        and not _says(message, (*_GPU_BUSY, *_GPU_REFUSED))
+    )
 
 
-def disk_full(error: BaseException) -> bool:
-    """Tell whether a person has to make room first."""
-    return isinstance(error, OSError) and error.errno in FULL
+def is_disk_full(error: BaseException) -> bool:
+    """Tell whether an error is a full disk, where a person has to make room first."""
+    return isinstance(error, OSError) and error.errno in DISK_FULL_ERRORS
 
 
-def worker_died(error: BaseException) -> bool:
-    """Tell whether the process that ran the task ended under it."""
+def is_worker_death(error: BaseException) -> bool:
+    """Tell whether the process that ran the task ended during it."""
     return bool(_names(error) & _DEATH_NAMES)
 
 
-def worth_retrying(error: BaseException) -> bool:
-    """Tell whether the very same call may do better in a moment, in this process. Damaged data has to be made
-    again first; a GPU's broken context takes another process, and what the GPU refuses, or missing weights,
-    another machine. A store has been waited for already, and a refusal does not pass in seconds.
+def is_worth_retrying(error: BaseException) -> bool:
+    """Tell whether the same call may succeed in a moment, in this process.
+
+    Damaged data has to be made again first. A broken GPU context takes another process; a call that the GPU
+    refuses, or missing weights, take another machine. A store has been waited for already, and its refusal
+    does not pass in seconds.
     """
     if classify(error) != "transient" or isinstance(error, MissingChunk | StopRequested | ModelFileError):
         return False
-    return not gpu_broke(error) and not _says(_gpu_error(error), _GPU_REFUSED)
+    return not breaks_gpu(error) and not _says(_gpu_error(error), _GPU_REFUSED)
 
 
-def failure(
+def make_failure(
     stage: str, frame: int | None, error: BaseException, key: str, attempt: int = 1, note: str = ""
 ) -> Failure:
-    """Make the row of an error."""
+    """Return the row of the failure table for an error.
+
+    Args:
+        stage: name of the stage.
+        frame: the frame, or None when the stage failed as a whole.
+        error: the error.
+        key: key of the stage.
+        attempt: number of the attempt, from 1.
+        note: text behind the error's message.
+    """
     message = f"{type(error).__name__}: {error}{note}"[:500]
     return Failure(stage, frame, classify(error), message, attempt, key=key)
 
 
 def retry_delay(attempt: int, first_s: float) -> float:
-    """Give the wait in seconds before retry ``attempt`` (1 is the first): doubled each time."""
+    """Return the wait in seconds before retry ``attempt`` (1 is the first): doubled each time."""
     return first_s * 2.0 ** (attempt - 1)

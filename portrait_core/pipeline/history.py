@@ -1,4 +1,4 @@
-"""What stages cost in this store so far, and what that says of work to come."""
+"""Costs of stages in a store so far, and estimates for work to come."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import output_of
+from portrait_core.pipeline.ledger import find_output
 from portrait_core.pipeline.results import StageResult
 
 COST, PROGRESS = "cost", "progress"
-"""Notes of an output: what was spent on it, and how many steps of its optimisation are behind it."""
+"""Names of notes of an output: what was spent on it, and the finished steps of its optimisation."""
 _SAMPLE = 16
-"""States that an estimate is made from."""
+"""Number of states on which an estimate is based."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a stage cost."""
+    """Cost of a stage."""
 
     seconds: float = 0.0
     """Wall seconds of all runs that worked on it."""
     task_seconds: float = 0.0
-    """Seconds of its tasks, added up."""
+    """Sum of the seconds of its tasks."""
     work: float = 0.0
-    """What they did, in :func:`work`'s measure."""
+    """Amount of work of these tasks, as :func:`work_amount` measures it."""
 
 
-def work(job: Job, stage: str, parts: int) -> float:
-    """Say how much a stage has to do for so many of its parts: steps of an optimisation, else frames."""
+def work_amount(job: Job, stage: str, parts: int) -> float:
+    """Return the work of ``parts`` parts of a stage: steps of an optimisation, else frames."""
     declared = job.stage(stage)
     if declared.work is not None:
         return float(declared.work(job.settings, parts, job.frames))
@@ -37,60 +37,62 @@ def work(job: Job, stage: str, parts: int) -> float:
 
 
 def frames_per_part(job: Job, stage: str) -> int:
-    """Frames that one part of a stage stands for."""
+    """Return the number of frames that one part of a stage stands for."""
     declared = job.stage(stage)
     return 1 if declared.per_frame or declared.unit == "portrait" else job.frames
 
 
-def note_cost(job: Job, stage: str, seconds: float, results: Sequence[StageResult]) -> None:
-    """Add to what all runs have spent on a stage of this result."""
-    spent = cost(job, stage)
+def add_cost(job: Job, stage: str, seconds: float, results: Sequence[StageResult]) -> None:
+    """Add the cost of this run to a stage's cost of all runs."""
+    spent = read_cost(job, stage)
     parts = sum(result.frames_done for result in results)
-    said = {
+    total = {
         # not rounded: rounded parts add up to less than their sum
         "seconds": spent.seconds + seconds,
         "task_seconds": spent.task_seconds + sum(result.seconds for result in results),
-        "work": spent.work + work(job, stage, parts),
+        "work": spent.work + work_amount(job, stage, parts),
     }
-    output_of(job, stage).write_note(COST, said)
+    find_output(job, stage).write_note(COST, total)
 
 
-def cost(job: Job, stage: str) -> Cost:
+def read_cost(job: Job, stage: str) -> Cost:
     """Read what was spent on a stage under the job's key."""
-    return cost_of(output_of(job, stage).read_note(COST))
+    return parse_cost(find_output(job, stage).read_note(COST))
 
 
-def cost_of(said: Any) -> Cost:
-    """Read a note of cost; nothing was spent where there is none."""
+def parse_cost(note: Any) -> Cost:
+    """Convert a note of cost; without a note nothing was spent."""
     try:
-        return Cost(float(said["seconds"]), float(said["task_seconds"]), float(said["work"]))
+        return Cost(float(note["seconds"]), float(note["task_seconds"]), float(note["work"]))
     except (KeyError, TypeError, ValueError):
         return Cost()
 
 
-def progress(job: Job, stage: str) -> int:
-    """Steps that a stage's optimisation has behind it, as far as it says so; else 0."""
-    said = job.output(stage).read_note(PROGRESS)
-    return int(said.get("step", 0)) if isinstance(said, dict) else 0
+def read_progress(job: Job, stage: str) -> int:
+    """Read the number of finished steps of a stage's optimisation; 0 when it is not noted."""
+    note = job.output(stage).read_note(PROGRESS)
+    return int(note.get("step", 0)) if isinstance(note, dict) else 0
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A stage's cost so far in comparable jobs of the store."""
+    """Mean cost of a stage in comparable jobs of the store."""
 
     task_seconds: float | None
-    """Seconds for one :func:`work`; None where nothing is known."""
+    """Seconds per unit of :func:`work_amount`; None when unknown."""
     frame_bytes: float | None
-    """Bytes of what it keeps, for a frame of the clip; None where nothing is known."""
+    """Bytes of stored output per frame of the clip; None when unknown."""
 
 
-def rates(job: Job) -> dict[str, Rate]:
-    """Say what the store's own history tells of every stage, from the states of some jobs of the profile."""
+def read_rates(job: Job) -> dict[str, Rate]:
+    """Average every stage's cost over some of the store's jobs that have the same profile."""
     store = job.open_store()
     names = store.record_names("states")
     step = max(1, len(names) // _SAMPLE)
-    found = store.read_records("states", names[::step][:_SAMPLE]).values()
-    alike = [said for said in found if isinstance(said, dict) and said.get("profile") == job.settings.profile]
+    states = store.read_records("states", names[::step][:_SAMPLE]).values()
+    alike = [
+        state for state in states if isinstance(state, dict) and state.get("profile") == job.settings.profile
+    ]
     return {stage: _rate(alike, stage) for stage in job.stages}
 
 

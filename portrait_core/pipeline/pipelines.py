@@ -1,4 +1,4 @@
-"""What a pipeline is: stages in their order. The program's own are listed in :mod:`tasks.pipelines`."""
+"""Pipelines: lists of stages in their order. :mod:`tasks.pipelines` lists the program's own."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from portrait_core.pipeline.stage import Stage
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages that make something: a clip, an edited portrait, a flow."""
+    """The stages that make a product: a clip, an edited portrait, a StyleFlow network."""
 
     name: str
-    """What a job calls it."""
+    """Name of the pipeline in jobs."""
     makes: str
-    """What comes out, in a word for messages."""
+    """User-facing name of the product, in one word."""
     stages: tuple[Stage, ...]
-    """In an order in which they can run: a stage comes after all that it reads."""
+    """Stages in an order in which they can run: a stage comes after all that it reads."""
     ends: tuple[str, ...]
-    """Stages with which a job is finished."""
+    """Names of the stages with which a job is finished."""
 
     def __post_init__(self) -> None:
         seen: set[str] = set()
@@ -43,7 +43,7 @@ class Pipeline:
         """Find a stage by its name.
 
         Raises:
-            ValueError: there is none of that name.
+            ValueError: the pipeline has no stage of that name.
         """
         for stage in self.stages:
             if stage.name == name:
@@ -51,15 +51,15 @@ class Pipeline:
         raise ValueError(f"there is no stage {name}; the stages are {', '.join(self.names)}")
 
     def reads(self, name: str) -> tuple[str, ...]:
-        """Stages of the pipeline whose output a stage reads."""
+        """List the stages of the pipeline whose output a stage reads."""
         return tuple(before for before in self.stage(name).reads if before in self.names)
 
     def readers(self, name: str) -> tuple[str, ...]:
-        """Stages that read a stage's output themselves."""
+        """List the stages that read a stage's output directly."""
         return tuple(later for later in self.names if name in self.reads(later))
 
     def dependents(self, name: str) -> list[str]:
-        """Stages that read what a stage makes, directly or not, in their order."""
+        """List the stages that read a stage's output, directly or not, in their order."""
         after = {name}
         for later in self.names:
             if after & set(self.reads(later)):
@@ -71,21 +71,21 @@ _known: dict[str, Pipeline] = {}
 
 
 def register(pipeline: Pipeline) -> Pipeline:
-    """Make a pipeline known by its name; a later one of the same name takes its place."""
+    """Register a pipeline by its name; a later one of the same name replaces it."""
     _known[pipeline.name] = pipeline
     return pipeline
 
 
 def all_pipelines() -> Sequence[Pipeline]:
-    """List the pipelines that are known, in the order in which they were registered."""
+    """List the registered pipelines, in the order of registration."""
     return list(_known.values())
 
 
 def find_pipeline(name: str) -> Pipeline:
-    """Find a pipeline by its name.
+    """Find a registered pipeline by its name.
 
     Raises:
-        ValueError: none of that name was registered.
+        ValueError: no pipeline of that name was registered.
     """
     if name not in _known:
         raise ValueError(

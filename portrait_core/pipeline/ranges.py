@@ -1,4 +1,4 @@
-"""Arithmetic of frame ranges: how a clip is cut into tasks, what is still missing, who stands in for whom."""
+"""Arithmetic of frame ranges: division of a clip into tasks, missing runs, neighbours shown for gaps."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class FrameRange(NamedTuple):
 
 
 def frame_ranges(total: int, per_task: int) -> list[FrameRange]:
-    """Cut ``total`` frames into consecutive ranges of ``per_task`` (the last may be shorter).
+    """Divide ``total`` frames into consecutive ranges of ``per_task`` (the last may be shorter).
 
     Raises:
-        ValueError: if ``per_task`` is less than 1 or ``total`` is negative.
+        ValueError: ``per_task`` is less than 1, or ``total`` is negative.
     """
     if per_task < 1 or total < 0:
         raise ValueError(f"cannot cut {total} frames into ranges of {per_task}; set runner.frames_per_task")
@@ -30,19 +30,27 @@ def frame_ranges(total: int, per_task: int) -> list[FrameRange]:
 
 
 def missing_runs(done: NDArray[np.bool_], within: FrameRange) -> list[FrameRange]:
-    """Runs of consecutive frames of ``within`` that are False in ``done [T]``."""
+    """Return the runs of consecutive frames of ``within`` that are False in ``done`` (``[T]`` bool)."""
     todo = ~np.asarray(done[within.start : within.stop], dtype=bool)
     edges = np.flatnonzero(np.diff(np.concatenate([[0], todo.astype(np.int8), [0]])))
     pairs = zip(edges[::2], edges[1::2], strict=True)
     return [FrameRange(within.start + int(a), within.start + int(b)) for a, b in pairs]
 
 
-def held_frames(ok: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """The frame that each frame shows ``[T]``: itself where ``ok``, else the last good frame before it, and
-    before the first good frame that one. Frame count, rate and audio stay as they were.
+def frames_shown(ok: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the index of the frame that each frame shows.
+
+    A usable frame shows itself, any other the last usable frame before it; frames before the first usable one
+    show that one. Frame count, rate and audio stay unchanged.
+
+    Args:
+        ok: ``[T]`` bool, whether each frame is usable.
+
+    Returns:
+        ``[T]`` int64.
 
     Raises:
-        ValueError: if no frame is good.
+        ValueError: no frame is usable.
     """
     good = np.flatnonzero(ok)
     if len(good) == 0:

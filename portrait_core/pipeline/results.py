@@ -1,4 +1,4 @@
-"""What tasks hand back, and what the flow keeps of each stage."""
+"""Results of tasks, and the record that a flow keeps of each stage."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a task hands back: a reference to what it did, never the data."""
+    """Result of a task: a reference to what it did, never the data."""
 
     stage: str
     start: int
     stop: int
     frames_done: int
-    """Frames computed by this call; frames that were done before are not counted."""
+    """Frames computed by this call; frames that were done before do not count."""
     seconds: float
     cpu_seconds: float
-    """Processor seconds of its process meanwhile, other tasks' in the same process included."""
+    """Processor seconds of the task's process meanwhile, including its other tasks'."""
     peak_memory_bytes: int
     """Largest resident memory of the process that ran the task."""
     process: str
-    """``host:pid``."""
+    """``host:pid`` of the process that ran the task."""
 
 
 @dataclass
 class StageRecord:
-    """What one stage did in this run."""
+    """Record of one stage in this run."""
 
     stage: str
     seconds: float = 0.0
@@ -40,24 +40,24 @@ class StageRecord:
 
 
 class Stopwatch:
-    """Times one task and makes its result."""
+    """Measures one task and makes its result."""
 
     def __init__(self, stage: str, start: int, stop: int) -> None:
         self._place = (stage, start, stop)
         self._begin = time.perf_counter(), time.process_time()
 
     def result(self, frames_done: int) -> StageResult:
-        """Make the task's result, now that it is finished."""
+        """Return the result of the task, which is finished now."""
         wall, cpu = time.perf_counter() - self._begin[0], time.process_time() - self._begin[1]
         return StageResult(*self._place, frames_done, wall, cpu, peak_memory_bytes(), process_name())
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident memory of this process so far."""
+    """Return the largest resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def process_name() -> str:
-    """``host:pid`` of this process."""
+    """Return ``host:pid`` of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"

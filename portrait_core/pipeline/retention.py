@@ -1,4 +1,4 @@
-"""What need not be kept of a finished job, what no job names any more, and packing what is kept."""
+"""Dropping what a finished job need not keep, finding what no job names, and packing the rest."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from portrait_core.pipeline.ledger import DROPPED, Ledger
 from portrait_core.pipeline.stage import Policy
 from portrait_core.store import KINDS, Output, Store
 
-_WITHIN: dict[Policy, tuple[Policy, ...]] = {"pictures": ("pictures",), "clip": ("pictures", "clip")}
-"""Policies under which a stage's output may go, by the policy that was chosen."""
+_DROPPED_BY: dict[Policy, tuple[Policy, ...]] = {"pictures": ("pictures",), "clip": ("pictures", "clip")}
+"""Values of ``Stage.drop_with`` that each policy drops."""
 
 
-def droppable(job: Job, policy: Policy) -> dict[str, int]:
-    """Bytes that a policy allows to drop now, by stage: nothing before the job is finished."""
+def droppable_bytes(job: Job, policy: Policy) -> dict[str, int]:
+    """Return the bytes that a policy may drop now, by stage; nothing before the job is finished."""
     ledger = Ledger(job)
-    if not ledger.finished():
+    if not ledger.is_finished():
         return {}
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for stage in job.stages:
-        if job.stage(stage).drop_with not in _WITHIN[policy]:
+        if job.stage(stage).drop_with not in _DROPPED_BY[policy]:
             continue
-        ledger.done(stage)
+        ledger.done_frames(stage)
         contents, declared = ledger.contents[stage], job.declared(stage)
         names = set(contents.described) | set(contents.packed) | set(contents.chunks) | set(contents.files)
         if names & {*declared.arrays, *declared.files}:
-            found[stage] = contents.bytes
-    return found
+            sizes[stage] = contents.bytes
+    return sizes
 
 
 def drop(job: Job, policy: Policy) -> int:
-    """Drop what :func:`droppable` names; the bytes that were freed.
+    """Drop the data that :func:`droppable_bytes` names.
 
-    What is dropped is noted before it goes: killed in between, the next call finishes.
+    The note of it is written before the data goes: if this process is killed in between, the next call
+    finishes.
+
+    Returns:
+        Number of freed bytes.
     """
-    sizes, ledger = droppable(job, policy), Ledger(job)
+    sizes, ledger = droppable_bytes(job, policy), Ledger(job)
     for stage in sizes:
         output, declared = ledger.output(stage), job.declared(stage)
         output.write_note(DROPPED, sorted({*declared.arrays, *declared.files}))
@@ -49,10 +53,10 @@ def drop(job: Job, policy: Policy) -> int:
 def pack(job: Job) -> None:
     """Put every array of a finished job into one object (:meth:`Output.pack`)."""
     ledger = Ledger(job)
-    if not ledger.finished():
+    if not ledger.is_finished():
         return
     for stage in job.stages:
-        ledger.done(stage)
+        ledger.done_frames(stage)
         if ledger.contents[stage].chunks.keys() & set(job.declared(stage).per_frame):
             ledger.output(stage).pack(job.declared(stage))
 
@@ -61,13 +65,13 @@ def stale_outputs(store: Store, jobs: Iterable[Job]) -> Iterator[tuple[Output, i
     """List the folders of stages that none of the jobs names, each with its bytes.
 
     Raises:
-        ValueError: from a job whose pipeline is not known; nothing may be taken for stale then.
+        ValueError: the pipeline of a job is not known; nothing may count as stale then.
     """
     named: set[str] = set()
     for job in jobs:
-        for one in filter(None, (job, job.edited)):
-            ledger = Ledger(one)
-            named |= {ledger.output(stage).path for stage in one.stages}
+        for any_job in filter(None, (job, job.edited)):
+            ledger = Ledger(any_job)
+            named |= {ledger.output(stage).path for stage in any_job.stages}
     for kind in KINDS:
         for name in store.units(kind):
             for output in store.unit(kind, name).outputs():

@@ -1,8 +1,8 @@
-"""What a stage is: declared once, beside the function that does it.
+"""Stages: each is declared once, beside the function that does it.
 
-Order, dependents, keys, what is done and what is missing, verification, retention, estimates and the titles
-of progress bars are derived from the declaration. Nothing else in the program knows the stages by name but
-the pipelines that list them.
+Order, dependents, keys, finished and missing work, verification, retention, estimates and the titles of
+progress bars are derived from the declaration. Apart from the pipelines that list them, nothing else in the
+program knows the stages by name.
 """
 
 from __future__ import annotations
@@ -15,22 +15,23 @@ from portrait_core.settings import Section, Settings, key_settings
 from portrait_core.store import Declared, Kind
 
 Policy = Literal["pictures", "clip"]
-"""What of a finished clip may go. ``pictures``: templates and rendered frames, most of the bytes; latents and
-tuned generator stay, so that a clip with other settings of the output takes minutes. ``clip``: everything but
-the clip itself and what was measured on it."""
+"""Data of a finished clip that is dropped. ``pictures``: templates and rendered frames, most of the bytes;
+latents and tuned generator stay, so that a clip with other settings of the output takes minutes. ``clip``:
+everything except the clip itself and its measurements."""
 
 When = Callable[[Settings], bool]
+"""Condition on the settings."""
 Weights = Callable[[Mapping[str, str]], dict[str, str]]
-"""Takes the digests of all weights of a job, by name, and gives those that a stage uses."""
+"""Function from the digests of all weights of a job, by name, to those that a stage uses."""
 
 
 def always(settings: Settings) -> bool:
-    """Hold for every setting."""
+    """Return True for every setting."""
     return True
 
 
 def never(settings: Settings) -> bool:
-    """Hold for no setting."""
+    """Return False for every setting."""
     return False
 
 
@@ -39,10 +40,11 @@ class Array:
     """An array that a stage writes."""
 
     name: str
+    """Name of the array in the stage's folder."""
     per: Literal["frame", "clip"] = "frame"
-    """``frame``: an object per frame of the clip, while it is at work. ``clip``: one object."""
+    """``frame``: one object per frame while the clip is at work. ``clip``: one object."""
     when: When = always
-    """Settings under which the stage writes it."""
+    """Condition under which the stage writes it."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class File:
     """A file that a stage writes."""
 
     name: str
+    """Name of the file in the stage's folder."""
     when: When = always
-    """Settings under which the stage writes it."""
+    """Condition under which the stage writes it."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Note:
     """A JSON document that a stage writes."""
 
     name: str
+    """Name of the document in the stage's folder."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,14 @@ class Stage:
     """One step of a pipeline."""
 
     name: str
-    """Its name in settings, keys, stores and on the command line."""
+    """Name in settings, keys, stores and on the command line."""
     title: str
-    """What a progress bar says."""
+    """Title on progress bars."""
     version: int
-    """Raise it when the stage's code changes what it computes: all its earlier results are then stale."""
+    """Version of the stage's computation. Raise it when its results change: all earlier results are then
+    stale."""
     unit: Kind
-    """Kind of the unit that holds its output."""
+    """Kind of the unit that holds the stage's output."""
     reads: tuple[str, ...] = ()
     """Stages whose output it reads. Those that a pipeline does not have are left out there."""
     inputs: tuple[str, ...] = ()
@@ -80,37 +85,39 @@ class Stage:
     settings: tuple[str, ...] = ()
     """Settings that it reads: sections, or single fields as ``section.field``."""
     weights: tuple[Weights, ...] = ()
-    """Weights that it uses."""
+    """Functions that select the weights that it uses."""
     writes: tuple[Array | File | Note, ...] = ()
-    """Everything that has to be there when it is done."""
+    """Everything that has to exist when it is done."""
     per_frame: bool = False
-    """Whether each frame is marked as done by itself; else the stage is of one part."""
+    """Whether each frame has a marker of its own; otherwise the stage has one part."""
     parallel_over_frames: bool = False
     """Whether its tasks take ranges of frames, which run at the same time."""
     chained: When = never
-    """Settings under which a range begins only when the one before it has ended."""
+    """Condition under which a range begins only when the range before it has ended."""
     counts_frames: bool = False
-    """Whether the number of frames changes what it computes."""
+    """Whether the number of frames changes the result."""
     needs_frame_of: str | None = None
-    """Stage that has to have done a frame before this one can."""
+    """Stage that has to finish a frame before this one can start it."""
     fill_from_neighbour: bool = False
-    """Whether a frame that cannot be made shows its neighbour, so that some of the frames are enough."""
+    """Whether a frame that cannot be made shows its neighbour, so that some of the frames suffice."""
     shows_gaps_of: str | None = None
-    """Stage some of whose frames may be missing in what this one makes: its key names them, so that it is
-    made again when one of them is there."""
+    """Stage some of whose frames may be missing in this stage's result: the key names them, so that the
+    result is made again when one of them exists."""
     drop_with: Policy | None = None
-    """The policy under which its output may go once the job is finished; None keeps it."""
+    """Policy that drops its output once the job is finished; None keeps the output."""
     steps: Callable[[Settings, int], int] | None = None
-    """Steps of its optimisation by settings and number of frames; None where it has none."""
+    """Function from settings and number of frames to the steps of its optimisation; None where it has
+    none."""
     work: Callable[[Settings, int, int], float] | None = None
-    """Amount of work of so many parts, of so many in all, for estimates; None: frames."""
+    """Function from settings, number of parts and number of all frames to the amount of work, for estimates;
+    None counts frames."""
 
-    def into(self, unit: Kind) -> Stage:
-        """Give the same stage, whose output lies in a unit of another kind."""
+    def in_unit(self, unit: Kind) -> Stage:
+        """Return the same stage with its output in a unit of another kind."""
         return replace(self, unit=unit)
 
     def declared(self, settings: Settings) -> Declared:
-        """List what it writes under some settings."""
+        """Return what it writes under some settings."""
         arrays = [item for item in self.writes if isinstance(item, Array) and item.when(settings)]
         return Declared(
             per_frame=tuple(item.name for item in arrays if item.per == "frame"),
@@ -119,8 +126,8 @@ class Stage:
             notes=tuple(item.name for item in self.writes if isinstance(item, Note)),
         )
 
-    def values(self, settings: Settings) -> dict[str, Any]:
-        """Read the settings that decide what it computes, as plain values by name."""
+    def setting_values(self, settings: Settings) -> dict[str, Any]:
+        """Return the settings that decide its result, as plain values by name."""
         return {name: _value(settings, name) for name in self.settings}
 
 

@@ -1,9 +1,9 @@
-"""What a store holds of every job, without its inputs, Prefect or Dask.
+"""Records of jobs in a store, readable without their inputs, Prefect or Dask.
 
-Two records stand for a job: what was asked for (``jobs/<id>.json``) and what came of it
-(``states/<id>.json``). The second is what ``status`` shows: reading one small object per clip, many at once,
-answers for a hundred thousand of them. What is done is still what the units hold: a run asks them, and a
-state that does not say that its job has ended is looked up there.
+Two records stand for a job: the request (``jobs/<id>.json``) and its outcome (``states/<id>.json``).
+``status`` shows the second: reading one small object per clip, many at once, answers for a hundred thousand
+clips. The units remain the record of what is done: a run asks them, and a state that does not say that its
+job has ended is brought up to date from them.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from portrait_core.errors import InputError
-from portrait_core.pipeline.history import COST, cost_of
+from portrait_core.pipeline.history import COST, parse_cost
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import Ledger, failures_of
+from portrait_core.pipeline.ledger import Ledger, read_failures
 from portrait_core.settings import Settings
 from portrait_core.settings.trust import with_runner_of
-from portrait_core.store import Holder, Store, holder
+from portrait_core.store import Holder, Store, read_holder
 
 _SILENT = 3
-"""Leases that a run may be silent for before it is no longer shown as running."""
-_LOOKS = 16
-"""Jobs that are looked up in their units at once."""
+"""Number of lease durations without a beat after which a run is no longer shown as running."""
+_THREADS = 16
+"""Number of jobs that are read at the same time."""
 
 Condition = Literal["done", "running", "failed", "unfinished"]
 
@@ -37,53 +37,55 @@ class _Record(BaseModel):
 
 
 class StageState(_Record):
-    """Parts of a stage."""
+    """Progress of a stage."""
 
     stage: str
-    """Its name."""
+    """Name of the stage."""
     total: int
-    """Frames, or 1 for a stage of one part."""
+    """Number of parts: frames, or 1 for a stage of one part."""
     done: int = 0
-    """Parts that are finished."""
+    """Number of finished parts."""
     failed: int = 0
-    """Parts that were set aside, or failed in the last try."""
+    """Number of parts that were set aside, or failed in the last attempt."""
     running: bool = False
     """Whether a run is at work on it now."""
     seconds: float = 0.0
     """Wall seconds that all runs spent on it."""
     task_seconds: float = 0.0
-    """Seconds of its tasks, added up."""
+    """Sum of the seconds of its tasks."""
     work: float = 0.0
-    """What they did (:func:`portrait_core.pipeline.history.work`)."""
+    """Amount of work of these tasks (:func:`portrait_core.pipeline.history.work_amount`)."""
     bytes: int = 0
-    """Bytes of what it keeps."""
+    """Bytes of its stored output."""
 
 
 class JobState(_Record):
-    """What came of a job."""
+    """Outcome of a job."""
 
     id: str
-    """Name of its records."""
+    """Name of the job's records."""
     label: str
-    """What people call it."""
+    """Name for people."""
     goal: str
-    """What it makes."""
+    """Name of the job's pipeline."""
     profile: str
+    """Name of the job's profile."""
     frames: int
-    """Frames of the clip; samples of a flow."""
+    """Frames of the clip; for StyleFlow training, samples."""
     state: Condition
-    """In one word."""
+    """Condition in one word."""
     held: int = 0
-    """Frames that show a neighbour."""
+    """Number of frames that show a neighbour."""
     stages: tuple[StageState, ...] = ()
+    """Progress of each stage."""
     at_work: str = ""
-    """The run that works on it."""
+    """The run that works on it; empty when none does."""
     message: str = ""
-    """Why it stopped, where it did."""
+    """Reason for which it stopped; empty when there is none."""
     host: str = ""
-    """Host that wrote this."""
+    """Host that wrote this record."""
     time_utc: str = ""
-    """When, ISO 8601."""
+    """Time of this record, ISO 8601."""
 
     @property
     def seconds(self) -> float:
@@ -92,29 +94,29 @@ class JobState(_Record):
 
     @property
     def bytes(self) -> int:
-        """Bytes of what its stages keep, portrait and video among them."""
+        """Bytes of its stages' stored output, portrait and video included."""
         return sum(stage.bytes for stage in self.stages)
 
 
 def save_job(job: Job) -> None:
-    """Write what is about to be run into the store, so that commands on the store alone know."""
+    """Write a job that is about to run into the store, for commands that have only the store."""
     store = job.open_store()
-    # The runner belongs to the command: it may hold credentials, and a stored one is never believed.
-    store.write_record("jobs", job.id, stored_job(job))
+    # The runner belongs to the command: it may hold credentials, and a stored one is never trusted.
+    store.write_record("jobs", job.id, job_record(job))
     labels = {"portrait": job.portrait, "video": job.video}
     before = read_state(store, job.id)
     if before is None:
         for kind, name in {job.unit_of(stage) for stage in job.stages}:
-            store.unit(kind, name).write_label(_shown(labels.get(kind)) or job.label)
+            store.unit(kind, name).write_label(_last_name(labels.get(kind)) or job.label)
     if before is None or before.state != "unfinished" or before.label != job.label:
-        store.write_record("states", job.id, _begun(job).model_dump(mode="json"))
+        store.write_record("states", job.id, _new_state(job).model_dump(mode="json"))
 
 
-def _shown(place: str | None) -> str:
+def _last_name(place: str | None) -> str:
     return (place or "").partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
-def _begun(job: Job) -> JobState:
+def _new_state(job: Job) -> JobState:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return JobState(
         id=job.id,
@@ -128,71 +130,69 @@ def _begun(job: Job) -> JobState:
     )
 
 
-def stored_job(job: Job) -> dict[str, Any]:
-    """A job as it is kept: without its store's place and without anything that says where work is done."""
-    said = job.model_dump(mode="json", exclude={"store"})
-    for one in (said, said.get("edited")):
-        if one:
-            one.pop("store", None)
-            one["settings"].pop("runner", None)
-    return said
+def job_record(job: Job) -> dict[str, Any]:
+    """Return a job as it is stored: without the store's place and the settings of the runner."""
+    record = job.model_dump(mode="json", exclude={"store"})
+    for part in (record, record.get("edited")):
+        if part:
+            part.pop("store", None)
+            part["settings"].pop("runner", None)
+    return record
 
 
 def read_job(store: Store, name: str, command: Settings) -> Job | None:
-    """Read the job of a record at this store's present place; None when none is kept that can be read.
+    """Read a job's record, at this store's present place; None when none can be read.
 
     Args:
-        store: where.
-        name: of the record.
-        command: settings of the command that asks: what says where work is done is taken from them.
+        store: the store.
+        name: name of the record.
+        command: settings of the command, from which the settings of where work is done are taken.
     """
-    said = store.read_record("jobs", name)
-    if not isinstance(said, dict):
+    record = store.read_record("jobs", name)
+    if not isinstance(record, dict):
         return None
     try:
-        job = Job.model_validate(_here(said, store, command))
+        job = Job.model_validate(_at_store(record, store, command))
         _ = job.pipeline, job.id
     except (ValueError, KeyError, TypeError):
         return None
     return job
 
 
-def _here(said: dict[str, Any], store: Store, command: Settings) -> dict[str, Any]:
-    """A stored job's plain values at this store's place, with all that says where work is done taken from the
-    command.
-    """
-    edited = said.get("edited")
+def _at_store(record: dict[str, Any], store: Store, command: Settings) -> dict[str, Any]:
+    """Return a stored job's plain values with this store's place and the command's settings of the runner."""
+    edited = record.get("edited")
     return {
-        **said,
+        **record,
         "store": store.url,
-        "settings": with_runner_of(said["settings"], command),
-        "edited": _here(edited, store, command) if isinstance(edited, dict) else None,
+        "settings": with_runner_of(record["settings"], command),
+        "edited": _at_store(edited, store, command) if isinstance(edited, dict) else None,
     }
 
 
 def read_state(store: Store, name: str) -> JobState | None:
-    """Read the state of a record; None when none is kept that can be read."""
-    return _state_of(store.read_record("states", name))
+    """Read a state's record; None when none can be read."""
+    return _parse_state(store.read_record("states", name))
 
 
-def _state_of(said: Any) -> JobState | None:
+def _parse_state(record: Any) -> JobState | None:
     try:
-        return JobState.model_validate(said)
+        return JobState.model_validate(record)
     except ValidationError:
         return None
 
 
 def read_states(store: Store, beginning: str = "") -> list[JobState]:
-    """Read the states of all jobs whose label begins so, by label.
+    """Read the states of all jobs whose label begins with ``beginning``, sorted by label.
 
     Raises:
-        InputError: the store is of another version, or holds none.
+        InputError: the store is of another version, or no state fits.
     """
     store.check_format()
-    found = [state for said in store.read_records("states").values() if (state := _state_of(said))]
-    if not found:
+    states = [state for record in store.read_records("states").values() if (state := _parse_state(record))]
+    if not states:
         raise InputError(f"{store.url} holds no reenactment; give the folder or URL that --store named")
-    chosen = [state for state in found if state.label.startswith(beginning)]
+    chosen = [state for state in states if state.label.startswith(beginning)]
     if not chosen:
         raise InputError(
             f"no reenactment in {store.url} begins with {beginning!r}; `portrait status {store.url}` lists "
@@ -205,88 +205,90 @@ def read_jobs(store: Store, beginning: str, command: Settings) -> list[Job]:
     """Read the jobs of :func:`read_states`; those that cannot be read are left out.
 
     Raises:
-        InputError: as :func:`read_states`; or none of them can be read.
+        InputError: as :func:`read_states`, or no job can be read.
     """
     states = read_states(store, beginning)
-    with ThreadPoolExecutor(_LOOKS, thread_name_prefix="jobs") as pool:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="jobs") as pool:
         jobs = list(pool.map(lambda state: read_job(store, state.id, command), states))
-    found = [job for job in jobs if job is not None]
-    if not found:
+    readable = [job for job in jobs if job is not None]
+    if not readable:
         raise InputError(
             f"the jobs in {store.url} cannot be read: another version wrote them; give their commands again"
         )
-    return found
+    return readable
 
 
-def every_job(store: Store, command: Settings) -> list[Job]:
-    """Read all jobs that a store keeps, for what depends on knowing each of them.
+def read_all_jobs(store: Store, command: Settings) -> list[Job]:
+    """Read all jobs of a store, for operations that depend on each of them.
 
     Raises:
         InputError: the store is of another version, or one of its jobs cannot be read.
     """
     store.check_format()
     names = store.record_names("jobs")
-    with ThreadPoolExecutor(_LOOKS, thread_name_prefix="jobs") as pool:
-        found = list(pool.map(lambda name: read_job(store, name, command), names))
-    unread = [name for name, job in zip(names, found, strict=True) if job is None]
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="jobs") as pool:
+        jobs = list(pool.map(lambda name: read_job(store, name, command), names))
+    unread = [name for name, job in zip(names, jobs, strict=True) if job is None]
     if unread:
         raise InputError(
             f"{len(unread)} of the jobs in {store.url} cannot be read, jobs/{unread[0]}.json among them: "
             "what they need is not known, so nothing is taken for stale. Use the version that wrote them, "
             "give their commands again, or delete these records"
         )
-    return [job for job in found if job is not None]
+    return [job for job in jobs if job is not None]
 
 
-def current_states(store: Store, states: Sequence[JobState], command: Settings) -> list[JobState]:
-    """Bring states up to date: those that do not say that their job has ended are looked up in its units."""
+def update_states(store: Store, states: Sequence[JobState], command: Settings) -> list[JobState]:
+    """Bring states up to date: jobs that have not ended are looked up in their units."""
 
     def current(state: JobState) -> JobState:
         if state.state in ("done", "failed"):
             return state
         job = read_job(store, state.id, command)
-        return state if job is None else job_state(job)
+        return state if job is None else look_up_state(job)
 
-    with ThreadPoolExecutor(_LOOKS, thread_name_prefix="states") as pool:
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="states") as pool:
         return list(pool.map(current, states))
 
 
 def record_state(job: Job, message: str = "", failed: bool = False) -> JobState:
-    """Look up what came of a job in its units, and keep that.
+    """Determine a job's state from its units, and store it.
 
     Args:
         job: the job.
-        message: why it stopped, where it did.
-        failed: whether it stopped for a failure rather than because it was asked to.
+        message: reason for which it stopped, if it did.
+        failed: whether it stopped because of a failure rather than by request.
     """
-    state = job_state(job, at_work=False)
+    state = look_up_state(job, at_work=False)
     if state.state != "done":
         state = state.model_copy(update={"message": message, "state": "failed" if failed else state.state})
     job.open_store().write_record("states", job.id, state.model_dump(mode="json"))
     return state
 
 
-def job_state(job: Job, at_work: bool = True) -> JobState:
-    """Look up how far a job is, in its units.
+def look_up_state(job: Job, at_work: bool = True) -> JobState:
+    """Determine a job's state from its units.
 
     Args:
         job: the job.
-        at_work: whether to look who works on it.
+        at_work: whether to look up the run that works on it.
     """
     ledger = Ledger(job)
     holders = _holders(job) if at_work else {}
-    is_finished = ledger.finished()
+    is_finished = ledger.is_finished()
     states = tuple(_stage_state(job, stage, ledger, holders, is_finished) for stage in job.stages)
-    alive = next((who for who in holders.values() if who is not None), None)
+    active_run = next((run for run in holders.values() if run is not None), None)
     gapped = [job.stage(stage).shows_gaps_of for stage in job.pipeline.ends]
-    held = sum(int((~ledger.done(name)).sum()) for name in dict.fromkeys(gapped) if name and is_finished)
+    held = sum(
+        int((~ledger.done_frames(name)).sum()) for name in dict.fromkeys(gapped) if name and is_finished
+    )
     condition: Condition = "done" if is_finished else "unfinished"
-    if not is_finished and alive is not None:
+    if not is_finished and active_run is not None:
         condition = "running"
     elif not is_finished and any(stage.failed for stage in states):
         condition = "failed"
-    found = {"state": condition, "held": held, "stages": states, "at_work": str(alive or "")}
-    return _begun(job).model_copy(update=found)
+    values = {"state": condition, "held": held, "stages": states, "at_work": str(active_run or "")}
+    return _new_state(job).model_copy(update=values)
 
 
 def _stage_state(
@@ -296,17 +298,17 @@ def _stage_state(
     holders: dict[tuple[str, str], Holder | None],
     is_finished: bool,
 ) -> StageState:
-    who = holders.get(job.unit_of(stage))
-    total, done = job.total(stage), ledger.done(stage)
+    run = holders.get(job.unit_of(stage))
+    total, done = job.total(stage), ledger.done_frames(stage)
     contents = ledger.contents[stage]
-    spent = cost_of(ledger.output(stage).read_note(COST) if COST in contents.notes else None)
+    spent = parse_cost(ledger.output(stage).read_note(COST) if COST in contents.notes else None)
     whole = is_finished and not job.stage(stage).per_frame
     return StageState(
         stage=stage,
         total=total,
         done=total if whole else int(done.sum()),
         failed=0 if whole or done.all() else _failed(job, stage, ledger),
-        running=who is not None and who.stage == stage,
+        running=run is not None and run.stage == stage,
         seconds=spent.seconds,
         task_seconds=spent.task_seconds,
         work=spent.work,
@@ -315,22 +317,22 @@ def _stage_state(
 
 
 def _holders(job: Job) -> dict[tuple[str, str], Holder | None]:
-    """By unit of the job, the run that holds it, unless it is dead or has said nothing for long."""
-    found: dict[tuple[str, str], Holder | None] = {}
+    """Return the run that holds each unit of the job; None for one that is dead or silent for long."""
+    holders: dict[tuple[str, str], Holder | None] = {}
     for kind, name in {job.unit_of(stage) for stage in job.stages}:
-        who = holder(job.open_store().unit(kind, name))
-        if who is not None and (who.is_dead_here() or who.age_s > _SILENT * job.settings.runner.lease_s):
-            who = None
-        found[kind, name] = who
-    return found
+        run = read_holder(job.open_store().unit(kind, name))
+        if run is not None and (run.is_dead_here() or run.age_s > _SILENT * job.settings.runner.lease_s):
+            run = None
+        holders[kind, name] = run
+    return holders
 
 
 def _failed(job: Job, stage: str, ledger: Ledger) -> int:
-    """Count the frames with a failure under the job's key and no result since."""
-    left = ~ledger.done(stage)
+    """Count the frames with a failure under the job's key and no later result."""
+    left = ~ledger.done_frames(stage)
     if not job.unit(stage).failure_tables():
         return 0
-    rows = failures_of(job, stage)
+    rows = read_failures(job, stage)
     if rows["frame"].isna().any():  # a task failed as a whole
         return int(left.sum())
     return int(left[[int(frame) for frame in rows["frame"] if frame < len(left)]].sum())

@@ -1,4 +1,4 @@
-"""Which weights stages use: for their declarations."""
+"""Weights of each stage, for the stages' declarations."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ Digests = Mapping[str, str]
 
 
 def landmark_weights(weights: Digests) -> dict[str, str]:
-    """The detector and the landmark networks."""
-    return _of(weights, tuple(Path(name).stem for name in LANDMARK_MODELS))
+    """Select the detector and the landmark networks."""
+    return _select(weights, tuple(Path(name).stem for name in LANDMARK_MODELS))
 
 
 def head_weights(weights: Digests) -> dict[str, str]:
-    """The morphable heads."""
-    return _of(weights, ("head", *FLAME_MODELS))
+    """Select the morphable heads."""
+    return _select(weights, ("head", *FLAME_MODELS))
 
 
 def tracking_weights(weights: Digests) -> dict[str, str]:
-    """What makes tracks: DECA's and Deep3DFaceRecon's where the job has them, else the morphable head."""
-    return _of(weights, DECA_TRACKING) or head_weights(weights)
+    """Select DECA's and Deep3DFaceRecon's weights where the job has them, else the morphable head."""
+    return _select(weights, DECA_TRACKING) or head_weights(weights)
 
 
 def measuring_weights(weights: Digests) -> dict[str, str]:
-    """The embedded head, which expressions are measured with whatever tracks."""
-    return _of(weights, ("head", "measuring_head"))
+    """Select the embedded head, which measures expressions whatever the tracker is."""
+    return _select(weights, ("head", "measuring_head"))
 
 
 def fitting_weights(weights: Digests) -> dict[str, str]:
-    """What latents and generators are fitted with."""
-    return _of(weights, ("head", "generator", "phi"))
+    """Select the weights with which latents and generators are fitted."""
+    return _select(weights, ("head", "generator", "phi"))
 
 
 def matte_weights(weights: Digests) -> dict[str, str]:
-    """The network that finds the person in the portrait."""
-    return _of(weights, ("person_segmentation",))
+    """Select the network that segments the person in the portrait."""
+    return _select(weights, ("person_segmentation",))
 
 
 def labelling_weights(weights: Digests) -> dict[str, str]:
-    """The local model of attributes, where the job has it, with the landmarks that it needs."""
-    found = _of(weights, ("age_gender",))
-    return landmark_weights(weights) | found if found else {}
+    """Select the local model of attributes, where the job has it, with the landmarks that it needs."""
+    attribute_model = _select(weights, ("age_gender",))
+    return landmark_weights(weights) | attribute_model if attribute_model else {}
 
 
 def flow_weights(weights: Digests) -> dict[str, str]:
-    """The flow that edits attributes."""
+    """Select the StyleFlow network that edits attributes."""
     return {"flow": weights.get("flow", "")}
 
 
-def _of(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:
+def _select(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:
     return {name: weights[name] for name in names if name in weights}

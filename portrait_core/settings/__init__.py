@@ -1,4 +1,4 @@
-"""Every setting of a run: one model per section, profiles, overrides, and less memory for the same result."""
+"""Settings of a run: one model per section, profiles, overrides, and the fallback to less memory."""
 
 from portrait_core.settings.base import DIGESTED, HOW, Section
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings

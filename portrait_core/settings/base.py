@@ -1,4 +1,4 @@
-"""What every section of settings has in common: its base, and the kinds of numbers in it."""
+"""The base of all sections of settings, and the kinds of numbers in them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 HOW: dict[str, JsonValue] = {"how": True}
 """``json_schema_extra`` of fields that do not change a result."""
 DIGESTED: dict[str, JsonValue] = {"digested": True}
-"""The same of paths whose files' digests are in the keys already: where a file lies changes nothing."""
+"""``json_schema_extra`` of paths of files whose digests are part of the keys: the path itself changes
+nothing."""
 
-Unit = Annotated[float, Field(ge=0.0, le=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+"""Number from 0 to 1."""
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Steps = Annotated[int, Field(ge=0)]
@@ -20,12 +22,12 @@ Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 def off(value: object) -> object:
-    """Read a bare ``off`` of YAML, which is false there, as the word."""
+    """Return ``"off"`` for a bare ``off``, which YAML reads as false; return other values unchanged."""
     return "off" if value is False else value
 
 
 class Section(BaseModel):
-    """Base of every settings section: frozen, unknown fields refused, docstrings are the descriptions."""
+    """Base of all sections: frozen, refuses unknown fields, and takes descriptions from the docstrings."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, strict=False

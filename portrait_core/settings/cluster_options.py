@@ -1,9 +1,9 @@
-"""Options of ``runner.cluster`` that are taken, by ``runner.kind``.
+"""Options of ``runner.cluster`` that are accepted, by ``runner.kind``.
 
-They become arguments of other libraries' classes. Some of those arguments name code that is imported
-(``preload``, ``worker_class``, ``scheduler_cls``, ``plugins``) or open a door (``jupyter``), and no run needs
-them, so the list is closed. Some of what is taken does run commands: a Slurm job's prologue and the program
-of a pod are the operator's to choose. Therefore settings of the runner come from the command and from the
+They become arguments of classes of other libraries. Some of those arguments name code that is imported
+(``preload``, ``worker_class``, ``scheduler_cls``, ``plugins``) or open a network service (``jupyter``), and
+no run needs them, so the list is closed. Some accepted options do run commands: the operator chooses a Slurm
+job's prologue and a pod's program. Therefore settings of the runner come from the command and from the
 profile that it names, never from a stored job or a manifest (:mod:`portrait_core.settings.trust`).
 """
 
@@ -38,30 +38,36 @@ CLUSTER_OPTIONS: Mapping[str, tuple[str, ...]] = {
 SCHEDULER_OPTIONS = (
     "contact_address", "dashboard_address", "host", "idle_timeout", "interface", "port", "protocol",
 )  # fmt: skip
-"""What ``scheduler_options`` of Slurm may hold."""
+"""Names of the options that ``scheduler_options`` of Slurm accepts."""
 
 
 def refuse_unknown_options(kind: str, cluster: Mapping[str, Any]) -> None:
-    """Check the names of cluster options. Where no cluster is started, those of every kind stand unused.
+    """Check the names of cluster options.
+
+    Runners that start no cluster accept the options of all kinds, unused.
+
+    Args:
+        kind: ``runner.kind``.
+        cluster: ``runner.cluster``.
 
     Raises:
-        ValueError: a name that the kind of runner does not take; the message lists those that it does.
+        ValueError: the kind of runner does not accept an option; the message lists those that it accepts.
     """
-    every = {name for names in CLUSTER_OPTIONS.values() for name in names}
-    known = CLUSTER_OPTIONS.get(kind, tuple(sorted(every)))
+    all_names = {name for names in CLUSTER_OPTIONS.values() for name in names}
+    known = CLUSTER_OPTIONS.get(kind, tuple(sorted(all_names)))
     _refuse("runner.cluster", kind, cluster, known)
-    inner = cluster.get("scheduler_options", {})
-    if not isinstance(inner, Mapping):
+    scheduler_options = cluster.get("scheduler_options", {})
+    if not isinstance(scheduler_options, Mapping):
         raise ValueError(
-            f"runner.cluster.scheduler_options should hold options, got {inner!r}; "
+            f"runner.cluster.scheduler_options should hold options, got {scheduler_options!r}; "
             "write for example {dashboard_address: ':8787'}"
         )
-    _refuse("runner.cluster.scheduler_options", kind, inner, SCHEDULER_OPTIONS)
+    _refuse("runner.cluster.scheduler_options", kind, scheduler_options, SCHEDULER_OPTIONS)
 
 
-def _refuse(where: str, kind: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
+def _refuse(section: str, kind: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(
-            f"{where}.{unknown[0]} is no option that runner.kind={kind} takes; it takes {', '.join(known)}"
+            f"{section}.{unknown[0]} is no option that runner.kind={kind} takes; it takes {', '.join(known)}"
         )

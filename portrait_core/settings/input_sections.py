@@ -1,4 +1,4 @@
-"""Settings of what is read, tracked and drawn before the generator: media, tracking, template."""
+"""Settings of the stages before the generator: media, tracking, template."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from portrait_core.settings.base import DIGESTED, HOW, Count, Section, Steps, Unit, Weight
+from portrait_core.settings.base import DIGESTED, HOW, Count, Fraction, Section, Steps, Weight
 
 
 class MediaSettings(Section):
-    """What is read from the driving video and the portrait."""
+    """Reading of the driving video and the portrait."""
 
     max_frames: Count | None = None
-    """Use only the first so many frames of the driving video; empty means all."""
+    """Number of frames used from the beginning of the driving video; empty uses all."""
     portrait_max_side: int = Field(default=2048, ge=64)
-    """A larger portrait is scaled down so that its longer side has so many pixels."""
+    """Longer side in pixels to which a larger portrait is scaled down."""
 
 
 class TrackingSettings(Section):
-    """Landmarks and the morphable-head fit."""
+    """Landmarks and the fit of the morphable head."""
 
     tracker: Literal["embedded", "deca"] = "embedded"
     """``embedded``: landmarks and the embedded head. ``deca``: DECA and FLAME for expressions and
-    Deep3DFaceRecon for poses, brought by the user; iterations, weights and smoothing below are not its."""
+    Deep3DFaceRecon for poses, with weights that the user brings; the iterations, weights and smoothing below
+    do not apply to it."""
     models: str = Field(default="models", json_schema_extra=DIGESTED)
     """Folder of the landmark models, relative to the data folder."""
     head: str = Field(default="models/embedded_head.safetensors", json_schema_extra=DIGESTED)
     """The morphable head, relative to the data folder."""
     batch: Count = Field(default=16, json_schema_extra=HOW)
-    """Frames a landmark batch."""
-    min_face_score: Unit = 0.95
-    """A frame whose best face scores less has no face. Faces score above 0.99, cats up to 0.87."""
+    """Frames per batch of landmarks."""
+    min_face_score: Fraction = 0.95
+    """Score below which a frame's best face does not count. Faces score above 0.99, cats up to 0.87."""
     shape_frames: Count = 40
-    """Frames, spread over the clip, that fit the shape they share."""
+    """Frames, spread over the clip, to which the common shape is fitted."""
     iterations: Count = 12
-    """Gauss-Newton iterations a frame."""
+    """Gauss-Newton iterations per frame."""
     shape_weight: Weight = 1.0
-    """Pull of the shape coefficients toward the mean head."""
+    """Weight of the shape coefficients' distance from the mean head."""
     expression_weight: Weight = 1.0
-    """Pull of the expression coefficients toward rest."""
+    """Weight of the expression coefficients' distance from rest."""
     smooth_expression: Weight = 0.3
-    """Pull of a frame's expression toward its neighbours'; 0 fits every frame alone."""
+    """Weight of a frame's expression differing from its neighbours'; 0 fits every frame alone."""
     smooth_pose: Weight = 0.3
-    """Pull of a frame's head pose toward its neighbours'."""
+    """Weight of a frame's head pose differing from its neighbours'."""
     eye_closure_weight: Weight = 4.0
-    """Weight of the eyelid-opening residual; it keeps blinks."""
+    """Weight of the eyelid-opening residual, which preserves blinks."""
     gaze_weight: Weight = 1.0
     """Weight of the iris points."""
 
@@ -56,13 +57,13 @@ class TemplateSettings(Section):
     size: int = Field(default=256, ge=64, le=1024)
     """Side of the square face crop and of the output, in pixels."""
     transfer: Literal["relative", "absolute"] = "relative"
-    """``relative``: what is seen of the portrait's face changes as the driver's does from its rest; with DECA
-    its coefficients do. ``absolute``: the driver's coefficients as they are."""
+    """``relative``: the portrait's visible face changes as the driver's changes from its rest; with DECA, its
+    coefficients do. ``absolute``: the driver's coefficients are used unchanged."""
     neutral_frame: Steps | None = None
-    """The frame of the driving video, counted from 0, in which the driver's face is at rest; empty finds the
-    rest in the clip. For ``transfer=relative``, and for the eyes with DECA."""
+    """Frame of the driving video, counted from 0, in which the driver's face is at rest; empty estimates the
+    rest from the clip. Used by ``transfer=relative``, and for the eyes with DECA."""
     mouth_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
-    """Strength of jaw and lips; with DECA of the jaw. Eyes, brows and gaze are the embedded head's."""
+    """Strength of jaw and lips; with DECA, of the jaw alone."""
     eyes_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the eyelids."""
     brows_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
@@ -70,11 +71,11 @@ class TemplateSettings(Section):
     gaze_gain: Annotated[float, Field(ge=0.0, le=3.0)] = 1.0
     """Strength of the gaze."""
     eyes: Literal["driven", "paper"] = "driven"
-    """``driven``: lids and gaze follow the driver. ``paper``: the portrait's eyes stay as they are, as DECA
-    knows neither."""
+    """``driven``: lids and gaze follow the driver. ``paper``: the portrait's eyes stay as they are, because
+    DECA models neither."""
     feather_px: Annotated[float, Field(ge=0.0)] = 4.0
     """Width of the soft edge between the rendered face and the photograph, in pixels of the crop."""
     supersample: Annotated[int, Field(ge=1, le=4)] = 2
-    """Render at so many times the size and average: smooth edges."""
+    """Factor by which the render is larger than the crop before it is averaged, for smooth edges."""
     batch: Count = Field(default=8, json_schema_extra=HOW)
     """Frames rendered, written and committed together."""

@@ -1,4 +1,4 @@
-"""Reading profiles: YAML files of settings, one extending another, with single values changed on top."""
+"""Reading of profiles: YAML files of settings, one extending another, with single values changed on top."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from portrait_core.runtime.package_files import profile_names, profile_path
 
 
 def read_values(profile: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
-    """Plain values of a profile with ``section.field=value`` strings applied; nothing is checked yet.
+    """Read the plain values of a profile and apply ``section.field=value`` strings; check nothing yet.
 
     Raises:
-        ValueError: for an unknown profile, an unreadable file or an override that cannot be read.
+        ValueError: an unknown profile, an unreadable file or an override that cannot be read.
     """
     values = _read_profile(profile, ())
     values.setdefault("profile", Path(profile).stem)
@@ -30,13 +30,13 @@ def read_values(profile: str | Path, overrides: Iterable[str] = ()) -> dict[str,
 def _read_profile(profile: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     path = Path(profile)
     if path.suffix not in {".yaml", ".yml"}:
-        found = profile_path(str(profile))
-        if found is None:
+        named = profile_path(str(profile))
+        if named is None:
             raise ValueError(
                 f"there is no profile {str(profile)!r}; profiles are {', '.join(profile_names())}, "
                 "or give the path of a .yaml file"
             )
-        path = found
+        path = named
     if path.resolve() in seen:
         raise ValueError(f"profile {path} extends itself; remove the circle of 'extends:'")
     if not path.is_file():
@@ -53,19 +53,19 @@ def _read_profile(profile: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]
     base = values.pop("extends", None)
     if base is None:
         return values
-    return _merged(_read_profile(base, (*seen, path.resolve())), values)
+    return _merge(_read_profile(base, (*seen, path.resolve())), values)
 
 
-def _merged(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(base)
     for name, value in top.items():
         both = isinstance(value, dict) and isinstance(out.get(name), dict)
-        out[name] = _merged(out[name], value) if both else value
+        out[name] = _merge(out[name], value) if both else value
     return out
 
 
 def override_name(text: str) -> str:
-    """The name, ``section.field``, that a ``section.field=value`` string sets.
+    """Return the name, ``section.field``, that a ``section.field=value`` string sets.
 
     Raises:
         ValueError: there is no name or no value.
@@ -87,7 +87,7 @@ def _parse_override(text: str) -> tuple[str, Any]:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them, in a profile or a row of a stranger's, stand for gigabytes."""
+    """A loader that refuses aliases: in a file of a stranger a few lines of them can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -113,22 +113,22 @@ def refuse_unknown(root: type[BaseModel], values: Mapping[str, Any]) -> None:
     """Check that every name in ``values`` is a field of ``root`` or of one of its sections.
 
     Raises:
-        ValueError: for the first unknown name; the message lists close ones.
+        ValueError: a name is unknown; the message names the first one and lists close ones.
     """
     for name, value in values.items():
         section = _section(root, str(name))
         if str(name) not in root.model_fields:
             inside = list(value) if isinstance(value, Mapping) else []
-            raise ValueError(_unknown(".".join([str(name), *map(str, inside[:1])]), root))
+            raise ValueError(_unknown_message(".".join([str(name), *map(str, inside[:1])]), root))
         if section is None or not isinstance(value, Mapping):
             continue
         for inner in value:
             if inner not in section.model_fields:
-                raise ValueError(_unknown(f"{name}.{inner}", root))
+                raise ValueError(_unknown_message(f"{name}.{inner}", root))
 
 
 def setting_names(root: type[BaseModel]) -> list[str]:
-    """Full names of all settings, ``section.field``, in their order."""
+    """List the full names of all settings, ``section.field``, in their order."""
     names: list[str] = []
     for name in root.model_fields:
         section = _section(root, name)
@@ -137,7 +137,7 @@ def setting_names(root: type[BaseModel]) -> list[str]:
 
 
 def explain(error: ValidationError) -> str:
-    """One line that names every field with a wrong value, what it got and what fits."""
+    """Describe a validation error in one line: every field with a wrong value, the value and what fits."""
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
@@ -153,12 +153,12 @@ def _section(root: type[BaseModel], name: str) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _unknown(name: str, root: type[BaseModel]) -> str:
-    every = setting_names(root)
+def _unknown_message(name: str, root: type[BaseModel]) -> str:
+    names = setting_names(root)
     section, _, leaf = name.rpartition(".")
-    close = difflib.get_close_matches(name, every, n=3, cutoff=0.6)
-    close += [n for n in every if n.rpartition(".")[2] == leaf]
-    siblings = [n for n in every if n.startswith(f"{section}.")]
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close += [other for other in names if other.rpartition(".")[2] == leaf]
+    siblings = [other for other in names if other.startswith(f"{section}.")]
     close += difflib.get_close_matches(name, siblings, n=3, cutoff=0.4)
     hint = ", ".join(list(dict.fromkeys(close))[:5]) or ", ".join(siblings or root.model_fields)
     return f"unknown setting {name!r}; did you mean: {hint}?"

@@ -1,8 +1,8 @@
-"""Whose settings hold, where some come from a stranger.
+"""Rules for settings of which a part comes from a stranger.
 
-A manifest, a profile that one of its rows names, and a job that lies in a store say *what* to make. Where
-that is done, on which device and under which licences is the operator's to say: those settings are always
-taken from the command.
+A manifest, a profile that one of its rows names, and a job in a store say *what* to make. Where it is made,
+on which device and under which licences is for the operator to decide: those settings are always taken from
+the command.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.profiles import explain, override_name
 
 STEERING = ("runner", "device", "commercial")
-"""Settings that only the command gives."""
+"""Names of the settings that only the command gives."""
 
 
 def with_runner_of(given: Settings | Mapping[str, Any], command: Settings) -> Settings:
-    """Settings that say what to make, with those that say where taken from the command.
+    """Combine settings of what to make with the command's settings of where to make it.
 
-    ``commercial`` holds if either asks for it. Sizes of batches stay those of ``given``: they go with its
+    ``commercial`` holds if either asks for it. Batch sizes stay those of ``given``, because they suit its
     generator.
 
     Args:
         given: settings of a stored job (also as the plain values of its JSON, whose ``runner`` is then not
-            even looked at) or of a manifest's row.
+            read) or of a manifest's row.
         command: settings of the command that is at work.
 
     Raises:
-        ValueError: plain values that are no settings; the message names each field.
+        ValueError: plain values are not settings; the message names each field.
     """
     if isinstance(given, Settings):
         settings = given
@@ -44,19 +44,19 @@ def with_runner_of(given: Settings | Mapping[str, Any], command: Settings) -> Se
             )
         except ValidationError as error:
             raise ValueError(explain(error)) from None
-    where = {
+    updates = {
         "runner": command.runner,
         "device": command.device,
         "commercial": settings.commercial or command.commercial,
     }
-    return settings.model_copy(update=where)
+    return settings.model_copy(update=updates)
 
 
 def refuse_steering(overrides: Iterable[str]) -> None:
     """Check the ``section.field=value`` strings of a manifest's row.
 
     Raises:
-        InputError: one of them sets where or how the work is done.
+        InputError: a string sets where or how the work is done.
     """
     for text in overrides:
         if override_name(text).partition(".")[0].strip() in STEERING:
@@ -69,19 +69,19 @@ def refuse_steering(overrides: Iterable[str]) -> None:
 def settings_of_row(
     profile: str | Path, overrides: Iterable[str], own: Iterable[str], command: Settings
 ) -> Settings:
-    """Settings of a manifest's row.
+    """Return the settings of a manifest's row.
 
-    What its profile says of the runner is not refused but left aside: profiles that come with the program say
-    something of it, and others extend them.
+    Settings of the runner in its profile are ignored rather than refused, because profiles that come with the
+    program have some and other profiles extend them.
 
     Args:
-        profile: what the row, or else the command, names.
-        overrides: ``section.field=value`` of the command.
-        own: those of the row, which come after them.
+        profile: profile that the row, or else the command, names.
+        overrides: ``section.field=value`` strings of the command.
+        own: such strings of the row, which are applied after the command's.
         command: settings of the command.
 
     Raises:
-        InputError: the row's own overrides set what only the command may.
+        InputError: the row's own strings set what only the command may.
         ValueError: an unknown profile or setting, or a value that does not fit.
     """
     own = tuple(own)

@@ -1,8 +1,8 @@
-"""Settings of every stage, as frozen models that check themselves.
+"""Settings of all stages, as frozen models that check themselves.
 
 A profile (``deployments/profiles/NAME.yaml``) fixes every setting; ``section.field=value`` strings change
-single ones. Fields marked ``how`` steer how the work is done (batch sizes, checkpoints), not what comes out:
-:func:`key_settings` leaves them out of a stage's key, so changing them never throws finished work away.
+single ones. Fields marked ``how`` control how the work is done (batch sizes, checkpoints), not its result:
+:func:`key_settings` leaves them out of a stage's key, so that changing them never discards finished work.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Settings(Section):
     """Every setting of a run."""
 
     profile: str = Field(default="embedded", json_schema_extra=HOW)
-    """Name of the profile these came from."""
+    """Name of the profile that the settings come from."""
     device: Literal["auto", "cpu", "cuda", "second"] = "auto"
     """Device of the networks; ``auto`` takes a GPU when PyTorch sees one. ``second`` is for tests alone,
     which register a device of that name (``tests/second_device``)."""
@@ -35,13 +35,13 @@ class Settings(Section):
     commercial: bool = Field(default=False, json_schema_extra=HOW)
     """Refuse weights whose licence does not allow commercial use."""
     media: MediaSettings = MediaSettings()
-    """Reading the driving video and the portrait."""
+    """Reading of the driving video and the portrait."""
     tracking: TrackingSettings = TrackingSettings()
-    """Landmarks and the morphable-head fit."""
+    """Landmarks and the fit of the morphable head."""
     template: TemplateSettings = TemplateSettings()
     """The expression template."""
     generator: GeneratorChoice = GeneratorChoice()
-    """Which generator."""
+    """The generator."""
     inversion: InversionSettings = InversionSettings()
     """The latents."""
     tuning: TuningSettings = TuningSettings()
@@ -53,46 +53,48 @@ class Settings(Section):
     output: OutputSettings = OutputSettings()
     """The clip."""
     edit: EditSettings = EditSettings()
-    """Attributes of the portrait."""
+    """Edits of the portrait's attributes."""
     sample: SampleSettings = SampleSettings()
-    """What a flow learns from."""
+    """Samples that a StyleFlow network is trained on."""
     flow: StyleFlowTrainingSettings = StyleFlowTrainingSettings()
-    """Training a flow."""
+    """Training of a StyleFlow network."""
     runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
     """Where tasks run."""
 
     @model_validator(mode="after")
-    def _what_only_detail_transfer_has(self) -> Settings:
+    def _check_needs_detail_transfer(self) -> Settings:
         if self.render.detail == "transfer":
             return self
-        asked = ["render.motion=camera"] if self.render.motion == "head" else []
-        asked += ["output.frame=crop"] if self.output.frame == "photograph" else []
-        asked += ["output.alpha=false"] if self.output.alpha else []
-        if asked:
+        changes = ["render.motion=camera"] if self.render.motion == "head" else []
+        changes += ["output.frame=crop"] if self.output.frame == "photograph" else []
+        changes += ["output.alpha=false"] if self.output.alpha else []
+        if changes:
             raise ValueError(
                 f"render.detail=off gives the generator's own pictures, the face crop alone; set "
-                f"{', '.join(asked)} with it, or render.detail=transfer"
+                f"{', '.join(changes)} with it, or render.detail=transfer"
             )
         return self
 
     @model_validator(mode="after")
-    def _what_only_the_embedded_head_has(self) -> Settings:
+    def _check_needs_embedded_head(self) -> Settings:
         if self.tracking.tracker == "embedded":
             return self
-        asked = [f"tuning.{name}=0" for name in ("depth_anchor", "novel_view") if getattr(self.tuning, name)]
-        asked += ["inversion.init=mean"] if self.inversion.init == "tracker" else []
+        changes = [
+            f"tuning.{name}=0" for name in ("depth_anchor", "novel_view") if getattr(self.tuning, name)
+        ]
+        changes += ["inversion.init=mean"] if self.inversion.init == "tracker" else []
         off = "render.detail=off render.motion=camera output.frame=crop"
-        asked += [off] if self.render.detail == "transfer" else []
-        if asked:
+        changes += [off] if self.render.detail == "transfer" else []
+        if changes:
             raise ValueError(
                 f"tracking.tracker={self.tracking.tracker} gives no head in the generator's space and no "
-                f"latents; set {', '.join(asked)}, or start from the profile paper"
+                f"latents; set {', '.join(changes)}, or start from the profile paper"
             )
         return self
 
 
 def key_settings(section: Section) -> dict[str, Any]:
-    """The fields of ``section`` that change a result, as plain values: what goes into a stage's key."""
+    """Return the fields of ``section`` that change a result, for a stage's key, as plain values."""
     fields = type(section).model_fields
     kept = {name for name, field in fields.items() if field.json_schema_extra not in (HOW, DIGESTED)}
     return section.model_dump(mode="json", include=kept)
@@ -104,10 +106,10 @@ def load_settings(profile: str | Path = "embedded", overrides: Iterable[str] = (
     Args:
         profile: a name in ``deployments/profiles`` or the path of a YAML file. A profile may begin with
             ``extends: NAME`` and then holds only what differs.
-        overrides: values are read as YAML, so ``null``, ``true``, ``0.5`` mean what they say.
+        overrides: strings whose values are read as YAML: ``null``, ``true``, ``0.5``.
 
     Raises:
-        ValueError: for an unknown profile, an unknown field (close names are listed) or a value that does
+        ValueError: an unknown profile, an unknown field (the message lists close names) or a value that does
             not fit its field; the message names the field.
     """
     values = read_values(profile, overrides)

@@ -1,15 +1,21 @@
-"""The store: the record of truth of what is done.
+"""The store: crash-safe, content-keyed results; the record of truth of what is done.
 
-A folder or bucket at any fsspec URL, holding zarr v3 groups of checksummed frames, commit markers, files and
-failures. See :class:`Output` for the rules that make it survive kills at any moment and any number of
+It is a folder or bucket at any fsspec URL and holds zarr v3 groups of checksummed frames, commit markers,
+files and failures. :class:`Output` has the rules by which it survives kills at any moment and any number of
 writers.
 """
 
 from portrait_core.store.arrays import ArrayInfo
-from portrait_core.store.contents import Contents, Declared, done_of
+from portrait_core.store.contents import Contents, Declared, done_mask
 from portrait_core.store.failures import Failure, FailureClass
-from portrait_core.store.keys import differences, file_digest, gapped_key, recipe_key, stage_recipe
-from portrait_core.store.leases import Holder, Lease, holder
+from portrait_core.store.keys import (
+    describe_differences,
+    file_digest,
+    key_with_gaps,
+    recipe_key,
+    stage_recipe,
+)
+from portrait_core.store.leases import Holder, Lease, read_holder
 from portrait_core.store.output import Output
 from portrait_core.store.store import Store, record_name
 from portrait_core.store.unit import KINDS, Kind, Unit
@@ -30,11 +36,11 @@ __all__ = [
     "Store",
     "Unit",
     "UnitReport",
-    "differences",
-    "done_of",
+    "describe_differences",
+    "done_mask",
     "file_digest",
-    "gapped_key",
-    "holder",
+    "key_with_gaps",
+    "read_holder",
     "recipe_key",
     "record_name",
     "repair_unit",

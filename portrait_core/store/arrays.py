@@ -1,14 +1,14 @@
 """Frames to zarr chunks and back.
 
-zarr v3 defines the bytes (metadata, codecs, checksums); which objects exist is decided here. zarr itself
-reads an absent chunk as the fill value and leaves out a chunk that equals it, so a frame that was never made
+zarr v3 defines the bytes (metadata, codecs, checksums); this module decides which objects exist. zarr itself
+reads an absent chunk as the fill value and omits a chunk that equals it, so that a frame that was never made
 would be a black one. Chunks are therefore encoded and decoded in a dictionary of a few frames, and moved by
-:class:`~portrait_core.store.files.Files`: what is not in the dictionary is missing. Plain zarr opens the
-result like any other array.
+:class:`~portrait_core.store.files.Files`: a chunk that is not in the dictionary is missing. Plain zarr opens
+the result like any other array.
 
 An array has one of three forms. While a clip is at work, an array of frames has one object per frame; an
 array that is written at once has a single object. When a clip is finished, the objects of an array of frames
-are put one after the other into one object, which zarr calls a shard, without decoding them.
+are concatenated into one object, which zarr calls a shard, without decoding them.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ while one replaces the other."""
 _SHARDING = "sharding_indexed"
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 _ABSENT = 2**64 - 1
-"""Offset and length that zarr's specification gives to a chunk that a shard does not have."""
+"""Offset and length that zarr's specification gives to a chunk that a shard does not contain."""
 _CODECS = ({"bytes", "crc32c"}, {"bytes", "zstd", "crc32c"})
-"""Codecs that :func:`create` gives; a document that names others is not this program's."""
-_MOST_CHUNKS = 1 << 22
-_MOST_BYTES = 1 << 30
-"""Bounds of what is believed of a stranger's document: chunks of an array (frames: 38 hours at 30 per second)
-and bytes of a decoded chunk (a float image of 8,192 pixels, four times over)."""
+"""Sets of codecs that :func:`create_document` uses; a document with others is not this program's."""
+_MAX_CHUNKS = 1 << 22
+"""Bound for the document of a stranger: chunks of an array (as frames, 38 hours at 30 per second)."""
+_MAX_BYTES = 1 << 30
+"""Bound for the document of a stranger: bytes of a decoded chunk (a float image of 8,192 pixels, four
+times)."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class ArrayInfo:
     """Shape and type of a stored array."""
 
     shape: tuple[int, ...]
-    """Sides of the array; frames are the first axis of an array of frames."""
+    """Shape of the array; the first axis of an array of frames is its frames."""
     dtype: np.dtype[Any]
     rows: int
-    """Entries of the first axis that one chunk holds: 1 in an array of frames."""
+    """Number of entries of the first axis in one chunk: 1 in an array of frames."""
     packed: bool = False
     """Whether all chunks lie in one object."""
 
@@ -76,11 +77,15 @@ class ArrayInfo:
         return self.rows * math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
-    """Make the zarr metadata document of an array ``[T, ...]`` with one chunk per frame, or with ``whole`` of
-    an array that is one chunk.
+def create_document(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
+    """Create the zarr metadata document of an array ``[T, ...]`` with one chunk per frame.
 
-    Images (uint8, at least ``[T, H, W]``) are compressed; everything carries a CRC32C.
+    Images (uint8, at least ``[T, H, W]``) are compressed; every chunk carries a CRC32C.
+
+    Args:
+        shape: shape of the array.
+        dtype: numpy type of the array.
+        whole: make the array one chunk.
     """
     is_image = np.dtype(dtype) == np.uint8 and len(shape) >= 3
     codecs: list[BytesBytesCodec] = [ZstdCodec(level=ZSTD_LEVEL)] if is_image else []
@@ -97,7 +102,7 @@ def create(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes
     return bytes(objects[_DOCUMENT].to_bytes())
 
 
-def info(document: bytes) -> ArrayInfo:
+def read_info(document: bytes) -> ArrayInfo:
     """Read shape, type and form from a metadata document."""
     described = json.loads(document)
     grid = described["chunk_grid"]["configuration"]["chunk_shape"]
@@ -111,39 +116,40 @@ def info(document: bytes) -> ArrayInfo:
 def is_readable(document: bytes) -> bool:
     """Tell whether a metadata document is whole, so that chunks can be read by it.
 
-    One whose codecs or sizes this program never writes counts as damaged: a store may be a stranger's.
+    A document with codecs or sizes that this program never writes counts as damaged: a store may be a
+    stranger's.
     """
     try:
-        array, plain = info(document), json.loads(plain_document(document))
+        array, plain = read_info(document), json.loads(plain_document(document))
         form = json.loads(document)["chunk_grid"]["configuration"]["chunk_shape"], plain["chunk_key_encoding"]
         chunk = [array.rows, *array.shape[1:]]
         if (
             {codec["name"] for codec in plain["codecs"]} not in _CODECS
             or form != (list(array.shape) if array.packed else chunk, _FLAT)
             or plain["chunk_grid"]["configuration"]["chunk_shape"] != chunk
-            or array.chunks > _MOST_CHUNKS
-            or array.chunk_bytes > _MOST_BYTES
+            or array.chunks > _MAX_CHUNKS
+            or array.chunk_bytes > _MAX_BYTES
         ):
             return False
         _open(document, {})
-    except Exception:  # like the codecs, zarr raises whatever the broken document provokes
+    except Exception:  # zarr and its codecs raise many kinds of errors for a broken document
         return False
     return True
 
 
 def chunk_name(array: ArrayInfo, chunk: int) -> str:
-    """Name the object of a chunk inside the array's folder, where the array is not packed."""
+    """Return the name of a chunk's object in the folder of an array that is not packed."""
     return ".".join(["c", str(chunk), *("0" for _ in array.shape[1:])])
 
 
-def chunk_of(name: str) -> int | None:
-    """Read the chunk's number off an object's name; None when it is no chunk's."""
+def chunk_number(name: str) -> int | None:
+    """Return the number of a chunk from its object's name; None for another object."""
     parts = name.split(".")
     return int(parts[1]) if len(parts) > 1 and parts[0] == "c" and parts[1].isdecimal() else None
 
 
 def encode(document: bytes, start: int, values: NDArray[Any]) -> dict[str, bytes]:
-    """Encode frames ``[start, start + n)``; give chunk names and bytes."""
+    """Encode frames ``[start, start + n)``; return the bytes of chunks by name."""
     objects: dict[str, Any] = {}
     _open(document, objects)[start : start + len(values)] = values
     return {name: bytes(value.to_bytes()) for name, value in objects.items() if name != _DOCUMENT}
@@ -155,9 +161,10 @@ def decode(
     """Decode frames ``[start, stop)`` of an array that is not packed.
 
     Returns:
-        The frames, and which of them are absent or fail their checksum (their values mean nothing).
+        The frames, and the numbers of those that are absent or fail their checksum (their values are
+        undefined).
     """
-    array = info(document)
+    array = read_info(document)
     compressed = any(codec["name"] == "zstd" for codec in json.loads(document)["codecs"])
     numbers = range(start // array.rows, -(-stop // array.rows))
     sound = {
@@ -169,7 +176,7 @@ def decode(
     objects = {chunk_name(array, number): cpu.Buffer.from_bytes(value) for number, value in sound.items()}
     opened = _open(document, objects)
     if len(sound) == len(numbers):
-        # zarr's codecs raise whatever broken bytes provoke; then it is found out which chunk it is.
+        # zarr's codecs raise many kinds of errors for broken bytes; then the chunks are decoded singly.
         with contextlib.suppress(Exception):
             return np.asarray(opened[start:stop]), []
     return _decode_singly(opened, array, start, stop, sound)
@@ -178,7 +185,7 @@ def decode(
 def _decode_singly(
     opened: zarr.Array[Any], array: ArrayInfo, start: int, stop: int, numbers: Iterable[int]
 ) -> tuple[NDArray[Any], list[int]]:
-    """Decode the chunks of some numbers one by one, as :func:`decode` does."""
+    """Decode some chunks one by one, as :func:`decode` does."""
     values = np.zeros((stop - start, *array.shape[1:]), array.dtype)
     missing = set(range(start, stop))
     for number in numbers:
@@ -190,9 +197,9 @@ def _decode_singly(
 
 
 def _decompressed_bytes(chunk: bytes) -> int | None:
-    """Read the length of its content off the head of a zstd frame; None when it does not say it.
+    """Return the length of the content that the head of a zstd frame states; None when it states none.
 
-    The codec would reserve as much memory as the frame asks for, or go on until the frame ends.
+    The codec would allocate as much memory as the frame asks for, or go on until the frame ends.
     """
     if chunk[:4] != _ZSTD_MAGIC or len(chunk) < 6:
         return None
@@ -214,12 +221,12 @@ def _open(document: bytes, objects: dict[str, Any]) -> zarr.Array[Any]:
 
 
 def packed_name(array: ArrayInfo) -> str:
-    """Name the one object of a packed array inside the array's folder."""
+    """Return the name of a packed array's one object in the array's folder."""
     return "/".join(["c", *("0" for _ in array.shape)])
 
 
 def packed_document(document: bytes) -> bytes:
-    """Describe an array of frames in its packed form."""
+    """Return the metadata document of an array of frames in its packed form."""
     plain = json.loads(document)
     sharding = {
         "chunk_shape": plain["chunk_grid"]["configuration"]["chunk_shape"],
@@ -237,7 +244,7 @@ def packed_document(document: bytes) -> bytes:
 
 
 def plain_document(document: bytes) -> bytes:
-    """Describe a packed array as it was before (:func:`packed_document`); any other stays as it is."""
+    """Return a packed array's document as it was before :func:`packed_document`; others unchanged."""
     packed = json.loads(document)
     if packed["codecs"][0]["name"] != _SHARDING:
         return document
@@ -252,7 +259,7 @@ def plain_document(document: bytes) -> bytes:
 
 
 def pack(chunks: Mapping[int, bytes], count: int) -> bytes:
-    """Put chunks by number into one object of an array of ``count`` chunks: zarr's shard, its index first."""
+    """Concatenate chunks by number into one object of ``count`` chunks: zarr's shard, its index first."""
     offset = index_bytes(count)
     index = np.full((count, 2), _ABSENT, "<u8")
     for number, chunk in sorted(chunks.items()):
@@ -263,31 +270,35 @@ def pack(chunks: Mapping[int, bytes], count: int) -> bytes:
 
 
 def index_bytes(count: int) -> int:
-    """Length of the index with which the object of a packed array of ``count`` chunks begins."""
+    """Return the length in bytes of the index at the beginning of a packed array of ``count`` chunks."""
     return 16 * count + 4
 
 
 def read_index(head: bytes, array: ArrayInfo, numbers: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Read where chunks begin and end in the object of a packed array; those that it does not have are left
-    out.
+    """Read where chunks begin and end in the object of a packed array.
+
+    Chunks that the object does not contain are left out.
 
     Args:
-        head: the object's beginning, at least :func:`index_bytes` of it.
+        head: beginning of the object, at least :func:`index_bytes` of it.
         array: shape and type of the array.
-        numbers: the chunks in question.
+        numbers: numbers of the requested chunks.
+
+    Returns:
+        Begin and end in bytes, by the chunk's number.
 
     Raises:
-        ValueError: the index is cut, fails its checksum, or is none that :func:`pack` makes.
+        ValueError: the index is cut off, fails its checksum, or was not made by :func:`pack`.
     """
     length = index_bytes(array.chunks)
     if len(head) < length or _crc32c(head[: length - 4]) != head[length - 4 : length]:
         raise ValueError("the index of a packed array is damaged")
     index = np.frombuffer(head[: length - 4], "<u8").reshape(array.chunks, 2)
     begins, sizes = index[index[:, 0] != _ABSENT].T
-    most = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # what zstd makes of what it cannot compress
-    ends = length + np.cumsum(np.minimum(sizes, most))
-    if (sizes > most).any() or not np.array_equal(begins, ends - sizes):
-        raise ValueError("the index of a packed array names other places than one after the other")
+    max_bytes = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # zstd's most
+    ends = length + np.cumsum(np.minimum(sizes, max_bytes))
+    if (sizes > max_bytes).any() or not np.array_equal(begins, ends - sizes):
+        raise ValueError("the chunks in the index of a packed array do not follow each other")
     return {
         number: (int(index[number, 0]), int(index[number].sum()))
         for number in numbers

@@ -1,4 +1,4 @@
-"""What lies in an output's folder, read off the names of its objects alone."""
+"""Contents of an output's folder, read from the names of its objects alone."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from numpy.typing import NDArray
 from portrait_core.store import arrays
 
 _MARKER = re.compile(r"(\d{8,12})(?:-(\d{8,12}))?")
-_LONGEST_RUN = 1_000_000
-"""Frames that one marker may stand for: a stranger's marker takes no memory out of proportion."""
+_MAX_RUN = 1_000_000
+"""Number of frames that one marker may stand for, so that the marker of a stranger cannot exhaust memory."""
 _FILE = re.compile(r"(.*?)\.([0-9a-f]{32})(\.[^.]*)?")
 _PACKED = re.compile(r"c(/0)+")
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What lies in an output's folder, by one listing."""
+    """Contents of an output's folder, from one listing."""
 
     done: frozenset[int] = frozenset()
-    """Frames that are marked."""
+    """Frames that are marked as done."""
     chunks: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Chunks that are objects of their own, by the array's name."""
     packed: frozenset[str] = frozenset()
-    """Arrays that are packed."""
+    """Names of arrays that are packed."""
     described: frozenset[str] = frozenset()
-    """Arrays whose ``zarr.json`` is there."""
+    """Names of arrays whose ``zarr.json`` exists."""
     files: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Digests that the objects of every file carry, by the file's name: its content's SHA-256, the first 32
-    hexadecimal digits."""
+    """Digests in the names of every file's objects, by the file's name: the first 32 hexadecimal digits of
+    the content's SHA-256."""
     notes: frozenset[str] = frozenset()
     """Names of notes."""
     bytes: int = 0
-    """Bytes of everything."""
+    """Bytes of all objects."""
     objects: int = 0
     """Number of objects."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What has to be in an output's folder for a frame to be done."""
+    """Names that an output's folder has to contain for a frame to be done."""
 
     per_frame: tuple[str, ...] = ()
-    """Arrays with a chunk per frame."""
+    """Names of arrays with one chunk per frame."""
     whole: tuple[str, ...] = ()
-    """Arrays that are one chunk."""
+    """Names of arrays that are one chunk."""
     files: tuple[str, ...] = ()
     """Names of files."""
     notes: tuple[str, ...] = ()
@@ -57,15 +57,15 @@ class Declared:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """All arrays."""
+        """Names of all arrays."""
         return (*self.per_frame, *self.whole)
 
 
-def contents_of(sizes: Mapping[str, int]) -> Contents:
-    """Read contents off objects' names, relative to the folder, and their bytes.
+def parse_contents(sizes: Mapping[str, int]) -> Contents:
+    """Determine the contents of a folder from its objects' names, relative to it, and their bytes.
 
-    An array with both a packed object and chunks of their own is given with both: only its document says
-    which of them counts. Names that the store does not give are passed over.
+    An array with both a packed object and separate chunks is returned with both: only its document says which
+    form counts. Names that the store does not use are ignored.
     """
     marks, notes, packed, described = list[str](), set[str](), set[str](), set[str]()
     files, chunks = dict[str, set[str]](), dict[str, set[int]]()
@@ -81,7 +81,7 @@ def contents_of(sizes: Mapping[str, int]) -> Contents:
             described.add(top)
         elif _PACKED.fullmatch(rest):
             packed.add(top)
-        elif (number := arrays.chunk_of(rest)) is not None:
+        elif (number := arrays.chunk_number(rest)) is not None:
             chunks.setdefault(top, set()).add(number)
     return Contents(
         frozenset(marked_frames(marks)),
@@ -95,10 +95,13 @@ def contents_of(sizes: Mapping[str, int]) -> Contents:
     )
 
 
-def done_of(contents: Contents, total: int, declared: Declared) -> NDArray[np.bool_]:
-    """Tell which of ``total`` frames are done ``[total]`` by what a folder holds.
+def done_mask(contents: Contents, total: int, declared: Declared) -> NDArray[np.bool_]:
+    """Tell which of ``total`` frames are done according to the contents of a folder.
 
-    A frame of a packed array counts as there: arrays are packed only with all frames that are marked.
+    A frame of a packed array counts as present: arrays are packed only with all frames that are marked.
+
+    Returns:
+        ``[total]`` bool.
     """
     done = np.zeros(total, np.bool_)
     done[[frame for frame in contents.done if frame < total]] = True
@@ -115,58 +118,62 @@ def done_of(contents: Contents, total: int, declared: Declared) -> NDArray[np.bo
     return done & (not lacking)
 
 
-# Files: their objects' names carry the digest of the content
+# Files, whose objects' names carry the digest of the content
 
 
 def stored_name(name: str, value: bytes) -> str:
-    """Name the object of a file inside ``files/``."""
+    """Return the name of a file's object in ``files/``."""
     stem, dot, suffix = name.rpartition(".")
     digest = hashlib.sha256(value).hexdigest()[:32]
     return f"{stem}.{digest}.{suffix}" if dot else f"{name}.{digest}"
 
 
 def file_name(stored: str) -> str | None:
-    """Read a file's name off that of its object; None when it has no digest."""
+    """Return a file's name from that of its object; None when it has no digest."""
     match = _FILE.fullmatch(stored)
     return None if match is None else match[1] + (match[3] or "")
 
 
 def is_sound_file(path: str, value: bytes) -> bool:
-    """Tell whether a file's content is what its object's name says."""
+    """Tell whether a file's content fits the digest in its object's name."""
     match = _FILE.fullmatch(path.rpartition("/")[2])
     return match is not None and hashlib.sha256(value).hexdigest()[:32] == match[2]
 
 
-# Markers: a frame's number, or the first and last of a run
+# Markers, named after a frame's number or the first and last frame of a run
 
 
-def marker(first: int, last: int | None = None) -> str:
-    """Name the marker of a frame, or of a run of frames ``first`` to ``last``."""
+def marker_name(first: int, last: int | None = None) -> str:
+    """Return the name of the marker of a frame, or of the run of frames ``first`` to ``last``."""
     return f"{first:08d}" if last is None or first == last else f"{first:08d}-{last:08d}"
 
 
-def spans(names: Iterable[str]) -> dict[str, range]:
-    """Frames that markers stand for, by the marker's name; other names are left out."""
-    found: dict[str, range] = {}
+def marker_spans(names: Iterable[str]) -> dict[str, range]:
+    """Return the frames that markers stand for, by the marker's name; other names are left out."""
+    spans: dict[str, range] = {}
     for name in names:
         if match := _MARKER.fullmatch(name):
             span = range(int(match[1]), int(match[2] or match[1]) + 1)
-            if 0 < len(span) <= _LONGEST_RUN:
-                found[name] = span
-    return found
+            if 0 < len(span) <= _MAX_RUN:
+                spans[name] = span
+    return spans
 
 
 def marked_frames(names: Iterable[str]) -> set[int]:
-    """All frames that markers stand for."""
-    return {frame for span in spans(names).values() for frame in span}
+    """Return all frames that markers stand for."""
+    return {frame for span in marker_spans(names).values() for frame in span}
 
 
-def runs(frames: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last frame of every run of consecutive frames, which are given ascending."""
-    found: list[tuple[int, int]] = []
+def consecutive_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and last frame of every run of consecutive frames.
+
+    Args:
+        frames: frames in ascending order.
+    """
+    runs: list[tuple[int, int]] = []
     for frame in frames:
-        if found and found[-1][1] == frame - 1 and frame - found[-1][0] < _LONGEST_RUN:
-            found[-1] = found[-1][0], frame
+        if runs and runs[-1][1] == frame - 1 and frame - runs[-1][0] < _MAX_RUN:
+            runs[-1] = runs[-1][0], frame
         else:
-            found.append((frame, frame))
-    return found
+            runs.append((frame, frame))
+    return runs

@@ -1,4 +1,4 @@
-"""Small JSON documents: one spelling when they are written, no trust when they are read."""
+"""Small JSON documents: written with one spelling, read without trust."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from portrait_core.errors import InputError
 
 
 def canonical_json(value: Any) -> bytes:
-    """Write JSON with one spelling for a value: keys sorted, no spaces, ASCII.
+    """Write JSON with one spelling per value: keys sorted, no spaces, ASCII.
 
     Raises:
-        InputError: not plain data, or a number that is not finite.
+        InputError: the value is not plain data, or contains a number that is not finite.
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -21,8 +21,8 @@ def canonical_json(value: Any) -> bytes:
     return text.encode("ascii")
 
 
-def parsed(document: bytes | None) -> Any | None:
-    """Read a JSON document's value; None when there is none, or it is damaged."""
+def parse_json(document: bytes | None) -> Any | None:
+    """Return a JSON document's value; None when there is no document, or it is damaged."""
     try:
         return None if document is None else json.loads(document)
     except (ValueError, RecursionError):  # nested too deeply

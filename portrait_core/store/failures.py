@@ -1,4 +1,4 @@
-"""Failures as rows: append-only, so that writers never lose each other's."""
+"""Failures as rows of append-only tables, so that writers never lose each other's rows."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FailureClass = Literal["input", "store", "transient", "resource", "poison"]
-"""What kind of failure:
+"""Class of a failure.
 
-- ``input``: what the user gave is wrong (no face, no picture); never tried again by itself.
-- ``store``: the store refuses, is not there, or did not answer for two minutes; it was waited for already. No
-  frame is to blame: all of them are done by the next run, once the store is mended.
-- ``transient``: passes, or needs another machine; tried again, the waits doubled.
-- ``resource``: too little memory, tried again smaller; or a full disk, where a person has to make room.
+- ``input``: an input is unusable (no face, no picture); never tried again automatically.
+- ``store``: the store refuses access, does not exist, or did not answer for two minutes; it was waited for
+  already. No frame is to blame: the next run does all of them, once the store works again.
+- ``transient``: passes, or needs another machine; tried again, with doubled waits.
+- ``resource``: too little memory, tried again with less; or a full disk, where a person has to make room.
 - ``poison``: the code fails on it, or its worker dies each time; set aside until ``portrait retry``.
 """
-SETS_ASIDE: tuple[FailureClass, ...] = ("input", "poison")
-"""Classes whose failures set their frame aside: it would only fail again."""
+QUARANTINE_CLASSES: tuple[FailureClass, ...] = ("input", "poison")
+"""Classes whose failures set their frame aside, because it would only fail again."""
 COLUMNS = {
     "stage": "string",
     "frame": "Int64",
@@ -43,28 +43,28 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Failure:
-    """One thing that went wrong."""
+    """One failure."""
 
     stage: str
     frame: int | None
     """The frame, or None when the whole unit failed."""
     cls: FailureClass
-    """Its class."""
+    """Class of the failure."""
     message: str
     attempt: int = 1
     host: str = field(default_factory=socket.gethostname)
     time_utc: datetime = field(default_factory=lambda: datetime.now(UTC))
     key: str = ""
-    """Key of the stage under which it failed."""
+    """Key of the stage that failed."""
 
     def __post_init__(self) -> None:
         if self.cls not in get_args(FailureClass):
             raise InputError(f"a failure's class is one of {get_args(FailureClass)}; got {self.cls!r}")
 
 
-def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
-    """Make a small Parquet file of failures; give a name that no other writer takes, and its bytes."""
-    import pandas as pd  # here, because importing it takes longer than most of what uses the store
+def make_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
+    """Write failures as a small Parquet file; return a name that no other writer takes, and its bytes."""
+    import pandas as pd  # here: slow to import, and most users of the store need no table
 
     frame = pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS)).astype(COLUMNS)
     buffer = io.BytesIO()
@@ -73,12 +73,15 @@ def to_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
     return f"{first.astimezone(UTC):%Y%m%dT%H%M%S%f}-{secrets.token_hex(6)}.parquet", buffer.getvalue()
 
 
-def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
-    """Concatenate such files; one that cannot be read is left out with a warning in the log.
+def concatenate_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
+    """Concatenate tables of failures; one that cannot be read is left out with a warning in the log.
+
+    Args:
+        tables: names and bytes of Parquet files.
 
     Returns:
-        One row a failure, oldest first: stage, frame (missing: the whole unit), cls, message, attempt, host,
-        time_utc, key (empty in tables that were written before there was such a column).
+        One row per failure, oldest first: stage, frame (missing: the whole unit), cls, message, attempt,
+        host, time_utc, key (empty in tables that were written before there was such a column).
     """
     import pandas as pd
 
@@ -86,7 +89,7 @@ def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     for name, table in tables:
         try:
             frames.append(read_table(table))
-        except Exception as error:  # Parquet's reader raises whatever the broken bytes provoke
+        except Exception as error:  # Parquet's reader raises many kinds of errors for broken bytes
             _log.warning("failure table %s cannot be read (%s); its rows are left out", name, error)
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
@@ -95,7 +98,7 @@ def from_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
 
 
 def read_table(table: bytes) -> pd.DataFrame:
-    """Read one such file; raises whatever its bytes provoke when they are broken."""
+    """Read one table of failures; broken bytes raise many kinds of errors."""
     import pandas as pd
 
     rows = pd.read_parquet(io.BytesIO(table))

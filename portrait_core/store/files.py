@@ -1,9 +1,9 @@
-"""Objects by name over fsspec: whole puts, whole gets, listings. All that the store keeps passes here.
+"""Objects by name over fsspec: whole puts, whole gets, listings. All data of the store passes here.
 
-An object is either there, complete, or not there: on a local disk by a temporary file that is renamed
-(:mod:`portrait_core.store.local`), elsewhere because that is what object stores do. Whatever fails for a
-reason that may pass is tried again for two minutes (:mod:`portrait_core.store.retries`). What does not pass
-is a :class:`StoreError`, unless the object is merely absent or the disk is full.
+An object is either present and complete, or absent: on a local disk by a temporary file that is renamed
+(:mod:`portrait_core.store.local`), elsewhere because object stores guarantee it. An operation that fails for
+a reason that may pass is repeated for two minutes (:mod:`portrait_core.store.retries`). Any other failure is
+a :class:`StoreError`, unless the object is merely absent or the disk is full.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, LocalFolder
 from portrait_core.store.places import checked_place
 from portrait_core.store.retries import (
-    Patience,
+    Retrier,
+    disable_client_retries,
     is_transient,
-    stop_own_retries,
+    limit_client_retries,
     upload,
-    with_few_own_retries,
 )
 
 R = TypeVar("R")
@@ -46,7 +46,7 @@ class Files:
         options = {"use_listings_cache": False, **(storage_options or {})}
         try:
             self._fs, root = fsspec.core.url_to_fs(
-                os.fspath(url), **with_few_own_retries(os.fspath(url), options)
+                os.fspath(url), **limit_client_retries(os.fspath(url), options)
             )
         except ImportError as error:
             raise InputError(f"{url} needs another package: {error}") from error
@@ -54,19 +54,19 @@ class Files:
             raise InputError(
                 f"{url} is not a store's URL ({error}); give a folder, or file://, s3://, gs:// ..."
             ) from error
-        stop_own_retries(self._fs)
+        disable_client_retries(self._fs)
         self.is_local = isinstance(self._fs, LocalFileSystem)
         self._root = str(Path(root).absolute()) if self.is_local else root.rstrip("/")
         self._url = os.fspath(url)
-        self._patience = Patience(self._url)
+        self._retrier = Retrier(self._url)
         self._local = LocalFolder(self._root, self._url)
-        """The folder where :attr:`is_local` says so; else it is not used."""
+        """The folder on a disk; used only where :attr:`is_local` is true."""
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}" if name else self._root
 
     def url(self, name: str) -> str:
-        """Path of an object on a local disk, else its URL."""
+        """Return the path of an object on a local disk, else its URL."""
         return self._path(name) if self.is_local else str(self._fs.unstrip_protocol(self._path(name)))
 
     def put(self, objects: Mapping[str, bytes]) -> None:
@@ -76,23 +76,26 @@ class Files:
                 self._on_disk(self._local.put, name, value)
         else:
             paths = [(self._path(name), value) for name, value in objects.items()]
-            with self._told(may_be_absent=False):
-                self._patience.each(lambda item: upload(self._fs, *item), paths)
+            with self._store_errors(may_be_absent=False):
+                self._retrier.call_each(lambda item: upload(self._fs, *item), paths)
 
     def get(self, names: Iterable[str]) -> dict[str, bytes]:
         """Read those of the objects that exist."""
         if self.is_local:
-            found = ((name, self._on_disk(self._local.get, name)) for name in names)
-            return {name: value for name, value in found if value is not None}
+            read = ((name, self._on_disk(self._local.get, name)) for name in names)
+            return {name: value for name, value in read if value is not None}
         paths = {self._path(name): name for name in names}
         values: dict[str, bytes] = {}
         if paths:
-            with self._told():
-                self._patience.call(lambda: self._fetch(paths, values))
+            with self._store_errors():
+                self._retrier.call(lambda: self._fetch_into(paths, values))
         return values
 
-    def _fetch(self, paths: dict[str, str], values: dict[str, bytes]) -> None:
-        """Move what can be read from ``paths`` (path to name) to ``values``; raise if some may come later."""
+    def _fetch_into(self, paths: dict[str, str], values: dict[str, bytes]) -> None:
+        """Move readable objects from ``paths`` (path to name) to ``values``.
+
+        Raises the error of an object that may be readable later.
+        """
         failed: list[Exception] = []
         for path, value in self._fs.cat(list(paths), on_error="return").items():
             if isinstance(value, bytes):
@@ -102,19 +105,19 @@ class Files:
             else:
                 failed.append(value)
         if failed:
-            raise min(failed, key=is_transient)  # what will not pass first
+            raise min(failed, key=is_transient)  # errors that will not pass come first
 
     def get_one(self, name: str) -> bytes | None:
-        """Read an object, or None when there is none."""
+        """Read an object; None when it does not exist."""
         return self.get([name]).get(name)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes | None:
-        """Read bytes ``[start, stop)`` of an object, fewer where it ends before; None when there is none."""
+        """Read bytes ``[start, stop)`` of an object, or fewer at its end; None when it does not exist."""
         if self.is_local:
             return self._on_disk(self._local.get, name, start, stop)
         try:
-            with self._told():
-                found: bytes = self._patience.call(
+            with self._store_errors():
+                data: bytes = self._retrier.call(
                     lambda: self._fs.cat_file(self._path(name), start=start, end=stop)
                 )
         except FileNotFoundError:
@@ -123,54 +126,55 @@ class Files:
             if error.errno != errno.EINVAL:
                 raise
             return b""  # the object ends before the range begins
-        return found
+        return data
 
     def list(self, folder: str) -> list[str]:
-        """Last parts of the names directly under a folder, sorted; none when there is no such folder."""
+        """List the last parts of the names directly in a folder, sorted; none when it does not exist."""
         if self.is_local:
             return self._on_disk(self._local.list, folder)
         try:
-            with self._told():
-                found = self._patience.call(
+            with self._store_errors():
+                paths = self._retrier.call(
                     lambda: self._fs.ls(self._path(folder), detail=False, refresh=True)
                 )
         except FileNotFoundError:
             return []
-        return sorted({str(path).rstrip("/").rsplit("/", 1)[-1] for path in found})
+        return sorted({str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths})
 
     def refresh(self, folder: str) -> None:
-        """Make the next look at a folder show what other hosts wrote, as far as the system can
-        (:meth:`LocalFolder.refresh`). Other stores than disks are asked anew each time.
+        """Make the next read of a folder show what other hosts wrote, as far as the system can.
+
+        See :meth:`LocalFolder.refresh`. Stores other than disks are asked anew each time.
         """
         if self.is_local:
             self._local.refresh(folder)
 
     def sizes(self, folder: str) -> dict[str, int]:
-        """Bytes of every object below a folder, by name relative to it; half-written files are left out."""
+        """Return the bytes of every object below a folder, by relative name, without half-written files."""
         if self.is_local:
             entries = self._on_disk(lambda: [*self._local.walk(folder)])
             return {name: size for name, size, _ in entries if not name.endswith(PARTIAL)}
         prefix = self._path(folder) + "/"
         try:
-            with self._told():
-                found = self._patience.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
+            with self._store_errors():
+                objects = self._retrier.call(lambda: self._fs.find(prefix.rstrip("/"), detail=True))
         except FileNotFoundError:
             return {}
         return {
             path.removeprefix(prefix): int(entry["size"])
-            for path, entry in found.items()
+            for path, entry in objects.items()
             if path.startswith(prefix)
         }
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete objects; those that are not there are left alone. A link on a disk is refused."""
+        """Delete objects; those that do not exist are ignored. A link on a disk is refused."""
         if self.is_local:
             for name in names:
                 self._on_disk(self._local.delete, name)
         else:
-            # One by one: of a request that deletes many, s3fs does not say which ones failed.
-            with self._told():
-                self._patience.each(self._delete_remote, [self._path(name) for name in names])
+            # One by one: s3fs does not report which objects failed in a request that deletes many.
+            with self._store_errors():
+                self._retrier.call_each(self._delete_remote, [self._path(name) for name in names])
 
     def _delete_remote(self, path: str) -> None:
         try:
@@ -180,8 +184,9 @@ class Files:
                 raise
 
     def delete_folder(self, folder: str) -> None:
-        """Delete everything below a folder, and the folder; nothing happens when there is none. Links on a
-        disk are refused and not followed.
+        """Delete a folder and everything below it; a missing folder is ignored.
+
+        Links on a disk are refused and not followed.
         """
         if self.is_local:
             self._on_disk(self._local.delete_folder, folder)
@@ -189,7 +194,7 @@ class Files:
             self.delete([f"{folder}/{name}" for name in self.sizes(folder)])
 
     def partials(self, older_than_s: float, folder: str = "") -> Sequence[str]:
-        """Names of what killed writers left half-written below a folder of a local disk, sorted.
+        """List the half-written files that killed writers left below a folder of a local disk, sorted.
 
         Other stores have none: an upload that was cut off was never visible.
         """
@@ -197,35 +202,35 @@ class Files:
             return []
         before = time.time() - older_than_s
         prefix = f"{folder}/" if folder else ""
-        found = self._on_disk(lambda: [*self._local.walk(folder)])
+        entries = self._on_disk(lambda: [*self._local.walk(folder)])
         return sorted(
-            prefix + name for name, _, modified in found if name.endswith(PARTIAL) and modified < before
+            prefix + name for name, _, modified in entries if name.endswith(PARTIAL) and modified < before
         )
 
     def sweep(self, older_than_s: float) -> int:
-        """Delete what :meth:`partials` finds; return how many files that was."""
+        """Delete the files that :meth:`partials` lists; return their number."""
         partials = self.partials(older_than_s)
         self.delete(partials)
         return len(partials)
 
     def _on_disk(self, operation: Callable[..., R], *arguments: Any) -> R:
-        """Run an operation on a disk; again, while it fails for a reason that may pass."""
+        """Run an operation on a disk, and repeat it while it fails for a reason that may pass."""
         try:
             return operation(*arguments)
         except OSError as error:
             first = error
-        with self._told(may_be_absent=False):
-            if first.errno not in refusals.DISK_PASSES:
+        with self._store_errors(may_be_absent=False):
+            if first.errno not in refusals.TRANSIENT_DISK_ERRORS:
                 raise first
-            return self._patience.call(lambda: operation(*arguments))
+            return self._retrier.call(lambda: operation(*arguments))
 
     @contextlib.contextmanager
-    def _told(self, may_be_absent: bool = True) -> Iterator[None]:
-        """Raise what a store's failure comes to (:func:`portrait_core.store.refusals.told`)."""
+    def _store_errors(self, may_be_absent: bool = True) -> Iterator[None]:
+        """Translate a store's failures (:func:`portrait_core.store.refusals.as_store_error`)."""
         try:
             yield
         except Exception as error:
-            said = refusals.told(error, self._url, self.is_local, may_be_absent)
-            if said is error:
+            translated = refusals.as_store_error(error, self._url, self.is_local, may_be_absent)
+            if translated is error:
                 raise
-            raise said from error
+            raise translated from error

@@ -1,4 +1,4 @@
-"""Keys of stages, digests of files, names: pure functions, the same answer on every host and in every run."""
+"""Keys of stages, digests of files, names: pure functions with the same result on every host."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,189}")
 
 
 def recipe_key(recipe: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that stand for a recipe."""
+    """Return the key of a recipe: 16 hexadecimal digits of its SHA-256."""
     return hashlib.sha256(canonical_json(recipe)).hexdigest()[:16]
 
 
@@ -32,21 +32,21 @@ def stage_recipe(
     weights: Mapping[str, str],
     version: int = 1,
 ) -> dict[str, Any]:
-    """Everything that decides what a stage computes, and nothing else: what its key is made of.
+    """Return everything that decides a stage's result, and nothing else; its key is a hash of it.
 
     Args:
         stage: name of the stage, such as ``"track"``.
-        inputs: digests of what it reads: of files (:func:`file_digest`) or keys of earlier stages, by role.
-        settings: the resolved settings that it reads. Anything that does not change the result (device,
-            batch size, folders) must be left out by the caller.
+        inputs: digests of files (:func:`file_digest`) or keys of earlier stages that it reads, by role.
+        settings: the resolved settings that it reads. The caller leaves out anything that does not change the
+            result (device, batch size, folders).
         weights: digests of the weights that it uses, by role.
-        version: number that is raised when the stage's code changes what it computes.
+        version: number that is raised when the stage's results change.
 
     Returns:
         Plain values: ``stage``, ``inputs``, ``settings``, ``weights``, ``version``.
 
     Raises:
-        InputError: a value of ``inputs`` or ``weights`` is no digest, or the settings are not plain data.
+        InputError: a value of ``inputs`` or ``weights`` is not a digest, or the settings are not plain data.
     """
     for role, digest in [*inputs.items(), *weights.items()]:
         if not _DIGEST.fullmatch(digest):
@@ -64,37 +64,38 @@ def stage_recipe(
     }
 
 
-def gapped_key(key: str, gaps: Iterable[int]) -> str:
-    """Key of what was made of a clip some of whose frames are missing: the key itself when none is."""
+def key_with_gaps(key: str, gaps: Iterable[int]) -> str:
+    """Return the key of a result from which some frames are missing; without gaps, the key itself."""
     missing = sorted(int(frame) for frame in gaps)
     return recipe_key({"key": key, "gaps": missing}) if missing else key
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two recipes of a stage differ in, in words: ``tuning.steps 160 -> 400``, ``weights generator``.
+def describe_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Describe how two recipes of a stage differ: ``tuning.steps 160 -> 400``, ``weights generator``.
 
-    Inputs that are other stages are named only when nothing else differs: they say themselves why.
+    Inputs that are other stages are named only when nothing else differs, because those stages describe their
+    own changes.
     """
-    said = [
+    changes = [
         f"{name} {_short(before)} -> {_short(after)}"
         for name, before, after in _changes(old["settings"], new["settings"])
     ]
-    said += [f"weights {name} changed" for name, _, _ in _changes(old["weights"], new["weights"])]
+    changes += [f"weights {name} changed" for name, _, _ in _changes(old["weights"], new["weights"])]
     if old["version"] != new["version"]:
-        said.append(f"its code changed (version {old['version']} -> {new['version']})")
+        changes.append(f"its code changed (version {old['version']} -> {new['version']})")
     inputs = [name for name, _, _ in _changes(old["inputs"], new["inputs"])]
-    return said or ([f"{' and '.join(inputs)} changed"] if inputs else [])
+    return changes or ([f"{' and '.join(inputs)} changed"] if inputs else [])
 
 
 def _changes(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    found: list[tuple[str, Any, Any]] = []
+    changes: list[tuple[str, Any, Any]] = []
     for name in sorted({*old, *new}):
         before, after = old.get(name), new.get(name)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += _changes(before, after, f"{prefix}{name}.")
+            changes += _changes(before, after, f"{prefix}{name}.")
         elif before != after:
-            found.append((prefix + name, before, after))
-    return found
+            changes.append((prefix + name, before, after))
+    return changes
 
 
 def _short(value: Any) -> str:
@@ -102,10 +103,10 @@ def _short(value: Any) -> str:
 
 
 def file_digest(path_or_url: str | os.PathLike[str], **storage_options: Any) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read in pieces from a path or any fsspec URL.
+    """Return the SHA-256 of a file's bytes, in hexadecimal; read it in pieces from a path or fsspec URL.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     digest = hashlib.sha256()
     try:
@@ -123,7 +124,7 @@ def is_name(name: str) -> bool:
 
 
 def checked_name(name: str, what: str) -> str:
-    """Return a name that is safe in any store, or raise :class:`InputError`."""
+    """Return a name that is safe in any store; raise :class:`InputError` for another one."""
     if not is_name(name):
         raise InputError(
             f"{name!r} cannot name a {what}: use letters, digits, '_', '-', '.', starting with a letter or "
@@ -133,7 +134,7 @@ def checked_name(name: str, what: str) -> str:
 
 
 def checked_key(key: str) -> str:
-    """Return a key that is hexadecimal, or raise ``ValueError``."""
+    """Return a hexadecimal key; raise ``ValueError`` for another one."""
     if not re.fullmatch(r"[0-9a-f]+", key):
         raise ValueError(f"a key is hexadecimal, as recipe_key gives it; got {key!r}")
     return key

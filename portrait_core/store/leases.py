@@ -1,16 +1,16 @@
-"""Who is at work on a unit, so that two runs on one store at once do little work twice.
+"""Leases on units, so that two runs on one store do little work twice.
 
-Safety never rests on leases; it rests on idempotent commits: whoever works without one, or goes on after
-losing one, writes the same bytes and harms nothing. A lease only saves the work.
+Safety never rests on leases; it rests on idempotent commits: a run without a lease, or one that goes on after
+losing it, writes the same bytes and does no harm. A lease only saves work.
 
-A lease is one JSON object, ``lease.json``, rewritten ("beaten") by its holder. Object stores offer no
-lock that works everywhere, so taking it is: see that it is free, write, wait a little, read back; whoever
-wrote last has it. What that guarantees, and what not:
+A lease is one JSON object, ``lease.json``, rewritten ("beaten") by its holder. Object stores offer no lock
+that works everywhere, so a lease is taken in steps: check that it is free, write, wait for a short time, read
+back; the last writer has it. Its guarantees and limits:
 
-- Two who try at the same moment see the same last writer, and the other one goes on waiting.
-- If a writer is held up between looking and writing for longer than the little wait, both believe that they
-  hold the lease until the next beat of the one that was overwritten (a third of the time to live, plus what
-  the store takes), which then knows that it is :attr:`Lease.lost`.
+- Two that try at the same moment see the same last writer, and the other one goes on waiting.
+- If a writer is delayed between checking and writing for longer than the short wait, both believe that they
+  hold the lease until the next beat of the one that was overwritten (a third of the time to live, plus the
+  store's latency), which then knows that it is :attr:`Lease.lost`.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portrait_core.store.documents import canonical_json, parsed
+from portrait_core.store.documents import canonical_json, parse_json
 from portrait_core.store.unit import Unit
 
 _SETTLE_LOCAL_S = 0.1
 _SETTLE_REMOTE_S = 0.5
-_LONGEST_POLL_S = 1.0
+_MAX_POLL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """What a lease says of the one who holds it."""
+    """The record of a lease: its holder."""
 
     owner: str
-    """Random, hexadecimal, of one :class:`Lease` object."""
+    """Random hexadecimal identifier of one :class:`Lease` object."""
     host: str
     pid: int
     process_started: int
-    """Clock ticks from the host's start to the process's (Linux), else 0: tells a process from a later one
-    of the same number."""
+    """Clock ticks from the host's start to the process's (Linux), else 0; distinguishes a process from a
+    later one with the same number."""
     stage: str
-    """What is being worked on."""
+    """Stage that is at work."""
     beat: int
-    """Counts up while the holder lives."""
+    """Counter that increases while the holder lives."""
     time_utc: str
     """Time of the last beat by the holder's clock, ISO 8601."""
 
@@ -60,43 +60,42 @@ class Holder:
 
     @property
     def age_s(self) -> float:
-        """Seconds since the last beat: approximate, for people, as two hosts' clocks are compared."""
+        """Seconds since the last beat. Approximate, for people: it compares two hosts' clocks."""
         return (datetime.now(UTC) - datetime.fromisoformat(self.time_utc)).total_seconds()
 
     def is_dead_here(self) -> bool:
-        """Tell whether the holder was a process of this host that is gone. False says nothing: it may live,
-        or be on another host.
+        """Tell whether the holder was a process of this host that is gone.
 
-        Containers that share a host name but not their processes look dead to each other: work is then done
-        twice.
+        False proves nothing: the process may live, or run on another host. Containers that share a host name
+        but not their processes look dead to each other; work is then done twice.
         """
         return self.host == socket.gethostname() and _process_started(self.pid) != self.process_started
 
 
-def holder(unit: Unit) -> Holder | None:
-    """Who holds a unit's lease, alive or not; None when nobody does or the record is damaged."""
-    found = parsed(unit._files.get_one(_name(unit)))
-    if not isinstance(found, dict):
+def read_holder(unit: Unit) -> Holder | None:
+    """Read the holder of a unit's lease, alive or not; None when there is none or the record is damaged."""
+    record = parse_json(unit._files.get_one(_name(unit)))
+    if not isinstance(record, dict):
         return None
     try:
-        read = Holder(**{field: kind(found[field]) for field, kind in _FIELDS.items()})
-        _ = read.age_s  # a time that is none counts as damage
+        parsed = Holder(**{field: kind(record[field]) for field, kind in _FIELDS.items()})
+        _ = parsed.age_s  # an invalid time counts as damage
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    return read
+    return parsed
 
 
 class Lease:
     """An advisory lease on a unit: ``with Lease(unit): ...``, or :meth:`acquire` and :meth:`release`.
 
-    While it is held a daemon thread beats every third of the time to live. Not to be shared by processes.
+    While it is held, a daemon thread beats every third of the time to live. Processes must not share it.
     """
 
     def __init__(self, unit: Unit, ttl_s: float = 30.0) -> None:
-        """A lease that is not held yet.
+        """Prepare a lease that is not held yet.
 
         Args:
-            unit: what is to be worked on.
+            unit: unit of the work.
             ttl_s: seconds without a beat after which others take the lease over.
         """
         self._unit = unit
@@ -118,12 +117,12 @@ class Lease:
 
     @property
     def owner(self) -> str:
-        """What the lease's record says while it is ours (:class:`Holder`)."""
+        """``owner`` of the lease's record while this object holds it (:class:`Holder`)."""
         return self._owner
 
     @property
     def lost(self) -> bool:
-        """Whether another has taken the lease over since it was acquired; seen at a beat."""
+        """Whether another has taken the lease over since it was acquired; noticed at a beat."""
         return self._lost
 
     def acquire(
@@ -131,48 +130,54 @@ class Lease:
         on_wait: Callable[[Holder], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> bool:
-        """Wait until the lease is ours; at once when it is already.
+        """Wait until this object holds the lease; return at once when it already does.
 
-        It is taken from a dead process of this host at once, from any other holder when its beat has stood
-        still for ``ttl_s`` by our own clock: clocks of different hosts are never compared.
+        The lease is taken from a dead process of this host at once, and from any other holder when its beat
+        has not changed for ``ttl_s`` by this process's clock: clocks of different hosts are never compared.
 
         Args:
             on_wait: called once, with the holder, when waiting begins.
-            stop: asked while another holds it, about once a second; True gives up (always True: do not wait).
+            stop: called about once per second while another holds the lease; True gives up (a function that
+                always returns True does not wait).
 
         Returns:
-            Whether the lease is ours: False only when ``stop`` said so.
+            True if this object holds the lease; False only when ``stop`` returned True.
         """
         if self._thread is not None and not self._lost:
             return True
         watch = _Watch(self._ttl_s)
-        told = False
+        was_reported = False
         while True:
-            found = holder(self._unit)
-            if found is None or found.owner == self._owner or found.is_dead_here() or watch.is_stale(found):
+            current = read_holder(self._unit)
+            if (
+                current is None
+                or current.owner == self._owner
+                or current.is_dead_here()
+                or watch.is_stale(current)
+            ):
                 if self._claim():
                     self._start_beating()
                     return True
                 continue
-            if on_wait is not None and not told:
-                on_wait(found)
-            told = True
+            if on_wait is not None and not was_reported:
+                on_wait(current)
+            was_reported = True
             if stop is not None and stop():
                 return False
-            time.sleep(min(self._ttl_s / 10, _LONGEST_POLL_S))
+            time.sleep(min(self._ttl_s / 10, _MAX_POLL_S))
 
-    def note(self, stage: str) -> None:
-        """Say what is being worked on; written at once, by the beating thread."""
+    def set_stage(self, stage: str) -> None:
+        """Set the stage that is at work; the beating thread writes it at once."""
         self._stage = stage
         self._wake.set()
 
     def release(self) -> None:
-        """Give the lease back, if it is still ours. Never raises: one that cannot be deleted goes stale."""
+        """Give the lease back if it is still held. Never raises: a lease that stays goes stale."""
         if self._thread is None:
             return
         self._ends = True
         self._wake.set()
-        self._thread.join(self._ttl_s)  # not for ever: its store may hang
+        self._thread.join(self._ttl_s)  # with a limit, because its store may hang
         self._thread = None
         try:
             if self._is_ours():
@@ -181,22 +186,22 @@ class Lease:
             _log.warning("the lease of %s cannot be given back (%s); it goes stale", self._unit, error)
 
     def _claim(self) -> bool:
-        """Write our name and see whether it stands.
+        """Write this object's name and check whether it stands.
 
-        The wait is there every time: whoever writes first cannot know that there is a rival. It has to
-        outlast what a rival needs from seeing the lease free to having written.
+        The wait takes place every time, because the first writer cannot know about a rival. It has to be
+        longer than a rival needs between seeing the lease free and having written.
         """
         self._write()
         time.sleep(_SETTLE_LOCAL_S if self._unit._files.is_local else _SETTLE_REMOTE_S)
         return self._is_ours()
 
     def _is_ours(self) -> bool:
-        found = holder(self._unit)
-        return found is not None and found.owner == self._owner
+        current = read_holder(self._unit)
+        return current is not None and current.owner == self._owner
 
     def _write(self) -> None:
         self._beat += 1
-        said = Holder(
+        record = Holder(
             owner=self._owner,
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -205,7 +210,7 @@ class Lease:
             beat=self._beat,
             time_utc=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
-        self._unit._files.put({_name(self._unit): canonical_json(asdict(said))})
+        self._unit._files.put({_name(self._unit): canonical_json(asdict(record))})
 
     def _start_beating(self) -> None:
         self._lost = self._ends = False
@@ -218,8 +223,8 @@ class Lease:
             self._wake.clear()
             # A store that fails now may answer at the next beat.
             with contextlib.suppress(Exception):
-                found = holder(self._unit)
-                if found is not None and found.owner != self._owner:
+                current = read_holder(self._unit)
+                if current is not None and current.owner != self._owner:
                     self._lost = True
                     return
                 if not self._ends:
@@ -227,17 +232,17 @@ class Lease:
 
 
 class _Watch:
-    """Tells when a beat has stood still for too long, by this process's monotonic clock."""
+    """Tells when a beat has not changed for too long, by this process's monotonic clock."""
 
     def __init__(self, ttl_s: float) -> None:
         self._ttl_s = ttl_s
         self._seen: tuple[str, int] | None = None
         self._since = 0.0
 
-    def is_stale(self, found: Holder) -> bool:
+    def is_stale(self, current: Holder) -> bool:
         now = time.monotonic()
-        if self._seen != (found.owner, found.beat):
-            self._seen, self._since = (found.owner, found.beat), now
+        if self._seen != (current.owner, current.beat):
+            self._seen, self._since = (current.owner, current.beat), now
         return now - self._since > self._ttl_s
 
 
@@ -257,14 +262,14 @@ def _name(unit: Unit) -> str:
 
 
 def _process_started(pid: int) -> int | None:
-    """Start of a process of this host in clock ticks; 0 where that cannot be told, None when it is gone."""
+    """Return the start of a process of this host in clock ticks; 0 if unknown, None if it is gone."""
     if not Path("/proc/self/stat").exists():
         return 0 if _is_running(pid) else None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if fields[0] in "ZX" else int(fields[19])  # killed, but not yet buried
+    return None if fields[0] in "ZX" else int(fields[19])  # killed, but not yet reaped
 
 
 def _is_running(pid: int) -> bool:

@@ -1,11 +1,11 @@
-"""A store's folder on a disk of this machine or one that is mounted: whole files, and no way out by links.
+"""A store's folder on a local or mounted disk: whole files, and no access outside it through links.
 
 The folder may be a stranger's, so nothing in it leads elsewhere: a file is read or written only where its
-folder, with all links resolved, lies inside the resolved root (the root itself may be a link), what is no
-regular file is not read, and no link is deleted or descended into. Before reading and writing, a folder is
-looked at once per process. That holds against what lies in a store, not against somebody who swaps folders
-for links while a run is at work: such a person can write the store anyway. Before deleting, it is looked at
-each time.
+folder, with all links resolved, lies inside the resolved root (the root itself may be a link); only regular
+files are read, and no link is deleted or descended into. Before reading and writing, a folder is checked once
+per process. That protects against the contents of a store, not against somebody who swaps folders for links
+while a run is at work: such a person can write the store anyway. Before deleting, a folder is checked each
+time.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 """Flags for reading: a link is not followed, and a FIFO that nobody writes to does not block."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT = (FileNotFoundError, NotADirectoryError)
-_REMEMBERED = 100_000
-"""Most folders that are remembered per store."""
+_MAX_REMEMBERED = 100_000
+"""Largest number of folders that are remembered per store."""
 _inside: defaultdict[str, set[str]] = defaultdict(set)
-"""Names of folders that this process found to lie inside their store, by the store's root."""
+"""Names of folders that this process has found to lie inside their store, by the store's root."""
 
 
 class LocalFolder:
     """Files below a root. Names are relative to it, with ``/``; the empty name is the root.
 
-    Methods raise :class:`StoreError` for links and for what is no file, and otherwise ``OSError`` as the
-    system gives it; an object that is not there is no error.
+    Methods raise :class:`StoreError` for links and for anything that is not a regular file, and otherwise the
+    system's ``OSError``; an absent object is not an error.
 
     Args:
         root: absolute path, which need not exist yet.
@@ -55,7 +55,7 @@ class LocalFolder:
             self._check(folder)
         path = self._prefix + name
         partial = f"{path}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}"
-        handle = self._created(partial, folder)
+        handle = self._create(partial, folder)
         try:
             with handle:
                 handle.write(value)
@@ -65,8 +65,8 @@ class LocalFolder:
                 os.unlink(partial)
             raise
 
-    def _created(self, partial: str, folder: str) -> BufferedWriter:
-        """Open a new file, which follows no link, in a folder that is made if need be."""
+    def _create(self, partial: str, folder: str) -> BufferedWriter:
+        """Open a new file, without following links, in a folder that is made if need be."""
         for _ in range(3):  # a folder may be deleted by another process just after it was made
             with contextlib.suppress(FileNotFoundError):
                 return open(partial, "xb")
@@ -75,15 +75,16 @@ class LocalFolder:
         return open(partial, "xb")
 
     def get(self, name: str, start: int = 0, stop: int | None = None) -> bytes | None:
-        """Read bytes ``[start, stop)`` of a file, fewer where it ends before, all of it by default; None when
-        there is none.
+        """Read bytes ``[start, stop)`` of a file, fewer where it ends before; None when it does not exist.
+
+        By default all bytes are read.
         """
         folder = name.rpartition("/")[0]
         if folder not in self._known:
             self._check(folder)
         path = self._prefix + name
         try:
-            handle = self._opened(path, name)
+            handle = self._open(path, name)
         except _ABSENT:
             self._check_root()
             return None
@@ -97,18 +98,18 @@ class LocalFolder:
         finally:
             os.close(handle)
 
-    def _opened(self, path: str, name: str) -> int:
+    def _open(self, path: str, name: str) -> int:
         try:
             return os.open(path, _READ)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
         if not self._lies_inside(path):
-            raise self._refused(name, "leads out of the store")
+            raise self._link_error(name, "leads out of the store")
         return os.open(os.path.realpath(path), _READ)
 
     def list(self, folder: str) -> list[str]:
-        """Names directly in a folder, sorted, without half-written files; none when there is no folder."""
+        """List the names directly in a folder, sorted, without half-written files; none without a folder."""
         if folder not in self._known:
             self._check(folder)
         try:
@@ -118,7 +119,7 @@ class LocalFolder:
             return []
 
     def walk(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        """Name relative to a folder, bytes and time of modification of every file below it.
+        """Yield the relative name, bytes and time of modification of every file below a folder.
 
         Links are left out and not followed. Files may vanish meanwhile.
         """
@@ -127,29 +128,29 @@ class LocalFolder:
         return _walk(self._prefix + folder, "")
 
     def delete(self, name: str) -> None:
-        """Delete a file; nothing happens when there is none.
+        """Delete a file; a missing file is ignored.
 
         Raises:
-            StoreError: it is a link.
+            StoreError: the file is a link.
         """
-        self._check(name.rpartition("/")[0])  # even if remembered: what is deleted does not come back
+        self._check(name.rpartition("/")[0])  # even if remembered, because deletion is final
         try:
             if stat.S_ISLNK(os.lstat(self._prefix + name).st_mode):
-                raise self._refused(name, "is not deleted")
+                raise self._link_error(name, "is not deleted")
             os.unlink(self._prefix + name)
         except _ABSENT:
             self._check_root()
 
     def delete_folder(self, folder: str) -> None:
-        """Delete everything below a folder, and the folder, except links and what holds them.
+        """Delete a folder and everything below it, except links and the folders that hold them.
 
         Raises:
-            StoreError: the folder is a link, or there are links in it.
+            StoreError: the folder is a link, or contains links.
         """
         self._check(folder.rpartition("/")[0])
         path = self._prefix + folder
         if os.path.islink(path):
-            raise self._refused(folder, "is not deleted")
+            raise self._link_error(folder, "is not deleted")
         try:
             handle = os.open(path, _FOLDER)
         except _ABSENT:
@@ -159,36 +160,36 @@ class LocalFolder:
             links = _delete_below(handle, folder)
         finally:
             os.close(handle)
-        self._known.clear()  # what comes in place of these folders is looked at anew
+        self._known.clear()  # new folders in their place are checked again
         if links:
-            raise self._refused(links[0], "is not deleted")
-        with contextlib.suppress(OSError):  # a writer has put something there since
+            raise self._link_error(links[0], "is not deleted")
+        with contextlib.suppress(OSError):  # a writer has put a file there since
             os.rmdir(path)
 
     def refresh(self, folder: str) -> None:
-        """Have the system ask a file server for the state of a folder and of those that it lies in.
+        """Make the system ask a file server for the state of a folder and of its parents.
 
-        NFS keeps what it knows of a directory for up to a minute (``acdirmax``), and that a name is missing
-        as well. Opening a directory makes Linux compare its times with the server's (close-to-open
-        consistency), and forget the cached names if they differ. Nothing of that holds on mounts with
-        ``nocto``, on servers whose times are too coarse to show the change, or on other file systems:
-        whoever waits for a file has to look again until it is there.
+        NFS caches a directory for up to a minute (``acdirmax``), including the absence of names. Opening a
+        directory makes Linux compare its times with the server's (close-to-open consistency), and forget the
+        cached names if they differ. This does not hold on mounts with ``nocto``, on servers whose times are
+        too coarse to show the change, or on other file systems: a caller that waits for a file has to check
+        again until it exists.
         """
         path = self._root
-        for part in ("", *folder.split("/")):
-            path = os.path.join(path, part)
+        for name in ("", *folder.split("/")):
+            path = os.path.join(path, name)
             try:
                 os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
             except OSError:
                 return  # not there yet, or for the next operation to report
 
     def _check(self, folder: str) -> None:
-        """Raise :class:`StoreError` if a folder, which need not exist, lies outside because of a link."""
+        """Raise :class:`StoreError` if a link places a folder, which need not exist, outside the store."""
         path = self._prefix + folder
         if not self._lies_inside(path):
-            raise self._refused(folder, "leads out of the store")
+            raise self._link_error(folder, "leads out of the store")
         if os.path.isdir(path):
-            if len(self._known) >= _REMEMBERED:
+            if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known.add(folder)
 
@@ -197,7 +198,7 @@ class LocalFolder:
         return (os.path.realpath(path) + "/").startswith(root.rstrip("/") + "/")
 
     def _check_root(self) -> None:
-        """Tell a store that is not there yet, which is empty, from one whose place cannot be one."""
+        """Raise an error if the root cannot be a store; a missing root is an empty store."""
         try:
             mode = os.stat(self._root).st_mode
         except FileNotFoundError:
@@ -207,8 +208,8 @@ class LocalFolder:
         if not stat.S_ISDIR(mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), self._root)
 
-    def _refused(self, name: str, why: str) -> StoreError:
-        """The error of a link on the way to ``name``."""
+    def _link_error(self, name: str, why: str) -> StoreError:
+        """Return the error for a link on the way to ``name``."""
         parts = name.split("/")
         ways = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
         link = next((way for way in ways if os.path.islink(self._prefix + way)), name)
@@ -226,19 +227,19 @@ def _walk(path: str, prefix: str) -> Iterator[tuple[str, int, float]]:
                 if entry.is_dir(follow_symlinks=False):
                     yield from _walk(entry.path, f"{prefix}{entry.name}/")
                 elif not entry.is_symlink():
-                    found = entry.stat(follow_symlinks=False)
-                    yield prefix + entry.name, found.st_size, found.st_mtime
+                    status = entry.stat(follow_symlinks=False)
+                    yield prefix + entry.name, status.st_size, status.st_mtime
 
 
 def _delete_below(handle: int, shown: str) -> list[str]:
-    """Delete what is in an open folder; return the names of links, which stay.
+    """Delete the contents of an open folder; return the names of links, which stay.
 
-    Everything is named relative to open folders, so that no link can come in between.
+    Everything is named relative to open folders, so that no link can be inserted on the way.
     """
     links = []
     with os.scandir(handle) as entries:
-        found = list(entries)
-    for entry in found:
+        listed = list(entries)
+    for entry in listed:
         name = f"{shown}/{entry.name}"
         with contextlib.suppress(FileNotFoundError):
             if entry.is_symlink():
@@ -249,7 +250,7 @@ def _delete_below(handle: int, shown: str) -> list[str]:
                     links += _delete_below(inner, name)
                 finally:
                     os.close(inner)
-                with contextlib.suppress(OSError):  # it holds a link, or a writer has put something there
+                with contextlib.suppress(OSError):  # it contains a link or a new file
                     os.rmdir(entry.name, dir_fd=handle)
             else:
                 os.unlink(entry.name, dir_fd=handle)
@@ -257,7 +258,7 @@ def _delete_below(handle: int, shown: str) -> list[str]:
 
 
 def _read_exactly(file: FileIO, count: int) -> bytes:
-    """Read so many bytes, fewer where the file ends before: one call of the system may give less."""
+    """Read ``count`` bytes, fewer where the file ends before; one system call may return less."""
     pieces: list[bytes] = []
     while count > 0 and (piece := file.read(count)):
         pieces.append(piece)

@@ -1,9 +1,9 @@
-"""Names of files: paths and URLs, which of them are read, and how they are shown.
+"""Paths and URLs of files: which of them are accepted, and how they are shown.
 
 A place is a path or a URL of one file or folder. Manifests and stored jobs name places, and may come from a
-stranger, so the kinds of URL are a closed list. Among those that fsspec knows beyond it are some that read
-something else than the file that they name: ``reference://`` fills in templates from this process's memory,
-``zip://`` and ``simplecache::`` open other files.
+stranger, so the schemes of URLs are a closed list. Some of fsspec's other schemes read something else than
+the file that they name: ``reference://`` fills in templates from this process's memory, ``zip://`` and
+``simplecache::`` open other files.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from pathlib import Path
 from portrait_core.errors import InputError
 
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
-"""Schemes of URLs that are read and written; ``memory`` is this process's own, for tests and notebooks."""
+"""Schemes of URLs that are read and written; ``memory`` belongs to this process, for tests and notebooks."""
 HIDDEN = "***"
-"""What :func:`shown` puts in the place of a secret."""
+"""Text with which :func:`redact_place` replaces a secret."""
 _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
 
 
 def checked_place(place: str | os.PathLike[str]) -> str:
-    """Return a path or URL as it is, once it is known to name one file or folder by itself.
+    """Return a path or URL unchanged, once it is known to name one file or folder by itself.
 
     Raises:
-        InputError: a scheme that is not in :data:`SCHEMES`, a chain of URLs, or a URL with braces or control
-            characters.
+        InputError: the scheme is not in :data:`SCHEMES`, or the text is a chain of URLs, or a URL with braces
+            or control characters.
     """
     text = os.fspath(place)
     problem = place_problem(text)
     if problem:
-        raise InputError(f"{shown(text)} {problem}")
+        raise InputError(f"{redact_place(text)} {problem}")
     return text
 
 
 def place_problem(place: str) -> str:
-    """Say why :func:`checked_place` refuses a place, in words that follow its name; empty: it does not."""
+    """Return why :func:`checked_place` refuses a place, in words that follow its name, else nothing."""
     if "::" in place:
         return "holds '::', which chains URLs and is not followed; give the file itself, under another name"
     scheme, mark, rest = place.partition("://")
@@ -54,8 +54,8 @@ def place_problem(place: str) -> str:
     return ""
 
 
-def shown(place: str | os.PathLike[str]) -> str:
-    """A place as messages show it: without the user, password and query of a URL, where secrets stand."""
+def redact_place(place: str | os.PathLike[str]) -> str:
+    """Return a place for messages, without the user, password and query of a URL, which may be secret."""
     text = os.fspath(place)
     if local_path(text) is not None:
         return text
@@ -63,21 +63,21 @@ def shown(place: str | os.PathLike[str]) -> str:
     return re.sub(r"\?.+", f"?{HIDDEN}", named, count=1, flags=re.DOTALL)
 
 
-def redacted(message: str, place: str = "") -> str:
-    """A message of another library with every URL in it, and ``place``, as :func:`shown` gives it."""
+def redact_message(message: str, place: str = "") -> str:
+    """Redact every URL in another library's message, and ``place``, as :func:`redact_place` does."""
     if place:
-        message = message.replace(place, shown(place))
-    return _URL_IN_TEXT.sub(lambda found: shown(found[0]), message)
+        message = message.replace(place, redact_place(place))
+    return _URL_IN_TEXT.sub(lambda match: redact_place(match[0]), message)
 
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:
-    """The absolute path of a file of this machine, or None for a URL of elsewhere."""
+    """Return the absolute path of a file of this machine; None for a URL of another one."""
     text = os.fspath(place).removeprefix("file://")
     return None if "://" in text else Path(os.path.expanduser(text)).absolute()
 
 
 def folder_of(place: str) -> str:
-    """The folder or URL prefix that holds a file."""
+    """Return the folder or URL prefix that holds a file."""
     path = local_path(place)
     if path is not None:
         return str(path.parent)
@@ -87,8 +87,8 @@ def folder_of(place: str) -> str:
     return f"{scheme}://{rest.rpartition('/')[0]}"
 
 
-def joined(folder: str, place: str) -> str:
-    """A place as something in ``folder`` means it: an absolute path, or a URL, which is not checked here."""
+def resolve_place(folder: str, place: str) -> str:
+    """Resolve a place relative to ``folder``: an absolute path, or a URL, which is not checked here."""
     place = place.removeprefix("file://")
     if "://" in place:
         return place

@@ -1,4 +1,4 @@
-"""What an error of a file system says about the store, and what its reader can do about it."""
+"""Translation of file systems' errors into errors of the store, with advice to the user."""
 
 from __future__ import annotations
 
@@ -8,46 +8,52 @@ from collections.abc import Iterator, Mapping
 from portrait_core.errors import StoreError, without_secrets
 from portrait_core.store import retries
 
-DISK_PASSES = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
-"""Errors of a mounted disk that the next attempt may not get: its server restarts, a handle is stale."""
+TRANSIENT_DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
+"""Errors of a mounted disk that the next attempt may not meet: its server restarts, a handle is stale."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.EISDIR, errno.ELOOP)
 
 
-def told(error: Exception, url: str, is_local: bool, may_be_absent: bool) -> Exception:
-    """Give the :class:`StoreError` that an operation's error comes to, or the error itself.
+def as_store_error(error: Exception, url: str, is_local: bool, may_be_absent: bool) -> Exception:
+    """Return the :class:`StoreError` that an operation's error stands for, or the error itself.
 
-    It stays itself when it says that the disk is full, that an object is absent (where that may be), or when
-    it comes from the program rather than from a file system.
+    The error itself is returned when the disk is full, when an object is absent (where ``may_be_absent``), or
+    when it comes from the program rather than from a file system.
+
+    Args:
+        error: the operation's error.
+        url: URL of the store.
+        is_local: whether the store is on a disk.
+        may_be_absent: whether the operation expects that its object may be absent.
     """
-    if isinstance(error, StoreError) or getattr(error, "errno", None) in retries.FULL:
+    if isinstance(error, StoreError) or getattr(error, "errno", None) in retries.DISK_FULL_ERRORS:
         return error
     if isinstance(error, FileNotFoundError) and may_be_absent and not bucket_is_missing(error):
         return error
     if not isinstance(error, OSError) and type(error).__module__ == "builtins":
         return error
-    said = without_secrets(str(error)) or type(error).__name__
-    what, mend = _on_a_disk(error) if is_local else _elsewhere(error)
-    return StoreError(url, f"{what} ({said}): {mend}", _number(error))
+    message = without_secrets(str(error)) or type(error).__name__
+    problem, advice = _disk_advice(error) if is_local else _remote_advice(error)
+    return StoreError(url, f"{problem} ({message}): {advice}", _errno_of(error))
 
 
 def bucket_is_missing(error: BaseException) -> bool:
-    """Tell a bucket that does not exist from an object that is absent: both are a ``FileNotFoundError``."""
+    """Tell whether the bucket does not exist; an absent object is a ``FileNotFoundError`` too."""
     return "NoSuchBucket" in _codes(error) or "bucket does not exist" in str(error)
 
 
 def _codes(error: BaseException) -> Iterator[str]:
-    """What the servers said to the errors from which this one was made: ``NoSuchBucket``, ``403`` ..."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
+    """Yield the servers' codes in an error and its causes: ``NoSuchBucket``, ``403`` ..."""
+    current: BaseException | None = error
+    while current is not None:
+        response = getattr(current, "response", None)
         if isinstance(response, Mapping) and isinstance(response.get("Error"), Mapping):
             yield str(response["Error"].get("Code"))
-        seen = seen.__cause__
+        current = current.__cause__
 
 
-def _elsewhere(error: Exception) -> tuple[str, str]:
-    """What is wrong with a store that is not on a disk, and what to do."""
+def _remote_advice(error: Exception) -> tuple[str, str]:
+    """Return the problem of a store that is not on a disk, and the advice."""
     if bucket_is_missing(error):
         return "its bucket does not exist", "check the bucket's name, or make it"
     if isinstance(error, PermissionError) or {"403", "AccessDenied"} & set(_codes(error)):
@@ -63,8 +69,8 @@ def _elsewhere(error: Exception) -> tuple[str, str]:
     return "it cannot be used", "check its URL, its storage options and the credentials"
 
 
-def _on_a_disk(error: Exception) -> tuple[str, str]:
-    """What is wrong with a store on a disk, and what to do."""
+def _disk_advice(error: Exception) -> tuple[str, str]:
+    """Return the problem of a store on a disk, and the advice."""
     number = getattr(error, "errno", None)
     if isinstance(error, PermissionError) or number in _REFUSED:
         return "access is refused", "check who may read and write there"
@@ -73,7 +79,7 @@ def _on_a_disk(error: Exception) -> tuple[str, str]:
     return "its disk fails", "check the disk, or the server that it is mounted from"
 
 
-def _number(error: Exception) -> int | None:
+def _errno_of(error: Exception) -> int | None:
     if (number := getattr(error, "errno", None)) is not None:
         return int(number)
     if bucket_is_missing(error):

@@ -1,11 +1,11 @@
-"""A store as a whole: its format, its units, and the records of what was asked of it.
+"""A store as a whole: its format, its units, and the records of jobs and inputs.
 
 Layout::
 
-    store.json            the format's number
-    jobs/<id>.json        what was asked for: enough to run it again
-    states/<id>.json      what came of it: enough to show it
-    inputs/<id>.json      what is known of inputs by their places
+    store.json            number of the format
+    jobs/<id>.json        requests: enough to run a job again
+    states/<id>.json      outcomes: enough to show a job
+    inputs/<id>.json      facts about inputs, by their places
     <kind>/<name>/        units (portrait_core.store.unit)
 """
 
@@ -17,8 +17,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from portrait_core.errors import InputError
-from portrait_core.store.documents import canonical_json, parsed
-from portrait_core.store.failures import from_tables
+from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.failures import concatenate_tables
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
 from portrait_core.store.unit import KINDS, Kind, Unit
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 2
-"""Number of the layout. Raised when a store of the older one cannot be read any more."""
+"""Number of the layout. It is raised when stores of the older layout can no longer be read."""
 _FORMAT = "store.json"
-_READ_TOGETHER = 256
-"""Records that are asked for at once."""
+_RECORDS_PER_READ = 256
+"""Number of records that are requested together."""
 
 RecordKind = Literal["jobs", "states", "inputs"]
 
@@ -42,12 +42,14 @@ class Store:
     """
 
     def __init__(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> None:
-        """Args:
-            url: where the store is; a folder is made when something is first written, a bucket must exist.
-            storage_options: passed to the file system (``endpoint_url``, credentials ...).
+        """Prepare access to a store.
+
+        Args:
+            url: path or URL of the store; a folder is made at the first write, a bucket must exist.
+            storage_options: options of the file system (``endpoint_url``, credentials ...).
 
         Raises:
-            InputError: the URL's scheme is not known or needs a package that is not installed.
+            InputError: the URL's scheme is unknown or needs a package that is not installed.
         """
         self.url = os.fspath(url)
         self.storage_options = dict(storage_options or {})
@@ -60,28 +62,28 @@ class Store:
         return Store, (self.url, self.storage_options)
 
     def check_format(self, write: bool = False) -> None:
-        """Look whether this version of the program can read the store.
+        """Check that this version of the program can read the store.
 
         Args:
-            write: note the format where there is no store yet.
+            write: write the format where there is no store yet.
 
         Raises:
-            InputError: it was written by another version.
+            InputError: another version wrote the store.
         """
-        said = parsed(self._files.get_one(_FORMAT))
-        known = said.get("format") if isinstance(said, dict) else None
-        if known == FORMAT:
+        document = parse_json(self._files.get_one(_FORMAT))
+        number = document.get("format") if isinstance(document, dict) else None
+        if number == FORMAT:
             return
-        if known is not None or self._is_of_version_1():
+        if number is not None or self._is_of_version_1():
             raise InputError(
                 f"the store {self.url} was written by another version of this program (format "
-                f"{known or 1}, this one reads {FORMAT}): give another --store, or delete this one"
+                f"{number or 1}, this one reads {FORMAT}): give another --store, or delete this one"
             )
         if write:
             self._files.put({_FORMAT: canonical_json({"format": FORMAT})})
 
     def _is_of_version_1(self) -> bool:
-        """Tell whether a unit has the folder of records that the first layout had."""
+        """Tell whether a unit has the folder of records of the first layout."""
         for kind in KINDS:
             for name in self.units(kind)[:2]:
                 if "records" in self._files.list(f"{kind}/{name}"):
@@ -89,37 +91,37 @@ class Store:
         return False
 
     def unit(self, kind: Kind, name: str) -> Unit:
-        """The unit of a kind and name, which need not exist yet.
+        """Return the unit of a kind and name, which need not exist yet.
 
         Raises:
-            InputError: an unknown kind, or a name that not every store can hold.
+            InputError: the kind is unknown, or not every store can hold the name.
         """
         return Unit(self._files, kind, name)
 
     def units(self, kind: Kind) -> list[str]:
-        """List the names of the units of a kind, sorted. What no unit can be called is passed over."""
+        """List the names of the units of a kind, sorted; names that no unit can have are ignored."""
         return [name for name in self._files.list(kind) if is_name(name)]
 
     # Records
 
     def write_record(self, kind: RecordKind, name: str, value: Any) -> None:
-        """Keep a record, replacing an older one at once and whole."""
+        """Store a record; an older one is replaced at once and whole."""
         self._files.put({_record(kind, name): canonical_json(value)})
 
     def read_record(self, kind: RecordKind, name: str) -> Any | None:
-        """Read a record; None when there is none, or it is damaged."""
-        return parsed(self._files.get_one(_record(kind, name)))
+        """Read a record; None when it is absent or damaged."""
+        return parse_json(self._files.get_one(_record(kind, name)))
 
     def read_records(self, kind: RecordKind, names: Iterable[str] | None = None) -> dict[str, Any]:
-        """Read records by name, many at once; all of a kind by default. Damaged ones are left out."""
-        wanted = self.record_names(kind) if names is None else list(names)
-        found: dict[str, Any] = {}
-        for start in range(0, len(wanted), _READ_TOGETHER):
-            paths = {_record(kind, name): name for name in wanted[start : start + _READ_TOGETHER]}
+        """Read records by name, many at once, all of a kind by default; damaged ones are left out."""
+        requested = self.record_names(kind) if names is None else list(names)
+        records: dict[str, Any] = {}
+        for start in range(0, len(requested), _RECORDS_PER_READ):
+            paths = {_record(kind, name): name for name in requested[start : start + _RECORDS_PER_READ]}
             for path, document in self._files.get(paths).items():
-                if (value := parsed(document)) is not None:
-                    found[paths[path]] = value
-        return found
+                if (value := parse_json(document)) is not None:
+                    records[paths[path]] = value
+        return records
 
     def record_names(self, kind: RecordKind) -> list[str]:
         """List the names of the records of a kind, sorted: one request per thousand."""
@@ -129,26 +131,26 @@ class Store:
     # The whole
 
     def failures(self, kind: Kind) -> pd.DataFrame:
-        """Failures of all units of a kind, with the unit's name in the first column, ``unit``."""
-        import pandas as pd  # here, as in failures.py: it is slow to import
+        """Return the failures of all units of a kind; the first column, ``unit``, is the unit's name."""
+        import pandas as pd  # here: slow to import
 
         tables = {name: self.unit(kind, name).failures() for name in self.units(kind)}
         filled = {name: table for name, table in tables.items() if len(table)}
-        table = pd.concat([from_tables([]), *filled.values()], ignore_index=True)
+        table = pd.concat([concatenate_tables([]), *filled.values()], ignore_index=True)
         units = [name for name, rows in filled.items() for _ in range(len(rows))]
         table.insert(0, "unit", pd.array(units, dtype="string"))
         return table
 
     def sweep(self, older_than_s: float = 3600.0) -> int:
-        """Delete half-written files that killed writers left on a local disk; return how many.
+        """Delete half-written files that killed writers left on a local disk; return their number.
 
-        Younger ones may belong to writers that are still at work.
+        Younger files may belong to writers that are still at work.
         """
         return self._files.sweep(older_than_s)
 
 
 def record_name(text: str) -> str:
-    """Make a record's name of any text, such as a URL."""
+    """Return a record's name for any text, such as a URL."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -1,11 +1,11 @@
-"""One portrait, driving video, reenactment, edit or flow in the store.
+"""One portrait, driving video, reenactment, edit or StyleFlow network in the store.
 
 Layout under ``<kind>/<name>/``::
 
-    <stage>.<key>/        what a stage made under a key (portrait_core.store.output)
-    label.json            what people call it
+    <stage>.<key>/        output of a stage under a key (portrait_core.store.output)
+    label.json            name for people
     failures/*.parquet    rows, append-only
-    lease.json            who is at work (portrait_core.store.leases)
+    lease.json            current holder (portrait_core.store.leases)
 
 A unit's name is a digest of its content: renaming or moving a file changes nothing.
 """
@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
-from portrait_core.store.documents import canonical_json, parsed
-from portrait_core.store.failures import Failure, from_tables, to_table
+from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.failures import Failure, concatenate_tables, make_table
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
 from portrait_core.store.output import Output
@@ -32,7 +32,10 @@ _OUTPUT = re.compile(r"(.+)\.([0-9a-f]+)")
 
 
 class Unit:
-    """A unit of work. Made by :meth:`Store.unit`; holds no open files, costs nothing until it is used."""
+    """A unit of work, made by :meth:`Store.unit`.
+
+    It holds no open files and costs nothing until it is used.
+    """
 
     def __init__(self, files: Files, kind: Kind, name: str) -> None:
         if kind not in KINDS:
@@ -46,41 +49,41 @@ class Unit:
         return f"Unit({self.path})"
 
     def output(self, stage: str, key: str) -> Output:
-        """The folder of a stage under a key, which need not exist yet.
+        """Return the folder of a stage under a key, which need not exist yet.
 
         Raises:
-            InputError: a name that not every store can hold.
+            InputError: not every store can hold the stage's name.
             ValueError: the key is not hexadecimal.
         """
         return Output(self._files, self.path, stage, key)
 
     def outputs(self) -> list[Output]:
-        """List the folders of stages that are there, under whatever keys: one listing."""
+        """List the folders of stages that exist, under any keys, by one listing."""
         names = self._files.list(self.path)
-        found = (_OUTPUT.fullmatch(name) for name in names if is_name(name))
-        return [self.output(match[1], match[2]) for match in found if match]
+        matches = (_OUTPUT.fullmatch(name) for name in names if is_name(name))
+        return [self.output(match[1], match[2]) for match in matches if match]
 
     def write_label(self, label: str) -> None:
-        """Keep what people call the unit."""
+        """Store the unit's name for people."""
         self._files.put({f"{self.path}/label.json": canonical_json({"label": label})})
 
     def read_label(self) -> str:
-        """Read what people call the unit; its name when that is not kept."""
-        found = parsed(self._files.get_one(f"{self.path}/label.json"))
-        return str(found["label"]) if isinstance(found, dict) and "label" in found else self.name
+        """Read the unit's name for people; its own name when there is none."""
+        document = parse_json(self._files.get_one(f"{self.path}/label.json"))
+        return str(document["label"]) if isinstance(document, dict) and "label" in document else self.name
 
     def record_failures(self, rows: Sequence[Failure]) -> None:
-        """Add rows to the unit's table of failures. Writers at the same time lose nothing."""
+        """Add rows to the unit's table of failures. Simultaneous writers lose nothing."""
         if rows:
-            name, table = to_table(rows)
+            name, table = make_table(rows)
             self._files.put({f"{self.path}/failures/{name}": table})
 
     def failures(self) -> pd.DataFrame:
         """Read all failures, oldest first: stage, frame, cls, message, attempt, host, time_utc, key."""
         tables = self._files.get(f"{self.path}/failures/{name}" for name in self.failure_tables())
-        return from_tables(sorted(tables.items()))
+        return concatenate_tables(sorted(tables.items()))
 
     def failure_tables(self) -> list[str]:
-        """List the files that hold failures: one listing, where :meth:`failures` reads every row."""
+        """List the files that hold failures, by one listing; :meth:`failures` reads every row."""
         names = self._files.list(f"{self.path}/failures")
         return [name for name in names if name.endswith(".parquet")]

@@ -1,6 +1,7 @@
-"""Going through all that a unit holds: what is damaged, what is left over, and making it whole again.
+"""Verification of a unit: damaged data, leftovers of killed writers, and repair.
 
-Runs notice damage when they read it. This finds it beforehand, in what no run reads any more too.
+Runs notice damage when they read it. Verification finds it beforehand, also in data that no run reads any
+more.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
 from portrait_core.store.array_folder import RANGE
-from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, spans
-from portrait_core.store.documents import parsed
+from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, marker_spans
+from portrait_core.store.documents import parse_json
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
 from portrait_core.store.output import Output
@@ -23,26 +24,27 @@ FindingKind = Literal["corrupt", "absent", "orphan", "partial", "unreadable"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it should be."""
+    """One deviation from the expected contents."""
 
     kind: FindingKind
     """``corrupt``, ``absent``: a result is lost and must be made again. ``orphan``: frames that no marker
     covers, left by killed writers, harmless. ``partial``: a half-written file, for :meth:`Store.sweep`.
-    ``unreadable``: a record that reads as absent."""
+    ``unreadable``: a record that counts as absent."""
     where: str
     """Path inside the unit: ``<stage>.<key>/<array>``, ``<stage>.<key>/files/<name>`` ..."""
     frames: tuple[int, ...]
-    """The frames concerned, ascending; none for what is no array of frames: it stands for its stage."""
+    """Frames concerned, in ascending order; empty for anything but an array of frames, which stands for its
+    stage."""
     message: str
 
 
 @dataclass
 class UnitReport:
-    """What :func:`verify_unit` has gone through and found."""
+    """Result of :func:`verify_unit`."""
 
     unit: str
     chunks: int = 0
-    """Chunks of arrays that were read."""
+    """Number of chunks of arrays that were read."""
     files: int = 0
     bytes: int = 0
     """Stored bytes of these chunks and files."""
@@ -50,8 +52,8 @@ class UnitReport:
 
     @property
     def damaged(self) -> list[Finding]:
-        """What is lost and must be made again."""
-        return [found for found in self.findings if found.kind in ("corrupt", "absent")]
+        """Findings of results that are lost and must be made again."""
+        return [finding for finding in self.findings if finding.kind in ("corrupt", "absent")]
 
     def add(self, kind: FindingKind, where: str, message: str, frames: Iterable[int] = ()) -> None:
         """Add a finding."""
@@ -59,18 +61,18 @@ class UnitReport:
 
 
 Expected = Mapping[tuple[str, str], Declared]
-"""What has to be in an output's folder, by stage and key."""
+"""Declarations of what an output's folder has to contain, by stage and key."""
 
 
 def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
     """Read every chunk, file and record of a unit, a few frames at a time; change nothing.
 
-    Best while nothing writes into the unit: what is being written just now may be reported as an orphan,
-    partial or absent.
+    It is best run while nothing writes into the unit: data that is being written may be reported as an
+    orphan, partial or absent.
 
     Args:
         unit: the unit.
-        expected: what the stages write. Of outputs that are not mentioned, what is there is checked.
+        expected: what the stages write. Of other outputs, the existing data is checked.
     """
     report = UnitReport(unit.path)
     for output in unit.outputs():
@@ -95,8 +97,10 @@ class _OutputCheck:
         self._files = output._files
 
     def run(self, declared: Declared | None) -> None:
-        """Check everything; ``declared`` is what has to be there where something is done, None when that is
-        not known.
+        """Check everything.
+
+        Args:
+            declared: what has to exist where something is done; None when that is unknown.
         """
         contents = self._output.contents()
         due = declared if declared is not None and contents.done else Declared()
@@ -113,15 +117,20 @@ class _OutputCheck:
             self._add("absent", f"notes/{name}.json", "marked as done, but not there")
         self._check_notes(set(due.notes))
         marks = self._files.list(f"{self._output.path}/done")
-        for name in sorted(set(marks) - spans(marks).keys()):
+        for name in sorted(set(marks) - marker_spans(marks).keys()):
             self._add("unreadable", f"done/{name}", "no marker has such a name")
 
     def _add(self, kind: FindingKind, where: str, message: str, frames: Iterable[int] = ()) -> None:
         self._report.add(kind, f"{self._where}/{where}", message, frames)
 
     def _check_array(self, name: str, contents: Contents, due: set[int] | None, whole: bool = False) -> None:
-        """Check one array; ``due`` are its committed frames, None when they are not known; ``whole`` says
-        that it is one chunk, which has to be there.
+        """Check one array.
+
+        Args:
+            name: name of the array.
+            contents: contents of the folder.
+            due: committed frames; None when they are unknown.
+            whole: whether the array is one chunk, which has to exist.
         """
         if not is_name(name):
             self._add("unreadable", name, "no array has such a name")
@@ -129,14 +138,14 @@ class _OutputCheck:
         document = self._files.get_one(f"{self._output.path}/{name}/zarr.json")
         if document is None or not zarr_arrays.is_readable(document):
             kind: FindingKind = "absent" if document is None else "corrupt"
-            said = "is not there" if document is None else "is damaged"
+            condition = "is not there" if document is None else "is damaged"
             if due or whole or document is not None:
-                self._add(kind, name, f"its zarr.json {said}, so nothing can be read", due or ())
+                self._add(kind, name, f"its zarr.json {condition}, so nothing can be read", due or ())
             else:
                 self._add("orphan", name, "chunks without a zarr.json")
             return
         present, bad = self._read_chunks(name, document, contents)
-        if whole or zarr_arrays.info(document).rows > 1:
+        if whole or zarr_arrays.read_info(document).rows > 1:
             if bad:
                 self._add("corrupt", name, "the checksum does not fit")
             elif whole and not present:
@@ -152,12 +161,12 @@ class _OutputCheck:
                 self._add(kind, name, message, frames)
 
     def _read_chunks(self, name: str, document: bytes, contents: Contents) -> tuple[set[int], set[int]]:
-        """Read the chunks of an array; give those that are there, and those that are bad."""
-        array = zarr_arrays.info(document)
+        """Read the chunks of an array; return the numbers of the existing and of the corrupt ones."""
+        array = zarr_arrays.read_info(document)
         plain = zarr_arrays.plain_document(document)
         stored = set(contents.chunks.get(name, ()))
         if array.packed:
-            stored |= self._output._places(name, array, range(array.chunks)).keys()
+            stored |= self._output._chunk_spans(name, array, range(array.chunks)).keys()
         listed = sorted(stored)
         present: set[int] = set()
         bad: set[int] = set()
@@ -210,7 +219,7 @@ class _OutputCheck:
 
 
 def _is_json(document: bytes) -> bool:
-    return parsed(document) is not None or document == b"null"
+    return parse_json(document) is not None or document == b"null"
 
 
 def _check_tables(unit: Unit, report: UnitReport) -> None:
@@ -218,54 +227,53 @@ def _check_tables(unit: Unit, report: UnitReport) -> None:
     for path, value in sorted(tables.items()):
         try:
             read_table(value)
-        except Exception as error:  # Parquet's reader raises whatever the broken bytes provoke
+        except Exception as error:  # Parquet's reader raises many kinds of errors for broken bytes
             message = f"its rows are left out of the table of failures ({error})"
             report.add("unreadable", path.removeprefix(f"{unit.path}/"), message)
 
 
 def repair_unit(unit: Unit, report: UnitReport) -> list[str]:
-    """Take back the markers of what a report says is corrupt or absent, and delete what is corrupt: the next
-    run makes it again.
+    """Delete the markers of corrupt or absent results in a report, and the corrupt data itself.
 
-    Orphans stay, as the next run overwrites them; so do unreadable records, which read as absent already and
-    may be all there is to look at. A stage's sound frames stay done, but a file, a note and an array of one
-    object stand for all of its stage.
+    The next run makes them again. Orphans stay, because the next run overwrites them; so do unreadable
+    records, which count as absent already and may be the only evidence. A stage's sound frames stay done, but
+    a file, a note or an array of one object stands for all of its stage.
 
     Args:
         unit: the unit.
-        report: what :func:`verify_unit` found in it.
+        report: report of :func:`verify_unit` on it.
 
     Returns:
-        What was done, a line each.
+        What was done, one line per action.
     """
     lines = []
     outputs = {output.path.split("/", 2)[2]: output for output in unit.outputs()}
-    for found in report.damaged:
-        folder, _, what = found.where.partition("/")
+    for finding in report.damaged:
+        folder, _, name = finding.where.partition("/")
         output = outputs[folder]
         marked = output.marked()
-        frames = [frame for frame in found.frames if frame in set(marked)] if found.frames else marked
+        frames = [frame for frame in finding.frames if frame in set(marked)] if finding.frames else marked
         if frames:
             output.uncommit(frames)
             lines.append(f"{report.unit}: {output.stage} is no longer done for {len(frames)} frames")
-        if found.kind == "corrupt":
-            lines.append(f"{report.unit}: {_delete(output, what, found.frames)}")
+        if finding.kind == "corrupt":
+            lines.append(f"{report.unit}: {_delete(output, name, finding.frames)}")
     return lines
 
 
-def _delete(output: Output, what: str, frames: tuple[int, ...]) -> str:
-    files, path = output._files, f"{output.path}/{what}"
-    if what == "zarr.json" or what.startswith(("files/", "notes/")):
+def _delete(output: Output, name: str, frames: tuple[int, ...]) -> str:
+    files, path = output._files, f"{output.path}/{name}"
+    if name == "zarr.json" or name.startswith(("files/", "notes/")):
         files.delete([path])
-        return f"{what} deleted"
+        return f"{name} deleted"
     document = files.get_one(f"{path}/zarr.json")
     if document is None or not zarr_arrays.is_readable(document):
         files.delete([f"{path}/zarr.json"])
-        return f"{what}/zarr.json deleted"
-    array = zarr_arrays.info(document)
+        return f"{name}/zarr.json deleted"
+    array = zarr_arrays.read_info(document)
     if array.packed:
-        output.unpack(what, without=frames)
+        output.unpack(name, without=frames)
     else:
         numbers = frames if array.rows == 1 else range(array.chunks)
         files.delete(f"{path}/{zarr_arrays.chunk_name(array, number)}" for number in numbers)
-    return f"{max(1, len(frames))} chunks of {what} deleted"
+    return f"{max(1, len(frames))} chunks of {name} deleted"

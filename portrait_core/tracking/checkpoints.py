@@ -12,7 +12,14 @@ from pathlib import Path
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DEncoder
 from portrait_core.weights.file_checks import checking
-from portrait_core.weights.readers.torch_files import Shapes, State, fitted, network_shapes, part, read_torch
+from portrait_core.weights.readers.torch_files import (
+    Shapes,
+    State,
+    checkpoint_entry,
+    network_shapes,
+    read_torch,
+    select_tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -50,8 +57,8 @@ def read_deca(path: str | Path) -> DecaWeights:
         ModelFileError: if it is missing, holds more than tensors and plain data, or lacks weights.
     """
     with checking(path, "deca"):
-        state = part(read_torch(path), "E_flame")
-        return DecaWeights(fitted(state, deca_encoder_shapes(), "E_flame"))
+        state = checkpoint_entry(read_torch(path), "E_flame")
+        return DecaWeights(select_tensors(state, deca_encoder_shapes(), "E_flame"))
 
 
 def read_deep3d(path: str | Path) -> Deep3DWeights:
@@ -61,4 +68,6 @@ def read_deep3d(path: str | Path) -> Deep3DWeights:
         ModelFileError: if it is missing, holds more than tensors and plain data, or lacks weights.
     """
     with checking(path, "deep3d"):
-        return Deep3DWeights(fitted(part(read_torch(path), "net_recon"), deep3d_shapes(), "net_recon"))
+        return Deep3DWeights(
+            select_tensors(checkpoint_entry(read_torch(path), "net_recon"), deep3d_shapes(), "net_recon")
+        )

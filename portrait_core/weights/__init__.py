@@ -1,1 +1,1 @@
-"""Weights on disk: the registry of every file, where files lie, and readers that run nothing in them."""
+"""Weights: the registry of all files, their locations, and readers that run nothing in them."""

@@ -1,4 +1,4 @@
-"""What readers of weight files share: errors that name the file and its source, and checks of arrays."""
+"""Checks that readers of weights share: errors that name the file and its source, and checks of arrays."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from portrait_core.weights.registry import explain
 
 @contextmanager
 def checking(path: str | Path, model: str) -> Iterator[None]:
-    """Turn what goes wrong with a file into one error that names it and says where to get it.
+    """Translate errors of a file into one error that names it and its source.
 
     Args:
-        model: its name in the registry.
+        path: path of the file.
+        model: name of the model in the registry.
 
     Raises:
-        ModelFileError: instead of any ``ValueError`` or ``OSError`` from inside.
+        ModelFileError: in place of any ``ValueError`` or ``OSError`` of the block.
     """
     try:
         yield
@@ -44,43 +45,55 @@ def reading(path: str | Path, model: str) -> Iterator[BinaryIO]:
 Shape = tuple[int | None, ...]
 
 
-def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
-    pairs = zip(shape, wanted, strict=False)
-    return len(shape) == len(wanted) and all(w in (None, n) and n > 0 for n, w in pairs)
+def _fits(shape: tuple[int, ...], expected: Shape) -> bool:
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(w in (None, n) and n > 0 for n, w in pairs)
 
 
-def _written(wanted: Shape) -> str:
-    return "[" + ", ".join("any" if n is None else str(n) for n in wanted) + "]"
+def _shape_text(shape: Shape) -> str:
+    return "[" + ", ".join("any" if n is None else str(n) for n in shape) + "]"
 
 
 def numbers(value: Any, name: str, shape: Shape) -> NDArray[np.floating[Any]]:
-    """``value`` as contiguous float32 or float64 of the native byte order: whichever it is, else float64.
+    """Return ``value`` as contiguous float32 or float64 of the native byte order; other types become float64.
+
+    Args:
+        value: array from a file.
+        name: name of the array, for messages.
+        shape: expected shape (None: any length but 0).
 
     Raises:
-        ValueError: if it has another shape (None: any length but 0), is no number or not finite.
+        ValueError: it has another shape, is not numeric or not finite.
     """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiu" or not _fits(value.shape, shape):
-        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ValueError(f"{name} is {got}, expected numbers {_written(shape)}")
+        actual = (
+            f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        )
+        raise ValueError(f"{name} is {actual}, expected numbers {_shape_text(shape)}")
     if not np.isfinite(value).all():
         raise ValueError(f"{name} has values that are not finite")
-    single = value.dtype.kind == "f" and value.dtype.itemsize == 4
-    return np.ascontiguousarray(value, dtype=np.float32 if single else np.float64)
+    is_float32 = value.dtype.kind == "f" and value.dtype.itemsize == 4
+    return np.ascontiguousarray(value, dtype=np.float32 if is_float32 else np.float64)
 
 
 def integers(value: Any, name: str, shape: Shape, below: int | None = None) -> NDArray[np.int64]:
-    """``value`` as contiguous int64.
+    """Return ``value`` as contiguous int64.
 
     Args:
-        below: values are from 0 to less than this.
+        value: array from a file.
+        name: name of the array, for messages.
+        shape: expected shape (None: any length but 0).
+        below: limit that all values are below; default: none.
 
     Raises:
-        ValueError: if it has another shape, is no whole number or out of range.
+        ValueError: it has another shape, is not integer or is out of range.
     """
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iu" or not _fits(value.shape, shape):
-        got = f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
-        raise ValueError(f"{name} is {got}, expected whole numbers {_written(shape)}")
-    most = np.iinfo(np.int64).max if below is None else below - 1
-    if value.min() < 0 or value.max() > most:
-        raise ValueError(f"{name} has indices from {value.min()} to {value.max()}, expected 0 to {most}")
+        actual = (
+            f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__
+        )
+        raise ValueError(f"{name} is {actual}, expected whole numbers {_shape_text(shape)}")
+    largest = np.iinfo(np.int64).max if below is None else below - 1
+    if value.min() < 0 or value.max() > largest:
+        raise ValueError(f"{name} has indices from {value.min()} to {value.max()}, expected 0 to {largest}")
     return np.ascontiguousarray(value, dtype=np.int64)

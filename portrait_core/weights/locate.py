@@ -1,7 +1,7 @@
-"""Finding the files of weights: one folder or bucket, named by ``PORTRAIT_MODELS``, cached on this machine.
+"""Locations of the files of weights: one folder or bucket, named by ``PORTRAIT_MODELS``, cached here.
 
-A bucket's file is fetched once. Beside it lie its origin's size and time, and its digest, which is compared
-whenever a process first uses the file: what was cut short or altered is fetched again.
+A bucket's file is fetched once. Beside it lie the size and time of its origin, and its digest, which is
+compared whenever a process first uses the file: a truncated or altered file is fetched again.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from typing import Any
 import fsspec
 
 from portrait_core.errors import ModelFileError
+from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder
-from portrait_core.weights.registry import Model, known
+from portrait_core.weights.registry import Model, find_models
 
 VARIABLE = "PORTRAIT_MODELS"
 _PIECE = 1 << 22
@@ -31,88 +32,85 @@ _verified: set[Path] = set()
 
 
 @dataclass(frozen=True)
-class Found:
-    """Where a model's file was looked for, and where it is."""
+class ModelLocation:
+    """Location of a model's file."""
 
     model: Model
     looked: tuple[str, ...]
-    """Paths or URLs, in order."""
+    """Paths or URLs that were searched, in order."""
     where: str | None
-    """The one that is there, or None. For a file in an archive: the archive."""
+    """The first that exists, or None; for a file in an archive, the archive."""
 
 
 def models_folder() -> str:
-    """Folder or URL of the files that users bring: ``PORTRAIT_MODELS``, or ``weights`` in the data folder."""
+    """Return the folder or URL of users' files: ``PORTRAIT_MODELS``, else ``weights`` in the data folder."""
     named = os.environ.get(VARIABLE, "").removeprefix("file://")
     if "://" in named:
         return named.rstrip("/")
     return str(Path(named).expanduser().absolute() if named else data_folder() / "weights")
 
 
-def cache_folder() -> Path:
-    """Where copies of a bucket's files are kept on this machine."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "portrait-reenactment" / "models"
-
-
 def package_file(package: str, name: str) -> Path:
-    """A file inside an installed package, which is not imported; it need not exist."""
+    """Return the path of a file inside an installed package, without importing it; it need not exist."""
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or []) if spec else []
     return Path(folders[0] if folders else package) / name
 
 
-def find(name: str) -> Found:
-    """Look for a model's file; nothing is fetched.
+def find(name: str) -> ModelLocation:
+    """Locate a model's file; nothing is fetched.
 
     Raises:
-        ValueError: for an unknown name, or a models folder that cannot be reached.
+        ValueError: the name is unknown, or the models folder cannot be reached.
     """
-    (model,) = known([name])
+    (model,) = find_models([name])
     looked = _places(model)
-    return Found(model, looked, next((place for place in looked if _exists(place)), None))
+    return ModelLocation(model, looked, next((place for place in looked if _exists(place)), None))
 
 
 def require(names: Iterable[str]) -> dict[str, Path]:
-    """Local paths of models' files, fetched from a bucket where need be. An archive stands for what is in it.
+    """Return local paths of models' files, fetched from a bucket where need be.
+
+    An archive stands for the file in it.
 
     Raises:
-        ModelFileError: naming every one that is missing, with its source, its licence and how to check it.
-        ValueError: for an unknown name, or a models folder that cannot be reached.
+        ModelFileError: files are missing; the message names each, its source, its licence and the command
+            that checks it.
+        ValueError: a name is unknown, or the models folder cannot be reached.
     """
-    found = [find(name) for name in dict.fromkeys(names)]
-    missing = [one for one in found if one.where is None]
+    locations = [find(name) for name in dict.fromkeys(names)]
+    missing = [location for location in locations if location.where is None]
     if missing:
         raise ModelFileError(missing_text(missing))
-    return {one.model.name: local_copy(str(one.where)) for one in found}
+    return {location.model.name: local_copy(str(location.where)) for location in locations}
 
 
-def missing_text(missing: Iterable[Found]) -> str:
-    """What to do about files that are not there."""
+def missing_text(missing: Iterable[ModelLocation]) -> str:
+    """Return the message about missing files, with advice."""
     missing = list(missing)
     lines = [
-        f"{one.model.file}: source: {one.model.source}; licence: {one.model.licence}; "
-        f"check it with `portrait models check {one.model.name}`"
-        for one in missing
+        f"{location.model.file}: source: {location.model.source}; licence: {location.model.licence}; "
+        f"check it with `portrait models check {location.model.name}`"
+        for location in missing
     ]
-    what = "1 file of weights is" if len(missing) == 1 else f"{len(missing)} files of weights are"
-    brought = any(one.model.place == "user" for one in missing)
+    heading = "1 file of weights is" if len(missing) == 1 else f"{len(missing)} files of weights are"
+    brought = any(location.model.place == "user" for location in missing)
     advice = f" Put them into {models_folder()}, or name another folder or bucket by {VARIABLE}."
-    return f"{what} missing.\n" + "\n".join(lines) + (f"\n{advice.strip()}" if brought else "")
+    return f"{heading} missing.\n" + "\n".join(lines) + (f"\n{advice.strip()}" if brought else "")
 
 
 def local_copy(place: str) -> Path:
-    """The file on this machine: itself, or its copy of a bucket's file.
+    """Return a file's path on this machine: itself, or the copy of a bucket's file.
 
     Raises:
-        ModelFileError: if it cannot be fetched.
+        ModelFileError: the file cannot be fetched.
     """
     if "://" not in place:
         return Path(place)
     try:
         files, path = fsspec.core.url_to_fs(place)
         about = files.info(path)
-        folder = cache_folder() / hashlib.sha256(place.encode()).hexdigest()[:16]
+        folder = cache_folder("models") / hashlib.sha256(place.encode()).hexdigest()[:16]
         copy = folder / path.rsplit("/", 1)[-1]
         version = {"size": about["size"], "version": str(_version(about))}
         if not _is_sound(copy, version):
@@ -130,7 +128,7 @@ def _version(about: dict[str, Any]) -> Any:
 
 def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
     try:
-        noted = json.loads(_note(copy).read_text(encoding="utf-8"))
+        noted = json.loads(_note_path(copy).read_text(encoding="utf-8"))
         if {key: noted[key] for key in version} != version or copy.stat().st_size != version["size"]:
             return False
         if copy not in _verified and digest(copy)[0] != noted["sha256"]:
@@ -142,35 +140,35 @@ def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
 
 
 def _fetch(files: Any, path: str, copy: Path, version: dict[str, Any]) -> None:
-    part = copy.with_name(f".{copy.name}.{os.getpid()}.part")
+    partial = copy.with_name(f".{copy.name}.{os.getpid()}.part")
     try:
         sha256 = hashlib.sha256()
-        with files.open(path, "rb") as source, open(part, "wb") as target:
+        with files.open(path, "rb") as source, open(partial, "wb") as target:
             while piece := source.read(_PIECE):
                 sha256.update(piece)
                 target.write(piece)
-        if part.stat().st_size != version["size"]:
-            raise OSError(f"{part.stat().st_size} of {version['size']} bytes came")
-        part.replace(copy)
-        part.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
-        part.replace(_note(copy))
+        if partial.stat().st_size != version["size"]:
+            raise OSError(f"{partial.stat().st_size} of {version['size']} bytes came")
+        partial.replace(copy)
+        partial.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
+        partial.replace(_note_path(copy))
         _verified.add(copy)
     finally:
-        part.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
-def _note(copy: Path) -> Path:
+def _note_path(copy: Path) -> Path:
     return copy.with_name(f"{copy.name}.json")
 
 
 def digest(path: Path) -> tuple[str, str]:
-    """SHA-256 and MD5 of a file, in hexadecimal."""
-    both = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+    """Return SHA-256 and MD5 of a file, in hexadecimal."""
+    hashers = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
         while piece := file.read(_PIECE):
-            for one in both:
-                one.update(piece)
-    return both[0].hexdigest(), both[1].hexdigest()
+            for hasher in hashers:
+                hasher.update(piece)
+    return hashers[0].hexdigest(), hashers[1].hexdigest()
 
 
 def _places(model: Model) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
-"""Every file of weights that the system can use: its name, where to get it, and what its licence allows.
+"""Registry of all files of weights that the system can use: name, source and licence of each.
 
-Nothing here is fetched by the program. What a licence keeps us from shipping, the user brings; ``portrait
-models list`` shows this table, ``portrait models where`` what was found, ``portrait models check`` reads it.
+The program fetches none of them. The user brings files whose licences do not allow us to ship them.
+``portrait models list`` shows this table, ``portrait models where`` the locations, and ``portrait models
+check`` reads a file.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ Place = Literal["user", "shipped", "package"]
 
 @dataclass(frozen=True)
 class Digest:
-    """What is known of a file's bytes."""
+    """Known properties of a file's bytes."""
 
     sha256: str = ""
-    """64 hexadecimal digits, or the first ones where no more is known."""
+    """64 hexadecimal digits, or the first ones where no more are known."""
     md5: str = ""
     """32 hexadecimal digits."""
     size: int | None = None
     """Bytes."""
     hearsay: bool = False
-    """Reported by third parties: a difference is worth a word, and proves nothing."""
+    """Whether third parties reported these: a difference is worth a remark, and proves nothing."""
 
     def differs(self, size: int, sha256: str, md5: str) -> bool:
-        """Whether a file with these is another one, as far as is known."""
+        """Tell whether a file with these properties is certainly another one."""
         if self.size not in (None, size):
             return True
         return not sha256.startswith(self.sha256) or self.md5 not in ("", md5)
@@ -39,26 +40,26 @@ class Model:
     """One file of weights."""
 
     name: str
-    """How commands and errors call it."""
+    """Name in commands and messages."""
     file: str
-    """Its official file name."""
+    """Official file name."""
     source: str
-    """Where a user gets it."""
+    """Source from which a user obtains it."""
     licence: str
-    """Its licence in a phrase."""
+    """Licence, in a phrase."""
     commercial: bool
     """Whether the licence allows commercial use; False where it does not say."""
     needed_by: str
-    """The profile or setting that reads it."""
+    """Profile or setting that reads it."""
     digest: Digest = Digest()
     place: Place = "user"
-    """In the models folder (``user``), the data folder (``shipped``) or a Python package."""
+    """Its place: the models folder (``user``), the data folder (``shipped``) or a Python package."""
     also: tuple[str, ...] = ()
-    """Other names under which it is found: before the official one, for example converted."""
+    """Other file names that are accepted, which precede the official one; for example of a conversion."""
     inside: tuple[str, ...] = ()
-    """Archives (or folders) that hold it, as published."""
+    """Published archives (or folders) that contain it."""
     generator: bool = False
-    """Whether it is a generator's network file, which is converted when it is imported."""
+    """Whether it is a generator's network file, which is converted on import."""
 
 
 _NVIDIA = "NVIDIA source code licence, non-commercial"
@@ -296,19 +297,19 @@ _SHIPPED = (
 )
 
 MODELS: Mapping[str, Model] = {model.name: model for model in (*_BROUGHT, *_SHIPPED)}
-"""By name, those that a user brings first."""
+"""Models by name; those that a user brings come first."""
 
 
 def by_file(name: str) -> Model | None:
-    """The model whose official or other file name this is, or None."""
+    """Return the model with this official or other file name, or None."""
     return next((model for model in MODELS.values() if name in (model.file, *model.also)), None)
 
 
-def known(names: Iterable[str]) -> list[Model]:
-    """The models of these names.
+def find_models(names: Iterable[str]) -> list[Model]:
+    """Return the models with these names.
 
     Raises:
-        ValueError: for a name that is not in the registry.
+        ValueError: a name is not in the registry.
     """
     names = list(names)
     unknown = [name for name in names if name not in MODELS]
@@ -320,7 +321,7 @@ def known(names: Iterable[str]) -> list[Model]:
 
 
 def explain(name: str, path: str | Path, problem: str) -> str:
-    """What is wrong with a model's file, and all that helps to mend it."""
+    """Return a message about the problem of a model's file, with everything that helps to solve it."""
     model = MODELS[name]
     return (
         f"{model.file} ({path}) {problem}. Source: {model.source}; licence: {model.licence}. "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import Array, File, Job, Note, Stage
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import flow_weights, labelling_weights
 from portrait_core.rendering.page import transfers_detail
@@ -50,7 +50,7 @@ def edit(job: Job) -> StageResult:
     portrait, and carry what changed over to the photograph (paper section 3.4).
     """
     watch = Stopwatch("edit", 0, 1)
-    if done(job, "edit").all():
+    if done_frames(job, "edit").all():
         return watch.result(0)
     import torch
 

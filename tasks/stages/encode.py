@@ -52,7 +52,7 @@ def encode(job: Job) -> StageResult:
     """Encode the clip, exactly as many frames as the driver has, at its exact rate and with its audio."""
     watch = Stopwatch("encode", 0, 1)
     ledger = Ledger(job)
-    if ledger.done("encode").all():
+    if ledger.done_frames("encode").all():
         return watch.result(0)
     use_threads(job, alone=True)
     output = ledger.output("encode")

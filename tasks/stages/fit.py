@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage
-from portrait_core.pipeline.ledger import todo
-from portrait_core.pipeline.ranges import held_frames
+from portrait_core.pipeline.ledger import unfinished_runs
+from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import tracking_weights
 from portrait_core.tracking.measure import seen
@@ -33,7 +33,7 @@ def fit(job: Job) -> StageResult:
         InputError: when no frame has a face.
     """
     watch = Stopwatch("fit", 0, 1)
-    if not todo(job, "fit", 0, 1):
+    if not unfinished_runs(job, "fit", 0, 1):
         return watch.result(0)
     from portrait_core.tracking.fit import with_rows_of
 
@@ -47,6 +47,6 @@ def fit(job: Job) -> StageResult:
         )
     track = tracker(job).clip(points, ok, lambda: driving_frames(job))
     output = job.output("fit")
-    output.write_whole(track_arrays(with_rows_of(track, held_frames(ok), ok)))
+    output.write_whole(track_arrays(with_rows_of(track, frames_shown(ok), ok)))
     output.commit()
     return watch.result(1)

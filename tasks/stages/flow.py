@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import File, Job, Note, Stage
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from tasks.context import device_of, use_threads
 from tasks.running import does
@@ -46,7 +46,7 @@ FLOW = Stage(
 def train_flow(job: Job) -> StageResult:
     """Train the flow on all samples. Keeps checkpoints; resumes from them."""
     watch = Stopwatch("flow", 0, 1)
-    if done(job, "flow").all():
+    if done_frames(job, "flow").all():
         return watch.result(0)
     from portrait_core.attribute_editing.editing import AttributeFlow
     from portrait_core.attribute_editing.files import flow_bytes
@@ -81,7 +81,7 @@ def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
     """
     from portrait_core.attribute_editing.samples import training_samples
 
-    made, settings = np.flatnonzero(done(job, "sample")), job.settings
+    made, settings = np.flatnonzero(done_frames(job, "sample")), job.settings
     rows = job.output("sample").read_together(("latents", "labels"))
     scene = settings.sample.labels == "scene"
     return training_samples(rows["latents"], rows["labels"], made, scene, settings.flow)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Array, File, FrameRange, Job, Stage
-from portrait_core.pipeline.ledger import available, done, todo
+from portrait_core.pipeline.ledger import available_frames, done_frames, unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights
 from portrait_core.settings import Settings
@@ -66,12 +66,12 @@ def invert_first(job: Job) -> StageResult:
     """Invert the first frame: the long optimisation, which keeps a checkpoint. Commits no frame yet."""
     watch = Stopwatch("inversion", 0, 1)
     output = job.output("inversion")
-    if not todo(job, "inversion", 0, job.frames) or _read_anchor(job) is not None:
+    if not unfinished_runs(job, "inversion", 0, job.frames) or _read_anchor(job) is not None:
         return watch.result(0)
     from portrait_core.inversion.chain import Anchor, tracker_start
     from tasks.fitting import StoredCheckpoint, clip_data, step_reporter
 
-    ready = np.flatnonzero(available(job, "inversion"))
+    ready = np.flatnonzero(available_frames(job, "inversion"))
     if not len(ready):
         raise MissingChunk(f"{job.output('template').path}/template", range(job.frames))
     frame = int(ready[0])  # the first, unless its template was set aside
@@ -97,14 +97,14 @@ def invert_range(job: Job, start: int, stop: int) -> StageResult:
     before it (paper section 3.2), so ranges run one after the other.
     """
     watch = Stopwatch("inversion", start, stop)
-    runs = todo(job, "inversion", start, stop)
+    runs = unfinished_runs(job, "inversion", start, stop)
     if not runs:
         return watch.result(0)
     from portrait_core.inversion.chain import invert_frame
     from portrait_core.inversion.pictures import face_picture
     from tasks.fitting import clip_data
 
-    use_threads(job, alone=job.chained("inversion"))
+    use_threads(job, alone=job.is_chained("inversion"))
     clip = clip_data(job)
     inverter = _inverter(job, clip)
     first = anchor(job)
@@ -134,7 +134,7 @@ def _chain(job: Job, first: Anchor) -> LatentChain:
     from portrait_core.inversion.chain import LatentChain
 
     def newest(frame: int) -> int:
-        stored = np.flatnonzero(done(job, "inversion")[:frame])
+        stored = np.flatnonzero(done_frames(job, "inversion")[:frame])
         return int(stored[-1]) if len(stored) else -1
 
     def read(frame: int) -> torch.Tensor:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from portrait_core.errors import DecodeError
 from portrait_core.media import read_frames
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
-from portrait_core.pipeline.classification import failure, quarantines
-from portrait_core.pipeline.ledger import record_failures, todo
+from portrait_core.pipeline.classification import make_failure, should_quarantine
+from portrait_core.pipeline.ledger import record_failures, unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights
 from portrait_core.store import Failure
@@ -44,7 +44,7 @@ LANDMARKS = Stage(
 def landmarks(job: Job, start: int, stop: int) -> StageResult:
     """Find the landmarks of frames ``[start, stop)``. A frame without a face is kept as NaN and recorded."""
     watch = Stopwatch("landmarks", start, stop)
-    runs = todo(job, "landmarks", start, stop)
+    runs = unfinished_runs(job, "landmarks", start, stop)
     if not runs:
         return watch.result(0)
     model = landmarker(job, use_threads(job, alone=False))
@@ -103,11 +103,11 @@ def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: 
     try:
         found = model.detect(pictures)
     except Exception as error:
-        if not quarantines(error):
+        if not should_quarantine(error):
             raise
         if len(pictures) > 1:
             return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])
-        record_failures(job, "landmarks", [failure("landmarks", at, error, key)])
+        record_failures(job, "landmarks", [make_failure("landmarks", at, error, key)])
         return no_landmarks(1)
     missing = [at + int(i) for i in np.flatnonzero(~found.ok)]
     why = "no face was found; the frame shows its neighbour"

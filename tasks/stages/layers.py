@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from portrait_core.pipeline import Array, Job, Note, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, matte_weights
 from portrait_core.rendering.page import transfers_detail
@@ -34,7 +34,7 @@ LAYERS = Stage(
 def layers(job: Job) -> StageResult:
     """Part the photograph; nothing where the settings do without its pixels."""
     watch = Stopwatch("layers", 0, 1)
-    if not todo(job, "layers", 0, 1):
+    if not unfinished_runs(job, "layers", 0, 1):
         return watch.result(0)
     output, said = job.output("layers"), dict[str, bool]()
     if transfers_detail(job.settings):

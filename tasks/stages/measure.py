@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from portrait_core.metrics.follow import Follow
 from portrait_core.pipeline import File, Job, Note, Stage
-from portrait_core.pipeline.ledger import Ledger, done
-from portrait_core.pipeline.ranges import held_frames
+from portrait_core.pipeline.ledger import Ledger, done_frames
+from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, measuring_weights, tracking_weights
 from portrait_core.report import expression_picture
@@ -55,7 +55,7 @@ def measure(job: Job) -> StageResult:
     """
     watch = Stopwatch("measure", 0, 1)
     ledger = Ledger(job)
-    if ledger.done("measure").all():
+    if ledger.done_frames("measure").all():
         return watch.result(0)
     from portrait_core.metrics.motion import MotionTrack, motion_rows
 
@@ -122,7 +122,7 @@ def shown_frames(job: Job, array: str = "frames") -> Iterator[tuple[int, NDArray
     and the picture as it was drawn ``[M,M,3]``, or another array's row.
     """
     output = job.output("render")
-    for i in held_frames(done(job, "render")).tolist():
+    for i in frames_shown(done_frames(job, "render")).tolist():
         yield i, output.read(array, i, i + 1)[0]
 
 
@@ -133,7 +133,7 @@ def _flicker(job: Job, page: Page | None) -> float | None:
     from portrait_core.report.flicker import mean_difference, moved_difference, still_difference
     from tasks.stages.pose import output_cameras
 
-    output, finished = job.output("render"), done(job, "render")
+    output, finished = job.output("render"), done_frames(job, "render")
     pairs = [(i - 1, i + 1) for i in range(1, job.frames) if finished[i - 1] and finished[i]]
     if job.settings.render.motion == "head":
         rows = (output.read_together(("frames", "coverage"), *pair) for pair in pairs)

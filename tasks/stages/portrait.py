@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
 from portrait_core.tracking.choice import DECA_CODE, by_deca
@@ -35,7 +35,7 @@ def portrait(job: Job) -> StageResult:
         InputError: when there is no face in it, or more than one.
     """
     watch = Stopwatch("portrait", 0, 1)
-    if not todo(job, "portrait", 0, 1):
+    if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
     threads = use_threads(job, alone=False)
     image = read_portrait(job)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import File, Job, Note, Stage
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, landmark_weights, tracking_weights
 from tasks.context import head, landmarker, read_track, use_threads
@@ -41,7 +41,7 @@ def pose(job: Job) -> StageResult:
     tracker reads off a few rendered frames.
     """
     watch = Stopwatch("pose", 0, 1)
-    if done(job, "pose").all():
+    if done_frames(job, "pose").all():
         return watch.result(0)
     from portrait_core.rendering.pose_renderer import held_cameras, target_cameras
 
@@ -51,7 +51,7 @@ def pose(job: Job) -> StageResult:
     match = own_frame(job, driver) if aims else None
     cameras = target_cameras(driver.cameras, portrait.cameras, chosen, match)
     if aims and match is None:
-        cameras = _aimed(job, cameras, driver.ok & done(job, "inversion"))
+        cameras = _aimed(job, cameras, driver.ok & done_frames(job, "inversion"))
         cameras = held_cameras(cameras, portrait.cameras, chosen)
     if chosen.motion == "head" and chosen.travel > 0 and chosen.pose_transfer != "none":
         cameras = _travelling(job, cameras, match)

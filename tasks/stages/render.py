@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.rendering.page import transfers_detail
 from portrait_core.runtime.model_cache import cached, drop_unused
@@ -73,7 +73,7 @@ _TEMPLATE = ("template", "face_mask", "mouth_mask")
 def render(job: Job, start: int, stop: int) -> StageResult:
     """Render and composite frames ``[start, stop)``."""
     watch = Stopwatch("render", start, stop)
-    runs = todo(job, "render", start, stop)
+    runs = unfinished_runs(job, "render", start, stop)
     if not runs:
         return watch.result(0)
     import torch

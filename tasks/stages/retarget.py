@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from portrait_core.pipeline import Array, Job, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights
 from portrait_core.tracking.choice import EYES, driven_eyes
@@ -32,7 +32,7 @@ RETARGET = Stage(
 def retarget(job: Job) -> StageResult:
     """Turn the driver's expressions into the portrait's, for the whole clip: ``expression`` and ``jaw``."""
     watch = Stopwatch("retarget", 0, 1)
-    if not todo(job, "retarget", 0, 1):
+    if not unfinished_runs(job, "retarget", 0, 1):
         return watch.result(0)
     use_threads(job, alone=True)
     output = job.output("retarget")

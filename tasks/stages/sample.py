@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights, labelling_weights
 from tasks.context import FrameArrays, use_threads
@@ -28,7 +28,7 @@ SAMPLE = Stage(
 def sample(job: Job, start: int, stop: int) -> StageResult:
     """Draw samples ``[start, stop)`` of the generator, render each frontally, and label it."""
     watch = Stopwatch("sample", start, stop)
-    runs = todo(job, "sample", start, stop)
+    runs = unfinished_runs(job, "sample", start, stop)
     if not runs:
         return watch.result(0)
     from portrait_core.attribute_editing.samples import draw_samples, sample_labels

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
-from portrait_core.pipeline.ledger import todo
+from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights
 from tasks.context import FrameArrays, use_threads
@@ -41,7 +41,7 @@ TEMPLATE = Stage(
 def template(job: Job, start: int, stop: int) -> StageResult:
     """Render the expression template and its masks for frames ``[start, stop)``."""
     watch = Stopwatch("template", start, stop)
-    runs = todo(job, "template", start, stop)
+    runs = unfinished_runs(job, "template", start, stop)
     if not runs:
         return watch.result(0)
     use_threads(job, alone=False)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.pipeline import File, Job, Stage
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import fitting_weights, matte_weights
 from tasks.context import segmenter, use_threads
@@ -36,7 +36,7 @@ def tune(job: Job) -> StageResult:
     resumes from them.
     """
     watch = Stopwatch("tuning", 0, 1)
-    if done(job, "tuning").all():
+    if done_frames(job, "tuning").all():
         return watch.result(0)
     from portrait_core.generators.prepared import generator_bytes
     from portrait_core.inversion.tuning import Tuner
@@ -55,7 +55,7 @@ def tune(job: Job) -> StageResult:
     threads = use_threads(job, alone=True)
     output, latent, settings = job.output("tuning"), job.output("inversion"), job.settings
     data = clip_data(job)
-    good = [int(i) for i in np.flatnonzero(done(job, "inversion"))]
+    good = [int(i) for i in np.flatnonzero(done_frames(job, "inversion"))]
 
     def painted(frame: int) -> NDArray[np.uint8] | None:
         if settings.inversion.mouth != "render":

@@ -147,13 +147,15 @@ def simulate(workers: int, count: int, frames: int, clip_seconds: float) -> dict
 
 def _task_seconds(clips: list[Any]) -> float:
     """Seconds that tasks of all clips held a worker."""
-    from portrait_core.pipeline.history import cost
-    from portrait_core.pipeline.ledger import output_of
+    from portrait_core.pipeline.history import read_cost
+    from portrait_core.pipeline.ledger import find_output
 
     jobs = [clip.job for clip in clips]
     # by output: clips of one portrait share what was made of it
     spent = {
-        output_of(job, stage).path: cost(job, stage).task_seconds for job in jobs for stage in job.stages
+        find_output(job, stage).path: read_cost(job, stage).task_seconds
+        for job in jobs
+        for stage in job.stages
     }
     return sum(spent.values())
 

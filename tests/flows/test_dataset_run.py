@@ -23,7 +23,7 @@ from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import StalledTaskError
 from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.results import StageResult
-from portrait_core.pipeline.retention import droppable
+from portrait_core.pipeline.retention import droppable_bytes
 from portrait_core.pipeline.state import read_states, record_state, save_job
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings, load_settings
@@ -200,7 +200,7 @@ def test_what_is_dropped_is_summed_up_before_and_dropped_though_a_run_was_killed
     for clip in (first, killed):
         said = json.loads((tmp_path / "out" / clip.name / "summary.json").read_text())
         assert said["losses"]["inversion_frames"] == [0.0, 0.0]
-        assert not droppable(clip.job, "clip")
+        assert not droppable_bytes(clip.job, "clip")
 
 
 def test_a_summary_shows_its_own_failures_and_no_secrets(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.state import job_state, read_jobs
+from portrait_core.pipeline.state import look_up_state, read_jobs
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.settings import Settings
@@ -107,7 +107,7 @@ def test_samples_are_kept_with_pictures_and_labels_and_a_second_run_does_nothing
     assert np.isfinite(rows["labels"]).all()
     assert rows["pictures"].shape == (SAMPLES, 32, 32, 3)
     assert rows["pictures"].std() > 0
-    assert job_state(job).state == "done"
+    assert look_up_state(job).state == "done"
     made = trained.flow.stat().st_mtime_ns
     assert call(*trained.line).exit_code == 0
     assert trained.flow.stat().st_mtime_ns == made

@@ -99,7 +99,7 @@ def test_flows_of_both_kinds(folder: Path, tmp_path: Path) -> None:
         assert f"now at {folder / file.name}; licence: {licence}" in said
         code, said = invoke("models", "check", folder / file.name, columns=300)
         assert code == OK
-        assert "a flow of" in said
+        assert "a StyleFlow network of" in said
     code, said = invoke("models", "where")
     assert f"styleflow: found {folder / published.name}" in said
     torch.save({"chain.0.bias": torch.zeros(3)}, published)

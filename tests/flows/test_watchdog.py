@@ -80,7 +80,7 @@ def test_a_thread_that_gets_no_further_ends_the_run(tmp_path: Path, monkeypatch:
             StageRunner(job, runner, functions=_functions(hangs)).all()
         assert isinstance(stopped.value.__cause__, StalledTaskError)
         _free.set()
-    assert Ledger(job).done("inversion").all(), "what was finished is kept"
+    assert Ledger(job).done_frames("inversion").all(), "what was finished is kept"
 
 
 @stage_function("template")
@@ -133,7 +133,7 @@ def test_a_worker_that_learns_too_late_who_has_the_work_leaves_the_next_task_alo
         return SimpleNamespace(owner="another flow")
 
     monkeypatch.setattr(tasks.running, "_in_worker_process", lambda: True)
-    monkeypatch.setattr(tasks.running, "holder", slow)
+    monkeypatch.setattr(tasks.running, "read_holder", slow)
     call = Call(__name__, "loops", {"job": job}, lease="this flow", stage="tuning")
     with tasks.running._while_wanted(call):
         assert asked.wait(60)
@@ -162,7 +162,7 @@ def test_a_worker_that_gets_no_further_is_ended_and_another_goes_on(
     with dask_client(settings) as client:
         functions = _functions(hangs_once)
         StageRunner(job, DaskRunner(client, settings.runner), said.append, functions=functions).all()
-    assert Ledger(job).finished()
+    assert Ledger(job).is_finished()
     assert any("got no further" in line or "the worker died" in line for line in said), said
 
 
@@ -183,7 +183,7 @@ def test_markers_that_are_listed_late_are_waited_for(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Files, "sizes", late)
     with open_runner(settings) as runner:
         StageRunner(job, runner, functions=STUBS.__getitem__).all()
-    assert Ledger(job).finished()
+    assert Ledger(job).is_finished()
 
 
 counted: list[int] = []

@@ -85,7 +85,7 @@ def test_the_last_stages_of_a_pipeline_are_kept_by_every_policy() -> None:
 
 def test_the_same_stage_in_another_unit_is_the_same_declaration_elsewhere() -> None:
     here, there = CLIP.stage("inversion"), EDITED.stage("inversion")
-    assert there == here.into("inverted")
+    assert there == here.in_unit("inverted")
     assert (here.unit, there.unit) == ("reenactment", "inverted")
     assert there.declared(Settings()) == here.declared(Settings())
 

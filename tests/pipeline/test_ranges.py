@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from portrait_core.pipeline.ranges import FrameRange, frame_ranges, held_frames, missing_runs
+from portrait_core.pipeline.ranges import FrameRange, frame_ranges, frames_shown, missing_runs
 
 
 @pytest.mark.parametrize(("total", "per_task"), [(0, 5), (1, 5), (5, 5), (6, 5), (120, 24), (7, 1)])
@@ -30,9 +30,9 @@ def test_missing_runs_are_the_frames_not_done_within_the_range() -> None:
 
 def test_bad_frames_hold_the_frame_before_and_the_first_good_one_at_the_start() -> None:
     ok = np.array([0, 0, 1, 1, 0, 0, 1, 0], dtype=bool)
-    assert held_frames(ok).tolist() == [2, 2, 2, 3, 3, 3, 6, 6]
+    assert frames_shown(ok).tolist() == [2, 2, 2, 3, 3, 3, 6, 6]
 
 
 def test_holding_needs_one_good_frame() -> None:
     with pytest.raises(ValueError, match="none of 3 frames"):
-        held_frames(np.zeros(3, dtype=bool))
+        frames_shown(np.zeros(3, dtype=bool))

@@ -9,7 +9,7 @@ import pytest
 from portrait_core.errors import InputError
 from portrait_core.pipeline.ledger import Ledger, record_failures
 from portrait_core.pipeline.redo import mark_undone, schedule_retry
-from portrait_core.pipeline.state import every_job, save_job
+from portrait_core.pipeline.state import read_all_jobs, save_job
 from portrait_core.settings import Settings
 from portrait_core.store import Failure, Store
 from tests.simulation.stub import stub_job
@@ -30,8 +30,8 @@ def test_nothing_is_stale_while_a_job_cannot_be_read(tmp_path: Path) -> None:
     for job in jobs:
         save_job(job)
     store.write_record("states", jobs[0].id, {"no": "state"})
-    assert {job.id for job in every_job(store, Settings())} == {job.id for job in jobs}
+    assert {job.id for job in read_all_jobs(store, Settings())} == {job.id for job in jobs}
     said = store.read_record("jobs", jobs[1].id)
     store.write_record("jobs", jobs[1].id, said | {"goal": "of a later version"})
     with pytest.raises(InputError, match=f"jobs/{jobs[1].id}.json"):
-        every_job(store, Settings())
+        read_all_jobs(store, Settings())

@@ -30,8 +30,8 @@ from portrait_core.pipeline.ledger import Ledger, quarantine_reason
 from portrait_core.pipeline.plan import StagePlan, plan
 from portrait_core.pipeline.redo import mark_undone
 from portrait_core.pipeline.results import StageRecord
-from portrait_core.pipeline.retention import drop, droppable, stale_outputs
-from portrait_core.pipeline.state import current_states, job_state, read_jobs, read_states, save_job
+from portrait_core.pipeline.retention import drop, droppable_bytes, stale_outputs
+from portrait_core.pipeline.state import look_up_state, read_jobs, read_states, save_job, update_states
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Output, Store, repair_unit, verify_unit
 from tasks.running import functions_of
@@ -102,8 +102,8 @@ def test_it_runs_on_a_stage_runner_stage_by_stage(tmp_path: Path) -> None:
         check_only(job, ["added"])
     with open_runner(job.settings) as runner:
         StageRunner(job, runner, only=["squares"]).all()
-    assert Ledger(job).done("squares").all()
-    assert not Ledger(job).finished()
+    assert Ledger(job).done_frames("squares").all()
+    assert not Ledger(job).is_finished()
 
 
 def test_a_plan_says_what_it_will_do_and_why(tmp_path: Path) -> None:
@@ -152,14 +152,14 @@ def test_status_knows_it(tmp_path: Path) -> None:
     save_job(job)
     store = Store(job.store)
     store.check_format(write=True)
-    (begun,) = current_states(store, read_states(store), job.settings)
+    (begun,) = update_states(store, read_states(store), job.settings)
     assert (begun.state, [(one.stage, one.done, one.total) for one in begun.stages]) == (
         "unfinished",
         [("squares", 0, FRAMES), ("added", 0, 1)],
     )
     run_stages(job)
     (kept,) = read_states(store)
-    assert kept.state == job_state(job).state == "done"
+    assert kept.state == look_up_state(job).state == "done"
     assert kept.goal == "toy"
     assert [(one.stage, one.done) for one in kept.stages] == [("squares", FRAMES), ("added", 1)]
     assert all(one.bytes > 0 and one.task_seconds > 0 for one in kept.stages)
@@ -229,7 +229,7 @@ def test_what_is_damaged_is_found_and_made_again(
     assert kind in {found.kind for found in report.damaged}
     assert _command("verify", job.store).exit_code == 1
     assert repair_unit(unit, report)
-    assert {name: int((~Ledger(job).done(name)).sum()) for name in job.stages} == lost
+    assert {name: int((~Ledger(job).done_frames(name)).sum()) for name in job.stages} == lost
     run_stages(job)
     assert verify_unit(unit, expected).findings == []
     assert flows.display.views.content_digest(job) == whole
@@ -244,9 +244,9 @@ def test_the_command_verify_repairs_what_is_packed_too(finished: Job) -> None:
     found = _command("verify", finished.store, "--repair")
     assert found.exit_code == 1
     assert "corrupt" in found.output
-    assert int((~Ledger(finished).done("squares")).sum()) == 1
+    assert int((~Ledger(finished).done_frames("squares")).sum()) == 1
     run_stages(finished)
-    assert job_state(finished).state == "done"
+    assert look_up_state(finished).state == "done"
     assert _command("verify", finished.store).exit_code == 0
 
 
@@ -257,7 +257,7 @@ def test_a_frame_that_fails_is_set_aside_and_taken_up_by_retry(tmp_path: Path) -
     with pytest.raises(StageError, match=r"squares stopped with 5 of 6 .*portrait retry"):
         run_stages(job)
     assert np.flatnonzero(Ledger(job).quarantined_frames("squares")).tolist() == [3]
-    state = job_state(job)
+    state = look_up_state(job)
     assert (state.state, [one.failed for one in state.stages]) == ("failed", [1, 0])
     assert [one.quarantined for one in plan(job)] == [1, 0]
     assert _command("status", job.store).exit_code == 1
@@ -282,7 +282,7 @@ def test_the_command_retry_knows_its_stages(tmp_path: Path) -> None:
     assert "squares" in unknown.output
     taken = _command("retry", job.store, "--stage", "squares", "--class", "poison", *sets)
     assert taken.exit_code == 0, taken.output
-    assert job_state(job).state == "done"
+    assert look_up_state(job).state == "done"
 
 
 def test_what_fails_as_a_whole_is_set_aside_with_its_reason(
@@ -301,10 +301,10 @@ def test_what_fails_as_a_whole_is_set_aside_with_its_reason(
 
 
 def test_its_data_is_dropped_as_it_says_and_made_again_where_it_is_read(finished: Job) -> None:
-    assert droppable(finished, "pictures").keys() == {"squares"}
+    assert droppable_bytes(finished, "pictures").keys() == {"squares"}
     assert drop(finished, "pictures") > 0
     assert finished.output("squares").array_info("square") is None
-    assert job_state(finished).state == "done"
+    assert look_up_state(finished).state == "done"
     assert run_stages(finished) == {}
     assert drop(finished, "pictures") == 0
     verified = _command("verify", finished.store)

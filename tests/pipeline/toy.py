@@ -9,7 +9,7 @@ import numpy as np
 
 from portrait_core.pipeline import Array, File, FrameRange, Job, Note, Pipeline, Stage
 from portrait_core.pipeline.job import make_stage_keys
-from portrait_core.pipeline.ledger import done, todo
+from portrait_core.pipeline.ledger import done_frames, unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.settings import Settings
 from portrait_core.store import recipe_key
@@ -76,14 +76,14 @@ def squares(job: Job, start: int, stop: int) -> StageResult:
         picture = np.full((1, 8, 8, 3), frame.start, np.uint8)
         return arrays.defer_write(frame.start, {"square": number**2, "picture": picture})
 
-    return watch.result(process_frames(job, "squares", todo(job, "squares", start, stop), work))
+    return watch.result(process_frames(job, "squares", unfinished_runs(job, "squares", start, stop), work))
 
 
 @does(ADDED)
 def added(job: Job) -> StageResult:
     """Add up all squares."""
     watch = Stopwatch("added", 0, 1)
-    if done(job, "added").all():
+    if done_frames(job, "added").all():
         return watch.result(0)
     total = job.output("squares").read("square").sum()
     output = job.output("added")
@@ -104,7 +104,9 @@ def brightness(job: Job, start: int, stop: int) -> StageResult:
         mean = rendered.read("frames", *frame).mean((1, 2, 3), dtype=np.float32)
         return arrays.defer_write(frame.start, {"brightness": mean})
 
-    return watch.result(process_frames(job, "brightness", todo(job, "brightness", start, stop), work))
+    return watch.result(
+        process_frames(job, "brightness", unfinished_runs(job, "brightness", start, stop), work)
+    )
 
 
 def toy_job(folder: Path, settings: Settings, pipeline: Pipeline = TOY) -> Job:

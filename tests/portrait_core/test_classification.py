@@ -15,13 +15,13 @@ from distributed.scheduler import KilledWorker
 
 from portrait_core.errors import DecodeError, InputError, MissingChunk, ModelFileError, StoreError
 from portrait_core.pipeline.classification import (
+    breaks_gpu,
     classify,
-    failure,
-    gpu_broke,
-    out_of_memory,
-    quarantines,
+    is_out_of_memory,
+    is_worth_retrying,
+    make_failure,
     retry_delay,
-    worth_retrying,
+    should_quarantine,
 )
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
@@ -132,45 +132,45 @@ def test_classes_of_failures(error: BaseException, kind: str) -> None:
 @pytest.mark.parametrize("text", BROKEN)
 def test_an_error_that_breaks_the_gpus_context_is_not_repeated_in_its_process(text: str) -> None:
     for error in (RuntimeError(text), AcceleratorError(text)):
-        assert gpu_broke(error)
+        assert breaks_gpu(error)
         assert classify(error) == "transient"
-        assert not worth_retrying(error)
+        assert not is_worth_retrying(error)
 
 
 @pytest.mark.parametrize("text", NO_MEMORY)
 def test_too_little_memory_leaves_the_context_whole_and_is_repeated_smaller(text: str) -> None:
     error = AcceleratorError(text)
-    assert out_of_memory(error)
+    assert is_out_of_memory(error)
     assert classify(error) == "resource"
-    assert not gpu_broke(error)
+    assert not breaks_gpu(error)
 
 
 @pytest.mark.parametrize("text", PASSING)
 def test_an_error_that_passes_is_repeated(text: str) -> None:
     error = AcceleratorError(text)
-    assert worth_retrying(error)
-    assert not gpu_broke(error)
+    assert is_worth_retrying(error)
+    assert not breaks_gpu(error)
 
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_what_the_gpu_refuses_is_neither_repeated_nor_the_frames_fault(text: str) -> None:
     error = RuntimeError(text)
     assert classify(error) == "transient"
-    assert not worth_retrying(error)
-    assert not gpu_broke(error)
+    assert not is_worth_retrying(error)
+    assert not breaks_gpu(error)
 
 
 def test_an_unknown_error_of_an_accelerator_breaks_it_and_one_of_a_users_does_not() -> None:
-    assert gpu_broke(AcceleratorError("HIP has nothing more to say"))
-    assert not gpu_broke(RuntimeError("shapes differ; compile with device-side assertions"))
-    assert not gpu_broke(ValueError("a file named CUDA error: x"))
+    assert breaks_gpu(AcceleratorError("HIP has nothing more to say"))
+    assert not breaks_gpu(RuntimeError("shapes differ; compile with device-side assertions"))
+    assert not breaks_gpu(ValueError("a file named CUDA error: x"))
 
 
 def test_errors_are_recognised_without_prefect_pytorch_dask_or_pandas() -> None:
     program = (
-        "import sys; from portrait_core.pipeline.classification import failure, gpu_broke; "
+        "import sys; from portrait_core.pipeline.classification import make_failure, breaks_gpu; "
         "error = RuntimeError('CUDA error: unknown error'); "
-        "assert gpu_broke(error) and failure('render', 3, error, '00aa').cls == 'transient'; "
+        "assert breaks_gpu(error) and make_failure('render', 3, error, '00aa').cls == 'transient'; "
         "found = {'prefect', 'torch', 'dask', 'distributed', 'pandas'} & set(sys.modules); "
         "assert not found, found"
     )
@@ -189,7 +189,7 @@ def test_errors_are_recognised_without_prefect_pytorch_dask_or_pandas() -> None:
     ],
 )
 def test_which_failures_set_their_frame_aside(error: Exception, aside: bool) -> None:
-    assert quarantines(error) is aside
+    assert should_quarantine(error) is aside
 
 
 def test_a_stores_error_survives_pickling_and_shows_no_secret() -> None:
@@ -204,7 +204,7 @@ def test_a_stores_error_survives_pickling_and_shows_no_secret() -> None:
 
 
 def test_the_row_of_a_failure() -> None:
-    row = failure("render", 3, StoreError("s3://bucket/run", "it refuses access"), "00aa", 2, "; again")
+    row = make_failure("render", 3, StoreError("s3://bucket/run", "it refuses access"), "00aa", 2, "; again")
     assert (row.stage, row.frame, row.cls, row.attempt, row.key) == ("render", 3, "store", 2, "00aa")
     assert row.message == "StoreError: the store s3://bucket/run: it refuses access; again"
 
@@ -223,7 +223,7 @@ def test_the_row_of_a_failure() -> None:
     ],
 )
 def test_which_calls_are_repeated(error: BaseException, worth: bool) -> None:
-    assert worth_retrying(error) is worth
+    assert is_worth_retrying(error) is worth
 
 
 def test_waits_double() -> None:

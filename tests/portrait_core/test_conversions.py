@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from portrait_core.model_files import importing
+from portrait_core.model_files import conversion
 from tests import official_files
 
 
@@ -16,13 +16,13 @@ def test_a_conversion_is_kept_and_one_of_another_version_is_made_again(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     official_files.write_paper(tmp_path, official_files.QUIET)
     network = tmp_path / "ffhqrebalanced512-128.pkl"
-    importing.converted.cache_clear()
-    made = importing.converted(network)
+    conversion.convert_once.cache_clear()
+    made = conversion.convert_once(network)
     written = made.stat().st_mtime_ns
-    importing.converted.cache_clear()
-    assert importing.converted(network) == made
+    conversion.convert_once.cache_clear()
+    assert conversion.convert_once(network) == made
     assert made.stat().st_mtime_ns == written
-    monkeypatch.setattr(importing, "CONVERSION", importing.CONVERSION + 1)
-    importing.converted.cache_clear()
-    assert importing.converted(network).parent != made.parent
-    importing.converted.cache_clear()
+    monkeypatch.setattr(conversion, "CONVERSION", conversion.CONVERSION + 1)
+    conversion.convert_once.cache_clear()
+    assert conversion.convert_once(network).parent != made.parent
+    conversion.convert_once.cache_clear()

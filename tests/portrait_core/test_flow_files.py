@@ -24,7 +24,7 @@ from portrait_core.attribute_editing.files import (
 from portrait_core.attribute_editing.flow import ConditionalFlow
 from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
 from portrait_core.errors import ModelFileError
-from portrait_core.model_files.check import check_model, model_of
+from portrait_core.model_files.check import check_model, identify_model
 from portrait_core.model_files.importing import import_model
 from portrait_core.weights.registry import MODELS
 from tests import official_flow
@@ -192,7 +192,7 @@ def test_hostile_files(tmp_path: Path, zipped: bool) -> None:
 def test_a_flow_of_ones_own_is_known_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_flow(own(), path, {"licence": "Apache-2.0"})
-    model = model_of(path)
+    model = identify_model(path)
     assert model is MODELS["styleflow"]
     found = check_model(path, model)
     assert "6 dimensions under 3 attributes (hair, beard, glasses)" in found.content
@@ -202,5 +202,5 @@ def test_a_flow_of_ones_own_is_known_by_its_content(tmp_path: Path) -> None:
     assert Path(target).read_bytes() == path.read_bytes()
     assert report.sound
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    assert model_of(tmp_path / "other.safetensors") is None
-    assert model_of(tmp_path / "none.safetensors") is None
+    assert identify_model(tmp_path / "other.safetensors") is None
+    assert identify_model(tmp_path / "none.safetensors") is None

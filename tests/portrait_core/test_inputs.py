@@ -19,14 +19,14 @@ from portrait_core.inputs import copies
 from portrait_core.inputs import sources as inputs
 from portrait_core.inputs.sources import (
     CACHE_BYTES,
+    delete_unused_copies,
     folder_of,
-    forget,
     in_threads,
-    joined,
+    inspect_files,
     local_copy,
     local_path,
-    look,
     read_bytes,
+    resolve_place,
 )
 from portrait_core.settings import load_settings
 from portrait_core.store import places, retries
@@ -123,7 +123,7 @@ def test_a_local_path_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 def test_places_are_relative_to_a_folder(folder: str, place: str, means: str) -> None:
-    assert joined(folder, place) == means
+    assert resolve_place(folder, place) == means
 
 
 def test_folder_of_a_place() -> None:
@@ -181,7 +181,7 @@ def test_a_killed_download_leaves_nothing_that_counts(tmp_path: Path, remote: st
     assert process.exitcode == 9
     Elsewhere.do = ""
     assert local_copy(remote, tmp_path / "cache").stat().st_size == 1000
-    assert forget(0, tmp_path / "cache", spare_s=0) == 1500, "the half goes with the rest"
+    assert delete_unused_copies(0, tmp_path / "cache", spare_s=0) == 1500, "the half goes with the rest"
     assert list((tmp_path / "cache").iterdir()) == []
 
 
@@ -241,20 +241,20 @@ def test_the_oldest_copies_are_forgotten_first(tmp_path: Path, remote: str) -> N
     (cache / "mine").mkdir()
     (cache / "mine" / "precious").write_bytes(b"x" * 5000)
     local_copy(remote.replace("clip", "clip0"), cache)  # used just now
-    assert forget(100, cache) == 300, "the rest is too old to be spared"
+    assert delete_unused_copies(100, cache) == 300, "the rest is too old to be spared"
     assert [copy.exists() for copy in copies] == [True, False, False, False]
-    assert forget(0, cache) == 0, "somebody may read it"
-    assert forget(0, cache, spare_s=0) == 100
+    assert delete_unused_copies(0, cache) == 0, "somebody may read it"
+    assert delete_unused_copies(0, cache, spare_s=0) == 100
     assert [entry.name for entry in cache.iterdir()] == ["mine"]
-    assert forget(0, tmp_path / "none") == 0
+    assert delete_unused_copies(0, tmp_path / "none") == 0
 
 
 def test_what_is_being_fetched_is_not_forgotten(tmp_path: Path, remote: str) -> None:
     copy = local_copy(remote, tmp_path / "cache")
     with copies._lock(copy.parent):
-        assert forget(0, tmp_path / "cache", spare_s=0) == 0
+        assert delete_unused_copies(0, tmp_path / "cache", spare_s=0) == 0
     (tmp_path / "cache" / f"{copy.parent.name}.01234567.gone").mkdir()
-    assert forget(10**6, tmp_path / "cache", spare_s=0) == 0
+    assert delete_unused_copies(10**6, tmp_path / "cache", spare_s=0) == 0
     assert not list((tmp_path / "cache").glob("*.gone")), "what a killed process was deleting goes"
 
 
@@ -262,7 +262,7 @@ def test_looking_at_local_files(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(b"x")
     (tmp_path / "empty.png").touch()
     places = [str(tmp_path / name) for name in ("good.png", "empty.png", "none.png", "good.png/x", "a\0b")]
-    found = look([*places, str(tmp_path)])
+    found = inspect_files([*places, str(tmp_path)])
     problems = [found[place].problem for place in [*places, str(tmp_path)]]
     assert problems[0] == ""
     assert found[places[0]].size == 1
@@ -277,17 +277,17 @@ def test_a_remote_folder_is_listed_once(tmp_path: Path, elsewhere: type[Elsewher
         (tmp_path / name).write_bytes(b"x")
     (tmp_path / "empty").touch()
     places = [f"elsewhere://{tmp_path}/{name}" for name in ("a", "b", "c", "none", "empty")]
-    found = look(places)
+    found = inspect_files(places)
     assert [bool(found[place].problem) for place in places] == [False, False, False, True, True]
     assert (asked("ls"), asked("info")) == (1, 0)
     elsewhere.do = "no listing"
-    again = look(places)
+    again = inspect_files(places)
     assert again == found, "where listing is not allowed each file is asked for"
     assert asked("info") == 5
     elsewhere.do = ""
-    assert look(places[:2]) == {place: found[place] for place in places[:2]}
+    assert inspect_files(places[:2]) == {place: found[place] for place in places[:2]}
     assert asked("ls") == 2, "two files are not worth a listing"
-    assert look([f"elsewhere://{tmp_path}/nowhere/{i}" for i in range(5)]).keys()
+    assert inspect_files([f"elsewhere://{tmp_path}/nowhere/{i}" for i in range(5)]).keys()
 
 
 def test_a_silent_host_is_waited_for_once(
@@ -295,7 +295,7 @@ def test_a_silent_host_is_waited_for_once(
 ) -> None:
     monkeypatch.setattr(inputs, "THREADS", 1)
     elsewhere.do = "silent"
-    found = look([f"elsewhere:///folder{i}/a.png" for i in range(20)])
+    found = inspect_files([f"elsewhere:///folder{i}/a.png" for i in range(20)])
     assert all("cannot be reached (no answer)" in one.problem for one in found.values())
     assert asked("info") == 1
 
@@ -344,7 +344,7 @@ def test_the_cache_is_looked_through_seldom(
 ) -> None:
     looked: list[int] = []
     monkeypatch.setattr(copies, "_tidied", {})
-    monkeypatch.setattr(copies, "forget", lambda limit, top: looked.append(limit))
+    monkeypatch.setattr(copies, "delete_unused_copies", lambda limit, top: looked.append(limit))
     for i in range(60):
         url = remote.replace("clip", f"clip{i}")
         Path(url.removeprefix("elsewhere://")).write_bytes(b"x" * 100)
@@ -360,7 +360,7 @@ def test_a_cache_that_cannot_be_tidied_still_gives_copies(
         raise PermissionError("not yours")
 
     monkeypatch.setattr(copies, "_tidied", {})
-    monkeypatch.setattr(copies, "forget", fails)
+    monkeypatch.setattr(copies, "delete_unused_copies", fails)
     assert local_copy(remote, tmp_path / "cache").stat().st_size == 1000
 
 

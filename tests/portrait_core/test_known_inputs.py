@@ -15,7 +15,7 @@ from PIL import Image
 
 from portrait_core.errors import InputError
 from portrait_core.inputs import known as known_inputs
-from portrait_core.inputs.known import InputFacts, facts, verified_copy
+from portrait_core.inputs.known import InputFacts, gather_facts, verified_copy
 from portrait_core.media import probe
 from portrait_core.store import retries
 from tests.portrait_core.website import Website, website
@@ -55,10 +55,10 @@ def face(tmp_path: Path) -> Path:
 
 
 def test_facts_tell_what_opening_tells(face: Path, counting_clip: Path) -> None:
-    picture = facts(str(face), "image")
+    picture = gather_facts(str(face), "image")
     assert (picture.width, picture.height, picture.frame_count, picture.frame_rate) == (90, 70, 1, "")
     assert picture.sha256 == hashlib.sha256(face.read_bytes()).hexdigest()
-    clip, info = facts(str(counting_clip), "video"), probe(counting_clip)
+    clip, info = gather_facts(str(counting_clip), "video"), probe(counting_clip)
     assert clip.sha256 == hashlib.sha256(counting_clip.read_bytes()).hexdigest()
     assert (clip.width, clip.height, clip.frame_count) == (info.width, info.height, info.frame_count)
     assert (clip.frame_rate, clip.has_audio) == ("30000/1001", True)
@@ -70,26 +70,26 @@ def test_a_picture_that_lies_on_its_side_has_the_sides_that_are_shown(tmp_path: 
     tags = Image.Exif()
     tags[0x0112] = 6
     Image.new("RGB", (90, 70)).save(tmp_path / "turned.jpg", exif=tags)
-    found = facts(str(tmp_path / "turned.jpg"), "image")
+    found = gather_facts(str(tmp_path / "turned.jpg"), "image")
     assert (found.width, found.height) == (70, 90)
 
 
 def test_a_known_file_is_not_read_again(
     face: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = facts(str(face), "image").as_dict()
+    known = gather_facts(str(face), "image").as_dict()
     reads.clear()
     monkeypatch.chdir(face.parent)
     for place in (str(face), "face.png", f"file://{face}"):
-        assert facts(place, "image", known).as_dict() == known
+        assert gather_facts(place, "image", known).as_dict() == known
     assert reads == []
 
 
 def test_a_file_that_changed_is_read_again(face: Path, reads: list[str]) -> None:
-    known = facts(str(face), "image")
+    known = gather_facts(str(face), "image")
     face.write_bytes(face.read_bytes()[:-1] + b"x")  # the same size
     os.utime(face, ns=(PAST + 1, PAST + 1))
-    again = facts(str(face), "image", known.as_dict())
+    again = gather_facts(str(face), "image", known.as_dict())
     assert again.size == known.size
     assert again.sha256 != known.sha256
     os.utime(face, ns=(PAST, PAST))
@@ -99,25 +99,25 @@ def test_a_file_that_changed_is_read_again(face: Path, reads: list[str]) -> None
     os.utime(other, ns=(PAST, PAST))
     os.replace(other, face)  # size and time as they were
     with pytest.raises(InputError, match="not a readable image"):
-        facts(str(face), "image", known.as_dict())
+        gather_facts(str(face), "image", known.as_dict())
 
 
 def test_a_file_that_was_written_just_now_is_not_believed(face: Path) -> None:
     os.utime(face)
-    assert facts(str(face), "image").version == ""
+    assert gather_facts(str(face), "image").version == ""
     os.utime(face, ns=(PAST, PAST))
-    assert facts(str(face), "image").version
+    assert gather_facts(str(face), "image").version
 
 
 def test_facts_of_another_kind_or_place_are_not_believed(
     face: Path, reads: list[str], tmp_path: Path
 ) -> None:
-    known = facts(str(face), "image").as_dict()
+    known = gather_facts(str(face), "image").as_dict()
     os.link(face, tmp_path / "again.png")  # the same size, time and inode
     reads.clear()
-    assert facts(str(tmp_path / "again.png"), "image", known).url.endswith("again.png")
+    assert gather_facts(str(tmp_path / "again.png"), "image", known).url.endswith("again.png")
     assert reads
-    assert facts(str(face), "video", known).kind == "video"
+    assert gather_facts(str(face), "video", known).kind == "video"
 
 
 @pytest.mark.parametrize(
@@ -129,15 +129,15 @@ def test_facts_of_another_kind_or_place_are_not_believed(
     ],
 )  # fmt: skip
 def test_garbage_counts_as_nothing(face: Path, reads: list[str], change: dict[Any, Any]) -> None:
-    known = facts(str(face), "image").as_dict()
+    known = gather_facts(str(face), "image").as_dict()
     reads.clear()
-    assert facts(str(face), "image", known | change).as_dict() == known
+    assert gather_facts(str(face), "image", known | change).as_dict() == known
     assert reads
 
 
 @pytest.mark.parametrize("known", [None, {}, [], "x", 5, {"kind": {"kind": {}}}])
 def test_garbage_of_any_type_counts_as_nothing(face: Path, reads: list[str], known: Any) -> None:
-    assert facts(str(face), "image", known).width == 90
+    assert gather_facts(str(face), "image", known).width == 90
     assert reads
 
 
@@ -146,16 +146,16 @@ def test_a_known_url_costs_one_look(site: Website, face: Path, reads: list[str],
     site.files["/face.png"] = face.read_bytes()
     site.headers = {header: '"one"'}
     url = f"http://me:word1@{site.address}/face.png?sig=word2"
-    known = facts(url, "image").as_dict()
+    known = gather_facts(url, "image").as_dict()
     assert site.count("GET") == 1
     assert known["version"] == '"one"'
     assert "word" not in str(known), "what is kept shows no secrets"
     site.asked.clear()
     reads.clear()
-    assert facts(url, "image", known).as_dict() == known
+    assert gather_facts(url, "image", known).as_dict() == known
     assert (site.asked, reads) == (["HEAD /face.png?sig=word2"], [])
     site.headers = {header: '"two"'}
-    assert facts(url, "image", known).version == '"two"'
+    assert gather_facts(url, "image", known).version == '"two"'
     assert site.count("GET") == 1
 
 
@@ -164,10 +164,10 @@ def test_a_server_that_tells_no_version_is_never_believed(
 ) -> None:
     site.files["/face.png"] = face.read_bytes()
     url = f"http://{site.address}/face.png"
-    known = facts(url, "image").as_dict()
+    known = gather_facts(url, "image").as_dict()
     assert known["version"] == ""
     reads.clear()
-    assert facts(url, "image", known).as_dict() == known
+    assert gather_facts(url, "image", known).as_dict() == known
     assert reads
 
 
@@ -182,22 +182,22 @@ def test_what_is_replaced_while_it_is_read_is_read_again(
         return opened(path)
 
     monkeypatch.setattr(known_inputs, "read_image", replaced)
-    assert facts(f"http://{site.address}/face.png", "image").version == "two"
+    assert gather_facts(f"http://{site.address}/face.png", "image").version == "two"
 
 
 def test_what_cannot_be_used_is_named_by_its_url(site: Website, reads: list[str], tmp_path: Path) -> None:
     site.files["/face.png"] = b"no picture"
     with pytest.raises(InputError, match=rf"^http://{site.address}/face.png is not a readable image"):
-        facts(f"http://{site.address}/face.png", "image")
+        gather_facts(f"http://{site.address}/face.png", "image")
     with pytest.raises(InputError, match=r"none.png does not exist"):
-        facts(str(tmp_path / "none.png"), "image")
+        gather_facts(str(tmp_path / "none.png"), "image")
 
 
 # Comparing before reading
 
 
 def test_a_file_is_used_only_if_it_is_the_job_s(face: Path, reads: list[str]) -> None:
-    digest = facts(str(face), "image").sha256
+    digest = gather_facts(str(face), "image").sha256
     assert verified_copy(str(face), digest) == face
     secret = face.with_name("secret.png")
     secret.write_bytes(b"a file of the user's own, which a stranger's job names")
@@ -238,7 +238,7 @@ def test_a_file_that_changes_again_at_once_is_found_out(face: Path, reads: list[
 def test_a_url_whose_content_changed_is_found_out(site: Website, face: Path, reads: list[str]) -> None:
     site.files["/face.png"], site.headers = face.read_bytes(), {"ETag": "one"}
     url = f"http://{site.address}/face.png?sig=word"
-    digest = facts(url, "image").sha256
+    digest = gather_facts(url, "image").sha256
     assert verified_copy(url, digest).read_bytes() == face.read_bytes()
     site.files["/face.png"], site.headers = b"another", {"ETag": "two"}
     with pytest.raises(InputError, match=r"face\.png\?\*\*\* is not the file"):
@@ -251,4 +251,4 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
         with pytest.raises(InputError):
             verified_copy(place, "0" * 64)
         with pytest.raises(InputError):
-            facts(place, "video")
+            gather_facts(place, "video")

@@ -368,4 +368,4 @@ def test_deep_tells_what_cannot_be_opened(folder: Path, written: Written) -> Non
 def test_the_smallest_side_is_that_of_a_run() -> None:
     from tasks.ingest import SMALLEST_SIDE
 
-    assert manifest.SMALLEST_SIDE == SMALLEST_SIDE
+    assert manifest.MIN_SIDE == SMALLEST_SIDE

@@ -11,7 +11,7 @@ import pytest
 
 from portrait_core.dataset.manifest import read_manifest
 from portrait_core.inputs import copies
-from portrait_core.inputs.sources import forget, local_copy
+from portrait_core.inputs.sources import delete_unused_copies, local_copy
 from portrait_core.inputs.table import write_table
 from tests.portrait_core.test_manifest import HEADER, clips, folder, problems, told  # noqa: F401
 from tests.portrait_core.test_store_s3 import endpoint  # noqa: F401
@@ -81,4 +81,4 @@ def test_on_s3(endpoint: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     write_table("s3://data/set/bad.csv", [*rows, {**rows[0], "portrait": "none.png"}])
     told("s3://data/set/bad.csv", 4, "s3://data/set/none.png does not exist")
     told("s3://nowhere/m.csv", 0, "does not exist")
-    assert forget(0, folder / "cache" / "portrait-reenactment" / "inputs", spare_s=0) > 0
+    assert delete_unused_copies(0, folder / "cache" / "portrait-reenactment" / "inputs", spare_s=0) > 0

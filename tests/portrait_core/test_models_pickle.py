@@ -238,7 +238,7 @@ def test_hostile_storages(refusal: Refusal, canary: Path) -> None:
     assert "asks for __builtin__.exec" in refusal(program(storage(pickle.dumps(Attack(), 2))))
     assert "older format" in refusal(program(storage(pickle.dumps(1, 2) * 3 + good)))
     assert "a storage of 48 bytes has 44" in refusal(program(storage(good[:-4])))
-    assert "says otherwise" in refusal(
+    assert "states another number" in refusal(
         program(storage(good.replace(b"\x0c" + b"\0" * 7, b"\x0d" + b"\0" * 7)))
     )
     plain = stack_global("torch.storage", "_load_from_bytes") + short("text") + b"\x85R"

@@ -12,10 +12,10 @@ import pytest
 
 from portrait_core.dataset.manifest import check_manifest
 from portrait_core.errors import InputError
-from portrait_core.inputs.sources import about, local_copy, look, read_bytes
+from portrait_core.inputs.sources import inspect_file, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import ManifestError, Problem
 from portrait_core.store import retries
-from portrait_core.store.places import checked_place, local_path, redacted, shown
+from portrait_core.store.places import checked_place, local_path, redact_message, redact_place
 from tests.portrait_core.website import Website, website
 
 REFUSED = r"give a path, or one of file://, s3://|chains URLs|holds braces|holds control"
@@ -58,14 +58,14 @@ def test_other_places_are_refused_by_everything_that_reads(place: str, tmp_path:
         with pytest.raises(InputError, match=REFUSED):
             read()
     with pytest.raises(InputError, match=REFUSED):
-        about(place)
-    assert look([place])[place].problem
+        inspect_file(place)
+    assert inspect_files([place])[place].problem
 
 
 def test_a_file_here_whose_name_is_a_chain_is_refused_too(tmp_path: Path) -> None:
     (tmp_path / "a::b.png").write_bytes(b"x")
     place = str(tmp_path / "a::b.png")
-    assert "under another name" in look([place])[place].problem
+    assert "under another name" in inspect_files([place])[place].problem
     with pytest.raises(InputError, match="under another name"):
         local_copy(place)
 
@@ -98,15 +98,17 @@ def test_a_chained_url_in_a_manifest_is_a_problem_of_its_row_and_asks_nobody(
     ],
 )
 def test_secrets_of_urls_are_not_shown(place: str, means: str) -> None:
-    assert shown(place) == means
-    assert shown(means) == means
-    assert redacted(f"cannot read '{place}', url={place}", place) == f"cannot read '{means}', url={means}"
+    assert redact_place(place) == means
+    assert redact_place(means) == means
+    assert (
+        redact_message(f"cannot read '{place}', url={place}", place) == f"cannot read '{means}', url={means}"
+    )
 
 
 def test_messages_of_libraries_are_shown_without_secrets() -> None:
     said = "403, message='Forbidden', url='https://host/a%20b.png?sig=word'"
-    assert "word" not in redacted(said, "https://host/a b.png?sig=word")
-    assert redacted(said).startswith("403, message='Forbidden', url='https://host/a%20b.png?***'")
+    assert "word" not in redact_message(said, "https://host/a b.png?sig=word")
+    assert redact_message(said).startswith("403, message='Forbidden', url='https://host/a%20b.png?***'")
 
 
 @pytest.mark.parametrize("status", [200, 403, 404, 500])
@@ -120,7 +122,7 @@ def test_no_message_holds_a_password_or_a_signature(site: Website, tmp_path: Pat
     said = []
     for read in (
         lambda: (local_copy(portrait), Path("none.png").read_bytes()),
-        lambda: about(f"{portrait}{{"),
+        lambda: inspect_file(f"{portrait}{{"),
         lambda: (read_bytes(portrait, "manifest"), Path("none.png").read_bytes()),
         lambda: check_manifest(table),
     ):

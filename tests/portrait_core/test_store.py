@@ -312,7 +312,7 @@ def test_values_that_do_not_fit_are_refused(store: Store) -> None:
     with pytest.raises(ValueError, match="at least 1"):
         output.ensure_array("x", (0, 4), "uint8")
     for name in ("files", "notes", "done", "zarr.json"):
-        with pytest.raises(ValueError, match="keeps other things there"):
+        with pytest.raises(ValueError, match="uses that name itself"):
             output.ensure_array(name, (3, 4), "uint8")
     assert len(output.read("latents", 3, 3)) == 0
 

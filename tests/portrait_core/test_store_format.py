@@ -9,7 +9,17 @@ import numpy as np
 import pytest
 
 from portrait_core.errors import InputError
-from portrait_core.store import Declared, Failure, Lease, Store, Unit, holder, repair_unit, store, verify_unit
+from portrait_core.store import (
+    Declared,
+    Failure,
+    Lease,
+    Store,
+    Unit,
+    read_holder,
+    repair_unit,
+    store,
+    verify_unit,
+)
 from portrait_core.store.store import RecordKind, record_name
 
 KEY = "00aa"
@@ -94,7 +104,7 @@ def test_records_come_back(any_store: Store, kind: RecordKind) -> None:
 
 
 def test_many_records_are_read_some_at_a_time(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_READ_TOGETHER", 7)
+    monkeypatch.setattr(store, "_RECORDS_PER_READ", 7)
     names = [f"r{number:03d}" for number in range(30)]
     for name in names:
         any_store.write_record("states", name, name)
@@ -185,12 +195,12 @@ def test_odd_leases_and_labels_do_no_harm(any_store: Store) -> None:
     for value in (b"5", b"[]", b'{"pid": Infinity}', DEEP, b"null", b'{"label": null}'):
         _put(any_store, "video/a/lease.json", value)
         _put(any_store, "video/a/label.json", value)
-        assert holder(unit) is None
+        assert read_holder(unit) is None
         assert isinstance(unit.read_label(), str)
         assert verify_unit(unit, {}).damaged == []
     said = b'{"owner":"a","host":"b","pid":1e999,"process_started":0,"stage":"","beat":0,"time_utc":"x"}'
     _put(any_store, "video/a/lease.json", said)
-    assert holder(unit) is None
+    assert read_holder(unit) is None
     assert Lease(unit).acquire(stop=lambda: True)
 
 

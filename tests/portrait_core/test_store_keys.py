@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from portrait_core.errors import InputError
-from portrait_core.store import differences, file_digest, gapped_key, recipe_key, stage_recipe
+from portrait_core.store import describe_differences, file_digest, key_with_gaps, recipe_key, stage_recipe
 
 A, B = "a" * 64, "b" * 16
 
@@ -85,9 +85,9 @@ def test_differences_of_recipes_are_said_in_words() -> None:
         "version": old["version"] + 1,
         "inputs": {"inversion": B},
     }
-    assert differences(old, old) == []
-    assert differences(old, {**old, "inputs": changed["inputs"]}) == ["inversion changed"]
-    assert differences(old, {**old, **changed}) == [
+    assert describe_differences(old, old) == []
+    assert describe_differences(old, {**old, "inputs": changed["inputs"]}) == ["inversion changed"]
+    assert describe_differences(old, {**old, **changed}) == [
         "seed 0 -> 1",
         "tuning.rate none -> 0.5",
         "tuning.steps 160 -> 400",
@@ -97,7 +97,7 @@ def test_differences_of_recipes_are_said_in_words() -> None:
 
 
 def test_the_key_of_a_clip_names_the_frames_that_show_a_neighbour() -> None:
-    assert gapped_key("00aa", []) == "00aa"
-    keys = {gapped_key("00aa", gaps) for gaps in ([], [3], [4], [3, 4])}
+    assert key_with_gaps("00aa", []) == "00aa"
+    keys = {key_with_gaps("00aa", gaps) for gaps in ([], [3], [4], [3, 4])}
     assert len(keys) == 4
-    assert gapped_key("00aa", [4, 3]) == gapped_key("00aa", [3, 4])
+    assert key_with_gaps("00aa", [4, 3]) == key_with_gaps("00aa", [3, 4])

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from portrait_core.store import Holder, Lease, Store, Unit, holder
+from portrait_core.store import Holder, Lease, Store, Unit, read_holder
 
 HOLDS = """
 import socket, sys, time
@@ -24,7 +24,7 @@ from portrait_core.store import Lease, Store
 if sys.argv[2]:
     socket.gethostname = lambda: sys.argv[2]
 lease = Lease(Store(sys.argv[1]).unit("video", "a"), ttl_s=float(sys.argv[3]))
-lease.note("inversion")
+lease.set_stage("inversion")
 lease.acquire()
 print("held", flush=True)
 while not lease.lost:
@@ -34,7 +34,7 @@ print("lost", flush=True)
 
 RACES = """
 import os, sys, time
-from portrait_core.store import Lease, Store, holder
+from portrait_core.store import Lease, Store, read_holder
 log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
 unit = Store(sys.argv[1]).unit("video", "a")
 print("ready", flush=True)
@@ -42,8 +42,8 @@ for _ in sys.stdin:
     lease = Lease(unit)
     if lease.acquire(stop=lambda: True):
         os.write(log, f"begin {os.getpid()}\\n".encode())
-        lease.note("beats now")
-        while not lease.lost and (found := holder(unit)) is not None and found.stage != "beats now":
+        lease.set_stage("beats now")
+        while not lease.lost and (found := read_holder(unit)) is not None and found.stage != "beats now":
             time.sleep(0.01)
         os.write(log, f"end {os.getpid()} {lease.lost}\\n".encode())
         lease.release()
@@ -106,11 +106,11 @@ def _write(tmp_path: Path, **fields: Any) -> Path:
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_a_lease_is_told_and_given_back(tmp_path: Path, scheme: str) -> None:
     unit = Store(f"{scheme}://{tmp_path}").unit("video", "a")
-    assert holder(unit) is None
+    assert read_holder(unit) is None
     with Lease(unit) as lease:
         assert lease.acquire()  # it is ours already
-        lease.note("tuning")
-        while (found := holder(unit)) is not None and found.stage != "tuning":
+        lease.set_stage("tuning")
+        while (found := read_holder(unit)) is not None and found.stage != "tuning":
             time.sleep(0.02)
         assert found is not None
         assert found.pid == os.getpid()
@@ -119,7 +119,7 @@ def test_a_lease_is_told_and_given_back(tmp_path: Path, scheme: str) -> None:
         waits: list[Holder] = []
         assert not Lease(unit, ttl_s=1).acquire(on_wait=waits.append, stop=_after(3))
         assert [wait.owner for wait in waits] == [found.owner]
-    assert holder(unit) is None
+    assert read_holder(unit) is None
     assert not lease.lost
     assert Lease(unit).acquire(stop=_at_once)
 
@@ -141,7 +141,7 @@ def test_killed_holder_of_this_host_is_followed_at_once(
 
 def test_another_process_of_the_same_number_is_not_the_holder(tmp_path: Path, unit: Unit) -> None:
     with Lease(unit):
-        found = holder(unit)
+        found = read_holder(unit)
     assert found is not None
     _write(tmp_path, **dataclasses.asdict(dataclasses.replace(found, owner="ab")))
     assert not Lease(unit).acquire(stop=_at_once)
@@ -164,7 +164,7 @@ def test_stopped_holder_of_another_host_is_followed_after_a_while_and_knows(
     assert _says(process) == "lost"
     assert not lease.lost
     lease.release()
-    assert holder(unit) is None
+    assert read_holder(unit) is None
 
 
 def test_two_that_race_do_not_both_go_on_believing(
@@ -214,7 +214,7 @@ def test_failing_store_does_not_end_the_beating(tmp_path: Path, unit: Unit) -> N
         folder.write_bytes(b"")  # no folder: nothing can be written there
         time.sleep(0.5)
         folder.unlink()
-        while holder(unit) is None:
+        while read_holder(unit) is None:
             time.sleep(0.05)
         assert not lease.lost
 
@@ -222,14 +222,14 @@ def test_failing_store_does_not_end_the_beating(tmp_path: Path, unit: Unit) -> N
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"owner": "ab"}', b"\xff"])
 def test_damaged_lease_is_free(tmp_path: Path, unit: Unit, content: bytes) -> None:
     _write(tmp_path).write_bytes(content)
-    assert holder(unit) is None
+    assert read_holder(unit) is None
 
 
 def test_a_time_that_is_none_is_damage(tmp_path: Path, unit: Unit) -> None:
     for time_utc in ("yesterday", "2026-01-01T00:00:00"):
         _write(tmp_path, time_utc=time_utc)
-        assert holder(unit) is None
+        assert read_holder(unit) is None
     _write(tmp_path)
-    found = holder(unit)
+    found = read_holder(unit)
     assert found is not None
     assert found.beat == 7

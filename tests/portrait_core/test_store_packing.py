@@ -23,7 +23,7 @@ from portrait_core.store import (
     repair_unit,
     verify_unit,
 )
-from portrait_core.store.contents import runs
+from portrait_core.store.contents import consecutive_runs
 from portrait_core.store.files import Files
 from tests.portrait_core.watched_files import Between, Ends, Killed, Operation, WatchedFiles
 
@@ -59,7 +59,7 @@ def _fill(output: Output, frames: list[int], names: tuple[str, ...] = tuple(SHAP
 def _check(output: Output, frames: list[int], names: tuple[str, ...] = tuple(SHAPES)) -> None:
     """``frames`` can be read, all the others are missing, and just they are done."""
     for name in names:
-        for first, last in runs(frames):
+        for first, last in consecutive_runs(frames):
             np.testing.assert_array_equal(output.read(name, first, last + 1), _values(name)[first : last + 1])
         missing = sorted(set(range(TOTAL)) - set(frames))
         if missing:
@@ -81,7 +81,7 @@ def test_packing_keeps_every_chunk_as_it_is(tmp_path: Path, scheme: str, frames:
     one.write_whole({"model": np.arange(6.0)})
     one.put_bytes("clip.mp4", b"x")
     chunks = {
-        name: [files.get_one(path) for path in one._paths(name, info, frames)]
+        name: [files.get_one(path) for path in one._chunk_paths(name, info, frames)]
         for name in SHAPES
         if (info := one.array_info(name)) is not None
     }
@@ -348,7 +348,7 @@ def test_an_array_that_is_too_large_for_memory_is_not_packed(
 ) -> None:
     one = _fill(_output(tmp_path), [0, 1, 2])
     size = sum(path.stat().st_size for path in (tmp_path / one.path / "frames").iterdir())
-    monkeypatch.setattr(output, "PACK_MOST_BYTES", size - 1)
+    monkeypatch.setattr(output, "MAX_PACK_BYTES", size - 1)
     one.pack(DECLARED)
     assert one.contents().packed == {"latents", "ok"}
     _check(one, [0, 1, 2])

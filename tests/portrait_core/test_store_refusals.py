@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from flows.cli.main import app
 from portrait_core.errors import StoreError
-from portrait_core.pipeline.classification import classify, worth_retrying
+from portrait_core.pipeline.classification import classify, is_worth_retrying
 from portrait_core.store import Store, retries
 from portrait_core.store.files import Files
 
@@ -94,7 +94,7 @@ def _failure(files: Files, operation: str) -> StoreError:
     with pytest.raises(StoreError) as caught:
         OPERATIONS[operation](files)
     assert classify(caught.value) == "store"
-    assert not worth_retrying(caught.value)
+    assert not is_worth_retrying(caught.value)
     return caught.value
 
 
@@ -163,7 +163,7 @@ def silent() -> Iterator[str]:
 @pytest.fixture
 def little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "GIVE_UP_S", 0.3)
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.05)
     monkeypatch.setattr(retries, "UPLOAD_S", 0.2)
     monkeypatch.setattr(retries, "_NOTEWORTHY_S", 0.0)
     monkeypatch.setattr(retries, "_warned_at", {})
@@ -189,7 +189,7 @@ def test_one_warning_per_store_and_process(
     with caplog.at_level(logging.WARNING, logger=retries.__name__):
         for place in ("one", "one", "one", "two", "two"):
             with pytest.raises(TimeoutError):
-                retries.Patience(f"s3://key:hidden@{place}/run").call(failing)
+                retries.Retrier(f"s3://key:hidden@{place}/run").call(failing)
     said = [record.getMessage() for record in caplog.records]
     assert [line.split()[2] for line in said] == ["s3://one/run", "s3://two/run"]
     assert "hidden" not in str(said)
@@ -255,7 +255,7 @@ def test_a_disk_that_fails_is_the_stores_failure(
 def test_a_stale_handle_that_passes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
     files = Files(tmp_path / "store")
     files.put({"video/a/one": b"1"})
     failing = FailingDisk(getattr(os, WAYS[operation]), errno.ESTALE, 2)

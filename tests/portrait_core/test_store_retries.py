@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError, ReadTimeou
 
 from portrait_core.errors import MissingChunk
 from portrait_core.store import Declared, Failure, Store, Unit, retries
-from portrait_core.store.retries import Patience, is_transient
+from portrait_core.store.retries import Retrier, is_transient
 
 pytest.importorskip("moto", reason="needs the development dependencies (moto)")
 KEY = "00aa"
@@ -154,7 +154,7 @@ LASTING = [
 
 @pytest.mark.parametrize("error", PASSING, ids=lambda error: type(error).__name__)
 def test_what_may_pass_is_tried_again(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
     outcomes: list[Exception | None] = [error, error, None]
 
     def operation() -> str:
@@ -163,7 +163,7 @@ def test_what_may_pass_is_tried_again(error: Exception, monkeypatch: pytest.Monk
             raise outcome
         return "done"
 
-    assert Patience("s3://bucket").call(operation) == "done"
+    assert Retrier("s3://bucket").call(operation) == "done"
     assert outcomes == []
 
 
@@ -177,17 +177,17 @@ def test_what_will_not_pass_is_raised_at_once(error: BaseException) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        Patience("s3://bucket").each(operation, [1])
+        Retrier("s3://bucket").call_each(operation, [1])
     assert calls == [1]
 
 
 def test_the_operations_own_error_comes_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "GIVE_UP_S", 0.2)
-    monkeypatch.setattr(retries, "_LONGEST_WAIT_S", 0.01)
+    monkeypatch.setattr(retries, "_MAX_WAIT_S", 0.01)
 
     def operation(item: int) -> None:
         if item == 3:
             raise OSError(errno.EBUSY, "SlowDown")
 
     with pytest.raises(OSError, match="SlowDown"):
-        Patience("s3://bucket").each(operation, range(5))
+        Retrier("s3://bucket").call_each(operation, range(5))

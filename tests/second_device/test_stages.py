@@ -17,7 +17,7 @@ from portrait_core.attribute_editing.files import load_flow
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.settings import Settings, load_settings
@@ -136,6 +136,6 @@ def test_the_same_frames_are_rendered(tmp_path: Path, weights: Path) -> None:
     with counted() as waits:
         assert render(job=_again(job, "render"), start=0, stop=FRAMES).frames_done == FRAMES
     assert waits.copies, "nothing was computed on the second device"
-    assert done(job, "render").all()
+    assert done_frames(job, "render").all()
     for name, values in before.items():
         np.testing.assert_array_equal(output.read(name), values, name)

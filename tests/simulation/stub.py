@@ -22,7 +22,7 @@ from portrait_core.model_files.needs import LANDMARK_MODELS
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.history import frames_per_part
 from portrait_core.pipeline.job import make_stage_keys
-from portrait_core.pipeline.ledger import done, output_of, todo
+from portrait_core.pipeline.ledger import done_frames, find_output, unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.runtime.package_files import sample_portrait
 from portrait_core.settings import Settings
@@ -130,7 +130,7 @@ def drawn_seconds(stub: StubSettings, clip: str, stage: str, frames: FrameRange)
 
 def _save(job: Job, stage: str, arrays: Mapping[str, NDArray[np.generic]]) -> None:
     """What a stage of one part writes."""
-    output, declared = output_of(job, stage), job.declared(stage)
+    output, declared = find_output(job, stage), job.declared(stage)
     output.write_whole(arrays)
     for name in declared.files:
         output.put_bytes(name, b"x")
@@ -141,7 +141,7 @@ def _save(job: Job, stage: str, arrays: Mapping[str, NDArray[np.generic]]) -> No
 
 def _work(job: Job, stage: str, start: int, stop: int) -> StageResult:
     watch = Stopwatch(stage, start, stop)
-    runs, stub = todo(job, stage, start, stop), stub_settings()
+    runs, stub = unfinished_runs(job, stage, start, stop), stub_settings()
     arrays = FrameArrays(job, stage)
 
     def work(batch: FrameRange) -> Save:
@@ -160,7 +160,7 @@ def _work(job: Job, stage: str, start: int, stop: int) -> StageResult:
 def _first(job: Job) -> StageResult:
     """The first frame's inversion, which commits no frame."""
     watch, output = Stopwatch("inversion", 0, 1), job.output("inversion")
-    if todo(job, "inversion", 0, job.frames) and output.get_bytes(FIRST) is None:
+    if unfinished_runs(job, "inversion", 0, job.frames) and output.get_bytes(FIRST) is None:
         time.sleep(drawn_seconds(stub_settings(), job.label, "first", FrameRange(0, 1)))
         output.put_bytes(FIRST, b"x")
     return watch.result(0)
@@ -169,7 +169,7 @@ def _first(job: Job) -> StageResult:
 def _tune(job: Job) -> StageResult:
     """The tuning, with its checkpoints."""
     watch, stub = Stopwatch("tuning", 0, 1), stub_settings()
-    if done(job, "tuning").all():
+    if done_frames(job, "tuning").all():
         return watch.result(0)
     output = job.output("tuning")
     checkpoint = StoredCheckpoint(output)

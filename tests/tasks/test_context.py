@@ -9,7 +9,7 @@ import pytest
 
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.settings import Settings
 from tasks.context import READ_TOGETHER, FrameArrays, FrameRows
 from tasks.stages.inversion import FIRST
@@ -44,9 +44,9 @@ def test_rows_that_wait_are_written_together_and_all_are_committed(job: Job) -> 
         save()
     made = [0, 1, 2, 5, 6, 9, 10, 11]
     stored = job.output("inversion")
-    assert not done(job, "inversion").any()  # one of its files is not there
+    assert not done_frames(job, "inversion").any()  # one of its files is not there
     stored.put_bytes(FIRST, b"x")
-    assert np.flatnonzero(done(job, "inversion")).tolist() == made
+    assert np.flatnonzero(done_frames(job, "inversion")).tolist() == made
     for i in made:
         for name, values in _rows(i, i + 1).items():
             np.testing.assert_array_equal(stored.read(name, i, i + 1), values)
@@ -113,5 +113,5 @@ def test_what_was_lost_of_a_packed_output_is_written_though_its_markers_are_ther
     output.pack(job.declared("inversion"))
     output.drop_array("inversion_loss")
     FrameArrays(job, "inversion").keep(0, _rows(0, FRAMES))
-    assert done(job, "inversion").all()
+    assert done_frames(job, "inversion").all()
     assert job.output("inversion").read("inversion_loss").shape == (FRAMES, 1)

@@ -12,7 +12,7 @@ import pytest
 
 import tasks.stages.landmarks
 from portrait_core.pipeline import FrameRange, Job
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.settings import load_settings
 from portrait_core.store import file_digest
 from portrait_core.tracking.landmarker import FaceLandmarker
@@ -69,7 +69,7 @@ def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.Monkey
     monkeypatch.setattr(tasks.stages.landmarks, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
     assert landmarks(job=job, start=10, stop=20).frames_done == 10  # so that the rest is two runs
     assert landmarks(job=job, start=0, stop=60).frames_done == 50
-    assert done(job, "landmarks").all()
+    assert done_frames(job, "landmarks").all()
     found = job.output("landmarks").read("landmarks", 0, 60)[:, 0, 0]
     assert [int(value // 4) for value in found] == [{20: 19, 40: 39}.get(i, i) for i in range(60)]
     assert sorted(job.unit("landmarks").failures()["frame"]) == [20, 40]
@@ -83,4 +83,4 @@ def test_a_video_that_is_gone_ends_the_task_and_sets_no_frame_aside(
     with pytest.raises((ValueError, FileNotFoundError)):
         landmarks(job=job, start=0, stop=60)
     assert not job.unit("landmarks").failure_tables()
-    assert not done(job, "landmarks").any()
+    assert not done_frames(job, "landmarks").any()

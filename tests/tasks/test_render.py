@@ -12,7 +12,7 @@ import pytest
 
 import portrait_core.generators.prepared
 from portrait_core.generators import TriPlaneGenerator, save_generator
-from portrait_core.pipeline.ledger import done
+from portrait_core.pipeline.ledger import done_frames
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings, load_settings
 from tasks.context import head
@@ -62,7 +62,7 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
     for job in jobs:
         for start in range(0, FRAMES, 2):
             assert render(job=job, start=start, stop=start + 2).frames_done == 2
-        assert done(job, "render").all()
+        assert done_frames(job, "render").all()
         shared.append((id(generator(job)), id(features(job)), id(head(job))))
         renderer = pose_renderer(job)
         gone.append([weakref.ref(one) for one in (renderer, renderer.generator, clip_data(job))])

@@ -12,10 +12,10 @@ import pytest
 import tasks.running
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage, all_pipelines
-from portrait_core.pipeline.classification import BrokenGpuError, gpu_broke
+from portrait_core.pipeline.classification import BrokenGpuError, breaks_gpu
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings
-from portrait_core.settings.less_memory import LEAST_RAYS, smaller
+from portrait_core.settings.less_memory import MIN_RAYS, with_less_memory
 from tasks.running import Call, does, functions_of, run_call, stage_function
 from tests.simulation.stub import stub_job
 
@@ -64,7 +64,7 @@ def test_a_broken_gpu_asks_every_loop_of_the_process_to_stop(job: Job) -> None:
     assert len(calls) == 1
     assert "CUDA_LAUNCH_BLOCKING" not in str(raised.value)
     copied = pickle.loads(pickle.dumps(raised.value))
-    assert gpu_broke(copied)
+    assert breaks_gpu(copied)
     assert str(copied) == str(raised.value)
 
 
@@ -100,8 +100,8 @@ def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
     with pytest.raises(MemoryError):
         _run({"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
     least = seen_settings[-1]
-    assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, LEAST_RAYS)
-    assert smaller(least) is None
+    assert (least.tracking.batch, least.template.batch, least.generator.ray_chunk) == (1, 1, MIN_RAYS)
+    assert with_less_memory(least) is None
 
 
 def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) -> None:

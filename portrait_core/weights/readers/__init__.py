@@ -1,1 +1,1 @@
-"""Readers of published files of weights; none runs anything that a file holds."""
+"""Readers of published files of weights; none runs anything that a file contains."""

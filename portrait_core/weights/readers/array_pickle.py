@@ -1,4 +1,4 @@
-"""Pickles that hold numpy arrays and nothing cleverer: one short list of names, and what a file adds to it.
+"""Pickles that hold numpy arrays and plain containers: a short list of allowed names, extended per file.
 
 Such files are often older than Python 3: strings then carry the arrays' bytes and are read as latin1.
 """
@@ -21,7 +21,7 @@ from portrait_core.weights.readers.unpickler import ClassName, DataUnpickler, Na
 
 
 def plain_set(items: Any = ()) -> set[Any]:
-    """A set of plain members."""
+    """Return a set of plain members."""
     return {plain_key(item) for item in items}
 
 
@@ -38,10 +38,10 @@ class PickledObject:
 
 
 def rebuild_object(kind: Any, *_: Any) -> PickledObject:
-    """How protocols 0 and 1 make an object: its class, its base ``object``, and nothing.
+    """Make a stand-in as protocols 0 and 1 make an object: from its class, ``object``, and no state.
 
     Raises:
-        pickle.UnpicklingError: if the class is none of our stand-ins.
+        pickle.UnpicklingError: the class is not one of our stand-ins.
     """
     if not isinstance(kind, type) or not issubclass(kind, PickledObject):
         raise pickle.UnpicklingError(f"it makes an object of {kind!r:.80}, which is not known as safe")
@@ -59,7 +59,7 @@ ARRAY_NAMES: Names = {
         for name, rebuild in (("_reconstruct", rebuild_array), ("scalar", rebuild_scalar))
     },
 }
-"""Names of numpy's arrays and numbers, as numpy 1 and 2 write them."""
+"""Constructors of numpy's arrays and numbers by name, for pickles of numpy 1 and 2."""
 
 OBJECT_NAMES: Names = {
     ("builtins", "set"): plain_set,
@@ -69,28 +69,30 @@ OBJECT_NAMES: Names = {
     ("__builtin__", "object"): ClassName("builtins", "object"),
     ("builtins", "object"): ClassName("builtins", "object"),
 }
-"""Names that objects are made of, whose classes a reader adds as subclasses of :class:`PickledObject`."""
+"""Constructors of plain objects by name; a reader adds their classes as subclasses of
+:class:`PickledObject`."""
 
 
 class ArrayUnpickler(DataUnpickler):
-    """Resolves the names it is given and nothing else; fills arrays, number types and our stand-ins."""
+    """Resolves the given names and nothing else; fills arrays, number types and our stand-ins."""
 
     fillable: tuple[type, ...] = (ArrayRecord, DTypeRecord, PickledObject)
 
 
 def read_array_pickle(file: BinaryIO, names: Mapping[tuple[str, str], Any] | None = None) -> Any:
-    """Read one pickle of arrays and plain containers from where ``file`` stands.
+    """Read one pickle of arrays and plain containers from the current position of ``file``.
 
     Args:
-        names: further names to resolve, each to an inert constructor; they go before the usual ones.
+        file: the open file.
+        names: further names to resolve, each to an inert constructor; they precede the usual ones.
 
     Raises:
-        ValueError: if it is no pickle, is damaged, or asks for a name that is not allowed.
+        ValueError: it is not a pickle, is damaged, or asks for a name that is not allowed.
     """
     try:
         return ArrayUnpickler(file, {**ARRAY_NAMES, **(names or {})}, encoding="latin1").load()
     except pickle.UnpicklingError as error:
         raise ValueError(f"it cannot be read safely: {error}") from error
-    # whatever a damaged or hostile file makes the machine stumble over, the answer is the same
+    # a damaged or hostile file can cause many kinds of errors
     except Exception as error:
         raise ValueError(f"it cannot be read safely: it is no such pickle ({error!r:.200})") from error

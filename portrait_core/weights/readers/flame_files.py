@@ -1,7 +1,7 @@
-"""The files of the FLAME head: the model itself and DECA's landmarks on its surface.
+"""Files of the FLAME head: the model itself and DECA's landmarks on its surface.
 
-Both are pickles, the first one often written by Python 2 with chumpy and old scipy. Neither package is
-needed to read it: their objects are read as the arrays that they hold.
+Both are pickles, the first one often written by Python 2 with chumpy and old scipy. Neither package is needed
+to read it: their objects are read as the arrays that they hold.
 """
 
 from __future__ import annotations
@@ -32,46 +32,48 @@ _CONTOUR_ROWS, _CONTOUR, _STATIC = 79, 17, 51
 
 @dataclass(frozen=True)
 class FlameArrays:
-    """FLAME's own arrays. V vertices (5023 as published), F triangles (9976); lengths in metres."""
+    """FLAME's own arrays: V vertices (5023 as published), F triangles (9976); lengths in metres."""
 
     v_template: NDArray[np.floating[Any]]
-    """[V,3] float32 or float64, as the file has it (the published one: float64), like all below."""
+    """``[V,3]`` in metres; float32 or float64 as in the file (the published one: float64), like all arrays
+    below."""
     shapedirs: NDArray[np.floating[Any]]
-    """[V,3,400]: 300 directions of identity, then 100 of expression."""
+    """``[V,3,400]`` displacements in metres: 300 directions of identity, then 100 of expression."""
     posedirs: NDArray[np.floating[Any]]
-    """[V,3,36]: pose correctives of 4 joints' 9 rotation entries."""
+    """``[V,3,36]`` pose correctives, by the 9 rotation entries of 4 joints."""
     j_regressor: NDArray[np.floating[Any]]
-    """[5,V], dense: joints from vertices."""
+    """``[5,V]``, dense: joints from vertices."""
     weights: NDArray[np.floating[Any]]
-    """[V,5] skinning weights."""
+    """``[V,5]`` skinning weights."""
     kintree_table: NDArray[np.int64]
-    """[2,5] int64: parents, joints. The root's parent, 4294967295 in the file, is -1 here."""
+    """``[2,5]`` int64: parents, joints. The root's parent, 4294967295 in the file, is -1 here."""
     faces: NDArray[np.int64]
-    """[F,3] int64, vertex indices from 0."""
+    """``[F,3]`` int64 vertex indices from 0."""
 
 
 @dataclass(frozen=True)
 class LandmarkEmbedding:
-    """Where the 68 landmarks lie on FLAME's surface: triangles, and weights of their corners."""
+    """The 68 landmarks on FLAME's surface: triangles, and barycentric weights of their corners."""
 
     static_faces: NDArray[np.int64]
-    """[51] int64: all landmarks but the contour."""
+    """``[51]`` int64 triangles of all landmarks but the contour."""
     static_bary: NDArray[np.floating[Any]]
-    """[51,3] float32 or float64, as all barycentric weights."""
+    """``[51,3]`` float32 or float64, like all barycentric weights."""
     dynamic_faces: NDArray[np.int64]
-    """[79,17] int64: the contour, a row for each degree of yaw (0 to 39, then -1 to -39)."""
+    """``[79,17]`` int64 triangles of the contour, one row per degree of yaw (0 to 39, then -1 to -39)."""
     dynamic_bary: NDArray[np.floating[Any]]
-    """[79,17,3]"""
+    """``[79,17,3]`` weights of the contour."""
     full_faces: NDArray[np.int64]
-    """[68] int64: all landmarks of the head seen from the front."""
+    """``[68]`` int64 triangles of all landmarks of the head seen from the front."""
     full_bary: NDArray[np.floating[Any]]
-    """[68,3]"""
+    """``[68,3]`` weights of these landmarks."""
 
 
 class _Chumpy(PickledObject):
-    """A ``chumpy.Ch``: its values are in ``x``; what else it holds differs from version to version."""
+    """A ``chumpy.Ch``: its values are in ``x``; its other attributes depend on the version."""
 
     def values(self) -> NDArray[Any]:
+        """Return its values."""
         return _array(self.state.get("x"))
 
 
@@ -79,23 +81,24 @@ class _Selected(PickledObject):
     """A ``chumpy.reordering.Select``: some entries of another array."""
 
     def values(self) -> NDArray[Any]:
-        source, wanted = _array(self.state.get("a")).ravel(), _array(self.state.get("idxs")).ravel()
-        shape = self.state.get("preferred_shape", wanted.shape)
-        if wanted.dtype.kind not in "iu" or not np.all((wanted >= 0) & (wanted < source.size)):
+        """Return the selected entries."""
+        source, indices = _array(self.state.get("a")).ravel(), _array(self.state.get("idxs")).ravel()
+        shape = self.state.get("preferred_shape", indices.shape)
+        if indices.dtype.kind not in "iu" or not np.all((indices >= 0) & (indices < source.size)):
             raise ValueError("it selects entries of an array that the array does not have")
-        return source[wanted.astype(np.int64)].reshape(shape)
+        return source[indices.astype(np.int64)].reshape(shape)
 
 
 class _Columns(PickledObject):
     """A ``scipy.sparse.csc_matrix``."""
 
     def values(self, rows: int, columns: int) -> NDArray[Any]:
-        """The dense matrix [rows, columns], whose size the caller knows: the file's is not believed."""
+        """Return the dense matrix ``[rows, columns]``; a file that states another size is refused."""
         shape = self.state.get("_shape")
         if not isinstance(shape, tuple) or shape != (rows, columns):
             raise ValueError(f"J_regressor has shape {shape!r:.40}, expected ({rows}, {columns})")
-        parts = [_array(self.state.get(name)) for name in ("data", "indices", "indptr")]
-        matrix = sparse.csc_matrix(tuple(parts), shape=shape)
+        arrays = [_array(self.state.get(name)) for name in ("data", "indices", "indptr")]
+        matrix = sparse.csc_matrix(tuple(arrays), shape=shape)
         matrix.check_format(full_check=True)
         return np.asarray(matrix.toarray())
 
@@ -110,11 +113,12 @@ _NAMES: Mapping[tuple[str, str], Any] = {
 
 
 def read_flame(path: str | Path) -> FlameArrays:
-    """Read ``generic_model.pkl``, with plain numpy arrays or chumpy's, of Python 2 or 3; neither chumpy nor
-    the scipy that wrote it need be installed, and nothing in it is run.
+    """Read ``generic_model.pkl``, with plain numpy arrays or chumpy's, of Python 2 or 3.
+
+    Neither chumpy nor the scipy that wrote it need be installed, and nothing in it is run.
 
     Raises:
-        ModelFileError: if it is missing, asks for anything but arrays, or does not hold a FLAME head.
+        ModelFileError: the file is missing, asks for anything but arrays, or does not hold a FLAME head.
     """
     with reading(path, "flame") as file:
         content = read_array_pickle(file, _NAMES)
@@ -140,7 +144,7 @@ def _flame(content: Mapping[str, Any]) -> FlameArrays:
 
 
 def _tree(table: NDArray[Any]) -> NDArray[np.int64]:
-    """The table of parents, with -1 for the root's; parents come before their children."""
+    """Return the table of parents, with -1 for the root's; refuse parents after their children."""
     if table.shape != (2, JOINTS) or table.dtype.kind not in "iu":
         raise ValueError(f"kintree_table is {table.dtype} {table.shape}, expected integers (2, {JOINTS})")
     tree = table.astype(np.int64)
@@ -153,12 +157,13 @@ def _tree(table: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def read_landmark_embedding(path: str | Path) -> LandmarkEmbedding:
-    """Read ``landmark_embedding.npy``, an array of one pickled dict that holds arrays and torch tensors;
-    nothing in it is run, nor in the pickles inside its tensors.
+    """Read ``landmark_embedding.npy``, an array of one pickled dict of arrays and torch tensors.
+
+    Nothing in it is run, nor in the pickles inside its tensors.
 
     Raises:
-        ModelFileError: if it is missing, asks for anything but arrays and tensors, or does not hold FLAME's
-            landmarks.
+        ModelFileError: the file is missing, asks for anything but arrays and tensors, or does not hold
+            FLAME's landmarks.
     """
     with reading(path, "flame_landmarks") as file:
         content = read_object_npy(file)
@@ -203,17 +208,17 @@ def _array(value: Any) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class FlameMasks:
-    """Parts of the head by FLAME's own names: ``face``, ``lips``, ``eye_region``, ``scalp`` and others."""
+    """Regions of the head by FLAME's own names: ``face``, ``lips``, ``eye_region``, ``scalp`` and others."""
 
     regions: Mapping[str, NDArray[np.int64]]
-    """Vertices [n] int64 of each part."""
+    """``[n]`` int64 vertex indices of each region."""
 
 
 def read_flame_masks(path: str | Path) -> FlameMasks:
     """Read ``FLAME_masks.pkl``.
 
     Raises:
-        ModelFileError: if it is missing, asks for anything but arrays, or lacks the face or the lips.
+        ModelFileError: the file is missing, asks for anything but arrays, or lacks the face or the lips.
     """
     with reading(path, "flame_masks") as file:
         content = read_array_pickle(file)

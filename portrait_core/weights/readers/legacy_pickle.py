@@ -2,7 +2,7 @@
 
 A pickle can name any function for its reader to call. This reader resolves a short list of names, all to
 inert stand-ins or plain constructors of arrays, and refuses everything else. The program text that network
-files of the StyleGAN family carry is never looked at.
+files of the StyleGAN family carry is never read.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from portrait_core.weights.readers.pickled_arrays import (
 )
 from portrait_core.weights.readers.unpickler import ClassName, DataUnpickler, plain_key
 
-_MOST_MODULES = 100_000
-_DEEPEST = 100
+_MAX_MODULES = 100_000
+_MAX_DEPTH = 100
 
 
 class ModuleRecord:
-    """What a pickled ``torch.nn.Module`` held, as plain data."""
+    """Content of a pickled ``torch.nn.Module``, as plain data."""
 
     def __init__(self, class_name: str) -> None:
         self.class_name = class_name
@@ -51,28 +51,28 @@ class ModuleRecord:
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        """Keyword arguments that it was constructed with (empty if not recorded)."""
+        """Keyword arguments of its constructor (empty if not recorded)."""
         return dict(self._group("_init_kwargs"))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Parameters and buffers by their full names, in float32 where they are half precision.
+        """Return parameters and buffers by their full names, in float32 where they are half precision.
 
         Raises:
-            ValueError: if its modules contain each other, or are absurdly many.
+            ValueError: its modules contain each other, or are too many.
         """
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         waiting = [("", self, 0)]
-        for visited, (prefix, module, depth) in enumerate(waiting):  # grows as it goes
-            if depth > _DEEPEST or visited > _MOST_MODULES:
+        for visited, (prefix, module, depth) in enumerate(waiting):  # the list grows meanwhile
+            if depth > _MAX_DEPTH or visited > _MAX_MODULES:
                 raise ValueError(f"the modules of this {self.class_name} contain each other, or are too many")
             for group in ("_parameters", "_buffers"):
                 for name, value in module._group(group).items():
                     if isinstance(value, Tensor):
-                        found[f"{prefix}{name}"] = value.float() if value.is_floating_point() else value
+                        tensors[f"{prefix}{name}"] = value.float() if value.is_floating_point() else value
             for name, child in module._group("_modules").items():
                 if isinstance(child, ModuleRecord):
                     waiting.append((f"{prefix}{name}.", child, depth + 1))
-        return found
+        return tensors
 
 
 class _EasyDict(dict[str, Any]):
@@ -116,7 +116,7 @@ _MODULE_PREFIXES = ("torch.nn.modules.", "training.")
 
 
 class LegacyUnpickler(DataUnpickler):
-    """An unpickler that resolves the names above, those of ``extra``, and nothing else."""
+    """An unpickler that resolves the names above and nothing else."""
 
     fillable: tuple[type, ...] = (ModuleRecord, DTypeRecord, ArrayRecord)
 
@@ -124,11 +124,13 @@ class LegacyUnpickler(DataUnpickler):
         super().__init__(file, _ALLOWED)
 
     def stand_in(self, module: str, name: str) -> Any:
+        """Return a record of a network's class; refuse any other name."""
         if module.startswith(_MODULE_PREFIXES) and name.isidentifier():
             return ClassName(module, name)
         return super().stand_in(module, name)
 
     def construct(self, of: ClassName, args: tuple[Any, ...]) -> ModuleRecord:
+        """Return an empty record in place of a module."""
         return ModuleRecord(of.name)
 
 
@@ -136,7 +138,7 @@ def read_legacy_pickle(path: str | Path) -> Any:
     """Read a pickle of arrays, tensors and plain containers.
 
     Raises:
-        ValueError: if there is no such file, it is no pickle, or asks for a name that is not allowed.
+        ValueError: the file does not exist, is not a pickle, or asks for a name that is not allowed.
     """
     try:
         file = open(path, "rb")  # noqa: SIM115 - closed below; its own errors are told apart from the pickle's
@@ -145,23 +147,23 @@ def read_legacy_pickle(path: str | Path) -> Any:
     with file:
         try:
             return LegacyUnpickler(file).load()
-        # whatever a damaged or hostile file makes the machine stumble over, the answer is the same
+        # a damaged or hostile file can cause many kinds of errors
         except Exception as error:
-            said = (
+            message = (
                 str(error)
                 if isinstance(error, pickle.UnpicklingError)
                 else f"it is no such pickle ({error!r})"
             )
             raise ValueError(
-                f"cannot read {path} safely: {said}; expected the published network file, unchanged"
+                f"cannot read {path} safely: {message}; expected the published network file, unchanged"
             ) from error
 
 
 def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
-    """Read one network of a StyleGAN-family file; ``G_ema`` is the one to generate with.
+    """Read one network of a StyleGAN-family file; ``G_ema`` is the one for inference.
 
     Raises:
-        ValueError: if the file cannot be read safely, or holds no network of that name.
+        ValueError: the file cannot be read safely, or holds no network of that name.
     """
     content = read_legacy_pickle(path)
     record = content.get(name) if isinstance(content, dict) else None
@@ -174,13 +176,14 @@ def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
 
 
 def plain_data(value: Any, depth: int = 0) -> Any:
-    """What a network file says of itself, as JSON can hold it: numpy values as numbers and lists, anything
-    else by its name.
+    """Convert a network file's description of itself to values of JSON.
+
+    numpy values become numbers and lists, and anything else becomes text.
 
     Raises:
-        ValueError: if it is nested without end.
+        ValueError: the value is nested too deeply.
     """
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise ValueError(
             "the network's arguments are nested too deeply; expected the published file, unchanged"
         )

@@ -1,6 +1,6 @@
-"""MATLAB files of Deep3DFaceRecon: landmarks of its mean face, and the Basel face as it converts it.
+"""MATLAB files of Deep3DFaceRecon: landmarks of its mean face, and its conversion of the Basel face.
 
-Only plain arrays of numbers are read. A file that holds functions or objects is none of these.
+Only plain arrays of numbers are read; files with functions or objects are refused.
 """
 
 from __future__ import annotations
@@ -27,63 +27,63 @@ _IDENTITY, _EXPRESSION, _TEXTURE, _LANDMARKS = 80, 64, 80, 68
 
 @dataclass(frozen=True)
 class SimilarityLandmarks:
-    """What is used of ``similarity_Lm3D_all.mat``."""
+    """The used content of ``similarity_Lm3D_all.mat``."""
 
     landmarks: NDArray[np.floating[Any]]
-    """[68,3] float64, y up: the mean face's landmarks in the order of the 68-point scheme."""
+    """``[68,3]`` float64, y up: the mean face's landmarks in the order of the 68-point scheme."""
 
 
 @dataclass(frozen=True)
 class BfmArrays:
-    """``BFM_model_front.mat``: N vertices (35,709 as published), F triangles; indices from 0."""
+    """Content of ``BFM_model_front.mat``: N vertices (35,709 as published), F triangles; indices from 0."""
 
     mean_shape: NDArray[np.floating[Any]]
-    """[N,3]"""
+    """``[N,3]`` positions."""
     identity: NDArray[np.floating[Any]]
-    """[N,3,80]"""
+    """``[N,3,80]`` displacements of identity."""
     expression: NDArray[np.floating[Any]]
-    """[N,3,64]"""
+    """``[N,3,64]`` displacements of expression."""
     mean_texture: NDArray[np.floating[Any]]
-    """[N,3] from 0 to 255."""
+    """``[N,3]`` colours from 0 to 255."""
     texture: NDArray[np.floating[Any]]
-    """[N,3,80]"""
+    """``[N,3,80]`` differences of colour."""
     faces: NDArray[np.int64]
-    """[F,3]"""
+    """``[F,3]`` int64 vertex indices."""
     point_faces: NDArray[np.int64]
-    """[N,8]: triangles around a vertex; F where there are fewer."""
+    """``[N,8]`` int64 triangles around a vertex; F where there are fewer."""
     keypoints: NDArray[np.int64]
-    """[68]: vertices of the landmarks."""
+    """``[68]`` int64 vertices of the landmarks."""
 
 
 def read_similarity_landmarks(path: str | Path) -> SimilarityLandmarks:
     """Read ``similarity_Lm3D_all.mat``.
 
     Raises:
-        ModelFileError: if it is missing, no MATLAB 5 file of numbers, or holds no landmarks.
+        ModelFileError: the file is missing, is not a MATLAB 5 file of numbers, or holds no landmarks.
     """
     with checking(path, "deep3d_landmarks"):
-        found = read_mat(path, ["lm"])
-        return SimilarityLandmarks(numbers(found["lm"], "lm", (_LANDMARKS, 3)).astype(np.float64))
+        arrays = read_mat(path, ["lm"])
+        return SimilarityLandmarks(numbers(arrays["lm"], "lm", (_LANDMARKS, 3)).astype(np.float64))
 
 
 def read_bfm(path: str | Path) -> BfmArrays:
     """Read ``BFM_model_front.mat``.
 
     Raises:
-        ModelFileError: if it is missing, no MATLAB 5 file of numbers, or holds no such face.
+        ModelFileError: the file is missing, is not a MATLAB 5 file of numbers, or holds no such face.
     """
     names = ["meanshape", "idBase", "exBase", "meantex", "texBase", "tri", "point_buf", "keypoints"]
     with checking(path, "bfm"):
-        found = read_mat(path, names)
-        count = found["meanshape"].size // 3
+        arrays = read_mat(path, names)
+        count = arrays["meanshape"].size // 3
 
         def values(name: str, shape: Shape) -> NDArray[np.floating[Any]]:
-            return numbers(found[name], name, shape)
+            return numbers(arrays[name], name, shape)
 
         def indices(name: str, shape: Shape, below: int) -> NDArray[np.int64]:
-            """MATLAB's, from 1, are stored as numbers of any kind."""
+            """Return indices from 0; the file holds numbers of any type, from 1."""
             rounded = np.rint(values(name, shape))
-            if np.any(rounded != found[name]) or np.any(np.abs(rounded) > 2**40):
+            if np.any(rounded != arrays[name]) or np.any(np.abs(rounded) > 2**40):
                 raise ValueError(f"{name} has entries that are no indices")
             return integers(rounded.astype(np.int64) - 1, name, shape, below)
 
@@ -104,28 +104,29 @@ def read_mat(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[np.gen
     """Read arrays of numbers from a MATLAB 5 file, as float or integer arrays of the file's shapes.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if it is no such file, is damaged, lacks one of ``names`` or holds functions or objects.
+        OSError: the file does not exist.
+        ValueError: it is not a MATLAB 5 file, is damaged, lacks one of ``names`` or holds functions or
+            objects.
     """
     with open(path, "rb") as file:
         header = file.read(_HEADER)
     if not header.startswith(b"MATLAB 5.0") or header[_VERSION:] not in (b"\0\1IM", b"\1\0MI"):
         raise ValueError("it is no MATLAB 5 file (MATLAB 7.3 files are HDF5: save with -v7 or older)")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about what it cannot read, which is refused below
+        warnings.simplefilter("ignore")  # about unreadable content, which is refused below
         try:
             kinds = {name: (kind, shape) for name, shape, kind in whosmat(str(path))}
             _check_kinds(kinds, names)
-            found = loadmat(str(path), variable_names=list(names), struct_as_record=True)
+            arrays = loadmat(str(path), variable_names=list(names), struct_as_record=True)
         except (ValueError, OSError):
             raise
-        # a damaged file makes scipy stumble in many ways, and so do MATLAB's newer objects
+        # damaged files and MATLAB's newer objects cause many kinds of errors in scipy
         except Exception as error:
             raise ValueError(f"it is damaged, or holds objects ({error!r:.200})") from error
     for name in names:
-        if not isinstance(found.get(name), np.ndarray) or found[name].dtype.kind not in "fiu":
+        if not isinstance(arrays.get(name), np.ndarray) or arrays[name].dtype.kind not in "fiu":
             raise ValueError(f"{name} is no array of numbers")
-    return {name: found[name] for name in names}
+    return {name: arrays[name] for name in names}
 
 
 def _check_kinds(kinds: dict[str, tuple[str, tuple[int, ...]]], names: Sequence[str]) -> None:

@@ -30,7 +30,7 @@ class _ObjectType(PickledObject):
 
 
 class _Values(PickledObject):
-    """An array while it is being read: of numbers, or of one object."""
+    """An array of numbers, or of one object, while it is being read."""
 
     content: Any = None
 
@@ -53,7 +53,7 @@ def _dtype(code: Any, *_: Any) -> DTypeRecord | _ObjectType:
 
 
 def _ordered(*items: Any) -> OrderedDict[Any, Any]:
-    """Hooks of a tensor, which are empty."""
+    """Return an empty dict for a tensor's hooks; refuse hooks."""
     if items:
         raise pickle.UnpicklingError("a tensor has hooks")
     return OrderedDict()
@@ -70,11 +70,12 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 
 def read_object_npy(file: BinaryIO) -> Any:
-    """Read the object in a ``.npy`` file: plain containers of arrays and torch tensors. A storage inside a
-    tensor is a pickle of its own, which the same strict machine reads.
+    """Read the object in a ``.npy`` file: plain containers of arrays and torch tensors.
+
+    A storage inside a tensor is a pickle of its own, which the same restricted reader reads.
 
     Raises:
-        ValueError: if it is no such file, is damaged, or asks for anything else.
+        ValueError: it is not such a file, is damaged, or asks for anything else.
     """
     try:
         version = np.lib.format.read_magic(file)
@@ -86,10 +87,10 @@ def read_object_npy(file: BinaryIO) -> Any:
         raise ValueError(f"it is no .npy file, or is damaged: {error!r:.200}") from error
     if shape != () or dtype != np.dtype(object):
         raise ValueError(f"it holds {dtype} of shape {shape}, expected one object")
-    found = read_array_pickle(file, _NAMES)
-    if not isinstance(found, _Values):
-        raise ValueError(f"it holds a {type(found).__name__} after its header, expected an array")
-    content = found.content
+    array = read_array_pickle(file, _NAMES)
+    if not isinstance(array, _Values):
+        raise ValueError(f"it holds a {type(array).__name__} after its header, expected an array")
+    content = array.content
     if isinstance(content, dict):
         return {key: value.content if isinstance(value, _Values) else value for key, value in content.items()}
     return content

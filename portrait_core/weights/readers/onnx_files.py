@@ -1,7 +1,7 @@
-"""Networks in insightface's packs: ONNX files in a folder, or in the zip archive as published.
+"""Networks in insightface's packs: ONNX files in a folder, or in the published zip archive.
 
-An ONNX file is data for its runtime, which refuses operations that it does not know. What it may still ask
-for is weights in other files on this machine, so a file with those is refused.
+An ONNX file is data for its runtime, which refuses operations that it does not know. It may still ask for
+weights in other files on this machine, so such a file is refused.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
+from onnx.external_data_helper import uses_external_data
+
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.registry import MODELS
 
@@ -21,35 +25,36 @@ Shape = tuple[int | None, ...]
 
 @dataclass(frozen=True)
 class OnnxNetwork:
-    """A network as the runtime takes it."""
+    """A network for the ONNX runtime."""
 
     data: bytes
-    """The ONNX file."""
+    """Bytes of the ONNX file."""
     inputs: Mapping[str, Shape]
-    """Shapes by name; None: any size."""
+    """Shapes of inputs by name; None: any size."""
     outputs: Mapping[str, Shape]
+    """Shapes of outputs by name; None: any size."""
 
 
 def read_arcface(path: str | Path) -> OnnxNetwork:
-    """Read ``w600k_r50.onnx``: [N,3,112,112] to [N,512].
+    """Read ``w600k_r50.onnx``: ``[N,3,112,112]`` to ``[N,512]``.
 
     Args:
         path: the file, a folder with it, or the archive ``buffalo_l.zip``.
 
     Raises:
-        ModelFileError: if it is missing, damaged or another network.
+        ModelFileError: the file is missing, damaged or another network.
     """
     return _read(path, "arcface", (3, 112, 112), 1, 512)
 
 
 def read_face_detector(path: str | Path) -> OnnxNetwork:
-    """Read ``det_10g.onnx``: [1,3,H,W] to nine arrays, scores, boxes and five points at three scales.
+    """Read ``det_10g.onnx``: ``[1,3,H,W]`` to nine arrays, scores, boxes and five points at three scales.
 
     Args:
         path: the file, a folder with it, or the archive ``buffalo_l.zip``.
 
     Raises:
-        ModelFileError: if it is missing, damaged or another network.
+        ModelFileError: the file is missing, damaged or another network.
     """
     return _read(path, "arcface_detector", (3, None, None), 9, None)
 
@@ -58,7 +63,7 @@ def read_onnx(path: str | Path) -> OnnxNetwork:
     """Read any ONNX file.
 
     Raises:
-        ValueError: if it is missing, damaged, or asks for weights in other files.
+        ValueError: the file is missing, damaged, or asks for weights in other files.
     """
     try:
         return _network(Path(path).read_bytes())
@@ -68,7 +73,7 @@ def read_onnx(path: str | Path) -> OnnxNetwork:
 
 def _read(path: str | Path, name: str, image: Shape, outputs: int, width: int | None) -> OnnxNetwork:
     with checking(path, name):
-        network = _network(member(Path(path), MODELS[name].file))
+        network = _network(read_member(Path(path), MODELS[name].file))
         shapes = list(network.inputs.values())
         if len(shapes) != 1 or not _takes(shapes[0], image):
             raise ValueError(f"it takes {shapes}, expected one image {list(image)}")
@@ -81,15 +86,15 @@ def _read(path: str | Path, name: str, image: Shape, outputs: int, width: int | 
 
 def _takes(shape: Shape, image: Shape) -> bool:
     pairs = zip(shape[1:], image, strict=False)
-    return len(shape) == 1 + len(image) and all(got in (None, want) for got, want in pairs)
+    return len(shape) == 1 + len(image) and all(size in (None, expected) for size, expected in pairs)
 
 
-def member(path: Path, file: str) -> bytes:
-    """Bytes of ``file``: ``path`` itself, or inside the folder or zip archive ``path``. Nothing is unpacked.
+def read_member(path: Path, file: str) -> bytes:
+    """Read the bytes of ``file``, inside the folder or zip archive ``path`` or ``path`` itself, in memory.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if the archive is damaged or lacks it.
+        OSError: the file does not exist.
+        ValueError: the archive is damaged or lacks it.
     """
     if path.is_dir():
         path = path / file
@@ -97,20 +102,18 @@ def member(path: Path, file: str) -> bytes:
         return path.read_bytes()
     try:
         with zipfile.ZipFile(path) as archive:
-            found = [info for info in archive.infolist() if info.filename.split("/")[-1] == file]
-            if len(found) != 1 or found[0].file_size > _LARGEST:
+            members = [info for info in archive.infolist() if info.filename.split("/")[-1] == file]
+            if len(members) != 1 or members[0].file_size > _LARGEST:
                 held = ", ".join(archive.namelist()[:8])
                 raise ValueError(f"the archive holds {held}, expected one {file} in it")
-            return archive.read(found[0])
+            return archive.read(members[0])
     except (ValueError, OSError):
         raise
-    except Exception as error:  # what zipfile and zlib raise shares no other class
+    except Exception as error:  # errors of zipfile and zlib share no other class
         raise ValueError(f"the archive is damaged: {error!r:.200}") from error
 
 
 def _network(data: bytes) -> OnnxNetwork:
-    import onnxruntime
-
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -124,9 +127,6 @@ def _network(data: bytes) -> OnnxNetwork:
 
 
 def _refuse_external(data: bytes) -> None:
-    import onnx
-    from onnx.external_data_helper import uses_external_data
-
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's errors depend on its build
@@ -136,13 +136,13 @@ def _refuse_external(data: bytes) -> None:
 
 
 def _tensors(graph: Any) -> list[Any]:
-    found = list(graph.initializer)
+    tensors = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
-            found += [attribute.t, *attribute.tensors]
+            tensors += [attribute.t, *attribute.tensors]
             for inner in (attribute.g, *attribute.graphs):
-                found += _tensors(inner) if inner.node or inner.initializer else []
-    return found
+                tensors += _tensors(inner) if inner.node or inner.initializer else []
+    return tensors
 
 
 def _shapes(values: list[Any]) -> dict[str, Shape]:

@@ -1,4 +1,4 @@
-"""Constructors for the arrays and tensors in a pickle: every size is checked before memory is touched."""
+"""Constructors for the arrays and tensors in a pickle; sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from torch import Tensor
 
 from portrait_core.weights.readers.unpickler import DataUnpickler, Handlers
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # of torch's format before the zip files
+_MAGIC = 0x1950A86A20F9469CFC6C  # marks torch's format before its zip files
 _FORMAT = 1001
-_HEADER = 8  # bytes before a storage's values: their number
-_EXPANDED = 2**20  # values that a tensor which repeats its storage may have
+_HEADER = 8  # bytes before a storage's values, which hold their number
+_MAX_EXPANDED = 2**20  # largest number of values of a tensor that repeats its storage
 
 _STORAGES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
@@ -35,7 +35,7 @@ _STORAGES: dict[str, torch.dtype] = {
 
 
 class Storage:
-    """Values that tensors are views of."""
+    """Values of which tensors are views."""
 
     def __init__(self, dtype: torch.dtype, count: int) -> None:
         self.dtype, self.count = dtype, count
@@ -46,7 +46,7 @@ def load_storage(data: bytes) -> Storage:
     """Read one storage in torch's older format: five pickles, then raw values.
 
     Raises:
-        pickle.UnpicklingError: if it is anything else.
+        pickle.UnpicklingError: it is anything else.
     """
     if not isinstance(data, bytes):
         raise pickle.UnpicklingError(f"a tensor's storage is a {type(data).__name__}, expected bytes")
@@ -63,11 +63,13 @@ def load_storage(data: bytes) -> Storage:
     header = file.read(_HEADER)
     start, left = file.tell(), len(data) - file.tell()
     if int.from_bytes(header, "little", signed=True) != storage.count:
-        raise pickle.UnpicklingError(f"a storage of {storage.count} values says otherwise where they begin")
-    wanted = storage.count * storage.dtype.itemsize
-    if wanted > left:
-        raise pickle.UnpicklingError(f"a storage of {wanted} bytes has {left}")
-    raw = bytearray(memoryview(data)[start : start + wanted])
+        raise pickle.UnpicklingError(
+            f"a storage of {storage.count} values states another number in its header"
+        )
+    needed = storage.count * storage.dtype.itemsize
+    if needed > left:
+        raise pickle.UnpicklingError(f"a storage of {needed} bytes has {left}")
+    raw = bytearray(memoryview(data)[start : start + needed])
     storage.values = (
         torch.frombuffer(raw, dtype=storage.dtype) if raw else torch.empty(0, dtype=storage.dtype)
     )
@@ -75,18 +77,18 @@ def load_storage(data: bytes) -> Storage:
 
 
 class _StorageUnpickler(DataUnpickler):
-    """Knows the names of storage types, and the one reference to a storage."""
+    """Resolves the names of storage types, and the one reference to a storage."""
 
     def __init__(self, file: Any) -> None:
         super().__init__(file, {("torch", name): dtype for name, dtype in _STORAGES.items()})
 
     def _reference(self) -> None:
-        """``('storage', type, key, device, count, view)`` becomes a storage, wherever it once was."""
-        found = self.stack.pop()
-        if not isinstance(found, tuple) or len(found) < 5 or found[0] != "storage":
+        """Replace ``('storage', type, key, device, count, view)`` by a storage on the CPU."""
+        reference = self.stack.pop()
+        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
             raise pickle.UnpicklingError("expected a reference to a storage")
-        dtype, count = found[1], found[4]
-        if not isinstance(dtype, torch.dtype) or not _is_count(count) or any(found[5:]):
+        dtype, count = reference[1], reference[4]
+        if not isinstance(dtype, torch.dtype) or not _is_count(count) or any(reference[5:]):
             raise pickle.UnpicklingError("a reference to a storage has no type or no size")
         self.stack.append(Storage(dtype, count))
 
@@ -100,10 +102,10 @@ def _is_count(value: Any) -> bool:
 
 
 def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """A tensor of its own over a part of a storage.
+    """Return a tensor over a part of a storage.
 
     Raises:
-        pickle.UnpicklingError: if it would reach beyond the storage.
+        pickle.UnpicklingError: it would reach beyond the storage.
     """
     if not isinstance(storage, Storage) or storage.values is None:
         raise pickle.UnpicklingError(f"a tensor's storage is a {type(storage).__name__}")
@@ -112,7 +114,7 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
         raise pickle.UnpicklingError(f"a tensor has size {size!r:.80}, stride {stride!r:.80}")
     total = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if total else 0
-    if last >= max(storage.count, 1) or total > max(storage.count, _EXPANDED) or len(size) > 25:
+    if last >= max(storage.count, 1) or total > max(storage.count, _MAX_EXPANDED) or len(size) > 25:
         raise pickle.UnpicklingError(
             f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
             f"{storage.count} values"
@@ -123,14 +125,14 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
 
 
 def rebuild_parameter(data: Any, *_: Any) -> Tensor:
-    """A parameter is read as its tensor."""
+    """Return the tensor of a parameter."""
     if not isinstance(data, Tensor):
         raise pickle.UnpicklingError(f"a parameter holds a {type(data).__name__}, expected a tensor")
     return data
 
 
 class DTypeRecord:
-    """A numpy number type: filled like the real one, whose own filling trusts the file."""
+    """A numpy number type, filled with checks that numpy's own type omits."""
 
     def __init__(self, code: Any, *_: Any) -> None:
         if isinstance(code, bytes):
@@ -147,12 +149,12 @@ class DTypeRecord:
 
 
 def rebuild_scalar(dtype: Any, data: Any) -> Any:
-    """A numpy number."""
+    """Return a numpy number."""
     return _values(dtype, data, 1)[0]
 
 
 class ArrayRecord(np.ndarray[Any, Any]):
-    """An array while it is being read; :meth:`__setstate__` gives it its shape and values."""
+    """An array while it is being read; :meth:`__setstate__` sets its shape and values."""
 
     def __setstate__(self, state: Any) -> None:  # type: ignore[override]
         if not isinstance(state, tuple) or len(state) != 5:
@@ -165,19 +167,19 @@ class ArrayRecord(np.ndarray[Any, Any]):
 
 
 def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
-    """Bytes as protocols 0 to 2 write them: text, and the call that makes bytes of it."""
+    """Return bytes as protocols 0 to 2 write them: as text, and a call that encodes it."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {encoding!r:.40}")
     return text.encode("latin1")
 
 
 def empty_bytes() -> bytes:
-    """No bytes, which those protocols make without text."""
+    """Return no bytes, which those protocols write without text."""
     return b""
 
 
 def rebuild_array(*_: Any) -> NDArray[Any]:
-    """The empty array that numpy's pickles begin with."""
+    """Return the empty array with which numpy's pickles begin."""
     return ArrayRecord((0,), dtype=np.uint8)
 
 

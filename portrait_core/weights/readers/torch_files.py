@@ -1,7 +1,7 @@
-"""Checkpoints of ``torch.save``, of its zip format and the older one, whatever their names end with.
+"""Checkpoints of ``torch.save``, in its zip format or the older one, whatever their suffix is.
 
-They are read with torch's own restricted reader, which makes tensors and plain containers, and then held to
-the names and shapes of the network they are for: what does not fit is refused instead of skipped.
+torch's own restricted reader reads them, which makes tensors and plain containers. Then they are compared
+with the names and shapes of their network: entries that do not fit are refused instead of skipped.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a network's entries by their names."""
 
 LPIPS_CHANNELS = (64, 128, 256, 512, 512)
-"""Channels of VGG16's maps that LPIPS weighs."""
+"""Channels of the VGG16 feature maps that LPIPS weights."""
 
 State = dict[str, Tensor]
 """Tensors by the names of a network's ``state_dict``, on the CPU: float32, counters int64."""
@@ -35,11 +35,11 @@ class LpipsHeads:
     """LPIPS's linear layers on VGG16, version 0.1."""
 
     weights: tuple[Tensor, ...]
-    """Five of [1,C,1,1] float32, C = 64, 128, 256, 512, 512: relu1_2 to relu5_3."""
+    """Five tensors ``[1,C,1,1]`` float32, C = 64, 128, 256, 512, 512: relu1_2 to relu5_3."""
 
 
 def network_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
-    """Give the shapes of a network's entries, without memory for them."""
+    """Return the shapes of a network's entries, without memory for them."""
     with torch.device("meta"):
         state = build().state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
@@ -47,22 +47,23 @@ def network_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]
 
 @cache
 def vgg16_shapes() -> Shapes:
-    """Give the shapes of VGG16's convolutions, 26 entries."""
-    from torchvision.models import vgg16
+    """Return the shapes of VGG16's convolutions, 26 entries."""
+    from torchvision.models import vgg16  # here: slow to import, and only VGG16 and LPIPS need it
 
     shapes = network_shapes(lambda: vgg16(weights=None))
     return {name: shape for name, shape in shapes.items() if name.startswith("features.")}
 
 
 def read_vgg16(path: str | Path) -> State:
-    """Read the convolutions of ``vgg16-397923af.pth``: ``features.0.weight`` to ``features.28.bias``. Its
-    classifier is left aside, and need not be there.
+    """Read the convolutions of ``vgg16-397923af.pth``: ``features.0.weight`` to ``features.28.bias``.
+
+    Its classifier is ignored, and need not exist.
 
     Raises:
-        ModelFileError: if it is missing, holds more than tensors, or lacks weights.
+        ModelFileError: the file is missing, holds more than tensors, or lacks weights.
     """
     with checking(path, "vgg16"):
-        return fitted(read_torch(path), vgg16_shapes(), "VGG16")
+        return select_tensors(read_torch(path), vgg16_shapes(), "VGG16")
 
 
 def read_lpips(path: str | Path | None = None) -> LpipsHeads:
@@ -72,76 +73,80 @@ def read_lpips(path: str | Path | None = None) -> LpipsHeads:
         path: the file; default: the one inside the installed package ``lpips``, which is not imported.
 
     Raises:
-        ModelFileError: if it is missing, holds more than tensors, or lacks weights.
+        ModelFileError: the file is missing, holds more than tensors, or lacks weights.
     """
     path = package_file("lpips", "weights/v0.1/vgg.pth") if path is None else path
     with checking(path, "lpips"):
         shapes = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(LPIPS_CHANNELS)}
-        state = fitted(read_torch(path), shapes, "LPIPS")
+        state = select_tensors(read_torch(path), shapes, "LPIPS")
         return LpipsHeads(tuple(state[name] for name in shapes))
 
 
 def read_styleflow(path: str | Path) -> State:
-    """Read published StyleFlow weights: a bare ``state_dict``, whose names and shapes the flow checks.
+    """Read published StyleFlow weights: a bare ``state_dict``, whose names and shapes its network checks.
 
     Raises:
-        ModelFileError: if it is missing or holds more than tensors by name.
+        ModelFileError: the file is missing or holds more than tensors by name.
     """
     with checking(path, "styleflow"):
-        return fitted(read_torch(path), {}, "StyleFlow", keep_others=True)
+        return select_tensors(read_torch(path), {}, "StyleFlow", keep_others=True)
 
 
 def read_torch(path: str | Path) -> Any:
-    """Whatever a checkpoint holds of tensors and plain containers, on the CPU. Nothing in it is run.
+    """Read the tensors and plain containers of a checkpoint, on the CPU. Nothing in it is run.
 
     Raises:
-        OSError: if there is no such file.
-        ValueError: if it is no checkpoint, is damaged, or asks for anything else.
+        OSError: the file does not exist.
+        ValueError: it is not a checkpoint, is damaged, or asks for anything else.
     """
     with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return torch.load(file, map_location="cpu", weights_only=True)
-        # a damaged or hostile file makes torch stumble in many ways
+        # a damaged or hostile file causes many kinds of errors in torch
         except Exception as error:
-            raise ValueError(f"it is no checkpoint that can be read safely ({_said(error):.200})") from error
+            raise ValueError(
+                f"it is no checkpoint that can be read safely ({_torch_message(error):.200})"
+            ) from error
 
 
-def _said(error: Exception) -> str:
-    """What torch says of a file, without its advice to load it all the same."""
+def _torch_message(error: Exception) -> str:
+    """Return torch's message about a file, without its advice to load it all the same."""
     text = str(error)
-    asked = re.search(r"GLOBAL ([\w.]+)", text)
-    if asked:
-        return f"the file asks for {asked[1]}, which is not a name known as safe"
+    match = re.search(r"GLOBAL ([\w.]+)", text)
+    if match:
+        return f"the file asks for {match[1]}, which is not a name known as safe"
     reason = text.rpartition("WeightsUnpickler error:")[2].strip()
     return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
 
 
-def fitted(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
-    """The tensors that a network wants, float32 and int64, contiguous.
+def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
+    """Return the tensors that a network needs, float32 and int64, contiguous.
 
     Args:
-        shapes: names and shapes that must be there; others are left out.
-        keep_others: keep those too, for a network that is checked elsewhere.
+        state: tensors by name.
+        shapes: names and shapes that must exist; others are left out.
+        what: name of the network, for messages.
+        keep_others: keep the others too, for a network that is checked elsewhere.
 
     Raises:
-        ValueError: naming what is missing, misshaped or not finite.
+        ValueError: entries are missing, have another shape or are not finite; the message names them.
     """
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{what} is a {type(state).__name__}, expected weights by name")
-    wrong = [f"{name} is missing" for name in shapes if name not in state]
+    problems = [f"{name} is missing" for name in shapes if name not in state]
     chosen: Iterable[str] = [name for name in state if keep_others or name in shapes]
     for name in chosen:
         value = state[name]
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
-            wrong.append(f"{name} is a {type(value).__name__}, expected plain numbers")
+            problems.append(f"{name} is a {type(value).__name__}, expected plain numbers")
         elif name in shapes and tuple(value.shape) != shapes[name]:
-            wrong.append(f"{name} has shape {list(value.shape)}, expected {list(shapes[name])}")
+            problems.append(f"{name} has shape {list(value.shape)}, expected {list(shapes[name])}")
         elif not torch.isfinite(value).all():
-            wrong.append(f"{name} has values that are not finite")
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{what} does not fit: {'; '.join(wrong[:3])}{more}")
+            problems.append(f"{name} has values that are not finite")
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise ValueError(f"{what} does not fit: {'; '.join(problems[:3])}{more}")
     return {name: _plain(state[name]) for name in chosen}
 
 
@@ -150,11 +155,11 @@ def _plain(value: Tensor) -> Tensor:
     return value.detach().to(kind).contiguous()
 
 
-def part(content: Any, name: str) -> Any:
-    """Give what a checkpoint holds under a name.
+def checkpoint_entry(content: Any, name: str) -> Any:
+    """Return a checkpoint's entry of a name.
 
     Raises:
-        ValueError: if it holds nothing of that name.
+        ValueError: it has no entry of that name.
     """
     if not isinstance(content, Mapping) or name not in content:
         held = ", ".join(map(str, list(content)[:12])) if isinstance(content, Mapping) else ""

@@ -1,9 +1,9 @@
-"""A pickle machine that executes data instructions only.
+"""A pickle reader that executes data instructions only.
 
-Python's own machine calls whatever a pickle names, writes to any object's attributes and knows short cuts
-around the look-up of names. This one works by three short lists: the instructions it knows, the names it
-resolves, and the kinds of objects it fills. It is the pure-Python machine of the standard library, because
-the compiled one lets none but the names be restricted, and allocates what a file tells it to.
+Python's own reader calls whatever a pickle names, writes to any object's attributes and has shortcuts around
+the look-up of names. This one works by three short lists: the instructions it knows, the names it resolves,
+and the kinds of objects it fills. It extends the pure-Python reader of the standard library, because in the
+compiled one only the names can be restricted, and it allocates whatever a file asks for.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 Names = Mapping[tuple[str, str], Any]
-"""(module, name) to what stands for it: an inert constructor, or a plain value."""
+"""Objects by (module, name): an inert constructor, or a plain value."""
 
 _KNOWN = """
     PROTO FRAME STOP MARK POP POP_MARK DUP
@@ -31,7 +31,7 @@ _PLAIN_KEYS = (str, bytes, int, float, type(None))
 
 
 class ClassName:
-    """A class that the file names and nobody needs: its full name, as data."""
+    """A class that the file names and that is not needed: its full name, as data."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
@@ -41,7 +41,7 @@ class ClassName:
 
 
 class BoundedFile:
-    """A file that refuses to read beyond its end, so that no length in it makes anyone allocate more."""
+    """A file that refuses to read beyond its end, so that no length in it causes a large allocation."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -50,6 +50,7 @@ class BoundedFile:
         file.seek(here)
 
     def read(self, size: int) -> bytes:
+        """Read exactly ``size`` bytes."""
         left = self._end - self._file.tell()
         if size > left:
             raise pickle.UnpicklingError(
@@ -58,16 +59,17 @@ class BoundedFile:
         return self._file.read(size)
 
     def readline(self) -> bytes:
+        """Read one line."""
         return self._file.readline()
 
 
 class DataUnpickler(pickle._Unpickler):
-    """Reads a pickle whose every name is in ``names`` or accepted by :meth:`stand_in`."""
+    """Reads a pickle whose names are all in ``names`` or accepted by :meth:`stand_in`."""
 
     fillable: tuple[type, ...] = ()
     """Types whose objects take state through a ``__setstate__`` of ours; plain dictionaries ignore it."""
 
-    # the machine's own: what it has made, and what it has made since the last mark
+    # attributes of the base class: objects made so far, and access to those since the last mark
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
@@ -78,18 +80,19 @@ class DataUnpickler(pickle._Unpickler):
         self._constructors = {id(value) for value in names.values() if callable(value)}
 
     def stand_in(self, module: str, name: str) -> Any:
-        """What stands for a name that is not in ``names``.
+        """Return the object for a name that is not in ``names``.
 
         Raises:
-            pickle.UnpicklingError: naming what was asked for.
+            pickle.UnpicklingError: the name is not accepted; the message contains it.
         """
         raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is not a name known as safe")
 
     def construct(self, of: ClassName, args: tuple[Any, ...]) -> Any:
-        """An object in place of one of the class ``of``."""
+        """Return an object in place of one of the class ``of``."""
         raise pickle.UnpicklingError(f"the file makes a {of}, which is not known as safe")
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
+        """Resolve a name of the pickle."""
         if (module_name, global_name) in self._names:
             return self._names[module_name, global_name]
         return self.stand_in(module_name, global_name)
@@ -161,8 +164,9 @@ class DataUnpickler(pickle._Unpickler):
 
 
 def plain_key(key: Any) -> Any:
-    """A key of a dictionary or member of a set. Only plain ones: hashing a deeply nested tuple would
-    overflow the interpreter's stack.
+    """Return a key of a dictionary or member of a set, if it is plain.
+
+    Hashing a deeply nested tuple would overflow the interpreter's stack.
     """
     if not isinstance(key, _PLAIN_KEYS):
         raise pickle.UnpicklingError(f"a {type(key).__name__} is the key of a dictionary or member of a set")
@@ -180,7 +184,7 @@ def _refusal(name: str) -> Callable[[Any], None]:
 
 
 def _table() -> Handlers:
-    """A handler for each of the 256 instructions: ours, the standard one, or a refusal."""
+    """Return a handler for each of the 256 instructions: ours, the standard one, or a refusal."""
     names = {ord(op.code): op.name for op in pickletools.opcodes}
     ours = {
         "REDUCE": DataUnpickler._pop_call,
