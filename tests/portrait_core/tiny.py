@@ -73,11 +73,11 @@ def target(image: torch.Tensor) -> FrameTarget:
 class Memory:
     """A checkpoint kept in memory."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.data = None
 
-    def read(self):
+    def read(self) -> bytes | None:
         return self.data
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self.data = data

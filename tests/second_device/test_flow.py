@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -107,7 +109,7 @@ def test_a_checkpoint_of_one_device_goes_on_on_the_other(second: torch.device) -
 
 @pytest.mark.parametrize("solver", [SolverSettings(), _STEPS])
 def test_edits_and_readings_equal_the_cpus_and_files_are_read_by_both(
-    second: torch.device, solver: SolverSettings, tmp_path
+    second: torch.device, solver: SolverSettings, tmp_path: Path
 ) -> None:
     made = _trainer(second)
     made.run()

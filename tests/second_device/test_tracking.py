@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_details_are_decoded_on_the_device(second: torch.device) -> None:
     assert torch.equal(decoder.to(second)(*(x.to(second) for x in inputs)).cpu(), here)
 
 
-def test_faces_are_decoded_on_the_device(second: torch.device, tmp_path) -> None:
+def test_faces_are_decoded_on_the_device(second: torch.device, tmp_path: Path) -> None:
     official_files.write_bfm(tmp_path / "bfm.mat")
     model = BfmModel(read_bfm(tmp_path / "bfm.mat"))
     numbers = 0.1 * torch.randn(2, 257, generator=torch.Generator().manual_seed(3))
