@@ -113,7 +113,7 @@ def test_unknown_profile_lists_the_known_ones() -> None:
 def test_settings_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
-        settings.device = "cpu"  # type: ignore[misc]
+        settings.device = "cpu"
 
 
 def test_key_settings_leave_out_how_the_work_is_done() -> None:

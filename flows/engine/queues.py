@@ -122,7 +122,7 @@ def _job_class(refused: list[str]) -> type:
     from dask_jobqueue.slurm import SLURMJob
     from distributed.deploy.spec import ProcessInterface
 
-    class WorkerJob(SLURMJob):  # type: ignore[misc]
+    class WorkerJob(SLURMJob):
         async def start(self) -> None:
             try:
                 await super().start()

@@ -51,12 +51,12 @@ def cached(
     key = (kind, digest, *variant)
     with _lock:
         if (found := _found(key)) is not None:
-            return found  # type: ignore[no-any-return]
+            return found
         turn = _building.setdefault(key, threading.Lock())
     with turn:
         with _lock:
             if (found := _found(key)) is not None:
-                return found  # type: ignore[no-any-return]
+                return found
         if alone:
             drop_unused(kind)  # first: the old one and the new one need not fit together
         model = load()

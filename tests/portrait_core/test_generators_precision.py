@@ -77,7 +77,7 @@ def test_only_ieee_convolutions_on_cuda_are_contiguous() -> None:
         (device, precision)
         for device in ("cpu", "cuda", "cuda:0")
         for precision in ("fp32", "tf32", "bf16")
-        if memory_format(torch.device(device), precision) == torch.contiguous_format  # type: ignore[arg-type]
+        if memory_format(torch.device(device), precision) == torch.contiguous_format
     ]
     assert contiguous == [("cuda", "fp32"), ("cuda:0", "fp32")]
 

@@ -98,7 +98,7 @@ def test_rows_are_read_with_their_defaults(folder: Path, written: Written) -> No
     assert found.frames is None
     assert read_manifest(url, profile="fast").rows[0].profile == "fast"
     with pytest.raises(ValueError, match="frozen"):
-        found.rows[0].name = "other"  # type: ignore[misc]
+        found.rows[0].name = "other"
 
 
 def test_what_is_shared_is_counted(written: Written) -> None:

@@ -237,5 +237,5 @@ def test_stopping_early_ends_ffmpeg(counting_clip: Path) -> None:
     next(frames)
     ours = set(psutil.Process().children()) - before
     assert any("ffmpeg" in child.name() for child in ours)
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not ours & set(psutil.Process().children())

@@ -51,7 +51,7 @@ _DRAWS = (
 """The CPU's operations that take a generator."""
 
 
-class SecondGenerator(PLAIN):  # type: ignore[misc, valid-type]
+class SecondGenerator(PLAIN):
     """A generator of the second device."""
 
     def __init__(self, device: object = None) -> None:

@@ -33,7 +33,7 @@ class SecondTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, data_here: torch.Tensor) -> SecondTensor:
         """Wrap a CPU tensor, which is not copied."""
-        made: SecondTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: SecondTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             data_here.size(),
             strides=data_here.stride(),
@@ -80,7 +80,7 @@ class SecondTensor(torch.Tensor):
         raise BufferError(f"the device {NAME} is unknown to DLPack; use Tensor.cpu() first")
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         """The tensor outside autograd, sharing its numbers."""
         return self.detach()
 
