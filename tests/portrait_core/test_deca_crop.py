@@ -70,11 +70,11 @@ def test_refuses_what_is_no_face() -> None:
     with pytest.raises(ValueError, match="no area"):
         deca_crop.face_squares(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="kpt68 or bbox"):
-        deca_crop.face_squares(np.array([[0.0, 1, 0, 1]]), "middle")
+        deca_crop.face_squares(np.array([[0.0, 1, 0, 1]]), "middle")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(ValueError, match="one each"):
         deca_crop.crop_faces(frames(2), landmarks(1))
     with pytest.raises(ValueError, match="uint8 RGB"):
-        deca_crop.crop_faces([np.zeros((9, 9))], landmarks(1))
+        deca_crop.crop_faces([np.zeros((9, 9))], landmarks(1))  # type: ignore[list-item]  # what it must refuse
     with pytest.raises(ValueError, match="coincide"):
         deca_crop.similarity(np.zeros((1, 3, 2)), np.zeros((1, 3, 2)))
     assert torch.is_tensor(deca_crop.crop_faces(np.stack(frames(1)), landmarks(1), 8).tform)

@@ -15,7 +15,7 @@ TRANS = np.random.default_rng(1).normal(size=(6, 3)) * 0.3
 
 @pytest.mark.parametrize("mode", ["orig", "cor", "simplify"])
 @pytest.mark.parametrize("batch", [1, 6])
-def test_labels_are_rigid_and_at_the_fixed_distance(mode: str, batch: int) -> None:
+def test_labels_are_rigid_and_at_the_fixed_distance(mode: eg3d_cameras.CenterMode, batch: int) -> None:
     labels = eg3d_cameras.labels_from_deep3d(ANGLE[:batch], TRANS[:batch], mode)
     pose = labels[:, :16].reshape(-1, 4, 4)
     assert pose[:, :3, :3] @ pose[:, :3, :3].transpose(0, 2, 1) == pytest.approx(
@@ -58,7 +58,9 @@ def test_orbits_look_at_their_pivot() -> None:
 
 
 def test_sampled_poses_repeat_with_their_seed_and_spread() -> None:
-    draw = lambda spread: eg3d_cameras.sample_poses(50, torch.Generator().manual_seed(3), spread)  # noqa: E731
+    def draw(spread: tuple[float, float]) -> torch.Tensor:
+        return eg3d_cameras.sample_poses(50, torch.Generator().manual_seed(3), spread)
+
     assert torch.equal(draw((0.3, 0.1)), draw((0.3, 0.1)))
     still = draw((0.0, 0.0))
     assert torch.allclose(still, still[:1].expand_as(still))
@@ -68,6 +70,6 @@ def test_sampled_poses_repeat_with_their_seed_and_spread() -> None:
 
 def test_refuses_unknown_modes_and_shapes() -> None:
     with pytest.raises(ValueError, match="orig, cor or simplify"):
-        eg3d_cameras.labels_from_deep3d(ANGLE, TRANS, "other")
+        eg3d_cameras.labels_from_deep3d(ANGLE, TRANS, "other")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(ValueError, match=r"\[n,3\]"):
         eg3d_cameras.labels_from_deep3d(ANGLE[0], TRANS[0])

@@ -80,5 +80,7 @@ def test_training_goes_on_from_a_checkpoint() -> None:
     assert second.train_step() == losses[2]
     assert second.step == 3
     maps = dict(straight.average.named_buffers())
-    assert torch.equal(maps["synthesis.b8.conv0.noise_const"], second.average.synthesis.b8.conv0.noise_const)
+    assert torch.equal(
+        maps["synthesis.b8.conv0.noise_const"], second.average.get_buffer("synthesis.b8.conv0.noise_const")
+    )
     assert maps["synthesis.b8.conv0.noise_const"].abs().sum() > 0  # the stored noise learns

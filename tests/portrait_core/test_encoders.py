@@ -85,6 +85,7 @@ def test_displacements_are_small_and_differentiable() -> None:
     assert got.shape == (2, 1, 256, 256)
     assert got.abs().max() <= 0.01
     got.sum().backward()
+    assert exp.grad is not None
     assert exp.grad.abs().max() > 0
 
 

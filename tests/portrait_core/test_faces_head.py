@@ -38,7 +38,7 @@ def _flame_by_hand(arrays: dict[str, np.ndarray], betas: np.ndarray, pose: np.nd
     joints = arrays["J_regressor"] @ rest
     turn = Rotation.from_rotvec(pose).as_matrix()
     rest = rest + arrays["posedirs"] @ (turn[1:] - np.eye(3)).reshape(-1)
-    world = []
+    world: list[np.ndarray] = []
     for joint, parent in enumerate([-1, 0, 1, 1, 1]):
         local = np.eye(4)
         local[:3, :3] = turn[joint]
@@ -55,7 +55,10 @@ def test_decodes_flame_arrays_as_the_paper_says() -> None:
     arrays, rng = _arrays(), np.random.default_rng(1)
     betas, pose = rng.normal(size=7), rng.normal(size=(5, 3)) * 0.5
     small = MorphableHead(arrays, {"n_shape": "4"})
-    t = lambda x: torch.from_numpy(np.asarray(x)).float()[None]  # noqa: E731
+
+    def t(x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(x)).float()[None]
+
     got = small.decode(
         t(betas[:4]), t(betas[4:]), t(pose[2]), t(pose[3:].reshape(-1)), t(pose[1]), t(pose[0])
     )
@@ -106,7 +109,10 @@ def test_blinking_closes_the_named_eye(head: MorphableHead) -> None:
     expression = torch.zeros(2, head.n_expression)
     expression[1, head.index("eyeBlinkLeft")] = 1.0
     marks = head.landmarks(head.decode(torch.zeros(1, head.n_shape), expression))
-    gap = lambda a, b: (marks[:, a] - marks[:, b]).norm(dim=-1)  # noqa: E731
+
+    def gap(a: int, b: int) -> torch.Tensor:
+        return (marks[:, a] - marks[:, b]).norm(dim=-1)
+
     left, right = gap(386, 374), gap(159, 145)
     assert left[1] < 0.35 * left[0]
     assert float(right[1]) == pytest.approx(float(right[0]), rel=1e-3)

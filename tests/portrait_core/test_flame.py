@@ -40,6 +40,7 @@ def test_gradients_are_those_of_differences() -> None:
     assert torch.autograd.gradcheck(lambda *codes: tuple(flame.decode(head, *codes)), inputs)
     rest = torch.zeros(1, 6, dtype=torch.double, requires_grad=True)
     flame.decode(head, inputs[0][:1], inputs[1][:1], rest).vertices.sum().backward()
+    assert rest.grad is not None
     assert torch.isfinite(rest.grad).all()  # the axis of no rotation is not defined, its derivative is
 
 
@@ -47,8 +48,11 @@ def test_directions_are_the_first_of_each_kind() -> None:
     arrays = flame_like.arrays()
     full, small = flame.flame_head(arrays, 300, 100), flame.flame_head(arrays, 4, 3)
     shape, exp, pose = torch.randn(2, 4), torch.randn(2, 3), torch.randn(2, 6) * 0.2
-    wide = [torch.nn.functional.pad(shape, (0, 296)), torch.nn.functional.pad(exp, (0, 97))]
-    a, b = flame.decode(full, *wide, pose).vertices, flame.decode(small, shape, exp, pose).vertices
+    wide_shape, wide_exp = torch.nn.functional.pad(shape, (0, 296)), torch.nn.functional.pad(exp, (0, 97))
+    a, b = (
+        flame.decode(full, wide_shape, wide_exp, pose).vertices,
+        flame.decode(small, shape, exp, pose).vertices,
+    )
     assert torch.allclose(a, b, atol=1e-5)
 
 

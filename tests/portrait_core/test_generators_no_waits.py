@@ -46,7 +46,7 @@ class Waits(TorchDispatchMode):
     """Records every operation that would make the host wait for the device, or copy to it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self.found: list[str] = []
         self.operations = 0
 

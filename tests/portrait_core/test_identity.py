@@ -59,4 +59,4 @@ def test_the_packages_are_named_when_they_are_missing(
 
 def test_pictures_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"float64 \[8, 8, 3\], expected uint8 \[N,H,W,3\]"):
-        identity_embeddings(np.zeros((8, 8, 3)))
+        identity_embeddings(np.zeros((8, 8, 3)))  # type: ignore[arg-type]  # what it must refuse

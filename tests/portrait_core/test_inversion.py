@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -123,7 +123,7 @@ def published(**changes: Any) -> TriPlaneGenerator:
 
 @pytest.mark.parametrize(("space", "rows"), [("w", 1), ("w+", 8)])
 def test_one_vector_is_found_for_all_layers_or_one_for_each(
-    phi: torch.nn.Module, space: str, rows: int
+    phi: torch.nn.Module, space: Literal["w", "w+"], rows: int
 ) -> None:
     generator = published()
     chosen = InversionSettings(init="mean", first_steps=5, steps=3, space=space)
@@ -190,9 +190,12 @@ def test_noise_maps_are_optimised_and_forgotten(phi: torch.nn.Module) -> None:
 def test_phi_sees_larger_pictures_shrunk_by_area(phi: torch.nn.Module) -> None:
     seen = []
 
-    def looks(image: torch.Tensor) -> torch.Tensor:
-        seen.append(image.shape[-1])
-        return phi(image)
+    class Watched(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image.shape[-1])
+            return phi(image)
+
+    looks = Watched()
 
     render = PatchRender(*(torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(4)))
     target, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)

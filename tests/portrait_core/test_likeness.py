@@ -96,7 +96,7 @@ def test_points_and_border_of_a_square_agree_with_its_crop() -> None:
     # Moved and grown with what it shows, it shows the same.
     later = cv2.warpAffine(picture, np.array([[2.0, 0, 6], [0, 2.0, 4]]), (140, 100), flags=cv2.INTER_NEAREST)
     center = tuple(2 * np.array(square.center_px) + (6, 4) - square.center_px)
-    rows, columns = np.nonzero(square.moved(center, 2.0).cut(later)[..., 0] > 128)
+    rows, columns = np.nonzero(square.moved(center, 2.0).cut(np.asarray(later, np.uint8))[..., 0] > 128)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((x, y), abs=1.5)
 
 

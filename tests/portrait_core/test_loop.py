@@ -72,7 +72,7 @@ def test_checkpoints_are_due_by_time() -> None:
 
 
 def test_a_thread_writes_the_checkpoint_while_steps_go_on() -> None:
-    going, written = threading.Event(), []
+    going, written = threading.Event(), list[str]()
 
     class Slow(tiny.Memory):
         def write(self, data: bytes) -> None:
@@ -186,6 +186,7 @@ def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own() -> No
     memory = tiny.Memory()
     _, loop, objective = build(memory, steps=8)
     loop.run(objective)
+    assert memory.data is not None
     state = torch.load(io.BytesIO(memory.data), weights_only=True)
     state["rng"] = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's seed and offset
     buffer = io.BytesIO()
@@ -201,12 +202,11 @@ def test_steps_are_those_of_pytorchs_adam() -> None:
     start, targets = [torch.randn(5), torch.randn(3, 2)], [torch.randn(5), torch.randn(3, 2)]
     mine, theirs = ([value.clone().requires_grad_() for value in start] for _ in range(2))
 
-    def loss(
-        values: list[torch.Tensor], step: int
-    ) -> torch.Tensor:  # the second one has no gradient at first
-        return sum(
-            (v - t).square().sum() for v, t in list(zip(values, targets, strict=True))[: 1 + (step > 2)]
-        )
+    def loss(values: list[torch.Tensor], step: int) -> torch.Tensor:
+        pairs = list(zip(values, targets, strict=True))[
+            : 1 + (step > 2)
+        ]  # the second has no gradient at first
+        return sum(((v - t).square().sum() for v, t in pairs), torch.zeros(()))
 
     groups = [ParameterGroup({"a": mine[0]}), ParameterGroup({"b": mine[1]}, 3.0)]
     loop = AdamLoop(groups, 9, lambda step: 0.1 / (1 + step), torch.Generator(), betas=(0.8, 0.95))

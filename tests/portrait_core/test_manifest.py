@@ -6,6 +6,7 @@ import pickle
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,9 @@ from PIL import Image
 from portrait_core.dataset import manifest
 from portrait_core.dataset.manifest import ManifestError, Row, check_manifest, read_manifest
 from portrait_core.errors import InputError
+from portrait_core.inputs.sources import local_copy
 from portrait_core.inputs.table import write_table
+from portrait_core.settings import load_settings
 from tests.conftest import FfmpegRunner
 
 HEADER = "portrait,video,licence,consent"
@@ -310,11 +313,10 @@ def test_each_combination_of_settings_is_loaded_once(
     written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = Counter[tuple[str, tuple[str, ...]]]()
-    load = manifest.load_settings
 
     def counted(profile: str, overrides: list[str]) -> object:
         seen[profile, tuple(overrides)] += 1
-        return load(profile, overrides)
+        return load_settings(profile, overrides)
 
     monkeypatch.setattr(manifest, "load_settings", counted)
     rows = [f"{p}.png,{v}.mp4,x,y,{o}" for p in "ab" for v in "vw" for o in ("", "tuning.steps=none")]
@@ -334,10 +336,12 @@ def test_each_combination_of_settings_is_loaded_once(
 
 def test_deep_opens_every_input_once(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
-    copy = manifest.local_copy
-    monkeypatch.setattr(
-        manifest, "local_copy", lambda place, *more: (opened.append(place), copy(place, *more))[1]
-    )
+
+    def copied(place: str, *more: Any) -> Any:
+        opened.append(place)
+        return local_copy(place, *more)
+
+    monkeypatch.setattr(manifest, "local_copy", copied)
     rows = [f"{p}.png,{v}.mp4,x,y,{o}" for p in "ab" for v in "vw" for o in ("", "media.max_frames=3")]
     steps: list[tuple[int, int]] = []
     found = read_manifest(

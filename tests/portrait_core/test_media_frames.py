@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import probe, read_frames
 from tests.conftest import FfmpegRunner
 
 
-def _numbers(frames: Iterator[np.ndarray]) -> list[int]:
+def _numbers(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
     return [int(frame.mean() / 4) for frame in frames]
 
 

@@ -49,7 +49,7 @@ def test_vp8_and_gif(ffmpeg_to: FfmpegRunner, counting_clip: Path) -> None:
     webm = ffmpeg_to("vp8.webm", "-i", counting_clip, "-an", "-c:v", "libvpx", "-auto-alt-ref", "1")
     assert (probe(webm).frame_rate, probe(webm).frame_count) == (NTSC, 60)
     gif = ffmpeg_to("ten.gif", "-f", "lavfi", "-i", "testsrc2=s=62x46:r=10:d=1")
-    assert (probe(gif).frame_rate, probe(gif).frame_count) == (10, 10)
+    assert (probe(gif).frame_rate, probe(gif).frame_count) == (Fraction(10), 10)
 
 
 def test_one_frame_and_still_image_are_videos(ffmpeg_to: FfmpegRunner, carphone: Path) -> None:

@@ -1,7 +1,6 @@
-from collections.abc import Sequence
-
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from portrait_core.metrics.motion import (
     MotionTrack,
@@ -12,8 +11,8 @@ from portrait_core.metrics.motion import (
 )
 
 
-def track(lip: Sequence[float], eye: Sequence[float], yaw: float = 0.0) -> MotionTrack:
-    count = len(lip)
+def track(lip: ArrayLike, eye: ArrayLike, yaw: float = 0.0) -> MotionTrack:
+    count = len(np.asarray(lip))
     angles = np.tile([yaw, 0.0, 0.0], (count, 1))
     return MotionTrack(np.asarray(lip), np.asarray(eye), angles, np.ones(count, bool))
 

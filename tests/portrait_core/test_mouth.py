@@ -30,11 +30,11 @@ PRESSED = {**_pair("mouthPress", 0.9), **_pair("mouthUpperUp", 0.0), "jawOpen": 
 
 
 def _closed(head: MorphableHead) -> DrawnPortrait:
-    return renderer_of(head, mouthShrugLower=0.3, **_pair("mouthPress", 0.5))
+    return renderer_of(head, 0, 0.1, mouthShrugLower=0.3, **_pair("mouthPress", 0.5))
 
 
 def _parted(head: MorphableHead) -> DrawnPortrait:
-    return renderer_of(head, jawOpen=0.35, **_pair("mouthUpperUp", 0.6))
+    return renderer_of(head, 0, 0.1, jawOpen=0.35, **_pair("mouthUpperUp", 0.6))
 
 
 @pytest.fixture(scope="module")
@@ -300,6 +300,7 @@ def test_a_moustache_is_kept_at_rest(head: MorphableHead, moustache: DrawnPortra
 def test_a_moustache_moves_with_the_upper_lip_as_one(moustache: DrawnPortrait) -> None:
     texture = moustache[0].texture
     mouth, hair = texture.mouth, texture.hair
+    assert hair is not None
     for shift in ((4.0, 0.0), (0.0, 6.0), (-3.0, 5.0)):
         moved = replace(mouth, origin=mouth.origin + np.array(shift, np.float32))
         canvas = np.full_like(texture.photo, 200.0)

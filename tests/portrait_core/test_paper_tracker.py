@@ -85,11 +85,13 @@ def test_the_fit_error_is_small_for_a_code_that_fits() -> None:
     """The embedded tracker's fit stands in for DECA's: its points lie on the face."""
     source, points = stand_in.source(), stand_in.tracked()[1]
     faces, bary = (stand_in.arrays()[name].numpy() for name in ("lmk_faces_idx", "lmk_bary_coords"))
-    contour = (np.repeat(part[None, :17], 79, axis=0) for part in (faces, bary))
-    embedding = LandmarkEmbedding(faces[17:], bary[17:], *contour, faces, bary)
+    contour_faces, contour_bary = (np.repeat(part[None, :17], 79, axis=0) for part in (faces, bary))
+    embedding = LandmarkEmbedding(faces[17:], bary[17:], contour_faces, contour_bary, faces, bary)
     error = LandmarkError(stand_in.head(), FlameLandmarks(embedding, stand_in.head().faces))
     nothing = Deep3DCoefficients(*(torch.zeros(1, 1) for _ in range(6)))
-    wild = WildCrops(np.zeros((1, 0, 0, 3), np.uint8), np.zeros((1, 25)), nothing, source.placement)
+    wild = WildCrops(
+        np.zeros((1, 0, 0, 3), np.uint8), np.zeros((1, 25), np.float32), nothing, source.placement
+    )
     found = PaperFrames(source.code, source.tform, wild)
     assert error.of(found, points)[0] < 0.1
     eyes = np.linalg.norm(points[0, 33] - points[0, 263])

@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -114,7 +116,9 @@ def test_the_frame_that_shows_the_portrait_is_found_wherever_it_lies(face: np.nd
 
 
 @pytest.mark.parametrize("transfer", ["absolute", "relative"])
-def test_poses_count_from_the_frame_that_shows_the_portrait(transfer: str) -> None:
+def test_poses_count_from_the_frame_that_shows_the_portrait(
+    transfer: Literal["absolute", "relative"],
+) -> None:
     """A portrait that is read as turned by other angles than the same picture within the driver's clip."""
     driver, own = labels([(25, -5, 0), (20, -10, 15), (-5, 0, 3)]), labels([(24, -8, 0.5)])
     settings = RenderSettings(pose_transfer=transfer, pose_window=1, max_turn_deg=90)

@@ -1,6 +1,6 @@
 import copy
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from portrait_core.inversion.draws import FrameOrder, rarity
 from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
 from portrait_core.inversion.patches import Patch
+from portrait_core.inversion.targets import FrameTarget
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.rendering.pose_renderer import PoseRenderer, target_cameras
 from portrait_core.settings import CompositeSettings, RenderSettings, TuningSettings
@@ -84,8 +85,13 @@ def test_frames_are_loaded_once_and_kept_within_the_memory_that_is_given(
     phi: torch.nn.Module, head: MorphableHead
 ) -> None:
     def loaded(memory_mib: int | None, **settings: Any) -> tuple[list[float], list[int]]:
-        tune, asked = tuner(phi, head, **settings), []
-        clip = dataclasses.replace(tune.clip, frame=lambda i: asked.append(i) or tune.clip.frame(i))
+        tune, asked = tuner(phi, head, **settings), list[int]()
+
+        def frame(i: int) -> FrameTarget:
+            asked.append(i)
+            return tune.clip.frame(i)
+
+        clip = dataclasses.replace(tune.clip, frame=frame)
         again = Tuner(
             tune.generator, phi, clip, tune.surface, tune.settings, tune.sampling, tune.resolution,
             memory_mib=memory_mib,
@@ -161,7 +167,7 @@ def test_locality_is_about_the_frame_that_is_drawn(
 ) -> None:
     pivots, plain = set(), Locality.loss
 
-    def noting(self, generator: TriPlaneGenerator, pivot: torch.Tensor, *rest: Any) -> object:
+    def noting(self: Locality, generator: TriPlaneGenerator, pivot: torch.Tensor, *rest: Any) -> object:
         pivots.add(tuple(pivot.flatten().tolist()))
         return plain(self, generator, pivot, *rest)
 
@@ -210,7 +216,7 @@ def test_nothing_is_seen_through_the_fitted_head_and_hair_may_lie_before_it() ->
     torch.testing.assert_close(error, torch.tensor([0.1, 0.1, 0.0, 0.09]))
 
 
-def pose_renderer(mode: str = "face") -> tuple[torch.Tensor, torch.Tensor, PoseRenderer]:
+def pose_renderer(mode: Literal["face", "whole"] = "face") -> tuple[torch.Tensor, torch.Tensor, PoseRenderer]:
     generator = tiny.generator()
     rng = torch.Generator().manual_seed(2)
     ws = generator.mapping(torch.randn(2, generator.settings.z_dim, generator=rng))

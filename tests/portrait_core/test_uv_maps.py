@@ -91,6 +91,7 @@ def test_drawing_shows_the_texture_and_differentiates_in_it() -> None:
     assert drawn.facing.all()  # the square looks at the viewer
     assert drawn.shading is None
     drawn.image.sum().backward()
+    assert albedo.grad is not None
     assert torch.allclose(albedo.grad, torch.ones_like(albedo), atol=1e-3)
     light = torch.zeros(2, 9, 3)
     light[:, 0] = 1 / sh_rendering.sh_constants()[0]

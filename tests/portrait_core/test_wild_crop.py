@@ -105,7 +105,7 @@ def test_frames_of_a_clip_are_tracked_one_by_one_or_together(
 ) -> None:
     frames = np.stack([portrait] * batch)
     frames[:, 250:] //= np.arange(1, batch + 1, dtype=np.uint8)[:, None, None, None]
-    points = np.repeat(landmarks, batch, axis=0) + np.arange(batch)[:, None, None]
+    points = np.repeat(landmarks, batch, axis=0) + np.arange(float(batch))[:, None, None]
     together = tracker.track(frames, points)
     assert together.wild.images.shape == (batch, 512, 512, 3)
     assert together.wild.cameras.shape == (batch, 25)

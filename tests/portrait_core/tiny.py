@@ -74,7 +74,7 @@ class Memory:
     """A checkpoint kept in memory."""
 
     def __init__(self) -> None:
-        self.data = None
+        self.data: bytes | None = None
 
     def read(self) -> bytes | None:
         return self.data

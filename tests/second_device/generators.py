@@ -54,6 +54,9 @@ _DRAWS = (
 class SecondGenerator(PLAIN):
     """A generator of the second device."""
 
+    _cdata: int
+    """Address of what PyTorch holds; its stubs leave it out."""
+
     def __init__(self, device: object = None) -> None:
         _known[self._cdata] = self
 
@@ -63,7 +66,7 @@ class SecondGenerator(PLAIN):
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]  # read-only in PyTorch too, whatever its stubs say
         """The second device."""
         return torch.device(torch._C._get_privateuse1_backend_name(), 0)
 
@@ -111,9 +114,14 @@ class Generator(metaclass=_MakesEither):
     """What ``torch.Generator`` names while the second device is registered."""
 
 
+def address(generator: torch._C.Generator) -> int:
+    """The address of what PyTorch holds of a generator."""
+    return generator._cdata  # type: ignore[attr-defined]  # the stubs leave it out
+
+
 def of_second(generator: object) -> SecondGenerator | None:
     """The second device's generator that ``generator`` is, or None."""
-    return _known.get(generator._cdata) if isinstance(generator, PLAIN) else None
+    return _known.get(address(generator)) if isinstance(generator, PLAIN) else None
 
 
 @contextmanager

@@ -45,15 +45,16 @@ class SecondTensor(torch.Tensor):
         made.data_here, made.is_number = data_here, False
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    # PyTorch's stubs know neither this way to switch it off nor the signature below, which its manual gives
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return run(func, args, kwargs or {})
 
-    def __repr__(self, *_: object, **__: object) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:
         return f"second({self.data_here!r})"
 
     def numpy(self, *_: object, **__: object) -> NoReturn:
@@ -133,7 +134,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     to_cpu = target is not None and torch.device(target).type != NAME
     if not (to_cpu and func is aten._to_copy.default):
         _check_devices(func, args, tensors)
-    elif torch.device(target).type != "meta":
+    elif target is not None and torch.device(target).type != "meta":
         waits.copied(func)
     waits.note_reads(func, args, kwargs)
     args, kwargs = _with_own_generators(func, args, kwargs, to_cpu)

@@ -32,9 +32,8 @@ def test_a_photograph_is_tracked_as_on_the_cpu(
     image, points, _ = stand_in.tracked()
     here = PaperTracker(*encoders).track(image[None], points, size=64)
     with counted() as waits:
-        there = PaperTracker(*(copy.deepcopy(one).to(second) for one in encoders)).track(
-            image[None], points, size=64
-        )
+        deca, deep3d = copy.deepcopy(encoders)
+        there = PaperTracker(deca.to(second), deep3d.to(second)).track(image[None], points, size=64)
     assert waits.copies, "nothing was computed on the second device"
     assert waits.reads == []
     for one, other in zip(there.code, here.code, strict=True):

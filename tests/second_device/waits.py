@@ -145,9 +145,9 @@ def _by_mask(args: tuple[Any, ...]) -> bool:
     number is laid into the masked places it need not, because that is a fill."""
     masks = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     filled_with = args[2] if len(args) > 2 else None
-    is_number = filled_with is not None and (
-        filled_with.device.type == "cpu" or getattr(filled_with, "is_number", False)
-    )
+    if filled_with is None:
+        return masks
+    is_number = filled_with.device.type == "cpu" or getattr(filled_with, "is_number", False)
     return masks and not (is_number and filled_with.numel() == 1)
 
 
