@@ -54,7 +54,7 @@ class SecondTensor(torch.Tensor):
     ) -> Any:
         return run(func, args, kwargs or {})
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]  # mypy refuses PyTorch's own
         return f"second({self.data_here!r})"
 
     def numpy(self, *_: object, **__: object) -> NoReturn:
