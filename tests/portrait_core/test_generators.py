@@ -302,7 +302,7 @@ def test_filter_gradient(padding: int) -> None:
     x = torch.randn(1, 2, 6, 7, requires_grad=True)
     wanted = F.conv2d(x, kernel, padding=padding, groups=2)
     # torch leaves Function.apply unannotated
-    assert_close(_Filter.apply(x, taps, padding), wanted)  # type: ignore[no-untyped-call]
+    assert_close(_Filter.apply(x, taps, padding), wanted)  # type: ignore[no-untyped-call]  # as said above
     upstream = torch.randn_like(wanted)
     (wanted * upstream).sum().backward()
     other = x.detach().clone().requires_grad_()

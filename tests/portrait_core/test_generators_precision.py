@@ -56,7 +56,7 @@ def test_bfloat16_is_close_and_shares_weights(generator: TriPlaneGenerator) -> N
 
 def test_unknown_precision_is_refused(generator: TriPlaneGenerator) -> None:
     with pytest.raises(ValueError, match="fp32, tf32 or bf16, got 'fp8'"):
-        at_precision(generator, "fp8")  # type: ignore[arg-type]
+        at_precision(generator, "fp8")  # type: ignore[arg-type]  # what it must refuse
 
 
 @pytest.mark.parametrize(

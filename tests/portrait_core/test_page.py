@@ -14,7 +14,7 @@ PHOTOGRAPH = (720, 1280)
 
 
 def _page(frame: str = "photograph", side: float = 300.5, largest: int = 1024) -> Page:
-    return Page.of(PHOTOGRAPH, (350.25, 400.75), side, frame, largest, 256)  # type: ignore[arg-type]
+    return Page.of(PHOTOGRAPH, (350.25, 400.75), side, frame, largest, 256)  # type: ignore[arg-type]  # one of its words
 
 
 def _picture() -> NDArray[np.uint8]:

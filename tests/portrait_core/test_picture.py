@@ -116,7 +116,7 @@ def test_what_turns_is_looked_up_where_the_head_took_it() -> None:
     turn = Rotation.from_euler("z", 20, degrees=True).as_matrix()
     flip = labels_from_rotations(np.eye(3)[None])
     assert flip.shape == (1, 25)
-    own = renderer.motion._own  # type: ignore[attr-defined]
+    own = renderer.motion._own  # type: ignore[attr-defined]  # of HeadMotion
     view = renderer.motion.view(torch.from_numpy(labels_from_rotations((own @ turn)[None])), renderer.rays)
     look = renderer.source.lookup(_base(renderer, view))
     head = look.move[..., renderer.rays // 4, renderer.rays // 2]

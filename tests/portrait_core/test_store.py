@@ -335,7 +335,7 @@ def test_names_and_urls_are_checked(store: Store) -> None:
         with pytest.raises(ValueError, match="hexadecimal"):
             _output(store, key)
     with pytest.raises(InputError, match="kind"):
-        store.unit("clip", "a")  # type: ignore[arg-type]
+        store.unit("clip", "a")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(InputError, match="no URL of a kind that is read"):
         Store("nonsense://x")
 
@@ -404,7 +404,7 @@ def test_failures_are_a_table(store: Store) -> None:
     assert sorted(whole["unit"]) == ["a", "a", "a", "b"]
     assert list(whole.dtypes) == list(store.failures("portrait").dtypes)
     with pytest.raises(InputError, match="class"):
-        Failure("track", 0, "odd", "x")  # type: ignore[arg-type]
+        Failure("track", 0, "odd", "x")  # type: ignore[arg-type]  # what it must refuse
 
 
 def test_failures_of_tables_without_keys_are_read(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def _restored(state: torch.Tensor) -> SecondGenerator:
 
 
 class _MakesEither(type):
-    def __call__(cls, device: object = "cpu") -> Any:
-        chosen = torch.device(device)  # type: ignore[call-overload]
+    def __call__(cls, device: torch.device | str = "cpu") -> Any:
+        chosen = torch.device(device)
         is_second = chosen.type == torch._C._get_privateuse1_backend_name()
         return SecondGenerator() if is_second else PLAIN(device=chosen)
 
@@ -138,7 +138,7 @@ def drawing_for_second() -> Iterator[None]:
 def register(library: torch.library.Library) -> None:
     """Give ``torch.Generator`` its new meaning, and make the CPU's draws refuse a generator of the second
     device."""
-    torch.Generator = Generator  # type: ignore[misc, assignment]
+    torch.Generator = Generator  # type: ignore[misc, assignment]  # this is the registration
     for name in _DRAWS:
         library.impl(name, _refusing(name), "CPU", with_keyset=True, allow_override=True)
 

@@ -46,10 +46,10 @@ class SecondTensor(torch.Tensor):
         return made
 
     # PyTorch's stubs know neither this way to switch it off nor the signature below, which its manual gives
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as said above
 
     @classmethod
-    def __torch_dispatch__(  # type: ignore[override]
+    def __torch_dispatch__(  # type: ignore[override]  # as said above
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return run(func, args, kwargs or {})
@@ -92,7 +92,7 @@ class SecondTensor(torch.Tensor):
                 "the data of a tensor of the second device cannot become a tensor of another device"
             )
         with torch._C._DisableTorchDispatch():
-            torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+            torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # a descriptor, which the stubs call a Tensor
         self.data_here = value.data_here
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:

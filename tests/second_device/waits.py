@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -164,7 +165,8 @@ def _note(operation: object, kind: str) -> None:
 
 def place() -> str:
     """The innermost line outside PyTorch and this package; behind a library's line, ours that led there."""
-    frame, library = sys._getframe(1), ""
+    frame: FrameType | None = sys._getframe(1)
+    library = ""
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         ours = str(path.parent) == _HERE and path.name in _TOOLS
@@ -173,7 +175,7 @@ def place() -> str:
             if "site-packages" not in path.parts:
                 return f"{library}, called from {line}" if library else line
             library = library or line
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return library or "the backward pass, where no line of Python is at work"
 
 

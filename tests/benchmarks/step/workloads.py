@@ -83,7 +83,7 @@ class Workload:
     @property
     def arithmetic(self) -> Precision:
         """What the precision means on the device."""
-        return resolved_precision(self.precision, self.device)  # type: ignore[arg-type]
+        return resolved_precision(self.precision, self.device)  # type: ignore[arg-type]  # one of its words
 
     @cached_property
     def generator(self) -> TriPlaneGenerator:
