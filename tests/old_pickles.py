@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,7 +72,14 @@ def sparse_columns(dense: np.ndarray, *, old: bool = False) -> Any:
     )
 
 
-class _Python2(pickle._Pickler):
+class _Pickler(pickle._Pickler):
+    """Python's own writer, with what its stubs leave out."""
+
+    write: Callable[[bytes], object]
+    memoize: Callable[[Any], None]
+
+
+class _Python2(_Pickler):
     """Writes protocol 0, 1 or 2 as Python 2 did."""
 
     dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
@@ -103,14 +111,14 @@ def python2_pickle(content: Any, protocol: int = 2) -> bytes:
     return buffer.getvalue()
 
 
-class _NumPy1(pickle._Pickler):
+class _NumPy1(_Pickler):
     """Writes protocol 3 under numpy 1's names."""
 
     dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
 
     def save_global(self, obj: Any, name: str | None = None) -> None:
         if obj.__module__ != "numpy._core.multiarray":
-            super().save_global(obj, name)
+            super().save_global(obj, name)  # type: ignore[misc]  # the stubs leave it out
             return
         self.write(b"cnumpy.core.multiarray\n" + (name or obj.__qualname__).encode() + b"\n")
         self.memoize(obj)

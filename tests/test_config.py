@@ -113,7 +113,7 @@ def test_unknown_profile_lists_the_known_ones() -> None:
 def test_settings_are_frozen() -> None:
     settings = Settings()
     with pytest.raises(ValidationError):
-        settings.device = "cpu"  # type: ignore[misc]
+        settings.device = "cpu"
 
 
 def test_key_settings_leave_out_how_the_work_is_done() -> None:
@@ -140,7 +140,9 @@ def marked_settings(path: Path) -> dict[str, str]:
     """Names of the settings that a profile fixes, with what their lines say of them."""
     lines = path.read_text().splitlines()
     found = {}
-    for section, values in yaml.compose(path.read_text()).value:
+    document = yaml.compose(path.read_text())
+    assert document is not None, path
+    for section, values in document.value:
         if isinstance(values, yaml.MappingNode) and section.value != "runner":
             for name, _ in values.value:
                 found[f"{section.value}.{name.value}"] = lines[name.start_mark.line].partition("#")[2]

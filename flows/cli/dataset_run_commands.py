@@ -208,7 +208,7 @@ def _policy(name: str | None) -> Policy | None:
 
     for policy in get_args(Policy):
         if name == policy:
-            return policy  # type: ignore[no-any-return]
+            return policy
     if name is not None:
         raise ValueError(f"there is no policy {name}; there are {', '.join(get_args(Policy))}")
     return None

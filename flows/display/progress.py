@@ -72,6 +72,9 @@ class Tally:
             self.at_work.pop(result.name, None)
             self.results.append(result)
 
+    def show(self) -> None:
+        """Show nothing; boards that print override this."""
+
     @staticmethod
     def counts(results: Sequence[ClipResult]) -> dict[str, int]:
         """Clips by outcome."""

@@ -122,10 +122,10 @@ def _job_class(refused: list[str]) -> type:
     from dask_jobqueue.slurm import SLURMJob
     from distributed.deploy.spec import ProcessInterface
 
-    class WorkerJob(SLURMJob):  # type: ignore[misc]
+    class WorkerJob(SLURMJob):
         async def start(self) -> None:
             try:
-                await super().start()
+                await super().start()  # type: ignore[no-untyped-call]  # dask-jobqueue has no annotations
             except (RuntimeError, OSError) as error:
                 refused.append(str(error).partition("stderr:\n")[2].strip() or str(error))
                 await ProcessInterface.start(self)  # the keeper takes it for a job that was lost

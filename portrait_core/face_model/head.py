@@ -139,7 +139,7 @@ class MorphableHead(nn.Module):
         return self._array("f")
 
     @property
-    def face_group(self) -> Int[Tensor, f]:
+    def face_group(self) -> Int[Tensor, " f"]:
         """Index into ``group_names`` of each triangle ``[F]`` int64 (0 = body)."""
         if "face_group" in self._names:
             return self._array("face_group")
@@ -162,7 +162,7 @@ class MorphableHead(nn.Module):
         """Names accepted by :meth:`mask`."""
         return [name[5:] for name in self._names if name.startswith("mask_")]
 
-    def mask(self, name: str) -> Float[Tensor, v]:
+    def mask(self, name: str) -> Float[Tensor, " v"]:
         """Per-vertex weight ``[V]`` in 0..1 of a region such as ``"lips"``."""
         if name not in self.masks:
             raise ValueError(f"no mask {name!r}; this head has {self.masks}")
@@ -272,7 +272,7 @@ class MorphableHead(nn.Module):
         """Give the places of :data:`JOINTS` of a mesh at rest, in the mesh's own frame and units."""
         return torch.einsum("jv,bvc->bjc", self._array("J_regressor"), vertices)
 
-    def head_weights(self) -> Float[Tensor, v]:
+    def head_weights(self) -> Float[Tensor, " v"]:
         """Give the share of each vertex that turns with the neck ``[V]`` in 0..1; the rest is the body's."""
         return 1.0 - self._array("weights")[:, JOINTS.index("root")]
 

@@ -114,7 +114,10 @@ def modulated_layer(
     doubles: a transposed convolution, then the low-pass filter. With ``limit`` the result is clamped to plus
     or minus it, and its gradient is 0 where that acts.
     """
-    return _ModulatedLayer.apply(x, weight, styles, scale, bias, noise, taps, limit)
+    # torch leaves Function.apply unannotated
+    return _ModulatedLayer.apply(  # type: ignore[no-untyped-call]
+        x, weight, styles, scale, bias, noise, taps, limit
+    )
 
 
 def _clamp_(y: Tensor, limit: float) -> bool:
@@ -282,7 +285,9 @@ def decode_points(
     weight and bias, as they act, of the decoder's hidden and last layer.
     """
     hidden, last = layers
-    return _DecodePoints.apply(volume, points, *hidden, *last, layout)
+    return _DecodePoints.apply(  # type: ignore[no-untyped-call]  # as above
+        volume, points, *hidden, *last, layout
+    )
 
 
 def _slices(stop: int, step: int, start: int = 0) -> list[slice]:

@@ -17,8 +17,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from portrait_core.errors import InputError
+from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import Files
-from portrait_core.store.keys import canonical_json
 from portrait_core.store.places import folder_of, redact_place
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")

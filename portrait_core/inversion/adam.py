@@ -52,7 +52,7 @@ class FusedAdam:
             names = list(gradients)
             steps = [self._steps[name] for name in names]
             torch._foreach_add_(steps, 1)
-            torch._fused_adam_(  # type: ignore[attr-defined]
+            torch._fused_adam_(
                 [group[name] for name in names],
                 list(gradients.values()),
                 [self._first[name] for name in names],

@@ -134,7 +134,7 @@ class Page:
         step = 1 / self.scale
         offset = [place + 0.5 * step - 0.5 for place in self.origin]
         matrix = np.array([[step, 0, offset[0]], [0, step, offset[1]]])
-        return cv2.warpAffine(  # type: ignore[return-value]
+        return cv2.warpAffine(
             source,
             matrix,
             (self.width, self.height),

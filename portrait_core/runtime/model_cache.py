@@ -51,12 +51,12 @@ def cached(
     key = (kind, digest, *variant)
     with _lock:
         if (model := _find(key)) is not None:
-            return model  # type: ignore[no-any-return]
+            return model
         turn = _building.setdefault(key, threading.Lock())
     with turn:
         with _lock:
             if (model := _find(key)) is not None:
-                return model  # type: ignore[no-any-return]
+                return model
         if alone:
             drop_unused(kind)  # first: memory need not hold the old model and the new one together
         model = load()

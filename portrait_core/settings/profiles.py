@@ -91,7 +91,7 @@ class _PlainLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # unannotated in the stubs
             raise yaml.MarkedYAMLError(None, None, "aliases (*name) are not read; write the value out", mark)
         return super().compose_node(parent, index)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json
-from portrait_core.store.files import PARTIAL
+from portrait_core.store.local import PARTIAL
 from portrait_core.store.places import checked_place
 
 _DIGEST = re.compile(r"(?:[a-z0-9]+:)?[0-9a-f]{16,128}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,7 +78,7 @@ class ShardSet:
 
     def __init__(self, folder: str | Path, held_out: int = 1, limit: int = 160) -> None:
         self.folder, self.held_out, self.limit = Path(folder), held_out, limit
-        self._seen: dict[str, dict[str, NDArray]] = {}
+        self._seen: dict[str, dict[str, NDArray[Any]]] = {}
         self.refresh(limit)
         if not self._seen:
             raise ValueError(
@@ -147,15 +148,15 @@ def load_views(path: str | Path, count: int, views: int = 1) -> ViewBatch:
     return _collate([(shard, i, np.array(there)) for i in range(min(count, len(shard["z"])))])
 
 
-def _read(path: Path) -> dict[str, NDArray]:
+def _read(path: Path) -> dict[str, NDArray[Any]]:
     with np.load(path, allow_pickle=False) as file:
         shard = {name: file[name] for name in ARRAYS}
         shard["expressions"] = file["expressions"] if "expressions" in file else np.array(1)
         return shard
 
 
-def _collate(picks: list[tuple[dict[str, NDArray], int, NDArray]]) -> ViewBatch:
-    def views(name: str) -> NDArray:
+def _collate(picks: list[tuple[dict[str, NDArray[Any]], int, NDArray[Any]]]) -> ViewBatch:
+    def views(name: str) -> NDArray[Any]:
         return np.concatenate([shard[name][i][k] for shard, i, k in picks])
 
     return ViewBatch(

@@ -85,11 +85,11 @@ def cluster(workers: int, env: Mapping[str, str]) -> Iterator[tuple[str, list[ps
 
     port = free_port()
     here = {**os.environ, **env, **QUIET_DASK, "OMP_NUM_THREADS": "1"}
-    quiet = {"env": here, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    quiet: dict[str, Any] = {"env": here, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     address = f"tcp://{HOST}:{port}"
     lines = [["dask", "scheduler", "--host", HOST, "--port", str(port), "--no-dashboard"]]
     lines += [["tests.simulation.workers", address, str(count)] for count in _split(workers)]
-    processes = [subprocess.Popen([sys.executable, "-m", *line], **quiet) for line in lines]  # type: ignore[call-overload]
+    processes = [subprocess.Popen([sys.executable, "-m", *line], **quiet) for line in lines]
     try:
         yield address, [psutil.Process(process.pid) for process in processes]
     finally:

@@ -90,7 +90,7 @@ class Dataset:
         """Give the command."""
         kind = ["runner.kind=local_cluster", f"runner.workers={workers}", "runner.threads_per_worker=1"]
         changes = [part for change in (*self.settings, *kind) for part in ("--set", change)]
-        places = ["--store", store, "--out", self.folder / f"{name}-out"]
+        places: list[str | Path] = ["--store", store, "--out", self.folder / f"{name}-out"]
         manifest = self.folder / "clips.csv"
         return portrait(self.folder, f"{name}{again or ''}", "run", manifest, *places, *changes, **env)
 
@@ -106,7 +106,7 @@ class Dataset:
     def plain(self, name: str, workers: int, store: str, **env: str) -> None:
         """A run that nothing disturbs."""
         begin = time.perf_counter()
-        finished(self.start(name, workers, store, **env))
+        finished(self.start(name, workers, store, 0, **env))
         self.told(name, workers, store, time.perf_counter() - begin, "", "0")
 
     def killed(self, name: str, workers: int, reference: Path) -> None:

@@ -79,7 +79,7 @@ def main(
     faces = [
         crop_image(shots[i], driver.crop_center_px[i], float(driver.crop_side_px[i]), size) for i in picked
     ]
-    columns = [np.concatenate(list(images)) for images in (faces, *made.values())]
+    columns = [np.concatenate(faces), *(np.concatenate(list(images)) for images in made.values())]
     sheet = np.concatenate(columns, axis=1)
     Image.fromarray(cv2.resize(sheet, None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)).save(out)
 

@@ -135,9 +135,9 @@ def main(
             if sheet:
                 sheet.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(strip).save(sheet / f"{video.stem}--{picture.stem}.png")
-    for (stage, name), found in every.items():
-        cell = f"{median(f.slope for f in found):.2f} / {median(f.correlation for f in found):.2f}"
-        rows.append(["median", f"of {len(found)}", stage, name, cell])
+    for (stage, name), ones in every.items():
+        cell = f"{median(f.slope for f in ones):.2f} / {median(f.correlation for f in ones):.2f}"
+        rows.append(["median", f"of {len(ones)}", stage, name, cell])
     headings = ["driver", "portrait", "stage", "region", "slope / r"]
     Console(highlight=False, width=140).print(
         Grid("follow by region", headings, rows, n_text=4).for_terminal()

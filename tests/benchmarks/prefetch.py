@@ -38,7 +38,7 @@ FRAMES: dict[str, int] = {"render": 48, "inversion": 12, "landmarks": 96}
 STORES = {"disk": 0.0, "20 ms": 0.02, "100 ms": 0.1}
 
 
-class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]
+class LateFileSystem(AsyncFileSystem):  # type: ignore[misc]  # fsspec has no annotations
     """Objects in memory behind a network: every request takes :attr:`latency_s`."""
 
     protocol = "late"

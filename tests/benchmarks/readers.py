@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -113,7 +114,7 @@ def coloured(landmarker: FaceLandmarker, names: Sequence[str], grey: bool) -> Ro
             seen = [known.seen(size) for known in drawn]
             images = np.stack([known.image for known in seen])
             points = landmarker.detect(images).points
-            found = measure_lips(lambda images=images: images, points) | {
+            found = measure_lips(partial(iter, images), points) | {
                 "lip gap of landmarks": measure_regions(points * UP)["lip gap"]
             }
             truth = {

@@ -108,9 +108,9 @@ def clip_rows(folder: Path) -> list[list[object]]:
     return rows
 
 
-def table(headings: list[str], rows: list[list[object]]) -> str:
+def table(headings: list[str], rows: list[list[Any]]) -> str:
     """A table in Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
+    lines: list[list[Any]] = [headings, ["---"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
 
 

@@ -37,9 +37,9 @@ class Grid:
 
     def for_terminal(self) -> Table:
         """For rich."""
-        about = {"title": self.title, "title_justify": "left"}
+        about: dict[str, Any] = {"title": self.title, "title_justify": "left"}
         about |= {"caption": self.caption, "caption_justify": "left"} if self.caption else {}
-        table = Table(**about, box=box.SIMPLE, padding=(0, 1, 0, 0))  # type: ignore[arg-type]
+        table = Table(**about, box=box.SIMPLE, padding=(0, 1, 0, 0))
         for i, heading in enumerate(self.headings):
             text = i < self.n_text
             table.add_column(heading, justify="left" if text else "right", no_wrap=text)

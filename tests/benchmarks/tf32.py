@@ -51,6 +51,6 @@ def emulated() -> Iterator[None]:
     generator takes on other devices than a CPU."""
     with (
         patch("portrait_core.generators.cpu.suits", lambda *_: False),
-        _RoundFactors(),
+        _RoundFactors(),  # type: ignore[no-untyped-call]  # torch leaves the constructor unannotated
     ):
         yield

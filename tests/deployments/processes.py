@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,7 +79,7 @@ def _postgres_programs() -> Path:
     pytest.skip("PostgreSQL is not installed (Debian: apt-get install postgresql)")
 
 
-def _someone() -> dict[str, str | int]:
+def _someone() -> dict[str, Any]:
     """For subprocess: who runs PostgreSQL, which refuses root."""
     if os.geteuid() != 0:
         return {}
@@ -98,14 +99,14 @@ def postgres() -> Iterator[str]:
 
         def call(name: str, *arguments: str) -> None:
             command = [str(programs / name), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, **who)  # type: ignore[call-overload]
+            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, **who)
             assert done.returncode == 0, done.stderr
 
         options = f"-p {port} -c listen_addresses={HOST} -c unix_socket_directories={folder} -c fsync=off"
         call("initdb", "-D", data, "-A", "trust", "-U", "prefect", "--no-sync")
         # pg_ctl waits for the ends of its standard output, which the server would inherit
         start = ["-D", data, "-o", options, "-l", f"{folder}/log", "-w", "start"]
-        subprocess.run([programs / "pg_ctl", *start], check=True, stdout=subprocess.DEVNULL, **who)  # type: ignore[call-overload]
+        subprocess.run([programs / "pg_ctl", *start], check=True, stdout=subprocess.DEVNULL, **who)
         try:
             call("createdb", "-h", HOST, "-p", str(port), "-U", "prefect", "prefect")
             yield f"postgresql+asyncpg://prefect@{HOST}:{port}/prefect"

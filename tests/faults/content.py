@@ -83,7 +83,7 @@ def _digest(values: np.ndarray) -> str:
 
 def _picture_digest(data: bytes) -> str:
     """Of the decoded frames; with a count, since a clip's length must not change either."""
-    with av.open(io.BytesIO(data)) as file:
+    with av.open(io.BytesIO(data), "r") as file:
         frames = [frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)]
     return _digest(np.stack(frames))
 

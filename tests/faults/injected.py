@@ -84,7 +84,7 @@ def inject() -> None:
         put(self, objects, *more, **named)
         _strike(folder, faults, known, "after")
 
-    Files.put = observed  # type: ignore[method-assign]
+    Files.put = observed  # type: ignore[method-assign]  # this is the injection
 
 
 def _strike(folder: Path, faults: list[Fault], known: Mapping[str, Written], moment: str) -> None:

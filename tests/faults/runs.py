@@ -139,7 +139,7 @@ def start_warm(arguments: Sequence[str], output: Path, env: dict[str, str]) -> R
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
     with _environ(environment(PREFECT_LOGGING_LEVEL="ERROR")):
-        forkserver.ensure_running()  # type: ignore[attr-defined]
+        forkserver.ensure_running()
     process = context.Process(target=_forked, args=(list(arguments), str(output), env))
     process.start()
     assert process.pid is not None

@@ -62,7 +62,7 @@ def test_a_full_disk_stops_the_run_and_space_lets_it_go_on(
     bench: MakeBench, undisturbed: Whole, disk: Path, stage: str
 ) -> None:
     clip = bench(store=str(disk / "store"))
-    run = clip.start(f"fill={stage}:before-data", **{FILL: str(disk)})
+    run = clip.start(f"fill={stage}:before-data", warm=True, **{FILL: str(disk)})
     code = run.wait()
     assert (disk / "filler").exists(), "the disk was not filled"
     assert broken(Path(clip.store)) == []

@@ -61,7 +61,11 @@ def test_fifty_kills_at_random_moments(bench: MakeBench, undisturbed: Whole) -> 
         if ahead:  # in its start, mostly, so that there is work left for the kills to come
             time.sleep(chance.uniform(0, 0.5))
         else:
-            assert run.watch(lambda n=known: any(map(_is_work, clip.events[n:]))), _early(kill, run)  # type: ignore[misc]
+
+            def worked(known: int = known) -> bool:
+                return any(map(_is_work, clip.events[known:]))
+
+            assert run.watch(worked), _early(kill, run)
             time.sleep(chance.uniform(0, whole.seconds / KILLS))
         assert run.kill() == KILLED, _early(kill, run)
         before = committed_count(clip)

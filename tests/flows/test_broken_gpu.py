@@ -236,7 +236,7 @@ def test_a_dataset_in_threads_leaves_the_other_clips_to_the_next_run(
     (tmp_path / "manifest.csv").write_text(COLUMNS + "".join(rows))
     changes = [*small, AN_HOUR, "runner.workers=1", "runner.clips=1"]
     settings = [part for change in changes for part in ("--set", change)]
-    places = ["--store", tmp_path / "store", "--out", tmp_path / "out"]
+    places: list[str | Path] = ["--store", tmp_path / "store", "--out", tmp_path / "out"]
 
     first = call("dataset", "run", tmp_path / "manifest.csv", *places, *settings)
     _assert_told(first)

@@ -42,7 +42,7 @@ def settings(small: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def first(folder: Path, settings: list[str]) -> Result:
-    places = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
+    places: list[str | Path] = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
     return call("dataset", "run", folder / "manifest.csv", *places, *settings)
 
 
@@ -78,7 +78,7 @@ def test_finished_clips_lost_their_pictures_as_asked(first: Result, folder: Path
 
 def test_the_same_command_makes_nothing_again(first: Result, folder: Path, settings: list[str]) -> None:
     before = markers(folder / "store")
-    places = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
+    places: list[str | Path] = ["--store", folder / "store", "--out", folder / "out", "--keep", "pictures"]
     again = call("dataset", "run", folder / "manifest.csv", *places, *settings)
     assert again.exit_code == 1
     assert "1 aside, 2 held" in again.output  # a portrait without a face is not looked at again
@@ -88,7 +88,7 @@ def test_the_same_command_makes_nothing_again(first: Result, folder: Path, setti
 def test_plan_counts_shared_work_once(
     first: Result, folder: Path, settings: list[str], tmp_path: Path
 ) -> None:
-    places = ["--store", folder / "store"]
+    places: list[str | Path] = ["--store", folder / "store"]
     done = call("dataset", "plan", folder / "manifest.csv", *places, *settings)
     assert "3 clips (1 begun, 2 done)" in done.output
     new = call(
@@ -139,7 +139,7 @@ def test_rows_that_differ_in_overrides_are_clips_of_their_own(
         for name, change in (("sharp", "composite.feather_px=1"), ("soft", "composite.feather_px=6"))
     ]
     (tmp_path / "manifest.csv").write_text(columns + "".join(rows))
-    command = ["dataset", "run", tmp_path / "manifest.csv", "--store", folder / "store"]
+    command: list[str | Path] = ["dataset", "run", tmp_path / "manifest.csv", "--store", folder / "store"]
     command += ["--out", tmp_path / "out", *settings]
     made = call(*command)
     assert "2 held" in made.output, made.output

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli.main import app, dataset_commands
+from flows.cli import dataset_commands
+from flows.cli.main import app
 from portrait_core.dataset.manifest import read_manifest
 from tests.conftest import FfmpegRunner
 

@@ -220,7 +220,7 @@ def test_a_summary_shows_its_own_failures_and_no_secrets(tmp_path: Path) -> None
 
 
 def _result(outcome: str, message: str = "") -> ClipResult:
-    return ClipResult(1, "a", outcome, message)  # type: ignore[arg-type]
+    return ClipResult(1, "a", outcome, message)  # type: ignore[arg-type]  # one of its words
 
 
 @pytest.mark.parametrize(

@@ -301,7 +301,7 @@ def test_an_edit_that_cannot_be_made_is_refused_before_any_work(
 def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, arguments: Arguments) -> None:
     # an untrained generator's picture is no face: so little of the edit leaves the photograph as it is
     changes = [f"edit.flow={trained.flow}", "edit.strength=0.001", *EDITING]
-    line = [*arguments(tmp_path / "store", tmp_path / "out", *changes), "--edit", "age=+20"]
+    line: list[str | Path] = [*arguments(tmp_path / "store", tmp_path / "out", *changes), "--edit", "age=+20"]
     planned = call(*line, "--dry-run")
     assert planned.exit_code == 0, planned.output
     assert "edit: tune generator" in planned.output
@@ -337,7 +337,15 @@ def test_a_manifest_row_names_its_edit(
     manifest = tmp_path / "clips.csv"
     rows = [f"{sample_portrait()},{driver},{edit},x,y" for edit in ("age=+20; beard=0.8", "")]
     manifest.write_text("\n".join(["portrait,video,edit,licence,consent", *rows]) + "\n")
-    line = ["dataset", "run", manifest, "--store", tmp_path / "store", "--out", tmp_path / "out"]
+    line: list[str | Path] = [
+        "dataset",
+        "run",
+        manifest,
+        "--store",
+        tmp_path / "store",
+        "--out",
+        tmp_path / "out",
+    ]
     ended = call(*line, *sets(f"edit.flow={trained.flow}", "edit.strength=0.001", *small, *EDITING))
     assert ended.exit_code == 1, ended.output  # one frame shows no face
     assert "2 held" in ended.output

@@ -16,12 +16,14 @@ import portrait_core.inversion.chain
 import tasks.stages.inversion
 import tasks.stages.template
 from flows.cli.main import app
+from flows.engine.runners import Pending
 from flows.engine.stages import StageRunner
 from portrait_core.media import probe
 from portrait_core.runtime import cancellation
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
 from portrait_core.store import Store, Unit
+from tasks.running import Call
 from tests.flows.conftest import FRAMES, Arguments, stage_output
 from tests.simulation.stub import STUBS, stub_job
 
@@ -191,11 +193,13 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     """A pool that closes refuses and cancels tasks while clips of a dataset go on in their threads."""
 
     class Closing:
-        def submit(self, stage: Any, turn: int = 0, **parameters: Any) -> Any:
+        def submit(self, call: Call, turn: int = 0, look: Callable[[], None] = lambda: None) -> Pending:
             cancellation.request()
             raise error
 
         def stop(self) -> None: ...
+
+        def forget(self) -> None: ...
 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:

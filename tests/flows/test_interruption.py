@@ -56,7 +56,7 @@ def test_kill_9_in_two_stages_loses_no_committed_frame(tmp_path: Path, arguments
     kept: dict[str, int] = {}
     for stage in ("inversion", "render"):
         process = _start(command, log)
-        _wait_until(process, lambda s=stage: any(f"/{s}." in name for name in _markers(store)), log)  # type: ignore[misc]
+        _wait_until(process, lambda s=stage: any(f"/{s}." in name for name in _markers(store)), log)  # type: ignore[misc]  # mypy infers no type for a default
         process.send_signal(signal.SIGKILL)
         process.wait()
         now = _markers(store)

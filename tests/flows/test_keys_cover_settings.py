@@ -22,7 +22,7 @@ from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import HOW, Section, Settings
-from tasks.running import Call, functions_of
+from tasks.running import Call, functions_of, run_call
 from tests.flows.conftest import Arguments
 from tests.pipeline.test_keys import WEIGHTS
 
@@ -68,7 +68,7 @@ _at_work: ContextVar[Place | None] = ContextVar("at_work", default=None)
 def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     """Note what is read while a stage's function is at work, by the threads that it starts too."""
     found, begun = Recorded(), set[Place]()
-    plain, run, submit = Section.__getattribute__, flows.engine.runners.run_call, ThreadPoolExecutor.submit
+    plain, submit = Section.__getattribute__, ThreadPoolExecutor.submit
     job_output, ledger_output = Job.output, Ledger.output
 
     def read_setting(self: Section, name: str) -> Any:
@@ -93,14 +93,14 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
         opened(self._job, stage)
         return ledger_output(self, stage)
 
-    def run_call(call: Call) -> Any:
+    def recorded_call(call: Call) -> Any:
         place = call.parameters["job"].goal, STAGE_OF[call.name]
         if place not in begun:
             begun.add(place)
             forget_models()  # what is loaded already was read for another stage
         token = _at_work.set(place)
         try:
-            return run(call)
+            return run_call(call)
         finally:
             _at_work.reset(token)
 
@@ -110,7 +110,7 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
     patch.setattr(Section, "__getattribute__", read_setting)
     patch.setattr(Job, "output", open_of_job)
     patch.setattr(Ledger, "output", open_of_ledger)
-    patch.setattr(flows.engine.runners, "run_call", run_call)
+    patch.setattr(flows.engine.runners, "run_call", recorded_call)
     patch.setattr(ThreadPoolExecutor, "submit", submit_in_context)
     yield found
 

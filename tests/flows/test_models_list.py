@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -112,7 +113,7 @@ class Attack:
     def __init__(self, canary: Path) -> None:
         self.canary = canary
 
-    def __reduce__(self) -> object:
+    def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.canary}",)
 
 
@@ -158,7 +159,14 @@ def test_commercial_runs(folder: Path, tmp_path: Path, arguments: Arguments) -> 
     assert "a commercial run must not use these weights: ffhq512-128.pkl (NVIDIA" in said
     assert not (tmp_path / "store").exists()
     Image.new("RGB", (40, 40)).save(tmp_path / "tiny.png")
-    places = ["--video", "none.mp4", "--store", tmp_path / "store", "--out", tmp_path / "out"]
+    places: list[str | Path] = [
+        "--video",
+        "none.mp4",
+        "--store",
+        tmp_path / "store",
+        "--out",
+        tmp_path / "out",
+    ]
     code, said = invoke("reenact", "--commercial", "--portrait", tmp_path / "tiny.png", *places)
     assert code == BAD_INPUT
     assert "40x40 pixels" in said  # the embedded weights were allowed: the inputs are looked at

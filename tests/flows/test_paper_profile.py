@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli.main import OK, PARTIAL, app
+from flows.cli.main import app
+from flows.cli.outcome import OK, PARTIAL
 from portrait_core.cameras import offsets_from_labels
 from portrait_core.face_model.directions import direction_names
 from portrait_core.media import probe
@@ -56,7 +58,7 @@ def models(official: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return official
 
 
-def reenact(portrait: Path, driver: Path, folder: Path, *changes: str) -> dict:
+def reenact(portrait: Path, driver: Path, folder: Path, *changes: str) -> dict[str, Any]:
     settings = [part for change in (*FEW, *changes) for part in ("--set", change)]
     places = ["--portrait", portrait, "--video", driver, "--store", folder / "store", "--out", folder / "out"]
     result = CliRunner().invoke(app, ["reenact", "--profile", "paper", *map(str, places), *settings])
@@ -129,7 +131,7 @@ def test_at_the_published_size(
     print(json.dumps(summary["stages"], indent=1), f"{summary['peak_memory_bytes'] / 2**20:.0f} MiB")
 
 
-def _outputs(summary: dict) -> dict[str, Output]:
+def _outputs(summary: dict[str, Any]) -> dict[str, Output]:
     return {
         stage: stage_output(summary["store"], stage, key)
         for stage, key in summary["keys"].items()

@@ -49,7 +49,12 @@ def test_as_many_at_once_as_there_are_places_now() -> None:
     turns = Turns(lambda: places)
     turns.take(0)
     took = threading.Event()
-    thread = threading.Thread(target=lambda: (turns.take(0), took.set()))
+
+    def take() -> None:
+        turns.take(0)
+        took.set()
+
+    thread = threading.Thread(target=take)
     thread.start()
     assert not took.wait(0.2)
     places = 2  # a worker came; nobody says so

@@ -107,7 +107,7 @@ def test_time_without_workers_is_no_time_without_progress(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(flows.engine.watchdog.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     watchdog = Watchdog(stub_job(str(tmp_path), "clip", 2, _settings("runner.stall_s=100")), "template")
     for seconds in (20, 20, 500, 20, 20):  # nobody asks while there are no workers
         now[0] += seconds

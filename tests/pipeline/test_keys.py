@@ -123,7 +123,7 @@ def test_every_stage_has_a_version_that_can_be_raised(pipeline: Pipeline) -> Non
 
 def test_units_are_named_by_content_and_not_by_files() -> None:
     inputs, keys = _inputs(), _keys()
-    names = {kind: unit_name(kind, inputs, keys, WEIGHTS) for kind in ("portrait", "video", "reenactment")}  # type: ignore[arg-type]
+    names = {kind: unit_name(kind, inputs, keys, WEIGHTS) for kind in ("portrait", "video", "reenactment")}
     assert names["portrait"] == _digest("p")[:16]
     assert names["video"] == _digest("v")[:16]
     assert names["reenactment"] == recipe_key(inputs)

@@ -32,6 +32,7 @@ def test_nothing_is_stale_while_a_job_cannot_be_read(tmp_path: Path) -> None:
     store.write_record("states", jobs[0].id, {"no": "state"})
     assert {job.id for job in read_all_jobs(store, Settings())} == {job.id for job in jobs}
     said = store.read_record("jobs", jobs[1].id)
+    assert said is not None
     store.write_record("jobs", jobs[1].id, said | {"goal": "of a later version"})
     with pytest.raises(InputError, match=f"jobs/{jobs[1].id}.json"):
         read_all_jobs(store, Settings())

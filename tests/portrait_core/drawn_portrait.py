@@ -5,8 +5,9 @@ import torch
 
 from portrait_core.cameras import orbit_labels, project_to_crop
 from portrait_core.face_model import landmark_regions as regions
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import interpolate, rasterize, vertex_normals
-from portrait_core.template.template import PortraitFit, TemplateRenderer
+from portrait_core.template.template import PortraitFit, Template, TemplateRenderer
 
 SIZE = 160
 SKIN, LIPS, WHITE, IRIS, TOOTH = (
@@ -17,8 +18,11 @@ SKIN, LIPS, WHITE, IRIS, TOOTH = (
     (235, 230, 220),
 )
 
+DrawnPortrait = tuple[TemplateRenderer, np.ndarray, np.ndarray]
+"""A renderer of a portrait, the photograph ``[S,S,3]`` and its landmarks ``[478,2]``."""
 
-def draw(head, fit):
+
+def draw(head: MorphableHead, fit: PortraitFit) -> tuple[np.ndarray, np.ndarray]:
     """A photograph of the mesh ``[S,S,3]`` and its landmarks ``[478,2]``."""
     codes = [
         torch.as_tensor(np.asarray(c)[None], dtype=torch.float32)
@@ -46,7 +50,7 @@ def draw(head, fit):
     return small.round().clamp(0, 255).byte().numpy(), marks / 2
 
 
-def renderer_of(head, seed=0, yaw=0.1, **units):
+def renderer_of(head: MorphableHead, seed: int = 0, yaw: float = 0.1, **units: float) -> DrawnPortrait:
     """A renderer of a portrait drawn from the mesh with some units, the portrait and its landmarks."""
     expression = np.zeros(head.n_expression, np.float32)
     for name, value in units.items():
@@ -58,7 +62,7 @@ def renderer_of(head, seed=0, yaw=0.1, **units):
     return TemplateRenderer(head, portrait, fit, marks), portrait, marks
 
 
-def render(head, portrait, **units):
+def render(head: MorphableHead, portrait: DrawnPortrait, **units: float) -> Template:
     """The template of a portrait ``(renderer, photograph, landmarks)`` with other values of some units."""
     renderer = portrait[0]
     expression = renderer.skin.fit.expression.copy()

@@ -28,7 +28,7 @@ def model() -> BfmModel:
     )
 
 
-def test_the_mean_face_is_centred_and_seen_from_ten_units(model):
+def test_the_mean_face_is_centred_and_seen_from_ten_units(model: BfmModel) -> None:
     face = model(split_coefficients(torch.zeros(1, N_COEFFICIENTS)))
     assert face.shape.mean(1).abs().max() < 1e-6
     assert torch.allclose(face.camera_vertices[..., 2], 10 - face.shape[..., 2])
@@ -39,7 +39,7 @@ def test_the_mean_face_is_centred_and_seen_from_ten_units(model):
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_rows_are_independent_and_differentiable(model, batch):
+def test_rows_are_independent_and_differentiable(model: BfmModel, batch: int) -> None:
     code = torch.randn(batch, N_COEFFICIENTS, generator=torch.Generator().manual_seed(batch)) * 0.3
     code.requires_grad_()
     face = model(split_coefficients(code))

@@ -148,5 +148,7 @@ def test_a_frame_is_read_when_it_is_needed_and_once(clip: ClipData, read: list[i
     assert read == []
     assert clip.face(3).mean() == 0.5
     assert clip.target(3, detail=False).detail is None
-    assert float(clip.target(3).detail.min()) == 1
+    detail = clip.target(3).detail
+    assert detail is not None
+    assert float(detail.min()) == 1
     assert read == [3]

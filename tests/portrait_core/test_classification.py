@@ -102,7 +102,7 @@ def _raised(operation: Any) -> Exception:
         (ValueError("bad"), "poison"),
         (np.linalg.LinAlgError("singular matrix"), "poison"),
         (_raised(lambda: np.zeros(2) + np.zeros(3)), "poison"),
-        (_raised(lambda: Settings(device="abacus")), "poison"),  # type: ignore[arg-type]
+        (_raised(lambda: Settings(device="abacus")), "poison"),  # type: ignore[arg-type]  # a wrong setting on purpose
         (_raised(lambda: json.loads("{")), "poison"),
         (FileNotFoundError("gone"), "poison"),
         (PermissionError("forbidden"), "poison"),
@@ -119,7 +119,7 @@ def _raised(operation: Any) -> Exception:
         (OutOfMemoryError("CUDA out of memory"), "resource"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), "resource"),
         (RuntimeError("CUDA error: an illegal memory access was encountered"), "transient"),
-        (KilledWorker("task", None, 3), "poison"),  # type: ignore[arg-type]
+        (KilledWorker("task", None, 3), "poison"),  # type: ignore[arg-type]  # it only shows the worker
         (FloatingPointError("the loss is nan"), "poison"),
         (RuntimeError("shapes differ"), "poison"),
         (AssertionError(), "poison"),

@@ -5,18 +5,18 @@ from portrait_core.cameras import crop_rays, orbit_labels
 from portrait_core.rendering import compositing
 
 
-def plane_depth(camera, size, z=0.0):
+def plane_depth(camera: torch.Tensor, size: int, z: float = 0.0) -> torch.Tensor:
     """Distance along each ray to the plane at height ``z``: a scene whose geometry is known exactly."""
     origins, directions = crop_rays(camera, size)
     return ((z - origins[..., 2]) / directions[..., 2]).reshape(1, 1, size, size)
 
 
 @pytest.fixture
-def views():
+def views() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(orbit_labels(0.0, 0.0)), torch.from_numpy(orbit_labels(0.5, 0.1))
 
 
-def test_a_mask_stays_where_it_is_when_the_camera_does(views):
+def test_a_mask_stays_where_it_is_when_the_camera_does(views: tuple[torch.Tensor, torch.Tensor]) -> None:
     camera, _ = views
     depth = plane_depth(camera, 32)
     mask = torch.zeros(1, 1, 32, 32)
@@ -25,7 +25,7 @@ def test_a_mask_stays_where_it_is_when_the_camera_does(views):
     assert torch.allclose(compositing.reproject_mask(mask, camera, depth, points), mask, atol=1e-3)
 
 
-def test_a_mask_follows_its_surface_to_another_camera(views):
+def test_a_mask_follows_its_surface_to_another_camera(views: tuple[torch.Tensor, torch.Tensor]) -> None:
     source, target = views
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 24:40, 24:40] = 1
@@ -38,7 +38,7 @@ def test_a_mask_follows_its_surface_to_another_camera(views):
     assert 16 * 16 * 0.8 < len(rows) < 16 * 16 * 0.95
 
 
-def test_what_the_source_cannot_see_is_not_in_the_mask(views):
+def test_what_the_source_cannot_see_is_not_in_the_mask(views: tuple[torch.Tensor, torch.Tensor]) -> None:
     source, target = views
     mask = torch.ones(1, 1, 32, 32)
     seen_behind = plane_depth(source, 32, z=0.2)  # the source camera sees a plane 0.2 nearer
@@ -47,14 +47,14 @@ def test_what_the_source_cannot_see_is_not_in_the_mask(views):
     assert hidden.max() == 0
 
 
-def test_composite_takes_the_face_from_one_and_the_rest_from_the_other():
+def test_composite_takes_the_face_from_one_and_the_rest_from_the_other() -> None:
     own, first = torch.ones(1, 3, 8, 8), torch.zeros(1, 3, 8, 8)
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., 2:5, 2:5] = 1
     assert torch.equal(compositing.composite(own, first, mask), mask.expand(1, 3, 8, 8))
 
 
-def test_soft_edges_keep_the_inside_and_the_outside():
+def test_soft_edges_keep_the_inside_and_the_outside() -> None:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 16:48, 16:48] = 1
     soft = compositing.soften(mask, dilate_px=2, feather_px=4)

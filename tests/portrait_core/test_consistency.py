@@ -32,7 +32,7 @@ def half_turned(pictures: np.ndarray) -> np.ndarray:
     return np.radians((pictures[:, 0, 0, 1:].astype(float) - 100) * [0.5, 1.0])
 
 
-def test_draws_are_seeded_and_within_the_limits():
+def test_draws_are_seeded_and_within_the_limits() -> None:
     views = draw_views()
     assert views.shape == (128, 2, 2)
     assert np.array_equal(draw_views(5), views[:5])
@@ -45,7 +45,7 @@ def test_draws_are_seeded_and_within_the_limits():
         draw_views(0)
 
 
-def test_one_identity_from_all_sides_scores_one():
+def test_one_identity_from_all_sides_scores_one() -> None:
     views = np.radians([[[10, 0], [-20, 5]], [[0, 0], [30, -10]], [[-5, 0], [20, 0]]])
     result = multi_view_consistency(shown, views, steady)
     assert result.cosine[:2] == pytest.approx([1.0, 1.0])
@@ -58,7 +58,7 @@ def test_one_identity_from_all_sides_scores_one():
         result.pose_error_deg()
 
 
-def test_an_identity_that_drifts_and_a_head_that_turns_too_little():
+def test_an_identity_that_drifts_and_a_head_that_turns_too_little() -> None:
     views = np.radians([[[0, 0], [30, 10]], [[-30, -20], [30, 0]]])
     result = multi_view_consistency(shown, views, drifting, half_turned)
     assert result.cosine == pytest.approx(np.cos(np.radians([30, 60])))
@@ -70,7 +70,7 @@ def test_an_identity_that_drifts_and_a_head_that_turns_too_little():
     assert (yaw, yaw_slope, pitch, pitch_slope) == pytest.approx((1.0, 0.5, 1.0, 1.0))
 
 
-def test_no_face_anywhere_has_no_mean():
+def test_no_face_anywhere_has_no_mean() -> None:
     result = multi_view_consistency(
         shown, draw_views(2), lambda p: np.full((len(p), 3), NAN), lambda p: np.full((len(p), 2), NAN)
     )

@@ -21,7 +21,7 @@ def landmarks(batch: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize("batch", [1, 2, 4])
 @pytest.mark.parametrize("shift", [0, 60])  # the second: partly outside of the image
-def test_crops_are_those_of_scikit_image(batch, shift):
+def test_crops_are_those_of_scikit_image(batch: int, shift: int) -> None:
     pictures, points = frames(batch), landmarks(batch) + shift
     got = deca_crop.crop_faces(pictures, points, 32)
     assert got.images.shape == (batch, 3, 32, 32)
@@ -31,12 +31,12 @@ def test_crops_are_those_of_scikit_image(batch, shift):
         assert np.abs(image.permute(1, 2, 0).numpy() - wanted).max() < 1e-4
 
 
-def test_a_crop_wholly_outside_is_black():
+def test_a_crop_wholly_outside_is_black() -> None:
     got = deca_crop.crop_faces(frames(1), landmarks(1) + 5000, 16)
     assert not got.images.any()
 
 
-def test_boxes_and_rules():
+def test_boxes_and_rules() -> None:
     points = np.zeros((1, 68, 2))
     points[0, :2] = [[10, 20], [50, 120]]
     points[0, 2:] = [30, 60]
@@ -53,7 +53,7 @@ def test_boxes_and_rules():
     assert tform @ [30 + 48, 70 + 48, 1] == pytest.approx([223, 223, 1])
 
 
-def test_similarity_comes_back():
+def test_similarity_comes_back() -> None:
     points = landmarks(3)
     turn = np.array([[0.8, -0.6], [0.6, 0.8]]) * 1.7
     moved = points @ turn.T + [3, -4]
@@ -64,17 +64,17 @@ def test_similarity_comes_back():
     assert square @ [49, 49, 1] == pytest.approx([24, 24, 1])  # squares are not turned
 
 
-def test_refuses_what_is_no_face():
+def test_refuses_what_is_no_face() -> None:
     with pytest.raises(ValueError, match="was a face found"):
         deca_crop.point_boxes(np.full((1, 68, 2), np.nan))
     with pytest.raises(ValueError, match="no area"):
         deca_crop.face_squares(np.zeros((1, 4)))
     with pytest.raises(ValueError, match="kpt68 or bbox"):
-        deca_crop.face_squares(np.array([[0.0, 1, 0, 1]]), "middle")
+        deca_crop.face_squares(np.array([[0.0, 1, 0, 1]]), "middle")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(ValueError, match="one each"):
         deca_crop.crop_faces(frames(2), landmarks(1))
     with pytest.raises(ValueError, match="uint8 RGB"):
-        deca_crop.crop_faces([np.zeros((9, 9))], landmarks(1))
+        deca_crop.crop_faces([np.zeros((9, 9))], landmarks(1))  # type: ignore[list-item]  # what it must refuse
     with pytest.raises(ValueError, match="coincide"):
         deca_crop.similarity(np.zeros((1, 3, 2)), np.zeros((1, 3, 2)))
     assert torch.is_tensor(deca_crop.crop_faces(np.stack(frames(1)), landmarks(1), 8).tform)

@@ -43,7 +43,7 @@ def opening(image: np.ndarray) -> float:
     return float(measure(stand_in.landmarker().detect(image[None]).points)["eye_opening"][0])
 
 
-def test_the_camera_of_another_crop_sees_the_same(picture):
+def test_the_camera_of_another_crop_sees_the_same(picture: EyePicture) -> None:
     source, (_, _, track) = stand_in.source(), stand_in.tracked()
     head, size = stand_in.whole_head(), len(source.portrait)
     codes = (torch.from_numpy(np.atleast_2d(x)) for x in (track.shape, track.expression, track.jaw))
@@ -55,7 +55,7 @@ def test_the_camera_of_another_crop_sees_the_same(picture):
     assert there[0] == pytest.approx(source.placement.to_crop(photo[None])[0], abs=0.05)
 
 
-def test_driven_eyes_close_and_the_papers_do_not(picture):
+def test_driven_eyes_close_and_the_papers_do_not(picture: EyePicture) -> None:
     renderer, source = stand_in.renderer(), stand_in.source()
     expression, jaw = source.code.exp.numpy(), source.code.pose[:, 3:].numpy()
     still = renderer.render(expression, jaw)
@@ -69,7 +69,7 @@ def test_driven_eyes_close_and_the_papers_do_not(picture):
     assert np.array_equal(still.image[0, lower], driven.image[0, lower])
 
 
-def test_eyes_close_on_a_face_that_moves(picture):
+def test_eyes_close_on_a_face_that_moves(picture: EyePicture) -> None:
     """The painted lids go with the mesh: with another expression and jaw the eye is shut all the same."""
     renderer = stand_in.renderer()
     expression = moved(browInnerUp=1.0, browOuterUpLeft=1.0, browOuterUpRight=1.0)
@@ -79,7 +79,7 @@ def test_eyes_close_on_a_face_that_moves(picture):
     assert opening(driven.image[0]) < 0.5 * opening(still.image[0])
 
 
-def test_the_portraits_own_eyes_change_nothing_much(picture):
+def test_the_portraits_own_eyes_change_nothing_much(picture: EyePicture) -> None:
     source = stand_in.source()
     same = picture.paint(moved())[0].astype(int)
     away = picture.around[..., 0] == 0
@@ -88,7 +88,7 @@ def test_the_portraits_own_eyes_change_nothing_much(picture):
     assert 0.005 < (picture.around > 0.5).mean() < 0.1
 
 
-def test_gaze_moves_the_irises(picture):
+def test_gaze_moves_the_irises(picture: EyePicture) -> None:
     left = {"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}
     right = {"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0}
     images = np.concatenate([picture.paint(moved(**way)) for way in (left, right)])
@@ -98,7 +98,7 @@ def test_gaze_moves_the_irises(picture):
     assert (points[0, [468, 473], 0] - points[1, [468, 473], 0] > 0.08 * width).all()
 
 
-def test_only_lids_and_gaze_are_taken():
+def test_only_lids_and_gaze_are_taken() -> None:
     names = ["jawOpen", "eyeBlinkLeft", "eyeLookUpLeft", "browInnerUp"]
     assert eye_units(names).tolist() == [1, 2]
     own, driven = np.array([0.1, 0.2, 0.3, 0.4]), np.array([[0.5, 0.6, 0.7, 0.8], [1, 1, 1, 1]])
@@ -106,7 +106,7 @@ def test_only_lids_and_gaze_are_taken():
     assert got == pytest.approx(np.array([[0.1, 0.6, 0.7, 0.4], [0.1, 1, 1, 0.4]]))
 
 
-def test_the_named_frame_is_the_rest_of_the_eyes():
+def test_the_named_frame_is_the_rest_of_the_eyes() -> None:
     head, (_, points, _) = stand_in.whole_head(), stand_in.tracked()
     clip = np.repeat(points, 4, axis=0)
     clip[1:, [*range(468, 478)]] += [6.0, 0.0]  # the driver looks aside but for the first frame

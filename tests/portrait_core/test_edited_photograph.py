@@ -20,7 +20,7 @@ Picture = NDArray[np.uint8]
 @pytest.fixture
 def photograph() -> Picture:
     noise = np.random.default_rng(0).integers(0, 255, (30, 40, 3)).astype(np.uint8)
-    return cv2.resize(noise, (400, 300), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(cv2.resize(noise, (400, 300), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _with_spot(crop: Picture) -> Picture:
@@ -74,9 +74,10 @@ def test_small_differences_of_a_reconstruction_change_nothing(photograph: Pictur
 
 def test_the_photographs_detail_is_kept_where_the_edit_darkens(photograph: Picture) -> None:
     """A blurred likeness that turns darker: hair and skin of the photograph do, with all that is in them."""
-    fine = np.clip(photograph + np.random.default_rng(1).normal(0, 12, photograph.shape), 60, 200)
-    fine = fine.astype(np.uint8)
-    before = cv2.GaussianBlur(crop_image(fine, (200, 150), 160, SIZE), (0, 0), 3)
+    noisy = photograph + np.random.default_rng(1).normal(0, 12, photograph.shape)
+    fine = np.clip(noisy, 60, 200).astype(np.uint8)
+    blurred = cv2.GaussianBlur(crop_image(fine, (200, 150), 160, SIZE), (0, 0), 3)
+    before = np.asarray(blurred, np.uint8)
     after = (before * 0.5).astype(np.uint8)
     made = edited_photograph(fine, Change.between(before, after), EVERYWHERE, (200, 150), 160)
     inner = np.s_[120:180, 170:230]

@@ -15,7 +15,7 @@ TRANS = np.random.default_rng(1).normal(size=(6, 3)) * 0.3
 
 @pytest.mark.parametrize("mode", ["orig", "cor", "simplify"])
 @pytest.mark.parametrize("batch", [1, 6])
-def test_labels_are_rigid_and_at_the_fixed_distance(mode, batch):
+def test_labels_are_rigid_and_at_the_fixed_distance(mode: eg3d_cameras.CenterMode, batch: int) -> None:
     labels = eg3d_cameras.labels_from_deep3d(ANGLE[:batch], TRANS[:batch], mode)
     pose = labels[:, :16].reshape(-1, 4, 4)
     assert pose[:, :3, :3] @ pose[:, :3, :3].transpose(0, 2, 1) == pytest.approx(
@@ -27,13 +27,13 @@ def test_labels_are_rigid_and_at_the_fixed_distance(mode, batch):
     assert labels[:, 16:] == pytest.approx(np.tile(cameras.intrinsics().reshape(-1), (batch, 1)))
 
 
-def test_a_frontal_face_has_the_frontal_camera():
+def test_a_frontal_face_has_the_frontal_camera() -> None:
     label = eg3d_cameras.labels_from_deep3d(np.zeros((1, 3)), np.zeros((1, 3)))
     assert cameras.angles_from_labels(label) == pytest.approx(np.zeros((1, 3)), abs=1e-12)
     assert label[0, [3, 7, 11]] == pytest.approx([0, 0, 2.7], abs=0.01)
 
 
-def test_mirroring_is_the_flipped_face_and_undoes_itself():
+def test_mirroring_is_the_flipped_face_and_undoes_itself() -> None:
     labels = eg3d_cameras.labels_from_deep3d(ANGLE, TRANS)
     mirrored = eg3d_cameras.mirror_labels(labels)
     assert eg3d_cameras.mirror_labels(mirrored) == pytest.approx(labels)
@@ -43,7 +43,7 @@ def test_mirroring_is_the_flipped_face_and_undoes_itself():
     assert cameras.angles_from_labels(mirrored) == pytest.approx(turned * [-1, 1, -1])
 
 
-def test_orbits_look_at_their_pivot():
+def test_orbits_look_at_their_pivot() -> None:
     half = torch.full((3,), math.pi / 2)
     h, v = half + torch.tensor([0.0, 0.3, 0.0]), half + torch.tensor([0.0, 0.0, 0.3])
     pivot = torch.tensor([0.0, 0.1, 0.2])
@@ -57,8 +57,10 @@ def test_orbits_look_at_their_pivot():
     )
 
 
-def test_sampled_poses_repeat_with_their_seed_and_spread():
-    draw = lambda spread: eg3d_cameras.sample_poses(50, torch.Generator().manual_seed(3), spread)  # noqa: E731
+def test_sampled_poses_repeat_with_their_seed_and_spread() -> None:
+    def draw(spread: tuple[float, float]) -> torch.Tensor:
+        return eg3d_cameras.sample_poses(50, torch.Generator().manual_seed(3), spread)
+
     assert torch.equal(draw((0.3, 0.1)), draw((0.3, 0.1)))
     still = draw((0.0, 0.0))
     assert torch.allclose(still, still[:1].expand_as(still))
@@ -66,8 +68,8 @@ def test_sampled_poses_repeat_with_their_seed_and_spread():
     assert x > 2 * y > 0
 
 
-def test_refuses_unknown_modes_and_shapes():
+def test_refuses_unknown_modes_and_shapes() -> None:
     with pytest.raises(ValueError, match="orig, cor or simplify"):
-        eg3d_cameras.labels_from_deep3d(ANGLE, TRANS, "other")
+        eg3d_cameras.labels_from_deep3d(ANGLE, TRANS, "other")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(ValueError, match=r"\[n,3\]"):
         eg3d_cameras.labels_from_deep3d(ANGLE[0], TRANS[0])

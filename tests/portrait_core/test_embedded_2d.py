@@ -34,7 +34,7 @@ def made(yaw_rad: float, pitch_rad: float = 0.0) -> np.ndarray:
         return to_pictures(generator()(z).clamp(-1, 1))[0]
 
 
-def test_the_file_says_what_it_holds():
+def test_the_file_says_what_it_holds() -> None:
     assert load_latent_layout(data_file(FILE)) == LAYOUT_2D
     assert generator().settings.z_dim == N_LATENT_2D
     assert generator().mapping.w_avg.abs().sum() > 0
@@ -42,7 +42,7 @@ def test_the_file_says_what_it_holds():
     assert data_file(FILE).stat().st_size < 6e6
 
 
-def test_latents_hold_yaw_and_pitch_last():
+def test_latents_hold_yaw_and_pitch_last() -> None:
     z = latents_2d(np.ones((2, N_LATENT)), np.array([0.4, -0.2]), 0.11)
     assert z.dtype == np.float32
     assert z[:, -2:].tolist() == [[1.0, 0.5], [-0.5, 0.5]]
@@ -51,7 +51,7 @@ def test_latents_hold_yaw_and_pitch_last():
         latents_2d(np.ones((2, 5)), 0.0, 0.0)
 
 
-def test_heads_turn_as_the_camera_does():
+def test_heads_turn_as_the_camera_does() -> None:
     """By the landmarks alone: a camera at the image's right sees the nose at the left of the cheeks' middle,
     one from above sees it low between brow and chin."""
     sides = [(0.4, 0.0), (-0.4, 0.0), (0.0, 0.3), (0.0, -0.3)]
@@ -64,7 +64,7 @@ def test_heads_turn_as_the_camera_does():
     assert down[2] > down[3] + 0.03
 
 
-def test_training_goes_on_from_a_checkpoint():
+def test_training_goes_on_from_a_checkpoint() -> None:
     rng = np.random.default_rng(0)
     colours = rng.integers(0, 255, (20, 1, 1, 3), dtype=np.uint8).repeat(SIZE, 1).repeat(SIZE, 2)
     z = rng.normal(size=(20, N_LATENT_2D)).astype(np.float32)
@@ -80,5 +80,7 @@ def test_training_goes_on_from_a_checkpoint():
     assert second.train_step() == losses[2]
     assert second.step == 3
     maps = dict(straight.average.named_buffers())
-    assert torch.equal(maps["synthesis.b8.conv0.noise_const"], second.average.synthesis.b8.conv0.noise_const)
+    assert torch.equal(
+        maps["synthesis.b8.conv0.noise_const"], second.average.get_buffer("synthesis.b8.conv0.noise_const")
+    )
     assert maps["synthesis.b8.conv0.noise_const"].abs().sum() > 0  # the stored noise learns

@@ -170,7 +170,10 @@ def test_expressions_show(renderer: SceneRenderer) -> None:
     ],
 )
 def test_appearance_values_change_the_picture(renderer: SceneRenderer, name: str, value: float) -> None:
-    calm, changed = _view(renderer, _scene(renderer)), _view(renderer, _scene(renderer, **{name: value}))
+    calm, changed = (
+        _view(renderer, _scene(renderer)),
+        _view(renderer, _scene(renderer, None, **{name: value})),
+    )
     assert np.abs(calm.image.astype(int) - changed.image).mean() > 0.5
 
 
@@ -179,9 +182,9 @@ def test_every_latent_is_visible_somewhere(renderer: SceneRenderer) -> None:
     """A latent that no picture shows could not be recovered from one."""
     # with these, the colour of the beard, the cut and the collar all matter
     look = {"beard": 1.2, "hair_length": 0.2, "hair_fringe": 1.0, "collar": 0.8}
-    calm = _view(renderer, _scene(renderer, **look), pitch=0.2).image.astype(int)
+    calm = _view(renderer, _scene(renderer, None, **look), pitch=0.2).image.astype(int)
     for name in APPEARANCE:
-        changed = _view(renderer, _scene(renderer, **(look | {name: 2.0})), pitch=0.2).image
+        changed = _view(renderer, _scene(renderer, None, **(look | {name: 2.0})), pitch=0.2).image
         assert np.abs(calm - changed).sum() > 500, name
 
 

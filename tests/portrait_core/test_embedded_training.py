@@ -208,7 +208,9 @@ def test_perfect_pictures_have_full_amplitude() -> None:
     assert weak["lip_gap_correlation"] > 0.99
 
 
-def test_the_table_has_a_column_a_file(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_the_table_has_a_column_a_file(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_generator(TriPlaneGenerator(_settings()), tmp_path / "a.safetensors")
     measures = {"lip_gap": np.arange(4.0), "eye_opening": np.arange(4.0)}
     monkeypatch.setattr("portrait_core.training.evaluate.embedded_tracker", lambda: lambda _: measures)

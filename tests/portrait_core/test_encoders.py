@@ -13,23 +13,25 @@ def drawn(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def encoder():
+def encoder() -> deca.DecaEncoder:
     torch.manual_seed(0)
     return deca.DecaEncoder.from_state(drawn(deca.DecaEncoder()))
 
 
 @pytest.fixture(scope="module")
-def regressor():
+def regressor() -> deep3d.Deep3DEncoder:
     torch.manual_seed(1)
     return deep3d.Deep3DEncoder.from_state(drawn(deep3d.Deep3DEncoder()))
 
 
 @pytest.fixture(scope="module")
-def crops():
+def crops() -> torch.Tensor:
     return as_input(torch.randint(0, 256, (3, 224, 224, 3), generator=torch.Generator().manual_seed(2)))
 
 
-def test_faces_do_not_depend_on_their_batch(encoder, regressor, crops):
+def test_faces_do_not_depend_on_their_batch(
+    encoder: deca.DecaEncoder, regressor: deep3d.Deep3DEncoder, crops: torch.Tensor
+) -> None:
     for network, part in ((encoder, "exp"), (regressor, "angle")):
         together, alone = network.encode(crops), network.encode(crops, batch=2)
         assert torch.allclose(getattr(together, part), getattr(alone, part), atol=1e-5)
@@ -37,7 +39,7 @@ def test_faces_do_not_depend_on_their_batch(encoder, regressor, crops):
         assert not any(p.requires_grad for p in network.parameters())
 
 
-def test_parts_come_in_their_order(encoder, regressor):
+def test_parts_come_in_their_order(encoder: deca.DecaEncoder, regressor: deep3d.Deep3DEncoder) -> None:
     code = deca.split_code(torch.arange(2 * deca.N_CODE).float().view(2, -1))
     assert [part.shape[1] for part in code[:5]] == list(deca.CODE_SIZES.values())[:5]
     assert code.cam[0].tolist() == [206, 207, 208]
@@ -48,7 +50,9 @@ def test_parts_come_in_their_order(encoder, regressor):
     assert parts.trans[0].tolist() == [254, 255, 256]
 
 
-def test_crops_of_another_size_or_kind_are_refused(encoder, regressor):
+def test_crops_of_another_size_or_kind_are_refused(
+    encoder: deca.DecaEncoder, regressor: deep3d.Deep3DEncoder
+) -> None:
     for network in (encoder, regressor):
         for wrong in (
             torch.zeros(1, 3, 112, 112),
@@ -63,7 +67,7 @@ def test_crops_of_another_size_or_kind_are_refused(encoder, regressor):
         deep3d.split_coefficients(torch.zeros(257))
 
 
-def test_weights_must_fit_exactly():
+def test_weights_must_fit_exactly() -> None:
     state = drawn(deca.DetailDecoder())
     for wrong, said in (
         ({k: v for k, v in state.items() if k != "l1.0.bias"}, "l1.0.bias is missing"),
@@ -74,17 +78,18 @@ def test_weights_must_fit_exactly():
             build(deca.DetailDecoder, wrong)
 
 
-def test_displacements_are_small_and_differentiable():
+def test_displacements_are_small_and_differentiable() -> None:
     decoder = deca.DetailDecoder.from_state(drawn(deca.DetailDecoder()))
     exp = torch.randn(2, 50, requires_grad=True)
     got = decoder(torch.zeros(2, 3), exp, torch.randn(2, 128))
     assert got.shape == (2, 1, 256, 256)
     assert got.abs().max() <= 0.01
     got.sum().backward()
+    assert exp.grad is not None
     assert exp.grad.abs().max() > 0
 
 
-def test_rotation_is_one():
+def test_rotation_is_one() -> None:
     turn = rotation(torch.randn(5, 3, dtype=torch.double))
     assert torch.allclose(turn @ turn.transpose(1, 2), torch.eye(3, dtype=torch.double).expand(5, 3, 3))
     assert torch.allclose(torch.linalg.det(turn), torch.ones(5, dtype=torch.double))

@@ -11,11 +11,11 @@ HEAD = "data/models/embedded_head.safetensors"
 
 
 @pytest.fixture(scope="module")
-def head():
+def head() -> MorphableHead:
     return MorphableHead.load(HEAD)
 
 
-def _arrays(posedirs=True):
+def _arrays(posedirs: bool = True) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     regress = rng.uniform(0, 1, (5, 12))
     weights = rng.uniform(0, 1, (12, 5))
@@ -32,13 +32,13 @@ def _arrays(posedirs=True):
     return arrays
 
 
-def _flame_by_hand(arrays, betas, pose):
+def _flame_by_hand(arrays: dict[str, np.ndarray], betas: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """FLAME as its paper writes it: 4x4 transforms down the tree, in float64."""
     rest = arrays["v_template"] + arrays["shapedirs"] @ betas
     joints = arrays["J_regressor"] @ rest
     turn = Rotation.from_rotvec(pose).as_matrix()
     rest = rest + arrays["posedirs"] @ (turn[1:] - np.eye(3)).reshape(-1)
-    world = []
+    world: list[np.ndarray] = []
     for joint, parent in enumerate([-1, 0, 1, 1, 1]):
         local = np.eye(4)
         local[:3, :3] = turn[joint]
@@ -51,11 +51,14 @@ def _flame_by_hand(arrays, betas, pose):
     return out
 
 
-def test_decodes_flame_arrays_as_the_paper_says():
+def test_decodes_flame_arrays_as_the_paper_says() -> None:
     arrays, rng = _arrays(), np.random.default_rng(1)
     betas, pose = rng.normal(size=7), rng.normal(size=(5, 3)) * 0.5
     small = MorphableHead(arrays, {"n_shape": "4"})
-    t = lambda x: torch.from_numpy(np.asarray(x)).float()[None]  # noqa: E731
+
+    def t(x: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.asarray(x)).float()[None]
+
     got = small.decode(
         t(betas[:4]), t(betas[4:]), t(pose[2]), t(pose[3:].reshape(-1)), t(pose[1]), t(pose[0])
     )
@@ -63,14 +66,14 @@ def test_decodes_flame_arrays_as_the_paper_says():
     assert small.expression_names == ["expression0", "expression1", "expression2"]
 
 
-def test_fewer_components_mean_zeros_and_one_shape_serves_many_frames():
+def test_fewer_components_mean_zeros_and_one_shape_serves_many_frames() -> None:
     small = MorphableHead(_arrays(posedirs=False), {"n_shape": "4"})
     expression = torch.randn(3, 3)
     full = small.decode(torch.tensor([[1.0, 2, 0, 0]]).expand(3, -1), expression)
     assert torch.equal(small.decode(torch.tensor([[1.0, 2]]), expression), full)
 
 
-def test_rejects_what_it_cannot_decode():
+def test_rejects_what_it_cannot_decode() -> None:
     arrays = _arrays()
     with pytest.raises(ValueError, match="cut it"):
         MorphableHead(arrays, {"n_shape": "4"}).decode(torch.zeros(1, 5), torch.zeros(1, 3))
@@ -84,13 +87,13 @@ def test_rejects_what_it_cannot_decode():
         MorphableHead(arrays | {"kintree_table": np.array([[0, 0, 1, 1, 1], range(5)])}, {"n_shape": "4"})
 
 
-def test_rodrigues_agrees_with_scipy_and_survives_zero():
+def test_rodrigues_agrees_with_scipy_and_survives_zero() -> None:
     rotation = np.concatenate([np.random.default_rng(2).normal(size=(20, 3)), np.zeros((1, 3))])
     got = axis_angle_to_matrix(torch.from_numpy(rotation)).numpy()
     assert got == pytest.approx(Rotation.from_rotvec(rotation).as_matrix(), abs=1e-6)
 
 
-def test_opening_the_jaw_lowers_the_chin_and_nothing_above(head):
+def test_opening_the_jaw_lowers_the_chin_and_nothing_above(head: MorphableHead) -> None:
     expression = torch.zeros(2, head.n_expression)
     expression[1, head.index("jawOpen")] = 1.0
     marks = head.landmarks(
@@ -102,18 +105,21 @@ def test_opening_the_jaw_lowers_the_chin_and_nothing_above(head):
     assert drop[[10, 33, 263, 6]].abs().max() < 1e-4  # forehead, eyes, nose bridge
 
 
-def test_blinking_closes_the_named_eye(head):
+def test_blinking_closes_the_named_eye(head: MorphableHead) -> None:
     expression = torch.zeros(2, head.n_expression)
     expression[1, head.index("eyeBlinkLeft")] = 1.0
     marks = head.landmarks(head.decode(torch.zeros(1, head.n_shape), expression))
-    gap = lambda a, b: (marks[:, a] - marks[:, b]).norm(dim=-1)  # noqa: E731
+
+    def gap(a: int, b: int) -> torch.Tensor:
+        return (marks[:, a] - marks[:, b]).norm(dim=-1)
+
     left, right = gap(386, 374), gap(159, 145)
     assert left[1] < 0.35 * left[0]
     assert float(right[1]) == pytest.approx(float(right[0]), rel=1e-3)
     assert marks[0, 386, 0] > 0  # the subject's left is at +x
 
 
-def test_box_frame_and_groups(head):
+def test_box_frame_and_groups(head: MorphableHead) -> None:
     points = torch.randn(1, 5, 3)
     assert head.from_box(head.to_box(points)) == pytest.approx(points, abs=1e-6)
     assert head.to_box(torch.tensor([[[0.0, -0.012, -0.06]]])).abs().max() < 1e-6
@@ -128,7 +134,7 @@ def test_box_frame_and_groups(head):
         head.index("smile")
 
 
-def test_landmark_basis_is_what_decode_does_with_joints_at_rest(head):
+def test_landmark_basis_is_what_decode_does_with_joints_at_rest(head: MorphableHead) -> None:
     indices = [33, 152, 386]
     mean, basis = head.landmark_basis(indices)
     code = torch.randn(1, head.n_shape) * 0.5

@@ -13,12 +13,12 @@ SIZE = 64
 
 
 @pytest.fixture(scope="module")
-def head():
+def head() -> MorphableHead:
     return MorphableHead.load("data/models/embedded_head.safetensors")
 
 
 @pytest.fixture(scope="module")
-def opened(head):
+def opened(head: MorphableHead) -> torch.Tensor:
     """A head with an open mouth, box frame ``[1,V,3]``."""
     expression = torch.zeros(1, head.n_expression)
     expression[0, head.index("jawOpen")] = 0.7
@@ -26,11 +26,11 @@ def opened(head):
     return head.to_box(head.decode(torch.zeros(1, head.n_shape), expression, jaw))
 
 
-def _camera(yaw, pitch=0.0):
+def _camera(yaw: float, pitch: float = 0.0) -> torch.Tensor:
     return torch.from_numpy(orbit_labels(yaw, pitch))
 
 
-def test_depth_along_the_ray_ends_on_the_surface(head, opened):
+def test_depth_along_the_ray_ends_on_the_surface(head: MorphableHead, opened: torch.Tensor) -> None:
     camera = _camera(0.4, 0.1)
     seen = head_depth(head, opened, camera, SIZE)
     origin, direction = crop_rays(camera, SIZE)
@@ -42,7 +42,7 @@ def test_depth_along_the_ray_ends_on_the_surface(head, opened):
     assert (points - surface).norm(dim=-1).max() < 1e-4
 
 
-def test_masks_nest_and_follow_the_head(head, opened):
+def test_masks_nest_and_follow_the_head(head: MorphableHead, opened: torch.Tensor) -> None:
     left, right = head_depth(
         head, opened.expand(2, -1, -1), torch.cat([_camera(-0.5), _camera(0.5)]), SIZE
     ).face
@@ -56,7 +56,7 @@ def test_masks_nest_and_follow_the_head(head, opened):
     assert not (seen.detail & (seen.mouth | ~seen.face)).any()
 
 
-def test_a_frame_seen_from_its_own_camera_is_itself(head, opened):
+def test_a_frame_seen_from_its_own_camera_is_itself(head: MorphableHead, opened: torch.Tensor) -> None:
     image = torch.rand(3, SIZE, SIZE)
     view = SourceFrame(HeadSurface(head), image, opened[0], _camera(0.1)[0]).at(_camera(0.1), SIZE)
     face = view.valid[0]
@@ -65,7 +65,9 @@ def test_a_frame_seen_from_its_own_camera_is_itself(head, opened):
     assert (view.image[0] - image)[:, face].abs().max() < 0.02
 
 
-def test_where_the_photograph_shows_wall_the_head_carries_no_colour(head, opened):
+def test_where_the_photograph_shows_wall_the_head_carries_no_colour(
+    head: MorphableHead, opened: torch.Tensor
+) -> None:
     matte = torch.ones(1, SIZE, SIZE)
     matte[..., : SIZE // 2] = 0
     surface, image = HeadSurface(head), torch.rand(3, SIZE, SIZE)
@@ -76,12 +78,12 @@ def test_where_the_photograph_shows_wall_the_head_carries_no_colour(head, opened
     assert torch.equal(half.face, whole.face)
 
 
-def test_colours_stick_to_the_surface(head, opened):
+def test_colours_stick_to_the_surface(head: MorphableHead, opened: torch.Tensor) -> None:
     """A frame painted by position on the head shows the same position's colour from elsewhere."""
     surface, source, other = HeadSurface(head), _camera(0.0), _camera(0.35, -0.1)
     paint = (opened[0] - opened[0].amin(0)) / (opened[0].amax(0) - opened[0].amin(0))
 
-    def picture(camera):
+    def picture(camera: torch.Tensor) -> torch.Tensor:
         fragments = surface.see(opened, camera, 2 * SIZE)[0]
         return interpolate(paint[None], head.faces, fragments)[0].permute(2, 0, 1)
 
@@ -92,7 +94,7 @@ def test_colours_stick_to_the_surface(head, opened):
     assert error.quantile(0.95) < 0.03
 
 
-def test_the_far_cheek_is_not_valid(head, opened):
+def test_the_far_cheek_is_not_valid(head: MorphableHead, opened: torch.Tensor) -> None:
     surface = HeadSurface(head)
     view = SourceFrame(surface, torch.ones(3, SIZE, SIZE), opened[0], _camera(-0.6)[0]).at(_camera(0.6), SIZE)
     face = head_depth(head, opened, _camera(0.6), SIZE).face

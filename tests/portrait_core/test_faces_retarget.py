@@ -210,7 +210,7 @@ def test_bad_input_says_what_to_do(head: MorphableHead) -> None:
     with pytest.raises(ValueError, match="one head"):
         retarget(head, Driver(shape, np.zeros((2, 5))), shape, own)
     with pytest.raises(ValueError, match="transfer"):
-        retarget(head, Driver(shape, own[None]), shape, own, "both")  # type: ignore[arg-type]
+        retarget(head, Driver(shape, own[None]), shape, own, "both")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(ValueError, match="negative"):
         retarget(head, Driver(shape, own[None]), shape, own, strengths=Strengths(eyes=-1.0))
 

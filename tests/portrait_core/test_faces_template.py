@@ -7,24 +7,25 @@ import torch
 from portrait_core.cameras import project_to_crop
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.template.template import TemplateRenderer
 from portrait_core.template.texture import membrane_fill
-from tests.portrait_core.drawn_portrait import SIZE, SKIN, render, renderer_of
+from tests.portrait_core.drawn_portrait import SIZE, SKIN, DrawnPortrait, render, renderer_of
 
 
 @pytest.fixture(scope="module")
-def closed(head):
+def closed(head: MorphableHead) -> DrawnPortrait:
     """A portrait with closed lips."""
     return renderer_of(head, mouthShrugLower=0.3, mouthPressLeft=0.5, mouthPressRight=0.5)
 
 
 @pytest.fixture(scope="module")
-def smiling(head):
+def smiling(head: MorphableHead) -> DrawnPortrait:
     """A portrait with parted lips."""
     return renderer_of(head, jawOpen=0.35, mouthUpperUpLeft=0.6, mouthUpperUpRight=0.6)
 
 
-def _iris_pixels(image, marks, eye):
+def _iris_pixels(image: np.ndarray, marks: np.ndarray, eye: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Where pixels near an eye are blue, as ``(x, y)``."""
     center = marks[eye[0]]
     y, x = np.mgrid[:SIZE, :SIZE] + 0.5
@@ -35,7 +36,9 @@ def _iris_pixels(image, marks, eye):
 
 
 @pytest.mark.parametrize("which", ["closed", "smiling"])
-def test_the_portraits_own_expression_gives_the_portrait_back(head, which, request):
+def test_the_portraits_own_expression_gives_the_portrait_back(
+    head: MorphableHead, which: str, request: pytest.FixtureRequest
+) -> None:
     portrait = request.getfixturevalue(which)
     got = render(head, portrait)
     difference = np.abs(got.image[0].astype(int) - portrait[1])
@@ -44,7 +47,7 @@ def test_the_portraits_own_expression_gives_the_portrait_back(head, which, reque
     assert got.uncovered.max() == 0
 
 
-def test_eyes_that_are_shut_in_the_photograph_are_its_own(head):
+def test_eyes_that_are_shut_in_the_photograph_are_its_own(head: MorphableHead) -> None:
     """Neither is the line between lids drawn over them, nor do they move where lids are shut further."""
     portrait = renderer_of(head, eyeBlinkLeft=0.92, eyeBlinkRight=0.92)
     got = render(head, portrait).image[0].astype(int)
@@ -53,7 +56,7 @@ def test_eyes_that_are_shut_in_the_photograph_are_its_own(head):
     assert np.abs(shut - portrait[1]).mean() < 0.05
 
 
-def test_shapes_ranges_and_batches(head, closed):
+def test_shapes_ranges_and_batches(head: MorphableHead, closed: DrawnPortrait) -> None:
     renderer = closed[0]
     expression = np.tile(renderer.skin.fit.expression, (2, 1))
     expression[1, head.index("jawOpen")] = 0.5
@@ -70,7 +73,7 @@ def test_shapes_ranges_and_batches(head, closed):
     assert 0.05 < both.face_mask[0].mean() < 0.5
 
 
-def test_a_blink_hides_the_iris_of_its_eye_only(head, closed):
+def test_a_blink_hides_the_iris_of_its_eye_only(head: MorphableHead, closed: DrawnPortrait) -> None:
     _, portrait, marks = closed
     shut = render(head, closed, eyeBlinkLeft=1.0).image[0]
     left, right = regions.LEFT_IRIS, regions.RIGHT_IRIS
@@ -82,7 +85,7 @@ def test_a_blink_hides_the_iris_of_its_eye_only(head, closed):
     assert lid[0] > lid[2]
 
 
-def test_lids_that_meet_do_so_in_an_arc(head, closed):
+def test_lids_that_meet_do_so_in_an_arc(head: MorphableHead, closed: DrawnPortrait) -> None:
     """Also where the lower lid, seen from the side, has a steep end: no upright stroke is drawn there."""
     painter = closed[0]._eyes[0]
     along = np.linspace(0.0, 20.0, 9)
@@ -95,7 +98,7 @@ def test_lids_that_meet_do_so_in_an_arc(head, closed):
     assert 0.6 * 6.5 < met.lower.max() < 1.3 * 6.5
 
 
-def test_half_a_blink_hides_part(head, closed):
+def test_half_a_blink_hides_part(head: MorphableHead, closed: DrawnPortrait) -> None:
     marks = closed[2]
     count = [
         len(_iris_pixels(render(head, closed, eyeBlinkRight=b).image[0], marks, regions.RIGHT_IRIS)[0])
@@ -104,21 +107,21 @@ def test_half_a_blink_hides_part(head, closed):
     assert count[0] > count[1] > count[2]
 
 
-def test_gaze_moves_the_iris(head, closed):
+def test_gaze_moves_the_iris(head: MorphableHead, closed: DrawnPortrait) -> None:
     marks = closed[2]
     ahead = _iris_pixels(closed[1], marks, regions.LEFT_IRIS)[0].mean()
     aside = render(head, closed, eyeLookOutLeft=0.8).image[0]
     assert _iris_pixels(aside, marks, regions.LEFT_IRIS)[0].mean() > ahead + 1.0
 
 
-def test_opening_the_jaw_opens_the_mouth(head, closed):
+def test_opening_the_jaw_opens_the_mouth(head: MorphableHead, closed: DrawnPortrait) -> None:
     area = [render(head, closed, jawOpen=a).mouth_mask[0].sum() for a in (0.0, 0.3, 0.6)]
     assert area[0] < 12
     assert area[1] > area[0] + 20
     assert area[2] > 1.4 * area[1]
 
 
-def test_open_lips_close(head, smiling):
+def test_open_lips_close(head: MorphableHead, smiling: DrawnPortrait) -> None:
     """Nothing bright (a tooth) is left between lips that the portrait parts."""
     renderer, portrait, marks = smiling
     expression = np.zeros((1, head.n_expression), np.float32)
@@ -133,7 +136,7 @@ def test_open_lips_close(head, smiling):
     assert not (got.image[0, y0:y1, x0:x1].min(-1) > 190).any()
 
 
-def test_a_chin_that_goes_up_uncovers(head, smiling):
+def test_a_chin_that_goes_up_uncovers(head: MorphableHead, smiling: DrawnPortrait) -> None:
     expression = np.zeros((1, head.n_expression), np.float32)
     got = smiling[0].render(expression, np.zeros((1, 3), np.float32))
     rows = np.nonzero(got.uncovered[0].max(1) > 0.5)[0]
@@ -142,7 +145,9 @@ def test_a_chin_that_goes_up_uncovers(head, smiling):
     assert render(head, smiling, jawOpen=0.8).uncovered.sum() < got.uncovered.sum()
 
 
-def test_the_mesh_as_painted_projects_onto_the_painted_landmarks(head, closed):
+def test_the_mesh_as_painted_projects_onto_the_painted_landmarks(
+    head: MorphableHead, closed: DrawnPortrait
+) -> None:
     renderer, _, marks = closed
     fit = renderer.skin.fit
     vertices = renderer.vertices_box(fit.expression[None], fit.jaw[None])
@@ -153,7 +158,7 @@ def test_the_mesh_as_painted_projects_onto_the_painted_landmarks(head, closed):
     assert error.max() < 2.0  # lips that cross are parted
 
 
-def test_input_is_checked(head, closed):
+def test_input_is_checked(head: MorphableHead, closed: DrawnPortrait) -> None:
     renderer, portrait, marks = closed
     with pytest.raises(ValueError, match="crop_image"):
         TemplateRenderer(head, portrait[:-1], renderer.skin.fit, marks)
@@ -163,7 +168,7 @@ def test_input_is_checked(head, closed):
         renderer.render(np.zeros((2, head.n_expression)), np.zeros((1, 3)))
 
 
-def test_an_opening_knows_inside_from_outside():
+def test_an_opening_knows_inside_from_outside() -> None:
     upper = np.array([[10.0, 20], [20, 14], [30, 20]])
     lower = np.array([[10.0, 20], [20, 26], [30, 20]])
     opening = Opening.from_points(upper, lower)
@@ -178,7 +183,7 @@ def test_an_opening_knows_inside_from_outside():
     assert opening.with_gap(np.zeros(65, np.float32), 0.5).gap.max() == 0
 
 
-def test_a_membrane_spans_a_hole_without_overshoot():
+def test_a_membrane_spans_a_hole_without_overshoot() -> None:
     ramp = np.dstack([np.tile(np.arange(12.0, dtype=np.float32), (9, 1))] * 2)
     hole = np.zeros((9, 12), bool)
     hole[2:7, 3:9] = True

@@ -30,7 +30,7 @@ def renderer() -> FlameTemplateRenderer:
     return stand_in.renderer()
 
 
-def test_the_same_expression_is_the_portrait(renderer, source):
+def test_the_same_expression_is_the_portrait(renderer: FlameTemplateRenderer, source: FlameSource) -> None:
     got = renderer.render(source.code.exp.numpy(), source.code.pose[:, 3:].numpy())
     assert got.image.shape == (1, 512, 512, 3)
     assert got.face_mask[0].mean() > 0.08
@@ -42,7 +42,9 @@ def test_the_same_expression_is_the_portrait(renderer, source):
     assert np.array_equal(got.image[0][far], source.portrait[far])
 
 
-def test_an_open_jaw_moves_the_chin_and_opens_the_mouth(renderer, source):
+def test_an_open_jaw_moves_the_chin_and_opens_the_mouth(
+    renderer: FlameTemplateRenderer, source: FlameSource
+) -> None:
     jaws = source.code.pose[:, 3:].numpy() + np.array([[0, 0, 0], [0.35, 0, 0]], np.float32)
     expression = np.zeros((2, source.code.exp.shape[1]), np.float32)
     expression[1, renderer_unit("jawOpen")] = 1.0
@@ -59,7 +61,9 @@ def renderer_unit(name: str) -> int:
     return stand_in.whole_head().index(name)
 
 
-def test_silhouette_landmarks_and_detail_lie_on_the_face(renderer, source):
+def test_silhouette_landmarks_and_detail_lie_on_the_face(
+    renderer: FlameTemplateRenderer, source: FlameSource
+) -> None:
     head = FlameClipHead(renderer, source.code.exp.numpy(), source.code.pose[:, 3:].numpy())
     face = renderer.render(source.code.exp.numpy(), source.code.pose[:, 3:].numpy()).face_mask[0] > 0.5
     silhouette = head.silhouette()
@@ -73,7 +77,9 @@ def test_silhouette_landmarks_and_detail_lie_on_the_face(renderer, source):
         head.vertices(0)
 
 
-def test_refuses_what_is_no_portrait(head, mapper, source, renderer):
+def test_refuses_what_is_no_portrait(
+    head: MorphableHead, mapper: UvMapper, source: FlameSource, renderer: FlameTemplateRenderer
+) -> None:
     from dataclasses import replace
 
     with pytest.raises(ValueError, match="generator_crops"):

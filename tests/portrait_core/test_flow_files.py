@@ -73,7 +73,7 @@ def test_what_is_not_saved(tmp_path: Path) -> None:
     made = own()
     with pytest.raises(ValueError, match="takes 3 numbers and its conditions name 17"):
         save_flow(AttributeFlow(made.flow, PUBLISHED_CONDITIONS), tmp_path / "x.safetensors")
-    made.flow.chain[0].bias.data[0] = torch.nan
+    made.flow.get_parameter("chain.0.bias").data[0] = torch.nan
     with pytest.raises(ValueError, match=r"chain\.0\.bias has values that are not finite"):
         save_flow(made, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -118,7 +118,8 @@ def test_a_blink_says_nothing_of_gaze(face: np.ndarray, side: str) -> None:
     for frame in (6, 17):
         blinking[frame, [159, 386]] = blinking[frame, [145, 374]] = middle[frame]
         blinking[frame, [468, 473], 1] += 0.5
-    found = follow(*(measure_regions(points[who]) for who in ("driver", "result")), np.ones(FRAMES, bool))
+    driver, result = (measure_regions(points[who]) for who in ("driver", "result"))
+    found = follow(driver, result, np.ones(FRAMES, bool))
     assert found["gaze up"].slope == pytest.approx(1.0, abs=1e-6)
     assert ("lid right" in found) == (side == "driver")  # lids are compared in a blink too
     if side == "driver":

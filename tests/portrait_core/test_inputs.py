@@ -32,7 +32,7 @@ from portrait_core.settings import load_settings
 from portrait_core.store import places, retries
 
 
-class Elsewhere(LocalFileSystem):
+class Elsewhere(LocalFileSystem):  # type: ignore[misc]  # fsspec has no annotations
     """``elsewhere:///folder/file``: another host, as far as anybody can tell; notes what is asked of it."""
 
     protocol = ("elsewhere",)

@@ -1,12 +1,16 @@
+from pathlib import Path
+from typing import Any, Literal
+
 import numpy as np
 import pytest
 import torch
 
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import ModelFileError
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
-from portrait_core.inversion.latent import Inverter
+from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
@@ -15,7 +19,7 @@ from portrait_core.settings import InversionSettings
 from tests.portrait_core import tiny
 
 
-def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):
+def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi: torch.nn.Module) -> None:
     image = torch.rand(1, 3, 64, 64) * 2 - 1
     maps = phi(image)
     assert [m.shape[1] for m in maps] == [16, 24, 40, 112]
@@ -24,25 +28,25 @@ def test_features_are_unit_vectors_and_zero_apart_for_equal_images(phi):
     assert feature_distance(maps, phi(-image)) > 0.01
 
 
-def test_unknown_or_missing_features_say_what_to_do(tmp_path):
+def test_unknown_or_missing_features_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"inversion\.phi"):
         build_features("alexnet")
     with pytest.raises(ModelFileError, match=r"vgg16-397923af\.pth"):
         build_features("vgg16", tmp_path / "nothing.pth")
 
 
-def test_masked_mean_ignores_what_the_mask_hides():
+def test_masked_mean_ignores_what_the_mask_hides() -> None:
     values = torch.tensor([[[[1.0, 5.0]]]])
     assert masked_mean(values, torch.tensor([[[[1.0, 0.0]]]])) == pytest.approx(1.0, rel=1e-5)
     assert masked_mean(values, torch.zeros(1, 1, 1, 2)) == 0
 
 
-def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border():
+def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border() -> None:
     generator = tiny.generator()
     ws = generator.mapping(torch.randn(1, generator.settings.z_dim))
     planes = generator.planes(ws)
 
-    def render(patch):
+    def render(patch: Patch) -> PatchRender:
         rays = CameraRays.of(tiny.CAMERA, tiny.RESOLUTION)
         return render_patch(generator, planes, ws, rays, patch, tiny.SAMPLING)
 
@@ -55,7 +59,7 @@ def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border():
     assert torch.allclose(part.image[inner], patch.cut(whole.image)[inner], atol=1e-4)
 
 
-def test_random_patches_stay_inside_and_central_ones_near_the_middle():
+def test_random_patches_stay_inside_and_central_ones_near_the_middle() -> None:
     rng = torch.Generator().manual_seed(0)
     for draw in (Patch.random, Patch.near_centre):
         patches = [draw(20, 32, rng) for _ in range(50)]
@@ -66,19 +70,19 @@ def test_random_patches_stay_inside_and_central_ones_near_the_middle():
         Patch.whole(32).cut(torch.zeros(1, 1, 65, 65))
 
 
-def inverter(phi, **settings):
+def inverter(phi: torch.nn.Module, **settings: Any) -> Inverter:
     generator = tiny.generator()
     chosen = InversionSettings(first_steps=12, steps=6, **settings)
     return Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
 
 
-def test_the_paper_fits_the_whole_image(phi):
+def test_the_paper_fits_the_whole_image(phi: torch.nn.Module) -> None:
     assert inverter(phi, patch_share=1.0).middle == Patch.whole(tiny.RESOLUTION)
     assert inverter(phi).middle.size == round(2 / 3 * tiny.RESOLUTION)
 
 
 @pytest.mark.parametrize("start", ["tracker", "mean"])
-def test_inversion_comes_nearer_to_its_target(phi, head, start):
+def test_inversion_comes_nearer_to_its_target(phi: torch.nn.Module, head: MorphableHead, start: str) -> None:
     inv = inverter(phi, init=start)
     shape, expression = np.zeros(50), np.zeros((1, 52))
     z = inv.tracker_start(shape, expression, head.expression_names) if start == "tracker" else None
@@ -95,7 +99,7 @@ def test_inversion_comes_nearer_to_its_target(phi, head, start):
     assert inv.loss(refined, target) < inv.loss(first.ws, target)
 
 
-def test_later_frames_move_as_their_coefficients_do(phi, head):
+def test_later_frames_move_as_their_coefficients_do(phi: torch.nn.Module, head: MorphableHead) -> None:
     inv = inverter(phi)
     expression = np.zeros((2, 52))
     expression[1, head.index("jawOpen")] = 1
@@ -108,7 +112,7 @@ def test_later_frames_move_as_their_coefficients_do(phi, head):
     assert (ws[1:] - first.ws).abs().max() > 1e-3
 
 
-def published(**changes):
+def published(**changes: Any) -> TriPlaneGenerator:
     """A generator with a mapping like EG3D's: a camera, and a row of ws per layer."""
     torch.manual_seed(0)
     settings = tiny.generator().settings.model_copy(
@@ -118,7 +122,9 @@ def published(**changes):
 
 
 @pytest.mark.parametrize(("space", "rows"), [("w", 1), ("w+", 8)])
-def test_one_vector_is_found_for_all_layers_or_one_for_each(phi, space, rows):
+def test_one_vector_is_found_for_all_layers_or_one_for_each(
+    phi: torch.nn.Module, space: Literal["w", "w+"], rows: int
+) -> None:
     generator = published()
     chosen = InversionSettings(init="mean", first_steps=5, steps=3, space=space)
     inv = Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
@@ -132,7 +138,7 @@ def test_one_vector_is_found_for_all_layers_or_one_for_each(phi, space, rows):
     assert (apart > 1e-4) == (space == "w+")  # free rows part
 
 
-def test_w_is_measured_over_many_draws_from_the_front():
+def test_w_is_measured_over_many_draws_from_the_front() -> None:
     generator = published()
     known = latent_statistics(generator, count=4000)
     assert known.mean.shape == known.deviation.shape == (1, 1, 32)
@@ -147,12 +153,12 @@ def test_w_is_measured_over_many_draws_from_the_front():
     assert (elsewhere.mean(0) - w.mean(0)).abs().max() > 0.1 * known.deviation.max()
 
 
-def test_noise_on_w_falls_to_nothing_over_three_quarters_of_the_steps(phi):
+def test_noise_on_w_falls_to_nothing_over_three_quarters_of_the_steps(phi: torch.nn.Module) -> None:
     inv = inverter(phi, init="mean", w_noise=0.05)
     rng = torch.Generator().manual_seed(0)
     ws = torch.zeros(1, 1, 32)
 
-    def strength(step):
+    def strength(step: int) -> float:
         drawn = torch.cat([inv._noisy(ws, torch.tensor([step]), 1000, rng) for _ in range(200)])
         return float(drawn.std())
 
@@ -161,8 +167,8 @@ def test_noise_on_w_falls_to_nothing_over_three_quarters_of_the_steps(phi):
     assert strength(750) == strength(999) == 0
 
 
-def test_noise_maps_are_optimised_and_forgotten(phi):
-    def found(**settings):
+def test_noise_maps_are_optimised_and_forgotten(phi: torch.nn.Module) -> None:
+    def found(**settings: Any) -> tuple[FirstLatent, bool]:
         generator = published(use_noise=True)
         for name, parameter in generator.named_parameters():
             if name.endswith("noise_strength"):
@@ -181,12 +187,15 @@ def test_noise_maps_are_optimised_and_forgotten(phi):
     assert all(np.isfinite(beside.losses))
 
 
-def test_phi_sees_larger_pictures_shrunk_by_area(phi):
+def test_phi_sees_larger_pictures_shrunk_by_area(phi: torch.nn.Module) -> None:
     seen = []
 
-    def looks(image):
-        seen.append(image.shape[-1])
-        return phi(image)
+    class Watched(torch.nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            seen.append(image.shape[-1])
+            return phi(image)
+
+    looks = Watched()
 
     render = PatchRender(*(torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(4)))
     target, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
@@ -199,7 +208,7 @@ def test_phi_sees_larger_pictures_shrunk_by_area(phi):
     assert torch.equal(half(phi, render, target, weight, known), half(phi, render, target, weight))
 
 
-def test_the_tuning_image_takes_each_part_from_where_the_paper_says():
+def test_the_tuning_image_takes_each_part_from_where_the_paper_says() -> None:
     flat = [np.full((4, 4, 3), v, np.uint8) for v in (10, 20, 30)]
     template, portrait, painted = flat
     face, mouth = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
@@ -210,12 +219,12 @@ def test_the_tuning_image_takes_each_part_from_where_the_paper_says():
     assert tuning_image(template, face, mouth, portrait, None)[0, :, 0].tolist() == [20, 10, 10, 10]
 
 
-def test_images_survive_the_way_to_tensors_and_back():
+def test_images_survive_the_way_to_tensors_and_back() -> None:
     image = np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5
     assert np.array_equal(image_array(image_tensor(image)), image)
 
 
-def test_the_detail_mask_covers_mouth_and_eyes_only():
+def test_the_detail_mask_covers_mouth_and_eyes_only() -> None:
     points = np.full((478, 2), 32.0)
     points[[61, 291, 0, 17]] = [[24, 44], [40, 44], [32, 41], [32, 47]]
     mask = detail_mask(points, 64)

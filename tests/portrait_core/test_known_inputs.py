@@ -16,7 +16,7 @@ from PIL import Image
 from portrait_core.errors import InputError
 from portrait_core.inputs import known as known_inputs
 from portrait_core.inputs.known import InputFacts, gather_facts, verified_copy
-from portrait_core.media import probe
+from portrait_core.media import probe, read_image
 from portrait_core.store import retries
 from tests.portrait_core.website import Website, website
 
@@ -175,11 +175,10 @@ def test_what_is_replaced_while_it_is_read_is_read_again(
     site: Website, face: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.files["/face.png"], site.headers = face.read_bytes(), {"ETag": "one"}
-    opened = known_inputs.read_image
 
     def replaced(path: Path) -> Any:
         site.headers = {"ETag": "two"}
-        return opened(path)
+        return read_image(path)
 
     monkeypatch.setattr(known_inputs, "read_image", replaced)
     assert gather_facts(f"http://{site.address}/face.png", "image").version == "two"

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from portrait_core.media import read_frames
 from portrait_core.metrics.likeness import (
@@ -95,7 +96,7 @@ def test_points_and_border_of_a_square_agree_with_its_crop() -> None:
     # Moved and grown with what it shows, it shows the same.
     later = cv2.warpAffine(picture, np.array([[2.0, 0, 6], [0, 2.0, 4]]), (140, 100), flags=cv2.INTER_NEAREST)
     center = tuple(2 * np.array(square.center_px) + (6, 4) - square.center_px)
-    rows, columns = np.nonzero(square.moved(center, 2.0).cut(later)[..., 0] > 128)
+    rows, columns = np.nonzero(square.moved(center, 2.0).cut(np.asarray(later, np.uint8))[..., 0] > 128)
     assert (columns.mean() + 0.5, rows.mean() + 0.5) == pytest.approx((x, y), abs=1.5)
 
 
@@ -112,7 +113,7 @@ def test_a_square_shows_the_same_of_a_crop_and_of_a_larger_photograph(carphone: 
         assert psnr_db(shown, truth, everywhere) > psnr_db(shifted, truth, everywhere) + 4, size
 
 
-def test_perceptual_distance_grows_with_blur_and_is_local(phi, carphone) -> None:
+def test_perceptual_distance_grows_with_blur_and_is_local(phi: torch.nn.Module, carphone: Path) -> None:
     frame = crop_image(next(iter(read_frames(carphone, 0, 1))), (88, 72), 144, 128)
     soft = crop_image(crop_image(frame, (64, 64), 128, 64), (32, 32), 64, 128)
     softer = crop_image(crop_image(frame, (64, 64), 128, 32), (16, 16), 32, 128)
@@ -128,7 +129,7 @@ def test_perceptual_distance_grows_with_blur_and_is_local(phi, carphone) -> None
     assert math.isnan(perceptual_distance(phi, half, frame, ~everywhere))
 
 
-def test_a_clip_is_measured_frame_by_frame(phi) -> None:
+def test_a_clip_is_measured_frame_by_frame(phi: torch.nn.Module) -> None:
     truths = [RNG.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(3)]
     shifted = [np.clip(truth.astype(int) + 6, 0, 255).astype(np.uint8) for truth in truths]
     faces = [_left(), np.zeros((64, 64), bool), _left()]

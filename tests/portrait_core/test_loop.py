@@ -2,30 +2,34 @@ import io
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
-from portrait_core.inversion.loop import READ_EVERY, AdamLoop, ParameterGroup, ramp
+from portrait_core.inversion.loop import READ_EVERY, AdamLoop, Checkpoint, ParameterGroup, ramp
 from portrait_core.runtime import cancellation
 from tests.portrait_core import tiny
 
 
-def build(checkpoint=None, steps=20, checkpoint_s=0.0, **more):
+def build(
+    checkpoint: Checkpoint | None = None, steps: int = 20, checkpoint_s: float = 0.0, **more: Any
+) -> tuple[torch.Tensor, AdamLoop, Callable[[int], torch.Tensor]]:
     rng = torch.Generator().manual_seed(3)
     x = torch.zeros(4, requires_grad=True)
     loop = AdamLoop([ParameterGroup({"x": x})], steps, lambda s: 0.1, rng, checkpoint, checkpoint_s, **more)
     return x, loop, lambda step: ((x - torch.randn(4, generator=rng)) ** 2).sum()
 
 
-def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one():
+def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one() -> None:
     x, loop, objective = build()
     losses = loop.run(objective)
 
     memory = tiny.Memory()
     _, stopped, objective = build(memory)
 
-    def until_eight(step):
+    def until_eight(step: int) -> torch.Tensor:
         if step == 8:
             raise KeyboardInterrupt
         return objective(step)
@@ -38,11 +42,11 @@ def test_a_resumed_run_is_bit_equal_to_an_uninterrupted_one():
     assert torch.equal(again, x)
 
 
-def test_a_loss_that_is_not_finite_is_named_at_the_end_of_its_block():
+def test_a_loss_that_is_not_finite_is_named_at_the_end_of_its_block() -> None:
     x, loop, _ = build(steps=3 * READ_EVERY)
     taken = []
 
-    def objective(step):
+    def objective(step: int) -> torch.Tensor:
         taken.append(step)
         return (x * (float("nan") if step == READ_EVERY + 3 else 1.0)).sum()
 
@@ -51,7 +55,7 @@ def test_a_loss_that_is_not_finite_is_named_at_the_end_of_its_block():
     assert taken[-1] == 2 * READ_EVERY - 1
 
 
-def test_a_state_that_has_diverged_is_not_kept():
+def test_a_state_that_has_diverged_is_not_kept() -> None:
     memory = tiny.Memory()
     _, loop, objective = build(memory)
 
@@ -60,18 +64,18 @@ def test_a_state_that_has_diverged_is_not_kept():
     assert len(build(memory)[1].losses) == 6
 
 
-def test_checkpoints_are_due_by_time():
+def test_checkpoints_are_due_by_time() -> None:
     memory = tiny.Memory()
     _, loop, objective = build(memory, checkpoint_s=3600.0)
     loop.run(objective)
     assert memory.data is None
 
 
-def test_a_thread_writes_the_checkpoint_while_steps_go_on():
-    going, written = threading.Event(), []
+def test_a_thread_writes_the_checkpoint_while_steps_go_on() -> None:
+    going, written = threading.Event(), list[str]()
 
     class Slow(tiny.Memory):
-        def write(self, data):
+        def write(self, data: bytes) -> None:
             if not written:
                 assert going.wait(60), "no step was taken while this was written"
             written.append(threading.current_thread().name)
@@ -81,7 +85,7 @@ def test_a_thread_writes_the_checkpoint_while_steps_go_on():
     _, loop, objective = build(memory, steps=4)
     steps = []
 
-    def noted(step):
+    def noted(step: int) -> torch.Tensor:
         steps.append(step)
         if step == 1:  # the write of the state after step 0 waits for this
             going.set()
@@ -93,9 +97,9 @@ def test_a_thread_writes_the_checkpoint_while_steps_go_on():
     assert len(build(memory, steps=4)[1].losses) == 3
 
 
-def test_a_checkpoint_that_cannot_be_written_fails_the_loop():
+def test_a_checkpoint_that_cannot_be_written_fails_the_loop() -> None:
     class Full(tiny.Memory):
-        def write(self, data):
+        def write(self, data: bytes) -> None:
             raise OSError(28, "No space left on device")
 
     _, loop, objective = build(Full(), steps=5)
@@ -103,9 +107,9 @@ def test_a_checkpoint_that_cannot_be_written_fails_the_loop():
         loop.run(objective)
 
 
-def test_a_loop_that_is_finished_is_not_lost_to_its_last_checkpoint():
+def test_a_loop_that_is_finished_is_not_lost_to_its_last_checkpoint() -> None:
     class Away(tiny.Memory):
-        def write(self, data):
+        def write(self, data: bytes) -> None:
             super().write(data)
             if len(build(self, steps=5)[1].losses) == 4:
                 raise OSError("the store is away for a moment")
@@ -114,17 +118,17 @@ def test_a_loop_that_is_finished_is_not_lost_to_its_last_checkpoint():
     assert len(loop.run(objective)) == 5
 
 
-def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumption():
+def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumption() -> None:
     said = []
 
-    def prepared(memory):
+    def prepared(memory: tiny.Memory) -> tuple[AdamLoop, Callable[[int], torch.Tensor]]:
         _, loop, objective = build(memory, steps=2 * READ_EVERY + 5, prepare=lambda steps: said.append(steps))
         return loop, objective
 
     memory = tiny.Memory()
     loop, objective = prepared(memory)
 
-    def until_sixty(step):
+    def until_sixty(step: int) -> torch.Tensor:
         if step == 60:
             raise KeyboardInterrupt
         return objective(step)
@@ -137,14 +141,14 @@ def test_blocks_are_prepared_before_their_first_step_and_again_after_a_resumptio
     assert said[2:] == [range(60, 100), range(100, 105)]
 
 
-def test_a_finished_loop_does_nothing():
+def test_a_finished_loop_does_nothing() -> None:
     memory = tiny.Memory()
     _, loop, objective = build(memory, steps=0)
     assert loop.run(objective) == []
     assert memory.data is None
 
 
-def test_the_rate_rises_holds_and_falls():
+def test_the_rate_rises_holds_and_falls() -> None:
     factors = [ramp(step, 100, warmup=5, decay_fraction=0.4) for step in range(100)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[30] == 1.0
@@ -156,13 +160,13 @@ def test_the_rate_rises_holds_and_falls():
     assert ramp(5, 100, 0, 0.0) == 1.0
 
 
-def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_result():
+def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_same_result() -> None:
     x, loop, objective = build()
     losses = loop.run(objective)
     memory = tiny.Memory()
     _, stopped, objective = build(memory, checkpoint_s=3600.0)
 
-    def until_seven(step):
+    def until_seven(step: int) -> torch.Tensor:
         if step == 6:
             cancellation.request()
         return objective(step)
@@ -178,10 +182,11 @@ def test_a_loop_that_is_asked_to_stop_keeps_its_last_step_and_goes_on_to_the_sam
     assert torch.equal(again, x)
 
 
-def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own():
+def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own() -> None:
     memory = tiny.Memory()
     _, loop, objective = build(memory, steps=8)
     loop.run(objective)
+    assert memory.data is not None
     state = torch.load(io.BytesIO(memory.data), weights_only=True)
     state["rng"] = torch.zeros(16, dtype=torch.uint8)  # a CUDA generator's seed and offset
     buffer = io.BytesIO()
@@ -192,15 +197,16 @@ def test_a_state_of_another_kind_of_device_goes_on_with_draws_of_its_own():
     assert again.losses[7] != loop.losses[7]
 
 
-def test_steps_are_those_of_pytorchs_adam():
+def test_steps_are_those_of_pytorchs_adam() -> None:
     torch.manual_seed(0)
     start, targets = [torch.randn(5), torch.randn(3, 2)], [torch.randn(5), torch.randn(3, 2)]
     mine, theirs = ([value.clone().requires_grad_() for value in start] for _ in range(2))
 
-    def loss(values, step):  # the second one has no gradient at first
-        return sum(
-            (v - t).square().sum() for v, t in list(zip(values, targets, strict=True))[: 1 + (step > 2)]
-        )
+    def loss(values: list[torch.Tensor], step: int) -> torch.Tensor:
+        pairs = list(zip(values, targets, strict=True))[
+            : 1 + (step > 2)
+        ]  # the second has no gradient at first
+        return sum(((v - t).square().sum() for v, t in pairs), torch.zeros(()))
 
     groups = [ParameterGroup({"a": mine[0]}), ParameterGroup({"b": mine[1]}, 3.0)]
     loop = AdamLoop(groups, 9, lambda step: 0.1 / (1 + step), torch.Generator(), betas=(0.8, 0.95))
@@ -220,7 +226,7 @@ def test_steps_are_those_of_pytorchs_adam():
     assert all(map(torch.equal, mine, theirs))
 
 
-def test_a_loop_does_not_bring_pytorchs_compiler_into_the_process():
+def test_a_loop_does_not_bring_pytorchs_compiler_into_the_process() -> None:
     code = (
         "import sys, torch\n"
         "from portrait_core.inversion.loop import AdamLoop, ParameterGroup\n"

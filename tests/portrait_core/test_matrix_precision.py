@@ -101,7 +101,7 @@ def test_the_switches_are_put_back_after_an_error() -> None:
 
 
 def test_another_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="fp32, tf32 or bf16"), matrix_precision("fp16"):  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="fp32, tf32 or bf16"), matrix_precision("fp16"):  # type: ignore[arg-type]  # what it must refuse
         pass
 
 

@@ -94,7 +94,7 @@ def test_a_folder_with_anything_else_in_it_is_not_replaced(tmp_path: Path) -> No
 def test_frames_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     for wrong in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3), np.float32)):
         with pytest.raises(InputError, match="expected a frame"):
-            frame_png(wrong)
+            frame_png(wrong)  # type: ignore[arg-type]  # what it must refuse
     writer = FrameWriter(tmp_path / "a")
     writer.write(np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(InputError, match="as those before it"), writer:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import pickle
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import psutil
 import pytest
+from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError, InputError
 from portrait_core.media import probe, read_frames
+from tests.conftest import FfmpegRunner
 
 
-def _numbers(frames) -> list[int]:
+def _numbers(frames: Iterable[NDArray[np.uint8]]) -> list[int]:
     return [int(frame.mean() / 4) for frame in frames]
 
 
@@ -41,7 +43,9 @@ SOURCES = {
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_ranges_agree_with_reading_from_the_beginning(ffmpeg_to, counting_clip: Path, name: str) -> None:
+def test_ranges_agree_with_reading_from_the_beginning(
+    ffmpeg_to: FfmpegRunner, counting_clip: Path, name: str
+) -> None:
     seek = ("-ss", "0.55") if name.startswith("cut") else ()
     video = ffmpeg_to(name, *seek, "-i", counting_clip, *SOURCES[name])
     whole = list(read_frames(video))
@@ -68,7 +72,9 @@ def test_range_outside_the_video_is_refused_at_the_call(counting_clip: Path) -> 
     assert list(read_frames(counting_clip, 60)) == []
 
 
-def test_varying_rate_is_resampled_without_shifting_anything(ffmpeg_to, counting_clip: Path) -> None:
+def test_varying_rate_is_resampled_without_shifting_anything(
+    ffmpeg_to: FfmpegRunner, counting_clip: Path
+) -> None:
     video = ffmpeg_to(
         "vfr.mp4",
         *("-i", counting_clip, "-an", "-vf", "select='lt(mod(n,7),5)',scale=in_range=full:out_range=full"),
@@ -84,7 +90,7 @@ def test_varying_rate_is_resampled_without_shifting_anything(ffmpeg_to, counting
 
 
 @pytest.mark.parametrize("angle", [90, 180, 270])
-def test_rotation_is_applied(ffmpeg_to, angle: int) -> None:
+def test_rotation_is_applied(ffmpeg_to: FfmpegRunner, angle: int) -> None:
     plain = ffmpeg_to("plain.mp4", "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.2", "-qp", "0")
     turned = ffmpeg_to(f"turned{angle}.mp4", "-display_rotation", angle, "-i", plain, "-c", "copy")
     info = probe(turned)
@@ -104,19 +110,19 @@ def test_rotation_is_applied(ffmpeg_to, angle: int) -> None:
         ("alpha.mkv", ("-c:v", "ffv1", "-pix_fmt", "bgra")),
     ],
 )
-def test_alpha_is_composited_over_white(ffmpeg_to, name: str, codec: tuple[str, ...]) -> None:
+def test_alpha_is_composited_over_white(ffmpeg_to: FfmpegRunner, name: str, codec: tuple[str, ...]) -> None:
     video = ffmpeg_to(name, "-f", "lavfi", "-i", "color=red@0.5:s=32x32:r=5:d=0.4,format=rgba", *codec)
     assert probe(video).has_alpha
     frame = next(iter(read_frames(video)))
     assert np.abs(frame.reshape(-1, 3).mean(0) - [255, 127.5, 127.5]).max() < 2
 
 
-def test_odd_sizes(ffmpeg_to) -> None:
+def test_odd_sizes(ffmpeg_to: FfmpegRunner) -> None:
     video = ffmpeg_to("odd.mkv", "-f", "lavfi", "-i", "testsrc2=s=63x47:r=5:d=0.6,format=yuv444p")
     assert [frame.shape for frame in read_frames(video)] == [(47, 63, 3)] * 3
 
 
-def test_untagged_high_definition_is_bt709(ffmpeg_to) -> None:
+def test_untagged_high_definition_is_bt709(ffmpeg_to: FfmpegRunner) -> None:
     video = ffmpeg_to(
         "hd.mkv",
         *("-f", "lavfi", "-i", "color=0x20c040:s=1280x720:r=5:d=0.2"),
@@ -146,7 +152,7 @@ def _drain(frames: Iterator[np.ndarray]) -> tuple[list[np.ndarray], DecodeError 
 
 
 @pytest.fixture
-def still_coded(ffmpeg_to, counting_clip: Path) -> Path:
+def still_coded(ffmpeg_to: FfmpegRunner, counting_clip: Path) -> Path:
     """The counting clip with every picture coded by itself."""
     return ffmpeg_to("stills.mov", "-i", counting_clip, "-an", "-c:v", "png")
 
@@ -179,7 +185,7 @@ def test_tail_that_does_not_decode_is_held_to_the_full_count(tmp_path: Path, sti
     assert _numbers(delivered) == [*range(50), *[49] * 10]
 
 
-def test_concealed_damage_is_reported(tmp_path: Path, ffmpeg_to) -> None:
+def test_concealed_damage_is_reported(tmp_path: Path, ffmpeg_to: FfmpegRunner) -> None:
     clip = ffmpeg_to(
         "moving.mp4", "-f", "lavfi", "-i", "testsrc2=s=160x120:r=25:d=2", "-g", "10", "-crf", "20"
     )
@@ -213,7 +219,7 @@ def test_nothing_that_decodes_is_an_input_error(tmp_path: Path, still_coded: Pat
 # Resources
 
 
-def test_memory_does_not_grow_with_the_clip(ffmpeg_to) -> None:
+def test_memory_does_not_grow_with_the_clip(ffmpeg_to: FfmpegRunner) -> None:
     video = ffmpeg_to(
         "long.mp4", "-f", "lavfi", "-i", "color=gray:s=320x240:r=30:d=20", "-preset", "ultrafast"
     )
@@ -232,5 +238,5 @@ def test_stopping_early_ends_ffmpeg(counting_clip: Path) -> None:
     next(frames)
     ours = set(psutil.Process().children()) - before
     assert any("ffmpeg" in child.name() for child in ours)
-    frames.close()  # type: ignore[attr-defined]
+    frames.close()
     assert not ours & set(psutil.Process().children())

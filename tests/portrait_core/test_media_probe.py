@@ -11,6 +11,7 @@ import pytest
 from portrait_core.errors import InputError
 from portrait_core.media import VideoInfo, probe, read_frames
 from portrait_core.media.rates import constant_rate, slots_of
+from tests.conftest import FfmpegRunner
 
 NTSC = Fraction(30000, 1001)
 
@@ -32,7 +33,9 @@ def test_sample_driver(carphone: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["remuxed.mkv", "remuxed.ts", "remuxed.mov", "remuxed.avi", "raw.h264"])
-def test_rate_and_count_are_exact_in_every_container(ffmpeg_to, counting_clip: Path, name: str) -> None:
+def test_rate_and_count_are_exact_in_every_container(
+    ffmpeg_to: FfmpegRunner, counting_clip: Path, name: str
+) -> None:
     codec = ["-an", "-pix_fmt", "yuv420p", "-bf", "2"] if name == "raw.h264" else ["-c", "copy"]
     video = ffmpeg_to(name, "-i", counting_clip, *codec)
     info = probe(video)
@@ -42,28 +45,30 @@ def test_rate_and_count_are_exact_in_every_container(ffmpeg_to, counting_clip: P
         assert info.audio_duration_s == pytest.approx(2.0, abs=0.05)
 
 
-def test_vp8_and_gif(ffmpeg_to, counting_clip: Path) -> None:
+def test_vp8_and_gif(ffmpeg_to: FfmpegRunner, counting_clip: Path) -> None:
     webm = ffmpeg_to("vp8.webm", "-i", counting_clip, "-an", "-c:v", "libvpx", "-auto-alt-ref", "1")
     assert (probe(webm).frame_rate, probe(webm).frame_count) == (NTSC, 60)
     gif = ffmpeg_to("ten.gif", "-f", "lavfi", "-i", "testsrc2=s=62x46:r=10:d=1")
-    assert (probe(gif).frame_rate, probe(gif).frame_count) == (10, 10)
+    assert (probe(gif).frame_rate, probe(gif).frame_count) == (Fraction(10), 10)
 
 
-def test_one_frame_and_still_image_are_videos(ffmpeg_to, carphone: Path) -> None:
+def test_one_frame_and_still_image_are_videos(ffmpeg_to: FfmpegRunner, carphone: Path) -> None:
     for name in ("one.mp4", "one.png"):
         video = ffmpeg_to(name, "-i", carphone, "-frames:v", "1")
         assert probe(video).frame_count == 1
         assert len(list(read_frames(video))) == 1
 
 
-def test_leading_pictures_that_an_edit_list_hides_do_not_count(ffmpeg_to, counting_clip: Path) -> None:
+def test_leading_pictures_that_an_edit_list_hides_do_not_count(
+    ffmpeg_to: FfmpegRunner, counting_clip: Path
+) -> None:
     cut = ffmpeg_to("cut.mp4", "-ss", "0.7", "-i", counting_clip, "-c", "copy")
     frames = list(read_frames(cut))
     assert len(frames) == probe(cut).frame_count
     assert int(frames[0].mean() / 4) == 21  # the first picture at or after 0.7 s
 
 
-def test_deep_colours(ffmpeg_to) -> None:
+def test_deep_colours(ffmpeg_to: FfmpegRunner) -> None:
     gradient = ("-f", "lavfi", "-i", "color=0x8040c0:s=32x32:r=5:d=0.4")
     ten = ffmpeg_to("ten.mkv", *gradient, "-c:v", "ffv1", "-pix_fmt", "yuv444p10le")
     sixteen = ffmpeg_to("sixteen.mov", *gradient, "-c:v", "png", "-pix_fmt", "rgb48be")
@@ -74,7 +79,7 @@ def test_deep_colours(ffmpeg_to) -> None:
         assert np.abs(frame.reshape(-1, 3).mean(0) - [0x80, 0x40, 0xC0]).max() < 2
 
 
-def _not_videos(folder: Path, ffmpeg_to, counting_clip: Path) -> dict[str, tuple[Path, str]]:
+def _not_videos(folder: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> dict[str, tuple[Path, str]]:
     (folder / "text.mp4").write_text("this is no video\n" * 100)
     (folder / "story.txt").write_text("nor is this\n" * 100)
     (folder / "empty.mp4").write_bytes(b"")
@@ -96,7 +101,9 @@ def _not_videos(folder: Path, ffmpeg_to, counting_clip: Path) -> dict[str, tuple
     }
 
 
-def test_what_is_no_video_is_refused_with_a_reason(tmp_path: Path, ffmpeg_to, counting_clip: Path) -> None:
+def test_what_is_no_video_is_refused_with_a_reason(
+    tmp_path: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path
+) -> None:
     for name, (path, reason) in _not_videos(tmp_path, ffmpeg_to, counting_clip).items():
         with pytest.raises(InputError, match=reason):
             pytest.fail(f"{name} passed: {probe(path)}")

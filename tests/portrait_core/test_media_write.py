@@ -18,6 +18,7 @@ from portrait_core.errors import EncodeError, InputError
 from portrait_core.media import FORMATS, VideoWriter, probe, read_frames
 from portrait_core.media.probe import scan
 from portrait_core.media.writer import METADATA_KEYS
+from tests.conftest import FfmpegRunner
 
 NTSC = Fraction(30000, 1001)
 SUFFIXES = sorted(FORMATS)
@@ -34,7 +35,7 @@ def _opaque(path: Path, frame: np.ndarray) -> np.ndarray:
     return np.dstack([frame, np.full(frame.shape[:2], 255, np.uint8)]) if has_alpha else frame
 
 
-def _write(path: Path, count: int = 10, rate: Fraction = NTSC, **options) -> Path:
+def _write(path: Path, count: int = 10, rate: Fraction = NTSC, **options: Any) -> Path:
     with VideoWriter(path, (64, 48), rate, **options) as writer:
         for i in range(count):
             writer.write(_opaque(path, _plain((64, 48), (i * 3 % 256, 100, 50))))
@@ -157,7 +158,7 @@ def test_aac_is_copied_bit_for_bit(tmp_path: Path, counting_clip: Path) -> None:
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_sound_keeps_its_length_and_its_place(
     tmp_path: Path,
-    ffmpeg_to,
+    ffmpeg_to: FfmpegRunner,
     counting_clip: Path,
     suffix: str,
     name: str,
@@ -177,7 +178,7 @@ def test_sound_keeps_its_length_and_its_place(
 @pytest.mark.parametrize("late", ["sound", "picture"])
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_sound_and_picture_that_start_apart_stay_apart(
-    tmp_path: Path, ffmpeg_to, counting_clip: Path, suffix: str, late: str
+    tmp_path: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path, suffix: str, late: str
 ) -> None:
     delay = ("-itsoffset", "0.31")
     inputs = [*delay, "-i", counting_clip, "-i", counting_clip]
@@ -191,7 +192,7 @@ def test_sound_and_picture_that_start_apart_stay_apart(
     assert scan(out).audio_delay_s == pytest.approx(scan(source).audio_delay_s, abs=0.001)
 
 
-def test_long_sound_does_not_drift(tmp_path: Path, ffmpeg_to) -> None:
+def test_long_sound_does_not_drift(tmp_path: Path, ffmpeg_to: FfmpegRunner) -> None:
     source = ffmpeg_to(
         "minutes.mov",
         *("-f", "lavfi", "-i", "color=gray:s=32x32:r=2:d=60"),

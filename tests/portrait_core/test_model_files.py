@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def test_flame_with_other_kinds_of_arrays(tmp_path: Path) -> None:
     order = np.arange(template.size)[::-1].copy()
     selected = stand_in(Select, a=template.ravel()[::-1].copy(), idxs=order, preferred_shape=template.shape)
     single = {name: wanted[name].astype(">f4") for name in ("posedirs", "weights")}
-    official_files.write_flame(path, J_regressor=wanted["J_regressor"], v_template=selected, **single)
+    official_files.write_flame(path, J_regressor=wanted["J_regressor"], **{"v_template": selected, **single})
     found = read_flame(path)
     np.testing.assert_array_equal(found.v_template, template)
     np.testing.assert_array_equal(found.j_regressor, wanted["J_regressor"])
@@ -128,7 +128,7 @@ def test_flame_masks(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def networks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Checkpoints whose shapes the networks fix: written once, 200 MB."""
     folder = tmp_path_factory.mktemp("checkpoints")
     official_files.write_deca(folder / "deca_model.tar", zipped=False)
@@ -164,7 +164,7 @@ def test_checkpoints_are_held_to_their_network(tmp_path: Path) -> None:
         ("text", r"layers\.2\.weight is a str"),
         (torch.zeros(236, 1024).to_sparse(), r"layers\.2\.weight is a Tensor, expected plain"),
     ):
-        torch.save({"E_flame": state | {"layers.2.weight": value}}, path)
+        torch.save({"E_flame": {**state, "layers.2.weight": value}}, path)
         with pytest.raises(ModelFileError, match=words):
             read_deca(path)
     torch.save({"E_flame": state | {"more": torch.zeros(1)}}, path)
@@ -187,7 +187,7 @@ def test_vgg16_makes_features(tmp_path: Path) -> None:
     state = read_vgg16(path)
     assert len(state) == 26
     features = build_features("vgg16", path)
-    assert torch.equal(features.layers[0].weight, state["features.0.weight"])
+    assert torch.equal(features.get_parameter("layers.0.weight"), state["features.0.weight"])
     with torch.no_grad():
         maps = features(torch.rand(1, 3, 32, 32) * 2 - 1)
     assert [m.shape[1] for m in maps] == [64, 128, 256, 512]

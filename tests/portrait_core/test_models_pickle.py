@@ -110,7 +110,7 @@ def test_extension_registry_is_not_asked(refusal: Refusal, canary: Path) -> None
     code = 0x61
     copyreg.add_extension("builtins", "exec", code)
     try:
-        copyreg._extension_cache[code] = exec  # as after some other pickle that used it
+        copyreg._extension_cache[code] = exec  # type: ignore[attr-defined]  # as after some other pickle that used it
         for instruction in (b"\x82" + bytes([code]), b"\x83\x61\0", b"\x84\x61\0\0\0"):
             assert "instruction EXT" in refusal(program(instruction, touch(canary), b"R"))
     finally:
@@ -305,7 +305,7 @@ def test_modules_that_contain_themselves() -> None:
 
 def test_numpy_values(tmp_path: Path, refusal: Refusal) -> None:
     path = tmp_path / "numpy.pkl"
-    arrays = [
+    arrays: list[Any] = [
         np.arange(6, dtype=np.float32).reshape(2, 3),
         np.asfortranarray(np.arange(6).reshape(2, 3)),
         np.arange(3, dtype=">i2"),

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from portrait_core.metrics.motion import (
     MotionTrack,
@@ -10,13 +11,13 @@ from portrait_core.metrics.motion import (
 )
 
 
-def track(lip, eye, yaw=0.0):
-    count = len(lip)
+def track(lip: ArrayLike, eye: ArrayLike, yaw: float = 0.0) -> MotionTrack:
+    count = len(np.asarray(lip))
     angles = np.tile([yaw, 0.0, 0.0], (count, 1))
     return MotionTrack(np.asarray(lip), np.asarray(eye), angles, np.ones(count, bool))
 
 
-def test_half_amplitude_is_slope_one_half_and_full_correlation():
+def test_half_amplitude_is_slope_one_half_and_full_correlation() -> None:
     lip = np.array([0.0, 0.1, 0.3, 0.2])
     report = compare_motion(track(lip, np.full(4, 0.4)), track(lip / 2 + 0.05, np.full(4, 0.4), yaw=3.0))
     assert report.lip_correlation == pytest.approx(1.0)
@@ -24,25 +25,25 @@ def test_half_amplitude_is_slope_one_half_and_full_correlation():
     assert report.pose_error_deg == pytest.approx((3.0, 0.0, 0.0))
 
 
-def test_an_unanimated_portrait_scores_zero():
+def test_an_unanimated_portrait_scores_zero() -> None:
     lip = np.array([0.0, 0.1, 0.3, 0.2])
     still = track([0.1], [0.4]).repeated(4)
     report = compare_motion(track(lip, np.full(4, 0.4)), still)
     assert (report.lip_correlation, report.lip_slope) == (0.0, 0.0)
 
 
-def test_one_blink_a_run():
+def test_one_blink_a_run() -> None:
     eye = np.array([0.4, 0.41, 0.2, 0.1, 0.25, 0.4, 0.39, 0.15, 0.4])
     assert find_blinks(eye) == [3, 7]
     assert find_blinks(np.array([])) == []
 
 
-def test_angles_wrap():
+def test_angles_wrap() -> None:
     a, b = track([0.1, 0.2], [0.4, 0.4], yaw=179.0), track([0.1, 0.2], [0.4, 0.4], yaw=-179.0)
     assert compare_motion(a, b).pose_error_deg[0] == pytest.approx(2.0)
 
 
-def test_frames_without_a_face_are_left_out():
+def test_frames_without_a_face_are_left_out() -> None:
     driver = track([0.0, 0.1, 0.2], [0.4, 0.4, 0.4])
     result = track([0.0, 9.0, 0.2], [0.4, 0.4, 0.4])
     result.ok[1] = False
@@ -51,7 +52,7 @@ def test_frames_without_a_face_are_left_out():
     assert report.lip_slope == pytest.approx(1.0)
 
 
-def test_unequal_lengths_and_no_common_face_are_refused():
+def test_unequal_lengths_and_no_common_face_are_refused() -> None:
     with pytest.raises(ValueError, match="equal clips"):
         compare_motion(track([0.0], [0.4]), track([0.0, 0.1], [0.4, 0.4]))
     blind = track([0.0], [0.4])
@@ -60,11 +61,11 @@ def test_unequal_lengths_and_no_common_face_are_refused():
         compare_motion(blind, track([0.0], [0.4]))
 
 
-def test_correlation_of_constant_series_is_zero():
+def test_correlation_of_constant_series_is_zero() -> None:
     assert correlation_and_slope(np.ones(5), np.arange(5.0)) == (0.0, 0.0)
 
 
-def test_the_result_is_compared_beside_the_still_portrait():
+def test_the_result_is_compared_beside_the_still_portrait() -> None:
     lip, eye = np.array([0.0, 0.1, 0.3, 0.2]), np.full(4, 0.4)
     driver, still = track(lip, eye), track([0.1], [0.4]).repeated(4)
     rows = motion_rows(driver, track(lip / 2, eye), still, lambda: 1.25)
@@ -75,7 +76,7 @@ def test_the_result_is_compared_beside_the_still_portrait():
     assert rows["still_portrait"]["background_flicker"] == 0
 
 
-def test_a_result_without_a_face_has_no_row_and_its_flicker_is_not_asked():
+def test_a_result_without_a_face_has_no_row_and_its_flicker_is_not_asked() -> None:
     asked = []
     driver, still = track([0.0, 0.1], [0.4, 0.4]), track([0.1], [0.4]).repeated(2)
     rows = motion_rows(driver, MotionTrack.unseen(2), still, lambda: asked.append(1))

@@ -1,5 +1,6 @@
 """The painted mouth: its colours, both rows of teeth, what the photograph shows of it, the hair above it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,16 +9,17 @@ import torch
 
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening
+from portrait_core.face_model.head import MorphableHead
 from portrait_core.template.lip_line import closed_lips, is_closed
 from portrait_core.template.mouth import MouthPainter
 from portrait_core.template.mouth_colors import MouthPalette, bounded, monochrome
-from portrait_core.template.template import TemplateRenderer
+from portrait_core.template.template import Template, TemplateRenderer
 from portrait_core.template.texture import PortraitTexture
 from portrait_core.template.visible_teeth import find_teeth
-from tests.portrait_core.drawn_portrait import SKIN, render, renderer_of
+from tests.portrait_core.drawn_portrait import SKIN, DrawnPortrait, render, renderer_of
 
 
-def _pair(name, value):
+def _pair(name: str, value: float) -> dict[str, float]:
     return {f"{name}Left": value, f"{name}Right": value}
 
 
@@ -27,38 +29,38 @@ CLENCHED = {**_pair("mouthUpperUp", 0.9), **_pair("mouthLowerDown", 1.0), **_pai
 PRESSED = {**_pair("mouthPress", 0.9), **_pair("mouthUpperUp", 0.0), "jawOpen": 0.0}
 
 
-def _closed(head):
-    return renderer_of(head, mouthShrugLower=0.3, **_pair("mouthPress", 0.5))
+def _closed(head: MorphableHead) -> DrawnPortrait:
+    return renderer_of(head, 0, 0.1, mouthShrugLower=0.3, **_pair("mouthPress", 0.5))
 
 
-def _parted(head):
-    return renderer_of(head, jawOpen=0.35, **_pair("mouthUpperUp", 0.6))
+def _parted(head: MorphableHead) -> DrawnPortrait:
+    return renderer_of(head, 0, 0.1, jawOpen=0.35, **_pair("mouthUpperUp", 0.6))
 
 
 @pytest.fixture(scope="module")
-def closed(head):
+def closed(head: MorphableHead) -> DrawnPortrait:
     """A portrait with closed lips."""
     return _closed(head)
 
 
 @pytest.fixture(scope="module")
-def parted(head):
+def parted(head: MorphableHead) -> DrawnPortrait:
     """A portrait with parted lips and upper teeth."""
     return _parted(head)
 
 
-def _again(head, portrait, image):
+def _again(head: MorphableHead, portrait: DrawnPortrait, image: np.ndarray) -> DrawnPortrait:
     """The same portrait with another photograph."""
     renderer, _, marks = portrait
     return TemplateRenderer(head, image, renderer.skin.fit, marks), image, marks
 
 
-def _toned(image, tone):
+def _toned(image: np.ndarray, tone: np.ndarray | list[float]) -> np.ndarray:
     gray = image.astype(float).mean(-1, keepdims=True)
     return np.round(np.clip(gray * tone, 0, 255)).astype(np.uint8)
 
 
-def _column(template, portrait, shift=0):
+def _column(template: Template, portrait: DrawnPortrait, shift: int = 0) -> np.ndarray:
     """Luminances down the middle of the painted mouth, without its soft rims."""
     x = int(portrait[2][13, 0]) + shift
     rows = np.nonzero(template.mouth_mask[0, :, x] > 0.95)[0]
@@ -69,14 +71,16 @@ def _column(template, portrait, shift=0):
 @pytest.mark.parametrize(
     "units", [WIDE, SMILE, CLENCHED, PRESSED], ids=["wide", "smile", "clenched", "pressed"]
 )
-def test_a_gray_portrait_has_a_gray_mouth(head, make, units):
+def test_a_gray_portrait_has_a_gray_mouth(
+    head: MorphableHead, make: Callable[[MorphableHead], DrawnPortrait], units: dict[str, float]
+) -> None:
     portrait = make(head)
     portrait = _again(head, portrait, _toned(portrait[1], np.ones(3)))
     image = render(head, portrait, **units).image[0].astype(int)
     assert (image.max(-1) - image.min(-1)).max() <= 2
 
 
-def test_a_sepia_portrait_has_a_sepia_mouth(head, closed):
+def test_a_sepia_portrait_has_a_sepia_mouth(head: MorphableHead, closed: DrawnPortrait) -> None:
     tone = np.array([1.1, 0.98, 0.80])
     portrait = _again(head, closed, _toned(closed[1], tone))
     for units in (WIDE, SMILE, CLENCHED):
@@ -86,7 +90,9 @@ def test_a_sepia_portrait_has_a_sepia_mouth(head, closed):
         assert np.abs(inside - inside.mean(-1, keepdims=True) * tone / tone.mean()).max() <= 4
 
 
-def test_teeth_that_the_photograph_does_not_show_are_plausible(head, closed):
+def test_teeth_that_the_photograph_does_not_show_are_plausible(
+    head: MorphableHead, closed: DrawnPortrait
+) -> None:
     _, photograph, _ = closed
     bared = render(head, closed, **CLENCHED)
     colors = bared.image[0][bared.mouth_mask[0] > 0.95].astype(float)
@@ -104,7 +110,9 @@ def test_teeth_that_the_photograph_does_not_show_are_plausible(head, closed):
     assert middle[0] > 1.2 * middle[1:].max()
 
 
-def test_clenched_teeth_leave_no_dark_gap_between_the_rows(head, closed):
+def test_clenched_teeth_leave_no_dark_gap_between_the_rows(
+    head: MorphableHead, closed: DrawnPortrait
+) -> None:
     got = render(head, closed, **CLENCHED)
     for shift in (-4, 0, 4):
         teeth = _column(got, closed, shift)
@@ -113,7 +121,7 @@ def test_clenched_teeth_leave_no_dark_gap_between_the_rows(head, closed):
         assert teeth.min() > 0.5 * np.mean(SKIN)
 
 
-def test_lower_teeth_show_where_the_lower_lip_drops(head, closed):
+def test_lower_teeth_show_where_the_lower_lip_drops(head: MorphableHead, closed: DrawnPortrait) -> None:
     units = {"jawOpen": 0.3, **_pair("mouthPress", 0.0)}
     bared = _column(render(head, closed, **units, **_pair("mouthLowerDown", 1.0)), closed)
     upper, between, lower = bared[:2].max(), bared[2:-3].min(), bared[-3:].max()
@@ -122,7 +130,7 @@ def test_lower_teeth_show_where_the_lower_lip_drops(head, closed):
     assert between < 0.6 * min(upper, lower)  # the jaw is open
 
 
-def test_rows_of_teeth_rise_to_the_corners_and_meet_there(head, closed):
+def test_rows_of_teeth_rise_to_the_corners_and_meet_there(head: MorphableHead, closed: DrawnPortrait) -> None:
     interior, skin = closed[0]._mouth.interior, closed[0].skin
     level = []
     for units in ({}, {"jawOpen": 1.0}):
@@ -143,7 +151,7 @@ def test_rows_of_teeth_rise_to_the_corners_and_meet_there(head, closed):
     assert level[0][1] == pytest.approx(level[0][0], abs=0.001)
 
 
-def test_an_open_mouth_ends_at_its_inner_corners(head, closed):
+def test_an_open_mouth_ends_at_its_inner_corners(head: MorphableHead, closed: DrawnPortrait) -> None:
     """The line between closed lips may go on beyond the corners, and does while they are closed."""
     renderer, _, _ = closed
     painter, mouth = renderer._mouth, renderer.texture.mouth
@@ -156,7 +164,7 @@ def test_an_open_mouth_ends_at_its_inner_corners(head, closed):
     assert painter.opening(inner).width == pytest.approx(inner.width, rel=0.02)
 
 
-def _opened(head, renderer, **units):
+def _opened(head: MorphableHead, renderer: TemplateRenderer, **units: float) -> Opening:
     """The mesh's opening with some units."""
     code = np.zeros((1, head.n_expression), np.float32)
     for name, value in units.items():
@@ -166,7 +174,7 @@ def _opened(head, renderer, **units):
     return Opening.from_points(*(marks[list(edge)] for edge in regions.INNER_LIPS))
 
 
-def _with_tongue(head, parted):
+def _with_tongue(head: MorphableHead, parted: DrawnPortrait) -> DrawnPortrait:
     """A portrait whose photograph has a blue tongue between its lips."""
     _, photograph, marks = parted
     image = photograph.copy()
@@ -176,17 +184,19 @@ def _with_tongue(head, parted):
     return _again(head, parted, image)
 
 
-def test_the_photographs_own_interior_is_kept_at_rest(head, parted):
+def test_the_photographs_own_interior_is_kept_at_rest(head: MorphableHead, parted: DrawnPortrait) -> None:
     portrait = _with_tongue(head, parted)
     got = render(head, portrait)
     inside = got.mouth_mask[0] > 0.5
     assert np.abs(got.image[0].astype(int) - portrait[1])[inside].max() <= 10
 
 
-def test_the_photographs_own_interior_moves_a_little_with_the_lips(head, parted):
+def test_the_photographs_own_interior_moves_a_little_with_the_lips(
+    head: MorphableHead, parted: DrawnPortrait
+) -> None:
     portrait = _with_tongue(head, parted)
 
-    def blue(template):
+    def blue(template: Template) -> int:
         image = template.image[0].astype(int)
         return ((image[..., 2] > image[..., 0] + 25) & (template.mouth_mask[0] > 0.5)).sum()
 
@@ -194,7 +204,7 @@ def test_the_photographs_own_interior_moves_a_little_with_the_lips(head, parted)
     assert blue(render(head, portrait, jawOpen=1.0)) < 0.2 * blue(render(head, portrait))
 
 
-def _lined_skin(size=200, bend=3.0):
+def _lined_skin(size: int = 200, bend: float = 3.0) -> tuple[np.ndarray, np.ndarray]:
     """Skin with a dark line across lips ``[S,S,3]``, and the line's height at each column."""
     x, y = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
     line = 100 + bend * np.sin((x - 50) / 100 * np.pi)
@@ -205,7 +215,7 @@ def _lined_skin(size=200, bend=3.0):
 
 
 @pytest.mark.parametrize("off", [-4.0, 0.0, 6.0])
-def test_the_line_between_closed_lips_is_found_beside_the_landmarks(off):
+def test_the_line_between_closed_lips_is_found_beside_the_landmarks(off: float) -> None:
     photo, line = _lined_skin()
     x = np.linspace(50, 150, 11)
     gap = 6.0 * np.sin((x - 50) / 100 * np.pi)
@@ -220,7 +230,7 @@ def test_the_line_between_closed_lips_is_found_beside_the_landmarks(off):
     assert np.abs(py - np.interp(px, np.arange(200) + 0.5, line)).max() < 1.5
 
 
-def test_lips_with_something_else_between_them_are_parted():
+def test_lips_with_something_else_between_them_are_parted() -> None:
     photo, _ = _lined_skin(bend=0.0)
     x = np.linspace(50, 150, 11)
     gap = 12.0 * np.sin((x - 50) / 100 * np.pi)
@@ -232,7 +242,9 @@ def test_lips_with_something_else_between_them_are_parted():
 
 
 @pytest.mark.parametrize("level", [0, 255])
-def test_a_picture_without_anything_on_it_has_colours_to_paint_with(closed, level):
+def test_a_picture_without_anything_on_it_has_colours_to_paint_with(
+    closed: DrawnPortrait, level: int
+) -> None:
     _, photograph, marks = closed
     blank = np.full(photograph.shape, level, np.float32)
     texture = PortraitTexture.build(blank, marks)
@@ -244,14 +256,14 @@ def test_a_picture_without_anything_on_it_has_colours_to_paint_with(closed, leve
         assert color.max() - color.min() < 1e-3
 
 
-def test_a_picture_has_one_colour_or_several(closed):
+def test_a_picture_has_one_colour_or_several(closed: DrawnPortrait) -> None:
     _, photograph, _ = closed
     assert monochrome(photograph.astype(np.float32)) == 0
     for tone in (np.ones(3), np.array([1.1, 0.98, 0.80])):
         assert monochrome(_toned(photograph, tone).astype(np.float32)) == 1
 
 
-def test_saturation_is_bounded_at_the_same_luminance():
+def test_saturation_is_bounded_at_the_same_luminance() -> None:
     red = np.array([200.0, 50, 50])
     assert bounded(red, 0.0) == pytest.approx(np.full(3, 100.0))
     half = bounded(red, 0.5)
@@ -261,7 +273,7 @@ def test_saturation_is_bounded_at_the_same_luminance():
 
 
 @pytest.fixture(scope="module")
-def moustache(head, closed):
+def moustache(head: MorphableHead, closed: DrawnPortrait) -> DrawnPortrait:
     """A portrait with black hair over the upper lip."""
     _, photograph, marks = closed
     image = photograph.copy()
@@ -271,21 +283,24 @@ def moustache(head, closed):
     return _again(head, closed, image)
 
 
-def test_only_dark_hair_over_the_lip_is_a_moustache(closed, parted, moustache):
+def test_only_dark_hair_over_the_lip_is_a_moustache(
+    closed: DrawnPortrait, parted: DrawnPortrait, moustache: DrawnPortrait
+) -> None:
     assert closed[0].texture.hair is None
     assert parted[0].texture.hair is None
     assert moustache[0].texture.hair is not None
     assert moustache[0].texture.hair.weight.max() == 1
 
 
-def test_a_moustache_is_kept_at_rest(head, moustache):
+def test_a_moustache_is_kept_at_rest(head: MorphableHead, moustache: DrawnPortrait) -> None:
     rest = render(head, moustache)
     assert np.abs(rest.image[0].astype(int) - moustache[1]).mean() < 0.5
 
 
-def test_a_moustache_moves_with_the_upper_lip_as_one(moustache):
+def test_a_moustache_moves_with_the_upper_lip_as_one(moustache: DrawnPortrait) -> None:
     texture = moustache[0].texture
     mouth, hair = texture.mouth, texture.hair
+    assert hair is not None
     for shift in ((4.0, 0.0), (0.0, 6.0), (-3.0, 5.0)):
         moved = replace(mouth, origin=mouth.origin + np.array(shift, np.float32))
         canvas = np.full_like(texture.photo, 200.0)
@@ -300,7 +315,7 @@ def test_a_moustache_moves_with_the_upper_lip_as_one(moustache):
         assert (canvas[y, x, 0] < 60).mean() > 0.98
 
 
-def test_no_bright_line_is_drawn_over_a_moustache(head, moustache):
+def test_no_bright_line_is_drawn_over_a_moustache(head: MorphableHead, moustache: DrawnPortrait) -> None:
     x = int(moustache[2][13, 0])
     bottom = int(moustache[2][13, 1])
     for units in ({}, PRESSED, {"jawOpen": 0.5}):

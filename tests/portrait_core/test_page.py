@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from portrait_core.cameras import orbit_labels, project_to_crop
 from portrait_core.rendering.page import CROP_ROOM, ROOM, Page, Square
@@ -13,10 +14,10 @@ PHOTOGRAPH = (720, 1280)
 
 
 def _page(frame: str = "photograph", side: float = 300.5, largest: int = 1024) -> Page:
-    return Page.of(PHOTOGRAPH, (350.25, 400.75), side, frame, largest, 256)  # type: ignore[arg-type]
+    return Page.of(PHOTOGRAPH, (350.25, 400.75), side, frame, largest, 256)  # type: ignore[arg-type]  # one of its words
 
 
-def _picture() -> np.ndarray:
+def _picture() -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (PHOTOGRAPH[1], PHOTOGRAPH[0], 3), np.uint8)
 
 
@@ -80,7 +81,7 @@ def test_the_sheet_has_points_of_the_photograph_where_the_page_says() -> None:
 
 def test_a_canvas_is_laid_back_pixel_on_pixel_where_the_page_is() -> None:
     page, picture = _page(), _picture()
-    canvas = page.canvas.cut(page.sheet(picture))
+    canvas = np.asarray(page.canvas.cut(page.sheet(picture)), np.uint8)
     np.testing.assert_array_equal(page.finished(picture, canvas), picture)
     changed = canvas.copy()
     changed[200, 210] = 255 - changed[200, 210]
@@ -93,7 +94,7 @@ def test_a_canvas_is_laid_back_pixel_on_pixel_where_the_page_is() -> None:
 def test_a_canvas_beyond_the_photographs_border_repeats_it_and_is_cut_when_laid_back() -> None:
     page = Page.of((200, 150), (30.0, 20.0), 100.0, "photograph", 1024, 256)
     picture = np.random.default_rng(1).integers(0, 256, (150, 200, 3), np.uint8)
-    canvas = page.canvas.cut(picture)
+    canvas = np.asarray(page.canvas.cut(picture), np.uint8)
     assert page.canvas.x < 0
     assert page.canvas.y < 0
     np.testing.assert_array_equal(canvas[0], canvas[-page.canvas.y])

@@ -27,7 +27,7 @@ class NoError(LandmarkError):
 
     def __init__(self) -> None: ...
 
-    def of(self, found, landmarks):
+    def of(self, found: object, landmarks: np.ndarray) -> np.ndarray:
         return np.zeros(len(landmarks), np.float32)
 
 
@@ -47,7 +47,9 @@ def clip() -> tuple[list[np.ndarray], np.ndarray]:
     return frames, marks
 
 
-def test_a_clip_is_tracked_frame_by_frame(tracker, clip):
+def test_a_clip_is_tracked_frame_by_frame(
+    tracker: PaperTracker, clip: tuple[list[np.ndarray], np.ndarray]
+) -> None:
     frames, marks = clip
     track = track_clip(tracker, NoError(), iter(frames), marks, OK)
     assert (track.shape.shape, track.expression.shape, track.jaw.shape) == ((100,), (5, 50), (5, 3))
@@ -66,7 +68,9 @@ def test_a_clip_is_tracked_frame_by_frame(tracker, clip):
         track_clip(tracker, NoError(), iter(frames), marks, np.zeros(5, bool))
 
 
-def test_the_crop_is_where_the_generator_has_it(tracker, clip):
+def test_the_crop_is_where_the_generator_has_it(
+    tracker: PaperTracker, clip: tuple[list[np.ndarray], np.ndarray]
+) -> None:
     frames, marks = clip
     for size in (128, 0):  # made, or only placed
         found = tracker.track([frames[1]], marks[1:2], size)
@@ -77,15 +81,17 @@ def test_the_crop_is_where_the_generator_has_it(tracker, clip):
         assert 120 < track.crop_side_px[0] < 200
 
 
-def test_the_fit_error_is_small_for_a_code_that_fits():
+def test_the_fit_error_is_small_for_a_code_that_fits() -> None:
     """The embedded tracker's fit stands in for DECA's: its points lie on the face."""
     source, points = stand_in.source(), stand_in.tracked()[1]
     faces, bary = (stand_in.arrays()[name].numpy() for name in ("lmk_faces_idx", "lmk_bary_coords"))
-    contour = (np.repeat(part[None, :17], 79, axis=0) for part in (faces, bary))
-    embedding = LandmarkEmbedding(faces[17:], bary[17:], *contour, faces, bary)
+    contour_faces, contour_bary = (np.repeat(part[None, :17], 79, axis=0) for part in (faces, bary))
+    embedding = LandmarkEmbedding(faces[17:], bary[17:], contour_faces, contour_bary, faces, bary)
     error = LandmarkError(stand_in.head(), FlameLandmarks(embedding, stand_in.head().faces))
     nothing = Deep3DCoefficients(*(torch.zeros(1, 1) for _ in range(6)))
-    wild = WildCrops(np.zeros((1, 0, 0, 3), np.uint8), np.zeros((1, 25)), nothing, source.placement)
+    wild = WildCrops(
+        np.zeros((1, 0, 0, 3), np.uint8), np.zeros((1, 25), np.float32), nothing, source.placement
+    )
     found = PaperFrames(source.code, source.tform, wild)
     assert error.of(found, points)[0] < 0.1
     eyes = np.linalg.norm(points[0, 33] - points[0, 263])

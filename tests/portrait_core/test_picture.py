@@ -44,10 +44,12 @@ def _layers(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
 def picture_renderer(
     motion: str, page: Page, grey: bool = False, device: torch.device | str = "cpu"
 ) -> tuple[PictureRenderer, np.ndarray]:
-    parts = _layers()
+    parts: tuple[np.ndarray, ...] = _layers()
     if grey:
-        parts = tuple(x if x.ndim == 2 else np.repeat(x[..., :1], 3, axis=2) for x in parts)  # type: ignore[assignment]
-    canvas = Canvas(*(page.canvas.cut(part) for part in parts), page.window.within(page.canvas))
+        parts = tuple(x if x.ndim == 2 else np.repeat(x[..., :1], 3, axis=2) for x in parts)
+    photograph, front, back = (np.asarray(page.canvas.cut(parts[i]), np.uint8) for i in (0, 2, 3))
+    coverage = np.asarray(page.canvas.cut(parts[1]), np.float32)
+    canvas = Canvas(photograph, coverage, front, back, page.window.within(page.canvas))
     model, settings = (
         tiny.generator(),
         load_settings("embedded", ["render.samples=6", "render.importance_samples=4"]),
@@ -114,7 +116,7 @@ def test_what_turns_is_looked_up_where_the_head_took_it() -> None:
     turn = Rotation.from_euler("z", 20, degrees=True).as_matrix()
     flip = labels_from_rotations(np.eye(3)[None])
     assert flip.shape == (1, 25)
-    own = renderer.motion._own  # type: ignore[attr-defined]
+    own = renderer.motion._own  # type: ignore[attr-defined]  # of HeadMotion
     view = renderer.motion.view(torch.from_numpy(labels_from_rotations((own @ turn)[None])), renderer.rays)
     look = renderer.source.lookup(_base(renderer, view))
     head = look.move[..., renderer.rays // 4, renderer.rays // 2]

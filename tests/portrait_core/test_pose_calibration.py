@@ -1,3 +1,5 @@
+from typing import Literal
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -20,7 +22,7 @@ def labels(degrees: list[tuple[float, float, float]]) -> np.ndarray:
     return np.concatenate([orbit_labels(*np.radians(angles)) for angles in degrees])
 
 
-def test_a_constant_misreading_is_taken_out():
+def test_a_constant_misreading_is_taken_out() -> None:
     wanted = labels([(0, -5, 0), (20, -10, 15), (-15, 10, -20)])
     bias = np.radians([1.0, 4.0, -0.5])
     offset = pose_offset(angles_from_labels(wanted), angles_from_labels(wanted) + bias)
@@ -28,7 +30,7 @@ def test_a_constant_misreading_is_taken_out():
     np.testing.assert_allclose(angles_from_labels(asked) + bias, angles_from_labels(wanted), atol=1e-5)
 
 
-def test_one_wild_reading_and_large_offsets_are_not_believed():
+def test_one_wild_reading_and_large_offsets_are_not_believed() -> None:
     asked = np.zeros((5, 3))
     read = asked + np.radians([0.0, 3.0, 0.0])
     read[2] = 1.0
@@ -36,14 +38,14 @@ def test_one_wild_reading_and_large_offsets_are_not_believed():
     assert np.degrees(pose_offset(asked, asked + 1.0)).max() == pytest.approx(8.0)
 
 
-def test_corrected_poses_stay_within_the_limits():
+def test_corrected_poses_stay_within_the_limits() -> None:
     wanted = labels([(39, -34, 0), (0, 0, 170)])
     asked = angles_from_labels(corrected_cameras(wanted, np.radians([-5.0, 5.0, 0.0]), LIMIT))
     assert (np.abs(asked[:, :2]) <= LIMIT + 1e-6).all()
     assert np.degrees(asked[1, 2]) == pytest.approx(170, abs=1e-3)
 
 
-def test_frames_are_spread_over_the_clip_near_its_middle_pose():
+def test_frames_are_spread_over_the_clip_near_its_middle_pose() -> None:
     cameras = labels([(abs(i % 10 - 5) * 4, 0, 0) for i in range(60)])
     usable = np.ones(60, bool)
     usable[:20] = False
@@ -58,7 +60,7 @@ def test_frames_are_spread_over_the_clip_near_its_middle_pose():
     assert len(calibration_frames(cameras[:3], 10, np.ones(3, bool))) == 3
 
 
-def test_frames_without_a_face_do_not_aim():
+def test_frames_without_a_face_do_not_aim() -> None:
     wanted = labels([(0, -5, 0), (10, -10, 15), (-15, 10, -20), (5, 5, 5)])
     frames, found = [0, 1, 3], np.array([True, False, False])
     angles = angles_from_labels(wanted[frames]) + np.radians([1.0, 3.0, 0.0])
@@ -114,7 +116,9 @@ def test_the_frame_that_shows_the_portrait_is_found_wherever_it_lies(face: np.nd
 
 
 @pytest.mark.parametrize("transfer", ["absolute", "relative"])
-def test_poses_count_from_the_frame_that_shows_the_portrait(transfer: str) -> None:
+def test_poses_count_from_the_frame_that_shows_the_portrait(
+    transfer: Literal["absolute", "relative"],
+) -> None:
     """A portrait that is read as turned by other angles than the same picture within the driver's clip."""
     driver, own = labels([(25, -5, 0), (20, -10, 15), (-5, 0, 3)]), labels([(24, -8, 0.5)])
     settings = RenderSettings(pose_transfer=transfer, pose_window=1, max_turn_deg=90)

@@ -66,9 +66,9 @@ def test_a_generator_of_another_device_is_refused(chunk: int | None) -> None:
     """Its numbers would have to be copied, and the host to wait, at every call."""
     model = tiny.generator().to("meta")
     model.renderer.ray_chunk = chunk
-    rays = torch.empty(2, 1, 8, 3, device="meta").unbind()
+    origins, directions = torch.empty(2, 1, 8, 3, device="meta").unbind()
     planes = model.planes(torch.empty(1, 1, model.settings.w_dim, device="meta"))
-    seen = model.render_rays(planes, *rays, jitter=True)
+    seen = model.render_rays(planes, origins, directions, jitter=True)
     assert seen.features.device.type == "meta"
     with pytest.raises(ValueError, match=r"is on cpu, but the numbers are needed on meta"):
-        model.render_rays(planes, *rays, jitter=True, generator=torch.Generator())
+        model.render_rays(planes, origins, directions, jitter=True, generator=torch.Generator())

@@ -216,7 +216,7 @@ def test_a_stage_that_lost_a_file_a_note_or_a_whole_array_is_not_done(store: Sto
 
 def test_whole_arrays_are_one_object_of_any_length(store: Store) -> None:
     output = _output(store)
-    values = {
+    values: dict[str, np.ndarray] = {
         "model": np.random.default_rng(0).normal(size=(1000, 50)),
         "one": np.ones((1, 3), np.float32),
         "flags": np.array([True, False]),
@@ -335,7 +335,7 @@ def test_names_and_urls_are_checked(store: Store) -> None:
         with pytest.raises(ValueError, match="hexadecimal"):
             _output(store, key)
     with pytest.raises(InputError, match="kind"):
-        store.unit("clip", "a")  # type: ignore[arg-type]
+        store.unit("clip", "a")  # type: ignore[arg-type]  # what it must refuse
     with pytest.raises(InputError, match="no URL of a kind that is read"):
         Store("nonsense://x")
 
@@ -404,7 +404,7 @@ def test_failures_are_a_table(store: Store) -> None:
     assert sorted(whole["unit"]) == ["a", "a", "a", "b"]
     assert list(whole.dtypes) == list(store.failures("portrait").dtypes)
     with pytest.raises(InputError, match="class"):
-        Failure("track", 0, "odd", "x")  # type: ignore[arg-type]
+        Failure("track", 0, "odd", "x")  # type: ignore[arg-type]  # what it must refuse
 
 
 def test_failures_of_tables_without_keys_are_read(tmp_path: Path) -> None:
@@ -475,7 +475,7 @@ def test_dropping_leaves_nothing(store: Store) -> None:
     output.drop_array("never")
     output.drop_file("clip.mp4")
     contents = output.contents()
-    assert (contents.described, dict(contents.files)) == ({"frames"}, {})
+    assert (set(contents.described), dict(contents.files)) == ({"frames"}, {})
     assert output.array_info("latents") is None
     with pytest.raises(MissingChunk):
         output.read("latents", 0, 7)

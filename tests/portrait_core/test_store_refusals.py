@@ -276,7 +276,7 @@ def test_a_full_disk_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_an_error_of_the_program_stays_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        Files("memory://store").put({"video/a/one": 3})  # type: ignore[dict-item]
+        Files("memory://store").put({"video/a/one": 3})  # type: ignore[dict-item]  # a wrong type on purpose
 
 
 def test_failures_of_a_store_are_rows_that_retry_takes_up(tmp_path: Path) -> None:

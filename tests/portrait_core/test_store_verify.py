@@ -74,10 +74,16 @@ def unit(tmp_path: Path) -> Unit:
     return _filled(Store(tmp_path).unit("video", "a"))
 
 
-def _flip(path: Path) -> None:
-    value = bytearray(path.read_bytes())
-    value[len(value) // 2] ^= 16
-    path.write_bytes(value)
+def _flip(*paths: Path) -> None:
+    for path in paths:
+        value = bytearray(path.read_bytes())
+        value[len(value) // 2] ^= 16
+        path.write_bytes(value)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def _cut(path: Path) -> None:
@@ -114,7 +120,7 @@ DAMAGES: dict[str, tuple[Damage, str, str, tuple[int, ...]]] = {
         (3,),
     ),
     "flipped latents": (
-        lambda b: (_flip(b / "invert.00aa/latents/c.2.0"), _flip(b / "invert.00aa/latents/c.17.0")),
+        lambda b: _flip(b / "invert.00aa/latents/c.2.0", b / "invert.00aa/latents/c.17.0"),
         "corrupt",
         "invert.00aa/latents",
         (2, 17),
@@ -127,13 +133,13 @@ DAMAGES: dict[str, tuple[Damage, str, str, tuple[int, ...]]] = {
         (0,),
     ),
     "lost frames": (
-        lambda b: [(b / f"track.00aa/frames/c.{frame}.0.0.0").unlink() for frame in (5, 6, 16)],
+        lambda b: _remove(*(b / f"track.00aa/frames/c.{frame}.0.0.0" for frame in (5, 6, 16))),
         "absent",
         "track.00aa/frames",
         (5, 6, 16),
     ),
     "lost array": (
-        lambda b: [path.unlink() for path in (b / "invert.00aa/latents").iterdir()],
+        lambda b: _remove(*(b / "invert.00aa/latents").iterdir()),
         "absent",
         "invert.00aa/latents",
         EVERY,
@@ -233,7 +239,8 @@ def test_what_killed_writers_leave_is_named_and_harmless(base: Path, unit: Unit)
         ("partial", "track.00aa/frames/c.7.0.0.0.123-ab.partial", ()),
     ]
     before = _snapshot(base)
-    assert report.damaged == repair_unit(unit, report) == []
+    assert report.damaged == []
+    assert repair_unit(unit, report) == []
     assert _snapshot(base) == before
 
 

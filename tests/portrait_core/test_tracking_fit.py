@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ def _landmarks(
     return CENTER + SIDE * (pixels - 0.5)
 
 
-def _fit(head: MorphableHead, landmarks: np.ndarray, **options: object) -> FaceTrack:
-    return fit_clip(head, landmarks, np.ones(len(landmarks), bool), QUICK, **options)  # type: ignore[arg-type]
+def _fit(head: MorphableHead, landmarks: np.ndarray, **options: Any) -> FaceTrack:
+    return fit_clip(head, landmarks, np.ones(len(landmarks), bool), QUICK, **options)
 
 
 def _mesh_pixels(head: MorphableHead, track: FaceTrack) -> np.ndarray:

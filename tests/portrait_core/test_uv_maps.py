@@ -1,5 +1,7 @@
 """Texture maps, DECA's camera and its picture, on meshes of a few triangles."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,7 @@ def random_transforms(batch: int) -> torch.Tensor:
     return torch.from_numpy(tform)
 
 
-def test_a_map_holds_the_surface_row_zero_on_top():
+def test_a_map_holds_the_surface_row_zero_on_top() -> None:
     mapper = uv_maps.UvMapper(SQUARE, 8)
     assert mapper.cover.all()
     got = mapper.to_uv(torch.cat([CORNERS, CORNERS * 2]))
@@ -41,14 +43,14 @@ def test_a_map_holds_the_surface_row_zero_on_top():
     assert torch.allclose(got[1], 2 * got[0])  # each row its own attributes
 
 
-def test_where_charts_overlap_the_later_face_has_the_texel():
+def test_where_charts_overlap_the_later_face_has_the_texel() -> None:
     layout = uv_maps.UvLayout(SQUARE.uv, SQUARE.uv_faces[[0, 1, 0, 1]], np.arange(12).reshape(4, 3))
     values = torch.tensor([1.0, 1.0, 2.0, 2.0]).repeat_interleave(3)[None, :, None]
     assert (uv_maps.UvMapper(layout, 5).to_uv(values) == 2).all()
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_projection_and_back_through_the_crop(batch):
+def test_projection_and_back_through_the_crop(batch: int) -> None:
     points = torch.randn(batch, 7, 3)
     cam = torch.cat([torch.full((batch, 1), 5.0), torch.randn(batch, 2) * 0.1], 1)
     ndc = orthographic.to_ndc(points, cam)
@@ -64,7 +66,7 @@ def test_projection_and_back_through_the_crop(batch):
     assert torch.allclose(plain, orthographic.ndc_to_source(ndc, same, 64), atol=1e-4)
 
 
-def test_the_source_is_sampled_where_the_crop_was():
+def test_the_source_is_sampled_where_the_crop_was() -> None:
     """A texture from the whole image shows each point's own place in it, at any texture size."""
     tform, inside = random_transforms(2), CORNERS.expand(2, -1, -1) * 0.5
     images = ramp(200).expand(2, -1, -1, -1)
@@ -78,7 +80,7 @@ def test_the_source_is_sampled_where_the_crop_was():
         assert ((texture - wanted).abs() * seen[:, None]).max() < 1e-3
 
 
-def test_drawing_shows_the_texture_and_differentiates_in_it():
+def test_drawing_shows_the_texture_and_differentiates_in_it() -> None:
     mapper = uv_maps.UvMapper(SQUARE, 4)
     albedo = torch.rand(2, 3, 24, 24, requires_grad=True)
     ndc = CORNERS.expand(2, -1, -1) * torch.tensor([1.0, -1.0, -1.0])
@@ -89,6 +91,7 @@ def test_drawing_shows_the_texture_and_differentiates_in_it():
     assert drawn.facing.all()  # the square looks at the viewer
     assert drawn.shading is None
     drawn.image.sum().backward()
+    assert albedo.grad is not None
     assert torch.allclose(albedo.grad, torch.ones_like(albedo), atol=1e-3)
     light = torch.zeros(2, 9, 3)
     light[:, 0] = 1 / sh_rendering.sh_constants()[0]
@@ -98,7 +101,7 @@ def test_drawing_shows_the_texture_and_differentiates_in_it():
     assert not sh_rendering.render_overlay(mapper, away)[1].any()
 
 
-def test_masked_and_dense_maps():
+def test_masked_and_dense_maps() -> None:
     texture, mask = torch.rand(2, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     assert (uv_maps.masked_texture(texture, mask) == uv_maps.UNKNOWN_ALBEDO).all()
     assert torch.equal(uv_maps.masked_texture(texture, mask + 1), texture)
@@ -109,7 +112,7 @@ def test_masked_and_dense_maps():
         uv_maps.grid_triangles(8, 8)
 
 
-def test_obj_layout_and_what_is_wrong_with_one(tmp_path):
+def test_obj_layout_and_what_is_wrong_with_one(tmp_path: Path) -> None:
     path = tmp_path / "mesh.obj"
     path.write_text("v 0 0 0\nv 1 0 0\nv 1 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt .5 .5\nf 1/1/9 2/2/9 3/4/9\n")
     got = uv_maps.read_obj_layout(path)

@@ -21,7 +21,7 @@ def portrait() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def landmarks(portrait) -> np.ndarray:
+def landmarks(portrait: np.ndarray) -> np.ndarray:
     return FaceLandmarker.from_models(data_folder() / "models").detect(portrait[None]).points
 
 
@@ -38,14 +38,14 @@ def standing(scale: float, size: tuple[int, int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("scale", [30.0, 100.0])
-def test_a_frontal_face_is_scaled_and_centred(scale):
+def test_a_frontal_face_is_scaled_and_centred(scale: float) -> None:
     found = five_points.align(standing(scale, (400, 300)), np.array([[400, 300]]))
     assert found.scale == pytest.approx([102 / scale], rel=1e-9)
     got = found.points(standing(scale, (400, 300)))[0]
     assert got == pytest.approx(five_points.STANDARD_FACE[:, :2] * 102 + 112, abs=2)
 
 
-def test_points_go_to_the_crop_and_back(portrait, landmarks):
+def test_points_go_to_the_crop_and_back(portrait: np.ndarray, landmarks: np.ndarray) -> None:
     points = landmarks68.five_points(landmarks)
     crops, placement = wild_crop.generator_crops([portrait], points)
     assert crops.shape == (1, 512, 512, 3)
@@ -55,7 +55,9 @@ def test_points_go_to_the_crop_and_back(portrait, landmarks):
     assert landmarks68.five_points(again) + 0.5 == pytest.approx(there, abs=4.0)
 
 
-def test_a_part_is_resized_as_the_whole_is(portrait, landmarks, monkeypatch):
+def test_a_part_is_resized_as_the_whole_is(
+    portrait: np.ndarray, landmarks: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
     points, size = landmarks68.five_points(landmarks), np.array([portrait.shape[1::-1]])
     for shift in (0, 180):  # the second: partly outside of the image
         found = five_points.align(points + shift, size)
@@ -68,7 +70,7 @@ def test_a_part_is_resized_as_the_whole_is(portrait, landmarks, monkeypatch):
         assert ((whole == 0) == (part == 0)).mean() > 0.99
 
 
-def test_the_middle_is_cut_out_of_the_square(portrait, landmarks):
+def test_the_middle_is_cut_out_of_the_square(portrait: np.ndarray, landmarks: np.ndarray) -> None:
     points, size = landmarks68.five_points(landmarks), np.array([portrait.shape[1::-1]])
     found = five_points.align(points, size)
     assert np.array_equal(
@@ -76,7 +78,7 @@ def test_the_middle_is_cut_out_of_the_square(portrait, landmarks):
     )
 
 
-def test_mesh_points_of_the_scheme_are_symmetric(landmarks):
+def test_mesh_points_of_the_scheme_are_symmetric(landmarks: np.ndarray) -> None:
     swap = np.concatenate(
         [
             np.arange(17)[::-1],
@@ -98,10 +100,12 @@ def test_mesh_points_of_the_scheme_are_symmetric(landmarks):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_frames_of_a_clip_are_tracked_one_by_one_or_together(tracker, portrait, landmarks, batch):
+def test_frames_of_a_clip_are_tracked_one_by_one_or_together(
+    tracker: PaperTracker, portrait: np.ndarray, landmarks: np.ndarray, batch: int
+) -> None:
     frames = np.stack([portrait] * batch)
     frames[:, 250:] //= np.arange(1, batch + 1, dtype=np.uint8)[:, None, None, None]
-    points = np.repeat(landmarks, batch, axis=0) + np.arange(batch)[:, None, None]
+    points = np.repeat(landmarks, batch, axis=0) + np.arange(float(batch))[:, None, None]
     together = tracker.track(frames, points)
     assert together.wild.images.shape == (batch, 512, 512, 3)
     assert together.wild.cameras.shape == (batch, 25)
@@ -112,7 +116,7 @@ def test_frames_of_a_clip_are_tracked_one_by_one_or_together(tracker, portrait, 
     assert last.wild.cameras[0] == pytest.approx(together.wild.cameras[-1], abs=1e-5)
 
 
-def test_the_oriented_square_follows_the_face(portrait, landmarks):
+def test_the_oriented_square_follows_the_face(portrait: np.ndarray, landmarks: np.ndarray) -> None:
     points = landmarks68.mesh_to_68(landmarks)[0]
     quad = ffhq_align.oriented_quad(points, 1.0)
     sides = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
@@ -125,7 +129,7 @@ def test_the_oriented_square_follows_the_face(portrait, landmarks):
         assert got.std() > 20
 
 
-def test_refuses_what_is_no_face(tracker, portrait, landmarks):
+def test_refuses_what_is_no_face(tracker: PaperTracker, portrait: np.ndarray, landmarks: np.ndarray) -> None:
     size = np.array([[100, 100]])
     with pytest.raises(InputError, match="not finite"):
         five_points.align(np.full((1, 5, 2), np.nan), size)
@@ -145,7 +149,7 @@ def test_refuses_what_is_no_face(tracker, portrait, landmarks):
         tracker.track(portrait[None], np.full((1, 478, 2), np.nan))
 
 
-def test_the_standard_face_comes_from_a_mean_faces_68_points():
+def test_the_standard_face_comes_from_a_mean_faces_68_points() -> None:
     marks = np.zeros((68, 3))
     for places, point in zip(
         ((36, 39), (42, 45), (30,), (48,), (54,)), five_points.STANDARD_FACE, strict=True

@@ -73,11 +73,11 @@ def target(image: torch.Tensor) -> FrameTarget:
 class Memory:
     """A checkpoint kept in memory."""
 
-    def __init__(self):
-        self.data = None
+    def __init__(self) -> None:
+        self.data: bytes | None = None
 
-    def read(self):
+    def read(self) -> bytes | None:
         return self.data
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self.data = data

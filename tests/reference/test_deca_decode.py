@@ -164,7 +164,7 @@ def test_crop_boxes(crops: dict[str, np.ndarray]) -> None:
     rows = [boxes]
     for rule in ("kpt68", "bbox"):
         squares = deca_crop.face_squares(boxes, rule)
-        rows += [squares.face_size[:, None], squares.center, squares.size[:, None]]
+        rows += [squares.face_size[:, None], squares.center, squares.size[:, None].astype(float)]
     assert np.abs(np.concatenate(rows, 1) - crops["box_table"]).max() < PROJECTED
 
 

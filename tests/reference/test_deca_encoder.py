@@ -1,6 +1,7 @@
 """Parity with DECA's networks (numbers in the reference folder's ``deca_encoder``)."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -40,7 +41,9 @@ def layout(network: nn.Module) -> list[tuple[str, list[int]]]:
     return [(name, list(value.shape)) for name, value in network.state_dict().items()]
 
 
-def test_coefficients(cases: dict[str, Tensor], images: Tensor, states: dict, shapes: dict) -> None:
+def test_coefficients(
+    cases: dict[str, Tensor], images: Tensor, states: dict[str, Any], shapes: dict[str, Any]
+) -> None:
     network = DecaEncoder.from_state(states["E_flame"], cases["parameters"].shape[1])
     assert layout(network) == list(shapes["E_flame"].items())
     with torch.no_grad():
@@ -53,7 +56,9 @@ def test_coefficients(cases: dict[str, Tensor], images: Tensor, states: dict, sh
     assert error(alone.exp, cases["code_exp"]) < ATOL
 
 
-def test_detail(cases: dict[str, Tensor], images: Tensor, states: dict, shapes: dict) -> None:
+def test_detail(
+    cases: dict[str, Tensor], images: Tensor, states: dict[str, Any], shapes: dict[str, Any]
+) -> None:
     encoder = DecaEncoder.from_state(states["E_detail"], cases["detail"].shape[1])
     decoder = DetailDecoder.from_state(states["D_detail"])
     assert layout(encoder) == list(shapes["E_detail"].items())

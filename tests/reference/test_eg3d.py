@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +20,15 @@ pytestmark = needs("eg3d/generator.pkl")
 
 
 @pytest.fixture(scope="module")
-def config() -> dict:
+def config() -> dict[str, Any]:
     return json.loads((FOLDER / "config.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def tiny() -> TriPlaneGenerator:
-    return load_published(FOLDER / "generator.pkl")
+    generator = load_published(FOLDER / "generator.pkl")
+    assert isinstance(generator, TriPlaneGenerator)
+    return generator
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def expected() -> dict[str, Tensor]:
     return tensors(FOLDER / "outputs.npz")
 
 
-def test_state_dict_names_and_shapes(tiny: TriPlaneGenerator, config: dict) -> None:
+def test_state_dict_names_and_shapes(tiny: TriPlaneGenerator, config: dict[str, Any]) -> None:
     got = {name: list(value.shape) for name, value in tiny.state_dict().items()}
     assert got == config["parameters"] | config["buffers"]
     assert tiny.settings == GeneratorSettings.from_published(
@@ -42,7 +45,7 @@ def test_state_dict_names_and_shapes(tiny: TriPlaneGenerator, config: dict) -> N
     assert tiny.settings.num_ws == config["num_ws"]
 
 
-def test_clamps_are_those_of_the_constructor(config: dict, full_config: dict) -> None:
+def test_clamps_are_those_of_the_constructor(config: dict[str, Any], full_config: dict[str, Any]) -> None:
     """Super-resolution trained in half precision clamps; the backbone's constructor argument is None."""
     assert config["kwargs"]["sr_num_fp16_res"] == full_config["constructor"]["sr_num_fp16_res"] == 4
     for kwargs in (config["kwargs"], full_config["constructor"]):
@@ -126,7 +129,7 @@ def test_gradients(tiny: TriPlaneGenerator, expected: dict[str, Tensor], suffix:
     assert relative(c.grad, expected["grad_c" + suffix]) < 2e-2
 
 
-def seeded_weights(config: dict) -> dict[str, Tensor]:
+def seeded_weights(config: dict[str, Any]) -> dict[str, Tensor]:
     """The full architecture's weights, by the recipe in the folder's README."""
     module = seeding()
     one = np.float32
@@ -151,12 +154,12 @@ def seeded_weights(config: dict) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def full_config() -> dict:
+def full_config() -> dict[str, Any]:
     return json.loads((FOLDER / "full512.json").read_text())
 
 
 @pytest.fixture(scope="module")
-def full(full_config: dict) -> TriPlaneGenerator:
+def full(full_config: dict[str, Any]) -> TriPlaneGenerator:
     settings = GeneratorSettings.from_published(
         full_config["constructor"], full_config["neural_rendering_resolution"]
     )
@@ -171,7 +174,7 @@ def full_expected() -> dict[str, Tensor]:
 
 
 @pytest.mark.slow
-def test_full_weights_follow_the_recipe(full: TriPlaneGenerator, full_config: dict) -> None:
+def test_full_weights_follow_the_recipe(full: TriPlaneGenerator, full_config: dict[str, Any]) -> None:
     state = full.state_dict()
     digests = full_config["sha256_first_16"]
     wrong = [

@@ -33,7 +33,7 @@ def crops() -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("mode", ["orig", "cor", "simplify"])
-def test_labels(labels: dict[str, np.ndarray], mode: str) -> None:
+def test_labels(labels: dict[str, np.ndarray], mode: eg3d_cameras.CenterMode) -> None:
     got = eg3d_cameras.labels_from_deep3d(labels["angle"], labels["trans"], mode)
     assert off(got, labels[f"label_{mode}"]) < ATOL
     mirrored = labels.get(f"label_{mode}_mirror")

@@ -1,5 +1,7 @@
 """Parity with FLAME as DECA decodes it (numbers in the reference folder's ``flame``)."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ def embedding() -> LandmarkEmbedding:
     return read_landmark_embedding(FOLDER / "landmark_embedding.npy")
 
 
-def head_of(cases: dict[str, Tensor], kind: str, shape: str, exp: str, **options: object) -> MorphableHead:
+def head_of(cases: dict[str, Tensor], kind: str, shape: str, exp: str, **options: Any) -> MorphableHead:
     arrays = read_flame(FOLDER / f"generic_model_{kind}.pkl")
     return flame.flame_head(arrays, cases[shape].shape[1], cases[exp].shape[1], **options)
 

@@ -1,6 +1,7 @@
 """Parity with the published StyleGAN2 generator (numbers in the reference folder's ``stylegan2``)."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ pytestmark = needs("stylegan2/generator.pkl")
 
 
 @pytest.fixture(scope="module")
-def config() -> dict:
+def config() -> dict[str, Any]:
     return json.loads((FOLDER / "config.json").read_text())
 
 
@@ -35,7 +36,7 @@ def label(expected: dict[str, Tensor]) -> Tensor | None:
     return expected.get("c", expected.get("c_cond"))
 
 
-def test_state_dict_names_and_shapes(generator: StyleGAN2Generator, config: dict) -> None:
+def test_state_dict_names_and_shapes(generator: StyleGAN2Generator, config: dict[str, Any]) -> None:
     got = {name: list(value.shape) for name, value in generator.state_dict().items()}
     assert got == config["parameters"] | config["buffers"]
     assert generator.settings == StyleGAN2Settings.from_published(config["constructor"])

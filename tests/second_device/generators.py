@@ -51,8 +51,11 @@ _DRAWS = (
 """The CPU's operations that take a generator."""
 
 
-class SecondGenerator(PLAIN):  # type: ignore[misc, valid-type]
+class SecondGenerator(PLAIN):
     """A generator of the second device."""
+
+    _cdata: int
+    """Address of what PyTorch holds; its stubs leave it out."""
 
     def __init__(self, device: object = None) -> None:
         _known[self._cdata] = self
@@ -63,7 +66,7 @@ class SecondGenerator(PLAIN):  # type: ignore[misc, valid-type]
         return made
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> torch.device:  # type: ignore[override]  # read-only in PyTorch too, whatever its stubs say
         """The second device."""
         return torch.device(torch._C._get_privateuse1_backend_name(), 0)
 
@@ -95,8 +98,8 @@ def _restored(state: torch.Tensor) -> SecondGenerator:
 
 
 class _MakesEither(type):
-    def __call__(cls, device: object = "cpu") -> Any:
-        chosen = torch.device(device)  # type: ignore[call-overload]
+    def __call__(cls, device: torch.device | str = "cpu") -> Any:
+        chosen = torch.device(device)
         is_second = chosen.type == torch._C._get_privateuse1_backend_name()
         return SecondGenerator() if is_second else PLAIN(device=chosen)
 
@@ -111,9 +114,14 @@ class Generator(metaclass=_MakesEither):
     """What ``torch.Generator`` names while the second device is registered."""
 
 
+def address(generator: torch._C.Generator) -> int:
+    """The address of what PyTorch holds of a generator."""
+    return generator._cdata  # type: ignore[attr-defined]  # the stubs leave it out
+
+
 def of_second(generator: object) -> SecondGenerator | None:
     """The second device's generator that ``generator`` is, or None."""
-    return _known.get(generator._cdata) if isinstance(generator, PLAIN) else None
+    return _known.get(address(generator)) if isinstance(generator, PLAIN) else None
 
 
 @contextmanager
@@ -130,7 +138,7 @@ def drawing_for_second() -> Iterator[None]:
 def register(library: torch.library.Library) -> None:
     """Give ``torch.Generator`` its new meaning, and make the CPU's draws refuse a generator of the second
     device."""
-    torch.Generator = Generator  # type: ignore[misc, assignment]
+    torch.Generator = Generator  # type: ignore[misc, assignment]  # this is the registration
     for name in _DRAWS:
         library.impl(name, _refusing(name), "CPU", with_keyset=True, allow_override=True)
 

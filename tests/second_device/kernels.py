@@ -36,7 +36,7 @@ class KernelMode(TorchDispatchMode):
     """Calls ``note`` for every operation on the second device that is a kernel, in backward passes too."""
 
     def __init__(self, note: Callable[[], None]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self._note = note
 
     def __torch_dispatch__(

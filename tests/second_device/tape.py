@@ -11,6 +11,7 @@ import torch
 
 from tests.second_device import waits
 from tests.second_device.arguments import leaves
+from tests.second_device.generators import address
 
 Described = tuple[Any, ...]
 
@@ -174,7 +175,7 @@ def note_empty(tensor: torch.Tensor) -> None:
 def _described(leaf: Any) -> Described:
     if isinstance(leaf, torch.Tensor):
         return "tensor", tuple(leaf.shape), leaf.stride(), leaf.storage_offset(), leaf.dtype
-    return (type(leaf).__name__, leaf if not isinstance(leaf, torch._C.Generator) else leaf._cdata)
+    return (type(leaf).__name__, leaf if not isinstance(leaf, torch._C.Generator) else address(leaf))
 
 
 def _storage(tensor: torch.Tensor) -> int:

@@ -33,7 +33,7 @@ class SecondTensor(torch.Tensor):
     @staticmethod
     def __new__(cls, data_here: torch.Tensor) -> SecondTensor:
         """Wrap a CPU tensor, which is not copied."""
-        made: SecondTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: SecondTensor = torch.Tensor._make_wrapper_subclass(
             cls,
             data_here.size(),
             strides=data_here.stride(),
@@ -45,15 +45,16 @@ class SecondTensor(torch.Tensor):
         made.data_here, made.is_number = data_here, False
         return made
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    # PyTorch's stubs know neither this way to switch it off nor the signature below, which its manual gives
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]  # as said above
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # as said above
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         return run(func, args, kwargs or {})
 
-    def __repr__(self, *_: object, **__: object) -> str:
+    def __repr__(self, *, tensor_contents: object = None) -> str:  # type: ignore[override]  # mypy refuses PyTorch's own
         return f"second({self.data_here!r})"
 
     def numpy(self, *_: object, **__: object) -> NoReturn:
@@ -80,7 +81,7 @@ class SecondTensor(torch.Tensor):
         raise BufferError(f"the device {NAME} is unknown to DLPack; use Tensor.cpu() first")
 
     @property
-    def data(self) -> torch.Tensor:  # type: ignore[override]
+    def data(self) -> torch.Tensor:
         """The tensor outside autograd, sharing its numbers."""
         return self.detach()
 
@@ -91,7 +92,7 @@ class SecondTensor(torch.Tensor):
                 "the data of a tensor of the second device cannot become a tensor of another device"
             )
         with torch._C._DisableTorchDispatch():
-            torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]
+            torch.Tensor.data.__set__(self, value)  # type: ignore[attr-defined]  # a descriptor, which the stubs call a Tensor
         self.data_here = value.data_here
 
     def __deepcopy__(self, memo: dict[int, Any]) -> torch.Tensor:
@@ -133,7 +134,7 @@ def run(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     to_cpu = target is not None and torch.device(target).type != NAME
     if not (to_cpu and func is aten._to_copy.default):
         _check_devices(func, args, tensors)
-    elif torch.device(target).type != "meta":
+    elif target is not None and torch.device(target).type != "meta":
         waits.copied(func)
     waits.note_reads(func, args, kwargs)
     args, kwargs = _with_own_generators(func, args, kwargs, to_cpu)

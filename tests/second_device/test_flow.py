@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -94,7 +96,7 @@ def test_a_checkpoint_of_one_device_goes_on_on_the_other(second: torch.device) -
     for first, then in ((second, "cpu"), ("cpu", second)):
         memory = tiny.Memory()
 
-        def stop(done: int, _: float) -> None:
+        def stop(done: int, _: float | None) -> None:
             if done == 9:
                 raise KeyboardInterrupt
 
@@ -107,7 +109,7 @@ def test_a_checkpoint_of_one_device_goes_on_on_the_other(second: torch.device) -
 
 @pytest.mark.parametrize("solver", [SolverSettings(), _STEPS])
 def test_edits_and_readings_equal_the_cpus_and_files_are_read_by_both(
-    second: torch.device, solver: SolverSettings, tmp_path
+    second: torch.device, solver: SolverSettings, tmp_path: Path
 ) -> None:
     made = _trainer(second)
     made.run()
@@ -129,7 +131,7 @@ def test_edits_and_readings_equal_the_cpus_and_files_are_read_by_both(
 def test_a_reader_is_fitted_on_the_device(second: torch.device) -> None:
     learnt, held_out = samples().split(12)
     there = [type(part)(part.w.to(second), part.labels.to(second)) for part in (learnt, held_out)]
-    here, made = LatentReader.fit(learnt, held_out), LatentReader.fit(*there)
+    here, made = LatentReader.fit(learnt, held_out), LatentReader.fit(there[0], there[1])
     assert here.r2 == made.r2
     assert all(torch.equal(here.tensors()[name], value.cpu()) for name, value in made.tensors().items())
 

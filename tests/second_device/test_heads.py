@@ -37,11 +37,11 @@ def _equal(one: object, other: object) -> bool:
     if isinstance(one, Tensor):
         return isinstance(other, Tensor) and torch.equal(one.cpu(), other.cpu())
     if isinstance(one, tuple | list):
-        return len(one) == len(other) and all(map(_equal, one, other))  # type: ignore[arg-type]
+        return isinstance(other, tuple | list) and len(one) == len(other) and all(map(_equal, one, other))
     return one == other
 
 
-def _codes(head: MorphableHead, device: object) -> tuple[Tensor, ...]:
+def _codes(head: MorphableHead, device: torch.device | str) -> tuple[Tensor, ...]:
     rng = torch.Generator().manual_seed(0)
     shape = torch.randn(2, head.n_shape, generator=rng)
     expression = torch.rand(2, head.n_expression, generator=rng)

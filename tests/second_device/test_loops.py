@@ -101,7 +101,10 @@ class TapeCapture:
 
 
 def _on(target: FrameTarget, device: torch.device) -> FrameTarget:
-    return FrameTarget(*(None if part is None else part.to(device) for part in vars(target).values()))  # type: ignore[arg-type]
+    moved: dict[str, Any] = {
+        name: None if part is None else part.to(device) for name, part in vars(target).items()
+    }
+    return FrameTarget(**moved)
 
 
 def _target(seed: int) -> FrameTarget:

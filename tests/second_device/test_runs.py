@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from flows.cli.main import OK, app
+from flows.cli.main import app
+from flows.cli.outcome import OK
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.redo import mark_undone
 from portrait_core.pipeline.state import read_jobs

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,9 +32,8 @@ def test_a_photograph_is_tracked_as_on_the_cpu(
     image, points, _ = stand_in.tracked()
     here = PaperTracker(*encoders).track(image[None], points, size=64)
     with counted() as waits:
-        there = PaperTracker(*(copy.deepcopy(one).to(second) for one in encoders)).track(
-            image[None], points, size=64
-        )
+        deca, deep3d = copy.deepcopy(encoders)
+        there = PaperTracker(deca.to(second), deep3d.to(second)).track(image[None], points, size=64)
     assert waits.copies, "nothing was computed on the second device"
     assert waits.reads == []
     for one, other in zip(there.code, here.code, strict=True):
@@ -55,7 +55,7 @@ def test_details_are_decoded_on_the_device(second: torch.device) -> None:
     assert torch.equal(decoder.to(second)(*(x.to(second) for x in inputs)).cpu(), here)
 
 
-def test_faces_are_decoded_on_the_device(second: torch.device, tmp_path) -> None:
+def test_faces_are_decoded_on_the_device(second: torch.device, tmp_path: Path) -> None:
     official_files.write_bfm(tmp_path / "bfm.mat")
     model = BfmModel(read_bfm(tmp_path / "bfm.mat"))
     numbers = 0.1 * torch.randn(2, 257, generator=torch.Generator().manual_seed(3))

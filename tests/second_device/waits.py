@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -145,9 +146,9 @@ def _by_mask(args: tuple[Any, ...]) -> bool:
     number is laid into the masked places it need not, because that is a fill."""
     masks = any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
     filled_with = args[2] if len(args) > 2 else None
-    is_number = filled_with is not None and (
-        filled_with.device.type == "cpu" or getattr(filled_with, "is_number", False)
-    )
+    if filled_with is None:
+        return masks
+    is_number = filled_with.device.type == "cpu" or getattr(filled_with, "is_number", False)
     return masks and not (is_number and filled_with.numel() == 1)
 
 
@@ -164,7 +165,8 @@ def _note(operation: object, kind: str) -> None:
 
 def place() -> str:
     """The innermost line outside PyTorch and this package; behind a library's line, ours that led there."""
-    frame, library = sys._getframe(1), ""
+    frame: FrameType | None = sys._getframe(1)
+    library = ""
     while frame is not None:
         path = Path(frame.f_code.co_filename)
         ours = str(path.parent) == _HERE and path.name in _TOOLS
@@ -173,7 +175,7 @@ def place() -> str:
             if "site-packages" not in path.parts:
                 return f"{library}, called from {line}" if library else line
             library = library or line
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return library or "the backward pass, where no line of Python is at work"
 
 

@@ -92,7 +92,11 @@ def test_a_slow_store_holds_the_computing_back(job: Job) -> None:
             assert go_on.is_set()
         if len(computed) == 17:
             threading.Timer(0.2, go_on.set).start()
-        return lambda: go_on.wait(10) and None
+
+        def save() -> None:
+            go_on.wait(10)
+
+        return save
 
     assert process_frames(job, "render", [FrameRange(0, 22)], work) == 22
 

@@ -22,7 +22,7 @@ seen: list[tuple[str, str]] = []
 
 def switches() -> tuple[str, str]:
     """PyTorch's, of matrix products and convolutions on CUDA."""
-    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]
+    return torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision  # type: ignore[attr-defined]  # missing in the stubs
 
 
 @stage_function("tuning", precision="job")

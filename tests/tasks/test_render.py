@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import portrait_core.generators.prepared
-from portrait_core.generators import TriPlaneGenerator, save_generator
+from portrait_core.generators import TriPlaneGenerator, load_generator, save_generator
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings, load_settings
@@ -50,11 +50,12 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
     tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: Counter[str] = Counter()
-    right = portrait_core.generators.prepared.load_generator
 
     def load(path: Path, device: Any) -> TriPlaneGenerator:
         loaded["base" if path.name == "tiny.safetensors" else "tuned"] += 1
-        return right(path, device)
+        loaded_generator = load_generator(path, device)
+        assert isinstance(loaded_generator, TriPlaneGenerator)
+        return loaded_generator
 
     monkeypatch.setattr(portrait_core.generators.prepared, "load_generator", load)
     jobs = [ready_clip(str(tmp_path), name, FRAMES, settings, seed) for seed, name in enumerate("ab")]

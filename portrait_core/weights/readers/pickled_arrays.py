@@ -156,7 +156,7 @@ def rebuild_scalar(dtype: Any, data: Any) -> Any:
 class ArrayRecord(np.ndarray[Any, Any]):
     """An array while it is being read; :meth:`__setstate__` sets its shape and values."""
 
-    def __setstate__(self, state: Any) -> None:  # type: ignore[override]
+    def __setstate__(self, state: Any) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise pickle.UnpicklingError("a numpy array has an unknown form")
         _, shape, dtype, fortran, data = state

@@ -75,7 +75,7 @@ class DataUnpickler(pickle._Unpickler):
     pop_mark: Callable[[], list[Any]]
 
     def __init__(self, file: BinaryIO, names: Names, *, encoding: str = "ASCII") -> None:
-        super().__init__(BoundedFile(file), encoding=encoding)  # type: ignore[arg-type]
+        super().__init__(BoundedFile(file), encoding=encoding)
         self._names = names
         self._constructors = {id(value) for value in names.values() if callable(value)}
 

@@ -57,7 +57,7 @@ def common(picture: Picture) -> Picture:
     """A whole picture with no more detail than the 2D generator's have, ``[256,256,3]``."""
     side = round(SIZE / CROP)
     if len(picture) > side:
-        picture = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        picture = np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
     return np.asarray(cv2.resize(picture, (_SHOWN, _SHOWN), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 

@@ -3,7 +3,6 @@ the portrait's own expression, inversion of that one frame, pivotal tuning. With
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from portrait_core.generators import (
     resolved_precision,
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
+from portrait_core.inversion.loop import OnStep
 from portrait_core.inversion.patches import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
@@ -129,7 +129,7 @@ class Fit:
     def _resolution(self) -> int:
         return self.settings.generator.neural_resolution or self.generator.settings.neural_resolution
 
-    def tune(self, on_step: Callable[[int, float], None] | None = None) -> None:
+    def tune(self, on_step: OnStep | None = None) -> None:
         """Pivotal tuning: about a second a step on one core."""
         settings, painted = self.settings, None
         if settings.inversion.mouth == "render":

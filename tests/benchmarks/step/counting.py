@@ -161,14 +161,14 @@ def inversion_counts(work: Workload) -> list[dict[str, Any]]:
     inverter = work.inverter()
     target, start = work.inversion_target(0), work.start(inverter)
     wandering = not inverter.middle.is_whole
-    names = {0: "first frame, patch anywhere", 1: "first frame, middle"} if wandering else {}
+    names: dict[Any, str] = {0: "first frame, patch anywhere", 1: "first frame, middle"} if wandering else {}
     # the first makes Adam's moments; two steps of each kind are compared; of a whole image that is done at
     # a later frame, since they take long
     steps = 5 if wandering else 2
     found = count_steps(lambda: inverter.first(target, start, on_step=until(steps)), inverter.phi)
     rows = [
         summary(work.profile, f"inversion: {names.get(kind, 'first frame')}", each)
-        for kind, each in sorted(found.items(), key=lambda item: int(item[0]))
+        for kind, each in sorted(found.items(), key=lambda item: bool(item[0]))
     ]
     if work.settings.inversion.steps:
         later = work.inverter(steps=3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
@@ -33,7 +33,7 @@ class _Clock:
     """CPU seconds of this process by column; what a card would compute is told apart from the host's own."""
 
     def __init__(self) -> None:
-        self.spent: Counter[str] = Counter()
+        self.spent = defaultdict[str, float](float)
 
     def within(self, column: str, call: Callable[..., Any]) -> Callable[..., Any]:
         """Give the same function, whose time is of ``column``."""
@@ -49,7 +49,7 @@ class _Clock:
         return timing
 
     @contextmanager
-    def running(self) -> Iterator[Counter[str]]:
+    def running(self) -> Iterator[dict[str, float]]:
         """Measure until the block ends; the result then holds ``own`` too."""
         self.spent.clear()
         with ExitStack() as stack:
@@ -60,7 +60,7 @@ class _Clock:
             self.spent["own"] = time.process_time() - begin - self.spent["Φ"] - self.spent["head"]
 
 
-def _row(work: Workload, what: str, spent: Counter[str], steps: int, note: str) -> dict[str, Any]:
+def _row(work: Workload, what: str, spent: dict[str, float], steps: int, note: str) -> dict[str, Any]:
     parts = {name: 1e3 * spent[name] / steps for name in ("own", "Φ", "head")}
     return {"profile": work.profile, "what": what, "note": note, **parts}
 
@@ -72,7 +72,7 @@ def tuning_preparation(work: Workload) -> list[dict[str, Any]]:
     cv2.setNumThreads(1)
     for frame in range(work.frames):
         work.tuning_target(frame)  # reads the masks from the store, which is not measured
-    tuner, blocks, loads = work.tuner(), list[tuple[range, int, Counter[str]]](), Counter[str]()
+    tuner, blocks, loads = work.tuner(), list[tuple[range, int, dict[str, float]]](), Counter[str]()
     make, load = loop.AdamLoop.__post_init__, ClipData.target
 
     def made(self: Any) -> None:

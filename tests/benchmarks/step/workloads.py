@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from portrait_core.generators import Precision, TriPlaneGenerator, at_precision, resolved_precision
+from portrait_core.inversion.chain import tracker_start
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import Inverter
@@ -40,8 +41,13 @@ PROFILES = {
     "fast": "profile fast, the same",
     TINY: "profile embedded with a tiny generator",
 }
-_TINY = ("template.size=64", "tuning.patch=16", "tuning.novel_view_rays=32")
-_TINY += ("generator.samples=6", "generator.importance_samples=4")
+_TINY = (
+    "template.size=64",
+    "tuning.patch=16",
+    "tuning.novel_view_rays=32",
+    "generator.samples=6",
+    "generator.importance_samples=4",
+)
 
 
 class Enough(Exception):  # noqa: N818 - ends a loop that was measured, and is no error
@@ -77,7 +83,7 @@ class Workload:
     @property
     def arithmetic(self) -> Precision:
         """What the precision means on the device."""
-        return resolved_precision(self.precision, self.device)  # type: ignore[arg-type]
+        return resolved_precision(self.precision, self.device)  # type: ignore[arg-type]  # one of its words
 
     @cached_property
     def generator(self) -> TriPlaneGenerator:
@@ -143,10 +149,7 @@ class Workload:
 
     def start(self, inverter: Inverter) -> Tensor | None:
         """The z from which the first frame's inversion starts, or None for the mean latent."""
-        if inverter.settings.init != "tracker":
-            return None
-        data = self.data
-        return inverter.tracker_start(data.shape, data.expression[:1], data.head.expression_names)
+        return tracker_start(inverter, self.data, 0)
 
     def tuner(self) -> Tuner:
         """What tunes the generator on the clip, whose latents are random ones of the generator."""
