@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from portrait_core.attribute_editing.flow import ConditionalFlow
 from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
 from tests.official_files import seeded_state
 
 SEED = 11

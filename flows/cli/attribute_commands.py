@@ -29,7 +29,7 @@ def as_settings(edits: Sequence[str]) -> list[str]:
     Raises:
         InputError: if one cannot be read.
     """
-    from portrait_core.attribute_editing.requests import as_override, parse_requests
+    from portrait_core.attribute_editing.edit_requests import as_override, parse_requests
 
     return [as_override(parse_requests(edits))] if edits else []
 

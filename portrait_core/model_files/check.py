@@ -37,7 +37,7 @@ def model_of(path: str | Path) -> Model | None:
 
 
 def _own_flow(path: Path) -> bool:
-    from portrait_core.attribute_editing.files import is_flow_file
+    from portrait_core.attribute_editing.styleflow_files import is_flow_file
 
     return path.suffix == ".safetensors" and is_flow_file(path)
 
@@ -51,7 +51,7 @@ def check_model(path: str | Path, model: Model) -> Report:
     path = Path(path)
     content = _READERS[model.name](path)
     if model.name == "styleflow" and _own_flow(path):
-        from portrait_core.attribute_editing.files import flow_metadata
+        from portrait_core.attribute_editing.styleflow_files import flow_metadata
 
         licence = flow_metadata(path).get("licence", "not stated")
         return Report(content, f"a flow of your own, licence {licence}", True, licence)
@@ -160,7 +160,7 @@ def _onnx(read: str) -> Callable[[Path], str]:
 
 
 def _flow(path: Path) -> str:
-    from portrait_core.attribute_editing.files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_flow
 
     model = load_flow(path)
     flow, conditions = model.flow, model.conditions

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeFlow, edit_latent
-from portrait_core.attribute_editing.scenes import shows_on_photographs
-from portrait_core.attribute_editing.series import EditSeries, latent_labels
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.edit_series import EditSeries, latent_labels
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, AttributeFlow, edit_latent
+from portrait_core.attribute_editing.scene_attributes import shows_on_photographs
+from portrait_core.attribute_editing.styleflow_training import FlowSamples
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.targets import image_tensor
 from portrait_core.metrics.identity import Recogniser, identity_distance

@@ -1,5 +1,5 @@
 """How age and sex move the head's shape components: the constants of
-:mod:`portrait_core.attribute_editing.scenes`, measured on sampled adults whose age and sex are known.
+:mod:`portrait_core.attribute_editing.scene_attributes`, measured on sampled adults whose age and sex are known.
 
 Needs ``anny``, as :mod:`portrait_core.training.build_head` does and says how to install, and only to measure
 again; the head's shape space is read from its asset, so the numbers belong to that asset:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from portrait_core.attribute_editing.conditions import Conditions
-    from portrait_core.attribute_editing.editing import AttributeFlow
-    from portrait_core.attribute_editing.training import FlowSamples
+    from portrait_core.attribute_editing.latent_edits import AttributeFlow
+    from portrait_core.attribute_editing.styleflow_training import FlowSamples
     from portrait_core.store import Output
 
 FLOW_FILE, SHEET = "attribute_flow.safetensors", "contact_sheet.png"
@@ -48,10 +48,10 @@ def train_flow(job: Job) -> StageResult:
     watch = Stopwatch("flow", 0, 1)
     if done(job, "flow").all():
         return watch.result(0)
-    from portrait_core.attribute_editing.editing import AttributeFlow
-    from portrait_core.attribute_editing.files import flow_bytes
-    from portrait_core.attribute_editing.reading import LatentReader
-    from portrait_core.attribute_editing.trainers import trainer_of
+    from portrait_core.attribute_editing.latent_edits import AttributeFlow
+    from portrait_core.attribute_editing.latent_reader import LatentReader
+    from portrait_core.attribute_editing.styleflow_files import flow_bytes
+    from portrait_core.attribute_editing.trainer_from_settings import trainer_of
     from tasks.fitting import StoredCheckpoint, step_reporter
 
     use_threads(job, alone=True)
@@ -79,7 +79,7 @@ def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
     Raises:
         InputError: if too few have, or the user's table of labels cannot be used.
     """
-    from portrait_core.attribute_editing.samples import training_samples
+    from portrait_core.attribute_editing.training_samples import training_samples
 
     made, settings = np.flatnonzero(done(job, "sample")), job.settings
     rows = job.output("sample").read_together(("latents", "labels"))

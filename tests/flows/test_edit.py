@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
-from portrait_core.attribute_editing.files import flow_metadata, load_flow
-from portrait_core.attribute_editing.scenes import scene_conditions
+from portrait_core.attribute_editing.scene_attributes import scene_conditions
+from portrait_core.attribute_editing.styleflow_files import flow_metadata, load_flow
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 from flows.cli.main import app
 from flows.cli.outcome import BAD_INPUT, OK
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import save_flow
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
 from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.styleflow_files import save_flow
 from portrait_core.weights.registry import MODELS
 from tests import official_files, official_flow
 from tests.flows.conftest import Arguments

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.editing import (
+from portrait_core.attribute_editing.latent_edits import (
     AttributeEdit,
     AttributeEditor,
     AttributeFlow,

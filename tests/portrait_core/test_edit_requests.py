@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.requests import (
+from portrait_core.attribute_editing.edit_requests import (
     EditRequest,
     as_override,
     check_requests,

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from portrait_core.attribute_editing.pictures import Change, edited_photograph, free_share
-from portrait_core.attribute_editing.requests import moves_mouth, parse_requests
+from portrait_core.attribute_editing.edit_requests import moves_mouth, parse_requests
+from portrait_core.attribute_editing.photograph_edit import Change, edited_photograph, free_share
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.tracking.crop import crop_image
 

@@ -12,8 +12,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import (
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_files import (
     flow_metadata,
     is_flow_file,
     load_flow,
@@ -21,8 +23,6 @@ from portrait_core.attribute_editing.files import (
     published_shapes,
     save_flow,
 )
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
 from portrait_core.errors import ModelFileError
 from portrait_core.model_files.check import check_model, model_of
 from portrait_core.model_files.importing import import_model

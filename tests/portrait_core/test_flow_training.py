@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.flow import ConditionalFlow, standard_normal
 from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import (
+from portrait_core.attribute_editing.styleflow import ConditionalFlow, standard_normal
+from portrait_core.attribute_editing.styleflow_training import (
     FlowSamples,
     FlowTrainer,
     draw_noise,

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.tables import LabelsError, complete, picture_key, read_labels
+from portrait_core.attribute_editing.label_tables import LabelsError, complete, picture_key, read_labels
 from portrait_core.errors import InputError
 
 FEW = PUBLISHED_CONDITIONS.without([*(f"light_{i}" for i in range(9)), "baldness"]).held(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.photographs import (
+from portrait_core.attribute_editing.photograph_labels import (
     LOCAL_SOURCES,
     PhotographLabeller,
     PhotographLabels,

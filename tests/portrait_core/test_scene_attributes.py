@@ -13,15 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from portrait_core.attribute_editing import scenes
+from portrait_core.attribute_editing import scene_attributes as scenes
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import flow_metadata, load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
-from portrait_core.attribute_editing.scenes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.latent_reader import LatentReader
+from portrait_core.attribute_editing.scene_attributes import sample_scenes, scene_conditions, scene_labels
 from portrait_core.attribute_editing.settings import FlowSettings
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_files import flow_metadata, load_flow, save_flow
+from portrait_core.attribute_editing.styleflow_training import FlowSamples
 from portrait_core.errors import InputError
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import load_generator

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from portrait_core.attribute_editing.flow import ConditionalFlow, standard_normal
 from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow, standard_normal
 from tests import official_flow
 from tests.official_files import seeded
 from tests.plain import styleflow as plain

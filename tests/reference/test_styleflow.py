@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import LIGHT, PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.editing import (
+from portrait_core.attribute_editing.latent_edits import (
     AttributeEditor,
     AttributeFlow,
     edit_latent,
@@ -21,10 +21,10 @@ from portrait_core.attribute_editing.editing import (
     mixed_light,
     published_edit,
 )
-from portrait_core.attribute_editing.files import published_shapes
-from portrait_core.attribute_editing.flow import ConditionalFlow
 from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
-from portrait_core.attribute_editing.training import negative_log_likelihood, published_offset
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_files import published_shapes
+from portrait_core.attribute_editing.styleflow_training import negative_log_likelihood, published_offset
 from tests.official_flow import filled, mended
 from tests.plain import styleflow as plain
 from tests.reference.published import ROOT, error, needs, relative, seeded_state, tensors

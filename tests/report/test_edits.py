@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.requests import parse_requests
-from portrait_core.attribute_editing.scenes import (
+from portrait_core.attribute_editing.edit_requests import parse_requests
+from portrait_core.attribute_editing.edit_series import EditSeries
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.scene_attributes import (
     SHOWN_ON_PHOTOGRAPHS,
     scene_conditions,
     shows_on_photographs,
 )
-from portrait_core.attribute_editing.series import EditSeries
 from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_image
 from portrait_core.report.edits import edit_report, edit_strip, person_drift

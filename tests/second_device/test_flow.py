@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeEditor, AttributeFlow
-from portrait_core.attribute_editing.files import load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, AttributeEditor, AttributeFlow
+from portrait_core.attribute_editing.latent_reader import LatentReader
 from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import FlowTrainer
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_files import load_flow, save_flow
+from portrait_core.attribute_editing.styleflow_training import FlowTrainer
 from tests.portrait_core import tiny
 from tests.portrait_core.test_flow_training import SCHEMA, samples, state_of
 from tests.second_device import Waits, counted, recorded

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from flows.edit_attributes import prepare_edit
 from flows.reenact import run_stages
 from flows.train_styleflow import prepare_flow
-from portrait_core.attribute_editing.files import load_flow
+from portrait_core.attribute_editing.styleflow_files import load_flow
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
 from portrait_core.pipeline import Job

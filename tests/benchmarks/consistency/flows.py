@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.scenes import sample_scenes
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.scene_attributes import sample_scenes
 from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import FlowSamples, FlowTrainer
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_files import load_flow, save_flow
+from portrait_core.attribute_editing.styleflow_training import FlowSamples, FlowTrainer
 
 TRUNCATION = 1.0
 """Of people and lights toward the average: none, where the paper has 0.7. A StyleGAN2 brings every z to

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeFlow, edit_latent
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, AttributeFlow, edit_latent
 from portrait_core.cameras import orbit_labels
 from portrait_core.generators import Planes, StyleGAN2Generator, TriPlaneGenerator
 from portrait_core.generators.scene_latents import scene_from_latent

@@ -2,7 +2,7 @@
 
 The published labels came from a closed service. What is here is weaker, and no model under an open licence
 says anything of glasses, beards, baldness or light: :func:`not_labelled` names what has to come from a table
-(:mod:`portrait_core.attribute_editing.tables`).
+(:mod:`portrait_core.attribute_editing.label_tables`).
 """
 
 from __future__ import annotations

@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader, reader_shapes
+from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.latent_reader import LatentReader, reader_shapes
 from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.readers.torch_files import Shapes, fitted, read_styleflow
 

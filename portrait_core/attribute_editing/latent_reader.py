@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.styleflow_training import FlowSamples
 from portrait_core.errors import InputError
 
 RIDGE = 0.01

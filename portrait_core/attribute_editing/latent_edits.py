@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import LIGHT, Conditions
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
+from portrait_core.attribute_editing.latent_reader import LatentReader
 from portrait_core.attribute_editing.settings import SolverSettings
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
 from portrait_core.errors import InputError
 
 WPLUS_ROWS = 18

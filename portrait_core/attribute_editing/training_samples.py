@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.photographs import LOCAL_SOURCES, PhotographLabeller
-from portrait_core.attribute_editing.scenes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attribute_editing.tables import complete, read_labels
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.label_tables import complete, read_labels
+from portrait_core.attribute_editing.photograph_labels import LOCAL_SOURCES, PhotographLabeller
+from portrait_core.attribute_editing.scene_attributes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attribute_editing.styleflow_training import FlowSamples
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import InputError
 from portrait_core.generators import RaySampling, TriPlaneGenerator

@@ -17,7 +17,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from portrait_core.attribute_editing.dynamics import (
+from portrait_core.attribute_editing.fixed_step_solver import solve_in_steps
+from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.styleflow_dynamics import (
     Dynamics,
     NetworkNumbers,
     estimated_trace,
@@ -26,8 +28,6 @@ from portrait_core.attribute_editing.dynamics import (
     velocity,
     velocity_and_products,
 )
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
-from portrait_core.attribute_editing.steps import solve_in_steps
 
 VARIANCE_FLOOR = 1e-4
 """Added to a running variance before its root is taken."""

@@ -11,10 +11,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attribute_editing.editing import AttributeFlow, edit_latent
-from portrait_core.attribute_editing.photographs import PhotographLabeller
-from portrait_core.attribute_editing.requests import EditRequest, edits_of, parse_requests
-from portrait_core.attribute_editing.tables import complete, read_labels
+from portrait_core.attribute_editing.edit_requests import EditRequest, edits_of, parse_requests
+from portrait_core.attribute_editing.label_tables import complete, read_labels
+from portrait_core.attribute_editing.latent_edits import AttributeFlow, edit_latent
+from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
 from portrait_core.errors import InputError
 from portrait_core.settings import EditSettings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.flow import ConditionalFlow
 from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import FlowSamples, FlowTrainer
+from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow_training import FlowSamples, FlowTrainer
 from portrait_core.settings import Settings
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.flow import LOG_2PI, ConditionalFlow, standard_normal
 from portrait_core.attribute_editing.settings import FlowTrainingSettings, SolverSettings
+from portrait_core.attribute_editing.styleflow import LOG_2PI, ConditionalFlow, standard_normal
 from portrait_core.errors import InputError
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 

@@ -13,7 +13,7 @@ from portrait_core.errors import InputError
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
-    from portrait_core.attribute_editing.editing import AttributeEdit
+    from portrait_core.attribute_editing.latent_edits import AttributeEdit
 
 _REQUEST = re.compile(r"\s*([A-Za-z][A-Za-z0-9_]*)\s*=\s*(\S+)\s*")
 _WORDS: Mapping[str, float] = {"on": 1.0, "yes": 1.0, "true": 1.0, "off": 0.0, "no": 0.0, "false": 0.0}
@@ -125,7 +125,7 @@ def edits_of(
         own: the picture's labels by name.
         strength: share of the way that every edit goes.
     """
-    from portrait_core.attribute_editing.editing import AttributeEdit
+    from portrait_core.attribute_editing.latent_edits import AttributeEdit
 
     return [
         AttributeEdit({request.name: request.target(own[request.name], conditions)}, strength)
