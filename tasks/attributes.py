@@ -19,7 +19,7 @@ from tasks.context import device_of, read_portrait
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from portrait_core.attribute_editing.latent_edits import AttributeFlow
+    from portrait_core.attribute_editing.latent_edits import StyleFlowModel
     from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
     from portrait_core.generators import TriPlaneGenerator
 
@@ -32,7 +32,7 @@ def frontal(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]
     return frontal_pictures(model, ws, job.settings.sample.neural_resolution, sampling(job, model))
 
 
-def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
+def own_labels(job: Job, model: StyleFlowModel, ws: Tensor) -> dict[str, float]:
     """Give the attributes of an edit's portrait by name, from where the settings say.
 
     Raises:
@@ -54,11 +54,11 @@ def labeller(job: Job) -> PhotographLabeller:
     return cached("labeller", str(folder), lambda: PhotographLabeller.from_models(folder, threads), threads)
 
 
-def flow_model(job: Job) -> AttributeFlow:
+def flow_model(job: Job) -> StyleFlowModel:
     """Give the process's flow."""
-    from portrait_core.attribute_editing.styleflow_files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
-    def load() -> AttributeFlow:
-        return load_flow(weight_file(job.settings, "flow"), device_of(job))
+    def load() -> StyleFlowModel:
+        return load_styleflow(weight_file(job.settings, "flow"), device_of(job))
 
     return cached("flow", job.weights["flow"], load, device_of(job))

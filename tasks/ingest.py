@@ -242,9 +242,9 @@ def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
 
 @lru_cache(maxsize=4)
 def _conditions(flow: Path) -> Conditions:
-    from portrait_core.attribute_editing.styleflow_files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
-    return load_flow(flow).conditions
+    return load_styleflow(flow).conditions
 
 
 def _is_scene(generator: Path) -> bool:

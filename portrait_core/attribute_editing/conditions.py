@@ -91,7 +91,7 @@ class Conditions(Frozen):
             raise InputError(f"there is no attribute {name!r}; this flow knows {', '.join(self.names)}")
         return self.names.index(name)
 
-    def asked(self, name: str, value: float) -> float:
+    def checked_target(self, name: str, value: float) -> float:
         """A value that somebody asks for, checked.
 
         Raises:
@@ -118,9 +118,9 @@ class Conditions(Frozen):
         if missing:
             raise InputError(f"no value is given for {', '.join(missing)}; this flow needs every attribute")
         held = {a.name: a.held_at for a in self.attributes if a.held_at is not None}
-        return self.labels(torch.tensor([{**values, **held}[name] for name in self.names]))
+        return self.checked_labels(torch.tensor([{**values, **held}[name] for name in self.names]))
 
-    def labels(self, values: Tensor) -> Float[Tensor, "*b context"]:
+    def checked_labels(self, values: Tensor) -> Float[Tensor, "*b context"]:
         """Labels ``[...,C]``, checked, with held attributes at their value.
 
         Raises:
@@ -149,7 +149,7 @@ class Conditions(Frozen):
 
     def standardised(self, labels: Float[Tensor, "n context"]) -> Conditions:
         """The schema whose :meth:`encode` gives these labels mean 0 and deviation 1 (held ones 0)."""
-        labels = self.labels(labels).double()
+        labels = self.checked_labels(labels).double()
         means, deviations = labels.mean(0), labels.std(0, correction=0)
         return self._changed(
             {
@@ -158,7 +158,7 @@ class Conditions(Frozen):
             }
         )
 
-    def held(self, values: Mapping[str, float]) -> Conditions:
+    def with_held(self, values: Mapping[str, float]) -> Conditions:
         """The schema with some attributes held, such as yaw and pitch for a 3D GAN."""
         for name in values:
             self.index(name)

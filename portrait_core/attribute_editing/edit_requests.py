@@ -53,9 +53,9 @@ class EditRequest:
             InputError: if the attribute is not known or held, or an absolute value is outside its range.
         """
         if not self.relative:
-            return conditions.asked(self.name, self.value)
+            return conditions.checked_target(self.name, self.value)
         attribute = conditions.attributes[conditions.index(self.name)]
-        conditions.asked(self.name, attribute.low)  # it may be held
+        conditions.checked_target(self.name, attribute.low)  # it may be held
         return min(max(own + self.value, min(attribute.low, own)), max(attribute.high, own))
 
 
@@ -116,7 +116,7 @@ def check_requests(requests: Iterable[EditRequest], conditions: Conditions) -> N
         request.target(0.0, conditions)
 
 
-def edits_of(
+def make_edits(
     requests: Iterable[EditRequest], own: Mapping[str, float], conditions: Conditions, strength: float
 ) -> list[AttributeEdit]:
     """Requests as edits of a picture.

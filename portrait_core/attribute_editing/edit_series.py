@@ -11,9 +11,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attribute_editing.edit_requests import EditRequest, edits_of, parse_requests
-from portrait_core.attribute_editing.label_tables import complete, read_labels
-from portrait_core.attribute_editing.latent_edits import AttributeFlow, edit_latent
+from portrait_core.attribute_editing.edit_requests import EditRequest, make_edits, parse_requests
+from portrait_core.attribute_editing.label_tables import complete_labels, read_labels
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel, edit_latent
 from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
 from portrait_core.errors import InputError
 from portrait_core.settings import EditSettings
@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]
 
 
 def photograph_labels(
-    picture: Picture, name: str, source: str, labeller: PhotographLabeller, model: AttributeFlow
+    picture: Picture, name: str, source: str, labeller: PhotographLabeller, model: StyleFlowModel
 ) -> dict[str, float]:
     """Give attributes of a portrait by name: those of the user's table, else a local model's.
 
@@ -38,10 +38,10 @@ def photograph_labels(
     """
     local = labeller.label([picture]).by_picture([name])
     table = {} if source == "photograph" else read_labels(source, model.conditions)
-    return complete(local, table, model.conditions)[name]
+    return complete_labels(local, table, model.conditions)[name]
 
 
-def latent_labels(model: AttributeFlow, ws: Float[Tensor, "1 rows w"]) -> dict[str, float]:
+def latent_labels(model: StyleFlowModel, ws: Float[Tensor, "1 rows w"]) -> dict[str, float]:
     """Read attributes of a portrait by name off its latent.
 
     Raises:
@@ -76,7 +76,7 @@ class EditSeries:
     @classmethod
     def make(
         cls,
-        model: AttributeFlow,
+        model: StyleFlowModel,
         ws: Float[Tensor, "1 rows w"],
         own: Mapping[str, float],
         settings: EditSettings,
@@ -94,7 +94,7 @@ class EditSeries:
         requests, values = parse_requests(settings.attributes), model.conditions.vector(own)[None]
         strengths = [settings.strength * i / (settings.strip - 1) for i in range(settings.strip)]
         latents = [
-            edit_latent(model, ws, values, edits_of(requests, own, model.conditions, strength))
+            edit_latent(model, ws, values, make_edits(requests, own, model.conditions, strength))
             for strength in strengths
         ]
         return cls(requests, own, strengths, latents, [draw(one) for one in latents])

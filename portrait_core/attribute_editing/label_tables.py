@@ -147,7 +147,7 @@ def _value(text: str, attribute: Condition) -> float:
     return value
 
 
-def complete(
+def complete_labels(
     local: Labels, table: Labels, conditions: Conditions = PUBLISHED_CONDITIONS
 ) -> dict[str, dict[str, float]]:
     """All labels that a flow needs of every picture: the table's where it has one, else the local one.

@@ -17,17 +17,17 @@ from torch import Tensor
 from portrait_core.attribute_editing.conditions import LIGHT, Conditions
 from portrait_core.attribute_editing.latent_reader import LatentReader
 from portrait_core.attribute_editing.settings import SolverSettings
-from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.errors import InputError
 
 WPLUS_ROWS = 18
 """Rows of a W+ at 1024 pixels, for which the published table of rows was made."""
 
 
-class AttributeFlow(NamedTuple):
+class StyleFlowModel(NamedTuple):
     """A flow and what its conditions mean."""
 
-    flow: ConditionalFlow
+    flow: StyleFlow
     conditions: Conditions
     reader: LatentReader | None = None
     """Labels a latent whose attributes nobody gives; None: there is none, as for published flows."""
@@ -100,7 +100,7 @@ def light_edit(light: Float[Tensor, " 9"], *, rows: int, strength: float = 1.0) 
     return AttributeEdit(values, strength, 1.0, _table(_LIGHT_ROWS, rows))
 
 
-def mixed_light(
+def blend_light(
     light: Float[Tensor, " 9"], presets: Float[Tensor, "k 9"], sliders: Float[Tensor, " k"]
 ) -> Float[Tensor, " 9"]:
     """The picture's lighting moved toward presets: ``light + sum_k slider_k (preset_k - light)``.
@@ -125,7 +125,7 @@ class AttributeEditor:
 
     def __init__(
         self,
-        model: AttributeFlow,
+        model: StyleFlowModel,
         w: Float[Tensor, "b l d"],
         labels: Float[Tensor, "b context"],
         solver: SolverSettings | None = None,
@@ -134,14 +134,14 @@ class AttributeEditor:
 
         Args:
             w: ``[B,L,D]``: a W+, or L = 1 for a 3D GAN's single w.
-            labels: ``[B,C]`` as :meth:`Conditions.labels` takes them.
+            labels: ``[B,C]`` as :meth:`Conditions.checked_labels` takes them.
             solver: default: the flow's own.
 
         Raises:
             InputError: if the labels do not fit the flow.
         """
         self._model, self._solver = model, solver
-        self._start = model.conditions.labels(labels).to(w)
+        self._start = model.conditions.checked_labels(labels).to(w)
         self.w, self.labels = w, self._start.clone()
         self._encode()
 
@@ -159,7 +159,7 @@ class AttributeEditor:
         kept = self._kept(edit)
         labels = self.labels.clone()
         for name, value in edit.values.items():
-            i, wanted = self._model.conditions.index(name), self._model.conditions.asked(name, value)
+            i, wanted = self._model.conditions.index(name), self._model.conditions.checked_target(name, value)
             start = self._start[:, i]
             labels[:, i] = start + edit.strength * edit.degree * (wanted - start)
         moved = self._solved(self.z, labels, reverse=True)
@@ -191,7 +191,7 @@ class AttributeEditor:
 
 
 def edit_latent(
-    model: AttributeFlow,
+    model: StyleFlowModel,
     w: Float[Tensor, "b l d"],
     labels: Float[Tensor, "b context"],
     edits: Iterable[AttributeEdit],

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.styleflow_training import FlowSamples
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.errors import InputError
 
 RIDGE = 0.01
@@ -49,7 +49,7 @@ class LatentReader:
     r2: tuple[float, ...]
 
     @classmethod
-    def fit(cls, samples: FlowSamples, held_out: FlowSamples, ridge: float = RIDGE) -> LatentReader:
+    def fit(cls, samples: LabelledLatents, held_out: LabelledLatents, ridge: float = RIDGE) -> LatentReader:
         """Least squares with a penalty.
 
         Args:
@@ -70,12 +70,12 @@ class LatentReader:
         parts = (mean, scale, weight, bias, y.amin(0), y.amax(0))
         # contiguous, as a file gives them: the same bits are read
         kept = {name: part.float().contiguous() for name, part in zip(reader_names(), parts, strict=True)}
-        made = cls.of(kept, ())
+        made = cls.from_tensors(kept, ())
         truth = held_out.labels.double()
         error = (truth - made.read(held_out.w)).square().mean(0)
         variance = truth.var(0, correction=0)
         r2 = torch.where(variance > _FLOOR**2, 1 - error / variance.clamp_min(_FLOOR**2), 0.0)
-        return cls.of(kept, r2.tolist())
+        return cls.from_tensors(kept, r2.tolist())
 
     @torch.no_grad()
     def read(self, w: Float[Tensor, "b l d"]) -> Float[Tensor, "b context"]:
@@ -93,7 +93,7 @@ class LatentReader:
         read = (w.mean(1) - own.mean) / own.scale @ own.weight + own.bias
         return torch.clamp(read, own.low, own.high)
 
-    def weak(self, conditions: Conditions, least: float = WEAK_R2) -> tuple[str, ...]:
+    def weakly_read(self, conditions: Conditions, least: float = WEAK_R2) -> tuple[str, ...]:
         """Names of the attributes that vary in ``conditions`` and are read with an R² below ``least``: give
         a photograph's yourself, if they matter.
 
@@ -114,14 +114,16 @@ class LatentReader:
 
     def to(self, like: Tensor) -> LatentReader:
         """The same on another device or of another type."""
-        return LatentReader.of({name: value.to(like) for name, value in self.tensors().items()}, self.r2)
+        return LatentReader.from_tensors(
+            {name: value.to(like) for name, value in self.tensors().items()}, self.r2
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """All but :attr:`r2`, by name."""
         return {name: getattr(self, name) for name in reader_names()}
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor], r2: Iterable[float]) -> LatentReader:
+    def from_tensors(cls, tensors: Mapping[str, Tensor], r2: Iterable[float]) -> LatentReader:
         """From what :meth:`tensors` gave."""
         return cls(**{name: tensors[name] for name in reader_names()}, r2=tuple(r2))
 
@@ -137,7 +139,7 @@ def reader_shapes(width: int, context: int) -> dict[str, tuple[int, ...]]:
     return {name: along.get(name, (context,)) for name in reader_names()}
 
 
-def _check(samples: FlowSamples, held_out: FlowSamples) -> None:
+def _check(samples: LabelledLatents, held_out: LabelledLatents) -> None:
     if min(len(samples), len(held_out)) < 2:
         raise InputError(
             f"cannot fit on {len(samples)} samples and judge on {len(held_out)}; give two of each"

@@ -44,8 +44,8 @@ _MOUTH_ROOM = 0.03
 
 
 @dataclass(frozen=True)
-class Change:
-    """Change of a crop by an edit.
+class ColourChange:
+    """Change of a crop by an edit, as a factor of its colours.
 
     Attributes:
         gain: logarithm of every colour's factor ``[S,S,3]``.
@@ -56,7 +56,7 @@ class Change:
     share: Share
 
     @classmethod
-    def between(cls, before: Picture, after: Picture) -> Change:
+    def between(cls, before: Picture, after: Picture) -> ColourChange:
         """Compare the generator's pictures of the latent before and after ``[S,S,3]``."""
         size = len(before)
         first, last = (_blurred(one.astype(np.float32) / 255, _FINE * size) for one in (before, after))
@@ -72,7 +72,7 @@ class Change:
         return cls(np.asarray(light + colour, np.float32), np.asarray(share, np.float32))
 
 
-def free_share(
+def editable_mask(
     coverage: Share | None, landmarks: NDArray[np.floating], shape: tuple[int, int], mouth: bool
 ) -> Share:
     """Give where a photograph may change ``[H,W]`` in 0..1.
@@ -95,7 +95,7 @@ def free_share(
 
 
 def edited_photograph(
-    photograph: Picture, change: Change, free: Share, center_px: ArrayLike, side_px: float
+    photograph: Picture, change: ColourChange, free: Share, center_px: ArrayLike, side_px: float
 ) -> Picture:
     """Carry a change over to the photograph.
 

@@ -156,20 +156,20 @@ class PhotographLabeller:
 
     def _read(self, picture: NDArray[np.uint8], points: NDArray[np.float32]) -> dict[str, float]:
         """Labels of a face with landmarks ``points [1,478,2]``."""
-        looks = face_looks(picture, points[0]).astype(np.float32)
+        looks = face_crops(picture, points[0]).astype(np.float32)
         age, male = self._network.run(["age", "male"], {"image": looks})
         track = fit_clip(self._head, points, np.array([True]))
         yaw, pitch, _ = np.degrees(angles_from_labels(track.cameras)[0])
         return {
             "age": max(float(age.mean()), 0.0),
             "gender": float(male.mean()),
-            "expression": float(smiles(self._head, track)[0]),
+            "expression": float(smile_strengths(self._head, track)[0]),
             "yaw": float(yaw),
             "pitch": float(pitch),
         }
 
 
-def face_looks(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
+def face_crops(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Eight looks at a face, eyes level, from brow to chin: four sizes, each as it is and mirrored.
 
     A single look's age is about two years off their mean; on larger cut-outs the network is off by more.
@@ -193,7 +193,7 @@ def face_looks(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDAr
     return np.stack([*looks, *(look[:, ::-1] for look in looks)])
 
 
-def smiles(head: MorphableHead, track: FaceTrack) -> Array:
+def smile_strengths(head: MorphableHead, track: FaceTrack) -> Array:
     """How much the faces of a track smile, ``[T]`` in 0..1: the mean of both corners' units over what they
     are in a broad smile.
     """

@@ -16,7 +16,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class FlowSettings(Frozen):
+class StyleFlowArchitecture(Frozen):
     """What fixes a flow's parameters, apart from their values. The defaults are the published ones."""
 
     width: Count = 512
@@ -51,7 +51,7 @@ class SolverSettings(Frozen):
         return self.method in ("dopri5", "bosh3")
 
 
-class FlowTrainingSettings(Frozen):
+class StyleFlowTrainingOptions(Frozen):
     """Training by maximum likelihood. Batch, rate and betas are the published ones, epochs the paper's
     (section 4.2).
     """

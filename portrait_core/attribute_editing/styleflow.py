@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from portrait_core.attribute_editing.fixed_step_solver import solve_in_steps
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
 from portrait_core.attribute_editing.styleflow_dynamics import (
+    ConditionedNetwork,
     Dynamics,
-    NetworkNumbers,
     estimated_trace,
     exact_trace,
     identity_tangents,
@@ -81,10 +81,10 @@ class MovingBatchNorm(nn.Module):
         self.step += 1
 
 
-class ContinuousFlow(nn.Module):
+class ContinuousNormalisingFlow(nn.Module):
     """Carries x along dx/dt = f(t, x, c) from time 0 to ``sqrt_end_time ** 2``, or back."""
 
-    def __init__(self, settings: FlowSettings) -> None:
+    def __init__(self, settings: StyleFlowArchitecture) -> None:
         super().__init__()
         self.sqrt_end_time = nn.Parameter(torch.tensor(1.0))
         self.odefunc = Dynamics(settings.width, settings.hidden, settings.context)
@@ -100,7 +100,7 @@ class ContinuousFlow(nn.Module):
         reverse: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """Solve; ``logp`` loses the integral of the trace."""
-        network = self.odefunc.diffeq.numbers(conditions)
+        network = self.odefunc.diffeq.conditioned(conditions)
         end = self.sqrt_end_time.square()
         evaluations = 0
 
@@ -122,7 +122,7 @@ class ContinuousFlow(nn.Module):
 
 
 def _change(
-    network: NetworkNumbers, end: Tensor, share: Tensor | float, state: State, noise: Tensor | None
+    network: ConditionedNetwork, end: Tensor, share: Tensor | float, state: State, noise: Tensor | None
 ) -> State:
     """What the state gains per share of the path."""
     x, t = state[0], share * end
@@ -172,14 +172,14 @@ def _options(solver: SolverSettings, end: Tensor) -> dict[str, Any]:
     return {"first_step": 1.0, "step_t": end.clone(), "max_num_steps": solver.max_steps}
 
 
-class ConditionalFlow(nn.Module):
+class StyleFlow(nn.Module):
     """Norm, continuous flow, norm: an invertible map between w and standard-normal z under a condition.
 
     Works in float32 and, after ``.double()``, in float64. The names of its state are those of the published
     checkpoints.
     """
 
-    def __init__(self, settings: FlowSettings, solver: SolverSettings | None = None) -> None:
+    def __init__(self, settings: StyleFlowArchitecture, solver: SolverSettings | None = None) -> None:
         """A new flow, of torch's random state.
 
         Args:
@@ -189,7 +189,11 @@ class ConditionalFlow(nn.Module):
         self.settings = settings
         self.solver = solver or SolverSettings()
         self.chain = nn.ModuleList(
-            [MovingBatchNorm(settings.width), ContinuousFlow(settings), MovingBatchNorm(settings.width)]
+            [
+                MovingBatchNorm(settings.width),
+                ContinuousNormalisingFlow(settings),
+                MovingBatchNorm(settings.width),
+            ]
         )
 
     @property

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class NetworkNumbers(NamedTuple):
+class ConditionedNetwork(NamedTuple):
     """The network under one batch of conditions: what does not change along the path is worked out once, and
     the gates of all layers side by side, because small operations cost more than their arithmetic.
     """
@@ -65,13 +65,13 @@ class GatedNetwork(nn.Module):
             nn.init.zeros_(value)  # next to the identity: training begins with an easy equation
         self.layers = nn.ModuleList(made)
 
-    def numbers(self, conditions: Float[Tensor, "b context"]) -> NetworkNumbers:
+    def conditioned(self, conditions: Float[Tensor, "b context"]) -> ConditionedNetwork:
         """The network under these conditions."""
         layers: list[GatedLinear] = list(self.layers)  # type: ignore[arg-type]
         gate = torch.cat([layer._hyper_gate.weight for layer in layers])
         shift = torch.cat([layer._hyper_bias.weight for layer in layers])
         bias = torch.cat([layer._hyper_gate.bias for layer in layers])
-        return NetworkNumbers(
+        return ConditionedNetwork(
             F.linear(conditions, gate[:, 1:], bias)[:, None],
             gate[:, 0],
             F.linear(conditions, shift[:, 1:])[:, None],
@@ -90,7 +90,7 @@ class Dynamics(nn.Module):
         self.register_buffer("_num_evals", torch.tensor(0.0))
 
 
-def velocity(network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+def velocity(network: ConditionedNetwork, t: Tensor, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
     """f(t, x) of a network under its conditions."""
     layers = network.at(t)
     for i, (weight, bias, gate, shift) in enumerate(layers):
@@ -100,7 +100,7 @@ def velocity(network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"]) -> F
 
 
 def velocity_and_products(
-    network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"], tangents: Float[Tensor, "k b l d"]
+    network: ConditionedNetwork, t: Tensor, x: Float[Tensor, "b l d"], tangents: Float[Tensor, "k b l d"]
 ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "k b l d"]]:
     """f(t, x) and its Jacobian times each of ``tangents``.
 

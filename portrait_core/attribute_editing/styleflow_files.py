@@ -20,10 +20,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.latent_edits import AttributeFlow
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
 from portrait_core.attribute_editing.latent_reader import LatentReader, reader_shapes
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
-from portrait_core.attribute_editing.styleflow import ConditionalFlow
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.readers.torch_files import Shapes, fitted, read_styleflow
 
@@ -32,7 +32,9 @@ _READER = "reader."
 """Before the names of a reader's tensors."""
 
 
-def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_styleflow(
+    model: StyleFlowModel, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write weights (float32), settings, conditions and reader to one file, atomically. The same flow always
     makes the same bytes.
 
@@ -74,16 +76,16 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         part.unlink(missing_ok=True)
 
 
-def flow_bytes(model: AttributeFlow, metadata: Mapping[str, str]) -> bytes:
-    """Give a flow as the content of a file of :func:`save_flow`."""
+def styleflow_bytes(model: StyleFlowModel, metadata: Mapping[str, str]) -> bytes:
+    """Give a flow as the content of a file of :func:`save_styleflow`."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "flow.safetensors"
-        save_flow(model, path, metadata)
+        save_styleflow(model, path, metadata)
         return path.read_bytes()
 
 
-def load_flow(path: str | Path, device: str | torch.device = "cpu") -> AttributeFlow:
-    """Read a file of :func:`save_flow` or, by any other ending than ``.safetensors``, published weights: a
+def load_styleflow(path: str | Path, device: str | torch.device = "cpu") -> StyleFlowModel:
+    """Read a file of :func:`save_styleflow` or, by any other ending than ``.safetensors``, published weights: a
     flow in eval mode, without gradients.
 
     Raises:
@@ -91,12 +93,12 @@ def load_flow(path: str | Path, device: str | torch.device = "cpu") -> Attribute
             ones.
     """
     path = Path(path)
-    model = _own(path) if path.suffix == ".safetensors" else load_published_flow(path)
+    model = _own(path) if path.suffix == ".safetensors" else load_published_styleflow(path)
     model.flow.to(device)
     return model
 
 
-def load_published_flow(path: str | Path) -> AttributeFlow:
+def load_published_styleflow(path: str | Path) -> StyleFlowModel:
     """Read published weights (``modellarge10k.pt``, a bare ``state_dict``) with the allow-list reader: 512
     dimensions, the 17 published conditions. Nothing in the file is run.
 
@@ -111,11 +113,11 @@ def load_published_flow(path: str | Path) -> AttributeFlow:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             raise ValueError(f"StyleFlow does not have {', '.join(other[:3])}{more}: it is another network's")
         state = fitted(state, shapes, "StyleFlow")
-        return AttributeFlow(_filled(FlowSettings(), SolverSettings(), state), PUBLISHED_CONDITIONS)
+        return StyleFlowModel(_filled(StyleFlowArchitecture(), SolverSettings(), state), PUBLISHED_CONDITIONS)
 
 
-def is_flow_file(path: str | Path) -> bool:
-    """Whether this is a file of :func:`save_flow`, by its metadata."""
+def is_styleflow_file(path: str | Path) -> bool:
+    """Whether this is a file of :func:`save_styleflow`, by its metadata."""
     if Path(path).suffix != ".safetensors":
         return False
     try:
@@ -125,8 +127,8 @@ def is_flow_file(path: str | Path) -> bool:
         return False
 
 
-def flow_metadata(path: str | Path) -> dict[str, str]:
-    """What :func:`save_flow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON),
+def styleflow_metadata(path: str | Path) -> dict[str, str]:
+    """What :func:`save_styleflow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON),
     ``reader_r2`` (a JSON list, with a reader), and the strings it was given.
 
     Raises:
@@ -136,10 +138,12 @@ def flow_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(str(path), framework="np") as file:
             about = (file.metadata() or {}).get(_METADATA)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read a flow from {path}: {error}; expected a file of save_flow") from error
+        raise ValueError(
+            f"cannot read a flow from {path}: {error}; expected a file of save_styleflow"
+        ) from error
     found = None if about is None else _parsed(about)
     if not isinstance(found, dict) or not {"settings", "conditions"} <= found.keys():
-        raise ValueError(f"{path} carries no settings of a flow; expected a file of save_flow")
+        raise ValueError(f"{path} carries no settings of a flow; expected a file of save_styleflow")
     return found
 
 
@@ -154,14 +158,14 @@ def _parsed(text: str) -> Any:
 def published_shapes() -> Shapes:
     """Names and shapes of the published state: 42 entries."""
     with torch.device("meta"):
-        state = ConditionalFlow(FlowSettings()).state_dict()
+        state = StyleFlow(StyleFlowArchitecture()).state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def _own(path: Path) -> AttributeFlow:
-    about = flow_metadata(path)
+def _own(path: Path) -> StyleFlowModel:
+    about = styleflow_metadata(path)
     try:
-        settings = FlowSettings.model_validate_json(about["settings"])
+        settings = StyleFlowArchitecture.model_validate_json(about["settings"])
         solver = SolverSettings.model_validate_json(about.get("solver", "{}"))
         conditions = Conditions.model_validate_json(about["conditions"])
     except ValidationError as error:
@@ -175,17 +179,17 @@ def _own(path: Path) -> AttributeFlow:
         # the file's own sizes are known before any memory is taken
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     with torch.device("meta"):
-        wanted = ConditionalFlow(settings).state_dict()
+        wanted = StyleFlow(settings).state_dict()
     shapes = {name: tuple(value.shape) for name, value in wanted.items()}
     try:
         flow = _filled(settings, solver, fitted(tensors, shapes, "the flow"))
         reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
-        return AttributeFlow(flow, conditions, reader)
+        return StyleFlowModel(flow, conditions, reader)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected a file of save_flow") from error
+        raise ValueError(f"{path}: {error}; expected a file of save_styleflow") from error
 
 
-def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> LatentReader:
+def _reader(tensors: Mapping[str, Tensor], r2: str, settings: StyleFlowArchitecture) -> LatentReader:
     shapes = reader_shapes(settings.width, settings.context)
     state = fitted(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
     if not bool((state[_READER + "scale"] > 0).all()):
@@ -194,20 +198,22 @@ def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> L
     numbers = isinstance(worth, list) and all(isinstance(v, float | int) and math.isfinite(v) for v in worth)
     if not numbers or len(worth) != settings.context:
         raise ValueError(f"the reader's R² is {r2[:40]}, expected a number for each attribute")
-    return LatentReader.of({name: state[_READER + name] for name in shapes}, worth)
+    return LatentReader.from_tensors({name: state[_READER + name] for name in shapes}, worth)
 
 
-def _filled(settings: FlowSettings, solver: SolverSettings, state: Mapping[str, Tensor]) -> ConditionalFlow:
+def _filled(
+    settings: StyleFlowArchitecture, solver: SolverSettings, state: Mapping[str, Tensor]
+) -> StyleFlow:
     for name, value in state.items():
         if name.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{name} has values below 0, which no variance has")
     with torch.device("meta"):
-        flow = ConditionalFlow(settings, solver)
+        flow = StyleFlow(settings, solver)
     flow.load_state_dict(state, assign=True)
     return flow.eval().requires_grad_(False)
 
 
-def _check_context(settings: FlowSettings, conditions: Conditions) -> None:
+def _check_context(settings: StyleFlowArchitecture, conditions: Conditions) -> None:
     if settings.context != len(conditions):
         raise ValueError(
             f"the flow takes {settings.context} numbers and its conditions name {len(conditions)}; "

@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.settings import FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.styleflow import LOG_2PI, ConditionalFlow, standard_normal
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowTrainingOptions
+from portrait_core.attribute_editing.styleflow import LOG_2PI, StyleFlow, standard_normal
 from portrait_core.errors import InputError
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 
@@ -22,7 +22,7 @@ _HELD_OUT_BATCH = 256
 
 
 @dataclass(frozen=True)
-class FlowSamples:
+class LabelledLatents:
     """What a flow learns from.
 
     Attributes:
@@ -46,11 +46,11 @@ class FlowSamples:
     def __len__(self) -> int:
         return len(self.w)
 
-    def at(self, index: Int[Tensor, " n"]) -> FlowSamples:
+    def at(self, index: Int[Tensor, " n"]) -> LabelledLatents:
         """Some of the samples."""
-        return FlowSamples(self.w[index], self.labels[index])
+        return LabelledLatents(self.w[index], self.labels[index])
 
-    def split(self, held_out: int, seed: int = 0) -> tuple[FlowSamples, FlowSamples]:
+    def split(self, held_out: int, seed: int = 0) -> tuple[LabelledLatents, LabelledLatents]:
         """Samples to train on, and ``held_out`` others drawn with ``seed``, both in their order.
 
         Raises:
@@ -75,7 +75,7 @@ class Likelihood(NamedTuple):
 
 
 def negative_log_likelihood(
-    flow: ConditionalFlow,
+    flow: StyleFlow,
     w: Float[Tensor, "b l d"],
     conditions: Float[Tensor, "b context"],
     noise: Float[Tensor, "b l d"],
@@ -97,18 +97,18 @@ def published_offset(width: int, rows: int) -> float:
     return 0.5 * LOG_2PI * rows * width * (width - 1)
 
 
-class FlowTrainer:
+class StyleFlowTrainer:
     """Trains ``flow`` in place, resumably: order and noise depend on the seed and the step alone, and a
     checkpoint holds parameters, statistics, optimiser and random state (bit-equal on a CPU).
     """
 
     def __init__(
         self,
-        flow: ConditionalFlow,
+        flow: StyleFlow,
         conditions: Conditions,
-        samples: FlowSamples,
-        settings: FlowTrainingSettings,
-        held_out: FlowSamples | None = None,
+        samples: LabelledLatents,
+        settings: StyleFlowTrainingOptions,
+        held_out: LabelledLatents | None = None,
     ) -> None:
         """Take a flow and its samples.
 
@@ -132,16 +132,16 @@ class FlowTrainer:
         deviation = self.samples.w.flatten(0, 1).var(0).mean().sqrt()
         self._jitter = settings.jitter * float(deviation)
 
-    def _encoded(self, samples: FlowSamples) -> FlowSamples:
+    def _encoded(self, samples: LabelledLatents) -> LabelledLatents:
         width, context = self.flow.settings.width, self.flow.settings.context
         if samples.w.shape[-1] != width or len(self.conditions) != context:
             raise InputError(
                 f"the flow is of width {width} and {context} attributes; the samples' latents are of width "
                 f"{samples.w.shape[-1]}, and {len(self.conditions)} attributes are named"
             )
-        labels = self.conditions.encode(self.conditions.labels(samples.labels))
+        labels = self.conditions.encode(self.conditions.checked_labels(samples.labels))
         like = next(self.flow.parameters())
-        return FlowSamples(samples.w.to(like), labels.to(like))
+        return LabelledLatents(samples.w.to(like), labels.to(like))
 
     def run(
         self,
@@ -226,7 +226,7 @@ class FlowTrainer:
             ValueError: if nothing was held out.
         """
         if self.held_out is None:
-            raise ValueError("no samples were held out; give some to FlowTrainer")
+            raise ValueError("no samples were held out; give some to StyleFlowTrainer")
         rng = torch.Generator(device=self.held_out.w.device).manual_seed(self.settings.seed)
         training = self.flow.training
         self.flow.eval()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import torch
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.styleflow import ConditionalFlow
-from portrait_core.attribute_editing.styleflow_training import FlowSamples, FlowTrainer
+from portrait_core.attribute_editing.settings import (
+    SolverSettings,
+    StyleFlowArchitecture,
+    StyleFlowTrainingOptions,
+)
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents, StyleFlowTrainer
 from portrait_core.settings import Settings
 
 
-def trainer_of(
+def make_trainer(
     settings: Settings,
     conditions: Conditions,
-    learnt: FlowSamples,
-    held_out: FlowSamples,
+    learnt: LabelledLatents,
+    held_out: LabelledLatents,
     device: torch.device | str,
-) -> FlowTrainer:
+) -> StyleFlowTrainer:
     """Make the trainer of a new flow, whose first weights depend on the seed alone.
 
     Args:
@@ -30,10 +34,10 @@ def trainer_of(
     chosen = settings.flow
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        flow = ConditionalFlow(
-            FlowSettings(width=learnt.w.shape[-1], hidden=chosen.hidden, context=len(conditions))
+        flow = StyleFlow(
+            StyleFlowArchitecture(width=learnt.w.shape[-1], hidden=chosen.hidden, context=len(conditions))
         )
-    training = FlowTrainingSettings(
+    training = StyleFlowTrainingOptions(
         epochs=chosen.epochs,
         batch=chosen.batch,
         learning_rate=chosen.learning_rate,
@@ -43,4 +47,4 @@ def trainer_of(
         checkpoint_s=settings.runner.checkpoint_s,
         solver=SolverSettings(method=chosen.solver, steps=chosen.solver_steps),
     )
-    return FlowTrainer(flow.to(device), conditions, learnt, training, held_out)
+    return StyleFlowTrainer(flow.to(device), conditions, learnt, training, held_out)

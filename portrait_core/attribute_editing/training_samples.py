@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.label_tables import complete, read_labels
+from portrait_core.attribute_editing.label_tables import complete_labels, read_labels
 from portrait_core.attribute_editing.photograph_labels import LOCAL_SOURCES, PhotographLabeller
 from portrait_core.attribute_editing.scene_attributes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attribute_editing.styleflow_training import FlowSamples
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import InputError
 from portrait_core.generators import RaySampling, TriPlaneGenerator
@@ -109,7 +109,7 @@ def completed_labels(
         str(number): {name: value for name, value in row.items() if np.isfinite(value)}
         for number, row in zip(numbers.tolist(), named, strict=True)
     }
-    whole = complete(local, table, conditions)
+    whole = complete_labels(local, table, conditions)
     rows = [[values[name] for name in conditions.names] for values in whole.values()]
     return np.array(rows, np.float32), conditions
 
@@ -120,7 +120,7 @@ def training_samples(
     numbers: NDArray[np.integer[Any]],
     scene: bool,
     settings: StyleFlowTrainingSettings,
-) -> tuple[FlowSamples, Conditions]:
+) -> tuple[LabelledLatents, Conditions]:
     """Give the samples that have labels (a picture without a face has none), and what those mean.
 
     Args:
@@ -140,4 +140,4 @@ def training_samples(
             f"{settings.held_out} and learn from the rest; draw more, or look at `pictures` in the store"
         )
     whole, conditions = completed_labels(labels[made], made, scene, settings.labels)
-    return FlowSamples(torch.from_numpy(latents[made]), torch.from_numpy(whole)), conditions
+    return LabelledLatents(torch.from_numpy(latents[made]), torch.from_numpy(whole)), conditions

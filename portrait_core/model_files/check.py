@@ -37,9 +37,9 @@ def model_of(path: str | Path) -> Model | None:
 
 
 def _own_flow(path: Path) -> bool:
-    from portrait_core.attribute_editing.styleflow_files import is_flow_file
+    from portrait_core.attribute_editing.styleflow_files import is_styleflow_file
 
-    return path.suffix == ".safetensors" and is_flow_file(path)
+    return path.suffix == ".safetensors" and is_styleflow_file(path)
 
 
 def check_model(path: str | Path, model: Model) -> Report:
@@ -51,9 +51,9 @@ def check_model(path: str | Path, model: Model) -> Report:
     path = Path(path)
     content = _READERS[model.name](path)
     if model.name == "styleflow" and _own_flow(path):
-        from portrait_core.attribute_editing.styleflow_files import flow_metadata
+        from portrait_core.attribute_editing.styleflow_files import styleflow_metadata
 
-        licence = flow_metadata(path).get("licence", "not stated")
+        licence = styleflow_metadata(path).get("licence", "not stated")
         return Report(content, f"a flow of your own, licence {licence}", True, licence)
     if path.is_dir() or path.name not in (model.file, *model.also):
         return Report(content, "a pack", True)
@@ -160,9 +160,9 @@ def _onnx(read: str) -> Callable[[Path], str]:
 
 
 def _flow(path: Path) -> str:
-    from portrait_core.attribute_editing.styleflow_files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
-    model = load_flow(path)
+    model = load_styleflow(path)
     flow, conditions = model.flow, model.conditions
     millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
     return (

@@ -77,7 +77,7 @@ def edit(job: Job) -> StageResult:
 def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
     """Give the photograph edited in full ``[H,W,3]``, and its face crops at every strength ``[S,S,3]``."""
     from portrait_core.attribute_editing.edit_requests import moves_mouth
-    from portrait_core.attribute_editing.photograph_edit import Change, edited_photograph, free_share
+    from portrait_core.attribute_editing.photograph_edit import ColourChange, editable_mask, edited_photograph
 
     source, photograph = job.output("portrait"), read_portrait(job)
     center, side = (source.read(name)[0] for name in ("crop_center_px", "crop_side_px"))
@@ -85,10 +85,10 @@ def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[
     if transfers_detail(job.settings):
         coverage = job.output("layers").read("coverage")[0].astype(np.float32) / 255
     mouth = moves_mouth(made.requests)
-    free = free_share(coverage, source.read("landmarks")[0], photograph.shape[:2], mouth)
+    free = editable_mask(coverage, source.read("landmarks")[0], photograph.shape[:2], mouth)
     edited, crops = photograph, list[NDArray[np.uint8]]()
     for picture in made.pictures:
-        change = Change.between(made.pictures[0], picture)
+        change = ColourChange.between(made.pictures[0], picture)
         edited = edited_photograph(photograph, change, free, center, float(side))
         crops.append(crop_image(edited, center, float(side), len(picture)))
     return edited, crops

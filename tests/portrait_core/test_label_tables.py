@@ -6,10 +6,15 @@ import fsspec
 import pytest
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.label_tables import LabelsError, complete, picture_key, read_labels
+from portrait_core.attribute_editing.label_tables import (
+    LabelsError,
+    complete_labels,
+    picture_key,
+    read_labels,
+)
 from portrait_core.errors import InputError
 
-FEW = PUBLISHED_CONDITIONS.without([*(f"light_{i}" for i in range(9)), "baldness"]).held(
+FEW = PUBLISHED_CONDITIONS.without([*(f"light_{i}" for i in range(9)), "baldness"]).with_held(
     {"yaw": 0, "pitch": 0}
 )
 
@@ -96,7 +101,7 @@ def test_the_table_wins_and_fills_gaps() -> None:
         "b.png": {"gender": 1.0, "glasses": 1.0, "beard": 0.5, "expression": 0.0},
         "other.png": {"age": 3.0},
     }
-    whole = complete(local, table, FEW)
+    whole = complete_labels(local, table, FEW)
     assert list(whole) == ["in/a.png", "in/b.png"]
     assert whole["in/a.png"] == {"gender": 0.1, "glasses": 0.0, "beard": 0.0, "age": 42.0, "expression": 1.0}
     assert whole["in/b.png"] == {"gender": 1.0, "glasses": 1.0, "beard": 0.5, "age": 20.0, "expression": 0.0}
@@ -108,7 +113,7 @@ def test_what_is_missing_is_named() -> None:
     local = {f"{i}.png": {"age": 31.0, "gender": 0.1, "expression": 1.0} for i in range(8)}
     local["3.png"] = {}
     with pytest.raises(InputError) as caught:
-        complete(local, {}, FEW)
+        complete_labels(local, {}, FEW)
     lines = str(caught.value).splitlines()
     assert lines[0] == "gender is missing for 1 of 8 pictures (3.png)"
     assert lines[1] == "glasses is missing for 8 of 8 pictures (0.png, 1.png, 2.png, 3.png, 4.png and 3 more)"
@@ -118,9 +123,9 @@ def test_what_is_missing_is_named() -> None:
 
 def test_a_table_of_other_pictures_is_told() -> None:
     with pytest.raises(InputError, match=r"no row of the table .* names b\.jpg, the pictures are a\.png"):
-        complete({"a.png": {"age": 1.0}}, {"b.jpg": {"age": 2.0}}, FEW)
+        complete_labels({"a.png": {"age": 1.0}}, {"b.jpg": {"age": 2.0}}, FEW)
     with pytest.raises(InputError, match=r"several pictures are called a\.png"):
-        complete({"x/a.png": {}, "y/a.png": {}}, {"a.png": {"age": 2.0}}, FEW)
+        complete_labels({"x/a.png": {}, "y/a.png": {}}, {"a.png": {"age": 2.0}}, FEW)
 
 
 def test_keys() -> None:

@@ -15,7 +15,7 @@ from portrait_core.attribute_editing.training_samples import (
     training_samples,
 )
 from portrait_core.errors import InputError
-from portrait_core.settings import FlowSettings
+from portrait_core.settings import StyleFlowTrainingSettings
 from tests.portrait_core import tiny
 
 
@@ -51,19 +51,21 @@ def test_pictures_without_a_face_teach_nothing() -> None:
     labels = rng.uniform(0.1, 0.9, (10, len(conditions))).astype(np.float32)
     labels[4] = np.nan
     made = np.array([0, 2, 3, 4, 5, 7, 9])
-    few = FlowSettings(held_out=2, batch=4)
+    few = StyleFlowTrainingSettings(held_out=2, batch=4)
     samples, meaning = training_samples(latents, labels, made, True, few)
     kept = [0, 2, 3, 5, 7, 9]
     assert np.array_equal(samples.w.numpy(), latents[kept])
     assert samples.labels.shape == (len(kept), len(meaning))
     assert not {"yaw", "pitch"} & set(meaning.names)
     with pytest.raises(InputError, match="only 6 of 10 samples show a face"):
-        training_samples(latents, labels, made, True, FlowSettings(held_out=3, batch=4))
+        training_samples(latents, labels, made, True, StyleFlowTrainingSettings(held_out=3, batch=4))
 
 
 def test_a_flow_of_photographs_knows_what_the_local_model_reads() -> None:
     rng = np.random.default_rng(0)
     latents = rng.normal(size=(6, 1, 4)).astype(np.float32)
     labels = rng.uniform(0.1, 0.9, (6, len(LOCAL_SOURCES))).astype(np.float32)
-    _, meaning = training_samples(latents, labels, np.arange(6), False, FlowSettings(held_out=1, batch=4))
+    _, meaning = training_samples(
+        latents, labels, np.arange(6), False, StyleFlowTrainingSettings(held_out=1, batch=4)
+    )
     assert set(meaning.names) == set(LOCAL_SOURCES) - {"yaw", "pitch"}
