@@ -198,7 +198,7 @@ def test_a_manifest_is_never_overwritten(folder: Path) -> None:
     (folder / "m.csv").write_text("filled in by hand")
     ended = init("m.csv")
     assert ended.exit_code == 2
-    assert "m.csv is there already" in ended.output
+    assert "m.csv exists already" in ended.output
     assert (folder / "m.csv").read_text() == "filled in by hand"
     ended = init("m.xlsx")
     assert ended.exit_code == 2

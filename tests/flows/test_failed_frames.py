@@ -191,7 +191,7 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     """A pool that closes refuses and cancels tasks while clips of a dataset go on in their threads."""
 
     class Closing:
-        def submit(self, stage: Any, turn: int = 0, **parameters: Any) -> Any:
+        def submit(self, stage: Any, priority: int = 0, **parameters: Any) -> Any:
             cancellation.request()
             raise error
 
@@ -200,7 +200,7 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:
         with pytest.raises(cancellation.StopRequested):
-            StageRunner(job, Closing(), functions=STUBS.__getitem__).all()
+            StageRunner(job, Closing(), functions=STUBS.__getitem__).run_all()
     finally:
         cancellation.clear()
     assert Store(tmp_path).failures("portrait").empty

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from flows.edit_attributes import prepare_edit
 from flows.reenact import run_stages
-from flows.train_styleflow import prepare_flow
+from flows.train_styleflow import prepare_training
 from portrait_core.attribute_editing.styleflow_files import load_styleflow
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
@@ -67,7 +67,7 @@ def _settings(weights: Path, device: str, *changes: str) -> Settings:
 
 
 def _trained(folder: Path, weights: Path, device: str) -> Job:
-    job = prepare_flow(str(folder / device), SAMPLES, _settings(weights, device))
+    job = prepare_training(str(folder / device), SAMPLES, _settings(weights, device))
     assert sample(job=job, start=0, stop=SAMPLES).frames_done == SAMPLES
     assert train_flow(job=job).frames_done == 1
     return job
