@@ -70,7 +70,7 @@ class Runner(Protocol):
         ...
 
     def drop_loaded_models(self) -> None:
-        """Make the worker processes load their models again, after a stage was recomputed under the same key."""
+        """Make the worker processes load their models again, after one was recomputed under its key."""
         ...
 
 

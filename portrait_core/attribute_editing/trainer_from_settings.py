@@ -1,4 +1,4 @@
-"""The training of a flow as a run's settings ask for it."""
+"""The training of a StyleFlow as a run's settings define it."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def make_trainer(
     held_out: LabelledLatents,
     device: torch.device | str,
 ) -> StyleFlowTrainer:
-    """Make the trainer of a new flow, whose first weights depend on the seed alone.
+    """Make the trainer of a new StyleFlow, whose first weights depend on the seed alone.
 
     Args:
-        settings: of the run.
-        conditions: what the labels mean.
+        settings: settings of the run.
+        conditions: schema of the labels.
         learnt: samples to learn from.
         held_out: samples whose density is reported.
-        device: where it learns.
+        device: device of the training.
     """
     chosen = settings.flow
     with torch.random.fork_rng(devices=[]):

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli.main import app, dataset_commands
+from flows.cli import dataset_commands
+from flows.cli.main import app
 from portrait_core.dataset.manifest import read_manifest
 from tests.conftest import FfmpegRunner
 
@@ -172,7 +173,7 @@ def test_inputs_elsewhere_and_outside_are_named_in_full(folder: Path) -> None:
 
 @pytest.fixture
 def small_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_commands, "_MOST_ROWS", 10)
+    monkeypatch.setattr(dataset_commands, "_MAX_ROWS", 10)
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,9 @@ def test_labels_by_name() -> None:
     assert SCHEMA.checked_labels(torch.tensor([[5.0, 0.2, 9.0]])).tolist() == [[5, pytest.approx(0.2), 0]]
     with pytest.raises(InputError, match="no value is given for glasses"):
         SCHEMA.vector({"age": 3})
-    with pytest.raises(InputError, match="there is no attribute 'hat'; this flow knows age, glasses, yaw"):
+    with pytest.raises(
+        InputError, match="there is no attribute 'hat'; this StyleFlow knows age, glasses, yaw"
+    ):
         SCHEMA.vector({"age": 3, "glasses": 0, "hat": 1})
     with pytest.raises(InputError, match=r"shape \[2\], expected 3 values each: age, glasses, yaw"):
         SCHEMA.checked_labels(torch.zeros(2))
@@ -176,7 +178,7 @@ def test_published_edits_know_their_rows() -> None:
         ({"hat": 1}, "there is no attribute 'hat'"),
         ({"age": 90}, r"age is 90, expected 10\.\.80 years"),
         ({"age": float("nan")}, "age is nan"),
-        ({"yaw": 0.1}, "yaw is held at 0 in this flow; edit age, glasses"),
+        ({"yaw": 0.1}, "yaw is held at 0 in this StyleFlow; edit age, glasses"),
     ],
 )
 def test_what_cannot_be_asked(values: dict[str, float], words: str) -> None:

@@ -85,9 +85,12 @@ def test_what_is_not_saved(tmp_path: Path) -> None:
         (lambda t, m: t.pop("chain.0.bias"), r"chain\.0\.bias is missing"),
         (lambda t, m: t.update({"chain.0.bias": torch.zeros(7)}), r"has shape \[7\], expected \[6\]"),
         (lambda t, m: t["chain.2.running_var"].fill_(-1), "running_var has values below 0"),
-        (lambda t, m: m.update(attribute_flow="{"), "carries no settings of a flow"),
-        (lambda t, m: m.clear(), "carries no settings of a flow"),
-        (lambda t, m: m.update(attribute_flow=m["attribute_flow"].replace("hidden", "hid")), "save the flow"),
+        (lambda t, m: m.update(attribute_flow="{"), "holds no settings of a StyleFlow"),
+        (lambda t, m: m.clear(), "holds no settings of a StyleFlow"),
+        (
+            lambda t, m: m.update(attribute_flow=m["attribute_flow"].replace("hidden", "hid")),
+            "save the StyleFlow",
+        ),
         (
             lambda t, m: m.update(
                 attribute_flow=m["attribute_flow"].replace('width\\":6', 'width\\":99999999')
@@ -110,13 +113,13 @@ def test_what_is_no_file_of_ours(tmp_path: Path, change: Any, words: str) -> Non
 
 def test_damaged_files(tmp_path: Path) -> None:
     path = tmp_path / "flow.safetensors"
-    with pytest.raises(ValueError, match="cannot read a flow"):
+    with pytest.raises(ValueError, match="cannot read a StyleFlow"):
         load_styleflow(path)
     save_styleflow(own(), path)
     whole = path.read_bytes()
     for data in (b"", b"junk", whole[:200], whole[:-9]):
         path.write_bytes(data)
-        with pytest.raises(ValueError, match="cannot read a flow"):
+        with pytest.raises(ValueError, match="cannot read a StyleFlow"):
             load_styleflow(path)
         assert not is_styleflow_file(path)
 
@@ -184,7 +187,7 @@ def test_hostile_files(tmp_path: Path, zipped: bool) -> None:
     pickle.dump(Attack(canary), buffer)
     for name in ("modellarge10k.pt", "flow.safetensors"):
         (tmp_path / name).write_bytes(buffer.getvalue())
-        with pytest.raises(ValueError, match=r"modellarge10k|cannot read a flow"):
+        with pytest.raises(ValueError, match=r"modellarge10k|cannot read a StyleFlow"):
             load_styleflow(tmp_path / name)
         assert not canary.exists()
 

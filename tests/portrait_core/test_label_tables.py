@@ -66,7 +66,7 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
         (3, "age is 'nan', expected a number in years, such as 65; leave the cell empty for no label"),
         (3, "beard is 1.5, expected 0..1"),
         (4, "the cell 'picture' is empty; give the file's name or the sample's number"),
-        (5, "the picture a.png is that of row 2 too; give each picture one row"),
+        (5, "the picture a.png is also in row 2; give each picture one row"),
         (6, "has more cells than the header has names; put a cell that holds a separator into quotes"),
         (7, "age is '3,5', expected a number in years, such as 65; write decimals with a point"),
     ]
@@ -84,9 +84,7 @@ def test_columns_are_told(tmp_path: Path) -> None:
         1,
         "unknown column 'glases'; did you mean glasses? Columns are picture, " + ", ".join(FEW.names),
     )
-    assert told(tmp_path, "picture,age,age\na.png,3,4") == [
-        (1, "the column 'age' is there twice; delete one")
-    ]
+    assert told(tmp_path, "picture,age,age\na.png,3,4") == [(1, "the column 'age' comes twice; delete one")]
     assert told(tmp_path, "picture,age\n") == [(0, "holds no row; give each picture a row below the header")]
     assert told(tmp_path, "\n")[0][1].startswith("is empty; its first row names the columns: picture, gender")
 
@@ -124,7 +122,7 @@ def test_what_is_missing_is_named() -> None:
 def test_a_table_of_other_pictures_is_told() -> None:
     with pytest.raises(InputError, match=r"no row of the table .* names b\.jpg, the pictures are a\.png"):
         complete_labels({"a.png": {"age": 1.0}}, {"b.jpg": {"age": 2.0}}, FEW)
-    with pytest.raises(InputError, match=r"several pictures are called a\.png"):
+    with pytest.raises(InputError, match=r"several pictures are named a\.png"):
         complete_labels({"x/a.png": {}, "y/a.png": {}}, {"a.png": {"age": 2.0}}, FEW)
 
 

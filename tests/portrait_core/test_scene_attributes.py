@@ -125,7 +125,7 @@ def test_ranges_are_the_whole() -> None:
         (lambda: sample_scenes(1, 0, -2), "with seed -2"),
         (lambda: sample_scenes(1, 0, 0, 1.5), r"truncation 1\.5"),
         (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 119\]"),
-        (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "judge on 1"),
+        (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "evaluate on 1"),
         (
             lambda: LatentReader.fit(embedded(), LabelledLatents(torch.zeros(3, 1, 8), torch.zeros(3, 12))),
             "split",
