@@ -5,10 +5,11 @@
 writes ``shard_0000.npz`` ... (100 people each, seed 1000 + shard number) with ``z [n,119]`` f32,
 ``image [n,v,256,256,3]`` u8, ``alpha [n,v,256,256]`` u8, ``depth [n,v,128,128]`` f16, ``camera [n,v,25]``
 f32, ``key_points [n,v,3,2]`` f32 and ``wall [n,64,64,3]`` u8; see :class:`View` for their meaning. With
-``--expressions E`` each person comes E times in a row, with other expressions, same cameras.
+``--expressions E`` each person comes E times in a row, with the same cameras and other
+expressions.
 
-The background is a picture on the plane z = -0.4 (box units), x and y in -0.8..0.8, apart from the foreground,
-which lies in the box |x|, |y|, |z| <= 0.36.
+The background is a picture on the plane z = -0.4 (box units), x and y in -0.8..0.8, apart from the
+foreground, which lies in the box |x|, |y|, |z| <= 0.36.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def test_a_store_that_fails_while_rows_are_looked_at_ends_the_run_too(tmp_path: 
 
     with (
         open_runner(settings) as runner,
-        pytest.raises(StageError, match=r"refuses \(403\).* It finds 36 of 40 clips to do"),
+        pytest.raises(StageError, match=r"refuses \(403\).* The next run finds 36 of 40 clips to do"),
     ):
         DatasetRun(runner, settings, None, Tally()).run(list(range(40)), look)
     assert len(looked) < 20, "it went on asking"

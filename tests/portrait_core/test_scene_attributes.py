@@ -168,7 +168,7 @@ def test_the_reader_says_what_it_reads_weakly() -> None:
     assert reader.weakly_read(conditions.with_held({"yaw": 1})) == ("luck",)
     assert reader.r2[2] == 0
     assert reader.read(others.w)[:, 2].tolist() == [1] * 200
-    with pytest.raises(InputError, match="to 3 attributes, the flow has 256 and 12"):
+    with pytest.raises(InputError, match="to 3 attributes, the StyleFlow has 256 and 12"):
         reader.weakly_read(scene_conditions())
 
 
@@ -203,13 +203,12 @@ def test_a_file_without_a_reader_has_none(tmp_path: Path) -> None:
     assert "reader_r2" not in styleflow_metadata(path)
     assert not any(name.startswith("reader") for name in load_file(path))
     assert load_styleflow(path).reader is None
-    save_styleflow(
-        read_flow()._replace(reader=None), path, {"reader_r2": "[1.0]"}
-    )  # metadata of a file with one
+    # metadata of a file with a reader
+    save_styleflow(read_flow()._replace(reader=None), path, {"reader_r2": "[1.0]"})
     assert load_styleflow(path).reader is None
     conditions = Conditions(attributes=tuple(Condition(name=name) for name in "abc"))
     other = StyleFlowModel(official_flow.tiny().float(), conditions, read_flow().reader)
-    with pytest.raises(InputError, match="the flow has 6 and 3"):
+    with pytest.raises(InputError, match="the StyleFlow has 6 and 3"):
         save_styleflow(other, path)
 
 
