@@ -64,7 +64,7 @@ def retry_jobs(
             console.print(f"{job.label}: retried ({ended.message})", soft_wrap=True, markup=False)
             clips.append(Clip(len(clips) + 1, job.label, job))
     if not clips:
-        console.print(f"no failure of class {', '.join(classes)} to retry", soft_wrap=True)
+        console.print(f"nothing of class {', '.join(classes)} to retry", soft_wrap=True)
         return left
     results = run_clips(clips, lambda clip: clip, settings, out, TerminalBoard(console))
     for result in results:

@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from portrait_core.weights.locate import VARIABLE, cache_folder, find, models_folder
+from portrait_core.weights.registry import MODELS
+
 _YES, _NO = Text("yes", style="green"), Text("no", style="red")
 
 
 def list_models(console: Console) -> None:
     """Print every model: name, file, users, licence, presence."""
-    from portrait_core.weights.locate import find, models_folder
-    from portrait_core.weights.registry import MODELS
-
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("name, file", no_wrap=True)
     table.add_column("needed by", overflow="fold")
@@ -37,9 +37,6 @@ def list_models(console: Console) -> None:
 
 def show_places(console: Console) -> None:
     """Print the models folder, and where each model was looked for and found."""
-    from portrait_core.weights.locate import VARIABLE, cache_folder, find, models_folder
-    from portrait_core.weights.registry import MODELS
-
     folder = models_folder()
     console.print(f"models folder: {folder} (set {VARIABLE} to name another)", markup=False, soft_wrap=True)
     if "://" in folder:

@@ -25,11 +25,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from portrait_core.metrics.follow import Follow, worst_region
 from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import output_of
 
 if TYPE_CHECKING:
-    from portrait_core.metrics.follow import Follow
     from portrait_core.pipeline import Job
     from portrait_core.report import Summary
 
@@ -152,8 +152,6 @@ def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
     Args:
         rows: the result's rows of ``motion.follow`` in the summary, by region.
     """
-    from portrait_core.metrics.follow import Follow, worst_region
-
     regions = {name: Follow.of_row(row) for name, row in rows.items()}
     worst = worst_region(regions)
     if worst is None:

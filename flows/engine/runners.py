@@ -147,11 +147,11 @@ class ThreadRunner:
         return _ThreadTask(future)
 
     def drop_loaded_models(self) -> None:
-        """See :class:`Runner`."""
+        """Make this process load its models again."""
         forget_models()
 
     def stop(self) -> None:
-        """See :class:`Runner`."""
+        """Stop as :class:`Runner` says."""
         cancellation.request()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._slots.wait_until_idle(self._settings.grace_s)
@@ -164,7 +164,7 @@ class _ThreadTask:
         self._future = future
 
     def done(self) -> bool:
-        """See :class:`Pending`."""
+        """Tell whether the task has ended."""
         return self._future.done()
 
     def result(self, check_progress: ProgressCheck = lambda: None) -> StageResult:
@@ -185,7 +185,7 @@ class _DaskTask:
         self._future, self._check, self._end = future, check, end
 
     def done(self) -> bool:
-        """See :class:`Pending`."""
+        """Tell whether the task has ended."""
         return bool(self._future.done())
 
     def result(self, check_progress: ProgressCheck = lambda: None) -> StageResult:
@@ -268,7 +268,7 @@ class DaskRunner:
             self._client.restart_workers(hung, timeout=60, raise_for_error=False)
 
     def drop_loaded_models(self) -> None:
-        """See :class:`Runner`."""
+        """Make the workers load their models again."""
         with suppress(OSError, RuntimeError):
             self._client.run(forget_models, on_error="ignore")
 

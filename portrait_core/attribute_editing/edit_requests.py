@@ -78,7 +78,7 @@ def parse_request(text: str) -> EditRequest:
     if match is None or not math.isfinite(value):
         raise InputError(
             f"cannot read the edit {text!r}; write it as attribute=value: age=+20 (20 more than the picture "
-            "has), age=60 (60 in any case), beard=0.5, glasses=on"
+            "has), age=60 (60, whatever it has), beard=0.5, glasses=on"
         )
     return EditRequest(match.group(1), value, match.group(2)[0] in "+-")
 
@@ -129,6 +129,7 @@ def make_edits(
         conditions: schema of the StyleFlow.
         strength: fraction of the way that every edit goes.
     """
+    # the command line parses requests before torch is imported
     from portrait_core.attribute_editing.latent_edits import AttributeEdit
 
     return [

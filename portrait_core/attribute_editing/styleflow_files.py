@@ -71,14 +71,14 @@ def save_styleflow(
     if reader is not None:
         about["reader_r2"] = json.dumps(reader.r2)
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         # one entry, since safetensors writes several in an order that differs between calls
-        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        part.chmod(0o644)
-        part.replace(path)
+        save_file(tensors, temporary, metadata={_METADATA: json.dumps(about, sort_keys=True)})
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def styleflow_bytes(model: StyleFlowModel, metadata: Mapping[str, str]) -> bytes:

@@ -1,1 +1,1 @@
-"""How ``data/models`` was made: synthetic people, generators, heads, converters, calibrations."""
+"""Making of ``data/models``: synthetic people, generators, heads, converters, calibrations."""

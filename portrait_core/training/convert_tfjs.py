@@ -64,18 +64,18 @@ class _Converter:
     """ONNX tensor per node of the graph."""
     planes: set[str] = field(default_factory=set)
     """ONNX tensors that are NCHW."""
-    made: dict[str, str] = field(default_factory=dict)
+    emitted: dict[str, str] = field(default_factory=dict)
     """ONNX tensors of computed values: the graph computes many values several times."""
 
     def emit(self, kind: str, inputs: list[str], planes: bool = False, **attributes: Any) -> str:
         """Add an operator, unless the same was added before; return its output."""
         key = f"{kind} {inputs} {sorted(attributes.items())}"
-        if key not in self.made:
-            self.made[key] = f"t{len(self.made)}"
-            self.nodes.append(helper.make_node(kind, inputs, [self.made[key]], **attributes))
+        if key not in self.emitted:
+            self.emitted[key] = f"t{len(self.emitted)}"
+            self.nodes.append(helper.make_node(kind, inputs, [self.emitted[key]], **attributes))
             if planes:
-                self.planes.add(self.made[key])
-        return self.made[key]
+                self.planes.add(self.emitted[key])
+        return self.emitted[key]
 
     def keep(self, value: NDArray[Any]) -> str:
         """Store an array once, floats in half precision, and return the name of its float32 or int64 form.

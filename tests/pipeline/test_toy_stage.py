@@ -378,7 +378,7 @@ def test_a_stage_behind_all_others_is_one_line_of_a_pipeline(
     with open_runner(job.settings) as runner:
         StageRunner(clip, runner, functions=STUBS.__getitem__).run_all()
         longer = StageRunner(job, runner, functions=functions.__getitem__)
-        longer.all()
+        longer.run_all()
     assert _done(longer.records) == {"brightness": 4}
     means = job.output("render").read("frames").mean((1, 2, 3))
     np.testing.assert_allclose(job.output("brightness").read("brightness"), means, rtol=1e-5)
