@@ -117,7 +117,7 @@ def test_a_store_that_fails_for_many_clips_in_a_row_ends_the_run(tmp_path: Path)
     settings, count = _settings("runner.clips=1"), STORE_FAILURES + 2
     refused.update({f"clip-{i}": 99 for i in range(count)})
     clips = _clips(tmp_path, settings, count)
-    with pytest.raises(StageError, match=rf"refuses \(403\).* It finds 3 of {count} clips to do"):
+    with pytest.raises(StageError, match=rf"refuses \(403\).* The next run finds 3 of {count} clips to do"):
         _run(clips, settings, _functions(refusing))
     assert sum(99 - left for left in refused.values()) == STORE_FAILURES, "it went on asking"
     refused.clear()
