@@ -243,7 +243,7 @@ def test_a_dataset_in_threads_leaves_the_other_clips_to_the_next_run(
     (begun,) = [job.label for job in read_jobs(Store(tmp_path / "store"), "", Settings())]
     row = {"left": 2, "right": 3}[begun]  # whichever was looked at first
     assert f"row {row}, {begun}: the stage inversion stopped" in first.output
-    assert "It finds 2 of 2 clips to do" in " ".join(first.output.split())
+    assert "The next run finds 2 of 2 clips to do" in " ".join(first.output.split())
     assert len(breaking) == 1, "another clip went on in a process without a GPU"
 
     again = call("dataset", "run", tmp_path / "manifest.csv", *places, *settings)
