@@ -1,4 +1,4 @@
-"""Create the bucket PORTRAIT_BUCKET at the S3 server that AWS_ENDPOINT_URL names, unless it is there."""
+"""Create the bucket PORTRAIT_BUCKET at the S3 server that AWS_ENDPOINT_URL names, unless it exists."""
 
 import os
 
@@ -6,7 +6,7 @@ import s3fs
 
 
 def main() -> None:
-    """The command."""
+    """Create the bucket."""
     bucket = os.environ.get("PORTRAIT_BUCKET", "portrait")
     server = s3fs.S3FileSystem()
     if not server.exists(bucket):

@@ -1,6 +1,6 @@
-"""Keep variables of this shell in secret blocks of the Prefect server, for the runs of the pool portrait.
+"""Store variables of this shell in secret blocks of the Prefect server, for the runs of the pool portrait.
 
-    python deployments/credentials.py AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY     # keep them, or change them
+    python deployments/credentials.py AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY     # store or change them
     python deployments/credentials.py --forget AWS_SECRET_ACCESS_KEY
 
 The pool's template names the blocks, ``{{ prefect.blocks.secret.portrait-aws-access-key-id }}``; the worker
@@ -23,31 +23,31 @@ POOL = "portrait"
 
 
 def block_of(variable: str) -> str:
-    """Return the name of the block that keeps a variable."""
+    """Return the name of a variable's secret block."""
     return "portrait-" + variable.lower().replace("_", "-")
 
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(description="Keep variables of this shell in secret blocks.")
+    parser = argparse.ArgumentParser(description="Store variables of this shell in secret blocks.")
     parser.add_argument("variables", nargs="+", metavar="VARIABLE", help="name of an environment variable")
     parser.add_argument("--forget", action="store_true", help="delete their blocks instead")
-    asked = parser.parse_args()
-    unset = [name for name in asked.variables if name not in os.environ]
-    if unset and not asked.forget:
+    arguments = parser.parse_args()
+    unset = [name for name in arguments.variables if name not in os.environ]
+    if unset and not arguments.forget:
         sys.exit(f"{', '.join(unset)}: not set in this shell; export them first")
     with get_client(sync_client=True) as client:
         template: dict[str, Any] = client.read_work_pool(POOL).base_job_template
         environment = template["variables"]["properties"]["env"].setdefault("default", {})
-        for name in asked.variables:
-            if asked.forget:
+        for name in arguments.variables:
+            if arguments.forget:
                 environment.pop(name, None)
             else:
                 Secret(value=os.environ[name]).save(block_of(name), overwrite=True)
                 environment[name] = f"{{{{ prefect.blocks.secret.{block_of(name)} }}}}"
         client.update_work_pool(POOL, WorkPoolUpdate(base_job_template=template))
-    for name in asked.variables:
-        if asked.forget:  # last: a run whose template names a block that is gone cannot start
+    for name in arguments.variables:
+        if arguments.forget:  # last, since a run whose template names a missing block cannot start
             Secret.delete(block_of(name))
 
 

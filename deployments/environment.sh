@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced: sets what settings.env says, as far as the user has not.
+# Source this file: sets the variables of settings.env that the user has not set.
 while IFS='=' read -r name value; do
     case "$name" in '' | '#'*) continue ;; esac
     [[ -v "$name" ]] || export "$name=$value"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tells the Prefect server at PREFECT_API_URL what it can start: the work pool, every deployment of prefect.yaml, the
-# automations. Can be given again at any time. Run where the program is installed.
+# Registers the work pool, every deployment of prefect.yaml and the automations with the Prefect server at
+# PREFECT_API_URL. Can be repeated at any time. Run it where the program is installed.
 set -euo pipefail
 here="$(dirname "${BASH_SOURCE[0]}")"
 : "${PREFECT_API_URL:?name the server, for example PREFECT_API_URL=http://127.0.0.1:4200/api}"

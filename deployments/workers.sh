@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Dask workers on this machine, until they are stopped: one a GPU (those that CUDA_VISIBLE_DEVICES names, else all),
+# Dask workers on this machine, until they are stopped: one per GPU (those that CUDA_VISIBLE_DEVICES names, else all),
 # or where there is none PORTRAIT_WORKERS (default 1) of them.
 #
 #     deployments/workers.sh tcp://SCHEDULER:8786 [options of `dask worker`]
@@ -18,8 +18,8 @@ elif [[ ! -v CUDA_VISIBLE_DEVICES ]] && command -v nvidia-smi > /dev/null; then
     mapfile -t gpus < <(nvidia-smi --query-gpu=index --format=csv,noheader)
 fi
 
-# One task at a time in a process: when one dies, its task is the suspect. No limit of Dask's own: its default is
-# the machine's memory divided by the number of cores, and it kills what takes more.
+# One task per process at a time, so that a dead worker identifies its task. No memory limit by Dask: its default is
+# the machine's memory divided by the number of cores, and it kills workers that take more.
 options=(--nworkers 1 --nthreads 1 --memory-limit 0 --dashboard-address :0)
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
@@ -38,7 +38,7 @@ fi
 
 stop() { kill -TERM "${workers[@]}" 2> /dev/null || true; }
 trap stop TERM INT
-# One that ends takes the others with it: whoever started this starts all again.
+# When one worker ends, all are stopped: the caller of this script starts them all again.
 code=0
 wait -n || code=$?
 stop

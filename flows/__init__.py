@@ -1,0 +1,1 @@
+"""Prefect flows, the engine that runs their work, and the command line."""

@@ -1,8 +1,8 @@
-"""The flow ``reenact_dataset``: many clips at once on one set of workers; one that fails stops no other.
+"""The flow ``reenact_dataset``: many clips at once on one set of workers; a failing clip stops no other.
 
-Rows are looked at a little ahead of the clips at work, so that the first clip begins at once; of those that
-are ready the longest goes next. What each did is in the store, as always; a second run of the same command
-goes on.
+Rows are prepared a little ahead of the clips at work, so that the first clip begins at once; of the clips
+that are ready the longest goes next. All results are in the store: a second run of the same command
+continues.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from flows.dataset_run import Clip, ClipResult, DatasetRun, Item
 from flows.display.progress import ArtifactBoard, Board, TerminalBoard
 from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
 from flows.engine.runners import open_runner
-from flows.engine.stages import gpu_gone, stops_forgotten
+from flows.engine.stages import gpu_gone, stop_request_cleared
 from flows.engine.task_runs import own_process, process_left
 from flows.reenact import prepare
 from portrait_core.dataset.manifest import Row, read_manifest
@@ -40,21 +40,24 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _counted: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None)
-"""Takes the outcome of a flow run that is called in this process: a state that is not green has no result."""
+"""Counts of a flow run called in this process: a state other than Completed carries no result."""
 
-Look = Callable[[Row], Clip | ClipResult]
+Prepare = Callable[[Row], Clip | ClipResult]
+"""Function that returns a row's clip, or the result that says what is wrong with its inputs."""
 
 
-def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
-    """Make what looks at a row's inputs: it gives the clip, or what is wrong with them. Where the work is
-    done say the ``command``'s settings alone.
+def row_preparer(store: str, overrides: Sequence[str], command: Settings) -> Prepare:
+    """Return a function that prepares the clip of a row.
+
+    It returns the clip, or the result that says what is wrong with its inputs. Only the ``command``'s
+    settings say where the work is done.
     """
 
     @cache
     def load(profile: str, own: tuple[str, ...]) -> Settings:
         return settings_of_row(profile, overrides, own, command)
 
-    def look(row: Row) -> Clip | ClipResult:
+    def prepare_row(row: Row) -> Clip | ClipResult:
         try:
             settings = load(row.profile, tuple(row.overrides))
             job = prepare(row.portrait, row.video, store, settings, row.name)
@@ -63,7 +66,7 @@ def looker(store: str, overrides: Sequence[str], command: Settings) -> Look:
             return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
         return Clip(row.number, row.name, job)
 
-    return look
+    return prepare_row
 
 
 def run_dataset(
@@ -75,7 +78,7 @@ def run_dataset(
     board: Board,
     keep: Policy | None = None,
 ) -> list[ClipResult]:
-    """Run the clips of a manifest's rows; a result for each row, in their order.
+    """Run the clips of a manifest's rows, and return a result per row, in their order.
 
     Raises:
         StageError: this process cannot use the GPU any more, or the store does not answer
@@ -83,47 +86,47 @@ def run_dataset(
     """
     settings = load_settings(profile, overrides)
     Store(store, settings.runner.storage_options).check_format(write=True)
-    return run_clips(rows, looker(store, overrides, settings), settings, out, board, keep)
+    return run_clips(rows, row_preparer(store, overrides, settings), settings, out, board, keep)
 
 
 def run_clips(
     items: Sequence[Item],
-    look: Callable[[Item], Clip | ClipResult],
+    prepare_item: Callable[[Item], Clip | ClipResult],
     settings: Settings,
     out: Path | None,
     board: Board,
     keep: Policy | None = None,
 ) -> list[ClipResult]:
-    """Run clips on the runner that the settings name; a result for each, in the order of their numbers.
+    """Run clips on the runner that the settings name, and return a result per clip, ordered by number.
 
     Args:
-        items: what to look at.
-        look: gives the clip of an item, or what is wrong with it.
-        settings: of the run.
+        items: what the clips are made from.
+        prepare_item: returns the clip of an item, or the result that says what is wrong with it.
+        settings: settings of the run.
         out: folder with a folder per clip; None leaves the clips in the store.
-        board: hears what happens.
-        keep: what of a finished clip may go; None keeps all.
+        board: is told of every event.
+        keep: what is dropped of a finished clip; None keeps all.
 
     Raises:
         StageError: see :meth:`DatasetRun.run`.
     """
     cancellation.clear()
     board.begin(len(items))
-    with stops_forgotten(), open_runner(settings) as runner, _updated(board):
-        results = DatasetRun(runner, settings, out, board, keep).run(items, look)
+    with stop_request_cleared(), open_runner(settings) as runner, _updated(board):
+        results = DatasetRun(runner, settings, out, board, keep).run(items, prepare_item)
     return sorted(results, key=lambda result: result.number)
 
 
 @contextmanager
 def _updated(board: Board) -> Iterator[None]:
-    """Let the board show itself every few seconds while the block runs, and once more at its end."""
+    """Update the board every few seconds while the block runs, and once more at its end."""
     stop = threading.Event()
 
     def show() -> None:
         while not stop.wait(board.interval_s):
             board.show()
 
-    # with this thread's context: Prefect asks which flow run an artifact is of
+    # with this thread's context, from which Prefect finds the flow run of an artifact
     thread = threading.Thread(target=copy_context().run, args=(show,), name="board", daemon=True)
     thread.start()
     try:
@@ -164,22 +167,22 @@ def reenact_dataset(
 
     Args:
         manifest: CSV or Parquet, path or URL (``portrait dataset check``).
-        store: URL or folder that keeps every stage's output; the same one resumes.
-        out: folder with a folder a clip; None leaves the clips in the store.
-        profile: of rows that name none.
+        store: URL or folder that keeps every stage's output; the same store resumes the run.
+        out: folder with a folder per clip; None leaves the clips in the store.
+        profile: profile of rows that name none.
         overrides: ``section.field=value`` strings for every row.
-        shard: which part of the manifest, from 0.
-        shards: how many parts there are.
-        keep: what of a finished clip is dropped (``portrait clean``); None keeps all.
+        shard: number of the shard, from 0.
+        shards: number of shards.
+        keep: what is dropped of a finished clip (``portrait clean``); None keeps all.
         require_consent: refuse rows without licence and consent.
 
     Returns:
-        Clips by outcome: with a state named ``Partial``, which is not green, where some clips are not there,
-        and ``Failed`` where none is.
+        The numbers of clips per outcome, in a state named ``Partial``, which is not green, where some clips
+        are missing, and ``Failed`` where all are.
     """
     set_log_levels()
-    found = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
-    rows = rows_of_shard(found.rows, shard, shards)
+    contents = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
+    rows = rows_of_shard(contents.rows, shard, shards)
     board = ArtifactBoard()
     with process_left():
         results = run_dataset(rows, store, Path(out) if out else None, profile, overrides, board, keep)
@@ -187,27 +190,27 @@ def reenact_dataset(
 
 
 def ended(results: Sequence[ClipResult]) -> State[dict[str, int]]:
-    """The state with which a flow run of clips ends.
+    """Return the state with which a flow run of clips ends.
 
     Raises:
-        RuntimeError: some clips are not there, and Prefect will run the flow again. It cannot be told not to:
-            a state that is returned then ends the process. Another run costs about twenty requests per clip.
+        RuntimeError: some clips are missing, and Prefect will run the flow again. Returning a failed state
+            would end the process instead. Another run costs about twenty requests per clip.
     """
     counts = ArtifactBoard.counts(results)
-    if (told := _counted.get()) is not None:
-        told |= counts
-    lacking = sum(count for outcome, count in counts.items() if outcome not in ("done", "held"))
-    if not lacking:
+    if (shared := _counted.get()) is not None:
+        shared |= counts
+    missing = sum(count for outcome, count in counts.items() if outcome not in ("done", "held"))
+    if not missing:
         return Completed(data=counts)
-    said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+    summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
     if _is_retried():
-        raise RuntimeError(f"clips: {said}")
-    nothing = lacking == sum(counts.values())
-    return Failed(name="Failed" if nothing else "Partial", message=f"clips: {said}")
+        raise RuntimeError(f"clips: {summary}")
+    nothing = missing == sum(counts.values())
+    return Failed(name="Failed" if nothing else "Partial", message=f"clips: {summary}")
 
 
 def _is_retried() -> bool:
-    """Tell whether Prefect runs the flow again when it fails now."""
+    """Tell whether Prefect would run the flow again if it failed now."""
     context = FlowRunContext.get()
     if context is None or context.flow_run is None or context.flow is None:
         return False
@@ -217,7 +220,7 @@ def _is_retried() -> bool:
 def start_dataset(
     rows: Sequence[Row], settings: Settings, console: Console, parameters: Parameters
 ) -> dict[str, int]:
-    """Run a shard's ``rows`` as a flow run when a Prefect server answers, else without; clips by outcome."""
+    """Run a shard's ``rows``, as a flow run when a Prefect server answers; return clips per outcome."""
 
     def report(line: str) -> None:
         console.print(line, soft_wrap=True)
@@ -231,12 +234,12 @@ def start_dataset(
             if gpu_gone(error) or not server_went_away(server, report):
                 raise
     out, board = parameters["out"], TerminalBoard(console)
-    asked = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
-    return board.counts(run_dataset(rows, *asked, board, parameters["keep"]))
+    inputs = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
+    return board.counts(run_dataset(rows, *inputs, board, parameters["keep"]))
 
 
 def called(run: Any, parameters: Any) -> dict[str, int]:
-    """Call a flow of clips in this process; clips by outcome, whatever its state is named."""
+    """Call a flow of clips in this process, and return the clips per outcome, whatever its state is named."""
     counts: dict[str, int] = {}
     token = _counted.set(counts)
     own_process.set(False)
@@ -245,5 +248,5 @@ def called(run: Any, parameters: Any) -> dict[str, int]:
     finally:
         _counted.reset(token)
     if not counts:
-        state.result()  # raises what ended it
+        state.result()  # raises the error that ended it
     return counts

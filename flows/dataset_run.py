@@ -1,8 +1,8 @@
-"""Running clips on one set of workers.
+"""Execution of many clips on one set of workers.
 
-A clip's inversion is a chain, so workers are kept busy by many clips, not by one: about two per worker are at
-work. The first of them has a worker as soon as it wants one, the others fill the gaps
-(:class:`flows.engine.runners.Turns`).
+A clip's inversion is a chain, so many clips keep the workers busy rather than one: about two per worker are
+at work. The first of them has a worker as soon as it needs one, the others fill the gaps
+(:class:`flows.engine.runners.WorkerSlots`).
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from tasks.running import functions_of
 Outcome = Literal["done", "held", "failed", "aside", "stopped"]
 CLIPS_PER_WORKER = 2
 STORE_FAILURES = 5
-"""Clips in a row that may fail because of the store before the rest is left for another day."""
-_LOOKERS = 8
+"""Consecutive clips that may fail because of the store before the run stops."""
+_PREPARING_THREADS = 8
 _DELIVERIES: Mapping[str, Callable[[Job, Path], object]] = {"edit": deliver_edit, "flow": deliver_flow}
-"""Functions that hand over results of a pipeline beyond the files of its last stages, by its goal."""
+"""Functions that deliver a pipeline's results beyond the files of its last stages, by goal."""
 Item = TypeVar("Item")
 
 
@@ -53,20 +53,20 @@ class ClipResult:
     """Outcome of a clip in a run."""
 
     number: int
-    """Number of its row."""
+    """Number of the clip's row."""
     name: str
-    """Name of its output."""
+    """Name of the clip's output."""
     outcome: Outcome
-    """``held``: done, with frames that show a neighbour. ``aside``: it would only fail again, see
-    ``portrait retry``."""
+    """``held``: done, with frames that show a neighbour. ``aside``: set aside, because it would only fail
+    again; see ``portrait retry``."""
     message: str = ""
-    """Why, unless it is done."""
+    """The reason, unless the clip is done."""
     frames: int = 0
-    """Frames of the clip."""
+    """Number of the clip's frames."""
     seconds: float = 0.0
-    """Seconds of this run."""
+    """Duration in this run."""
     cls: FailureClass | None = None
-    """Class of what is wrong with its inputs."""
+    """Failure class of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -74,24 +74,24 @@ class Clip:
     """A row of a manifest, or a stored clip, with its job."""
 
     number: int
-    """Number of its row."""
+    """Number of the clip's row."""
     name: str
-    """Name of its output."""
+    """Name of the clip's output."""
     job: Job
     retried: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Frames that were taken up again, by stage."""
+    """Retried frames per stage."""
 
 
 class DatasetRun:
     """Runs clips on one runner.
 
     Args:
-        runner: where every clip's tasks run.
-        settings: of the run: how many clips at once.
+        runner: executes the tasks of every clip.
+        settings: settings of the run, which say how many clips are at work at once.
         out: folder with a folder per clip; None leaves the clips in the store.
-        board: hears what happens.
-        keep: what of a finished clip is dropped; None keeps all.
-        functions: gives what does a stage.
+        board: is told of every event.
+        keep: what is dropped of a finished clip; None keeps all.
+        functions: returns the functions of a stage.
     """
 
     def __init__(
@@ -106,27 +106,27 @@ class DatasetRun:
         self._runner, self._out, self._board, self._keep = runner, out, board, keep
         self._functions = functions
         self._at_once = settings.runner.clips or CLIPS_PER_WORKER * worker_count(settings)
-        self._turns = count()
+        self._priorities = count()
         self._failed_stores = 0
-        """Clips in a row that failed because of the store."""
+        """Consecutive clips that failed because of the store."""
         self._ended: tuple[str, BaseException] | None = None
-        """Clip and error that ended the run for all; None while it goes on."""
+        """Clip and error that ended the whole run; None while it continues."""
 
-    def run(self, items: Sequence[Item], look: Callable[[Item], Clip | ClipResult]) -> list[ClipResult]:
-        """Run clips, of those that are ready the longest first, and say what became of each.
+    def run(self, items: Sequence[Item], prepare: Callable[[Item], Clip | ClipResult]) -> list[ClipResult]:
+        """Run clips, of those that are ready the longest first, and return their results.
 
         Args:
-            items: what to look at.
-            look: gives the clip of an item, or what is wrong with it.
+            items: what the clips are made from.
+            prepare: returns the clip of an item, or the result that says what is wrong with it.
 
         Raises:
             StageError: this process cannot use the GPU any more, one of its threads hangs, or the store
                 failed for :data:`STORE_FAILURES` clips in a row. The clips at work were stopped, and the
                 others not begun: all of them wait for the next run.
         """
-        ahead = _Ahead(items, look, 2 * self._at_once)
+        ahead = _PreparedAhead(items, prepare, 2 * self._at_once)
         pool = ThreadPoolExecutor(self._at_once, thread_name_prefix="clip")
-        # each with this thread's context: Prefect asks which flow run a task run is of
+        # each with this thread's context, from which Prefect finds the flow run of a task run
         futures: list[Future[list[ClipResult]]] = [
             pool.submit(copy_context().run, self._work, ahead) for _ in range(self._at_once)
         ]
@@ -134,7 +134,7 @@ class DatasetRun:
             results = [result for future in as_completed(futures) for result in future.result()]
         except BaseException as error:
             ahead.close()
-            if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or what Prefect makes of them
+            if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or Prefect's form of them
                 self._runner.stop()
             raise
         finally:
@@ -142,16 +142,16 @@ class DatasetRun:
         if self._ended is not None:
             name, why = self._ended
             stopped = len(items) - sum(result.outcome != "stopped" for result in results)
-            raise StageError(f"{name}: {why}. It finds {stopped} of {len(items)} clips to do") from (
-                why.__cause__ or why
-            )
+            raise StageError(
+                f"{name}: {why}. The next run finds {stopped} of {len(items)} clips to do"
+            ) from (why.__cause__ or why)
         return results
 
-    def _work(self, ahead: _Ahead[Any]) -> list[ClipResult]:
-        """Do one clip after the other, until none is left."""
+    def _work(self, ahead: _PreparedAhead[Any]) -> list[ClipResult]:
+        """Finish one clip after the other, until none is left."""
         results = []
-        while (found := ahead.take()) is not None:
-            result = self._not_begun(found) if isinstance(found, ClipResult) else self._clip(found)
+        while (taken := ahead.take()) is not None:
+            result = self._not_begun(taken) if isinstance(taken, ClipResult) else self._clip(taken)
             if self._ended is not None:
                 ahead.close()
             self._board.ended(result)
@@ -159,14 +159,14 @@ class DatasetRun:
         return results
 
     def _not_begun(self, result: ClipResult) -> ClipResult:
-        """Give the result of a clip whose inputs cannot be looked at; end the run where the store is why."""
+        """Return the result of a clip whose inputs failed; end the run if the store is the cause."""
         if result.cls is None or not self._store_failed(result.cls):
             return result
         self._ended = self._ended or (f"row {result.number}, {result.name}", RuntimeError(result.message))
         return replace(result, outcome="stopped", message="")
 
     def _store_failed(self, cls: FailureClass) -> bool:
-        """Count a failure; True when the store has failed for too many clips in a row."""
+        """Count a failure, and tell whether the store has failed for too many clips in a row."""
         self._failed_stores = self._failed_stores + 1 if cls == "store" else 0
         return self._failed_stores >= STORE_FAILURES
 
@@ -192,44 +192,44 @@ class DatasetRun:
         return result("held", f"{held} frames show a neighbour") if held else result("done")
 
     def _failed(self, clip: Clip, error: Exception) -> tuple[Outcome, str]:
-        """Give the outcome and message of a clip that failed; end the run where nothing else can be done."""
+        """Return the outcome and message of a failed clip; end the run if no clip can continue."""
         cls = classify(error.__cause__ or error) if isinstance(error, StageError) else classify(error)
         hangs = thread_hangs(error, clip.job)
         if hangs:
-            cancellation.request()  # it keeps its place, for which the others would wait
+            cancellation.request()  # the thread keeps its slot, for which the others would wait
         if self._store_failed(cls) or gpu_gone(error) or hangs:
             self._ended = f"row {clip.number}, {clip.name}", error
             return "stopped", ""
         return "failed", f"{cls}: {error}"
 
     def _run_one(self, clip: Clip) -> int:
-        """Finish one clip; how many of its frames show a neighbour."""
-        job, begin, turn = clip.job, time.perf_counter(), next(self._turns)
-        made_before = delivered(job, self._out / clip.name if self._out else None)
-        if made_before is not None:
-            if self._keep is not None and drop(job, self._keep):  # a run that was killed left it
+        """Finish one clip, and return how many of its frames show a neighbour."""
+        job, begin, priority = clip.job, time.perf_counter(), next(self._priorities)
+        earlier = delivered(job, self._out / clip.name if self._out else None)
+        if earlier is not None:
+            if self._keep is not None and drop(job, self._keep):  # left behind by a run that was killed
                 record_state(job)
-            return _held(made_before)
+            return _held(earlier)
 
         def stages(only: Sequence[str] = ()) -> StageRunner:
             def report(line: str) -> None:
-                self._board.said(clip.name, line)
+                self._board.report(clip.name, line)
 
-            return StageRunner(job, self._runner, report, only, self._functions, turn)
+            return StageRunner(job, self._runner, report, only, self._functions, priority)
 
         with kept_state(job):
             if "landmarks" in clip.retried:
-                stages(("landmarks",)).all()
+                stages(("landmarks",)).run_all()
                 if faces_appeared(job, clip.retried["landmarks"]):
                     mark_undone(job, ["fit"])
-                    self._runner.forget()
-            made = stages()
-            made.all()
+                    self._runner.drop_loaded_models()
+            runner = stages()
+            runner.run_all()
             if self._keep is not None:
-                if job.goal == "clip":  # the summary's losses are read before they go
-                    deliver(job, None, made.records, time.perf_counter() - begin)
+                if job.goal == "clip":  # the summary reads the losses before they are dropped
+                    deliver(job, None, runner.records, time.perf_counter() - begin)
                 drop(job, self._keep)
-        return self._deliver(clip, made.records, time.perf_counter() - begin)
+        return self._deliver(clip, runner.records, time.perf_counter() - begin)
 
     def _deliver(self, clip: Clip, records: Mapping[str, StageRecord], seconds: float) -> int:
         out = self._out / clip.name if self._out else None
@@ -241,66 +241,70 @@ class DatasetRun:
 
 
 def _held(summary: Summary) -> int:
-    """Frames of a clip that show a neighbour."""
+    """Count the frames of a clip that show a neighbour."""
     return sum(len(frames) for frames in summary.held_frames.values())
 
 
-class _Ahead(Generic[Item]):
-    """Looks at items a little ahead of those who take them, several at a time."""
+class _PreparedAhead(Generic[Item]):
+    """Prepares items a little ahead of their use, several at a time."""
 
-    def __init__(self, items: Iterable[Item], look: Callable[[Item], Clip | ClipResult], most: int) -> None:
-        self._items, self._look, self._most = iter(items), look, most
+    def __init__(
+        self, items: Iterable[Item], prepare: Callable[[Item], Clip | ClipResult], max_waiting: int
+    ) -> None:
+        self._items, self._prepare, self._max_waiting = iter(items), prepare, max_waiting
         self._ready: list[tuple[int, int, Clip | ClipResult]] = []
-        self._number, self._looking, self._over = count(), 0, False
+        self._number, self._preparing, self._over = count(), 0, False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        for i in range(_LOOKERS):
+        for i in range(_PREPARING_THREADS):
             threading.Thread(
-                target=copy_context().run, args=(self._run,), name=f"look-{i}", daemon=True
+                target=copy_context().run, args=(self._run,), name=f"prepare-{i}", daemon=True
             ).start()
 
     def _run(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._over or len(self._ready) + self._looking < self._most)
+                self._changed.wait_for(
+                    lambda: self._over or len(self._ready) + self._preparing < self._max_waiting
+                )
                 item = None if self._over else next(self._items, None)
                 if item is None:
                     self._over = True
                     self._changed.notify_all()
                     return
-                self._looking += 1
+                self._preparing += 1
             try:
-                found = self._look(item)
+                prepared = self._prepare(item)
             except BaseException as error:
                 with self._changed:
                     self._error, self._over = error, True
                     self._changed.notify_all()
                 return
             with self._changed:
-                self._looking -= 1
-                # What is wrong is told at once; of clips the longest goes first: none is left at the end.
-                rank = -found.job.frames if isinstance(found, Clip) else -(2**62)
-                heapq.heappush(self._ready, (rank, next(self._number), found))
+                self._preparing -= 1
+                # Problems come first; then the longest clip, so that no long one is left for the end.
+                rank = -prepared.job.frames if isinstance(prepared, Clip) else -(2**62)
+                heapq.heappush(self._ready, (rank, next(self._number), prepared))
                 self._changed.notify_all()
 
     def take(self) -> Clip | ClipResult | None:
         """Take the longest clip that is ready; None when none is left.
 
         Raises:
-            BaseException: what looking at an item raised.
+            BaseException: raised by the preparation of an item.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._error or self._ready or (self._over and not self._looking))
+            self._changed.wait_for(lambda: self._error or self._ready or (self._over and not self._preparing))
             if self._error is not None:
                 raise self._error
             if not self._ready:
                 return None
-            found = heapq.heappop(self._ready)[2]
+            longest = heapq.heappop(self._ready)[2]
             self._changed.notify_all()
-            return found
+            return longest
 
     def close(self) -> None:
-        """Look at nothing further, and give nothing."""
+        """Prepare no further item, and return none."""
         with self._changed:
             self._over = True
             self._ready.clear()

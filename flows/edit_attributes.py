@@ -1,4 +1,4 @@
-"""The flow ``edit_attributes``: one portrait with other attributes."""
+"""The flow ``edit_attributes``: one portrait with changed attributes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tasks.ingest import ingest_edit
 
 
 def prepare_edit(portrait: str, store: str, settings: Settings) -> Job:
-    """Look at everything an edit needs, before any work.
+    """Check everything that an edit needs, before any work.
 
     Raises:
-        InputError: when the portrait cannot be used, or the flow does not know what is asked.
-        ValueError: when weights are missing or must not be used.
+        InputError: the portrait is not usable, or the StyleFlow does not know a requested attribute.
+        ValueError: weights are missing or their licence forbids the use.
     """
     check_models(settings)
     return ingest_edit(portrait, store, settings)
 
 
 def run_edit(job: Job, out: str | Path, report: Report = lambda line: None) -> dict[str, Any]:
-    """Make an edit, whatever of it is missing, write its files to ``out`` and return what is in edit.json.
+    """Compute what is missing of an edit, write its files to ``out`` and return the content of edit.json.
 
     Raises:
-        InputError: when the portrait cannot be used.
-        StageError: when a stage stopped the run.
+        InputError: the portrait is not usable.
+        StageError: a stage stopped the run.
     """
     run_stages(job, report)
     return deliver_edit(job, Path(out))
@@ -49,11 +49,11 @@ def edit_attributes(
     profile: str = "embedded",
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Change attributes of a portrait: ``edit.attributes`` of the settings.
+    """Change attributes of a portrait as ``edit.attributes`` of the settings says.
 
     Args:
         portrait: path of an image with one face.
-        store: URL or folder that keeps every stage's output; the same one resumes.
+        store: URL or folder that keeps every stage's output; the same store resumes the run.
         out: folder for the edited portrait, a strip of strengths, latents and ``edit.json``.
         profile: a profile's name or file.
         overrides: ``section.field=value`` strings.
@@ -64,18 +64,18 @@ def edit_attributes(
     set_log_levels()
     job = prepare_edit(portrait, store, load_settings(profile, overrides))
     with process_left():
-        said = run_edit(job, out, reporter.get())
-    rows = [{"attribute": name, **row} for name, row in said["attributes"].items()]
+        result = run_edit(job, out, reporter.get())
+    rows = [{"attribute": name, **row} for name, row in result["attributes"].items()]
     create_table_artifact(rows, key="edit-attributes", description=portrait)
-    return said
+    return result
 
 
 def start_edit(
     job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str
 ) -> dict[str, Any]:
-    """Make an edit, under Prefect where that is."""
+    """Make an edit, under Prefect where a server answers."""
     inputs = job.portrait, job.store, str(out), profile, list(overrides)
-    said: dict[str, Any] = under_prefect(
+    result: dict[str, Any] = under_prefect(
         edit_attributes, inputs, job, report, lambda: run_edit(job, out, report)
     )
-    return said
+    return result

@@ -15,7 +15,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
 from flows.engine.runners import open_runner
-from flows.engine.stages import StageRunner, check_only, gpu_gone, stops_forgotten
+from flows.engine.stages import StageRunner, check_only, gpu_gone, stop_request_cleared
 from flows.engine.task_runs import own_process, process_left
 from portrait_core.errors import MissingChunk
 from portrait_core.model_files.needs import check_models
@@ -36,16 +36,16 @@ Report = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 reporter: ContextVar[Report] = ContextVar("reporter", default=_log.warning)
-"""Who hears of failures inside a flow run, whose parameters must be plain values: its log, where a worker
-started it."""
+"""Function that reports failures inside a flow run, whose parameters must be plain values. The default writes
+to the log, as where a worker started the run."""
 
 
 def prepare(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
-    """Look at everything a run needs, before any work: weights and their licences first, then both inputs.
+    """Check everything that a run needs, before any work: weights, their licences, then both inputs.
 
     Raises:
-        InputError: when the portrait or the video cannot be used.
-        ValueError: when weights are missing or must not be used; the message names every one.
+        InputError: the portrait or the video is not usable.
+        ValueError: weights are missing or their licence forbids the use; the message names all of them.
     """
     check_models(settings)
     return ingest(portrait, video, store, settings, label)
@@ -56,25 +56,25 @@ def run_job(
 ) -> Summary | None:
     """Run every stage that is not finished, write the files to ``out`` and return the summary.
 
-    Inside a Prefect flow run every stage that has something to do is a task run of it.
+    Inside a Prefect flow run, every stage that has something to do is a task run of it.
 
     Args:
-        job: what to do.
+        job: the job.
         out: folder for the clip; None leaves it in the store.
-        report: hears of failures.
+        report: shows a line about a failure.
         only: stages to run; empty means all.
 
     Returns:
-        None when ``only`` leaves the clip unfinished, and for a job that makes no clip.
+        The summary; None when ``only`` leaves the clip unfinished, and for a job that makes no clip.
 
     Raises:
-        InputError: when the portrait or the video cannot be used.
-        StageError: when a stage stopped the run.
+        InputError: the portrait or the video is not usable.
+        StageError: a stage stopped the run.
     """
     begin = time.perf_counter()
     place = None if out is None else Path(out)
-    if not only and (made := delivered(job, place)) is not None:
-        return made
+    if not only and (summary := delivered(job, place)) is not None:
+        return summary
     records = run_stages(job, report, only)
     if job.goal != "clip" or not Ledger(job).is_finished():
         return None
@@ -84,25 +84,27 @@ def run_job(
 def run_stages(
     job: Job, report: Report = lambda line: None, only: Sequence[str] = ()
 ) -> Mapping[str, StageRecord]:
-    """Run every stage of a job, whatever it makes, that is not finished; what each did.
+    """Run every stage of any job that is not finished, and return a record per stage.
 
     Raises:
-        InputError: when an input cannot be used.
-        StageError: when a stage stopped the run.
+        InputError: an input is not usable.
+        StageError: a stage stopped the run.
     """
     cancellation.clear()
     job.open_store().check_format(write=True)
     check_only(job, only)
-    with stops_forgotten(), kept_state(job), open_runner(job.settings) as runner:
+    with stop_request_cleared(), kept_state(job), open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, report, only)
-        stages.all()
+        stages.run_all()
     return stages.records
 
 
 def delivered(job: Job, out: Path | None) -> Summary | None:
-    """Hand over a clip of which nothing is missing: about twenty requests to the store, and nothing is
-    computed. None where there is something to do, as when a file turns out to be damaged, and for a job that
-    makes no clip.
+    """Deliver a clip that is complete: about twenty requests to the store, and no computation.
+
+    Returns:
+        The summary; None where something is left to do, as when a file proves to be damaged, and for a job
+        that makes no clip.
     """
     begin = time.perf_counter()
     store, ledger = job.open_store(), Ledger(job)
@@ -110,8 +112,8 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
     if job.goal != "clip" or any(frames.any() for frames in ledger.frames_to_do().values()):
         return None
     keep_facts(job)
-    before = read_state(store, job.id)
-    if before is None or before.state != "done" or before.label != job.label:
+    recorded = read_state(store, job.id)
+    if recorded is None or recorded.state != "done" or recorded.label != job.label:
         with kept_state(job):
             pass
     try:
@@ -124,9 +126,7 @@ def delivered(job: Job, out: Path | None) -> Summary | None:
 
 @contextmanager
 def kept_state(job: Job) -> Iterator[None]:
-    """Keep in the store what is run while the block runs, and what came of it when it ends; a job that is
-    finished is packed.
-    """
+    """Record in the store what the block runs and its outcome, and pack a job that is finished."""
     keep_facts(job)
     save_job(job)
     try:
@@ -157,7 +157,7 @@ def reenact(
     Args:
         portrait: path of an image with one face.
         video: path of the driving video.
-        store: URL or folder that keeps every stage's output; the same one resumes.
+        store: URL or folder that keeps every stage's output; the same store resumes the run.
         out: folder for the clip, the contact sheet and ``summary.json``.
         profile: a profile's name or file.
         overrides: ``section.field=value`` strings.
@@ -177,7 +177,7 @@ def reenact(
 
 
 def _show(summary: Summary) -> None:
-    """Leave the stages' times with the flow run, for Prefect's pages."""
+    """Attach the stages' times to the flow run, for Prefect's pages."""
     rows = [stage.model_dump(mode="json") for stage in summary.stages]
     create_table_artifact(rows, key="reenact-stages", description=summary.reenactment)
 
@@ -190,28 +190,29 @@ def start(
     profile: str,
     only: Sequence[str] = (),
 ) -> Summary | None:
-    """Run a clip's job, under Prefect where that is (:func:`under_prefect`)."""
+    """Run a clip's job, under Prefect where a server answers (:func:`under_prefect`)."""
     inputs = job.portrait, job.video, job.store, str(out), profile, list(overrides), list(only)
 
     def without() -> Summary | None:
         return run_job(job, out, report, only)
 
-    said = under_prefect(reenact, inputs, job, report, without)
-    return Summary.model_validate(said) if isinstance(said, dict) else said
+    summary = under_prefect(reenact, inputs, job, report, without)
+    return Summary.model_validate(summary) if isinstance(summary, dict) else summary
 
 
 def under_prefect(
     run: Flow[..., Any], inputs: Sequence[Any], job: Job, report: Report, without: Callable[[], Any]
 ) -> Any:
-    """Run a job under Prefect when a server answers (or the settings ask for its temporary one), else
-    without: the store resumes it either way. A server that goes away meanwhile is done without, unless this
-    process lost the GPU too.
+    """Run a job under Prefect when a server answers or the settings ask for a temporary one, else without.
+
+    The store resumes the job either way. If the server goes away during the run, the job continues without
+    it, unless this process lost the GPU too.
 
     Args:
         run: the flow.
         inputs: its parameters.
-        job: what it will run; its settings say where.
-        report: hears of failures.
+        job: the job that it runs; its settings say where.
+        report: shows a line about a failure.
         without: does the same without Prefect.
     """
     wish = job.settings.runner.prefect
@@ -221,9 +222,9 @@ def under_prefect(
     refuse_secrets(text for part in inputs if isinstance(part, list) for text in part)
     reporter.set(report)
     own_process.set(False)
-    ready = run.with_options(flow_run_name=job.label)
+    named_run = run.with_options(flow_run_name=job.label)
     try:
-        return ready(*inputs)
+        return named_run(*inputs)
     except Exception as error:
         if gpu_gone(error) or not server_went_away(server, report):
             raise

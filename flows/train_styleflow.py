@@ -1,4 +1,4 @@
-"""The flow ``train_styleflow``: samples of a generator, their attributes, and the flow between them."""
+"""The flow ``train_styleflow``: samples of a generator, their attributes, and a StyleFlow trained on them."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from tasks.deliver import deliver_flow
 from tasks.ingest import ingest_flow
 
 Curve = list[dict[str, Any]]
-"""``epoch``, ``loss`` and ``held_out_log_density`` of every pass."""
+"""Rows with ``epoch``, ``loss`` and ``held_out_log_density``, one per pass."""
 
 
-def prepare_flow(store: str, samples: int, settings: Settings) -> Job:
-    """Look at everything a training needs, before any work.
+def prepare_training(store: str, samples: int, settings: Settings) -> Job:
+    """Check everything that a training needs, before any work.
 
     Raises:
-        InputError: when there are too few samples.
-        ValueError: when weights are missing or must not be used.
+        InputError: there are too few samples.
+        ValueError: weights are missing or their licence forbids the use.
     """
     check_models(settings)
     return ingest_flow(store, samples, settings)
 
 
-def run_flow(job: Job, out: str | Path, report: Report = lambda line: None) -> Curve:
-    """Draw, label and train, whatever of it is missing, write the files to ``out`` and return the curve.
+def run_training(job: Job, out: str | Path, report: Report = lambda line: None) -> Curve:
+    """Draw, label and train what is missing, write the files to ``out`` and return the curve.
 
     Raises:
-        InputError: when a table of labels cannot be used.
-        StageError: when a stage stopped the run.
+        InputError: a table of labels is not usable.
+        StageError: a stage stopped the run.
     """
     run_stages(job, report)
     return deliver_flow(job, Path(out))
@@ -52,12 +52,12 @@ def train_styleflow(
     profile: str = "embedded",
     overrides: Sequence[str] = (),
 ) -> Curve:
-    """Train the flow that edits attributes of a profile's generator.
+    """Train the StyleFlow that edits attributes of a profile's generator.
 
     Args:
-        store: URL or folder that keeps samples and checkpoints; the same one resumes.
+        store: URL or folder that keeps samples and checkpoints; the same store resumes the run.
         out: folder for the weights, a sheet of edits and the curve.
-        samples: how many are drawn; the paper takes 10,000.
+        samples: number of samples; the paper takes 10,000.
         profile: a profile's name or file.
         overrides: ``section.field=value`` strings.
 
@@ -65,15 +65,17 @@ def train_styleflow(
         The curve.
     """
     set_log_levels()
-    job = prepare_flow(store, samples, load_settings(profile, overrides))
+    job = prepare_training(store, samples, load_settings(profile, overrides))
     with process_left():
-        curve = run_flow(job, out, reporter.get())
+        curve = run_training(job, out, reporter.get())
     create_table_artifact(curve, key="train-styleflow", description=job.label)
     return curve
 
 
-def start_flow(job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str) -> Curve:
-    """Train, under Prefect where that is."""
+def start_training(
+    job: Job, out: str | Path, report: Report, overrides: Sequence[str], profile: str
+) -> Curve:
+    """Train, under Prefect where a server answers."""
     inputs = job.store, str(out), job.frames, profile, list(overrides)
-    said: Curve = under_prefect(train_styleflow, inputs, job, report, lambda: run_flow(job, out, report))
-    return said
+    curve: Curve = under_prefect(train_styleflow, inputs, job, report, lambda: run_training(job, out, report))
+    return curve

@@ -1,0 +1,1 @@
+"""Numerics, store and pipeline of portrait animation; usable without Prefect and Dask."""

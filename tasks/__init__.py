@@ -1,0 +1,1 @@
+"""Stages of the pipelines: their declarations, their functions, and the code that runs them."""

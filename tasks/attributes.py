@@ -19,26 +19,26 @@ from tasks.context import device_of, read_portrait
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from portrait_core.attribute_editing.editing import AttributeFlow
-    from portrait_core.attribute_editing.photographs import PhotographLabeller
+    from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+    from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
     from portrait_core.generators import TriPlaneGenerator
 
 
 def frontal(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]:
     """Give what a generator makes of latents, seen from the front ``[n,S,S,3]``, as samples are."""
-    from portrait_core.attribute_editing.samples import frontal_pictures
+    from portrait_core.attribute_editing.training_samples import frontal_pictures
     from tasks.fitting import sampling
 
     return frontal_pictures(model, ws, job.settings.sample.neural_resolution, sampling(job, model))
 
 
-def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
+def own_labels(job: Job, model: StyleFlowModel, ws: Tensor) -> dict[str, float]:
     """Give the attributes of an edit's portrait by name, from where the settings say.
 
     Raises:
         InputError: if that does not know them.
     """
-    from portrait_core.attribute_editing.series import latent_labels, photograph_labels
+    from portrait_core.attribute_editing.edit_series import latent_labels, photograph_labels
 
     source, name = job.settings.edit.labels, file_name(job.portrait)
     if source == "latent":
@@ -48,17 +48,17 @@ def own_labels(job: Job, model: AttributeFlow, ws: Tensor) -> dict[str, float]:
 
 def labeller(job: Job) -> PhotographLabeller:
     """Give the process's model for attributes of photographs."""
-    from portrait_core.attribute_editing.photographs import PhotographLabeller
+    from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
 
     folder, threads = data_file(job.settings.tracking.models), job.settings.runner.threads_per_worker
     return cached("labeller", str(folder), lambda: PhotographLabeller.from_models(folder, threads), threads)
 
 
-def flow_model(job: Job) -> AttributeFlow:
+def flow_model(job: Job) -> StyleFlowModel:
     """Give the process's flow."""
-    from portrait_core.attribute_editing.files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
-    def load() -> AttributeFlow:
-        return load_flow(weight_file(job.settings, "flow"), device_of(job))
+    def load() -> StyleFlowModel:
+        return load_styleflow(weight_file(job.settings, "flow"), device_of(job))
 
     return cached("flow", job.weights["flow"], load, device_of(job))

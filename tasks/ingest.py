@@ -24,7 +24,7 @@ from portrait_core.weights.registry import MODELS
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
-    from portrait_core.attribute_editing.requests import EditRequest
+    from portrait_core.attribute_editing.edit_requests import EditRequest
 
 LABEL_SOURCES = ("latent", "photograph")
 """Values of ``edit.labels`` that are no file's name."""
@@ -228,7 +228,7 @@ def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
 
 def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
     """The edits that the settings ask for, checked against what the flow knows."""
-    from portrait_core.attribute_editing.requests import check_requests, parse_requests
+    from portrait_core.attribute_editing.edit_requests import check_requests, parse_requests
 
     requests = parse_requests(settings.edit.attributes)
     if settings.edit.flow is None:
@@ -242,9 +242,9 @@ def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
 
 @lru_cache(maxsize=4)
 def _conditions(flow: Path) -> Conditions:
-    from portrait_core.attribute_editing.files import load_flow
+    from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
-    return load_flow(flow).conditions
+    return load_styleflow(flow).conditions
 
 
 def _is_scene(generator: Path) -> bool:

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.settings import StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from tests.official_files import seeded_state
 
 SEED = 11
 
 
-def flow_state(settings: FlowSettings, seed: int = SEED) -> dict[str, Tensor]:
+def flow_state(settings: StyleFlowArchitecture, seed: int = SEED) -> dict[str, Tensor]:
     """The recipe's values, changed as the reference folder's README says."""
     with torch.device("meta"):
-        shapes = {name: tuple(v.shape) for name, v in ConditionalFlow(settings).state_dict().items()}
+        shapes = {name: tuple(v.shape) for name, v in StyleFlow(settings).state_dict().items()}
     return mended(seeded_state(shapes, seed))
 
 
@@ -34,16 +34,16 @@ def mended(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return changed
 
 
-def filled(settings: FlowSettings, state: Mapping[str, Tensor] | None = None) -> ConditionalFlow:
+def filled(settings: StyleFlowArchitecture, state: Mapping[str, Tensor] | None = None) -> StyleFlow:
     """A flow with these weights, or the seeded ones, in eval mode."""
-    flow = ConditionalFlow(settings)
+    flow = StyleFlow(settings)
     flow.load_state_dict(flow_state(settings) if state is None else state)
     return flow.eval().requires_grad_(False)
 
 
-def tiny(width: int = 6, hidden: Sequence[int] = (9, 8), context: int = 3) -> ConditionalFlow:
+def tiny(width: int = 6, hidden: Sequence[int] = (9, 8), context: int = 3) -> StyleFlow:
     """A flow in double precision that bends space strongly."""
-    settings = FlowSettings(width=width, hidden=tuple(hidden), context=context)
+    settings = StyleFlowArchitecture(width=width, hidden=tuple(hidden), context=context)
     state = flow_state(settings)
     for name in state:
         if "_hyper" in name:

@@ -6,15 +6,15 @@ export PORTRAIT_HOME PATH="$PORTRAIT_HOME/.venv/bin:$PATH"
 # shellcheck source=../environment.sh
 source "$PORTRAIT_HOME/deployments/environment.sh"
 
-# run_until_warned COMMAND...: runs it. On Slurm's warning (#SBATCH --signal) it gets SIGTERM, upon which it keeps what it can
-# go on from, and the job is queued again. A job that is cancelled or fails is not.
+# run_until_warned COMMAND...: runs it. On Slurm's warning (#SBATCH --signal) it gets SIGTERM and keeps a state
+# to continue from, and the job is queued again. A job that is cancelled or fails is not.
 run_until_warned() {
     local warned="" code=0
     "$@" &
     local command=$!
     trap 'warned=yes; kill -TERM "$command" 2> /dev/null || true' USR1
     wait "$command" || code=$?
-    # `wait` comes back early for a signal; the command may still be at work.
+    # `wait` returns early for a signal; the command may still be running.
     while kill -0 "$command" 2> /dev/null; do
         code=0
         wait "$command" || code=$?

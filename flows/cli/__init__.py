@@ -1,1 +1,1 @@
-"""The command line ``portrait``: one module per group of commands, and how every command ends."""
+"""The command line ``portrait``: one module per group of commands."""

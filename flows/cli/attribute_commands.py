@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.outcome import OK, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, make_console, prepared_settings, reported_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 Store = Annotated[str, typer.Option(help="Folder or URL that keeps every stage's output.")]
-Profile = Annotated[str, typer.Option(help="Name or file of a profile, which names the generator.")]
+Profile = Annotated[str, typer.Option(help="Name or file of the profile that names the generator.")]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put the commands into the program."""
+    """Add the commands to the program."""
     app.command()(edit)
     app.command()(train_styleflow)
 
 
 def as_settings(edits: Sequence[str]) -> list[str]:
-    """``--edit`` options as a change of the settings; none where there are none.
+    """Return ``--edit`` options as a change of the settings; an empty list where there are none.
 
     Raises:
-        InputError: if one cannot be read.
+        InputError: an option cannot be parsed.
     """
-    from portrait_core.attribute_editing.requests import as_override, parse_requests
+    from portrait_core.attribute_editing.edit_requests import as_override, parse_requests
 
     return [as_override(parse_requests(edits))] if edits else []
 
@@ -42,12 +42,14 @@ def edit(
         typer.Option(
             "--set",
             metavar="ATTRIBUTE=VALUE",
-            help="Change an attribute: `age=+20` adds, `age=60` sets, `glasses=on` switches. Repeat it for "
-            "more; they build on each other. `section.field=value` is a setting of the profile, as for "
+            help="Change an attribute: `age=+20` adds, `age=60` sets, `glasses=on` switches. Can be "
+            "repeated; edits build on each other. `section.field=value` is a setting of the profile, as for "
             "`portrait reenact`.",
         ),
     ],
-    strength: Annotated[float, typer.Option(help="Share of the way: 0.5 is half of what was asked.")] = 1.0,
+    strength: Annotated[
+        float, typer.Option(help="Fraction of the requested change: 0.5 applies half of it.")
+    ] = 1.0,
     store: Annotated[
         str | None, typer.Option(help="Folder or URL of the store. [default: OUT/store]")
     ] = None,
@@ -56,19 +58,19 @@ def edit(
     """Change attributes of PORTRAIT: age, beard, lightness of hair.
 
     The portrait is inverted and the generator tuned on it (once, however many edits follow), its latent is
-    moved by the flow, and what changed is carried over to the photograph, whose other pixels stay.
+    moved by the StyleFlow, and the change is carried over to the photograph, whose other pixels stay.
     `portrait reenact --edit` animates it.
 
     The profile `embedded` shows `age` (grey hair), `beard` (close-cropped) and `hair_light` on photographs.
     It also knows gender, smile, hair_length, hair_volume, fringe, skin_dark, brows, eyes_light and lips_dark;
-    its generator, trained on synthetic people, does not show these convincingly on photographs. Glasses it
-    does not know. A flow of your own (`portrait train-styleflow`) knows what its labels say.
+    its generator, trained on synthetic people, does not show these convincingly on photographs. It does not
+    know glasses. A StyleFlow of your own (`portrait train-styleflow`) knows the attributes of its labels.
     """
     console = make_console()
-    with told_errors():
-        others = [one for one in change if _is_setting(one.partition("=")[0].strip())]
-        asked = [one for one in change if one not in others]
-        overrides = [*others, *as_settings(asked), f"edit.strength={strength}"]
+    with reported_errors():
+        settings_changes = [one for one in change if _is_setting(one.partition("=")[0].strip())]
+        edits = [one for one in change if one not in settings_changes]
+        overrides = [*settings_changes, *as_settings(edits), f"edit.strength={strength}"]
         settings = prepared_settings(profile, overrides)
         if not settings.edit.attributes:
             raise ValueError("nothing to change: give --set attribute=value, for example --set age=+20")
@@ -78,8 +80,8 @@ def edit(
         job = prepare_edit(portrait, store or str(out / "store"), settings)
         console.print(f"portrait  {job.portrait}\nstore     {job.store}: {job.label}", soft_wrap=True)
         with shown_progress(job, console):
-            said = start_edit(job, out, console.print, overrides, profile)
-        _conclude_edit(said, out, console)
+            result = start_edit(job, out, console.print, overrides, profile)
+        _conclude_edit(result, out, console)
     raise typer.Exit(OK)
 
 
@@ -89,26 +91,26 @@ def _is_setting(name: str) -> bool:
     return "." in name or name in Settings.model_fields
 
 
-def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None:
+def _conclude_edit(result: Mapping[str, Any], out: Path, console: Console) -> None:
     from flows.display.views import table
 
-    rows = table("attribute", "asked", "was", "shall be", "read back")
-    for name, row in said["attributes"].items():
+    rows = table("attribute", "requested", "original", "target", "read back")
+    for name, row in result["attributes"].items():
         back = (
             "-" if row["read_back"] is None else f"{row['read_back']:.3g}{' (weak)' if row['weak'] else ''}"
         )
         rows.add_row(name, row["asked"].partition("=")[2], f"{row['own']:.3g}", f"{row['target']:.3g}", back)
     console.print(rows)
-    hidden = [name for name, row in said["attributes"].items() if row.get("shows") is False]
+    hidden = [name for name, row in result["attributes"].items() if row.get("shows") is False]
     if hidden:
         console.print(
             f"{', '.join(hidden)}: the embedded generator does not show this convincingly on photographs; "
             "compare strip.png"
         )
-    moved = sorted(said["others_moved"].items(), key=lambda one: -abs(one[1]))[:3]
+    moved = sorted(result["others_moved"].items(), key=lambda one: -abs(one[1]))[:3]
     if moved:
         console.print("also moved: " + ", ".join(f"{name} {value:+.3g}" for name, value in moved))
-    drift = said["drift"]
+    drift = result["drift"]
     head = "no face found" if drift["head_shape"] is None else f"{drift['head_shape']:.2f} deviations"
     known = drift["identity"] is not None
     person = f"{drift['identity']:.2f} (same person below 0.6)" if known else "not measured (dlib-bin)"
@@ -122,33 +124,35 @@ def _conclude_edit(said: Mapping[str, Any], out: Path, console: Console) -> None
 
 def train_styleflow(
     store: Store,
-    out: Annotated[Path, typer.Option(help="Folder for the weights, a sheet of edits and the curve.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the weights, a sheet of edits and the training curve.")
+    ],
     samples: Annotated[int, typer.Option(min=1, help="Samples to draw; the paper takes 10,000.")] = 10_000,
     profile: Profile = "embedded",
     change: Annotated[
         list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="As for `portrait reenact`.")
     ] = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Train the flow that edits attributes of a profile's generator.
+    """Train the StyleFlow that edits attributes of a profile's generator.
 
     Draws samples, renders each frontally and labels it (on all workers), then trains. Give the same command
-    again to go on after a stop. Set `edit.flow` to the file that comes out to use it.
+    again to continue after a stop. Set `edit.flow` to the resulting file to use it.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         settings = prepared_settings(profile, change)
         from flows.display.terminal import shown_progress
-        from flows.train_styleflow import prepare_flow, start_flow
+        from flows.train_styleflow import prepare_training, start_training
 
-        job = prepare_flow(store, samples, settings)
+        job = prepare_training(store, samples, settings)
         console.print(f"{samples} samples of {settings.generator.weights}, store {job.store}: {job.label}")
         with shown_progress(job, console):
-            curve = start_flow(job, out, console.print, change, profile)
-        _conclude_flow(curve, out, console)
+            curve = start_training(job, out, console.print, change, profile)
+        _conclude_training(curve, out, console)
     raise typer.Exit(OK)
 
 
-def _conclude_flow(curve: Sequence[Mapping[str, Any]], out: Path, console: Console) -> None:
+def _conclude_training(curve: Sequence[Mapping[str, Any]], out: Path, console: Console) -> None:
     from tasks.stages.flow import FLOW_FILE, SHEET
 
     if curve:

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from flows.cli.dataset_run_commands import add_to
-from flows.cli.outcome import BAD_INPUT, OK, make_console, told_errors
+from flows.cli.outcome import BAD_INPUT, OK, make_console, reported_errors
 
 if TYPE_CHECKING:
     from portrait_core.dataset.manifest import Manifest, Problem
@@ -26,13 +26,13 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 _VOXCELEB = re.compile(r"(?:.*/)?(id\d+)(?:/([^/#]+)/([^/#]+)|#([^/#]+)#([^/]+))\.mp4")
 _CELEBA_HQ = re.compile(r"(?:.*/)?(\d{1,6})\.(?:jpg|jpeg|png)")
-_MOST_ROWS = 1_000_000
+_MAX_ROWS = 1_000_000
 
 app = typer.Typer(
     name="dataset",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Write and check manifests: tables of portraits and driving videos, one reenactment a row.",
+    help="Write and check manifests: tables of portraits and driving videos, one reenactment per row.",
 )
 
 add_to(app)
@@ -43,7 +43,7 @@ def init(
     out: Annotated[str, typer.Argument(metavar="OUT", help="Manifest to write: .csv or .parquet.")],
     portraits: Annotated[
         str,
-        typer.Option(metavar="GLOB|FOLDER", help="Images: a folder with all below it, or a glob, or a URL."),
+        typer.Option(metavar="GLOB|FOLDER", help="Images: a folder with its subfolders, a glob or a URL."),
     ],
     videos: Annotated[
         str, typer.Option(metavar="GLOB|FOLDER", help="Driving videos: a folder, a glob or a URL.")
@@ -51,27 +51,27 @@ def init(
     layout: Annotated[
         list[str],
         typer.Option(
-            help="files: every image, every video. voxceleb: of the videos, the clips ID/VIDEO/CLIP.mp4 and "
-            "ID#VIDEO#CLIP.mp4. celeba-hq: of the images, those named by a number. Can be repeated."
+            help="files: every image and every video. voxceleb: only videos named ID/VIDEO/CLIP.mp4 or "
+            "ID#VIDEO#CLIP.mp4. celeba-hq: only images named by a number. Can be repeated."
         ),
     ] = ["files"],  # noqa: B006 - typer copies it
     pairs: Annotated[
         str,
         typer.Option(
-            help="all: every portrait with every video. zip: the first with the first and so on, as many of "
-            "each. one-each: as many rows as there are of the more numerous; the others come round again."
+            help="all: every portrait with every video. zip: the first with the first and so on, for equal "
+            "numbers. one-each: each of the more numerous once; the others are repeated in turn."
         ),
     ] = "all",
     licence: Annotated[str, typer.Option(help="Licence of the subjects' pictures, for every row.")] = "",
-    consent: Annotated[str, typer.Option(help="Reference of the subjects' consent, for every row.")] = "",
+    consent: Annotated[str, typer.Option(help="Reference to the subjects' consent, for every row.")] = "",
 ) -> None:
-    """Write a manifest of the images and videos that are in a place.
+    """Write a manifest of the images and videos in a folder, glob or URL.
 
-    Files below OUT's own folder are named relative to it, so that both can move together. Licence and consent
-    differ from subject to subject more often than not: what is not given here is to be filled in.
+    Files below OUT's own folder are named relative to it, so that both can be moved together. Licence and
+    consent usually differ between subjects: fill in what is not given here.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         _refuse_unknown("layout", layout, get_args(Layout))
         _refuse_unknown("way to pair", [pairs], get_args(Pairs))
         _refuse_existing(out)
@@ -79,8 +79,8 @@ def init(
         clips = gather(videos, _VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
         rows = _rows(faces, clips, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
         _write(out, rows)
-        said = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"
-        console.print(said, markup=False, soft_wrap=True)
+        message = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"
+        console.print(message, markup=False, soft_wrap=True)
         if not (licence and consent):
             console.print("Fill in the columns licence and consent: rows without them are refused.")
         console.print(f"Check it with `portrait dataset check {out}`", markup=False, soft_wrap=True)
@@ -92,7 +92,7 @@ def check(
     deep: Annotated[
         bool,
         typer.Option(
-            "--deep", help="Open every portrait and video once, fetching those elsewhere, and count frames."
+            "--deep", help="Open every portrait and video once, fetching remote ones, and count frames."
         ),
     ] = False,
     profile: Annotated[str, typer.Option(help="Profile of rows that name none.")] = "embedded",
@@ -104,19 +104,19 @@ def check(
         bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
     ] = True,
 ) -> None:
-    """Check every row of MANIFEST and say what it holds; nothing is made.
+    """Check every row of MANIFEST and summarise it; compute nothing.
 
-    Rows are numbered as a spreadsheet shows them: the header is row 1. Ends with 2 when something is wrong.
+    Rows are numbered as in a spreadsheet: the header is row 1. Ends with 2 when there are problems.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         from rich.progress import Progress
 
         from portrait_core.dataset.manifest import check_manifest
 
         with Progress(console=Console(stderr=True), transient=True, disable=not deep) as progress:
             bar = progress.add_task("opening inputs", total=None)
-            found, problems = check_manifest(
+            contents, problems = check_manifest(
                 manifest,
                 profile,
                 consent,
@@ -124,25 +124,27 @@ def check(
                 change,
                 lambda done, total: progress.update(bar, completed=done, total=total),
             )
-        _show(found, problems, console)
+        _show(contents, problems, console)
     raise typer.Exit(BAD_INPUT if problems else OK)
 
 
-def _show(found: Manifest, problems: Sequence[Problem], console: Console) -> None:
+def _show(manifest: Manifest, problems: Sequence[Problem], console: Console) -> None:
     from flows.display.views import duration
 
     bad = len({problem.row for problem in problems if problem.row > 1})
-    console.print(f"rows       {len(found.rows) + bad}" + (f", {bad} of them with problems" if bad else ""))
-    for title, uses in (("portraits", found.portraits), ("videos", found.videos)):
+    console.print(
+        f"rows       {len(manifest.rows) + bad}" + (f", {bad} of them with problems" if bad else "")
+    )
+    for title, uses in (("portraits", manifest.portraits), ("videos", manifest.videos)):
         shared = sum(count > 1 for count in uses.values())
         more = f"; {shared} in several rows (up to {max(uses.values())})" if shared else ""
         console.print(f"{title:<10} {len(uses)}{more}")
-    if found.clips:
-        count = sum(clip.frame_count for clip in found.clips.values())
-        seconds = sum(clip.duration_s for clip in found.clips.values())
+    if manifest.clips:
+        count = sum(clip.frame_count for clip in manifest.clips.values())
+        seconds = sum(clip.duration_s for clip in manifest.clips.values())
         console.print(f"video      {count} frames, {duration(seconds)}")
-    if found.rows and found.frames is not None:
-        console.print(f"to make    {found.frames} frames")
+    if manifest.rows and manifest.frames is not None:
+        console.print(f"to make    {manifest.frames} frames")
     for problem in problems:
         console.print(str(problem), markup=False, soft_wrap=True)
     if problems:
@@ -154,7 +156,7 @@ def _show(found: Manifest, problems: Sequence[Problem], console: Console) -> Non
 
 @dataclass(frozen=True)
 class Source:
-    """An image or a video that was found."""
+    """An image or a video of a listing."""
 
     place: str
     """Absolute path or URL."""
@@ -164,36 +166,37 @@ class Source:
 
 
 def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
-    """Files with one of the suffixes in a folder and below, or those that a glob names, in order.
+    """List files with one of the suffixes in a folder and below, or those that match a glob, in order.
 
     Raises:
-        ValueError: there is none, or none of the layout.
+        ValueError: there is no such file, or none of the layout.
     """
     from portrait_core.inputs.table import stem
 
-    found = []
+    sources = []
     names = [name for name in _listed(place) if PurePosixPath(name).suffix.lower() in suffixes]
     for name in names:
         if layout == "files":
-            found.append(Source(name, stem(name), (name,)))
+            sources.append(Source(name, stem(name), (name,)))
         elif layout == "voxceleb" and (match := _VOXCELEB.fullmatch(name)):
             parts = tuple(part for part in match.groups() if part)
-            found.append(Source(name, re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)), parts))
+            sources.append(Source(name, re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)), parts))
         elif layout == "celeba-hq" and (match := _CELEBA_HQ.fullmatch(name)):
-            found.append(Source(name, match[1], (int(match[1]), name)))
-    if not found:
+            sources.append(Source(name, match[1], (int(match[1]), name)))
+    if not sources:
         expected = {
             "files": f"no file ending in {', '.join(suffixes)}",
             "voxceleb": f"{len(names)} videos but none named idN/VIDEO/CLIP.mp4 or idN#VIDEO#CLIP.mp4",
             "celeba-hq": f"{len(names)} images but none named by a number (00000.jpg)",
         }
         raise ValueError(f"{place} holds {expected[layout]}; check the path, or give another --layout")
-    return sorted(found, key=lambda source: source.order)
+    return sorted(sources, key=lambda source: source.order)
 
 
 def _listed(place: str) -> list[str]:
-    """Absolute paths or URLs of the files in a folder and below, or of those that a glob names; hidden ones
-    are left out.
+    """List absolute paths or URLs of the files in a folder and below, or of those that match a glob.
+
+    Hidden files are left out.
     """
     from portrait_core.inputs.sources import local_path, reach, resolve_place
 
@@ -206,8 +209,8 @@ def _listed(place: str) -> list[str]:
             top, below = path, {path: files.info(path)}
         else:
             top, below = re.split(r"[*?\[]", path)[0].rpartition("/")[0], files.glob(path, detail=True)
-    except Exception as error:  # file systems raise classes of their own
-        raise ValueError(f"cannot look into {place} ({error}); check the path and your access") from error
+    except Exception as error:  # file systems raise their own classes
+        raise ValueError(f"cannot list {place} ({error}); check the path and your access") from error
     hidden = {name for name in below if "/." in name[len(top) :]}
     names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
     return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
@@ -224,34 +227,34 @@ def _rows(
     rows = []
     for portrait, video in paired(portraits, videos, pairs):
         cells = {"portrait": _cell(portrait.place, folder), "video": _cell(video.place, folder)}
-        wanted = f"{portrait.label[:80]}--{video.label[:80]}"
-        rows.append({**cells, "name": unique_name(wanted, "\n".join(cells.values()), taken), **more})
+        name = f"{portrait.label[:80]}--{video.label[:80]}"
+        rows.append({**cells, "name": unique_name(name, "\n".join(cells.values()), taken), **more})
     return rows
 
 
 def paired(
     portraits: Sequence[Source], videos: Sequence[Source], pairs: Pairs
 ) -> list[tuple[Source, Source]]:
-    """Portraits and videos, neither empty, put together as ``--pairs`` says.
+    """Combine portraits and videos, neither empty, as ``--pairs`` says.
 
     Raises:
-        ValueError: ``zip`` of unequal numbers, or more rows than anybody means.
+        ValueError: ``zip`` of unequal numbers, or more rows than the limit.
     """
     if pairs == "zip" and len(portraits) != len(videos):
         raise ValueError(
             f"--pairs zip needs as many portraits as videos; got {len(portraits)} and {len(videos)}. "
-            "--pairs one-each goes through the fewer again"
+            "--pairs one-each repeats the fewer"
         )
-    most = max(len(portraits), len(videos)) if pairs != "all" else len(portraits) * len(videos)
-    if most > _MOST_ROWS:
+    count = max(len(portraits), len(videos)) if pairs != "all" else len(portraits) * len(videos)
+    if count > _MAX_ROWS:
         raise ValueError(
-            f"--pairs {pairs} of {len(portraits)} portraits and {len(videos)} videos makes {most} rows, over "
-            f"{_MOST_ROWS}; give a narrower glob, or --pairs one-each"
+            f"--pairs {pairs} of {len(portraits)} portraits and {len(videos)} videos makes {count} rows, "
+            f"over {_MAX_ROWS}; give a narrower glob, or --pairs one-each"
         )
     if pairs == "all":
         return list(itertools.product(portraits, videos))
     both = zip(itertools.cycle(portraits), itertools.cycle(videos), strict=False)
-    return list(itertools.islice(both, most))
+    return list(itertools.islice(both, count))
 
 
 def _cell(place: str, folder: str) -> str:
@@ -263,7 +266,7 @@ def _refuse_existing(out: str) -> None:
 
     files, path = reach(resolve_place(os.getcwd(), out))
     if files.exists(path):
-        raise ValueError(f"{out} is there already; give another name, or delete it first")
+        raise ValueError(f"{out} exists already; give another name, or delete it first")
 
 
 def _write(out: str, rows: Sequence[dict[str, str]]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from flows.cli.outcome import OK, PARTIAL, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, PARTIAL, make_console, prepared_settings, reported_errors
 
 if TYPE_CHECKING:
     from flows.dataset import Parameters
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from portrait_core.pipeline import Policy
 
 DEPLOYMENT = "reenact-dataset/portrait-dataset"
-"""As ``deployments/prefect.yaml`` names it."""
+"""Name of the deployment in ``deployments/prefect.yaml``."""
 
 ManifestUrl = Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV or Parquet, path or URL.")]
 StoreUrl = Annotated[str, typer.Option(help="Folder or URL that keeps every stage's output.")]
@@ -27,21 +27,22 @@ Profile = Annotated[str, typer.Option(help="Profile of rows that name none.")]
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="As for `portrait reenact`.")
 ]
-Shard = Annotated[str, typer.Option(help="Which part of the manifest, I/N with I from 0: `--shard 0/8`.")]
+Shard = Annotated[str, typer.Option(help="Part of the manifest, I/N with I from 0: `--shard 0/8`.")]
 Consent = Annotated[
     bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
 ]
 Keep = Annotated[
     str | None,
-    typer.Option(help="What of a finished clip to drop at once: pictures or clip, as `portrait clean` does."),
+    typer.Option(help="What to drop of each finished clip: pictures or clip, as `portrait clean` does."),
 ]
 Out = Annotated[
-    Path | None, typer.Option(help="Folder with a folder a clip; without it the clips stay in the store.")
+    Path | None,
+    typer.Option(help="Folder for the clips, one folder each; without it they stay in the store."),
 ]
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put the commands into ``portrait dataset``."""
+    """Add the commands to ``portrait dataset``."""
     for command in (run, plan, submit):
         app.command()(command)
 
@@ -56,24 +57,24 @@ def run(
     keep: Keep = None,
     consent: Consent = True,
 ) -> None:
-    """Reenact every row of MANIFEST, many at once. Give the same command again to go on.
+    """Reenact every row of MANIFEST, many at once. Give the same command again to continue.
 
-    The manifest is checked as a whole before any work. A clip that fails is recorded and stops no other;
-    `portrait status STORE` lists them, `portrait retry STORE` takes them up.
+    The manifest is checked as a whole before any work. A clip that fails is recorded and does not stop the
+    others; `portrait status STORE` lists failed clips, `portrait retry STORE` retries them.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         settings = prepared_settings(profile, change)
         from flows.dataset import start_dataset
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
         console.print(f"{len(rows)} clips, profile {profile}, store {store}", soft_wrap=True)
-        asked = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
-        results = start_dataset(rows, settings, console, asked)
+        parameters = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
+        results = start_dataset(rows, settings, console, parameters)
     counts = {outcome: count for outcome, count in sorted(results.items()) if count}
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do")
     if set(counts) - {"done"}:
-        console.print(f"`portrait status {store}` says more", soft_wrap=True)
+        console.print(f"`portrait status {store}` shows details", soft_wrap=True)
     raise typer.Exit(PARTIAL if set(counts) - {"done"} else OK)
 
 
@@ -83,52 +84,56 @@ def plan(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
     shard: Shard = "0/1",
-    workers: Annotated[list[int], typer.Option(help="Estimate wall time on so many workers. Repeatable.")] = [  # noqa: B006
+    workers: Annotated[
+        list[int], typer.Option(help="Estimate wall time on this many workers. Can be repeated.")
+    ] = [  # noqa: B006
         1,
         8,
         64,
     ],
     consent: Consent = True,
 ) -> None:
-    """Say what `portrait dataset run` would do: clips, worker time by stage and storage, by the history."""
+    """Show what `portrait dataset run` would do: clips, worker time per stage and storage, by the history."""
     console = make_console()
-    with told_errors():
+    with reported_errors():
         settings = prepared_settings(profile, change)
-        from flows.dataset import looker
+        from flows.dataset import row_preparer
         from flows.dataset_run import Clip
         from flows.display.dataset_plan import show_dataset_plan
         from portrait_core.inputs.sources import in_threads
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
-        looked = in_threads(looker(store, change, settings), rows)
-        bad = [one for one in looked if not isinstance(one, Clip)]
+        prepared = in_threads(row_preparer(store, change, settings), rows)
+        bad = [one for one in prepared if not isinstance(one, Clip)]
         for result in bad:
             console.print(f"row {result.number}, {result.name}: {result.message}", soft_wrap=True)
-        show_dataset_plan([one.job for one in looked if isinstance(one, Clip)], workers, console)
+        show_dataset_plan([one.job for one in prepared if isinstance(one, Clip)], workers, console)
     raise typer.Exit(PARTIAL if bad else OK)
 
 
 def submit(
     manifest: ManifestUrl,
     store: StoreUrl,
-    shards: Annotated[int, typer.Option(min=1, help="Deployment runs to make; 20 to 50 clips each is good.")],
+    shards: Annotated[
+        int, typer.Option(min=1, help="Number of deployment runs; 20 to 50 clips each work well.")
+    ],
     out: Out = None,
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
     keep: Keep = None,
     consent: Consent = True,
-    deployment: Annotated[str, typer.Option(help="Which deployment runs a shard.")] = DEPLOYMENT,
+    deployment: Annotated[str, typer.Option(help="Deployment that runs a shard.")] = DEPLOYMENT,
     again: Annotated[
-        bool, typer.Option("--again", help="Make new runs of what was submitted before, too.")
+        bool, typer.Option("--again", help="Create new runs even of what was submitted before.")
     ] = False,
 ) -> None:
     """Check MANIFEST and schedule one deployment run per shard on the Prefect server at PREFECT_API_URL.
 
     Each run reads a manifest of its own, STORE/manifests/DIGEST/I-of-N.csv. The same command given again
-    schedules nothing that it has scheduled before, and says what became of it.
+    schedules nothing that was scheduled before, and reports the state of those runs.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         from flows.engine.environment import refuse_secrets
         from flows.engine.submission import TAGS, require_deployment, schedule
         from portrait_core.dataset.sharding import write_shards
@@ -145,14 +150,14 @@ def submit(
         counts = Counter[str]()
         for shard in write_shards(place, rows, min(shards, len(rows)), profile):
             name, tags = f"{stem(manifest)}-{shard.label}", [*TAGS, stem(manifest)]
-            asked = _parameters(shard.url, place, folder, profile, change, (0, 1), keep, consent)
-            made = schedule(deployment, asked, shard.digest, name, tags, time)
-            state = "scheduled" if made.new else f"submitted before, {made.state}"
-            console.print(f"{made.name}: {len(shard.rows)} clips, {state}", soft_wrap=True)
-            counts["new" if made.new else "submitted before"] += 1
-        said = ", ".join(f"{count} {what}" for what, count in counts.items())
-        more = "; --again makes new runs" if counts["submitted before"] else ""
-        console.print(f"{sum(counts.values())} shards: {said}{more}", soft_wrap=True)
+            parameters = _parameters(shard.url, place, folder, profile, change, (0, 1), keep, consent)
+            scheduled = schedule(deployment, parameters, shard.digest, name, tags, time)
+            state = "scheduled" if scheduled.new else f"submitted before, {scheduled.state}"
+            console.print(f"{scheduled.name}: {len(shard.rows)} clips, {state}", soft_wrap=True)
+            counts["new" if scheduled.new else "submitted before"] += 1
+        summary = ", ".join(f"{count} {what}" for what, count in counts.items())
+        more = "; --again creates new runs" if counts["submitted before"] else ""
+        console.print(f"{sum(counts.values())} shards: {summary}{more}", soft_wrap=True)
     raise typer.Exit(OK)
 
 
@@ -162,7 +167,7 @@ def _parameters(
     out: Path | None,
     profile: str,
     change: list[str],
-    part: tuple[int, int],
+    shard: tuple[int, int],
     keep: str | None,
     consent: bool,
 ) -> Parameters:
@@ -172,22 +177,22 @@ def _parameters(
         "out": str(out) if out else None,
         "profile": profile,
         "overrides": change,
-        "shard": part[0],
-        "shards": part[1],
+        "shard": shard[0],
+        "shards": shard[1],
         "keep": _policy(keep),
         "require_consent": consent,
     }
 
 
 def shard_of(text: str) -> tuple[int, int]:
-    """``I/N`` as two numbers.
+    """Parse ``I/N`` as two numbers.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not of this form.
     """
     index, slash, count = text.partition("/")
     if not slash or not index.isdecimal() or not count.isdecimal() or int(index) >= int(count):
-        raise ValueError(f"--shard {text!r} is no I/N with I from 0 to N-1, such as 0/8")
+        raise ValueError(f"--shard {text!r} is not I/N with I from 0 to N-1, such as 0/8")
     return int(index), int(count)
 
 
@@ -197,10 +202,10 @@ def _read(manifest: str, profile: str, change: Sequence[str], consent: bool) -> 
     return read_manifest(manifest, profile, require_consent=consent, changes=change)
 
 
-def _rows(found: Manifest, text: str) -> Sequence[Row]:
+def _rows(manifest: Manifest, text: str) -> Sequence[Row]:
     from portrait_core.dataset.sharding import shard
 
-    return shard(found.rows, *shard_of(text))
+    return shard(manifest.rows, *shard_of(text))
 
 
 def _policy(name: str | None) -> Policy | None:

@@ -1,4 +1,4 @@
-"""``portrait doctor``: what is installed, which device, which weights."""
+"""``portrait doctor``: installed packages, device and weights."""
 
 from __future__ import annotations
 
@@ -20,30 +20,28 @@ from portrait_core.settings.threads import cpu_count
 
 
 class Finding(NamedTuple):
-    """One line: ``good`` is None for plain information."""
+    """One line of the report; ``good`` is None for plain information."""
 
     what: str
-    found: str
+    value: str
     good: bool | None
 
 
 def examine(settings: Settings, console: Console) -> bool:
-    """Print what was found; True when nothing that the profile needs is missing."""
+    """Print the findings, and tell whether everything that the profile needs is there."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     table.add_column()
     healthy = True
     marks = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: ""}
-    for section, look in _SECTIONS.items():
+    for section, check in _SECTIONS.items():
         table.add_row(f"[bold]{section}[/bold]", "", "")
-        for finding in look(settings):
+        for finding in check(settings):
             healthy &= finding.good is not False
-            table.add_row(f"  {finding.what}", finding.found, marks[finding.good])
+            table.add_row(f"  {finding.what}", finding.value, marks[finding.good])
     console.print(table)
-    verdict = (
-        "Everything that profile needs is here." if healthy else "Something that profile needs is missing."
-    )
+    verdict = "everything that it needs is here." if healthy else "something that it needs is missing."
     console.print(f"profile {settings.profile}: {verdict}")
     return healthy
 
@@ -62,8 +60,8 @@ def _machine(settings: Settings) -> Iterator[Finding]:
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         yield Finding("GPU", f"{torch.cuda.device_count()} x {', '.join(sorted(names))}", True)
     else:
-        wanted = settings.device == "cuda"
-        yield Finding("GPU", "none that PyTorch sees: runs on the CPU", False if wanted else None)
+        required = settings.device == "cuda"
+        yield Finding("GPU", "none visible to PyTorch: runs on the CPU", False if required else None)
 
 
 def _media(settings: Settings) -> Iterator[Finding]:
@@ -90,25 +88,25 @@ def _weights(settings: Settings) -> Iterator[Finding]:
 
 
 def _models(settings: Settings) -> Iterator[Finding]:
-    """Those of the registry that are not where a setting points: in the models folder, or in a package."""
+    """Report registered models that are neither where a setting points nor inside a package."""
     from portrait_core.model_files.needs import needed_models
     from portrait_core.weights.locate import find
 
     for name, path in needed_models(settings).items():
         if path is not None and path.is_file():
             continue
-        found = find(name)
-        absent = f"{found.model.file} from {found.model.source}; licence: {found.model.licence}"
-        yield Finding(name, found.where or absent, found.where is not None)
+        located = find(name)
+        absent = f"{located.model.file} from {located.model.source}; licence: {located.model.licence}"
+        yield Finding(name, located.where or absent, located.where is not None)
 
 
 def _about(path: Path) -> dict[str, str]:
     beside = path.with_suffix(".json")
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        noted = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return noted if isinstance(noted, dict) else {}
 
 
 def _samples(settings: Settings) -> Iterator[Finding]:
@@ -120,15 +118,15 @@ def _samples(settings: Settings) -> Iterator[Finding]:
 def _services(settings: Settings) -> Iterator[Finding]:
     server = prefect_server()
     if server is None:
-        yield Finding("Prefect", "no server named (PREFECT_API_URL): runs are not shown in a UI", None)
+        yield Finding("Prefect", "no server is named (PREFECT_API_URL): runs are not shown in a UI", None)
     else:
-        answers = "answers" if prefect_server_answers(server) else "does not answer: runs go on without it"
+        answers = "answers" if prefect_server_answers(server) else "does not answer: runs work without it"
         yield Finding("Prefect", f"server {server} {answers}", None)
     runner = settings.runner
     where = {
         "threads": "threads of one process",
         "local_cluster": "Dask workers on this host",
-        "local_gpus": "Dask workers on this host, one a GPU",
+        "local_gpus": "Dask workers on this host, one per GPU",
         "address": f"the Dask cluster at {runner.address}",
         "slurm": f"{runner.workers} Dask workers that are Slurm jobs",
         "kubernetes": f"{runner.workers} Dask workers in Kubernetes",
@@ -137,9 +135,9 @@ def _services(settings: Settings) -> Iterator[Finding]:
     yield Finding("caches", str(cache_folder()), None)
 
 
-def _tried(what: str, look: Callable[[], object]) -> Finding:
+def _tried(what: str, find: Callable[[], object]) -> Finding:
     try:
-        return Finding(what, str(look()), True)
+        return Finding(what, str(find()), True)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         return Finding(what, str(error), False)
 

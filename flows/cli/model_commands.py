@@ -1,4 +1,4 @@
-"""``portrait models``: which weights there are and where, bringing them in, and checking them."""
+"""``portrait models``: list, locate, import and check weights."""
 
 from __future__ import annotations
 
@@ -23,60 +23,62 @@ app = typer.Typer(
     name="models",
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Say which weights there are, where they are looked for, bring them in and check them.",
+    help="List weights and where they are looked for, import them and check them.",
 )
 
 
 @app.command("list")
 def list_() -> None:
-    """List every model: file, who needs it, licence, commercial use or not, here or not."""
+    """List every model: file, users, licence, commercial use, presence."""
     from flows.display.model_tables import list_models
 
-    with _told_errors():
+    with _reported_errors():
         list_models(Console(highlight=False))
 
 
 @app.command()
 def where() -> None:
-    """Say where each model was looked for and what was found; for those that are missing, their source.
+    """Show where each model was looked for and the result; for missing ones, their source.
 
-    Files that you bring lie in one folder or bucket, any fsspec URL: the environment variable
+    Files that you provide lie in one folder or bucket at any fsspec URL: the environment variable
     PORTRAIT_MODELS, or `weights` in the data folder. Files of a bucket are copied to this machine once.
     """
     from flows.display.model_tables import show_places
 
-    with _told_errors():
+    with _reported_errors():
         show_places(Console(highlight=False))
 
 
 @app.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(help="File as its owners publish it, with its official name.")],
+    file: Annotated[Path, typer.Argument(help="File as published, with its official name.")],
     out: Annotated[Path | None, typer.Option(help="Folder to write to. Default: the models folder.")] = None,
     half: Annotated[
         bool, typer.Option("--half", help="Store float16: half the size, values off by up to 0.05 %.")
     ] = False,
-    licence: Annotated[str, typer.Option(help="Licence of the weights, to be noted beside them.")] = _LICENCE,
+    licence: Annotated[str, typer.Option(help="Licence of the weights, noted beside them.")] = _LICENCE,
 ) -> None:
-    """Bring a file into the models folder, without running anything in it.
+    """Import a file into the models folder, without running anything in it.
 
-    Network files of EG3D and StyleGAN2 (.pkl) are converted: NAME.safetensors loads in a moment, NAME.json
-    says what it is, where it came from and under which licence. The same file always makes the same bytes.
-    Any other file that `portrait models list` names is read and copied; of insightface's pack, what is used.
-    A file that asks for anything but arrays and settings is refused with the name of what it asked for.
+    Network files of EG3D and StyleGAN2 (.pkl) are converted: NAME.safetensors loads quickly, NAME.json
+    describes what it is, where it came from and under which licence. The same file always gives the same
+    bytes. Any other file that `portrait models list` names is read and copied; of insightface's pack, the
+    models in use. A file that asks for anything but arrays and settings is refused with the name of what it
+    asked for.
     """
     from portrait_core.model_files.check import identify_model
     from portrait_core.model_files.importing import import_generator, import_model
     from portrait_core.weights.locate import models_folder
 
     console = Console(highlight=False)
-    with _told_errors():
+    with _reported_errors():
         start = time.perf_counter()
         folder = models_folder() if out is None else str(out)
         model = identify_model(file)
         if model is None or model.generator:
-            made = import_generator(file, folder, half=half, licence=licence)
-            _show_import(file, made.weights, made.about, time.perf_counter() - start, console)
+            imported = import_generator(file, folder, half=half, licence=licence)
+            seconds = time.perf_counter() - start
+            _show_import(file, imported.weights, imported.about, seconds, console)
             return
         for one, target, report in import_model(file, model, folder):
             line = Text.assemble(("OK  ", "bold green"), f"{one.name}: {report.content}; {report.digest}; ")
@@ -90,36 +92,38 @@ def check(
     files: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Files, or names that `portrait models list` shows. Default: all that are in their place."
+            help="Files, or names that `portrait models list` shows. Default: all models in their place."
         ),
     ] = None,
 ) -> None:
-    """Read weights, safely, and compare their digests with those that are known.
+    """Read weights, safely, and compare their digests with the known ones.
 
-    Of generators also: whether weights fit and are finite, and whether the mapping works.
+    Of generators also check that weights fit and are finite, and that the mapping works.
     """
     console = Console(highlight=False)
     wrong = 0
-    with _told_errors():
+    with _reported_errors():
         chosen = files or _present()
     for file in chosen:
         start = time.perf_counter()
         try:
-            said, sound = _checked(file)
+            description, sound = _checked(file)
         except ValueError as error:
             wrong += 1
-            _tell(error)
+            _print_error(error)
             continue
         wrong += not sound
         mark = ("OK  ", "bold green") if sound else ("WRONG  ", "bold red")
-        console.print(Text.assemble(mark, f"{said}; {time.perf_counter() - start:.1f} s"), soft_wrap=True)
+        console.print(
+            Text.assemble(mark, f"{description}; {time.perf_counter() - start:.1f} s"), soft_wrap=True
+        )
     if not chosen:
         console.print("nothing to check: `portrait models where` says where each file was looked for")
     raise typer.Exit(BAD_INPUT if wrong else OK)
 
 
 def _present() -> list[str]:
-    """Names of the models that are in their place."""
+    """Return the names of the models that are in their place."""
     from portrait_core.weights.locate import find
     from portrait_core.weights.registry import MODELS
 
@@ -127,7 +131,7 @@ def _present() -> list[str]:
 
 
 def _checked(file: str) -> tuple[str, bool]:
-    """What is in a file, given by its path or a model's name, and whether it is the published one."""
+    """Describe a file, named by path or model, and tell whether it is the published one."""
     from portrait_core.generators.published import check_generator
     from portrait_core.model_files.check import check_model, identify_model
     from portrait_core.weights.locate import require
@@ -144,7 +148,7 @@ def _checked(file: str) -> tuple[str, bool]:
 
 
 def describe(generator: AnyGenerator) -> str:
-    """Kind, resolution and size of a generator in one phrase."""
+    """Return kind, resolution and size of a generator in one phrase."""
     from portrait_core.generators.io import kind_of
 
     size = generator.settings.image_resolution
@@ -183,7 +187,7 @@ def _show_import(file: Path, weights: Path, about: dict[str, Any], seconds: floa
 
 
 def _options(values: dict[str, Any]) -> str:
-    """Options in one line; those that hold options of their own in brackets."""
+    """Format options in one line, with nested options in brackets."""
     parts = []
     for name, value in values.items():
         if name == "rendering_kwargs":
@@ -197,14 +201,14 @@ def _mebibytes(path: Path) -> str:
 
 
 @contextmanager
-def _told_errors() -> Iterator[None]:
+def _reported_errors() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        _tell(error)
+        _print_error(error)
         raise typer.Exit(BAD_INPUT) from None
 
 
-def _tell(error: ValueError) -> None:
-    text = Text.assemble(("This cannot be used: ", "bold red"), str(error))
+def _print_error(error: ValueError) -> None:
+    text = Text.assemble(("Invalid input: ", "bold red"), str(error))
     Console(stderr=True, highlight=False).print(text)

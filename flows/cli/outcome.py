@@ -1,4 +1,4 @@
-"""How every command ends: exit codes, and one paragraph for what went wrong."""
+"""End of every command: exit codes, and one paragraph about what went wrong."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def prepared_settings(profile: str, change: list[str]) -> Settings:
-    """Load settings, and fix the threads they ask for before anything heavy is imported."""
+    """Load settings, and fix the number of threads before anything heavy is imported."""
     from portrait_core.settings import load_settings
 
     chosen = load_settings(profile, change)
@@ -32,16 +32,19 @@ def prepared_settings(profile: str, change: list[str]) -> Settings:
 
 
 def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) -> list[str]:
-    """Check names of stages as given on the command line.
+    """Check names of stages given on the command line.
 
     Args:
         names: the names.
         goals: pipelines whose stages may be named; None allows those of all.
 
+    Returns:
+        The names in the order of the pipelines.
+
     Raises:
-        ValueError: one that does not exist; the message lists them all.
+        ValueError: a stage does not exist; the message lists all stages.
     """
-    import tasks.pipelines  # noqa: F401 - registers them
+    import tasks.pipelines  # noqa: F401 - registers the pipelines
     from portrait_core.pipeline import all_pipelines, find_pipeline
 
     chosen = all_pipelines() if goals is None else [find_pipeline(goal) for goal in goals]
@@ -53,38 +56,42 @@ def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) 
 
 
 def make_console() -> Console:
+    """Return a console for a command's output."""
     return Console(highlight=False, soft_wrap=False)
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
-    """Turn what a user can mend into one paragraph and exit code 2, a stopped stage into exit code 1, an
-    interruption into 130.
+def reported_errors() -> Iterator[None]:
+    """Turn errors that a user can fix into one paragraph and an exit code.
+
+    Exit code 2 for invalid input, 1 for a stage that stopped, 130 for an interruption.
     """
     try:
         yield
     except KeyboardInterrupt:
-        _tell("Interrupted", "what is finished is in the store; give the same command again to go on")
+        _print_error(
+            "Interrupted", "what is finished is in the store; give the same command again to continue"
+        )
         # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
         os._exit(INTERRUPTED)
     except ValueError as error:
-        _tell("This cannot be used", str(error))
+        _print_error("Invalid input", str(error))
         raise typer.Exit(BAD_INPUT) from None
-    except OSError as error:  # a disk, a store or a network, not the program
-        full = " Make room" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " See to it"
-        _tell(
+    except OSError as error:  # of a disk, a store or a network rather than the program
+        full = " Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " Fix the cause"
+        _print_error(
             "Stopped", f"{error}.{full}, then give the same command again: what is finished is in the store"
         )
         raise typer.Exit(PARTIAL) from None
     except RuntimeError as error:
         if type(error).__name__ != "StageError":
             raise
-        _tell("Stopped", str(error))
+        _print_error("Stopped", str(error))
         if type(error.__cause__).__name__ == "StalledTaskError":
-            os._exit(PARTIAL)  # a thread that hangs would keep the process
+            os._exit(PARTIAL)  # a thread that hangs would keep the process alive
         raise typer.Exit(PARTIAL) from None
 
 
-def _tell(what: str, why: str) -> None:
+def _print_error(what: str, why: str) -> None:
     text = Text.assemble((f"{what}: ", "bold red"), why)
     Console(stderr=True, highlight=False).print(text)

@@ -1,4 +1,4 @@
-"""Trying again what failed."""
+"""Retrying failures."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ def retry_jobs(
     settings: Settings,
     console: Console,
 ) -> int:
-    """Take up the failures of jobs that match, and finish those jobs on one runner, many at once; one that
-    fails again stops no other.
+    """Schedule a retry of matching failures, and finish those jobs on one runner, many at once.
+
+    A job that fails again does not stop the others.
 
     Args:
         jobs: the jobs.
-        stages: whose failures; empty means all.
-        classes: which failures.
-        gaps: what becomes of what was made without a frame that is there now.
-        out: folder with a folder per clip; None leaves them in the store.
-        settings: of the command: where the work is done.
-        console: hears what is done.
+        stages: stages whose failures are retried; empty means all.
+        classes: classes of failures that are retried.
+        gaps: what happens to results that were made without a frame that is available now.
+        out: folder for the clips, one folder each; None leaves them in the store.
+        settings: settings of the command, which say where the work is done.
+        console: receives the messages.
 
     Returns:
-        How many jobs are still not done.
+        The number of jobs that are still not done.
     """
     clips: list[Clip] = []
     left = 0
@@ -53,17 +54,17 @@ def retry_jobs(
         ended = read_state(job.open_store(), job.id)
         if frames:
             schedule_retry(job, frames, classes, gaps)
-            forget_models()  # with gaps=redo, what was loaded may be made again under the same key
+            forget_models()  # with gaps=redo, a loaded model may be recomputed under the same key
             clips.append(Clip(len(clips) + 1, job.label, job, frames))
         elif not stages and (why := quarantine_reason(job)):
             left += 1
-            said = f"{job.label}: stays set aside, as --class does not name its kind of failure: {why}"
-            console.print(said, soft_wrap=True, markup=False)
+            message = f"{job.label}: stays set aside, as --class does not name its class of failure: {why}"
+            console.print(message, soft_wrap=True, markup=False)
         elif not stages and ended is not None and ended.state == "failed":
-            console.print(f"{job.label}: once more ({ended.message})", soft_wrap=True, markup=False)
+            console.print(f"{job.label}: retried ({ended.message})", soft_wrap=True, markup=False)
             clips.append(Clip(len(clips) + 1, job.label, job))
     if not clips:
-        console.print(f"nothing of class {', '.join(classes)} to take up", soft_wrap=True)
+        console.print(f"nothing of class {', '.join(classes)} to retry", soft_wrap=True)
         return left
     results = run_clips(clips, lambda clip: clip, settings, out, TerminalBoard(console))
     for result in results:

@@ -9,7 +9,7 @@ from portrait_core.settings import Section, Settings
 
 
 def list_settings(settings: Settings, console: Console) -> None:
-    """Print one table; a value that differs from the default is bold."""
+    """Print one table of all settings; a value that differs from the default is bold."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("setting", no_wrap=True)
     table.add_column("value")

@@ -1,4 +1,4 @@
-"""Commands that need nothing but a store: ``status``, ``retry``, ``verify``, ``clean``."""
+"""Commands that need only a store: ``status``, ``retry``, ``verify``, ``clean``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, told_errors
+from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, reported_errors
 
 if TYPE_CHECKING:
     from portrait_core.pipeline import Job
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 StoreUrl = Annotated[str, typer.Argument(metavar="STORE", help="Folder or URL that --store named.")]
 Clip = Annotated[
-    str | None, typer.Option("--clip", help="Only this reenactment, by the beginning of its name.")
+    str | None, typer.Option("--clip", help="Only the reenactment whose name begins with this text.")
 ]
 
 Profile = Annotated[
-    str, typer.Option(help="Profile whose runner and credentials are used; stored jobs say neither.")
+    str, typer.Option(help="Profile whose runner and credentials are used; stored jobs hold neither.")
 ]
 Changes = Annotated[
     list[str],
@@ -29,7 +29,7 @@ Changes = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    """Put the commands into the program."""
+    """Add the commands to the program."""
     for command in (status, retry, verify, clean):
         app.command()(command)
 
@@ -37,32 +37,34 @@ def add_to(app: typer.Typer) -> None:
 def status(
     store: StoreUrl,
     clip: Clip = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON document a clip and line.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document per clip, one per line.")
+    ] = False,
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Say how far every reenactment in STORE is: frames done and failed by stage, and what runs now.
+    """Show how far every reenactment in STORE is: frames done and failed per stage, and what runs now.
 
-    Reads the store alone: inputs, Prefect and workers may be elsewhere or down.
+    Reads the store only: inputs, Prefect and workers may be elsewhere or down.
     """
     console = make_console()
-    with told_errors():
+    with reported_errors():
         settings = _prepared(profile, change)
         from flows.display.views import as_json, show_clip, show_clips
         from portrait_core.pipeline.state import look_up_state, read_job, read_states, update_states
 
-        there = _open(store, settings)
-        found = read_states(there, clip or "")
-        job = read_job(there, found[0].id, settings) if len(found) == 1 else None
-        found = update_states(there, found, settings) if job is None else [look_up_state(job)]
+        opened = _open(store, settings)
+        states = read_states(opened, clip or "")
+        job = read_job(opened, states[0].id, settings) if len(states) == 1 else None
+        states = update_states(opened, states, settings) if job is None else [look_up_state(job)]
         if json:
-            for state in found:
+            for state in states:
                 print(as_json(state))
-        elif len(found) == 1:
-            show_clip(found[0], job, console)
+        elif len(states) == 1:
+            show_clip(states[0], job, console)
         else:
-            show_clips(found, console)
-    raise typer.Exit(OK if all(state.state == "done" for state in found) else PARTIAL)
+            show_clips(states, console)
+    raise typer.Exit(OK if all(state.state == "done" for state in states) else PARTIAL)
 
 
 def retry(
@@ -73,15 +75,15 @@ def retry(
         typer.Option(
             "--class",
             help="Only failures of this class: input, store, transient, resource, poison. Can be repeated; "
-            "without it all but input, because a frame without a face has none the next time either.",
+            "the default is all but input, because a frame without a face will not have one next time.",
         ),
     ] = [],  # noqa: B006
     clip: Clip = None,
     gaps: Annotated[
         str,
         typer.Option(
-            help="keep: a frame that is there now is rendered with what was made without it. redo: the "
-            "latents behind it in its chain and the tuning are made again, as if it had never failed."
+            help="keep: a recovered frame is rendered with the latents and the tuning made without it. redo: "
+            "the latents behind it in its chain and the tuning are computed again, as if it had not failed."
         ),
     ] = "keep",
     out: Annotated[
@@ -91,9 +93,9 @@ def retry(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Take up what failed or was set aside, and finish the clips concerned."""
+    """Retry what failed or was set aside, and finish the clips concerned."""
     console = make_console()
-    with told_errors():
+    with reported_errors():
         settings = _prepared(profile, change)
         from flows.cli.retry import retry_jobs
 
@@ -110,7 +112,8 @@ def verify(
     store: StoreUrl,
     clip: Clip = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Uncommit what is damaged, so that the next run makes it again.")
+        bool,
+        typer.Option("--repair", help="Uncommit what is damaged, so that the next run computes it again."),
     ] = False,
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
@@ -118,9 +121,9 @@ def verify(
     """Read everything in STORE and compare it with its checksums; name what is damaged or left over.
 
     Changes nothing without --repair. Ends with 1 when something is damaged. The digest of a finished clip is
-    that of its content: two stores that hold the same result say the same.
+    that of its content: two stores with the same result show the same digest.
     """
-    with told_errors():
+    with reported_errors():
         settings = _prepared(profile, change)
         from flows.display.views import show_verified
 
@@ -135,25 +138,28 @@ def clean(
         str,
         typer.Option(
             help="pictures: templates and rendered frames of finished clips, most of the bytes. clip: all "
-            "but the clip and what was measured on it; another setting then starts from portrait and video."
+            "but the clip and its measurements; a change of settings then starts from portrait and video."
         ),
     ] = "pictures",
     clip: Clip = None,
     stale: Annotated[
         bool,
         typer.Option(
-            "--stale", help="Instead: what no job of the store names any more, such as that of old settings."
+            "--stale",
+            help="Delete instead what no job of the store names any more, as after changed settings.",
         ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go; delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be deleted; delete nothing.")
+    ] = False,
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
 ) -> None:
-    """Drop what finished clips no longer need, and files that killed writers left half-written.
+    """Delete what finished clips no longer need, and files that killed writers left half-written.
 
-    A later run that needs something dropped makes it again.
+    A later run that needs something deleted computes it again.
     """
-    with told_errors():
+    with reported_errors():
         settings = _prepared(profile, change)
         from flows.display.views import show_cleaned, show_stale
         from portrait_core.pipeline import Policy
@@ -161,22 +167,23 @@ def clean(
         if policy not in get_args(Policy):
             raise ValueError(f"there is no policy {policy}; there are {', '.join(get_args(Policy))}")
         if stale and clip is not None:
-            raise ValueError("--stale looks at the whole store; leave --clip out")
+            raise ValueError("--stale covers the whole store; leave --clip out")
         if stale:
             from portrait_core.pipeline.state import read_all_jobs
 
-            there = _open(store, settings)
-            show_stale(there, read_all_jobs(there, settings), dry_run, make_console())
+            opened = _open(store, settings)
+            show_stale(opened, read_all_jobs(opened, settings), dry_run, make_console())
         else:
             jobs = _jobs(store, clip, settings)
             show_cleaned(jobs, policy, dry_run, make_console())  # type: ignore[arg-type]
 
 
 def _prepared(profile: str, change: list[str]) -> Settings:
-    """Settings of the command: where work is done, and the store's credentials, are theirs, never a stored
-    job's.
+    """Load the settings of the command.
+
+    The place of work and the store's credentials come from them, never from a stored job.
     """
-    import tasks.pipelines  # noqa: F401 - registers what jobs name
+    import tasks.pipelines  # noqa: F401 - registers the pipelines that jobs name
 
     return prepared_settings(profile, change)
 

@@ -1,4 +1,4 @@
-"""What ``portrait models list`` and ``portrait models where`` print."""
+"""Output of ``portrait models list`` and ``portrait models where``."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from portrait_core.weights.locate import VARIABLE, find, models_folder
+from portrait_core.weights.registry import MODELS
+
 _YES, _NO = Text("yes", style="green"), Text("no", style="red")
 
 
 def list_models(console: Console) -> None:
-    """Every model: name, file, who reads it, licence, whether it is here."""
-    from portrait_core.weights.locate import find, models_folder
-    from portrait_core.weights.registry import MODELS
-
+    """Print every model: name, file, users, licence, presence."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("name, file", no_wrap=True)
     table.add_column("needed by", overflow="fold")
@@ -28,17 +28,17 @@ def list_models(console: Console) -> None:
         )
     console.print(table)
     console.print(
-        f"Those that are not here come from their owners; the folder for them is {models_folder()}\n"
+        f"Models that are not here come from their owners; put them into {models_folder()}\n"
         "(another folder or bucket: PORTRAIT_MODELS). `portrait models where` says where to get each, "
-        "`portrait models check` reads those that are here.",
+        "`portrait models check` checks those that are here.",
         markup=False,
     )
 
 
 def show_places(console: Console) -> None:
-    """The models folder, and for each model where it was looked for and what was found."""
+    """Print the models folder, and where each model was looked for and found."""
     from portrait_core.runtime.caches import cache_folder
-    from portrait_core.weights.locate import VARIABLE, find, models_folder
+    from portrait_core.weights.locate import find, models_folder
     from portrait_core.weights.registry import MODELS
 
     folder = models_folder()
@@ -46,10 +46,10 @@ def show_places(console: Console) -> None:
     if "://" in folder:
         console.print(f"copies of its files: {cache_folder('models')}", markup=False, soft_wrap=True)
     for model in MODELS.values():
-        found = find(model.name)
-        if found.where:
-            line = Text.assemble((f"{model.name}: ", "bold"), ("found ", "green"), found.where)
+        located = find(model.name)
+        if located.where:
+            line = Text.assemble((f"{model.name}: ", "bold"), ("found ", "green"), located.where)
         else:
             line = Text.assemble((f"{model.name}: ", "bold"), ("not found ", "red"), f"({model.file}). ")
-            line.append(f"Looked at {', '.join(found.looked)}. Source: {model.source}")
+            line.append(f"Looked at {', '.join(located.looked)}. Source: {model.source}")
         console.print(line, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What is said of a dataset run while it runs: to a terminal, and to Prefect's pages."""
+"""Progress reports of a dataset run: to a terminal and to Prefect's pages."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 SHOWN_FAILURES = 200
-"""Failures in the table of Prefect's pages; all are in the store."""
+"""Maximum number of failures in the table of Prefect's pages; all are in the store."""
 
 
 class Board(Protocol):
-    """Hears what happens, from many threads."""
+    """Receives the events of a run, from many threads."""
 
     interval_s: float
     """Seconds between two calls of :meth:`show`."""
 
     def begin(self, total: int) -> None:
-        """So many clips."""
+        """Begin a run of ``total`` clips."""
 
     def began(self, name: str) -> None:
-        """A clip is at work."""
+        """Note that a clip is at work."""
 
-    def said(self, name: str, line: str) -> None:
-        """A clip reports something."""
+    def report(self, name: str, line: str) -> None:
+        """Report a line about a clip."""
 
     def ended(self, result: ClipResult) -> None:
-        """A clip is over."""
+        """Note that a clip has ended."""
 
     def show(self) -> None:
-        """Show how far it is."""
+        """Show the progress."""
 
 
 class Tally:
-    """Counts what happened; the part that all boards share."""
+    """Counts events; base of all boards."""
 
     interval_s = 10.0
 
@@ -55,19 +55,19 @@ class Tally:
         self._lock = threading.Lock()
 
     def begin(self, total: int) -> None:
-        """So many clips."""
+        """Begin a run of ``total`` clips."""
         self.total, self._begun = total, time.monotonic()
 
     def began(self, name: str) -> None:
-        """A clip is at work."""
+        """Note that a clip is at work."""
         with self._lock:
             self.at_work[name] = time.monotonic()
 
-    def said(self, name: str, line: str) -> None:
-        """A clip reports something."""
+    def report(self, name: str, line: str) -> None:
+        """Report a line about a clip."""
 
     def ended(self, result: ClipResult) -> None:
-        """A clip is over."""
+        """Note that a clip has ended."""
         with self._lock:
             self.at_work.pop(result.name, None)
             self.results.append(result)
@@ -77,42 +77,42 @@ class Tally:
 
     @staticmethod
     def counts(results: Sequence[ClipResult]) -> dict[str, int]:
-        """Clips by outcome."""
+        """Count clips per outcome."""
         return dict(Counter(result.outcome for result in results))
 
     def line(self) -> str:
-        """How far it is, in a line."""
+        """Describe the progress in one line."""
         with self._lock:
             results, at_work = list(self.results), sorted(self.at_work)
             now = time.monotonic()
             oldest = max((now - began for began in self.at_work.values()), default=0.0)
         over = len(results)
         counts = ", ".join(f"{count} {name}" for name, count in sorted(self.counts(results).items()))
-        # one that was finished before says nothing of how long the others take
-        least = max(1.0, oldest / 5)
-        made = [result for result in results if result.outcome in ("done", "held") and result.seconds > least]
+        # a clip that was finished earlier does not tell how long the others take
+        minimum_s = max(1.0, oldest / 5)
+        computed = [r for r in results if r.outcome in ("done", "held") and r.seconds > minimum_s]
         left = ""
-        if made and over < self.total:
-            rate = (now - self._begun) / len(made)
-            left = f", about {rate * (self.total - over) / 60:.0f} min left"
+        if computed and over < self.total:
+            seconds_per_clip = (now - self._begun) / len(computed)
+            left = f", about {seconds_per_clip * (self.total - over) / 60:.0f} min left"
         work = f"; at work: {', '.join(at_work[:4])}{' ...' if len(at_work) > 4 else ''}" if at_work else ""
         return f"{over} of {self.total} clips{': ' + counts if counts else ''}{left}{work}"
 
 
 class TerminalBoard(Tally):
-    """Lines on a terminal or in a log file."""
+    """Prints lines on a terminal or into a log file."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
         self._console = console
         self._shown = ""
 
-    def said(self, name: str, line: str) -> None:
-        """A clip reports something."""
+    def report(self, name: str, line: str) -> None:
+        """Report a line about a clip."""
         self._console.print(f"{name}: {line}", markup=False, soft_wrap=True)
 
     def ended(self, result: ClipResult) -> None:
-        """A clip is over."""
+        """Note that a clip has ended, and print its failure."""
         super().ended(result)
         if result.outcome not in ("done", "stopped"):
             self._console.print(
@@ -122,23 +122,23 @@ class TerminalBoard(Tally):
             )
 
     def show(self) -> None:
-        """Show how far it is, if that changed."""
+        """Print the progress, if it changed."""
         if (line := self.line()) != self._shown:
             self._shown = line
             self._console.print(line, markup=False, soft_wrap=True)
 
 
 class ArtifactBoard(Tally):
-    """A progress bar and a table of failures with the flow run, and its log."""
+    """Maintains a progress bar and a table of failures of the flow run, and its log."""
 
     interval_s = 15.0
 
-    def said(self, name: str, line: str) -> None:
-        """A clip reports something."""
+    def report(self, name: str, line: str) -> None:
+        """Report a line about a clip."""
         _log.warning("%s: %s", name, line)
 
     def ended(self, result: ClipResult) -> None:
-        """A clip is over."""
+        """Note that a clip has ended, and log its outcome."""
         super().ended(result)
         level = logging.INFO if result.outcome in ("done", "held") else logging.WARNING
         _log.log(level, "row %d, %s: %s %s", result.number, result.name, result.outcome, result.message)
@@ -149,7 +149,7 @@ class ArtifactBoard(Tally):
         self._tabled = -1
 
     def show(self) -> None:
-        """Bring both up to date. A server that does not answer stops nothing."""
+        """Update both. A server that does not answer stops nothing."""
         try:
             self._show()
         except Exception as error:
@@ -162,14 +162,14 @@ class ArtifactBoard(Tally):
             update_progress_artifact,
         )
 
-        share = 100.0 * len(self.results) / max(1, self.total)
+        percent = 100.0 * len(self.results) / max(1, self.total)
         if self._progress is None:
-            made = create_progress_artifact(share, key="dataset-progress", description=self.line())
-            self._progress = made if isinstance(made, UUID) else None
+            created = create_progress_artifact(percent, key="dataset-progress", description=self.line())
+            self._progress = created if isinstance(created, UUID) else None
         else:
-            update_progress_artifact(self._progress, share, description=self.line())
+            update_progress_artifact(self._progress, percent, description=self.line())
         failed = [r for r in self.results if r.outcome in ("failed", "aside", "held")]
-        if len(failed) == self._tabled:  # each table is kept: one every 15 s would fill the server's database
+        if len(failed) == self._tabled:  # the server keeps each table: one per 15 s would fill its database
             return
         rows = [
             {"row": r.number, "clip": r.name, "outcome": r.outcome, "why": r.message[:300]}

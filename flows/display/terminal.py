@@ -1,6 +1,6 @@
-"""What a run says on the terminal: where things are, one bar a stage, and what came out.
+"""Terminal output of a run: inputs, one progress bar per stage, results.
 
-The bars ask the store rather than the tasks, so they are right wherever the tasks run, and after a restart
+The bars query the store rather than the tasks, so they are right wherever the tasks run, and after a restart
 they begin where the last run stopped.
 """
 
@@ -25,23 +25,23 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from portrait_core.metrics.follow import Follow, worst_region
 from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import find_output
 
 if TYPE_CHECKING:
-    from portrait_core.metrics.follow import Follow
     from portrait_core.pipeline import Job
     from portrait_core.report import Summary
 
 _INTERVAL_S = 1.0
 _STILL = 0.1
-"""Slopes nearer to 0 are called still rather than backward."""
+"""Absolute slope below which a movement is called still rather than backward."""
 _LIPS_CLOSED = 0.95
-"""Share of the frames with closed lips in the driver from which on nothing is said of the result's lips."""
+"""Fraction of the driver's closed-lips frames from which on nothing is reported about the result's lips."""
 
 
 class StageProgress:
-    """Bars of one job. ``refresh`` asks the store once."""
+    """Progress bars of one job; ``refresh`` queries the store once."""
 
     def __init__(self, job: Job, progress: Progress) -> None:
         self._progress = progress
@@ -53,7 +53,7 @@ class StageProgress:
                 self._open[progress.add_task(title, total=_total(one, stage), start=False)] = one, stage
 
     def refresh(self) -> None:
-        """Bring every bar that is not full up to date."""
+        """Update every bar that is not full."""
         for bar, (job, stage) in list(self._open.items()):
             total = _total(job, stage)
             done = _count(job, stage, total)
@@ -67,7 +67,7 @@ class StageProgress:
 
 
 def _count(job: Job, stage: str, total: int) -> int:
-    """Steps or frames that a stage has behind it: one listing."""
+    """Count the finished steps or frames of a stage, with one listing."""
     marked = find_output(job, stage).marked()
     if job.steps(stage) is None or len(marked) >= job.total(stage):
         return total if len(marked) >= job.total(stage) else len(marked)
@@ -75,13 +75,13 @@ def _count(job: Job, stage: str, total: int) -> int:
 
 
 def _total(job: Job, stage: str) -> int:
-    """Steps of an optimisation, else frames."""
+    """Return the steps of an optimisation, else the frames."""
     return max(1, job.steps(stage) or job.total(stage))
 
 
 @contextmanager
 def shown_progress(job: Job, console: Console) -> Iterator[None]:
-    """Show bars while the block runs; on a terminal that is no terminal, show them once at the end."""
+    """Show bars while the block runs; where the output is not a terminal, show them once at the end."""
     columns = (
         TextColumn("{task.description:<25}"),
         BarColumn(bar_width=28),
@@ -112,20 +112,20 @@ def _poll(bars: StageProgress, stop: threading.Event) -> None:
 
 
 def announce(job: Job, console: Console) -> None:
-    """Say what will be done, and where."""
+    """Print inputs, profile and store."""
     say = partial(console.print, soft_wrap=True, markup=False)
     say(f"portrait  {job.portrait}")
     if job.edited is not None:
         say(f"edit      {', '.join(job.settings.edit.attributes)}")
     sound = "with audio" if job.has_audio else "no audio"
-    rate = f"{float(job.rate):.5g} frames a second ({job.frame_rate})"
+    rate = f"{float(job.rate):.5g} frames per second ({job.frame_rate})"
     say(f"video     {job.video}: {job.frames} frames, {rate}, {sound}")
     say(f"profile   {job.settings.profile}, {job.settings.template.size} pixels")
     say(f"store     {job.store}: {job.label}")
 
 
 def _conclude_motion(summary: Summary, console: Console) -> None:
-    """Say what the tracker measured on the result: a line for lips and head pose, one for the regions."""
+    """Print what the tracker measured on the result: one line on lips and head pose, one on the regions."""
     result = summary.motion.get("result")
     if result is None:
         console.print("the tracker found no face in the result")
@@ -136,7 +136,7 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
     if summary.motion.get("pose_transfer") == "relative":
         console.print(
             "head poses start from the portrait's own and change as the driver's do (render.pose_transfer; "
-            "auto chooses this for a portrait that is turned aside)"
+            "auto chooses this for a portrait that is turned to the side)"
         )
     if (frame := summary.motion.get("frame_of_portrait")) is not None:
         console.print(
@@ -147,19 +147,17 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
 
 
 def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Say how many regions of the face move, and which of them follows worst.
+    """Describe how many regions of the face move, and which of them follows worst.
 
     Args:
-        rows: the result's in ``motion.follow`` of the summary, by region.
+        rows: the result's rows of ``motion.follow`` in the summary, by region.
     """
-    from portrait_core.metrics.follow import Follow, worst_region
-
-    found = {name: Follow.of_row(row) for name, row in rows.items()}
-    worst = worst_region(found)
+    regions = {name: Follow.of_row(row) for name, row in rows.items()}
+    worst = worst_region(regions)
     if worst is None:
         return "expression: no region of the driver's face moves"
-    one = found[worst]
-    count = "1 region moves" if len(found) == 1 else f"{len(found)} regions move"
+    one = regions[worst]
+    count = "1 region moves" if len(regions) == 1 else f"{len(regions)} regions move"
     explained = abs(one.best_slope - one.slope) >= 0.005
     reader = f"; {one.best_slope:.2f} allowing for the reader" if explained else ""
     figures = f"(slope {one.slope:.2f}{reader}, correlation {one.correlation:.2f})"
@@ -167,7 +165,7 @@ def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:
 
 
 def lips_clause(closed: Mapping[str, int] | None) -> str:
-    """Say in how many frames lips stay open that are closed in the driver: nothing where these are few.
+    """Describe in how many frames lips stay open that are closed in the driver; empty where these are few.
 
     Args:
         closed: ``motion.lips_closed`` of the summary; None where an earlier version measured.
@@ -180,7 +178,7 @@ def lips_clause(closed: Mapping[str, int] | None) -> str:
 
 
 def _how(one: Follow) -> str:
-    """Say how the region that follows worst differs from the driver's."""
+    """Describe how the region that follows worst differs from the driver's."""
     if one.shortfall <= 1:
         return "follows least closely"
     if one.correlation_shortfall > one.slope_shortfall:
@@ -191,7 +189,7 @@ def _how(one: Follow) -> str:
 
 
 def conclude(summary: Summary, out: Path, console: Console) -> bool:
-    """Print what came out; True when some frames had to be held from a neighbour."""
+    """Print the results, and tell whether some frames had to be held from a neighbour."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in ("stage", "seconds", "done now", "of"):
         table.add_column(title, justify="left" if title == "stage" else "right")
@@ -201,13 +199,13 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
         table.add_row(titles[stage.stage], f"{stage.seconds:.1f}", done, str(stage.frames_total))
     console.print(table)
     computed = any(stage.frames_done for stage in summary.stages)
-    said = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
+    spent = f"{summary.seconds:.0f} s in this run" if computed else "everything was done already"
     memory = f"at most {summary.peak_memory_bytes / 2**30:.1f} GiB of memory"
-    console.print(f"{said}, {memory}, {summary.stored_bytes / 1e6:.0f} MB in the store")
+    console.print(f"{spent}, {memory}, {summary.stored_bytes / 1e6:.0f} MB in the store")
     if summary.person_found is False:
         console.print(
-            "no person was seen around the face in the photograph: the head's outline is guessed, and parts "
-            "of the background may move with it"
+            "no person was detected around the face in the photograph: the head's outline is estimated, and "
+            "parts of the background may move with it"
         )
     _conclude_motion(summary, console)
     for reason, frames in summary.held_frames.items():

@@ -1,4 +1,4 @@
-"""What the commands on a store print."""
+"""Output of the commands on a store."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from portrait_core.pipeline.state import Condition, JobState, record_state
 from portrait_core.store import KINDS, Declared, Store, repair_unit, verify_unit
 
 _SHOWN = 40
-"""Clips listed one by one; of more, those that are not done come first."""
+"""Maximum number of clips listed one by one; unfinished clips come first."""
 
 
 def table(*titles: str) -> Table:
-    """An open table whose first column is text and whose others are numbers."""
-    made = Table(box=None, pad_edge=False, header_style="dim")
+    """Return an open table whose first column is text and whose others are numbers."""
+    columns = Table(box=None, pad_edge=False, header_style="dim")
     for i, title in enumerate(titles):
-        made.add_column(title, justify="left" if i == 0 else "right", overflow="fold")
-    return made
+        columns.add_column(title, justify="left" if i == 0 else "right", overflow="fold")
+    return columns
 
 
 def show_plan(job: Job, console: Console, forced: Sequence[str] = ()) -> None:
-    """Print what a run would do and why: of the portrait's edit first, where there is one."""
+    """Print what a run would do and why, first of the portrait's edit where there is one."""
     edit = plan(job.edited) if job.edited is not None else []
     plans = [*edit, *plan(job, forced)]
     rows = table("stage", "to do", "of", "time", "disk")
@@ -55,12 +55,12 @@ def _plan_total(plans: Sequence[StagePlan]) -> str:
         return "nothing to do: everything is finished"
     unknown = [one.title for one in plans if one.frames and one.seconds is None]
     known = sum(one.seconds or 0.0 for one in plans), sum(one.bytes or 0.0 for one in plans)
-    said = f"about {duration(known[0])} and {size(known[1])} by this store's history"
+    estimate = f"about {duration(known[0])} and {size(known[1])} by this store's history"
     if not unknown:
-        return said
+        return estimate
     if len(unknown) == sum(1 for one in plans if one.frames):
         return "no estimate: this store has no history of this profile yet"
-    return f"{said}, without {', '.join(unknown)}, of which it has none"
+    return f"{estimate}, without {', '.join(unknown)}, for which it has no history"
 
 
 def _title(state: JobState, stage: str) -> str:
@@ -98,7 +98,7 @@ def _last_failures(job: Job, shown: int = 5) -> list[str]:
 
 
 def show_clips(states: Sequence[JobState], console: Console) -> None:
-    """Print many jobs, a line each, those first that are not done."""
+    """Print many jobs, one per line, unfinished ones first."""
     order: dict[Condition, int] = {"failed": 0, "running": 1, "unfinished": 2, "done": 3}
     ordered = sorted(states, key=lambda state: order[state.state])
     rows = table("clip", "state", "frames", "failed", "held", "spent", "stored", "at")
@@ -115,16 +115,16 @@ def show_clips(states: Sequence[JobState], console: Console) -> None:
         )
     console.print(rows)
     counts = Counter(state.state for state in states)
-    said = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
+    summary = ", ".join(f"{counts[name]} {name}" for name in order if counts[name])
     spent = duration(sum(state.seconds for state in states))
     stored = size(sum(state.bytes for state in states))
-    console.print(f"{len(states)} clips: {said}; {spent} spent, {stored} stored")
+    console.print(f"{len(states)} clips: {summary}; {spent} spent, {stored} stored")
     if len(states) > _SHOWN:
         console.print(f"{len(states) - _SHOWN} more are not listed; --json lists all")
 
 
 def _frames(state: JobState) -> str:
-    """Frames of the last stage that has frames, as done of all."""
+    """Format the frames of the last stage that has frames, as done of all."""
     of_frames = [stage for stage in state.stages if find_pipeline(state.goal).stage(stage.stage).per_frame]
     return f"{of_frames[-1].done}/{of_frames[-1].total}" if of_frames else "-"
 
@@ -134,14 +134,14 @@ def _unfinished(state: JobState) -> Iterator[str]:
 
 
 def as_json(state: JobState) -> str:
-    """Write a job's state as one line of JSON."""
-    said = state.model_dump(mode="json", include={"id", "goal", "state", "held", "frames", "message"})
+    """Format a job's state as one line of JSON."""
+    fields = state.model_dump(mode="json", include={"id", "goal", "state", "held", "frames", "message"})
     stages = [
         stage.model_dump(mode="json", include={"stage", "total", "done", "failed", "running", "seconds"})
         for stage in state.stages
     ]
     return json.dumps(
-        {"clip": state.label, **said, "seconds": round(state.seconds, 2), "bytes": state.bytes}
+        {"clip": state.label, **fields, "seconds": round(state.seconds, 2), "bytes": state.bytes}
         | {"stages": stages}
     )
 
@@ -149,7 +149,7 @@ def as_json(state: JobState) -> str:
 def show_verified(
     store: Store, chosen: Sequence[Job], all_units: bool, repair: bool, console: Console
 ) -> bool:
-    """Verify every unit (or those of some jobs) and print what is wrong; True when nothing is damaged."""
+    """Verify every unit (or those of some jobs), print the findings, and tell whether nothing is damaged."""
     damaged = False
     expected = _expected(chosen)
     for kind in KINDS:
@@ -162,9 +162,9 @@ def show_verified(
                 soft_wrap=True,
                 markup=False,
             )
-            for found in report.findings:
-                where = f"{found.where} {frame_list(found.frames)}" if found.frames else found.where
-                console.print(f"  {found.kind} {where}: {found.message}", markup=False, soft_wrap=True)
+            for finding in report.findings:
+                where = f"{finding.where} {frame_list(finding.frames)}" if finding.frames else finding.where
+                console.print(f"  {finding.kind} {where}: {finding.message}", markup=False, soft_wrap=True)
             for line in repair_unit(unit, report) if repair else []:
                 console.print(f"  {line}", markup=False, soft_wrap=True)
             damaged |= bool(report.damaged)
@@ -173,41 +173,41 @@ def show_verified(
             record_state(job)
         ledger = Ledger(job)
         if any(ledger.dropped_names(stage) for stage in job.stages):
-            console.print(f"no digest of {job.label}: parts of it were dropped", soft_wrap=True)
+            console.print(f"no digest of {job.label}: some of its results were dropped", soft_wrap=True)
         elif ledger.is_finished():
             console.print(f"digest {content_digest(job)}  {job.label}", soft_wrap=True)
     if damaged and not repair:
-        console.print("damaged: give --repair, then run again what is not finished")
+        console.print("damaged: give --repair, then run what is not finished again")
     return not damaged
 
 
 def _expected(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[tuple[str, str], Declared]]:
-    """What should be in the units of jobs, by unit, stage and key: what was dropped should not."""
-    found: dict[tuple[str, str], dict[tuple[str, str], Declared]] = {}
+    """Return what should be in the units of jobs, by unit, stage and key, without what was dropped."""
+    expected: dict[tuple[str, str], dict[tuple[str, str], Declared]] = {}
     for job in [one for each in jobs for one in (each, each.edited) if one is not None]:
         ledger = Ledger(job)
         for stage in job.stages:
             output = ledger.output(stage)
             declared = exclude_names(job.declared(stage), ledger.dropped_names(stage))
-            found.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
-    return found
+            expected.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
+    return expected
 
 
 def content_digest(job: Job) -> str:
-    """Take the digest of what a finished job made: of a clip its arrays, its generator, the clip itself."""
+    """Return the digest of a finished job's results: of a clip its arrays, its generator and the clip."""
     ledger, digest = Ledger(job), hashlib.sha256()
-    home = job.unit_of(job.stages[-1])
+    output_unit = job.unit_of(job.stages[-1])
     for stage in job.stages:
-        if job.unit_of(stage) == home:
+        if job.unit_of(stage) == output_unit:
             declared = job.declared(stage)
             digest.update(ledger.output(stage).digest(declared.arrays, declared.files).encode())
     return digest.hexdigest()
 
 
-def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> None:
-    """Drop what a policy allows and print how much that was."""
+def show_cleaned(jobs: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> None:
+    """Drop what a policy allows, and print how much that was."""
     total = 0
-    for job in found:
+    for job in jobs:
         names: Mapping[str, int] = droppable_bytes(job, policy)
         freed = sum(names.values()) if dry_run else drop(job, policy)
         total += freed
@@ -217,13 +217,13 @@ def show_cleaned(found: Sequence[Job], policy: Policy, dry_run: bool, console: C
             console.print(f"{job.label}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
         elif not Ledger(job).is_finished():
             console.print(f"{job.label}: not finished, nothing dropped", soft_wrap=True)
-    swept = 0 if dry_run else found[0].open_store().sweep()
+    swept = 0 if dry_run else jobs[0].open_store().sweep()
     verb = "would be freed" if dry_run else "freed"
     console.print(f"{size(total)} {verb}" + (f"; {swept} half-written files deleted" if swept else ""))
 
 
 def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Console) -> None:
-    """Delete what no job names any more and print how much that was."""
+    """Delete what no job names any more, and print how much that was."""
     total = 0
     for output, count in stale_outputs(store, jobs):
         total += count
@@ -234,7 +234,7 @@ def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Consol
 
 
 def frame_list(frames: Iterable[int]) -> str:
-    """``frames 3, 40-99``."""
+    """Format frames as ``frames 3, 40-99``."""
     which = sorted(frames)
     if not which:
         return "no frames"
@@ -250,7 +250,7 @@ def _ranges(runs: Sequence[FrameRange], shown: int = 6) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """``45 s``, ``12 min``, ``3.4 h``; ``?`` when unknown."""
+    """Format a duration as ``45 s``, ``12 min`` or ``3.4 h``; ``?`` when unknown."""
     if seconds is None:
         return "?"
     if seconds < 100:
@@ -259,7 +259,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """``3.2 MB``; ``?`` when unknown."""
+    """Format a size as ``3.2 MB``; ``?`` when unknown."""
     if count is None:
         return "?"
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):

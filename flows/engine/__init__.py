@@ -1,1 +1,1 @@
-"""Doing a flow's work: runners, clusters and queues, calls of tasks, the stages of a clip in order."""
+"""Execution of a flow's work: runners, clusters and queues, calls of tasks, a job's stages in order."""

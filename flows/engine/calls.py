@@ -1,4 +1,4 @@
-"""The calls of a stage's functions: sent to a runner, waited for, and sent again where workers died."""
+"""Calls of a stage's functions: submitted to a runner, awaited, and repeated when workers die."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from portrait_core.store import Failure
 from tasks.running import Call, StageFunction
 from tasks.stages.landmarks import give_up
 
-_DEATHS = 2
-"""Workers that a unit may kill, without getting any further, before it is set aside."""
+_MAX_WORKER_DEATHS = 2
+"""Workers that a unit may kill without progress before it is set aside."""
 _OWN_HOST = ("threads", "local_cluster", "local_gpus")
 """Kinds of runners whose tasks see the store as the flow does."""
 
 Report = Callable[[str], None]
-"""Takes one line for the user."""
+"""Function that shows one line to the user."""
 Failed = list[tuple[FrameRange | None, BaseException]]
 
 
@@ -41,24 +41,25 @@ class StageCalls:
     """Calls of one stage.
 
     Args:
-        job: whose stage it is.
-        stage: its name.
-        runner: where the calls run.
-        report: hears of failures.
-        turn: of the calls among those of other jobs that wait for the same workers: the lowest goes first.
+        job: the stage's job.
+        stage: name of the stage.
+        runner: executes the calls.
+        report: shows a line about a failure.
+        priority: number of the job; of the calls that wait for the same workers, the lowest number goes
+            first.
         lease: owner of the flow's lease on the unit that the stage writes.
     """
 
     def __init__(
-        self, job: Job, stage: str, runner: Runner, report: Report, turn: int = 0, lease: str = ""
+        self, job: Job, stage: str, runner: Runner, report: Report, priority: int = 0, lease: str = ""
     ) -> None:
         self._job, self._stage, self._runner, self._report = job, stage, runner, report
-        self._turn, self._lease = turn, lease
+        self._priority, self._lease = priority, lease
 
     def run(
         self, record: StageRecord, function: StageFunction, ranges: Sequence[FrameRange | None]
     ) -> list[BaseException]:
-        """Do a group of calls, whatever dies meanwhile, and give back the errors that are left."""
+        """Run a group of calls, repeat those whose workers die, and return the errors that remain."""
         begin, cpu, known = time.perf_counter(), time.process_time(), len(record.results)
         failed = self._attempt(record, function, ranges)
         if hung(failed) and self._job.settings.runner.kind == "threads":
@@ -78,44 +79,46 @@ class StageCalls:
     def _attempt(
         self, record: StageRecord, function: StageFunction, spans: Sequence[FrameRange | None]
     ) -> Failed:
-        """Submit calls, wait for all of them, and give back those that failed."""
+        """Submit calls, wait for all of them, and return those that failed."""
         failed: Failed = []
         pending: list[tuple[FrameRange | None, Pending]] = []
-        seen, watchdog = self._seen(), Watchdog(self._job, self._stage)
+        stored, watchdog = self._stored_frames(), Watchdog(self._job, self._stage)
 
-        def look() -> None:
-            if any(not future.done() for _, future in pending):  # else it is not our turn yet
-                watchdog.look()
+        def check_progress() -> None:
+            if any(not future.done() for _, future in pending):  # else the calls still wait for a worker
+                watchdog.check()
 
         try:
             for place, span in enumerate(spans):
                 with self._collecting(record, span, failed):
-                    call = self._call(function, span, seen)
-                    pending.append((span, self._runner.submit(call, self._turn, look=look)))
-                if hung(failed):  # those at work keep the places: they are ended first
-                    failed += [(later, failed[-1][1]) for later in spans[place + 1 :]]
+                    call = self._call(function, span, stored)
+                    pending.append(
+                        (span, self._runner.submit(call, self._priority, check_progress=check_progress))
+                    )
+                if hung(failed):  # running calls keep their slots until they end
+                    failed += [(remaining, failed[-1][1]) for remaining in spans[place + 1 :]]
                     break
             for span, future in pending:
                 with self._collecting(record, span, failed):
-                    result = future.result(watchdog.look)
+                    result = future.result(watchdog.check)
                     record.results.append(result)
                     record.frames_done += result.frames_done
         except BaseException as error:
             if not isinstance(error, Exception):  # Ctrl-C, SIGTERM, or what Prefect makes of them
-                self._report("finishing the frames and steps at work (once more: at once)")
+                self._report("finishing the current frames and steps (interrupt again to stop at once)")
                 self._runner.stop()
             raise
         return failed
 
-    def _seen(self) -> dict[str, int]:
-        """Count the frames that are done of the stages that this one reads, for workers of other hosts."""
+    def _stored_frames(self) -> dict[str, int]:
+        """Count the finished frames of the stages that this one reads, for workers on other hosts."""
         if self._job.settings.runner.kind in _OWN_HOST:
             return {}
         ledger = Ledger(self._job)
         before = [one for one in self._job.pipeline.reads(self._stage) if self._job.stage(one).per_frame]
         return {one: len(ledger.output(one).marked()) for one in before}
 
-    def _call(self, function: StageFunction, span: FrameRange | None, seen: Mapping[str, int]) -> Call:
+    def _call(self, function: StageFunction, span: FrameRange | None, stored: Mapping[str, int]) -> Call:
         runner = self._job.settings.runner
         where = {} if span is None else {"start": span.start, "stop": span.stop}
         return Call(
@@ -125,7 +128,7 @@ class StageCalls:
             runner.retries,
             runner.retry_delay_s,
             socket.gethostname(),
-            seen,
+            stored,
             self._lease,
             function.stage,
         )
@@ -135,21 +138,21 @@ class StageCalls:
         try:
             yield
         except Exception as error:
-            # cancelled, or refused by a pool that closes: no fault of the frames
+            # cancelled, or refused by a pool that is closing: not the frames' fault
             if cancellation.requested() and not breaks_gpu(error):
                 failed.append((span, StopRequested()))
                 return
-            self._tell(span, error)
+            self._record_failed_call(span, error)
             failed.append((span, error))
 
-    def _tell(self, span: FrameRange | None, error: BaseException) -> None:
-        """Record that a call failed as a whole; no frame is set aside for that (:mod:`tasks.frames` does)."""
+    def _record_failed_call(self, span: FrameRange | None, error: BaseException) -> None:
+        """Record that a call failed as a whole; frames are set aside elsewhere (:mod:`tasks.frames`)."""
         if isinstance(error, StopRequested):
             return
         stage, retries = self._stage, self._job.settings.runner.retries
         attempt = retries + 1 if is_worth_retrying(error) else 1
         row = make_failure(stage, None, error, self._job.stage_keys[stage], attempt)
-        if is_worker_death(error):  # nobody's fault yet
+        if is_worker_death(error):  # the cause is not known yet
             row = Failure(stage, None, "transient", "the worker died", key=row.key)
         record_failures(self._job, stage, [row])
         where = "" if span is None else f", frames {span.start} to {span.stop - 1}"
@@ -162,8 +165,10 @@ class StageCalls:
         killed: Sequence[FrameRange | None],
         in_order: bool,
     ) -> list[BaseException]:
-        """Find out which frame kills its worker: each frame that is left is done by itself, and those whose
-        workers die again once more with nothing beside them. What kills then is set aside.
+        """Find the frame that kills its worker, and set it aside.
+
+        Each remaining frame is computed by itself; a frame whose worker dies again is computed once more with
+        nothing beside it.
         """
         if None in killed:
             return self._alone(record, function, None)
@@ -182,16 +187,16 @@ class StageCalls:
     def _alone(
         self, record: StageRecord, function: StageFunction, span: FrameRange | None
     ) -> list[BaseException]:
-        """One call again, with nothing beside it, for as long as it gets further before its worker dies."""
+        """Repeat one call with nothing beside it, for as long as it progresses before its worker dies."""
         stage, deaths, reached = self._stage, 1, read_progress(self._job, self._stage)
-        while deaths < _DEATHS:
+        while deaths < _MAX_WORKER_DEATHS:
             failed = self._attempt(record, function, [span])
             if not failed or not is_worker_death(failed[0][1]):
                 return [error for _, error in failed]
-            got = read_progress(self._job, stage)
-            deaths, reached = (1, got) if got > reached else (deaths + 1, got)
+            current = read_progress(self._job, stage)
+            deaths, reached = (1, current) if current > reached else (deaths + 1, current)
         frame = None if span is None else span.start
-        why = f"its worker died each of {deaths} times that it was done by itself"
+        why = f"its worker died each of {deaths} times that it was computed by itself"
         row = Failure(stage, frame, "poison", why, attempt=deaths + 1, key=self._job.stage_keys[stage])
         record_failures(self._job, stage, [row])
         self._report(f"{stage}{'' if frame is None else f', frame {frame}'}: set aside: {why}")
@@ -202,5 +207,5 @@ class StageCalls:
 
 
 def hung(failed: Failed) -> bool:
-    """Tell whether one of the calls failed because it got no further."""
+    """Tell whether one of the calls failed because it stalled."""
     return any(isinstance(error, StalledTaskError) for _, error in failed)

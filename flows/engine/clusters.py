@@ -1,4 +1,4 @@
-"""Dask clusters by the profile: workers on this host, one a GPU, a scheduler elsewhere, Slurm, Kubernetes."""
+"""Dask clusters: workers on this host, one per GPU, behind a given scheduler, on Slurm or on Kubernetes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def dask_client(settings: Settings) -> Iterator[Client]:
-    """A client of the cluster that the settings name; a cluster started here ends with the block.
+    """Open a client of the cluster that the settings name; a cluster started here ends with the block.
 
     Raises:
         InputError: the cluster needs a package that is not installed, or settings that are missing.
@@ -44,20 +44,20 @@ def open_cluster(settings: Settings) -> Iterator[Cluster]:
         with slurm_or_kubernetes(settings) as cluster:
             yield cluster
         return
-    with _one_a_gpu(settings) if kind == "local_gpus" else _local(settings) as local:
+    with _one_per_gpu(settings) if kind == "local_gpus" else _local(settings) as local:
         yield local
 
 
 def local_options(settings: Settings) -> dict[str, Any]:
-    """What a LocalCluster is made with."""
+    """Return the arguments of LocalCluster."""
     return {
         "n_workers": worker_count(settings),
         # One task at a time in a worker process: numbers of threads and memory stay predictable.
         "threads_per_worker": 1,
         "processes": True,
-        # Dask's own limit is a share of the machine for each core: it would kill a worker that is well.
+        # Dask's own limit is a fraction of the memory per core, which would kill healthy workers.
         "memory_limit": 0,
-        # Only this host may look, on whatever port is free.
+        # The dashboard is open to this host only, on any free port.
         "dashboard_address": "127.0.0.1:0",
     } | settings.runner.cluster
 
@@ -68,16 +68,18 @@ def _local(settings: Settings) -> SpecCluster:
     return LocalCluster(**local_options(settings))
 
 
-def _one_a_gpu(settings: Settings) -> SpecCluster:
-    """A worker process a GPU, which sees no other. (dask-cuda's LocalCUDACluster does this too, and more that
-    is not needed here. Its newest release, 26.10, holds Dask below 2026.7.2; this program needs 2026.8.)
+def _one_per_gpu(settings: Settings) -> SpecCluster:
+    """Start one worker process per GPU, each of which sees no other GPU.
+
+    dask-cuda's LocalCUDACluster does this too, and more that is not needed here. Its newest release, 26.10,
+    holds Dask below 2026.7.2, and this program needs 2026.8.
     """
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = gpu_names()
     if not gpus:
         raise InputError(
-            "runner.kind=local_gpus needs an NVIDIA GPU, and none is seen; set runner.kind=threads"
+            "runner.kind=local_gpus needs an NVIDIA GPU, and none is visible; set runner.kind=threads"
         )
     common = {"nthreads": 1, "memory_limit": 0, "resources": {"GPU": 1}} | settings.runner.cluster
     workers = {

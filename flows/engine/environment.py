@@ -1,4 +1,4 @@
-"""What must be decided before numpy, torch or Prefect are imported: threads, and Prefect's own settings.
+"""Environment that must be set before numpy, torch or Prefect are imported: threads and Prefect's settings.
 
 Imports nothing but the standard library, and of portrait_core only what does the same.
 """
@@ -18,7 +18,7 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
     "PREFECT_LOGGING_TO_API_ENABLED": "false",
-    # A server that goes away is reported once, in our words; without these the client waits two minutes in
+    # A lost server is reported once, by this program; without these settings the client waits two minutes in
     # every call, and its background threads print each event that they cannot deliver.
     "PREFECT_CLIENT_MAX_RETRIES": "3",
     "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",
@@ -28,26 +28,26 @@ QUIET = {
 }
 
 DASK_CONFIG = {
-    # Workers busy with native code answer late; the default of 15 s takes them for dead.
+    # Workers that run native code answer late; the default of 15 s would take them for dead.
     "distributed.deploy.lost-worker-timeout": "180s",
     "distributed.comm.timeouts.connect": "60s",
     "distributed.admin.tick.limit": "60s",
-    # A task whose worker died comes back at once: the flow finds out which frame it was
+    # A task whose worker died is returned at once: the flow determines which frame it was
     # (flows/engine/stages.py).
     "distributed.scheduler.allowed-failures": 0,
-    # The profiler asks for all threads' frames every 10 ms. In Python 3.11 (CPython issue 106883, never
-    # mended there) that deadlocks with a garbage collection: the worker stops for ever, its heartbeat with
-    # it. Seen on S3, where the threads of requests make it likely.
+    # The profiler reads all threads' frames every 10 ms. In Python 3.11 (CPython issue 106883, not fixed
+    # there) that can deadlock with a garbage collection: the worker and its heartbeat stop for ever.
+    # Observed on S3, where the threads of requests make it likely.
     "distributed.worker.profile.enabled": False,
 }
 
 
 def limit_threads(threads: int) -> None:
-    """Fix the number of threads of OpenMP and OpenBLAS, as far as the user has not.
+    """Fix the number of threads of OpenMP and OpenBLAS where the user has not.
 
-    Left alone, their threads spin while they wait: measured 5 to 10 times slower as soon as another process
-    holds a core. Passive waiting and one BLAS thread avoid that; spinning for some microseconds first saves
-    the cost of sleeping between operations that follow each other (tuning on 2 cores: 0.48 for 0.74 s a
+    By default, their threads spin while they wait: measured 5 to 10 times slower as soon as another process
+    occupies a core. Passive waiting and one BLAS thread avoid that; spinning for some microseconds first
+    saves the cost of sleeping between consecutive operations (tuning on 2 cores: 0.48 s instead of 0.74 s per
     step).
     """
     for name, value in _thread_variables(threads).items():
@@ -64,8 +64,9 @@ def _thread_variables(threads: int) -> dict[str, str]:
 
 
 def worker_variables(threads: int) -> dict[str, str]:
-    """The environment of a Dask worker or scheduler that is no child of this process: what this process sets
-    for itself, and Dask's settings as Dask reads them from there.
+    """Return the environment of a Dask worker or scheduler that is not a child of this process.
+
+    It holds what this process sets for itself, and Dask's settings as Dask reads them from the environment.
     """
     dask = {_dask_variable(name): str(value) for name, value in DASK_CONFIG.items()}
     return {**QUIET, **_thread_variables(threads), **dask}
@@ -87,23 +88,24 @@ def quiet_orchestrators() -> None:
 
 
 def refuse_secrets(overrides: Iterable[str]) -> None:
-    """Check what Prefect's server would keep as parameters of a flow run.
+    """Check what Prefect's server would store as parameters of a flow run.
 
     Raises:
-        ValueError: credentials are among it.
+        ValueError: the overrides include credentials.
     """
     if any(text.partition("=")[0].strip().startswith("runner.storage_options") for text in overrides):
         raise ValueError(
-            "Prefect's server would keep runner.storage_options in clear: give credentials by the "
-            "environment (AWS_ACCESS_KEY_ID ...), by a secret block (deployments/README.md) or in a "
+            "Prefect's server would store runner.storage_options unencrypted: pass credentials in the "
+            "environment (AWS_ACCESS_KEY_ID ...), in a secret block (deployments/README.md) or in a "
             "profile's file, or set runner.prefect=never"
         )
 
 
 def set_log_levels() -> None:
-    """Let this program's own loggers say more than warnings where Prefect's do: Prefect attaches its handlers
-    to the loggers that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and leaves their levels alone. Warnings are
-    for the user, whatever Prefect is told to keep to itself.
+    """Let this program's loggers report below the level of warnings where Prefect's loggers do.
+
+    Prefect attaches its handlers to the loggers that ``PREFECT_LOGGING_EXTRA_LOGGERS`` names, and does not
+    set their levels. Warnings always reach the user, whatever Prefect's level is.
     """
     level = logging.getLevelNamesMapping().get(os.environ.get("PREFECT_LOGGING_LEVEL", ""), logging.WARNING)
     if level < logging.WARNING:
@@ -115,8 +117,9 @@ _lost = False
 
 
 def end_process(code: int) -> None:
-    """End the process at once if Prefect's server went away: on the way out its client would try for minutes
-    to deliver what it has not yet told the server.
+    """End the process at once if Prefect's server went away.
+
+    Otherwise its client would try for minutes to deliver what it has not yet told the server.
     """
     if _lost:
         sys.stdout.flush()
@@ -125,7 +128,7 @@ def end_process(code: int) -> None:
 
 
 def prefect_server() -> str | None:
-    """Address of the Prefect server that the user has named, or None."""
+    """Return the address of the Prefect server that the user has named, or None."""
     if os.environ.get("PREFECT_API_URL"):
         return os.environ["PREFECT_API_URL"]
     from prefect.settings import get_current_settings
@@ -134,7 +137,7 @@ def prefect_server() -> str | None:
 
 
 def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:
-    """Address of the Prefect server to run under, or None; says which it is, or that it does not answer.
+    """Return the address of the Prefect server to run under, or None, and report which.
 
     Args:
         wish: ``runner.prefect``; "never" asks for none.
@@ -151,26 +154,27 @@ def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:
 
 
 def server_went_away(server: str | None, report: Callable[[str], None]) -> bool:
-    """Whether a flow run failed because its server is gone, and can go on without; says so, and notes it for
-    :func:`end_process`.
+    """Tell whether a flow run failed because its server is gone, so that it can continue without.
+
+    If so, reports it and notes it for :func:`end_process`.
     """
     if server is None or prefect_server_answers(server):
         return False
     global _lost
     _lost = True
-    report(f"the Prefect server at {server} went away: going on without it")
+    report(f"the Prefect server at {server} went away: continuing without it")
     return True
 
 
 def prefect_ui(server: str) -> str:
-    """Address of the pages of a Prefect server, from its API's."""
+    """Return the address of a Prefect server's pages, from that of its API."""
     from prefect.settings import get_current_settings
 
     return get_current_settings().ui_url or server.rstrip("/").removesuffix("/api")
 
 
 def prefect_server_answers(url: str, timeout_s: float = 3.0) -> bool:
-    """Whether a Prefect server answers at ``url``."""
+    """Tell whether a Prefect server answers at ``url``."""
     import httpx
 
     try:

@@ -1,6 +1,4 @@
-"""Where a stage's tasks run: threads of this process or Dask workers, the same with a Prefect server and
-without.
-"""
+"""Runners: threads of this process or Dask workers that execute a stage's tasks, with or without Prefect."""
 
 from __future__ import annotations
 
@@ -27,171 +25,178 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-LOOK_S, DESERTED_S = 10.0, 30.0
-"""Seconds between two looks at the workers while a run waits for a task, and seconds without any worker after
-which it says so: a nanny takes less to start another process."""
+CHECK_INTERVAL_S, NO_WORKERS_WARNING_S = 10.0, 30.0
+"""Seconds between two checks of the workers while a run waits for a task, and seconds without any worker
+after which a warning is logged. A nanny needs less time than that to start another process."""
 _log = logging.getLogger(__name__)
 
 
-Look = Callable[[], None]
-"""Called every :data:`LOOK_S` while a task is waited for; raises StalledTaskError when it got no further for
-too long."""
+ProgressCheck = Callable[[], None]
+"""Function called every :data:`CHECK_INTERVAL_S` during a wait; raises StalledTaskError on a stall."""
 
 
 class Pending(Protocol):
     """A submitted task."""
 
     def done(self) -> bool:
-        """Tell whether it has ended."""
+        """Tell whether the task has ended."""
         ...
 
-    def result(self, look: Look = lambda: None) -> StageResult:
-        """Wait for it; raises what the task raised, and what ``look`` raised."""
+    def result(self, check_progress: ProgressCheck = lambda: None) -> StageResult:
+        """Wait for the result.
+
+        Raises:
+            Exception: what the task raised, or what ``check_progress`` raised.
+        """
         ...
 
 
 class Runner(Protocol):
-    """Takes tasks and runs them."""
+    """Protocol of what executes tasks."""
 
-    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
-        """Start one task; of those that wait, the one of the lowest ``turn`` goes first. ``look`` is called
-        about once a second while it waits; what it raises ends the waiting.
+    def submit(self, call: Call, priority: int = 0, check_progress: ProgressCheck = lambda: None) -> Pending:
+        """Start one task as soon as a worker is free.
+
+        Args:
+            call: the task.
+            priority: number of the task's job; of the tasks that wait, the one with the lowest number goes
+                first.
+            check_progress: called about once per second during the wait; what it raises ends the wait.
         """
         ...
 
     def stop(self) -> None:
-        """Ask the tasks at work to stop where they can go on later; wait for them, ``grace_s`` at most."""
+        """Ask the running tasks to stop where they can continue later, and wait ``grace_s`` at most."""
         ...
 
-    def forget(self) -> None:
-        """Let the processes that do the work load their models again: a stage was made again, under the key
-        that it had.
-        """
+    def drop_loaded_models(self) -> None:
+        """Make the worker processes load their models again, after one was recomputed under its key."""
         ...
 
 
-class Turns:
-    """As many tasks at once as there are places; of those that wait, the one of the lowest turn goes next.
+class WorkerSlots:
+    """Limits how many tasks run at once; of those that wait, the lowest priority goes first.
 
-    A clip that has begun is so finished before the ones behind it, which fill the gaps it leaves: with all
-    clips alike, all would be half done at the end, and the last ones would keep one worker each busy.
+    A clip that has begun is thereby finished before the clips behind it, which fill the gaps that it leaves.
+    If all clips had the same priority, all would be half done at the end, and each of the last ones would
+    occupy one worker only.
 
     Args:
-        places: how many there are; asked each time, since workers come and go.
+        slot_count: returns the number of slots; called at every check, since workers come and go.
     """
 
-    def __init__(self, places: Callable[[], int]) -> None:
-        self._places = places
+    def __init__(self, slot_count: Callable[[], int]) -> None:
+        self._slot_count = slot_count
         self._waiting: list[tuple[int, int]] = []
-        self._working, self._taken = 0, count()
+        self._busy, self._arrivals = 0, count()
         self._changed = threading.Condition()
 
-    def take(self, turn: int, look: Look = lambda: None) -> None:
-        """Wait for a place, looking about once a second.
+    def acquire(self, priority: int, check_progress: ProgressCheck = lambda: None) -> None:
+        """Wait for a slot, and check the progress about once per second.
 
         Raises:
-            StopRequested: the process was asked to stop meanwhile.
-            Exception: by ``look``.
+            StopRequested: the process was asked to stop during the wait.
+            Exception: raised by ``check_progress``.
         """
         with self._changed:
-            me = (turn, next(self._taken))
-            self._waiting.append(me)
+            place = (priority, next(self._arrivals))
+            self._waiting.append(place)
             try:
-                while min(self._waiting) != me or self._working >= max(1, self._places()):
+                while min(self._waiting) != place or self._busy >= max(1, self._slot_count()):
                     cancellation.check()
                     self._changed.wait(timeout=1.0)
-                    self._changed.release()  # the look may take long
+                    self._changed.release()  # the check may take long
                     try:
-                        look()
+                        check_progress()
                     finally:
                         self._changed.acquire()
-                self._working += 1
+                self._busy += 1
             finally:
-                self._waiting.remove(me)
+                self._waiting.remove(place)
                 self._changed.notify_all()
 
-    def give(self, _: object = None) -> None:
-        """Give a place back."""
+    def release(self, _: object = None) -> None:
+        """Release a slot."""
         with self._changed:
-            self._working -= 1
+            self._busy -= 1
             self._changed.notify_all()
 
     def wait_until_idle(self, seconds: float) -> None:
-        """Wait until nobody has a place, so long at most."""
+        """Wait until no slot is in use, at most ``seconds``."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._working, seconds)
+            self._changed.wait_for(lambda: not self._busy, seconds)
 
 
 class ThreadRunner:
-    """Threads of this process."""
+    """Runs tasks on threads of this process."""
 
     def __init__(self, pool: ThreadPoolExecutor, settings: Settings) -> None:
         self._pool = pool
         self._settings = settings.runner
-        self._turns = Turns(lambda: worker_count(settings))
+        self._slots = WorkerSlots(lambda: worker_count(settings))
 
-    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
-        """Start one task, as soon as a thread is free."""
-        self._turns.take(turn, look)
+    def submit(self, call: Call, priority: int = 0, check_progress: ProgressCheck = lambda: None) -> Pending:
+        """Start one task as soon as a thread is free."""
+        self._slots.acquire(priority, check_progress)
         try:
             future = self._pool.submit(run_call, call)
         except BaseException:
-            self._turns.give()
+            self._slots.release()
             raise
-        future.add_done_callback(self._turns.give)
-        return _Watched(future)
+        future.add_done_callback(self._slots.release)
+        return _ThreadTask(future)
 
-    def forget(self) -> None:
-        """See :class:`Runner`."""
+    def drop_loaded_models(self) -> None:
+        """Make this process load its models again."""
         forget_models()
 
     def stop(self) -> None:
-        """See :class:`Runner`."""
+        """Stop as :class:`Runner` says."""
         cancellation.request()
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._turns.wait_until_idle(self._settings.grace_s)
+        self._slots.wait_until_idle(self._settings.grace_s)
 
 
-class _Watched:
-    """A thread's task."""
+class _ThreadTask:
+    """A task on a thread."""
 
     def __init__(self, future: Future[StageResult]) -> None:
         self._future = future
 
     def done(self) -> bool:
-        """See :class:`Pending`."""
+        """Tell whether the task has ended."""
         return self._future.done()
 
-    def result(self, look: Look = lambda: None) -> StageResult:
-        """See :class:`Pending`. A thread that hangs cannot be ended: the run has to end."""
+    def result(self, check_progress: ProgressCheck = lambda: None) -> StageResult:
+        """Wait as :class:`Pending` says. A thread that hangs cannot be ended: the run has to end."""
         while not self._future.done():
             try:
-                return self._future.result(timeout=LOOK_S)
+                return self._future.result(timeout=CHECK_INTERVAL_S)
             except TimeoutError:  # of the wait, or the task's own
                 if not self._future.done():
-                    look()
+                    check_progress()
         return self._future.result()
 
 
-class _Collected:
-    """A Dask future that is forgotten once its result is here: a worker's death would have it made again."""
+class _DaskTask:
+    """A Dask future that is released once its result is here, so that no death of a worker recomputes it."""
 
     def __init__(self, future: Any, check: Callable[[], bool], end: Callable[[Any], None]) -> None:
         self._future, self._check, self._end = future, check, end
 
     def done(self) -> bool:
-        """See :class:`Pending`."""
+        """Tell whether the task has ended."""
         return bool(self._future.done())
 
-    def result(self, look: Look = lambda: None) -> StageResult:
-        """See :class:`Pending`. The worker of a task that hangs is ended."""
+    def result(self, check_progress: ProgressCheck = lambda: None) -> StageResult:
+        """Wait as :class:`Pending` says, and end the worker of a task that hangs."""
         try:
             while not self._future.done():
                 try:
-                    self._future.result(timeout=LOOK_S)
+                    self._future.result(timeout=CHECK_INTERVAL_S)
                 except TimeoutError:  # of the wait, or the task's own
                     if self._check() and not self._future.done():
-                        look()
+                        check_progress()
             result: StageResult = self._future.result()
             return result
         except StalledTaskError:
@@ -202,55 +207,57 @@ class _Collected:
 
 
 class DaskRunner:
-    """Workers of a Dask cluster, each with one task at a time: when one dies, its task is the suspect."""
+    """Runs tasks on Dask workers, one task per worker at a time: a dead worker identifies its task."""
 
     def __init__(self, client: Client, settings: RunnerSettings) -> None:
         self._client = client
         self._settings = settings
-        self._turns = Turns(self._places)
-        self._deserted_at, self._told = math.inf, False
+        self._slots = WorkerSlots(self._slot_count)
+        self._without_workers_since, self._warned = math.inf, False
 
-    def submit(self, call: Call, turn: int = 0, look: Look = lambda: None) -> Pending:
-        """Start one task, as soon as a worker is free."""
-        self._turns.take(turn, lambda: look() if self._look() else None)
+    def submit(self, call: Call, priority: int = 0, check_progress: ProgressCheck = lambda: None) -> Pending:
+        """Start one task as soon as a worker is free."""
+        self._slots.acquire(priority, lambda: check_progress() if self._has_workers() else None)
         try:
             future = self._client.submit(run_call, call, pure=False, key=None)
         except BaseException:
-            self._turns.give()
+            self._slots.release()
             raise
-        future.add_done_callback(self._turns.give)
-        return _Collected(future, self._look, self._end_worker)
+        future.add_done_callback(self._slots.release)
+        return _DaskTask(future, self._has_workers, self._end_worker)
 
-    def _places(self) -> int:
-        """Count the threads of all workers. When there have been none for a while, it is said, once: the run
-        waits, since some clusters start workers hours later, but a worker without a nanny does not come back
-        by itself.
+    def _slot_count(self) -> int:
+        """Count the threads of all workers, and warn once when there have been none for a while.
+
+        The run waits, since some clusters start workers hours later; but a worker without a nanny does not
+        return by itself.
         """
         places = sum(self._client.nthreads().values())
         now = time.monotonic()
         if places:
-            self._deserted_at = math.inf
-        elif now < self._deserted_at:
-            self._deserted_at, self._told = now, False
-        elif now - self._deserted_at > DESERTED_S and not self._told:
-            self._told = True
+            self._without_workers_since = math.inf
+        elif now < self._without_workers_since:
+            self._without_workers_since, self._warned = now, False
+        elif now - self._without_workers_since > NO_WORKERS_WARNING_S and not self._warned:
+            self._warned = True
             where = self._client.scheduler.address if self._client.scheduler else "no address"
             _log.warning(
-                "there is no worker at the scheduler %s: the run waits for one. Ctrl-C ends it; what is "
-                "finished is kept",
+                "the scheduler %s has no worker: the run waits for one. Ctrl-C ends it; finished work is "
+                "kept",
                 where,
             )
         return places
 
-    def _look(self) -> bool:
-        """Tell whether there are workers: without any, nothing can get further."""
-        with suppress(OSError, RuntimeError):  # the scheduler is gone too, by which waiting for the task ends
-            return self._places() > 0
+    def _has_workers(self) -> bool:
+        """Tell whether there are workers; without any, no task can progress."""
+        with suppress(OSError, RuntimeError):  # the scheduler is gone too, which ends the wait for the task
+            return self._slot_count() > 0
         return False
 
     def _end_worker(self, future: Any) -> None:
-        """End the worker that a task hangs on; its nanny starts another one. A worker that others use too is
-        left alone: another flow's task may be what it is at.
+        """End the worker on which a task hangs; its nanny starts another one.
+
+        A worker that other flows share is left alone: it may be running one of their tasks.
         """
         with suppress(OSError, RuntimeError, ValueError):
             at_work = self._client.processing()
@@ -260,22 +267,22 @@ class DaskRunner:
                 return
             self._client.restart_workers(hung, timeout=60, raise_for_error=False)
 
-    def forget(self) -> None:
-        """See :class:`Runner`."""
+    def drop_loaded_models(self) -> None:
+        """Make the workers load their models again."""
         with suppress(OSError, RuntimeError):
             self._client.run(forget_models, on_error="ignore")
 
     def stop(self) -> None:
-        """See :class:`Runner`. Workers that others use too are not asked: what they are at, they finish."""
+        """Stop as :class:`Runner` says. Shared workers are not asked to stop: they finish their tasks."""
         cancellation.request()
         if self._settings.kind != "address":  # in the workers' event loops, beside the tasks
             self._client.run(cancellation.request, on_error="ignore")
-        self._turns.wait_until_idle(self._settings.grace_s)
+        self._slots.wait_until_idle(self._settings.grace_s)
 
 
 @contextmanager
 def open_runner(settings: Settings) -> Iterator[Runner]:
-    """Open a runner for tasks: threads or Dask, as the settings say."""
+    """Open the runner that the settings name: threads or Dask."""
     runner = settings.runner
     if runner.kind == "threads":
         pool = ThreadPoolExecutor(worker_count(settings), thread_name_prefix="stage")
@@ -285,7 +292,7 @@ def open_runner(settings: Settings) -> Iterator[Runner]:
             pool.shutdown(wait=False, cancel_futures=True)
     else:
         with dask_client(settings) as client:
-            made = DaskRunner(client, runner)
-            if runner.kind == "address":  # its workers may remember what was made again since
-                made.forget()
-            yield made
+            dask_runner = DaskRunner(client, runner)
+            if runner.kind == "address":  # its workers may hold models that were recomputed since
+                dask_runner.drop_loaded_models()
+            yield dask_runner

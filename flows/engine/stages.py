@@ -1,7 +1,8 @@
-"""The stages of one reenactment in their order, on whatever runner there is.
+"""Execution of a job's stages in their order, on any runner.
 
-Every stage first asks the store what is done; a finished stage costs some listings. What fails is written to
-the store's failure table and reported; the clip goes on as long as there is something to hold.
+Every stage first asks the store which of its parts are done; a finished stage costs some listings. Failures
+are written to the store's failure table and reported; a clip continues as long as failed frames can be held
+from a neighbour.
 """
 
 from __future__ import annotations
@@ -37,37 +38,40 @@ from portrait_core.store.waiting import wait_until
 from tasks.running import StageFunction, functions_of
 
 _log = logging.getLogger(__name__)
-_REPAIRS = 3
-"""Times that a run goes back to make damaged data again."""
-_ROUNDS = 2
-"""Times that a stage's tasks are sent while they report success and something is left."""
+_MAX_REPAIRS = 3
+"""Maximum number of times that a run returns to recompute damaged data."""
+_MAX_ROUNDS = 2
+"""Maximum number of times that a stage's tasks are sent while they report success and parts are left."""
 
 Functions = Callable[[str], tuple[StageFunction, ...]]
-"""Gives what does a stage (:func:`tasks.running.functions_of`)."""
+"""Function that returns the functions of a stage (:func:`tasks.running.functions_of`)."""
 
 
 class StageError(RuntimeError):
-    """A stage that everything after it needs did not finish; giving the command again continues it."""
+    """A stage that later stages need did not finish; giving the same command again continues it."""
 
 
 def gpu_gone(error: BaseException) -> bool:
-    """Say whether a run stopped because its process cannot use the GPU any more: nothing else should run in
-    it then.
+    """Tell whether a run stopped because its process cannot use the GPU any more.
+
+    Nothing else should run in that process.
     """
     return isinstance(error, StageError) and error.__cause__ is not None and breaks_gpu(error.__cause__)
 
 
 def thread_hangs(error: BaseException, job: Job) -> bool:
-    """Say whether a run stopped because a thread of this process got no further. It cannot be ended, and
-    keeps its place among the workers: nothing else should run in the process.
+    """Tell whether a run stopped because a thread of this process stalled.
+
+    The thread cannot be ended and keeps its slot: nothing else should run in the process.
     """
     return job.settings.runner.kind == "threads" and isinstance(error.__cause__, StalledTaskError)
 
 
 @contextmanager
-def stops_forgotten() -> Iterator[None]:
-    """Forget, when the block ends because the GPU is gone or a thread hangs, that every loop of the process
-    was asked to stop for it: all of them have stopped, and what runs later must not stop.
+def stop_request_cleared() -> Iterator[None]:
+    """Clear the request to stop when the block ends because the GPU is gone or a thread hangs.
+
+    Every loop of the process was asked to stop, and has; later work must not stop as well.
     """
     try:
         yield
@@ -78,15 +82,16 @@ def stops_forgotten() -> Iterator[None]:
 
 
 class StageRunner:
-    """Runs the stages of one job, one after the other.
+    """Runs the stages of one job in order.
 
     Args:
-        job: what to do.
-        runner: where its tasks run.
-        report: hears of failures.
+        job: the job.
+        runner: executes its tasks.
+        report: shows a line about a failure.
         only: stages to run; the others must be finished. Empty means all.
-        functions: what does each stage.
-        turn: of its tasks among those of other jobs that wait for the same workers: the lowest goes first.
+        functions: returns the functions of a stage.
+        priority: number of the job; of the tasks that wait for the same workers, the lowest number goes
+            first.
     """
 
     def __init__(
@@ -96,72 +101,77 @@ class StageRunner:
         report: Report = lambda line: None,
         only: Sequence[str] = (),
         functions: Functions = functions_of,
-        turn: int = 0,
+        priority: int = 0,
     ) -> None:
-        self._job, self._runner, self._report, self._turn = job, runner, report, turn
+        self._job, self._runner, self._report, self._priority = job, runner, report, priority
         self._functions = functions
         self._only = only or job.stages
         self._lease = ""
         self.records: dict[str, StageRecord] = {}
 
-    def all(self) -> None:
-        """Run every stage that is not finished; once more when stored data turned out to be damaged.
+    def run_all(self) -> None:
+        """Run every stage that is not finished, and repeat this when stored data proves to be damaged.
 
         Raises:
-            InputError: when the portrait or the video cannot be used.
-            StageError: when a stage stopped the run.
+            InputError: the portrait or the video is not usable.
+            StageError: a stage stopped the run.
         """
-        for _ in range(_REPAIRS):
+        for _ in range(_MAX_REPAIRS):
             try:
-                return self._once()
+                self._run_missing_stages()
+                return
             except StageError as error:
                 if not self._repaired(error.__cause__):
                     raise
-        self._once()
+        self._run_missing_stages()
 
     def _repaired(self, error: BaseException | None) -> bool:
         if not isinstance(error, MissingChunk) or not invalidate(self._job, error):
             return False
-        self._report(f"making again: {error}")
+        self._report(f"recomputing damaged data: {error}")
         return True
 
-    def _once(self) -> None:
+    def _run_missing_stages(self) -> None:
         ledger = Ledger(self._job)
-        wanted = [stage for stage, frames in ledger.frames_to_do().items() if frames.any()]
-        if wanted and self._job.edited is not None:
-            self._portrait_edited(self._job.edited)
+        missing = [stage for stage, frames in ledger.frames_to_do().items() if frames.any()]
+        if missing and self._job.edited is not None:
+            self._edit_portrait(self._job.edited)
         for _, group in groupby(self._job.stages, key=self._job.unit_of):
             stages = [stage for stage in group if stage in self._only]
-            if not any(stage in wanted for stage in stages):
+            if not any(stage in missing for stage in stages):
                 continue
-            with self._leased(stages[0]) as hold:
+            with self._hold_unit(stages[0]) as hold:
                 for stage in stages:
                     self._lease = hold(stage)
-                    if stage in wanted and Ledger(self._job).dropped_names(stage):
+                    if stage in missing and Ledger(self._job).dropped_names(stage):
                         mark_dropped_undone(self._job, stage)
-                    self._stage(stage)
+                    self._run_stage(stage)
 
-    def _portrait_edited(self, edit: Job) -> None:
-        """Make the portrait that is animated, which is an edit of the one that was given."""
+    def _edit_portrait(self, edit: Job) -> None:
+        """Make the portrait that is animated where it is an edit of the given one."""
         if not Ledger(edit).is_finished():
             save_job(edit)
-            StageRunner(edit, self._runner, self._report, functions=self._functions, turn=self._turn).all()
+            StageRunner(
+                edit, self._runner, self._report, functions=self._functions, priority=self._priority
+            ).run_all()
 
     @contextmanager
-    def _leased(self, stage: str) -> Iterator[Callable[[str], str]]:
-        """This run's hold on the unit that a stage writes: another run that wants it waits. What it gives is
-        called before each stage and gives the lease's owner; it waits as long as a run that took this one for
-        dead has the unit.
+    def _hold_unit(self, stage: str) -> Iterator[Callable[[str], str]]:
+        """Hold the lease on the unit that a stage writes; another run that wants the unit waits.
+
+        Yields:
+            A function to call before each stage. It returns the lease's owner, and waits while a run that
+            took this one for dead holds the unit.
         """
         unit = self._job.unit(stage)
 
-        def tell(holder: Holder) -> None:
+        def report_holder(holder: Holder) -> None:
             self._report(f"{holder} is working on {unit.kind} {unit.read_label()}: waiting for it")
 
         lease = Lease(unit, self._job.settings.runner.lease_s)
 
         def hold(stage: str) -> str:
-            if not lease.acquire(tell, cancellation.requested):
+            if not lease.acquire(report_holder, cancellation.requested):
                 cancellation.check()
             lease.set_stage(stage)
             return lease.owner
@@ -171,44 +181,46 @@ class StageRunner:
         finally:
             lease.release()
 
-    def _stage(self, stage: str) -> None:
-        """Bring one stage as far as it goes; raise if what follows cannot go on from there."""
+    def _run_stage(self, stage: str) -> None:
+        """Run one stage as far as possible, and raise if the stages after it cannot continue."""
         if unfinished_frames(self._job, stage).any():
             title = f"{self._job.label}: {self._job.stage(stage).title}"
-            as_task_run(stage, title, (self._job.goal, self._job.label), lambda: self._do(stage))
+            as_task_run(stage, title, (self._job.goal, self._job.label), lambda: self._compute_stage(stage))
         else:
-            self._check(stage, [])
+            self._require_enough(stage, [])
 
-    def _do(self, stage: str) -> None:
+    def _compute_stage(self, stage: str) -> None:
         record = self.records.setdefault(stage, StageRecord(stage))
         errors: list[BaseException] = []
         try:
             Ledger(self._job).output(stage).describe(self._job.recipe(stage))
-            for _ in range(_ROUNDS):
-                for function, ranges in self._calls(stage):
-                    errors += self._calls_of(stage).run(record, function, ranges)
+            for _ in range(_MAX_ROUNDS):
+                for function, ranges in self._call_groups(stage):
+                    errors += self._stage_calls(stage).run(record, function, ranges)
                     if errors:
-                        break  # a chain does not go on behind a range that stopped
-                if errors or self._settled(stage):
+                        break  # a chain does not continue behind a range that stopped
+                if errors or self._becomes_finished(stage):
                     break
-        except OSError as error:  # what the flow itself writes: recipes, costs
+        except OSError as error:  # raised by the flow's own writes: recipes and costs
             errors.append(error)
-        self._check(stage, errors)
+        self._require_enough(stage, errors)
         title = self._job.stage(stage).title
         parts = f"{record.frames_done} part{'s' * (record.frames_done != 1)}"
         _log.info("%s: %s: %s in %.1f s", self._job.label, title, parts, record.seconds)
 
-    def _calls_of(self, stage: str) -> StageCalls:
-        return StageCalls(self._job, stage, self._runner, self._report, self._turn, self._lease)
+    def _stage_calls(self, stage: str) -> StageCalls:
+        return StageCalls(self._job, stage, self._runner, self._report, self._priority, self._lease)
 
-    def _settled(self, stage: str) -> bool:
-        """Tell whether nothing is left to do, after all tasks reported success. Another host's markers may be
-        listed here a minute later; and a task on a host whose listing lagged did less than it was asked.
+    def _becomes_finished(self, stage: str) -> bool:
+        """Tell whether nothing is left to do after all tasks reported success.
+
+        Markers of another host may be listed here a minute later, and a task on a host whose listing lagged
+        did less than it was asked.
         """
         return wait_until(lambda: not unfinished_frames(self._job, stage).any())
 
-    def _calls(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
-        """The functions of a stage with what each is called for, in groups that may run at the same time."""
+    def _call_groups(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
+        """Return a stage's functions with their frame ranges, grouped by what may run at the same time."""
         *before, last = self._functions(stage)
         calls: list[tuple[StageFunction, Sequence[FrameRange | None]]] = [(one, [None]) for one in before]
         if not (last.ranged and self._job.stage(stage).parallel_over_frames):
@@ -218,14 +230,14 @@ class StageRunner:
             return [*calls, *((last, [span]) for span in ranges)]
         return [*calls, (last, ranges)]
 
-    def _check(self, stage: str, errors: Sequence[BaseException]) -> None:
-        """Raise unless the stage is finished, or as far as it can be with enough to go on."""
+    def _require_enough(self, stage: str, errors: Sequence[BaseException]) -> None:
+        """Raise unless the stage is finished, or enough of it is there to continue."""
         ledger = Ledger(self._job)
-        there = ledger.done_frames(stage)
+        finished = ledger.done_frames(stage)
         broken = next((error for error in errors if breaks_gpu(error)), None)
         if broken is not None:
-            raise self._stopped(stage, there, [broken])
-        if there.all():
+            raise self._stage_error(stage, finished, [broken])
+        if finished.all():
             return
         wrong = next((error for error in errors if isinstance(error, InputError)), None)
         if wrong is not None:
@@ -233,11 +245,11 @@ class StageRunner:
         stopped = next((error for error in errors if isinstance(error, StopRequested)), None)
         if stopped is not None:
             raise stopped
-        enough = self._job.stage(stage).fill_from_neighbour and there.any()
+        enough = self._job.stage(stage).fill_from_neighbour and finished.any()
         if not enough or ledger.unfinished_frames(stage).any():
-            raise self._stopped(stage, there, errors)
+            raise self._stage_error(stage, finished, errors)
 
-    def _stopped(self, stage: str, there: Any, errors: Sequence[BaseException]) -> StageError:
+    def _stage_error(self, stage: str, finished: Any, errors: Sequence[BaseException]) -> StageError:
         rows = read_failures(self._job, stage)
         why = str(errors[0]) if errors else ""
         if not why and len(rows):
@@ -249,34 +261,34 @@ class StageRunner:
                 "continues from there"
             )
         elif errors and is_disk_full(errors[0]):
-            advice = "The store's disk is full: make room, then give the same command again"
+            advice = "The store's disk is full: free some space, then give the same command again"
         elif any(
             Ledger(self._job).quarantined_frames(n).any() for n in (stage, self._job.frame_input(stage)) if n
         ):
-            advice += "; `portrait retry` takes up what was set aside"
+            advice += "; `portrait retry` retries what was set aside"
         error = StageError(
-            f"{self._whose}the stage {stage} stopped with {int(there.sum())} of "
-            f"{len(there)} parts done{': ' + why if why else ''}. {advice}"
+            f"{self._message_prefix}the stage {stage} stopped with {int(finished.sum())} of "
+            f"{len(finished)} parts done{': ' + why if why else ''}. {advice}"
         )
         error.__cause__ = errors[0] if errors else None
         return error
 
     @property
-    def _whose(self) -> str:
-        """What says of whom a message speaks: a clip's run edits its portrait too."""
+    def _message_prefix(self) -> str:
+        """Message prefix per goal; separates failures of a portrait's edit from those of its clip."""
         return "in the portrait's edit, " if self._job.goal == "edit" else ""
 
 
 def check_only(job: Job, only: Sequence[str]) -> None:
-    """Refuse to run stages without those they read.
+    """Refuse to run stages whose inputs are not in the store.
 
     Raises:
-        InputError: naming the stages that must be run first.
+        InputError: names the stages that must run first.
     """
     read = {before for stage in only for before in job.pipeline.reads(stage)} - set(only)
     absent = [stage for stage in job.stages if stage in read and not done_frames(job, stage).any()]
     if absent:
         raise InputError(
-            f"--only {', '.join(only)}: the store has nothing of {', '.join(absent)} yet, which they read; "
-            f"name {'it' if len(absent) == 1 else 'them'} too, or leave --only out"
+            f"--only {', '.join(only)}: the store has nothing of {', '.join(absent)} yet, which these stages "
+            f"read; name {'it' if len(absent) == 1 else 'them'} too, or leave --only out"
         )

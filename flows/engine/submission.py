@@ -1,4 +1,4 @@
-"""Scheduling the shards of a manifest as runs of a deployment, each once however often it is asked for."""
+"""Scheduling of a manifest's shards as deployment runs, each once however often it is requested."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ TAGS = ("portrait", "shard")
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A run of a deployment, and whether this call has made it."""
+    """A run of a deployment, and whether this call created it."""
 
     name: str
-    """The flow run's name."""
+    """Name of the flow run."""
     state: str
-    """The name of its state."""
+    """Name of the run's state."""
     new: bool
-    """Whether it is new: otherwise the same was asked for before."""
+    """Whether this call created the run; otherwise the same run was requested before."""
 
 
 def require_deployment(deployment: str) -> None:
-    """Make sure that a Prefect server is named, answers, and knows a deployment.
+    """Check that a Prefect server is named, answers, and knows a deployment.
 
     Args:
         deployment: ``FLOW/DEPLOYMENT``.
 
     Raises:
-        InputError: one of these is not so.
+        InputError: one of these conditions is not met.
     """
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound
@@ -56,7 +56,7 @@ def require_deployment(deployment: str) -> None:
         except (ObjectNotFound, ValueError) as error:
             raise InputError(
                 f"the Prefect server at {server} knows no deployment {deployment!r}; give FLOW/DEPLOYMENT as "
-                "`prefect deployment ls` lists them, or make it with deployments/register.sh"
+                "`prefect deployment ls` lists them, or register it with deployments/register.sh"
             ) from error
 
 
@@ -68,30 +68,30 @@ def schedule(
     tags: Sequence[str],
     again: str = "",
 ) -> Scheduled:
-    """Schedule a run of a deployment, unless one of the same content has been scheduled before.
+    """Schedule a run of a deployment, unless one with the same content was scheduled before.
 
     Args:
         deployment: ``FLOW/DEPLOYMENT``.
-        parameters: of the flow.
-        digest: of what the parameters name but do not hold.
-        name: of the flow run.
-        tags: of the flow run, beside those of the deployment.
-        again: anything that tells this call from earlier ones with the same content.
+        parameters: parameters of the flow.
+        digest: digest of what the parameters name but do not hold.
+        name: name of the flow run.
+        tags: tags of the flow run, beside those of the deployment.
+        again: any text that distinguishes this call from earlier ones with the same content.
     """
     from prefect.deployments import run_deployment
 
     content = {"deployment": deployment, "parameters": dict(parameters), "digest": digest, "again": again}
-    asked = datetime.now(UTC)
-    made: FlowRun = run_deployment(  # type: ignore[assignment]  # a coroutine only where a loop is running
+    requested = datetime.now(UTC)
+    run: FlowRun = run_deployment(  # type: ignore[assignment]  # a coroutine only where a loop is running
         deployment,
         parameters=dict(parameters),
         timeout=0,
-        scheduled_time=asked,
+        scheduled_time=requested,
         flow_run_name=name,
         tags=list(tags),
         idempotency_key=hashlib.sha256(canonical_json(content)).hexdigest(),
         as_subflow=False,
     )
-    # An earlier run was to start at another microsecond: no two clocks have to agree for this.
-    new = made.expected_start_time == asked
-    return Scheduled(made.name, made.state_name or "unknown", new)
+    # An earlier run has another start time, to the microsecond; no two clocks have to agree for this.
+    new = run.expected_start_time == requested
+    return Scheduled(run.name, run.state_name or "unknown", new)

@@ -1,4 +1,4 @@
-"""What Prefect's pages show of the work inside a flow run: one task run per clip and stage."""
+"""Task runs inside a Prefect flow run: one per clip and stage, for Prefect's pages."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
 own_process: ContextVar[bool] = ContextVar("own_process", default=True)
-"""Whether a flow run has this process for itself, as where a worker of Prefect's started it."""
+"""Whether a flow run has this process for itself, as when a Prefect worker started it."""
 
 
 @contextmanager
 def process_left() -> Iterator[None]:
-    """End a flow run's own process when it cannot use the GPU any more, or a thread of it hangs: Prefect
-    takes the run for crashed, and its automation starts it again in another process. An ordinary error would
-    be retried in this one.
+    """End a flow run's own process when it cannot use the GPU any more or one of its threads hangs.
+
+    Prefect then takes the run for crashed, and its automation starts it again in another process. An ordinary
+    error would be retried in this one.
     """
     try:
         yield
@@ -39,17 +40,16 @@ def process_left() -> Iterator[None]:
 
 
 def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[], R]) -> R:
-    """Call a function as a task run of the Prefect flow run that is at work in this context; plainly where
-    there is none.
+    """Call a function as a task run of the current Prefect flow run, or plainly where there is none.
 
-    The function runs in this thread: ranges of frames inside it are plain futures of threads or of Dask, and
-    retries are theirs (:func:`tasks.running.run_call`). Prefect keeps neither results nor a cache of them:
-    the store says what is done.
+    The function runs in this thread: ranges of frames inside it are plain futures of threads or of Dask, with
+    their own retries (:func:`tasks.running.run_call`). Prefect keeps neither results nor a cache of them,
+    since the store records what is done.
 
     Args:
-        name: of the task, the same for all clips.
-        title: of this run of it.
-        tags: by which Prefect's pages and concurrency limits find it.
+        name: name of the task, the same for all clips.
+        title: title of this run of the task.
+        tags: tags by which Prefect's pages and concurrency limits find it.
         function: the work.
     """
     if "prefect" not in sys.modules:

@@ -1,1 +1,1 @@
-"""Edits of a portrait's attributes: the conditional flow between w and z (StyleFlow), labels, pictures."""
+"""Attribute edits: the StyleFlow between w and z, its training, labels, edited latents and photographs."""

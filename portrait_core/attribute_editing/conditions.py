@@ -1,7 +1,7 @@
-"""What a flow is conditioned on: names, units and ranges of attributes, in the order of its numbers.
+"""The schema of a StyleFlow's conditions: names, units and ranges of attributes, in order.
 
-The schema is stored beside the weights, so a flow for another generator's own attributes runs through the
-same code. Values are in the attributes' own units everywhere; only :meth:`Conditions.encode` knows of others.
+The schema is stored beside the weights, so that a StyleFlow for another generator's attributes uses the same
+code. Values are in the attributes' own units everywhere except behind :meth:`Conditions.encode`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class Condition(Frozen):
     """One attribute."""
 
     name: Annotated[str, Field(min_length=1)]
-    """Unique within a schema."""
+    """Name, unique within a schema."""
     low: float = 0.0
-    """Least value that can be asked for. Labels of pictures may lie outside."""
+    """Minimum of the values that an edit may request. Labels of pictures may lie outside."""
     high: float = 1.0
-    """Greatest value that can be asked for."""
+    """Maximum of the values that an edit may request."""
     unit: str = ""
-    """For example ``years``; empty for shares and switches."""
+    """Unit, for example ``years``; empty for shares and switches."""
     kind: Literal["continuous", "share", "switch"] = "continuous"
     """``share``: a strength within 0..1. ``switch``: trained on 0 and 1; edits may go between and beyond."""
     held_at: float | None = None
-    """The one value it has in training and in edits (pose, where the camera sets it); None: it varies."""
+    """The fixed value in training and in edits (of pose, where the camera sets it); None where it varies."""
     mean: float = 0.0
-    """Subtracted before the network sees a value."""
+    """Value that is subtracted before the network sees the attribute."""
     scale: Annotated[float, Field(gt=0.0)] = 1.0
-    """Divided by after that. Published flows take values in their units: 0 and 1."""
+    """Divisor applied after that. Published flows take values in their units: mean 0 and scale 1."""
 
     @model_validator(mode="after")
     def _check(self) -> Condition:
@@ -51,21 +51,21 @@ class Condition(Frozen):
 
     @property
     def range_text(self) -> str:
-        """Its range with its unit."""
+        """The range with its unit."""
         return f"{self.low:g}..{self.high:g}{f' {self.unit}' if self.unit else ''}"
 
 
 class Conditions(Frozen):
-    """The attributes of a flow, in order."""
+    """The attributes of a StyleFlow, in order."""
 
     attributes: Annotated[tuple[Condition, ...], Field(min_length=1)]
-    """One for each number of a condition."""
+    """One attribute per number of a condition."""
 
     @model_validator(mode="after")
     def _check(self) -> Conditions:
         twice = sorted({name for name in self.names if self.names.count(name) > 1})
         if twice:
-            raise ValueError(f"attributes must have names of their own; {', '.join(twice)} comes twice")
+            raise ValueError(f"attributes must have unique names; {', '.join(twice)} comes twice")
         return self
 
     def __len__(self) -> int:
@@ -73,58 +73,60 @@ class Conditions(Frozen):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All names, in order."""
+        """Names of all attributes, in order."""
         return tuple(attribute.name for attribute in self.attributes)
 
     @property
     def editable(self) -> tuple[str, ...]:
-        """Names of those that are not held."""
+        """Names of the attributes that are not held, in order."""
         return tuple(attribute.name for attribute in self.attributes if attribute.held_at is None)
 
     def index(self, name: str) -> int:
-        """Place of an attribute.
+        """Return the position of an attribute.
 
         Raises:
-            InputError: if there is none of this name.
+            InputError: there is none of this name.
         """
         if name not in self.names:
-            raise InputError(f"there is no attribute {name!r}; this flow knows {', '.join(self.names)}")
+            raise InputError(f"there is no attribute {name!r}; this StyleFlow knows {', '.join(self.names)}")
         return self.names.index(name)
 
-    def asked(self, name: str, value: float) -> float:
-        """A value that somebody asks for, checked.
+    def checked_target(self, name: str, value: float) -> float:
+        """Check a value that an edit requests, and return it.
 
         Raises:
-            InputError: if the attribute is not known, is held, or the value is outside its range.
+            InputError: the attribute is unknown or held, or the value is outside its range.
         """
         attribute = self.attributes[self.index(name)]
         if attribute.held_at is not None:
             raise InputError(
-                f"{name} is held at {attribute.held_at:g} in this flow; edit {', '.join(self.editable)}"
+                f"{name} is held at {attribute.held_at:g} in this StyleFlow; edit {', '.join(self.editable)}"
             )
         if not attribute.low <= value <= attribute.high:
             raise InputError(f"{name} is {value:g}, expected {attribute.range_text}")
         return float(value)
 
     def vector(self, values: Mapping[str, float]) -> Float[Tensor, " context"]:
-        """A picture's labels by name as the numbers of a condition, held ones at their value; float32.
+        """Return a picture's labels by name as a condition ``[C]``, with held attributes at their value.
 
         Raises:
-            InputError: for names that are missing or not known, and values that are not finite.
+            InputError: a name is missing or unknown, or a value is not finite.
         """
         for name in values:
             self.index(name)
         missing = [name for name in self.editable if name not in values]
         if missing:
-            raise InputError(f"no value is given for {', '.join(missing)}; this flow needs every attribute")
+            raise InputError(
+                f"no value is given for {', '.join(missing)}; this StyleFlow needs every attribute"
+            )
         held = {a.name: a.held_at for a in self.attributes if a.held_at is not None}
-        return self.labels(torch.tensor([{**values, **held}[name] for name in self.names]))
+        return self.checked_labels(torch.tensor([{**values, **held}[name] for name in self.names]))
 
-    def labels(self, values: Tensor) -> Float[Tensor, "*b context"]:
-        """Labels ``[...,C]``, checked, with held attributes at their value.
+    def checked_labels(self, values: Tensor) -> Float[Tensor, "*b context"]:
+        """Check labels ``[...,C]``, and return them with held attributes at their value.
 
         Raises:
-            InputError: if their last axis is another length, or one is not finite.
+            InputError: the last axis has another length, or a value is not finite.
         """
         if values.ndim == 0 or values.shape[-1] != len(self):
             raise InputError(
@@ -142,14 +144,14 @@ class Conditions(Frozen):
         return values
 
     def encode(self, values: Float[Tensor, "*b context"]) -> Float[Tensor, "*b context"]:
-        """Values in their units as the network takes them."""
+        """Convert values ``[...,C]`` from their units to the network's standardised inputs."""
         mean = values.new_tensor([attribute.mean for attribute in self.attributes])
         scale = values.new_tensor([attribute.scale for attribute in self.attributes])
         return (values - mean) / scale
 
     def standardised(self, labels: Float[Tensor, "n context"]) -> Conditions:
-        """The schema whose :meth:`encode` gives these labels mean 0 and deviation 1 (held ones 0)."""
-        labels = self.labels(labels).double()
+        """Return the schema whose :meth:`encode` gives these labels mean 0 and deviation 1 (0 where held)."""
+        labels = self.checked_labels(labels).double()
         means, deviations = labels.mean(0), labels.std(0, correction=0)
         return self._changed(
             {
@@ -158,14 +160,14 @@ class Conditions(Frozen):
             }
         )
 
-    def held(self, values: Mapping[str, float]) -> Conditions:
-        """The schema with some attributes held, such as yaw and pitch for a 3D GAN."""
+    def with_held(self, values: Mapping[str, float]) -> Conditions:
+        """Return the schema with some attributes held, such as yaw and pitch for a 3D GAN."""
         for name in values:
             self.index(name)
         return self._changed({name: {"held_at": float(value)} for name, value in values.items()})
 
     def without(self, names: Sequence[str]) -> Conditions:
-        """The schema of a flow that does not know some attributes."""
+        """Return the schema of a StyleFlow that does not know some attributes."""
         for name in names:
             self.index(name)
         return Conditions(attributes=tuple(a for a in self.attributes if a.name not in names))
@@ -180,7 +182,7 @@ class Conditions(Frozen):
 
 
 LIGHT = tuple(f"light_{i}" for i in range(9))
-"""Names of the lighting's spherical harmonics in the published flows."""
+"""Names of the lighting's spherical-harmonic coefficients in the published flows."""
 
 PUBLISHED_CONDITIONS = Conditions(
     attributes=(
@@ -195,5 +197,5 @@ PUBLISHED_CONDITIONS = Conditions(
         Condition(name="expression", kind="share"),
     )
 )
-"""Of the published flows, without scales. Ranges are those of the published sliders; gender 1 is male, and
-expression is the smile. Lighting comes from DPR, the rest from the Microsoft Face service."""
+"""Schema of the published flows, without scales. Ranges are those of the published sliders; gender 1 is male,
+and expression is the smile. Lighting comes from DPR, the rest from the Microsoft Face service."""

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from portrait_core.attribute_editing.requests import EditRequest, as_override, parse_requests
+from portrait_core.attribute_editing.edit_requests import EditRequest, as_override, parse_requests
 from portrait_core.errors import InputError
 from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import (

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from portrait_core.attribute_editing.requests import parse_requests
+from portrait_core.attribute_editing.edit_requests import parse_requests
 from portrait_core.dataset.manifest import Row
 from portrait_core.errors import InputError
 from portrait_core.inputs.sources import in_threads

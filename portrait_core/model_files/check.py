@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from portrait_core.attribute_editing.files import flow_metadata, is_flow_file, load_flow
+from portrait_core.attribute_editing.styleflow_files import (
+    is_styleflow_file,
+    load_styleflow,
+    styleflow_metadata,
+)
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import read_obj_layout
 from portrait_core.media import read_image
@@ -47,7 +51,7 @@ def identify_model(path: str | Path) -> Model | None:
 
 
 def _is_own_flow(path: Path) -> bool:
-    return path.suffix == ".safetensors" and is_flow_file(path)
+    return path.suffix == ".safetensors" and is_styleflow_file(path)
 
 
 def check_model(path: str | Path, model: Model) -> Report:
@@ -61,7 +65,7 @@ def check_model(path: str | Path, model: Model) -> Report:
     path = Path(path)
     content = _READERS[model.name](path)
     if model.name == "styleflow" and _is_own_flow(path):
-        licence = flow_metadata(path).get("licence", "not stated")
+        licence = styleflow_metadata(path).get("licence", "not stated")
         return Report(content, f"a StyleFlow network of your own, licence {licence}", True, licence)
     if path.is_dir() or path.name not in (model.file, *model.also):
         return Report(content, "a pack", True)
@@ -150,7 +154,7 @@ def _onnx(read: Callable[[Path], OnnxNetwork]) -> Callable[[Path], str]:
 
 
 def _flow(path: Path) -> str:
-    model = load_flow(path)
+    model = load_styleflow(path)
     flow, conditions = model.flow, model.conditions
     millions = sum(parameter.numel() for parameter in flow.parameters()) / 1e6
     return (

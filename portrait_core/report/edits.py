@@ -11,10 +11,10 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeFlow, edit_latent
-from portrait_core.attribute_editing.scenes import shows_on_photographs
-from portrait_core.attribute_editing.series import EditSeries, latent_labels
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.edit_series import EditSeries, latent_labels
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, StyleFlowModel, edit_latent
+from portrait_core.attribute_editing.scene_attributes import shows_on_photographs
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.targets import image_tensor
 from portrait_core.metrics.identity import Recogniser, identity_distance
@@ -33,7 +33,7 @@ def edit_strip(made: EditSeries) -> NDArray[np.uint8]:
     return contact_sheet({label: made.pictures}, titles, _STRIP_TILE)
 
 
-def edit_report(model: AttributeFlow, made: EditSeries, drift: Mapping[str, float | None]) -> dict[str, Any]:
+def edit_report(model: StyleFlowModel, made: EditSeries, drift: Mapping[str, float | None]) -> dict[str, Any]:
     """Say what was asked, what the portrait had, what the edited latent has, and how far the person drifted.
 
     Args:
@@ -52,7 +52,7 @@ def edit_report(model: AttributeFlow, made: EditSeries, drift: Mapping[str, floa
             "own": own[request.name],
             "target": request.target(own[request.name], model.conditions),
             "read_back": read.get(request.name),
-            "weak": request.name in (() if reader is None else reader.weak(model.conditions)),
+            "weak": request.name in (() if reader is None else reader.weakly_read(model.conditions)),
             "shows": shows_on_photographs(request.name, model.conditions),
         }
         for request in made.requests
@@ -116,7 +116,7 @@ def person_drift(
 
 
 def flow_sheet(
-    model: AttributeFlow, samples: FlowSamples, count: int, draw: Callable[[Tensor], NDArray[np.uint8]]
+    model: StyleFlowModel, samples: LabelledLatents, count: int, draw: Callable[[Tensor], NDArray[np.uint8]]
 ) -> NDArray[np.uint8]:
     """Show samples with each attribute at its least, as it is, and at its greatest ``[H,W,3]``.
 
@@ -139,7 +139,7 @@ def flow_sheet(
 
 
 def _moved(
-    model: AttributeFlow, samples: FlowSamples, count: int, name: str, value: float | None
+    model: StyleFlowModel, samples: LabelledLatents, count: int, name: str, value: float | None
 ) -> Float[Tensor, "count 1 w"]:
     """Latents of samples with one attribute moved, on the flow's device."""
     w, labels = samples.w[:count].to(next(model.flow.parameters())), samples.labels[:count]

@@ -1,3 +1,1 @@
-"""How everything in ``data/models`` was made: synthetic people, generators, heads, converters,
-calibrations.
-"""
+"""Making of ``data/models``: synthetic people, generators, heads, converters, calibrations."""

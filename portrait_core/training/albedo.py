@@ -1,8 +1,8 @@
-"""Painted surface detail: one small texture atlas a person, multiplied onto vertex colours.
+"""Painted surface detail: one small texture atlas per person, multiplied onto vertex colours.
 
 The skin's tile is a cylinder around the head, so that brows, stubble and freckles are drawn in millimetres;
-the others hold an eye, hair strands and cloth. Values are ratios to the surface's own colour, except that
-the eye's tile is its colour. A fourth channel is opacity (hair strands).
+the others hold an eye, hair strands, teeth and cloth. Values are ratios to the surface's own colour, except
+that the eye's tile is its colour. A fourth channel is opacity (hair strands).
 """
 
 from __future__ import annotations
@@ -66,23 +66,23 @@ class Paint:
 
 
 def skin_coordinates(position: Array) -> Array:
-    """Atlas pixel coordinates ``[N,2]`` (column, row) of points of the average head (metres)."""
+    """Return atlas pixel coordinates ``[N,2]`` (column, row) of points of the average head (metres)."""
     turn = np.arctan2(position[:, 0], position[:, 2] - SKIN_AXIS_Z_M)
     u = (np.clip(turn / SKIN_TURN_RAD, -1, 1) + 1) / 2
     v = np.clip((SKIN_TOP_M - position[:, 1]) / (SKIN_TOP_M - SKIN_BOTTOM_M), 0, 1)
-    # The back of the head runs to a blank row, so that triangles across the seam show no face.
+    # The back of the head is mapped to a blank row, so that triangles across the seam show no face.
     v = v * (1 - np.clip((np.abs(turn) - SKIN_TURN_RAD) / np.radians(25.0), 0, 1))
     return np.stack([2 + u * (SKIN_SIZE[1] - 5), 2 + v * (SKIN_SIZE[0] - 5)], 1).astype(np.float32)
 
 
 def both_sides(places_mm: Sequence[tuple[float, float, float]]) -> Array:
-    """Places in millimetres, then their mirror images, in metres: ``[2n,3]``."""
+    """Return places given in millimetres, then their mirror images, in metres: ``[2n,3]``."""
     right = np.array(places_mm) / 1000.0
     return np.concatenate([right, right * [-1.0, 1.0, 1.0]])
 
 
 def eye_coordinates(offset: Array) -> Array:
-    """Atlas coordinates ``[N,2]`` of eyeball vertices from their rest offset to the eye's centre."""
+    """Return atlas coordinates ``[N,2]`` of eyeball vertices from their rest offset to the eye's centre."""
     unit = offset / np.linalg.norm(offset, axis=1, keepdims=True)
     polar = np.arccos(np.clip(unit[:, 2], -1, 1)) / EYE_SPAN_RAD
     around = unit[:, :2] / (np.linalg.norm(unit[:, :2], axis=1, keepdims=True) + 1e-9)
@@ -92,7 +92,7 @@ def eye_coordinates(offset: Array) -> Array:
 
 
 def teeth_coordinates(position: Array, upper: bool) -> Array:
-    """Atlas coordinates ``[N,2]`` of the upper or lower teeth on the average head; gums in the first rows."""
+    """Return atlas coordinates ``[N,2]`` of upper or lower teeth on the average head; gums come first."""
     low, high = position[:, 1].min(), position[:, 1].max()
     down = (high - position[:, 1]) / (high - low)
     uv = np.stack([position[:, 0] / 0.072 + 0.5, down if upper else 1 - down], 1)
@@ -100,13 +100,13 @@ def teeth_coordinates(position: Array, upper: bool) -> Array:
 
 
 def tile_coordinates(uv: Array, origin: tuple[int, int], size: tuple[int, int]) -> Array:
-    """Atlas coordinates ``[N,2]`` of tile coordinates in 0..1, kept off the tile's border."""
+    """Return atlas coordinates ``[N,2]`` of tile coordinates in 0..1, kept off the tile's border."""
     scale = np.array([size[1] - 3, size[0] - 3])
     return (np.array([origin[1], origin[0]]) + 1 + np.clip(uv, 0, 1) * scale).astype(np.float32)
 
 
 class Painter:
-    """Holds the fixed masks and paints a :class:`Paint` into an atlas ``[428,512,4]`` float32."""
+    """Holds the fixed masks, and paints a :class:`Paint` into an atlas ``[428,512,4]``."""
 
     def __init__(self) -> None:
         rows, columns = np.arange(SKIN_SIZE[0]), np.arange(SKIN_SIZE[1])
@@ -138,7 +138,7 @@ class Painter:
         self._rows = {id(mask): painted_rows(mask) for mask in masks}
 
     def _spots(self, place_mm: tuple[float, float, float], width_m: float, drop_px: float = 0.0) -> Array:
-        """Soft spots at a place and its mirror image; ``drop_px`` moves them down."""
+        """Draw soft spots at a place and its mirror image; ``drop_px`` moves them down."""
         total = np.zeros(SKIN_SIZE)
         for column, row in skin_coordinates(both_sides([place_mm])):
             x = (np.arange(SKIN_SIZE[1]) - column) / (width_m * 1250)
@@ -147,7 +147,7 @@ class Painter:
         return total
 
     def _brow_mask(self, width: float) -> Array:
-        """Brow between its upper and lower edge, with hairs; ``width`` scales its thickness."""
+        """Draw the brows between their upper and lower edges, with hairs; ``width`` scales thickness."""
         mask = np.zeros(SKIN_SIZE)
         column = np.arange(SKIN_SIZE[1])
         upper_sides = np.split(skin_coordinates(both_sides(BROW_UPPER_MM)), 2)
@@ -168,7 +168,7 @@ class Painter:
         return np.clip(mask * hairs, 0, 1)
 
     def _beard_masks(self) -> tuple[Array, Array]:
-        """Where a beard and a moustache grow."""
+        """Draw where a beard and a moustache grow."""
         x, y = np.abs(self._x), self._y
         line = np.interp(x, [0, 0.03, 0.06, 0.10, 0.115, 0.13], [-0.083, -0.083, -0.066, -0.045, -0.01, 0.01])
         beard = (
@@ -199,7 +199,7 @@ class Painter:
         return polar, streak
 
     def _teeth_map(self) -> Array:
-        """Ratio ``[32,128,3]``: dark lines between teeth, gums in the first rows."""
+        """Draw the ratio ``[32,128,3]``: dark lines between teeth, gums in the first rows."""
         x = np.abs((np.arange(TEETH_SIZE[1]) + 0.5) / TEETH_SIZE[1] * 2 - 1) * 0.036
         gap = sum(np.exp(-(((x - edge) / 0.0006) ** 2)) for edge in TOOTH_EDGES_M)
         gum = smoothstep(0.42, 0.30, (np.arange(TEETH_SIZE[0]) + 0.5) / TEETH_SIZE[0])[:, None, None]
@@ -207,7 +207,7 @@ class Painter:
         return np.asarray(tooth + gum * (np.array([0.72, 0.36, 0.36]) - tooth))
 
     def _strand_map(self, rng: np.random.Generator) -> Array:
-        """Strand noise of zero mean and unit variance, stretched along the strand (rows)."""
+        """Draw strand noise of zero mean and unit variance, stretched along the strand (rows)."""
         noise = sum(
             gaussian_filter(rng.normal(size=HAIR_SIZE), (along, across), mode=("nearest", "wrap")) * weight
             for along, across, weight in ((14, 0.7, 1.0), (22, 2.2, 2.2), (30, 6.0, 4.0))
@@ -241,9 +241,9 @@ class Painter:
                 return
             rows = self._rows[id(mask)]
             weight = np.minimum(np.float32(strength) * mask[rows], np.float32(0.95))
-            for channel, value in enumerate(colour):  # in place: this is much of a person's cost
-                part = ratio[rows, :, channel]
-                part += weight * (np.float32(value) - part)
+            for channel, value in enumerate(colour):  # in place, since this is much of a person's cost
+                plane = ratio[rows, :, channel]
+                plane += weight * (np.float32(value) - plane)
 
         blend(0.55 * paint.blush, self._blush, [1.02, 0.72, 0.70])
         blend(0.55 * paint.eye_shade, self._shade, [0.72, 0.62, 0.66])
@@ -268,6 +268,6 @@ class Painter:
 
 
 def painted_rows(mask: Array) -> slice:
-    """The rows a mask touches."""
+    """Return the rows that a mask covers."""
     rows = np.flatnonzero(mask.max(1) > 0.004)
     return slice(int(rows[0]), int(rows[-1]) + 1)

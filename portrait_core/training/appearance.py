@@ -1,4 +1,4 @@
-"""From appearance values to colours, hair cut, clothing, light and wall."""
+"""Conversion of appearance values to colours, hair cut, clothing, light and background."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ WALL_SIZE = 64
 WALL_Z = -0.4
 """Depth of the background plane in box units."""
 WALL_HALF = 0.8
-"""Half of the background picture's width in box units."""
+"""Half of the background plane's width in box units."""
 
 
 @dataclass(frozen=True)
 class Light:
-    """``toward [3]`` unit vector to the key light; ``key``, ``ambient``, ``fill`` colours ``[3]``."""
+    """Lighting of a scene.
+
+    ``toward [3]`` is the unit vector to the key light; ``key``, ``ambient``, ``fill`` are colours ``[3]``.
+    """
 
     toward: Array
     key: Array
@@ -38,7 +41,7 @@ class Light:
 
 
 def ramp(table: Array, t: float) -> Array:
-    """Colour at ``t`` in 0..1 along a table of colours ``[n,3]``."""
+    """Interpolate the colour at ``t`` in 0..1 along a table of colours ``[n,3]``."""
     at = np.linspace(0, 1, len(table))
     return np.stack([np.interp(t, at, table[:, c]) for c in range(3)])
 
@@ -51,7 +54,7 @@ def skin_colour(scene: Scene) -> Array:
 
 
 def lip_colour(scene: Scene, skin: Array) -> Array:
-    """Lip albedo ``[3]``: redder than the skin, sometimes painted."""
+    """Return the lip albedo ``[3]``: redder than the skin, sometimes painted."""
     red = skin * np.array([0.90, 0.62, 0.62]) * (1 + np.array([0.03, -0.06, -0.05]) * scene.value("lip_red"))
     paint = smoothstep(0.8, 2.0, scene.value("lip_dark"))
     lip = red * (1 - 0.07 * np.clip(scene.value("lip_dark"), -1.5, 1.5))
@@ -59,7 +62,7 @@ def lip_colour(scene: Scene, skin: Array) -> Array:
 
 
 def hair_colour(scene: Scene) -> Array:
-    """Hair albedo ``[3]``: black to blond, some red, some grey."""
+    """Return the hair albedo ``[3]``: black to blond, some red, some grey."""
     hair = ramp(HAIR_TONES, scene.share("hair_tone"))
     red = smoothstep(0.6, 2.0, scene.value("hair_red"))
     hair = hair * (1 + red * np.array([0.55, -0.12, -0.45]))
@@ -68,7 +71,7 @@ def hair_colour(scene: Scene) -> Array:
 
 
 def hair_style(scene: Scene) -> HairStyle:
-    """Bald below a length quantile of 0.1, short up to 0.5, then down to the collar and beyond."""
+    """Return the hair style: bald below a length of 0.1, short up to 0.5, then to the collar and beyond."""
     length = scene.share("hair_length")
     return HairStyle(
         cover=float(smoothstep(0.03, 0.13, length)),
@@ -82,7 +85,7 @@ def hair_style(scene: Scene) -> HairStyle:
 
 
 def paint_of(scene: Scene) -> Paint:
-    """Strengths of brows, beard and the rest, and the colours they need."""
+    """Return the strengths of brows, beard and other painted detail, and the colours they need."""
     brown, light = np.array([0.17, 0.095, 0.05]), np.array([0.30, 0.41, 0.48])
     iris = brown + smoothstep(0.3, 1.2, scene.value("iris_light")) * (light - brown)
     iris = iris * (1 + 0.18 * scene.value("iris_green") * np.array([-0.3, 0.6, -0.4]))
@@ -104,7 +107,7 @@ def paint_of(scene: Scene) -> Paint:
 
 
 def clothing_of(scene: Scene) -> Clothing:
-    """Collars from none to a turtleneck."""
+    """Return the clothing, with collars from none to a turtleneck."""
     collar = scene.share("collar")
     return Clothing(
         collar_m=float(0.004 + 0.042 * smoothstep(0.25, 1.0, collar)),
@@ -115,14 +118,14 @@ def clothing_of(scene: Scene) -> Clothing:
 
 
 def cloth_colour(scene: Scene) -> Array:
-    """Cloth albedo ``[3]``."""
+    """Return the cloth albedo ``[3]``."""
     base = 0.03 + 0.80 * scene.share("cloth_light") ** 1.3
     tint = np.array([0.22 * scene.value("cloth_red"), 0.0, 0.22 * scene.value("cloth_blue")])
     return np.clip(base * np.exp(tint - tint.mean()), 0.02, 0.92)
 
 
 def light_of(scene: Scene) -> Light:
-    """A key light from the front half, an ambient light and a weak fill from the other side."""
+    """Return a key light from the front half, an ambient light and a weak fill from the other side."""
     side, height = 0.65 * scene.value("light_side"), 0.45 + 0.28 * scene.value("light_height")
     toward = np.array([np.sin(side) * np.cos(height), np.sin(height), np.cos(side) * np.cos(height)])
     share = scene.share("light_key")
@@ -136,7 +139,7 @@ def light_of(scene: Scene) -> Light:
 
 
 def wall_picture(scene: Scene) -> NDArray[np.uint8]:
-    """Background picture ``[64,64,3]`` uint8: two-colour gradient, soft blobs, vertical stripes."""
+    """Draw the background plane ``[64,64,3]`` uint8: two-colour gradient, soft blobs, vertical stripes."""
     centre = (np.arange(WALL_SIZE) + 0.5) / WALL_SIZE * 2 - 1
     v, u = np.meshgrid(centre, centre, indexing="ij")
     base = 0.06 + 0.88 * scene.share("wall_light")

@@ -1,4 +1,4 @@
-"""Architecture of the embedded generator, and how a wider one takes over the weights of a narrower one."""
+"""Architecture of the embedded generator, and transfer of the weights of a narrower one to it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from portrait_core.training.losses import FAR, NEAR
 
 
 def embedded_settings(latent_size: int) -> GeneratorSettings:
-    """Settings of the shipped generator; see :class:`GeneratorSettings` for what each does.
+    """Return the settings of the shipped generator; :class:`GeneratorSettings` describes each.
 
-    Most of its capacity is in the basis maps: per parameter and per second they teach more than the
-    convolutions do, and 256 dimensions of w give their mixture room to be non-linear in z.
+    Most of its capacity is in the basis maps: per parameter and per second they learn more than the
+    convolutions, and 256 dimensions of w allow their mixture to be non-linear in z.
     """
     return GeneratorSettings(
         z_dim=latent_size,
@@ -56,13 +56,13 @@ def embedded_settings(latent_size: int) -> GeneratorSettings:
 
 @torch.no_grad()
 def transplant(old: TriPlaneGenerator, new: TriPlaneGenerator) -> None:
-    """Give ``new`` (as wide or wider in w, mapping and basis maps) the function of ``old``, very nearly.
+    """Give ``new`` (as wide or wider in w, mapping and basis maps) very nearly the function of ``old``.
 
-    What is new starts from its own random values, but nothing old listens to it, and new basis maps are
-    mixed in a tenth as strongly as they would be.
+    New parameters start from their own random values, but no old output depends on new inputs, and new basis
+    maps are mixed in with a tenth of their initial strength.
 
     Raises:
-        ValueError: if a tensor of ``old`` is larger than that of ``new`` or missing there.
+        ValueError: a tensor of ``old`` is larger than that of ``new`` or missing there.
     """
     state, grown = old.state_dict(), new.state_dict()
     gain = math.sqrt(new.settings.w_dim / old.settings.w_dim)  # equalised layers divide by its inverse
@@ -76,7 +76,7 @@ def transplant(old: TriPlaneGenerator, new: TriPlaneGenerator) -> None:
             groups = 1 if "background" in name else 3
             value, target = value.unflatten(0, (groups, -1)), target.unflatten(0, (groups, -1))
         _into_corner(name, value, target)
-    # thin densities are exponential in sigma - 1: a shift keeps empty space as clear under another gain
+    # thin densities are exponential in sigma - 1: a shift keeps empty space equally transparent
     ratio = new.settings.density_gain / old.settings.density_gain
     new.decoder.net[2].bias[0] -= math.log(ratio)  # type: ignore[index,operator]
 
@@ -87,7 +87,7 @@ def _into_corner(name: str, value: Tensor, target: Tensor) -> None:
     corner = tuple(slice(size) for size in value.shape)
     if ".style." in name:
         target[:, value.shape[1] :] *= 0.1
-    listens = name.endswith(("affine.weight", "style.weight", "out.weight")) or ".hidden." in name
-    if listens and target.ndim > 1:
+    reads_w = name.endswith(("affine.weight", "style.weight", "out.weight")) or ".hidden." in name
+    if reads_w and target.ndim > 1:
         target[(*corner[:-1], slice(value.shape[-1], None))] = 0  # old outputs ignore new inputs
     target[corner] = value

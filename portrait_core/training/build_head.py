@@ -44,14 +44,15 @@ SEED = 0
 BOX_CENTER_M = (0.0, -0.012, -0.06)
 BOX_UNIT_M = 0.5
 JAW_PIVOT_M = np.array([0.0, -0.053, -0.055])
-"""MakeHuman's own jaw joint is the bone's tip; this pivot is fitted from the lower teeth under jawOpen."""
+"""Pivot of the jaw, fitted from the lower teeth under jawOpen; MakeHuman's jaw joint is the bone's tip."""
 MOUTH_SHIFT_M = {3: (0.0, -0.0050, 0.0065), 4: (0.0, 0.0, 0.0050), 5: (0.0, 0.0, 0.0020)}
-"""MakeHuman's teeth sit high and deep, so that no smile shows them: move them down and toward the lips."""
+"""Shift of teeth and tongue per face group, in metres, down and toward the lips: MakeHuman's teeth are so
+high and deep that no smile shows them."""
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which part of the body is the head."""
+    """The part of the body that is the head."""
 
     vertex: NDArray[np.int64]  # [V] indices into the body
     faces: NDArray[np.int32]  # [F,3] indices into the head
@@ -90,7 +91,7 @@ def cut_head(body: Body, neutral: Array) -> Cut:
 def shape_space(
     body: Body, cut: Cut, count: int = N_SAMPLES, components: int = N_SHAPE
 ) -> tuple[Array, Array]:
-    """Mean head ``[V,3]`` and principal components ``[V,3,components]`` (one standard deviation per unit)."""
+    """Return the mean head ``[V,3]`` and its components ``[V,3,components]``, one deviation per unit."""
     rng = np.random.default_rng(SEED)
     heads = np.empty((count, len(cut.vertex), 3), dtype=np.float32)
     for start in range(0, count, 100):
@@ -109,23 +110,26 @@ def shape_space(
     return mean, basis.astype(np.float64)
 
 
-def face_units(body: Body, cut: Cut) -> Array:
-    """Displacement of each of the 52 face units at full strength, ``[V,3,52]``, on the neutral head."""
+def blendshape_displacements(body: Body, cut: Cut) -> Array:
+    """Return displacements ``[V,3,52]`` of the blendshapes at full strength, on the neutral head."""
     phenotype = body.neutral_phenotype()
     rest = body.vertices(phenotype)[0, cut.vertex]
-    unit = np.eye(len(body.units))
-    moved = [body.vertices(phenotype, unit=unit[k : k + 1])[0, cut.vertex] - rest for k in range(len(unit))]
+    strengths = np.eye(len(body.blendshapes))
+    moved = [
+        body.vertices(phenotype, strength=strengths[k : k + 1])[0, cut.vertex] - rest
+        for k in range(len(strengths))
+    ]
     return np.stack(moved, axis=-1)
 
 
 def hinge(angle_rad: float) -> Array:
-    """Rotation about x, ``[3,3]``: positive opens the jaw."""
+    """Return the rotation about x ``[3,3]``; positive angles open the jaw."""
     c, s = np.cos(angle_rad), np.sin(angle_rad)
     return np.array([[1, 0, 0], [0, c, -s], [0, s, c]])
 
 
 def fit_jaw_angle(v: Array, jaw_open: Array, weight: Array, pivot: Array) -> float:
-    """The opening angle (radians) whose skinned motion is nearest to the jawOpen unit."""
+    """Return the opening angle (radians) whose skinned motion is nearest to the jawOpen blendshape."""
     angles = np.radians(np.arange(5.0, 45.0, 0.1))
     error = [
         np.square(weight[:, None] * ((v - pivot) @ (hinge(a) - np.eye(3)).T) - jaw_open).sum() for a in angles
@@ -134,14 +138,14 @@ def fit_jaw_angle(v: Array, jaw_open: Array, weight: Array, pivot: Array) -> flo
 
 
 def jaw_corrective(v: Array, jaw_open: Array, weight: Array, pivot: Array, angle_rad: float) -> Array:
-    """What jawOpen's basis must be ``[V,3]`` so that it, then the jaw's pose, gives jawOpen exactly."""
+    """Return jawOpen's basis ``[V,3]`` with which it, followed by the jaw's pose, gives jawOpen exactly."""
     blend = weight[:, None, None] * (hinge(angle_rad) - np.eye(3)) + np.eye(3)  # V 3 3
     target = v + jaw_open - pivot
     return np.linalg.solve(blend, target[..., None])[..., 0] + pivot - v
 
 
 def landmark_table(path: Path, faces: NDArray[np.int32]) -> tuple[Array, Array, Array]:
-    """Triangle index ``[468]``, barycentric weights ``[468,3]`` and spread (m) of the face-mesh points.
+    """Read triangle index ``[468]``, barycentric weights ``[468,3]`` and spread (m) of the face-mesh points.
 
     ``path`` is an earlier head asset, or an npz with ``tri`` (vertex triples), ``bary`` and ``spread``.
     """
@@ -167,13 +171,13 @@ def build(body: Body, landmarks: Path) -> tuple[dict[str, NDArray[np.generic]], 
     mean, shape = shape_space(body, cut)
     for group, shift in MOUTH_SHIFT_M.items():
         mean[np.unique(cut.faces[cut.group == group])] += shift
-    units = face_units(body, cut)
+    units = blendshape_displacements(body, cut)
     eyes = [np.unique(cut.faces[cut.group == g]) for g in (1, 2)]
     joints = np.stack([body.joint(whole, "joint-neck")] * 2 + [JAW_PIVOT_M] + [mean[e].mean(0) for e in eyes])
     weights = skinning_weights(body, cut.vertex)
     still = (np.abs(units).max(axis=(1, 2)) < 1e-4) & (weights[:, 2] < 0.5)
     regressor = joint_regressor(mean, joints, still, eyes)
-    jaw = body.units.index("jawOpen")
+    jaw = body.blendshapes.index("jawOpen")
     angle = fit_jaw_angle(mean, units[..., jaw], weights[:, 2], JAW_PIVOT_M)
     units[..., jaw] = jaw_corrective(mean, units[..., jaw], weights[:, 2], JAW_PIVOT_M, angle)
     residual = np.linalg.norm(units[..., jaw], axis=1)[weights[:, 2] > 0.5].mean()
@@ -204,10 +208,10 @@ def build(body: Body, landmarks: Path) -> tuple[dict[str, NDArray[np.generic]], 
 
 
 def describe(body: Body, jaw_open_angle_rad: float) -> dict[str, str]:
-    """The asset's metadata; safetensors keeps strings only."""
+    """Return the asset's metadata; safetensors keeps strings only."""
     return {
         "n_shape": str(N_SHAPE),
-        "expression_names": json.dumps(body.units),
+        "expression_names": json.dumps(body.blendshapes),
         "group_names": json.dumps(GROUPS),
         "joint_names": json.dumps(["root", "neck", "jaw", "left_eye", "right_eye"]),
         "jaw_open_angle_rad": f"{jaw_open_angle_rad:.6f}",
@@ -220,7 +224,7 @@ def describe(body: Body, jaw_open_angle_rad: float) -> dict[str, str]:
 
 
 def replace_landmarks(asset: Path, table: Path) -> tuple[dict[str, NDArray[np.generic]], dict[str, str]]:
-    """The arrays and metadata of an asset with the face-mesh points of ``table``; needs no anny."""
+    """Return arrays and metadata of an asset with the face-mesh points of ``table``; needs no anny."""
     with safe_open(str(asset), framework="np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         metadata = file.metadata()
@@ -242,7 +246,7 @@ def write(path: Path, arrays: dict[str, NDArray[np.generic]], metadata: dict[str
 
 
 def main() -> None:
-    """Command line: build the asset and write it with its JSON description."""
+    """Build the asset and write it with its JSON description."""
     parser = argparse.ArgumentParser(description="Build the embedded morphable head.")
     parser.add_argument("--out", type=Path, default=Path("data/models/embedded_head.safetensors"))
     parser.add_argument(

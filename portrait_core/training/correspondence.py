@@ -1,14 +1,14 @@
-"""Find where the 468 face-mesh landmarks lie on the head, by running the landmark model on drawn heads.
+"""Location of the 468 face-mesh landmarks on the head, measured by the landmark model on drawn heads.
 
     python -m portrait_core.training.correspondence --out landmarks.npz
     python -m portrait_core.training.build_head --only-landmarks --landmarks landmarks.npz
 
-Heads of known geometry are drawn at known poses; each landmark found in a picture is a vote for the place on
-the average head that is seen there. Half of the heads have the jaw open and the eyes wide, so that the lips'
-and the lids' edges are apart; the lips' inner edge takes votes from those only. Votes are combined robustly,
-made symmetric and put on the nearest triangle.
+Heads of known geometry are drawn at known poses; each detected landmark is a vote for the place on the
+average head that is visible there. Half of the heads have the jaw open and the eyes wide, which separates the
+edges of lips and lids; the lips' inner edge takes votes from those only. Votes are combined robustly, made
+symmetric and put on the nearest triangle.
 
-Known bias: the lower outer lip comes to lie a little inside the lip.
+Known bias: the lower outer lip is placed a little inside the lip.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ LIPS_INNER = (
     78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 95, 88, 178, 87, 14, 317, 402, 318, 324,
 )  # fmt: skip
 STEPS = 6
-"""Triangles are sampled at this many steps a side when a landmark is put on the surface."""
+"""Samples per side of a triangle when a landmark is put on the surface."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One drawn head: vertices in pixels ``[V,3]``, which are seen ``[V]``, whether the jaw is open."""
+    """One drawn head: vertices in pixels ``[V,3]``, their visibility ``[V]``, whether the jaw is open."""
 
     picture: NDArray[np.uint8]
     pixels: Array
@@ -64,10 +64,10 @@ def draw_heads(renderer: SceneRenderer, skin: NDArray[np.bool_], count: int, see
         if i % 2:
             expression[head.index("jawOpen")] = rng.uniform(0.35, 0.75)
             expression[[head.index("eyeWideLeft"), head.index("eyeWideRight")]] = 0.5
-        look = np.clip(rng.normal(size=len(APPEARANCE)), -1, 1).astype(np.float32)
-        look[APPEARANCE.index("hair_length")] = -2.4
-        look[APPEARANCE.index("beard")] = look[APPEARANCE.index("moustache")] = -2.0
-        person = renderer.person(Scene(shape, expression, look, tuple(head.expression_names)))
+        appearance = np.clip(rng.normal(size=len(APPEARANCE)), -1, 1).astype(np.float32)
+        appearance[APPEARANCE.index("hair_length")] = -2.4
+        appearance[APPEARANCE.index("beard")] = appearance[APPEARANCE.index("moustache")] = -2.0
+        person = renderer.person(Scene(shape, expression, appearance, tuple(head.expression_names)))
         angles = (rng.uniform(-0.45, 0.45), rng.uniform(-0.2, 0.2)) if i else (0.0, 0.0)
         label = orbit_labels(*angles)
         small = renderer.view(person, label[0]).image
@@ -84,13 +84,13 @@ def draw_heads(renderer: SceneRenderer, skin: NDArray[np.bool_], count: int, see
 
 
 def collect_votes(drawings: list[Drawing], points: Array, template: Array) -> list[Array]:
-    """Votes ``[n,3]`` (metres on the average head) of each landmark, from ``points [heads,478,2]``."""
+    """Return the votes ``[n,3]`` (metres on the average head) per landmark, from ``points [heads,478,2]``."""
     votes: list[list[Array]] = [[] for _ in range(N_MESH)]
-    for drawing, found in zip(drawings, points, strict=True):
-        if not np.isfinite(found).all():
+    for drawing, landmarks in zip(drawings, points, strict=True):
+        if not np.isfinite(landmarks).all():
             continue
         vertex = np.flatnonzero(drawing.seen)
-        distance, near = cKDTree(drawing.pixels[vertex, :2]).query(found[:N_MESH], k=3)
+        distance, near = cKDTree(drawing.pixels[vertex, :2]).query(landmarks[:N_MESH], k=3)
         weight = 1.0 / (distance + 0.5) ** 2
         place = np.einsum("lk,lkc->lc", weight / weight.sum(1, keepdims=True), template[vertex[near]])
         for landmark in range(N_MESH):
@@ -100,7 +100,7 @@ def collect_votes(drawings: list[Drawing], points: Array, template: Array) -> li
 
 
 def settle(votes: list[Array]) -> tuple[Array, Array]:
-    """Robust places ``[468,3]``, symmetric about x = 0, and the mean distance ``[468]`` of their votes."""
+    """Combine votes to symmetric places ``[468,3]`` and their votes' mean distances ``[468]``, in metres."""
     place, spread = np.zeros((N_MESH, 3)), np.zeros(N_MESH)
     for landmark, cast in enumerate(votes):
         if len(cast) < 5:
@@ -117,7 +117,7 @@ def settle(votes: list[Array]) -> tuple[Array, Array]:
 
 
 def onto_surface(place: Array, triangles: Array) -> tuple[NDArray[np.int64], Array]:
-    """Nearest of many samples of each triangle: its index ``[n]`` and barycentric weights ``[n,3]``."""
+    """Return the nearest of many samples per triangle: index ``[n]`` and barycentric weights ``[n,3]``."""
     steps = [(a, b, STEPS - a - b) for a in range(STEPS + 1) for b in range(STEPS + 1 - a)]
     bary = np.array(steps) / STEPS
     samples = np.einsum("sk,tkc->tsc", bary, triangles).reshape(-1, 3)
@@ -126,15 +126,15 @@ def onto_surface(place: Array, triangles: Array) -> tuple[NDArray[np.int64], Arr
 
 
 def measure(renderer: SceneRenderer, landmarker: FaceLandmarker, count: int = N_HEADS) -> dict[str, Array]:
-    """The correspondence: ``tri [468,3]`` vertex indices, ``bary [468,3]``, ``spread [468]`` in metres."""
+    """Measure ``tri [468,3]`` vertex indices, ``bary [468,3]`` and ``spread [468]`` in metres."""
     head = renderer.head
     template, faces = head.get_buffer("v_template").double().numpy(), head.faces.numpy()
     body = head.group_vertices("body").numpy()
     skin = body & (head.mask("inside_mouth").numpy() < 0.5)
     drawings = draw_heads(renderer, skin, count)
-    found = landmarker.detect(np.stack([d.picture for d in drawings]))
-    print(f"faces found in {int(found.ok.sum())} of {count} drawn heads")
-    place, spread = settle(collect_votes(drawings, found.points.astype(np.float64), template))
+    detected = landmarker.detect(np.stack([d.picture for d in drawings]))
+    print(f"faces found in {int(detected.ok.sum())} of {count} drawn heads")
+    place, spread = settle(collect_votes(drawings, detected.points.astype(np.float64), template))
     outer = np.any([d.seen for d in drawings if not d.opened], axis=0)
     candidates = faces[outer[faces].all(1)]
     triangle, bary = onto_surface(place, template[candidates])
@@ -142,7 +142,7 @@ def measure(renderer: SceneRenderer, landmarker: FaceLandmarker, count: int = N_
 
 
 def main() -> None:
-    """Command line: measure, say how far it is from the head's present landmarks, write the table."""
+    """Measure, print the distance from the head's present landmarks, and write the table."""
     parser = argparse.ArgumentParser(description="Place the face-mesh landmarks on the head.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--head", type=Path, default=HEAD_PATH)

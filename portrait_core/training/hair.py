@@ -1,4 +1,4 @@
-"""Hair as a sheet of strands: from the crown over the skull, then hanging, with volume and a ragged edge.
+"""Hair as a sheet of strands from the crown over the skull, then hanging, with volume and a ragged edge.
 
 The sheet is a grid of azimuths around the crown times arc length along the strand. Its base is the skull of
 the average head; the length, the front edge and the volume are parameters of the person.
@@ -28,7 +28,7 @@ TILT_RAD = np.radians(20.0)
 HANG_RAD = np.radians(116.0)
 """Polar angle from the crown where long hair leaves the skull and hangs."""
 TABLE_ROWS, TABLE_DEGREES = 28, 135.0
-"""The skull is tabulated by polar angle and azimuth."""
+"""Rows and polar range of the skull's table, which is indexed by polar angle and azimuth."""
 ARC_M = 0.1
 """Metres of strand per radian on the skull (about its radius)."""
 # how far short hair reaches down the skull, in degrees from the crown, by azimuth (0 front, 180 back):
@@ -39,11 +39,11 @@ SHORT_REACH = np.array([80.0, 81.0, 87.0, 99.0, 105.0, 100.0, 96.0, 100.0, 114.0
 
 @dataclass(frozen=True)
 class HairStyle:
-    """One hair cut.
+    """Parameters of a hair cut.
 
     ``cover`` 0 bald to 1 full; ``length_m`` of the hanging part (0 = short); ``volume_m`` thickness over the
     crown; ``fringe_rad`` how far the front reaches beyond the hairline; ``recede_rad`` how far the hairline
-    lies back; ``wave`` 0..1 lumps; ``sweep`` -1..1 asymmetry of the fringe.
+    recedes; ``wave`` 0..1 lumps; ``sweep`` -1..1 asymmetry of the fringe.
     """
 
     cover: float
@@ -56,10 +56,10 @@ class HairStyle:
 
 
 class HairSheet:
-    """The hair surface; constant topology, positions from a style and a head."""
+    """The hair surface: constant topology, positions from a style and a head."""
 
     def __init__(self, skin: Skin, triangles: Array) -> None:
-        """``triangles [T,3,3]``: the average head's skin without the ears, in metres."""
+        """Take ``triangles [T,3,3]``: the average head's skin without the ears, in metres."""
         self.azimuth = ((np.arange(COLUMNS) + 0.5) / COLUMNS * 2 - 1) * np.pi  # front in the middle
         self.along = np.linspace(0.0, 1.0, ROWS)
         self.faces = grid_faces(ROWS, COLUMNS, closed=True)
@@ -81,7 +81,7 @@ class HairSheet:
         return np.stack([x, c * np.cos(polar) + s * forward, -s * np.cos(polar) + c * forward], -1)
 
     def reach(self, style: HairStyle) -> tuple[Array, Array]:
-        """Where each strand ends: polar angle on the skull and metres of hanging hair, ``[COLUMNS]`` each."""
+        """Return each strand's end ``[COLUMNS]``: polar angle on the skull, and metres of hanging hair."""
         degrees = np.degrees(np.abs(self.azimuth))
         short = np.radians(np.interp(degrees, SHORT_AZIMUTH, SHORT_REACH))
         front = smoothstep(62.0, 40.0, degrees)
@@ -98,8 +98,9 @@ class HairSheet:
         return polar, hang
 
     def build(self, style: HairStyle, displacement: Array) -> tuple[Array, Array]:
-        """Positions ``[N,3]`` (metres) and unit normals ``[N,3]`` for a style and the head's displacement
-        ``[V,3]`` from the average.
+        """Return positions ``[N,3]`` (metres) and unit normals ``[N,3]`` of a style.
+
+        The sheet follows the head's displacement ``[V,3]`` from the average.
         """
         polar_end, hang = self.reach(style)
         arc = self.along[:, None] * (polar_end * ARC_M + hang)[None]
@@ -120,7 +121,7 @@ class HairSheet:
         return flat, grid_normals(flat, ROWS, COLUMNS, closed=True)
 
     def _lookup(self, polar: Array, displacement: Array) -> tuple[Array, Array]:
-        """Skull point and displacement at each (polar, column), from the tabulated ones."""
+        """Interpolate skull point and displacement at each (polar, column) from the tabulated ones."""
         rows = np.clip(np.degrees(polar) / TABLE_DEGREES * (TABLE_ROWS - 1), 0, TABLE_ROWS - 1.001)
         low = rows.astype(int)
         t = (rows - low)[..., None]
@@ -131,7 +132,7 @@ class HairSheet:
         return base, moved[low, column] * (1 - t) + moved[low + 1, column] * t
 
     def _thickness(self, style: HairStyle, polar: Array, drop: Array, hang: Array) -> Array:
-        """Distance of the sheet from the skull (m): least at the crown's point and at the edge."""
+        """Return the sheet's distance from the skull (m), smallest at the crown's point and at the edge."""
         degrees = np.degrees(np.abs(self.azimuth))[None]
         side = smoothstep(40, 75, degrees)
         full = style.volume_m * (1 - 0.3 * side) * (0.55 + 0.45 * smoothstep(0.0, 0.9, polar))
@@ -146,11 +147,13 @@ class HairSheet:
         taper = smoothstep(0.0, 1.0, (np.minimum(to_tip, aside) - 0.005) / (0.012 + 0.7 * full))
         taper = np.maximum(taper, kept_aside)
         lumps = np.clip(1 + (0.05 + 0.13 * style.wave) * self._lump, 0.7, 1.4)
-        kept = taper + (1 - taper) * long * smoothstep(50, 66, degrees) * 0.75  # hanging ends stay full
+        kept = (
+            taper + (1 - taper) * long * smoothstep(50, 66, degrees) * 0.75
+        )  # hanging ends keep their thickness
         return np.asarray(0.001 + taper * 0.005 + kept * full * lumps)
 
     def _distance_aside(self, polar: Array) -> Array:
-        """Metres along the skull from each grid point to where a neighbouring strand has already ended."""
+        """Return metres along the skull from each grid point to the nearest neighbouring strand's end."""
         end = polar[-1]
         end = (np.roll(end, 1) + end + np.roll(end, -1)) / 3
         best = np.full(polar.shape, 1.0)
@@ -161,7 +164,7 @@ class HairSheet:
         return best * ARC_M
 
     def edge_fade(self, style: HairStyle) -> Array:
-        """Opacity ``[N]``: strands thin out over their last millimetres, hanging ones over more."""
+        """Return opacity ``[N]``: strands fade over their last millimetres, hanging ones over more."""
         polar_end, hang = self.reach(style)
         to_tip = (1 - self.along)[:, None] * (polar_end * ARC_M + hang)[None]
         soft = smoothstep(0.0, 0.011 + np.minimum(0.15 * hang, 0.015)[None], to_tip)
@@ -169,7 +172,7 @@ class HairSheet:
 
 
 def farthest_hit(origin: Array, direction: Array, triangles: Array, limit_m: float) -> Array:
-    """Distance ``[n]`` along each ray to its last triangle within ``limit_m``; nan where there is none."""
+    """Return the distance ``[n]`` along each ray to its last triangle within ``limit_m``; NaN without any."""
     a = triangles[:, 0] - origin
     edge1, edge2 = triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]
     across, normal = np.cross(a, edge1), np.cross(edge1, edge2)
@@ -187,7 +190,7 @@ def farthest_hit(origin: Array, direction: Array, triangles: Array, limit_m: flo
 
 
 def fill_holes(table: Array) -> Array:
-    """Fill nans from their neighbours around (columns wrap), then smooth a little."""
+    """Fill NaNs from their neighbours (columns wrap), then smooth a little."""
     known = np.isfinite(table)
     value, weight = np.where(known, table, 0.0), known.astype(float)
     wide = [gaussian_filter(x, (0.5, 4.0), mode=("nearest", "wrap")) for x in (value, weight)]

@@ -22,24 +22,33 @@ RIGID_GROUPS = {
 
 
 class CutLike(Protocol):
-    """What these functions need of :class:`portrait_core.training.build_head.Cut`."""
+    """Protocol of what these functions need of :class:`portrait_core.training.build_head.Cut`."""
 
     @property
-    def vertex(self) -> NDArray[np.int64]: ...
+    def vertex(self) -> NDArray[np.int64]:
+        """Indices ``[V]`` into the body."""
+
     @property
-    def faces(self) -> NDArray[np.int32]: ...
+    def faces(self) -> NDArray[np.int32]:
+        """Triangles ``[F,3]`` of the head's vertices."""
+
     @property
-    def group(self) -> NDArray[np.uint8]: ...
+    def group(self) -> NDArray[np.uint8]:
+        """Group ``[F]`` of each triangle."""
+
     @property
-    def uv(self) -> Array: ...
+    def uv(self) -> Array:
+        """Texture coordinates ``[U,2]``."""
+
     @property
-    def faces_uv(self) -> NDArray[np.int32]: ...
+    def faces_uv(self) -> NDArray[np.int32]:
+        """Triangles ``[F,3]`` of the texture coordinates."""
 
 
 def skinning_weights(body: Body, vertex: NDArray[np.int64]) -> Array:
-    """Weights ``[V,5]`` over root, neck, jaw, left eye, right eye, gathered from the MakeHuman rig."""
+    """Return weights ``[V,5]`` over root, neck, jaw, left eye, right eye, gathered from the MakeHuman rig."""
     dense, names, parents = body.bone_weights()
-    owner = np.zeros(len(names), dtype=np.int64)  # joint of each bone; the root takes what is below the neck
+    owner = np.zeros(len(names), dtype=np.int64)  # joint of each bone; the root has the bones below the neck
     joint = {"neck01": 1, "jaw": 2, "eye.L": 3, "eye.R": 4}
     for bone, name in enumerate(names):  # parents come before children
         owner[bone] = joint.get(name, owner[parents[bone]] if parents[bone] >= 0 else 0)
@@ -55,10 +64,10 @@ def skinning_weights(body: Body, vertex: NDArray[np.int64]) -> Array:
 def joint_regressor(
     v: Array, joints: Array, still: NDArray[np.bool_], eyes: list[NDArray[np.int64]]
 ) -> Array:
-    """Regressor ``[5,V]`` that gives ``joints [5,3]`` on ``v`` exactly and follows the head's shape.
+    """Return a regressor ``[5,V]`` that gives ``joints [5,3]`` exactly on ``v`` and follows the head's shape.
 
-    Eye joints are the mean of their eyeball. The others are the smallest weights that sum to one over the
-    64 nearest vertices that no face unit moves (``still``), so an expression never shifts a joint.
+    Eye joints are the mean of their eyeball. The others have the smallest weights that sum to one over the 64
+    nearest vertices that no blendshape moves (``still``), so that an expression never shifts a joint.
     """
     regressor = np.zeros((5, len(v)))
     candidates = np.flatnonzero(still)
@@ -89,7 +98,7 @@ def texture_masks(body: Body, cut: CutLike) -> dict[str, Array]:
 
 
 def lash_masks(body: Body, whole: Array, cut: CutLike) -> dict[str, Array]:
-    """Where the lid's margin is: 1 on skin vertices that touch MakeHuman's eyelashes, fading over 2 mm."""
+    """Return masks of the lids' margins: 1 on skin at MakeHuman's eyelashes, fading over 2 mm."""
     skin = np.unique(cut.faces[cut.group == 0])
     masks = {}
     for name, part in (("lashes_1", "1"), ("lashes_2", "2")):
@@ -102,9 +111,9 @@ def lash_masks(body: Body, whole: Array, cut: CutLike) -> dict[str, Array]:
 
 
 def eye_landmarks(v: Array, faces: NDArray[np.int32], group: NDArray[np.uint8]) -> tuple[Array, Array]:
-    """Iris points of the subject's right eye, then the left: triangle ``[10]`` and weights ``[10,3]``.
+    """Return iris points of the subject's right, then left eye: triangle ``[10]`` and weights ``[10,3]``.
 
-    Each eye: the centre, then the rim at the image's right, top, left, bottom.
+    Per eye: the centre, then the rim at the image's right, top, left, bottom.
     """
     offsets = IRIS_RADIUS_M * np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
     index, bary = [], []
@@ -120,7 +129,7 @@ def eye_landmarks(v: Array, faces: NDArray[np.int32], group: NDArray[np.uint8]) 
 
 
 def front_hit(corner: Array, xy: Array) -> tuple[int, Array]:
-    """First triangle of ``corner [n,3,3]`` met by a ray from +z at ``xy``, and its barycentric weights."""
+    """Return the first triangle of ``corner [n,3,3]`` on a ray from +z at ``xy``, and barycentric weights."""
     a, b, c = corner[:, 0, :2], corner[:, 1, :2], corner[:, 2, :2]
 
     def cross(p: Array, q: Array) -> Array:
@@ -137,10 +146,10 @@ def front_hit(corner: Array, xy: Array) -> tuple[int, Array]:
 
 
 def sky_visibility(v: Array, faces: NDArray[np.int32], count: int = 96, size: int = 192) -> Array:
-    """How much of a soft light from above and in front each vertex sees, ``[V]`` in 0..1.
+    """Return how much of a soft light from above and in front reaches each vertex, ``[V]`` in 0..1.
 
-    The head is drawn from ``count`` directions; a vertex is lit where it is not behind another surface by
-    more than 2 mm. This is the ambient occlusion of nostrils, eye sockets, ears and the neck under the chin.
+    The head is drawn from ``count`` directions; a vertex is lit where no other surface is more than 2 mm in
+    front of it. This is the ambient occlusion of nostrils, eye sockets, ears and the neck under the chin.
     """
     rng = np.random.default_rng(0)
     direction = rng.normal(size=(4 * count, 3))
@@ -157,7 +166,7 @@ def sky_visibility(v: Array, faces: NDArray[np.int32], count: int = 96, size: in
 
 
 def seen_from(v: Array, faces: torch.Tensor, toward: Array, size: int, slack_m: float = 0.002) -> Array:
-    """1 where a vertex is seen by an orthographic view from ``toward``, else 0: ``[V]``."""
+    """Return 1 where an orthographic view from ``toward`` shows a vertex, else 0: ``[V]``."""
     side = np.cross([0.0, 1.0, 0.0] if abs(toward[1]) < 0.9 else [1.0, 0.0, 0.0], toward)
     side /= np.linalg.norm(side)
     up = np.cross(toward, side)

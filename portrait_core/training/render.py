@@ -1,4 +1,4 @@
-"""Draw a synthetic person: head, hair, shoulders and collar, lit, over a background wall.
+"""Drawing of a synthetic person: head, hair, shoulders and collar, lit, before a background plane.
 
 The mesh work of a person is done once (:meth:`SceneRenderer.person`) and shared by its views.
 """
@@ -48,7 +48,7 @@ KEY_POINTS = ((13, 14), (159, 145), (386, 374))
 
 @dataclass(frozen=True)
 class Person:
-    """Everything about a scene that its views share; positions in box units."""
+    """Data of a scene that its views share; positions in box units."""
 
     points: Array  # [N,3] head, then shoulders and collar, then hair
     normals: Array  # [N,3]
@@ -106,12 +106,12 @@ class SceneRenderer:
         self._eye_face = np.isin(np.pad(face_group, (0, len(self.torso.faces))), (1, 2))
 
     def _texture_coordinates(self, template: Array) -> Array:
-        """Atlas coordinates of every vertex (head, torso, hair)."""
+        """Return the atlas coordinates of every vertex (head, torso, hair)."""
         head = albedo.skin_coordinates(template)
         for group in (1, 2):
             eye = self._vertex_group == group
             head[eye] = albedo.eye_coordinates(template[eye] - template[eye].mean(0))
-        head[self._materials.inside_mouth] = (4.0, 0.0)  # a blank texel of the skin's first row
+        head[self._materials.mouth_interior] = (4.0, 0.0)  # a blank texel of the skin's first row
         for group in (3, 4):
             teeth = self._vertex_group == group
             head[teeth] = albedo.teeth_coordinates(template[teeth], upper=group == 3)
@@ -145,7 +145,7 @@ class SceneRenderer:
         base = np.concatenate([head_part.albedo, cloth.repeat(self.n_torso, 0), strand.repeat(n_hair, 0)])
         occlusion = np.concatenate([head_part.occlusion, np.full(self.n_torso, 0.9), np.ones(n_hair)])
         # the shadow map is too coarse for the mouth; depth behind the lips shades it
-        shadow[: self.n_head][self._materials.inside_mouth] = 0.75
+        shadow[: self.n_head][self._materials.mouth_interior] = 0.75
         colour = base * diffuse(normals, light, occlusion, shadow)
         strands = np.asarray(np.gradient(hair.reshape(-1, self.hair.azimuth.size, 3), axis=0)).reshape(-1, 3)
         strands = strands / (np.linalg.norm(strands, axis=1, keepdims=True) + 1e-9)
@@ -189,7 +189,7 @@ class SceneRenderer:
         return self._finish(person, smooth_edges(rgba.reshape(size, size, 4), square), square, camera)
 
     def _shade_base(self, person: Person, seen: Visible, camera: Array) -> Drawn:
-        """Colour and depth of head and clothes."""
+        """Return colour and depth of head and clothes."""
         split = self.n_head + self.n_torso
         eye = camera[:16].reshape(4, 4)[:3, 3]
         gloss = person.gloss[:split] * person.shadow[:split]
@@ -205,7 +205,7 @@ class SceneRenderer:
         return drawn
 
     def _shade_hair(self, person: Person, seen: Visible, camera: Array) -> Drawn:
-        """Colour, opacity and depth of the hair sheet; its inside is darker."""
+        """Return colour, opacity and depth of the hair sheet; its inside is darker."""
         split = self.n_head + self.n_torso
         eye = camera[:16].reshape(4, 4)[:3, 3]
         points, normals = person.points[split:], person.normals[split:]
@@ -219,7 +219,7 @@ class SceneRenderer:
         return drawn
 
     def _finish(self, person: Person, rgba: Array, depth: Array, camera: Array) -> View:
-        """Lay the foreground over the wall and collect the labels."""
+        """Composite the foreground over the background plane and collect the labels."""
         alpha = rgba[..., 3:]
         image = rgba[..., :3] + (1 - alpha) * wall_view(person.wall, camera, IMAGE_SIZE)
         points = np.stack([person.landmarks[list(pair)].mean(0) for pair in KEY_POINTS]).astype(np.float32)

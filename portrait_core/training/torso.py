@@ -27,8 +27,10 @@ COLLAR_UP = np.array([0.70, 1.00, 1.02, 0.45, -0.30])
 
 @dataclass(frozen=True)
 class Clothing:
-    """``collar_m`` height of the collar; ``flare`` 0..1 how far it stands off; ``open_front`` 0..1 how far
-    it parts at the throat; ``slope`` -1..1 drop of the shoulders.
+    """Parameters of the clothing.
+
+    ``collar_m`` height of the collar; ``flare`` 0..1 how far it stands off; ``open_front`` 0..1 how far it
+    parts at the throat; ``slope`` -1..1 drop of the shoulders.
     """
 
     collar_m: float
@@ -38,7 +40,7 @@ class Clothing:
 
 
 class Torso:
-    """Shoulder and collar surfaces; constant topology (shoulders first, then the collar)."""
+    """Shoulder and collar surfaces of constant topology (shoulders first, then the collar)."""
 
     def __init__(self, skin: Skin) -> None:
         self.azimuth = ((np.arange(COLUMNS) + 0.5) / COLUMNS * 2 - 1) * np.pi
@@ -57,7 +59,7 @@ class Torso:
         self._follower = Follower(skin, base.astype(np.float32), width_m=0.03)
 
     def _ring(self, height: Array, offset: Array) -> Array:
-        """Points around the neck at ``height [COLUMNS]``, ``offset`` metres off the skin."""
+        """Return points around the neck at ``height [COLUMNS]``, ``offset`` metres off the skin."""
         query = np.stack(
             [np.cos(self.azimuth), np.sin(self.azimuth), np.clip(height, -0.16, -0.12) / 0.05], 1
         )
@@ -68,7 +70,7 @@ class Torso:
         return np.stack([x, height, z], 1)
 
     def build(self, clothing: Clothing, displacement: Array) -> tuple[Array, Array]:
-        """Positions and unit normals ``[N,3]`` from the clothing and the head's displacement ``[V,3]``."""
+        """Return positions and unit normals ``[N,3]`` from clothing and the head's displacement ``[V,3]``."""
         moved = self._follower(displacement)
         shoulder = self._shoulders(clothing) + moved[None]
         collar = self._collar(clothing) + moved[None]

@@ -1,18 +1,18 @@
-"""Train the embedded generator on synthetic heads.
+r"""Train the embedded generator on synthetic heads.
 
     uv run python -m portrait_core.training.scenes --out build/shards --shards 0:64 --views 2
-    uv run python -m portrait_core.training.scenes --out build/shards --shards 100:116 --views 1 \\
+    uv run python -m portrait_core.training.scenes --out build/shards --shards 100:116 --views 1 \
         --people 50 --expressions 2
-    uv run python -m portrait_core.training.scenes --out build/shards --shards 200:221 --views 1 \\
+    uv run python -m portrait_core.training.scenes --out build/shards --shards 200:221 --views 1 \
         --people 25 --expressions 4 --spread 0.4
     uv run python -m portrait_core.training.train --shards build/shards --out build/generator --steps 30000
 
-The second and third line add people with several expressions each, whose differences have a loss of their
-own, and people nearer to the average, as a portrait is before its appearance is known.
+The second and third command add people with several expressions each, whose differences have a loss of
+their own, and people nearer to the average, like a portrait before its appearance is known.
 
-Give the same command again to go on after a stop: the newest checkpoint in ``--out`` holds parameters, the
-running average, optimiser and random states. ``--out`` also gets a contact sheet (held-out heads above what
-the generator makes of their latents) and the log, every ``--every`` steps. ``--start FILE`` begins from the
+Give the same command again to continue after a stop: the newest checkpoint in ``--out`` holds parameters, the
+running average, optimiser and random states. ``--out`` also gets a sheet (held-out heads above the
+generator's pictures of their latents) and the log, every ``--every`` steps. ``--start FILE`` begins from the
 weights of an earlier generator, which may be narrower.
 """
 
@@ -37,57 +37,57 @@ from portrait_core.inversion.features import FeatureExtractor, build_features
 from portrait_core.runtime.allocator import keep_freed_memory
 from portrait_core.training import losses
 from portrait_core.training.architecture import embedded_settings, transplant
-from portrait_core.training.evaluate import contact_sheet, evaluate
+from portrait_core.training.evaluate import comparison_sheet, evaluate
 from portrait_core.training.shards import ShardSet, ViewBatch
 
 CHECKPOINT = "checkpoint.pt"
 WATCHED = 32
-"""Held-out people that are evaluated while training."""
+"""Number of held-out people that are evaluated during training."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How training goes; shares are of ``steps``."""
+    """Schedule of the training; fractions are of ``steps``."""
 
     steps: int = 30_000
     learning_rate: float = 3e-3
     fast_factor: float = 0.8
     """Learning-rate factor of learned constants, basis maps and base planes."""
     mapping_factor: float = 0.06
-    """Learning-rate factor of the layers from z to w and from w to the basis' mixture, whose weights, unlike
-    the others, are stored as small as they act."""
+    """Learning-rate factor of the layers from z to w and from w to the basis' mixture, whose weights are
+    stored at their effective scale, unlike the others."""
     flow_factor: float = 0.2
-    """The same from w to the displacement's mixture, which starts at nothing."""
+    """Learning-rate factor of the layers from w to the plane displacement's mixture, which starts at zero."""
     warmup: int = 200
     average: float = 0.998
     """Decay of the running average of the weights that is saved."""
     heads: int = 4
-    """People a step, one view each: what z does to a picture shows only across people."""
+    """Number of people per step, one view each: the effect of z shows only across people."""
     paired: float = 0.6
-    """Share of the steps that compare two expressions of a person, where there are shards with such."""
+    """Fraction of the steps that compare two expressions of a person, where shards have such."""
     patch: int = 32
     """Side of the patches that are super-resolved, in pixels of the neural resolution."""
     surface_rays: int = 768
-    """Further rays a view in a step that supervises the surface."""
+    """Number of further rays per view in a step that supervises the surface."""
     rendered_patch: int = 24
     rendered_rays: int = 192
-    """The same for a step that renders."""
+    """Number of further rays per view in a step that renders."""
     rendering_from: float = 0.0
     perceptual_from: float = 0.3
 
     def rate(self, step: int) -> float:
-        """Cosine from ``learning_rate`` to 1 % of it, after a linear warm-up."""
+        """Return the learning rate: a cosine from ``learning_rate`` to 1 % of it, after a linear warm-up."""
         cosine = 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.learning_rate * min(1.0, step / self.warmup + 0.02) * (0.99 * cosine + 0.01)
 
     def renders(self, step: int) -> bool:
-        """Every other step renders volumes; the others supervise colour and density at the surface."""
+        """Tell whether a step renders volumes: every other step; the rest supervises the surface."""
         return step >= self.rendering_from * self.steps and step % 2 == 1
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step's loss and cost."""
+    """Loss and cost of one step."""
 
     kind: str
     loss: float
@@ -95,7 +95,7 @@ class Step:
 
 
 def parameter_groups(generator: TriPlaneGenerator, schedule: Schedule) -> list[dict[str, Any]]:
-    """The generator's parameters by learning rate; ``factor`` multiplies the schedule's."""
+    """Return the generator's parameters by learning rate; ``factor`` multiplies the schedule's."""
     fast = generator.fast_parameters()
     flow = [p for name, p in generator.named_parameters() if ".flow." in name and ".style." in name]
     inner = [p for m in generator.backbone.modules() if isinstance(m, nn.Linear) for p in m.parameters()]
@@ -111,7 +111,7 @@ def parameter_groups(generator: TriPlaneGenerator, schedule: Schedule) -> list[d
 
 
 class Trainer:
-    """Generator, running average, optimiser and random states: all that a checkpoint holds."""
+    """Generator, running average, optimiser and random states: everything that a checkpoint holds."""
 
     def __init__(
         self, shards: ShardSet, schedule: Schedule, seed: int, settings: GeneratorSettings | None = None
@@ -134,7 +134,7 @@ class Trainer:
         self.average.load_state_dict(self.generator.state_dict())
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: readable with ``weights_only=True``."""
+        """Return tensors, numbers and strings only, readable with ``weights_only=True``."""
         return {
             "generator": self.generator.state_dict(),
             "average": self.average.state_dict(),
@@ -145,7 +145,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state`."""
+        """Restore a :meth:`state`."""
         self.generator.load_state_dict(state["generator"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -169,7 +169,7 @@ class Trainer:
         return Step(kind, float(loss.detach()), time.process_time() - start)
 
     def _loss(self, renders: bool) -> Tensor:
-        """The loss of a batch of patches, on mouths and eyes above all, and of further rays."""
+        """Return the loss of a batch of patches, mostly on mouths and eyes, and of further rays."""
         schedule = self.schedule
         view, paired = self._sample()
         ws = self.generator.mapping(view.z, None)
@@ -183,14 +183,16 @@ class Trainer:
         index = torch.cat([losses.patch_rays(view.depth.shape[-1], corners, side), further], dim=1)
         ray_loss = losses.rendering_loss if renders else losses.surface_loss
         loss, features = ray_loss(self.generator, planes, view, index, self.rng, paired)
-        loss = loss + losses.WALL_WEIGHT * losses.wall_loss(self.generator, planes, view, self.rng)
+        loss = loss + losses.BACKGROUND_WEIGHT * losses.background_loss(
+            self.generator, planes, view, self.rng
+        )
         patches = features[:, : side * side]
         return loss + losses.superresolution_loss(
             self.generator, ws, patches, view, corners, side, self._extractor(), paired
         )
 
     def _sample(self) -> tuple[ViewBatch, bool]:
-        """A batch, and whether it consists of pairs of expressions."""
+        """Draw a batch, and tell whether it consists of pairs of expressions."""
         heads = self.schedule.heads
         if self.shards.has_pairs and self.pick.random() < self.schedule.paired:
             return self.shards.sample_pairs(heads // 2, 1, self.pick), True
@@ -243,7 +245,7 @@ def train(trainer: Trainer, out: Path, every: int, start: Path | None = None) ->
         if trainer.step % every == 0 or trainer.step == steps:
             _save(trainer, out)
             report, images = evaluate(trainer.average, view)
-            contact_sheet(view, images).save(out / f"sheet_{trainer.step:06d}.png")
+            comparison_sheet(view.image, images).save(out / f"sheet_{trainer.step:06d}.png")
             numbers = {name: round(value, 4) for name, value in report.items()}
             print(json.dumps({"step": trainer.step, **numbers}), flush=True)
 
@@ -262,12 +264,12 @@ def _log_line(trainer: Trainer, recent: list[Step], seconds: float) -> str:
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Train as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", type=Path, required=True, help="folder of training shards")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint, weights, contact sheets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and sheets")
     parser.add_argument("--start", type=Path, help="weights of an earlier generator to begin from")
     parser.add_argument("--steps", type=int, default=Schedule.steps)
     parser.add_argument("--rate", type=float, default=Schedule.learning_rate, help="learning rate")

@@ -4,11 +4,11 @@
 
 A StyleGAN2 of the published architecture whose z is a scene's latent vector and the camera's yaw and pitch
 (:func:`portrait_core.generators.scene_latents_2d.latents_2d`), trained on the pictures of both: no
-discriminator, so that it is known what every number of z shows. The shards are those of
+discriminator, so that the meaning of every number of z is known. The shards are those of
 :mod:`portrait_core.training.scenes`; their roll is taken out of the pictures.
 
-Give the same command again to go on after a stop; ``--out`` gets a checkpoint, the weights, the log and a
-contact sheet of held-out people, every ``--every`` steps.
+Give the same command again to continue after a stop; ``--out`` gets a checkpoint, the weights, the log and
+a sheet of held-out people, every ``--every`` steps.
 """
 
 from __future__ import annotations
@@ -35,29 +35,29 @@ from portrait_core.generators.scene_latents_2d import LAYOUT_2D, N_LATENT_2D, la
 from portrait_core.inversion.features import FeatureExtractor, build_features, feature_distance
 from portrait_core.runtime.allocator import keep_freed_memory
 from portrait_core.training import losses
-from portrait_core.training.evaluate import to_pictures
+from portrait_core.training.evaluate import comparison_sheet
 from portrait_core.training.train import Schedule
 
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "embedded_2d.safetensors"
 SIZE = 128
 CROP, FACE = 0.6875, (0.5, 0.54)
-"""Side of the crop in shares of a shard's picture, and where the middle of eyes and mouth comes to lie in it.
-Published 2D generators are trained on aligned faces, too; it spares them to learn where a turning head's face
-is."""
+"""Side of the crop relative to a shard's picture, and the position of the middle of eyes and mouth in it.
+Published 2D generators are trained on aligned faces too, so that they need not learn a turning head's
+position."""
 FACE_SPREAD = 0.2
-"""Deviation of the weight around the face, in shares of the picture."""
-FACE_WEIGHT, HEAD_WEIGHT, WALL_WEIGHT = 1.5, 0.5, 0.2
+"""Deviation of the weight around the face, relative to the picture's side."""
+FACE_WEIGHT, HEAD_WEIGHT, BACKGROUND_WEIGHT = 1.5, 0.5, 0.2
 """Weights of a pixel's error: added at the face, added on head and clothes, everywhere."""
 GROWTH = {16: (0.15, 16), 32: (0.35, 12), 64: (0.6, 6), SIZE: (1.0, 4)}
-"""Until which share of the steps a resolution is trained, and the pictures of a step: what z does to colours
-and layout is learned cheaply, and takes many pictures a step to be told from the rest."""
+"""Fraction of the steps up to which a resolution is trained, and the pictures per step: the effect of z on
+colours and layout is learned cheaply, and needs many pictures per step to be separated from the rest."""
 FEATURE_WEIGHT, FEATURE_SIDE = 0.2, 80
-"""Of the perceptual loss, and the side of the patch at the face that it sees."""
+"""Weight of the perceptual loss, and the side of its patch at the face, in pixels."""
 
 
 def settings_2d() -> StyleGAN2Settings:
-    """Settings of the shipped 2D generator."""
+    """Return the settings of the shipped 2D generator."""
     return StyleGAN2Settings(
         z_dim=N_LATENT_2D,
         w_dim=192,
@@ -84,10 +84,10 @@ class Pictures:
 
     @classmethod
     def read(cls, paths: list[Path]) -> Pictures:
-        """All views of all people of these shards: 6.5 MB for 100 pictures.
+        """Read all views of all people of some shards: 6.5 MB per 100 pictures.
 
         Raises:
-            ValueError: if there are no shards.
+            ValueError: there are no shards.
         """
         if not paths:
             raise ValueError("no shards to train on; write some with python -m portrait_core.training.scenes")
@@ -95,13 +95,13 @@ class Pictures:
         return cls(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
     def batch(self, index: NDArray[np.integer]) -> tuple[Tensor, Tensor, Tensor]:
-        """Latents, pictures in [-1,1] ``[b,3,128,128]``, weights ``[b,1,128,128]``."""
+        """Return latents, pictures in [-1,1] ``[b,3,128,128]``, weights ``[b,1,128,128]``."""
         image = torch.from_numpy(self.image[index]).permute(0, 3, 1, 2).float() / 127.5 - 1
         steps = (torch.arange(SIZE) + 0.5) / SIZE
         x, y = (steps - FACE[0]) ** 2, (steps - FACE[1]) ** 2
         at_face = torch.exp(-(y[:, None] + x) / (2 * FACE_SPREAD**2))
         alpha = torch.from_numpy(self.alpha[index]).float() / 255
-        weight = WALL_WEIGHT + HEAD_WEIGHT * alpha + FACE_WEIGHT * at_face
+        weight = BACKGROUND_WEIGHT + HEAD_WEIGHT * alpha + FACE_WEIGHT * at_face
         return torch.from_numpy(self.z[index]), image, weight[:, None]
 
 
@@ -123,7 +123,7 @@ def _read(path: Path) -> tuple[NDArray[Any], ...]:
 
 
 def _aligned(picture: NDArray[np.uint8], roll_rad: float, face_px: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Turn a picture against its roll, bring the face to its place and crop."""
+    """Turn a picture against its roll, move the face to its place and crop."""
     double = 2 * SIZE
     scale = double / (CROP * len(picture))
     turn = cv2.getRotationMatrix2D((0.0, 0.0), float(np.degrees(roll_rad)), scale)
@@ -134,7 +134,7 @@ def _aligned(picture: NDArray[np.uint8], roll_rad: float, face_px: NDArray[np.fl
 
 
 class Trainer2d:
-    """Generator, running average, optimiser and random state: all that a checkpoint holds."""
+    """Generator, running average, optimiser and random state: everything that a checkpoint holds."""
 
     def __init__(self, pictures: Pictures, schedule: Schedule, seed: int) -> None:
         torch.manual_seed(seed)
@@ -153,7 +153,7 @@ class Trainer2d:
         self._features: FeatureExtractor | None = None
 
     def state(self) -> dict[str, Any]:
-        """Tensors, numbers and strings only: readable with ``weights_only=True``."""
+        """Return tensors, numbers and strings only, readable with ``weights_only=True``."""
         return {
             "generator": self.generator.state_dict(),
             "average": self.average.state_dict(),
@@ -163,7 +163,7 @@ class Trainer2d:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take a :meth:`state`."""
+        """Restore a :meth:`state`."""
         for name in ("generator", "average", "optimiser"):
             getattr(self, name).load_state_dict(state[name])
         self.pick.bit_generator.state = json.loads(state["pick"])
@@ -179,7 +179,9 @@ class Trainer2d:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
-        weight = max(1 - self.schedule.average, 10 / (self.step + 10))  # the first weights are soon forgotten
+        weight = max(
+            1 - self.schedule.average, 10 / (self.step + 10)
+        )  # the average discards the first weights quickly
         with torch.no_grad():
             for mean, value in zip(self._learned(self.average), self._learned(self.generator), strict=True):
                 mean.lerp_(value, weight)
@@ -194,9 +196,9 @@ class Trainer2d:
         z, image, weight = self.pictures.batch(index)
         for network in (self.generator, self.average):
             network.synthesis.resolutions = tuple(r for r in network.settings.resolutions if r <= size)
-        made = self.generator.synthesis(self.generator.mapping(z)[:, :1])
+        drawn = self.generator.synthesis(self.generator.mapping(z)[:, :1])
         image, weight = (F.avg_pool2d(maps, SIZE // size) for maps in (image, weight))
-        difference = weight * (made - image)
+        difference = weight * (drawn - image)
         loss = losses.colour_loss(difference) + losses.EDGE_WEIGHT * losses.edge_loss(difference)
         if size < SIZE:
             return loss
@@ -205,13 +207,15 @@ class Trainer2d:
         x, y = (int(place * SIZE - FEATURE_SIDE / 2 + self.pick.integers(-6, 7)) for place in FACE)
         patch = (..., slice(y, y + FEATURE_SIDE), slice(x, x + FEATURE_SIDE))
         with torch.no_grad():
-            wanted = self._features(image[patch])
-        return loss + FEATURE_WEIGHT * feature_distance(self._features(made[patch]), wanted)
+            target = self._features(image[patch])
+        return loss + FEATURE_WEIGHT * feature_distance(self._features(drawn[patch]), target)
 
 
 def _prepare(generator: StyleGAN2Generator) -> list[Tensor]:
-    """Begin near a grey picture, with the stored noise a learned map: the published architecture's one place
-    at every resolution for what does not depend on w. It starts at nothing, with strength 1.
+    """Start near a grey picture, with the stored noise as a learned map.
+
+    That is the published architecture's one place at every resolution for what does not depend on w. It
+    starts at zero, with strength 1.
     """
     maps = _noise(generator)
     with torch.no_grad():
@@ -233,23 +237,21 @@ def _noise(generator: StyleGAN2Generator) -> list[Tensor]:
 def psnr_and_sheet(
     generator: StyleGAN2Generator, pictures: Pictures, count: int
 ) -> tuple[float, float, Image.Image]:
-    """PSNR of whole pictures and of the face alone, on the first ``count`` pictures, and a sheet of 24 of
-    them above what the generator makes.
+    """Return PSNR of whole pictures and of the face, on the first ``count`` pictures, and a sheet.
+
+    The sheet has 24 of them above the generator's.
     """
     z, image, weight = pictures.batch(np.arange(count))
     latents = generator.mapping(z)[:, :1]
-    made = torch.cat([generator.synthesis(ws).clamp(-1, 1) for ws in latents.split(16)])
-    made = F.interpolate(made, SIZE, mode="bilinear")  # it may not have grown up
-    squared = ((made - image) / 2).square().mean(1, keepdim=True)
+    pictures_made = torch.cat([generator.synthesis(ws).clamp(-1, 1) for ws in latents.split(16)])
+    # before the end of training the pictures are smaller
+    pictures_made = F.interpolate(pictures_made, SIZE, mode="bilinear")
+    squared = ((pictures_made - image) / 2).square().mean(1, keepdim=True)
     face = (weight - weight.amin((2, 3), keepdim=True) > 1.2).float()
     at_face = (squared * face).sum((1, 2, 3)) / face.sum((1, 2, 3)).clamp(min=1)
     whole = float(-10 * squared.mean((1, 2, 3)).log10().mean())
-    rows = [
-        np.concatenate(list(to_pictures(part[first : first + 8])), axis=1)
-        for first in range(0, 24, 8)
-        for part in (image, made)
-    ]
-    return whole, float(-10 * at_face.log10().mean()), Image.fromarray(np.concatenate(rows))
+    sheet = comparison_sheet(image[:24], pictures_made[:24])
+    return whole, float(-10 * at_face.log10().mean()), sheet
 
 
 def _save(trainer: Trainer2d, out: Path) -> None:
@@ -262,7 +264,7 @@ def _save(trainer: Trainer2d, out: Path) -> None:
 
 @torch.no_grad()
 def _set_mean_latent(trainer: Trainer2d) -> None:
-    """The mean w of the pictures' people, for truncation."""
+    """Set the mean w to that of the pictures' people, for truncation."""
     z = torch.from_numpy(trainer.pictures.z)
     trainer.average.mapping.w_avg.copy_(trainer.average.mapping(z)[:, 0].mean(0))
 
@@ -289,12 +291,12 @@ def train(trainer: Trainer2d, held_out: Pictures, out: Path, every: int) -> None
 
 
 def main() -> None:
-    """Read the command line and train."""
+    """Train as the command line says."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--shards", type=Path, required=True, help="folder of training shards")
-    parser.add_argument("--out", type=Path, required=True, help="checkpoint, weights, contact sheets")
+    parser.add_argument("--out", type=Path, required=True, help="folder of checkpoint, weights and sheets")
     parser.add_argument("--steps", type=int, default=3200)
     parser.add_argument("--rate", type=float, default=1e-2, help="learning rate")
     parser.add_argument("--seed", type=int, default=0)

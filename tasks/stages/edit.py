@@ -21,7 +21,7 @@ from tasks.trackers import tracker
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from portrait_core.attribute_editing.series import EditSeries
+    from portrait_core.attribute_editing.edit_series import EditSeries
 
 STRIP, REPORT = "strip.png", "edit"
 """File of the edit at several strengths, and note of what was asked and what came of it."""
@@ -54,7 +54,7 @@ def edit(job: Job) -> StageResult:
         return watch.result(0)
     import torch
 
-    from portrait_core.attribute_editing.series import EditSeries
+    from portrait_core.attribute_editing.edit_series import EditSeries
     from portrait_core.report import png_bytes
     from portrait_core.report.edits import edit_report, edit_strip
     from tasks.attributes import flow_model, own_labels
@@ -76,8 +76,8 @@ def edit(job: Job) -> StageResult:
 
 def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
     """Give the photograph edited in full ``[H,W,3]``, and its face crops at every strength ``[S,S,3]``."""
-    from portrait_core.attribute_editing.pictures import Change, edited_photograph, free_share
-    from portrait_core.attribute_editing.requests import moves_mouth
+    from portrait_core.attribute_editing.edit_requests import moves_mouth
+    from portrait_core.attribute_editing.photograph_edit import ColourChange, editable_mask, edited_photograph
 
     source, photograph = job.output("portrait"), read_portrait(job)
     center, side = (source.read(name)[0] for name in ("crop_center_px", "crop_side_px"))
@@ -85,10 +85,10 @@ def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[
     if transfers_detail(job.settings):
         coverage = job.output("layers").read("coverage")[0].astype(np.float32) / 255
     mouth = moves_mouth(made.requests)
-    free = free_share(coverage, source.read("landmarks")[0], photograph.shape[:2], mouth)
+    free = editable_mask(coverage, source.read("landmarks")[0], photograph.shape[:2], mouth)
     edited, crops = photograph, list[NDArray[np.uint8]]()
     for picture in made.pictures:
-        change = Change.between(made.pictures[0], picture)
+        change = ColourChange.between(made.pictures[0], picture)
         edited = edited_photograph(photograph, change, free, center, float(side))
         crops.append(crop_image(edited, center, float(side), len(picture)))
     return edited, crops

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from portrait_core.attribute_editing.conditions import Conditions
-    from portrait_core.attribute_editing.editing import AttributeFlow
-    from portrait_core.attribute_editing.training import FlowSamples
+    from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+    from portrait_core.attribute_editing.styleflow_training import LabelledLatents
     from portrait_core.store import Output
 
 FLOW_FILE, SHEET = "attribute_flow.safetensors", "contact_sheet.png"
@@ -48,10 +48,10 @@ def train_flow(job: Job) -> StageResult:
     watch = Stopwatch("flow", 0, 1)
     if done_frames(job, "flow").all():
         return watch.result(0)
-    from portrait_core.attribute_editing.editing import AttributeFlow
-    from portrait_core.attribute_editing.files import flow_bytes
-    from portrait_core.attribute_editing.reading import LatentReader
-    from portrait_core.attribute_editing.trainers import trainer_of
+    from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+    from portrait_core.attribute_editing.latent_reader import LatentReader
+    from portrait_core.attribute_editing.styleflow_files import styleflow_bytes
+    from portrait_core.attribute_editing.trainer_from_settings import make_trainer
     from tasks.fitting import StoredCheckpoint, step_reporter
 
     use_threads(job, alone=True)
@@ -59,13 +59,13 @@ def train_flow(job: Job) -> StageResult:
     samples, schema = _samples(job)
     learnt, held_out = samples.split(settings.flow.held_out, settings.seed)
     conditions = schema.standardised(learnt.labels)
-    trainer = trainer_of(settings, conditions, learnt, held_out, device_of(job))
+    trainer = make_trainer(settings, conditions, learnt, held_out, device_of(job))
     checkpoint = StoredCheckpoint(output)
     curve = _Curve(output)
     trainer.run(checkpoint, step_reporter(output, trainer.steps), curve.add)
-    model = AttributeFlow(trainer.flow, conditions, LatentReader.fit(learnt, held_out))
+    model = StyleFlowModel(trainer.flow, conditions, LatentReader.fit(learnt, held_out))
     sheet = _sheet(job, model, held_out)
-    output.put_bytes(FLOW_FILE, flow_bytes(model, _about(job, curve.rows)))
+    output.put_bytes(FLOW_FILE, styleflow_bytes(model, _about(job, curve.rows)))
     output.put_bytes(SHEET, sheet)
     output.write_note(CURVE, {"rows": curve.rows})
     output.commit()
@@ -73,13 +73,13 @@ def train_flow(job: Job) -> StageResult:
     return watch.result(1)
 
 
-def _samples(job: Job) -> tuple[FlowSamples, Conditions]:
+def _samples(job: Job) -> tuple[LabelledLatents, Conditions]:
     """Read the samples that have labels, and what those mean.
 
     Raises:
         InputError: if too few have, or the user's table of labels cannot be used.
     """
-    from portrait_core.attribute_editing.samples import training_samples
+    from portrait_core.attribute_editing.training_samples import training_samples
 
     made, settings = np.flatnonzero(done_frames(job, "sample")), job.settings
     rows = job.output("sample").read_together(("latents", "labels"))
@@ -113,7 +113,7 @@ def _about(job: Job, curve: object) -> dict[str, str]:
     }
 
 
-def _sheet(job: Job, model: AttributeFlow, held_out: FlowSamples) -> bytes:
+def _sheet(job: Job, model: StyleFlowModel, held_out: LabelledLatents) -> bytes:
     """Draw edits of held-out samples."""
     from portrait_core.report import png_bytes
     from portrait_core.report.edits import flow_sheet

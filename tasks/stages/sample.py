@@ -31,7 +31,7 @@ def sample(job: Job, start: int, stop: int) -> StageResult:
     runs = unfinished_runs(job, "sample", start, stop)
     if not runs:
         return watch.result(0)
-    from portrait_core.attribute_editing.samples import draw_samples, sample_labels
+    from portrait_core.attribute_editing.training_samples import draw_samples, sample_labels
     from tasks.attributes import frontal, labeller
     from tasks.fitting import generator
 

@@ -205,7 +205,9 @@ def requests_a_frame(frames: int = 48) -> Counter[str]:
         changes = ["inversion.init=mean", "inversion.steps=100", "template.size=64", "runner.workers=1"]
         settings = load_settings("embedded", changes)
         with tempfile.TemporaryDirectory() as store, open_runner(settings) as runner:
-            StageRunner(stub_job(store, "clip", frames, settings), runner, functions=STUBS.__getitem__).all()
+            StageRunner(
+                stub_job(store, "clip", frames, settings), runner, functions=STUBS.__getitem__
+            ).run_all()
     finally:
         for name, original in originals.items():
             setattr(Files, name, original)

@@ -51,7 +51,7 @@ def one(store: str, changes: list[str], faster: float, checkpoints: int) -> floa
     save_job(job)
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, print, functions=STUBS.__getitem__)
-        stages.all()
+        stages.run_all()
     return time.perf_counter() - begin - WHOLE_S / faster
 
 

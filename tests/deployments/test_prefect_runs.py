@@ -202,7 +202,7 @@ def test_submit_given_again_schedules_nothing_twice(server: Server, manifest: Pa
     server.set_state(before[1]["id"], "FAILED")
     said = _submit(server, "submit-again", manifest, "--set", "tuning.steps=3")
     assert "faces-0001-of-0003: 2 clips, submitted before, Failed" in said
-    assert said[-1] == "3 shards: 3 submitted before; --again makes new runs"
+    assert said[-1] == "3 shards: 3 submitted before; --again creates new runs"
     assert [run["id"] for run in _runs(server)] == [run["id"] for run in before]
     assert (
         _submit(server, "submit-new", manifest, "--set", "tuning.steps=3", "--again")[-1] == "3 shards: 3 new"

@@ -89,7 +89,16 @@ def test_it_animates_a_portrait(
 ) -> None:
     video = ffmpeg_to("two.mp4", "-i", carphone, "-frames:v", 2)
     changes = [word for one in (*SMALL, f"runner.kind={kind}") for word in ("--set", one)]
-    given = ["--portrait", portrait, "--video", video, "--store", f"store-{kind}", "--out", f"out-{kind}"]
+    given: list[str | Path] = [
+        "--portrait",
+        portrait,
+        "--video",
+        video,
+        "--store",
+        f"store-{kind}",
+        "--out",
+        f"out-{kind}",
+    ]
     installed.run("reenact", *given, *changes)
     out = installed.work / f"out-{kind}"
     assert (out / "reenactment.mp4").stat().st_size > 500

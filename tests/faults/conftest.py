@@ -63,7 +63,7 @@ def clip(ffmpeg_to: FfmpegRunner, carphone: Path) -> Callable[[int], Path]:
 
 @pytest.fixture(scope="session")
 def command(
-    portrait: Path,  # noqa: F811
+    portrait: Path,
     small: list[str],  # noqa: F811
     clip: Callable[[int], Path],
 ) -> Callable[..., Callable[[str], list[str]]]:

@@ -98,7 +98,7 @@ def test_a_worker_without_a_nanny_loses_its_gpu(bench: MakeBench, undisturbed: W
     run = clip.start(warm=False)
     assert first.wait() == WORKER_ENDED, first.output[-3000:]
     assert "the GPU's context broke in the worker" in first.output
-    assert run.watch(lambda: "there is no worker at" in run.output), run.output[-3000:]
+    assert run.watch(lambda: "has no worker: the run waits" in run.output), run.output[-3000:]
     before = committed_count(clip)
     dask_worker(clip, port, "worker-1", "--no-nanny")
     code = run.wait()

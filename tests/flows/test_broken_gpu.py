@@ -109,7 +109,7 @@ def _on_dask(job: Job, functions: Functions) -> tuple[StageRunner, list[str]]:
     said: list[str] = []
     with dask_client(job.settings) as client:
         stages = StageRunner(job, DaskRunner(client, job.settings.runner), said.append, functions=functions)
-        stages.all()
+        stages.run_all()
     return stages, said
 
 
@@ -141,7 +141,7 @@ def test_a_dask_worker_ends_and_another_process_finishes_its_frames(
 
     whole = stub_job(str(tmp_path / "whole"), "clip", 4, _settings())
     with open_runner(whole.settings) as threads:
-        StageRunner(whole, threads, functions=STUBS.__getitem__).all()
+        StageRunner(whole, threads, functions=STUBS.__getitem__).run_all()
     undisturbed = _arrays(whole)
     for name, values in _arrays(job).items():
         np.testing.assert_array_equal(values, undisturbed[name], err_msg=name)
@@ -243,7 +243,7 @@ def test_a_dataset_in_threads_leaves_the_other_clips_to_the_next_run(
     (begun,) = [job.label for job in read_jobs(Store(tmp_path / "store"), "", Settings())]
     row = {"left": 2, "right": 3}[begun]  # whichever was looked at first
     assert f"row {row}, {begun}: the stage inversion stopped" in first.output
-    assert "It finds 2 of 2 clips to do" in " ".join(first.output.split())
+    assert "The next run finds 2 of 2 clips to do" in " ".join(first.output.split())
     assert len(breaking) == 1, "another clip went on in a process without a GPU"
 
     again = call("dataset", "run", tmp_path / "manifest.csv", *places, *settings)
@@ -273,7 +273,7 @@ def _under_prefect(job: Job) -> list[StageResult]:
     """Run a job whose process loses its GPU once; what its rendering's tasks did."""
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, functions=_rendered_by(breaks_once))
-        stages.all()
+        stages.run_all()
     return stages.records["render"].results
 
 

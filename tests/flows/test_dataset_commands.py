@@ -173,7 +173,7 @@ def test_inputs_elsewhere_and_outside_are_named_in_full(folder: Path) -> None:
 
 @pytest.fixture
 def small_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset_commands, "_MOST_ROWS", 10)
+    monkeypatch.setattr(dataset_commands, "_MAX_ROWS", 10)
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_a_manifest_is_never_overwritten(folder: Path) -> None:
     (folder / "m.csv").write_text("filled in by hand")
     ended = init("m.csv")
     assert ended.exit_code == 2
-    assert "m.csv is there already" in ended.output
+    assert "m.csv exists already" in ended.output
     assert (folder / "m.csv").read_text() == "filled in by hand"
     ended = init("m.xlsx")
     assert ended.exit_code == 2

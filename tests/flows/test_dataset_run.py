@@ -17,7 +17,7 @@ from flows.dataset_run import STORE_FAILURES, Clip, ClipResult, DatasetRun
 from flows.display.progress import Tally
 from flows.engine.environment import refuse_secrets
 from flows.engine.runners import open_runner
-from flows.engine.stages import Functions, StageError, stops_forgotten
+from flows.engine.stages import Functions, StageError, stop_request_cleared
 from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import StalledTaskError
@@ -117,7 +117,7 @@ def test_a_store_that_fails_for_many_clips_in_a_row_ends_the_run(tmp_path: Path)
     settings, count = _settings("runner.clips=1"), STORE_FAILURES + 2
     refused.update({f"clip-{i}": 99 for i in range(count)})
     clips = _clips(tmp_path, settings, count)
-    with pytest.raises(StageError, match=rf"refuses \(403\).* It finds 3 of {count} clips to do"):
+    with pytest.raises(StageError, match=rf"refuses \(403\).* The next run finds 3 of {count} clips to do"):
         _run(clips, settings, _functions(refusing))
     assert sum(99 - left for left in refused.values()) == STORE_FAILURES, "it went on asking"
     refused.clear()
@@ -133,7 +133,7 @@ def test_a_store_that_fails_while_rows_are_looked_at_ends_the_run_too(tmp_path: 
 
     with (
         open_runner(settings) as runner,
-        pytest.raises(StageError, match=r"refuses \(403\).* It finds 36 of 40 clips to do"),
+        pytest.raises(StageError, match=r"refuses \(403\).* The next run finds 36 of 40 clips to do"),
     ):
         DatasetRun(runner, settings, None, Tally()).run(list(range(40)), look)
     assert len(looked) < 20, "it went on asking"
@@ -165,10 +165,10 @@ def test_a_thread_that_hangs_ends_the_run_of_all_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It keeps its place among the workers: the others would wait for it for ever."""
-    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "CHECK_INTERVAL_S", 0.05)
     settings = _settings("runner.clips=2", "runner.stall_s=0.5")
     try:
-        with stops_forgotten(), pytest.raises(StageError, match="tuning got no further") as stopped:
+        with stop_request_cleared(), pytest.raises(StageError, match="tuning got no further") as stopped:
             _run(_clips(tmp_path, settings, 3), settings, _functions(hanging))
         assert isinstance(stopped.value.__cause__, StalledTaskError)
     finally:
@@ -255,7 +255,7 @@ def test_retry_takes_up_a_clip_that_failed_without_a_row(
     left = flows.cli.retry.retry_jobs([job], (), ["store"], "keep", None, _settings(), Console())
     assert left == 0
     assert [clip.job.id for clip in asked] == [job.id]
-    assert "once more (the store refuses (403))" in capsys.readouterr().out
+    assert "retried (the store refuses (403))" in capsys.readouterr().out
 
 
 def test_retry_says_of_which_clips_it_does_not_try_the_inputs_again(
@@ -275,6 +275,6 @@ def test_retry_says_of_which_clips_it_does_not_try_the_inputs_again(
 
 
 def test_no_credentials_become_parameters_of_a_flow_run() -> None:
-    with pytest.raises(ValueError, match=r"would keep runner\.storage_options in clear"):
+    with pytest.raises(ValueError, match=r"would store runner\.storage_options unencrypted"):
         refuse_secrets(["tuning.steps=4", 'runner.storage_options={"secret": "x"}'])
     refuse_secrets(["runner.workers=8"])

@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
-from portrait_core.attribute_editing.files import flow_metadata, load_flow
-from portrait_core.attribute_editing.scenes import scene_conditions
+from portrait_core.attribute_editing.scene_attributes import scene_conditions
+from portrait_core.attribute_editing.styleflow_files import load_styleflow, styleflow_metadata
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.inversion.targets import image_array
 from portrait_core.media import read_image
@@ -85,14 +85,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Train
 def test_a_flow_is_trained_with_its_curve_and_pictures(trained: Trained) -> None:
     assert trained.result.exit_code == 0, trained.result.output
     assert "held-out log-density" in trained.result.output
-    model = load_flow(trained.flow)
+    model = load_styleflow(trained.flow)
     assert model.conditions.names == scene_conditions().names
     assert model.reader is not None
     assert len(model.reader.r2) == len(model.conditions)
     rows = list(csv.DictReader((trained.out / "curve.csv").open()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert all(np.isfinite(float(row["held_out_log_density"])) for row in rows)
-    about = flow_metadata(trained.flow)
+    about = styleflow_metadata(trained.flow)
     assert about["samples"] == str(SAMPLES)
     assert about["labels"] == "scene"
     sheet = read_image(trained.out / "contact_sheet.png")
@@ -161,10 +161,10 @@ def test_a_table_of_labels_comes_before_the_scenes(trained: Trained, tmp_path: P
     line[line.index("--out") + 1] = str(tmp_path / "out")
     ended = call(*line)
     assert ended.exit_code == 0, ended.output
-    made = load_flow(tmp_path / "out" / "attribute_flow.safetensors")
+    made = load_styleflow(tmp_path / "out" / "attribute_flow.safetensors")
     age = made.conditions.attributes[made.conditions.index("age")]
     assert age.mean == pytest.approx(20 + (SAMPLES - 1) / 2, abs=3)
-    other = load_flow(trained.flow)
+    other = load_styleflow(trained.flow)
     assert age.mean != other.conditions.attributes[other.conditions.index("age")].mean
     table.write_text("picture,age,agee\n1,old,3\n")
     refused = call(*line)
@@ -282,7 +282,7 @@ def test_a_second_edit_takes_the_portrait_as_inverted(edited: Trained, tmp_path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("glasses=on", "this flow knows age"),
+        ("glasses=on", "this StyleFlow knows age"),
         ("age=200", "expected 18..80 years"),
         ("age=old", "cannot read the edit"),
     ],

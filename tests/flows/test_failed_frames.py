@@ -193,18 +193,20 @@ def test_what_a_stop_breaks_off_is_no_failure(tmp_path: Path, error: Exception) 
     """A pool that closes refuses and cancels tasks while clips of a dataset go on in their threads."""
 
     class Closing:
-        def submit(self, call: Call, turn: int = 0, look: Callable[[], None] = lambda: None) -> Pending:
+        def submit(
+            self, call: Call, priority: int = 0, check_progress: Callable[[], None] = lambda: None
+        ) -> Pending:
             cancellation.request()
             raise error
 
         def stop(self) -> None: ...
 
-        def forget(self) -> None: ...
+        def drop_loaded_models(self) -> None: ...
 
     job = stub_job(str(tmp_path), "clip", 4, Settings())
     try:
         with pytest.raises(cancellation.StopRequested):
-            StageRunner(job, Closing(), functions=STUBS.__getitem__).all()
+            StageRunner(job, Closing(), functions=STUBS.__getitem__).run_all()
     finally:
         cancellation.clear()
     assert Store(tmp_path).failures("portrait").empty

@@ -43,7 +43,7 @@ def _on_gpus(job: Job, functions: Functions = functions_of) -> tuple[dict[str, s
         seen = client.run(lambda: (process_name(), os.environ["CUDA_VISIBLE_DEVICES"]))
         assert not any(client.run(_profiles).values())
         stages = StageRunner(job, DaskRunner(client, job.settings.runner), functions=functions)
-        stages.all()
+        stages.run_all()
     gpu_of = dict(seen.values())
     assert sorted(gpu_of.values()) == sorted(NAMES)
     did: dict[str, set[str]] = defaultdict(set)

@@ -112,7 +112,7 @@ def test_lost_and_damaged_chunks_are_made_again_and_nothing_else(again: Run, arg
     chunk[4].write_bytes(chunk[4].read_bytes()[:-7] + b"garbage")
     again.output("encode").uncommit()  # so that the damaged one is read
     second = repeat(again, arguments)
-    assert "making again" in second.result.output
+    assert "recomputing damaged data" in second.result.output
     assert second.computed() == {"render": 2, "encode": 1}
     np.testing.assert_array_equal(second.output("render").read("frames"), before)
 

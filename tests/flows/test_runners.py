@@ -35,7 +35,7 @@ def _stubbed(job: Job) -> list[str]:
     """Run a job of stubs; the stages that did something."""
     with open_runner(job.settings) as runner:
         stages = StageRunner(job, runner, functions=STUBS.__getitem__)
-        stages.all()
+        stages.run_all()
     return list(stages.records)
 
 

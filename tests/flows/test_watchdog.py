@@ -72,12 +72,12 @@ def hangs_once(job: Job) -> StageResult:
 
 
 def test_a_thread_that_gets_no_further_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "CHECK_INTERVAL_S", 0.05)
     settings = _settings("runner.stall_s=0.5")
     job = stub_job(str(tmp_path), "clip", 2, settings)
     with open_runner(settings) as runner:
         with pytest.raises(StageError, match=r"tuning got no further for .*runner\.stall_s") as stopped:
-            StageRunner(job, runner, functions=_functions(hangs)).all()
+            StageRunner(job, runner, functions=_functions(hangs)).run_all()
         assert isinstance(stopped.value.__cause__, StalledTaskError)
         _free.set()
     assert Ledger(job).done_frames("inversion").all(), "what was finished is kept"
@@ -94,12 +94,12 @@ def hangs_in_a_range(job: Job, start: int, stop: int) -> StageResult:
 def test_a_hung_range_is_noticed_while_the_next_one_waits_for_its_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.05)
+    monkeypatch.setattr(flows.engine.runners, "CHECK_INTERVAL_S", 0.05)
     settings = _settings("runner.stall_s=0.5", "runner.frames_per_task=1")
     job = stub_job(str(tmp_path), "clip", 3, settings)
     with open_runner(settings) as runner:
         with pytest.raises(StageError, match=r"template got no further for .*runner\.stall_s"):
-            StageRunner(job, runner, functions=_functions(hangs_in_a_range)).all()
+            StageRunner(job, runner, functions=_functions(hangs_in_a_range)).run_all()
         _free.set()
 
 
@@ -111,13 +111,13 @@ def test_time_without_workers_is_no_time_without_progress(
     watchdog = Watchdog(stub_job(str(tmp_path), "clip", 2, _settings("runner.stall_s=100")), "template")
     for seconds in (20, 20, 500, 20, 20):  # nobody asks while there are no workers
         now[0] += seconds
-        watchdog.look()
+        watchdog.check()
     for _ in range(2):
         now[0] += 20
-        watchdog.look()
+        watchdog.check()
     now[0] += 25
     with pytest.raises(StalledTaskError):
-        watchdog.look()
+        watchdog.check()
 
 
 def test_a_worker_that_learns_too_late_who_has_the_work_leaves_the_next_task_alone(
@@ -154,14 +154,14 @@ def test_a_call_that_dask_logs_shows_no_secrets(tmp_path: Path) -> None:
 def test_a_worker_that_gets_no_further_is_ended_and_another_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(flows.engine.runners, "LOOK_S", 0.2)
+    monkeypatch.setattr(flows.engine.runners, "CHECK_INTERVAL_S", 0.2)
     monkeypatch.setenv(HANGS, str(tmp_path / "hung"))
     settings = _settings("runner.kind=local_cluster", "runner.stall_s=5")
     job = stub_job(str(tmp_path / "store"), "clip", 2, settings)
     said: list[str] = []
     with dask_client(settings) as client:
         functions = _functions(hangs_once)
-        StageRunner(job, DaskRunner(client, settings.runner), said.append, functions=functions).all()
+        StageRunner(job, DaskRunner(client, settings.runner), said.append, functions=functions).run_all()
     assert Ledger(job).is_finished()
     assert any("got no further" in line or "the worker died" in line for line in said), said
 
@@ -182,7 +182,7 @@ def test_markers_that_are_listed_late_are_waited_for(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(Files, "sizes", late)
     with open_runner(settings) as runner:
-        StageRunner(job, runner, functions=STUBS.__getitem__).all()
+        StageRunner(job, runner, functions=STUBS.__getitem__).run_all()
     assert Ledger(job).is_finished()
 
 

@@ -101,7 +101,7 @@ def test_it_runs_on_a_stage_runner_stage_by_stage(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing of squares yet"):
         check_only(job, ["added"])
     with open_runner(job.settings) as runner:
-        StageRunner(job, runner, only=["squares"]).all()
+        StageRunner(job, runner, only=["squares"]).run_all()
     assert Ledger(job).done_frames("squares").all()
     assert not Ledger(job).is_finished()
 
@@ -346,7 +346,7 @@ def test_its_bars_have_its_titles_and_count_its_frames(tmp_path: Path) -> None:
             (ADDED.title, 0, 1),
         ]
         with open_runner(job.settings) as runner:
-            StageRunner(job, runner, only=["squares"]).all()
+            StageRunner(job, runner, only=["squares"]).run_all()
         bars.refresh()
         assert [bar.completed for bar in progress.tasks] == [FRAMES, 0]
         run_stages(job)
@@ -376,9 +376,9 @@ def test_a_stage_behind_all_others_is_one_line_of_a_pipeline(
     job = clip.model_copy(update={"goal": "longer", "stage_keys": keys})
     functions = STUBS | {"brightness": functions_of("brightness")}
     with open_runner(job.settings) as runner:
-        StageRunner(clip, runner, functions=STUBS.__getitem__).all()
+        StageRunner(clip, runner, functions=STUBS.__getitem__).run_all()
         longer = StageRunner(job, runner, functions=functions.__getitem__)
-        longer.all()
+        longer.run_all()
     assert _done(longer.records) == {"brightness": 4}
     means = job.output("render").read("frames").mean((1, 2, 3))
     np.testing.assert_allclose(job.output("brightness").read("brightness"), means, rtol=1e-5)

@@ -9,15 +9,15 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.editing import (
+from portrait_core.attribute_editing.latent_edits import (
     AttributeEdit,
     AttributeEditor,
-    AttributeFlow,
+    StyleFlowModel,
     edit_latent,
     light_edit,
     published_edit,
 )
-from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.settings import StyleFlowArchitecture
 from portrait_core.errors import InputError
 from tests import official_flow
 
@@ -30,10 +30,10 @@ SCHEMA = Conditions(
 )
 
 
-def model(rows: int = 1) -> tuple[AttributeFlow, Tensor, Tensor]:
+def model(rows: int = 1) -> tuple[StyleFlowModel, Tensor, Tensor]:
     """A flow, a latent and its labels."""
     w = torch.randn(1, rows, 6, generator=torch.Generator().manual_seed(rows), dtype=torch.float64)
-    return AttributeFlow(official_flow.tiny(), SCHEMA), w, torch.tensor([[35.0, 0.0, 0.4]])
+    return StyleFlowModel(official_flow.tiny(), SCHEMA), w, torch.tensor([[35.0, 0.0, 0.4]])
 
 
 def test_the_published_conditions() -> None:
@@ -44,31 +44,33 @@ def test_the_published_conditions() -> None:
     assert torch.equal(PUBLISHED_CONDITIONS.encode(raw), raw)  # published weights take raw units
     without = PUBLISHED_CONDITIONS.without(["yaw", "pitch"])
     assert len(without) == 15
-    held = PUBLISHED_CONDITIONS.held({"yaw": 0, "pitch": 0})
+    held = PUBLISHED_CONDITIONS.with_held({"yaw": 0, "pitch": 0})
     assert set(PUBLISHED_CONDITIONS.names) - set(held.editable) == {"yaw", "pitch"}
     with pytest.raises(InputError, match="yaw is held at 0"):
-        held.asked("yaw", 5)
+        held.checked_target("yaw", 5)
 
 
 def test_labels_by_name() -> None:
     labels = SCHEMA.vector({"glasses": 1, "age": 60})
     assert labels.tolist() == [60, 1, 0]
     assert SCHEMA.encode(labels).tolist() == [1, 1, 0]
-    assert SCHEMA.labels(torch.tensor([[5.0, 0.2, 9.0]])).tolist() == [[5, pytest.approx(0.2), 0]]
+    assert SCHEMA.checked_labels(torch.tensor([[5.0, 0.2, 9.0]])).tolist() == [[5, pytest.approx(0.2), 0]]
     with pytest.raises(InputError, match="no value is given for glasses"):
         SCHEMA.vector({"age": 3})
-    with pytest.raises(InputError, match="there is no attribute 'hat'; this flow knows age, glasses, yaw"):
+    with pytest.raises(
+        InputError, match="there is no attribute 'hat'; this StyleFlow knows age, glasses, yaw"
+    ):
         SCHEMA.vector({"age": 3, "glasses": 0, "hat": 1})
     with pytest.raises(InputError, match=r"shape \[2\], expected 3 values each: age, glasses, yaw"):
-        SCHEMA.labels(torch.zeros(2))
+        SCHEMA.checked_labels(torch.zeros(2))
     with pytest.raises(InputError, match="values of glasses are not finite"):
-        SCHEMA.labels(torch.tensor([1, torch.nan, 2]))
+        SCHEMA.checked_labels(torch.tensor([1, torch.nan, 2]))
 
 
 def test_standardised() -> None:
     labels = torch.randn(500, 3, generator=torch.Generator().manual_seed(0)) * 7 + 30
     schema = SCHEMA.standardised(labels)
-    made = schema.encode(schema.labels(labels))
+    made = schema.encode(schema.checked_labels(labels))
     assert torch.allclose(made.mean(0), torch.zeros(3), atol=1e-4)
     assert made[:, :2].std(0).tolist() == pytest.approx([1, 1], abs=0.01)
     assert schema.attributes[2].scale == 1  # held: constant
@@ -165,7 +167,9 @@ def test_published_edits_know_their_rows() -> None:
     # every slider is an attribute, and its whole range can be asked for
     for attribute in PUBLISHED_CONDITIONS.attributes[9:]:
         made = published_edit(attribute.name, attribute.high, rows=18)
-        assert PUBLISHED_CONDITIONS.asked(attribute.name, made.values[attribute.name]) == attribute.high
+        assert (
+            PUBLISHED_CONDITIONS.checked_target(attribute.name, made.values[attribute.name]) == attribute.high
+        )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +178,7 @@ def test_published_edits_know_their_rows() -> None:
         ({"hat": 1}, "there is no attribute 'hat'"),
         ({"age": 90}, r"age is 90, expected 10\.\.80 years"),
         ({"age": float("nan")}, "age is nan"),
-        ({"yaw": 0.1}, "yaw is held at 0 in this flow; edit age, glasses"),
+        ({"yaw": 0.1}, "yaw is held at 0 in this StyleFlow; edit age, glasses"),
     ],
 )
 def test_what_cannot_be_asked(values: dict[str, float], words: str) -> None:
@@ -192,4 +196,4 @@ def test_a_flow_of_other_width_is_told_apart() -> None:
     with pytest.raises(ValueError, match="latents have shape"):
         AttributeEditor(made, torch.zeros(1, 1, 512, dtype=torch.float64), torch.zeros(1, 3))
     with pytest.raises(ValidationError, match="hidden"):
-        FlowSettings(hidden=())
+        StyleFlowArchitecture(hidden=())

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.requests import (
+from portrait_core.attribute_editing.edit_requests import (
     EditRequest,
     as_override,
     check_requests,
-    edits_of,
+    make_edits,
     parse_request,
     parse_requests,
 )
@@ -81,7 +81,7 @@ def test_what_the_flow_cannot_do_is_refused_before_any_work(text: str, said: str
 
 
 def test_edits_count_from_the_pictures_own_values() -> None:
-    edits = edits_of(
+    edits = make_edits(
         parse_requests(["age=+20", "glasses=on"]), {"age": 40.0, "glasses": 0.0}, CONDITIONS, 0.5
     )
     assert [(dict(edit.values), edit.strength) for edit in edits] == [

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from portrait_core.attribute_editing.pictures import Change, edited_photograph, free_share
-from portrait_core.attribute_editing.requests import moves_mouth, parse_requests
+from portrait_core.attribute_editing.edit_requests import moves_mouth, parse_requests
+from portrait_core.attribute_editing.photograph_edit import ColourChange, editable_mask, edited_photograph
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.tracking.crop import crop_image
 
@@ -32,7 +32,7 @@ def _with_spot(crop: Picture) -> Picture:
 
 def test_no_edit_leaves_every_pixel(photograph: Picture) -> None:
     before = crop_image(photograph, (200, 150), 160, SIZE)
-    change = Change.between(before, before.copy())
+    change = ColourChange.between(before, before.copy())
     made = edited_photograph(photograph, change, EVERYWHERE, (200, 150), 160)
     np.testing.assert_array_equal(made, photograph)
 
@@ -45,7 +45,7 @@ def test_an_edit_lands_where_the_crop_was(
 ) -> None:
     before = crop_image(photograph, center, side, SIZE)
     after = _with_spot(before)
-    made = edited_photograph(photograph, Change.between(before, after), EVERYWHERE, center, side)
+    made = edited_photograph(photograph, ColourChange.between(before, after), EVERYWHERE, center, side)
     again = crop_image(made, center, side, SIZE)
     middle = np.s_[SIZE // 2 - 4 : SIZE // 2 + 4, SIZE // 2 - 4 : SIZE // 2 + 4]
     if center[0] > side / 2:  # the whole spot lies within the photograph
@@ -66,10 +66,10 @@ def test_an_edit_lands_where_the_crop_was(
 def test_small_differences_of_a_reconstruction_change_nothing(photograph: Picture) -> None:
     before = crop_image(photograph, (200, 150), 160, SIZE)
     after = np.clip(before.astype(int) + 4, 0, 255).astype(np.uint8)
-    assert Change.between(before, after).share.max() < 1e-6
-    kept = edited_photograph(photograph, Change.between(before, after), EVERYWHERE, (200, 150), 160)
+    assert ColourChange.between(before, after).share.max() < 1e-6
+    kept = edited_photograph(photograph, ColourChange.between(before, after), EVERYWHERE, (200, 150), 160)
     np.testing.assert_array_equal(kept, photograph)
-    assert Change.between(before, _with_spot(before)).share.max() == pytest.approx(1)
+    assert ColourChange.between(before, _with_spot(before)).share.max() == pytest.approx(1)
 
 
 def test_the_photographs_detail_is_kept_where_the_edit_darkens(photograph: Picture) -> None:
@@ -79,7 +79,7 @@ def test_the_photographs_detail_is_kept_where_the_edit_darkens(photograph: Pictu
     blurred = cv2.GaussianBlur(crop_image(fine, (200, 150), 160, SIZE), (0, 0), 3)
     before = np.asarray(blurred, np.uint8)
     after = (before * 0.5).astype(np.uint8)
-    made = edited_photograph(fine, Change.between(before, after), EVERYWHERE, (200, 150), 160)
+    made = edited_photograph(fine, ColourChange.between(before, after), EVERYWHERE, (200, 150), 160)
     inner = np.s_[120:180, 170:230]
     assert 0.45 < made[inner].mean() / fine[inner].mean() < 0.6
     old, new = (one[inner].astype(float) - cv2.GaussianBlur(one, (0, 0), 2)[inner] for one in (fine, made))
@@ -92,7 +92,7 @@ def test_grain_is_not_blown_up_where_the_edit_lightens() -> None:
     dark = np.random.default_rng(2).normal(25, 4, (300, 400, 1)).clip(0, 60).repeat(3, 2).astype(np.uint8)
     before = np.full((SIZE, SIZE, 3), 25, np.uint8)
     made = edited_photograph(
-        dark, Change.between(before, np.full_like(before, 150)), EVERYWHERE, (200, 150), 160
+        dark, ColourChange.between(before, np.full_like(before, 150)), EVERYWHERE, (200, 150), 160
     )
     inner = np.s_[120:180, 170:230]
     assert abs(made[inner].mean() - 150) < 10
@@ -102,7 +102,9 @@ def test_grain_is_not_blown_up_where_the_edit_lightens() -> None:
 def test_a_grey_photograph_stays_grey(photograph: Picture) -> None:
     grey = np.repeat(photograph[..., :1], 3, axis=2)
     before = crop_image(grey, (200, 150), 160, SIZE)
-    made = edited_photograph(grey, Change.between(before, _with_spot(before)), EVERYWHERE, (200, 150), 160)
+    made = edited_photograph(
+        grey, ColourChange.between(before, _with_spot(before)), EVERYWHERE, (200, 150), 160
+    )
     assert (made != grey).any()
     assert np.ptp(made, axis=2).max() == 0
 
@@ -113,7 +115,7 @@ def test_a_small_face_in_a_grey_picture_keeps_its_colours() -> None:
     before = crop_image(picture, (540, 540), 70, SIZE)
     after = np.full_like(before, 0) + np.array([120, 90, 160], np.uint8)
     made = edited_photograph(
-        picture, Change.between(before, after), np.ones((1200, 1200), np.float32), (540, 540), 70
+        picture, ColourChange.between(before, after), np.ones((1200, 1200), np.float32), (540, 540), 70
     )
     assert np.abs(made[535:545, 535:545].reshape(-1, 3).mean(0) - (120, 90, 160)).max() < 12
 
@@ -126,10 +128,10 @@ def test_what_is_not_the_person_and_the_mouths_inside_stay() -> None:
         points[list(curve)] = np.stack([150 + 20 * np.cos(angles), 200 + 10 * sign * np.sin(angles)], 1)
     coverage = np.zeros((300, 400), np.float32)
     coverage[:, :250] = 1
-    free = free_share(coverage, points, (300, 400), mouth=False)
+    free = editable_mask(coverage, points, (300, 400), mouth=False)
     assert free[200, 150] == free[195, 140] == free[100, 300] == 0
     assert free[200, 190] == free[100, 150] == 1
-    assert (free_share(coverage, points, (300, 400), mouth=True) == coverage).all()
-    assert free_share(None, points, (300, 400), mouth=True).min() == 1
+    assert (editable_mask(coverage, points, (300, 400), mouth=True) == coverage).all()
+    assert editable_mask(None, points, (300, 400), mouth=True).min() == 1
     assert moves_mouth(parse_requests(["age=+3", "smile=1"]))
     assert not moves_mouth(parse_requests(["beard=1"]))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.attribute_editing.scenes import sample_scenes
+from portrait_core.attribute_editing.scene_attributes import sample_scenes
 from portrait_core.generators import StyleGAN2Generator, load_generator
 from portrait_core.generators.io import load_latent_layout
 from portrait_core.generators.scene_latents import N_LATENT

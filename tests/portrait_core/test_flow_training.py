@@ -8,11 +8,15 @@ import torch
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.flow import ConditionalFlow, standard_normal
-from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import (
-    FlowSamples,
-    FlowTrainer,
+from portrait_core.attribute_editing.settings import (
+    SolverSettings,
+    StyleFlowArchitecture,
+    StyleFlowTrainingOptions,
+)
+from portrait_core.attribute_editing.styleflow import StyleFlow, standard_normal
+from portrait_core.attribute_editing.styleflow_training import (
+    LabelledLatents,
+    StyleFlowTrainer,
     draw_noise,
     negative_log_likelihood,
     published_offset,
@@ -25,7 +29,7 @@ SCHEMA = Conditions(attributes=tuple(Condition(name=name, low=-3, high=3) for na
 QUICK = SolverSettings(method="rk4", steps=2)
 
 
-def samples(n: int = 64, rows: int = 1) -> FlowSamples:
+def samples(n: int = 64, rows: int = 1) -> LabelledLatents:
     """Latents that their attributes move, bend and stretch."""
     rng = torch.Generator().manual_seed(5)
     labels, noise = torch.randn(n, 2, generator=rng), torch.randn(n, rows, 4, generator=rng)
@@ -33,18 +37,18 @@ def samples(n: int = 64, rows: int = 1) -> FlowSamples:
     w = noise * torch.exp(0.5 * b)[..., None]
     w = w + torch.stack([2 * a, -a, b, 0 * a], -1)
     w[..., 3] = w[..., 3] + 0.5 * w[..., 0] ** 2
-    return FlowSamples(w, labels)
+    return LabelledLatents(w, labels)
 
 
-def trainer(settings: FlowTrainingSettings | None = None, **changes: Any) -> FlowTrainer:
+def trainer(settings: StyleFlowTrainingOptions | None = None, **changes: Any) -> StyleFlowTrainer:
     torch.manual_seed(0)
-    flow = ConditionalFlow(FlowSettings(width=4, hidden=(16, 16), context=2))
-    settings = settings or FlowTrainingSettings(epochs=3, batch=5, solver=QUICK, checkpoint_s=0)
+    flow = StyleFlow(StyleFlowArchitecture(width=4, hidden=(16, 16), context=2))
+    settings = settings or StyleFlowTrainingOptions(epochs=3, batch=5, solver=QUICK, checkpoint_s=0)
     learnt, held_out = samples().split(12)
-    return FlowTrainer(flow, SCHEMA, learnt, settings.model_copy(update=changes), held_out)
+    return StyleFlowTrainer(flow, SCHEMA, learnt, settings.model_copy(update=changes), held_out)
 
 
-def state_of(made: FlowTrainer) -> dict[str, Tensor]:
+def state_of(made: StyleFlowTrainer) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in made.flow.state_dict().items()}
 
 
@@ -109,7 +113,7 @@ def test_every_sample_comes_once_a_pass_in_a_new_order() -> None:
 
 
 def test_it_learns_the_density() -> None:
-    made = trainer(FlowTrainingSettings(epochs=30, batch=13, learning_rate=0.01, solver=QUICK))
+    made = trainer(StyleFlowTrainingOptions(epochs=30, batch=13, learning_rate=0.01, solver=QUICK))
     before, densities = made.held_out_density(), list[float | None]()
     losses = made.run(on_pass=lambda done, loss, density: densities.append(density))
     assert np.mean(losses[-20:]) < np.mean(losses[:4]) - 1
@@ -174,9 +178,11 @@ def test_jitter_keeps_empty_directions_from_being_chased() -> None:
     stretches = []
     for jitter in (0.0, 0.3):
         torch.manual_seed(0)
-        flow = ConditionalFlow(FlowSettings(width=4, hidden=(16, 16), context=2))
-        settings = FlowTrainingSettings(epochs=12, batch=16, learning_rate=0.02, jitter=jitter, solver=QUICK)
-        FlowTrainer(flow, SCHEMA, flat, settings).run()
+        flow = StyleFlow(StyleFlowArchitecture(width=4, hidden=(16, 16), context=2))
+        settings = StyleFlowTrainingOptions(
+            epochs=12, batch=16, learning_rate=0.02, jitter=jitter, solver=QUICK
+        )
+        StyleFlowTrainer(flow, SCHEMA, flat, settings).run()
         w = flat.w.repeat_interleave(2, 1)
         w[:, 1, 3] += 0.01
         z = flow(w, flat.labels)
@@ -195,9 +201,9 @@ def test_noise_has_unit_variance() -> None:
 
 def test_what_cannot_be_trained_on() -> None:
     with pytest.raises(InputError, match=r"latents \[3, 4\] and labels \[3, 2\]"):
-        FlowSamples(torch.zeros(3, 4), torch.zeros(3, 2))
+        LabelledLatents(torch.zeros(3, 4), torch.zeros(3, 2))
     with pytest.raises(InputError, match="not finite"):
-        FlowSamples(torch.full((3, 1, 4), torch.nan), torch.zeros(3, 2))
+        LabelledLatents(torch.full((3, 1, 4), torch.nan), torch.zeros(3, 2))
     with pytest.raises(InputError, match="cannot hold out 64 of 64"):
         samples().split(64)
     with pytest.raises(InputError, match="52 samples do not fill a batch of 53"):
@@ -205,16 +211,16 @@ def test_what_cannot_be_trained_on() -> None:
     with pytest.raises(InputError, match="two rows"):
         trainer(batch=1)
     with pytest.raises(InputError, match="values of b are not finite"):
-        FlowTrainer(
+        StyleFlowTrainer(
             trainer().flow,
             SCHEMA,
-            FlowSamples(torch.zeros(8, 1, 4), torch.tensor([[0, torch.inf]]).expand(8, 2)),
-            FlowTrainingSettings(),
+            LabelledLatents(torch.zeros(8, 1, 4), torch.tensor([[0, torch.inf]]).expand(8, 2)),
+            StyleFlowTrainingOptions(),
         )
     with pytest.raises(InputError, match="width 4 and 2 attributes"):
-        FlowTrainer(
+        StyleFlowTrainer(
             trainer().flow,
             SCHEMA,
-            FlowSamples(torch.zeros(8, 1, 6), torch.zeros(8, 2)),
-            FlowTrainingSettings(),
+            LabelledLatents(torch.zeros(8, 1, 6), torch.zeros(8, 2)),
+            StyleFlowTrainingOptions(),
         )

@@ -6,10 +6,15 @@ import fsspec
 import pytest
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.attribute_editing.tables import LabelsError, complete, picture_key, read_labels
+from portrait_core.attribute_editing.label_tables import (
+    LabelsError,
+    complete_labels,
+    picture_key,
+    read_labels,
+)
 from portrait_core.errors import InputError
 
-FEW = PUBLISHED_CONDITIONS.without([*(f"light_{i}" for i in range(9)), "baldness"]).held(
+FEW = PUBLISHED_CONDITIONS.without([*(f"light_{i}" for i in range(9)), "baldness"]).with_held(
     {"yaw": 0, "pitch": 0}
 )
 
@@ -61,7 +66,7 @@ def test_every_bad_row_is_told(tmp_path: Path) -> None:
         (3, "age is 'nan', expected a number in years, such as 65; leave the cell empty for no label"),
         (3, "beard is 1.5, expected 0..1"),
         (4, "the cell 'picture' is empty; give the file's name or the sample's number"),
-        (5, "the picture a.png is that of row 2 too; give each picture one row"),
+        (5, "the picture a.png is also in row 2; give each picture one row"),
         (6, "has more cells than the header has names; put a cell that holds a separator into quotes"),
         (7, "age is '3,5', expected a number in years, such as 65; write decimals with a point"),
     ]
@@ -79,9 +84,7 @@ def test_columns_are_told(tmp_path: Path) -> None:
         1,
         "unknown column 'glases'; did you mean glasses? Columns are picture, " + ", ".join(FEW.names),
     )
-    assert told(tmp_path, "picture,age,age\na.png,3,4") == [
-        (1, "the column 'age' is there twice; delete one")
-    ]
+    assert told(tmp_path, "picture,age,age\na.png,3,4") == [(1, "the column 'age' comes twice; delete one")]
     assert told(tmp_path, "picture,age\n") == [(0, "holds no row; give each picture a row below the header")]
     assert told(tmp_path, "\n")[0][1].startswith("is empty; its first row names the columns: picture, gender")
 
@@ -96,7 +99,7 @@ def test_the_table_wins_and_fills_gaps() -> None:
         "b.png": {"gender": 1.0, "glasses": 1.0, "beard": 0.5, "expression": 0.0},
         "other.png": {"age": 3.0},
     }
-    whole = complete(local, table, FEW)
+    whole = complete_labels(local, table, FEW)
     assert list(whole) == ["in/a.png", "in/b.png"]
     assert whole["in/a.png"] == {"gender": 0.1, "glasses": 0.0, "beard": 0.0, "age": 42.0, "expression": 1.0}
     assert whole["in/b.png"] == {"gender": 1.0, "glasses": 1.0, "beard": 0.5, "age": 20.0, "expression": 0.0}
@@ -108,7 +111,7 @@ def test_what_is_missing_is_named() -> None:
     local = {f"{i}.png": {"age": 31.0, "gender": 0.1, "expression": 1.0} for i in range(8)}
     local["3.png"] = {}
     with pytest.raises(InputError) as caught:
-        complete(local, {}, FEW)
+        complete_labels(local, {}, FEW)
     lines = str(caught.value).splitlines()
     assert lines[0] == "gender is missing for 1 of 8 pictures (3.png)"
     assert lines[1] == "glasses is missing for 8 of 8 pictures (0.png, 1.png, 2.png, 3.png, 4.png and 3 more)"
@@ -118,9 +121,9 @@ def test_what_is_missing_is_named() -> None:
 
 def test_a_table_of_other_pictures_is_told() -> None:
     with pytest.raises(InputError, match=r"no row of the table .* names b\.jpg, the pictures are a\.png"):
-        complete({"a.png": {"age": 1.0}}, {"b.jpg": {"age": 2.0}}, FEW)
-    with pytest.raises(InputError, match=r"several pictures are called a\.png"):
-        complete({"x/a.png": {}, "y/a.png": {}}, {"a.png": {"age": 2.0}}, FEW)
+        complete_labels({"a.png": {"age": 1.0}}, {"b.jpg": {"age": 2.0}}, FEW)
+    with pytest.raises(InputError, match=r"several pictures are named a\.png"):
+        complete_labels({"x/a.png": {}, "y/a.png": {}}, {"a.png": {"age": 2.0}}, FEW)
 
 
 def test_keys() -> None:

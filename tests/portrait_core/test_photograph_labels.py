@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.photographs import (
+from portrait_core.attribute_editing.photograph_labels import (
     LOCAL_SOURCES,
     PhotographLabeller,
     PhotographLabels,
@@ -81,7 +81,7 @@ def test_by_picture(labels: PhotographLabels) -> None:
 def test_what_needs_a_table() -> None:
     light = tuple(f"light_{i}" for i in range(9))
     assert not_labelled() == (*light, "glasses", "baldness", "beard")
-    assert not_labelled(PUBLISHED_CONDITIONS.without([*light, "beard"]).held({"glasses": 0.0})) == (
+    assert not_labelled(PUBLISHED_CONDITIONS.without([*light, "beard"]).with_held({"glasses": 0.0})) == (
         "baldness",
     )
     assert {name: source.strength for name, source in LOCAL_SOURCES.items() if source.strength != "weak"} == {

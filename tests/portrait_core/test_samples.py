@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from portrait_core.attribute_editing.photographs import LOCAL_SOURCES
-from portrait_core.attribute_editing.samples import (
+from portrait_core.attribute_editing.photograph_labels import LOCAL_SOURCES
+from portrait_core.attribute_editing.scene_attributes import scene_conditions, scene_labels
+from portrait_core.attribute_editing.training_samples import (
     draw_samples,
     frontal_pictures,
     sample_labels,
     training_samples,
 )
-from portrait_core.attribute_editing.scenes import scene_conditions, scene_labels
 from portrait_core.errors import InputError
 from portrait_core.settings import StyleFlowTrainingSettings
 from tests.portrait_core import tiny

@@ -13,15 +13,15 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from portrait_core.attribute_editing import scenes
+from portrait_core.attribute_editing import scene_attributes as scenes
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import flow_metadata, load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
-from portrait_core.attribute_editing.scenes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attribute_editing.settings import FlowSettings
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+from portrait_core.attribute_editing.latent_reader import LatentReader
+from portrait_core.attribute_editing.scene_attributes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attribute_editing.settings import StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_files import load_styleflow, save_styleflow, styleflow_metadata
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.errors import InputError
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import load_generator
@@ -45,12 +45,12 @@ def label(name: str, z: Tensor) -> float:
 
 
 @cache
-def embedded() -> FlowSamples:
+def embedded() -> LabelledLatents:
     """People of the embedded generator."""
     z = sample_scenes(700, 0, seed=0)
     mapping = load_generator(data_folder() / "models" / "embedded_generator.safetensors").mapping
     with torch.no_grad():
-        return FlowSamples(mapping(z, None)[:, :1].contiguous(), scene_labels(z))
+        return LabelledLatents(mapping(z, None)[:, :1].contiguous(), scene_labels(z))
 
 
 def test_labels_are_of_the_people() -> None:
@@ -125,9 +125,9 @@ def test_ranges_are_the_whole() -> None:
         (lambda: sample_scenes(1, 0, -2), "with seed -2"),
         (lambda: sample_scenes(1, 0, 0, 1.5), r"truncation 1\.5"),
         (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 119\]"),
-        (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "judge on 1"),
+        (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "evaluate on 1"),
         (
-            lambda: LatentReader.fit(embedded(), FlowSamples(torch.zeros(3, 1, 8), torch.zeros(3, 12))),
+            lambda: LatentReader.fit(embedded(), LabelledLatents(torch.zeros(3, 1, 8), torch.zeros(3, 12))),
             "split",
         ),
     ],
@@ -141,7 +141,7 @@ def test_the_reader_reads_people_it_has_not_seen() -> None:
     learnt, others = embedded().split(200)
     reader = LatentReader.fit(learnt, others)
     assert min(reader.r2) > 0.9
-    assert reader.weak(scene_conditions()) == ()
+    assert reader.weakly_read(scene_conditions()) == ()
     read = reader.read(others.w)
     by_hand = 1 - (read - others.labels).square().mean(0) / others.labels.var(0, correction=0)
     assert reader.r2 == pytest.approx(by_hand.tolist(), abs=1e-4)
@@ -157,32 +157,32 @@ def test_the_reader_says_what_it_reads_weakly() -> None:
     learnt, others = embedded().split(200)
     rng = torch.Generator().manual_seed(0)
 
-    def with_others(samples: FlowSamples) -> FlowSamples:
+    def with_others(samples: LabelledLatents) -> LabelledLatents:
         """With one attribute that no latent knows, and one that does not vary."""
         unknown, still = torch.rand(len(samples), 1, generator=rng), torch.ones(len(samples), 1)
-        return FlowSamples(samples.w, torch.cat([samples.labels[:, :1], unknown, still], 1))
+        return LabelledLatents(samples.w, torch.cat([samples.labels[:, :1], unknown, still], 1))
 
     reader = LatentReader.fit(with_others(learnt), with_others(others))
     conditions = Conditions(attributes=tuple(Condition(name=name) for name in ("age", "luck", "yaw")))
-    assert reader.weak(conditions) == ("luck", "yaw")
-    assert reader.weak(conditions.held({"yaw": 1})) == ("luck",)
+    assert reader.weakly_read(conditions) == ("luck", "yaw")
+    assert reader.weakly_read(conditions.with_held({"yaw": 1})) == ("luck",)
     assert reader.r2[2] == 0
     assert reader.read(others.w)[:, 2].tolist() == [1] * 200
-    with pytest.raises(InputError, match="to 3 attributes, the flow has 256 and 12"):
-        reader.weak(scene_conditions())
+    with pytest.raises(InputError, match="to 3 attributes, the StyleFlow has 256 and 12"):
+        reader.weakly_read(scene_conditions())
 
 
-def read_flow() -> AttributeFlow:
+def read_flow() -> StyleFlowModel:
     learnt, others = embedded().split(200)
     conditions = scene_conditions().standardised(learnt.labels)
-    flow = ConditionalFlow(FlowSettings(width=256, hidden=(8,), context=len(conditions)))
-    return AttributeFlow(flow.eval(), conditions, LatentReader.fit(learnt, others))
+    flow = StyleFlow(StyleFlowArchitecture(width=256, hidden=(8,), context=len(conditions)))
+    return StyleFlowModel(flow.eval(), conditions, LatentReader.fit(learnt, others))
 
 
 def test_a_flow_file_keeps_its_reader(tmp_path: Path) -> None:
     made, path = read_flow(), tmp_path / "flow.safetensors"
-    save_flow(made, path, {"generator": "embedded"})
-    found = load_flow(path)
+    save_styleflow(made, path, {"generator": "embedded"})
+    found = load_styleflow(path)
     assert made.reader is not None
     assert found.reader is not None
     assert found.reader.r2 == made.reader.r2
@@ -191,24 +191,25 @@ def test_a_flow_file_keeps_its_reader(tmp_path: Path) -> None:
     w = embedded().w[:4]
     assert torch.equal(found.reader.read(w), made.reader.read(w))
     first = path.read_bytes()
-    save_flow(found, path, {"generator": "embedded"})
+    save_styleflow(found, path, {"generator": "embedded"})
     assert path.read_bytes() == first
-    assert json.loads(flow_metadata(path)["reader_r2"]) == list(made.reader.r2)
+    assert json.loads(styleflow_metadata(path)["reader_r2"]) == list(made.reader.r2)
 
 
 def test_a_file_without_a_reader_has_none(tmp_path: Path) -> None:
     """As files were before there were readers."""
     path = tmp_path / "flow.safetensors"
-    save_flow(read_flow()._replace(reader=None), path)
-    assert "reader_r2" not in flow_metadata(path)
+    save_styleflow(read_flow()._replace(reader=None), path)
+    assert "reader_r2" not in styleflow_metadata(path)
     assert not any(name.startswith("reader") for name in load_file(path))
-    assert load_flow(path).reader is None
-    save_flow(read_flow()._replace(reader=None), path, {"reader_r2": "[1.0]"})  # metadata of a file with one
-    assert load_flow(path).reader is None
+    assert load_styleflow(path).reader is None
+    # metadata of a file with a reader
+    save_styleflow(read_flow()._replace(reader=None), path, {"reader_r2": "[1.0]"})
+    assert load_styleflow(path).reader is None
     conditions = Conditions(attributes=tuple(Condition(name=name) for name in "abc"))
-    other = AttributeFlow(official_flow.tiny().float(), conditions, read_flow().reader)
-    with pytest.raises(InputError, match="the flow has 6 and 3"):
-        save_flow(other, path)
+    other = StyleFlowModel(official_flow.tiny().float(), conditions, read_flow().reader)
+    with pytest.raises(InputError, match="the StyleFlow has 6 and 3"):
+        save_styleflow(other, path)
 
 
 @pytest.mark.parametrize(
@@ -228,11 +229,11 @@ def test_a_file_without_a_reader_has_none(tmp_path: Path) -> None:
 )
 def test_damaged_readers(tmp_path: Path, change: Any, words: str) -> None:
     path = tmp_path / "flow.safetensors"
-    save_flow(read_flow(), path)
+    save_styleflow(read_flow(), path)
     with safe_open(path, framework="pt") as file:
         about = json.loads(file.metadata()["attribute_flow"])
     tensors = load_file(path)
     change(tensors, about)
     save_file(tensors, path, metadata={"attribute_flow": json.dumps(about)})
     with pytest.raises(ValueError, match=words):
-        load_flow(path)
+        load_styleflow(path)

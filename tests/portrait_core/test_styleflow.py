@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from portrait_core.attribute_editing.flow import ConditionalFlow, standard_normal
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow, standard_normal
 from tests import official_flow
 from tests.official_files import seeded
 from tests.plain import styleflow as plain
@@ -33,7 +33,7 @@ def published_inputs() -> dict[str, Tensor]:
 
 def published_numbers() -> dict[str, Any]:
     """What the plain implementation makes of them: a spread of the numbers, and log-densities."""
-    params = {n: v.double().numpy() for n, v in official_flow.flow_state(FlowSettings()).items()}
+    params = {n: v.double().numpy() for n, v in official_flow.flow_state(StyleFlowArchitecture()).items()}
     given = {name: value[0].double().numpy() for name, value in published_inputs().items()}
     z, dlogp = plain.flow(params, given["w"], given["cond"], given["noise"])
     w, back = plain.flow(params, z, given["cond_target"], given["noise"], reverse=True)
@@ -42,7 +42,7 @@ def published_numbers() -> dict[str, Any]:
 
 def test_the_published_architecture() -> None:
     wanted, given = json.loads(NUMBERS.read_text()), published_inputs()
-    flow = official_flow.filled(FlowSettings())
+    flow = official_flow.filled(StyleFlowArchitecture())
     zeros = torch.zeros(1, 1, 1)
     z, dlogp = flow(given["w"][:, None], given["cond"], zeros, noise=given["noise"][:, None])
     w, back = flow(z, given["cond_target"], zeros, noise=given["noise"][:, None], reverse=True)
@@ -52,7 +52,7 @@ def test_the_published_architecture() -> None:
     assert float(back) == pytest.approx(wanted["dlogp_target"], abs=2e-3)
 
 
-def tiny_inputs(rows: int = 2, batch: int = 3) -> tuple[ConditionalFlow, Tensor, Tensor]:
+def tiny_inputs(rows: int = 2, batch: int = 3) -> tuple[StyleFlow, Tensor, Tensor]:
     flow = official_flow.tiny()
     rng = torch.Generator().manual_seed(4)
     w = torch.randn(batch, rows, 6, generator=rng, dtype=torch.float64)
@@ -143,7 +143,7 @@ def test_rows_do_not_know_of_each_other() -> None:
 
 def test_a_new_flow_shifts_by_condition_and_does_nothing_else() -> None:
     torch.manual_seed(0)
-    flow = ConditionalFlow(FlowSettings(width=8, hidden=(16, 16), context=4)).eval().requires_grad_(False)
+    flow = StyleFlow(StyleFlowArchitecture(width=8, hidden=(16, 16), context=4)).eval().requires_grad_(False)
     w, conditions = torch.randn(1, 3, 8), torch.randn(1, 4)
     moved = flow(w, conditions) - w
     assert torch.allclose(moved, moved[:, :1].expand_as(moved), atol=1e-3)

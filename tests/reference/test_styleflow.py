@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import LIGHT, PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.editing import (
+from portrait_core.attribute_editing.latent_edits import (
     AttributeEditor,
-    AttributeFlow,
+    StyleFlowModel,
+    blend_light,
     edit_latent,
     light_edit,
-    mixed_light,
     published_edit,
 )
-from portrait_core.attribute_editing.files import published_shapes
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
-from portrait_core.attribute_editing.training import negative_log_likelihood, published_offset
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_files import published_shapes
+from portrait_core.attribute_editing.styleflow_training import negative_log_likelihood, published_offset
 from tests.official_flow import filled, mended
 from tests.plain import styleflow as plain
 from tests.reference.published import ROOT, error, needs, relative, seeded_state, tensors
@@ -54,12 +54,12 @@ def expected() -> dict[str, Tensor]:
 
 
 @pytest.fixture
-def flow(state: dict[str, Tensor]) -> ConditionalFlow:
-    return filled(FlowSettings(), state)
+def flow(state: dict[str, Tensor]) -> StyleFlow:
+    return filled(StyleFlowArchitecture(), state)
 
 
 def both_ways(
-    flow: ConditionalFlow, expected: dict[str, Tensor], kind: str, solver: SolverSettings
+    flow: StyleFlow, expected: dict[str, Tensor], kind: str, solver: SolverSettings
 ) -> dict[str, float]:
     """Errors of z, w and both log-densities."""
     like = next(flow.parameters())
@@ -77,9 +77,7 @@ def test_names_and_shapes(published: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("solver", FAST)
-def test_both_ways(
-    flow: ConditionalFlow, expected: dict[str, Tensor], kind: str, solver: SolverSettings
-) -> None:
+def test_both_ways(flow: StyleFlow, expected: dict[str, Tensor], kind: str, solver: SolverSettings) -> None:
     errors = both_ways(flow, expected, kind, solver)
     assert max(errors["z"], errors["w_target"]) < 2e-4
     assert max(errors["dlogp"], errors["dlogp_target"]) < 2e-3
@@ -87,13 +85,13 @@ def test_both_ways(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_ways_in_double_precision(flow: ConditionalFlow, expected: dict[str, Tensor], kind: str) -> None:
+def test_both_ways_in_double_precision(flow: StyleFlow, expected: dict[str, Tensor], kind: str) -> None:
     errors = both_ways(flow.double(), expected, kind, FINE)
     assert max(errors["z"], errors["w_target"]) < 1e-6
     assert max(errors["dlogp"], errors["dlogp_target"]) < 1e-5
 
 
-def test_exact_trace(flow: ConditionalFlow, expected: dict[str, Tensor]) -> None:
+def test_exact_trace(flow: StyleFlow, expected: dict[str, Tensor]) -> None:
     w, zeros = expected["single_w"], torch.zeros(3, 1, 1)
     _, dlogp = flow(w, expected["single_cond"], zeros)
     assert error(dlogp, expected["single_dlogp_exact"]) < 1e-3
@@ -110,11 +108,9 @@ def edits(expected: dict[str, Tensor], rows: int) -> list[Any]:
 
 
 @pytest.mark.parametrize("solver", FAST)
-def test_nine_edits_in_a_row(
-    flow: ConditionalFlow, expected: dict[str, Tensor], solver: SolverSettings
-) -> None:
+def test_nine_edits_in_a_row(flow: StyleFlow, expected: dict[str, Tensor], solver: SolverSettings) -> None:
     w, labels = expected["wplus18_w"], expected["wplus18_cond"].flatten(1)
-    editor = AttributeEditor(AttributeFlow(flow, PUBLISHED_CONDITIONS), w, labels, solver)
+    editor = AttributeEditor(StyleFlowModel(flow, PUBLISHED_CONDITIONS), w, labels, solver)
     earlier = w[0]
     for i, edit in enumerate(edits(expected, rows=18)):
         before = editor.w
@@ -128,8 +124,8 @@ def test_nine_edits_in_a_row(
     assert error(editor.z, expected["edit_z_after_last"]) < 1e-3
 
 
-def test_a_single_w_is_edited_as_a_whole(flow: ConditionalFlow, expected: dict[str, Tensor]) -> None:
-    model = AttributeFlow(flow, PUBLISHED_CONDITIONS)
+def test_a_single_w_is_edited_as_a_whole(flow: StyleFlow, expected: dict[str, Tensor]) -> None:
+    model = StyleFlowModel(flow, PUBLISHED_CONDITIONS)
     w, labels = expected["single_w"], expected["single_cond"].flatten(1)
     same = edit_latent(model, w, labels, [])
     assert torch.equal(same, w)
@@ -146,8 +142,8 @@ def test_a_single_w_is_edited_as_a_whole(flow: ConditionalFlow, expected: dict[s
 
 def test_lighting_presets(expected: dict[str, Tensor]) -> None:
     light, presets = expected["wplus18_cond"][0, : len(LIGHT), 0, 0], torch.randn(6, 9)
-    assert torch.equal(mixed_light(light, presets, torch.zeros(6)), light)
-    chosen = mixed_light(light, presets, torch.tensor([0.0, 1, 0, 0, 0, 0]))
+    assert torch.equal(blend_light(light, presets, torch.zeros(6)), light)
+    chosen = blend_light(light, presets, torch.tensor([0.0, 1, 0, 0, 0, 0]))
     assert error(chosen, presets[1]) < 1e-6
 
 
@@ -174,7 +170,7 @@ GRADIENTS = {
     ],
 )
 def test_training_step(
-    flow: ConditionalFlow,
+    flow: StyleFlow,
     expected: dict[str, Tensor],
     dtype: torch.dtype,
     solver: SolverSettings,

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.requests import parse_requests
-from portrait_core.attribute_editing.scenes import (
+from portrait_core.attribute_editing.edit_requests import parse_requests
+from portrait_core.attribute_editing.edit_series import EditSeries
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+from portrait_core.attribute_editing.scene_attributes import (
     SHOWN_ON_PHOTOGRAPHS,
     scene_conditions,
     shows_on_photographs,
 )
-from portrait_core.attribute_editing.series import EditSeries
-from portrait_core.attribute_editing.settings import FlowSettings
+from portrait_core.attribute_editing.settings import StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_image
 from portrait_core.report.edits import edit_report, edit_strip, person_drift
@@ -85,8 +85,8 @@ def test_a_picture_without_a_face_has_no_head(person: NDArray[np.uint8]) -> None
 
 
 def test_a_report_of_a_flow_without_a_reader_says_what_was_asked(person: NDArray[np.uint8]) -> None:
-    flow = ConditionalFlow(FlowSettings(width=4, hidden=(4,), context=len(PUBLISHED_CONDITIONS)))
-    model = AttributeFlow(flow, PUBLISHED_CONDITIONS, None)
+    flow = StyleFlow(StyleFlowArchitecture(width=4, hidden=(4,), context=len(PUBLISHED_CONDITIONS)))
+    model = StyleFlowModel(flow, PUBLISHED_CONDITIONS, None)
     found = edit_report(model, series([person, person]), {"latent": 0.123456, "head_shape": None})
     row = {"asked": "age=+20", "own": 30.0, "target": 50.0, "read_back": None, "weak": False, "shows": None}
     assert found["attributes"] == {"age": row}

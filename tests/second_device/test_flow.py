@@ -7,12 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeEditor, AttributeFlow
-from portrait_core.attribute_editing.files import load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
-from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import FlowTrainer
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, AttributeEditor, StyleFlowModel
+from portrait_core.attribute_editing.latent_reader import LatentReader
+from portrait_core.attribute_editing.settings import (
+    SolverSettings,
+    StyleFlowArchitecture,
+    StyleFlowTrainingOptions,
+)
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_files import load_styleflow, save_styleflow
+from portrait_core.attribute_editing.styleflow_training import StyleFlowTrainer
 from tests.portrait_core import tiny
 from tests.portrait_core.test_flow_training import SCHEMA, samples, state_of
 from tests.second_device import Waits, counted, recorded
@@ -20,16 +24,16 @@ from tests.second_device import Waits, counted, recorded
 _STEPS = SolverSettings(method="rk4", steps=2)
 
 
-def _trainer(device: torch.device | str, **changes: object) -> FlowTrainer:
+def _trainer(device: torch.device | str, **changes: object) -> StyleFlowTrainer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        flow = ConditionalFlow(FlowSettings(width=4, hidden=(16, 16), context=2))
-    settings = FlowTrainingSettings(epochs=2, batch=5, solver=_STEPS, checkpoint_s=0)
+        flow = StyleFlow(StyleFlowArchitecture(width=4, hidden=(16, 16), context=2))
+    settings = StyleFlowTrainingOptions(epochs=2, batch=5, solver=_STEPS, checkpoint_s=0)
     learnt, held_out = samples(37).split(12)
-    return FlowTrainer(flow.to(device), SCHEMA, learnt, settings.model_copy(update=changes), held_out)
+    return StyleFlowTrainer(flow.to(device), SCHEMA, learnt, settings.model_copy(update=changes), held_out)
 
 
-def _trained(made: FlowTrainer) -> tuple[list[float], list[object], dict[str, torch.Tensor]]:
+def _trained(made: StyleFlowTrainer) -> tuple[list[float], list[object], dict[str, torch.Tensor]]:
     passes: list[object] = []
     losses = made.run(on_pass=lambda *said: passes.append(said))
     return losses, passes, {name: value.cpu() for name, value in state_of(made).items()}
@@ -114,11 +118,11 @@ def test_edits_and_readings_equal_the_cpus_and_files_are_read_by_both(
     made = _trainer(second)
     made.run()
     learnt, held_out = samples().split(12)
-    model = AttributeFlow(made.flow, SCHEMA, LatentReader.fit(learnt, held_out))
-    save_flow(model, tmp_path / "flow.safetensors")
+    model = StyleFlowModel(made.flow, SCHEMA, LatentReader.fit(learnt, held_out))
+    save_styleflow(model, tmp_path / "flow.safetensors")
     edited = []
     for device in (second, "cpu"):
-        model = load_flow(tmp_path / "flow.safetensors", device)
+        model = load_styleflow(tmp_path / "flow.safetensors", device)
         assert model.reader is not None
         w = held_out.w[:3].to(device)
         editor = AttributeEditor(model, w, model.reader.read(w), solver)

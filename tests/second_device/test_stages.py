@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from flows.edit_attributes import prepare_edit
 from flows.reenact import run_stages
-from flows.train_styleflow import prepare_flow
-from portrait_core.attribute_editing.files import load_flow
+from flows.train_styleflow import prepare_training
+from portrait_core.attribute_editing.styleflow_files import load_styleflow
 from portrait_core.generators import save_generator
 from portrait_core.media import read_image
 from portrait_core.pipeline import Job
@@ -67,7 +67,7 @@ def _settings(weights: Path, device: str, *changes: str) -> Settings:
 
 
 def _trained(folder: Path, weights: Path, device: str) -> Job:
-    job = prepare_flow(str(folder / device), SAMPLES, _settings(weights, device))
+    job = prepare_training(str(folder / device), SAMPLES, _settings(weights, device))
     assert sample(job=job, start=0, stop=SAMPLES).frames_done == SAMPLES
     assert train_flow(job=job).frames_done == 1
     return job
@@ -98,7 +98,7 @@ def test_samples_and_their_flow_are_the_cpus(trained: Job, tmp_path: Path, weigh
     for place, output in (("here", here), ("there", there)):
         path = tmp_path / f"{place}.safetensors"
         path.write_bytes(output.get_bytes(FLOW_FILE) or b"")
-        flows.append(load_flow(path))
+        flows.append(load_styleflow(path))
     one, other = (made.flow.state_dict() for made in flows)
     assert all(torch.equal(one[name], other[name]) for name in one)
     readers = [made.reader for made in flows if made.reader is not None]

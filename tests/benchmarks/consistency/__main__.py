@@ -223,7 +223,7 @@ def main(
 def _edit(text: str) -> Edit:
     name, _, value = text.partition("=")
     try:
-        return Edit(name, labels.SCENE_CONDITIONS.asked(name, float(value)))
+        return Edit(name, labels.SCENE_CONDITIONS.checked_target(name, float(value)))
     except ValueError as error:
         raise typer.BadParameter(f"{text!r}: {error}; expected attribute=value") from None
 

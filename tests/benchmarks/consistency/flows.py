@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.files import load_flow, save_flow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.scenes import sample_scenes
-from portrait_core.attribute_editing.settings import FlowSettings, FlowTrainingSettings, SolverSettings
-from portrait_core.attribute_editing.training import FlowSamples, FlowTrainer
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+from portrait_core.attribute_editing.scene_attributes import sample_scenes
+from portrait_core.attribute_editing.settings import (
+    SolverSettings,
+    StyleFlowArchitecture,
+    StyleFlowTrainingOptions,
+)
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_files import load_styleflow, save_styleflow
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents, StyleFlowTrainer
 
 TRUNCATION = 1.0
 """Of people and lights toward the average: none, where the paper has 0.7. A StyleGAN2 brings every z to
@@ -35,25 +39,25 @@ def draw_scenes(count: int, seed: int) -> tuple[Tensor, NDArray[np.float64]]:
 
 def trained_flow(
     path: Path, w: Tensor, labels: Tensor, conditions: Conditions, epochs: int
-) -> tuple[AttributeFlow, str]:
+) -> tuple[StyleFlowModel, str]:
     """The flow in ``path`` or, where there is none yet, one trained on ``w [N,D]`` and ``labels [N,C]``, kept
     there; and a line that says what it took."""
     if path.exists():
-        return load_flow(path), f"{path}: read"
+        return load_styleflow(path), f"{path}: read"
     torch.manual_seed(0)
     start = time.perf_counter()
-    flow = ConditionalFlow(FlowSettings(width=w.shape[1], hidden=HIDDEN, context=len(conditions)), SOLVER)
+    flow = StyleFlow(StyleFlowArchitecture(width=w.shape[1], hidden=HIDDEN, context=len(conditions)), SOLVER)
     conditions = conditions.standardised(labels)
-    settings = FlowTrainingSettings(
+    settings = StyleFlowTrainingOptions(
         epochs=epochs, batch=BATCH, learning_rate=RATE, jitter=JITTER, solver=SOLVER, decay_fraction=0.5
     )
-    learnt, kept = FlowSamples(w[:, None], labels).split(min(256, len(w) // 10))
-    trainer = FlowTrainer(flow, conditions, learnt, settings, kept)
+    learnt, kept = LabelledLatents(w[:, None], labels).split(min(256, len(w) // 10))
+    trainer = StyleFlowTrainer(flow, conditions, learnt, settings, kept)
     before = trainer.held_out_density()
     trainer.run()
-    model = AttributeFlow(flow, conditions)
+    model = StyleFlowModel(flow, conditions)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_flow(model, path, {"licence": "Apache-2.0"})
+    save_styleflow(model, path, {"licence": "Apache-2.0"})
     seconds, after = time.perf_counter() - start, trainer.held_out_density()
     return (
         model,

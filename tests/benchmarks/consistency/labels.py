@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Condition, Conditions
-from portrait_core.attribute_editing.scenes import scene_conditions, scene_labels
+from portrait_core.attribute_editing.scene_attributes import scene_conditions, scene_labels
 
 __all__ = ["POSED_CONDITIONS", "SCENE_CONDITIONS", "posed_labels", "scene_labels", "with_attribute"]
 

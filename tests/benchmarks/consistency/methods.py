@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.attribute_editing.editing import AttributeEdit, AttributeFlow, edit_latent
+from portrait_core.attribute_editing.latent_edits import AttributeEdit, StyleFlowModel, edit_latent
 from portrait_core.cameras import orbit_labels
 from portrait_core.generators import Planes, StyleGAN2Generator, TriPlaneGenerator
 from portrait_core.generators.scene_latents import scene_from_latent
@@ -85,7 +85,7 @@ def scenes(renderer: SceneRenderer, z: Tensor, edit: Edit) -> Method:
     return show
 
 
-def moved_camera(generator: TriPlaneGenerator, flow: AttributeFlow, z: Tensor, edit: Edit) -> Method:
+def moved_camera(generator: TriPlaneGenerator, flow: StyleFlowModel, z: Tensor, edit: Edit) -> Method:
     """The 3D generator: its flow edits w, the camera moves."""
     w = generator.mapping(z, None)[:, :1]
     own = labels.scene_labels(z)
@@ -108,7 +108,7 @@ def moved_camera(generator: TriPlaneGenerator, flow: AttributeFlow, z: Tensor, e
 
 def moved_latent(
     generator: StyleGAN2Generator,
-    flow: AttributeFlow,
+    flow: StyleFlowModel,
     z: Tensor,
     pose_rad: NDArray[np.floating],
     edit: Edit,

@@ -1,9 +1,9 @@
-"""Bringing an edit from the generator's pictures into the photograph.
+"""Transfer of an edit from the generator's pictures to the photograph.
 
-What is carried over is the change between the generator's pictures of the latent before and after, as a
-factor of every colour, and not the pictures: hair, skin and grain stay the photograph's own, and the
-generator's blur stays behind. Where the generator changed nothing, beyond the person and in the mouth the
-photograph keeps every pixel.
+The change between the generator's pictures of the latent before and after is transferred as a factor of every
+colour, not the pictures themselves: hair, skin and grain stay the photograph's own, without the generator's
+blur. Where the generator changed nothing, outside the person and in the mouth interior, the photograph keeps
+every pixel.
 """
 
 from __future__ import annotations
@@ -22,66 +22,70 @@ from portrait_core.template.texture import smoothstep
 Picture = NDArray[np.uint8]
 Share = NDArray[np.float32]
 
-LEAST, WHOLE = 4.0, 14.0
-"""Blurred grey-level differences below which a pixel of the photograph stays, and from which on all of the
-change is carried over: a reconstruction is never exact."""
+MIN_DIFFERENCE, FULL_DIFFERENCE = 4.0, 14.0
+"""Blurred grey-level differences below which a pixel of the photograph is unchanged, and from which on the
+whole change is applied: a reconstruction is never exact."""
 _DARK = 0.08
-"""Added to colours in 0..1 before their factor is taken: what is nearly black changes by a sum."""
+"""Constant added to colours in 0..1 before their ratio is taken, so that nearly black colours change by a
+sum."""
 _COLOURED = 0.25
-"""Lightness in 0..1 from which on a colour of the generator is believed."""
-_LARGEST = 2.5
-"""Largest logarithm of a colour's factor."""
+"""Lightness in 0..1 from which on the generator's colour is used fully."""
+_MAX_LOG_GAIN = 2.5
+"""Maximum logarithm of a colour's factor."""
 _FINE, _BLUR, _COLOUR = 0.006, 0.012, 0.03
-"""Deviations of the blurs of light, of where anything changed and of colour, as shares of the crop's side:
-the generator's colours are coarse, and what is finer than this is its noise."""
-_GRAIN, _MOST_GRAIN = 0.004, 1.6
-"""Deviation of the blur that leaves the photograph's grain out, as a share of the crop's side, and its
-largest factor: what is made light would be all noise otherwise."""
+"""Deviations of the blurs of light, of the changed area and of colour, relative to the crop's side: the
+generator's colours are coarse, and finer detail is its noise."""
+_GRAIN, _MAX_GRAIN_FACTOR = 0.004, 1.6
+"""Deviation of the blur that separates the photograph's grain, relative to the crop's side, and the maximum
+factor of the grain, which would dominate areas that become light."""
 _BORDER = 0.06
-"""Width of the ramp at the crop's border, as a share of its side."""
+"""Width of the ramp at the crop's border, relative to its side."""
 _MOUTH_ROOM = 0.03
-"""Reach of the mouth's inside beyond the lips' inner edge (share of the outer eye corners' distance)."""
+"""Margin of the mouth interior beyond the lips' inner edge, relative to the distance of the outer eye
+corners."""
 
 
 @dataclass(frozen=True)
-class Change:
-    """Change of a crop by an edit.
+class ColourChange:
+    """Change of a crop by an edit, as a factor of its colours.
 
     Attributes:
         gain: logarithm of every colour's factor ``[S,S,3]``.
-        share: how much of it is carried over ``[S,S]`` in 0..1: 0 where nothing changed and at the border.
+        share: weight of the change ``[S,S]`` in 0..1: 0 where nothing changed and at the border.
     """
 
     gain: NDArray[np.float32]
     share: Share
 
     @classmethod
-    def between(cls, before: Picture, after: Picture) -> Change:
-        """Compare the generator's pictures of the latent before and after ``[S,S,3]``."""
+    def between(cls, before: Picture, after: Picture) -> ColourChange:
+        """Compare the generator's pictures ``[S,S,3]`` uint8 of the latent before and after."""
         size = len(before)
         first, last = (_blurred(one.astype(np.float32) / 255, _FINE * size) for one in (before, after))
-        gain = np.log((last + _DARK) / (first + _DARK)).clip(-_LARGEST, _LARGEST)
+        gain = np.log((last + _DARK) / (first + _DARK)).clip(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)
         difference = np.abs(last - first).max(axis=2)
         light, weight = gain.mean(axis=2, keepdims=True), difference[..., None] + 1e-3
-        # of what has become nearly black the generator's colour means nothing
+        # the generator's colour is meaningless where it has become nearly black
         sure = (last.mean(axis=2, keepdims=True) / _COLOURED).clip(0, 1)
         colour = _blurred((gain - light) * sure * weight, _COLOUR * size)
         colour = colour / _blurred(weight, _COLOUR * size)[..., None]
-        changed = (_blurred(255 * difference, _BLUR * size) - LEAST) / (WHOLE - LEAST)
+        changed = (_blurred(255 * difference, _BLUR * size) - MIN_DIFFERENCE) / (
+            FULL_DIFFERENCE - MIN_DIFFERENCE
+        )
         share = smoothstep(changed) * _inside(size)
         return cls(np.asarray(light + colour, np.float32), np.asarray(share, np.float32))
 
 
-def free_share(
+def editable_mask(
     coverage: Share | None, landmarks: NDArray[np.floating], shape: tuple[int, int], mouth: bool
 ) -> Share:
-    """Give where a photograph may change ``[H,W]`` in 0..1.
+    """Return where a photograph may change ``[H,W]`` in 0..1.
 
     Args:
-        coverage: of the person ``[H,W]`` in 0..1; None where nobody knows it: everywhere.
+        coverage: coverage by the person ``[H,W]`` in 0..1; None where it is unknown: everywhere.
         landmarks: the portrait's ``[478,2]`` in pixels.
         shape: ``(H, W)``.
-        mouth: whether the mouth's inside may change too.
+        mouth: whether the mouth interior may change too.
     """
     free = np.ones(shape, np.float32) if coverage is None else coverage.astype(np.float32)
     if mouth:
@@ -95,16 +99,16 @@ def free_share(
 
 
 def edited_photograph(
-    photograph: Picture, change: Change, free: Share, center_px: ArrayLike, side_px: float
+    photograph: Picture, change: ColourChange, free: Share, center_px: ArrayLike, side_px: float
 ) -> Picture:
-    """Carry a change over to the photograph.
+    """Apply a change to the photograph.
 
     Args:
         photograph: ``[H,W,3]`` uint8.
-        change: in the crop.
+        change: the change of the crop.
         free: where the photograph may change ``[H,W]`` in 0..1.
         center_px: the crop's centre ``(x, y)`` in continuous pixels of the photograph.
-        side_px: its side.
+        side_px: its side in pixels.
 
     Returns:
         ``[H,W,3]`` uint8; equal to the photograph where the change's share or ``free`` is 0, and outside.
@@ -116,24 +120,24 @@ def edited_photograph(
     if right <= left or bottom <= top:
         return photograph.copy()
     scale = side_px / len(change.share)
-    # indices of pixels whose centres lie at +0.5, in both pictures
+    # from pixel centres at +0.5 to indices, in both pictures
     shift = corner - (left, top) + 0.5 * scale - 0.5
     placing = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
 
     def placed(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        found = cv2.warpAffine(values, placing, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-        return np.asarray(found, np.float32)
+        warped = cv2.warpAffine(values, placing, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
+        return np.asarray(warped, np.float32)
 
-    part = slice(top, bottom), slice(left, right)
-    share = placed(change.share) * free[part]
+    window = slice(top, bottom), slice(left, right)
+    share = placed(change.share) * free[window]
     gain = placed(change.gain)
-    if is_colourless(photograph[part]):
+    if is_colourless(photograph[window]):
         gain = gain.mean(axis=2, keepdims=True)
-    own, factor = photograph[part].astype(np.float32) / 255, np.exp(gain * share[..., None])
+    own, factor = photograph[window].astype(np.float32) / 255, np.exp(gain * share[..., None])
     coarse = _blurred(own, _GRAIN * side_px)
-    made = (coarse + _DARK) * factor - _DARK + (own - coarse) * np.minimum(factor, _MOST_GRAIN)
+    changed = (coarse + _DARK) * factor - _DARK + (own - coarse) * np.minimum(factor, _MAX_GRAIN_FACTOR)
     result = photograph.copy()
-    result[part] = np.where(share[..., None] > 0, (255 * made + 0.5).clip(0, 255), photograph[part])
+    result[window] = np.where(share[..., None] > 0, (255 * changed + 0.5).clip(0, 255), photograph[window])
     return result
 
 
@@ -142,7 +146,7 @@ def _blurred(values: NDArray[np.floating], sigma: float) -> NDArray[np.float32]:
 
 
 def _inside(size: int) -> NDArray[np.float64]:
-    """1 within a square, falling to 0 at its border ``[size,size]``."""
+    """Return 1 within a square, falling to 0 at its border ``[size,size]``."""
     away = np.minimum(np.arange(size), np.arange(size)[::-1]) / max(1.0, _BORDER * size)
     edge = np.clip(away, 0, 1)
     return np.asarray(np.minimum(edge[:, None], edge[None]))

@@ -1,5 +1,7 @@
-"""Flow files: ours as safetensors with the settings, the meaning of the conditions and, where there is one,
-the reader of latents; and the published ones.
+"""StyleFlow files: this project's safetensors files and the published weights.
+
+This project's files hold the settings, the meaning of the conditions and, where there is one, the reader of
+latents.
 """
 
 from __future__ import annotations
@@ -20,27 +22,32 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.editing import AttributeFlow
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader, reader_shapes
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+from portrait_core.attribute_editing.latent_reader import LatentReader, reader_shapes
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.readers.torch_files import Shapes, read_styleflow, select_tensors
 
 _METADATA = "attribute_flow"
 _READER = "reader."
-"""Before the names of a reader's tensors."""
+"""Prefix of the names of a reader's tensors."""
 
 
-def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
-    """Write weights (float32), settings, conditions and reader to one file, atomically. The same flow always
-    makes the same bytes.
+def save_styleflow(
+    model: StyleFlowModel, path: str | Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write weights (float32), settings, conditions and reader to one file, atomically.
+
+    The same model always gives the same bytes.
 
     Args:
+        model: the StyleFlow with its conditions and reader.
+        path: the file.
         metadata: further strings, such as the licence and the generator whose w it maps.
 
     Raises:
-        ValueError: if a weight is not finite, or conditions, reader and flow are of different widths.
+        ValueError: a weight is not finite, or conditions, reader and flow are of different widths.
     """
     flow, conditions, reader = model
     _check_context(flow.settings, conditions)
@@ -49,7 +56,7 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         reader.check(flow.settings.width, conditions)
         state |= {_READER + name: value for name, value in reader.tensors().items()}
     tensors = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in state.items()}
-    # a count of work, of no meaning to a reader
+    # a counter of evaluations, which means nothing outside training
     tensors |= {k: torch.zeros_like(v) for k, v in tensors.items() if k.endswith("_num_evals")}
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
@@ -60,48 +67,51 @@ def save_flow(model: AttributeFlow, path: str | Path, metadata: Mapping[str, str
         "solver": flow.solver.model_dump_json(),
         "conditions": conditions.model_dump_json(),
     }
-    about.pop("reader_r2", None)  # of the file that the metadata came from
+    about.pop("reader_r2", None)  # belongs to the file that the metadata came from
     if reader is not None:
         about["reader_r2"] = json.dumps(reader.r2)
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        # one entry: safetensors writes several in an order that differs from call to call
-        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        part.chmod(0o644)
-        part.replace(path)
+        # one entry, since safetensors writes several in an order that differs between calls
+        save_file(tensors, temporary, metadata={_METADATA: json.dumps(about, sort_keys=True)})
+        temporary.chmod(0o644)
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def flow_bytes(model: AttributeFlow, metadata: Mapping[str, str]) -> bytes:
-    """Give a flow as the content of a file of :func:`save_flow`."""
+def styleflow_bytes(model: StyleFlowModel, metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a file of :func:`save_styleflow`."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "flow.safetensors"
-        save_flow(model, path, metadata)
+        save_styleflow(model, path, metadata)
         return path.read_bytes()
 
 
-def load_flow(path: str | Path, device: str | torch.device = "cpu") -> AttributeFlow:
-    """Read a file of :func:`save_flow` or, by any other ending than ``.safetensors``, published weights: a
-    flow in eval mode, without gradients.
+def load_styleflow(path: str | Path, device: str | torch.device = "cpu") -> StyleFlowModel:
+    """Read a ``.safetensors`` file of :func:`save_styleflow`, or published weights of any other ending.
+
+    Returns:
+        The model in eval mode, without gradients.
 
     Raises:
-        ValueError: if the file is no such file, or its weights do not fit; a ``ModelFileError`` for published
+        ValueError: the file is of another kind, or its weights do not fit; a ``ModelFileError`` for published
             ones.
     """
     path = Path(path)
-    model = _own(path) if path.suffix == ".safetensors" else load_published_flow(path)
+    model = _own(path) if path.suffix == ".safetensors" else load_published_styleflow(path)
     model.flow.to(device)
     return model
 
 
-def load_published_flow(path: str | Path) -> AttributeFlow:
-    """Read published weights (``modellarge10k.pt``, a bare ``state_dict``) with the allow-list reader: 512
-    dimensions, the 17 published conditions. Nothing in the file is run.
+def load_published_styleflow(path: str | Path) -> StyleFlowModel:
+    """Read published weights (``modellarge10k.pt``, a bare ``state_dict``) with the allow-list reader.
+
+    They have 512 dimensions and the 17 published conditions. Nothing in the file is run.
 
     Raises:
-        ModelFileError: if the file is missing, holds more than tensors, or is another network's.
+        ModelFileError: the file is missing, holds more than tensors, or is another network's.
     """
     with checking(path, "styleflow"):
         state = read_styleflow(path)
@@ -111,11 +121,11 @@ def load_published_flow(path: str | Path) -> AttributeFlow:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             raise ValueError(f"StyleFlow does not have {', '.join(other[:3])}{more}: it is another network's")
         state = select_tensors(state, shapes, "StyleFlow")
-        return AttributeFlow(_filled(FlowSettings(), SolverSettings(), state), PUBLISHED_CONDITIONS)
+        return StyleFlowModel(_filled(StyleFlowArchitecture(), SolverSettings(), state), PUBLISHED_CONDITIONS)
 
 
-def is_flow_file(path: str | Path) -> bool:
-    """Whether this is a file of :func:`save_flow`, by its metadata."""
+def is_styleflow_file(path: str | Path) -> bool:
+    """Tell whether a file was written by :func:`save_styleflow`, by its metadata."""
     if Path(path).suffix != ".safetensors":
         return False
     try:
@@ -125,22 +135,26 @@ def is_flow_file(path: str | Path) -> bool:
         return False
 
 
-def flow_metadata(path: str | Path) -> dict[str, str]:
-    """What :func:`save_flow` wrote beside the weights: ``settings``, ``solver``, ``conditions`` (JSON),
-    ``reader_r2`` (a JSON list, with a reader), and the strings it was given.
+def styleflow_metadata(path: str | Path) -> dict[str, str]:
+    """Read the strings that :func:`save_styleflow` wrote beside the weights.
+
+    These are ``settings``, ``solver``, ``conditions`` (JSON), ``reader_r2`` (a JSON list, with a reader), and
+    the strings of the caller.
 
     Raises:
-        ValueError: if the file is no such file.
+        ValueError: the file is of another kind.
     """
     try:
         with safe_open(str(path), framework="np") as file:
             about = (file.metadata() or {}).get(_METADATA)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read a flow from {path}: {error}; expected a file of save_flow") from error
-    found = None if about is None else _parsed(about)
-    if not isinstance(found, dict) or not {"settings", "conditions"} <= found.keys():
-        raise ValueError(f"{path} carries no settings of a flow; expected a file of save_flow")
-    return found
+        raise ValueError(
+            f"cannot read a StyleFlow from {path}: {error}; expected a file of save_styleflow"
+        ) from error
+    parsed = None if about is None else _parsed(about)
+    if not isinstance(parsed, dict) or not {"settings", "conditions"} <= parsed.keys():
+        raise ValueError(f"{path} holds no settings of a StyleFlow; expected a file of save_styleflow")
+    return parsed
 
 
 def _parsed(text: str) -> Any:
@@ -152,62 +166,66 @@ def _parsed(text: str) -> Any:
 
 @cache
 def published_shapes() -> Shapes:
-    """Names and shapes of the published state: 42 entries."""
+    """Return names and shapes of the published state: 42 entries."""
     with torch.device("meta"):
-        state = ConditionalFlow(FlowSettings()).state_dict()
+        state = StyleFlow(StyleFlowArchitecture()).state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
-def _own(path: Path) -> AttributeFlow:
-    about = flow_metadata(path)
+def _own(path: Path) -> StyleFlowModel:
+    about = styleflow_metadata(path)
     try:
-        settings = FlowSettings.model_validate_json(about["settings"])
+        settings = StyleFlowArchitecture.model_validate_json(about["settings"])
         solver = SolverSettings.model_validate_json(about.get("solver", "{}"))
         conditions = Conditions.model_validate_json(about["conditions"])
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"]))
         raise ValueError(
-            f"{path}: settings do not fit ({place}: {first['msg']}); save the flow again"
+            f"{path}: settings do not fit ({place}: {first['msg']}); save the StyleFlow again"
         ) from error
     _check_context(settings, conditions)
     with safe_open(str(path), framework="pt") as file:
-        # the file's own sizes are known before any memory is taken
+        # the reader checks the file's sizes before it allocates memory
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     with torch.device("meta"):
-        wanted = ConditionalFlow(settings).state_dict()
-    shapes = {name: tuple(value.shape) for name, value in wanted.items()}
+        expected = StyleFlow(settings).state_dict()
+    shapes = {name: tuple(value.shape) for name, value in expected.items()}
     try:
         flow = _filled(settings, solver, select_tensors(tensors, shapes, "the flow"))
         reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
-        return AttributeFlow(flow, conditions, reader)
+        return StyleFlowModel(flow, conditions, reader)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected a file of save_flow") from error
+        raise ValueError(f"{path}: {error}; expected a file of save_styleflow") from error
 
 
-def _reader(tensors: Mapping[str, Tensor], r2: str, settings: FlowSettings) -> LatentReader:
+def _reader(tensors: Mapping[str, Tensor], r2: str, settings: StyleFlowArchitecture) -> LatentReader:
     shapes = reader_shapes(settings.width, settings.context)
     state = select_tensors(tensors, {_READER + name: shape for name, shape in shapes.items()}, "the reader")
     if not bool((state[_READER + "scale"] > 0).all()):
         raise ValueError("the reader's scale has values that are not above 0")
-    worth = _parsed(r2)
-    numbers = isinstance(worth, list) and all(isinstance(v, float | int) and math.isfinite(v) for v in worth)
-    if not numbers or len(worth) != settings.context:
+    scores = _parsed(r2)
+    numbers = isinstance(scores, list) and all(
+        isinstance(v, float | int) and math.isfinite(v) for v in scores
+    )
+    if not numbers or len(scores) != settings.context:
         raise ValueError(f"the reader's R² is {r2[:40]}, expected a number for each attribute")
-    return LatentReader.of({name: state[_READER + name] for name in shapes}, worth)
+    return LatentReader.from_tensors({name: state[_READER + name] for name in shapes}, scores)
 
 
-def _filled(settings: FlowSettings, solver: SolverSettings, state: Mapping[str, Tensor]) -> ConditionalFlow:
+def _filled(
+    settings: StyleFlowArchitecture, solver: SolverSettings, state: Mapping[str, Tensor]
+) -> StyleFlow:
     for name, value in state.items():
         if name.endswith("running_var") and bool((value < 0).any()):
             raise ValueError(f"{name} has values below 0, which no variance has")
     with torch.device("meta"):
-        flow = ConditionalFlow(settings, solver)
+        flow = StyleFlow(settings, solver)
     flow.load_state_dict(state, assign=True)
     return flow.eval().requires_grad_(False)
 
 
-def _check_context(settings: FlowSettings, conditions: Conditions) -> None:
+def _check_context(settings: StyleFlowArchitecture, conditions: Conditions) -> None:
     if settings.context != len(conditions):
         raise ValueError(
             f"the flow takes {settings.context} numbers and its conditions name {len(conditions)}; "

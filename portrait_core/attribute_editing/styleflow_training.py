@@ -1,4 +1,4 @@
-"""Training a flow by maximum likelihood (StyleFlow, Abdal et al. 2021, section 4; paper section 4.2)."""
+"""Training of a StyleFlow by maximum likelihood (Abdal et al. 2021, section 4; paper section 4.2)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import Conditions
-from portrait_core.attribute_editing.flow import LOG_2PI, ConditionalFlow, standard_normal
-from portrait_core.attribute_editing.settings import FlowTrainingSettings, SolverSettings
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowTrainingOptions
+from portrait_core.attribute_editing.styleflow import LOG_2PI, StyleFlow, standard_normal
 from portrait_core.errors import InputError
 from portrait_core.inversion.loop import AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 
 _HELD_OUT_BATCH = 256
-"""Held-out samples solved together; the number moves the result within the solver's tolerance."""
+"""Number of held-out samples solved together; it changes the result within the solver's tolerance."""
 
 
 @dataclass(frozen=True)
-class FlowSamples:
-    """What a flow learns from.
+class LabelledLatents:
+    """Latents and their labels, from which a StyleFlow learns.
 
     Attributes:
         w: ``[N,L,D]`` latents, truncated as those that will be edited are; L = 1 for a single w (rows are
@@ -46,15 +46,18 @@ class FlowSamples:
     def __len__(self) -> int:
         return len(self.w)
 
-    def at(self, index: Int[Tensor, " n"]) -> FlowSamples:
-        """Some of the samples."""
-        return FlowSamples(self.w[index], self.labels[index])
+    def at(self, index: Int[Tensor, " n"]) -> LabelledLatents:
+        """Return the samples at positions ``index``."""
+        return LabelledLatents(self.w[index], self.labels[index])
 
-    def split(self, held_out: int, seed: int = 0) -> tuple[FlowSamples, FlowSamples]:
-        """Samples to train on, and ``held_out`` others drawn with ``seed``, both in their order.
+    def split(self, held_out: int, seed: int = 0) -> tuple[LabelledLatents, LabelledLatents]:
+        """Split off ``held_out`` samples drawn with ``seed``; both parts keep their order.
+
+        Returns:
+            The samples to train on, and the held-out ones.
 
         Raises:
-            InputError: unless both have some.
+            InputError: one of them would be empty.
         """
         if not 0 < held_out < len(self):
             raise InputError(f"cannot hold out {held_out} of {len(self)} samples; name 1 to {len(self) - 1}")
@@ -64,26 +67,27 @@ class FlowSamples:
 
 
 class Likelihood(NamedTuple):
-    """What a batch costs, in nats."""
+    """Negative log-likelihood of a batch and its terms, in nats."""
 
     loss: Float[Tensor, ""]
-    """Mean over the batch of ``-(prior - delta)``."""
+    """Mean of ``-(prior - delta)`` over the batch."""
     prior: Float[Tensor, " b"]
-    """log N(z) of a sample, summed over its rows."""
+    """log N(z) per sample, summed over its rows."""
     delta: Float[Tensor, " b"]
-    """Change of log-density on the way, summed over rows."""
+    """Change of log-density along the path, summed over rows."""
 
 
 def negative_log_likelihood(
-    flow: ConditionalFlow,
+    flow: StyleFlow,
     w: Float[Tensor, "b l d"],
     conditions: Float[Tensor, "b context"],
     noise: Float[Tensor, "b l d"],
     solver: SolverSettings | None = None,
 ) -> Likelihood:
-    """The training loss, with the proper constant; see :func:`published_offset` for the published one.
+    """Compute the training loss, with the proper constant; :func:`published_offset` gives the published one.
 
-    In training mode the norms' running statistics learn from the batch, and are used as they were before.
+    In training mode the norms' running statistics learn from the batch, after it was normalised by the
+    previous ones.
     """
     z, change = flow(w, conditions, torch.zeros_like(w[..., :1]), noise=noise, solver=solver)
     prior, delta = standard_normal(z).sum(1), change[..., 0].sum(1)
@@ -91,32 +95,40 @@ def negative_log_likelihood(
 
 
 def published_offset(width: int, rows: int) -> float:
-    """By how much the published loss exceeds ours: it takes the constant of a whole row, ``width / 2
-    log(2 pi)``, once for each of the row's elements. Gradients do not know of it.
+    """Return by how much the published loss exceeds this one.
+
+    It adds the constant of a whole row, ``width / 2 log(2 pi)``, once per element of the row. Gradients are
+    not affected.
     """
     return 0.5 * LOG_2PI * rows * width * (width - 1)
 
 
-class FlowTrainer:
-    """Trains ``flow`` in place, resumably: order and noise depend on the seed and the step alone, and a
-    checkpoint holds parameters, statistics, optimiser and random state (bit-equal on a CPU).
+class StyleFlowTrainer:
+    """Trains ``flow`` in place, resumably.
+
+    Order and noise depend on the seed and the step alone, and a checkpoint holds parameters, statistics,
+    optimiser and random state (bit-equal on a CPU).
     """
 
     def __init__(
         self,
-        flow: ConditionalFlow,
+        flow: StyleFlow,
         conditions: Conditions,
-        samples: FlowSamples,
-        settings: FlowTrainingSettings,
-        held_out: FlowSamples | None = None,
+        samples: LabelledLatents,
+        settings: StyleFlowTrainingOptions,
+        held_out: LabelledLatents | None = None,
     ) -> None:
-        """Take a flow and its samples.
+        """Take a StyleFlow and its samples.
 
         Args:
-            held_out: samples whose density is reported after every pass, and which teach nothing.
+            flow: the StyleFlow.
+            conditions: schema of the labels.
+            samples: samples to learn from.
+            settings: options of the training.
+            held_out: samples whose density is reported after every pass, and which are not learnt from.
 
         Raises:
-            InputError: if the samples do not fit the flow, or are too few for a batch.
+            InputError: the samples do not fit the StyleFlow, or are too few for a batch.
         """
         self.flow, self.conditions, self.settings = flow, conditions, settings
         self.samples = self._encoded(samples)
@@ -124,7 +136,7 @@ class FlowTrainer:
         if len(samples) < settings.batch:
             raise InputError(f"{len(samples)} samples do not fill a batch of {settings.batch}; lower batch")
         if settings.batch * samples.w.shape[1] < 2:
-            raise InputError("a batch needs two rows for its variance; take a batch of 2 or more")
+            raise InputError("a batch needs two rows for its variance; use a batch of 2 or more")
         self.steps_per_pass = len(samples) // settings.batch
         self.steps = settings.epochs * self.steps_per_pass
         self.rng = torch.Generator(device=self.samples.w.device).manual_seed(settings.seed)
@@ -132,16 +144,16 @@ class FlowTrainer:
         deviation = self.samples.w.flatten(0, 1).var(0).mean().sqrt()
         self._jitter = settings.jitter * float(deviation)
 
-    def _encoded(self, samples: FlowSamples) -> FlowSamples:
+    def _encoded(self, samples: LabelledLatents) -> LabelledLatents:
         width, context = self.flow.settings.width, self.flow.settings.context
         if samples.w.shape[-1] != width or len(self.conditions) != context:
             raise InputError(
-                f"the flow is of width {width} and {context} attributes; the samples' latents are of width "
+                f"the StyleFlow has width {width} and {context} attributes; the samples' latents have width "
                 f"{samples.w.shape[-1]}, and {len(self.conditions)} attributes are named"
             )
-        labels = self.conditions.encode(self.conditions.labels(samples.labels))
+        labels = self.conditions.encode(self.conditions.checked_labels(samples.labels))
         like = next(self.flow.parameters())
-        return FlowSamples(samples.w.to(like), labels.to(like))
+        return LabelledLatents(samples.w.to(like), labels.to(like))
 
     def run(
         self,
@@ -149,18 +161,20 @@ class FlowTrainer:
         on_step: OnStep | None = None,
         on_pass: Callable[[int, float, float | None], None] | None = None,
     ) -> list[float]:
-        """Train, and return the loss of every step, resumed ones included. The flow ends in eval mode,
-        without gradients.
+        """Train, and return the loss of every step, including resumed ones.
+
+        The StyleFlow ends in eval mode, without gradients.
 
         Args:
-            on_step: called with the steps done and the loss.
-            on_pass: called with the passes done, the mean loss of the pass and the held-out log-density, for
-                passes that end in this call.
+            checkpoint: keeps the state; None keeps none.
+            on_step: called with the finished steps and the loss.
+            on_pass: called with the finished passes, the mean loss of the pass and the held-out log-density,
+                for passes that end in this call.
 
         Raises:
-            FloatingPointError: if the loss is not finite or the equation cannot be solved; the state of the
-                last checkpoint is kept.
-            StopRequested: when the process was asked to stop; the state after the last step is kept.
+            FloatingPointError: the loss is not finite or the equation cannot be solved; the state of the last
+                checkpoint is kept.
+            StopRequested: the process was asked to stop; the state after the last step is kept.
         """
 
         def after(done: int, loss: float | None) -> None:
@@ -203,7 +217,7 @@ class FlowTrainer:
         return negative_log_likelihood(self.flow, w, labels, noise, self.settings.solver).loss
 
     def _places(self, step: int) -> Tensor:
-        """Places of a step's samples ``[batch]`` int64, on their device: copied there once per pass."""
+        """Return the positions of a step's samples ``[batch]`` int64, copied to the device once per pass."""
         number, place = divmod(step, self.steps_per_pass)
         if not self.settings.shuffle:
             number = 0
@@ -216,17 +230,17 @@ class FlowTrainer:
 
     @torch.no_grad()
     def held_out_density(self, solver: SolverSettings | None = None) -> float:
-        """Mean log-density of the held-out samples' rows, in nats, with the same noise at every call.
+        """Return the mean log-density of the held-out rows, in nats, with the same noise at every call.
 
         Args:
-            solver: default: the flow's own, which is finer than training's may be: a flow that has fitted
-                itself to coarse steps shows here.
+            solver: solver of the equation; default: the flow's own, which may be finer than training's, so
+                that a fit to coarse steps becomes visible here.
 
         Raises:
-            ValueError: if nothing was held out.
+            ValueError: nothing was held out.
         """
         if self.held_out is None:
-            raise ValueError("no samples were held out; give some to FlowTrainer")
+            raise ValueError("no samples were held out; give some to StyleFlowTrainer")
         rng = torch.Generator(device=self.held_out.w.device).manual_seed(self.settings.seed)
         training = self.flow.training
         self.flow.eval()
@@ -241,11 +255,12 @@ class FlowTrainer:
 
 
 def draw_noise(like: Tensor, kind: str, rng: torch.Generator) -> Tensor:
-    """A vector of unit variance for the trace estimate, of the shape and type of ``like``.
+    """Draw a vector of unit variance for the trace estimate, of the shape and type of ``like``.
 
     Args:
+        like: tensor whose shape, type and device the vector takes.
         kind: ``gaussian``, or ``rademacher`` for signs.
-        rng: a generator of the device of ``like``, where the numbers are drawn.
+        rng: random state on the device of ``like``.
     """
     if kind == "gaussian":
         return torch.randn(like.shape, generator=rng, device=like.device).to(like)
@@ -254,6 +269,6 @@ def draw_noise(like: Tensor, kind: str, rng: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _order(seed: int, number: int, total: int) -> Tensor:
-    """The order of one pass, whatever came before it; drawn on the CPU, so that devices agree on it."""
+    """Draw the order of one pass, independently of others; on the CPU, so that devices agree on it."""
     rng = torch.Generator().manual_seed((seed << 20) + number + 1)
     return torch.randperm(total, generator=rng)

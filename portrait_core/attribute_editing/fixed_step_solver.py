@@ -1,7 +1,7 @@
-"""Solving an equation in equal steps, whose number and places the host knows.
+"""Solution of a differential equation in equal steps, whose number and places the host knows.
 
-``torchdiffeq`` reads its steps' places back from the device several times per solution: a GPU would be waited
-for, and a CUDA graph does not allow it. The steps here are those of its ``rk4`` (Kutta's 3/8 rule) and
+``torchdiffeq`` reads its steps' places back from the device several times per solution, which waits for a GPU
+and is not allowed in a CUDA graph. The steps here are those of its ``rk4`` (Kutta's 3/8 rule) and
 ``midpoint``: solutions are equal bit for bit, gradients up to the order of sums.
 """
 
@@ -14,24 +14,27 @@ import torch
 from torch import Tensor
 
 Change = Callable[[float, tuple[Tensor, ...]], tuple[Tensor, ...]]
-"""Gives the speed of a state at a share of the path, 0 to 1."""
+"""Function that returns the derivative of a state at a fraction of the path, 0 to 1."""
 
 
 def solve_in_steps(
     change: Change, state: tuple[Tensor, ...], *, method: str, steps: int, reverse: bool
 ) -> tuple[Tensor, ...]:
-    """Carry a state from share 0 of the path to 1 or, with ``reverse``, from 1 to 0.
+    """Move a state from fraction 0 of the path to 1 or, with ``reverse``, from 1 to 0.
 
     Args:
-        change: may look at the state's first tensor alone; the others only gather what it says.
+        change: derivative of the state; it may depend on the state's first tensor only, and the others are
+            integrals.
         state: tensors of one floating type, on one device.
         method: ``rk4``, with four evaluations per step, or ``midpoint``, with two.
+        steps: number of equal steps.
+        reverse: go from 1 to 0.
 
     Raises:
-        ValueError: for another method.
+        ValueError: the method is another one.
     """
     if method not in _METHODS:
-        raise ValueError(f"{method!r} takes no equal steps; take one of {', '.join(_METHODS)}")
+        raise ValueError(f"{method!r} has no equal steps; choose one of {', '.join(_METHODS)}")
     dtype = state[0].dtype
     # places are rounded as the state's type rounds them; reverse counts up from -1, as torchdiffeq does
     places = torch.arange(steps + 1, dtype=dtype) * (1 / steps) - (1.0 if reverse else 0.0)
@@ -45,7 +48,7 @@ def solve_in_steps(
 def _rk4(
     change: Change, state: tuple[Tensor, ...], begin: Tensor, end: Tensor, sign: float
 ) -> tuple[Tensor, ...]:
-    """One step of Kutta's 3/8 rule."""
+    """Take one step of Kutta's 3/8 rule."""
     third, step, rest = 1 / 3, float((end - begin) * sign), state[1:]
     length = end - begin
     shares = [float(sign * at) for at in (begin, begin + length * third, begin + length * (2 / 3), end)]
@@ -61,7 +64,7 @@ def _rk4(
 def _midpoint(
     change: Change, state: tuple[Tensor, ...], begin: Tensor, end: Tensor, sign: float
 ) -> tuple[Tensor, ...]:
-    """One step of the midpoint rule."""
+    """Take one step of the midpoint rule."""
     half = 0.5 * (end - begin)
     first = change(float(sign * begin), state)
     middle = (state[0] + first[0] * float(sign * half), *state[1:])

@@ -1,20 +1,20 @@
-"""Attributes of the embedded generator's synthetic people, read off the scene that z holds.
+"""Attributes of the embedded generator's synthetic people, computed from the scene that z holds.
 
-Labels are exact functions of z, without a picture and without an error of measurement. There are attributes
-for what these pictures show. They know no glasses; freckles, red hair and a moustache without a beard are in
-the scene, but the generator hardly draws them; yaw and pitch are the camera's. Baldness is no attribute of
-its own: scenes of ``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
+Labels are exact functions of z, without pictures and without measurement error. There are attributes for what
+these pictures show. There are none for glasses; freckles, red hair and a moustache without a beard are in the
+scene, but the generator hardly draws them; yaw and pitch are the camera's. Baldness has no attribute of its
+own: scenes of ``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
 
-Most attributes are shares of what scenes vary over: 0.5 is the average person, 0 and 1 are :data:`SPAN`
-standard deviations from it. They vary where the drawing does not, such as among the clean-shaven below 0.5
-of ``beard``, so that one value stands for one place in the latent space and not for half of it; and evenly,
-because a quantile's 1 would lie at no scene at all.
+Most attributes map a scene's appearance to 0..1: 0.5 is the average person, 0 and 1 are :data:`SPAN` standard
+deviations from it. They vary even where the drawing does not, such as among the clean-shaven below 0.5 of
+``beard``, so that one value corresponds to one place in the latent space and not to half of it. The mapping
+is linear, because the value 1 of a quantile would belong to no scene.
 
-Age and gender of a head are measured on the body model's adults, of whom they are known: least squares on the
-30 shape components (:mod:`portrait_core.training.phenotypes`; R² on other adults 0.935 and 0.929). The skin
-has no wrinkles: what makes these people look old is as much their hair. So ``age`` is the mean of two
-apparent ages, the head's, and the hair's by :data:`GREY_YEARS` and :data:`LINE_YEARS`. Grey hair is no
-attribute of its own, or an edit of age would have to leave it alone.
+Age and gender of a head are measured on the body model's adults, whose age and gender are known: least
+squares on the 30 shape components (:mod:`portrait_core.training.phenotypes`; R² on other adults 0.935 and
+0.929). The skin has no wrinkles: these people look old as much by their hair. So ``age`` is the mean of two
+apparent ages, that of the head, and that of the hair by :data:`GREY_YEARS` and :data:`LINE_YEARS`. Grey hair
+has no attribute of its own, since an edit of age would then have to keep it.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ AGE_DIRECTION = (
     -3.88, -0.49, 3.03, 2.38, 4.98, -0.19, 9.53, -0.53, -3.86, -10.44, 6.15, 2.18, -5.74, 4.89, -3.49,
     -1.27, -2.37, 7.84, -2.24, 0.74, -0.18, 0.02, -2.34, 2.82, -1.26, 0.41, -3.08, -0.44, 2.30, 0.48,
 )  # fmt: skip
-"""Years by standard deviations of shape."""
+"""Years per standard deviation of shape."""
 GENDER_OFFSET = 0.5072
 GENDER_DIRECTION = (
     -0.2925, 0.0604, 0.0372, 0.0070, 0.0268, 0.0423, -0.0364, -0.0234, -0.0345, -0.0040, 0.0435, -0.0733,
     -0.0131, -0.0215, 0.0576, -0.0076, 0.0350, -0.0560, 0.0380, 0.0008, 0.0050, -0.0034, -0.0089, -0.0385,
     -0.0164, 0.0272, 0.0109, -0.0170, -0.0219, -0.0132,
 )  # fmt: skip
-"""Share of male by standard deviations of shape."""
+"""Change of gender (0 female, 1 male) per standard deviation of shape."""
 GREY_YEARS, LINE_YEARS = 24.0, 10.0
-"""Years by standard deviations of ``hair_grey`` and ``hair_line`` (receding), from the same mean. A choice:
-together they vary a little more than the heads' ages do (22)."""
+"""Years per standard deviation of ``hair_grey`` and ``hair_line`` (receding), from the same mean. Chosen so
+that together they vary a little more than the heads' ages do (22)."""
 YOUNGEST, SOFT_YEARS = 10.0, 6.0
-"""No sum of normal values ends by itself: ages bend, over ``SOFT_YEARS``, toward the youngest instead of
-falling below 0. 45 and more stay what they are, 25 is 25.5, 18 is 19.4."""
+"""Minimum age, and the width over which ages bend toward it, in years: a sum of normal values is not bounded,
+and ages must not fall below 0. 45 and more stay unchanged, 25 becomes 25.5, 18 becomes 19.4."""
 SPAN = 2.2
-"""Standard deviations of appearance from a share's middle to its ends; scenes are drawn within 2.5."""
+"""Standard deviations of appearance from the middle of an attribute's range to its ends; scenes are drawn
+within 2.5."""
 SHARES = {
     "beard": ("beard",),
     "hair_length": ("hair_length",),
@@ -72,27 +73,28 @@ SHARES = {
     "eyes_light": ("iris_light",),
     "lips_dark": ("lip_dark",),
 }
-"""Attributes that are such shares, and what of the appearance they are the mean of."""
+"""Attributes in 0..1, and the appearance values of which each is the mean."""
 
 SHOWN_ON_PHOTOGRAPHS = ("age", "beard", "hair_light")
-"""Attributes whose edits show on photographs: hair turns grey, a beard is a close-cropped one, hair turns
-lighter or darker. Of the others most hardly show, as the generator that was tuned on a photograph departs
-little from it; hair of another length or volume needs what the photograph has not; skin is tinted evenly."""
+"""Attributes whose edits are visible on photographs: hair turns grey, a beard is close-cropped, hair turns
+lighter or darker. Most others are hardly visible, as the generator that was tuned on a photograph departs
+little from it; hair of another length or volume needs what the photograph lacks; skin is tinted evenly."""
 
 
 def shows_on_photographs(name: str, conditions: Conditions) -> bool | None:
-    """Say whether an edit of an attribute shows on photographs; None for a flow of another generator, of
-    which nobody has looked.
+    """Tell whether an edit of an attribute is visible on photographs.
+
+    None for a StyleFlow of another generator, for which it has not been examined.
     """
     return name in SHOWN_ON_PHOTOGRAPHS if conditions.names == scene_conditions().names else None
 
 
 def scene_conditions() -> Conditions:
-    """The attributes, in the order of :func:`scene_labels`; give them scales by ``standardised(labels)``.
+    """Return the attributes in the order of :func:`scene_labels`; ``standardised(labels)`` gives them scales.
 
-    gender: 0 female, 1 male, as in the published flows. smile: strength of the smile's face units. Labels of
-    scenes lie outside 18..80 years in few people, and outside 0..1 where a head is more male or female
-    than the body model's.
+    gender: 0 female, 1 male, as in the published flows. smile: strength of the smile's blendshapes. Labels of
+    scenes rarely lie outside 18..80 years, and lie outside 0..1 where a head is more male or female than the
+    body model's.
     """
     return Conditions(
         attributes=(
@@ -105,10 +107,10 @@ def scene_conditions() -> Conditions:
 
 
 def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
-    """Attributes of scenes ``[N,119]``, in their units, float32; smooth in z.
+    """Return attributes ``[N,C]`` of scenes ``[N,119]``, in their units; smooth in z.
 
     Raises:
-        InputError: if z is not of that shape.
+        InputError: z is not of that shape.
     """
     if z.ndim != 2 or z.shape[1] != N_LATENT:
         raise InputError(
@@ -131,19 +133,23 @@ def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
 
 
 def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) -> Float[Tensor, "count 119"]:
-    """Draw z of people number ``start`` and following, float32.
+    """Draw z of the people numbered ``start`` and following.
 
-    A person depends on seed and number alone, so that ranges can be drawn apart.
+    A person depends on seed and number alone, so that ranges can be drawn separately.
 
     Args:
-        truncation: below 1 people are nearer to the average, as truncation makes them. Elsewhere that draws
-            w toward its mean; here z holds the scene, and truncated w would be pictures whose scene, and so
-            whose labels, nobody knows. So the scene is drawn nearer (the ``spread`` of
+        count: number of people.
+        start: number of the first.
+        seed: seed of the run.
+        truncation: below 1 people are nearer to the average. Other generators move w toward its mean; here z
+            holds the scene, and truncated w would give pictures whose scene, and so whose labels, are
+            unknown. So the scene is drawn nearer (the ``spread`` of
             :func:`~portrait_core.generators.scene_latents.sample_scene`), and labels stay exact. At 0.7
-            shares lie within 0.1..0.9, and edits beyond that extrapolate; at 1 a flow learns the whole range.
+            attributes lie within 0.1..0.9, and edits beyond that extrapolate; at 1 a StyleFlow learns the
+            whole range.
 
     Raises:
-        InputError: if count, start or seed is negative, or truncation not within 0..1.
+        InputError: count, start or seed is negative, or truncation not within 0..1.
     """
     if min(count, start, seed) < 0 or not 0 <= truncation <= 1:
         raise InputError(
@@ -162,5 +168,5 @@ def _appearance(z: Tensor, name: str) -> Tensor:
 
 
 def _unit(z: Tensor, name: str) -> Tensor:
-    """A face unit's strength, 0..1."""
+    """Return the strength of a blendshape, 0..1."""
     return z[:, N_SHAPE + fitted_names(UNITS).index(name)] / EXPRESSION_GAIN + EXPRESSION_MEAN

@@ -1,8 +1,8 @@
-"""Attributes of photographs, as far as models that ship here can tell them: age, gender, smile, head pose.
+"""Labels of photographs by models that ship with the project: age, gender, smile, head pose.
 
-The published labels came from a closed service. What is here is weaker, and no model under an open licence
-says anything of glasses, beards, baldness or light: :func:`not_labelled` names what has to come from a table
-(:mod:`portrait_core.attribute_editing.tables`).
+The published labels came from a closed service. These are weaker, and no model under an open licence labels
+glasses, beards, baldness or light: :func:`not_labelled` names the attributes that need a table
+(:mod:`portrait_core.attribute_editing.label_tables`).
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ Array = NDArray[np.float64]
 MODEL = "age_gender.onnx"
 _SIDE = 112
 _SCALES = (0.95, 1.0, 1.05, 1.1)
-"""Sides of the looks over the face's longer side; each is looked at mirrored too."""
+"""Sides of the crops over the face's longer side; each crop is also mirrored."""
 _BROAD_SMILE = 0.5
-"""What the fit gives the head's smile units where somebody smiles with their teeth shown: it lends the rest
-to their neighbours (dimples, stretched lips)."""
+"""Value of the head's smile blendshapes in a broad smile with teeth shown, as the fit gives them: it assigns
+the rest to neighbouring blendshapes (dimples, stretched lips)."""
 _SMILE = ("mouthSmileLeft", "mouthSmileRight")
-_NO_FACE = "no face was found; give a picture with one face that fills a good part of it"
+_NO_FACE = "no face was found; give a picture with one face that fills much of it"
 
 
 @dataclass(frozen=True)
 class Source:
-    """How far labels of an attribute can be trusted, and where they come from."""
+    """Reliability and origin of an attribute's labels."""
 
     strength: Strength
     about: str
-    """What made them, in a sentence or two."""
+    """Origin of the labels, in a sentence or two."""
 
 
 _AGE_GENDER = (
@@ -70,36 +70,36 @@ LOCAL_SOURCES: Mapping[str, Source] = {
     "yaw": Source("good", _POSE),
     "pitch": Source("good", _POSE),
 }
-"""What :class:`PhotographLabeller` gives, by the names of the published conditions."""
+"""Attributes that :class:`PhotographLabeller` gives, by the names of the published conditions."""
 
 
 def not_labelled(conditions: Conditions = PUBLISHED_CONDITIONS) -> tuple[str, ...]:
-    """Attributes of a flow that no model here can label, in order; held ones need no label."""
+    """Return the attributes that no model here can label, in order; held ones need no label."""
     return tuple(name for name in conditions.editable if name not in LOCAL_SOURCES)
 
 
 @dataclass(frozen=True)
 class PhotographLabels:
-    """Labels of n pictures, as a model read them off: what a picture shows, not who somebody is."""
+    """Labels of n pictures as a model reads them: how a picture looks, not who a person is."""
 
     values: Mapping[str, Array]
     """``[n]`` float64 for each name of :data:`LOCAL_SOURCES`, NaN where there is no label: ``age`` in years,
-    >= 0; ``gender`` in 0..1, 1 is male; ``expression`` in 0..1, 1 is a broad smile; ``yaw`` and ``pitch`` in
-    degrees, those of the camera seen from the head, as everywhere in this project: yaw > 0 shows more of the
-    subject's left cheek, pitch > 0 looks down on the head."""
+    >= 0; ``gender`` in 0..1, 1 is male; ``expression`` in 0..1, 1 is a broad smile; ``yaw`` and ``pitch``
+    in degrees, those of the camera relative to the head, as everywhere in this project: yaw > 0 shows more
+    of the subject's left cheek, pitch > 0 looks down on the head."""
     problems: tuple[str, ...]
-    """Why a picture has no labels and what to do, empty for those that have."""
+    """Why a picture has no labels and what to do; empty for pictures with labels."""
     faces: NDArray[np.int64]
-    """``[n]`` faces in each picture. Of several, the largest and most central one is labelled."""
+    """``[n]`` number of faces in each picture. Of several, the largest and most central one is labelled."""
 
     def by_picture(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
-        """The labels by name of picture and attribute; pictures without a face have none.
+        """Return the labels by name of picture and attribute; pictures without a face have none.
 
         Args:
-            names: of the pictures, in order, each once.
+            names: unique names of the pictures, in order.
 
         Raises:
-            ValueError: another number of names, or one that comes twice.
+            ValueError: the number of names differs, or a name comes twice.
         """
         if len(names) != len(self.problems) or len(set(names)) != len(names):
             raise ValueError(
@@ -113,7 +113,7 @@ class PhotographLabels:
 
 
 class PhotographLabeller:
-    """Labels photographs, and pictures of generators that look like them, on the CPU."""
+    """Labels photographs, and generated pictures that look like them, on the CPU."""
 
     def __init__(
         self, landmarker: FaceLandmarker, head: MorphableHead, network: onnxruntime.InferenceSession
@@ -124,10 +124,10 @@ class PhotographLabeller:
 
     @classmethod
     def from_models(cls, models_dir: str | Path, threads: int = 1) -> PhotographLabeller:
-        """Open what ships in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
+        """Open the models in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
 
         Raises:
-            ValueError: if a file is missing or ``threads`` is less than 1.
+            ValueError: a file is missing or ``threads`` is less than 1.
         """
         folder = Path(models_dir)
         return cls(
@@ -140,39 +140,39 @@ class PhotographLabeller:
         """Label pictures ``[n,H,W,3]`` uint8 RGB, or a list of ``[H,W,3]`` of any sizes.
 
         Raises:
-            ValueError: if one is not ``[H,W,3]`` uint8.
+            ValueError: a picture is not ``[H,W,3]`` uint8.
         """
         values = {name: np.full(len(pictures), np.nan) for name in LOCAL_SOURCES}
         problems = [_NO_FACE] * len(pictures)
         faces = np.zeros(len(pictures), np.int64)
         for i, picture in enumerate(pictures):
-            found = self._landmarker.detect(picture[None])
-            faces[i] = found.faces[0]
-            if found.ok[0]:
+            landmarks = self._landmarker.detect(picture[None])
+            faces[i] = landmarks.faces[0]
+            if landmarks.ok[0]:
                 problems[i] = ""
-                for name, value in self._read(picture, found.points).items():
+                for name, value in self._read(picture, landmarks.points).items():
                     values[name][i] = value
         return PhotographLabels(values, tuple(problems), faces)
 
     def _read(self, picture: NDArray[np.uint8], points: NDArray[np.float32]) -> dict[str, float]:
-        """Labels of a face with landmarks ``points [1,478,2]``."""
-        looks = face_looks(picture, points[0]).astype(np.float32)
-        age, male = self._network.run(["age", "male"], {"image": looks})
+        """Label a face with landmarks ``points [1,478,2]`` in pixels."""
+        crops = face_crops(picture, points[0]).astype(np.float32)
+        age, male = self._network.run(["age", "male"], {"image": crops})
         track = fit_clip(self._head, points, np.array([True]))
         yaw, pitch, _ = np.degrees(angles_from_labels(track.cameras)[0])
         return {
             "age": max(float(age.mean()), 0.0),
             "gender": float(male.mean()),
-            "expression": float(smiles(self._head, track)[0]),
+            "expression": float(smile_strengths(self._head, track)[0]),
             "yaw": float(yaw),
             "pitch": float(pitch),
         }
 
 
-def face_looks(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Eight looks at a face, eyes level, from brow to chin: four sizes, each as it is and mirrored.
+def face_crops(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Cut eight crops of a face, eyes level, from brow to chin: four sizes, each plain and mirrored.
 
-    A single look's age is about two years off their mean; on larger cut-outs the network is off by more.
+    A single crop's age is about two years off their mean; on larger crops the network's error is larger.
 
     Args:
         picture: ``[H,W,3]`` uint8.
@@ -189,13 +189,16 @@ def face_looks(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDAr
     level = mesh @ axes
     low, high = level.min(axis=0), level.max(axis=0)
     centre, side = axes @ ((low + high) / 2), float((high - low).max())
-    looks = [sample_square(picture, centre, scale * side, angle, _SIDE) for scale in _SCALES]
-    return np.stack([*looks, *(look[:, ::-1] for look in looks)])
+    crops = [sample_square(picture, centre, scale * side, angle, _SIDE) for scale in _SCALES]
+    return np.stack([*crops, *(crop[:, ::-1] for crop in crops)])
 
 
-def smiles(head: MorphableHead, track: FaceTrack) -> Array:
-    """How much the faces of a track smile, ``[T]`` in 0..1: the mean of both corners' units over what they
-    are in a broad smile.
+def smile_strengths(head: MorphableHead, track: FaceTrack) -> Array:
+    """Return how strongly the faces of a track smile, ``[T]`` in 0..1.
+
+    It is the mean of both corners' blendshapes over their value in a broad smile.
     """
-    units = [head.expression_names.index(name) for name in _SMILE]
-    return np.asarray(np.clip(track.expression[:, units].mean(axis=1) / _BROAD_SMILE, 0.0, 1.0), np.float64)
+    blendshapes = [head.expression_names.index(name) for name in _SMILE]
+    return np.asarray(
+        np.clip(track.expression[:, blendshapes].mean(axis=1) / _BROAD_SMILE, 0.0, 1.0), np.float64
+    )

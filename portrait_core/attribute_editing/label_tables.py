@@ -1,7 +1,7 @@
-"""Attributes of pictures that somebody brings as a table, and their union with what models read off.
+"""Tables of labels that users provide, and their combination with labels that models read.
 
-A table is CSV (or Parquet with columns of text) at any path or fsspec URL: a column ``picture`` and a column
-an attribute. Every row that cannot be used is told with its number as a spreadsheet shows it.
+A table is CSV (or Parquet with columns of text) at any path or fsspec URL: a column ``picture`` and one
+column per attribute. Every invalid row is reported with its number as in a spreadsheet.
 """
 
 from __future__ import annotations
@@ -23,20 +23,21 @@ Labels = Mapping[str, Mapping[str, float]]
 """Values in their units by picture and attribute."""
 
 PICTURE = "picture"
-"""The column that says which picture a row is of: a file's name, or a sample's number."""
+"""Column with the name of a row's picture: a file's name, or a sample's number."""
 _SWITCH = {"on": 1.0, "off": 0.0}
 _SHOWN = 5
 
 
 class LabelsError(ManifestError):
-    """A table of labels cannot be used; ``problems`` holds all that is wrong with it."""
+    """A table of labels is invalid; ``problems`` holds everything that is wrong with it."""
 
-    _all = "mend these first"
+    _all = "correct these first"
 
 
 def picture_key(name: str) -> str:
-    """What a row and a picture are matched by: a file's name without its folder; a number without zeros in
-    front.
+    """Return the key by which rows and pictures are matched.
+
+    It is a file's name without its folder, or a number without leading zeros.
     """
     last = PurePosixPath(name.strip().replace("\\", "/")).name
     return str(int(last)) if re.fullmatch(r"\d+", last, re.ASCII) else last
@@ -47,21 +48,21 @@ def read_labels(
 ) -> dict[str, dict[str, float]]:
     """Read labels of pictures.
 
-    Cells hold numbers in the attribute's unit, with a point; ``on`` and ``off`` do for a switch; an empty
-    cell leaves the label to others. Shares and switches lie within 0..1; other labels may lie outside their
-    range, which is that of edits. Columns of published attributes that the flow does not know are passed
-    over.
+    Cells hold numbers in the attribute's unit, with a decimal point; a switch also takes ``on`` and ``off``;
+    an empty cell leaves the label to other sources. Shares and switches lie within 0..1; other labels may lie
+    outside their range, which is that of edits. Columns of published attributes that the StyleFlow does not
+    know are ignored.
 
     Args:
-        path_or_url: of a CSV file, separated by commas, semicolons or tabs.
+        path_or_url: path or URL of a CSV file, separated by commas, semicolons or tabs.
         conditions: names, kinds and units.
 
     Returns:
         Values by :func:`picture_key` and attribute, in the order of the rows.
 
     Raises:
-        LabelsError: with every problem of every row, or for columns that are missing.
-        InputError: it is not there, or cannot be read.
+        LabelsError: with every problem of every row, or for missing columns.
+        InputError: the file does not exist or is not readable.
     """
     columns = {attribute.name.lower(): attribute for attribute in conditions.attributes}
     try:
@@ -80,7 +81,7 @@ def read_labels(
         if not key:
             wrong.append(f"the cell {PICTURE!r} is empty; give the file's name or the sample's number")
         elif rows.setdefault(key, number) != number:
-            wrong.append(f"the picture {key} is that of row {rows[key]} too; give each picture one row")
+            wrong.append(f"the picture {key} is also in row {rows[key]}; give each picture one row")
         problems += [Problem(number, text) for text in wrong]
         labels[key] = values
     if problems:
@@ -89,7 +90,7 @@ def read_labels(
 
 
 def _column_problems(url: str, table: Table, columns: Mapping[str, Condition]) -> list[Problem]:
-    """What is wrong with the columns.
+    """List the problems of the columns.
 
     Raises:
         LabelsError: no row can be read with these columns.
@@ -109,14 +110,14 @@ def _column_problems(url: str, table: Table, columns: Mapping[str, Condition]) -
             Problem(table.header, f"there is no column of an attribute; add some of {', '.join(columns)}")
         )
     twice = [name for name, count in Counter(names).items() if count > 1]
-    fatal += [Problem(table.header, f"the column {name!r} is there twice; delete one") for name in twice]
+    fatal += [Problem(table.header, f"the column {name!r} comes twice; delete one") for name in twice]
     if fatal:
         raise LabelsError(url, [*problems, *fatal])
     return problems
 
 
 def _values(cells: Mapping[str, str], columns: Mapping[str, Condition]) -> tuple[dict[str, float], list[str]]:
-    """A row's values by attribute, and what is wrong with the others."""
+    """Return a row's values by attribute, and the problems of the others."""
     values, wrong = {}, []
     for column, attribute in columns.items():
         if text := cells.get(column, ""):
@@ -132,50 +133,51 @@ def _value(text: str, attribute: Condition) -> float:
     if switch and text.lower() in _SWITCH:
         return _SWITCH[text.lower()]
     unit = f" in {attribute.unit}" if attribute.unit else ""
-    wanted = "on, off or a number in 0..1" if switch else f"a number{unit}, such as {attribute.high:g}"
+    expected = "on, off or a number in 0..1" if switch else f"a number{unit}, such as {attribute.high:g}"
     try:
         value = float(text)
     except ValueError as error:
         comma = "; write decimals with a point" if "," in text else ""
-        raise ValueError(f"{attribute.name} is {text!r}, expected {wanted}{comma}") from error
+        raise ValueError(f"{attribute.name} is {text!r}, expected {expected}{comma}") from error
     if not math.isfinite(value):
         raise ValueError(
-            f"{attribute.name} is {text!r}, expected {wanted}; leave the cell empty for no label"
+            f"{attribute.name} is {text!r}, expected {expected}; leave the cell empty for no label"
         )
     if attribute.kind != "continuous" and not attribute.low <= value <= attribute.high:
         raise ValueError(f"{attribute.name} is {text}, expected {attribute.range_text}")
     return value
 
 
-def complete(
+def complete_labels(
     local: Labels, table: Labels, conditions: Conditions = PUBLISHED_CONDITIONS
 ) -> dict[str, dict[str, float]]:
-    """All labels that a flow needs of every picture: the table's where it has one, else the local one.
+    """Return all labels that a StyleFlow needs per picture: the table's where it has one, else the local one.
 
     Args:
-        local: what models read off, for every picture that is to be labelled (an empty mapping where they
-            read nothing), by the picture's name, as :meth:`PhotographLabels.by_picture` gives it.
-        table: from :func:`read_labels`; rows of other pictures are passed over.
-        conditions: the flow's attributes; held ones are left out.
+        local: labels by models, for every picture to be labelled (an empty mapping where they read nothing),
+            by the picture's name, as :meth:`PhotographLabels.by_picture` returns them.
+        table: labels of :func:`read_labels`; rows of other pictures are ignored.
+        conditions: the StyleFlow's attributes; held ones are left out.
 
     Returns:
         Values by the names of ``local`` and by attribute, both in order.
 
     Raises:
-        InputError: naming each attribute that is missing, of how many pictures and of which; when no row of
-            the table is of any of the pictures; or when a row would be of two of them.
+        InputError: an attribute is missing, with the number and names of the pictures; no row of the table
+            belongs to a picture; or a row belongs to two pictures.
     """
     keys = Counter(map(picture_key, local))
     if shared := [key for key, count in keys.items() if count > 1]:
-        raise InputError(f"several pictures are called {_some(shared)}; give each file a name of its own")
+        raise InputError(f"several pictures are named {_some(shared)}; give each file a unique name")
     if local and table and not keys.keys() & {*map(picture_key, table)}:
         raise InputError(
-            f"no row of the table is of any of the pictures: it names {_some(list(table))}, the pictures are "
-            f"{_some(list(local))}; give the files' names or the samples' numbers in the column {PICTURE!r}"
+            f"no row of the table belongs to any of the pictures: it names {_some(list(table))}, the "
+            f"pictures are {_some(list(local))}; give the files' names or the samples' "
+            f"numbers in the column {PICTURE!r}"
         )
     rows = {picture_key(name): values for name, values in table.items()}
     whole = {name: {**values, **rows.get(picture_key(name), {})} for name, values in local.items()}
-    lacking = {
+    missing = {
         attribute: [
             name for name, values in whole.items() if not math.isfinite(values.get(attribute, math.nan))
         ]
@@ -183,14 +185,14 @@ def complete(
     }
     lines = [
         f"{attribute} is missing for {len(names)} of {len(whole)} pictures ({_some(names)})"
-        for attribute, names in lacking.items()
+        for attribute, names in missing.items()
         if names
     ]
     if lines:
         raise InputError(
             "\n".join(lines)
-            + f"\nbring them in a CSV with a column {PICTURE!r} and a column an attribute, leave "
-            "those pictures out, or train a flow that does not know the attribute"
+            + f"\nprovide them in a CSV with a column {PICTURE!r} and one column per attribute, leave "
+            "those pictures out, or train a StyleFlow that does not know the attribute"
         )
     return {name: {key: values[key] for key in conditions.editable} for name, values in whole.items()}
 

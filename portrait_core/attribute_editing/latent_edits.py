@@ -1,7 +1,7 @@
-"""Edits of attributes: w goes to z under the picture's own attributes and comes back under others.
+"""Edits of latents: w is mapped to z under the picture's attributes and back under the target's.
 
-An edit is what one move of a slider of the published interface is: the latent that comes back takes the place
-of the one before, and is encoded again, so that edits build on each other.
+An edit corresponds to one move of a slider of the published interface: the resulting latent replaces the
+previous one and is encoded again, so that edits build on each other.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import LIGHT, Conditions
-from portrait_core.attribute_editing.flow import ConditionalFlow
-from portrait_core.attribute_editing.reading import LatentReader
+from portrait_core.attribute_editing.latent_reader import LatentReader
 from portrait_core.attribute_editing.settings import SolverSettings
+from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.errors import InputError
 
 WPLUS_ROWS = 18
 """Rows of a W+ at 1024 pixels, for which the published table of rows was made."""
 
 
-class AttributeFlow(NamedTuple):
-    """A flow and what its conditions mean."""
+class StyleFlowModel(NamedTuple):
+    """A StyleFlow and the meaning of its conditions."""
 
-    flow: ConditionalFlow
+    flow: StyleFlow
     conditions: Conditions
     reader: LatentReader | None = None
-    """Labels a latent whose attributes nobody gives; None: there is none, as for published flows."""
+    """Reads a latent's attributes where no labels are given; None for published flows, which have none."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class AttributeEdit:
     """One edit.
 
     Attributes:
-        values: what is asked for, by attribute, in its units and within its range. Several attributes move
-            together (lighting is nine).
-        strength: share of the way from the picture's own value: 0 changes nothing but what rounding does, 1
-            goes all the way, more goes beyond.
-        degree: the published interface's gain: it multiplies the way too.
+        values: targets by attribute, in their units and ranges. Several attributes move together (lighting
+            has nine).
+        strength: fraction of the way from the picture's own value: 0 changes only rounding, 1 reaches the
+            target, more goes beyond.
+        degree: the published interface's gain, which multiplies the way too.
         rows: first and one past the last row of a W+ that may change; None for all. A single w changes as a
             whole.
     """
@@ -72,15 +72,17 @@ _LIGHT_ROWS = (7, 12)
 
 
 def published_edit(name: str, value: float, *, rows: int, strength: float = 1.0) -> AttributeEdit:
-    """The published interface's edit of one attribute, with its gain.
+    """Return the published interface's edit of one attribute, with its gain.
 
     Args:
-        value: the slider's.
-        rows: of the latent. Of 18 the published ones change; the table fits no other number (rows stand for
-            other resolutions there), so all of them do.
+        name: name of the attribute.
+        value: value of the slider.
+        rows: number of rows of the latent. Of 18 rows the published ones change; with any other number all of
+            them do, since the table's rows then stand for other resolutions.
+        strength: fraction of the way.
 
     Raises:
-        InputError: if the interface has no slider for the attribute.
+        InputError: the interface has no slider for the attribute.
     """
     if name not in _SLIDERS:
         raise InputError(f"there is no slider for {name!r}; there are {', '.join(_SLIDERS)}, and light_edit")
@@ -89,10 +91,10 @@ def published_edit(name: str, value: float, *, rows: int, strength: float = 1.0)
 
 
 def light_edit(light: Float[Tensor, " 9"], *, rows: int, strength: float = 1.0) -> AttributeEdit:
-    """The published interface's edit of the lighting, to nine new numbers; ``rows`` as above.
+    """Return the published interface's edit of the lighting; ``rows`` as for :func:`published_edit`.
 
     Raises:
-        InputError: if there are not nine numbers.
+        InputError: there are not nine numbers.
     """
     if light.shape != (9,):
         raise InputError(f"lighting has shape {list(light.shape)}, expected 9 spherical-harmonic numbers")
@@ -100,13 +102,15 @@ def light_edit(light: Float[Tensor, " 9"], *, rows: int, strength: float = 1.0) 
     return AttributeEdit(values, strength, 1.0, _table(_LIGHT_ROWS, rows))
 
 
-def mixed_light(
+def blend_light(
     light: Float[Tensor, " 9"], presets: Float[Tensor, "k 9"], sliders: Float[Tensor, " k"]
 ) -> Float[Tensor, " 9"]:
-    """The picture's lighting moved toward presets: ``light + sum_k slider_k (preset_k - light)``.
+    """Move a picture's lighting toward presets: ``light + sum_k slider_k (preset_k - light)``.
 
     Args:
-        sliders: shares in 0..1.
+        light: the picture's spherical-harmonic coefficients ``[9]``.
+        presets: coefficients of K presets ``[K,9]``.
+        sliders: weights ``[K]`` in 0..1.
     """
     return light + (sliders[:, None] * (presets - light)).sum(0)
 
@@ -116,16 +120,16 @@ def _table(rows: tuple[int, int], n: int) -> tuple[int, int] | None:
 
 
 class AttributeEditor:
-    """A latent under edit.
+    """Applies edits to a latent, one after the other.
 
     Attributes:
-        w: ``[B,L,D]`` as it is now.
-        labels: ``[B,C]`` that have been asked for, in their units.
+        w: the current latent ``[B,L,D]``.
+        labels: the requested attributes ``[B,C]``, in their units.
     """
 
     def __init__(
         self,
-        model: AttributeFlow,
+        model: StyleFlowModel,
         w: Float[Tensor, "b l d"],
         labels: Float[Tensor, "b context"],
         solver: SolverSettings | None = None,
@@ -133,35 +137,36 @@ class AttributeEditor:
         """Take a latent and its picture's attributes.
 
         Args:
+            model: the StyleFlow.
             w: ``[B,L,D]``: a W+, or L = 1 for a 3D GAN's single w.
-            labels: ``[B,C]`` as :meth:`Conditions.labels` takes them.
-            solver: default: the flow's own.
+            labels: ``[B,C]`` as :meth:`Conditions.checked_labels` takes them.
+            solver: solver of the equation; default: the flow's own.
 
         Raises:
-            InputError: if the labels do not fit the flow.
+            InputError: the labels do not fit the flow.
         """
         self._model, self._solver = model, solver
-        self._start = model.conditions.labels(labels).to(w)
+        self._start = model.conditions.checked_labels(labels).to(w)
         self.w, self.labels = w, self._start.clone()
         self._encode()
 
     @torch.no_grad()
     def apply(self, edit: AttributeEdit) -> Float[Tensor, "b l d"]:
-        """Edit, and give the new latent.
+        """Edit, and return the new latent ``[B,L,D]``.
 
-        Targets count from the values at loading; earlier edits of other attributes stay.
+        Targets count from the original values; earlier edits of other attributes stay.
 
         Raises:
-            InputError: if an attribute is not known, held, or asked beyond its range, or there are no such
+            InputError: an attribute is unknown, held, or requested beyond its range, or there are no such
                 rows. Nothing has changed then.
-            FloatingPointError: if the flow's equation cannot be solved.
+            FloatingPointError: the flow's equation cannot be solved.
         """
         kept = self._kept(edit)
         labels = self.labels.clone()
         for name, value in edit.values.items():
-            i, wanted = self._model.conditions.index(name), self._model.conditions.asked(name, value)
+            i, target = self._model.conditions.index(name), self._model.conditions.checked_target(name, value)
             start = self._start[:, i]
-            labels[:, i] = start + edit.strength * edit.degree * (wanted - start)
+            labels[:, i] = start + edit.strength * edit.degree * (target - start)
         moved = self._solved(self.z, labels, reverse=True)
         if kept:
             moved[:, kept] = self.w[:, kept]
@@ -191,13 +196,13 @@ class AttributeEditor:
 
 
 def edit_latent(
-    model: AttributeFlow,
+    model: StyleFlowModel,
     w: Float[Tensor, "b l d"],
     labels: Float[Tensor, "b context"],
     edits: Iterable[AttributeEdit],
     solver: SolverSettings | None = None,
 ) -> Float[Tensor, "b l d"]:
-    """The latent after all ``edits``, one after the other; arguments as for :class:`AttributeEditor`."""
+    """Return the latent after all ``edits`` in order; arguments as for :class:`AttributeEditor`."""
     editor = AttributeEditor(model, w, labels, solver)
     for edit in edits:
         editor.apply(edit)

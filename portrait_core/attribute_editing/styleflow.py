@@ -1,8 +1,8 @@
-"""The conditional continuous normalising flow between w and z (StyleFlow, Abdal et al. 2021; FFJORD,
-Grathwohl et al. 2019; paper section 3.4, equations 5 and 6).
+"""StyleFlow: a conditional continuous normalising flow between w and z.
 
-"Forward" is w to z, ``reverse=True`` is z to w. Rows are independent: a W+ latent is as many vectors as it
-has rows, under one condition; a 3D GAN's single w is one row. They meet in one place, the choice of the
+Sources: Abdal et al. 2021 (StyleFlow); Grathwohl et al. 2019 (FFJORD); paper section 3.4, equations 5 and 6.
+"Forward" maps w to z, ``reverse=True`` maps z to w. Rows are independent: a W+ latent is as many vectors as
+it has rows, under one condition; a 3D GAN's single w is one row. Rows interact only through the choice of the
 solver's steps, which moves results within its tolerance.
 """
 
@@ -17,32 +17,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from portrait_core.attribute_editing.dynamics import (
+from portrait_core.attribute_editing.fixed_step_solver import solve_in_steps
+from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow_dynamics import (
+    ConditionedNetwork,
     Dynamics,
-    NetworkNumbers,
     estimated_trace,
     exact_trace,
     identity_tangents,
     velocity,
     velocity_and_products,
 )
-from portrait_core.attribute_editing.settings import FlowSettings, SolverSettings
-from portrait_core.attribute_editing.steps import solve_in_steps
 
 VARIANCE_FLOOR = 1e-4
-"""Added to a running variance before its root is taken."""
+"""Constant added to a running variance before its square root is taken."""
 STATISTICS_RATE = 0.1
-"""Share of a batch's mean and variance in the running ones, each training step."""
+"""Weight of a batch's mean and variance in the running statistics, per training step."""
 LOG_2PI = math.log(2 * math.pi)
 
 State = tuple[Tensor, ...]
 
 
 class MovingBatchNorm(nn.Module):
-    """``(x - mean) / sqrt(var + 1e-4) * exp(weight) + bias`` with running statistics.
+    """Computes ``(x - mean) / sqrt(var + 1e-4) * exp(weight) + bias`` with running statistics.
 
-    The running ones are used in training too, before the batch adds to them: the map stays a fixed,
-    invertible one, whose density is known.
+    The running statistics are used in training too, before the batch updates them: the map stays fixed and
+    invertible, with a known density.
     """
 
     def __init__(self, width: int) -> None:
@@ -59,8 +59,8 @@ class MovingBatchNorm(nn.Module):
     def forward(
         self, x: Float[Tensor, "b l d"], logp: Float[Tensor, "b l 1"] | None, *, reverse: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Normalise, or undo it, and count the change of volume in ``logp``."""
-        # copies: a later update of the statistics must not disturb this step's gradients
+        """Normalise, or invert the normalisation, and add the change of volume to ``logp``."""
+        # copies, so that a later update of the statistics does not disturb this step's gradients
         mean, variance = self.running_mean.clone(), self.running_var + VARIANCE_FLOOR
         growth = (self.weight - 0.5 * variance.log()).sum()
         if reverse:
@@ -81,10 +81,10 @@ class MovingBatchNorm(nn.Module):
         self.step += 1
 
 
-class ContinuousFlow(nn.Module):
-    """Carries x along dx/dt = f(t, x, c) from time 0 to ``sqrt_end_time ** 2``, or back."""
+class ContinuousNormalisingFlow(nn.Module):
+    """Moves x along dx/dt = f(t, x, c) from time 0 to ``sqrt_end_time ** 2``, or back."""
 
-    def __init__(self, settings: FlowSettings) -> None:
+    def __init__(self, settings: StyleFlowArchitecture) -> None:
         super().__init__()
         self.sqrt_end_time = nn.Parameter(torch.tensor(1.0))
         self.odefunc = Dynamics(settings.width, settings.hidden, settings.context)
@@ -99,8 +99,8 @@ class ContinuousFlow(nn.Module):
         *,
         reverse: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Solve; ``logp`` loses the integral of the trace."""
-        network = self.odefunc.diffeq.numbers(conditions)
+        """Solve the equation; ``logp`` is reduced by the integral of the trace."""
+        network = self.odefunc.diffeq.conditioned(conditions)
         end = self.sqrt_end_time.square()
         evaluations = 0
 
@@ -109,8 +109,8 @@ class ContinuousFlow(nn.Module):
             evaluations += 1
             return _change(network, end, share, state, noise)
 
-        # The path runs over 0..1 and its length is a factor of the speed: the end time then has a gradient
-        # like any other parameter, and equal steps fit it.
+        # The path is parametrised over 0..1 and its length multiplies the velocity: the end time then has a
+        # gradient like any other parameter, and equal steps fit it.
         state = (x,) if logp is None else (x, logp)
         if solver.adaptive or (solver.adjoint and torch.is_grad_enabled()):
             path = torch.tensor([1.0, 0.0] if reverse else [0.0, 1.0], dtype=x.dtype, device=x.device)
@@ -122,9 +122,9 @@ class ContinuousFlow(nn.Module):
 
 
 def _change(
-    network: NetworkNumbers, end: Tensor, share: Tensor | float, state: State, noise: Tensor | None
+    network: ConditionedNetwork, end: Tensor, share: Tensor | float, state: State, noise: Tensor | None
 ) -> State:
-    """What the state gains per share of the path."""
+    """Return the state's derivative with respect to the fraction of the path."""
     x, t = state[0], share * end
     if len(state) == 1:
         return (end * velocity(network, t, x),)
@@ -147,13 +147,13 @@ def _solve(
     common: dict[str, Any] = {"rtol": solver.rtol, "atol": solver.atol, "method": solver.method}
     try:
         if solver.adjoint and torch.is_grad_enabled():
-            # what the parameters gather on the way back does not choose steps (Kidger et al. 2021)
+            # the parameters' gradients do not influence the backward steps (Kidger et al. 2021)
             back = _options(solver, path[:1]) | ({"norm": "seminorm"} if solver.adaptive else {})
             common |= {"adjoint_options": back, "adjoint_params": parameters}
             solution = odeint_adjoint(change, state, path, **common, options=_options(solver, path[1:]))
         else:
             solution = odeint(change, state, path, **common, options=_options(solver, path[1:]))
-    except AssertionError as error:  # how the solver says that steps vanish, run out or meet infinities
+    except AssertionError as error:  # raised by the solver when steps vanish, run out or meet infinities
         raise FloatingPointError(
             f"the flow's equation cannot be solved ({error}); check that the conditions are in their units "
             "and within their ranges, or loosen solver.rtol and solver.atol"
@@ -162,39 +162,45 @@ def _solve(
 
 
 def _options(solver: SolverSettings, end: Tensor) -> dict[str, Any]:
-    """Steps: equal ones, or first the whole path, less where its error is too large.
+    """Return the solver's step options.
 
-    A step ends where the path does. Left alone the solver steps past it and interpolates, which costs
-    evaluations and is less exact than its steps are.
+    Steps are equal, or the first covers the whole path and is reduced where its error is too large. A step
+    ends where the path does. By default the solver steps past the end and interpolates, which costs
+    evaluations and is less exact than its steps.
     """
     if not solver.adaptive:
         return {"step_size": 1 / solver.steps}
     return {"first_step": 1.0, "step_t": end.clone(), "max_num_steps": solver.max_steps}
 
 
-class ConditionalFlow(nn.Module):
-    """Norm, continuous flow, norm: an invertible map between w and standard-normal z under a condition.
+class StyleFlow(nn.Module):
+    """Norm, continuous normalising flow, norm: an invertible map between w and standard-normal z.
 
     Works in float32 and, after ``.double()``, in float64. The names of its state are those of the published
     checkpoints.
     """
 
-    def __init__(self, settings: FlowSettings, solver: SolverSettings | None = None) -> None:
-        """A new flow, of torch's random state.
+    def __init__(self, settings: StyleFlowArchitecture, solver: SolverSettings | None = None) -> None:
+        """Make a new flow, initialised from torch's random state.
 
         Args:
-            solver: how equations are solved where a call does not say.
+            settings: the architecture.
+            solver: solver of the equation where a call names none.
         """
         super().__init__()
         self.settings = settings
         self.solver = solver or SolverSettings()
         self.chain = nn.ModuleList(
-            [MovingBatchNorm(settings.width), ContinuousFlow(settings), MovingBatchNorm(settings.width)]
+            [
+                MovingBatchNorm(settings.width),
+                ContinuousNormalisingFlow(settings),
+                MovingBatchNorm(settings.width),
+            ]
         )
 
     @property
     def evaluations(self) -> int:
-        """How often the last solution asked the network."""
+        """Number of evaluations of the network in the last solution."""
         return int(self.chain[1].odefunc._num_evals)  # type: ignore[union-attr, arg-type]
 
     def forward(
@@ -207,25 +213,26 @@ class ConditionalFlow(nn.Module):
         noise: Float[Tensor, "b l d"] | None = None,
         solver: SolverSettings | None = None,
     ) -> Any:
-        """W to z, or with ``reverse`` z to w.
+        """Map w to z, or with ``reverse`` z to w.
 
         Args:
             x: ``[B,L,D]`` latents: L = 18 or 14 rows of a W+, 1 of a single w.
-            conditions: ``[B,C]`` (further dimensions of length 1 are dropped) as the network takes them.
-            logp: ``[B,L,1]``, mostly zeros, to which the change of log-density is added; None leaves the
-                density out and takes half the time.
+            conditions: ``[B,C]`` (further dimensions of length 1 are dropped), encoded for the network.
+            logp: ``[B,L,1]``, usually zeros, to which the change of log-density is added; None omits the
+                density and halves the time.
+            reverse: map z to w.
             noise: ``[B,L,D]`` vector e of Hutchinson's estimate e'Je, of unit variance; None takes the exact
-                trace, D times the work.
-            solver: default: the flow's own.
+                trace, at D times the cost.
+            solver: solver of the equation; default: the flow's own.
 
         Returns:
-            The latents, or with ``logp`` the pair ``(latents, dlogp)``, where dlogp is what is to be
-            **subtracted**: log p(w) = log N(z) - dlogp.
+            The latents, or with ``logp`` the pair ``(latents, dlogp)``, where dlogp is to be **subtracted**:
+            log p(w) = log N(z) - dlogp.
 
         Raises:
-            ValueError: for shapes that do not fit and, except in training mode, values that are not finite:
-                a GPU would be waited for at every step of a training, whose loss says the same.
-            FloatingPointError: if the equation cannot be solved.
+            ValueError: shapes do not fit or, except in training mode, values are not finite. In training the
+                check would wait for the GPU at every step, and the loss shows the same.
+            FloatingPointError: the equation cannot be solved.
         """
         conditions = self._checked(x, conditions, logp, noise)
         solver = solver or self.solver
@@ -243,7 +250,7 @@ class ConditionalFlow(nn.Module):
         noise: Float[Tensor, "b l d"] | None = None,
         solver: SolverSettings | None = None,
     ) -> Float[Tensor, "b l"]:
-        """Log p(w | conditions) of every row, in nats, with the proper constant; arguments as above."""
+        """Return log p(w | conditions) per row ``[B,L]``, in nats; arguments as for :meth:`forward`."""
         zeros = torch.zeros_like(w[..., :1])
         z, change = self(w, conditions, zeros, noise=noise, solver=solver)
         return standard_normal(z) - change[..., 0]
@@ -264,12 +271,10 @@ class ConditionalFlow(nn.Module):
         if noise is not None and noise.shape != x.shape:
             raise ValueError(f"noise has shape {list(noise.shape)}, expected {list(x.shape)}")
         if not self.training and not (torch.isfinite(x).all() and torch.isfinite(conditions).all()):
-            raise ValueError(
-                "latents or conditions have values that are not finite; find where they come from"
-            )
+            raise ValueError("latents or conditions have values that are not finite; check their source")
         return conditions.reshape(len(x), context)
 
 
 def standard_normal(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
-    """Log N(z; 0, 1) over the last axis, in nats."""
+    """Return log N(z; 0, 1) over the last axis, in nats."""
     return -0.5 * (z.square() + LOG_2PI).sum(-1)

@@ -1,4 +1,4 @@
-"""Samples of a generator that a flow is trained on: drawn, seen from the front, labelled."""
+"""Samples of a generator on which a StyleFlow is trained: drawn, rendered from the front, labelled."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Conditions
-from portrait_core.attribute_editing.photographs import LOCAL_SOURCES, PhotographLabeller
-from portrait_core.attribute_editing.scenes import sample_scenes, scene_conditions, scene_labels
-from portrait_core.attribute_editing.tables import complete, read_labels
-from portrait_core.attribute_editing.training import FlowSamples
+from portrait_core.attribute_editing.label_tables import complete_labels, read_labels
+from portrait_core.attribute_editing.photograph_labels import LOCAL_SOURCES, PhotographLabeller
+from portrait_core.attribute_editing.scene_attributes import sample_scenes, scene_conditions, scene_labels
+from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import InputError
 from portrait_core.generators import RaySampling, TriPlaneGenerator
@@ -26,16 +26,16 @@ from portrait_core.settings import StyleFlowTrainingSettings
 def draw_samples(
     model: TriPlaneGenerator, numbers: range, seed: int, truncation: float
 ) -> tuple[Float[Tensor, "n z"], Float[Tensor, "n rows w"]]:
-    """Draw samples by their numbers, equal in whatever range they are drawn: z on the CPU, and ws.
+    """Draw samples by their numbers; each sample is equal in any range: z on the CPU, and ws.
 
     A z that holds a scene is drawn nearer to the average scene, so that its labels stay exact; any other is
     drawn at random, and its w truncated.
 
     Args:
         model: the generator.
-        numbers: of the samples.
-        seed: of the run.
-        truncation: how near to the average they lie, 0..1.
+        numbers: numbers of the samples.
+        seed: seed of the run.
+        truncation: truncation factor in 0..1; 0 gives the average.
     """
     scene = model.settings.mapping_kind == "scene"
     if scene:
@@ -47,18 +47,18 @@ def draw_samples(
         )
     frontal = _frontal(model)
     camera, psi = frontal if model.settings.c_dim else None, 1.0 if scene else truncation
-    # one by one: a matrix product rounds otherwise in a batch of another size
+    # one by one, since a matrix product rounds differently in a batch of another size
     return z, torch.cat([model.mapping(one[None].to(frontal.device), camera, psi) for one in z])
 
 
 def frontal_pictures(
     model: TriPlaneGenerator, ws: Float[Tensor, "n rows w"], resolution: int | None, sampling: RaySampling
 ) -> NDArray[np.uint8]:
-    """Give what a generator makes of latents, seen from the front ``[n,S,S,3]``.
+    """Render latents from the front ``[n,S,S,3]`` uint8.
 
     Args:
         model: the generator.
-        ws: on any device.
+        ws: latents, on any device.
         resolution: side of the volume rendering in rays; None takes the generator's own.
         sampling: samples per ray.
     """
@@ -67,49 +67,50 @@ def frontal_pictures(
 
 
 def _frontal(model: TriPlaneGenerator) -> Tensor:
-    """The label of the frontal camera ``[1,25]`` on the generator's device."""
+    """Return the label of the frontal camera ``[1,25]`` on the generator's device."""
     return torch.from_numpy(orbit_labels(0.0, 0.0, 0.0)).to(next(model.parameters()).device)
 
 
 def sample_labels(
     z: Float[Tensor, "n z"], pictures: NDArray[np.uint8], labeller: PhotographLabeller | None
 ) -> NDArray[np.float32]:
-    """Label samples ``[n,C]``: exactly by their scenes, or by a local model that looks at their pictures
-    ``[n,S,S,3]``; NaN where a picture shows no face.
+    """Label samples ``[n,C]``: exactly by their scenes, or by a local model from pictures ``[n,S,S,3]``.
+
+    Labels are NaN where a picture shows no face.
     """
     if labeller is None:
         return scene_labels(z).numpy()
-    found = labeller.label(pictures).values
-    return np.stack([found[name] for name in LOCAL_SOURCES], axis=1).astype(np.float32)
+    values = labeller.label(pictures).values
+    return np.stack([values[name] for name in LOCAL_SOURCES], axis=1).astype(np.float32)
 
 
 def completed_labels(
     labels: NDArray[np.float32], numbers: NDArray[np.integer[Any]], scene: bool, table_url: str | None
 ) -> tuple[NDArray[np.float32], Conditions]:
-    """Give labels of samples with those of the user's table in their place, and what they mean.
+    """Replace labels of samples by those of the user's table, and return them with their schema.
 
     Args:
-        labels: of :func:`sample_labels` ``[n,C]``, none of them wholly NaN.
-        numbers: of the samples, by which the table calls them ``[n]``.
+        labels: labels of :func:`sample_labels` ``[n,C]``; no row is entirely NaN.
+        numbers: numbers of the samples ``[n]``, by which the table names them.
         scene: whether the labels are those of scenes.
-        table_url: of the user's table, if there is one.
+        table_url: URL of the user's table; None where there is none.
 
     Raises:
-        InputError: if the table cannot be used, or leaves something out that it begins.
+        InputError: the table is not usable, or labels an attribute for some samples only.
     """
     every = scene_conditions() if scene else PUBLISHED_CONDITIONS
     known = every.names if scene else tuple(LOCAL_SOURCES)
     table = read_labels(table_url, every) if table_url is not None else {}
-    given = {name for row in table.values() for name in row}
-    # every picture is frontal: the camera has the pose
-    unknown = {name for name in every.names if name not in known and name not in given}
+    in_table = {name for row in table.values() for name in row}
+    # the camera sets the pose: every picture is frontal
+    unknown = {name for name in every.names if name not in known and name not in in_table}
     conditions = every.without([name for name in every.names if name in unknown or name in ("yaw", "pitch")])
     named = [dict(zip(known, row, strict=True)) for row in labels.tolist()]
     local = {
         str(number): {name: value for name, value in row.items() if np.isfinite(value)}
         for number, row in zip(numbers.tolist(), named, strict=True)
     }
-    whole = complete(local, table, conditions)
+    whole = complete_labels(local, table, conditions)
     rows = [[values[name] for name in conditions.names] for values in whole.values()]
     return np.array(rows, np.float32), conditions
 
@@ -120,24 +121,24 @@ def training_samples(
     numbers: NDArray[np.integer[Any]],
     scene: bool,
     settings: StyleFlowTrainingSettings,
-) -> tuple[FlowSamples, Conditions]:
-    """Give the samples that have labels (a picture without a face has none), and what those mean.
+) -> tuple[LabelledLatents, Conditions]:
+    """Return the samples that have labels (a picture without a face has none), and their schema.
 
     Args:
-        latents: of all samples ``[N,1,w]``.
-        labels: theirs ``[N,C]``, NaN where there is none.
-        numbers: of the samples that were made ``[n]``.
+        latents: latents of all samples ``[N,1,w]``.
+        labels: their labels ``[N,C]``, NaN where there is none.
+        numbers: numbers of the computed samples ``[n]``.
         scene: whether the labels are those of scenes.
-        settings: of the training; they name the user's table of labels.
+        settings: settings of the training, which name the user's table of labels.
 
     Raises:
-        InputError: if too few have labels, or the user's table cannot be used.
+        InputError: too few samples have labels, or the user's table is not usable.
     """
-    made = numbers[np.isfinite(labels[numbers]).any(1)]
-    if len(made) < settings.held_out + settings.batch:
+    labelled = numbers[np.isfinite(labels[numbers]).any(1)]
+    if len(labelled) < settings.held_out + settings.batch:
         raise InputError(
-            f"only {len(made)} of {len(latents)} samples show a face: too few to hold out "
-            f"{settings.held_out} and learn from the rest; draw more, or look at `pictures` in the store"
+            f"only {len(labelled)} of {len(latents)} samples show a face: too few to hold out "
+            f"{settings.held_out} and train on the rest; draw more, or inspect `pictures` in the store"
         )
-    whole, conditions = completed_labels(labels[made], made, scene, settings.labels)
-    return FlowSamples(torch.from_numpy(latents[made]), torch.from_numpy(whole)), conditions
+    whole, conditions = completed_labels(labels[labelled], labelled, scene, settings.labels)
+    return LabelledLatents(torch.from_numpy(latents[labelled]), torch.from_numpy(whole)), conditions

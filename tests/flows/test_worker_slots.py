@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from flows.engine.runners import Turns
+from flows.engine.runners import WorkerSlots
 from portrait_core.runtime import cancellation
 
 
@@ -19,26 +19,26 @@ def _not_stopping() -> Iterator[None]:
     cancellation.clear()
 
 
-def _wait_until_waiting(turns: Turns, count: int) -> None:
-    while len(turns._waiting) < count:
+def _wait_until_waiting(slots: WorkerSlots, count: int) -> None:
+    while len(slots._waiting) < count:
         time.sleep(0.005)
 
 
-def test_the_lowest_turn_goes_first_whenever_it_came() -> None:
-    turns, order = Turns(lambda: 1), list[int]()
+def test_the_lowest_priority_number_goes_first_whenever_it_came() -> None:
+    slots, order = WorkerSlots(lambda: 1), list[int]()
 
-    def one(turn: int) -> None:
-        turns.take(turn)
-        order.append(turn)
-        turns.give()
+    def one(priority: int) -> None:
+        slots.acquire(priority)
+        order.append(priority)
+        slots.release()
 
-    turns.take(9)
+    slots.acquire(9)
     threads = []
-    for i, turn in enumerate((5, 7, 1, 5)):
-        threads.append(threading.Thread(target=one, args=(turn,)))
+    for i, priority in enumerate((5, 7, 1, 5)):
+        threads.append(threading.Thread(target=one, args=(priority,)))
         threads[-1].start()
-        _wait_until_waiting(turns, i + 1)
-    turns.give()
+        _wait_until_waiting(slots, i + 1)
+    slots.release()
     for thread in threads:
         thread.join(10)
     assert order == [1, 5, 5, 7]
@@ -46,12 +46,12 @@ def test_the_lowest_turn_goes_first_whenever_it_came() -> None:
 
 def test_as_many_at_once_as_there_are_places_now() -> None:
     places = 1
-    turns = Turns(lambda: places)
-    turns.take(0)
+    slots = WorkerSlots(lambda: places)
+    slots.acquire(0)
     took = threading.Event()
 
     def take() -> None:
-        turns.take(0)
+        slots.acquire(0)
         took.set()
 
     thread = threading.Thread(target=take)
@@ -63,21 +63,21 @@ def test_as_many_at_once_as_there_are_places_now() -> None:
 
 
 def test_who_waits_hears_of_a_stop() -> None:
-    turns, heard = Turns(lambda: 1), threading.Event()
-    turns.take(0)
+    slots, heard = WorkerSlots(lambda: 1), threading.Event()
+    slots.acquire(0)
 
     def wait() -> None:
         with pytest.raises(cancellation.StopRequested):
-            turns.take(0)
+            slots.acquire(0)
         heard.set()
 
     thread = threading.Thread(target=wait)
     thread.start()
-    _wait_until_waiting(turns, 1)
+    _wait_until_waiting(slots, 1)
     cancellation.request()
     assert heard.wait(10)
     thread.join(10)
-    turns.give()
-    turns.wait_until_idle(10)
-    assert not turns._working
-    assert not turns._waiting
+    slots.release()
+    slots.wait_until_idle(10)
+    assert not slots._busy
+    assert not slots._waiting

@@ -1,7 +1,7 @@
-"""The differential equation of a conditional flow: dx/dt = f(t, x, c), and the trace of f's Jacobian.
+"""The differential equation of a StyleFlow: dx/dt = f(t, x, c), and the trace of f's Jacobian.
 
 The network is FFJORD's (Grathwohl et al. 2019) with layers that time and condition gate and shift, as
-StyleFlow uses them (Abdal et al. 2021, section 4). Names of modules are those of published checkpoints.
+StyleFlow uses them (Abdal et al. 2021, section 4). Modules have the names of published checkpoints.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
-class NetworkNumbers(NamedTuple):
-    """The network under one batch of conditions: what does not change along the path is worked out once, and
-    the gates of all layers side by side, because small operations cost more than their arithmetic.
+class ConditionedNetwork(NamedTuple):
+    """The network under one batch of conditions.
+
+    What does not change along the path is computed once, and the gates of all layers are concatenated,
+    because small operations cost more than their arithmetic.
     """
 
     gate: Float[Tensor, "b 1 all"]
-    """The gates' arguments at time 0."""
+    """Arguments of the gates at time 0."""
     gate_rate: Float[Tensor, " all"]
-    """Their change with time."""
+    """Derivative of these with respect to time."""
     shift: Float[Tensor, "b 1 all"]
     shift_rate: Float[Tensor, " all"]
     layers: tuple[Tensor, ...]
-    """Weight ``[out,in]`` and bias ``[out]`` of each layer in turn."""
+    """Weight ``[out,in]`` and bias ``[out]`` of each layer, alternating."""
 
     def at(self, t: Tensor) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Weight, bias, gate ``[B,1,out]`` and shift ``[B,1,out]`` of each layer at a time."""
+        """Return weight, bias, gate ``[B,1,out]`` and shift ``[B,1,out]`` of each layer at time ``t``."""
         weights, biases = self.layers[::2], self.layers[1::2]
         sizes = [len(bias) for bias in biases]
         gates = torch.sigmoid(torch.addcmul(self.gate, self.gate_rate, t)).split(sizes, -1)
@@ -38,13 +40,14 @@ class NetworkNumbers(NamedTuple):
         return list(zip(weights, biases, gates, shifts, strict=True))
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """All that a gradient is wanted of."""
+        """Return all tensors whose gradients training needs."""
         return (*self[:4], *self.layers)
 
 
 class GatedLinear(nn.Module):
-    """``(Wx + b) * sigmoid(gate[t, c]) + shift[t, c]``; time is the first input of gate and shift, and the
-    shift has no bias of its own.
+    """Computes ``(Wx + b) * sigmoid(gate[t, c]) + shift[t, c]``.
+
+    Time is the first input of gate and shift; the shift has no bias of its own.
     """
 
     def __init__(self, n_in: int, n_out: int, context: int) -> None:
@@ -60,18 +63,18 @@ class GatedNetwork(nn.Module):
     def __init__(self, width: int, hidden: tuple[int, ...], context: int) -> None:
         super().__init__()
         sizes = (width, *hidden, width)
-        made = [GatedLinear(n_in, n_out, context) for n_in, n_out in pairwise(sizes)]
-        for value in made[-1]._layer.parameters():
-            nn.init.zeros_(value)  # next to the identity: training begins with an easy equation
-        self.layers = nn.ModuleList(made)
+        layers = [GatedLinear(n_in, n_out, context) for n_in, n_out in pairwise(sizes)]
+        for value in layers[-1]._layer.parameters():
+            nn.init.zeros_(value)  # close to the identity, so that training begins with an easy equation
+        self.layers = nn.ModuleList(layers)
 
-    def numbers(self, conditions: Float[Tensor, "b context"]) -> NetworkNumbers:
-        """The network under these conditions."""
+    def conditioned(self, conditions: Float[Tensor, "b context"]) -> ConditionedNetwork:
+        """Return the network under conditions ``[B,C]``."""
         layers: list[GatedLinear] = list(self.layers)  # type: ignore[arg-type]
         gate = torch.cat([layer._hyper_gate.weight for layer in layers])
         shift = torch.cat([layer._hyper_bias.weight for layer in layers])
         bias = torch.cat([layer._hyper_gate.bias for layer in layers])
-        return NetworkNumbers(
+        return ConditionedNetwork(
             F.linear(conditions, gate[:, 1:], bias)[:, None],
             gate[:, 0],
             F.linear(conditions, shift[:, 1:])[:, None],
@@ -81,7 +84,7 @@ class GatedNetwork(nn.Module):
 
 
 class Dynamics(nn.Module):
-    """Holds the network under its published name, and the count of evaluations of the last solution."""
+    """Holds the network under its published name, and the number of evaluations of the last solution."""
 
     def __init__(self, width: int, hidden: tuple[int, ...], context: int) -> None:
         super().__init__()
@@ -90,8 +93,8 @@ class Dynamics(nn.Module):
         self.register_buffer("_num_evals", torch.tensor(0.0))
 
 
-def velocity(network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
-    """f(t, x) of a network under its conditions."""
+def velocity(network: ConditionedNetwork, t: Tensor, x: Float[Tensor, "b l d"]) -> Float[Tensor, "b l d"]:
+    """Evaluate f(t, x) of a network under its conditions."""
     layers = network.at(t)
     for i, (weight, bias, gate, shift) in enumerate(layers):
         x = torch.addcmul(shift, F.linear(x, weight, bias), gate)
@@ -100,12 +103,12 @@ def velocity(network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"]) -> F
 
 
 def velocity_and_products(
-    network: NetworkNumbers, t: Tensor, x: Float[Tensor, "b l d"], tangents: Float[Tensor, "k b l d"]
+    network: ConditionedNetwork, t: Tensor, x: Float[Tensor, "b l d"], tangents: Float[Tensor, "k b l d"]
 ) -> tuple[Float[Tensor, "b l d"], Float[Tensor, "k b l d"]]:
-    """f(t, x) and its Jacobian times each of ``tangents``.
+    """Evaluate f(t, x) and its Jacobian times each of ``tangents``.
 
-    The tangents travel forward beside x, in the same matrix products. The usual way, a backward pass inside
-    the forward one, gives the same e'Je and has to be differentiated twice in training.
+    The tangents are propagated forward with x, in the same matrix products. The usual method, a backward pass
+    inside the forward pass, gives the same e'Je but has to be differentiated twice in training.
     """
     layers = network.at(t)
     both = torch.cat([x[None], tangents])
@@ -121,16 +124,16 @@ def velocity_and_products(
 def estimated_trace(
     noise: Float[Tensor, "b l d"], products: Float[Tensor, "1 b l d"]
 ) -> Float[Tensor, "b l 1"]:
-    """Hutchinson's estimate e'Je."""
+    """Return Hutchinson's estimate e'Je of the trace."""
     return (noise * products[0]).sum(-1, keepdim=True)
 
 
 def identity_tangents(x: Float[Tensor, "b l d"]) -> Float[Tensor, "d b l d"]:
-    """The unit vectors, for every row: with them the products are the whole Jacobian."""
+    """Return the unit vectors for every row, with which the products are the whole Jacobian."""
     d = x.shape[-1]
     return torch.eye(d, dtype=x.dtype, device=x.device)[:, None, None].expand(d, *x.shape)
 
 
 def exact_trace(jacobian: Float[Tensor, "d b l d"]) -> Float[Tensor, "b l 1"]:
-    """The sum of the diagonal."""
+    """Return the sum of the Jacobian's diagonal."""
     return torch.einsum("dbld->bl", jacobian)[..., None]
