@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from portrait_core.generators import RaySampling, TriPlaneGenerator, resolved_precision
-from portrait_core.generators.prepared import Preparation, at_chunk
+from portrait_core.generators.prepared import AnyGenerator, Preparation, at_chunk
 from portrait_core.inversion.clip_data import ClipData, Masks
 from portrait_core.inversion.features import build_features
-from portrait_core.inversion.patches import fitting_resolution, fitting_samples
+from portrait_core.inversion.sampling import fitting_resolution, fitting_samples
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import photograph_masks
 from portrait_core.model_files.needs import weight_file
@@ -83,7 +83,7 @@ def tuned_from_bytes(data: bytes, job: Job) -> TriPlaneGenerator:
     return chunked(preparation(job).from_bytes(data), job)
 
 
-def chunked(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
+def chunked(model: AnyGenerator, job: Job) -> AnyGenerator:
     """Give the same generator, rendering as many rays at a time as the job says."""
     return at_chunk(model, job.settings.generator.ray_chunk)
 

@@ -64,7 +64,7 @@ class BlockStack(nn.Module):
         self,
         ws: Float[Tensor, "b layers d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         after: AfterBlock | None = None,
     ) -> Float[Tensor, "b c h w"]:
         """The last block's image; ``after`` may change it after each block."""
@@ -75,7 +75,7 @@ class BlockStack(nn.Module):
             block = cast(SynthesisBlock, self.get_submodule(f"b{resolution}"))
             # A block's output layer shares its row with the next block's first convolution.
             used = ws[:, row : row + block.convolutions + 1]
-            x, image = block(x, image, used, noise_mode, generator)
+            x, image = block(x, image, used, noise_mode, rng)
             row += block.convolutions
             if after is not None:
                 image = after(resolution, x, image, used[:, -1])

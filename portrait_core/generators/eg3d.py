@@ -9,21 +9,23 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.cameras import crop_rays
+from portrait_core.generators.interface import VolumeGenerator
 from portrait_core.generators.layers import NoiseMode
+from portrait_core.generators.patches import CameraRays, Patch, VolumePatch
 from portrait_core.generators.precision import memory_format
 from portrait_core.generators.rendering import Decoder, RayOutput, Renderer
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from portrait_core.generators.superresolution import Superresolution
 from portrait_core.generators.triplane import Backbone, Planes
 
-_FAST = ("learned_const", ".maps", "base_plane")
 
-
-class TriPlaneGenerator(nn.Module):
+class TriPlaneGenerator(VolumeGenerator):
     """Latent to tri-planes to rays to image. State-dict names are the published ones.
 
     Nothing here changes by being called: resolutions, samplings and noise are arguments of each call.
     """
+
+    settings: GeneratorSettings
 
     def __init__(self, settings: GeneratorSettings) -> None:
         super().__init__()
@@ -34,6 +36,25 @@ class TriPlaneGenerator(nn.Module):
         self.renderer = Renderer(settings)
         # as for a CPU, where it is made; at_precision lays it out for the device where it runs
         self.to(memory_format=memory_format("cpu", "fp32"))  # type: ignore[call-overload]
+
+    @property
+    def has_scene_latents(self) -> bool:
+        """True where z holds the parameters of a scene (:mod:`portrait_core.generators.scene_latents`)."""
+        return self.settings.mapping_kind == "scene"
+
+    @property
+    def has_superresolution(self) -> bool:
+        """True where rendered features are up-sampled; False where their first three are the image."""
+        return self.superresolution is not None
+
+    @property
+    def ray_chunk(self) -> int | None:
+        """Number of rays rendered at a time; None: all (without gradient: as many as memory is meant for)."""
+        return self.renderer.ray_chunk
+
+    @ray_chunk.setter
+    def ray_chunk(self, rays: int | None) -> None:
+        self.renderer.ray_chunk = rays
 
     def mapping(
         self,
@@ -52,14 +73,22 @@ class TriPlaneGenerator(nn.Module):
             raise ValueError(f"z must be [B,{self.settings.z_dim}], got {list(z.shape)}")
         return self.backbone.mapping(z, c, truncation_psi, truncation_cutoff)
 
+    def mapping_label(self, camera: Float[Tensor, "b 25"]) -> Float[Tensor, "b 25"] | None:
+        """Return ``camera`` where :meth:`mapping` takes a label; None where it takes none."""
+        return camera if self.settings.c_dim else None
+
+    def mapping_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the mapping network."""
+        return self.backbone.mapping.parameters()
+
     def planes(
         self,
         ws: Float[Tensor, "b rows w"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Planes:
         """Synthesise the feature planes of ``ws``, whose rows are one for all layers or one each."""
-        return self.backbone.synthesis(ws, noise_mode, generator)
+        return self.backbone.synthesis(ws, noise_mode, rng)
 
     def sample_points(
         self, planes: Planes, points: Float[Tensor, "b n 3"]
@@ -75,18 +104,46 @@ class TriPlaneGenerator(nn.Module):
         sampling: RaySampling | None = None,
         *,
         jitter: bool = False,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> RayOutput:
         """Volume-render rays (unit-length ``directions``, box frame). With ``jitter``, depths are random,
-        drawn from ``generator``; without, they are fixed.
+        drawn from ``rng``; without, they are fixed.
 
         Raises:
-            ValueError: if ``generator`` belongs to another device than the rays.
+            ValueError: if ``rng`` belongs to another device than the rays.
         """
         sampling = sampling or self.settings.sampling
-        return self.renderer.render_rays(
-            planes, self.decoder, origins, directions, sampling, generator, jitter
-        )
+        return self.renderer.render_rays(planes, self.decoder, origins, directions, sampling, rng, jitter)
+
+    @torch.no_grad()
+    def shift_density_(self, shift: float) -> None:
+        """Change the decoder in place so that every raw density is larger by ``shift``."""
+        self.decoder.last.bias[0] += shift
+
+    def background_depth(
+        self, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n"] | None:
+        """Return the distance along rays to the background plane in box units; None where there is none.
+
+        Rays that run along the plane or away from it have a very large distance.
+        """
+        return self.renderer.background_depth(origins, directions)
+
+    def background_features(self, planes: Planes, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
+        """Return features (activated, RGB first, in [-1,1]) of the background plane at ``xy``: box-frame x
+        and y over ``settings.background.wall_half_extent``.
+
+        Raises:
+            ValueError: if the generator has no background plane.
+        """
+        return self.renderer.background_features(planes, self.decoder, xy)
+
+    def background_along(
+        self, planes: Planes, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n f"] | None:
+        """Return features of the background plane where rays meet it; None where there is no plane."""
+        features, _ = self.renderer.background(planes, self.decoder, origins, directions)
+        return features
 
     def superresolve(
         self,
@@ -114,7 +171,7 @@ class TriPlaneGenerator(nn.Module):
         planes: Planes | None = None,
         noise_mode: NoiseMode = "const",
         jitter: bool = False,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Render images of ``ws`` from camera labels.
 
@@ -124,11 +181,11 @@ class TriPlaneGenerator(nn.Module):
         """
         size = neural_resolution or self.settings.neural_resolution
         if planes is None:
-            planes = self.planes(ws, noise_mode, generator)
+            planes = self.planes(ws, noise_mode, rng)
         # rounding of rays is the largest error of a float32 rendering, and double precision is cheap here
         precise = torch.float64 if cameras.device.type != "mps" else cameras.dtype
         origins, directions = (rays.to(cameras.dtype) for rays in crop_rays(cameras.to(precise), size))
-        rays = self.render_rays(planes, origins, directions, sampling, jitter=jitter, generator=generator)
+        rays = self.render_rays(planes, origins, directions, sampling, jitter=jitter, rng=rng)
         # [b,h*w,f] seen as [b,f,h,w] is already in channels-last order
         features = rays.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
         raw = features[:, :3]
@@ -139,6 +196,39 @@ class TriPlaneGenerator(nn.Module):
             "image_depth": rays.depth.unflatten(1, (size, size))[:, None],
             "image_weight": rays.weight.unflatten(1, (size, size))[:, None],
         }
+
+    def render_image(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        camera: Float[Tensor, "b 25"],
+        resolution: int | None = None,
+        sampling: RaySampling | None = None,
+    ) -> Float[Tensor, "b 3 s s"]:
+        """Render whole images in [-1,1] (not clipped) with fixed samples; see :meth:`synthesis`."""
+        return self.synthesis(ws, camera, resolution, sampling=sampling)["image"]
+
+    def render_patch(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        rays: CameraRays,
+        patch: Patch,
+        sampling: RaySampling | None = None,
+        rng: torch.Generator | None = None,
+    ) -> VolumePatch:
+        """Render one patch of every latent; see :meth:`.ImageGenerator.render_patch`."""
+        batch, size = len(ws), patch.size
+        planes = self.planes(ws)
+        origins, directions = (side.expand(batch, -1, -1) for side in rays.through(patch))
+        rendered = self.render_rays(planes, origins, directions, sampling, jitter=rng is not None, rng=rng)
+        features = rendered.features.transpose(1, 2).reshape(batch, -1, size, size)
+        up = self.has_superresolution
+        return VolumePatch(
+            image=self.superresolve(features, ws, patch.resolution) if up else features[:, :3],
+            raw=features[:, :3],
+            depth=rendered.depth.reshape(batch, 1, size, size),
+            weight=rendered.weight.reshape(batch, 1, size, size),
+            planes=planes,
+        )
 
     def forward(
         self,
@@ -151,16 +241,3 @@ class TriPlaneGenerator(nn.Module):
         """Map and render with the same camera labels; see :meth:`synthesis`."""
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
         return self.synthesis(ws, c, neural_resolution)
-
-    def _named(self, fast: bool) -> Iterator[nn.Parameter]:
-        for name, parameter in self.named_parameters():
-            if any(part in name for part in _FAST) == fast:
-                yield parameter
-
-    def fast_parameters(self) -> list[nn.Parameter]:
-        """Learned maps (constants, basis maps, base planes), which bear a 4-5 times higher learning rate."""
-        return list(self._named(fast=True))
-
-    def slow_parameters(self) -> list[nn.Parameter]:
-        """Every other parameter."""
-        return list(self._named(fast=False))

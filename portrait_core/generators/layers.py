@@ -156,7 +156,7 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def _noise(
-        self, x: Tensor, size: tuple[int, int], mode: NoiseMode, generator: torch.Generator | None
+        self, x: Tensor, size: tuple[int, int], mode: NoiseMode, rng: torch.Generator | None
     ) -> Float[Tensor, "#b 1 h w"] | None:
         if not self.noise or mode == "none":
             return None
@@ -167,18 +167,18 @@ class SynthesisLayer(nn.Module):
                     "use noise_mode='none'"
                 )
             return (self.noise_const * self.noise_strength)[None, None]
-        return normal((len(x), 1, *size), generator, x) * self.noise_strength
+        return normal((len(x), 1, *size), rng, x) * self.noise_strength
 
     def forward(
         self,
         x: Float[Tensor, "b i h w"],
         w: Float[Tensor, "b d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b o h2 w2"]:
         taps = self.resample_filter if self.upsample else None
         scale = 2 if self.upsample else 1
-        noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, generator)
+        noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, rng)
         return modulated_layer(
             x,
             self.weight,
@@ -289,7 +289,7 @@ class SynthesisBlock(nn.Module):
         image: Float[Tensor, "b c h w"] | None,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "b o h2 w2"], Float[Tensor, "b c h2 w2"]]:
         """Return features and image; ``ws`` has one row for each convolution and one for the output."""
         dtype = self.compute_dtype or self.conv1.weight.dtype
@@ -298,10 +298,10 @@ class SynthesisBlock(nn.Module):
             x = const.contiguous(memory_format=self.memory_format)
         else:
             x = x.to(dtype).contiguous(memory_format=self.memory_format)  # a copy only where it differs
-            x = self.conv0(x, ws[:, 0], noise_mode, generator)
+            x = self.conv0(x, ws[:, 0], noise_mode, rng)
             if self.learned_const is not None:
                 x = x + self.learned_const.to(x.dtype)
-        x = self.conv1(x, ws[:, -2], noise_mode, generator)
+        x = self.conv1(x, ws[:, -2], noise_mode, rng)
         if image is not None:
             image = image.contiguous(memory_format=self.memory_format)
             image = upsample_2x(image, self.resample_filter) if self.upsample else image

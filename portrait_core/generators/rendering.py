@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,6 +69,11 @@ class Decoder(nn.Module):
             FullyConnected(settings.decoder_hidden, 1 + settings.feature_channels, lr_multiplier=lr),
         )
         self.sigmoid = settings.feature_activation == "sigmoid"
+
+    @property
+    def last(self) -> FullyConnected:
+        """The layer whose first output is the raw density."""
+        return cast(FullyConnected, self.net[2])
 
     def scaled(self) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of both layers as they act."""
@@ -168,15 +173,15 @@ class Renderer(nn.Module):
         origins: Float[Tensor, "b n 3"],
         directions: Float[Tensor, "b n 3"],
         sampling: RaySampling,
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         jitter: bool = False,
     ) -> RayOutput:
-        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``, a
+        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``rng``, a
         generator of the rays' device (None: that device's own); otherwise they are the middles of the strata
         and evenly spaced quantiles.
 
         Raises:
-            ValueError: if ``generator`` belongs to another device.
+            ValueError: if ``rng`` belongs to another device.
         """
         render = self._render
         if torch.is_grad_enabled():
@@ -188,7 +193,7 @@ class Renderer(nn.Module):
             rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
             rays = min(rays, self.ray_chunk or rays)
         pieces = list(zip(origins.split(rays, 1), directions.split(rays, 1), strict=True))
-        draws = _draw(sampling, origins, generator, rays) if jitter else [_Draws(None, None)] * len(pieces)
+        draws = _draw(sampling, origins, rng, rays) if jitter else [_Draws(None, None)] * len(pieces)
         parts = [
             render(planes, decoder, o, d, sampling, drawn)
             for (o, d), drawn in zip(pieces, draws, strict=True)
@@ -263,16 +268,24 @@ class Renderer(nn.Module):
         self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor
     ) -> tuple[Float[Tensor, "b n f"] | None, Float[Tensor, "b n"] | None]:
         """The wall's features and its distance along each ray; None twice where there is no wall."""
-        wall = self.settings.background
-        if wall is None or planes.wall is None:
+        plane, distance = self.settings.background, self.background_depth(origins, directions)
+        if plane is None or distance is None or planes.wall is None:
             return None, None
-        # rays that run away from the wall (or along it) meet it nowhere: put it very far away
-        slope = directions[..., 2].clamp(max=-1e-3)
-        distance = (wall.wall_z - origins[..., 2]) / slope
         hit = origins[..., :2] + distance[..., None] * directions[..., :2]
-        return self.wall_features(planes, decoder, hit / wall.wall_half_extent), distance
+        return self.background_features(planes, decoder, hit / plane.wall_half_extent), distance
 
-    def wall_features(
+    def background_depth(
+        self, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
+    ) -> Float[Tensor, "b n"] | None:
+        """Return the distance along rays to the background plane; None where there is none."""
+        plane = self.settings.background
+        if plane is None:
+            return None
+        # rays that run away from the plane (or along it) meet it nowhere: put it very far away
+        slope = directions[..., 2].clamp(max=-1e-3)
+        return (plane.wall_z - origins[..., 2]) / slope
+
+    def background_features(
         self, planes: Planes, decoder: Decoder, unit_xy: Float[Tensor, "b n 2"]
     ) -> Float[Tensor, "b n f"]:
         """Features of the wall at ``unit_xy``: box-frame x and y over ``wall_half_extent``.
@@ -293,13 +306,13 @@ def _middle(x: Tensor) -> Tensor:
 
 
 def _draw(
-    sampling: RaySampling, rays: Float[Tensor, "b n 3"], generator: torch.Generator | None, chunk: int
+    sampling: RaySampling, rays: Float[Tensor, "b n 3"], rng: torch.Generator | None, chunk: int
 ) -> list[_Draws]:
     """Draw for all rays at once, and split into chunks of rays: what is drawn does not depend on them, and a
     chunk that is rendered a second time, for its gradient, has the depths of the first time.
     """
-    coarse = uniform((*rays.shape[:2], sampling.n_coarse), generator, rays)
-    fine = uniform((*rays.shape[:2], sampling.n_fine), generator, rays)
+    coarse = uniform((*rays.shape[:2], sampling.n_coarse), rng, rays)
+    fine = uniform((*rays.shape[:2], sampling.n_fine), rng, rays)
     return [_Draws(c, f) for c, f in zip(coarse.split(chunk, 1), fine.split(chunk, 1), strict=True)]
 
 

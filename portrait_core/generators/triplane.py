@@ -166,7 +166,7 @@ class Synthesis(BlockStack):
         self,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Planes:
         ws = self.rows(ws)
         behind = self.settings.background
@@ -178,7 +178,7 @@ class Synthesis(BlockStack):
                 wall = self.background(x, w)
             return y + self.basis[str(resolution)](w) if resolution in self.settings.basis_planes else y
 
-        y = self.walk(ws, noise_mode, generator, additions)
+        y = self.walk(ws, noise_mode, rng, additions)
         for resolution in self.settings.extra_resolutions:
             y = upsample_2x(y, self.resample_filter)
             if resolution in self.settings.basis_planes:

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
+from portrait_core.generators.patches import Patch, corners
 from portrait_core.inversion.geometry import HeadGeometry, ViewRays
 from portrait_core.inversion.loop import READ_EVERY
-from portrait_core.inversion.patches import Patch, corners
 from portrait_core.inversion.resident import ResidentFrames
 from portrait_core.settings import TuningSettings
 

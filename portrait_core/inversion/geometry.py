@@ -19,8 +19,8 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.face_model.reproject import HeadSurface, NovelView, SourceFrame
+from portrait_core.generators import Patch, VolumePatch
 from portrait_core.inversion.features import masked_mean
-from portrait_core.inversion.patches import Patch, PatchRender
 
 MESH_SIZE = 128
 """Side in pixels of a random camera's view of the mesh."""
@@ -152,7 +152,7 @@ def view_loss(
     return (error * wanted.deep).mean(), (away * wanted.known).mean()
 
 
-def anchor_loss(render: PatchRender, rows: Mapping[str, Tensor], patch: Patch) -> Float[Tensor, ""]:
+def anchor_loss(render: VolumePatch, rows: Mapping[str, Tensor], patch: Patch) -> Float[Tensor, ""]:
     """Give the error of the first frame's depth at the portrait's camera; ``rows`` are
     :meth:`HeadGeometry.frame_rows` of it ``[1,1,R,R]``.
     """

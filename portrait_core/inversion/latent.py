@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from portrait_core.errors import InputError
 from portrait_core.generators import (
+    CameraRays,
+    ImageGenerator,
+    Patch,
     RaySampling,
-    TriPlaneGenerator,
     noise_regulariser,
     renormalise_,
     with_own_noise,
 )
+from portrait_core.generators.patches import corners
 from portrait_core.generators.scene_latents import N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
-from portrait_core.inversion.patches import CameraRays, Patch, corners, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import FrameTarget
@@ -86,7 +88,7 @@ class Inverter:
         phi: the perceptual features.
         camera: the portrait's camera label ``[1,25]``.
         settings: see :class:`InversionSettings`.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
         resolution: the neural resolution.
         statistics: of the generator's w; measured here where it is None.
         image_side: side of the pictures in pixels, where Φ sees smaller ones.
@@ -96,11 +98,11 @@ class Inverter:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: ImageGenerator,
         phi: nn.Module,
         camera: Float[Tensor, "1 25"],
         settings: InversionSettings,
-        sampling: RaySampling,
+        sampling: RaySampling | None,
         resolution: int,
         statistics: LatentStatistics | None = None,
         checkpoint_s: float = CHECKPOINT_S,
@@ -108,7 +110,7 @@ class Inverter:
     ) -> None:
         self.generator, self.phi, self.camera = generator, phi, camera
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
-        self.structured = generator.settings.mapping_kind == "scene"
+        self.structured = generator.has_scene_latents
         self.checkpoint_s, self.graphs = checkpoint_s, graphs
         known = statistics or latent_statistics(generator)
         rows = generator.settings.num_ws if settings.space == "w+" else 1
@@ -209,7 +211,7 @@ class Inverter:
         runs.
         """
         patch = self.middle
-        render = render_patch(self.generator, self.generator.planes(ws), ws, self.rays, patch, self.sampling)
+        render = self.generator.render_patch(ws, self.rays, patch, self.sampling)
         weight = patch.cut(self._weight(target)[None])
         return float(self.reconstruction(self.phi, render, patch.cut(target.image[None]), weight))
 
@@ -250,8 +252,7 @@ class Inverter:
                 row, column = places.index_select(0, loop.at)[0].unbind()
                 patch, known = Patch(row, column, patch.size, patch.resolution), None
             seen = ws if not (search.first and settings.w_noise) else self._noisy(ws, loop.at, steps, rng)
-            planes = generator.planes(seen)
-            render = render_patch(generator, planes, seen, self.rays, patch, self.sampling, rng)
+            render = generator.render_patch(seen, self.rays, patch, self.sampling, rng)
             loss = self.reconstruction(self.phi, render, patch.cut(image), patch.cut(weight), known)
             if settings.prior_weight:
                 loss = loss + settings.prior_weight * offset.square().mean()

@@ -10,10 +10,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.generators import RaySampling, TriPlaneGenerator
+from portrait_core.generators import ImageGenerator, RaySampling
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.patches import render_patch
 from portrait_core.inversion.targets import FrameTarget, image_array, image_tensor
 
 _PATCH_EDGE_PX = 8
@@ -22,11 +21,11 @@ _PATCH_EDGE_PX = 8
 
 @torch.no_grad()
 def picture_of(
-    generator: TriPlaneGenerator,
+    generator: ImageGenerator,
     ws: Float[Tensor, "1 rows w"],
     camera: Float[Tensor, "1 25"],
     resolution: int,
-    sampling: RaySampling,
+    sampling: RaySampling | None,
 ) -> NDArray[np.uint8]:
     """Give a generator's picture of a latent ``[S,S,3]`` uint8.
 
@@ -36,8 +35,7 @@ def picture_of(
         resolution: side of the volume rendering in rays.
         sampling: samples per ray.
     """
-    made = generator.synthesis(ws, camera, resolution, sampling=sampling)
-    return image_array(made["image"][0])
+    return image_array(generator.render_image(ws, camera, resolution, sampling)[0])
 
 
 def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[np.uint8]:
@@ -59,8 +57,7 @@ def face_picture(
         with M the face, as a mean over Φ's unit vectors.
     """
     patch = inverter.middle
-    model = inverter.generator
-    made = render_patch(model, model.planes(ws), ws, inverter.rays, patch, inverter.sampling).image
+    made = inverter.generator.render_patch(ws, inverter.rays, patch, inverter.sampling).image
     face = patch.cut(target.face[None])
     wanted = inverter.phi(patch.cut(target.image[None]) * face)
     loss = feature_distance(inverter.phi(made * face), wanted, face)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portrait_core.generators import PatchRender, VolumePatch
 from portrait_core.inversion.features import feature_distance, masked_mean
-from portrait_core.inversion.patches import PatchRender
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Reconstruction:
     ) -> Float[Tensor, ""]:
         """Give the weighted distance of a rendered patch from the target's patch.
 
-        Φ's maps are averaged with the weights. Colours are compared at both sizes, so that the volume, not
-        the super-resolution alone, carries the picture. ``wanted`` is :meth:`wanted` of the same target and
+        Φ's maps are averaged with the weights. Colours are compared at the size of the volume rendering
+        too, where there is a volume, so that it carries the picture, not the super-resolution alone. ``wanted`` is :meth:`wanted` of the same target and
         weights, computed here where it is None.
         """
         loss = target.new_zeros(())
@@ -59,10 +59,11 @@ class Reconstruction:
             made = phi(self._shrunk(render.image * (weight > 0)))
             loss = loss + self.perceptual * feature_distance(made, wanted or [], weight)
         if self.l1:
-            scale = target.shape[-1] // render.raw.shape[-1]
-            small, small_weight = F.avg_pool2d(target, scale), F.avg_pool2d(weight, scale)
             loss = loss + self.l1 * masked_mean((render.image - target).abs(), weight)
-            loss = loss + self.l1 * masked_mean((render.raw - small).abs(), small_weight)
+            if isinstance(render, VolumePatch):
+                scale = target.shape[-1] // render.raw.shape[-1]
+                small, small_weight = F.avg_pool2d(target, scale), F.avg_pool2d(weight, scale)
+                loss = loss + self.l1 * masked_mean((render.raw - small).abs(), small_weight)
         if self.l2:
             loss = loss + self.l2 * masked_mean((render.image - target).square(), weight)
         return loss

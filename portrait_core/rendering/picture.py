@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.generators import Planes, TriPlaneGenerator
+from portrait_core.generators import Planes, VolumeGenerator
 from portrait_core.inversion.targets import image_array, image_tensor
 from portrait_core.photograph.filters import is_colourless
 from portrait_core.rendering.believed import Believed
@@ -126,7 +126,7 @@ class PictureRenderer:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: VolumeGenerator,
         first: Float[Tensor, "1 rows w"],
         first_face: Float[Tensor, "1 1 n n"],
         camera: Float[Tensor, "1 25"],
@@ -317,7 +317,7 @@ class PictureRenderer:
         where the generator has none.
         """
         origins, directions = view.origins, view.directions
-        _, wall = self.generator.renderer.background(self.planes, self.generator.decoder, origins, directions)
+        wall = self.generator.background_depth(origins, directions)
         if wall is None or view.bend is not None:
             return part.cut(self.back), wall
         points = origins + wall[..., None] * directions
@@ -340,7 +340,7 @@ class PictureRenderer:
         rows, columns, places = part.seen_by_rays(self.generator.settings.patch_step(self.rays))
         features = surface.features[..., rows, columns]
         image = features[:, :3]
-        if self.generator.superresolution is not None:
+        if self.generator.has_superresolution:
             image = self.generator.superresolve(features, ws, self.rays)
         image = sample(image, places, "border", "bicubic").clamp(-1, 1)
         return image.mean(1, keepdim=True).expand_as(image) if self.colourless else image

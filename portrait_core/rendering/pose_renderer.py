@@ -22,8 +22,7 @@ from portrait_core.cameras import (
     rotations_from_labels,
     smooth_labels,
 )
-from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.patches import CameraRays, Patch, render_patch
+from portrait_core.generators import CameraRays, Patch, RaySampling, VolumeGenerator
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
 from portrait_core.settings import CompositeSettings, RenderSettings
 from portrait_core.tracking.same_face import Match
@@ -122,7 +121,7 @@ def held_near(
     return np.asarray(np.where((shares < 1)[..., None], near, rotations))
 
 
-def final_sampling(generator: TriPlaneGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
+def final_sampling(generator: VolumeGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
     """Samples a ray, and the neural resolution, of pictures that are kept."""
     default = generator.settings.sampling
     sampling = RaySampling(
@@ -143,7 +142,7 @@ class PoseRenderer:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: VolumeGenerator,
         first: Float[Tensor, "1 rows w"],
         first_face: Float[Tensor, "1 1 s s"],
         camera: Float[Tensor, "1 25"],
@@ -192,7 +191,7 @@ class PoseRenderer:
     def _own_face(self, ws: Tensor, face: Tensor, camera: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
         """Frame i's pixels and its face mask over the patch."""
         rays = CameraRays.of(camera, patch.resolution)
-        render = render_patch(self.generator, self.generator.planes(ws), ws, rays, patch, self.sampling)
+        render = self.generator.render_patch(ws, rays, patch, self.sampling)
         origins, directions = rays.through(patch)
         points = origins + render.depth.flatten(1)[..., None] * directions
         points = points.reshape(1, patch.size, patch.size, 3)

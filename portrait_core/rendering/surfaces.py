@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators import Planes, RaySampling, VolumeGenerator
 from portrait_core.generators.triplane import Within
 from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
@@ -106,7 +106,7 @@ class Surface:
 
 
 def rendered_surface(
-    generator: TriPlaneGenerator,
+    generator: VolumeGenerator,
     planes: Planes,
     view: View,
     sampling: RaySampling,
@@ -136,7 +136,7 @@ def rendered_surface(
             return replace(elsewhere, points=view.points(elsewhere.depth))
         origins, directions = origins[:, index], directions[:, index]
     found = generator.render_rays(bent, origins, directions, sampling)
-    _, wall = generator.renderer.background(bent, generator.decoder, origins, directions)
+    wall = generator.background_depth(origins, directions)
     weight, own = found.weight, found.depth
     if wall is None:
         weight = torch.ones_like(weight)

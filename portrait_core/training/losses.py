@@ -91,7 +91,7 @@ def wall_loss(generator: TriPlaneGenerator, planes: Planes, view: ViewBatch, rng
     """Colour of the wall at random points, behind the head too."""
     xy = torch.rand(len(view.wall), 512, 2, generator=rng) * 2 - 1
     target = F.grid_sample(view.wall, (xy * torch.tensor([1.0, -1.0]))[:, None], align_corners=False)
-    features = generator.renderer.wall_features(planes, generator.decoder, xy)
+    features = generator.background_features(planes, xy)
     return colour_loss(features[..., :3] - target[:, :, 0].transpose(1, 2))
 
 
@@ -134,7 +134,7 @@ def surface_loss(
     occupancy = F.binary_cross_entropy_with_logits(occupancy_logit, label, weight=known)
 
     rays = (view.by_head(x) for x in (origin.expand_as(direction), direction))
-    wall, _ = generator.renderer.background(planes, generator.decoder, *rays)
+    wall = generator.background_along(planes, *rays)
     if wall is None:
         raise ValueError("training needs a generator with a wall; set background in its settings")
     wall = view.by_view(wall)
@@ -160,9 +160,7 @@ def rendering_loss(
     origins, directions = crop_rays(view.camera, view.depth.shape[-1])
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
     origin = view.by_head(origins[:, :1].expand_as(direction))
-    rays = generator.render_rays(
-        planes, origin, view.by_head(direction), SAMPLING, jitter=True, generator=rng
-    )
+    rays = generator.render_rays(planes, origin, view.by_head(direction), SAMPLING, jitter=True, rng=rng)
     features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]

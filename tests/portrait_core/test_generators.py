@@ -127,7 +127,7 @@ def test_jitter_is_seeded(generator: TriPlaneGenerator) -> None:
 
     def render(seed: int) -> Tensor:
         rng = torch.Generator().manual_seed(seed)
-        return generator.synthesis(ws, camera, jitter=True, generator=rng)["image_raw"]
+        return generator.synthesis(ws, camera, jitter=True, rng=rng)["image_raw"]
 
     assert torch.equal(render(1), render(1))
     assert not torch.equal(render(1), render(2))

@@ -4,10 +4,9 @@ import torch
 
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import ModelFileError
-from portrait_core.generators import TriPlaneGenerator
+from portrait_core.generators import CameraRays, Patch, PatchRender, TriPlaneGenerator
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
@@ -40,11 +39,10 @@ def test_masked_mean_ignores_what_the_mask_hides():
 def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border():
     generator = tiny.generator()
     ws = generator.mapping(torch.randn(1, generator.settings.z_dim))
-    planes = generator.planes(ws)
 
     def render(patch):
         rays = CameraRays.of(tiny.CAMERA, tiny.RESOLUTION)
-        return render_patch(generator, planes, ws, rays, patch, tiny.SAMPLING)
+        return generator.render_patch(ws, rays, patch, tiny.SAMPLING)
 
     whole, patch = render(Patch.whole(tiny.RESOLUTION)), Patch(6, 8, 16, tiny.RESOLUTION)
     part = render(patch)
@@ -188,7 +186,7 @@ def test_phi_sees_larger_pictures_shrunk_by_area(phi):
         seen.append(image.shape[-1])
         return phi(image)
 
-    render = PatchRender(*(torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(4)))
+    render = PatchRender(torch.rand(1, 3, 64, 64, requires_grad=True))
     target, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     whole = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, None))
     half = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, 32))

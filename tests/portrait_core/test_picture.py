@@ -192,10 +192,9 @@ def test_planes_are_empty_where_they_are_not_believed() -> None:
     model = tiny.generator()
     planes = model.planes(model.mapping(torch.zeros(1, model.settings.z_dim), None))
     points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    sample_points, decoder = model.renderer.sample_points, model.decoder
     with torch.no_grad():
-        _, everywhere = sample_points(planes, decoder, points)
-        _, half = sample_points(planes.bent(None, lambda at: (at[..., 0] > 0).float()), decoder, points)
+        _, everywhere = model.sample_points(planes, points)
+        _, half = model.sample_points(planes.bent(None, lambda at: (at[..., 0] > 0).float()), points)
     kept = points[..., 0] > 0
     assert torch.equal(half[kept], everywhere[kept])
     assert (half[~kept] < -10).all()

@@ -13,13 +13,13 @@ from tests.portrait_core import tiny
 
 def _gradient(chunk: int | None, jitter: bool) -> tuple[Tensor, Tensor]:
     model = tiny.generator().requires_grad_(True)
-    model.renderer.ray_chunk = chunk
+    model.ray_chunk = chunk
     camera = torch.from_numpy(orbit_labels(0.1, 0.0, 0.0))
     origins, directions = crop_rays(camera, 8)
     ws = model.mapping(torch.zeros(1, model.settings.z_dim))
     rng = torch.Generator().manual_seed(1) if jitter else None
     rays = model.render_rays(
-        model.planes(ws), origins, directions, RaySampling(n_coarse=6, n_fine=4), generator=rng, jitter=jitter
+        model.planes(ws), origins, directions, RaySampling(n_coarse=6, n_fine=4), rng=rng, jitter=jitter
     )
     loss = rays.features.square().sum() + rays.depth.sum()
     loss.backward()
@@ -52,10 +52,10 @@ def test_the_generator_stands_where_one_pass_leaves_it(own: bool) -> None:
     planes = model.planes(model.mapping(torch.zeros(1, model.settings.z_dim)))
     after = []
     for chunk in (None, 10):
-        model.renderer.ray_chunk = chunk
+        model.ray_chunk = chunk
         torch.manual_seed(1)
         rng = torch.Generator().manual_seed(1) if own else None
-        rays = model.render_rays(planes, origins, directions, generator=rng, jitter=True)
+        rays = model.render_rays(planes, origins, directions, rng=rng, jitter=True)
         rays.features.square().sum().backward(retain_graph=True)
         after.append(torch.random.get_rng_state() if rng is None else rng.get_state())
     assert torch.equal(*after)
@@ -65,10 +65,10 @@ def test_the_generator_stands_where_one_pass_leaves_it(own: bool) -> None:
 def test_a_generator_of_another_device_is_refused(chunk: int | None) -> None:
     """Its numbers would have to be copied, and the host to wait, at every call."""
     model = tiny.generator().to("meta")
-    model.renderer.ray_chunk = chunk
+    model.ray_chunk = chunk
     rays = torch.empty(2, 1, 8, 3, device="meta").unbind()
     planes = model.planes(torch.empty(1, 1, model.settings.w_dim, device="meta"))
     seen = model.render_rays(planes, *rays, jitter=True)
     assert seen.features.device.type == "meta"
     with pytest.raises(ValueError, match=r"is on cpu, but the numbers are needed on meta"):
-        model.render_rays(planes, *rays, jitter=True, generator=torch.Generator())
+        model.render_rays(planes, *rays, jitter=True, rng=torch.Generator())

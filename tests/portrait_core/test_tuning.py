@@ -7,10 +7,10 @@ import torch
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.face_model.reproject import HeadSurface
+from portrait_core.generators import Patch
 from portrait_core.inversion.draws import FrameOrder, rarity
 from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
-from portrait_core.inversion.patches import Patch
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.rendering.pose_renderer import PoseRenderer, target_cameras
 from portrait_core.settings import CompositeSettings, RenderSettings, TuningSettings

@@ -19,7 +19,7 @@ from portrait_core.generators import (
     resolved_precision,
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
-from portrait_core.inversion.patches import fitting_samples
+from portrait_core.inversion.sampling import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
     detail_mask,

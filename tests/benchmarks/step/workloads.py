@@ -18,7 +18,7 @@ from portrait_core.generators import Precision, TriPlaneGenerator, at_precision,
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.patches import fitting_samples
+from portrait_core.inversion.sampling import fitting_samples
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, Tuner, needs_matte
 from portrait_core.media import read_image

@@ -1,4 +1,4 @@
-"""Rendering a square patch of the image: the unit of work of inversion and tuning.
+"""Square patches of an image: the unit of work of inversion and tuning.
 
 A patch of rays is volume-rendered and super-resolved on its own; the super-resolution is convolutional, so
 away from the patch's border the pixels are those of the whole image, at a fraction of the time and memory.
@@ -15,25 +15,7 @@ from torch import Tensor
 
 from portrait_core.cameras import crop_rays
 from portrait_core.errors import InputError
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
-from portrait_core.settings import GeneratorChoice
-
-
-def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> RaySampling:
-    """Samples a ray while fitting; near and far as the generator was trained."""
-    own = generator.settings.sampling
-    return RaySampling(
-        near=own.near,
-        far=own.far,
-        n_coarse=choice.samples,
-        n_fine=choice.importance_samples,
-        coarse_grad=choice.coarse_gradient,
-    )
-
-
-def fitting_resolution(generator: TriPlaneGenerator, choice: GeneratorChoice) -> int:
-    """Give the side of the volume rendering while fitting, in rays."""
-    return choice.neural_resolution or generator.settings.neural_resolution
+from portrait_core.generators.triplane import Planes
 
 
 @dataclass(frozen=True)
@@ -150,39 +132,24 @@ class PatchRender:
     """A rendered patch.
 
     Attributes:
-        image: super-resolved ``[B,3,k*size,k*size]``, about [-1,1].
-        raw: volume-rendered ``[B,3,size,size]``.
-        depth: distance along the ray ``[B,1,size,size]``, box units.
-        weight: coverage by the foreground ``[B,1,size,size]`` in 0..1.
+        image: colours ``[B,3,k*size,k*size]``, about [-1,1]; k is the image's side over the grid's.
     """
 
     image: Tensor
+
+
+@dataclass(frozen=True)
+class VolumePatch(PatchRender):
+    """A rendered patch of a volume. Losses of depth and coverage apply to no other.
+
+    Attributes:
+        raw: colours before they are up-sampled ``[B,3,size,size]``, about [-1,1].
+        depth: expected distance along the ray ``[B,1,size,size]``, box units.
+        weight: coverage by the volume ``[B,1,size,size]`` in 0..1.
+        planes: feature planes of the latents.
+    """
+
     raw: Tensor
     depth: Tensor
     weight: Tensor
-
-
-def render_patch(
-    generator: TriPlaneGenerator,
-    planes: Planes,
-    ws: Float[Tensor, "b layers w"],
-    rays: CameraRays,
-    patch: Patch,
-    sampling: RaySampling,
-    rng: torch.Generator | None = None,
-) -> PatchRender:
-    """Render one patch of every latent, all from one camera or each from its own; ``rng``, which belongs to
-    the latents' device, jitters the samples, without it they are fixed.
-    """
-    batch, size = len(ws), patch.size
-    origins, directions = (part.expand(batch, -1, -1) for part in rays.through(patch))
-    found = generator.render_rays(
-        planes, origins, directions, sampling, jitter=rng is not None, generator=rng
-    )
-    features = found.features.transpose(1, 2).reshape(batch, -1, size, size)
-    return PatchRender(
-        image=generator.superresolve(features, ws, patch.resolution),
-        raw=features[:, :3],
-        depth=found.depth.reshape(batch, 1, size, size),
-        weight=found.weight.reshape(batch, 1, size, size),
-    )
+    planes: Planes
