@@ -13,6 +13,7 @@ from portrait_core.generators.precision import (
     resolved_precision,
 )
 from portrait_core.generators.published import load_published
+from portrait_core.generators.rays import Rays, RaySampler
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import (
     BackgroundSettings,
@@ -33,7 +34,9 @@ __all__ = [
     "Planes",
     "Precision",
     "RayOutput",
+    "RaySampler",
     "RaySampling",
+    "Rays",
     "StyleGAN2Generator",
     "StyleGAN2Settings",
     "SuperresolutionSettings",

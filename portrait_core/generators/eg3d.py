@@ -8,12 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.cameras import crop_rays
 from portrait_core.generators.interface import VolumeGenerator
 from portrait_core.generators.layers import NoiseMode
 from portrait_core.generators.patches import CameraRays, Patch, VolumePatch
 from portrait_core.generators.precision import memory_format
-from portrait_core.generators.rendering import Decoder, RayOutput, Renderer
+from portrait_core.generators.rays import Rays, RaySampler
+from portrait_core.generators.rendering import Decoder, Field, RayOutput, Renderer
 from portrait_core.generators.settings import GeneratorSettings, RaySampling
 from portrait_core.generators.superresolution import Superresolution
 from portrait_core.generators.triplane import Backbone, Planes
@@ -94,40 +94,28 @@ class TriPlaneGenerator(VolumeGenerator):
         self, planes: Planes, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
         """Features (activated, RGB first, in [-1,1]) and raw density at box-frame points."""
-        return self.renderer.sample_points(planes, self.decoder, points)
+        return self.renderer.sample_points(Field(planes, self.decoder), points)
 
-    def render_rays(
-        self,
-        planes: Planes,
-        origins: Float[Tensor, "b n 3"],
-        directions: Float[Tensor, "b n 3"],
-        sampling: RaySampling | None = None,
-        *,
-        jitter: bool = False,
-        rng: torch.Generator | None = None,
-    ) -> RayOutput:
-        """Volume-render rays (unit-length ``directions``, box frame). With ``jitter``, depths are random,
-        drawn from ``rng``; without, they are fixed.
+    def render_rays(self, planes: Planes, rays: Rays, sampler: RaySampler | None = None) -> RayOutput:
+        """Volume-render rays; ``sampler=None`` takes the fixed samples of training.
 
         Raises:
-            ValueError: if ``rng`` belongs to another device than the rays.
+            ValueError: if the sampler's random state belongs to another device than the rays.
         """
-        sampling = sampling or self.settings.sampling
-        return self.renderer.render_rays(planes, self.decoder, origins, directions, sampling, rng, jitter)
+        sampler = sampler or RaySampler(self.settings.sampling)
+        return self.renderer.render_rays(Field(planes, self.decoder), rays, sampler)
 
     @torch.no_grad()
     def shift_density_(self, shift: float) -> None:
         """Change the decoder in place so that every raw density is larger by ``shift``."""
         self.decoder.last.bias[0] += shift
 
-    def background_depth(
-        self, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
-    ) -> Float[Tensor, "b n"] | None:
+    def background_depth(self, rays: Rays) -> Float[Tensor, "b n"] | None:
         """Return the distance along rays to the background plane in box units; None where there is none.
 
         Rays that run along the plane or away from it have a very large distance.
         """
-        return self.renderer.background_depth(origins, directions)
+        return self.renderer.background_depth(rays)
 
     def background_features(self, planes: Planes, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
         """Return features (activated, RGB first, in [-1,1]) of the background plane at ``xy``: box-frame x
@@ -136,13 +124,11 @@ class TriPlaneGenerator(VolumeGenerator):
         Raises:
             ValueError: if the generator has no background plane.
         """
-        return self.renderer.background_features(planes, self.decoder, xy)
+        return self.renderer.background_features(Field(planes, self.decoder), xy)
 
-    def background_along(
-        self, planes: Planes, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
-    ) -> Float[Tensor, "b n f"] | None:
+    def background_along(self, planes: Planes, rays: Rays) -> Float[Tensor, "b n f"] | None:
         """Return features of the background plane where rays meet it; None where there is no plane."""
-        features, _ = self.renderer.background(planes, self.decoder, origins, directions)
+        features, _ = self.renderer.background(Field(planes, self.decoder), rays)
         return features
 
     def superresolve(
@@ -184,17 +170,17 @@ class TriPlaneGenerator(VolumeGenerator):
             planes = self.planes(ws, noise_mode, rng)
         # rounding of rays is the largest error of a float32 rendering, and double precision is cheap here
         precise = torch.float64 if cameras.device.type != "mps" else cameras.dtype
-        origins, directions = (rays.to(cameras.dtype) for rays in crop_rays(cameras.to(precise), size))
-        rays = self.render_rays(planes, origins, directions, sampling, jitter=jitter, rng=rng)
+        rays = Rays.of_cameras(cameras.to(precise), size).to(cameras.dtype)
+        rendered = self.render_rays(planes, rays, RaySampler(sampling or self.settings.sampling, jitter, rng))
         # [b,h*w,f] seen as [b,f,h,w] is already in channels-last order
-        features = rays.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
+        features = rendered.features.unflatten(1, (size, size)).permute(0, 3, 1, 2)
         raw = features[:, :3]
         image = raw if self.superresolution is None else self.superresolve(features, ws)
         return {
             "image": image,
             "image_raw": raw,
-            "image_depth": rays.depth.unflatten(1, (size, size))[:, None],
-            "image_weight": rays.weight.unflatten(1, (size, size))[:, None],
+            "image_depth": rendered.depth.unflatten(1, (size, size))[:, None],
+            "image_weight": rendered.weight.unflatten(1, (size, size))[:, None],
         }
 
     def render_image(
@@ -218,8 +204,8 @@ class TriPlaneGenerator(VolumeGenerator):
         """Render one patch of every latent; see :meth:`.ImageGenerator.render_patch`."""
         batch, size = len(ws), patch.size
         planes = self.planes(ws)
-        origins, directions = (side.expand(batch, -1, -1) for side in rays.through(patch))
-        rendered = self.render_rays(planes, origins, directions, sampling, jitter=rng is not None, rng=rng)
+        sampler = RaySampler(sampling or self.settings.sampling, rng is not None, rng)
+        rendered = self.render_rays(planes, rays.through(patch).expand(batch), sampler)
         features = rendered.features.transpose(1, 2).reshape(batch, -1, size, size)
         up = self.has_superresolution
         return VolumePatch(

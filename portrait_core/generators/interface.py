@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from portrait_core.generators.patches import CameraRays, Patch, PatchRender, VolumePatch
+from portrait_core.generators.rays import Rays, RaySampler
 from portrait_core.generators.rendering import RayOutput
 from portrait_core.generators.settings import BackgroundSettings, RaySampling
 from portrait_core.generators.triplane import Planes
@@ -190,22 +191,11 @@ class VolumeGenerator(ImageGenerator):
         """
 
     @abstractmethod
-    def render_rays(
-        self,
-        planes: Planes,
-        origins: Float[Tensor, "b n 3"],
-        directions: Float[Tensor, "b n 3"],
-        sampling: RaySampling | None = None,
-        *,
-        jitter: bool = False,
-        rng: Generator | None = None,
-    ) -> RayOutput:
-        """Render rays of unit-length ``directions`` through the volume."""
+    def render_rays(self, planes: Planes, rays: Rays, sampler: RaySampler | None = None) -> RayOutput:
+        """Render rays through the volume; ``sampler=None`` takes the fixed samples of training."""
 
     @abstractmethod
-    def background_depth(
-        self, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
-    ) -> Float[Tensor, "b n"] | None:
+    def background_depth(self, rays: Rays) -> Float[Tensor, "b n"] | None:
         """Return the distance along rays to the background plane in box units; None where there is none."""
 
     @abstractmethod

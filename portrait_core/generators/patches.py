@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
 from portrait_core.errors import InputError
+from portrait_core.generators.rays import Rays
 from portrait_core.generators.triplane import Planes
 
 
@@ -103,28 +103,26 @@ def corners(patches: Iterable[Patch], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class CameraRays:
-    """Rays of a camera through a square grid of pixels.
+    """Rays of cameras through a square grid of pixels.
 
     Attributes:
-        origins, directions: ``[b,resolution*resolution,3]``, box units and unit vectors.
+        rays: ``resolution * resolution`` rays per camera, row by row.
         resolution: rays along a side.
     """
 
-    origins: Tensor
-    directions: Tensor
+    rays: Rays
     resolution: int
 
     @classmethod
     def of(cls, camera: Float[Tensor, "b 25"], resolution: int) -> CameraRays:
         """Make the rays of camera labels."""
-        return cls(*crop_rays(camera, resolution), resolution)
+        return cls(Rays.of_cameras(camera, resolution), resolution)
 
-    def through(self, patch: Patch) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"]]:
-        """Give origins and directions of a patch's rays."""
+    def through(self, patch: Patch) -> Rays:
+        """Return the rays of a patch."""
         if patch.is_whole:
-            return self.origins, self.directions
-        index = patch.rays(self.origins.device)
-        return self.origins[:, index], self.directions[:, index]
+            return self.rays
+        return self.rays.select(patch.rays(self.rays.origins.device))
 
 
 @dataclass(frozen=True)

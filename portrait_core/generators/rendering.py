@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from portrait_core.generators import cpu
-from portrait_core.generators.draws import uniform
 from portrait_core.generators.layers import FullyConnected
-from portrait_core.generators.settings import GeneratorSettings, RaySampling
+from portrait_core.generators.rays import RayDraws, Rays, RaySampler, midpoints
+from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.triplane import Planes
 
 PLANE_AXES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -43,13 +43,6 @@ class RayOutput:
     """Expected distance along the ray, in box units."""
     weight: Float[Tensor, "b n"]
     """Share of the ray that the volume absorbs, 0..1; the rest is background."""
-
-
-class _Draws(NamedTuple):
-    """Random numbers in [0,1) for the depths along rays; None twice for the fixed depths."""
-
-    coarse: Float[Tensor, "b n s"] | None
-    fine: Float[Tensor, "b n m"] | None
 
 
 class Decoder(nn.Module):
@@ -90,8 +83,15 @@ class Decoder(nn.Module):
         return self.activate(y[..., 1:]), y[..., :1]
 
 
+class Field(NamedTuple):
+    """Features and density in space: feature planes and the network that decodes them."""
+
+    planes: Planes
+    decoder: Decoder
+
+
 class Renderer(nn.Module):
-    """Renders rays of planes with a decoder. Holds no parameters of its own."""
+    """Renders rays through a field. It has no parameters of its own."""
 
     def __init__(self, settings: GeneratorSettings) -> None:
         super().__init__()
@@ -124,11 +124,12 @@ class Renderer(nn.Module):
         return found.view(b, 3, -1, n).mean(dim=1).transpose(1, 2)
 
     def sample_points(
-        self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
+        self, field: Field, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; empty where
-        the planes are not believed.
+        """Return features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; the
+        density is that of empty space where the planes are not believed.
         """
+        planes, decoder = field
         if planes.bend is not None:
             points = planes.bend(points)
         if cpu.suits(planes.volume, points) and not points.requires_grad:
@@ -141,12 +142,9 @@ class Renderer(nn.Module):
             sigma = sigma.masked_fill(planes.within(points)[..., None] < 0.5, EMPTY)
         return features, sigma
 
-    def _evaluate(
-        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor, depths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features ``[b,n,s,f]`` and density ``[b,n,s]`` at ``depths`` along rays."""
-        points = origins[:, :, None] + depths[..., None] * directions[:, :, None]
-        features, sigma = self.sample_points(planes, decoder, points.flatten(1, 2))
+    def _evaluate(self, field: Field, rays: Rays, depths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features ``[b,n,s,f]`` and raw density ``[b,n,s]`` at ``depths`` along rays."""
+        features, sigma = self.sample_points(field, rays.sample_points(depths).flatten(1, 2))
         shape = depths.shape
         return features.unflatten(1, shape[1:]), sigma.reshape(shape)
 
@@ -158,7 +156,7 @@ class Renderer(nn.Module):
         delta = depths[..., 1:] - depths[..., :-1]
         optical = F.softplus(middle - 1.0) * delta * self.settings.density_gain
         if limit is not None:  # nothing is seen beyond the wall
-            optical = optical * (_middle(depths) < limit[..., None])
+            optical = optical * (midpoints(depths) < limit[..., None])
         # The published transmittance is the product of (1 - alpha + 1e-10) over the intervals in front; this
         # is the product of (1 - alpha). The published one lets 1e-10 more through every interval, which is
         # below rounding in single precision. A sum is taken because the backward pass of cumprod reads a
@@ -166,84 +164,52 @@ class Renderer(nn.Module):
         before = F.pad(optical[..., :-1], (1, 0)).cumsum(dim=-1)
         return (1.0 - torch.exp(-optical)) * torch.exp(-before)
 
-    def render_rays(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Float[Tensor, "b n 3"],
-        directions: Float[Tensor, "b n 3"],
-        sampling: RaySampling,
-        rng: torch.Generator | None = None,
-        jitter: bool = False,
-    ) -> RayOutput:
-        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``rng``, a
-        generator of the rays' device (None: that device's own); otherwise they are the middles of the strata
-        and evenly spaced quantiles.
+    def render_rays(self, field: Field, rays: Rays, sampler: RaySampler) -> RayOutput:
+        """Render rays, in chunks where memory asks for them.
 
         Raises:
-            ValueError: if ``rng`` belongs to another device.
+            ValueError: if the sampler's random state belongs to another device.
         """
         render = self._render
+        count = len(rays)
         if torch.is_grad_enabled():
-            rays = self.ray_chunk or origins.shape[1]
-            if rays < origins.shape[1]:
+            chunk = self.ray_chunk or count
+            if chunk < count:
                 render = self._render_again
         else:  # chunks bound the memory that samples' features take
-            samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
-            rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
-            rays = min(rays, self.ray_chunk or rays)
-        pieces = list(zip(origins.split(rays, 1), directions.split(rays, 1), strict=True))
-        draws = _draw(sampling, origins, rng, rays) if jitter else [_Draws(None, None)] * len(pieces)
-        parts = [
-            render(planes, decoder, o, d, sampling, drawn)
-            for (o, d), drawn in zip(pieces, draws, strict=True)
-        ]
-        if len(parts) == 1:
-            return parts[0]
+            samples = len(field.planes) * (sampler.settings.n_coarse + sampler.settings.n_fine)
+            on_cpu = rays.origins.device.type == "cpu"
+            chunk = max(1, (_CPU_CHUNK if on_cpu else _GPU_CHUNK) // samples)
+            chunk = min(chunk, self.ray_chunk or chunk)
+        chunks = zip(rays.split(chunk), sampler.draw(rays, chunk), strict=True)
+        rendered = [render(field, piece, sampler, draws) for piece, draws in chunks]
+        if len(rendered) == 1:
+            return rendered[0]
         return RayOutput(
-            torch.cat([part.features for part in parts], dim=1),
-            torch.cat([part.depth for part in parts], dim=1),
-            torch.cat([part.weight for part in parts], dim=1),
+            torch.cat([piece.features for piece in rendered], dim=1),
+            torch.cat([piece.depth for piece in rendered], dim=1),
+            torch.cat([piece.weight for piece in rendered], dim=1),
         )
 
-    def _render_again(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Tensor,
-        directions: Tensor,
-        sampling: RaySampling,
-        draws: _Draws,
-    ) -> RayOutput:
-        """As :meth:`_render`, keeping nothing for the gradient: rendered a second time when it is wanted."""
+    def _render_again(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
+        """Render like :meth:`_render` and keep nothing for the gradient, which renders a second time."""
+
+        def render(origins: Tensor, directions: Tensor) -> RayOutput:
+            return self._render(field, Rays(origins, directions), sampler, draws)
+
         # nothing is drawn in there, so no state of a random generator has to be kept and brought back, which
         # a CUDA graph could not capture
         rendered: RayOutput = checkpoint(
-            self._render,
-            planes,
-            decoder,
-            origins,
-            directions,
-            sampling,
-            draws,
-            use_reentrant=False,
-            preserve_rng_state=False,
+            render, rays.origins, rays.directions, use_reentrant=False, preserve_rng_state=False
         )
         return rendered
 
-    def _render(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Tensor,
-        directions: Tensor,
-        sampling: RaySampling,
-        draws: _Draws,
-    ) -> RayOutput:
-        background, limit = self.background(planes, decoder, origins, directions)
-        depths = stratified_depths(sampling, directions, draws.coarse)
+    def _render(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
+        sampling = sampler.settings
+        background, limit = self.background(field, rays)
+        depths = sampler.coarse_depths(rays, draws.coarse)
         with torch.set_grad_enabled(torch.is_grad_enabled() and sampling.coarse_grad):
-            features, sigma = self._evaluate(planes, decoder, origins, directions, depths)
+            features, sigma = self._evaluate(field, rays, depths)
         if not sampling.n_fine:
             weights = self.weights(sigma, depths, limit)
             share = _share(weights)
@@ -251,8 +217,8 @@ class Renderer(nn.Module):
         else:
             with torch.no_grad():
                 coarse = self.weights(sigma, depths, limit)
-                fine = importance_depths(depths, coarse, sampling.n_fine, draws.fine)
-            more_features, more_sigma = self._evaluate(planes, decoder, origins, directions, fine)
+                fine = sampler.fine_depths(depths, coarse, draws.fine)
+            more_features, more_sigma = self._evaluate(field, rays, fine)
             depths, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
             sigma = torch.cat([sigma, more_sigma], dim=-1).gather(-1, order)
             weights = self.weights(sigma, depths, limit)
@@ -265,100 +231,39 @@ class Renderer(nn.Module):
         return _fill(colour, distance, weights.sum(dim=-1), depths[..., -1], background, limit)
 
     def background(
-        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor
+        self, field: Field, rays: Rays
     ) -> tuple[Float[Tensor, "b n f"] | None, Float[Tensor, "b n"] | None]:
-        """The wall's features and its distance along each ray; None twice where there is no wall."""
-        plane, distance = self.settings.background, self.background_depth(origins, directions)
-        if plane is None or distance is None or planes.wall is None:
+        """Return the background plane's features and its distance along each ray; None twice where there is
+        no plane.
+        """
+        plane, depth = self.settings.background, self.background_depth(rays)
+        if plane is None or depth is None or field.planes.wall is None:
             return None, None
-        hit = origins[..., :2] + distance[..., None] * directions[..., :2]
-        return self.background_features(planes, decoder, hit / plane.wall_half_extent), distance
+        hit = rays.origins[..., :2] + depth[..., None] * rays.directions[..., :2]
+        return self.background_features(field, hit / plane.wall_half_extent), depth
 
-    def background_depth(
-        self, origins: Float[Tensor, "b n 3"], directions: Float[Tensor, "b n 3"]
-    ) -> Float[Tensor, "b n"] | None:
+    def background_depth(self, rays: Rays) -> Float[Tensor, "b n"] | None:
         """Return the distance along rays to the background plane; None where there is none."""
         plane = self.settings.background
         if plane is None:
             return None
         # rays that run away from the plane (or along it) meet it nowhere: put it very far away
-        slope = directions[..., 2].clamp(max=-1e-3)
-        return (plane.wall_z - origins[..., 2]) / slope
+        slope = rays.directions[..., 2].clamp(max=-1e-3)
+        return (plane.wall_z - rays.origins[..., 2]) / slope
 
-    def background_features(
-        self, planes: Planes, decoder: Decoder, unit_xy: Float[Tensor, "b n 2"]
-    ) -> Float[Tensor, "b n f"]:
-        """Features of the wall at ``unit_xy``: box-frame x and y over ``wall_half_extent``.
+    def background_features(self, field: Field, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
+        """Return features of the background plane at ``xy``: box-frame x and y over ``wall_half_extent``.
 
         Raises:
-            ValueError: if the generator has no wall.
+            ValueError: if the generator has no background plane.
         """
-        if planes.wall is None:
-            raise ValueError("this generator has no wall; set background in its settings")
-        found = F.grid_sample(
-            planes.wall, unit_xy[:, None], mode="bilinear", padding_mode="border", align_corners=False
+        plane = field.planes.wall
+        if plane is None:
+            raise ValueError("this generator has no background plane; set background in its settings")
+        sampled = F.grid_sample(
+            plane, xy[:, None], mode="bilinear", padding_mode="border", align_corners=False
         )
-        return decoder.activate(found[:, :, 0].transpose(1, 2))
-
-
-def _middle(x: Tensor) -> Tensor:
-    return (x[..., :-1] + x[..., 1:]) * 0.5
-
-
-def _draw(
-    sampling: RaySampling, rays: Float[Tensor, "b n 3"], rng: torch.Generator | None, chunk: int
-) -> list[_Draws]:
-    """Draw for all rays at once, and split into chunks of rays: what is drawn does not depend on them, and a
-    chunk that is rendered a second time, for its gradient, has the depths of the first time.
-    """
-    coarse = uniform((*rays.shape[:2], sampling.n_coarse), rng, rays)
-    fine = uniform((*rays.shape[:2], sampling.n_fine), rng, rays)
-    return [_Draws(c, f) for c, f in zip(coarse.split(chunk, 1), fine.split(chunk, 1), strict=True)]
-
-
-def stratified_depths(
-    sampling: RaySampling, directions: Float[Tensor, "b n 3"], shares: Float[Tensor, "b n s"] | None
-) -> Float[Tensor, "b n s"]:
-    """Coarse depths: evenly spaced from near to far, each moved on by a share (0..1) of the spacing; by half
-    of it where ``shares`` is None.
-    """
-    count = sampling.n_coarse
-    step = (sampling.far - sampling.near) / (count - 1)
-    start = torch.linspace(
-        sampling.near, sampling.far, count, device=directions.device, dtype=directions.dtype
-    )
-    if shares is None:
-        return (start + 0.5 * step).expand(*directions.shape[:2], count)
-    return start + step * shares
-
-
-def importance_depths(
-    depths: Float[Tensor, "b n s"],
-    weights: Float[Tensor, "b n s1"],
-    count: int,
-    quantiles: Float[Tensor, "b n m"] | None,
-) -> Float[Tensor, "b n m"]:
-    """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF, at
-    ``quantiles`` (0..1); at ``count`` evenly spaced ones where that is None.
-    """
-    shape = weights.shape
-    blurred = F.max_pool1d(weights.reshape(-1, 1, shape[-1]), 2, stride=1, padding=1)
-    smooth = F.avg_pool1d(blurred, 2, stride=1).view(shape) + 0.01
-    bins = _middle(depths)  # [b,n,s-1]
-    pdf = smooth[..., 1:-1] + 1e-5
-    pdf = pdf / pdf.sum(dim=-1, keepdim=True)
-    cdf = F.pad(torch.cumsum(pdf, dim=-1), (1, 0))  # [b,n,s-2]
-    if quantiles is None:
-        even = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
-        quantiles = even.expand(*shape[:-1], count)
-    u = quantiles.contiguous()  # the search copies what is not
-    above = torch.searchsorted(cdf, u, right=True)
-    below = (above - 1).clamp(min=0)
-    above = above.clamp(max=cdf.shape[-1] - 1)
-    low, high = cdf.gather(-1, below), cdf.gather(-1, above)
-    span = torch.where(high - low < 1e-5, 1.0, high - low)
-    start, end = bins.gather(-1, below), bins.gather(-1, above)
-    return start + (u - low) / span * (end - start)
+        return field.decoder.activate(sampled[:, :, 0].transpose(1, 2))
 
 
 def _share(weights: Float[Tensor, "b n s1"]) -> Float[Tensor, "b n s"]:

@@ -17,9 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
 from portrait_core.face_model.reproject import HeadSurface, NovelView, SourceFrame
-from portrait_core.generators import Patch, VolumePatch
+from portrait_core.generators import Patch, Rays, VolumePatch
 from portrait_core.inversion.features import masked_mean
 
 MESH_SIZE = 128
@@ -52,6 +51,11 @@ class ViewRays(NamedTuple):
     known: Float[Tensor, " n"]
     """Weight of the colour: 1 where the portrait's camera saw the surface, or the mouth's inside was hidden
     from it."""
+
+    @property
+    def rays(self) -> Rays:
+        """The rays of one step, whose arrays lead with one row."""
+        return Rays(self.origins, self.directions)
 
 
 class HeadGeometry:
@@ -129,12 +133,12 @@ def _drawn(
     index = torch.multinomial(
         torch.where(shown, chance, torch.ones_like(chance)), count, replacement=True, generator=rng
     )
-    origins, directions = crop_rays(camera, MESH_SIZE)
+    rays = Rays.of_cameras(camera, MESH_SIZE).select(index)
     hidden = (mouth & ~valid)[index]
     seen = view.image[0].flatten(1).T[index]
     return ViewRays(
-        origins[0, index],
-        directions[0, index],
+        rays.origins[0],
+        rays.directions[0],
         depth[index],
         face[index].float(),
         (~mouth[index] & shown).float(),

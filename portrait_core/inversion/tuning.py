@@ -28,6 +28,7 @@ from portrait_core.generators import (
     ImageGenerator,
     Patch,
     Planes,
+    RaySampler,
     RaySampling,
     VolumeGenerator,
     VolumePatch,
@@ -282,8 +283,7 @@ class Tuner:
     def _view_loss(self, generator: VolumeGenerator, planes: Planes, view: ViewRays) -> Tensor:
         """Return the weighted errors of depth and colour at a random camera, of the first drawn frame."""
         one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
-        rays = generator.render_rays(
-            one, view.origins, view.directions, self.sampling, jitter=True, rng=self.rng
-        )
-        depth, colour = view_loss(rays.depth, rays.features[..., :3], view)
+        sampler = RaySampler(self.sampling or generator.settings.sampling, jitter=True, rng=self.rng)
+        rendered = generator.render_rays(one, view.rays, sampler)
+        depth, colour = view_loss(rendered.depth, rendered.features[..., :3], view)
         return self.settings.depth_anchor * depth + self.settings.novel_view * colour

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.cameras import project_to_crop
+from portrait_core.generators import Rays
 
 OCCLUSION_TOLERANCE = 0.03
 """A point farther from the source camera than the surface it projects to, by more than this, is hidden there
@@ -24,8 +25,7 @@ def points_from_depth(
 ) -> Float[Tensor, "b r r 3"]:
     """Box-frame points at distances ``depth`` along the rays of a square image."""
     size = depth.shape[-1]
-    origins, directions = crop_rays(camera, size)
-    points = origins + depth.flatten(1)[..., None] * directions
+    points = Rays.of_cameras(camera, size).points(depth.flatten(1))
     return points.reshape(-1, size, size, 3)
 
 

@@ -263,7 +263,7 @@ class PictureRenderer:
         # the template draws the mouth's inside on the lips' surface, and there it stays
         inside = sample(mouths, places_seen(self.camera, own.points), "zeros") > MOUTH
         own = own.without(inside, view)
-        seen = seen.without(resized(mouths, self.coarse_view.rays) > MOUTH, self.coarse_view)
+        seen = seen.without(resized(mouths, self.coarse_view.side) > MOUTH, self.coarse_view)
         return own, SourceView(seen, self.camera).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
@@ -306,7 +306,7 @@ class PictureRenderer:
         """Points on what the portrait's view shows of the person, and as far behind as a head is deep."""
         person = self.surface.weight.flatten() > 0.1
         front = self.surface.points.reshape(1, -1, 3)[:, person]
-        return torch.cat([front, front + self.view.directions[:, person] * THICK], dim=1)
+        return torch.cat([front, front + self.view.rays.directions[:, person] * THICK], dim=1)
 
     def _grown(self, mask: Bool[Tensor, "1 1 r r"]) -> Bool[Tensor, "1 1 r r"]:
         reach = self._rays_of(AROUND)
@@ -316,12 +316,11 @@ class PictureRenderer:
         """What stands behind the person in a part of the view, and how far along each ray the wall is; None
         where the generator has none.
         """
-        origins, directions = view.origins, view.directions
-        wall = self.generator.background_depth(origins, directions)
+        wall = self.generator.background_depth(view.rays)
         if wall is None or view.bend is not None:
             return part.cut(self.back), wall
-        points = origins + wall[..., None] * directions
-        place = places_seen(self.camera, points.reshape(1, view.rays, view.rays, 3))
+        points = view.rays.points(wall)
+        place = places_seen(self.camera, points.reshape(1, view.side, view.side, 3))
         move = sample(place - pixel_places(place), part.places)
         return sample(self.back, part.places + move, "border", "bicubic"), wall
 

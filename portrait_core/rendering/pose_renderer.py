@@ -192,8 +192,7 @@ class PoseRenderer:
         """Frame i's pixels and its face mask over the patch."""
         rays = CameraRays.of(camera, patch.resolution)
         render = self.generator.render_patch(ws, rays, patch, self.sampling)
-        origins, directions = rays.through(patch)
-        points = origins + render.depth.flatten(1)[..., None] * directions
+        points = rays.through(patch).points(render.depth.flatten(1))
         points = points.reshape(1, patch.size, patch.size, 3)
         mask = reproject_mask(face, self.camera, self.source_depth, points)
         return render.image.clamp(-1, 1), mask

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
-from portrait_core.generators import Planes, RaySampling, VolumeGenerator
+from portrait_core.generators import Planes, Rays, RaySampler, RaySampling, VolumeGenerator
 from portrait_core.generators.triplane import Within
 from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
@@ -35,26 +34,25 @@ class View:
     """A camera's rays, and how space is bent before it.
 
     Attributes:
-        origins, directions: of the rays, row by row ``[1,R*R,3]``, box units and unit vectors.
-        rays: along a side.
+        rays: row by row, R*R of them.
+        side: number of rays along a side, R.
         bend: None where space is straight.
     """
 
-    origins: Float[Tensor, "1 n 3"]
-    directions: Float[Tensor, "1 n 3"]
-    rays: int
+    rays: Rays
+    side: int
     bend: Bending | None = None
 
     @classmethod
-    def of(cls, camera: Float[Tensor, "1 25"], rays: int, bend: Bending | None = None) -> View:
+    def of(cls, camera: Float[Tensor, "1 25"], side: int, bend: Bending | None = None) -> View:
         """Make the view of a camera's label."""
-        return cls(*crop_rays(camera, rays), rays, bend)
+        return cls(Rays.of_cameras(camera, side), side, bend)
 
     def points(self, depth: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 r r 3"]:
         """Give where points at distances ``depth`` along the rays lie at the portrait's own pose."""
-        seen = self.origins + depth.flatten(1)[..., None] * self.directions
+        seen = self.rays.points(depth.flatten(1))
         lie = seen if self.bend is None else self.bend(seen)
-        return lie.reshape(1, self.rays, self.rays, 3)
+        return lie.reshape(1, self.side, self.side, 3)
 
 
 @dataclass(frozen=True)
@@ -127,16 +125,16 @@ def rendered_surface(
         believed: where the volume is believed; None is everywhere.
     """
     # a background that is a part of the volume lies where no person does
-    size, bent = view.rays, planes.bent(view.bend, None if planes.wall is None else believed)
-    origins, directions = view.origins, view.directions
+    size, bent = view.side, planes.bent(view.bend, None if planes.wall is None else believed)
+    rays = view.rays
     if partly is not None:
         wanted, elsewhere = partly
         index = wanted.nonzero()[:, 0]
         if not len(index):
             return replace(elsewhere, points=view.points(elsewhere.depth))
-        origins, directions = origins[:, index], directions[:, index]
-    found = generator.render_rays(bent, origins, directions, sampling)
-    wall = generator.background_depth(origins, directions)
+        rays = rays.select(index)
+    found = generator.render_rays(bent, rays, RaySampler(sampling))
+    wall = generator.background_depth(rays)
     weight, own = found.weight, found.depth
     if wall is None:
         weight = torch.ones_like(weight)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.cameras import project_to_crop
+from portrait_core.generators import Rays
 
 
 def moved_difference(
@@ -35,8 +36,7 @@ def moved_difference(
     size = depths.shape[-1]
     labels = torch.from_numpy(np.asarray(cameras, np.float32))
     depth = torch.from_numpy(np.asarray(depths, np.float32))[:, None]
-    origins, directions = crop_rays(labels[1:], size)
-    points = origins + depth[1:].flatten(1)[..., None] * directions
+    points = Rays.of_cameras(labels[1:], size).points(depth[1:].flatten(1))
     pixels = project_to_crop(labels[:1], points, 1)
     grid = (pixels[..., :2] * 2 - 1).reshape(1, size, size, 2)
     images = F.interpolate(_tensor(frames).permute(0, 3, 1, 2), (size, size), mode="area")

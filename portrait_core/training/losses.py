@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators import Planes, Rays, RaySampler, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import FeatureExtractor, feature_distance
 from portrait_core.training.shards import ViewBatch
 
@@ -133,8 +133,8 @@ def surface_loss(
     known = torch.cat([(solid | (alpha < 1 - SOLID))[:, ::2], solid[:, 1::2]], dim=1).float()
     occupancy = F.binary_cross_entropy_with_logits(occupancy_logit, label, weight=known)
 
-    rays = (view.by_head(x) for x in (origin.expand_as(direction), direction))
-    wall = generator.background_along(planes, *rays)
+    rays = Rays(view.by_head(origin.expand_as(direction)), view.by_head(direction))
+    wall = generator.background_along(planes, rays)
     if wall is None:
         raise ValueError("training needs a generator with a wall; set background in its settings")
     wall = view.by_view(wall)
@@ -159,9 +159,11 @@ def rendering_loss(
     """
     origins, directions = crop_rays(view.camera, view.depth.shape[-1])
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
-    origin = view.by_head(origins[:, :1].expand_as(direction))
-    rays = generator.render_rays(planes, origin, view.by_head(direction), SAMPLING, jitter=True, rng=rng)
-    features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
+    rays = Rays(view.by_head(origins[:, :1].expand_as(direction)), view.by_head(direction))
+    rendered = generator.render_rays(planes, rays, RaySampler(SAMPLING, jitter=True, rng=rng))
+    features, distance, weight = (
+        view.by_view(x) for x in (rendered.features, rendered.depth, rendered.weight)
+    )
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
     solid = ((depth > 0) & (alpha > SOLID)).float()
