@@ -180,7 +180,7 @@ class TriPlaneGenerator(VolumeGenerator):
             "image": image,
             "image_raw": raw,
             "image_depth": rendered.depth.unflatten(1, (size, size))[:, None],
-            "image_weight": rendered.weight.unflatten(1, (size, size))[:, None],
+            "image_weight": rendered.accumulation.unflatten(1, (size, size))[:, None],
         }
 
     def render_image(
@@ -212,7 +212,7 @@ class TriPlaneGenerator(VolumeGenerator):
             image=self.superresolve(features, ws, patch.resolution) if up else features[:, :3],
             raw=features[:, :3],
             depth=rendered.depth.reshape(batch, 1, size, size),
-            weight=rendered.weight.reshape(batch, 1, size, size),
+            accumulation=rendered.accumulation.reshape(batch, 1, size, size),
             planes=planes,
         )
 

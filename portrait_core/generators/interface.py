@@ -1,8 +1,8 @@
 """The interface of generators: all that inversion, tuning and rendering use of them.
 
-Every generator is an :class:`ImageGenerator`: it maps latents to ws, and renders ws as images or as patches of
-images. A generator with a volume is a :class:`VolumeGenerator` too: it renders rays and knows depth, coverage
-and what stands behind the volume. Losses that compare depth apply to that kind only.
+Every generator is an :class:`ImageGenerator`: it maps latents to ws, and renders ws as images or as patches
+of images. A generator with a volume is a :class:`VolumeGenerator` too: it renders rays and has depth, coverage
+and a background. Losses that compare depth or coverage apply to that kind only.
 """
 
 from __future__ import annotations

@@ -143,11 +143,11 @@ class VolumePatch(PatchRender):
     Attributes:
         raw: colours before they are up-sampled ``[B,3,size,size]``, about [-1,1].
         depth: expected distance along the ray ``[B,1,size,size]``, box units.
-        weight: coverage by the volume ``[B,1,size,size]`` in 0..1.
+        accumulation: coverage by the volume ``[B,1,size,size]`` in 0..1.
         planes: feature planes of the latents.
     """
 
     raw: Tensor
     depth: Tensor
-    weight: Tensor
+    accumulation: Tensor
     planes: Planes

@@ -35,14 +35,14 @@ EMPTY = -20.0
 
 @dataclass(frozen=True)
 class RayOutput:
-    """What rays see."""
+    """Results of volume rendering, per ray."""
 
     features: Float[Tensor, "b n f"]
     """Composited features; the first three are RGB in [-1,1]."""
     depth: Float[Tensor, "b n"]
     """Expected distance along the ray, in box units."""
-    weight: Float[Tensor, "b n"]
-    """Share of the ray that the volume absorbs, 0..1; the rest is background."""
+    accumulation: Float[Tensor, "b n"]
+    """Fraction of the ray that the volume absorbs, 0..1; the rest is background."""
 
 
 class Decoder(nn.Module):
@@ -148,21 +148,22 @@ class Renderer(nn.Module):
         shape = depths.shape
         return features.unflatten(1, shape[1:]), sigma.reshape(shape)
 
-    def weights(
-        self, sigma: Float[Tensor, "b n s"], depths: Float[Tensor, "b n s"], limit: Tensor | None
+    def interval_weights(
+        self, sigma: Float[Tensor, "b n s"], depths: Float[Tensor, "b n s"], background_depth: Tensor | None
     ) -> Float[Tensor, "b n s1"]:
-        """Compositing weight of every interval between neighbouring samples (mid-point rule)."""
+        """Return the compositing weight of every interval between neighbouring samples (mid-point rule)."""
         middle = (sigma[..., :-1] + sigma[..., 1:]) * 0.5
         delta = depths[..., 1:] - depths[..., :-1]
-        optical = F.softplus(middle - 1.0) * delta * self.settings.density_gain
-        if limit is not None:  # nothing is seen beyond the wall
-            optical = optical * (midpoints(depths) < limit[..., None])
+        optical_depth = F.softplus(middle - 1.0) * delta * self.settings.density_gain
+        if background_depth is not None:  # nothing is seen beyond the background plane
+            optical_depth = optical_depth * (midpoints(depths) < background_depth[..., None])
         # The published transmittance is the product of (1 - alpha + 1e-10) over the intervals in front; this
         # is the product of (1 - alpha). The published one lets 1e-10 more through every interval, which is
         # below rounding in single precision. A sum is taken because the backward pass of cumprod reads a
         # value on the host, which makes it wait for the device and forbids CUDA graphs.
-        before = F.pad(optical[..., :-1], (1, 0)).cumsum(dim=-1)
-        return (1.0 - torch.exp(-optical)) * torch.exp(-before)
+        in_front = F.pad(optical_depth[..., :-1], (1, 0)).cumsum(dim=-1)
+        one_minus_alpha, transmittance = torch.exp(-optical_depth), torch.exp(-in_front)
+        return (1.0 - one_minus_alpha) * transmittance
 
     def render_rays(self, field: Field, rays: Rays, sampler: RaySampler) -> RayOutput:
         """Render rays, in chunks where memory asks for them.
@@ -188,7 +189,7 @@ class Renderer(nn.Module):
         return RayOutput(
             torch.cat([piece.features for piece in rendered], dim=1),
             torch.cat([piece.depth for piece in rendered], dim=1),
-            torch.cat([piece.weight for piece in rendered], dim=1),
+            torch.cat([piece.accumulation for piece in rendered], dim=1),
         )
 
     def _render_again(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
@@ -206,29 +207,30 @@ class Renderer(nn.Module):
 
     def _render(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
         sampling = sampler.settings
-        background, limit = self.background(field, rays)
+        background, background_depth = self.background(field, rays)
         depths = sampler.coarse_depths(rays, draws.coarse)
         with torch.set_grad_enabled(torch.is_grad_enabled() and sampling.coarse_grad):
             features, sigma = self._evaluate(field, rays, depths)
         if not sampling.n_fine:
-            weights = self.weights(sigma, depths, limit)
-            share = _share(weights)
-            colour = _mix(share, features)
+            weights = self.interval_weights(sigma, depths, background_depth)
+            per_sample = sample_weights(weights)
+            colour = composite(per_sample, features)
         else:
             with torch.no_grad():
-                coarse = self.weights(sigma, depths, limit)
+                coarse = self.interval_weights(sigma, depths, background_depth)
                 fine = sampler.fine_depths(depths, coarse, draws.fine)
-            more_features, more_sigma = self._evaluate(field, rays, fine)
+            fine_features, fine_sigma = self._evaluate(field, rays, fine)
             depths, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
-            sigma = torch.cat([sigma, more_sigma], dim=-1).gather(-1, order)
-            weights = self.weights(sigma, depths, limit)
-            share = _share(weights)
-            # bring the shares into the features' order, not the (larger) features into the shares'
-            unsorted = torch.zeros_like(share).scatter(-1, order, share)
+            sigma = torch.cat([sigma, fine_sigma], dim=-1).gather(-1, order)
+            weights = self.interval_weights(sigma, depths, background_depth)
+            per_sample = sample_weights(weights)
+            # bring the weights into the features' order, not the (larger) features into the weights'
+            unsorted = torch.zeros_like(per_sample).scatter(-1, order, per_sample)
             n = sampling.n_coarse
-            colour = _mix(unsorted[..., :n], features) + _mix(unsorted[..., n:], more_features)
-        distance = (share * depths).sum(dim=-1)
-        return _fill(colour, distance, weights.sum(dim=-1), depths[..., -1], background, limit)
+            colour = composite(unsorted[..., :n], features) + composite(unsorted[..., n:], fine_features)
+        distance = (per_sample * depths).sum(dim=-1)
+        volume = RayOutput(colour, distance, weights.sum(dim=-1))
+        return blend_background(volume, depths[..., -1], background, background_depth)
 
     def background(
         self, field: Field, rays: Rays
@@ -237,7 +239,7 @@ class Renderer(nn.Module):
         no plane.
         """
         plane, depth = self.settings.background, self.background_depth(rays)
-        if plane is None or depth is None or field.planes.wall is None:
+        if plane is None or depth is None or field.planes.background_plane is None:
             return None, None
         hit = rays.origins[..., :2] + depth[..., None] * rays.directions[..., :2]
         return self.background_features(field, hit / plane.wall_half_extent), depth
@@ -257,7 +259,7 @@ class Renderer(nn.Module):
         Raises:
             ValueError: if the generator has no background plane.
         """
-        plane = field.planes.wall
+        plane = field.planes.background_plane
         if plane is None:
             raise ValueError("this generator has no background plane; set background in its settings")
         sampled = F.grid_sample(
@@ -266,26 +268,33 @@ class Renderer(nn.Module):
         return field.decoder.activate(sampled[:, :, 0].transpose(1, 2))
 
 
-def _share(weights: Float[Tensor, "b n s1"]) -> Float[Tensor, "b n s"]:
-    """Weight of every sample: half that of the intervals on its two sides (mid-point features)."""
-    return 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))
+def sample_weights(interval_weights: Float[Tensor, "b n s1"]) -> Float[Tensor, "b n s"]:
+    """Return the weight of every sample: half that of the intervals on its two sides."""
+    return 0.5 * (F.pad(interval_weights, (0, 1)) + F.pad(interval_weights, (1, 0)))
 
 
-def _mix(share: Float[Tensor, "b n s"], features: Float[Tensor, "b n s f"]) -> Float[Tensor, "b n f"]:
-    return (share[..., None, :] @ features)[..., 0, :]
+def composite(weights: Float[Tensor, "b n s"], features: Float[Tensor, "b n s f"]) -> Float[Tensor, "b n f"]:
+    """Return the weighted sum of the samples' features along every ray."""
+    return (weights[..., None, :] @ features)[..., 0, :]
 
 
-def _fill(
-    colour: Float[Tensor, "b n f"],
-    distance: Float[Tensor, "b n"],
-    total: Float[Tensor, "b n"],
+def blend_background(
+    volume: RayOutput,
     last: Float[Tensor, "b n"],
     background: Float[Tensor, "b n f"] | None,
-    limit: Float[Tensor, "b n"] | None,
+    background_depth: Float[Tensor, "b n"] | None,
 ) -> RayOutput:
-    """Fill what is left of each ray with the background: the wall, or black at no distance."""
-    left = 1.0 - total
-    if background is None or limit is None:
-        depth = torch.nan_to_num(distance / total, nan=float("inf"))
-        return RayOutput(colour - left[..., None], torch.minimum(depth, last), total)
-    return RayOutput(colour + left[..., None] * background, distance + left * limit, total)
+    """Fill what the volume leaves of each ray with the background plane, or with black at no distance.
+
+    Args:
+        volume: sums over the samples alone: features, and depth weighted by accumulation.
+        last: depth of the last sample; without a background plane the depth is at most that.
+        background: features of the plane where the rays meet it.
+        background_depth: distance of the plane along the rays.
+    """
+    colour, distance, accumulation = volume.features, volume.depth, volume.accumulation
+    left = 1.0 - accumulation
+    if background is None or background_depth is None:
+        depth = torch.nan_to_num(distance / accumulation, nan=float("inf"))
+        return RayOutput(colour - left[..., None], torch.minimum(depth, last), accumulation)
+    return RayOutput(colour + left[..., None] * background, distance + left * background_depth, accumulation)

@@ -24,15 +24,15 @@ Within = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n"]]
 
 @dataclass(frozen=True)
 class Planes:
-    """What a latent becomes: features in space, and on the wall behind it."""
+    """Feature planes of a latent: three of the volume, and one of what stands behind it."""
 
     volume: Float[Tensor, "b 3 c h w"]
     """Three feature planes, in the order of ``GeneratorSettings.plane_axes``."""
-    wall: Float[Tensor, "b f h2 w2"] | None
-    """Raw features of the background wall, or None."""
+    background_plane: Float[Tensor, "b f h2 w2"] | None
+    """Raw features of the background plane; None where there is none."""
     bend: Bend | None = None
     """Function from box-frame points at which something is seen to where it lies in the volume; None where
-    space is straight. The wall is not bent."""
+    space is straight. The background plane is not bent."""
     within: Within | None = None
     """Function that tells how far the volume is believed at points of it, less than 0.5 counting as empty;
     None where all of it is believed."""
@@ -111,16 +111,16 @@ def _smooth(maps: Float[Tensor, "g k p"], size: int) -> Float[Tensor, "g k p"]:
 
 
 class Background(nn.Module):
-    """Feature map of the wall behind the head, from the backbone's features at its resolution."""
+    """Feature map of the background plane, from the backbone's features at its resolution."""
 
     def __init__(self, settings: GeneratorSettings, in_channels: int) -> None:
         super().__init__()
-        wall = settings.background
-        if wall is None:
+        plane = settings.background
+        if plane is None:
             raise ValueError("background settings are missing; set background in the generator settings")
-        channels, size = settings.feature_channels, wall.resolution
+        channels, size = settings.feature_channels, plane.resolution
         self.torgb = ToRGB(in_channels, channels, settings.w_dim, conv_clamp=settings.conv_clamp)
-        self.basis = Basis(settings.w_dim, 1, wall.basis_maps, channels, size) if wall.basis_maps else None
+        self.basis = Basis(settings.w_dim, 1, plane.basis_maps, channels, size) if plane.basis_maps else None
         self.base_plane = nn.Parameter(torch.zeros(1, channels, size, size))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b f h w"]:
@@ -170,12 +170,12 @@ class Synthesis(BlockStack):
     ) -> Planes:
         ws = self.rows(ws)
         behind = self.settings.background
-        wall: Tensor | None = None
+        background_plane: Tensor | None = None
 
         def additions(resolution: int, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-            nonlocal wall
+            nonlocal background_plane
             if behind is not None and behind.resolution == resolution:
-                wall = self.background(x, w)
+                background_plane = self.background(x, w)
             return y + self.basis[str(resolution)](w) if resolution in self.settings.basis_planes else y
 
         y = self.walk(ws, noise_mode, rng, additions)
@@ -187,7 +187,7 @@ class Synthesis(BlockStack):
             y = y + self.base_plane
         if self.flow is not None:
             y = self.flow(y, ws[:, -1])
-        return Planes(_split(y, self.settings.plane_channels), wall)
+        return Planes(_split(y, self.settings.plane_channels), background_plane)
 
 
 def _split(y: Float[Tensor, "b c3 h w"], channels: int) -> Float[Tensor, "b 3 c h w"]:

@@ -57,14 +57,24 @@ class ClipData:
         return mask_tensor(self._masks(frame)[1])[None].to(self.device)
 
     def target(
-        self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False, detail: bool = True
+        self,
+        frame: int,
+        inversion_render: NDArray[np.uint8] | None = None,
+        tuning: bool = False,
+        detail: bool = True,
     ) -> FrameTarget:
-        """What a frame is fitted to: its template, or with ``tuning`` the paper's ``I_GT`` with the mouth's
-        inside from ``painted`` where that is given. ``detail`` says whether mouth and eyes are wanted.
+        """Return the target of a frame: its template, or with ``tuning`` the paper's ``I_GT``.
+
+        Args:
+            frame: number of the frame.
+            inversion_render: picture ``[S,S,3]`` from which ``I_GT`` takes the mouth's interior; None takes
+                the template's.
+            tuning: True for the target of tuning, False for that of inversion.
+            detail: True for a target with the mask of mouth and eyes.
         """
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
-        image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template
+        image = tuning_image(template, skin, mouth, self.crop, inversion_render) if tuning else template
         masks = (face, mouth, self.head.detail(frame) if detail else None, uncovered)
         made = (None if mask is None else mask_tensor(mask).to(self.device) for mask in masks)
         return FrameTarget(image_tensor(image).to(self.device), *made)  # type: ignore[arg-type]

@@ -243,7 +243,7 @@ class Inverter:
         image, weight = search.target.image[None], search.weight[None]
         wandering = search.first and not self.middle.is_whole
         places = self._places(search) if wandering else None
-        wanted = self.reconstruction.wanted(self.phi, *map(self.middle.cut, (image, weight)))
+        wanted = self.reconstruction.target_maps(self.phi, *map(self.middle.cut, (image, weight)))
         offset = search.parameters["offset"]
 
         def objective(step: int) -> Tensor:

@@ -30,10 +30,10 @@ class Reconstruction:
     phi_scale: float = 1.0
 
     @torch.no_grad()
-    def wanted(
+    def target_maps(
         self, phi: nn.Module, target: Float[Tensor, "b 3 h w"], weight: Float[Tensor, "b 1 h w"]
     ) -> list[Tensor] | None:
-        """Give Φ's maps of ``M ⊙ I`` (equation 2), M the support of ``weight``; None where none are read.
+        """Return Φ's maps of ``M ⊙ I`` (equation 2), M the support of ``weight``; None where none are read.
 
         A target that does not change needs them once.
         """
@@ -45,19 +45,20 @@ class Reconstruction:
         render: PatchRender,
         target: Float[Tensor, "b 3 h w"],
         weight: Float[Tensor, "b 1 h w"],
-        wanted: list[Tensor] | None = None,
+        target_maps: list[Tensor] | None = None,
     ) -> Float[Tensor, ""]:
-        """Give the weighted distance of a rendered patch from the target's patch.
+        """Return the weighted distance of a rendered patch from the target's patch.
 
-        Φ's maps are averaged with the weights. Colours are compared at the size of the volume rendering
-        too, where there is a volume, so that it carries the picture, not the super-resolution alone. ``wanted`` is :meth:`wanted` of the same target and
-        weights, computed here where it is None.
+        Φ's maps are averaged with the weights. Where there is a volume, colours are compared at the size of
+        its rendering too, so that the super-resolution alone does not carry the picture. ``target_maps`` are
+        those of :meth:`target_maps` for the same target and weights, computed here where they are None.
         """
         loss = target.new_zeros(())
         if self.perceptual:
-            wanted = self.wanted(phi, target, weight) if wanted is None else wanted
-            made = phi(self._shrunk(render.image * (weight > 0)))
-            loss = loss + self.perceptual * feature_distance(made, wanted or [], weight)
+            if target_maps is None:
+                target_maps = self.target_maps(phi, target, weight)
+            maps = phi(self._shrunk(render.image * (weight > 0)))
+            loss = loss + self.perceptual * feature_distance(maps, target_maps or [], weight)
         if self.l1:
             loss = loss + self.l1 * masked_mean((render.image - target).abs(), weight)
             if isinstance(render, VolumePatch):

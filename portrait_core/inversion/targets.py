@@ -79,7 +79,7 @@ def detail_mask(
 def photograph_masks(
     crop: NDArray[np.uint8], landmarks_px: NDArray[np.floating]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give a photograph in a template's place: the picture, its face, and neither a mouth that is painted nor
+    """Give a photograph in a template's place: the picture, its face, and neither a mouth that is drawn nor
     a part that is bare.
 
     Args:
@@ -101,19 +101,19 @@ def tuning_image(
     face: NDArray[np.uint8],
     mouth: NDArray[np.uint8],
     portrait: NDArray[np.uint8],
-    painted: NDArray[np.uint8] | None,
+    inversion_render: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
     """``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
 
     The paper's equations 3 and 4 name the masks the other way round from its text and Fig. 2; the text is
-    what is built. ``painted=None`` takes the mouth from the template as well.
+    what is built. ``inversion_render=None`` takes the mouth from the template as well.
 
     Args:
-        template, portrait, painted: ``[S,S,3]`` uint8.
+        template, portrait, inversion_render: ``[S,S,3]`` uint8.
         face, mouth: ``[S,S]`` uint8, 0..255.
     """
     a, b = face[..., None] / 255.0, mouth[..., None] / 255.0
     out = portrait * (1 - np.clip(a + b, 0, 1)) + template * np.clip(a + b, 0, 1)
-    if painted is not None:
-        out = out * (1 - b) + painted * b
+    if inversion_render is not None:
+        out = out * (1 - b) + inversion_render * b
     return np.round(out).clip(0, 255).astype(np.uint8)

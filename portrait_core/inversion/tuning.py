@@ -50,8 +50,8 @@ from portrait_core.inversion.resident import resident_bytes
 from portrait_core.inversion.targets import FrameTarget
 from portrait_core.settings import TuningSettings
 
-WALL_POINTS = 512
-"""Random points of the wall whose colours a step compares."""
+BACKGROUND_POINTS = 512
+"""Random points of the background plane per step whose colours are compared."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Clip:
         frame: loads frame i's target (``I_GT`` and masks) onto the latents' device.
         vertices: box-frame mesh of frame i ``[V,3]``, on that device.
         matte: the person's coverage in the portrait crop ``[1,S,S]`` in 0..1; None where nothing reads it.
-        wall: the portrait with the person painted away ``[3,S,S]`` in [-1,1]; None where nothing reads it.
+        plate: the portrait with the person inpainted ``[3,S,S]`` in [-1,1]; None where nothing reads it.
     """
 
     ws: Float[Tensor, "t rows w"]
@@ -72,7 +72,7 @@ class Clip:
     frame: Callable[[int], FrameTarget]
     vertices: Callable[[int], Tensor]
     matte: Float[Tensor, "1 s s"] | None = None
-    wall: Float[Tensor, "3 s s"] | None = None
+    plate: Float[Tensor, "3 s s"] | None = None
 
 
 def needs_matte(settings: TuningSettings) -> bool:
@@ -196,7 +196,7 @@ class Tuner:
         """Give the matte at the neural resolution ``[1,1,R,R]``."""
         if self.settings.background <= 0 or self._volume is None or self._volume.settings.background is None:
             return None
-        if self.clip.matte is None or self.clip.wall is None:
+        if self.clip.matte is None or self.clip.plate is None:
             raise InputError("no matte of the portrait: set tuning.background=0")
         return F.avg_pool2d(self.clip.matte[None], self.clip.matte.shape[-1] // self.resolution)
 
@@ -230,7 +230,7 @@ class Tuner:
     ) -> Tensor:
         """Add the terms that need a volume to the loss of a rendered patch."""
         settings = self.settings
-        if self._matte is not None and render.planes.wall is not None:
+        if self._matte is not None and render.planes.background_plane is not None:
             background = self._background_loss(self._matte, generator, render, drawn.patch)
             loss = loss + settings.background * background
         if self._geometry is not None and settings.depth_anchor > 0:
@@ -248,7 +248,7 @@ class Tuner:
         if self._geometry is not None:
             rows |= self._geometry.frame_rows(frame, target.image)
         if features:
-            maps = self.reconstruction.wanted(self.phi, rows["image"][None], rows["weight"][None]) or []
+            maps = self.reconstruction.target_maps(self.phi, rows["image"][None], rows["weight"][None]) or []
             rows |= {f"{FEATURES}{i}": found[0] for i, found in enumerate(maps)}
         return rows
 
@@ -265,12 +265,12 @@ class Tuner:
         """Return the error of coverage against the matte, plus that of the background plane's colour at
         random points, also behind the person.
         """
-        plane, plate = generator.settings.background, self.clip.wall
+        plane, plate = generator.settings.background, self.clip.plate
         if plane is None or plate is None:
-            return render.weight.new_zeros(())
-        coverage = (render.weight - patch.cut(matte)).abs().mean()
+            return render.accumulation.new_zeros(())
+        coverage = (render.accumulation - patch.cut(matte)).abs().mean()
         count = len(render.planes)
-        unit = torch.rand((count, WALL_POINTS, 2), generator=self.rng, device=self.device) * 2 - 1
+        unit = torch.rand((count, BACKGROUND_POINTS, 2), generator=self.rng, device=self.device) * 2 - 1
         xy = unit * plane.wall_half_extent
         points = torch.cat([xy, torch.full_like(xy[..., :1], plane.wall_z)], dim=-1)
         pixels = project_to_crop(self.clip.camera, points.reshape(1, -1, 3), 1)[..., :2]
@@ -282,7 +282,9 @@ class Tuner:
 
     def _view_loss(self, generator: VolumeGenerator, planes: Planes, view: ViewRays) -> Tensor:
         """Return the weighted errors of depth and colour at a random camera, of the first drawn frame."""
-        one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
+        one = Planes(
+            planes.volume[:1], None if planes.background_plane is None else planes.background_plane[:1]
+        )
         sampler = RaySampler(self.sampling or generator.settings.sampling, jitter=True, rng=self.rng)
         rendered = generator.render_rays(one, view.rays, sampler)
         depth, colour = view_loss(rendered.depth, rendered.features[..., :3], view)

@@ -60,7 +60,7 @@ class SourceView:
 
     def __init__(self, surface: Surface, camera: Float[Tensor, "1 25"]) -> None:
         self.surface, self.camera = surface, camera
-        self._maps = torch.cat([surface.depth, surface.weight], dim=1)
+        self._maps = torch.cat([surface.depth, surface.accumulation], dim=1)
 
     def lookup(self, surface: Surface) -> Lookup:
         """Find where the pixels of another view's surface lie in this one's picture."""
@@ -72,9 +72,9 @@ class SourceView:
         near = 1 - ((distance - depth).abs() / TOLERANCE - 1).clamp(0, 1)
         area = _area(place)
         known = near * _ramp(area, *STRETCHED) * (1 - _ramp(area, *FOLDED))
-        agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
+        agreed = 1 - _ramp((surface.accumulation - weight).abs(), 0.3, 0.7)
         # beside the person on both sides, depth is only continued, and the photograph knows who is there
-        beside = 1 - _ramp(torch.maximum(surface.weight, weight), 0.2, 0.6)
+        beside = 1 - _ramp(torch.maximum(surface.accumulation, weight), 0.2, 0.6)
         seen = known.maximum(beside) * agreed
         # where nothing moves, every pixel is its own, whatever the depth says
         still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)

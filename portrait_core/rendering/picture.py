@@ -151,7 +151,7 @@ class PictureRenderer:
             self.view = View.of(camera, self.rays)
             self.believed: Believed | None = None
             self.surface = self._rendered(self.planes, self.view)
-            if self.planes.wall is not None:
+            if self.planes.background_plane is not None:
                 known = self.cover, self.fitted.side, head, generator.settings.box_warp
                 self.believed = Believed(self.surface, camera, *known)
                 self.surface = self._rendered(self.planes, self.view)
@@ -191,10 +191,10 @@ class PictureRenderer:
         texture = torch.cat([drawn, self.cover.maximum(faces)], dim=1)
         first_layer = self._textured(part, base, self.first, self.front, look)
         own_layer = self._textured(part, own, frame.ws, texture, own_look)
-        back, wall = self._background(view, part)
+        back, background_depth = self._background(view, part)
         depth = base.depth
-        if wall is not None:
-            depth = torch.where(base.weight > PERSON, depth, wall.reshape(depth.shape))
+        if background_depth is not None:
+            depth = torch.where(base.accumulation > PERSON, depth, background_depth.reshape(depth.shape))
         share = sample(mask, part.places)
         colour, cover = (
             composite(mine, its, share) for its, mine in zip(first_layer, own_layer, strict=True)
@@ -218,21 +218,21 @@ class PictureRenderer:
         if view.bend is None or stays is None:
             return self._rendered(self.planes, view)
         # the portrait's own surface without what has moved away from it
-        left = replace(self.surface, weight=self.surface.weight * stays)
+        left = replace(self.surface, accumulation=self.surface.accumulation * stays)
         return self._rendered(self.planes, view, (self._moved(view.bend).flatten(), left))
 
     def _stays(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Tell at which rays of the portrait's own view what lies there does not move."""
         points = self.surface.points.reshape(1, -1, 3)
         moves = (bend.seen_at(points) - points).norm(dim=-1) > MOVED
-        return ~moves.reshape(self.surface.weight.shape)
+        return ~moves.reshape(self.surface.accumulation.shape)
 
     def _without_strays(self, look: Lookup, base: Surface) -> Lookup:
         """Forget what is seen of the person apart from it, as thin as a line: the photograph's outline where
         the head has turned away from it.
         """
         there = sample(self.cover, look.place(self.rays)) * look.seen
-        person = (torch.maximum(there, base.weight) > 0.3).to(there.dtype)
+        person = (torch.maximum(there, base.accumulation) > 0.3).to(there.dtype)
         reach = self._rays_of(STRAY)
         solid = -F.max_pool2d(-F.pad(person, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
         near = F.max_pool2d(solid, 6 * reach + 1, 1, 3 * reach) > 0
@@ -281,7 +281,9 @@ class PictureRenderer:
         if view.bend is None:
             return Part.of(None, self.rays, self.canvas.size, base.depth.device)
         there = sample(self.cover, look.place(self.rays))
-        person = torch.cat([base.weight, there, resized(self.cover, self.rays)], dim=1).amax(1, keepdim=True)
+        person = torch.cat([base.accumulation, there, resized(self.cover, self.rays)], dim=1).amax(
+            1, keepdim=True
+        )
         away = look.move.abs().amax(1, keepdim=True) * self.canvas.size
         changed = ((person > 0.01) & (away > STILL_PX[0] / 2)) | (mask > 0.002)
         return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
@@ -304,7 +306,7 @@ class PictureRenderer:
 
     def _person_points(self) -> Float[Tensor, "1 n 3"]:
         """Points on what the portrait's view shows of the person, and as far behind as a head is deep."""
-        person = self.surface.weight.flatten() > 0.1
+        person = self.surface.accumulation.flatten() > 0.1
         front = self.surface.points.reshape(1, -1, 3)[:, person]
         return torch.cat([front, front + self.view.rays.directions[:, person] * THICK], dim=1)
 
@@ -313,22 +315,22 @@ class PictureRenderer:
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
     def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
-        """What stands behind the person in a part of the view, and how far along each ray the wall is; None
-        where the generator has none.
+        """Return the picture behind the person in a part of the view, and the distance along each ray to the
+        background plane; None where the generator has none.
         """
-        wall = self.generator.background_depth(view.rays)
-        if wall is None or view.bend is not None:
-            return part.cut(self.back), wall
-        points = view.rays.points(wall)
+        background_depth = self.generator.background_depth(view.rays)
+        if background_depth is None or view.bend is not None:
+            return part.cut(self.back), background_depth
+        points = view.rays.points(background_depth)
         place = places_seen(self.camera, points.reshape(1, view.side, view.side, 3))
         move = sample(place - pixel_places(place), part.places)
-        return sample(self.back, part.places + move, "border", "bicubic"), wall
+        return sample(self.back, part.places + move, "border", "bicubic"), background_depth
 
     def _textured(
         self, part: Part, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup
     ) -> tuple[Tensor, Tensor]:
         """Colour and coverage of the person in a part of the canvas."""
-        maps = torch.cat([look.move, look.seen, surface.weight], dim=1)
+        maps = torch.cat([look.move, look.seen, surface.accumulation], dim=1)
         move, seen, weight = sample(maps, part.places).split((2, 1, 1), dim=1)
         found = sample(texture, part.places + move, "border", "bicubic")
         painted = matched(self._painted(part, surface, ws), found[:, :3], seen * found[:, 3:])

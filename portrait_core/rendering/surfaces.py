@@ -87,14 +87,14 @@ class Surface:
     Attributes:
         features: what super-resolution takes ``[1,f,R,R]``; the first three are colours in [-1,1].
         depth: distance along the ray to the person or its continuation ``[1,1,R,R]``, box units.
-        weight: share of the ray that the person absorbs ``[1,1,R,R]`` in 0..1; 1 for a generator whose
-            background is a part of its volume.
+        accumulation: fraction of the ray that the person absorbs ``[1,1,R,R]`` in 0..1; 1 for a generator
+            whose background is a part of its volume.
         points: where they lie at the portrait's own pose ``[1,R,R,3]``, box units.
     """
 
     features: Float[Tensor, "1 f r r"]
     depth: Float[Tensor, "1 1 r r"]
-    weight: Float[Tensor, "1 1 r r"]
+    accumulation: Float[Tensor, "1 1 r r"]
     points: Float[Tensor, "1 r r 3"]
 
     def without(self, hole: Bool[Tensor, "1 1 r r"], view: View) -> Surface:
@@ -125,7 +125,7 @@ def rendered_surface(
         believed: where the volume is believed; None is everywhere.
     """
     # a background that is a part of the volume lies where no person does
-    size, bent = view.side, planes.bent(view.bend, None if planes.wall is None else believed)
+    size, bent = view.side, planes.bent(view.bend, None if planes.background_plane is None else believed)
     rays = view.rays
     if partly is not None:
         wanted, elsewhere = partly
@@ -134,22 +134,26 @@ def rendered_surface(
             return replace(elsewhere, points=view.points(elsewhere.depth))
         rays = rays.select(index)
     found = generator.render_rays(bent, rays, RaySampler(sampling))
-    wall = generator.background_depth(rays)
-    weight, own = found.weight, found.depth
-    if wall is None:
-        weight = torch.ones_like(weight)
+    background_depth = generator.background_depth(rays)
+    accumulation, own = found.accumulation, found.depth
+    if background_depth is None:
+        accumulation = torch.ones_like(accumulation)
     else:
-        own = (found.depth - (1 - weight) * wall) / weight.clamp(min=_TINY)
-    values = torch.cat([found.features, own[..., None], weight[..., None]], dim=-1).transpose(1, 2)
+        own = (found.depth - (1 - accumulation) * background_depth) / accumulation.clamp(min=_TINY)
+    values = torch.cat([found.features, own[..., None], accumulation[..., None]], dim=-1).transpose(1, 2)
     if partly is not None:
-        around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.weight], dim=1).flatten(2)
+        around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.accumulation], dim=1).flatten(2)
         values = around.index_copy(2, index, values)
     whole = values.reshape(1, -1, size, size)
-    features, depth, weight = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
-    if wall is not None:
-        weight = weight * fitted.holds(view.points(continued(depth, (weight > PERSON).to(depth.dtype))))
-    depth = continued(depth, (weight > PERSON).to(depth.dtype))
-    return Surface(features.contiguous(memory_format=torch.channels_last), depth, weight, view.points(depth))
+    features, depth, accumulation = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
+    if background_depth is not None:
+        accumulation = accumulation * fitted.holds(
+            view.points(continued(depth, (accumulation > PERSON).to(depth.dtype)))
+        )
+    depth = continued(depth, (accumulation > PERSON).to(depth.dtype))
+    return Surface(
+        features.contiguous(memory_format=torch.channels_last), depth, accumulation, view.points(depth)
+    )
 
 
 def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:

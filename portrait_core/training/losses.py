@@ -161,15 +161,15 @@ def rendering_loss(
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
     rays = Rays(view.by_head(origins[:, :1].expand_as(direction)), view.by_head(direction))
     rendered = generator.render_rays(planes, rays, RaySampler(SAMPLING, jitter=True, rng=rng))
-    features, distance, weight = (
-        view.by_view(x) for x in (rendered.features, rendered.depth, rendered.weight)
+    features, distance, accumulation = (
+        view.by_view(x) for x in (rendered.features, rendered.depth, rendered.accumulation)
     )
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
     solid = ((depth > 0) & (alpha > SOLID)).float()
     loss = paired_colour_loss(features[..., :3] - _gather(view.image_half, index), paired)
     loss = loss + DEPTH_WEIGHT * ((distance - depth).abs() * solid).mean()
-    return loss + ALPHA_WEIGHT * (weight - alpha).abs().mean(), features
+    return loss + ALPHA_WEIGHT * (accumulation - alpha).abs().mean(), features
 
 
 def superresolution_loss(

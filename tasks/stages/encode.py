@@ -147,10 +147,10 @@ def _sheet(job: Job) -> Picture:
     def columns(i: int) -> dict[str, Picture]:
         shown, result = results[i]
         found = _columns(job, page, shown, drivers[i])
-        painted = found["inversion"] if job.settings.inversion.mouth == "render" else None
+        inversion_render = found["inversion"] if job.settings.inversion.mouth == "render" else None
         ws = torch.from_numpy(latent.read("latents", shown, shown + 1)).to(clip.device)
         tuned = picture_of(model, ws, clip.camera, resolution(job, model), sampling(job, model))
-        target = image_array(clip.target(shown, painted, tuning=True).image)
+        target = image_array(clip.target(shown, inversion_render, tuning=True).image)
         return found | {"tuning target": target, "tuned": tuned, "result": face_of(page, result)}
 
     return frame_sheet(frames, columns)

@@ -167,7 +167,7 @@ def test_the_interface_says_which_generators_have_a_volume():
     patch = Patch(4, 6, 16, tiny.RESOLUTION)
     rendered = volume.render_patch(volume.mapping(torch.zeros(1, volume.settings.z_dim)), rays, patch)
     assert isinstance(rendered, VolumePatch)
-    assert rendered.depth.shape == rendered.weight.shape == (1, 1, 16, 16)
+    assert rendered.depth.shape == rendered.accumulation.shape == (1, 1, 16, 16)
     ws = without.mapping(torch.zeros(1, 16))
     cut = without.render_patch(ws, rays, patch)
     assert [field.name for field in dataclasses.fields(cut)] == ["image"]

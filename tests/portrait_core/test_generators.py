@@ -148,7 +148,7 @@ def test_no_grad_and_coarse_grad_do_not_change_values(n_fine: int) -> None:
     for got in (chunked, generator.render_rays(planes, rays, RaySampler(without))):
         assert_close(got.features, wanted.features, rtol=1e-4, atol=1e-5)
         assert_close(got.depth, wanted.depth, rtol=1e-4, atol=1e-5)
-        assert_close(got.weight, wanted.weight, rtol=1e-4, atol=1e-5)
+        assert_close(got.accumulation, wanted.accumulation, rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_learns(generator: TriPlaneGenerator) -> None:
@@ -183,11 +183,13 @@ def test_empty_space_shows_the_wall() -> None:
     planes = generator.planes(generator.mapping(torch.randn(1, 11)))
     rays = Rays.of_cameras(cameras(0.3), 12)
     seen = generator.render_rays(planes, rays)
-    assert seen.weight.abs().max() < 1e-5
+    assert seen.accumulation.abs().max() < 1e-5
     hit = rays.points(seen.depth)
     assert_close(hit[..., 2], torch.full_like(hit[..., 2], -0.4))
-    assert planes.wall is not None
-    wanted = F.grid_sample(planes.wall, hit[:, None, :, :2] / 0.8, align_corners=False, padding_mode="border")
+    assert planes.background_plane is not None
+    wanted = F.grid_sample(
+        planes.background_plane, hit[:, None, :, :2] / 0.8, align_corners=False, padding_mode="border"
+    )
     assert_close(seen.features, wanted[:, :, 0].transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
@@ -198,7 +200,7 @@ def test_weight_of_uniform_density_follows_the_absorption_law() -> None:
     sampling = RaySampling(near=2.25, far=3.2, n_coarse=9, n_fine=0)
     seen = generator.render_rays(planes, Rays.of_cameras(cameras(0.0), 4), RaySampler(sampling))
     optical = F.softplus(torch.tensor(0.5)) * 10.0 * (3.2 - 2.25)
-    assert_close(seen.weight, (1 - torch.exp(-optical)).expand_as(seen.weight))
+    assert_close(seen.accumulation, (1 - torch.exp(-optical)).expand_as(seen.accumulation))
 
 
 def test_nothing_beyond_the_wall_is_seen() -> None:
@@ -209,8 +211,8 @@ def test_nothing_beyond_the_wall_is_seen() -> None:
     near = RaySampling(near=2.25, far=3.2, n_coarse=96, n_fine=0)
     far = RaySampling(near=2.25, far=4.15, n_coarse=191, n_fine=0)
     short, long = (generator.render_rays(planes, rays, RaySampler(sampling)) for sampling in (near, far))
-    assert 0.3 < short.weight.min() < short.weight.max() < 0.6
-    assert_close(short.weight, long.weight, rtol=0, atol=1e-2)
+    assert 0.3 < short.accumulation.min() < short.accumulation.max() < 0.6
+    assert_close(short.accumulation, long.accumulation, rtol=0, atol=1e-2)
 
 
 def test_an_open_top_is_empty_above_the_box_only() -> None:

@@ -193,7 +193,7 @@ def test_phi_sees_larger_pictures_shrunk_by_area(phi):
     assert half(looks, render, target, weight) != whole(looks, render, target, weight)
     assert seen == [32, 32, 64, 64]
     assert phi_scale(64, 256) == 1  # smaller pictures stay as they are
-    known = half.wanted(phi, target, weight)
+    known = half.target_maps(phi, target, weight)
     assert torch.equal(half(phi, render, target, weight, known), half(phi, render, target, weight))
 
 

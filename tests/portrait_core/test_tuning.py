@@ -32,7 +32,7 @@ def tuner(phi, head, **settings):
         frame=pictures.__getitem__,
         vertices=lambda i: vertices,
         matte=tiny.disc(0.4),
-        wall=torch.zeros(3, tiny.SIZE, tiny.SIZE),
+        plate=torch.zeros(3, tiny.SIZE, tiny.SIZE),
     )
     few = {"steps": 12, "batch": 2, "patch": 24, "novel_view_rays": 64, "learning_rate": 1e-2}
     chosen = TuningSettings(**few | settings)

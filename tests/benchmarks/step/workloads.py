@@ -119,9 +119,9 @@ class Workload:
 
     def tuning_target(self, frame: int) -> FrameTarget:
         """What the stage ``tuning`` fits a frame to."""
-        painted = self.picture if self.settings.inversion.mouth == "render" else None
+        inversion_render = self.picture if self.settings.inversion.mouth == "render" else None
         detail = self.settings.tuning.detail_weight > 0
-        return self.data.target(frame, painted, tuning=True, detail=detail)
+        return self.data.target(frame, inversion_render, tuning=True, detail=detail)
 
     @property
     def resolution(self) -> int:
@@ -162,7 +162,7 @@ class Workload:
             frame=self.tuning_target,
             vertices=data.head.vertices,
             matte=None if matte is None else torch.from_numpy(matte.coverage)[None].to(self.device),
-            wall=None if matte is None else image_tensor(matte.plate).to(self.device),
+            plate=None if matte is None else image_tensor(matte.plate).to(self.device),
         )
         name = "lpips" if settings.tuning.perceptual == "lpips" else settings.inversion.phi
         return Tuner(
