@@ -56,8 +56,9 @@ def batches(runs: Sequence[FrameRange], size: int) -> Iterator[FrameRange]:
 
 
 def look_key(job: Job) -> str:
-    """Key of a clip's templates, or of an edit's inversion, which has none: what is loaded for one of them is
-    good for all tasks of the same key.
+    """Return the key of a clip's templates, or of an edit's inversion, which has none.
+
+    An object that is loaded for one of them is good for all tasks of the same key.
     """
     return job.stage_keys.get("template") or job.stage_keys["inversion"]
 
@@ -72,8 +73,9 @@ def device_of(job: Job) -> str:
 
 
 def use_threads(job: Job, alone: bool) -> int:
-    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share. The
-    process keeps the memory that it frees.
+    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share.
+
+    The process keeps the memory that it frees.
 
     Returns:
         The number of threads.
@@ -102,7 +104,7 @@ def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
 
 
 def segmenter(job: Job, threads: int) -> PersonSegmenter:
-    """Give the process's network that finds the person in a photograph."""
+    """Return the process's network that finds the person in a photograph."""
     from portrait_core.photograph.matte import PersonSegmenter
 
     def build() -> PersonSegmenter:
@@ -112,8 +114,9 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
-    """The process's embedded head, with directions beyond its units, on a device: the tracker fits and draws
-    it on the CPU.
+    """Return the process's embedded head, with directions beyond its units, on a device.
+
+    The tracker fits and draws it on the CPU.
     """
     from portrait_core.face_model.directions import with_directions
     from portrait_core.face_model.head import MorphableHead
@@ -153,8 +156,9 @@ def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:
-    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow; edited, where the
-    job says so.
+    """Read the portrait ``[H,W,3]`` uint8.
+
+    It is scaled down if it is larger than the settings allow, and edited where the job says so.
     """
     if job.edited is not None:
         edited: NDArray[np.uint8] = job.edited.output("edit").read("edited")[0]
@@ -163,8 +167,9 @@ def read_portrait(job: Job) -> NDArray[np.uint8]:
 
 
 class FrameRows:
-    """Rows of several arrays, frame after frame, read several frames at once within ``runs``: a
-    store that is far away answers as quickly for eight frames as for one.
+    """Rows of several arrays, frame after frame, read several frames at once within ``runs``.
+
+    A store that is far away answers as quickly for eight frames as for one.
 
     Args:
         arrays: outputs with the name of an array in each.
@@ -209,8 +214,9 @@ class FrameArrays:
         return partial(self._keep_waiting, start)
 
     def _keep_waiting(self, first: int) -> None:
-        """Rows that come while it writes are left, and nothing is done where ``first`` was written with
-        others: else the calls for rows that are written would each write the next frame alone.
+        """Leave rows that come while others are written, and do nothing where ``first`` has been written.
+
+        Otherwise the calls for rows that are written would each write the next frame alone.
         """
         if all(start != first for start, _ in self._waiting):
             return
@@ -224,8 +230,9 @@ class FrameArrays:
             self.keep(start, {name: np.concatenate([part[name] for part in parts]) for name in arrays})
 
     def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name. What a rival has finished and
-        packed meanwhile stays packed.
+        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name.
+
+        What a rival has finished and packed meanwhile stays packed.
         """
         frames = range(start, start + _rows(arrays))
         if self._packed_meanwhile(arrays) and self._output.done(self._total, self._declared)[frames].all():

@@ -1,5 +1,7 @@
-"""Doing frames one by one: one that fails leaves the others alone, and while one is made, the next is read
-and the one before it is written.
+"""Processing of frames one by one.
+
+A frame that fails leaves the others alone. While one is processed, the next is read and the one before it is
+written.
 """
 
 from __future__ import annotations
@@ -166,8 +168,9 @@ class _Reader(Generic[Inputs]):
 
 
 def _same_threads() -> Callable[[], None] | None:
-    """Sets another thread to the number of PyTorch's threads of this one: it is a thread's own, and rounding
-    may depend on it.
+    """Sets another thread to the number of PyTorch's threads of this one.
+
+    The number is a thread's own, and rounding may depend on it.
     """
     torch = sys.modules.get("torch")
     if torch is None:

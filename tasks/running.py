@@ -96,7 +96,7 @@ def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Ca
 
 
 def _in_worker_process() -> bool:
-    """Whether this process is a Dask worker's own, not one that is shared with the run."""
+    """Tell whether this process is a Dask worker's own, not one that is shared with the run."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return False
@@ -108,8 +108,9 @@ def _in_worker_process() -> bool:
 
 
 def _end_worker(job: Job, stage: str, why: str) -> NoReturn:
-    """Write down why, and end the process at once: on an orderly way out, what holds the GPU's memory would
-    call CUDA again.
+    """Write down why, and end the process at once.
+
+    On an orderly way out, objects that hold the GPU's memory would call CUDA again.
     """
     name = process_name()
     message = (
@@ -134,8 +135,9 @@ def _free_memory() -> None:
 
 
 def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Callable[..., StageResult]:
-    """The function, at work with a GPU's switches of float32 products set as it needs them: they belong to
-    the process, which tasks of other settings may share.
+    """Return the function, which sets a GPU's switches of float32 products while it works.
+
+    The switches belong to the process, which tasks of other settings may share.
     """
 
     @wraps(function)
@@ -168,6 +170,7 @@ class StageFunction:
     """Takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
 
     def __call__(self, **parameters: Any) -> StageResult:
+        """Run the function."""
         return self.run(**parameters)
 
 
@@ -175,8 +178,9 @@ _FUNCTIONS: dict[str, list[StageFunction]] = {}
 
 
 def functions_of(stage: str) -> tuple[StageFunction, ...]:
-    """What does a stage: functions one after the other, of which the last takes ranges of frames where the
-    stage is parallel over frames.
+    """Return the functions of a stage, which run one after the other.
+
+    The last takes ranges of frames where the stage is parallel over frames.
     """
     return tuple(_FUNCTIONS.get(stage, ()))
 
@@ -218,8 +222,9 @@ def does(
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a stage's function, as it travels to a worker: by name, so that the worker imports it
-    rather than unpickling a copy.
+    """One call of a stage's function, as it travels to a worker.
+
+    It names the function, so that the worker imports it rather than unpickling a copy.
     """
 
     module: str
@@ -287,8 +292,9 @@ def _wait_for_view(call: Call) -> None:
 
 @contextmanager
 def _while_wanted(call: Call) -> Iterator[None]:
-    """On a cluster's worker, ask the work to stop where it can go on later, once another flow than the one
-    that sent it holds the unit: that flow sends the same work to another worker.
+    """Ask the work to stop, on a cluster's worker, once another flow holds the unit.
+
+    The other flow sends the same work to another worker, which goes on from where this one stopped.
     """
     if not call.lease or not _in_worker_process():
         yield

@@ -34,7 +34,7 @@ _SCATTER = 8 * _POINTS
 
 
 def suits(x: Tensor, *others: Tensor) -> bool:
-    """Whether the operations of this module may stand in for the plain ones."""
+    """Tell whether the operations of this module may stand in for the plain ones."""
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *others))
     return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
@@ -110,9 +110,10 @@ def modulated_layer(
     taps: Float[Tensor, "4 4"] | None,
     limit: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
-    """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU. With ``taps`` (unit sum) the resolution
-    doubles: a transposed convolution, then the low-pass filter. With ``limit`` the result is clamped to plus
-    or minus it, and its gradient is 0 where that acts.
+    """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU.
+
+    With ``taps`` (unit sum) the resolution doubles: a transposed convolution, then the low-pass filter. With
+    ``limit`` the result is clamped to plus or minus it, and its gradient is 0 where that acts.
     """
     return _ModulatedLayer.apply(x, weight, styles, scale, bias, noise, taps, limit)
 
@@ -162,8 +163,10 @@ def _pixels(x: Float[Tensor, "c h w"]) -> Float[Tensor, "n c"]:
 def _through_activation(
     grad: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"], limit: float | None
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    """Gradient before the leaky ReLU (and the clamp to plus or minus ``limit``) that gave ``y``, its sum and
-    the sum of ``grad * y`` over all pixels that were not clamped, in one pass over memory.
+    """Bring a gradient through the leaky ReLU, and the clamp to plus or minus ``limit``, that gave ``y``.
+
+    Return the gradient, its sum, and the sum of ``grad * y`` over all pixels that were not clamped, in one
+    pass over memory.
     """
     grad = grad.contiguous(memory_format=torch.channels_last)
     through = torch.empty_like(y, memory_format=torch.channels_last)
@@ -278,8 +281,9 @@ def decode_points(
     layers: list[tuple[Tensor, Tensor]],
     layout: PlaneLayout,
 ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-    """Features (activated) and raw density at box-frame ``points``, which get no gradient. ``layers`` holds
-    weight and bias, as they act, of the decoder's hidden and last layer.
+    """Features (activated) and raw density at box-frame ``points``, which get no gradient.
+
+    ``layers`` holds weight and bias, as they act, of the decoder's hidden and last layer.
     """
     hidden, last = layers
     return _DecodePoints.apply(volume, points, *hidden, *last, layout)
@@ -290,8 +294,9 @@ def _slices(stop: int, step: int, start: int = 0) -> list[slice]:
 
 
 def _table(planes: Float[Tensor, "3 c h w"]) -> Float[Tensor, "r c"]:
-    """Pixels of three planes as rows, each plane with a ring of zeros, so that every corner of a look-up
-    exists.
+    """Return the pixels of three planes as rows.
+
+    Each plane has a ring of zeros, so that every corner of a look-up exists.
     """
     return F.pad(planes.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
 

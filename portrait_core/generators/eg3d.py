@@ -63,8 +63,10 @@ class TriPlaneGenerator(VolumeGenerator):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "b num_ws w"]:
-        """Map latents (and camera labels) to ws. The first ``truncation_cutoff`` rows (all, if None) are
-        pulled toward the mean latent: ``w_avg + truncation_psi * (w - w_avg)``.
+        """Map latents (and camera labels) to ws.
+
+        The first ``truncation_cutoff`` rows (all, if None) are pulled toward the mean latent: ``w_avg +
+        truncation_psi * (w - w_avg)``.
 
         Raises:
             ValueError: if z has other dimensions, c is missing where needed, or there is no mean latent.
@@ -118,8 +120,9 @@ class TriPlaneGenerator(VolumeGenerator):
         return self.renderer.background_depth(rays)
 
     def background_features(self, planes: Planes, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
-        """Return features (activated, RGB first, in [-1,1]) of the background plane at ``xy``: box-frame x
-        and y over ``settings.background.wall_half_extent``.
+        """Return features (activated, RGB first, in [-1,1]) of the background plane.
+
+        ``xy`` are box-frame x and y over ``settings.background.wall_half_extent``.
 
         Raises:
             ValueError: if the generator has no background plane.
@@ -137,8 +140,9 @@ class TriPlaneGenerator(VolumeGenerator):
         ws: Float[Tensor, "b rows w"],
         resolution: int | None = None,
     ) -> Float[Tensor, "b 3 h2 w2"]:
-        """Up-sample rendered features to the image, by the last row of ``ws``. For a patch, ``resolution`` is
-        the side of the whole rendering that it was cut from.
+        """Up-sample rendered features to the image, by the last row of ``ws``.
+
+        For a patch, ``resolution`` is the side of the whole rendering that it was cut from.
 
         Raises:
             ValueError: if the generator has no super-resolution, or the patch no whole size there.

@@ -1,8 +1,8 @@
 """The interface of generators: all that inversion, tuning and rendering use of them.
 
 Every generator is an :class:`ImageGenerator`: it maps latents to ws, and renders ws as images or as patches
-of images. A generator with a volume is a :class:`VolumeGenerator` too: it renders rays and has depth, coverage
-and a background. Losses that compare depth or coverage apply to that kind only.
+of images. A generator with a volume is a :class:`VolumeGenerator` too: it renders rays and has depth,
+coverage and a background. Losses that compare depth or coverage apply to that kind only.
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class ImageGenerator(nn.Module, ABC):
 
     @abstractmethod
     def mapping_label(self, camera: Float[Tensor, "b 25"]) -> Float[Tensor, "b c"] | None:
-        """Return the label that :attr:`mapping` takes for images seen by ``camera``; None where it takes
-        none.
-        """
+        """Return the label that :attr:`mapping` takes for a camera; None where it takes none."""
 
     @abstractmethod
     def mapping_parameters(self) -> Iterator[nn.Parameter]:
@@ -131,8 +129,9 @@ class ImageGenerator(nn.Module, ABC):
         """
 
     def fast_parameters(self) -> list[nn.Parameter]:
-        """Return learned maps (constants, basis maps, base planes), which bear a 4-5 times higher learning
-        rate.
+        """Return learned maps (constants, basis maps, base planes).
+
+        They bear a 4-5 times higher learning rate.
         """
         return list(self._parameters_by_speed(fast=True))
 
@@ -200,8 +199,9 @@ class VolumeGenerator(ImageGenerator):
 
     @abstractmethod
     def background_features(self, planes: Planes, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
-        """Return features of the background plane at ``xy``: box-frame x and y over
-        ``settings.background.wall_half_extent``.
+        """Return features of the background plane.
+
+        ``xy`` are box-frame x and y over ``settings.background.wall_half_extent``.
 
         Raises:
             ValueError: if the generator has no background plane.

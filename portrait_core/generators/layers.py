@@ -50,8 +50,9 @@ class _Filter(torch.autograd.Function):
 
 
 def upsample_2x(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "4 4"]) -> Float[Tensor, "b c h2 w2"]:
-    """Double the size: zeros between pixels, then the filter ``taps`` (:func:`resample_filter`), which lies
-    on the device of ``x``.
+    """Double the size: put zeros between pixels, then filter.
+
+    ``taps`` (:func:`resample_filter`) lie on the device of ``x``.
     """
     channels = x.shape[1]
     # the factor 4 makes up for the zeros between pixels
@@ -84,6 +85,7 @@ class FullyConnected(nn.Module):
         return self.weight * self.weight_gain, bias
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """Return ``x`` times the scaled weight plus the bias, through a leaky ReLU where asked for."""
         y = F.linear(x, *self.scaled())
         return F.leaky_relu(y, _SLOPE) * _GAIN if self.activate else y
 
@@ -98,10 +100,12 @@ def modulated_layer(
     taps: Float[Tensor, "4 4"] | None = None,
     conv_clamp: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
-    """Convolution whose input channels are scaled by ``styles`` and whose output is brought back to unit
-    variance per sample (StyleGAN2 section 2.2), plus ``noise`` and ``bias``, through a leaky ReLU of gain
-    sqrt(2). With ``taps`` it also doubles the resolution: a transposed convolution, then the low-pass filter.
-    With ``conv_clamp`` the result is held within plus or minus that, and what is beyond gets no gradient.
+    """Apply a modulated convolution, noise, bias and a leaky ReLU of gain sqrt(2).
+
+    Input channels are scaled by ``styles``, and the output is brought back to unit variance per sample
+    (StyleGAN2 section 2.2). With ``taps`` it also doubles the resolution: a transposed convolution, then the
+    low-pass filter. With ``conv_clamp`` the result is held within plus or minus that, and values beyond get
+    no gradient.
 
     Scaling activations before and after is the same as scaling the weights of each sample.
     """
@@ -176,6 +180,7 @@ class SynthesisLayer(nn.Module):
         noise_mode: NoiseMode = "const",
         rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b o h2 w2"]:
+        """Return features in the style of ``w``, of twice the size where the layer up-samples."""
         taps = self.resample_filter if self.upsample else None
         scale = 2 if self.upsample else 1
         noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, rng)
@@ -191,8 +196,9 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to output channels, without demodulation; its output is float32, and within
-    plus or minus ``conv_clamp`` where there is one.
+    """Modulated 1x1 convolution to output channels, without demodulation.
+
+    Its output is float32, and within plus or minus ``conv_clamp`` where there is one.
     """
 
     def __init__(
@@ -205,6 +211,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b o h w"]:
+        """Return output channels of features ``x`` in the style of ``w``."""
         # a 1x1 convolution is a matrix product, whose small weights take the styles
         gain = 1.0 / math.sqrt(self.weight.shape[1])
         styles = self.affine(w) * gain

@@ -68,13 +68,14 @@ class Patch:
         return self.size == self.resolution
 
     def rays(self, device: torch.device | str = "cpu") -> Tensor:
-        """Give the indices ``[size*size]`` int64 of the patch's rays in the whole grid."""
+        """Return the indices ``[size*size]`` int64 of the patch's rays in the whole grid."""
         along = torch.arange(self.size, device=device)
         return ((along + self.row)[:, None] * self.resolution + (along + self.column)[None]).reshape(-1)
 
     def cut(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c p p"]:
-        """Give the patch of an image whose side is a multiple of the resolution: a view of the image where
-        the host knows the place, a copy otherwise.
+        """Return the patch of an image whose side is a multiple of the resolution.
+
+        It is a view of the image where the host knows the place, a copy otherwise.
 
         Raises:
             InputError: if it is no multiple.

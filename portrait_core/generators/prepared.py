@@ -43,7 +43,7 @@ class Preparation:
 
 
 def generator_bytes(model: TriPlaneGenerator) -> bytes:
-    """Give a generator as the content of a safetensors file."""
+    """Return a generator as the content of a safetensors file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "generator.safetensors"
         save_generator(model, path)

@@ -118,8 +118,9 @@ class RaySampler:
         weights: Float[Tensor, "b n s1"],
         quantiles: Float[Tensor, "b n m"] | None,
     ) -> Float[Tensor, "b n m"]:
-        """Return depths by inverse-transform sampling of the coarse intervals' weights, blurred as in
-        mip-NeRF.
+        """Return depths by inverse-transform sampling of the coarse intervals' weights.
+
+        The weights are blurred as in mip-NeRF.
 
         Args:
             depths: of the coarse samples.

@@ -78,6 +78,7 @@ class Decoder(nn.Module):
         return torch.sigmoid(features) * 2.004 - 1.002 if self.sigmoid else features
 
     def forward(self, x: Float[Tensor, "*n c"]) -> tuple[Float[Tensor, "*n f"], Float[Tensor, "*n 1"]]:
+        """Decode plane features to rendered features (in [-1,1]) and raw density."""
         hidden = self.net[0](x)
         y = self.net[2](self.net[1](hidden))
         return self.activate(y[..., 1:]), y[..., :1]
@@ -126,8 +127,10 @@ class Renderer(nn.Module):
     def sample_points(
         self, field: Field, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Return features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; the
-        density is that of empty space where the planes are not believed.
+        """Return features (in [-1,1]) and raw density at box-frame ``points``.
+
+        Points go through the planes' bend. The density is that of empty space where the planes are not
+        believed.
         """
         planes, decoder = field
         if planes.bend is not None:
@@ -235,8 +238,9 @@ class Renderer(nn.Module):
     def background(
         self, field: Field, rays: Rays
     ) -> tuple[Float[Tensor, "b n f"] | None, Float[Tensor, "b n"] | None]:
-        """Return the background plane's features and its distance along each ray; None twice where there is
-        no plane.
+        """Return the background plane's features and its distance along each ray.
+
+        Both are None where there is no plane.
         """
         plane, depth = self.settings.background, self.background_depth(rays)
         if plane is None or depth is None or field.planes.background_plane is None:

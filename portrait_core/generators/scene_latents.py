@@ -143,8 +143,10 @@ def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) 
 
 
 def sample_scene(rng: np.random.Generator, expression_names: Sequence[str], spread: float = 1.0) -> Scene:
-    """Draw a person, an expression and a light. ``spread`` below 1 keeps people and lights nearer to the
-    average (appearance by that factor, shape by half as much), expressions as strong as ever.
+    """Draw a person, an expression and a light.
+
+    ``spread`` below 1 keeps people and lights nearer to the average (appearance by that factor, shape by half
+    as much), expressions as strong as ever.
     """
     shape = np.clip(rng.normal(size=N_SHAPE), -2.5, 2.5) * SHAPE_SCALE * (0.5 + 0.5 * spread)
     expression = sample_expression(rng, list(expression_names))

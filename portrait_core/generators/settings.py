@@ -240,8 +240,9 @@ class GeneratorSettings(_Frozen):
         return size * self.superresolution.scale
 
     def patch_step(self, resolution: int) -> int:
-        """Patches of a rendering of this side need sides that are multiples of this: a whole size after
-        super-resolution resizes them.
+        """Return the number of rays of which every patch's side must be a multiple.
+
+        The multiple gives a patch a whole size after super-resolution resizes it.
         """
         sr = self.superresolution
         return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1

@@ -91,8 +91,10 @@ class StyleGAN2Settings(BaseModel):
 
     @classmethod
     def from_published(cls, kwargs: Mapping[str, Any]) -> StyleGAN2Settings:
-        """Translate the constructor arguments that a published StyleGAN2 network file carries. Those of the
-        synthesis may stand in ``synthesis_kwargs`` or, as later files have them, beside the others.
+        """Translate the constructor arguments that a published StyleGAN2 network file carries.
+
+        Those of the synthesis may stand in ``synthesis_kwargs`` or, as later files have them, beside the
+        others.
 
         Raises:
             ValueError: where they ask for something that is not implemented, or lack something.
@@ -152,6 +154,7 @@ class Synthesis(BlockStack):
         noise_mode: NoiseMode = "const",
         rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b c h w"]:
+        """Return images in [-1,1] (not clipped) of ``ws``, whose rows are one for all layers or one each."""
         return self.walk(self.rows(ws), noise_mode, rng)
 
 
@@ -218,15 +221,15 @@ class StyleGAN2Generator(ImageGenerator):
         noise_mode: NoiseMode = "const",
         rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b channels h w"]:
-        """Images in [-1,1] (not clipped) of latents.
+        """Return images in [-1,1] (not clipped) of latents.
 
         Args:
             z: latents, standard normal.
             c: labels, where ``settings.c_dim`` is not 0.
-            truncation_psi: ``w_avg + truncation_psi * (w - w_avg)`` for the first ``truncation_cutoff`` rows
-                of ws (all, if None).
-            noise_mode: the stored noise (``const``), fresh noise drawn from ``rng`` (``random``), or
-                ``none``.
+            truncation_psi: factor of ``w_avg + truncation_psi * (w - w_avg)``.
+            truncation_cutoff: number of rows of ws, from the first, that are truncated; None: all.
+            noise_mode: the stored noise (``const``), fresh noise (``random``), or ``none``.
+            rng: random state of fresh noise, on the device of ``z``; None: that device's default one.
 
         Raises:
             ValueError: if z or c has other dimensions, or c is missing.

@@ -41,8 +41,10 @@ class Planes:
         return len(self.volume)
 
     def bent(self, bend: Bend | None, within: Within | None = None) -> Planes:
-        """Give the same features, seen where ``bend`` brings them, and nothing where they are not
-        believed.
+        """Return the same features in a bent space.
+
+        ``bend`` brings points to where they lie in the volume; space is empty where ``within`` does not
+        believe it.
         """
         return replace(self, bend=bend, within=within)
 
@@ -64,6 +66,7 @@ class Basis(nn.Module):
         nn.init.zeros_(self.style.bias)
 
     def forward(self, w: Float[Tensor, "b d"]) -> Float[Tensor, "b gc h w"]:
+        """Return the mixtures of maps that ``w`` chooses."""
         mixing = self.mixing * self.style(w).view(len(w), self.groups, 1, -1)  # [b,g,c,k]
         mixed = torch.einsum("bgck,gkp->bpgc", mixing, self.maps)
         return mixed.reshape(len(w), self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
@@ -94,6 +97,7 @@ class Flow(nn.Module):
     def forward(
         self, planes: Float[Tensor, "b c3 h w"], w: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b c3 h w"]:
+        """Return the planes, displaced as ``w`` says."""
         size = (self.size, self.size)
         parts = [F.interpolate(basis(w), size, mode="bilinear") for basis in self.basis.values()]
         shift = torch.stack(parts).sum(0)  # [b,6,h,w]
@@ -124,6 +128,7 @@ class Background(nn.Module):
         self.base_plane = nn.Parameter(torch.zeros(1, channels, size, size))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b f h w"]:
+        """Return the plane's raw features of the backbone's features ``x``."""
         y = self.torgb(x, w) + self.base_plane
         return y if self.basis is None else y + self.basis(w)
 
@@ -168,6 +173,7 @@ class Synthesis(BlockStack):
         noise_mode: NoiseMode = "const",
         rng: torch.Generator | None = None,
     ) -> Planes:
+        """Synthesise the planes of ``ws``, whose rows are one for all layers or one each."""
         ws = self.rows(ws)
         behind = self.settings.background
         background_plane: Tensor | None = None

@@ -22,8 +22,10 @@ _KEPT_FRAMES = 256
 
 
 class ClipData:
-    """One clip, whose frames are read when they are needed. An edit's clip is one frame: the photograph
-    itself, without a template (paper section 3.4: PTI of the image).
+    """One clip, whose frames are read when they are needed.
+
+    An edit's clip is one frame: the photograph itself, without a template (paper section 3.4: PTI of the
+    image).
 
     Args:
         crop: the portrait ``[S,S,3]`` uint8.

@@ -31,7 +31,7 @@ class ClipHead(Protocol):
     """Units of the head, by which a generator that knows them is told the expression."""
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Give a frame's expression in those units alone ``[1,U]``, as nearly as they can say it."""
+        """Return a frame's expression in those units alone ``[1,U]``, as nearly as they can say it."""
 
     @property
     def surface(self) -> HeadSurface | None:
@@ -77,7 +77,7 @@ class EmbeddedClipHead:
         return UnitTeller(HeadPoints.from_head(self._head), self._codes[0])
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Give a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
+        """Return a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
         told = self._teller.tell(self._codes[1][frame])
         return np.clip(told, 0.0, _MOST_TOLD)[None].astype(np.float32)
 
@@ -121,7 +121,7 @@ class FlameClipHead:
         self.unit_names = renderer.head.expression_names
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Give a frame's expression ``[1,E]``: FLAME has nothing beside its own."""
+        """Return a frame's expression ``[1,E]``: FLAME has nothing beside its own."""
         return np.asarray(self._codes[0][frame][None], np.float32)
 
     def vertices(self, frame: int) -> Tensor:

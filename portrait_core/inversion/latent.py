@@ -137,7 +137,7 @@ class Inverter:
         names: list[str],
         appearance: NDArray[np.floating] | None = None,
     ) -> Float[Tensor, "b z"]:
-        """Give the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
+        """Return the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
 
         Raises:
             InputError: for a generator whose z has no meaning; set ``inversion.init=mean`` there.
@@ -195,7 +195,7 @@ class Inverter:
     def moved(
         self, first: FirstLatent, z_first: Float[Tensor, "1 z"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b rows w"]:
-        """Give ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
+        """Return ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
         look = torch.from_numpy(first.appearance).to(z)[None]
         known = N_SHAPE + N_EXPRESSION
 
@@ -207,8 +207,9 @@ class Inverter:
 
     @torch.no_grad()
     def loss(self, ws: Float[Tensor, "1 rows w"], target: FrameTarget) -> float:
-        """Give the face's distance from its template, with fixed samples: comparable between frames and
-        runs.
+        """Return the face's distance from its template, with fixed samples.
+
+        It is comparable between frames and runs.
         """
         patch = self.middle
         render = self.generator.render_patch(ws, self.rays, patch, self.sampling)
@@ -220,8 +221,10 @@ class Inverter:
         return ws[:, : self.mean.shape[1]]
 
     def _weight(self, target: FrameTarget, outside: float = 0.0) -> Tensor:
-        """Give pixel weights: the face, more on eyes and lips. The mouth's inside counts only if the template
-        is trusted there; otherwise the generator paints it freely (paper section 3.2).
+        """Return pixel weights: the face, more on eyes and lips.
+
+        The mouth's inside counts only if the template is trusted there; otherwise the generator paints it
+        freely (paper section 3.2).
         """
         weight = (outside + target.face).clamp(max=1)
         if target.detail is not None:
@@ -273,7 +276,7 @@ class Inverter:
         return loop.run(objective, on_step)
 
     def _share(self, step: int, steps: int) -> float:
-        """Give the learning rate of a step over the peak's."""
+        """Return the learning rate of a step over the peak's."""
         settings = self.settings
         warmup = settings.warmup_fraction * steps
         return ramp(step, steps, warmup, settings.decay_fraction, settings.decay)
@@ -286,8 +289,9 @@ class Inverter:
         return corners(drawn, self.camera.device)
 
     def _noisy(self, ws: Tensor, at: Tensor, steps: int, rng: torch.Generator) -> Tensor:
-        """Add noise that falls to nothing over the first part of the steps (Karras et al. 2020, appendix D):
-        the optimisation looks around before it settles.
+        """Add noise that falls to nothing over the first part of the steps.
+
+        It makes the optimisation explore before it settles (Karras et al. 2020, appendix D).
         """
         left = (1 - at.float() / (NOISE_RAMP * steps)).clamp(min=0).square()
         noise = torch.randn(ws.shape, generator=rng, device=ws.device, dtype=ws.dtype)

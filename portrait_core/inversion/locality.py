@@ -57,7 +57,7 @@ class Locality:
         patch: Patch,
         rng: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Give the distance of one patch of a random neighbour of ``pivot`` before and after."""
+        """Return the distance of one patch of a random neighbour of ``pivot`` before and after."""
         rays = CameraRays.of(camera, patch.resolution)
         z = torch.randn(1, self.before.settings.z_dim, generator=rng, device=pivot.device, dtype=pivot.dtype)
         with torch.no_grad():

@@ -1,6 +1,4 @@
-"""Whole pictures of a generator, and what inversion leaves of the frozen one: every frame's face in the first
-frame's picture.
-"""
+"""Whole pictures of a generator, and every frame's face by the frozen one in the first frame's picture."""
 
 from __future__ import annotations
 
@@ -27,19 +25,20 @@ def picture_of(
     resolution: int,
     sampling: RaySampling | None,
 ) -> NDArray[np.uint8]:
-    """Give a generator's picture of a latent ``[S,S,3]`` uint8.
+    """Return a generator's picture of a latent ``[S,S,3]`` uint8.
 
     Args:
         generator: in eval mode.
-        ws, camera: on its device.
+        ws: latent, on its device.
+        camera: camera label, on its device.
         resolution: side of the volume rendering in rays.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
     """
     return image_array(generator.render_image(ws, camera, resolution, sampling)[0])
 
 
 def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[np.uint8]:
-    """Give the frozen generator's picture of a latent ``[S,S,3]``."""
+    """Return the frozen generator's picture of a latent ``[S,S,3]``."""
     return picture_of(inverter.generator, ws, inverter.camera, inverter.resolution, inverter.sampling)
 
 
@@ -47,7 +46,7 @@ def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[
 def face_picture(
     inverter: Inverter, ws: Float[Tensor, "1 rows w"], target: FrameTarget, around: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], float]:
-    """Give what the frozen generator makes of a latent, and how far that is from the target.
+    """Return what the frozen generator makes of a latent, and how far that is from the target.
 
     Only the middle of the crop, where the face is, is rendered; ``around [S,S,3]`` (the first frame's whole
     picture) surrounds it.

@@ -77,7 +77,9 @@ class Reconstruction:
 
 
 def phi_scale(image_side: int, phi_side: int | None) -> float:
-    """Give the size at which Φ sees a picture of ``image_side`` pixels, over the picture's; pictures that are
-    no larger than ``phi_side`` stay as they are (PTI's projector, after Karras et al. 2020, appendix D).
+    """Return the size at which Φ sees a picture of ``image_side`` pixels, over the picture's size.
+
+    Pictures that are no larger than ``phi_side`` stay as they are (PTI's projector, after Karras et al. 2020,
+    appendix D).
     """
     return 1.0 if phi_side is None else min(1.0, phi_side / image_side)

@@ -33,8 +33,9 @@ class LatentStatistics:
 
 @torch.no_grad()
 def latent_statistics(generator: ImageGenerator, count: int = DRAWS, seed: int = 0) -> LatentStatistics:
-    """Measure w over ``count`` random z, drawn on the generator's device, seen from the front where the
-    mapping takes a camera.
+    """Measure w over ``count`` random z, drawn on the generator's device.
+
+    The label is the frontal camera where the mapping takes a camera.
     """
     like = next(generator.parameters())
     rng = torch.Generator(device=like.device).manual_seed(seed)

@@ -65,8 +65,9 @@ def detail_mask(
     size: int,
     regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
 ) -> NDArray[np.uint8]:
-    """Mouth, eyes and brows as a soft mask ``[size,size]`` uint8, from landmarks in the crop: a face mesh
-    ``[>=468,2]``, or others with ``regions`` of their own.
+    """Draw mouth, eyes and brows as a soft mask ``[size,size]`` uint8.
+
+    Landmarks are in pixels of the crop: a face mesh ``[>=468,2]``, or others with ``regions`` of their own.
     """
     mask = np.zeros((size, size), np.uint8)
     for region in regions:
@@ -79,8 +80,9 @@ def detail_mask(
 def photograph_masks(
     crop: NDArray[np.uint8], landmarks_px: NDArray[np.floating]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give a photograph in a template's place: the picture, its face, and neither a mouth that is drawn nor
-    a part that is bare.
+    """Return a photograph, and its masks, in a template's place.
+
+    Its mouth is not drawn, and no part of it is disoccluded.
 
     Args:
         crop: ``[S,S,3]`` uint8.
@@ -103,14 +105,17 @@ def tuning_image(
     portrait: NDArray[np.uint8],
     inversion_render: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
+    """Make ``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
 
     The paper's equations 3 and 4 name the masks the other way round from its text and Fig. 2; the text is
     what is built. ``inversion_render=None`` takes the mouth from the template as well.
 
     Args:
-        template, portrait, inversion_render: ``[S,S,3]`` uint8.
-        face, mouth: ``[S,S]`` uint8, 0..255.
+        template: expression template ``[S,S,3]`` uint8.
+        face: mask of the template's face ``[S,S]`` uint8, 0..255.
+        mouth: mask of its mouth interior ``[S,S]`` uint8, 0..255.
+        portrait: crop of the portrait ``[S,S,3]`` uint8.
+        inversion_render: picture of the inverted latent ``[S,S,3]`` uint8, or None.
     """
     a, b = face[..., None] / 255.0, mouth[..., None] / 255.0
     out = portrait * (1 - np.clip(a + b, 0, 1)) + template * np.clip(a + b, 0, 1)

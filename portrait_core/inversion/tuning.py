@@ -76,12 +76,12 @@ class Clip:
 
 
 def needs_matte(settings: TuningSettings) -> bool:
-    """Say whether a term of the loss reads the portrait's matte."""
+    """Tell whether a term of the loss reads the portrait's matte."""
     return settings.background > 0 or needs_head(settings)
 
 
 def needs_head(settings: TuningSettings) -> bool:
-    """Say whether a term of the loss reads the fitted head."""
+    """Tell whether a term of the loss reads the fitted head."""
     return settings.depth_anchor > 0 or settings.novel_view > 0
 
 
@@ -193,7 +193,7 @@ class Tuner:
         )
 
     def _small_matte(self) -> Tensor | None:
-        """Give the matte at the neural resolution ``[1,1,R,R]``."""
+        """Return the matte at the neural resolution ``[1,1,R,R]``."""
         if self.settings.background <= 0 or self._volume is None or self._volume.settings.background is None:
             return None
         if self.clip.matte is None or self.clip.plate is None:
@@ -240,8 +240,10 @@ class Tuner:
         return loss
 
     def frame_rows(self, frame: int, features: bool) -> dict[str, Tensor]:
-        """Load what steps read of a frame: its image and pixel weights, the fitted head's depth where that is
-        asked for, and with ``features`` Φ's maps of it.
+        """Load the rows of a frame that steps read.
+
+        They are its image and pixel weights, the fitted head's depth where that is asked for, and with
+        ``features`` Φ's maps.
         """
         target = self.clip.frame(frame)
         rows = {"image": target.image, "weight": self._weight(target)}
@@ -262,8 +264,9 @@ class Tuner:
     def _background_loss(
         self, matte: Tensor, generator: VolumeGenerator, render: VolumePatch, patch: Patch
     ) -> Tensor:
-        """Return the error of coverage against the matte, plus that of the background plane's colour at
-        random points, also behind the person.
+        """Return the error of coverage against the matte, plus that of the background plane's colour.
+
+        Colours are compared at random points, also behind the person.
         """
         plane, plate = generator.settings.background, self.clip.plate
         if plane is None or plate is None:

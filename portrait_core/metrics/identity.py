@@ -34,8 +34,9 @@ _BATCH = 32
 
 
 class Recogniser:
-    """dlib's face-recognition network. Faces are aligned by this project's landmarks, since dlib's own
-    detector misses turned heads.
+    """dlib's face-recognition network.
+
+    Faces are aligned by this project's landmarks, since dlib's own detector misses turned heads.
     """
 
     def __init__(self, dlib: Any, weights: Path) -> None:
@@ -83,13 +84,15 @@ def identity_embeddings(
     recogniser: Recogniser | None = None,
     landmarker: FaceLandmarker | None = None,
 ) -> NDArray[np.float64]:
-    """Vectors ``[N,128]`` of the main faces of ``pictures [N,H,W,3]`` uint8 RGB; NaN where there is no face.
+    """Return vectors ``[N,128]`` of the main faces of pictures; NaN where there is no face.
 
-    About 0.1 s a picture on one core. dlib takes whole pixels for the eyes' corners, so small pictures are
-    better enlarged first: at least 256 pixels for a head and shoulders.
+    This takes about 0.1 s per picture on one core. dlib takes whole pixels for the eyes' corners, so small
+    pictures are better enlarged first: at least 256 pixels for a head and shoulders.
 
     Args:
-        recogniser, landmarker: default: loaded anew.
+        pictures: whole pictures, or crops of heads ``[N,H,W,3]`` uint8 RGB.
+        recogniser: face recogniser; None: loaded anew.
+        landmarker: face landmark network; None: loaded anew.
 
     Raises:
         ValueError: for another shape, or if the recogniser's packages are not installed.

@@ -43,7 +43,7 @@ class MotionTrack:
 
     @classmethod
     def unseen(cls, count: int) -> MotionTrack:
-        """Give ``count`` frames of which none shows a face."""
+        """Return ``count`` frames of which none shows a face."""
         nothing = np.full(count, np.nan)
         return cls(nothing, nothing, np.full((count, 3), np.nan), np.zeros(count, bool))
 
@@ -86,8 +86,9 @@ class MotionReport(BaseModel):
 
 
 def correlation_and_slope(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[float, float]:
-    """Pearson correlation of ``y`` with ``x`` and the least-squares slope of ``y`` on ``x``; 0 where either
-    does not move or there are fewer than 2 samples.
+    """Return Pearson's correlation of ``y`` with ``x`` and the least-squares slope of ``y`` on ``x``.
+
+    Both are 0 where either does not move or there are fewer than 2 samples.
     """
     if len(x) < 2 or np.std(x) < 1e-9 or np.std(y) < 1e-9:
         return 0.0, 0.0
@@ -146,8 +147,9 @@ def motion_rows(
     """Compare the result with its driver, and beside it the portrait that does nothing.
 
     Args:
-        driver, result: of T frames.
-        still: of the portrait, T times.
+        driver: motion of T frames of the driver.
+        result: motion of the result's T frames.
+        still: motion of the portrait, repeated T times.
         flicker: tells how the result's background moves by itself, in grey levels of 255 (None is not
             known); it is asked where the result shows a face.
 

@@ -30,8 +30,10 @@ class Field:
 
     @classmethod
     def through(cls, old: Array, new: Array, reach: float) -> Field:
-        """Carry points ``old [k,2]`` to ``new [k,2]``, closely where they are no nearer together than
-        ``reach`` pixels; :meth:`moved` says exactly where they went.
+        """Carry points ``old [k,2]`` closely to ``new [k,2]``.
+
+        This needs points no nearer together than ``reach`` pixels; :meth:`moved` returns exactly where they
+        went.
         """
         kernel = _bump(new[:, None] - new[None], reach) + _RIDGE * np.eye(len(new))
         return cls(new, np.asarray(np.linalg.solve(kernel, new - old), np.float64), reach)
@@ -48,8 +50,9 @@ class Field:
         return found
 
     def stretch(self, places: Array) -> Array:
-        """Determinant of :meth:`source`'s derivative at places ``[n,2]``: 1 where nothing is stretched, 0 or
-        less where the picture folds.
+        """Return the determinant of :meth:`source`'s derivative at places ``[n,2]``.
+
+        It is 1 where nothing is stretched, and 0 or less where the picture folds.
         """
         step = 0.25
         dx, dy = (self.source(places + d) - self.source(places - d) for d in step * np.eye(2))

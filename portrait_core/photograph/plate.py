@@ -243,7 +243,7 @@ class _Filling:
     def _finished(
         self, colours: Floats, shifts: NDArray[np.int64], labels: NDArray[np.int64], plain: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
-        """Give the window at the picture's size: the colours found, and detail of the pieces."""
+        """Return the window at the picture's size: the colours found, and detail of the pieces."""
         height, width = self._shape
         ratio = np.array(self._shape) / np.array(self._gap.shape)
         there = np.where(self._known[..., None], self._colours, self._smooth)

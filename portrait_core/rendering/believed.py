@@ -74,7 +74,7 @@ class Believed:
         return fine.flatten().to(head)
 
     def __call__(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:
-        """Give more than 0.5 where the volume is believed at box-frame ``points``, less elsewhere."""
+        """Return more than 0.5 where the volume is believed at box-frame ``points``, less elsewhere."""
         grid = (points * (2 / self._box)).reshape(1, -1, 1, 1, 3)
         found = F.grid_sample(self._volume, grid, padding_mode="border", align_corners=False)
         return found.reshape(points.shape[:2])

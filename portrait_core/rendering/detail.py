@@ -90,7 +90,7 @@ def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
 
 
 def places_of(move: Float[Tensor, "1 2 r r"], size: int) -> Float[Tensor, "1 2 n n"]:
-    """Give where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
+    """Return where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
     large = resized(move, size)
     return pixel_places(large) + large
 
@@ -125,8 +125,10 @@ def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
 def matched(
     painted: Float[Tensor, "1 3 h w"], found: Float[Tensor, "1 3 h w"], seen: Float[Tensor, "1 1 h w"]
 ) -> Float[Tensor, "1 3 h w"]:
-    """Bring painted colours to those that were found around them: what both are where the person was seen is
-    continued smoothly over what was not, and the painted ones differ from the found as from their own.
+    """Bring the generator's colours to those that were seen around them.
+
+    The mean colour of what was seen of the person is continued smoothly over the rest, and the generator's
+    colours differ from it as they differ from their own mean.
 
     Args:
         painted: by the generator.

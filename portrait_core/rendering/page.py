@@ -51,7 +51,7 @@ class Square:
     side: int
 
     def cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Give the square of an image ``[H,W,...]``, the border repeated where it reaches beyond."""
+        """Return the square of an image ``[H,W,...]``, the border repeated where it reaches beyond."""
         height, width = image.shape[:2]
         rows = np.clip(np.arange(self.y, self.y + self.side), 0, height - 1)
         columns = np.clip(np.arange(self.x, self.x + self.side), 0, width - 1)
@@ -101,7 +101,8 @@ class Page:
 
         Args:
             photograph: its width and height.
-            center, side: of the face crop, in the photograph's pixels.
+            center: x and y of the face crop's centre, in the photograph's pixels.
+            side: side of the face crop, in the photograph's pixels.
             frame: ``photograph``: all of it; ``crop``: the face crop alone.
             largest: side of the largest face crop in the output; a photograph with a smaller one keeps it.
             smallest: side of the smallest face crop that is an output by itself: the generator's picture.
@@ -122,8 +123,10 @@ class Page:
         return cls(width, height, scale, (0.0, 0.0), (x, y), own, window, canvas, None)
 
     def sheet(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page. The photograph's
-        own pixels are kept where the page has them; beyond its border, the border is repeated.
+        """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page.
+
+        The photograph's own pixels are kept where the page has them; beyond its border, the border is
+        repeated.
         """
         if self.scale == 1.0 and self.origin == (0.0, 0.0):
             return picture
@@ -143,7 +146,7 @@ class Page:
         )
 
     def camera(self, crop: Float[Tensor, "b 25"], square: Square) -> Float[Tensor, "b 25"]:
-        """Give labels of cameras that see a square of the page, from those of the face crop."""
+        """Return labels of cameras that see a square of the page, from those of the face crop."""
         share = self.side / square.side
         wide = crop.clone()
         wide[:, 16:22] *= share

@@ -228,8 +228,9 @@ class PictureRenderer:
         return ~moves.reshape(self.surface.accumulation.shape)
 
     def _without_strays(self, look: Lookup, base: Surface) -> Lookup:
-        """Forget what is seen of the person apart from it, as thin as a line: the photograph's outline where
-        the head has turned away from it.
+        """Remove pieces as thin as a line that are seen apart from the person.
+
+        They are the photograph's outline where the head has turned away from it.
         """
         there = sample(self.cover, look.place(self.rays)) * look.seen
         person = (torch.maximum(there, base.accumulation) > 0.3).to(there.dtype)
@@ -241,7 +242,7 @@ class PictureRenderer:
         return replace(look, seen=look.seen * (1 - stray * moves))
 
     def _rays_of(self, share: float) -> int:
-        """Give a share of the face crop's side in rays, at least one."""
+        """Return a share of the face crop's side in rays, at least one."""
         return max(1, round(share * self.rays * self.canvas.window.side / self.canvas.size))
 
     def _own(
@@ -275,8 +276,9 @@ class PictureRenderer:
         return soften(mask, settings.dilate_px * ray, settings.feather_px * ray)
 
     def _part(self, view: View, base: Surface, look: Lookup, mask: Tensor) -> Part:
-        """The part of the canvas that does not show the photograph as it is: where the person has moved, and
-        around the face.
+        """Return the part of the canvas that does not show the photograph as it is.
+
+        It lies where the person has moved, and around the face.
         """
         if view.bend is None:
             return Part.of(None, self.rays, self.canvas.size, base.depth.device)
@@ -315,8 +317,9 @@ class PictureRenderer:
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
     def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
-        """Return the picture behind the person in a part of the view, and the distance along each ray to the
-        background plane; None where the generator has none.
+        """Return the picture behind the person in a part of the view, and its depth.
+
+        The depth is the distance along each ray to the background plane; None where the generator has none.
         """
         background_depth = self.generator.background_depth(view.rays)
         if background_depth is None or view.bend is not None:

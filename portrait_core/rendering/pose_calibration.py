@@ -29,8 +29,9 @@ _LARGEST = np.radians(8.0)
 
 
 def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArray[np.bool_]) -> list[int]:
-    """The frames whose poses are nearest to the clip's middle pose, where readings are most reliable, in
-    time order.
+    """Return the frames whose poses are nearest to the clip's middle pose, in time order.
+
+    Readings are most reliable there.
 
     Args:
         cameras: labels ``[T,25]``.

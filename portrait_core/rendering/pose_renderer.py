@@ -55,8 +55,10 @@ class PosedFrame:
 
 
 def pose_transfer(portrait: NDArray[np.floating], settings: RenderSettings) -> PoseTransfer:
-    """Say which poses the output takes from the driver: what the settings say, or with ``auto`` relative ones
-    where the portrait, seen by the camera ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`.
+    """Choose which poses the output takes from the driver.
+
+    They are those of the settings, or with ``auto`` relative ones where the portrait, seen by the camera
+    ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`.
     """
     if settings.pose_transfer != "auto":
         return settings.pose_transfer
@@ -98,8 +100,9 @@ def target_cameras(
 def held_cameras(
     cameras: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
 ) -> NDArray[np.float32]:
-    """Hold cameras ``[T,25]`` within the limits of yaw and pitch, and within ``max_turn_deg`` of the
-    portrait's own ``[1,25]``.
+    """Hold cameras ``[T,25]`` within the limits of yaw and pitch.
+
+    They also stay within ``max_turn_deg`` of the portrait's own ``[1,25]``.
     """
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
     angles = angles_from_labels(cameras)
@@ -165,8 +168,9 @@ class PoseRenderer:
     def render(
         self, ws: Float[Tensor, "1 rows w"], face: Float[Tensor, "1 1 s s"], camera: Float[Tensor, "1 25"]
     ) -> PosedFrame:
-        """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``, of any
-        device.
+        """Render frame i at ``camera``, of any device.
+
+        ``ws`` is its latent, and ``face`` its face mask at the portrait's camera.
         """
         camera = camera.to(self.first)
         base = self._whole(self.first, camera)
@@ -221,8 +225,9 @@ class PoseRenderer:
 
 
 def bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
-    """First and last row and column of a mask, ``[[row, column], [row, column]]`` on the CPU by one copy;
-    None where it is empty.
+    """Find the first and last row and column of a mask, by one copy to the CPU.
+
+    They are ``[[row, column], [row, column]]``; None where the mask is empty.
     """
     found = []
     for axis in (1, 0):

@@ -1,5 +1,6 @@
-"""What a generator shows at a view, as a surface: where each ray meets the person, and where the portrait's
-camera sees that place.
+"""Surfaces that a generator shows at a view.
+
+A surface knows where each ray meets the person, and where the portrait's camera sees that place.
 
 Depth is known where the person is. Around the person it is continued smoothly, so that a hair that the
 generator does not have moves with the head that it belongs to.
@@ -49,7 +50,7 @@ class View:
         return cls(Rays.of_cameras(camera, side), side, bend)
 
     def points(self, depth: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 r r 3"]:
-        """Give where points at distances ``depth`` along the rays lie at the portrait's own pose."""
+        """Return where points at distances ``depth`` along the rays lie at the portrait's own pose."""
         seen = self.rays.points(depth.flatten(1))
         lie = seen if self.bend is None else self.bend(seen)
         return lie.reshape(1, self.side, self.side, 3)
@@ -57,8 +58,9 @@ class View:
 
 @dataclass(frozen=True)
 class Fitted:
-    """The space that a generator was fitted in: what the portrait's face crop shows. Beyond it the generator
-    may show anything.
+    """The space that a generator was fitted in: what the portrait's face crop shows.
+
+    Beyond it the generator may show anything.
 
     Attributes:
         camera: the portrait's, of the canvas ``[1,25]``.
@@ -98,7 +100,7 @@ class Surface:
     points: Float[Tensor, "1 r r 3"]
 
     def without(self, hole: Bool[Tensor, "1 1 r r"], view: View) -> Surface:
-        """Give the surface with a hole's depth continued from around it."""
+        """Return the surface with a hole's depth continued from around it."""
         depth = continued(self.depth, (~hole).to(self.depth.dtype))
         return replace(self, depth=depth, points=view.points(depth))
 
@@ -157,8 +159,9 @@ def rendered_surface(
 
 
 def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
-    """Continue values beyond where they are known, from their rim: what lies beside a head goes on from where
-    its surface turns away, not from its middle. Known values stay.
+    """Continue values from the rim of where they are known; known values stay.
+
+    A place beside a head continues from where the head's surface turns away, not from its middle.
     """
     near = F.max_pool2d(1 - known, 2 * RIM + 1, 1, RIM)
     return torch.where(known > 0, values, filled(values, known * near))

@@ -30,7 +30,7 @@ same, along the viewer's (right, up, toward the viewer); and back."""
 
 
 def head_shifts(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give how a head has to be shifted to look as a camera's offset makes it look.
+    """Return how a head has to be shifted to look as a camera's offset makes it look.
 
     Args:
         offsets: of cameras ``[T,3]``, box units (:func:`~portrait_core.cameras.offsets_from_labels`).

@@ -27,7 +27,7 @@ _SHEET_TILE, _STRIP_TILE = 128, 256
 
 
 def edit_strip(made: EditSeries) -> NDArray[np.uint8]:
-    """Give an edit's pictures in a row ``[H,W,3]``, under their strengths."""
+    """Return an edit's pictures in a row ``[H,W,3]``, under their strengths."""
     label = ", ".join(map(str, made.requests)).replace("_", " ")
     titles = [f"{strength:.0%}" for strength in made.strengths]
     return contact_sheet({label: made.pictures}, titles, _STRIP_TILE)

@@ -53,8 +53,9 @@ def moved_difference(
 
 
 def still_difference(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> float | None:
-    """Mean absolute difference of two consecutive frames where neither shows the person, before a camera that
-    does not move.
+    """Return the mean absolute difference of two consecutive frames where neither shows the person.
+
+    The camera does not move.
 
     Args:
         frames: ``[2,M,M,3]`` uint8.

@@ -23,11 +23,14 @@ def telling_frames(
     angles_deg: NDArray[np.floating],
     count: int,
 ) -> list[int]:
-    """Frames worth looking at, in time order: the first, the widest mouth, the tightest eyes, the extremes of
-    yaw, pitch and roll, then frames that fill the largest gaps.
+    """Choose frames worth looking at, in time order.
+
+    They are the first, the widest mouth, the tightest eyes, the extremes of yaw, pitch and roll, then frames
+    that fill the largest gaps.
 
     Args:
-        lip_gap, eye_opening: ``[T]``; NaN where there is no face.
+        lip_gap: distance of the lips ``[T]``; NaN where there is no face.
+        eye_opening: opening of the eyes ``[T]``; NaN where there is no face.
         angles_deg: yaw, pitch, roll ``[T,3]``; NaN where there is no face.
         count: how many frames, at most ``T``.
 

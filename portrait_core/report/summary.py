@@ -106,8 +106,9 @@ class Summary(BaseModel):
 
 
 def package_versions(names: Iterable[str] = REPORTED_PACKAGES) -> dict[str, str]:
-    """Versions of Python, the platform and the packages that decide results; packages that are missing are
-    left out.
+    """Return the versions of Python, the platform and the packages that decide results.
+
+    Packages that are missing are left out.
     """
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in names:

@@ -37,8 +37,10 @@ POSE = Stage(
 
 @does(POSE, precision="job")
 def pose(job: Job) -> StageResult:
-    """Take the driver's poses, and correct them: by the frame that shows the portrait itself, or by what the
-    tracker reads off a few rendered frames.
+    """Take the driver's poses, and correct them.
+
+    The correction is by the frame that shows the portrait itself, or by the tracker's readings of a few
+    rendered frames.
     """
     watch = Stopwatch("pose", 0, 1)
     if done(job, "pose").all():

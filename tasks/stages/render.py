@@ -129,8 +129,9 @@ def rendered(
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:
-    """The process's tuned generator of this clip. Before it is loaded, that of another clip goes, unless a
-    task is at work with it.
+    """The process's tuned generator of this clip.
+
+    Before it is loaded, that of another clip goes, unless a task is at work with it.
 
     Raises:
         MissingChunk: when it is not in the store; tuning will make it again.

@@ -32,8 +32,9 @@ TUNING = Stage(
 
 @does(TUNING, precision="job")
 def tune(job: Job) -> StageResult:
-    """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints;
-    resumes from them.
+    """Fine-tune the generator on all frames that were inverted, with the latents held.
+
+    Keeps checkpoints; resumes from them.
     """
     watch = Stopwatch("tuning", 0, 1)
     if done(job, "tuning").all():
