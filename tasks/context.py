@@ -64,7 +64,7 @@ def look_key(job: Job) -> str:
 
 
 def device_of(job: Job) -> str:
-    """``cuda`` or ``cpu``, as the settings and the machine say."""
+    """Return ``cuda`` or ``cpu``, as the settings and the machine say."""
     if job.settings.device != "auto":
         return job.settings.device
     import torch
@@ -90,7 +90,7 @@ def use_threads(job: Job, alone: bool) -> int:
 
 
 def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
-    """The process's landmark models; without ``refine`` those that give another reading of the same face."""
+    """Return the process's landmark models; without ``refine`` those of another reading of a face."""
     from portrait_core.tracking.landmarker import FaceLandmarker
 
     folder = data_file(job.settings.tracking.models)
@@ -131,7 +131,7 @@ def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
 
 
 def portrait_file(job: Job) -> Path:
-    """The portrait on this machine, itself or a copy.
+    """Return the portrait on this machine, itself or a copy.
 
     Raises:
         InputError: it is another file than the job was made from.
@@ -141,7 +141,7 @@ def portrait_file(job: Job) -> Path:
 
 
 def video_file(job: Job) -> Path:
-    """The driving video on this machine, itself or a copy.
+    """Return the driving video on this machine, itself or a copy.
 
     Raises:
         InputError: it is another file than the job was made from.
@@ -150,7 +150,7 @@ def video_file(job: Job) -> Path:
 
 
 def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
-    """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
+    """Return the driving video's frames, damaged ones too; those were recorded with the landmarks."""
     with suppress(DecodeError):
         yield from read_frames(video_file(job), 0, job.frames)
 
@@ -182,7 +182,7 @@ class FrameRows:
         self._read: tuple[FrameRange, Mapping[str, NDArray[Any]]] = FrameRange(0, 0), {}
 
     def at(self, frame: int) -> dict[str, NDArray[Any]]:
-        """A frame's rows ``[1, ...]`` by name.
+        """Return a frame's rows ``[1, ...]`` by name.
 
         Raises:
             MissingChunk: rows of this frame or of one that is read with it are not there.
@@ -195,7 +195,7 @@ class FrameRows:
 
 
 class FrameArrays:
-    """Arrays with a row a frame, as one task of a stage writes them.
+    """Arrays with one row per frame, as one task of a stage writes them.
 
     They are made, if they are not there, when the first frame's sizes are known. All rows of a frame are
     written at once, and with them those of the frames that were computed meanwhile: a store takes about as
@@ -209,7 +209,7 @@ class FrameArrays:
         self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
 
     def defer_write(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
-        """What writes and commits these rows (see :meth:`keep`) and later ones; called by one thread."""
+        """Return the function that writes these rows (see :meth:`keep`) and later ones, for one thread."""
         self._waiting.append((start, arrays))
         return partial(self._keep_waiting, start)
 
@@ -256,7 +256,7 @@ def _rows(arrays: Mapping[str, NDArray[np.generic]]) -> int:
 
 
 def track_arrays(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
-    """A track's arrays; its ``shape`` has one row."""
+    """Return a track's arrays; its ``shape`` has one row."""
     arrays = {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
     return {"shape": np.asarray(track.shape, np.float32)[None], **arrays}
 

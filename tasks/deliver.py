@@ -262,7 +262,7 @@ def _stages(
 
 
 def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
-    """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
+    """Return losses of the inversion per frame, and per step those of the first frame and the tuning."""
     if ledger.dropped("inversion"):
         return dict((before or {}).get("losses", {}))
     output, inverted = ledger.output("inversion"), ledger.done("inversion")
@@ -278,7 +278,7 @@ def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
 
 
 def _device(job: Job, before: Any) -> str:
-    """Where the networks ran; a run that had nothing to do does not load PyTorch to find out."""
+    """Return the device of the networks; a run that had nothing to do does not load PyTorch to find out."""
     return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
 
 

@@ -184,7 +184,7 @@ def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> F
 
 
 def _portrait_shape(job: Job) -> NDArray[np.floating]:
-    """The portrait's coefficients of the embedded head's shape ``[S]``."""
+    """Return the portrait's coefficients of the embedded head's shape ``[S]``."""
     output = job.output("portrait")
     if by_deca(job.settings):
         return _fitted(job, output.read("landmarks")).shape

@@ -1,4 +1,4 @@
-"""What inversion, tuning and rendering share: a clip's targets, its generator, checkpoints, progress."""
+"""Targets, generators, checkpoints and progress, which inversion, tuning and rendering share."""
 
 from __future__ import annotations
 

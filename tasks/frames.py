@@ -146,7 +146,7 @@ class _Reader(Generic[Inputs]):
         return self
 
     def ahead(self, wanted: Iterable[FrameRange]) -> Iterator[tuple[FrameRange, Future[tuple[Inputs, ...]]]]:
-        """Every batch with what comes of fetching it, the next one being fetched meanwhile."""
+        """Yield every batch with its fetched data, the next one being fetched meanwhile."""
         coming: deque[tuple[FrameRange, Future[tuple[Inputs, ...]]]] = deque()
         for batch in wanted:
             coming.append((batch, self._start(batch)))

@@ -130,7 +130,7 @@ def _row_digest(labels: str, portrait: str) -> str:
 
 
 def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
-    """The job that draws and labels ``samples`` of the settings' generator and trains a flow on them.
+    """Return the job that draws and labels ``samples`` of the settings' generator and trains a flow on them.
 
     Raises:
         InputError: if no sample is left to learn from.
@@ -166,7 +166,7 @@ def _place(place: str) -> str:
 
 
 def _portrait(portrait: str, store: str, settings: Settings) -> str:
-    """Look at a portrait; its digest."""
+    """Look at a portrait, and return its digest."""
     found = _facts(portrait, "image", store, settings)
     if min(found.height, found.width) < SMALLEST_SIDE:
         raise InputError(
@@ -193,11 +193,11 @@ def _video(video: str, store: str, settings: Settings) -> InputFacts:
 
 
 _new_facts: dict[tuple[str, str], InputFacts] = {}
-"""What was found out of inputs and is not kept yet, by store and record."""
+"""Facts about inputs that are not kept yet, by store and record."""
 
 
 def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts:
-    """What is known of an input: from the store where that still holds, else by reading all of it."""
+    """Return the facts about an input: from the store where that still holds, else by reading all of it."""
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
     found = facts(_place(place), kind, known, settings.runner.input_cache_bytes)
@@ -232,7 +232,7 @@ def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
 
 
 def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
-    """The edits that the settings ask for, checked against what the flow knows."""
+    """Return the edits that the settings ask for, checked against what the flow knows."""
     from portrait_core.attribute_editing.requests import check_requests, parse_requests
 
     requests = parse_requests(settings.edit.attributes)

@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]
 
 
 def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
-    """Lay out the output; None where it is the generator's own picture.
+    """Lay out the output; return None where it is the generator's own picture.
 
     ``track``: the portrait's, where it has been read.
     """

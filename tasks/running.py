@@ -43,11 +43,11 @@ WORKER_ENDED = 70
 """Exit code of a Dask worker that ended itself because it could no longer use its GPU."""
 
 Precision = Literal["job", "fp32"]
-"""Of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
+"""Precision of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
 
 
 def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
-    """The function, called again with smaller batches for as long as memory does not suffice."""
+    """Return the function, called again with smaller batches for as long as memory does not suffice."""
 
     @wraps(function)
     def run(**parameters: Any) -> StageResult:
@@ -70,7 +70,7 @@ def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Calla
 
 
 def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
-    """The function, whose process does no more work on a GPU after an error that broke the GPU's context.
+    """Return the function, whose process does no more work on a GPU once its context is broken.
 
     A Dask worker ends, as if it had been killed: its nanny starts another process, and the flow, which is
     told of the loss (``allowed-failures`` is 0), does the frames again. In the process of the run itself,
@@ -163,11 +163,11 @@ class StageFunction:
     """Name of the stage."""
     module: str
     name: str
-    """Where it is found."""
+    """Module and name by which workers find it."""
     ranged: bool
-    """Whether it takes ``start`` and ``stop``, frames of a clip, beside the job."""
+    """True for a function that takes ``start`` and ``stop``, frames of a clip, beside the job."""
     run: Callable[..., StageResult]
-    """Takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
+    """Function that takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
 
     def __call__(self, **parameters: Any) -> StageResult:
         """Run the function."""
@@ -229,12 +229,12 @@ class Call:
 
     module: str
     name: str
-    """Where the function is found."""
+    """Module and name of the function."""
     parameters: Mapping[str, Any] = field(repr=False)
     """``job``, and ``start`` and ``stop`` where it is ranged. Not shown: Dask logs a call that fails, and a
     job knows credentials and signed URLs."""
     retries: int = 0
-    """How often it is called again while it fails for reasons that may pass."""
+    """Number of calls after the first while it fails for reasons that may pass."""
     retry_delay_s: float = 0.0
     """Wait before the first retry in seconds; doubled each time."""
     host: str = ""

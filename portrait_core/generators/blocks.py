@@ -48,7 +48,7 @@ class BlockStack(nn.Module):
             in_channels = channels[resolution]
 
     def rows(self, ws: Float[Tensor, "b rows d"]) -> Float[Tensor, "b layers d"]:
-        """``ws`` with one row for each layer; a single row serves them all.
+        """Return ``ws`` with one row for each layer; a single row serves them all.
 
         Raises:
             ValueError: for any other shape.
@@ -67,7 +67,7 @@ class BlockStack(nn.Module):
         rng: torch.Generator | None = None,
         after: AfterBlock | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """The last block's image; ``after`` may change it after each block."""
+        """Return the last block's image; ``after`` may change it after each block."""
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SLOPE = 0.2
-"""Of the leaky ReLU."""
+"""Slope of the leaky ReLU below 0."""
 _PIXELS = 16_384
 """Pixels of a feature map that pass through several operations while they are in a cache."""
 _POINTS = 32_768
@@ -144,7 +144,7 @@ def _convolve(x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | Non
 def _convolution_grads(
     grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, to_x: bool, to_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the convolution of :func:`_convolve`, without its filter."""
+    """Return the gradients of the convolution of :func:`_convolve`, without its filter."""
     if not (to_x or to_weight):
         return None, None
     up = taps is not None
@@ -197,7 +197,7 @@ def _through_scaling(
 
 
 class PlaneLayout(NamedTuple):
-    """How points meet planes, and which activations the decoder has."""
+    """Geometry of the planes, and the decoder's activations."""
 
     axes: tuple[tuple[int, int], ...]
     """Point coordinates along each plane's width and height."""
@@ -206,7 +206,7 @@ class PlaneLayout(NamedTuple):
     border: bool
     """Outside the box: the planes' border (True) or zeros."""
     activation: str
-    """Of the hidden layer: softplus, silu or leaky_relu."""
+    """Activation of the hidden layer: softplus, silu or leaky_relu."""
     sigmoid: bool
     """Rendered features pass through the widened sigmoid."""
 
@@ -281,7 +281,7 @@ def decode_points(
     layers: list[tuple[Tensor, Tensor]],
     layout: PlaneLayout,
 ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-    """Features (activated) and raw density at box-frame ``points``, which get no gradient.
+    """Return features (activated) and raw density at box-frame ``points``, which get no gradient.
 
     ``layers`` holds weight and bias, as they act, of the decoder's hidden and last layer.
     """
@@ -356,7 +356,7 @@ def _activate(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
 
 
 def _slope(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
-    """Derivative of :func:`_activate`."""
+    """Return the derivative of :func:`_activate`."""
     if kind == "leaky_relu":
         return torch.where(x > 0, 1.0, SLOPE)
     share = x.sigmoid()
@@ -364,7 +364,7 @@ def _slope(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
 
 
 def _output_grad(features: Tensor, features_grad: Tensor, sigma_grad: Tensor, layout: PlaneLayout) -> Tensor:
-    """Gradient with respect to the decoder's raw output ``[n,1+f]``."""
+    """Return the gradient with respect to the decoder's raw output ``[n,1+f]``."""
     if layout.sigmoid:
         share = (features + 1.002) / 2.004
         features_grad = features_grad * share * (1 - share) * 2.004

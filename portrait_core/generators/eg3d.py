@@ -95,7 +95,7 @@ class TriPlaneGenerator(VolumeGenerator):
     def sample_points(
         self, planes: Planes, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Features (activated, RGB first, in [-1,1]) and raw density at box-frame points."""
+        """Return features (activated, RGB first, in [-1,1]) and raw density at box-frame points."""
         return self.renderer.sample_points(Field(planes, self.decoder), points)
 
     def render_rays(self, planes: Planes, rays: Rays, sampler: RaySampler | None = None) -> RayOutput:

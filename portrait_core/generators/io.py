@@ -28,7 +28,7 @@ _TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "Styl
 
 
 def kind_of(generator: AnyGenerator | AnySettings) -> Kind:
-    """``triplane`` or ``stylegan2``."""
+    """Return ``triplane`` or ``stylegan2``."""
     return "stylegan2" if isinstance(generator, StyleGAN2Generator | StyleGAN2Settings) else "triplane"
 
 
@@ -171,7 +171,7 @@ def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | 
 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
-    """The meaning of z that :func:`save_generator` wrote; empty where there is none."""
+    """Return the meaning of z that :func:`save_generator` wrote; empty where there is none."""
     return dict(json.loads(load_metadata(path).get("latent_layout", "{}")))
 
 

@@ -24,7 +24,7 @@ _GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU
 
 
 def resample_filter() -> Float[Tensor, "4 4"]:
-    """The separable [1,3,3,1] low-pass filter, with unit sum."""
+    """Return the separable [1,3,3,1] low-pass filter, with unit sum."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return torch.outer(taps, taps) / 64.0
 
@@ -80,7 +80,7 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
 
     def scaled(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias as they act."""
+        """Return weight and bias as they act."""
         bias = self.bias if self.bias_gain == 1.0 else self.bias * self.bias_gain
         return self.weight * self.weight_gain, bias
 
@@ -238,7 +238,7 @@ class SynthesisBlock(nn.Module):
 
     resample_filter: Tensor
     compute_dtype: torch.dtype | None = None
-    """Of its feature maps (None: that of its weights); see ``precision.at_precision``."""
+    """Data type of its feature maps (None: that of its weights); see ``precision.at_precision``."""
     memory_format: torch.memory_format = torch.channels_last
     """Layout of its feature maps, and of its convolutions' weights; see ``precision.memory_format``."""
 

@@ -33,26 +33,26 @@ class Patch:
 
     @classmethod
     def whole(cls, resolution: int) -> Patch:
-        """All rays."""
+        """Make the patch of all rays."""
         return cls(0, 0, resolution, resolution)
 
     @classmethod
     def central(cls, size: int, resolution: int) -> Patch:
-        """The middle of the crop, a little low: where the fitted face is."""
+        """Make the patch in the middle of the crop, a little low, where the fitted face is."""
         size = min(size, resolution)
         rest = resolution - size
         return cls(round(0.55 * rest), rest // 2, size, resolution)
 
     @classmethod
     def random(cls, size: int, resolution: int, rng: torch.Generator) -> Patch:
-        """Anywhere in the image. ``rng`` is the host's."""
+        """Draw a patch anywhere in the image; ``rng`` is on the host."""
         size = min(size, resolution)
         row, column = torch.randint(0, resolution - size + 1, (2,), generator=rng).tolist()
         return cls(row, column, size, resolution)
 
     @classmethod
     def near_centre(cls, size: int, resolution: int, rng: torch.Generator) -> Patch:
-        """The central patch, moved at random by up to an eighth of the free space each way."""
+        """Draw the central patch, moved by up to an eighth of the free space each way."""
         middle = cls.central(size, resolution)
         reach = max(1, (resolution - middle.size) // 4)
         move = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()

@@ -1,4 +1,4 @@
-"""How precisely, and how compiled, a loaded generator computes. Weights stay float32 whatever is chosen."""
+"""Precision and compilation of a loaded generator. Weights stay float32 whatever is chosen."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ AnyGenerator = TypeVar("AnyGenerator", bound=ImageGenerator)
 
 @dataclass(frozen=True)
 class Preparation:
-    """What makes a loaded generator another object, beside its weights.
+    """Properties, beside its weights, that make a loaded generator another object.
 
     Attributes:
         device: ``cpu`` or ``cuda``.

@@ -37,7 +37,7 @@ _PLANE_AXES = {"published": ("xyz", "xzy", "zxy"), "orthogonal": ("xyz", "xzy", 
 
 @dataclass(frozen=True)
 class Published:
-    """What a network file says of its averaged generator, and that generator's weights."""
+    """Settings of a network file's averaged generator, and its weights."""
 
     class_name: str
     """Name of its class where it was trained."""
@@ -192,7 +192,7 @@ def check_generator(path: str | Path) -> Checked:
 
 
 def sha256(path: str | Path) -> str:
-    """Digest of a file, 64 hexadecimal digits."""
+    """Return the digest of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

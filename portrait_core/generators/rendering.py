@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         return cast(FullyConnected, self.net[2])
 
     def scaled(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of both layers as they act."""
+        """Return weight and bias of both layers as they act."""
         return [layer.scaled() for layer in self.net if isinstance(layer, FullyConnected)]
 
     def activate(self, features: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ class Renderer(nn.Module):
         )
 
     def sample_planes(self, planes: Planes, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
-        """Mean of the three planes' bilinear look-ups at box-frame ``points``."""
+        """Return the mean of the three planes' bilinear look-ups at box-frame ``points``."""
         b, n, _ = points.shape
         unit = (points * (2.0 / self.settings.box_warp)).unbind(-1)
         grid = torch.stack([unit[i] for axes in self.axes for i in axes], dim=-1)

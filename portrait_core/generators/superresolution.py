@@ -11,7 +11,7 @@ from portrait_core.generators.settings import GeneratorSettings
 
 
 def resize(x: Float[Tensor, "b c h w"], size: int, antialias: bool) -> Float[Tensor, "b c s s"]:
-    """Bilinear resize to ``size`` x ``size``, low-pass filtered when it shrinks and ``antialias`` is on."""
+    """Resize bilinearly to ``size`` x ``size``, low-pass filtered when it shrinks and ``antialias`` is on."""
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
 
 

@@ -108,7 +108,7 @@ class Flow(nn.Module):
 
 
 def _smooth(maps: Float[Tensor, "g k p"], size: int) -> Float[Tensor, "g k p"]:
-    """White noise on a square grid, low-pass filtered to an eighth of it at the same strength."""
+    """Return white noise on a square grid, low-pass filtered to an eighth of it at the same strength."""
     factor = max(1, size // 8)
     coarse = F.avg_pool2d(maps.unflatten(2, (size, size)), factor) * factor
     return F.interpolate(coarse, size=(size, size), mode="bicubic").flatten(2)
@@ -197,7 +197,7 @@ class Synthesis(BlockStack):
 
 
 def _split(y: Float[Tensor, "b c3 h w"], channels: int) -> Float[Tensor, "b 3 c h w"]:
-    """Three planes, each with a pixel's channels side by side in memory, as look-ups want them."""
+    """Return three planes, each with a pixel's channels side by side in memory, for look-ups."""
     pixels = y.permute(0, 2, 3, 1).unflatten(-1, (3, channels))  # [b,h,w,3,c]
     return pixels.permute(0, 3, 1, 2, 4).contiguous().permute(0, 1, 4, 2, 3)
 

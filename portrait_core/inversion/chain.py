@@ -1,4 +1,4 @@
-"""Where a clip's inversion starts, and how it goes on from frame to frame (paper section 3.2)."""
+"""Start of a clip's inversion, and its continuation from frame to frame (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def invert_frame(
 
 
 def _frame_start(inverter: Inverter, clip: ClipData, anchor: Anchor, frame: int, previous: Tensor) -> Tensor:
-    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good one before it."""
+    """Return a frame's first latent: moved by the tracker's coefficients, or the last good one before."""
     if frame == anchor.frame:
         return anchor.latent.ws
     z0, z = (tracker_start(inverter, clip, i) for i in (anchor.frame, frame))

@@ -55,7 +55,7 @@ class ClipData:
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(masks)
 
     def face(self, frame: int) -> Tensor:
-        """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
+        """Return the whole face, mouth included ``[1,1,S,S]`` in 0..1."""
         return mask_tensor(self._masks(frame)[1])[None].to(self.device)
 
     def target(

@@ -25,7 +25,7 @@ _MOST_TOLD = 1.2
 
 
 class ClipHead(Protocol):
-    """What fitting the generator asks of the portrait's head."""
+    """The portrait's head, as fitting the generator uses it."""
 
     unit_names: list[str]
     """Units of the head, by which a generator that knows them is told the expression."""
@@ -38,13 +38,13 @@ class ClipHead(Protocol):
         """For rasterising ``vertices``; None where the head has no place in the generator's space."""
 
     def vertices(self, frame: int) -> Tensor:
-        """Box-frame mesh of a frame ``[V,3]``."""
+        """Return the box-frame mesh of a frame ``[V,3]``."""
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
 
 
 class EmbeddedClipHead:
@@ -82,23 +82,23 @@ class EmbeddedClipHead:
         return np.clip(told, 0.0, _MOST_TOLD)[None].astype(np.float32)
 
     def _metres(self, frame: int) -> Tensor:
-        """Head-frame mesh of a frame ``[1,V,3]``, metres."""
+        """Return the head-frame mesh of a frame ``[1,V,3]``, metres."""
         shape, expression, jaw = self._codes
         coefficients = (shape, expression[frame], jaw[frame])
         codes = (torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients)
         return self._head.decode(*(code.to(self._camera) for code in codes))
 
     def vertices(self, frame: int) -> Tensor:
-        """Box-frame mesh of a frame ``[V,3]``."""
+        """Return the box-frame mesh of a frame ``[V,3]``."""
         return self._head.to_box(self._metres(frame))[0]
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
         fragments, _, _ = self.surface.see(self.vertices(0)[None], self._camera, self._size)
         return np.asarray((fragments.face_id[0] >= 0).cpu().numpy())
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
         marks = self._head.to_box(self._head.landmarks(self._metres(frame)))
         pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].cpu().numpy()
         return detail_mask(pixels, self._size)
@@ -136,12 +136,12 @@ class FlameClipHead:
         )
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
         expression, jaw = self._codes
         return self._renderer.silhouette(expression[0], jaw[0])
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
         expression, jaw = self._codes
         marks = self._renderer.landmarks(expression[frame], jaw[frame])
         return detail_mask(marks, len(self._renderer.source.portrait), DETAIL_REGIONS_68)

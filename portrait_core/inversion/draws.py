@@ -35,7 +35,7 @@ _FRAMES, _PLACES, _VIEWS = range(3)
 """Uses of random numbers that have a seed of their own."""
 
 LoadRows = Callable[[int, bool], Mapping[str, Tensor]]
-"""Gives what steps read of a frame, by name; True asks for Φ's maps too."""
+"""Function from a frame's number to the rows that steps read, by name; True asks for Φ's maps too."""
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def build_features(name: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values [B,C,H,W]`` weighted by ``mask [B,1,H,W]``; 0 where the mask is empty."""
+    """Return the mean of ``values [B,C,H,W]`` weighted by ``mask [B,1,H,W]``; 0 where the mask is empty."""
     return (values * mask).sum() / (mask.sum() * values.shape[1] + 1e-6)
 
 

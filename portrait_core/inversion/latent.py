@@ -44,7 +44,7 @@ NOISE_RAMP = 0.75
 
 @dataclass(frozen=True)
 class FirstLatent:
-    """What the first frame's inversion found.
+    """Result of the first frame's inversion.
 
     Attributes:
         ws: ``[1,rows,w]``.

@@ -21,7 +21,7 @@ from portrait_core.inversion.reconstruction import Reconstruction
 def neighbour(
     pivot: Float[Tensor, "1 rows w"], other: Float[Tensor, "1 rows w"], alpha: float
 ) -> Float[Tensor, "1 rows w"]:
-    """The latent ``alpha`` away (a row) from ``pivot`` toward ``other``, or ``other`` if that is nearer."""
+    """Return the latent ``alpha`` per row from ``pivot`` toward ``other``; ``other`` if that is nearer."""
     way = other - pivot
     length = way.flatten(1).norm(dim=1).div(way.shape[1] ** 0.5).view(-1, 1, 1)
     return pivot + way * (alpha / length.clamp(min=1e-8)).clamp(max=1.0)

@@ -33,9 +33,9 @@ CHECKPOINT_S = 300.0
 _log = logging.getLogger(__name__)
 
 Objective = Callable[[int], Tensor]
-"""Gives the loss ``[]`` of a step."""
+"""Function from a step's number to its loss ``[]``."""
 OnStep = Callable[[int, float | None], None]
-"""Hears of the steps that are done and of the newest loss that was read, None before the first reading."""
+"""Callback of the number of steps done and the newest loss that was read, None before the first reading."""
 
 
 class Checkpoint(Protocol):

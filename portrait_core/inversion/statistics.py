@@ -18,7 +18,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """What w is like, over random z.
+    """Statistics of w over random z.
 
     Attributes:
         mean: ``[1,1,w]``.

@@ -1,4 +1,4 @@
-"""What the generator is fitted to: templates, the portrait around them, and per-pixel weights."""
+"""Targets of fitting: templates, the portrait around them, and per-pixel weights."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class FrameTarget:
 
 
 def image_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """``[S,S,3]`` uint8 to ``[3,S,S]`` float32 in [-1,1]."""
+    """Convert ``[S,S,3]`` uint8 to ``[3,S,S]`` float32 in [-1,1]."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:
-    """``[C,H,W]`` in [-1,1] to ``[H,W,C]`` uint8, clipped."""
+    """Convert ``[C,H,W]`` in [-1,1] to ``[H,W,C]`` uint8, clipped."""
     clipped = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte()
     return np.asarray(clipped.permute(1, 2, 0).cpu().numpy())
 
 
 def mask_tensor(mask: NDArray[np.uint8]) -> Tensor:
-    """``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
+    """Convert ``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(mask))[None].float() / 255
 
 

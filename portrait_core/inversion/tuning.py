@@ -56,7 +56,7 @@ BACKGROUND_POINTS = 512
 
 @dataclass(frozen=True)
 class Clip:
-    """What tuning fits: frames are loaded when their turn comes, so memory does not grow with the clip.
+    """Frames that tuning fits, loaded when they are read, so that memory does not grow with the clip.
 
     Attributes:
         ws: frozen latents ``[T,rows,w]``.

@@ -29,7 +29,7 @@ Pose = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Consistency:
-    """What :func:`multi_view_consistency` measured of N subjects.
+    """Results of :func:`multi_view_consistency` for N subjects.
 
     Attributes:
         cosine: of the two views' identity vectors ``[N]``, NaN where a view has no face.
@@ -71,7 +71,7 @@ class Consistency:
         return float(near.mean()) if self.found else float("nan")
 
     def pose_error_deg(self) -> tuple[float, float]:
-        """Mean absolute error of yaw and pitch, of views with a face.
+        """Return the mean absolute error of yaw and pitch, of views with a face.
 
         Raises:
             ValueError: if no tracker was given.

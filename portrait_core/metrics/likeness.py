@@ -160,7 +160,7 @@ def perceptual_distance(phi: nn.Module, result: Picture, truth: Picture, mask: M
 
 @dataclass(frozen=True)
 class Likeness:
-    """What :func:`measure_likeness` found.
+    """Results of :func:`measure_likeness`.
 
     Attributes:
         values: by measure, a value per frame ``[T]``: ``face PSNR`` and ``crop PSNR`` in dB; ``face NAME``

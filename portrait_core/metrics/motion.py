@@ -20,7 +20,7 @@ BLINK_FRACTION = 0.75
 
 @dataclass(frozen=True)
 class MotionTrack:
-    """What the tracker saw on ``T`` frames.
+    """Readings of the tracker on ``T`` frames.
 
     Attributes:
         lip_gap: inner-lip distance over outer-eye distance ``[T]``.
@@ -48,7 +48,7 @@ class MotionTrack:
         return cls(nothing, nothing, np.full((count, 3), np.nan), np.zeros(count, bool))
 
     def repeated(self, count: int) -> MotionTrack:
-        """The first frame, ``count`` times: the portrait as it is, unanimated."""
+        """Return the first frame, ``count`` times: the portrait as it is, unanimated."""
         return MotionTrack(
             np.repeat(self.lip_gap[:1], count),
             np.repeat(self.eye_opening[:1], count),
@@ -66,7 +66,7 @@ class Blink(BaseModel):
 
 
 class MotionReport(BaseModel):
-    """How well a track follows the driver's. Correlations are NaN-free: 0 where nothing moves."""
+    """Agreement of a track with the driver's. Correlations are NaN-free: 0 where nothing moves."""
 
     frames_measured: int
     lip_correlation: float
@@ -97,7 +97,7 @@ def correlation_and_slope(x: NDArray[np.floating], y: NDArray[np.floating]) -> t
 
 
 def find_blinks(eye_opening: NDArray[np.floating], fraction: float = BLINK_FRACTION) -> list[int]:
-    """Frames at which the eye is most closed within each run below ``fraction`` of the median."""
+    """Return frames at which the eye is most closed within each run below ``fraction`` of the median."""
     if len(eye_opening) == 0:
         return []
     closed = eye_opening < fraction * np.nanmedian(eye_opening)

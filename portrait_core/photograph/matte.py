@@ -1,4 +1,4 @@
-"""Which pixels of a photograph are the person: a soft matte from a segmentation network, refined by colour.
+"""The person's coverage of a photograph's pixels: a soft matte, refined by colour.
 
 The network looks at squares about the head, near and far, and what it says is averaged. Where it is unsure,
 colours decide: the mask follows the edges of the picture (guided filter), and a pixel between person and
@@ -163,7 +163,7 @@ def find_person(
 
 @dataclass(frozen=True)
 class _View:
-    """What was seen of a person in a square ``[n,n]``, and how much it counts."""
+    """Mask of a person in a square ``[n,n]``, and its weight."""
 
     mask: Floats
     center_px: NDArray[np.float64]

@@ -65,7 +65,7 @@ class Believed:
         self._volume = found.reshape(1, 1, _CELLS, _CELLS, _CELLS)
 
     def _away(self, head: Float[Tensor, "v 3"]) -> Float[Tensor, " n"]:
-        """Distance of every cell from the fitted head."""
+        """Return the distance of every cell from the fitted head."""
         coarse = _centres(_COARSE, self._box)
         found, _ = cKDTree(head.cpu().numpy()).query(coarse.numpy())
         grid = torch.from_numpy(found.astype(np.float32)).reshape(1, 1, _COARSE, _COARSE, _COARSE)
@@ -81,7 +81,7 @@ class Believed:
 
 
 def _centres(cells: int, box: float) -> Float[Tensor, "n 3"]:
-    """Centres of a volume's cells, x fastest."""
+    """Return the centres of a volume's cells, x fastest."""
     along = ((torch.arange(cells) + 0.5) / cells - 0.5) * box
     z, y, x = torch.meshgrid(along, along, along, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)

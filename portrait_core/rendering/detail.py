@@ -34,7 +34,7 @@ what it paints is believed to differ from what is seen around it (colours in [-1
 
 @dataclass(frozen=True)
 class Lookup:
-    """Where output pixels lie in the picture that the portrait's camera took.
+    """Places of output pixels in the picture that the portrait's camera took.
 
     Attributes:
         move: from each pixel to its place there ``[1,2,R,R]``, in shares of the picture's side.
@@ -46,7 +46,7 @@ class Lookup:
     seen: Float[Tensor, "1 1 r r"]
 
     def place(self, size: int) -> Float[Tensor, "1 2 n n"]:
-        """Where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
+        """Return where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
         return places_of(self.move, size)
 
 
@@ -82,7 +82,7 @@ class SourceView:
 
 
 def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
-    """Places of a picture's own pixels: x and y over its side."""
+    """Return places of a picture's own pixels: x and y over its side."""
     size = like.shape[-1]
     along = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
     y, x = torch.meshgrid(along, along, indexing="ij")
@@ -105,7 +105,7 @@ def resized(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear"
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
-    """0 up to ``low``, 1 from ``high``, smooth in between."""
+    """Return 0 up to ``low``, 1 from ``high``, and a smooth step in between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 

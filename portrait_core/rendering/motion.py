@@ -1,4 +1,4 @@
-"""How a wanted head pose becomes a view: the head turns before a still camera, or the camera turns."""
+"""Views of target head poses: the head turns before a still camera, or the camera turns."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def _read(grid: Float[Tensor, "1 c z y x"], points: Float[Tensor, "b n 3"]) -> F
 
 
 def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:
-    """Share of the turn of each vertex: 0 where the mesh ends below, which is the body's, 1 on the head."""
+    """Return the fraction of the turn of each vertex: 0 where the mesh ends below, 1 on the head."""
     height = vertices[:, 1]
     ring = weights[height < height.min() + RING]
     rest = float(ring.quantile(0.9))
@@ -194,7 +194,7 @@ def _body(edge: float) -> Float[Tensor, "n 3"]:
 
 
 def _spread(vertices: Tensor, shares: Tensor, points: Tensor) -> Tensor:
-    """Shares at points in space: those of the surface near by, weighted by distance."""
+    """Return the fractions at points in space: those of the surface near by, weighted by distance."""
     _, cell = torch.unique((vertices / SPACING).round(), dim=0, return_inverse=True)
     count = torch.zeros(int(cell.max()) + 1).index_add_(0, cell, torch.ones(len(cell)))[:, None]
     thinned = (

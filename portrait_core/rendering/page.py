@@ -1,4 +1,4 @@
-"""Where everything lies in the output: the page, the face crop in it, and the squares that are drawn.
+"""Layout of the output: the page, the face crop in it, and the squares that are drawn.
 
 All places are pixels of the page: the whole photograph at the output's scale, or a piece of it around the
 face crop. Squares that are drawn have whole corners and sides, so that what is laid back is laid pixel on
@@ -58,7 +58,7 @@ class Square:
         return image[rows[:, None], columns[None]]
 
     def within(self, outer: Square) -> Square:
-        """The same square, counted from the corner of ``outer``."""
+        """Return the same square, counted from the corner of ``outer``."""
         return Square(self.x - outer.x, self.y - outer.y, self.side)
 
 
@@ -174,7 +174,7 @@ class Page:
 
 
 def _around(x: float, y: float, side: float) -> Square:
-    """The smallest square of whole, even side and whole corner around a square."""
+    """Return the smallest square of whole, even side and whole corner around a square."""
     left, top = math.floor(x - side / 2 + 1e-6), math.floor(y - side / 2 + 1e-6)
     reach = max(x + side / 2 - left, y + side / 2 - top)
     return Square(left, top, 2 * math.ceil(reach / 2 - 1e-6))

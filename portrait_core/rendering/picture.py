@@ -62,7 +62,7 @@ class Canvas:
 
 
 class FrameInputs(NamedTuple):
-    """What one frame is drawn from, on the renderer's device."""
+    """Inputs of one frame, on the renderer's device."""
 
     ws: Float[Tensor, "1 rows w"]
     """Its latent."""
@@ -94,13 +94,13 @@ class Picture:
 
 
 MOVED = 0.001
-"""What is moved by less than this stays where it is (box units; half a millimetre on the embedded head)."""
+"""Smallest move that counts (box units; half a millimetre on the embedded head)."""
 THICK = 0.3
 """Depth of a head (box units; 15 cm on the embedded head)."""
 MOUTH = 0.3
-"""Where the template's mouth covers at least so much, it is the mouth's inside."""
+"""Coverage by the template's mouth from which a pixel is the mouth interior."""
 STILL_PX = (0.25, 1.5)
-"""A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
+"""Moves of a pixel: below the first it is the photograph's own to the bit; by more than the second, only
 the layers' (pixels of the output)."""
 STRAY = 0.015
 """Half the thickness below which a piece seen apart from the person is left out, unless a larger one is
@@ -214,7 +214,7 @@ class PictureRenderer:
         )
 
     def _base(self, view: View, stays: Bool[Tensor, "1 1 r r"] | None) -> Surface:
-        """The first frame's surface at a view: rendered where the head has moved."""
+        """Return the first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None or stays is None:
             return self._rendered(self.planes, view)
         # the portrait's own surface without what has moved away from it
@@ -248,7 +248,7 @@ class PictureRenderer:
     def _own(
         self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
     ) -> tuple[Surface, Lookup, Tensor]:
-        """Frame i's surface at the view and its look-up, on and around the face; its face mask."""
+        """Return frame i's surface and its look-up, on and around the face, and its face mask."""
         planes, faces, mouths = (
             self.generator.planes(frame.ws),
             self._face(frame.face),
@@ -268,7 +268,7 @@ class PictureRenderer:
         return own, SourceView(seen, self.camera).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
-        """Where the picture is frame i's, a value per ray."""
+        """Return the mask of where the picture is frame i's, one value per ray."""
         mask = sample(faces, look.place(self.rays), "zeros") * look.seen
         if self.compositing.union_first:
             mask = mask.maximum(first_face)
@@ -291,7 +291,7 @@ class PictureRenderer:
         return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
 
     def _still(self, part: Part, look: Lookup, stays: Bool[Tensor, "1 1 r r"] | None) -> Tensor:
-        """1 where a pixel stays where it is and shows what it did, 0 where it moves or has been left."""
+        """Return 1 where a pixel stays and shows what it did, 0 where it moves or has been left."""
         away = sample(look.move, part.places).abs().amax(1, keepdim=True) * self.canvas.size
         still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
         return still if stays is None else still * sample(stays.to(still.dtype), part.places)
@@ -307,7 +307,7 @@ class PictureRenderer:
         return self._grown(hit.reshape(1, 1, self.rays, self.rays) > 0)
 
     def _person_points(self) -> Float[Tensor, "1 n 3"]:
-        """Points on what the portrait's view shows of the person, and as far behind as a head is deep."""
+        """Return points on the visible person at the portrait's view, and a head's depth behind them."""
         person = self.surface.accumulation.flatten() > 0.1
         front = self.surface.points.reshape(1, -1, 3)[:, person]
         return torch.cat([front, front + self.view.rays.directions[:, person] * THICK], dim=1)
@@ -332,7 +332,7 @@ class PictureRenderer:
     def _textured(
         self, part: Part, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup
     ) -> tuple[Tensor, Tensor]:
-        """Colour and coverage of the person in a part of the canvas."""
+        """Return colour and coverage of the person in a part of the canvas."""
         maps = torch.cat([look.move, look.seen, surface.accumulation], dim=1)
         move, seen, weight = sample(maps, part.places).split((2, 1, 1), dim=1)
         found = sample(texture, part.places + move, "border", "bicubic")
@@ -340,7 +340,7 @@ class PictureRenderer:
         return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, seen).clamp(0, 1)
 
     def _painted(self, part: Part, surface: Surface, ws: Tensor) -> Tensor:
-        """The generator's own picture in a part of the canvas."""
+        """Return the generator's own picture in a part of the canvas."""
         rows, columns, places = part.seen_by_rays(self.generator.settings.patch_step(self.rays))
         features = surface.features[..., rows, columns]
         image = features[:, :3]

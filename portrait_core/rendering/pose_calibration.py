@@ -49,7 +49,7 @@ def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArra
 
 
 def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What the tracker reads beyond what was asked for.
+    """Return the difference between poses as read and as asked for.
 
     Args:
         asked: angles ``[n,3]`` (yaw, pitch, roll) in radians that were rendered.
@@ -64,7 +64,7 @@ def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDAr
 def corrected_cameras(
     wanted: NDArray[np.floating], offset: NDArray[np.floating], limit: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Cameras to ask for, so that the tracker reads ``wanted``.
+    """Return cameras to ask for, so that the tracker reads ``wanted``.
 
     Args:
         wanted: labels ``[T,25]``.

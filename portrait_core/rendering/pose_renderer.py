@@ -73,7 +73,7 @@ def target_cameras(
     settings: RenderSettings,
     match: Match | None = None,
 ) -> NDArray[np.float32]:
-    """Camera labels ``[T,25]`` of the output, from the driver's ``[T,25]`` and the portrait's ``[1,25]``.
+    """Return the output's camera labels ``[T,25]``, from the driver's and the portrait's ``[1,25]``.
 
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose, and where
@@ -125,7 +125,7 @@ def held_near(
 
 
 def final_sampling(generator: VolumeGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
-    """Samples a ray, and the neural resolution, of pictures that are kept."""
+    """Return the samples per ray and the neural resolution of pictures that are kept."""
     default = generator.settings.sampling
     sampling = RaySampling(
         near=default.near, far=default.far, n_coarse=settings.samples, n_fine=settings.importance_samples
@@ -193,7 +193,7 @@ class PoseRenderer:
         return _posed(image, first, full, depth)
 
     def _own_face(self, ws: Tensor, face: Tensor, camera: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
-        """Frame i's pixels and its face mask over the patch."""
+        """Return frame i's pixels and its face mask over the patch."""
         rays = CameraRays.of(camera, patch.resolution)
         render = self.generator.render_patch(ws, rays, patch, self.sampling)
         points = rays.through(patch).points(render.depth.flatten(1))
@@ -202,7 +202,7 @@ class PoseRenderer:
         return render.image.clamp(-1, 1), mask
 
     def _face_patch(self, mask: Tensor) -> Patch:
-        """The smallest square of rays around the mask and its margin."""
+        """Return the smallest square of rays around the mask and its margin."""
         resolution = self.resolution
         found = bounds(mask[0, 0] > 0.02)
         if found is None:
@@ -215,7 +215,7 @@ class PoseRenderer:
         return Patch(corner[0], corner[1], size, resolution)
 
     def _soft(self, mask: Tensor, size: int) -> Tensor:
-        """The mask at image resolution, grown and feathered, and 0 at the patch's border."""
+        """Return the mask at image resolution, grown and feathered, and 0 at the patch's border."""
         settings = self.compositing
         large = F.interpolate(mask, (size, size), mode="bilinear", align_corners=False)
         soft = soften(large, settings.dilate_px, settings.feather_px)

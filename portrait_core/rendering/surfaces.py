@@ -21,7 +21,7 @@ from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
-"""Where the volume absorbs at least so much of a ray, its depth is the person's."""
+"""Accumulation from which the depth of a ray is the person's."""
 EDGE = 0.1
 """Distance beyond the crop over which the generator ceases to be believed, over the crop's side: the crown of
 a head that bows lies there."""

@@ -42,7 +42,7 @@ def head_shifts(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 class DriverHead(NamedTuple):
-    """Where a driver's head is, frame by frame.
+    """Places of a driver's head, frame by frame.
 
     Attributes:
         cameras: labels of its poses ``[T,25]``.

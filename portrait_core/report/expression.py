@@ -1,4 +1,4 @@
-"""How the result's expression follows the driver's, as a picture."""
+"""A picture of how the result's expression follows the driver's."""
 
 from __future__ import annotations
 

@@ -19,7 +19,9 @@ def moved_difference(
     depths: NDArray[np.floating],
     cameras: NDArray[np.floating],
 ) -> float | None:
-    """Mean absolute difference of two consecutive frames outside the face, with the camera's motion undone.
+    """Return the mean absolute difference of two consecutive frames outside the face.
+
+    The camera's motion is undone.
 
     Every pixel of the second frame is followed along its depth into the first frame's camera. What is left
     is what hair, clothes and background do by themselves.

@@ -61,7 +61,7 @@ class Summary(BaseModel):
     peak_memory_bytes: int
     """Largest resident memory of a process that took part."""
     stored_bytes: int
-    """Of the reenactment in the store, less what was dropped; portrait and video are apart."""
+    """Bytes of the reenactment in the store, less what was dropped; portrait and video are apart."""
     losses: dict[str, Any]
     """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
     person_found: bool | None = None

@@ -103,7 +103,7 @@ def _writer(job: Job, path: Path, like: Picture) -> VideoWriter:
 
 
 def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[str, Picture]:
-    """What led to the result of ``frame``, with the driver of the frame that shows it."""
+    """Return the pictures that led to the result of ``frame``, with the driver of the frame that shows it."""
     template = job.output("template").read("template", frame, frame + 1)[0]
     return {
         "driving": driver,
@@ -113,7 +113,7 @@ def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[s
 
 
 def driving_crops(job: Job) -> Iterator[Picture]:
-    """The driver's face crops ``[S,S,3]``, every frame of the clip."""
+    """Return the driver's face crops ``[S,S,3]``, every frame of the clip."""
     from portrait_core.tracking.crop import crop_image
 
     track, size = read_track(job.output("fit")), job.settings.template.size

@@ -37,7 +37,7 @@ def _chained(settings: Settings) -> bool:
 
 
 def _work(settings: Settings, frames: int, total: int) -> float:
-    """Steps of so many frames; a frame's picture counts as one."""
+    """Return the number of steps for so many frames; a frame's picture counts as one."""
     inversion = settings.inversion
     return frames * (inversion.steps + 1) + inversion.first_steps * frames / max(1, total)
 

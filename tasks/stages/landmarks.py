@@ -122,5 +122,5 @@ def give_up(job: Job, frame: int) -> None:
 
 
 def no_landmarks(frames: int) -> NDArray[np.float32]:
-    """Landmarks of frames without a face ``[n,478,2]``."""
+    """Return landmarks of frames without a face ``[n,478,2]``."""
     return np.full((frames, 478, 2), np.nan, np.float32)

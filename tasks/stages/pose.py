@@ -67,7 +67,7 @@ def pose(job: Job) -> StageResult:
 
 
 def output_cameras(job: Job) -> NDArray[np.float32]:
-    """Camera labels ``[T,25]`` of the output.
+    """Return camera labels ``[T,25]`` of the output.
 
     Raises:
         MissingChunk: when they are not in the store; the stage will make them again.
@@ -82,7 +82,7 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
 
 
 def match_of(job: Job) -> Match | None:
-    """The driver's frame that shows the portrait itself, where the stage found one."""
+    """Return the driver's frame that shows the portrait itself, where the stage found one."""
     from portrait_core.tracking.same_face import Match
 
     note = job.output("pose").read_note(AIM)

@@ -69,6 +69,6 @@ def test_a_generator_of_another_device_is_refused(chunk: int | None) -> None:
     planes = model.planes(torch.empty(1, 1, model.settings.w_dim, device="meta"))
     seen = model.render_rays(planes, rays, RaySampler(model.settings.sampling, jitter=True))
     assert seen.features.device.type == "meta"
+    sampler = RaySampler(model.settings.sampling, jitter=True, rng=torch.Generator())
     with pytest.raises(ValueError, match=r"is on cpu, but the numbers are needed on meta"):
-        sampler = RaySampler(model.settings.sampling, jitter=True, rng=torch.Generator())
         model.render_rays(planes, rays, sampler)
