@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Job
-from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
+from portrait_core.rendering.page import MAX_FACE_PX, Page, transfers_detail
 from portrait_core.runtime.model_cache import cached
 from portrait_core.tracking.crop import crop_image
 from tasks.context import look_key, read_track
@@ -34,7 +34,7 @@ def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
         raise MissingChunk(f"{source.path}/photograph", [0])
     track = track or read_track(source)
     output = job.settings.output
-    largest = LARGEST_FACE if output.size == "auto" else output.size
+    largest = MAX_FACE_PX if output.size == "auto" else output.size
     x, y = (float(value) for value in track.crop_center_px[0])
     height, width = info.shape[1:3]
     side, least = float(track.crop_side_px[0]), job.settings.template.size

@@ -20,7 +20,7 @@ from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
 from portrait_core.template.flame_template import FlameTemplateRenderer
 from portrait_core.template.landmark_solver import UnitTeller
 
-_MOST_TOLD = 1.2
+_MAX_COEFFICIENT = 1.2
 """Largest coefficient that a generator is told; it has seen none above 1."""
 
 
@@ -79,7 +79,7 @@ class EmbeddedClipHead:
     def in_units(self, frame: int) -> NDArray[np.float32]:
         """Return a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
         told = self._teller.tell(self._codes[1][frame])
-        return np.clip(told, 0.0, _MOST_TOLD)[None].astype(np.float32)
+        return np.clip(told, 0.0, _MAX_COEFFICIENT)[None].astype(np.float32)
 
     def _metres(self, frame: int) -> Tensor:
         """Return the head-frame mesh of a frame ``[1,V,3]``, metres."""

@@ -20,7 +20,7 @@ Array = NDArray[np.float64]
 Regions = Mapping[str, Array]
 """A measure per frame ``[T]`` of every region, by its name."""
 
-LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
+MIN_SLOPE, MIN_CORRELATION = 0.85, 0.9
 """Limits that a region has to reach to pass for following."""
 SHUT = 0.5
 """An eye that is open by less than this share of its median counts as shut."""
@@ -140,16 +140,16 @@ class Follow:
 
     @property
     def slope_shortfall(self) -> float:
-        """Return the slope's distance from 1 on a logarithmic scale, over that of :data:`LEAST_SLOPE`.
+        """Return the slope's distance from 1 on a logarithmic scale, over that of :data:`MIN_SLOPE`.
 
         Half counts as much as double. A region that moves the wrong way counts as one that does not move.
         """
-        return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(LEAST_SLOPE))
+        return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(MIN_SLOPE))
 
     @property
     def correlation_shortfall(self) -> float:
-        """The correlation's distance from 1 over that of :data:`LEAST_CORRELATION`."""
-        return (1 - self.correlation) / (1 - LEAST_CORRELATION)
+        """The correlation's distance from 1 over that of :data:`MIN_CORRELATION`."""
+        return (1 - self.correlation) / (1 - MIN_CORRELATION)
 
     @property
     def shortfall(self) -> float:

@@ -27,7 +27,7 @@ more than the second well enough."""
 FOLDED = (4.0, 8.0)
 """The same at jumps of depth, where neighbours in the output lie far apart in the photograph."""
 
-MATCHED, LARGEST_MATCH = 64, 0.2
+MATCHED, MAX_MATCH = 64, 0.2
 """Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
 what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
 
@@ -140,5 +140,5 @@ def matched(
     both = F.adaptive_avg_pool2d(torch.cat([painted, found], dim=1) * sure, size) / share.clamp(min=1e-6)
     near = F.interpolate(filled(both, (share > 0.2).to(painted.dtype)), painted.shape[-2:], mode="bilinear")
     shown, true = near.split(3, dim=1)
-    made = true + (painted - shown).clamp(-LARGEST_MATCH, LARGEST_MATCH)
+    made = true + (painted - shown).clamp(-MAX_MATCH, MAX_MATCH)
     return torch.where((share > 0.2).any(), made, painted)  # nothing was seen of the person: nothing to match

@@ -28,7 +28,7 @@ ROOM = 1.6
 neck stays inside."""
 CROP_ROOM = 1.25
 """The same where the output is the face crop: what comes in from beside it."""
-LARGEST_FACE = 1024
+MAX_FACE_PX = 1024
 """Side of the largest face crop in the output, in pixels."""
 
 

@@ -24,7 +24,7 @@ from portrait_core.cameras import (
 )
 from portrait_core.settings import RenderSettings
 
-_LARGEST = np.radians(8.0)
+_MAX_OFFSET_RAD = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""
 
 
@@ -58,7 +58,7 @@ def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDAr
     Returns:
         ``[3]`` radians, the median over the frames, at most 8 degrees.
     """
-    return np.asarray(np.clip(np.median(read - asked, axis=0), -_LARGEST, _LARGEST))
+    return np.asarray(np.clip(np.median(read - asked, axis=0), -_MAX_OFFSET_RAD, _MAX_OFFSET_RAD))
 
 
 def corrected_cameras(
