@@ -1,5 +1,7 @@
-"""What edits and the training of flows share: the process's flow and its labeller, pictures of a job's
-generator. The numerics are in ``portrait_core.attribute_editing``.
+"""Models and pictures that edits and the training of flows share.
+
+They are the process's flow and its labeller, and pictures of a job's generator. The numerics are in
+``portrait_core.attribute_editing``.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def frontal(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]:
-    """Give what a generator makes of latents, seen from the front ``[n,S,S,3]``, as samples are."""
+    """Return what a generator makes of latents, seen from the front ``[n,S,S,3]``, as samples are."""
     from portrait_core.attribute_editing.training_samples import frontal_pictures
     from tasks.fitting import sampling
 
@@ -33,7 +35,7 @@ def frontal(job: Job, model: TriPlaneGenerator, ws: Tensor) -> NDArray[np.uint8]
 
 
 def own_labels(job: Job, model: StyleFlowModel, ws: Tensor) -> dict[str, float]:
-    """Give the attributes of an edit's portrait by name, from where the settings say.
+    """Return the attributes of an edit's portrait by name, from where the settings say.
 
     Raises:
         InputError: if that does not know them.
@@ -47,7 +49,7 @@ def own_labels(job: Job, model: StyleFlowModel, ws: Tensor) -> dict[str, float]:
 
 
 def labeller(job: Job) -> PhotographLabeller:
-    """Give the process's model for attributes of photographs."""
+    """Return the process's model for attributes of photographs."""
     from portrait_core.attribute_editing.photograph_labels import PhotographLabeller
 
     folder, threads = data_file(job.settings.tracking.models), job.settings.runner.threads_per_worker
@@ -55,7 +57,7 @@ def labeller(job: Job) -> PhotographLabeller:
 
 
 def flow_model(job: Job) -> StyleFlowModel:
-    """Give the process's flow."""
+    """Return the process's flow."""
     from portrait_core.attribute_editing.styleflow_files import load_styleflow
 
     def load() -> StyleFlowModel:

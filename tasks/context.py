@@ -56,14 +56,15 @@ def batches(runs: Sequence[FrameRange], size: int) -> Iterator[FrameRange]:
 
 
 def look_key(job: Job) -> str:
-    """Key of a clip's templates, or of an edit's inversion, which has none: what is loaded for one of them is
-    good for all tasks of the same key.
+    """Return the key of a clip's templates, or of an edit's inversion, which has none.
+
+    An object that is loaded for one of them is good for all tasks of the same key.
     """
     return job.stage_keys.get("template") or job.stage_keys["inversion"]
 
 
 def device_of(job: Job) -> str:
-    """``cuda`` or ``cpu``, as the settings and the machine say."""
+    """Return ``cuda`` or ``cpu``, as the settings and the machine say."""
     if job.settings.device != "auto":
         return job.settings.device
     import torch
@@ -72,8 +73,9 @@ def device_of(job: Job) -> str:
 
 
 def use_threads(job: Job, alone: bool) -> int:
-    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share. The
-    process keeps the memory that it frees.
+    """Fix PyTorch's threads in this thread: a stage of one task (``alone``) takes all workers' share.
+
+    The process keeps the memory that it frees.
 
     Returns:
         The number of threads.
@@ -88,7 +90,7 @@ def use_threads(job: Job, alone: bool) -> int:
 
 
 def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
-    """The process's landmark models; without ``refine`` those that give another reading of the same face."""
+    """Return the process's landmark models; without ``refine`` those of another reading of a face."""
     from portrait_core.tracking.landmarker import FaceLandmarker
 
     folder = data_file(job.settings.tracking.models)
@@ -102,7 +104,7 @@ def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
 
 
 def segmenter(job: Job, threads: int) -> PersonSegmenter:
-    """Give the process's network that finds the person in a photograph."""
+    """Return the process's network that finds the person in a photograph."""
     from portrait_core.photograph.matte import PersonSegmenter
 
     def build() -> PersonSegmenter:
@@ -112,8 +114,9 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
-    """The process's embedded head, with directions beyond its units, on a device: the tracker fits and draws
-    it on the CPU.
+    """Return the process's embedded head, with directions beyond its units, on a device.
+
+    The tracker fits and draws it on the CPU.
     """
     from portrait_core.face_model.directions import with_directions
     from portrait_core.face_model.head import MorphableHead
@@ -128,7 +131,7 @@ def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:
 
 
 def portrait_file(job: Job) -> Path:
-    """The portrait on this machine, itself or a copy.
+    """Return the portrait on this machine, itself or a copy.
 
     Raises:
         InputError: it is another file than the job was made from.
@@ -138,7 +141,7 @@ def portrait_file(job: Job) -> Path:
 
 
 def video_file(job: Job) -> Path:
-    """The driving video on this machine, itself or a copy.
+    """Return the driving video on this machine, itself or a copy.
 
     Raises:
         InputError: it is another file than the job was made from.
@@ -147,14 +150,15 @@ def video_file(job: Job) -> Path:
 
 
 def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
-    """The driving video's frames, damaged ones too: they were recorded when their landmarks were found."""
+    """Return the driving video's frames, damaged ones too; those were recorded with the landmarks."""
     with suppress(DecodeError):
         yield from read_frames(video_file(job), 0, job.frames)
 
 
 def read_portrait(job: Job) -> NDArray[np.uint8]:
-    """The portrait ``[H,W,3]`` uint8, scaled down if it is larger than the settings allow; edited, where the
-    job says so.
+    """Read the portrait ``[H,W,3]`` uint8.
+
+    It is scaled down if it is larger than the settings allow, and edited where the job says so.
     """
     if job.edited is not None:
         edited: NDArray[np.uint8] = job.edited.output("edit").read("edited")[0]
@@ -163,8 +167,9 @@ def read_portrait(job: Job) -> NDArray[np.uint8]:
 
 
 class FrameRows:
-    """Rows of several arrays, frame after frame, read several frames at once within ``runs``: a
-    store that is far away answers as quickly for eight frames as for one.
+    """Rows of several arrays, frame after frame, read several frames at once within ``runs``.
+
+    A store that is far away answers as quickly for eight frames as for one.
 
     Args:
         arrays: outputs with the name of an array in each.
@@ -177,7 +182,7 @@ class FrameRows:
         self._read: tuple[FrameRange, Mapping[str, NDArray[Any]]] = FrameRange(0, 0), {}
 
     def at(self, frame: int) -> dict[str, NDArray[Any]]:
-        """A frame's rows ``[1, ...]`` by name.
+        """Return a frame's rows ``[1, ...]`` by name.
 
         Raises:
             MissingChunk: rows of this frame or of one that is read with it are not there.
@@ -190,7 +195,7 @@ class FrameRows:
 
 
 class FrameArrays:
-    """Arrays with a row a frame, as one task of a stage writes them.
+    """Arrays with one row per frame, as one task of a stage writes them.
 
     They are made, if they are not there, when the first frame's sizes are known. All rows of a frame are
     written at once, and with them those of the frames that were computed meanwhile: a store takes about as
@@ -204,13 +209,14 @@ class FrameArrays:
         self._waiting: deque[tuple[int, Mapping[str, NDArray[np.generic]]]] = deque()
 
     def defer_write(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> Callable[[], None]:
-        """What writes and commits these rows (see :meth:`keep`) and later ones; called by one thread."""
+        """Return the function that writes these rows (see :meth:`keep`) and later ones, for one thread."""
         self._waiting.append((start, arrays))
         return partial(self._keep_waiting, start)
 
     def _keep_waiting(self, first: int) -> None:
-        """Rows that come while it writes are left, and nothing is done where ``first`` was written with
-        others: else the calls for rows that are written would each write the next frame alone.
+        """Leave rows that come while others are written, and do nothing where ``first`` has been written.
+
+        Otherwise the calls for rows that are written would each write the next frame alone.
         """
         if all(start != first for start, _ in self._waiting):
             return
@@ -224,8 +230,9 @@ class FrameArrays:
             self.keep(start, {name: np.concatenate([part[name] for part in parts]) for name in arrays})
 
     def keep(self, start: int, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name. What a rival has finished and
-        packed meanwhile stays packed.
+        """Write and commit frames from ``start`` on: rows ``[n, ...]`` by name.
+
+        What a rival has finished and packed meanwhile stays packed.
         """
         frames = range(start, start + _rows(arrays))
         if self._packed_meanwhile(arrays) and self._output.done(self._total, self._declared)[frames].all():
@@ -249,7 +256,7 @@ def _rows(arrays: Mapping[str, NDArray[np.generic]]) -> int:
 
 
 def track_arrays(track: FaceTrack) -> dict[str, NDArray[np.generic]]:
-    """A track's arrays; its ``shape`` has one row."""
+    """Return a track's arrays; its ``shape`` has one row."""
     arrays = {name: np.asarray(getattr(track, name)) for name in TRACK_ARRAYS}
     return {"shape": np.asarray(track.shape, np.float32)[None], **arrays}
 

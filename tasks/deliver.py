@@ -55,8 +55,9 @@ def deliver(
     seconds: float,
     ledger: Ledger | None = None,
 ) -> Summary:
-    """Copy the clip and the pictures to ``out``, if that is given, and write ``summary.json`` there and to
-    the store.
+    """Copy the clip and the pictures to ``out``, if that is given, and write the summary.
+
+    ``summary.json`` is written there and to the store.
 
     Args:
         job: a clip's.
@@ -128,8 +129,9 @@ def _content(output: Output, name: str) -> bytes:
 
 
 def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
-    """Write an edited portrait to ``out``: the picture, the strip, the latents, and ``edit.json``, which is
-    returned.
+    """Write an edited portrait to ``out``, and return the content of ``edit.json``.
+
+    The files are the picture, the strip, the latents and ``edit.json``.
     """
     output = job.output("edit")
     latents = output.read("edited_latents")[0]
@@ -153,8 +155,9 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
 
 
 def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
-    """Write a trained flow to ``out``: the weights, the sheet of edits, the curve as a table and a picture;
-    the curve's rows are returned.
+    """Write a trained flow to ``out``, and return the rows of its curve.
+
+    The files are the weights, the sheet of edits, and the curve as a table and a picture.
     """
     output = job.output("flow")
     rows: list[dict[str, Any]] = (output.read_note(CURVE) or {}).get("rows", [])
@@ -199,8 +202,9 @@ def summarise(
     files: dict[str, str],
     seconds: float,
 ) -> Summary:
-    """Put the summary together from this run's records and what the stages left in the store. Where this run
-    had nothing to do, what the last one wrote stands.
+    """Put the summary together from this run's records and what the stages left in the store.
+
+    Where this run had nothing to do, what the last one wrote stands.
     """
     peaks = [result.peak_memory_bytes for record in records.values() for result in record.results]
     before = ledger.output("encode").read_note(SUMMARY) if SUMMARY in _notes(ledger) else None
@@ -258,7 +262,7 @@ def _stages(
 
 
 def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
-    """Per-frame losses of the inversion; step by step, those of the first frame and of the tuning."""
+    """Return losses of the inversion per frame, and per step those of the first frame and the tuning."""
     if ledger.dropped_names("inversion"):
         return dict((before or {}).get("losses", {}))
     output, inverted = ledger.output("inversion"), ledger.done_frames("inversion")
@@ -274,7 +278,7 @@ def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
 
 
 def _device(job: Job, before: Any) -> str:
-    """Where the networks ran; a run that had nothing to do does not load PyTorch to find out."""
+    """Return the device of the networks; a run that had nothing to do does not load PyTorch to find out."""
     return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
 
 

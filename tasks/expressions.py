@@ -1,5 +1,6 @@
-"""The regions of the face at every stage of a clip: what is read from its outputs, in the head's frame. The
-arithmetic is in ``portrait_core.metrics.follow``.
+"""The regions of the face at every stage of a clip: what is read from its outputs, in the head's frame.
+
+The arithmetic is in ``portrait_core.metrics.follow``.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
 
 
 def seen_driver(job: Job) -> SeenClip:
-    """Give what was read of the driver, with the track of the embedded head."""
+    """Return what was read of the driver, with the track of the embedded head."""
     points, track = job.output("landmarks").read("landmarks"), read_track(job.output("fit"))
     return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)))
 
@@ -106,8 +107,9 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
 def read_landmarks(
     model: FaceLandmarker, pictures: Iterable[NDArray[np.uint8]], batch: int
 ) -> NDArray[np.float32]:
-    """Read the landmarks ``[T,478,2]`` of T >= 1 pictures ``[H,W,3]``, ``batch`` of them at a time; NaN where
-    there is no face.
+    """Read the landmarks ``[T,478,2]`` of T >= 1 pictures ``[H,W,3]``, ``batch`` of them at a time.
+
+    They are NaN where there is no face.
     """
     found, left = [], iter(pictures)
     while some := list(islice(left, batch)):
@@ -143,8 +145,9 @@ def measured_clip(
 
 
 def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) -> dict[str, Any]:
-    """Read frames in which both show a face once more, by the face mesh alone, lifted to the depth of the
-    same tracks.
+    """Read frames in which both show a face once more, by the face mesh alone.
+
+    The mesh is lifted to the depth of the same tracks.
     """
     from portrait_core.tracking.fit import with_rows_of
     from portrait_core.tracking.head_frame import lift_clip
@@ -165,8 +168,9 @@ def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) ->
 
 
 def _with_head(job: Job, clip: SeenClip) -> SeenClip:
-    """Give the clip with a track of the embedded head. DECA's does not say how deep the landmarks lie: the
-    embedded head is fitted to them.
+    """Return the clip with a track of the embedded head.
+
+    DECA's does not say how deep the landmarks lie: the embedded head is fitted to them.
     """
     return replace(clip, track=_fitted(job, clip.points)) if by_deca(job.settings) else clip
 
@@ -180,7 +184,7 @@ def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> F
 
 
 def _portrait_shape(job: Job) -> NDArray[np.floating]:
-    """The portrait's coefficients of the embedded head's shape ``[S]``."""
+    """Return the portrait's coefficients of the embedded head's shape ``[S]``."""
     output = job.output("portrait")
     if by_deca(job.settings):
         return _fitted(job, output.read("landmarks")).shape

@@ -1,4 +1,4 @@
-"""What inversion, tuning and rendering share: a clip's targets, its generator, checkpoints, progress."""
+"""Targets, generators, checkpoints and progress, which inversion, tuning and rendering share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from portrait_core.generators import RaySampling, TriPlaneGenerator, resolved_precision
-from portrait_core.generators.prepared import Preparation, at_chunk
+from portrait_core.generators.prepared import AnyGenerator, Preparation, at_chunk
 from portrait_core.inversion.clip_data import ClipData, Masks
 from portrait_core.inversion.features import build_features
-from portrait_core.inversion.patches import fitting_resolution, fitting_samples
+from portrait_core.inversion.sampling import fitting_resolution, fitting_samples
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import photograph_masks
 from portrait_core.model_files.needs import weight_file
@@ -35,7 +35,7 @@ _TEMPLATE = ("template", "face_mask", "mouth_mask", "uncovered")
 
 
 def clip_data(job: Job) -> ClipData:
-    """Give the process's view of a clip."""
+    """Return the process's view of a clip."""
     # It reads the store later on too: another store, or other credentials, make it another one.
     where = job.store, str(job.settings.runner.storage_options)
     return cached("clip", look_key(job), lambda: read_clip(job), device_of(job), *where, alone=True)
@@ -68,7 +68,7 @@ def _read_masks(output: Output, page: Page | None, size: int, frame: int) -> Mas
 
 
 def generator(job: Job) -> TriPlaneGenerator:
-    """Give the process's frozen generator. Not to be changed: tuning loads its own."""
+    """Return the process's frozen generator. Not to be changed: tuning loads its own."""
     model = cached("generator", job.weights["generator"], lambda: fresh_generator(job), *computing(job))
     return chunked(model, job)
 
@@ -83,34 +83,35 @@ def tuned_from_bytes(data: bytes, job: Job) -> TriPlaneGenerator:
     return chunked(preparation(job).from_bytes(data), job)
 
 
-def chunked(model: TriPlaneGenerator, job: Job) -> TriPlaneGenerator:
-    """Give the same generator, rendering as many rays at a time as the job says."""
+def chunked(model: AnyGenerator, job: Job) -> AnyGenerator:
+    """Return the same generator, rendering as many rays at a time as the job says."""
     return at_chunk(model, job.settings.generator.ray_chunk)
 
 
 def preparation(job: Job) -> Preparation:
-    """Say how the job's generators are prepared on its device."""
+    """Return how the job's generators are prepared on its device."""
     device = device_of(job)
     precision = resolved_precision(job.settings.generator.precision, device)
     return Preparation(device, precision, job.settings.runner.compile)
 
 
 def computing(job: Job) -> tuple[str, str, bool]:
-    """Give what makes a loaded generator another object, beside its weights: device, precision,
-    compilation.
+    """Return the properties, beside its weights, that make a loaded generator another object.
+
+    They are device, precision and compilation.
     """
     found = preparation(job)
     return found.device, found.precision, found.compile
 
 
 def statistics(job: Job) -> LatentStatistics:
-    """Give mean and deviation of the generator's w, measured once per process."""
+    """Return mean and deviation of the generator's w, measured once per process."""
     digest = job.weights["generator"]
     return cached("statistics", digest, lambda: latent_statistics(generator(job)), *computing(job))
 
 
 def features(job: Job, name: str | None = None) -> nn.Module:
-    """Give the process's Φ, or the feature network ``name``."""
+    """Return the process's Φ, or the feature network ``name``."""
     device, chosen = device_of(job), name or job.settings.inversion.phi
     weights = weight_file(job.settings, "phi") if "phi" in job.weights else None
 
@@ -121,12 +122,12 @@ def features(job: Job, name: str | None = None) -> nn.Module:
 
 
 def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
-    """Give the samples per ray while fitting."""
+    """Return the samples per ray while fitting."""
     return fitting_samples(model, job.settings.generator)
 
 
 def resolution(job: Job, model: TriPlaneGenerator) -> int:
-    """Give the side of the volume rendering while fitting."""
+    """Return the side of the volume rendering while fitting."""
     return fitting_resolution(model, job.settings.generator)
 
 

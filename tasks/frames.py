@@ -1,5 +1,7 @@
-"""Doing frames one by one: one that fails leaves the others alone, and while one is made, the next is read
-and the one before it is written.
+"""Processing of frames one by one.
+
+A frame that fails leaves the others alone. While one is processed, the next is read and the one before it is
+written.
 """
 
 from __future__ import annotations
@@ -144,7 +146,7 @@ class _Reader(Generic[Inputs]):
         return self
 
     def ahead(self, wanted: Iterable[FrameRange]) -> Iterator[tuple[FrameRange, Future[tuple[Inputs, ...]]]]:
-        """Every batch with what comes of fetching it, the next one being fetched meanwhile."""
+        """Yield every batch with its fetched data, the next one being fetched meanwhile."""
         coming: deque[tuple[FrameRange, Future[tuple[Inputs, ...]]]] = deque()
         for batch in wanted:
             coming.append((batch, self._start(batch)))
@@ -166,8 +168,9 @@ class _Reader(Generic[Inputs]):
 
 
 def _same_threads() -> Callable[[], None] | None:
-    """Sets another thread to the number of PyTorch's threads of this one: it is a thread's own, and rounding
-    may depend on it.
+    """Sets another thread to the number of PyTorch's threads of this one.
+
+    The number is a thread's own, and rounding may depend on it.
     """
     torch = sys.modules.get("torch")
     if torch is None:

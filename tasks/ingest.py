@@ -33,8 +33,9 @@ SMALLEST_SIDE = 64
 
 
 def ingest(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
-    """Check both inputs, take their digests and make the pair's job. Nothing is written:
-    :func:`keep_facts` keeps what was found out.
+    """Check both inputs, take their digests and make the pair's job.
+
+    Nothing is written: :func:`keep_facts` keeps what was found out.
 
     Args:
         portrait: path or URL.
@@ -72,8 +73,9 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
 
 
 def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
-    """Make the job that edits a portrait as ``settings.edit`` says: inversion of the photograph, tuning on
-    it, and the edit.
+    """Make the job that edits a portrait as ``settings.edit`` says.
+
+    It inverts the photograph, tunes on it, and edits.
 
     Raises:
         InputError: when the portrait is no picture, or the edit cannot be asked of the flow.
@@ -100,9 +102,10 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
 
 
 def _for_photograph(settings: Settings) -> Settings:
-    """The settings with which an edit's portrait is inverted: Pivotal Tuning of the photograph (paper section
-    3.4). The whole crop counts, so that the latent knows the hair that an edit shall change, and the mouth is
-    the photograph's.
+    """Return the settings with which an edit's portrait is inverted.
+
+    They are those of Pivotal Tuning of the photograph (paper section 3.4). The whole crop counts, so that the
+    latent knows the hair that an edit shall change, and the mouth is the photograph's.
     """
     edit = settings.edit
     whole = {"first_steps": edit.first_steps, "outside_weight": 1.0, "patch_share": 1.0, "mouth": "template"}
@@ -116,8 +119,9 @@ def _for_photograph(settings: Settings) -> Settings:
 
 
 def _row_digest(labels: str, portrait: str) -> str:
-    """Digest of what a user's table of labels says of a portrait: of the table and the name by which it calls
-    the portrait; empty where there is no table.
+    """Return the digest of a portrait's row in the user's table of labels.
+
+    It covers the table and the name by which it calls the portrait, and is empty where there is no table.
     """
     if labels in LABEL_SOURCES:
         return ""
@@ -126,7 +130,7 @@ def _row_digest(labels: str, portrait: str) -> str:
 
 
 def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
-    """The job that draws and labels ``samples`` of the settings' generator and trains a flow on them.
+    """Return the job that draws and labels ``samples`` of the settings' generator and trains a flow on them.
 
     Raises:
         InputError: if no sample is left to learn from.
@@ -162,7 +166,7 @@ def _place(place: str) -> str:
 
 
 def _portrait(portrait: str, store: str, settings: Settings) -> str:
-    """Look at a portrait; its digest."""
+    """Look at a portrait, and return its digest."""
     found = _facts(portrait, "image", store, settings)
     if min(found.height, found.width) < SMALLEST_SIDE:
         raise InputError(
@@ -189,11 +193,11 @@ def _video(video: str, store: str, settings: Settings) -> InputFacts:
 
 
 _new_facts: dict[tuple[str, str], InputFacts] = {}
-"""What was found out of inputs and is not kept yet, by store and record."""
+"""Facts about inputs that are not kept yet, by store and record."""
 
 
 def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts:
-    """What is known of an input: from the store where that still holds, else by reading all of it."""
+    """Return the facts about an input: from the store where that still holds, else by reading all of it."""
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
     found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
@@ -216,8 +220,9 @@ def keep_facts(job: Job) -> None:
 
 
 def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
-    """Digests of all weights, once the generator is known to go with the settings; with ``labelled`` that of
-    the local model of attributes too.
+    """Return the digests of all weights, once the generator is known to go with the settings.
+
+    With ``labelled``, that of the local model of attributes is among them.
     """
     files = weight_files(settings)
     if labelled:
@@ -227,7 +232,7 @@ def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
 
 
 def _asked_of_flow(settings: Settings) -> tuple[EditRequest, ...]:
-    """The edits that the settings ask for, checked against what the flow knows."""
+    """Return the edits that the settings ask for, checked against what the flow knows."""
     from portrait_core.attribute_editing.edit_requests import check_requests, parse_requests
 
     requests = parse_requests(settings.edit.attributes)
@@ -248,7 +253,7 @@ def _conditions(flow: Path) -> Conditions:
 
 
 def _is_scene(generator: Path) -> bool:
-    """Whether the generator's z holds a scene's parameters."""
+    """Tell whether the generator's z holds a scene's parameters."""
     own = json.loads(_said_of_generator(generator).get("settings", "{}"))
     return bool(own.get("mapping_kind", "stylegan") == "scene")
 

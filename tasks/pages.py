@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Job
-from portrait_core.rendering.page import LARGEST_FACE, Page, transfers_detail
+from portrait_core.rendering.page import MAX_FACE_PX, Page, transfers_detail
 from portrait_core.runtime.model_cache import cached
 from portrait_core.tracking.crop import crop_image
 from tasks.context import look_key, read_track
@@ -22,8 +22,9 @@ Picture = NDArray[np.uint8]
 
 
 def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
-    """Lay out the output; None where it is the generator's own picture. ``track``: the portrait's, where it
-    has been read.
+    """Lay out the output; return None where it is the generator's own picture.
+
+    ``track``: the portrait's, where it has been read.
     """
     if not transfers_detail(job.settings):
         return None
@@ -33,7 +34,7 @@ def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
         raise MissingChunk(f"{source.path}/photograph", [0])
     track = track or read_track(source)
     output = job.settings.output
-    largest = LARGEST_FACE if output.size == "auto" else output.size
+    largest = MAX_FACE_PX if output.size == "auto" else output.size
     x, y = (float(value) for value in track.crop_center_px[0])
     height, width = info.shape[1:3]
     side, least = float(track.crop_side_px[0]), job.settings.template.size
@@ -41,7 +42,7 @@ def page_of(job: Job, track: FaceTrack | None = None) -> Page | None:
 
 
 def sheet(job: Job, page: Page) -> Picture:
-    """Give the process's photograph on the page ``[H,W,3]``."""
+    """Return the process's photograph on the page ``[H,W,3]``."""
 
     def build() -> Picture:
         return np.asarray(page.sheet(job.output("portrait").read("photograph")[0]), np.uint8)
@@ -50,7 +51,7 @@ def sheet(job: Job, page: Page) -> Picture:
 
 
 def canvas(job: Job, page: Page) -> Canvas:
-    """Give the process's layers of the square that is drawn anew."""
+    """Return the process's layers of the square that is drawn anew."""
     from portrait_core.rendering.picture import Canvas
 
     def build() -> Canvas:
@@ -67,7 +68,7 @@ def canvas(job: Job, page: Page) -> Canvas:
 
 
 def for_generator(page: Page | None, size: int, picture: Picture) -> Picture:
-    """Give what a template's picture ``[D,D,3]`` is to the generator: the face crop of ``size`` pixels."""
+    """Return what a template's picture ``[D,D,3]`` is to the generator: the face crop of ``size`` pixels."""
     if page is None:
         return picture
     (x, y), side = page.crop
@@ -76,12 +77,12 @@ def for_generator(page: Page | None, size: int, picture: Picture) -> Picture:
 
 
 def finished(job: Job, page: Page | None, frame: Picture) -> Picture:
-    """Give what the clip shows: the page with a drawn frame ``[M,M,3]`` laid on it."""
+    """Return what the clip shows: the page with a drawn frame ``[M,M,3]`` laid on it."""
     return frame if page is None else page.finished(sheet(job, page), frame)
 
 
 def alone(page: Page | None, cutout: Picture) -> Picture:
-    """Give a drawn person ``[M,M,4]`` on an empty page."""
+    """Return a drawn person ``[M,M,4]`` on an empty page."""
     if page is None:
         return cutout
     return page.finished(np.zeros((page.height, page.width, 4), np.uint8), cutout)

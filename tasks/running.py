@@ -43,11 +43,11 @@ WORKER_ENDED = 70
 """Exit code of a Dask worker that ended itself because it could no longer use its GPU."""
 
 Precision = Literal["job", "fp32"]
-"""Of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
+"""Precision of a stage's float32 products on a GPU: the job's generator's, or exact ones."""
 
 
 def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
-    """The function, called again with smaller batches for as long as memory does not suffice."""
+    """Return the function, called again with smaller batches for as long as memory does not suffice."""
 
     @wraps(function)
     def run(**parameters: Any) -> StageResult:
@@ -72,7 +72,7 @@ def _with_less_memory(function: Callable[..., StageResult], stage: str) -> Calla
 
 
 def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Callable[..., StageResult]:
-    """The function, whose process does no more work on a GPU after an error that broke the GPU's context.
+    """Return the function, whose process does no more work on a GPU once its context is broken.
 
     A Dask worker ends, as if it had been killed: its nanny starts another process, and the flow, which is
     told of the loss (``allowed-failures`` is 0), does the frames again. In the process of the run itself,
@@ -98,7 +98,7 @@ def _leaving_broken_gpus(function: Callable[..., StageResult], stage: str) -> Ca
 
 
 def _in_worker_process() -> bool:
-    """Whether this process is a Dask worker's own, not one that is shared with the run."""
+    """Tell whether this process is a Dask worker's own, not one that is shared with the run."""
     distributed = sys.modules.get("distributed")
     if distributed is None:
         return False
@@ -110,8 +110,9 @@ def _in_worker_process() -> bool:
 
 
 def _end_worker(job: Job, stage: str, why: str) -> NoReturn:
-    """Write down why, and end the process at once: on an orderly way out, what holds the GPU's memory would
-    call CUDA again.
+    """Write down why, and end the process at once.
+
+    On an orderly way out, objects that hold the GPU's memory would call CUDA again.
     """
     name = process_name()
     message = (
@@ -136,8 +137,9 @@ def _free_memory() -> None:
 
 
 def _at_precision(function: Callable[..., StageResult], wanted: Precision) -> Callable[..., StageResult]:
-    """The function, at work with a GPU's switches of float32 products set as it needs them: they belong to
-    the process, which tasks of other settings may share.
+    """Return the function, which sets a GPU's switches of float32 products while it works.
+
+    The switches belong to the process, which tasks of other settings may share.
     """
 
     @wraps(function)
@@ -163,13 +165,14 @@ class StageFunction:
     """Name of the stage."""
     module: str
     name: str
-    """Where it is found."""
+    """Module and name by which workers find it."""
     ranged: bool
-    """Whether it takes ``start`` and ``stop``, frames of a clip, beside the job."""
+    """True for a function that takes ``start`` and ``stop``, frames of a clip, beside the job."""
     run: Callable[..., StageResult]
-    """Takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
+    """Function that takes ``job`` by name, and ``start`` and ``stop`` where it is ranged."""
 
     def __call__(self, **parameters: Any) -> StageResult:
+        """Run the function."""
         return self.run(**parameters)
 
 
@@ -177,8 +180,9 @@ _FUNCTIONS: dict[str, list[StageFunction]] = {}
 
 
 def functions_of(stage: str) -> tuple[StageFunction, ...]:
-    """What does a stage: functions one after the other, of which the last takes ranges of frames where the
-    stage is parallel over frames.
+    """Return the functions of a stage, which run one after the other.
+
+    The last takes ranges of frames where the stage is parallel over frames.
     """
     return tuple(_FUNCTIONS.get(stage, ()))
 
@@ -220,18 +224,19 @@ def does(
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a stage's function, as it travels to a worker: by name, so that the worker imports it
-    rather than unpickling a copy.
+    """One call of a stage's function, as it travels to a worker.
+
+    It names the function, so that the worker imports it rather than unpickling a copy.
     """
 
     module: str
     name: str
-    """Where the function is found."""
+    """Module and name of the function."""
     parameters: Mapping[str, Any] = field(repr=False)
     """``job``, and ``start`` and ``stop`` where it is ranged. Not shown: Dask logs a call that fails, and a
     job knows credentials and signed URLs."""
     retries: int = 0
-    """How often it is called again while it fails for reasons that may pass."""
+    """Number of calls after the first while it fails for reasons that may pass."""
     retry_delay_s: float = 0.0
     """Wait before the first retry in seconds; doubled each time."""
     host: str = ""
@@ -289,8 +294,9 @@ def _wait_for_view(call: Call) -> None:
 
 @contextmanager
 def _while_wanted(call: Call) -> Iterator[None]:
-    """On a cluster's worker, ask the work to stop where it can go on later, once another flow than the one
-    that sent it holds the unit: that flow sends the same work to another worker.
+    """Ask the work to stop, on a cluster's worker, once another flow holds the unit.
+
+    The other flow sends the same work to another worker, which goes on from where this one stopped.
     """
     if not call.lease or not _in_worker_process():
         yield

@@ -48,7 +48,7 @@ class BlockStack(nn.Module):
             in_channels = channels[resolution]
 
     def rows(self, ws: Float[Tensor, "b rows d"]) -> Float[Tensor, "b layers d"]:
-        """``ws`` with one row for each layer; a single row serves them all.
+        """Return ``ws`` with one row for each layer; a single row serves them all.
 
         Raises:
             ValueError: for any other shape.
@@ -64,10 +64,10 @@ class BlockStack(nn.Module):
         self,
         ws: Float[Tensor, "b layers d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
         after: AfterBlock | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        """The last block's image; ``after`` may change it after each block."""
+        """Return the last block's image; ``after`` may change it after each block."""
         x: Tensor | None = None
         image: Tensor | None = None
         row = 0
@@ -75,7 +75,7 @@ class BlockStack(nn.Module):
             block = cast(SynthesisBlock, self.get_submodule(f"b{resolution}"))
             # A block's output layer shares its row with the next block's first convolution.
             used = ws[:, row : row + block.convolutions + 1]
-            x, image = block(x, image, used, noise_mode, generator)
+            x, image = block(x, image, used, noise_mode, rng)
             row += block.convolutions
             if after is not None:
                 image = after(resolution, x, image, used[:, -1])

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 SLOPE = 0.2
-"""Of the leaky ReLU."""
+"""Slope of the leaky ReLU below 0."""
 _PIXELS = 16_384
 """Pixels of a feature map that pass through several operations while they are in a cache."""
 _POINTS = 32_768
@@ -34,7 +34,7 @@ _SCATTER = 8 * _POINTS
 
 
 def suits(x: Tensor, *others: Tensor) -> bool:
-    """Whether the operations of this module may stand in for the plain ones."""
+    """Tell whether the operations of this module may stand in for the plain ones."""
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *others))
     return plain and not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
 
@@ -110,9 +110,10 @@ def modulated_layer(
     taps: Float[Tensor, "4 4"] | None,
     limit: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
-    """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU. With ``taps`` (unit sum) the resolution
-    doubles: a transposed convolution, then the low-pass filter. With ``limit`` the result is clamped to plus
-    or minus it, and its gradient is 0 where that acts.
+    """Convolve ``x * styles``, scale, add noise and bias, leaky ReLU.
+
+    With ``taps`` (unit sum) the resolution doubles: a transposed convolution, then the low-pass filter. With
+    ``limit`` the result is clamped to plus or minus it, and its gradient is 0 where that acts.
     """
     # torch leaves Function.apply unannotated
     return _ModulatedLayer.apply(  # type: ignore[no-untyped-call]
@@ -146,7 +147,7 @@ def _convolve(x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | Non
 def _convolution_grads(
     grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, to_x: bool, to_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of the convolution of :func:`_convolve`, without its filter."""
+    """Return the gradients of the convolution of :func:`_convolve`, without its filter."""
     if not (to_x or to_weight):
         return None, None
     up = taps is not None
@@ -165,8 +166,10 @@ def _pixels(x: Float[Tensor, "c h w"]) -> Float[Tensor, "n c"]:
 def _through_activation(
     grad: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"], limit: float | None
 ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b c"], Float[Tensor, "b c"]]:
-    """Gradient before the leaky ReLU (and the clamp to plus or minus ``limit``) that gave ``y``, its sum and
-    the sum of ``grad * y`` over all pixels that were not clamped, in one pass over memory.
+    """Bring a gradient through the leaky ReLU, and the clamp to plus or minus ``limit``, that gave ``y``.
+
+    Return the gradient, its sum, and the sum of ``grad * y`` over all pixels that were not clamped, in one
+    pass over memory.
     """
     grad = grad.contiguous(memory_format=torch.channels_last)
     through = torch.empty_like(y, memory_format=torch.channels_last)
@@ -197,7 +200,7 @@ def _through_scaling(
 
 
 class PlaneLayout(NamedTuple):
-    """How points meet planes, and which activations the decoder has."""
+    """Geometry of the planes, and the decoder's activations."""
 
     axes: tuple[tuple[int, int], ...]
     """Point coordinates along each plane's width and height."""
@@ -206,7 +209,7 @@ class PlaneLayout(NamedTuple):
     border: bool
     """Outside the box: the planes' border (True) or zeros."""
     activation: str
-    """Of the hidden layer: softplus, silu or leaky_relu."""
+    """Activation of the hidden layer: softplus, silu or leaky_relu."""
     sigmoid: bool
     """Rendered features pass through the widened sigmoid."""
 
@@ -281,8 +284,9 @@ def decode_points(
     layers: list[tuple[Tensor, Tensor]],
     layout: PlaneLayout,
 ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-    """Features (activated) and raw density at box-frame ``points``, which get no gradient. ``layers`` holds
-    weight and bias, as they act, of the decoder's hidden and last layer.
+    """Return features (activated) and raw density at box-frame ``points``, which get no gradient.
+
+    ``layers`` holds weight and bias, as they act, of the decoder's hidden and last layer.
     """
     hidden, last = layers
     return _DecodePoints.apply(  # type: ignore[no-untyped-call]  # as above
@@ -295,8 +299,9 @@ def _slices(stop: int, step: int, start: int = 0) -> list[slice]:
 
 
 def _table(planes: Float[Tensor, "3 c h w"]) -> Float[Tensor, "r c"]:
-    """Pixels of three planes as rows, each plane with a ring of zeros, so that every corner of a look-up
-    exists.
+    """Return the pixels of three planes as rows.
+
+    Each plane has a ring of zeros, so that every corner of a look-up exists.
     """
     return F.pad(planes.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)).flatten(0, 2)
 
@@ -356,7 +361,7 @@ def _activate(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
 
 
 def _slope(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
-    """Derivative of :func:`_activate`."""
+    """Return the derivative of :func:`_activate`."""
     if kind == "leaky_relu":
         return torch.where(x > 0, 1.0, SLOPE)
     share = x.sigmoid()
@@ -364,7 +369,7 @@ def _slope(x: Float[Tensor, "n h"], kind: str) -> Float[Tensor, "n h"]:
 
 
 def _output_grad(features: Tensor, features_grad: Tensor, sigma_grad: Tensor, layout: PlaneLayout) -> Tensor:
-    """Gradient with respect to the decoder's raw output ``[n,1+f]``."""
+    """Return the gradient with respect to the decoder's raw output ``[n,1+f]``."""
     if layout.sigmoid:
         share = (features + 1.002) / 2.004
         features_grad = features_grad * share * (1 - share) * 2.004

@@ -6,31 +6,31 @@ import torch
 from torch import Tensor
 
 
-def uniform(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+def uniform(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -> Tensor:
     """Draw numbers in [0,1) with ``like``'s dtype on its device.
 
     Raises:
-        ValueError: if ``generator`` belongs to another device.
+        ValueError: if ``rng`` belongs to another device.
     """
-    _check_device(generator, like.device)
-    return torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+    _check_device(rng, like.device)
+    return torch.rand(shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
-def normal(shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor:
+def normal(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -> Tensor:
     """Draw standard normal numbers with ``like``'s dtype on its device.
 
     Raises:
-        ValueError: if ``generator`` belongs to another device.
+        ValueError: if ``rng`` belongs to another device.
     """
-    _check_device(generator, like.device)
-    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+    _check_device(rng, like.device)
+    return torch.randn(shape, generator=rng, device=like.device, dtype=like.dtype)
 
 
-def _check_device(generator: torch.Generator | None, device: torch.device) -> None:
+def _check_device(rng: torch.Generator | None, device: torch.device) -> None:
     # drawing elsewhere and copying would make the host wait for the device at every call
-    if generator is None:
+    if rng is None:
         return
-    own = generator.device
+    own = rng.device
     # a device without an index is the current one
     same_index = own.index is None or device.index is None or own.index == device.index
     if own.type != device.type or not same_index:

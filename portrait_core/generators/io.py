@@ -28,7 +28,7 @@ _TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "Styl
 
 
 def kind_of(generator: AnyGenerator | AnySettings) -> Kind:
-    """``triplane`` or ``stylegan2``."""
+    """Return ``triplane`` or ``stylegan2``."""
     return "stylegan2" if isinstance(generator, StyleGAN2Generator | StyleGAN2Settings) else "triplane"
 
 
@@ -40,11 +40,14 @@ def save_generator(
     metadata: Mapping[str, str] | None = None,
     half: bool = True,
 ) -> None:
-    """Write weights, settings and the meaning of z to one file, atomically. The same generator always makes
-    the same bytes.
+    """Write weights, settings and the meaning of z to one file, atomically.
+
+    The same generator always makes the same bytes.
 
     Args:
-        latent_layout: what each range of z holds (any JSON), for generators with structured latents.
+        generator: tri-plane or 2D generator.
+        path: file to write.
+        latent_layout: contents of each range of z (any JSON), for generators with structured latents.
         metadata: further strings, such as the licence.
         half: store float16 (half the size; relative error 5e-4) instead of float32.
 
@@ -91,7 +94,9 @@ def load_generator(
     """Read a file of :func:`save_generator`: a float32 generator in eval mode, without gradients.
 
     Args:
-        kind: what the file must hold; None takes either kind.
+        path: file to read.
+        device: device of the generator.
+        kind: kind that the file must hold; None takes either kind.
 
     Raises:
         ValueError: if the file is not such a file, holds the other kind, or its weights do not fit its
@@ -109,8 +114,9 @@ def load_generator(
 
 
 def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path: str | Path) -> AnyGenerator:
-    """A generator of these settings with these weights (of any floating type): float32, in eval mode, without
-    gradients. ``path`` is where they come from, for messages.
+    """Build a generator from settings and weights: float32, in eval mode, without gradients.
+
+    The weights may be of any floating type. ``path`` is the file that they come from, for messages.
 
     Raises:
         ValueError: if the weights do not fit the settings.
@@ -127,8 +133,9 @@ def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves new weights unset: drawing thirty million normals, and laying them out anew, takes longer than
-    reading them does.
+    """Leaves new weights unset.
+
+    Drawing thirty million normals, and laying them out anew, takes longer than reading them does.
 
     Only for networks of which every tensor is then loaded. A mode holds in its own thread alone.
     """
@@ -164,13 +171,14 @@ def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | 
 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
-    """The meaning of z that :func:`save_generator` wrote; empty where there is none."""
+    """Return the meaning of z that :func:`save_generator` wrote; empty where there is none."""
     return dict(json.loads(load_metadata(path).get("latent_layout", "{}")))
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
-    """What :func:`save_generator` wrote beside the weights: ``kind``, ``settings``, ``latent_layout``, and
-    the strings it was given.
+    """Read the metadata that :func:`save_generator` wrote beside the weights.
+
+    They are ``kind``, ``settings``, ``latent_layout``, and the strings that it was given.
 
     Raises:
         ValueError: if the file is not such a file.

@@ -24,7 +24,7 @@ _GAIN = math.sqrt(2.0)  # keeps the variance through a leaky ReLU
 
 
 def resample_filter() -> Float[Tensor, "4 4"]:
-    """The separable [1,3,3,1] low-pass filter, with unit sum."""
+    """Return the separable [1,3,3,1] low-pass filter, with unit sum."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
     return torch.outer(taps, taps) / 64.0
 
@@ -51,8 +51,9 @@ class _Filter(torch.autograd.Function):
 
 
 def upsample_2x(x: Float[Tensor, "b c h w"], taps: Float[Tensor, "4 4"]) -> Float[Tensor, "b c h2 w2"]:
-    """Double the size: zeros between pixels, then the filter ``taps`` (:func:`resample_filter`), which lies
-    on the device of ``x``.
+    """Double the size: put zeros between pixels, then filter.
+
+    ``taps`` (:func:`resample_filter`) lie on the device of ``x``.
     """
     channels = x.shape[1]
     # the factor 4 makes up for the zeros between pixels
@@ -80,11 +81,12 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
 
     def scaled(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias as they act."""
+        """Return weight and bias as they act."""
         bias = self.bias if self.bias_gain == 1.0 else self.bias * self.bias_gain
         return self.weight * self.weight_gain, bias
 
     def forward(self, x: Float[Tensor, "*b i"]) -> Float[Tensor, "*b o"]:
+        """Return ``x`` times the scaled weight plus the bias, through a leaky ReLU where asked for."""
         y = F.linear(x, *self.scaled())
         return F.leaky_relu(y, _SLOPE) * _GAIN if self.activate else y
 
@@ -99,10 +101,12 @@ def modulated_layer(
     taps: Float[Tensor, "4 4"] | None = None,
     conv_clamp: float | None = None,
 ) -> Float[Tensor, "b o h2 w2"]:
-    """Convolution whose input channels are scaled by ``styles`` and whose output is brought back to unit
-    variance per sample (StyleGAN2 section 2.2), plus ``noise`` and ``bias``, through a leaky ReLU of gain
-    sqrt(2). With ``taps`` it also doubles the resolution: a transposed convolution, then the low-pass filter.
-    With ``conv_clamp`` the result is held within plus or minus that, and what is beyond gets no gradient.
+    """Apply a modulated convolution, noise, bias and a leaky ReLU of gain sqrt(2).
+
+    Input channels are scaled by ``styles``, and the output is brought back to unit variance per sample
+    (StyleGAN2 section 2.2). With ``taps`` it also doubles the resolution: a transposed convolution, then the
+    low-pass filter. With ``conv_clamp`` the result is held within plus or minus that, and values beyond get
+    no gradient.
 
     Scaling activations before and after is the same as scaling the weights of each sample.
     """
@@ -158,7 +162,7 @@ class SynthesisLayer(nn.Module):
             self.noise_strength = nn.Parameter(torch.zeros([]))
 
     def _noise(
-        self, x: Tensor, size: tuple[int, int], mode: NoiseMode, generator: torch.Generator | None
+        self, x: Tensor, size: tuple[int, int], mode: NoiseMode, rng: torch.Generator | None
     ) -> Float[Tensor, "#b 1 h w"] | None:
         if not self.noise or mode == "none":
             return None
@@ -169,18 +173,19 @@ class SynthesisLayer(nn.Module):
                     "use noise_mode='none'"
                 )
             return (self.noise_const * self.noise_strength)[None, None]
-        return normal((len(x), 1, *size), generator, x) * self.noise_strength
+        return normal((len(x), 1, *size), rng, x) * self.noise_strength
 
     def forward(
         self,
         x: Float[Tensor, "b i h w"],
         w: Float[Tensor, "b d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b o h2 w2"]:
+        """Return features in the style of ``w``, of twice the size where the layer up-samples."""
         taps = self.resample_filter if self.upsample else None
         scale = 2 if self.upsample else 1
-        noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, generator)
+        noise = self._noise(x, (scale * x.shape[-2], scale * x.shape[-1]), noise_mode, rng)
         return modulated_layer(
             x,
             self.weight,
@@ -193,8 +198,9 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """Modulated 1x1 convolution to output channels, without demodulation; its output is float32, and within
-    plus or minus ``conv_clamp`` where there is one.
+    """Modulated 1x1 convolution to output channels, without demodulation.
+
+    Its output is float32, and within plus or minus ``conv_clamp`` where there is one.
     """
 
     def __init__(
@@ -207,6 +213,7 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b o h w"]:
+        """Return output channels of features ``x`` in the style of ``w``."""
         # a 1x1 convolution is a matrix product, whose small weights take the styles
         gain = 1.0 / math.sqrt(self.weight.shape[1])
         styles = self.affine(w) * gain
@@ -233,7 +240,7 @@ class SynthesisBlock(nn.Module):
 
     resample_filter: Tensor
     compute_dtype: torch.dtype | None = None
-    """Of its feature maps (None: that of its weights); see ``precision.at_precision``."""
+    """Data type of its feature maps (None: that of its weights); see ``precision.at_precision``."""
     memory_format: torch.memory_format = torch.channels_last
     """Layout of its feature maps, and of its convolutions' weights; see ``precision.memory_format``."""
 
@@ -291,7 +298,7 @@ class SynthesisBlock(nn.Module):
         image: Float[Tensor, "b c h w"] | None,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> tuple[Float[Tensor, "b o h2 w2"], Float[Tensor, "b c h2 w2"]]:
         """Return features and image; ``ws`` has one row for each convolution and one for the output."""
         dtype = self.compute_dtype or self.conv1.weight.dtype
@@ -300,10 +307,10 @@ class SynthesisBlock(nn.Module):
             x = const.contiguous(memory_format=self.memory_format)
         else:
             x = x.to(dtype).contiguous(memory_format=self.memory_format)  # a copy only where it differs
-            x = self.conv0(x, ws[:, 0], noise_mode, generator)
+            x = self.conv0(x, ws[:, 0], noise_mode, rng)
             if self.learned_const is not None:
                 x = x + self.learned_const.to(x.dtype)
-        x = self.conv1(x, ws[:, -2], noise_mode, generator)
+        x = self.conv1(x, ws[:, -2], noise_mode, rng)
         if image is not None:
             image = image.contiguous(memory_format=self.memory_format)
             image = upsample_2x(image, self.resample_filter) if self.upsample else image

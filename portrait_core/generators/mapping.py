@@ -18,27 +18,41 @@ def _unit_second_moment(x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
 
 
 class StyleMappingSettings(Protocol):
-    """What the settings of every generator with a :class:`StyleMapping` say of it."""
+    """Settings of a :class:`StyleMapping`."""
 
     @property
-    def z_dim(self) -> int: ...
+    def z_dim(self) -> int:
+        """Dimensions of the latent z."""
+
     @property
-    def w_dim(self) -> int: ...
+    def w_dim(self) -> int:
+        """Dimensions of the intermediate latent w."""
+
     @property
-    def c_dim(self) -> int: ...
+    def c_dim(self) -> int:
+        """Dimensions of the label; 0: there is none."""
+
     @property
-    def num_ws(self) -> int: ...
+    def num_ws(self) -> int:
+        """Rows of the ws that the mapping returns."""
+
     @property
-    def mapping_layers(self) -> int: ...
+    def mapping_layers(self) -> int:
+        """Layers of the network."""
+
     @property
-    def mapping_width(self) -> int | None: ...
+    def mapping_width(self) -> int | None:
+        """Features of its hidden layers; None: w_dim."""
+
     @property
-    def label_scale(self) -> float: ...
+    def label_scale(self) -> float:
+        """Factor on labels before they are embedded."""
 
 
 class StyleMapping(nn.Module):
-    """StyleGAN2's mapping network, conditioned on a label where there is one: a class, or in EG3D a camera
-    (EG3D section 4.5).
+    """StyleGAN2's mapping network, conditioned on a label where there is one.
+
+    The label is a class, or in EG3D a camera (EG3D section 4.5).
     """
 
     w_avg: Tensor
@@ -71,6 +85,13 @@ class StyleMapping(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "b rows w"]:
+        """Map latents, with labels where there are any, to ws with ``num_ws`` equal rows.
+
+        The first ``truncation_cutoff`` rows (all, if None) become ``w_avg + truncation_psi * (w - w_avg)``.
+
+        Raises:
+            ValueError: if z or c has other dimensions, or c is missing.
+        """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             raise ValueError(f"z must be [B,{self.z_dim}], got {list(z.shape)}")
         x = _unit_second_moment(z)
@@ -111,6 +132,11 @@ class SceneMapping(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
     ) -> Float[Tensor, "b rows w"]:
+        """Map latents to ws with ``num_ws`` equal rows; ``c`` has no effect.
+
+        Raises:
+            ValueError: if a truncation is asked for.
+        """
         if truncation_psi != 1.0:
             raise ValueError(
                 f"a scene mapping has no mean latent to truncate to, got truncation_psi={truncation_psi}; "

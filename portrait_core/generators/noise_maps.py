@@ -33,7 +33,8 @@ def with_own_noise(
     has none here.
 
     Args:
-        rng: a random generator of the device where ``generator`` is; None: that device's own.
+        generator: network with blocks of StyleGAN2.
+        rng: random state of the device where ``generator`` is; None: that device's own.
 
     Returns:
         The view, and its maps; no maps for a generator without noise.
@@ -77,8 +78,9 @@ def noise_regulariser(maps: Sequence[Float[Tensor, "h w"]]) -> Float[Tensor, ""]
 
 @torch.no_grad()
 def renormalise_(maps: Sequence[Float[Tensor, "h w"]]) -> None:
-    """Bring every map to zero mean and unit variance in place, as after each step of the optimisation
-    (Karras et al. 2020, appendix D).
+    """Bring every map to zero mean and unit variance in place.
+
+    This follows each step of the optimisation (Karras et al. 2020, appendix D).
     """
     for each in maps:
         each.sub_(each.mean())

@@ -1,4 +1,4 @@
-"""How precisely, and how compiled, a loaded generator computes. Weights stay float32 whatever is chosen."""
+"""Precision and compilation of a loaded generator. Weights stay float32 whatever is chosen."""
 
 from __future__ import annotations
 
@@ -40,8 +40,9 @@ def memory_format(device: str | torch.device, precision: Precision) -> torch.mem
 
 
 def shared_view(network: Network, own: Iterable[Tensor] = ()) -> Network:
-    """Return a network of its own structure that shares every parameter and buffer with the given one, apart
-    from copies of those in ``own``.
+    """Return a copy of a network that shares every parameter and buffer, apart from those in ``own``.
+
+    Those in ``own`` are copied.
     """
     apart = {id(tensor) for tensor in own}
     every = (*network.parameters(), *network.buffers())

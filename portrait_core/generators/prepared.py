@@ -5,15 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
+from portrait_core.generators.interface import ImageGenerator, VolumeGenerator
 from portrait_core.generators.io import load_generator, save_generator
 from portrait_core.generators.precision import Precision, at_precision, compiled
+
+AnyGenerator = TypeVar("AnyGenerator", bound=ImageGenerator)
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """What makes a loaded generator another object, beside its weights.
+    """Properties, beside its weights, that make a loaded generator another object.
 
     Attributes:
         device: ``cpu`` or ``cuda``.
@@ -39,14 +43,20 @@ class Preparation:
 
 
 def generator_bytes(model: TriPlaneGenerator) -> bytes:
-    """Give a generator as the content of a safetensors file."""
+    """Return a generator as the content of a safetensors file."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "generator.safetensors"
         save_generator(model, path)
         return path.read_bytes()
 
 
-def at_chunk(model: TriPlaneGenerator, rays: int | None) -> TriPlaneGenerator:
-    """Give the same generator, rendering so many rays at a time; None renders all of them at once."""
-    model.renderer.ray_chunk = rays
+def at_chunk(model: AnyGenerator, rays: int | None) -> AnyGenerator:
+    """Set how many rays a generator with a volume renders at a time, and return the generator.
+
+    Args:
+        model: changed in place; one without a volume stays as it is.
+        rays: None renders all rays at once.
+    """
+    if isinstance(model, VolumeGenerator):
+        model.ray_chunk = rays
     return model

@@ -37,7 +37,7 @@ _PLANE_AXES = {"published": ("xyz", "xzy", "zxy"), "orthogonal": ("xyz", "xzy", 
 
 @dataclass(frozen=True)
 class Published:
-    """What a network file says of its averaged generator, and that generator's weights."""
+    """Settings of a network file's averaged generator, and its weights."""
 
     class_name: str
     """Name of its class where it was trained."""
@@ -103,8 +103,10 @@ def read_published(path: str | Path) -> Published:
 
 
 def load_published(path: str | Path, device: str | torch.device = "cpu") -> AnyGenerator:
-    """Read a published EG3D or StyleGAN2 network file (``.pkl``), without running anything in it: the
-    averaged generator in float32, eval mode, without gradients. Its constructor arguments decide which it is.
+    """Read a published EG3D or StyleGAN2 network file (``.pkl``), without running anything in it.
+
+    The result is the averaged generator in float32, eval mode, without gradients. Its constructor arguments
+    decide which of the two it is.
 
     Raises:
         ValueError: if the file cannot be read safely or holds another kind of network.
@@ -116,10 +118,13 @@ def load_published(path: str | Path, device: str | torch.device = "cpu") -> AnyG
 def convert_published(
     path: str | Path, folder: str | Path, *, half: bool = False, licence: str = NVIDIA_LICENCE
 ) -> Converted:
-    """Write a network file's averaged generator as ``NAME.safetensors`` and ``NAME.json`` in ``folder``, each
-    atomically. The same file always makes the same bytes.
+    """Write a network file's averaged generator as ``NAME.safetensors`` and ``NAME.json``.
+
+    Each is written atomically in ``folder``. The same file always makes the same bytes.
 
     Args:
+        path: network file to read.
+        folder: folder to write to.
         half: store float16 instead of the exact float32.
         licence: of the weights, as the JSON file shall state it.
 
@@ -156,8 +161,10 @@ def convert_published(
 
 
 def check_generator(path: str | Path) -> Checked:
-    """Load a generator file (converted, or still a ``.pkl``) and look for what could be wrong with it:
-    digest, weights that do not fit or are not finite, a mapping that gives no sensible latent.
+    """Load a generator file (converted, or still a ``.pkl``) and look for faults.
+
+    Faults are a wrong digest, weights that do not fit or are not finite, and a mapping that gives no sensible
+    latent.
 
     Raises:
         ValueError: naming what is wrong.
@@ -185,7 +192,7 @@ def check_generator(path: str | Path) -> Checked:
 
 
 def sha256(path: str | Path) -> str:
-    """Digest of a file, 64 hexadecimal digits."""
+    """Return the digest of a file, 64 hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from portrait_core.generators import cpu
-from portrait_core.generators.draws import uniform
 from portrait_core.generators.layers import FullyConnected
-from portrait_core.generators.settings import GeneratorSettings, RaySampling
+from portrait_core.generators.rays import RayDraws, Rays, RaySampler, midpoints
+from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.triplane import Planes
 
 PLANE_AXES: dict[str, tuple[tuple[int, int], ...]] = {
@@ -35,21 +35,14 @@ EMPTY = -20.0
 
 @dataclass(frozen=True)
 class RayOutput:
-    """What rays see."""
+    """Results of volume rendering, per ray."""
 
     features: Float[Tensor, "b n f"]
     """Composited features; the first three are RGB in [-1,1]."""
     depth: Float[Tensor, "b n"]
     """Expected distance along the ray, in box units."""
-    weight: Float[Tensor, "b n"]
-    """Share of the ray that the volume absorbs, 0..1; the rest is background."""
-
-
-class _Draws(NamedTuple):
-    """Random numbers in [0,1) for the depths along rays; None twice for the fixed depths."""
-
-    coarse: Float[Tensor, "b n s"] | None
-    fine: Float[Tensor, "b n m"] | None
+    accumulation: Float[Tensor, "b n"]
+    """Fraction of the ray that the volume absorbs, 0..1; the rest is background."""
 
 
 class Decoder(nn.Module):
@@ -70,8 +63,13 @@ class Decoder(nn.Module):
         )
         self.sigmoid = settings.feature_activation == "sigmoid"
 
+    @property
+    def last(self) -> FullyConnected:
+        """The layer whose first output is the raw density."""
+        return cast(FullyConnected, self.net[2])
+
     def scaled(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of both layers as they act."""
+        """Return weight and bias of both layers as they act."""
         return [layer.scaled() for layer in self.net if isinstance(layer, FullyConnected)]
 
     def activate(self, features: Tensor) -> Tensor:
@@ -80,13 +78,21 @@ class Decoder(nn.Module):
         return torch.sigmoid(features) * 2.004 - 1.002 if self.sigmoid else features
 
     def forward(self, x: Float[Tensor, "*n c"]) -> tuple[Float[Tensor, "*n f"], Float[Tensor, "*n 1"]]:
+        """Decode plane features to rendered features (in [-1,1]) and raw density."""
         hidden = self.net[0](x)
         y = self.net[2](self.net[1](hidden))
         return self.activate(y[..., 1:]), y[..., :1]
 
 
+class Field(NamedTuple):
+    """Features and density in space: feature planes and the network that decodes them."""
+
+    planes: Planes
+    decoder: Decoder
+
+
 class Renderer(nn.Module):
-    """Renders rays of planes with a decoder. Holds no parameters of its own."""
+    """Renders rays through a field. It has no parameters of its own."""
 
     def __init__(self, settings: GeneratorSettings) -> None:
         super().__init__()
@@ -103,7 +109,7 @@ class Renderer(nn.Module):
         )
 
     def sample_planes(self, planes: Planes, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n c"]:
-        """Mean of the three planes' bilinear look-ups at box-frame ``points``."""
+        """Return the mean of the three planes' bilinear look-ups at box-frame ``points``."""
         b, n, _ = points.shape
         unit = (points * (2.0 / self.settings.box_warp)).unbind(-1)
         grid = torch.stack([unit[i] for axes in self.axes for i in axes], dim=-1)
@@ -119,11 +125,14 @@ class Renderer(nn.Module):
         return found.view(b, 3, -1, n).mean(dim=1).transpose(1, 2)
 
     def sample_points(
-        self, planes: Planes, decoder: Decoder, points: Float[Tensor, "b n 3"]
+        self, field: Field, points: Float[Tensor, "b n 3"]
     ) -> tuple[Float[Tensor, "b n f"], Float[Tensor, "b n 1"]]:
-        """Features (in [-1,1]) and raw density at box-frame ``points``, through the planes' bend; empty where
-        the planes are not believed.
+        """Return features (in [-1,1]) and raw density at box-frame ``points``.
+
+        Points go through the planes' bend. The density is that of empty space where the planes are not
+        believed.
         """
+        planes, decoder = field
         if planes.bend is not None:
             points = planes.bend(points)
         if cpu.suits(planes.volume, points) and not points.requires_grad:
@@ -136,238 +145,160 @@ class Renderer(nn.Module):
             sigma = sigma.masked_fill(planes.within(points)[..., None] < 0.5, EMPTY)
         return features, sigma
 
-    def _evaluate(
-        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor, depths: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Features ``[b,n,s,f]`` and density ``[b,n,s]`` at ``depths`` along rays."""
-        points = origins[:, :, None] + depths[..., None] * directions[:, :, None]
-        features, sigma = self.sample_points(planes, decoder, points.flatten(1, 2))
+    def _evaluate(self, field: Field, rays: Rays, depths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features ``[b,n,s,f]`` and raw density ``[b,n,s]`` at ``depths`` along rays."""
+        features, sigma = self.sample_points(field, rays.sample_points(depths).flatten(1, 2))
         shape = depths.shape
         return features.unflatten(1, shape[1:]), sigma.reshape(shape)
 
-    def weights(
-        self, sigma: Float[Tensor, "b n s"], depths: Float[Tensor, "b n s"], limit: Tensor | None
+    def interval_weights(
+        self, sigma: Float[Tensor, "b n s"], depths: Float[Tensor, "b n s"], background_depth: Tensor | None
     ) -> Float[Tensor, "b n s1"]:
-        """Compositing weight of every interval between neighbouring samples (mid-point rule)."""
+        """Return the compositing weight of every interval between neighbouring samples (mid-point rule)."""
         middle = (sigma[..., :-1] + sigma[..., 1:]) * 0.5
         delta = depths[..., 1:] - depths[..., :-1]
-        optical = F.softplus(middle - 1.0) * delta * self.settings.density_gain
-        if limit is not None:  # nothing is seen beyond the wall
-            optical = optical * (_middle(depths) < limit[..., None])
+        optical_depth = F.softplus(middle - 1.0) * delta * self.settings.density_gain
+        if background_depth is not None:  # nothing is seen beyond the background plane
+            optical_depth = optical_depth * (midpoints(depths) < background_depth[..., None])
         # The published transmittance is the product of (1 - alpha + 1e-10) over the intervals in front; this
         # is the product of (1 - alpha). The published one lets 1e-10 more through every interval, which is
         # below rounding in single precision. A sum is taken because the backward pass of cumprod reads a
         # value on the host, which makes it wait for the device and forbids CUDA graphs.
-        before = F.pad(optical[..., :-1], (1, 0)).cumsum(dim=-1)
-        return (1.0 - torch.exp(-optical)) * torch.exp(-before)
+        in_front = F.pad(optical_depth[..., :-1], (1, 0)).cumsum(dim=-1)
+        one_minus_alpha, transmittance = torch.exp(-optical_depth), torch.exp(-in_front)
+        return (1.0 - one_minus_alpha) * transmittance
 
-    def render_rays(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Float[Tensor, "b n 3"],
-        directions: Float[Tensor, "b n 3"],
-        sampling: RaySampling,
-        generator: torch.Generator | None = None,
-        jitter: bool = False,
-    ) -> RayOutput:
-        """Render rays with unit-length ``directions``. ``jitter`` draws random depths from ``generator``, a
-        generator of the rays' device (None: that device's own); otherwise they are the middles of the strata
-        and evenly spaced quantiles.
+    def render_rays(self, field: Field, rays: Rays, sampler: RaySampler) -> RayOutput:
+        """Render rays, in chunks where memory asks for them.
 
         Raises:
-            ValueError: if ``generator`` belongs to another device.
+            ValueError: if the sampler's random state belongs to another device.
         """
         render = self._render
+        count = len(rays)
         if torch.is_grad_enabled():
-            rays = self.ray_chunk or origins.shape[1]
-            if rays < origins.shape[1]:
+            chunk = self.ray_chunk or count
+            if chunk < count:
                 render = self._render_again
         else:  # chunks bound the memory that samples' features take
-            samples = len(planes) * (sampling.n_coarse + sampling.n_fine)
-            rays = max(1, (_CPU_CHUNK if origins.device.type == "cpu" else _GPU_CHUNK) // samples)
-            rays = min(rays, self.ray_chunk or rays)
-        pieces = list(zip(origins.split(rays, 1), directions.split(rays, 1), strict=True))
-        draws = _draw(sampling, origins, generator, rays) if jitter else [_Draws(None, None)] * len(pieces)
-        parts = [
-            render(planes, decoder, o, d, sampling, drawn)
-            for (o, d), drawn in zip(pieces, draws, strict=True)
-        ]
-        if len(parts) == 1:
-            return parts[0]
+            samples = len(field.planes) * (sampler.settings.n_coarse + sampler.settings.n_fine)
+            on_cpu = rays.origins.device.type == "cpu"
+            chunk = max(1, (_CPU_CHUNK if on_cpu else _GPU_CHUNK) // samples)
+            chunk = min(chunk, self.ray_chunk or chunk)
+        chunks = zip(rays.split(chunk), sampler.draw(rays, chunk), strict=True)
+        rendered = [render(field, piece, sampler, draws) for piece, draws in chunks]
+        if len(rendered) == 1:
+            return rendered[0]
         return RayOutput(
-            torch.cat([part.features for part in parts], dim=1),
-            torch.cat([part.depth for part in parts], dim=1),
-            torch.cat([part.weight for part in parts], dim=1),
+            torch.cat([piece.features for piece in rendered], dim=1),
+            torch.cat([piece.depth for piece in rendered], dim=1),
+            torch.cat([piece.accumulation for piece in rendered], dim=1),
         )
 
-    def _render_again(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Tensor,
-        directions: Tensor,
-        sampling: RaySampling,
-        draws: _Draws,
-    ) -> RayOutput:
-        """As :meth:`_render`, keeping nothing for the gradient: rendered a second time when it is wanted."""
+    def _render_again(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
+        """Render like :meth:`_render` and keep nothing for the gradient, which renders a second time."""
+
+        def render(origins: Tensor, directions: Tensor) -> RayOutput:
+            return self._render(field, Rays(origins, directions), sampler, draws)
+
         # nothing is drawn in there, so no state of a random generator has to be kept and brought back, which
         # a CUDA graph could not capture
         rendered: RayOutput = checkpoint(
-            self._render,
-            planes,
-            decoder,
-            origins,
-            directions,
-            sampling,
-            draws,
-            use_reentrant=False,
-            preserve_rng_state=False,
+            render, rays.origins, rays.directions, use_reentrant=False, preserve_rng_state=False
         )
         return rendered
 
-    def _render(
-        self,
-        planes: Planes,
-        decoder: Decoder,
-        origins: Tensor,
-        directions: Tensor,
-        sampling: RaySampling,
-        draws: _Draws,
-    ) -> RayOutput:
-        background, limit = self.background(planes, decoder, origins, directions)
-        depths = stratified_depths(sampling, directions, draws.coarse)
+    def _render(self, field: Field, rays: Rays, sampler: RaySampler, draws: RayDraws) -> RayOutput:
+        sampling = sampler.settings
+        background, background_depth = self.background(field, rays)
+        depths = sampler.coarse_depths(rays, draws.coarse)
         with torch.set_grad_enabled(torch.is_grad_enabled() and sampling.coarse_grad):
-            features, sigma = self._evaluate(planes, decoder, origins, directions, depths)
+            features, sigma = self._evaluate(field, rays, depths)
         if not sampling.n_fine:
-            weights = self.weights(sigma, depths, limit)
-            share = _share(weights)
-            colour = _mix(share, features)
+            weights = self.interval_weights(sigma, depths, background_depth)
+            per_sample = sample_weights(weights)
+            colour = composite(per_sample, features)
         else:
             with torch.no_grad():
-                coarse = self.weights(sigma, depths, limit)
-                fine = importance_depths(depths, coarse, sampling.n_fine, draws.fine)
-            more_features, more_sigma = self._evaluate(planes, decoder, origins, directions, fine)
+                coarse = self.interval_weights(sigma, depths, background_depth)
+                fine = sampler.fine_depths(depths, coarse, draws.fine)
+            fine_features, fine_sigma = self._evaluate(field, rays, fine)
             depths, order = torch.cat([depths, fine], dim=-1).sort(dim=-1)
-            sigma = torch.cat([sigma, more_sigma], dim=-1).gather(-1, order)
-            weights = self.weights(sigma, depths, limit)
-            share = _share(weights)
-            # bring the shares into the features' order, not the (larger) features into the shares'
-            unsorted = torch.zeros_like(share).scatter(-1, order, share)
+            sigma = torch.cat([sigma, fine_sigma], dim=-1).gather(-1, order)
+            weights = self.interval_weights(sigma, depths, background_depth)
+            per_sample = sample_weights(weights)
+            # bring the weights into the features' order, not the (larger) features into the weights'
+            unsorted = torch.zeros_like(per_sample).scatter(-1, order, per_sample)
             n = sampling.n_coarse
-            colour = _mix(unsorted[..., :n], features) + _mix(unsorted[..., n:], more_features)
-        distance = (share * depths).sum(dim=-1)
-        return _fill(colour, distance, weights.sum(dim=-1), depths[..., -1], background, limit)
+            colour = composite(unsorted[..., :n], features) + composite(unsorted[..., n:], fine_features)
+        distance = (per_sample * depths).sum(dim=-1)
+        volume = RayOutput(colour, distance, weights.sum(dim=-1))
+        return blend_background(volume, depths[..., -1], background, background_depth)
 
     def background(
-        self, planes: Planes, decoder: Decoder, origins: Tensor, directions: Tensor
+        self, field: Field, rays: Rays
     ) -> tuple[Float[Tensor, "b n f"] | None, Float[Tensor, "b n"] | None]:
-        """The wall's features and its distance along each ray; None twice where there is no wall."""
-        wall = self.settings.background
-        if wall is None or planes.wall is None:
-            return None, None
-        # rays that run away from the wall (or along it) meet it nowhere: put it very far away
-        slope = directions[..., 2].clamp(max=-1e-3)
-        distance = (wall.wall_z - origins[..., 2]) / slope
-        hit = origins[..., :2] + distance[..., None] * directions[..., :2]
-        return self.wall_features(planes, decoder, hit / wall.wall_half_extent), distance
+        """Return the background plane's features and its distance along each ray.
 
-    def wall_features(
-        self, planes: Planes, decoder: Decoder, unit_xy: Float[Tensor, "b n 2"]
-    ) -> Float[Tensor, "b n f"]:
-        """Features of the wall at ``unit_xy``: box-frame x and y over ``wall_half_extent``.
+        Both are None where there is no plane.
+        """
+        plane, depth = self.settings.background, self.background_depth(rays)
+        if plane is None or depth is None or field.planes.background_plane is None:
+            return None, None
+        hit = rays.origins[..., :2] + depth[..., None] * rays.directions[..., :2]
+        return self.background_features(field, hit / plane.wall_half_extent), depth
+
+    def background_depth(self, rays: Rays) -> Float[Tensor, "b n"] | None:
+        """Return the distance along rays to the background plane; None where there is none."""
+        plane = self.settings.background
+        if plane is None:
+            return None
+        # rays that run away from the plane (or along it) meet it nowhere: put it very far away
+        slope = rays.directions[..., 2].clamp(max=-1e-3)
+        return (plane.wall_z - rays.origins[..., 2]) / slope
+
+    def background_features(self, field: Field, xy: Float[Tensor, "b n 2"]) -> Float[Tensor, "b n f"]:
+        """Return features of the background plane at ``xy``: box-frame x and y over ``wall_half_extent``.
 
         Raises:
-            ValueError: if the generator has no wall.
+            ValueError: if the generator has no background plane.
         """
-        if planes.wall is None:
-            raise ValueError("this generator has no wall; set background in its settings")
-        found = F.grid_sample(
-            planes.wall, unit_xy[:, None], mode="bilinear", padding_mode="border", align_corners=False
+        plane = field.planes.background_plane
+        if plane is None:
+            raise ValueError("this generator has no background plane; set background in its settings")
+        sampled = F.grid_sample(
+            plane, xy[:, None], mode="bilinear", padding_mode="border", align_corners=False
         )
-        return decoder.activate(found[:, :, 0].transpose(1, 2))
+        return field.decoder.activate(sampled[:, :, 0].transpose(1, 2))
 
 
-def _middle(x: Tensor) -> Tensor:
-    return (x[..., :-1] + x[..., 1:]) * 0.5
+def sample_weights(interval_weights: Float[Tensor, "b n s1"]) -> Float[Tensor, "b n s"]:
+    """Return the weight of every sample: half that of the intervals on its two sides."""
+    return 0.5 * (F.pad(interval_weights, (0, 1)) + F.pad(interval_weights, (1, 0)))
 
 
-def _draw(
-    sampling: RaySampling, rays: Float[Tensor, "b n 3"], generator: torch.Generator | None, chunk: int
-) -> list[_Draws]:
-    """Draw for all rays at once, and split into chunks of rays: what is drawn does not depend on them, and a
-    chunk that is rendered a second time, for its gradient, has the depths of the first time.
-    """
-    coarse = uniform((*rays.shape[:2], sampling.n_coarse), generator, rays)
-    fine = uniform((*rays.shape[:2], sampling.n_fine), generator, rays)
-    return [_Draws(c, f) for c, f in zip(coarse.split(chunk, 1), fine.split(chunk, 1), strict=True)]
+def composite(weights: Float[Tensor, "b n s"], features: Float[Tensor, "b n s f"]) -> Float[Tensor, "b n f"]:
+    """Return the weighted sum of the samples' features along every ray."""
+    return (weights[..., None, :] @ features)[..., 0, :]
 
 
-def stratified_depths(
-    sampling: RaySampling, directions: Float[Tensor, "b n 3"], shares: Float[Tensor, "b n s"] | None
-) -> Float[Tensor, "b n s"]:
-    """Coarse depths: evenly spaced from near to far, each moved on by a share (0..1) of the spacing; by half
-    of it where ``shares`` is None.
-    """
-    count = sampling.n_coarse
-    step = (sampling.far - sampling.near) / (count - 1)
-    start = torch.linspace(
-        sampling.near, sampling.far, count, device=directions.device, dtype=directions.dtype
-    )
-    if shares is None:
-        return (start + 0.5 * step).expand(*directions.shape[:2], count)
-    return start + step * shares
-
-
-def importance_depths(
-    depths: Float[Tensor, "b n s"],
-    weights: Float[Tensor, "b n s1"],
-    count: int,
-    quantiles: Float[Tensor, "b n m"] | None,
-) -> Float[Tensor, "b n m"]:
-    """Fine depths by inverse-transform sampling of the coarse weights, blurred as in mip-NeRF, at
-    ``quantiles`` (0..1); at ``count`` evenly spaced ones where that is None.
-    """
-    shape = weights.shape
-    blurred = F.max_pool1d(weights.reshape(-1, 1, shape[-1]), 2, stride=1, padding=1)
-    smooth = F.avg_pool1d(blurred, 2, stride=1).view(shape) + 0.01
-    bins = _middle(depths)  # [b,n,s-1]
-    pdf = smooth[..., 1:-1] + 1e-5
-    pdf = pdf / pdf.sum(dim=-1, keepdim=True)
-    cdf = F.pad(torch.cumsum(pdf, dim=-1), (1, 0))  # [b,n,s-2]
-    if quantiles is None:
-        even = torch.linspace(0.0, 1.0, count, device=depths.device, dtype=depths.dtype)
-        quantiles = even.expand(*shape[:-1], count)
-    u = quantiles.contiguous()  # the search copies what is not
-    above = torch.searchsorted(cdf, u, right=True)
-    below = (above - 1).clamp(min=0)
-    above = above.clamp(max=cdf.shape[-1] - 1)
-    low, high = cdf.gather(-1, below), cdf.gather(-1, above)
-    span = torch.where(high - low < 1e-5, 1.0, high - low)
-    start, end = bins.gather(-1, below), bins.gather(-1, above)
-    return start + (u - low) / span * (end - start)
-
-
-def _share(weights: Float[Tensor, "b n s1"]) -> Float[Tensor, "b n s"]:
-    """Weight of every sample: half that of the intervals on its two sides (mid-point features)."""
-    return 0.5 * (F.pad(weights, (0, 1)) + F.pad(weights, (1, 0)))
-
-
-def _mix(share: Float[Tensor, "b n s"], features: Float[Tensor, "b n s f"]) -> Float[Tensor, "b n f"]:
-    return (share[..., None, :] @ features)[..., 0, :]
-
-
-def _fill(
-    colour: Float[Tensor, "b n f"],
-    distance: Float[Tensor, "b n"],
-    total: Float[Tensor, "b n"],
+def blend_background(
+    volume: RayOutput,
     last: Float[Tensor, "b n"],
     background: Float[Tensor, "b n f"] | None,
-    limit: Float[Tensor, "b n"] | None,
+    background_depth: Float[Tensor, "b n"] | None,
 ) -> RayOutput:
-    """Fill what is left of each ray with the background: the wall, or black at no distance."""
-    left = 1.0 - total
-    if background is None or limit is None:
-        depth = torch.nan_to_num(distance / total, nan=float("inf"))
-        return RayOutput(colour - left[..., None], torch.minimum(depth, last), total)
-    return RayOutput(colour + left[..., None] * background, distance + left * limit, total)
+    """Fill what the volume leaves of each ray with the background plane, or with black at no distance.
+
+    Args:
+        volume: sums over the samples alone: features, and depth weighted by accumulation.
+        last: depth of the last sample; without a background plane the depth is at most that.
+        background: features of the plane where the rays meet it.
+        background_depth: distance of the plane along the rays.
+    """
+    colour, distance, accumulation = volume.features, volume.depth, volume.accumulation
+    left = 1.0 - accumulation
+    if background is None or background_depth is None:
+        depth = torch.nan_to_num(distance / accumulation, nan=float("inf"))
+        return RayOutput(colour - left[..., None], torch.minimum(depth, last), accumulation)
+    return RayOutput(colour + left[..., None] * background, distance + left * background_depth, accumulation)

@@ -64,20 +64,20 @@ class Scene:
     expression_names: tuple[str, ...]
 
     def value(self, name: str) -> float:
-        """A raw appearance value, about -2.5..2.5."""
+        """Return a raw appearance value, about -2.5..2.5."""
         return float(self.appearance[APPEARANCE.index(name)])
 
     def share(self, name: str) -> float:
-        """An appearance value as its quantile, uniform in 0..1."""
+        """Return an appearance value as its quantile, uniform in 0..1."""
         return float(ndtr(self.value(name)))
 
     def full_shape(self) -> Array:
-        """Shape code ``[1,50]`` for the head."""
+        """Return the shape code ``[1,50]`` for the head."""
         return np.pad(self.shape, (0, N_SHAPE_HEAD - N_SHAPE))[None]
 
 
 def fitted_names(expression_names: Sequence[str]) -> list[str]:
-    """The 49 face units in the latent vector, in the head's order."""
+    """Return the 49 face units in the latent vector, in the head's order."""
     return [name for name in expression_names if name not in NOT_FITTED]
 
 
@@ -97,7 +97,7 @@ def _unit_mean(names: Sequence[str]) -> Array:
 
 
 def latent_from_scene(scene: Scene) -> Array:
-    """Latent vector ``[119]`` float32 of a scene."""
+    """Return the latent vector ``[119]`` float32 of a scene."""
     return z_from_fit(scene.full_shape()[0], scene.expression, scene.expression_names, scene.appearance)
 
 
@@ -107,7 +107,7 @@ def z_from_fit(
     expression_names: Sequence[str],
     appearance: NDArray[np.floating] | None = None,
 ) -> Array:
-    """Latent vector of a tracker's fit.
+    """Return the latent vector of a tracker's fit.
 
     Args:
         shape: ``[..., S]`` in standard deviations, at least 30 components (only the first 30 are used).
@@ -132,7 +132,7 @@ def z_from_fit(
 
 
 def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) -> Scene:
-    """The scene ``[119]`` values describe; the inverse of :func:`latent_from_scene`."""
+    """Return the scene that ``[119]`` values describe; the inverse of :func:`latent_from_scene`."""
     z = np.asarray(z, dtype=np.float32)
     if z.shape != (N_LATENT,):
         raise ValueError(f"latent has shape {z.shape}, expected ({N_LATENT},); pass one vector")
@@ -143,8 +143,10 @@ def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) 
 
 
 def sample_scene(rng: np.random.Generator, expression_names: Sequence[str], spread: float = 1.0) -> Scene:
-    """Draw a person, an expression and a light. ``spread`` below 1 keeps people and lights nearer to the
-    average (appearance by that factor, shape by half as much), expressions as strong as ever.
+    """Draw a person, an expression and a light.
+
+    ``spread`` below 1 keeps people and lights nearer to the average (appearance by that factor, shape by half
+    as much), expressions as strong as ever.
     """
     shape = np.clip(rng.normal(size=N_SHAPE), -2.5, 2.5) * SHAPE_SCALE * (0.5 + 0.5 * spread)
     expression = sample_expression(rng, list(expression_names))

@@ -25,11 +25,12 @@ def latents_2d(
     yaw_rad: NDArray[np.floating] | float,
     pitch_rad: NDArray[np.floating] | float,
 ) -> NDArray[np.float32]:
-    """Latents ``[...,121]`` of scenes seen from a camera.
+    """Return latents ``[...,121]`` of scenes seen from a camera.
 
     Args:
         z: scenes ``[...,119]``.
-        yaw_rad, pitch_rad: the camera's, ``[...]`` or one for all.
+        yaw_rad: yaw of the camera, ``[...]`` or one for all.
+        pitch_rad: pitch of the camera, ``[...]`` or one for all.
 
     Raises:
         ValueError: if z has another length.

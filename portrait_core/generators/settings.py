@@ -14,16 +14,16 @@ class _Frozen(BaseModel):
 
 
 class RaySampling(_Frozen):
-    """How samples are placed along rays. Distances are from the camera, in box units."""
+    """Placement of samples along rays. Distances are from the camera, in box units."""
 
     near: float = 2.25
     """Distance of the first coarse sample."""
     far: float = 3.3
     """Distance of the end of the last coarse interval."""
     n_coarse: int = Field(default=48, ge=3)
-    """Stratified samples a ray."""
+    """Stratified samples per ray."""
     n_fine: int = Field(default=48, ge=0)
-    """Importance samples a ray, placed by the coarse weights; 0 leaves the coarse samples alone."""
+    """Importance samples per ray, placed by the coarse weights; 0 leaves the coarse samples alone."""
     coarse_grad: bool = True
     """Differentiate through the coarse samples too. False computes them without gradient (cheaper
     training); they still take part in the compositing, so values do not change."""
@@ -44,7 +44,7 @@ class SuperresolutionSettings(_Frozen):
     channels: tuple[int, ...]
     """Output channels of each block."""
     upsample: tuple[bool, ...]
-    """Whether each block doubles the resolution."""
+    """True for each block that doubles the resolution."""
     resize_input: bool = True
     """Resize inputs of another size (bilinear). Off: run fully convolutionally at any size."""
     antialias: bool = True
@@ -59,7 +59,7 @@ class SuperresolutionSettings(_Frozen):
     def _check(self) -> SuperresolutionSettings:
         if not self.channels or len(self.channels) != len(self.upsample):
             raise ValueError(
-                f"superresolution.channels and .upsample need one entry a block, got {self.channels} "
+                f"superresolution.channels and .upsample need one entry per block, got {self.channels} "
                 f"and {self.upsample}"
             )
         return self
@@ -153,7 +153,7 @@ class GeneratorSettings(_Frozen):
     plane_axes: Literal["published", "orthogonal"] = "published"
     """``published``: (x,y), (x,z), (z,x), so y never meets z; ``orthogonal``: (x,y), (x,z), (z,y)."""
     plane_padding: Literal["zeros", "border"] = "zeros"
-    """What is read outside the box."""
+    """Values of the planes outside the box."""
     open_top: bool = False
     """Nothing is above the box. With border padding a bust goes on below and beside the box, as it should,
     but hair at its top would go on upwards as streaks."""
@@ -240,8 +240,9 @@ class GeneratorSettings(_Frozen):
         return size * self.superresolution.scale
 
     def patch_step(self, resolution: int) -> int:
-        """Patches of a rendering of this side need sides that are multiples of this: a whole size after
-        super-resolution resizes them.
+        """Return the number of rays of which every patch's side must be a multiple.
+
+        The multiple gives a patch a whole size after super-resolution resizes it.
         """
         sr = self.superresolution
         return resolution // math.gcd(resolution, sr.input_resolution) if sr and sr.resize_input else 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -11,9 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from portrait_core.generators.blocks import BlockStack
+from portrait_core.generators.interface import ImageGenerator
 from portrait_core.generators.layers import NoiseMode
 from portrait_core.generators.mapping import StyleMapping
+from portrait_core.generators.patches import CameraRays, Patch, PatchRender
 from portrait_core.generators.precision import memory_format
+from portrait_core.generators.settings import RaySampling
 
 # Arguments that change how published code computes or trains, and not what it computes in float32.
 _WITHOUT_EFFECT = {"num_fp16_res", "fused_modconv_default", "w_avg_beta"}
@@ -68,8 +71,13 @@ class StyleGAN2Settings(BaseModel):
 
     @property
     def image_resolution(self) -> int:
-        """Size of the image."""
+        """Side of the image in pixels."""
         return self.resolutions[-1]
+
+    @property
+    def neural_resolution(self) -> int:
+        """Side of the grid that patches are cut from, in pixels: that of the image."""
+        return self.image_resolution
 
     @property
     def num_ws(self) -> int:
@@ -83,8 +91,10 @@ class StyleGAN2Settings(BaseModel):
 
     @classmethod
     def from_published(cls, kwargs: Mapping[str, Any]) -> StyleGAN2Settings:
-        """Translate the constructor arguments that a published StyleGAN2 network file carries. Those of the
-        synthesis may stand in ``synthesis_kwargs`` or, as later files have them, beside the others.
+        """Translate the constructor arguments that a published StyleGAN2 network file carries.
+
+        Those of the synthesis may stand in ``synthesis_kwargs`` or, as later files have them, beside the
+        others.
 
         Raises:
             ValueError: where they ask for something that is not implemented, or lack something.
@@ -142,13 +152,20 @@ class Synthesis(BlockStack):
         self,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b c h w"]:
-        return self.walk(self.rows(ws), noise_mode, generator)
+        """Return images in [-1,1] (not clipped) of ``ws``, whose rows are one for all layers or one each."""
+        return self.walk(self.rows(ws), noise_mode, rng)
 
 
-class StyleGAN2Generator(nn.Module):
-    """Latent to image. State-dict names are the published ones; everything runs in float32."""
+class StyleGAN2Generator(ImageGenerator):
+    """Latent to image. State-dict names are the published ones; everything runs in float32.
+
+    It has no volume: a camera has no effect on its images, and patches are cut from whole images.
+    """
+
+    settings: StyleGAN2Settings
+    mapping: StyleMapping
 
     def __init__(self, settings: StyleGAN2Settings) -> None:
         super().__init__()
@@ -166,6 +183,35 @@ class StyleGAN2Generator(nn.Module):
         # as for a CPU, where it is made; at_precision lays it out for the device where it runs
         self.to(memory_format=memory_format("cpu", "fp32"))  # type: ignore[call-overload]
 
+    def mapping_label(self, camera: Float[Tensor, "b 25"]) -> None:
+        """Return None: a camera is no label of this generator."""
+
+    def mapping_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters of the mapping network."""
+        return self.mapping.parameters()
+
+    def render_image(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        camera: Float[Tensor, "b 25"],
+        resolution: int | None = None,
+        sampling: RaySampling | None = None,
+    ) -> Float[Tensor, "b 3 s s"]:
+        """Render whole images in [-1,1] (not clipped); only ``ws`` has an effect."""
+        image: Tensor = self.synthesis(ws)
+        return image
+
+    def render_patch(
+        self,
+        ws: Float[Tensor, "b rows w"],
+        rays: CameraRays,
+        patch: Patch,
+        sampling: RaySampling | None = None,
+        rng: torch.Generator | None = None,
+    ) -> PatchRender:
+        """Cut one patch from the image of every latent; only ``ws`` and ``patch`` have an effect."""
+        return PatchRender(patch.cut(self.synthesis(ws)))
+
     def forward(
         self,
         z: Float[Tensor, "b z"],
@@ -173,21 +219,21 @@ class StyleGAN2Generator(nn.Module):
         truncation_psi: float = 1.0,
         truncation_cutoff: int | None = None,
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Float[Tensor, "b channels h w"]:
-        """Images in [-1,1] (not clipped) of latents.
+        """Return images in [-1,1] (not clipped) of latents.
 
         Args:
             z: latents, standard normal.
             c: labels, where ``settings.c_dim`` is not 0.
-            truncation_psi: ``w_avg + truncation_psi * (w - w_avg)`` for the first ``truncation_cutoff`` rows
-                of ws (all, if None).
-            noise_mode: the stored noise (``const``), fresh noise drawn from ``generator`` (``random``), or
-                ``none``.
+            truncation_psi: factor of ``w_avg + truncation_psi * (w - w_avg)``.
+            truncation_cutoff: number of rows of ws, from the first, that are truncated; None: all.
+            noise_mode: the stored noise (``const``), fresh noise (``random``), or ``none``.
+            rng: random state of fresh noise, on the device of ``z``; None: that device's default one.
 
         Raises:
             ValueError: if z or c has other dimensions, or c is missing.
         """
         ws = self.mapping(z, c, truncation_psi, truncation_cutoff)
-        image: Tensor = self.synthesis(ws, noise_mode, generator)
+        image: Tensor = self.synthesis(ws, noise_mode, rng)
         return image

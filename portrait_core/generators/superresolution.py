@@ -11,7 +11,7 @@ from portrait_core.generators.settings import GeneratorSettings
 
 
 def resize(x: Float[Tensor, "b c h w"], size: int, antialias: bool) -> Float[Tensor, "b c s s"]:
-    """Bilinear resize to ``size`` x ``size``, low-pass filtered when it shrinks and ``antialias`` is on."""
+    """Resize bilinearly to ``size`` x ``size``, low-pass filtered when it shrinks and ``antialias`` is on."""
     return F.interpolate(x, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
 
 
@@ -51,6 +51,7 @@ class Superresolution(nn.Module):
         resolution: int | None = None,
     ) -> Float[Tensor, "b 3 h2 w2"]:
         """Return the image in [-1,1] (not clipped) for features whose first three channels are RGB.
+
         ``resolution`` is the side of the whole rendering of which they are a patch (None: all of it).
         """
         wanted, whole = self.settings.input_resolution, resolution or features.shape[-1]

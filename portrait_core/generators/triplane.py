@@ -24,15 +24,15 @@ Within = Callable[[Float[Tensor, "b n 3"]], Float[Tensor, "b n"]]
 
 @dataclass(frozen=True)
 class Planes:
-    """What a latent becomes: features in space, and on the wall behind it."""
+    """Feature planes of a latent: three of the volume, and one of what stands behind it."""
 
     volume: Float[Tensor, "b 3 c h w"]
     """Three feature planes, in the order of ``GeneratorSettings.plane_axes``."""
-    wall: Float[Tensor, "b f h2 w2"] | None
-    """Raw features of the background wall, or None."""
+    background_plane: Float[Tensor, "b f h2 w2"] | None
+    """Raw features of the background plane; None where there is none."""
     bend: Bend | None = None
     """Function from box-frame points at which something is seen to where it lies in the volume; None where
-    space is straight. The wall is not bent."""
+    space is straight. The background plane is not bent."""
     within: Within | None = None
     """Function that tells how far the volume is believed at points of it, less than 0.5 counting as empty;
     None where all of it is believed."""
@@ -41,8 +41,10 @@ class Planes:
         return len(self.volume)
 
     def bent(self, bend: Bend | None, within: Within | None = None) -> Planes:
-        """Give the same features, seen where ``bend`` brings them, and nothing where they are not
-        believed.
+        """Return the same features in a bent space.
+
+        ``bend`` brings points to where they lie in the volume; space is empty where ``within`` does not
+        believe it.
         """
         return replace(self, bend=bend, within=within)
 
@@ -64,6 +66,7 @@ class Basis(nn.Module):
         nn.init.zeros_(self.style.bias)
 
     def forward(self, w: Float[Tensor, "b d"]) -> Float[Tensor, "b gc h w"]:
+        """Return the mixtures of maps that ``w`` chooses."""
         mixing = self.mixing * self.style(w).view(len(w), self.groups, 1, -1)  # [b,g,c,k]
         mixed = torch.einsum("bgck,gkp->bpgc", mixing, self.maps)
         return mixed.reshape(len(w), self.resolution, self.resolution, -1).permute(0, 3, 1, 2)
@@ -94,6 +97,7 @@ class Flow(nn.Module):
     def forward(
         self, planes: Float[Tensor, "b c3 h w"], w: Float[Tensor, "b d"]
     ) -> Float[Tensor, "b c3 h w"]:
+        """Return the planes, displaced as ``w`` says."""
         size = (self.size, self.size)
         parts = [F.interpolate(basis(w), size, mode="bilinear") for basis in self.basis.values()]
         shift = torch.stack(parts).sum(0)  # [b,6,h,w]
@@ -104,26 +108,27 @@ class Flow(nn.Module):
 
 
 def _smooth(maps: Float[Tensor, "g k p"], size: int) -> Float[Tensor, "g k p"]:
-    """White noise on a square grid, low-pass filtered to an eighth of it at the same strength."""
+    """Return white noise on a square grid, low-pass filtered to an eighth of it at the same strength."""
     factor = max(1, size // 8)
     coarse = F.avg_pool2d(maps.unflatten(2, (size, size)), factor) * factor
     return F.interpolate(coarse, size=(size, size), mode="bicubic").flatten(2)
 
 
 class Background(nn.Module):
-    """Feature map of the wall behind the head, from the backbone's features at its resolution."""
+    """Feature map of the background plane, from the backbone's features at its resolution."""
 
     def __init__(self, settings: GeneratorSettings, in_channels: int) -> None:
         super().__init__()
-        wall = settings.background
-        if wall is None:
+        plane = settings.background
+        if plane is None:
             raise ValueError("background settings are missing; set background in the generator settings")
-        channels, size = settings.feature_channels, wall.resolution
+        channels, size = settings.feature_channels, plane.resolution
         self.torgb = ToRGB(in_channels, channels, settings.w_dim, conv_clamp=settings.conv_clamp)
-        self.basis = Basis(settings.w_dim, 1, wall.basis_maps, channels, size) if wall.basis_maps else None
+        self.basis = Basis(settings.w_dim, 1, plane.basis_maps, channels, size) if plane.basis_maps else None
         self.base_plane = nn.Parameter(torch.zeros(1, channels, size, size))
 
     def forward(self, x: Float[Tensor, "b i h w"], w: Float[Tensor, "b d"]) -> Float[Tensor, "b f h w"]:
+        """Return the plane's raw features of the backbone's features ``x``."""
         y = self.torgb(x, w) + self.base_plane
         return y if self.basis is None else y + self.basis(w)
 
@@ -166,19 +171,20 @@ class Synthesis(BlockStack):
         self,
         ws: Float[Tensor, "b rows d"],
         noise_mode: NoiseMode = "const",
-        generator: torch.Generator | None = None,
+        rng: torch.Generator | None = None,
     ) -> Planes:
+        """Synthesise the planes of ``ws``, whose rows are one for all layers or one each."""
         ws = self.rows(ws)
         behind = self.settings.background
-        wall: Tensor | None = None
+        background_plane: Tensor | None = None
 
         def additions(resolution: int, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-            nonlocal wall
+            nonlocal background_plane
             if behind is not None and behind.resolution == resolution:
-                wall = self.background(x, w)
+                background_plane = self.background(x, w)
             return y + self.basis[str(resolution)](w) if resolution in self.settings.basis_planes else y
 
-        y = self.walk(ws, noise_mode, generator, additions)
+        y = self.walk(ws, noise_mode, rng, additions)
         for resolution in self.settings.extra_resolutions:
             y = upsample_2x(y, self.resample_filter)
             if resolution in self.settings.basis_planes:
@@ -187,11 +193,11 @@ class Synthesis(BlockStack):
             y = y + self.base_plane
         if self.flow is not None:
             y = self.flow(y, ws[:, -1])
-        return Planes(_split(y, self.settings.plane_channels), wall)
+        return Planes(_split(y, self.settings.plane_channels), background_plane)
 
 
 def _split(y: Float[Tensor, "b c3 h w"], channels: int) -> Float[Tensor, "b 3 c h w"]:
-    """Three planes, each with a pixel's channels side by side in memory, as look-ups want them."""
+    """Return three planes, each with a pixel's channels side by side in memory, for look-ups."""
     pixels = y.permute(0, 2, 3, 1).unflatten(-1, (3, channels))  # [b,h,w,3,c]
     return pixels.permute(0, 3, 1, 2, 4).contiguous().permute(0, 1, 4, 2, 3)
 

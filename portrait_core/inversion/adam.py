@@ -69,7 +69,7 @@ class FusedAdam:
             )
 
     def state(self) -> dict[str, dict[str, Tensor]]:
-        """Give the moments and the counts of steps, by name."""
+        """Return the moments and the counts of steps, by name."""
         return {"first": self._first, "second": self._second, "steps": self._steps}
 
     @torch.no_grad()

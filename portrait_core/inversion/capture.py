@@ -30,8 +30,9 @@ class Capture(Protocol):
 
 
 class CudaCapture:
-    """CUDA graphs of one loop, as PyTorch makes them, which share their memory. The numbers are those of
-    plain steps. Not run on a card.
+    """CUDA graphs of one loop, as PyTorch makes them, which share their memory.
+
+    The numbers are those of plain steps. Not run on a card.
     """
 
     plain_steps = 3
@@ -59,7 +60,8 @@ class CudaCapture:
 
 
 def capture_for(device: torch.device, wanted: bool) -> Capture | None:
-    """Give what captures the steps of one loop on a device, where that is wanted and the device can. The
-    graphs and their memory end with the loop.
+    """Return what captures the steps of one loop on a device, where that is wanted and the device can.
+
+    The graphs and their memory end with the loop.
     """
     return CudaCapture() if wanted and device.type == "cuda" else None

@@ -1,4 +1,4 @@
-"""Where a clip's inversion starts, and how it goes on from frame to frame (paper section 3.2)."""
+"""Start of a clip's inversion, and its continuation from frame to frame (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Anchor:
     latent: FirstLatent
 
     def to_bytes(self) -> bytes:
-        """Give frame, ``ws`` and ``appearance`` as the content of an ``.npz`` file."""
+        """Return frame, ``ws`` and ``appearance`` as the content of an ``.npz`` file."""
         buffer = io.BytesIO()
         np.savez(
             buffer,
@@ -63,7 +63,7 @@ class LatentChain:
         self._latest: tuple[int, Tensor] | None = None
 
     def before(self, frame: int) -> Float[Tensor, "1 rows w"]:
-        """Give where a chain goes on at ``frame``."""
+        """Return where a chain goes on at ``frame``."""
         if not self._chained or frame <= self._anchor.frame:
             return self._anchor.latent.ws
         made, ws = self._latest or (-1, self._anchor.latent.ws)  # perhaps not kept yet
@@ -78,8 +78,9 @@ class LatentChain:
 
 
 def tracker_start(inverter: Inverter, clip: ClipData, frame: int) -> Float[Tensor, "1 z"] | None:
-    """Give the z that the tracker's coefficients of a frame start from, or None where the settings start
-    from the mean latent.
+    """Return the z of the tracker's coefficients of a frame, as a start.
+
+    It is None where the settings start from the mean latent.
     """
     if inverter.settings.init != "tracker":
         return None
@@ -111,7 +112,7 @@ def invert_frame(
 
 
 def _frame_start(inverter: Inverter, clip: ClipData, anchor: Anchor, frame: int, previous: Tensor) -> Tensor:
-    """Where a frame's latent starts: moved by the tracker's coefficients, or the last good one before it."""
+    """Return a frame's first latent: moved by the tracker's coefficients, or the last good one before."""
     if frame == anchor.frame:
         return anchor.latent.ws
     z0, z = (tracker_start(inverter, clip, i) for i in (anchor.frame, frame))

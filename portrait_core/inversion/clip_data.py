@@ -22,8 +22,10 @@ _KEPT_FRAMES = 256
 
 
 class ClipData:
-    """One clip, whose frames are read when they are needed. An edit's clip is one frame: the photograph
-    itself, without a template (paper section 3.4: PTI of the image).
+    """One clip, whose frames are read when they are needed.
+
+    An edit's clip is one frame: the photograph itself, without a template (paper section 3.4: PTI of the
+    image).
 
     Args:
         crop: the portrait ``[S,S,3]`` uint8.
@@ -53,18 +55,28 @@ class ClipData:
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(masks)
 
     def face(self, frame: int) -> Tensor:
-        """The whole face, mouth included ``[1,1,S,S]`` in 0..1."""
+        """Return the whole face, mouth included ``[1,1,S,S]`` in 0..1."""
         return mask_tensor(self._masks(frame)[1])[None].to(self.device)
 
     def target(
-        self, frame: int, painted: NDArray[np.uint8] | None = None, tuning: bool = False, detail: bool = True
+        self,
+        frame: int,
+        inversion_render: NDArray[np.uint8] | None = None,
+        tuning: bool = False,
+        detail: bool = True,
     ) -> FrameTarget:
-        """What a frame is fitted to: its template, or with ``tuning`` the paper's ``I_GT`` with the mouth's
-        inside from ``painted`` where that is given. ``detail`` says whether mouth and eyes are wanted.
+        """Return the target of a frame: its template, or with ``tuning`` the paper's ``I_GT``.
+
+        Args:
+            frame: number of the frame.
+            inversion_render: picture ``[S,S,3]`` from which ``I_GT`` takes the mouth's interior; None takes
+                the template's.
+            tuning: True for the target of tuning, False for that of inversion.
+            detail: True for a target with the mask of mouth and eyes.
         """
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
-        image = tuning_image(template, skin, mouth, self.crop, painted) if tuning else template
+        image = tuning_image(template, skin, mouth, self.crop, inversion_render) if tuning else template
         masks = (face, mouth, self.head.detail(frame) if detail else None, uncovered)
         made = (None if mask is None else mask_tensor(mask).to(self.device) for mask in masks)
         return FrameTarget(image_tensor(image).to(self.device), *made)  # type: ignore[arg-type]

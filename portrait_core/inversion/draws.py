@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import angles_from_labels, orbit_labels
+from portrait_core.generators.patches import Patch, corners
 from portrait_core.inversion.geometry import HeadGeometry, ViewRays
 from portrait_core.inversion.loop import READ_EVERY
-from portrait_core.inversion.patches import Patch, corners
 from portrait_core.inversion.resident import ResidentFrames
 from portrait_core.settings import TuningSettings
 
@@ -35,7 +35,7 @@ _FRAMES, _PLACES, _VIEWS = range(3)
 """Uses of random numbers that have a seed of their own."""
 
 LoadRows = Callable[[int, bool], Mapping[str, Tensor]]
-"""Gives what steps read of a frame, by name; True asks for Φ's maps too."""
+"""Function from a frame's number to the rows that steps read, by name; True asks for Φ's maps too."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class TuningDraws:
                 kept[step % READ_EVERY].copy_(part)
 
     def at(self, step: Tensor) -> Drawn:
-        """Give what the step ``[1]`` int64, which is on the device, works on."""
+        """Return what the step ``[1]`` int64, which is on the device, works on."""
         place = step % READ_EVERY
         slots = self._slots.index_select(0, place)[0]
         layers = [name for name in self._resident.names if name.startswith(FEATURES)]
@@ -196,7 +196,7 @@ def _bytes(rows: Mapping[str, Tensor]) -> int:
 
 
 def _mixed(seed: int, step: int, use: int) -> int:
-    """Give the seed of one use in one step: what is drawn then does not depend on where a run was resumed.
+    """Return the seed of one use in one step: what is drawn then does not depend on where a run was resumed.
 
     PyTorch's generators on a CPU look at the last 32 bits of a seed alone, so the three are hashed into them.
     """
@@ -214,7 +214,7 @@ def _random_cameras(camera: Float[Tensor, "1 25"], count: int, rng: torch.Genera
 
 
 def rarity(latents: Float[Tensor, "t n"]) -> Float[Tensor, " t"]:
-    """Say how seldom a clip shows what a frame shows: one over the share of latents like its own."""
+    """Return how seldom a clip shows what a frame shows: one over the share of latents like its own."""
     others = latents[:: math.ceil(len(latents) / RARE_SAMPLE)]
     squared = torch.cdist(latents, others).square()
     alike = torch.exp(-squared / (2 * RARE_WIDTH * squared.mean() + 1e-12))

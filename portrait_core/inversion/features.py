@@ -28,7 +28,9 @@ _LPIPS_EPS = 1e-10
 class FeatureExtractor(Protocol):
     """Maps images ``[B,3,H,W]`` in [-1,1] to a list of maps ``[B,C_l,H_l,W_l]`` of unit feature vectors."""
 
-    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]: ...
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Return the maps of images."""
+        ...
 
 
 def _normalise(features: Tensor, eps: float = _EPS) -> Tensor:
@@ -55,6 +57,7 @@ class EfficientNetLite(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Return the maps of images in [-1,1]; see :class:`FeatureExtractor`."""
         # [-1,1] is (255 x - 127) / 128 of [0,1] to within a grey level: the network's own normalisation.
         x = self.stem(images.contiguous(memory_format=torch.channels_last))
         maps = []
@@ -86,6 +89,7 @@ class VGG16(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> list[Tensor]:
+        """Return the maps of images in [-1,1]; see :class:`FeatureExtractor`."""
         x = ((images + 1) / 2 - self.mean) / self.std
         maps: list[Tensor] = []
         for index, layer in enumerate(self.layers):
@@ -141,15 +145,16 @@ def build_features(name: str, weights: str | Path | None = None) -> nn.Module:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values [B,C,H,W]`` weighted by ``mask [B,1,H,W]``; 0 where the mask is empty."""
+    """Return the mean of ``values [B,C,H,W]`` weighted by ``mask [B,1,H,W]``; 0 where the mask is empty."""
     return (values * mask).sum() / (mask.sum() * values.shape[1] + 1e-6)
 
 
 def feature_distance(
     features: list[Tensor], target: list[Tensor], mask: Float[Tensor, "b 1 h w"] | None = None
 ) -> Tensor:
-    """Squared distance of unit feature vectors, averaged over pixels (weighted by ``mask`` brought to each
-    layer's size) and over layers.
+    """Return the squared distance of unit feature vectors, averaged over pixels and layers.
+
+    Pixels are weighted by ``mask``, brought to each layer's size.
     """
     total = features[0].new_zeros(())
     for a, b in zip(features, target, strict=True):

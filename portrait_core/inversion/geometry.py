@@ -17,10 +17,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
 from portrait_core.face_model.reproject import HeadSurface, NovelView, SourceFrame
+from portrait_core.generators import Patch, Rays, VolumePatch
 from portrait_core.inversion.features import masked_mean
-from portrait_core.inversion.patches import Patch, PatchRender
 
 MESH_SIZE = 128
 """Side in pixels of a random camera's view of the mesh."""
@@ -53,6 +52,11 @@ class ViewRays(NamedTuple):
     """Weight of the colour: 1 where the portrait's camera saw the surface, or the mouth's inside was hidden
     from it."""
 
+    @property
+    def rays(self) -> Rays:
+        """The rays of one step, whose arrays lead with one row."""
+        return Rays(self.origins, self.directions)
+
 
 class HeadGeometry:
     """The head of every frame of a clip, seen by the portrait's camera and by others.
@@ -81,8 +85,10 @@ class HeadGeometry:
         self._sources: OrderedDict[int, SourceFrame] = OrderedDict()
 
     def frame_rows(self, frame: int, image: Float[Tensor, "3 s s"]) -> dict[str, Tensor]:
-        """Give what the portrait's camera sees of a frame, ``[1,R,R]`` each: ``depth``, ``depth_face`` (the
-        face) and ``depth_known`` (the head without the mouth's inside); and the ``small`` image ``[3,R,R]``.
+        """Return the portrait camera's view of a frame.
+
+        The rows are ``depth``, ``depth_face`` (the face) and ``depth_known`` (the head without the mouth's
+        interior), ``[1,R,R]`` each, and the ``small`` image ``[3,R,R]``.
         """
         small = F.adaptive_avg_pool2d(image, self._resolution)
         seen = self._source(frame, small).seen
@@ -94,6 +100,7 @@ class HeadGeometry:
         self, frame: int, small: Float[Tensor, "3 r r"], camera: Float[Tensor, "1 25"], seed: int
     ) -> ViewRays:
         """Draw rays of another camera's view of a frame, of which ``small`` is in :meth:`frame_rows`.
+
         ``seed`` decides the draw.
         """
         source = self._source(frame, small)
@@ -103,7 +110,7 @@ class HeadGeometry:
         return _drawn(view, camera, cavity, self._count, rng)
 
     def _source(self, frame: int, small: Tensor) -> SourceFrame:
-        """Give a frame's rasterised head, kept for the frames that were asked for last."""
+        """Return a frame's rasterised head, kept for the frames that were asked for last."""
         found = self._sources.pop(frame, None)
         if found is None:
             found = SourceFrame(self._surface, small, self._vertices(frame), self._camera[0], self._matte)
@@ -116,8 +123,10 @@ class HeadGeometry:
 def _drawn(
     view: NovelView, camera: Tensor, cavity: Float[Tensor, 3], count: int, rng: torch.Generator
 ) -> ViewRays:
-    """Choose rays of a view. Where the mouth's inside was hidden from the portrait's camera, ``cavity``
-    stands in: without it an unseen cavity fills with skin.
+    """Choose rays of a view.
+
+    Where the mouth's inside was hidden from the portrait's camera, ``cavity`` stands in: without it an unseen
+    cavity fills with skin.
     """
     mouth, face, detail, valid = (
         part.reshape(-1) for part in (view.mouth, view.face, view.detail, view.valid)
@@ -129,12 +138,12 @@ def _drawn(
     index = torch.multinomial(
         torch.where(shown, chance, torch.ones_like(chance)), count, replacement=True, generator=rng
     )
-    origins, directions = crop_rays(camera, MESH_SIZE)
+    rays = Rays.of_cameras(camera, MESH_SIZE).select(index)
     hidden = (mouth & ~valid)[index]
     seen = view.image[0].flatten(1).T[index]
     return ViewRays(
-        origins[0, index],
-        directions[0, index],
+        rays.origins[0],
+        rays.directions[0],
         depth[index],
         face[index].float(),
         (~mouth[index] & shown).float(),
@@ -146,15 +155,16 @@ def _drawn(
 def view_loss(
     depth: Float[Tensor, "1 n"], colour: Float[Tensor, "1 n 3"], wanted: ViewRays
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Give the errors of depth and of colour of a random view's rays, of which ``wanted`` has one row."""
+    """Return the errors of depth and of colour of a random view's rays, of which ``wanted`` has one row."""
     error = depth_error(depth, wanted.depth, wanted.face)
     away = (colour - wanted.colour).abs().mean(-1)
     return (error * wanted.deep).mean(), (away * wanted.known).mean()
 
 
-def anchor_loss(render: PatchRender, rows: Mapping[str, Tensor], patch: Patch) -> Float[Tensor, ""]:
-    """Give the error of the first frame's depth at the portrait's camera; ``rows`` are
-    :meth:`HeadGeometry.frame_rows` of it ``[1,1,R,R]``.
+def anchor_loss(render: VolumePatch, rows: Mapping[str, Tensor], patch: Patch) -> Float[Tensor, ""]:
+    """Return the error of the first frame's depth at the portrait's camera.
+
+    ``rows`` are :meth:`HeadGeometry.frame_rows` of that frame ``[1,1,R,R]``.
     """
     wanted, face, known = (patch.cut(rows[name]) for name in ("depth", "depth_face", "depth_known"))
     return masked_mean(depth_error(render.depth[:1], wanted, face), known)
@@ -167,7 +177,7 @@ def depth_error(made: Tensor, wanted: Tensor, face: Tensor) -> Tensor:
 
 
 def _cavity_colour(image: Float[Tensor, "3 r r"], mouth: Tensor) -> Float[Tensor, 3]:
-    """Give the mean colour of the mouth's visible inside, darkened; a dark red where none is visible."""
+    """Return the mean colour of the mouth's visible inside, darkened; a dark red where none is visible."""
     weight = mouth.float()
     mean = (image * weight).sum((1, 2)) / weight.sum().clamp(min=1)
     unseen = torch.tensor(_UNSEEN_CAVITY).to(image)

@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from portrait_core.errors import InputError
 from portrait_core.generators import (
+    CameraRays,
+    ImageGenerator,
+    Patch,
     RaySampling,
-    TriPlaneGenerator,
     noise_regulariser,
     renormalise_,
     with_own_noise,
 )
+from portrait_core.generators.patches import corners
 from portrait_core.generators.scene_latents import N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
-from portrait_core.inversion.patches import CameraRays, Patch, corners, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import LatentStatistics, latent_statistics
 from portrait_core.inversion.targets import FrameTarget
@@ -42,7 +44,7 @@ NOISE_RAMP = 0.75
 
 @dataclass(frozen=True)
 class FirstLatent:
-    """What the first frame's inversion found.
+    """Result of the first frame's inversion.
 
     Attributes:
         ws: ``[1,rows,w]``.
@@ -86,7 +88,7 @@ class Inverter:
         phi: the perceptual features.
         camera: the portrait's camera label ``[1,25]``.
         settings: see :class:`InversionSettings`.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
         resolution: the neural resolution.
         statistics: of the generator's w; measured here where it is None.
         image_side: side of the pictures in pixels, where Φ sees smaller ones.
@@ -96,11 +98,11 @@ class Inverter:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: ImageGenerator,
         phi: nn.Module,
         camera: Float[Tensor, "1 25"],
         settings: InversionSettings,
-        sampling: RaySampling,
+        sampling: RaySampling | None,
         resolution: int,
         statistics: LatentStatistics | None = None,
         checkpoint_s: float = CHECKPOINT_S,
@@ -108,7 +110,7 @@ class Inverter:
     ) -> None:
         self.generator, self.phi, self.camera = generator, phi, camera
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
-        self.structured = generator.settings.mapping_kind == "scene"
+        self.structured = generator.has_scene_latents
         self.checkpoint_s, self.graphs = checkpoint_s, graphs
         known = statistics or latent_statistics(generator)
         rows = generator.settings.num_ws if settings.space == "w+" else 1
@@ -135,7 +137,7 @@ class Inverter:
         names: list[str],
         appearance: NDArray[np.floating] | None = None,
     ) -> Float[Tensor, "b z"]:
-        """Give the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
+        """Return the starting ``z`` of fits ``expression [B,52]`` with one shape ``[S]``.
 
         Raises:
             InputError: for a generator whose z has no meaning; set ``inversion.init=mean`` there.
@@ -193,7 +195,7 @@ class Inverter:
     def moved(
         self, first: FirstLatent, z_first: Float[Tensor, "1 z"], z: Float[Tensor, "b z"]
     ) -> Float[Tensor, "b rows w"]:
-        """Give ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
+        """Return ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
         look = torch.from_numpy(first.appearance).to(z)[None]
         known = N_SHAPE + N_EXPRESSION
 
@@ -205,11 +207,12 @@ class Inverter:
 
     @torch.no_grad()
     def loss(self, ws: Float[Tensor, "1 rows w"], target: FrameTarget) -> float:
-        """Give the face's distance from its template, with fixed samples: comparable between frames and
-        runs.
+        """Return the face's distance from its template, with fixed samples.
+
+        It is comparable between frames and runs.
         """
         patch = self.middle
-        render = render_patch(self.generator, self.generator.planes(ws), ws, self.rays, patch, self.sampling)
+        render = self.generator.render_patch(ws, self.rays, patch, self.sampling)
         weight = patch.cut(self._weight(target)[None])
         return float(self.reconstruction(self.phi, render, patch.cut(target.image[None]), weight))
 
@@ -218,8 +221,10 @@ class Inverter:
         return ws[:, : self.mean.shape[1]]
 
     def _weight(self, target: FrameTarget, outside: float = 0.0) -> Tensor:
-        """Give pixel weights: the face, more on eyes and lips. The mouth's inside counts only if the template
-        is trusted there; otherwise the generator paints it freely (paper section 3.2).
+        """Return pixel weights: the face, more on eyes and lips.
+
+        The mouth's inside counts only if the template is trusted there; otherwise the generator paints it
+        freely (paper section 3.2).
         """
         weight = (outside + target.face).clamp(max=1)
         if target.detail is not None:
@@ -241,7 +246,7 @@ class Inverter:
         image, weight = search.target.image[None], search.weight[None]
         wandering = search.first and not self.middle.is_whole
         places = self._places(search) if wandering else None
-        wanted = self.reconstruction.wanted(self.phi, *map(self.middle.cut, (image, weight)))
+        wanted = self.reconstruction.target_maps(self.phi, *map(self.middle.cut, (image, weight)))
         offset = search.parameters["offset"]
 
         def objective(step: int) -> Tensor:
@@ -250,8 +255,7 @@ class Inverter:
                 row, column = places.index_select(0, loop.at)[0].unbind()
                 patch, known = Patch(row, column, patch.size, patch.resolution), None
             seen = ws if not (search.first and settings.w_noise) else self._noisy(ws, loop.at, steps, rng)
-            planes = generator.planes(seen)
-            render = render_patch(generator, planes, seen, self.rays, patch, self.sampling, rng)
+            render = generator.render_patch(seen, self.rays, patch, self.sampling, rng)
             loss = self.reconstruction(self.phi, render, patch.cut(image), patch.cut(weight), known)
             if settings.prior_weight:
                 loss = loss + settings.prior_weight * offset.square().mean()
@@ -272,7 +276,7 @@ class Inverter:
         return loop.run(objective, on_step)
 
     def _share(self, step: int, steps: int) -> float:
-        """Give the learning rate of a step over the peak's."""
+        """Return the learning rate of a step over the peak's."""
         settings = self.settings
         warmup = settings.warmup_fraction * steps
         return ramp(step, steps, warmup, settings.decay_fraction, settings.decay)
@@ -285,8 +289,9 @@ class Inverter:
         return corners(drawn, self.camera.device)
 
     def _noisy(self, ws: Tensor, at: Tensor, steps: int, rng: torch.Generator) -> Tensor:
-        """Add noise that falls to nothing over the first part of the steps (Karras et al. 2020, appendix D):
-        the optimisation looks around before it settles.
+        """Add noise that falls to nothing over the first part of the steps.
+
+        It makes the optimisation explore before it settles (Karras et al. 2020, appendix D).
         """
         left = (1 - at.float() / (NOISE_RAMP * steps)).clamp(min=0).square()
         noise = torch.randn(ws.shape, generator=rng, device=ws.device, dtype=ws.dtype)

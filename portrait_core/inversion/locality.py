@@ -14,15 +14,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
+from portrait_core.generators import CameraRays, ImageGenerator, Patch, RaySampling
 from portrait_core.inversion.reconstruction import Reconstruction
 
 
 def neighbour(
     pivot: Float[Tensor, "1 rows w"], other: Float[Tensor, "1 rows w"], alpha: float
 ) -> Float[Tensor, "1 rows w"]:
-    """The latent ``alpha`` away (a row) from ``pivot`` toward ``other``, or ``other`` if that is nearer."""
+    """Return the latent ``alpha`` per row from ``pivot`` toward ``other``; ``other`` if that is nearer."""
     way = other - pivot
     length = way.flatten(1).norm(dim=1).div(way.shape[1] ** 0.5).view(-1, 1, 1)
     return pivot + way * (alpha / length.clamp(min=1e-8)).clamp(max=1.0)
@@ -35,16 +34,16 @@ class Locality:
         generator: before tuning; copied.
         phi: the perceptual features.
         reconstruction: weights of the image terms, those of tuning.
-        sampling: samples a ray.
+        sampling: samples per ray; None: those of the generator's training.
         alpha: distance of the neighbours from the pivot.
     """
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: ImageGenerator,
         phi: nn.Module,
         reconstruction: Reconstruction,
-        sampling: RaySampling,
+        sampling: RaySampling | None,
         alpha: float,
     ) -> None:
         self.before = copy.deepcopy(generator).requires_grad_(False)
@@ -52,25 +51,20 @@ class Locality:
 
     def loss(
         self,
-        generator: TriPlaneGenerator,
+        generator: ImageGenerator,
         pivot: Float[Tensor, "1 rows w"],
         camera: Float[Tensor, "1 25"],
         patch: Patch,
         rng: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Give the distance of one patch of a random neighbour of ``pivot`` before and after."""
-        settings, rays = self.before.settings, CameraRays.of(camera, patch.resolution)
-        z = torch.randn(1, settings.z_dim, generator=rng, device=pivot.device, dtype=pivot.dtype)
+        """Return the distance of one patch of a random neighbour of ``pivot`` before and after."""
+        rays = CameraRays.of(camera, patch.resolution)
+        z = torch.randn(1, self.before.settings.z_dim, generator=rng, device=pivot.device, dtype=pivot.dtype)
         with torch.no_grad():
-            other = self.before.mapping(z, camera if settings.c_dim else None)
+            other = self.before.mapping(z, self.before.mapping_label(camera))
             # all of a published mapping's rows, or the one that this clip's latents have
             ws = neighbour(pivot, other[:, : pivot.shape[1]], self.alpha)
-            wanted = self._render(self.before, ws, rays, patch).image
-        made = self._render(generator, ws, rays, patch)
-        return self.reconstruction(self.phi, made, wanted, torch.ones_like(wanted[:, :1]))
-
-    def _render(
-        self, generator: TriPlaneGenerator, ws: Tensor, rays: CameraRays, patch: Patch
-    ) -> PatchRender:
-        # samples without jitter: the two renders differ by the weights alone
-        return render_patch(generator, generator.planes(ws), ws, rays, patch, self.sampling)
+            # samples without jitter: the two renders differ by the weights alone
+            target = self.before.render_patch(ws, rays, patch, self.sampling).image
+        rendered = generator.render_patch(ws, rays, patch, self.sampling)
+        return self.reconstruction(self.phi, rendered, target, torch.ones_like(target[:, :1]))

@@ -33,16 +33,16 @@ CHECKPOINT_S = 300.0
 _log = logging.getLogger(__name__)
 
 Objective = Callable[[int], Tensor]
-"""Gives the loss ``[]`` of a step."""
+"""Function from a step's number to its loss ``[]``."""
 OnStep = Callable[[int, float | None], None]
-"""Hears of the steps that are done and of the newest loss that was read, None before the first reading."""
+"""Callback of the number of steps done and the newest loss that was read, None before the first reading."""
 
 
 class Checkpoint(Protocol):
     """Place of a loop's state. Writes must be atomic; they come from a thread, one after the other."""
 
     def read(self) -> bytes | None:
-        """Give the newest state, or None."""
+        """Return the newest state, or None."""
         ...
 
     def write(self, data: bytes) -> None:
@@ -226,8 +226,9 @@ class _Steps:
 
 
 class _Keeper:
-    """Writes checkpoints in a thread, one after the other; one that failed fails the loop at the next. At the
-    end all are written; a loop that has taken all its steps needs them no more.
+    """Writes checkpoints in a thread, one after the other; one that failed fails the loop at the next.
+
+    At the end all are written; a loop that has taken all its steps needs them no more.
     """
 
     def __init__(self, checkpoint: Checkpoint | None) -> None:
@@ -277,9 +278,10 @@ def ramp(
     decay_fraction: float,
     decay: Literal["linear", "cosine"] = "linear",
 ) -> float:
-    """Give the learning rate of a step as a factor in (0,1]: it rises linearly over ``warmup`` steps, and
-    falls over the last ``decay_fraction`` of all, linearly or along a cosine (Karras et al. 2020, appendix
-    D).
+    """Return the learning rate of a step as a factor in (0,1].
+
+    It rises linearly over ``warmup`` steps, and falls over the last ``decay_fraction`` of all, linearly or
+    along a cosine (Karras et al. 2020, appendix D).
     """
     up = min(1.0, (step + 1) / max(1.0, warmup))
     left = min(1.0, (steps - step) / max(1.0, steps * decay_fraction))

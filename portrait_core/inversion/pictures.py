@@ -1,6 +1,4 @@
-"""Whole pictures of a generator, and what inversion leaves of the frozen one: every frame's face in the first
-frame's picture.
-"""
+"""Whole pictures of a generator, and every frame's face by the frozen one in the first frame's picture."""
 
 from __future__ import annotations
 
@@ -10,10 +8,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.generators import RaySampling, TriPlaneGenerator
+from portrait_core.generators import ImageGenerator, RaySampling
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.patches import render_patch
 from portrait_core.inversion.targets import FrameTarget, image_array, image_tensor
 
 _PATCH_EDGE_PX = 8
@@ -22,26 +19,26 @@ _PATCH_EDGE_PX = 8
 
 @torch.no_grad()
 def picture_of(
-    generator: TriPlaneGenerator,
+    generator: ImageGenerator,
     ws: Float[Tensor, "1 rows w"],
     camera: Float[Tensor, "1 25"],
     resolution: int,
-    sampling: RaySampling,
+    sampling: RaySampling | None,
 ) -> NDArray[np.uint8]:
-    """Give a generator's picture of a latent ``[S,S,3]`` uint8.
+    """Return a generator's picture of a latent ``[S,S,3]`` uint8.
 
     Args:
         generator: in eval mode.
-        ws, camera: on its device.
+        ws: latent, on its device.
+        camera: camera label, on its device.
         resolution: side of the volume rendering in rays.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
     """
-    made = generator.synthesis(ws, camera, resolution, sampling=sampling)
-    return image_array(made["image"][0])
+    return image_array(generator.render_image(ws, camera, resolution, sampling)[0])
 
 
 def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[np.uint8]:
-    """Give the frozen generator's picture of a latent ``[S,S,3]``."""
+    """Return the frozen generator's picture of a latent ``[S,S,3]``."""
     return picture_of(inverter.generator, ws, inverter.camera, inverter.resolution, inverter.sampling)
 
 
@@ -49,7 +46,7 @@ def whole_picture(inverter: Inverter, ws: Float[Tensor, "1 rows w"]) -> NDArray[
 def face_picture(
     inverter: Inverter, ws: Float[Tensor, "1 rows w"], target: FrameTarget, around: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], float]:
-    """Give what the frozen generator makes of a latent, and how far that is from the target.
+    """Return what the frozen generator makes of a latent, and how far that is from the target.
 
     Only the middle of the crop, where the face is, is rendered; ``around [S,S,3]`` (the first frame's whole
     picture) surrounds it.
@@ -59,8 +56,7 @@ def face_picture(
         with M the face, as a mean over Φ's unit vectors.
     """
     patch = inverter.middle
-    model = inverter.generator
-    made = render_patch(model, model.planes(ws), ws, inverter.rays, patch, inverter.sampling).image
+    made = inverter.generator.render_patch(ws, inverter.rays, patch, inverter.sampling).image
     face = patch.cut(target.face[None])
     wanted = inverter.phi(patch.cut(target.image[None]) * face)
     loss = feature_distance(inverter.phi(made * face), wanted, face)

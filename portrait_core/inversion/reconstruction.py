@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from portrait_core.generators import PatchRender, VolumePatch
 from portrait_core.inversion.features import feature_distance, masked_mean
-from portrait_core.inversion.patches import PatchRender
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Reconstruction:
     phi_scale: float = 1.0
 
     @torch.no_grad()
-    def wanted(
+    def target_maps(
         self, phi: nn.Module, target: Float[Tensor, "b 3 h w"], weight: Float[Tensor, "b 1 h w"]
     ) -> list[Tensor] | None:
-        """Give Φ's maps of ``M ⊙ I`` (equation 2), M the support of ``weight``; None where none are read.
+        """Return Φ's maps of ``M ⊙ I`` (equation 2), M the support of ``weight``; None where none are read.
 
         A target that does not change needs them once.
         """
@@ -45,24 +45,26 @@ class Reconstruction:
         render: PatchRender,
         target: Float[Tensor, "b 3 h w"],
         weight: Float[Tensor, "b 1 h w"],
-        wanted: list[Tensor] | None = None,
+        target_maps: list[Tensor] | None = None,
     ) -> Float[Tensor, ""]:
-        """Give the weighted distance of a rendered patch from the target's patch.
+        """Return the weighted distance of a rendered patch from the target's patch.
 
-        Φ's maps are averaged with the weights. Colours are compared at both sizes, so that the volume, not
-        the super-resolution alone, carries the picture. ``wanted`` is :meth:`wanted` of the same target and
-        weights, computed here where it is None.
+        Φ's maps are averaged with the weights. Where there is a volume, colours are compared at the size of
+        its rendering too, so that the super-resolution alone does not carry the picture. ``target_maps`` are
+        those of :meth:`target_maps` for the same target and weights, computed here where they are None.
         """
         loss = target.new_zeros(())
         if self.perceptual:
-            wanted = self.wanted(phi, target, weight) if wanted is None else wanted
-            made = phi(self._shrunk(render.image * (weight > 0)))
-            loss = loss + self.perceptual * feature_distance(made, wanted or [], weight)
+            if target_maps is None:
+                target_maps = self.target_maps(phi, target, weight)
+            maps = phi(self._shrunk(render.image * (weight > 0)))
+            loss = loss + self.perceptual * feature_distance(maps, target_maps or [], weight)
         if self.l1:
-            scale = target.shape[-1] // render.raw.shape[-1]
-            small, small_weight = F.avg_pool2d(target, scale), F.avg_pool2d(weight, scale)
             loss = loss + self.l1 * masked_mean((render.image - target).abs(), weight)
-            loss = loss + self.l1 * masked_mean((render.raw - small).abs(), small_weight)
+            if isinstance(render, VolumePatch):
+                scale = target.shape[-1] // render.raw.shape[-1]
+                small, small_weight = F.avg_pool2d(target, scale), F.avg_pool2d(weight, scale)
+                loss = loss + self.l1 * masked_mean((render.raw - small).abs(), small_weight)
         if self.l2:
             loss = loss + self.l2 * masked_mean((render.image - target).square(), weight)
         return loss
@@ -75,7 +77,9 @@ class Reconstruction:
 
 
 def phi_scale(image_side: int, phi_side: int | None) -> float:
-    """Give the size at which Φ sees a picture of ``image_side`` pixels, over the picture's; pictures that are
-    no larger than ``phi_side`` stay as they are (PTI's projector, after Karras et al. 2020, appendix D).
+    """Return the size at which Φ sees a picture of ``image_side`` pixels, over the picture's size.
+
+    Pictures that are no larger than ``phi_side`` stay as they are (PTI's projector, after Karras et al. 2020,
+    appendix D).
     """
     return 1.0 if phi_side is None else min(1.0, phi_side / image_side)

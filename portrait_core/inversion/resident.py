@@ -15,8 +15,9 @@ HOST_BYTES = 1 << 30
 
 
 def resident_bytes(device: torch.device, limit_mib: int | None) -> int:
-    """Give the bytes that a loop may keep of its frames on a device: the setting, else a share of a card's
-    memory, or :data:`HOST_BYTES`.
+    """Return the bytes that a loop may keep of its frames on a device.
+
+    They are those of the setting, else a fraction of a card's memory, or :data:`HOST_BYTES`.
     """
     if limit_mib is not None:
         return limit_mib << 20
@@ -91,5 +92,5 @@ class ResidentFrames:
         }
 
     def rows(self, name: str, places: Tensor) -> Tensor:
-        """Give an array's rows ``[n, ...]`` at places ``[n]`` int64 on the device."""
+        """Return an array's rows ``[n, ...]`` at places ``[n]`` int64 on the device."""
         return self._buffers[name].index_select(0, places)

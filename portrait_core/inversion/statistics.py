@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from portrait_core.cameras import orbit_labels
-from portrait_core.generators import TriPlaneGenerator
+from portrait_core.generators import ImageGenerator
 
 DRAWS = 10_000
 """Random z: as many as Pivotal Tuning's projector draws."""
@@ -18,7 +18,7 @@ _AT_ONCE = 500
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """What w is like, over random z.
+    """Statistics of w over random z.
 
     Attributes:
         mean: ``[1,1,w]``.
@@ -32,13 +32,14 @@ class LatentStatistics:
 
 
 @torch.no_grad()
-def latent_statistics(generator: TriPlaneGenerator, count: int = DRAWS, seed: int = 0) -> LatentStatistics:
-    """Measure w over ``count`` random z, drawn on the generator's device, seen from the front where the
-    mapping takes a camera.
+def latent_statistics(generator: ImageGenerator, count: int = DRAWS, seed: int = 0) -> LatentStatistics:
+    """Measure w over ``count`` random z, drawn on the generator's device.
+
+    The label is the frontal camera where the mapping takes a camera.
     """
     like = next(generator.parameters())
     rng = torch.Generator(device=like.device).manual_seed(seed)
-    front = torch.from_numpy(orbit_labels(0.0, 0.0)).to(like.device) if generator.settings.c_dim else None
+    front = generator.mapping_label(torch.from_numpy(orbit_labels(0.0, 0.0)).to(like.device))
     found = []
     for first in range(0, count, _AT_ONCE):
         number = min(_AT_ONCE, count - first)

@@ -1,4 +1,4 @@
-"""What the generator is fitted to: templates, the portrait around them, and per-pixel weights."""
+"""Targets of fitting: templates, the portrait around them, and per-pixel weights."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ class FrameTarget:
 
 
 def image_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """``[S,S,3]`` uint8 to ``[3,S,S]`` float32 in [-1,1]."""
+    """Convert ``[S,S,3]`` uint8 to ``[3,S,S]`` float32 in [-1,1]."""
     return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def image_array(image: Tensor) -> NDArray[np.uint8]:
-    """``[C,H,W]`` in [-1,1] to ``[H,W,C]`` uint8, clipped."""
+    """Convert ``[C,H,W]`` in [-1,1] to ``[H,W,C]`` uint8, clipped."""
     clipped = ((image.detach().clamp(-1, 1) + 1) * 127.5).round().byte()
     return np.asarray(clipped.permute(1, 2, 0).cpu().numpy())
 
 
 def mask_tensor(mask: NDArray[np.uint8]) -> Tensor:
-    """``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
+    """Convert ``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(mask))[None].float() / 255
 
 
@@ -65,8 +65,9 @@ def detail_mask(
     size: int,
     regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
 ) -> NDArray[np.uint8]:
-    """Mouth, eyes and brows as a soft mask ``[size,size]`` uint8, from landmarks in the crop: a face mesh
-    ``[>=468,2]``, or others with ``regions`` of their own.
+    """Draw mouth, eyes and brows as a soft mask ``[size,size]`` uint8.
+
+    Landmarks are in pixels of the crop: a face mesh ``[>=468,2]``, or others with ``regions`` of their own.
     """
     mask = np.zeros((size, size), np.uint8)
     for region in regions:
@@ -79,8 +80,9 @@ def detail_mask(
 def photograph_masks(
     crop: NDArray[np.uint8], landmarks_px: NDArray[np.floating]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Give a photograph in a template's place: the picture, its face, and neither a mouth that is painted nor
-    a part that is bare.
+    """Return a photograph, and its masks, in a template's place.
+
+    Its mouth is not drawn, and no part of it is disoccluded.
 
     Args:
         crop: ``[S,S,3]`` uint8.
@@ -101,19 +103,22 @@ def tuning_image(
     face: NDArray[np.uint8],
     mouth: NDArray[np.uint8],
     portrait: NDArray[np.uint8],
-    painted: NDArray[np.uint8] | None,
+    inversion_render: NDArray[np.uint8] | None,
 ) -> NDArray[np.uint8]:
-    """``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
+    """Make ``I_GT``: face from the template, mouth from the inversion's render, the rest from the portrait.
 
     The paper's equations 3 and 4 name the masks the other way round from its text and Fig. 2; the text is
-    what is built. ``painted=None`` takes the mouth from the template as well.
+    what is built. ``inversion_render=None`` takes the mouth from the template as well.
 
     Args:
-        template, portrait, painted: ``[S,S,3]`` uint8.
-        face, mouth: ``[S,S]`` uint8, 0..255.
+        template: expression template ``[S,S,3]`` uint8.
+        face: mask of the template's face ``[S,S]`` uint8, 0..255.
+        mouth: mask of its mouth interior ``[S,S]`` uint8, 0..255.
+        portrait: crop of the portrait ``[S,S,3]`` uint8.
+        inversion_render: picture of the inverted latent ``[S,S,3]`` uint8, or None.
     """
     a, b = face[..., None] / 255.0, mouth[..., None] / 255.0
     out = portrait * (1 - np.clip(a + b, 0, 1)) + template * np.clip(a + b, 0, 1)
-    if painted is not None:
-        out = out * (1 - b) + painted * b
+    if inversion_render is not None:
+        out = out * (1 - b) + inversion_render * b
     return np.round(out).clip(0, 255).astype(np.uint8)

@@ -23,7 +23,16 @@ from torch import Tensor, nn
 from portrait_core.cameras import project_to_crop
 from portrait_core.errors import InputError
 from portrait_core.face_model.reproject import HeadSurface
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators import (
+    CameraRays,
+    ImageGenerator,
+    Patch,
+    Planes,
+    RaySampler,
+    RaySampling,
+    VolumeGenerator,
+    VolumePatch,
+)
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.draws import FEATURES, Drawn, TuningDraws
 from portrait_core.inversion.geometry import HeadGeometry, ViewRays, anchor_loss, view_loss
@@ -36,19 +45,18 @@ from portrait_core.inversion.loop import (
     ParameterGroup,
     ramp,
 )
-from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction
 from portrait_core.inversion.resident import resident_bytes
 from portrait_core.inversion.targets import FrameTarget
 from portrait_core.settings import TuningSettings
 
-WALL_POINTS = 512
-"""Random points of the wall whose colours a step compares."""
+BACKGROUND_POINTS = 512
+"""Random points of the background plane per step whose colours are compared."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """What tuning fits: frames are loaded when their turn comes, so memory does not grow with the clip.
+    """Frames that tuning fits, loaded when they are read, so that memory does not grow with the clip.
 
     Attributes:
         ws: frozen latents ``[T,rows,w]``.
@@ -56,7 +64,7 @@ class Clip:
         frame: loads frame i's target (``I_GT`` and masks) onto the latents' device.
         vertices: box-frame mesh of frame i ``[V,3]``, on that device.
         matte: the person's coverage in the portrait crop ``[1,S,S]`` in 0..1; None where nothing reads it.
-        wall: the portrait with the person painted away ``[3,S,S]`` in [-1,1]; None where nothing reads it.
+        plate: the portrait with the person inpainted ``[3,S,S]`` in [-1,1]; None where nothing reads it.
     """
 
     ws: Float[Tensor, "t rows w"]
@@ -64,16 +72,16 @@ class Clip:
     frame: Callable[[int], FrameTarget]
     vertices: Callable[[int], Tensor]
     matte: Float[Tensor, "1 s s"] | None = None
-    wall: Float[Tensor, "3 s s"] | None = None
+    plate: Float[Tensor, "3 s s"] | None = None
 
 
 def needs_matte(settings: TuningSettings) -> bool:
-    """Say whether a term of the loss reads the portrait's matte."""
+    """Tell whether a term of the loss reads the portrait's matte."""
     return settings.background > 0 or needs_head(settings)
 
 
 def needs_head(settings: TuningSettings) -> bool:
-    """Say whether a term of the loss reads the fitted head."""
+    """Tell whether a term of the loss reads the fitted head."""
     return settings.depth_anchor > 0 or settings.novel_view > 0
 
 
@@ -87,7 +95,7 @@ class Tuner:
         surface: of the clip's head, on the clip's device; None where it has no place in the generator's
             space.
         settings: see :class:`TuningSettings`.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
         resolution: the neural resolution.
         checkpoint_s: seconds between two checkpoints.
         memory_mib: memory for frames on the device; None: see :func:`.resident.resident_bytes`.
@@ -99,12 +107,12 @@ class Tuner:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: ImageGenerator,
         phi: nn.Module,
         clip: Clip,
         surface: HeadSurface | None,
         settings: TuningSettings,
-        sampling: RaySampling,
+        sampling: RaySampling | None,
         resolution: int,
         checkpoint_s: float = CHECKPOINT_S,
         memory_mib: int | None = None,
@@ -128,7 +136,8 @@ class Tuner:
         settings = self.settings
         self.generator.requires_grad_(True)
         if settings.freeze_mapping:
-            self.generator.backbone.mapping.requires_grad_(False)
+            for parameter in self.generator.mapping_parameters():
+                parameter.requires_grad_(False)
         draws = self.draws()
         loop = AdamLoop(
             self._groups(),
@@ -161,8 +170,13 @@ class Tuner:
             resident_bytes(self.device, self._memory_mib),
         )
 
+    @property
+    def _volume(self) -> VolumeGenerator | None:
+        """The generator where it has a volume, None elsewhere: depth and coverage are compared there only."""
+        return self.generator if isinstance(self.generator, VolumeGenerator) else None
+
     def _head_geometry(self) -> HeadGeometry | None:
-        if not needs_head(self.settings):
+        if not needs_head(self.settings) or self._volume is None:
             return None
         if self.surface is None or self.clip.matte is None:
             raise InputError(
@@ -179,10 +193,10 @@ class Tuner:
         )
 
     def _small_matte(self) -> Tensor | None:
-        """Give the matte at the neural resolution ``[1,1,R,R]``."""
-        if self.settings.background <= 0 or self.generator.settings.background is None:
+        """Return the matte at the neural resolution ``[1,1,R,R]``."""
+        if self.settings.background <= 0 or self._volume is None or self._volume.settings.background is None:
             return None
-        if self.clip.matte is None or self.clip.wall is None:
+        if self.clip.matte is None or self.clip.plate is None:
             raise InputError("no matte of the portrait: set tuning.background=0")
         return F.avg_pool2d(self.clip.matte[None], self.clip.matte.shape[-1] // self.resolution)
 
@@ -201,31 +215,42 @@ class Tuner:
     def _objective(self, step: int, drawn: Drawn) -> Tensor:
         settings, patch = self.settings, drawn.patch
         ws = self.clip.ws.index_select(0, drawn.frames)
-        planes = self.generator.planes(ws)
-        render = render_patch(self.generator, planes, ws, self.rays, patch, self.sampling, self.rng)
+        render = self.generator.render_patch(ws, self.rays, patch, self.sampling, self.rng)
         image, weight = patch.cut(drawn.rows["image"]), patch.cut(drawn.rows["weight"])
         loss = self.reconstruction(self.phi, render, image, weight, drawn.features)
-        if self._matte is not None and planes.wall is not None:
-            loss = loss + settings.background * self._background_loss(planes, render, patch)
-        if settings.depth_anchor > 0:
-            loss = loss + settings.depth_anchor * anchor_loss(render, drawn.first_rows, patch)
-        if drawn.view is not None:
-            loss = loss + self._view_loss(planes, drawn.view)
+        if self._volume is not None and isinstance(render, VolumePatch):
+            loss = self._with_volume_terms(loss, self._volume, render, drawn)
         if self.locality is not None and self._is_local(step):
             local = self.locality.loss(self.generator, ws[:1], drawn.camera, drawn.local_patch, self.rng)
             loss = loss + settings.locality * local
         return loss
 
+    def _with_volume_terms(
+        self, loss: Tensor, generator: VolumeGenerator, render: VolumePatch, drawn: Drawn
+    ) -> Tensor:
+        """Add the terms that need a volume to the loss of a rendered patch."""
+        settings = self.settings
+        if self._matte is not None and render.planes.background_plane is not None:
+            background = self._background_loss(self._matte, generator, render, drawn.patch)
+            loss = loss + settings.background * background
+        if self._geometry is not None and settings.depth_anchor > 0:
+            loss = loss + settings.depth_anchor * anchor_loss(render, drawn.first_rows, drawn.patch)
+        if drawn.view is not None:
+            loss = loss + self._view_loss(generator, render.planes, drawn.view)
+        return loss
+
     def frame_rows(self, frame: int, features: bool) -> dict[str, Tensor]:
-        """Load what steps read of a frame: its image and pixel weights, the fitted head's depth where that is
-        asked for, and with ``features`` Φ's maps of it.
+        """Load the rows of a frame that steps read.
+
+        They are its image and pixel weights, the fitted head's depth where that is asked for, and with
+        ``features`` Φ's maps.
         """
         target = self.clip.frame(frame)
         rows = {"image": target.image, "weight": self._weight(target)}
         if self._geometry is not None:
             rows |= self._geometry.frame_rows(frame, target.image)
         if features:
-            maps = self.reconstruction.wanted(self.phi, rows["image"][None], rows["weight"][None]) or []
+            maps = self.reconstruction.target_maps(self.phi, rows["image"][None], rows["weight"][None]) or []
             rows |= {f"{FEATURES}{i}": found[0] for i, found in enumerate(maps)}
         return rows
 
@@ -236,28 +261,34 @@ class Tuner:
             weight = weight + settings.detail_weight * target.detail
         return weight * (1 - (1 - settings.uncovered_weight) * target.uncovered)
 
-    def _background_loss(self, planes: Planes, render: PatchRender, patch: Patch) -> Tensor:
-        """Coverage against the matte, and the wall's colour at random points, behind the person too."""
-        matte, wall, painted = self._matte, self.generator.settings.background, self.clip.wall
-        if matte is None or wall is None or painted is None:
-            return render.weight.new_zeros(())
-        coverage = (render.weight - patch.cut(matte)).abs().mean()
-        shape = (len(planes), WALL_POINTS, 2)
-        unit = torch.rand(shape, generator=self.rng, device=self.device) * 2 - 1
-        xy = unit * wall.wall_half_extent
-        points = torch.cat([xy, torch.full_like(xy[..., :1], wall.wall_z)], dim=-1)
-        pixels = project_to_crop(self.clip.camera, points.reshape(1, -1, 3), 1)[..., :2]
-        grid = (pixels * 2 - 1).reshape(1, len(planes), -1, 2)
-        # Beyond the crop the wall is the photograph mirrored: it has the right colours and no hard edge.
-        wanted = F.grid_sample(painted[None], grid, padding_mode="reflection", align_corners=False)
-        made = self.generator.renderer.wall_features(planes, self.generator.decoder, unit)
-        return coverage + (made[..., :3] - wanted[0].permute(1, 2, 0)).abs().mean()
+    def _background_loss(
+        self, matte: Tensor, generator: VolumeGenerator, render: VolumePatch, patch: Patch
+    ) -> Tensor:
+        """Return the error of coverage against the matte, plus that of the background plane's colour.
 
-    def _view_loss(self, planes: Planes, view: ViewRays) -> Tensor:
-        """Depth and colour at a random camera, of the first drawn frame."""
-        one = Planes(planes.volume[:1], None if planes.wall is None else planes.wall[:1])
-        rays = self.generator.render_rays(
-            one, view.origins, view.directions, self.sampling, jitter=True, generator=self.rng
+        Colours are compared at random points, also behind the person.
+        """
+        plane, plate = generator.settings.background, self.clip.plate
+        if plane is None or plate is None:
+            return render.accumulation.new_zeros(())
+        coverage = (render.accumulation - patch.cut(matte)).abs().mean()
+        count = len(render.planes)
+        unit = torch.rand((count, BACKGROUND_POINTS, 2), generator=self.rng, device=self.device) * 2 - 1
+        xy = unit * plane.wall_half_extent
+        points = torch.cat([xy, torch.full_like(xy[..., :1], plane.wall_z)], dim=-1)
+        pixels = project_to_crop(self.clip.camera, points.reshape(1, -1, 3), 1)[..., :2]
+        grid = (pixels * 2 - 1).reshape(1, count, -1, 2)
+        # Beyond the crop the plate is mirrored: it has the right colours and no hard edge.
+        target = F.grid_sample(plate[None], grid, padding_mode="reflection", align_corners=False)
+        features = generator.background_features(render.planes, unit)
+        return coverage + (features[..., :3] - target[0].permute(1, 2, 0)).abs().mean()
+
+    def _view_loss(self, generator: VolumeGenerator, planes: Planes, view: ViewRays) -> Tensor:
+        """Return the weighted errors of depth and colour at a random camera, of the first drawn frame."""
+        one = Planes(
+            planes.volume[:1], None if planes.background_plane is None else planes.background_plane[:1]
         )
-        depth, colour = view_loss(rays.depth, rays.features[..., :3], view)
+        sampler = RaySampler(self.sampling or generator.settings.sampling, jitter=True, rng=self.rng)
+        rendered = generator.render_rays(one, view.rays, sampler)
+        depth, colour = view_loss(rendered.depth, rendered.features[..., :3], view)
         return self.settings.depth_anchor * depth + self.settings.novel_view * colour

@@ -21,7 +21,7 @@ def tuning_clip(
     data: ClipData,
     frames: Sequence[int],
     latents: NDArray[np.float32],
-    painted: Callable[[int], NDArray[np.uint8] | None],
+    inversion_render: Callable[[int], NDArray[np.uint8] | None],
     settings: TuningSettings,
     segmenter: Callable[[], PersonSegmenter],
 ) -> Clip:
@@ -31,15 +31,15 @@ def tuning_clip(
         data: of the whole clip.
         frames: the N frames that were inverted.
         latents: theirs ``[N,rows,w]``.
-        painted: gives a frame's picture ``[S,S,3]`` by the frozen generator, whose mouth is taken; None
-            takes the template's.
+        inversion_render: function from a frame to its picture ``[S,S,3]`` by the frozen generator, whose
+            mouth is taken; where it returns None, the template's is taken.
         settings: say what the loss reads.
         segmenter: gives the network that takes the portrait apart, where a term of the loss reads that.
     """
     detail = settings.detail_weight > 0
 
     def frame(place: int) -> FrameTarget:
-        return data.target(frames[place], painted(frames[place]), tuning=True, detail=detail)
+        return data.target(frames[place], inversion_render(frames[place]), tuning=True, detail=detail)
 
     return Clip(
         ws=torch.from_numpy(latents).to(data.device),
@@ -53,11 +53,11 @@ def tuning_clip(
 def _matte(
     data: ClipData, settings: TuningSettings, segmenter: Callable[[], PersonSegmenter]
 ) -> dict[str, Tensor]:
-    """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``wall`` of a clip."""
+    """Take the portrait apart, where a term of the loss reads it: ``matte`` and ``plate`` of a clip."""
     if not needs_matte(settings):
         return {}
     found = separate_crop(data.crop, data.head.silhouette(), segmenter())
     return {
         "matte": torch.from_numpy(found.coverage)[None].to(data.device),
-        "wall": image_tensor(found.plate).to(data.device),
+        "plate": image_tensor(found.plate).to(data.device),
     }

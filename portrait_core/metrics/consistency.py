@@ -29,7 +29,7 @@ Pose = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Consistency:
-    """What :func:`multi_view_consistency` measured of N subjects.
+    """Results of :func:`multi_view_consistency` for N subjects.
 
     Attributes:
         cosine: of the two views' identity vectors ``[N]``, NaN where a view has no face.
@@ -71,7 +71,7 @@ class Consistency:
         return float(near.mean()) if self.found else float("nan")
 
     def pose_error_deg(self) -> tuple[float, float]:
-        """Mean absolute error of yaw and pitch, of views with a face.
+        """Return the mean absolute error of yaw and pitch, of views with a face.
 
         Raises:
             ValueError: if no tracker was given.
@@ -81,8 +81,9 @@ class Consistency:
         return float(error[0]), float(error[1])
 
     def turning(self) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Correlation and slope of what was read on what was asked, of yaw and of pitch: 1 and 1 for heads
-        that turn as asked.
+        """Return correlation and slope of read on asked poses, of yaw and of pitch.
+
+        All are 1 for heads that turn as asked.
 
         Raises:
             ValueError: if no tracker was given.
@@ -102,8 +103,9 @@ class Consistency:
 def draw_views(
     subjects: int = SUBJECTS, seed: int = 0, yaw_deg: float = YAW_DEG, pitch_deg: float = PITCH_DEG
 ) -> NDArray[np.float64]:
-    """Two random sides of every subject: yaw and pitch in radians ``[N,2,2]``, uniform within the limits. The
-    same seed gives the same draws, and more subjects add to fewer.
+    """Two random sides of every subject: yaw and pitch in radians ``[N,2,2]``, uniform within the limits.
+
+    The same seed gives the same draws, and more subjects add to fewer.
 
     Raises:
         ValueError: for less than one subject.

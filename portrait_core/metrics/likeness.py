@@ -44,24 +44,26 @@ class Square:
         return cls((side_px / 2, side_px / 2), side_px, size)
 
     def scaled(self, factor: float) -> Square:
-        """Give the same square of the picture made ``factor`` times as large."""
+        """Return the same square of the picture made ``factor`` times as large."""
         x, y = self.center_px
         return Square((x * factor, y * factor), self.side_px * factor, self.size)
 
     def moved(self, by_px: tuple[float, float], growth: float) -> Square:
-        """Give the square moved by ``(x, y)`` pixels of the picture and ``growth`` times as large."""
+        """Return the square moved by ``(x, y)`` pixels of the picture and ``growth`` times as large."""
         x, y = self.center_px
         return Square((x + by_px[0], y + by_px[1]), self.side_px * growth, self.size)
 
     def cut(self, picture: Picture) -> Picture:
-        """Cut it out of a picture ``[H,W,3]`` and bring it to its size ``[S,S,3]``
-        (:func:`~portrait_core.tracking.crop.crop_image`).
+        """Cut the square out of a picture ``[H,W,3]`` and bring it to its size ``[S,S,3]``.
+
+        See :func:`~portrait_core.tracking.crop.crop_image`.
         """
         return crop_image(picture, self.center_px, self.side_px, self.size)
 
     def inside(self, height: int, width: int) -> Mask:
-        """Tell which pixels ``[S,S]`` lie inside a picture of ``height`` by ``width`` pixels: beyond its
-        border there is no truth.
+        """Tell which pixels ``[S,S]`` lie inside a picture of ``height`` by ``width`` pixels.
+
+        There is no truth beyond its border.
         """
         steps = (np.arange(self.size) + 0.5) * (self.side_px / self.size) - self.side_px / 2
         x, y = self.center_px[0] + steps, self.center_px[1] + steps
@@ -109,8 +111,9 @@ def psnr_db(result: Picture, truth: Picture, mask: Mask) -> float:
 
 
 def error_change(results: tuple[Picture, Picture], truths: tuple[Picture, Picture], mask: Mask) -> float:
-    """Measure how the error of a frame differs from that of the frame before it: flicker, and movement of the
-    truth that the result does not follow.
+    """Measure how the error of a frame differs from that of the frame before it.
+
+    This is flicker, and movement of the truth that the result does not follow.
 
     Args:
         results: pictures ``[H,W,3]`` of a frame and the next.
@@ -136,8 +139,9 @@ def error_change(results: tuple[Picture, Picture], truths: tuple[Picture, Pictur
 
 
 def perceptual_distance(phi: nn.Module, result: Picture, truth: Picture, mask: Mask) -> float:
-    """Compare two pictures ``[H,W,3]`` by a network's features (:func:`feature_distance`), weighted by a mask
-    ``[H,W]``; NaN for an empty one.
+    """Compare two pictures ``[H,W,3]`` by a network's features (:func:`feature_distance`).
+
+    Pixels are weighted by a mask ``[H,W]``; the result is NaN for an empty one.
 
     Raises:
         ValueError: for pictures or a mask of different sizes, or pictures that are not uint8.
@@ -156,7 +160,7 @@ def perceptual_distance(phi: nn.Module, result: Picture, truth: Picture, mask: M
 
 @dataclass(frozen=True)
 class Likeness:
-    """What :func:`measure_likeness` found.
+    """Results of :func:`measure_likeness`.
 
     Attributes:
         values: by measure, a value per frame ``[T]``: ``face PSNR`` and ``crop PSNR`` in dB; ``face NAME``
@@ -167,7 +171,7 @@ class Likeness:
     values: Mapping[str, NDArray[np.float64]]
 
     def means(self) -> dict[str, float]:
-        """Give the mean of every measure over the frames that have it; NaN where none has."""
+        """Return the mean of every measure over the frames that have it; NaN where none has."""
         return {name: mean_of(values) for name, values in self.values.items()}
 
 
@@ -217,7 +221,7 @@ def identity_kept(results: NDArray[np.floating], truths: NDArray[np.floating]) -
 
 
 def mean_of(values: NDArray[np.floating]) -> float:
-    """Give the mean of what is not NaN; NaN where all is."""
+    """Return the mean of what is not NaN; NaN where all is."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else float("nan")
 

@@ -22,7 +22,7 @@ from portrait_core.tracking.crop import sample_square
 
 Array = NDArray[np.float64]
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]
-"""Gives the frames ``[H,W,3]`` of a clip, from the first on, each time that it is called."""
+"""Function that returns the frames ``[H,W,3]`` of a clip, from the first on, at every call."""
 
 COLOURS_READ = 240
 """At most so many frames, evenly spread, say what colour a person's lips have."""
@@ -95,7 +95,7 @@ class Mouth:
 
 
 def _colour(lab: Array, places: Array) -> Array:
-    """Median of 5 x 5 pixels around places ``[n,2]``, then of the places."""
+    """Return the median of 5 x 5 pixels around places ``[n,2]``, then of the places."""
     x, y = np.clip(places.astype(int), 2, _SIZE - 3).T
     around = [
         np.median(lab[b - 2 : b + 3, a - 2 : a + 3].reshape(-1, 3), axis=0) for a, b in zip(x, y, strict=True)
@@ -105,7 +105,7 @@ def _colour(lab: Array, places: Array) -> Array:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the pixels inside the lips' contour show, ``[S,S]`` each: dark, tooth, and all that is open."""
+    """Masks of the pixels inside the lips' contour, ``[S,S]`` each: dark, tooth, and all that is open."""
 
     dark: NDArray[np.bool_]
     tooth: NDArray[np.bool_]
@@ -195,7 +195,7 @@ def _mouths(
 
 
 def _height(opened: NDArray[np.bool_], points: Array) -> float:
-    """Mean height of what is open over the middle third between the corners, over :data:`UNIT`.
+    """Return the mean height of the opening over the middle third between the corners, over :data:`UNIT`.
 
     Where something high is open, what lies above the lowest edge of its convex outline is open too: the
     tongue before the dark corners.
@@ -213,6 +213,6 @@ def _height(opened: NDArray[np.bool_], points: Array) -> float:
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First and last row of each column; the height and -1 where there is none."""
+    """Return the first and last row of each column; the height and -1 where there is none."""
     rows = np.arange(len(mask))[:, None]
     return np.where(mask, rows, len(mask)).min(axis=0), np.where(mask, rows, -1).max(axis=0)

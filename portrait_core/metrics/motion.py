@@ -20,7 +20,7 @@ BLINK_FRACTION = 0.75
 
 @dataclass(frozen=True)
 class MotionTrack:
-    """What the tracker saw on ``T`` frames.
+    """Readings of the tracker on ``T`` frames.
 
     Attributes:
         lip_gap: inner-lip distance over outer-eye distance ``[T]``.
@@ -43,12 +43,12 @@ class MotionTrack:
 
     @classmethod
     def unseen(cls, count: int) -> MotionTrack:
-        """Give ``count`` frames of which none shows a face."""
+        """Return ``count`` frames of which none shows a face."""
         nothing = np.full(count, np.nan)
         return cls(nothing, nothing, np.full((count, 3), np.nan), np.zeros(count, bool))
 
     def repeated(self, count: int) -> MotionTrack:
-        """The first frame, ``count`` times: the portrait as it is, unanimated."""
+        """Return the first frame, ``count`` times: the portrait as it is, unanimated."""
         return MotionTrack(
             np.repeat(self.lip_gap[:1], count),
             np.repeat(self.eye_opening[:1], count),
@@ -66,7 +66,7 @@ class Blink(BaseModel):
 
 
 class MotionReport(BaseModel):
-    """How well a track follows the driver's. Correlations are NaN-free: 0 where nothing moves."""
+    """Agreement of a track with the driver's. Correlations are NaN-free: 0 where nothing moves."""
 
     frames_measured: int
     lip_correlation: float
@@ -86,8 +86,9 @@ class MotionReport(BaseModel):
 
 
 def correlation_and_slope(x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[float, float]:
-    """Pearson correlation of ``y`` with ``x`` and the least-squares slope of ``y`` on ``x``; 0 where either
-    does not move or there are fewer than 2 samples.
+    """Return Pearson's correlation of ``y`` with ``x`` and the least-squares slope of ``y`` on ``x``.
+
+    Both are 0 where either does not move or there are fewer than 2 samples.
     """
     if len(x) < 2 or np.std(x) < 1e-9 or np.std(y) < 1e-9:
         return 0.0, 0.0
@@ -96,7 +97,7 @@ def correlation_and_slope(x: NDArray[np.floating], y: NDArray[np.floating]) -> t
 
 
 def find_blinks(eye_opening: NDArray[np.floating], fraction: float = BLINK_FRACTION) -> list[int]:
-    """Frames at which the eye is most closed within each run below ``fraction`` of the median."""
+    """Return frames at which the eye is most closed within each run below ``fraction`` of the median."""
     if len(eye_opening) == 0:
         return []
     closed = eye_opening < fraction * np.nanmedian(eye_opening)
@@ -146,8 +147,9 @@ def motion_rows(
     """Compare the result with its driver, and beside it the portrait that does nothing.
 
     Args:
-        driver, result: of T frames.
-        still: of the portrait, T times.
+        driver: motion of T frames of the driver.
+        result: motion of the result's T frames.
+        still: motion of the portrait, repeated T times.
         flicker: tells how the result's background moves by itself, in grey levels of 255 (None is not
             known); it is asked where the result shows a face.
 

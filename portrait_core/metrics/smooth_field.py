@@ -30,26 +30,29 @@ class Field:
 
     @classmethod
     def through(cls, old: Array, new: Array, reach: float) -> Field:
-        """Carry points ``old [k,2]`` to ``new [k,2]``, closely where they are no nearer together than
-        ``reach`` pixels; :meth:`moved` says exactly where they went.
+        """Carry points ``old [k,2]`` closely to ``new [k,2]``.
+
+        This needs points no nearer together than ``reach`` pixels; :meth:`moved` returns exactly where they
+        went.
         """
         kernel = _bump(new[:, None] - new[None], reach) + _RIDGE * np.eye(len(new))
         return cls(new, np.asarray(np.linalg.solve(kernel, new - old), np.float64), reach)
 
     def source(self, places: Array) -> Array:
-        """Where places ``[n,2]`` of the new picture lie in the old one, in pixels."""
+        """Return where places ``[n,2]`` of the new picture lie in the old one, in pixels."""
         return places - _bump(places[:, None] - self.centres[None], self.reach) @ self.weights
 
     def moved(self, points: Array) -> Array:
-        """Where points ``[n,2]`` of the old picture lie in the new one, in pixels."""
+        """Return where points ``[n,2]`` of the old picture lie in the new one, in pixels."""
         found = points.copy()
         for _ in range(120):  # shortened steps also settle where the picture is squeezed
             found = found + 0.6 * (points - self.source(found))
         return found
 
     def stretch(self, places: Array) -> Array:
-        """Determinant of :meth:`source`'s derivative at places ``[n,2]``: 1 where nothing is stretched, 0 or
-        less where the picture folds.
+        """Return the determinant of :meth:`source`'s derivative at places ``[n,2]``.
+
+        It is 1 where nothing is stretched, and 0 or less where the picture folds.
         """
         step = 0.25
         dx, dy = (self.source(places + d) - self.source(places - d) for d in step * np.eye(2))
@@ -72,13 +75,13 @@ def _bump(offset: Array, reach: float) -> Array:
 
 
 def pixel_places(size: int) -> Array:
-    """Centres ``[size,size,2]`` (x, y) of a square picture's pixels."""
+    """Return the centres ``[size,size,2]`` (x, y) of a square picture's pixels."""
     at = np.arange(size) + 0.5
     return np.stack(np.meshgrid(at, at), axis=-1)
 
 
 def polygon(ring: Array, size: int, soft_px: float = 1.0) -> Array:
-    """Coverage ``[size,size]`` in 0..1 by a polygon ``[n,2]``, its edge softened."""
+    """Return the coverage ``[size,size]`` in 0..1 by a polygon ``[n,2]``, its edge softened."""
     mask = np.zeros((size, size), np.float32)
     fixed = np.round((np.clip(ring, -4 * size, 4 * size) - 0.5) * 16).astype(np.int32)
     cv2.fillPoly(mask, [fixed], 1.0, cv2.LINE_8, 4)

@@ -15,7 +15,7 @@ COLOURLESS = 12.0
 
 
 def ellipse(radius: float) -> NDArray[np.uint8]:
-    """Give a disc for morphology, of at least one pixel's radius."""
+    """Return a disc for morphology, of at least one pixel's radius."""
     size = 2 * max(1, round(radius)) + 1
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)).astype(np.uint8)
 

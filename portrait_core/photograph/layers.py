@@ -24,7 +24,7 @@ _LONGEST = 768
 _SOLID = 0.995
 """Coverage above which a pixel's colours are the person's."""
 _MARGIN = 0.035
-"""How far around the person nothing is taken for the background, in the crop's sides."""
+"""Distance around the person from which no background is taken, in the crop's sides."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which pixels of a photograph are the person: a soft matte from a segmentation network, refined by colour.
+"""The person's coverage of a photograph's pixels: a soft matte, refined by colour.
 
 The network looks at squares about the head, near and far, and what it says is averaged. Where it is unsure,
 colours decide: the mask follows the edges of the picture (guided filter), and a pixel between person and
@@ -77,13 +77,13 @@ class Frame:
         return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
 
     def cut(self, photograph: NDArray[np.uint8]) -> Floats:
-        """Give the rectangle's colours at work ``[h,w,3]`` in 0..1."""
+        """Return the rectangle's colours at work ``[h,w,3]`` in 0..1."""
         height, width = self.size
         part = photograph[self.window].astype(np.float32) / np.float32(255)
         return resized(part, width, height, area=True)
 
     def sampled(self, mask: Floats, center_px: NDArray[np.float64], side_px: float) -> Floats:
-        """Give a square's mask ``[n,n]`` at work; zero outside the square."""
+        """Return a square's mask ``[n,n]`` at work; zero outside the square."""
         height, width = self.size
         per = side_px / len(mask)
         corner = (np.array([self.x, self.y]) - (center_px - side_px / 2)) / per
@@ -163,7 +163,7 @@ def find_person(
 
 @dataclass(frozen=True)
 class _View:
-    """What was seen of a person in a square ``[n,n]``, and how much it counts."""
+    """Mask of a person in a square ``[n,n]``, and its weight."""
 
     mask: Floats
     center_px: NDArray[np.float64]
@@ -206,7 +206,7 @@ def _whole(shape: tuple[int, ...]) -> Frame:
 
 
 def _near(shape: tuple[int, ...], center: NDArray[np.float64], side_px: float) -> Frame:
-    """Give the part of a photograph that the largest of the near squares shows, about the head."""
+    """Return the part of a photograph that the largest of the near squares shows, about the head."""
     size = np.array(shape[1::-1])
     reach = _VIEWS[-1][0] * side_px / 2
     low = np.clip(np.floor(center - reach), 0, size - 1).astype(int)
@@ -228,8 +228,10 @@ def _averaged(frame: Frame, views: Sequence[_View]) -> Floats:
 
 
 def _own(seen: Floats, head: NDArray[np.bool_]) -> Floats:
-    """Say what belongs to the person whose head it is ``[h,w]`` in 0..1: others are parted where the mask
-    is narrow, and what is nearer to another than to this one is another's.
+    """Return the coverage by the person whose head it is ``[h,w]`` in 0..1.
+
+    Others are parted where the mask is narrow, and a pixel that is nearer to another person belongs to that
+    person.
     """
     (height, width), shrink = head.shape, max(1, round(max(head.shape) / _PARTING))
     size = max(1, width // shrink), max(1, height // shrink)
@@ -307,8 +309,10 @@ def refine(guide: Floats, seen: Floats, head: Floats, side_px: float) -> Floats:
 
 
 def _between(guide: Floats, seen: Floats, side_px: float) -> tuple[Floats, Floats]:
-    """Place pixels between the colours of person and background around: shares ``[h,w]``, and how far they
-    are to be trusted, which is little where the two colours vary much or differ little.
+    """Place pixels between the colours of person and background around.
+
+    Return fractions ``[h,w]`` and their reliability, which is small where the two colours vary much or differ
+    little.
     """
     inner = ellipse(0.01 * side_px)
     person = cv2.erode((seen > 0.95).astype(np.float32), inner)
@@ -326,7 +330,7 @@ def _between(guide: Floats, seen: Floats, side_px: float) -> tuple[Floats, Float
 
 
 def _colours(guide: Floats, where: Floats, side_px: float) -> tuple[Floats, Floats]:
-    """Give the mean colour ``[h,w,3]`` and the variance ``[h,w]`` of what is marked, around each pixel."""
+    """Return the mean colour ``[h,w,3]`` and the variance ``[h,w]`` of what is marked, around each pixel."""
     sigma = max(1.0, 0.02 * side_px)
     moments = np.concatenate([guide, (guide * guide).sum(-1, keepdims=True)], axis=-1)
     known = np.asarray(cv2.GaussianBlur(where, (0, 0), sigma), np.float32)

@@ -1,4 +1,4 @@
-"""What stands behind a person: the hole that they leave, filled from the background around it.
+"""The background behind a person: the hole that they leave, filled from the background around it.
 
 Pieces of the background are shifted over the hole (He and Sun 2012): which shift each pixel takes is chosen,
 at a bounded size, so that pieces agree with the hole's surroundings and with each other where they meet
@@ -20,7 +20,7 @@ from portrait_core.photograph.filters import Floats, ellipse, resized, spread
 _SIZE = 56
 """Pixels of the longer side of the hole where shifts are chosen."""
 _CONTEXT = 0.7
-"""How far around the hole pieces are taken from, in its longer sides."""
+"""Distance around the hole from which pieces are taken, in its longer sides."""
 _SHIFTS = 20
 """Shifts that pixels choose from."""
 _STEPS = 24
@@ -130,7 +130,7 @@ class _Filling:
     def _shifted(
         self, places: NDArray[np.int64], shifts: NDArray[np.int64]
     ) -> tuple[Floats, NDArray[np.bool_]]:
-        """Colours ``[n,K,3]`` at shifted places, and whether they are known ``[n,K]``."""
+        """Return colours ``[n,K,3]`` at shifted places, and whether they are known ``[n,K]``."""
         limit = np.array(self._gap.shape)
         there = places[:, None] + shifts
         inside = ((there >= 0) & (there < limit)).all(-1)
@@ -170,7 +170,7 @@ class _Filling:
         return np.argwhere(near & self._known)
 
     def _agreement(self, shifts: NDArray[np.int64]) -> Floats:
-        """Squared differences ``[n,K]`` of shifted pieces from what is known next to each pixel."""
+        """Return squared differences ``[n,K]`` of shifted pieces from what is known next to each pixel."""
         field, count = (np.zeros((*self._gap.shape, len(shifts)), np.float32) for _ in range(2))
         band = self._band()
         if len(band) == 0 or len(shifts) == 0:
@@ -195,7 +195,7 @@ class _Filling:
     def _plainest(
         self, pieces: Floats, valid: NDArray[np.bool_], shifts: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Number of the shift for each pixel that brings what is most like the smooth continuation."""
+        """Return, for each pixel, the number of the shift that is most like the smooth continuation."""
         busy = cv2.morphologyEx(self._colours, cv2.MORPH_GRADIENT, ellipse(2)).max(-1)
         there = np.clip(self._pixels[:, None] + shifts, 0, np.array(self._gap.shape) - 1)
         off = ((pieces - self._smooth[self._gap][:, None]) ** 2).sum(-1) + busy[there[..., 0], there[..., 1]]
@@ -243,7 +243,7 @@ class _Filling:
     def _finished(
         self, colours: Floats, shifts: NDArray[np.int64], labels: NDArray[np.int64], plain: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
-        """Give the window at the picture's size: the colours found, and detail of the pieces."""
+        """Return the window at the picture's size: the colours found, and detail of the pieces."""
         height, width = self._shape
         ratio = np.array(self._shape) / np.array(self._gap.shape)
         there = np.where(self._known[..., None], self._colours, self._smooth)

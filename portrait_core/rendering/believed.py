@@ -65,7 +65,7 @@ class Believed:
         self._volume = found.reshape(1, 1, _CELLS, _CELLS, _CELLS)
 
     def _away(self, head: Float[Tensor, "v 3"]) -> Float[Tensor, " n"]:
-        """Distance of every cell from the fitted head."""
+        """Return the distance of every cell from the fitted head."""
         coarse = _centres(_COARSE, self._box)
         found, _ = cKDTree(head.cpu().numpy()).query(coarse.numpy())
         grid = torch.from_numpy(found.astype(np.float32)).reshape(1, 1, _COARSE, _COARSE, _COARSE)
@@ -74,14 +74,14 @@ class Believed:
         return fine.flatten().to(head)
 
     def __call__(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n"]:
-        """Give more than 0.5 where the volume is believed at box-frame ``points``, less elsewhere."""
+        """Return more than 0.5 where the volume is believed at box-frame ``points``, less elsewhere."""
         grid = (points * (2 / self._box)).reshape(1, -1, 1, 1, 3)
         found = F.grid_sample(self._volume, grid, padding_mode="border", align_corners=False)
         return found.reshape(points.shape[:2])
 
 
 def _centres(cells: int, box: float) -> Float[Tensor, "n 3"]:
-    """Centres of a volume's cells, x fastest."""
+    """Return the centres of a volume's cells, x fastest."""
     along = ((torch.arange(cells) + 0.5) / cells - 0.5) * box
     z, y, x = torch.meshgrid(along, along, along, indexing="ij")
     return torch.stack([x, y, z], dim=-1).reshape(-1, 3)

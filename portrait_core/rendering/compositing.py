@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.cameras import project_to_crop
+from portrait_core.generators import Rays
 
 OCCLUSION_TOLERANCE = 0.03
 """A point farther from the source camera than the surface it projects to, by more than this, is hidden there
@@ -22,10 +23,9 @@ OCCLUSION_TOLERANCE = 0.03
 def points_from_depth(
     camera: Float[Tensor, "b 25"], depth: Float[Tensor, "b 1 r r"]
 ) -> Float[Tensor, "b r r 3"]:
-    """Box-frame points at distances ``depth`` along the rays of a square image."""
+    """Return box-frame points at distances ``depth`` along the rays of a square image."""
     size = depth.shape[-1]
-    origins, directions = crop_rays(camera, size)
-    points = origins + depth.flatten(1)[..., None] * directions
+    points = Rays.of_cameras(camera, size).points(depth.flatten(1))
     return points.reshape(-1, size, size, 3)
 
 
@@ -77,7 +77,7 @@ def reproject_mask(
 
 
 def gaussian_blur(mask: Float[Tensor, "b c h w"], sigma_px: float) -> Float[Tensor, "b c h w"]:
-    """Separable Gaussian blur with replicated borders; ``sigma_px`` 0 returns the input."""
+    """Blur by a separable Gaussian with replicated borders; ``sigma_px`` 0 returns the input."""
     if sigma_px <= 0:
         return mask
     radius = max(1, int(3 * sigma_px + 0.5))
@@ -100,5 +100,5 @@ def soften(mask: Float[Tensor, "b 1 h w"], dilate_px: float, feather_px: float) 
 def composite(
     own: Float[Tensor, "b 3 h w"], first: Float[Tensor, "b 3 h w"], mask: Float[Tensor, "b 1 h w"]
 ) -> Float[Tensor, "b 3 h w"]:
-    """Frame i's render ``own`` where ``mask`` is 1, the first frame's where it is 0."""
+    """Return frame i's render ``own`` where ``mask`` is 1, the first frame's where it is 0."""
     return first + mask * (own - first)

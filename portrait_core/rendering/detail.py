@@ -27,14 +27,14 @@ more than the second well enough."""
 FOLDED = (4.0, 8.0)
 """The same at jumps of depth, where neighbours in the output lie far apart in the photograph."""
 
-MATCHED, LARGEST_MATCH = 64, 0.2
+MATCHED, MAX_MATCH = 64, 0.2
 """Side in cells of the maps by which the generator's colours are brought to the photograph's, and how far
 what it paints is believed to differ from what is seen around it (colours in [-1,1])."""
 
 
 @dataclass(frozen=True)
 class Lookup:
-    """Where output pixels lie in the picture that the portrait's camera took.
+    """Places of output pixels in the picture that the portrait's camera took.
 
     Attributes:
         move: from each pixel to its place there ``[1,2,R,R]``, in shares of the picture's side.
@@ -46,7 +46,7 @@ class Lookup:
     seen: Float[Tensor, "1 1 r r"]
 
     def place(self, size: int) -> Float[Tensor, "1 2 n n"]:
-        """Where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
+        """Return where each pixel of a picture of ``size`` pixels lies there, over the picture's side."""
         return places_of(self.move, size)
 
 
@@ -60,7 +60,7 @@ class SourceView:
 
     def __init__(self, surface: Surface, camera: Float[Tensor, "1 25"]) -> None:
         self.surface, self.camera = surface, camera
-        self._maps = torch.cat([surface.depth, surface.weight], dim=1)
+        self._maps = torch.cat([surface.depth, surface.accumulation], dim=1)
 
     def lookup(self, surface: Surface) -> Lookup:
         """Find where the pixels of another view's surface lie in this one's picture."""
@@ -72,9 +72,9 @@ class SourceView:
         near = 1 - ((distance - depth).abs() / TOLERANCE - 1).clamp(0, 1)
         area = _area(place)
         known = near * _ramp(area, *STRETCHED) * (1 - _ramp(area, *FOLDED))
-        agreed = 1 - _ramp((surface.weight - weight).abs(), 0.3, 0.7)
+        agreed = 1 - _ramp((surface.accumulation - weight).abs(), 0.3, 0.7)
         # beside the person on both sides, depth is only continued, and the photograph knows who is there
-        beside = 1 - _ramp(torch.maximum(surface.weight, weight), 0.2, 0.6)
+        beside = 1 - _ramp(torch.maximum(surface.accumulation, weight), 0.2, 0.6)
         seen = known.maximum(beside) * agreed
         # where nothing moves, every pixel is its own, whatever the depth says
         still = 1 - _ramp((place - own).abs().amax(1, keepdim=True) * place.shape[-1], 0.05, 0.3)
@@ -82,7 +82,7 @@ class SourceView:
 
 
 def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
-    """Places of a picture's own pixels: x and y over its side."""
+    """Return places of a picture's own pixels: x and y over its side."""
     size = like.shape[-1]
     along = (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) / size
     y, x = torch.meshgrid(along, along, indexing="ij")
@@ -90,7 +90,7 @@ def pixel_places(like: Float[Tensor, "b c r r"]) -> Float[Tensor, "1 2 r r"]:
 
 
 def places_of(move: Float[Tensor, "1 2 r r"], size: int) -> Float[Tensor, "1 2 n n"]:
-    """Give where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
+    """Return where each pixel of a picture of ``size`` pixels lies that moves so, over the picture's side."""
     large = resized(move, size)
     return pixel_places(large) + large
 
@@ -105,7 +105,7 @@ def resized(picture: Float[Tensor, "1 c r r"], size: int, mode: str = "bilinear"
 
 
 def _ramp(x: Tensor, low: float, high: float) -> Tensor:
-    """0 up to ``low``, 1 from ``high``, smooth in between."""
+    """Return 0 up to ``low``, 1 from ``high``, and a smooth step in between."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 
@@ -125,8 +125,10 @@ def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
 def matched(
     painted: Float[Tensor, "1 3 h w"], found: Float[Tensor, "1 3 h w"], seen: Float[Tensor, "1 1 h w"]
 ) -> Float[Tensor, "1 3 h w"]:
-    """Bring painted colours to those that were found around them: what both are where the person was seen is
-    continued smoothly over what was not, and the painted ones differ from the found as from their own.
+    """Bring the generator's colours to those that were seen around them.
+
+    The mean colour of what was seen of the person is continued smoothly over the rest, and the generator's
+    colours differ from it as they differ from their own mean.
 
     Args:
         painted: by the generator.
@@ -138,5 +140,5 @@ def matched(
     both = F.adaptive_avg_pool2d(torch.cat([painted, found], dim=1) * sure, size) / share.clamp(min=1e-6)
     near = F.interpolate(filled(both, (share > 0.2).to(painted.dtype)), painted.shape[-2:], mode="bilinear")
     shown, true = near.split(3, dim=1)
-    made = true + (painted - shown).clamp(-LARGEST_MATCH, LARGEST_MATCH)
+    made = true + (painted - shown).clamp(-MAX_MATCH, MAX_MATCH)
     return torch.where((share > 0.2).any(), made, painted)  # nothing was seen of the person: nothing to match

@@ -1,4 +1,4 @@
-"""How a wanted head pose becomes a view: the head turns before a still camera, or the camera turns."""
+"""Views of target head poses: the head turns before a still camera, or the camera turns."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class Motion(Protocol):
     """Makes views of wanted head poses."""
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
-        """Give the view of the canvas in which the head is posed as ``camera``, a camera of the face crop on
-        the CPU, sees a head that does not turn.
+        """Return the view of the canvas in which the head has the pose of ``camera``.
+
+        ``camera`` is a camera of the face crop, on the CPU, that sees a head which does not turn.
         """
 
 
@@ -40,8 +41,9 @@ class HeadMotion:
         self._camera = page.camera(portrait, page.canvas)
 
     def view(self, camera: Float[Tensor, "1 25"], rays: int) -> View:
-        """Bend space by the turn between the portrait's pose and the wanted one, and by as much as the wanted
-        camera looks further past the head than the portrait's does.
+        """Bend space by the turn between the portrait's pose and the target pose.
+
+        Space is also shifted by as much as the target camera looks further past the head than the portrait's.
         """
         label = camera.numpy()
         turn = self._own.T @ rotations_from_labels(label)[0]

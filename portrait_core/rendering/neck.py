@@ -64,7 +64,7 @@ class Bending:
     shift: Float[Tensor, " 3"]
 
     def __call__(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        """Give where what is seen at ``points`` lies at the portrait's own pose, box units."""
+        """Return where what is seen at ``points`` lies at the portrait's own pose, box units."""
         return points + _read(self.displacement, points)
 
     def seen_at(self, points: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
@@ -87,12 +87,12 @@ def turned(
 
 
 def resting(head: MorphableHead, shape: Float[Tensor, " s"]) -> Float[Tensor, "v 3"]:
-    """Give the mesh of a head with a person's shape and without expression, box frame."""
+    """Return the mesh of a head with a person's shape and without expression, box frame."""
     return head.to_box(head.decode(shape[None], shape.new_zeros(1, head.n_expression)))[0]
 
 
 def neck_joint(head: MorphableHead, vertices: Float[Tensor, "v 3"]) -> Float[Tensor, " 3"]:
-    """Give the joint about which a head turns, of its mesh in the box frame."""
+    """Return the joint about which a head turns, of its mesh in the box frame."""
     return head.joints_of(vertices[None])[0, _NECK]
 
 
@@ -127,8 +127,9 @@ class Neck:
         """Share of the turn ``[1,1,z,y,x]`` in 0..1 on the grid."""
 
     def bend(self, turn: NDArray[np.floating], shift: NDArray[np.floating] | None = None) -> Bending:
-        """Bend space by a turn ``[3,3]`` of the head about the neck's joint and a shift ``[3]`` after it, box
-        frame and units.
+        """Bend space by a turn ``[3,3]`` of the head about the neck's joint and a shift ``[3]`` after it.
+
+        Both are in the box frame and its units.
         """
         vector = Rotation.from_matrix(np.asarray(turn)).as_rotvec()
         angle = float(np.linalg.norm(vector))
@@ -142,8 +143,9 @@ class Neck:
         return Bending(moved, self.shares, self.pivot, axis, angle, aside)
 
     def _lies(self, seen: Tensor, lies: Tensor, move: tuple[Tensor, float, Tensor], rounds: int) -> Tensor:
-        """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess: the share of
-        the move belongs to where a point lies, which it decides itself.
+        """Find where points ``seen [n,3]`` lie at the portrait's own pose, from a first guess.
+
+        A point moves by a fraction of the turn that depends on where the point lies.
         """
         axis, angle, aside = move
         for i in range(rounds):
@@ -174,7 +176,7 @@ def _read(grid: Float[Tensor, "1 c z y x"], points: Float[Tensor, "b n 3"]) -> F
 
 
 def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:
-    """Share of the turn of each vertex: 0 where the mesh ends below, which is the body's, 1 on the head."""
+    """Return the fraction of the turn of each vertex: 0 where the mesh ends below, 1 on the head."""
     height = vertices[:, 1]
     ring = weights[height < height.min() + RING]
     rest = float(ring.quantile(0.9))
@@ -182,8 +184,9 @@ def _surface_shares(vertices: Tensor, weights: Tensor) -> Tensor:
 
 
 def _body(edge: float) -> Float[Tensor, "n 3"]:
-    """Points of a body beneath the mesh, whose lower edge lies at height ``edge``: shoulders, as wide as the
-    space that is bent.
+    """Return points of a body beneath the mesh, whose lower edge lies at height ``edge``.
+
+    They are shoulders, as wide as the space that is bent.
     """
     along = [torch.arange(low, high, 2 * SPACING) for low, high in zip(LOW, HIGH, strict=True)]
     x, z = torch.meshgrid(along[0], along[2], indexing="ij")
@@ -191,7 +194,7 @@ def _body(edge: float) -> Float[Tensor, "n 3"]:
 
 
 def _spread(vertices: Tensor, shares: Tensor, points: Tensor) -> Tensor:
-    """Shares at points in space: those of the surface near by, weighted by distance."""
+    """Return the fractions at points in space: those of the surface near by, weighted by distance."""
     _, cell = torch.unique((vertices / SPACING).round(), dim=0, return_inverse=True)
     count = torch.zeros(int(cell.max()) + 1).index_add_(0, cell, torch.ones(len(cell)))[:, None]
     thinned = (

@@ -1,4 +1,4 @@
-"""Where everything lies in the output: the page, the face crop in it, and the squares that are drawn.
+"""Layout of the output: the page, the face crop in it, and the squares that are drawn.
 
 All places are pixels of the page: the whole photograph at the output's scale, or a piece of it around the
 face crop. Squares that are drawn have whole corners and sides, so that what is laid back is laid pixel on
@@ -28,7 +28,7 @@ ROOM = 1.6
 neck stays inside."""
 CROP_ROOM = 1.25
 """The same where the output is the face crop: what comes in from beside it."""
-LARGEST_FACE = 1024
+MAX_FACE_PX = 1024
 """Side of the largest face crop in the output, in pixels."""
 
 
@@ -51,14 +51,14 @@ class Square:
     side: int
 
     def cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Give the square of an image ``[H,W,...]``, the border repeated where it reaches beyond."""
+        """Return the square of an image ``[H,W,...]``, the border repeated where it reaches beyond."""
         height, width = image.shape[:2]
         rows = np.clip(np.arange(self.y, self.y + self.side), 0, height - 1)
         columns = np.clip(np.arange(self.x, self.x + self.side), 0, width - 1)
         return image[rows[:, None], columns[None]]
 
     def within(self, outer: Square) -> Square:
-        """The same square, counted from the corner of ``outer``."""
+        """Return the same square, counted from the corner of ``outer``."""
         return Square(self.x - outer.x, self.y - outer.y, self.side)
 
 
@@ -101,7 +101,8 @@ class Page:
 
         Args:
             photograph: its width and height.
-            center, side: of the face crop, in the photograph's pixels.
+            center: x and y of the face crop's centre, in the photograph's pixels.
+            side: side of the face crop, in the photograph's pixels.
             frame: ``photograph``: all of it; ``crop``: the face crop alone.
             largest: side of the largest face crop in the output; a photograph with a smaller one keeps it.
             smallest: side of the smallest face crop that is an output by itself: the generator's picture.
@@ -122,8 +123,10 @@ class Page:
         return cls(width, height, scale, (0.0, 0.0), (x, y), own, window, canvas, None)
 
     def sheet(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page. The photograph's
-        own pixels are kept where the page has them; beyond its border, the border is repeated.
+        """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page.
+
+        The photograph's own pixels are kept where the page has them; beyond its border, the border is
+        repeated.
         """
         if self.scale == 1.0 and self.origin == (0.0, 0.0):
             return picture
@@ -143,7 +146,7 @@ class Page:
         )
 
     def camera(self, crop: Float[Tensor, "b 25"], square: Square) -> Float[Tensor, "b 25"]:
-        """Give labels of cameras that see a square of the page, from those of the face crop."""
+        """Return labels of cameras that see a square of the page, from those of the face crop."""
         share = self.side / square.side
         wide = crop.clone()
         wide[:, 16:22] *= share
@@ -171,7 +174,7 @@ class Page:
 
 
 def _around(x: float, y: float, side: float) -> Square:
-    """The smallest square of whole, even side and whole corner around a square."""
+    """Return the smallest square of whole, even side and whole corner around a square."""
     left, top = math.floor(x - side / 2 + 1e-6), math.floor(y - side / 2 + 1e-6)
     reach = max(x + side / 2 - left, y + side / 2 - top)
     return Square(left, top, 2 * math.ceil(reach / 2 - 1e-6))

@@ -33,8 +33,9 @@ class Part:
 
     @classmethod
     def of(cls, bounds: Int[Tensor, "2 2"] | None, rays: int, size: int, device: torch.device) -> Part:
-        """Make the part around rays from the first to the last row and column of ``bounds``; of all where
-        that is None.
+        """Make the part around rays from the first to the last row and column of ``bounds``.
+
+        ``bounds=None`` makes the part of all rays.
         """
         low, high = [0, 0], [rays, rays]
         if bounds is not None:
@@ -48,12 +49,13 @@ class Part:
         return cls(rows, columns, torch.stack([grid_x, grid_y])[None], rays, size)
 
     def cut(self, values: Float[Tensor, "1 c m m"]) -> Float[Tensor, "1 c h w"]:
-        """Give this part of what fills the canvas."""
+        """Return this part of what fills the canvas."""
         return values[..., self.rows, self.columns]
 
     def seen_by_rays(self, step: int) -> tuple[slice, slice, Float[Tensor, "1 2 h w"]]:
-        """Give rows and columns of the rays around the part, multiples of ``step`` of them, and the places of
-        its pixels over their rectangle.
+        """Return the rays around the part, and the places of its pixels over their rectangle.
+
+        Rows and columns of the rays are multiples of ``step``.
         """
         slices, places = [], []
         for axis, one in ((1, self.rows), (0, self.columns)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.cameras import project_to_crop
-from portrait_core.generators import Planes, TriPlaneGenerator
+from portrait_core.generators import Planes, VolumeGenerator
 from portrait_core.inversion.targets import image_array, image_tensor
 from portrait_core.photograph.filters import is_colourless
 from portrait_core.rendering.believed import Believed
@@ -62,7 +62,7 @@ class Canvas:
 
 
 class FrameInputs(NamedTuple):
-    """What one frame is drawn from, on the renderer's device."""
+    """Inputs of one frame, on the renderer's device."""
 
     ws: Float[Tensor, "1 rows w"]
     """Its latent."""
@@ -94,13 +94,13 @@ class Picture:
 
 
 MOVED = 0.001
-"""What is moved by less than this stays where it is (box units; half a millimetre on the embedded head)."""
+"""Smallest move that counts (box units; half a millimetre on the embedded head)."""
 THICK = 0.3
 """Depth of a head (box units; 15 cm on the embedded head)."""
 MOUTH = 0.3
-"""Where the template's mouth covers at least so much, it is the mouth's inside."""
+"""Coverage by the template's mouth from which a pixel is the mouth interior."""
 STILL_PX = (0.25, 1.5)
-"""A pixel that moves by less than the first is the photograph's own to the bit; by more than the second, only
+"""Moves of a pixel: below the first it is the photograph's own to the bit; by more than the second, only
 the layers' (pixels of the output)."""
 STRAY = 0.015
 """Half the thickness below which a piece seen apart from the person is left out, unless a larger one is
@@ -126,7 +126,7 @@ class PictureRenderer:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: VolumeGenerator,
         first: Float[Tensor, "1 rows w"],
         first_face: Float[Tensor, "1 1 n n"],
         camera: Float[Tensor, "1 25"],
@@ -151,7 +151,7 @@ class PictureRenderer:
             self.view = View.of(camera, self.rays)
             self.believed: Believed | None = None
             self.surface = self._rendered(self.planes, self.view)
-            if self.planes.wall is not None:
+            if self.planes.background_plane is not None:
                 known = self.cover, self.fitted.side, head, generator.settings.box_warp
                 self.believed = Believed(self.surface, camera, *known)
                 self.surface = self._rendered(self.planes, self.view)
@@ -191,10 +191,10 @@ class PictureRenderer:
         texture = torch.cat([drawn, self.cover.maximum(faces)], dim=1)
         first_layer = self._textured(part, base, self.first, self.front, look)
         own_layer = self._textured(part, own, frame.ws, texture, own_look)
-        back, wall = self._background(view, part)
+        back, background_depth = self._background(view, part)
         depth = base.depth
-        if wall is not None:
-            depth = torch.where(base.weight > PERSON, depth, wall.reshape(depth.shape))
+        if background_depth is not None:
+            depth = torch.where(base.accumulation > PERSON, depth, background_depth.reshape(depth.shape))
         share = sample(mask, part.places)
         colour, cover = (
             composite(mine, its, share) for its, mine in zip(first_layer, own_layer, strict=True)
@@ -214,25 +214,26 @@ class PictureRenderer:
         )
 
     def _base(self, view: View, stays: Bool[Tensor, "1 1 r r"] | None) -> Surface:
-        """The first frame's surface at a view: rendered where the head has moved."""
+        """Return the first frame's surface at a view: rendered where the head has moved."""
         if view.bend is None or stays is None:
             return self._rendered(self.planes, view)
         # the portrait's own surface without what has moved away from it
-        left = replace(self.surface, weight=self.surface.weight * stays)
+        left = replace(self.surface, accumulation=self.surface.accumulation * stays)
         return self._rendered(self.planes, view, (self._moved(view.bend).flatten(), left))
 
     def _stays(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
         """Tell at which rays of the portrait's own view what lies there does not move."""
         points = self.surface.points.reshape(1, -1, 3)
         moves = (bend.seen_at(points) - points).norm(dim=-1) > MOVED
-        return ~moves.reshape(self.surface.weight.shape)
+        return ~moves.reshape(self.surface.accumulation.shape)
 
     def _without_strays(self, look: Lookup, base: Surface) -> Lookup:
-        """Forget what is seen of the person apart from it, as thin as a line: the photograph's outline where
-        the head has turned away from it.
+        """Remove pieces as thin as a line that are seen apart from the person.
+
+        They are the photograph's outline where the head has turned away from it.
         """
         there = sample(self.cover, look.place(self.rays)) * look.seen
-        person = (torch.maximum(there, base.weight) > 0.3).to(there.dtype)
+        person = (torch.maximum(there, base.accumulation) > 0.3).to(there.dtype)
         reach = self._rays_of(STRAY)
         solid = -F.max_pool2d(-F.pad(person, (reach,) * 4, mode="replicate"), 2 * reach + 1, 1)
         near = F.max_pool2d(solid, 6 * reach + 1, 1, 3 * reach) > 0
@@ -241,13 +242,13 @@ class PictureRenderer:
         return replace(look, seen=look.seen * (1 - stray * moves))
 
     def _rays_of(self, share: float) -> int:
-        """Give a share of the face crop's side in rays, at least one."""
+        """Return a share of the face crop's side in rays, at least one."""
         return max(1, round(share * self.rays * self.canvas.window.side / self.canvas.size))
 
     def _own(
         self, frame: FrameInputs, view: View, base: Surface, first_face: Tensor
     ) -> tuple[Surface, Lookup, Tensor]:
-        """Frame i's surface at the view and its look-up, on and around the face; its face mask."""
+        """Return frame i's surface and its look-up, on and around the face, and its face mask."""
         planes, faces, mouths = (
             self.generator.planes(frame.ws),
             self._face(frame.face),
@@ -263,11 +264,11 @@ class PictureRenderer:
         # the template draws the mouth's inside on the lips' surface, and there it stays
         inside = sample(mouths, places_seen(self.camera, own.points), "zeros") > MOUTH
         own = own.without(inside, view)
-        seen = seen.without(resized(mouths, self.coarse_view.rays) > MOUTH, self.coarse_view)
+        seen = seen.without(resized(mouths, self.coarse_view.side) > MOUTH, self.coarse_view)
         return own, SourceView(seen, self.camera).lookup(own), faces
 
     def _mask(self, look: Lookup, faces: Tensor, first_face: Tensor) -> Tensor:
-        """Where the picture is frame i's, a value per ray."""
+        """Return the mask of where the picture is frame i's, one value per ray."""
         mask = sample(faces, look.place(self.rays), "zeros") * look.seen
         if self.compositing.union_first:
             mask = mask.maximum(first_face)
@@ -275,19 +276,22 @@ class PictureRenderer:
         return soften(mask, settings.dilate_px * ray, settings.feather_px * ray)
 
     def _part(self, view: View, base: Surface, look: Lookup, mask: Tensor) -> Part:
-        """The part of the canvas that does not show the photograph as it is: where the person has moved, and
-        around the face.
+        """Return the part of the canvas that does not show the photograph as it is.
+
+        It lies where the person has moved, and around the face.
         """
         if view.bend is None:
             return Part.of(None, self.rays, self.canvas.size, base.depth.device)
         there = sample(self.cover, look.place(self.rays))
-        person = torch.cat([base.weight, there, resized(self.cover, self.rays)], dim=1).amax(1, keepdim=True)
+        person = torch.cat([base.accumulation, there, resized(self.cover, self.rays)], dim=1).amax(
+            1, keepdim=True
+        )
         away = look.move.abs().amax(1, keepdim=True) * self.canvas.size
         changed = ((person > 0.01) & (away > STILL_PX[0] / 2)) | (mask > 0.002)
         return Part.of(bounds(changed[0, 0]), self.rays, self.canvas.size, base.depth.device)
 
     def _still(self, part: Part, look: Lookup, stays: Bool[Tensor, "1 1 r r"] | None) -> Tensor:
-        """1 where a pixel stays where it is and shows what it did, 0 where it moves or has been left."""
+        """Return 1 where a pixel stays and shows what it did, 0 where it moves or has been left."""
         away = sample(look.move, part.places).abs().amax(1, keepdim=True) * self.canvas.size
         still = 1 - ((away - STILL_PX[0]) / (STILL_PX[1] - STILL_PX[0])).clamp(0, 1)
         return still if stays is None else still * sample(stays.to(still.dtype), part.places)
@@ -303,44 +307,44 @@ class PictureRenderer:
         return self._grown(hit.reshape(1, 1, self.rays, self.rays) > 0)
 
     def _person_points(self) -> Float[Tensor, "1 n 3"]:
-        """Points on what the portrait's view shows of the person, and as far behind as a head is deep."""
-        person = self.surface.weight.flatten() > 0.1
+        """Return points on the visible person at the portrait's view, and a head's depth behind them."""
+        person = self.surface.accumulation.flatten() > 0.1
         front = self.surface.points.reshape(1, -1, 3)[:, person]
-        return torch.cat([front, front + self.view.directions[:, person] * THICK], dim=1)
+        return torch.cat([front, front + self.view.rays.directions[:, person] * THICK], dim=1)
 
     def _grown(self, mask: Bool[Tensor, "1 1 r r"]) -> Bool[Tensor, "1 1 r r"]:
         reach = self._rays_of(AROUND)
         return F.max_pool2d(mask.float(), 2 * reach + 1, 1, reach) > 0
 
     def _background(self, view: View, part: Part) -> tuple[Tensor, Tensor | None]:
-        """What stands behind the person in a part of the view, and how far along each ray the wall is; None
-        where the generator has none.
+        """Return the picture behind the person in a part of the view, and its depth.
+
+        The depth is the distance along each ray to the background plane; None where the generator has none.
         """
-        origins, directions = view.origins, view.directions
-        _, wall = self.generator.renderer.background(self.planes, self.generator.decoder, origins, directions)
-        if wall is None or view.bend is not None:
-            return part.cut(self.back), wall
-        points = origins + wall[..., None] * directions
-        place = places_seen(self.camera, points.reshape(1, view.rays, view.rays, 3))
+        background_depth = self.generator.background_depth(view.rays)
+        if background_depth is None or view.bend is not None:
+            return part.cut(self.back), background_depth
+        points = view.rays.points(background_depth)
+        place = places_seen(self.camera, points.reshape(1, view.side, view.side, 3))
         move = sample(place - pixel_places(place), part.places)
-        return sample(self.back, part.places + move, "border", "bicubic"), wall
+        return sample(self.back, part.places + move, "border", "bicubic"), background_depth
 
     def _textured(
         self, part: Part, surface: Surface, ws: Tensor, texture: Tensor, look: Lookup
     ) -> tuple[Tensor, Tensor]:
-        """Colour and coverage of the person in a part of the canvas."""
-        maps = torch.cat([look.move, look.seen, surface.weight], dim=1)
+        """Return colour and coverage of the person in a part of the canvas."""
+        maps = torch.cat([look.move, look.seen, surface.accumulation], dim=1)
         move, seen, weight = sample(maps, part.places).split((2, 1, 1), dim=1)
         found = sample(texture, part.places + move, "border", "bicubic")
         painted = matched(self._painted(part, surface, ws), found[:, :3], seen * found[:, 3:])
         return composite(found[:, :3], painted, seen), composite(found[:, 3:], weight, seen).clamp(0, 1)
 
     def _painted(self, part: Part, surface: Surface, ws: Tensor) -> Tensor:
-        """The generator's own picture in a part of the canvas."""
+        """Return the generator's own picture in a part of the canvas."""
         rows, columns, places = part.seen_by_rays(self.generator.settings.patch_step(self.rays))
         features = surface.features[..., rows, columns]
         image = features[:, :3]
-        if self.generator.superresolution is not None:
+        if self.generator.has_superresolution:
             image = self.generator.superresolve(features, ws, self.rays)
         image = sample(image, places, "border", "bicubic").clamp(-1, 1)
         return image.mean(1, keepdim=True).expand_as(image) if self.colourless else image

@@ -24,13 +24,14 @@ from portrait_core.cameras import (
 )
 from portrait_core.settings import RenderSettings
 
-_LARGEST = np.radians(8.0)
+_MAX_OFFSET_RAD = np.radians(8.0)
 """No more than this is believed to be the tracker's doing."""
 
 
 def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArray[np.bool_]) -> list[int]:
-    """The frames whose poses are nearest to the clip's middle pose, where readings are most reliable, in
-    time order.
+    """Return the frames whose poses are nearest to the clip's middle pose, in time order.
+
+    Readings are most reliable there.
 
     Args:
         cameras: labels ``[T,25]``.
@@ -48,7 +49,7 @@ def calibration_frames(cameras: NDArray[np.floating], count: int, usable: NDArra
 
 
 def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDArray[np.float64]:
-    """What the tracker reads beyond what was asked for.
+    """Return the difference between poses as read and as asked for.
 
     Args:
         asked: angles ``[n,3]`` (yaw, pitch, roll) in radians that were rendered.
@@ -57,13 +58,13 @@ def pose_offset(asked: NDArray[np.floating], read: NDArray[np.floating]) -> NDAr
     Returns:
         ``[3]`` radians, the median over the frames, at most 8 degrees.
     """
-    return np.asarray(np.clip(np.median(read - asked, axis=0), -_LARGEST, _LARGEST))
+    return np.asarray(np.clip(np.median(read - asked, axis=0), -_MAX_OFFSET_RAD, _MAX_OFFSET_RAD))
 
 
 def corrected_cameras(
     wanted: NDArray[np.floating], offset: NDArray[np.floating], limit: NDArray[np.floating]
 ) -> NDArray[np.float32]:
-    """Cameras to ask for, so that the tracker reads ``wanted``.
+    """Return cameras to ask for, so that the tracker reads ``wanted``.
 
     Args:
         wanted: labels ``[T,25]``.

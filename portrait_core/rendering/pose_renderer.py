@@ -22,8 +22,7 @@ from portrait_core.cameras import (
     rotations_from_labels,
     smooth_labels,
 )
-from portrait_core.generators import RaySampling, TriPlaneGenerator
-from portrait_core.inversion.patches import CameraRays, Patch, render_patch
+from portrait_core.generators import CameraRays, Patch, RaySampling, VolumeGenerator
 from portrait_core.rendering.compositing import composite, points_from_depth, reproject_mask, soften
 from portrait_core.settings import CompositeSettings, RenderSettings
 from portrait_core.tracking.same_face import Match
@@ -56,8 +55,10 @@ class PosedFrame:
 
 
 def pose_transfer(portrait: NDArray[np.floating], settings: RenderSettings) -> PoseTransfer:
-    """Say which poses the output takes from the driver: what the settings say, or with ``auto`` relative ones
-    where the portrait, seen by the camera ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`.
+    """Choose which poses the output takes from the driver.
+
+    They are those of the settings, or with ``auto`` relative ones where the portrait, seen by the camera
+    ``portrait [1,25]``, is turned by more than :data:`FRONTAL_DEG`.
     """
     if settings.pose_transfer != "auto":
         return settings.pose_transfer
@@ -72,7 +73,7 @@ def target_cameras(
     settings: RenderSettings,
     match: Match | None = None,
 ) -> NDArray[np.float32]:
-    """Camera labels ``[T,25]`` of the output, from the driver's ``[T,25]`` and the portrait's ``[1,25]``.
+    """Return the output's camera labels ``[T,25]``, from the driver's and the portrait's ``[1,25]``.
 
     The driver's poses are averaged over ``pose_window`` frames (paper section 3.3);
     ``pose_transfer=relative`` applies their change from the first frame to the portrait's own pose, and where
@@ -99,8 +100,9 @@ def target_cameras(
 def held_cameras(
     cameras: NDArray[np.floating], portrait: NDArray[np.floating], settings: RenderSettings
 ) -> NDArray[np.float32]:
-    """Hold cameras ``[T,25]`` within the limits of yaw and pitch, and within ``max_turn_deg`` of the
-    portrait's own ``[1,25]``.
+    """Hold cameras ``[T,25]`` within the limits of yaw and pitch.
+
+    They also stay within ``max_turn_deg`` of the portrait's own ``[1,25]``.
     """
     limit = np.radians([settings.max_yaw_deg, settings.max_pitch_deg])
     angles = angles_from_labels(cameras)
@@ -122,8 +124,8 @@ def held_near(
     return np.asarray(np.where((shares < 1)[..., None], near, rotations))
 
 
-def final_sampling(generator: TriPlaneGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
-    """Samples a ray, and the neural resolution, of pictures that are kept."""
+def final_sampling(generator: VolumeGenerator, settings: RenderSettings) -> tuple[RaySampling, int]:
+    """Return the samples per ray and the neural resolution of pictures that are kept."""
     default = generator.settings.sampling
     sampling = RaySampling(
         near=default.near, far=default.far, n_coarse=settings.samples, n_fine=settings.importance_samples
@@ -143,7 +145,7 @@ class PoseRenderer:
 
     def __init__(
         self,
-        generator: TriPlaneGenerator,
+        generator: VolumeGenerator,
         first: Float[Tensor, "1 rows w"],
         first_face: Float[Tensor, "1 1 s s"],
         camera: Float[Tensor, "1 25"],
@@ -166,8 +168,9 @@ class PoseRenderer:
     def render(
         self, ws: Float[Tensor, "1 rows w"], face: Float[Tensor, "1 1 s s"], camera: Float[Tensor, "1 25"]
     ) -> PosedFrame:
-        """Render frame i (latent ``ws``, face mask ``face`` at the portrait's camera) at ``camera``, of any
-        device.
+        """Render frame i at ``camera``, of any device.
+
+        ``ws`` is its latent, and ``face`` its face mask at the portrait's camera.
         """
         camera = camera.to(self.first)
         base = self._whole(self.first, camera)
@@ -190,17 +193,16 @@ class PoseRenderer:
         return _posed(image, first, full, depth)
 
     def _own_face(self, ws: Tensor, face: Tensor, camera: Tensor, patch: Patch) -> tuple[Tensor, Tensor]:
-        """Frame i's pixels and its face mask over the patch."""
+        """Return frame i's pixels and its face mask over the patch."""
         rays = CameraRays.of(camera, patch.resolution)
-        render = render_patch(self.generator, self.generator.planes(ws), ws, rays, patch, self.sampling)
-        origins, directions = rays.through(patch)
-        points = origins + render.depth.flatten(1)[..., None] * directions
+        render = self.generator.render_patch(ws, rays, patch, self.sampling)
+        points = rays.through(patch).points(render.depth.flatten(1))
         points = points.reshape(1, patch.size, patch.size, 3)
         mask = reproject_mask(face, self.camera, self.source_depth, points)
         return render.image.clamp(-1, 1), mask
 
     def _face_patch(self, mask: Tensor) -> Patch:
-        """The smallest square of rays around the mask and its margin."""
+        """Return the smallest square of rays around the mask and its margin."""
         resolution = self.resolution
         found = bounds(mask[0, 0] > 0.02)
         if found is None:
@@ -213,7 +215,7 @@ class PoseRenderer:
         return Patch(corner[0], corner[1], size, resolution)
 
     def _soft(self, mask: Tensor, size: int) -> Tensor:
-        """The mask at image resolution, grown and feathered, and 0 at the patch's border."""
+        """Return the mask at image resolution, grown and feathered, and 0 at the patch's border."""
         settings = self.compositing
         large = F.interpolate(mask, (size, size), mode="bilinear", align_corners=False)
         soft = soften(large, settings.dilate_px, settings.feather_px)
@@ -223,8 +225,9 @@ class PoseRenderer:
 
 
 def bounds(inside: Bool[Tensor, "r c"]) -> Int[Tensor, "2 2"] | None:
-    """First and last row and column of a mask, ``[[row, column], [row, column]]`` on the CPU by one copy;
-    None where it is empty.
+    """Find the first and last row and column of a mask, by one copy to the CPU.
+
+    They are ``[[row, column], [row, column]]``; None where the mask is empty.
     """
     found = []
     for axis in (1, 0):

@@ -1,5 +1,6 @@
-"""What a generator shows at a view, as a surface: where each ray meets the person, and where the portrait's
-camera sees that place.
+"""Surfaces that a generator shows at a view.
+
+A surface knows where each ray meets the person, and where the portrait's camera sees that place.
 
 Depth is known where the person is. Around the person it is continued smoothly, so that a hair that the
 generator does not have moves with the head that it belongs to.
@@ -14,14 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators import Planes, Rays, RaySampler, RaySampling, VolumeGenerator
 from portrait_core.generators.triplane import Within
 from portrait_core.rendering.compositing import places_seen
 from portrait_core.rendering.neck import Bending
 
 PERSON = 0.6
-"""Where the volume absorbs at least so much of a ray, its depth is the person's."""
+"""Accumulation from which the depth of a ray is the person's."""
 EDGE = 0.1
 """Distance beyond the crop over which the generator ceases to be believed, over the crop's side: the crown of
 a head that bows lies there."""
@@ -35,32 +35,32 @@ class View:
     """A camera's rays, and how space is bent before it.
 
     Attributes:
-        origins, directions: of the rays, row by row ``[1,R*R,3]``, box units and unit vectors.
-        rays: along a side.
+        rays: row by row, R*R of them.
+        side: number of rays along a side, R.
         bend: None where space is straight.
     """
 
-    origins: Float[Tensor, "1 n 3"]
-    directions: Float[Tensor, "1 n 3"]
-    rays: int
+    rays: Rays
+    side: int
     bend: Bending | None = None
 
     @classmethod
-    def of(cls, camera: Float[Tensor, "1 25"], rays: int, bend: Bending | None = None) -> View:
+    def of(cls, camera: Float[Tensor, "1 25"], side: int, bend: Bending | None = None) -> View:
         """Make the view of a camera's label."""
-        return cls(*crop_rays(camera, rays), rays, bend)
+        return cls(Rays.of_cameras(camera, side), side, bend)
 
     def points(self, depth: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 r r 3"]:
-        """Give where points at distances ``depth`` along the rays lie at the portrait's own pose."""
-        seen = self.origins + depth.flatten(1)[..., None] * self.directions
+        """Return where points at distances ``depth`` along the rays lie at the portrait's own pose."""
+        seen = self.rays.points(depth.flatten(1))
         lie = seen if self.bend is None else self.bend(seen)
-        return lie.reshape(1, self.rays, self.rays, 3)
+        return lie.reshape(1, self.side, self.side, 3)
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The space that a generator was fitted in: what the portrait's face crop shows. Beyond it the generator
-    may show anything.
+    """The space that a generator was fitted in: what the portrait's face crop shows.
+
+    Beyond it the generator may show anything.
 
     Attributes:
         camera: the portrait's, of the canvas ``[1,25]``.
@@ -89,24 +89,24 @@ class Surface:
     Attributes:
         features: what super-resolution takes ``[1,f,R,R]``; the first three are colours in [-1,1].
         depth: distance along the ray to the person or its continuation ``[1,1,R,R]``, box units.
-        weight: share of the ray that the person absorbs ``[1,1,R,R]`` in 0..1; 1 for a generator whose
-            background is a part of its volume.
+        accumulation: fraction of the ray that the person absorbs ``[1,1,R,R]`` in 0..1; 1 for a generator
+            whose background is a part of its volume.
         points: where they lie at the portrait's own pose ``[1,R,R,3]``, box units.
     """
 
     features: Float[Tensor, "1 f r r"]
     depth: Float[Tensor, "1 1 r r"]
-    weight: Float[Tensor, "1 1 r r"]
+    accumulation: Float[Tensor, "1 1 r r"]
     points: Float[Tensor, "1 r r 3"]
 
     def without(self, hole: Bool[Tensor, "1 1 r r"], view: View) -> Surface:
-        """Give the surface with a hole's depth continued from around it."""
+        """Return the surface with a hole's depth continued from around it."""
         depth = continued(self.depth, (~hole).to(self.depth.dtype))
         return replace(self, depth=depth, points=view.points(depth))
 
 
 def rendered_surface(
-    generator: TriPlaneGenerator,
+    generator: VolumeGenerator,
     planes: Planes,
     view: View,
     sampling: RaySampling,
@@ -127,36 +127,41 @@ def rendered_surface(
         believed: where the volume is believed; None is everywhere.
     """
     # a background that is a part of the volume lies where no person does
-    size, bent = view.rays, planes.bent(view.bend, None if planes.wall is None else believed)
-    origins, directions = view.origins, view.directions
+    size, bent = view.side, planes.bent(view.bend, None if planes.background_plane is None else believed)
+    rays = view.rays
     if partly is not None:
         wanted, elsewhere = partly
         index = wanted.nonzero()[:, 0]
         if not len(index):
             return replace(elsewhere, points=view.points(elsewhere.depth))
-        origins, directions = origins[:, index], directions[:, index]
-    found = generator.render_rays(bent, origins, directions, sampling)
-    _, wall = generator.renderer.background(bent, generator.decoder, origins, directions)
-    weight, own = found.weight, found.depth
-    if wall is None:
-        weight = torch.ones_like(weight)
+        rays = rays.select(index)
+    found = generator.render_rays(bent, rays, RaySampler(sampling))
+    background_depth = generator.background_depth(rays)
+    accumulation, own = found.accumulation, found.depth
+    if background_depth is None:
+        accumulation = torch.ones_like(accumulation)
     else:
-        own = (found.depth - (1 - weight) * wall) / weight.clamp(min=_TINY)
-    values = torch.cat([found.features, own[..., None], weight[..., None]], dim=-1).transpose(1, 2)
+        own = (found.depth - (1 - accumulation) * background_depth) / accumulation.clamp(min=_TINY)
+    values = torch.cat([found.features, own[..., None], accumulation[..., None]], dim=-1).transpose(1, 2)
     if partly is not None:
-        around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.weight], dim=1).flatten(2)
+        around = torch.cat([elsewhere.features, elsewhere.depth, elsewhere.accumulation], dim=1).flatten(2)
         values = around.index_copy(2, index, values)
     whole = values.reshape(1, -1, size, size)
-    features, depth, weight = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
-    if wall is not None:
-        weight = weight * fitted.holds(view.points(continued(depth, (weight > PERSON).to(depth.dtype))))
-    depth = continued(depth, (weight > PERSON).to(depth.dtype))
-    return Surface(features.contiguous(memory_format=torch.channels_last), depth, weight, view.points(depth))
+    features, depth, accumulation = whole[:, :-2], whole[:, -2:-1], whole[:, -1:]
+    if background_depth is not None:
+        accumulation = accumulation * fitted.holds(
+            view.points(continued(depth, (accumulation > PERSON).to(depth.dtype)))
+        )
+    depth = continued(depth, (accumulation > PERSON).to(depth.dtype))
+    return Surface(
+        features.contiguous(memory_format=torch.channels_last), depth, accumulation, view.points(depth)
+    )
 
 
 def continued(values: Float[Tensor, "1 1 r r"], known: Float[Tensor, "1 1 r r"]) -> Float[Tensor, "1 1 r r"]:
-    """Continue values beyond where they are known, from their rim: what lies beside a head goes on from where
-    its surface turns away, not from its middle. Known values stay.
+    """Continue values from the rim of where they are known; known values stay.
+
+    A place beside a head continues from where the head's surface turns away, not from its middle.
     """
     near = F.max_pool2d(1 - known, 2 * RIM + 1, 1, RIM)
     return torch.where(known > 0, values, filled(values, known * near))

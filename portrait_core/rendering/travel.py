@@ -22,7 +22,7 @@ from portrait_core.cameras import (
 )
 from portrait_core.settings import RenderSettings
 
-LARGEST = 0.07
+MAX_SHIFT = 0.07
 """Largest shift of a head (box units; a ninth of the face crop): a neck is short."""
 _TO_VIEWER = np.array([-1.0, 1.0, 1.0])
 """From a camera's offset along its own axes (right, down, forward) to the shift of the head that looks the
@@ -30,7 +30,7 @@ same, along the viewer's (right, up, toward the viewer); and back."""
 
 
 def head_shifts(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give how a head has to be shifted to look as a camera's offset makes it look.
+    """Return how a head has to be shifted to look as a camera's offset makes it look.
 
     Args:
         offsets: of cameras ``[T,3]``, box units (:func:`~portrait_core.cameras.offsets_from_labels`).
@@ -42,7 +42,7 @@ def head_shifts(offsets: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 class DriverHead(NamedTuple):
-    """Where a driver's head is, frame by frame.
+    """Places of a driver's head, frame by frame.
 
     Attributes:
         cameras: labels of its poses ``[T,25]``.
@@ -73,7 +73,7 @@ def with_travel(
         settings: ``travel`` and ``pose_window``.
 
     Returns:
-        Labels ``[T,25]`` whose offsets say how far the head goes, at most :data:`LARGEST`.
+        Labels ``[T,25]`` whose offsets say how far the head goes, at most :data:`MAX_SHIFT`.
     """
     turns = rotations_from_labels(smooth_labels(driver.cameras, settings.pose_window))
     by_turn = (-turns @ neck)[:, :2]  # where the head's middle goes as it turns about the neck: right, up
@@ -86,6 +86,6 @@ def with_travel(
     shift = np.zeros((len(cameras), 3))
     shift[:, :2] = settings.travel * (seen - (by_turn - turned))
     # a soft limit that leaves alone what is well below it
-    shift = shift / (1 + (np.linalg.norm(shift, axis=1, keepdims=True) / LARGEST) ** 4) ** 0.25
+    shift = shift / (1 + (np.linalg.norm(shift, axis=1, keepdims=True) / MAX_SHIFT) ** 4) ** 0.25
     offsets = offsets_from_labels(cameras) + shift * _TO_VIEWER
     return labels_from_rotations(rotations_from_labels(cameras), offsets)

@@ -1,4 +1,4 @@
-"""What a run leaves for people to look at: a contact sheet, a side-by-side clip, curves, a summary."""
+"""A run's results for people: a contact sheet, a side-by-side clip, curves, a summary."""
 
 from portrait_core.report.curves import curve_picture
 from portrait_core.report.expression import expression_picture

@@ -17,8 +17,9 @@ _drawing = threading.Lock()
 
 @contextmanager
 def drawn(width_inches: float, height_inches: float) -> Iterator[tuple[Figure, io.BytesIO]]:
-    """Give an empty figure to draw on, at 110 pixels per inch, and what holds the content of its PNG file
-    when the block has ended.
+    """Return an empty figure, at 110 pixels per inch, and the holder of its PNG file's content.
+
+    The content is there when the block has ended.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -31,8 +32,9 @@ def drawn(width_inches: float, height_inches: float) -> Iterator[tuple[Figure, i
 
 
 def curve_picture(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A flow's training, pass by pass, as the content of a PNG file: the loss and the held-out log-density,
-    in nats.
+    """Draw a flow's training, pass by pass, as the content of a PNG file.
+
+    It shows the loss and the held-out log-density, in nats.
 
     Args:
         rows: with ``epoch``, ``loss`` and ``held_out_log_density`` (which may be None).

@@ -1,4 +1,4 @@
-"""What a flow does to people, to look at and in numbers: strips and sheets of edits, an edit's report."""
+"""The effect of a flow on people, in pictures and numbers: strips and sheets of edits, an edit's report."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHEET_TILE, _STRIP_TILE = 128, 256
 
 
 def edit_strip(made: EditSeries) -> NDArray[np.uint8]:
-    """Give an edit's pictures in a row ``[H,W,3]``, under their strengths."""
+    """Return an edit's pictures in a row ``[H,W,3]``, under their strengths."""
     label = ", ".join(map(str, made.requests)).replace("_", " ")
     titles = [f"{strength:.0%}" for strength in made.strengths]
     return contact_sheet({label: made.pictures}, titles, _STRIP_TILE)
@@ -141,6 +141,6 @@ def flow_sheet(
 def _moved(
     model: StyleFlowModel, samples: LabelledLatents, count: int, name: str, value: float | None
 ) -> Float[Tensor, "count 1 w"]:
-    """Latents of samples with one attribute moved, on the flow's device."""
+    """Return latents of samples with one attribute moved, on the flow's device."""
     w, labels = samples.w[:count].to(next(model.flow.parameters())), samples.labels[:count]
     return w if value is None else edit_latent(model, w, labels, [AttributeEdit({name: value})])

@@ -1,4 +1,4 @@
-"""How the result's expression follows the driver's, as a picture."""
+"""A picture of how the result's expression follows the driver's."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ def expression_picture(
 
 
 def panel_title(name: str, one: Follow) -> str:
-    """Say how a region follows, and what its reader reports of a known change, where that is known."""
+    """Return how a region follows, and what its reader reports of a known change, where that is known."""
     reader = "" if one.reader_slope is None else f"; the reader's own {one.reader_slope:.2f}"
     return f"{name}: slope {one.slope:.2f}{reader}\ncorrelation {one.correlation:.2f}"
 
 
 def _departures(*curves: Curve) -> list[NDArray[np.float64]]:
-    """Take from each curve its mean over the frames that all of them have. Frames without a face leave a gap
-    (NaN).
+    """Take from each curve its mean over the frames that all of them have.
+
+    Frames without a face leave a gap (NaN).
     """
     values = np.array(curves, np.float64)
     common = np.isfinite(values).all(axis=0)

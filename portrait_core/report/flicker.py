@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from portrait_core.cameras import crop_rays, project_to_crop
+from portrait_core.cameras import project_to_crop
+from portrait_core.generators import Rays
 
 
 def moved_difference(
@@ -18,7 +19,9 @@ def moved_difference(
     depths: NDArray[np.floating],
     cameras: NDArray[np.floating],
 ) -> float | None:
-    """Mean absolute difference of two consecutive frames outside the face, with the camera's motion undone.
+    """Return the mean absolute difference of two consecutive frames outside the face.
+
+    The camera's motion is undone.
 
     Every pixel of the second frame is followed along its depth into the first frame's camera. What is left
     is what hair, clothes and background do by themselves.
@@ -35,8 +38,7 @@ def moved_difference(
     size = depths.shape[-1]
     labels = torch.from_numpy(np.asarray(cameras, np.float32))
     depth = torch.from_numpy(np.asarray(depths, np.float32))[:, None]
-    origins, directions = crop_rays(labels[1:], size)
-    points = origins + depth[1:].flatten(1)[..., None] * directions
+    points = Rays.of_cameras(labels[1:], size).points(depth[1:].flatten(1))
     pixels = project_to_crop(labels[:1], points, 1)
     grid = (pixels[..., :2] * 2 - 1).reshape(1, size, size, 2)
     images = F.interpolate(_tensor(frames).permute(0, 3, 1, 2), (size, size), mode="area")
@@ -53,8 +55,9 @@ def moved_difference(
 
 
 def still_difference(frames: NDArray[np.uint8], coverage: NDArray[np.uint8]) -> float | None:
-    """Mean absolute difference of two consecutive frames where neither shows the person, before a camera that
-    does not move.
+    """Return the mean absolute difference of two consecutive frames where neither shows the person.
+
+    The camera does not move.
 
     Args:
         frames: ``[2,M,M,3]`` uint8.

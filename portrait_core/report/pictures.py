@@ -23,11 +23,14 @@ def telling_frames(
     angles_deg: NDArray[np.floating],
     count: int,
 ) -> list[int]:
-    """Frames worth looking at, in time order: the first, the widest mouth, the tightest eyes, the extremes of
-    yaw, pitch and roll, then frames that fill the largest gaps.
+    """Choose frames worth looking at, in time order.
+
+    They are the first, the widest mouth, the tightest eyes, the extremes of yaw, pitch and roll, then frames
+    that fill the largest gaps.
 
     Args:
-        lip_gap, eye_opening: ``[T]``; NaN where there is no face.
+        lip_gap: distance of the lips ``[T]``; NaN where there is no face.
+        eye_opening: opening of the eyes ``[T]``; NaN where there is no face.
         angles_deg: yaw, pitch, roll ``[T,3]``; NaN where there is no face.
         count: how many frames, at most ``T``.
 
@@ -52,7 +55,7 @@ def telling_frames(
 
 
 def contact_sheet(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], tile: int = 192) -> Picture:
-    """One picture with a labelled row for each kind of image and a column for each frame.
+    """Draw one picture with a labelled row for each kind of image and a column for each frame.
 
     Args:
         rows: label: images ``[H,W,3]`` uint8 of any size, one for each title.
@@ -83,7 +86,7 @@ def contact_sheet(rows: Mapping[str, Sequence[Picture]], titles: Sequence[str], 
 
 
 def frame_sheet(frames: Sequence[int], columns: Callable[[int], Mapping[str, Picture]]) -> Picture:
-    """One picture of frames: a column for each, with a labelled row for each kind of image.
+    """Draw one picture of frames: a column for each, with a labelled row for each kind of image.
 
     Args:
         frames: their numbers.
@@ -100,14 +103,14 @@ def frame_sheet(frames: Sequence[int], columns: Callable[[int], Mapping[str, Pic
 
 
 def png_bytes(picture: Picture) -> bytes:
-    """A picture ``[H,W,3]`` as the content of a PNG file."""
+    """Return a picture ``[H,W,3]`` as the content of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def side_by_side(images: Mapping[str, Picture], size: int) -> Picture:
-    """Images in one row, each ``size`` x ``size`` under its label: ``[size+strip, n*size, 3]`` uint8.
+    """Return images in one row, each ``size`` x ``size`` under its label: ``[size+strip, n*size, 3]`` uint8.
 
     Width and height are even, as video needs.
     """

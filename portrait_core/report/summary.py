@@ -61,7 +61,7 @@ class Summary(BaseModel):
     peak_memory_bytes: int
     """Largest resident memory of a process that took part."""
     stored_bytes: int
-    """Of the reenactment in the store, less what was dropped; portrait and video are apart."""
+    """Bytes of the reenactment in the store, less what was dropped; portrait and video are apart."""
     losses: dict[str, Any]
     """Per-frame losses of the inversion, and the losses over the steps of the tuning."""
     person_found: bool | None = None
@@ -106,8 +106,9 @@ class Summary(BaseModel):
 
 
 def package_versions(names: Iterable[str] = REPORTED_PACKAGES) -> dict[str, str]:
-    """Versions of Python, the platform and the packages that decide results; packages that are missing are
-    left out.
+    """Return the versions of Python, the platform and the packages that decide results.
+
+    Packages that are missing are left out.
     """
     found = {"python": platform.python_version(), "platform": platform.platform()}
     for name in names:

@@ -78,7 +78,7 @@ def transplant(old: TriPlaneGenerator, new: TriPlaneGenerator) -> None:
         _into_corner(name, value, target)
     # thin densities are exponential in sigma - 1: a shift keeps empty space equally transparent
     ratio = new.settings.density_gain / old.settings.density_gain
-    new.decoder.net[2].bias[0] -= math.log(ratio)  # type: ignore[index,operator]
+    new.shift_density_(-math.log(ratio))
 
 
 def _into_corner(name: str, value: Tensor, target: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from portrait_core.cameras import crop_rays
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
+from portrait_core.generators import Planes, Rays, RaySampler, RaySampling, TriPlaneGenerator
 from portrait_core.inversion.features import FeatureExtractor, feature_distance
 from portrait_core.training.shards import ViewBatch
 
@@ -97,7 +97,7 @@ def background_loss(
     """Return the colour loss of the background plane at random points, also behind the head."""
     xy = torch.rand(len(view.wall), 512, 2, generator=rng) * 2 - 1
     target = F.grid_sample(view.wall, (xy * torch.tensor([1.0, -1.0]))[:, None], align_corners=False)
-    features = generator.renderer.wall_features(planes, generator.decoder, xy)
+    features = generator.background_features(planes, xy)
     return colour_loss(features[..., :3] - target[:, :, 0].transpose(1, 2))
 
 
@@ -139,8 +139,8 @@ def surface_loss(
     known = torch.cat([(solid | (alpha < 1 - SOLID))[:, ::2], solid[:, 1::2]], dim=1).float()
     occupancy = F.binary_cross_entropy_with_logits(occupancy_logit, label, weight=known)
 
-    rays = (view.by_head(x) for x in (origin.expand_as(direction), direction))
-    wall, _ = generator.renderer.background(planes, generator.decoder, *rays)
+    rays = Rays(view.by_head(origin.expand_as(direction)), view.by_head(direction))
+    wall = generator.background_along(planes, rays)
     if wall is None:
         raise ValueError("training needs a generator with a background plane; set background in its settings")
     wall = view.by_view(wall)
@@ -165,17 +165,17 @@ def rendering_loss(
     """
     origins, directions = crop_rays(view.camera, view.depth.shape[-1])
     direction = torch.gather(directions, 1, index[..., None].expand(-1, -1, 3))
-    origin = view.by_head(origins[:, :1].expand_as(direction))
-    rays = generator.render_rays(
-        planes, origin, view.by_head(direction), SAMPLING, jitter=True, generator=rng
+    rays = Rays(view.by_head(origins[:, :1].expand_as(direction)), view.by_head(direction))
+    rendered = generator.render_rays(planes, rays, RaySampler(SAMPLING, jitter=True, rng=rng))
+    features, distance, accumulation = (
+        view.by_view(x) for x in (rendered.features, rendered.depth, rendered.accumulation)
     )
-    features, distance, weight = (view.by_view(x) for x in (rays.features, rays.depth, rays.weight))
     depth = torch.gather(view.depth.flatten(1), 1, index)
     alpha = _gather(view.alpha_half, index)[..., 0]
     solid = ((depth > 0) & (alpha > SOLID)).float()
     loss = paired_colour_loss(features[..., :3] - _gather(view.image_half, index), paired)
     loss = loss + DEPTH_WEIGHT * ((distance - depth).abs() * solid).mean()
-    return loss + ALPHA_WEIGHT * (weight - alpha).abs().mean(), features
+    return loss + ALPHA_WEIGHT * (accumulation - alpha).abs().mean(), features
 
 
 def superresolution_loss(

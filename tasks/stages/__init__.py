@@ -1,0 +1,1 @@
+"""Stages: one file per stage, with the functions that do its work."""

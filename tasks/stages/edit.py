@@ -46,8 +46,10 @@ EDIT = Stage(
 
 @does(EDIT, precision="fp32")
 def edit(job: Job) -> StageResult:
-    """Move the inverted portrait's latent by the flow, render it with the generator that was tuned on the
-    portrait, and carry what changed over to the photograph (paper section 3.4).
+    """Edit the inverted portrait (paper section 3.4).
+
+    Its latent is moved by the flow and rendered with the generator that was tuned on the portrait, and the
+    changes are carried over to the photograph.
     """
     watch = Stopwatch("edit", 0, 1)
     if done_frames(job, "edit").all():
@@ -75,7 +77,7 @@ def edit(job: Job) -> StageResult:
 
 
 def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]:
-    """Give the photograph edited in full ``[H,W,3]``, and its face crops at every strength ``[S,S,3]``."""
+    """Return the photograph edited in full ``[H,W,3]``, and its face crops at every strength ``[S,S,3]``."""
     from portrait_core.attribute_editing.edit_requests import moves_mouth
     from portrait_core.attribute_editing.photograph_edit import ColourChange, editable_mask, edited_photograph
 
@@ -95,7 +97,7 @@ def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[
 
 
 def _picture(job: Job, ws: Tensor) -> NDArray[np.uint8]:
-    """Give the tuned generator's picture of a latent at the portrait's camera ``[S,S,3]``."""
+    """Return the tuned generator's picture of a latent at the portrait's camera ``[S,S,3]``."""
     from portrait_core.inversion.pictures import picture_of
     from portrait_core.rendering.pose_renderer import final_sampling
     from tasks.fitting import clip_data

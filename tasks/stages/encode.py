@@ -103,7 +103,7 @@ def _writer(job: Job, path: Path, like: Picture) -> VideoWriter:
 
 
 def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[str, Picture]:
-    """What led to the result of ``frame``, with the driver of the frame that shows it."""
+    """Return the pictures that led to the result of ``frame``, with the driver of the frame that shows it."""
     template = job.output("template").read("template", frame, frame + 1)[0]
     return {
         "driving": driver,
@@ -113,7 +113,7 @@ def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[s
 
 
 def driving_crops(job: Job) -> Iterator[Picture]:
-    """The driver's face crops ``[S,S,3]``, every frame of the clip."""
+    """Return the driver's face crops ``[S,S,3]``, every frame of the clip."""
     from portrait_core.tracking.crop import crop_image
 
     track, size = read_track(job.output("fit")), job.settings.template.size
@@ -147,10 +147,10 @@ def _sheet(job: Job) -> Picture:
     def columns(i: int) -> dict[str, Picture]:
         shown, result = results[i]
         found = _columns(job, page, shown, drivers[i])
-        painted = found["inversion"] if job.settings.inversion.mouth == "render" else None
+        inversion_render = found["inversion"] if job.settings.inversion.mouth == "render" else None
         ws = torch.from_numpy(latent.read("latents", shown, shown + 1)).to(clip.device)
         tuned = picture_of(model, ws, clip.camera, resolution(job, model), sampling(job, model))
-        target = image_array(clip.target(shown, painted, tuning=True).image)
+        target = image_array(clip.target(shown, inversion_render, tuning=True).image)
         return found | {"tuning target": target, "tuned": tuned, "result": face_of(page, result)}
 
     return frame_sheet(frames, columns)

@@ -96,14 +96,14 @@ class _Curve:
         self.rows: list[Mapping[str, float | None]] = said.get("rows", [])
 
     def add(self, epoch: int, loss: float, density: float | None) -> None:
-        """A pass is over. One that is done again after a kill takes its row's place."""
+        """Record the end of a pass. One that is done again after a kill takes its row's place."""
         known = [row for row in self.rows if (row["epoch"] or 0) < epoch]
         self.rows = [*known, {"epoch": epoch, "loss": loss, "held_out_log_density": density}]
         self._output.write_note(CURVE, {"rows": self.rows})
 
 
 def _about(job: Job, curve: object) -> dict[str, str]:
-    """Say what a flow was made of."""
+    """Describe the data and settings that a flow was made of."""
     return {
         "generator_sha256": job.weights["generator"],
         "samples": str(job.frames),

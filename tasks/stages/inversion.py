@@ -37,7 +37,7 @@ def _chained(settings: Settings) -> bool:
 
 
 def _work(settings: Settings, frames: int, total: int) -> float:
-    """Steps of so many frames; a frame's picture counts as one."""
+    """Return the number of steps for so many frames; a frame's picture counts as one."""
     inversion = settings.inversion
     return frames * (inversion.steps + 1) + inversion.first_steps * frames / max(1, total)
 
@@ -145,7 +145,7 @@ def _chain(job: Job, first: Anchor) -> LatentChain:
 
 
 def _inverter(job: Job, clip: ClipData) -> Inverter:
-    """Give the process's inverter of this clip."""
+    """Return the process's inverter of this clip."""
     from portrait_core.inversion.latent import Inverter
     from portrait_core.runtime.model_cache import cached
     from tasks.fitting import chunked, computing, features, generator, resolution, sampling, statistics
@@ -170,7 +170,7 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
 
 
 def _whole_picture(job: Job, inverter: Inverter, ws: torch.Tensor) -> NDArray[np.uint8]:
-    """Give the frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
+    """Return the frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
     from portrait_core.inversion.pictures import whole_picture
     from portrait_core.runtime.model_cache import cached
     from tasks.fitting import computing

@@ -96,8 +96,9 @@ class _Film:
 
 
 def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
-    """Landmarks ``[n,478,2]`` of frames from ``at`` on; NaN, and a row in the failure table, where there is
-    no face or the models fail.
+    """Return landmarks ``[n,478,2]`` of frames from ``at`` on.
+
+    They are NaN, with a row in the failure table, where there is no face or the models fail.
     """
     key = job.stage_keys["landmarks"]
     try:
@@ -121,5 +122,5 @@ def give_up(job: Job, frame: int) -> None:
 
 
 def no_landmarks(frames: int) -> NDArray[np.float32]:
-    """Landmarks of frames without a face ``[n,478,2]``."""
+    """Return landmarks of frames without a face ``[n,478,2]``."""
     return np.full((frames, 478, 2), np.nan, np.float32)

@@ -50,8 +50,9 @@ MEASURE = Stage(
 
 @does(MEASURE, precision="fp32")
 def measure(job: Job) -> StageResult:
-    """Track the result and compare lips, eyes and head pose, and every region of the face at every stage; see
-    how still the background is.
+    """Track the result and compare lips, eyes, head pose and every region of the face at every stage.
+
+    The background's stillness is measured too.
     """
     watch = Stopwatch("measure", 0, 1)
     ledger = Ledger(job)
@@ -81,15 +82,16 @@ def measure(job: Job) -> StageResult:
 
 
 def driver_motion(job: Job) -> MotionTrack:
-    """Give what the tracker saw of the driver."""
+    """Return what the tracker saw of the driver."""
     from portrait_core.metrics.motion import MotionTrack
 
     return MotionTrack.of(job.output("landmarks").read("landmarks"), read_track(job.output("fit")))
 
 
 def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
-    """Give which poses the clip takes from the driver, and the driver's track with the poses that it asks
-    for: its own, or for a portrait that keeps its own pose those relative to it.
+    """Return which poses the clip takes from the driver, and the driver's track with those poses.
+
+    They are the driver's own, or relative to the portrait's pose where the portrait keeps it.
     """
     from portrait_core.cameras import angles_from_labels, degrees
     from portrait_core.rendering.pose_renderer import pose_transfer, target_cameras
@@ -104,7 +106,7 @@ def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
 
 
 def _result(job: Job, threads: int) -> SeenClip | None:
-    """Give the tracker's view of the frames that the clip shows; None where no face is in them."""
+    """Return the tracker's view of the frames that the clip shows; None where no face is in them."""
     points = read_landmarks(landmarker(job, threads), _pictures(job), job.settings.tracking.batch)
     ok = seen(points)
     if not ok.any():
@@ -118,8 +120,9 @@ def _pictures(job: Job) -> Iterator[NDArray[np.uint8]]:
 
 
 def shown_frames(job: Job, array: str = "frames") -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """The clip, frame by frame: which frame is shown, itself or, where it was not rendered, its neighbour,
-    and the picture as it was drawn ``[M,M,3]``, or another array's row.
+    """Yield the clip's frames: the number of the frame that is shown, and its picture ``[M,M,3]``.
+
+    A frame that was not rendered is shown by its neighbour. Another array's row may stand for the picture.
     """
     output = job.output("render")
     for i in frames_shown(done_frames(job, "render")).tolist():

@@ -37,8 +37,10 @@ POSE = Stage(
 
 @does(POSE, precision="job")
 def pose(job: Job) -> StageResult:
-    """Take the driver's poses, and correct them: by the frame that shows the portrait itself, or by what the
-    tracker reads off a few rendered frames.
+    """Take the driver's poses, and correct them.
+
+    The correction is by the frame that shows the portrait itself, or by the tracker's readings of a few
+    rendered frames.
     """
     watch = Stopwatch("pose", 0, 1)
     if done_frames(job, "pose").all():
@@ -65,7 +67,7 @@ def pose(job: Job) -> StageResult:
 
 
 def output_cameras(job: Job) -> NDArray[np.float32]:
-    """Camera labels ``[T,25]`` of the output.
+    """Return camera labels ``[T,25]`` of the output.
 
     Raises:
         MissingChunk: when they are not in the store; the stage will make them again.
@@ -80,7 +82,7 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
 
 
 def match_of(job: Job) -> Match | None:
-    """The driver's frame that shows the portrait itself, where the stage found one."""
+    """Return the driver's frame that shows the portrait itself, where the stage found one."""
     from portrait_core.tracking.same_face import Match
 
     note = job.output("pose").read_note(AIM)

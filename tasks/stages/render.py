@@ -129,8 +129,9 @@ def rendered(
 
 
 def tuned_generator(job: Job) -> TriPlaneGenerator:
-    """The process's tuned generator of this clip. Before it is loaded, that of another clip goes, unless a
-    task is at work with it.
+    """Return the process's tuned generator of this clip.
+
+    Before it is loaded, that of another clip goes, unless a task is at work with it.
 
     Raises:
         MissingChunk: when it is not in the store; tuning will make it again.
@@ -155,7 +156,7 @@ def drop_tuned() -> None:
 
 
 def pose_renderer(job: Job) -> PoseRenderer | PictureRenderer:
-    """The process's renderer of this clip."""
+    """Return the process's renderer of this clip."""
     from tasks.fitting import chunked, computing
 
     build = _picture_renderer if transfers_detail(job.settings) else _plain_renderer

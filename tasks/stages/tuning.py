@@ -32,8 +32,9 @@ TUNING = Stage(
 
 @does(TUNING, precision="job")
 def tune(job: Job) -> StageResult:
-    """Fine-tune the generator on all frames that were inverted, with the latents held. Keeps checkpoints;
-    resumes from them.
+    """Fine-tune the generator on all frames that were inverted, with the latents held.
+
+    Keeps checkpoints; resumes from them.
     """
     watch = Stopwatch("tuning", 0, 1)
     if done_frames(job, "tuning").all():
@@ -57,14 +58,16 @@ def tune(job: Job) -> StageResult:
     data = clip_data(job)
     good = [int(i) for i in np.flatnonzero(done_frames(job, "inversion"))]
 
-    def painted(frame: int) -> NDArray[np.uint8] | None:
+    def inversion_render(frame: int) -> NDArray[np.uint8] | None:
         if settings.inversion.mouth != "render":
             return None
         picture: NDArray[np.uint8] = latent.read("inversion", frame, frame + 1)[0]
         return picture
 
     latents = np.concatenate([latent.read("latents", i, i + 1) for i in good])
-    clip = tuning_clip(data, good, latents, painted, settings.tuning, lambda: segmenter(job, threads))
+    clip = tuning_clip(
+        data, good, latents, inversion_render, settings.tuning, lambda: segmenter(job, threads)
+    )
     drop_tuned()
     model = fresh_generator(job)
     seeded = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})

@@ -139,8 +139,8 @@ def grey(image: torch.Tensor) -> dict[str, int]:
 
 def test_a_frame_is_fitted_to_its_template_and_tuned_to_the_portrait_around_it(clip: ClipData) -> None:
     assert grey(clip.target(5).image) == {"mouth": 5, "skin": 5, "rest": 5}
-    painted = np.full((SIZE, SIZE, 3), 90, np.uint8)
-    assert grey(clip.target(5, painted, tuning=True).image) == {"mouth": 90, "skin": 5, "rest": 200}
+    inversion_render = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    assert grey(clip.target(5, inversion_render, tuning=True).image) == {"mouth": 90, "skin": 5, "rest": 200}
     assert grey(clip.target(5, tuning=True).image) == {"mouth": 5, "skin": 5, "rest": 200}
 
 

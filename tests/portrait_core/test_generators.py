@@ -8,10 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays, orbit_labels
+from portrait_core.cameras import orbit_labels
 from portrait_core.generators import (
     GeneratorSettings,
     Planes,
+    Rays,
+    RaySampler,
     RaySampling,
     SuperresolutionSettings,
     TriPlaneGenerator,
@@ -127,7 +129,7 @@ def test_jitter_is_seeded(generator: TriPlaneGenerator) -> None:
 
     def render(seed: int) -> Tensor:
         rng = torch.Generator().manual_seed(seed)
-        return generator.synthesis(ws, camera, jitter=True, generator=rng)["image_raw"]
+        return generator.synthesis(ws, camera, jitter=True, rng=rng)["image_raw"]
 
     assert torch.equal(render(1), render(1))
     assert not torch.equal(render(1), render(2))
@@ -138,15 +140,15 @@ def test_no_grad_and_coarse_grad_do_not_change_values(n_fine: int) -> None:
     generator = build()
     sampling = RaySampling(near=2.25, far=3.2, n_coarse=10, n_fine=n_fine)
     planes = generator.planes(generator.mapping(torch.randn(2, 11)))
-    rays = crop_rays(cameras(0.1, -0.3), 24)
-    wanted = generator.render_rays(planes, *rays, sampling)
+    rays = Rays.of_cameras(cameras(0.1, -0.3), 24)
+    wanted = generator.render_rays(planes, rays, RaySampler(sampling))
     without = sampling.model_copy(update={"coarse_grad": False})
     with torch.no_grad():
-        chunked = generator.render_rays(planes, *rays, sampling)
-    for got in (chunked, generator.render_rays(planes, *rays, without)):
+        chunked = generator.render_rays(planes, rays, RaySampler(sampling))
+    for got in (chunked, generator.render_rays(planes, rays, RaySampler(without))):
         assert_close(got.features, wanted.features, rtol=1e-4, atol=1e-5)
         assert_close(got.depth, wanted.depth, rtol=1e-4, atol=1e-5)
-        assert_close(got.weight, wanted.weight, rtol=1e-4, atol=1e-5)
+        assert_close(got.accumulation, wanted.accumulation, rtol=1e-4, atol=1e-5)
 
 
 def test_every_parameter_learns(generator: TriPlaneGenerator) -> None:
@@ -179,13 +181,15 @@ def test_empty_space_shows_the_wall() -> None:
     generator = build()
     set_density(generator, -100.0)
     planes = generator.planes(generator.mapping(torch.randn(1, 11)))
-    origins, directions = crop_rays(cameras(0.3), 12)
-    seen = generator.render_rays(planes, origins, directions)
-    assert seen.weight.abs().max() < 1e-5
-    hit = origins + seen.depth[..., None] * directions
+    rays = Rays.of_cameras(cameras(0.3), 12)
+    seen = generator.render_rays(planes, rays)
+    assert seen.accumulation.abs().max() < 1e-5
+    hit = rays.points(seen.depth)
     assert_close(hit[..., 2], torch.full_like(hit[..., 2], -0.4))
-    assert planes.wall is not None
-    wanted = F.grid_sample(planes.wall, hit[:, None, :, :2] / 0.8, align_corners=False, padding_mode="border")
+    assert planes.background_plane is not None
+    wanted = F.grid_sample(
+        planes.background_plane, hit[:, None, :, :2] / 0.8, align_corners=False, padding_mode="border"
+    )
     assert_close(seen.features, wanted[:, :, 0].transpose(1, 2), rtol=1e-4, atol=1e-5)
 
 
@@ -194,20 +198,21 @@ def test_weight_of_uniform_density_follows_the_absorption_law() -> None:
     set_density(generator, 1.5)
     planes = generator.planes(generator.mapping(torch.randn(1, 11)))
     sampling = RaySampling(near=2.25, far=3.2, n_coarse=9, n_fine=0)
-    seen = generator.render_rays(planes, *crop_rays(cameras(0.0), 4), sampling)
+    seen = generator.render_rays(planes, Rays.of_cameras(cameras(0.0), 4), RaySampler(sampling))
     optical = F.softplus(torch.tensor(0.5)) * 10.0 * (3.2 - 2.25)
-    assert_close(seen.weight, (1 - torch.exp(-optical)).expand_as(seen.weight))
+    assert_close(seen.accumulation, (1 - torch.exp(-optical)).expand_as(seen.accumulation))
 
 
 def test_nothing_beyond_the_wall_is_seen() -> None:
     generator = build(box_warp=4.0)
     set_density(generator, -1.5)
     planes = generator.planes(generator.mapping(torch.randn(1, 11)))
-    rays = crop_rays(cameras(0.0), 4)
-    short = generator.render_rays(planes, *rays, RaySampling(near=2.25, far=3.2, n_coarse=96, n_fine=0))
-    long = generator.render_rays(planes, *rays, RaySampling(near=2.25, far=4.15, n_coarse=191, n_fine=0))
-    assert 0.3 < short.weight.min() < short.weight.max() < 0.6
-    assert_close(short.weight, long.weight, rtol=0, atol=1e-2)
+    rays = Rays.of_cameras(cameras(0.0), 4)
+    near = RaySampling(near=2.25, far=3.2, n_coarse=96, n_fine=0)
+    far = RaySampling(near=2.25, far=4.15, n_coarse=191, n_fine=0)
+    short, long = (generator.render_rays(planes, rays, RaySampler(sampling)) for sampling in (near, far))
+    assert 0.3 < short.accumulation.min() < short.accumulation.max() < 0.6
+    assert_close(short.accumulation, long.accumulation, rtol=0, atol=1e-2)
 
 
 def test_an_open_top_is_empty_above_the_box_only() -> None:

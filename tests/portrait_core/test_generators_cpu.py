@@ -18,7 +18,7 @@ from portrait_core.generators import (
     cpu,
 )
 from portrait_core.generators.layers import modulated_layer, resample_filter
-from portrait_core.generators.rendering import Decoder, Renderer
+from portrait_core.generators.rendering import Decoder, Field, Renderer
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ def test_decode_points(
     learned = [volume] + [p for p in decoder.parameters() if p.requires_grad]
 
     def results(at: Tensor) -> tuple[Tensor, ...]:
-        found = renderer.sample_points(Planes(volume, None), decoder, at)
+        found = renderer.sample_points(Field(Planes(volume, None), decoder), at)
         torch.manual_seed(0)
         loss = torch.stack([(f * torch.randn_like(f)).sum() for f in found]).sum()
         return (*found, *torch.autograd.grad(loss, learned))
@@ -146,7 +146,7 @@ def test_extreme_densities_stay_finite() -> None:
     settings = GeneratorSettings(channels={4: 4}, plane_channels=3, feature_channels=3, decoder_hidden=4)
     renderer, decoder = Renderer(settings), Decoder(settings)
     volume = (torch.randn(1, 3, 3, 4, 4) * 1e4).requires_grad_()
-    features, sigma = renderer.sample_points(Planes(volume, None), decoder, torch.rand(1, 50, 3) - 0.5)
+    features, sigma = renderer.sample_points(Field(Planes(volume, None), decoder), torch.rand(1, 50, 3) - 0.5)
     (features.sum() + sigma.sum()).backward()
     assert torch.isfinite(sigma).all()
     assert volume.grad is not None

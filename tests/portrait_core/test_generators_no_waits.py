@@ -115,14 +115,14 @@ def step(model: TriPlaneGenerator, ws: Tensor, camera: Tensor, **options: Any) -
 @pytest.mark.parametrize("build", [embedded, published])
 def test_images_and_gradients(build: Any, chunk: int | None, jitter: bool, precision: Any) -> None:
     generator = at_precision(build(), precision)
-    generator.renderer.ray_chunk = chunk
+    generator.ray_chunk = chunk
     ws, camera = inputs(generator, "cpu")
     rng = torch.Generator().manual_seed(0) if jitter else None
     noise = "random" if jitter else "const"
     with Waits() as waits:
-        step(generator, ws, camera, jitter=jitter, generator=rng, noise_mode=noise)
+        step(generator, ws, camera, jitter=jitter, rng=rng, noise_mode=noise)
         with torch.no_grad():
-            generator.synthesis(ws, camera, jitter=jitter, generator=rng, noise_mode=noise)
+            generator.synthesis(ws, camera, jitter=jitter, rng=rng, noise_mode=noise)
     assert waits.operations > 500
     assert waits.found == []
     assert ws.grad is not None
@@ -133,7 +133,7 @@ def test_images_and_gradients(build: Any, chunk: int | None, jitter: bool, preci
 @pytest.mark.parametrize("build", [embedded, published])
 def test_a_device_without_readable_values(build: Any, chunk: int | None, jitter: bool) -> None:
     generator = build().to("meta")
-    generator.renderer.ray_chunk = chunk
+    generator.ray_chunk = chunk
     ws, camera = inputs(generator, "meta")
     step(generator, ws, camera, jitter=jitter, noise_mode="random" if jitter else "const")
     assert ws.grad is not None

@@ -8,10 +8,9 @@ import torch
 from portrait_core.cameras import orbit_labels
 from portrait_core.errors import ModelFileError
 from portrait_core.face_model.head import MorphableHead
-from portrait_core.generators import TriPlaneGenerator
+from portrait_core.generators import CameraRays, Patch, PatchRender, TriPlaneGenerator, VolumePatch
 from portrait_core.inversion.features import build_features, feature_distance, masked_mean
 from portrait_core.inversion.latent import FirstLatent, Inverter
-from portrait_core.inversion.patches import CameraRays, Patch, PatchRender, render_patch
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
 from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
@@ -44,11 +43,10 @@ def test_masked_mean_ignores_what_the_mask_hides() -> None:
 def test_a_patch_is_the_same_pixels_as_the_whole_away_from_its_border() -> None:
     generator = tiny.generator()
     ws = generator.mapping(torch.randn(1, generator.settings.z_dim))
-    planes = generator.planes(ws)
 
-    def render(patch: Patch) -> PatchRender:
+    def render(patch: Patch) -> VolumePatch:
         rays = CameraRays.of(tiny.CAMERA, tiny.RESOLUTION)
-        return render_patch(generator, planes, ws, rays, patch, tiny.SAMPLING)
+        return generator.render_patch(ws, rays, patch, tiny.SAMPLING)
 
     whole, patch = render(Patch.whole(tiny.RESOLUTION)), Patch(6, 8, 16, tiny.RESOLUTION)
     part = render(patch)
@@ -76,6 +74,12 @@ def inverter(phi: torch.nn.Module, **settings: Any) -> Inverter:
     return Inverter(generator, phi, tiny.CAMERA, chosen, tiny.SAMPLING, tiny.RESOLUTION)
 
 
+def _synthesis(inverter: Inverter, ws: torch.Tensor) -> dict[str, torch.Tensor]:
+    generator = inverter.generator
+    assert isinstance(generator, TriPlaneGenerator)
+    return generator.synthesis(ws, tiny.CAMERA)
+
+
 def test_the_paper_fits_the_whole_image(phi: torch.nn.Module) -> None:
     assert inverter(phi, patch_share=1.0).middle == Patch.whole(tiny.RESOLUTION)
     assert inverter(phi).middle.size == round(2 / 3 * tiny.RESOLUTION)
@@ -88,7 +92,7 @@ def test_inversion_comes_nearer_to_its_target(phi: torch.nn.Module, head: Morpha
     z = inv.tracker_start(shape, expression, head.expression_names) if start == "tracker" else None
     with torch.no_grad():
         goal = inv.generator.mapping(torch.randn(1, inv.generator.settings.z_dim))
-        target = tiny.target(inv.generator.synthesis(goal, tiny.CAMERA)["image"][0].clamp(-1, 1))
+        target = tiny.target(_synthesis(inv, goal)["image"][0].clamp(-1, 1))
     before = inv.loss(inv.mean if z is None else inv.generator.mapping(z), target)
     first = inv.first(target, z)
     assert inv.loss(first.ws, target) < 0.9 * before
@@ -105,7 +109,7 @@ def test_later_frames_move_as_their_coefficients_do(phi: torch.nn.Module, head: 
     expression[1, head.index("jawOpen")] = 1
     z = inv.tracker_start(np.zeros(50), expression, head.expression_names)
     with torch.no_grad():
-        target = tiny.target(inv.generator.synthesis(inv.generator.mapping(z[:1]), tiny.CAMERA)["image"][0])
+        target = tiny.target(_synthesis(inv, inv.generator.mapping(z[:1]))["image"][0])
     first = inv.first(target, z[:1])
     ws = inv.moved(first, z[:1], z)
     assert torch.allclose(ws[:1], first.ws, atol=1e-6)
@@ -197,14 +201,14 @@ def test_phi_sees_larger_pictures_shrunk_by_area(phi: torch.nn.Module) -> None:
 
     looks = Watched()
 
-    render = PatchRender(*(torch.rand(1, 3, 64, 64, requires_grad=True) for _ in range(4)))
+    render = PatchRender(torch.rand(1, 3, 64, 64, requires_grad=True))
     target, weight = torch.rand(1, 3, 64, 64), torch.ones(1, 1, 64, 64)
     whole = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, None))
     half = Reconstruction(1.0, 0.0, 0.0, phi_scale(64, 32))
     assert half(looks, render, target, weight) != whole(looks, render, target, weight)
     assert seen == [32, 32, 64, 64]
     assert phi_scale(64, 256) == 1  # smaller pictures stay as they are
-    known = half.wanted(phi, target, weight)
+    known = half.target_maps(phi, target, weight)
     assert torch.equal(half(phi, render, target, weight, known), half(phi, render, target, weight))
 
 

@@ -146,8 +146,8 @@ def test_nothing_of_a_head_stays_where_it_was_when_it_turned_away() -> None:
     bend = renderer.motion.view(torch.from_numpy(orbit_labels(-0.4, 0.2)), renderer.rays).bend
     assert bend is not None
     points = renderer.surface.points.reshape(1, -1, 3)
-    moved = (bend.seen_at(points) - points).norm(dim=-1).reshape(renderer.surface.weight.shape) > 0.01
-    assert (renderer.surface.weight[moved] > 0.5).any(), "there was a head"
+    moved = (bend.seen_at(points) - points).norm(dim=-1).reshape(renderer.surface.accumulation.shape) > 0.01
+    assert (renderer.surface.accumulation[moved] > 0.5).any(), "there was a head"
     stays = renderer._stays(bend)
     assert not stays[moved].any()
     assert stays[(bend.seen_at(points) - points).norm(dim=-1).reshape(stays.shape) < 1e-6].all()
@@ -194,10 +194,9 @@ def test_planes_are_empty_where_they_are_not_believed() -> None:
     model = tiny.generator()
     planes = model.planes(model.mapping(torch.zeros(1, model.settings.z_dim), None))
     points = torch.rand(1, 50, 3, generator=torch.Generator().manual_seed(0)) - 0.5
-    sample_points, decoder = model.renderer.sample_points, model.decoder
     with torch.no_grad():
-        _, everywhere = sample_points(planes, decoder, points)
-        _, half = sample_points(planes.bent(None, lambda at: (at[..., 0] > 0).float()), decoder, points)
+        _, everywhere = model.sample_points(planes, points)
+        _, half = model.sample_points(planes.bent(None, lambda at: (at[..., 0] > 0).float()), points)
     kept = points[..., 0] > 0
     assert torch.equal(half[kept], everywhere[kept])
     assert (half[~kept] < -10).all()
@@ -212,7 +211,7 @@ def test_a_thin_outline_apart_from_the_person_is_forgotten_and_hair_beside_it_ke
     hair = (away < rays / 6 + 2) & ((x + y) % 3 == 0)
     renderer.cover = (head | ring | hair).float().roll((2, 2), (0, 1))[None, None]  # all has moved by 2 rays
     look = Lookup(torch.full((1, 2, rays, rays), 2.0 / rays), torch.ones(1, 1, rays, rays))
-    base = replace(renderer.surface, weight=torch.zeros_like(renderer.surface.weight))
+    base = replace(renderer.surface, accumulation=torch.zeros_like(renderer.surface.accumulation))
     seen = renderer._without_strays(look, base).seen[0, 0]
     assert (seen[ring] < 0.5).all()
     assert (seen[head | hair] > 0.9).all()

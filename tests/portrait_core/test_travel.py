@@ -20,7 +20,7 @@ from portrait_core.model_files.needs import weight_file
 from portrait_core.rendering.motion import HeadMotion
 from portrait_core.rendering.neck import Neck, neck_joint, resting
 from portrait_core.rendering.page import Page
-from portrait_core.rendering.travel import LARGEST, DriverHead, head_shifts, with_travel
+from portrait_core.rendering.travel import MAX_SHIFT, DriverHead, head_shifts, with_travel
 from portrait_core.settings import RenderSettings, load_settings
 
 OWN = labels_from_rotations(orbit_rotation(0.1, -0.05)[None])
@@ -78,8 +78,8 @@ def test_a_driver_who_walks_does_not_tear_the_neck() -> None:
     moved = with_travel(cameras, DriverHead(cameras, places, np.full(40, 100.0)), NECK, None, WHOLE)
     shifts = head_shifts(offsets_from_labels(moved))
     length = np.linalg.norm(shifts, axis=1)
-    assert length.max() < LARGEST + 1e-6
-    assert length[0] > 0.9 * LARGEST
+    assert length.max() < MAX_SHIFT + 1e-6
+    assert length[0] > 0.9 * MAX_SHIFT
     assert (np.diff(shifts[:, 0]) > -1e-6).all(), "and still goes the way he goes"
     np.testing.assert_allclose(shifts[[0, -1], 0].sum(), 0, atol=1e-4)  # about the middle of the clip
 

@@ -9,11 +9,10 @@ import torch
 from portrait_core.cameras import angles_from_labels, orbit_labels
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.reproject import HeadSurface
-from portrait_core.generators import TriPlaneGenerator
+from portrait_core.generators import Patch, TriPlaneGenerator
 from portrait_core.inversion.draws import FrameOrder, rarity
 from portrait_core.inversion.geometry import depth_error
 from portrait_core.inversion.locality import Locality, neighbour
-from portrait_core.inversion.patches import Patch
 from portrait_core.inversion.targets import FrameTarget
 from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.rendering.pose_renderer import PoseRenderer, target_cameras
@@ -36,7 +35,7 @@ def tuner(phi: torch.nn.Module, head: MorphableHead, **settings: Any) -> Tuner:
         frame=pictures.__getitem__,
         vertices=lambda i: vertices,
         matte=tiny.disc(0.4),
-        wall=torch.zeros(3, tiny.SIZE, tiny.SIZE),
+        plate=torch.zeros(3, tiny.SIZE, tiny.SIZE),
     )
     few = {"steps": 12, "batch": 2, "patch": 24, "novel_view_rays": 64, "learning_rate": 1e-2}
     chosen = TuningSettings(**few | settings)

@@ -161,7 +161,7 @@ def _tuner(device: torch.device, head: MorphableHead, **settings: Any) -> Tuner:
         frame=lambda i: _on(_target(i), device),
         vertices=lambda i: vertices,
         matte=tiny.disc(0.4).to(device),
-        wall=torch.zeros(3, tiny.SIZE, tiny.SIZE, device=device),
+        plate=torch.zeros(3, tiny.SIZE, tiny.SIZE, device=device),
     )
     chosen = TuningSettings(
         **{"steps": STEPS, "batch": 2, "patch": 16, "novel_view_rays": 32, "learning_rate": 1e-2}

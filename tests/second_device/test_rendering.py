@@ -123,7 +123,7 @@ def test_a_2d_generator_draws_what_it_draws_on_the_cpu(second: torch.device, mod
 def _pictures(generator: StyleGAN2Generator, z: torch.Tensor, mode: str) -> torch.Tensor:
     rng = torch.Generator(device=z.device).manual_seed(4)
     with torch.no_grad():
-        return generator(z, truncation_psi=0.7, noise_mode=mode, generator=rng)
+        return generator(z, truncation_psi=0.7, noise_mode=mode, rng=rng)
 
 
 def test_a_2d_generator_has_the_cpus_gradients(

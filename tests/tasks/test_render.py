@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import portrait_core.generators.prepared
-from portrait_core.generators import TriPlaneGenerator, load_generator, save_generator
+from portrait_core.generators import TriPlaneGenerator, VolumeGenerator, load_generator, save_generator
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings, load_settings
@@ -76,7 +76,7 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
 
 def test_clips_that_take_turns_on_one_worker_hold_one_generator(tmp_path: Path, settings: Settings) -> None:
     jobs = [ready_clip(str(tmp_path), name, FRAMES, settings, seed) for seed, name in enumerate("ab")]
-    generators: list[weakref.ref[TriPlaneGenerator]] = []
+    generators: list[weakref.ref[VolumeGenerator]] = []
     for start in range(FRAMES):
         for job in jobs:
             assert render(job=job, start=start, stop=start + 1).frames_done == 1

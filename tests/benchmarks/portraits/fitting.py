@@ -19,7 +19,7 @@ from portrait_core.generators import (
 )
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.loop import OnStep
-from portrait_core.inversion.patches import fitting_samples
+from portrait_core.inversion.sampling import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
     detail_mask,
@@ -74,19 +74,19 @@ class OneFrame:
             project_to_crop(camera, landmarks, size)[0, :, :2].numpy(),
         )
 
-    def target(self, tuning: bool, painted: Picture | None = None) -> FrameTarget:
-        """What inversion is fitted to, or with ``tuning`` what tuning is (the mouth from ``painted``)."""
+    def target(self, tuning: bool, inversion_render: Picture | None = None) -> FrameTarget:
+        """Return the target of inversion, or with ``tuning`` that of tuning, with the mouth of a picture."""
         image, size = self.template.image[0], self.subject.crop.shape[0]
         face, mouth, gone = (_bytes(getattr(self.template, name)[0]) for name in Template._fields[1:])
         if tuning:
             skin = np.minimum(face, 255 - mouth)
-            image = tuning_image(image, skin, mouth, self.subject.crop, painted)
+            image = tuning_image(image, skin, mouth, self.subject.crop, inversion_render)
         masks = (face, mouth, detail_mask(self.landmarks_px, size), gone)
         return FrameTarget(image_tensor(image), *(mask_tensor(mask) for mask in masks))
 
-    def clip(self, ws: Tensor, painted: Picture | None, tools: Tools) -> Clip:
+    def clip(self, ws: Tensor, inversion_render: Picture | None, tools: Tools) -> Clip:
         """The frame as a clip of one, for tuning."""
-        crop, target = self.subject.crop, self.target(True, painted)
+        crop, target = self.subject.crop, self.target(True, inversion_render)
         fragments, _, _ = tools.surface.see(self.vertices[None], self.camera, crop.shape[0])
         matte = separate_crop(crop, np.asarray((fragments.face_id[0] >= 0).numpy()), tools.segmenter)
         return Clip(
@@ -95,7 +95,7 @@ class OneFrame:
             frame=lambda _: target,
             vertices=lambda _: self.vertices,
             matte=torch.from_numpy(matte.coverage)[None],
-            wall=image_tensor(matte.plate),
+            plate=image_tensor(matte.plate),
         )
 
 
@@ -131,14 +131,14 @@ class Fit:
 
     def tune(self, on_step: OnStep | None = None) -> None:
         """Pivotal tuning: about a second a step on one core."""
-        settings, painted = self.settings, None
+        settings, inversion_render = self.settings, None
         if settings.inversion.mouth == "render":
-            painted = image_array(self._picture_of_inversion())
+            inversion_render = image_array(self._picture_of_inversion())
         choice = settings.tuning.model_copy(update={"seed": settings.tuning.seed + settings.seed})
         tuner = Tuner(
             self.generator,
             self.tools.phi,
-            self.frame.clip(self.first.ws, painted, self.tools),
+            self.frame.clip(self.first.ws, inversion_render, self.tools),
             self.tools.surface,
             choice,
             self._sampling,

@@ -19,7 +19,7 @@ from portrait_core.inversion.chain import tracker_start
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.latent import Inverter
-from portrait_core.inversion.patches import fitting_samples
+from portrait_core.inversion.sampling import fitting_samples
 from portrait_core.inversion.targets import FrameTarget, image_tensor
 from portrait_core.inversion.tuning import Clip, Tuner, needs_matte
 from portrait_core.media import read_image
@@ -125,9 +125,9 @@ class Workload:
 
     def tuning_target(self, frame: int) -> FrameTarget:
         """What the stage ``tuning`` fits a frame to."""
-        painted = self.picture if self.settings.inversion.mouth == "render" else None
+        inversion_render = self.picture if self.settings.inversion.mouth == "render" else None
         detail = self.settings.tuning.detail_weight > 0
-        return self.data.target(frame, painted, tuning=True, detail=detail)
+        return self.data.target(frame, inversion_render, tuning=True, detail=detail)
 
     @property
     def resolution(self) -> int:
@@ -165,7 +165,7 @@ class Workload:
             frame=self.tuning_target,
             vertices=data.head.vertices,
             matte=None if matte is None else torch.from_numpy(matte.coverage)[None].to(self.device),
-            wall=None if matte is None else image_tensor(matte.plate).to(self.device),
+            plate=None if matte is None else image_tensor(matte.plate).to(self.device),
         )
         name = "lpips" if settings.tuning.perceptual == "lpips" else settings.inversion.phi
         return Tuner(

@@ -1,4 +1,4 @@
-"""Rendering a square patch of the image: the unit of work of inversion and tuning.
+"""Square patches of an image: the unit of work of inversion and tuning.
 
 A patch of rays is volume-rendered and super-resolved on its own; the super-resolution is convolutional, so
 away from the patch's border the pixels are those of the whole image, at a fraction of the time and memory.
@@ -13,27 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from portrait_core.cameras import crop_rays
 from portrait_core.errors import InputError
-from portrait_core.generators import Planes, RaySampling, TriPlaneGenerator
-from portrait_core.settings import GeneratorChoice
-
-
-def fitting_samples(generator: TriPlaneGenerator, choice: GeneratorChoice) -> RaySampling:
-    """Samples a ray while fitting; near and far as the generator was trained."""
-    own = generator.settings.sampling
-    return RaySampling(
-        near=own.near,
-        far=own.far,
-        n_coarse=choice.samples,
-        n_fine=choice.importance_samples,
-        coarse_grad=choice.coarse_gradient,
-    )
-
-
-def fitting_resolution(generator: TriPlaneGenerator, choice: GeneratorChoice) -> int:
-    """Give the side of the volume rendering while fitting, in rays."""
-    return choice.neural_resolution or generator.settings.neural_resolution
+from portrait_core.generators.rays import Rays
+from portrait_core.generators.triplane import Planes
 
 
 @dataclass(frozen=True)
@@ -51,26 +33,26 @@ class Patch:
 
     @classmethod
     def whole(cls, resolution: int) -> Patch:
-        """All rays."""
+        """Make the patch of all rays."""
         return cls(0, 0, resolution, resolution)
 
     @classmethod
     def central(cls, size: int, resolution: int) -> Patch:
-        """The middle of the crop, a little low: where the fitted face is."""
+        """Make the patch in the middle of the crop, a little low, where the fitted face is."""
         size = min(size, resolution)
         rest = resolution - size
         return cls(round(0.55 * rest), rest // 2, size, resolution)
 
     @classmethod
     def random(cls, size: int, resolution: int, rng: torch.Generator) -> Patch:
-        """Anywhere in the image. ``rng`` is the host's."""
+        """Draw a patch anywhere in the image; ``rng`` is on the host."""
         size = min(size, resolution)
         row, column = torch.randint(0, resolution - size + 1, (2,), generator=rng).tolist()
         return cls(row, column, size, resolution)
 
     @classmethod
     def near_centre(cls, size: int, resolution: int, rng: torch.Generator) -> Patch:
-        """The central patch, moved at random by up to an eighth of the free space each way."""
+        """Draw the central patch, moved by up to an eighth of the free space each way."""
         middle = cls.central(size, resolution)
         reach = max(1, (resolution - middle.size) // 4)
         move = torch.randint(-reach, reach + 1, (2,), generator=rng).tolist()
@@ -86,13 +68,14 @@ class Patch:
         return self.size == self.resolution
 
     def rays(self, device: torch.device | str = "cpu") -> Tensor:
-        """Give the indices ``[size*size]`` int64 of the patch's rays in the whole grid."""
+        """Return the indices ``[size*size]`` int64 of the patch's rays in the whole grid."""
         along = torch.arange(self.size, device=device)
         return ((along + self.row)[:, None] * self.resolution + (along + self.column)[None]).reshape(-1)
 
     def cut(self, image: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c p p"]:
-        """Give the patch of an image whose side is a multiple of the resolution: a view of the image where
-        the host knows the place, a copy otherwise.
+        """Return the patch of an image whose side is a multiple of the resolution.
+
+        It is a view of the image where the host knows the place, a copy otherwise.
 
         Raises:
             InputError: if it is no multiple.
@@ -121,28 +104,26 @@ def corners(patches: Iterable[Patch], device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class CameraRays:
-    """Rays of a camera through a square grid of pixels.
+    """Rays of cameras through a square grid of pixels.
 
     Attributes:
-        origins, directions: ``[b,resolution*resolution,3]``, box units and unit vectors.
+        rays: ``resolution * resolution`` rays per camera, row by row.
         resolution: rays along a side.
     """
 
-    origins: Tensor
-    directions: Tensor
+    rays: Rays
     resolution: int
 
     @classmethod
     def of(cls, camera: Float[Tensor, "b 25"], resolution: int) -> CameraRays:
         """Make the rays of camera labels."""
-        return cls(*crop_rays(camera, resolution), resolution)
+        return cls(Rays.of_cameras(camera, resolution), resolution)
 
-    def through(self, patch: Patch) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"]]:
-        """Give origins and directions of a patch's rays."""
+    def through(self, patch: Patch) -> Rays:
+        """Return the rays of a patch."""
         if patch.is_whole:
-            return self.origins, self.directions
-        index = patch.rays(self.origins.device)
-        return self.origins[:, index], self.directions[:, index]
+            return self.rays
+        return self.rays.select(patch.rays(self.rays.origins.device))
 
 
 @dataclass(frozen=True)
@@ -150,39 +131,24 @@ class PatchRender:
     """A rendered patch.
 
     Attributes:
-        image: super-resolved ``[B,3,k*size,k*size]``, about [-1,1].
-        raw: volume-rendered ``[B,3,size,size]``.
-        depth: distance along the ray ``[B,1,size,size]``, box units.
-        weight: coverage by the foreground ``[B,1,size,size]`` in 0..1.
+        image: colours ``[B,3,k*size,k*size]``, about [-1,1]; k is the image's side over the grid's.
     """
 
     image: Tensor
+
+
+@dataclass(frozen=True)
+class VolumePatch(PatchRender):
+    """A rendered patch of a volume. Losses of depth and coverage apply to no other.
+
+    Attributes:
+        raw: colours before they are up-sampled ``[B,3,size,size]``, about [-1,1].
+        depth: expected distance along the ray ``[B,1,size,size]``, box units.
+        accumulation: coverage by the volume ``[B,1,size,size]`` in 0..1.
+        planes: feature planes of the latents.
+    """
+
     raw: Tensor
     depth: Tensor
-    weight: Tensor
-
-
-def render_patch(
-    generator: TriPlaneGenerator,
-    planes: Planes,
-    ws: Float[Tensor, "b layers w"],
-    rays: CameraRays,
-    patch: Patch,
-    sampling: RaySampling,
-    rng: torch.Generator | None = None,
-) -> PatchRender:
-    """Render one patch of every latent, all from one camera or each from its own; ``rng``, which belongs to
-    the latents' device, jitters the samples, without it they are fixed.
-    """
-    batch, size = len(ws), patch.size
-    origins, directions = (part.expand(batch, -1, -1) for part in rays.through(patch))
-    found = generator.render_rays(
-        planes, origins, directions, sampling, jitter=rng is not None, generator=rng
-    )
-    features = found.features.transpose(1, 2).reshape(batch, -1, size, size)
-    return PatchRender(
-        image=generator.superresolve(features, ws, patch.resolution),
-        raw=features[:, :3],
-        depth=found.depth.reshape(batch, 1, size, size),
-        weight=found.weight.reshape(batch, 1, size, size),
-    )
+    accumulation: Tensor
+    planes: Planes
