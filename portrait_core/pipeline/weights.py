@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.model_files.needs import DECA_TRACKING, FLAME_MODELS, LANDMARK_MODELS
+from portrait_core.model_files.needs import LANDMARK_MODELS
+from portrait_core.template.registry import FACE_MODELS
 
 Digests = Mapping[str, str]
 """Digests of a job's weights by name."""
+_TRACKING_FILES = tuple(name for row in FACE_MODELS.values() for name in row.tracking_files)
+_TEMPLATE_FILES = tuple(name for row in FACE_MODELS.values() for name in row.template_files)
 
 
 def landmark_weights(weights: Digests) -> dict[str, str]:
@@ -18,12 +21,12 @@ def landmark_weights(weights: Digests) -> dict[str, str]:
 
 def head_weights(weights: Digests) -> dict[str, str]:
     """The morphable heads."""
-    return _of(weights, ("head", *FLAME_MODELS))
+    return _of(weights, ("head", *_TEMPLATE_FILES))
 
 
 def tracking_weights(weights: Digests) -> dict[str, str]:
-    """What makes tracks: DECA's and Deep3DFaceRecon's where the job has them, else the morphable head."""
-    return _of(weights, DECA_TRACKING) or head_weights(weights)
+    """Return the weights that tracks are made with: the tracker's own where the job has them, else the heads'."""
+    return _of(weights, _TRACKING_FILES) or head_weights(weights)
 
 
 def measuring_weights(weights: Digests) -> dict[str, str]:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from portrait_core.face_model.flame import FlameLandmarks, flame_head
 from portrait_core.face_model.head import MorphableHead
+from portrait_core.tracking.array_names import DECA_CODE
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
-from portrait_core.tracking.choice import DECA_CODE
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DEncoder
 from portrait_core.tracking.fit import FaceTrack

@@ -5,7 +5,7 @@ import pytest
 
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import UvMapper
-from portrait_core.inversion.clip_heads import FlameClipHead
+from portrait_core.template.clip_heads import FlameClipHead
 from portrait_core.template.flame_template import FlameSource, FlameTemplateRenderer
 from tests.portrait_core import stand_in
 

@@ -16,7 +16,7 @@ from portrait_core.face_model.expression_names import is_direction
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.head_points import HeadPoints
 from portrait_core.face_model.reproject import HeadSurface
-from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
+from portrait_core.template.detail_mask import DETAIL_REGIONS_68, detail_mask
 from portrait_core.template.flame_template import FlameTemplateRenderer
 from portrait_core.template.landmark_solver import UnitTeller
 
