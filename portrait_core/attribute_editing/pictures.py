@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 from portrait_core.face_model.head_points import outer_eye_distance
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.photograph.filters import is_colourless
-from portrait_core.template.texture import smoothstep
+from portrait_core.face_model.easing import eased
+
 
 Picture = NDArray[np.uint8]
 Share = NDArray[np.float32]
@@ -68,7 +69,7 @@ class Change:
         colour = _blurred((gain - light) * sure * weight, _COLOUR * size)
         colour = colour / _blurred(weight, _COLOUR * size)[..., None]
         changed = (_blurred(255 * difference, _BLUR * size) - LEAST) / (WHOLE - LEAST)
-        share = smoothstep(changed) * _inside(size)
+        share = eased(changed) * _inside(size)
         return cls(np.asarray(light + colour, np.float32), np.asarray(share, np.float32))
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.face_model.contours import pixel_grid
-from portrait_core.template.texture import Image, PortraitTexture, smoothstep
+from portrait_core.face_model.easing import eased
+from portrait_core.template.texture import Image, PortraitTexture
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def monochrome(photo: Image) -> float:
     basis = np.stack([np.ones_like(x), x, x * x], 1)
     left = chroma - basis @ np.linalg.lstsq(basis, chroma, rcond=None)[0]
     spread = float(np.percentile(np.abs(left).max(1), 90))
-    return float(1.0 - smoothstep(np.asarray((spread - 0.02) / 0.03)))
+    return float(1.0 - eased(np.asarray((spread - 0.02) / 0.03)))
 
 
 def _saturation(color: Image) -> float:

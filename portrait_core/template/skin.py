@@ -17,9 +17,10 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.alignment import LandmarkSpline
 from portrait_core.face_model.contours import pixel_grid, window
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import Fragments, interpolate, rasterize
-from portrait_core.template.texture import Image, smoothstep
+from portrait_core.template.texture import Image
 
 Mask = NDArray[Any]
 """Boolean."""
@@ -189,7 +190,7 @@ def _freedom(head: MorphableHead) -> NDArray[np.float32]:
     template = head._array("v_template").cpu().numpy()
     in_face = (head.mask("face") > 0.5).cpu().numpy()
     distance = cKDTree(template[in_face]).query(template)[0]
-    freedom = 1.0 - smoothstep((distance - _STILL_FROM_M) / (_STILL_AT_M - _STILL_FROM_M))
+    freedom = 1.0 - eased((distance - _STILL_FROM_M) / (_STILL_AT_M - _STILL_FROM_M))
     inner = (head.mask("inside_mouth") > 0.5).cpu().numpy()
     for name in head.group_names[1:]:
         inner |= head.group_vertices(name).cpu().numpy()

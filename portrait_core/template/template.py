@@ -18,13 +18,14 @@ from torch import Tensor
 
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.template.eyes import EyePainter
 from portrait_core.template.mouth import MouthPainter
 from portrait_core.template.mouth_colors import MouthPalette
 from portrait_core.template.mouth_interior import UPPER_TEETH_BELOW_LIPS_M, MouthInterior
 from portrait_core.template.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
-from portrait_core.template.texture import Image, PortraitTexture, smoothstep
+from portrait_core.template.texture import Image, PortraitTexture
 from portrait_core.template.visible_teeth import find_teeth
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
@@ -190,7 +191,7 @@ class TemplateRenderer:
         uncovered = self._uncovered(view)
         base = self._background(uncovered, view)
         alpha = cv2.GaussianBlur(cv2.erode(view.covered.astype(np.float32), np.ones((3, 3))), (0, 0), 1.2)
-        alpha = smoothstep(alpha) * ~uncovered
+        alpha = eased(alpha) * ~uncovered
         drawn = base + alpha[..., None] * (canvas[y0:y1, x0:x1] - base)
         image = self._average(drawn, view.flow)
         face = np.zeros(canvas.shape[:2], np.float32)
@@ -241,8 +242,8 @@ class TemplateRenderer:
         x0, y0, x1, y1 = self.skin.roi
         red, green, blue = cv2.split(np.abs(drawn - self.texture.photo[y0:y1, x0:x1]))
         difference = np.maximum(np.maximum(red, green), blue)
-        moved = smoothstep((np.hypot(flow[..., 0], flow[..., 1]) / self.scale - 0.15) / 0.5)
-        changed = np.maximum(moved, smoothstep((difference - 1.0) / 4.0))
+        moved = eased((np.hypot(flow[..., 0], flow[..., 1]) / self.scale - 0.15) / 0.5)
+        changed = np.maximum(moved, eased((difference - 1.0) / 4.0))
         k = self.scale
         size = ((x1 - x0) // k, (y1 - y0) // k)
         weight = cv2.resize(cv2.GaussianBlur(changed, (0, 0), 0.7 * k), size, interpolation=cv2.INTER_AREA)

@@ -19,6 +19,7 @@ from scipy.sparse.linalg import spsolve
 
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening, pixel_grid, window
+from portrait_core.face_model.easing import eased
 from portrait_core.template.lip_hair import LipHair, find_hair
 from portrait_core.template.lip_line import closed_lips, is_closed, without_gap
 
@@ -78,12 +79,6 @@ def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
     )
     out[ys, xs] = spsolve(matrix.tocsc(), right).reshape(len(ys), -1)
     return out
-
-
-def smoothstep(x: Image) -> Image:
-    """0 below 0, 1 above 1, smooth between."""
-    t = np.clip(x, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
 
 
 @dataclass(frozen=True)
@@ -291,7 +286,7 @@ def _lift(
     lit = around[around.sum(1) >= np.percentile(around.sum(1), 60)].mean(0)
     filled = 0.7 * filled + 0.3 * lit  # a closed lid bulges into the light that its open socket lacks
     soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.2 * k)[..., None]
-    skin[y0:y1, x0:x1] = patch + smoothstep(2.0 * soft - 0.3) * (filled - patch)
+    skin[y0:y1, x0:x1] = patch + eased(2.0 * soft - 0.3) * (filled - patch)
 
 
 def _eye_source(
@@ -313,13 +308,13 @@ def _eye_source(
     upper, _ = opening.edges(along)
     white = seen & (distance > _LIMBUS * radius)
     sclera = _sclera(patch, white, skin[y0:y1, x0:x1], (height - upper) / opening.width)
-    disc = smoothstep((radius - distance) / (0.25 * radius) + 0.5)[..., None]
+    disc = eased((radius - distance) / (0.25 * radius) + 0.5)[..., None]
     full = _complete_iris(patch, seen, center, box) * disc + sclera * (1 - disc)
     inside = (opening.coverage(x, y) > 0).astype(np.float32)
     rim = cv2.GaussianBlur(inside, (0, 0), 0.015 * opening.width + 0.5)
-    soft = np.maximum(inside, smoothstep(2.0 * rim))[..., None]
+    soft = np.maximum(inside, eased(2.0 * rim))[..., None]
     eyeball = patch * soft + full * (1 - soft)
-    iris_free = soft * smoothstep((distance / radius - _LIMBUS) / 0.4)[..., None]
+    iris_free = soft * eased((distance / radius - _LIMBUS) / 0.4)[..., None]
     strip = (np.abs(height - upper) < 0.05 * opening.width) & (np.abs(along - 0.5) < 0.4)
     dark = patch[strip] if strip.any() else patch.reshape(-1, 3)
     luminance = dark.mean(1)

@@ -10,8 +10,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from portrait_core.face_model.contours import pixel_grid
+from portrait_core.face_model.easing import eased
 from portrait_core.template.lip_line import smoothest_path
-from portrait_core.template.texture import Image, PortraitTexture, smoothstep
+from portrait_core.template.texture import Image, PortraitTexture
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def find_teeth(texture: PortraitTexture, px_per_m: float) -> VisibleTeeth:
     sure = cv2.GaussianBlur(closed * inside, (0, 0), 1.0)
     along, height = texture.mouth.local(x, y)
     bite = np.interp(along, np.linspace(0, 1, len(texture.mouth.upper)), _bite(texture, px_per_m))
-    upper = sure * smoothstep((bite - height) / (0.0008 * px_per_m + 0.5) + 0.5)
+    upper = sure * eased((bite - height) / (0.0008 * px_per_m + 0.5) + 0.5)
     middle = inside & (np.abs(along - 0.5) < 0.15)
     shown = float((upper[middle] > 0.5).sum()) / max(0.3 * texture.mouth.width, 1.0)
     return VisibleTeeth(sure, upper.astype(np.float32), shown)
@@ -83,14 +84,14 @@ def _likeness(texture: PortraitTexture, color: Image) -> Image:
     skin, lip = (c / max(float(c.mean()), 1.0) for c in (texture.skin_color, texture.lip_color))
     shift = lip - skin
     red = ((color / np.maximum(luminance, 1.0)[:, None] - skin) @ shift) / max(float(shift @ shift), 3e-3)
-    pale = 1.0 - smoothstep((red - _TEETH.red) / 0.5)
-    colored = smoothstep(np.asarray(np.abs(shift).max() / 0.08))
+    pale = 1.0 - eased((red - _TEETH.red) / 0.5)
+    colored = eased(np.asarray(np.abs(shift).max() / 0.08))
     saturation = (color.max(1) - color.min(1)) / np.maximum(color.max(1), 1.0)
     over = saturation / max(texture.lip_saturation, 0.02) - _TEETH.saturation
-    pale *= 1.0 - colored * smoothstep(over / 0.15 + 0.5)
+    pale *= 1.0 - colored * eased(over / 0.15 + 0.5)
     least = _TEETH.bright_gray + float(colored) * (_TEETH.bright - _TEETH.bright_gray)
     level = float(texture.lip_color.mean())
-    return np.asarray(pale * smoothstep((luminance - least * level) / (0.30 * level + 1.0)))
+    return np.asarray(pale * eased((luminance - least * level) / (0.30 * level + 1.0)))
 
 
 def _bite(texture: PortraitTexture, px_per_m: float) -> Image:

@@ -38,7 +38,8 @@ from portrait_core.training.picture import (
     visible,
     wall_view,
 )
-from portrait_core.training.surfaces import Array, Skin, smoothstep
+from portrait_core.face_model.easing import smoothstep
+from portrait_core.training.surfaces import Array, Skin
 from portrait_core.training.torso import COLUMNS as TORSO_COLUMNS
 from portrait_core.training.torso import Torso
 
