@@ -64,7 +64,7 @@ class LocalPixels:
 
 @dataclass(frozen=True)
 class Opening:
-    """Two edges over a chord. Lengths are in pixels of whatever image the points were given in."""
+    """Two edges over a chord. Lengths are in pixels of the image that the points belong to."""
 
     origin: Array
     """The corner at the image's left, ``[2]``."""
@@ -99,13 +99,16 @@ class Opening:
         return float(self.gap[MIDDLE_HALF].mean())
 
     def with_gap(self, gap: Array, lower_share: float) -> Opening:
-        """Return the opening with another height ``gap [65]``; the lower edge takes ``lower_share`` of the change."""
+        """Return the opening with another height ``gap [65]``.
+
+        The lower edge takes ``lower_share`` of the change, the upper one the rest.
+        """
         change = gap - self.gap
         upper = self.upper - (1.0 - lower_share) * change
         return Opening(self.origin, self.axis, self.width, upper, np.maximum(upper + gap, upper))
 
     def local(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Return position along the chord (0..1 between the corners) and height below it, of pixel positions."""
+        """Return pixel positions as position along the chord (0..1 between corners) and height below it."""
         dx, dy = x - self.origin[0], y - self.origin[1]
         along = (dx * self.axis[0] + dy * self.axis[1]) / self.width
         return along.astype(np.float32), (dy * self.axis[0] - dx * self.axis[1]).astype(np.float32)

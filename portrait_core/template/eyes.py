@@ -15,7 +15,7 @@ from portrait_core.template.texture import LASH_BAND, EyeSource, Image, Portrait
 
 @dataclass(frozen=True)
 class _Lids:
-    """How openings follow the mesh's lids."""
+    """Motion of openings with the mesh's lids."""
 
     dead: float = 0.12
     """Share of the portrait's opening under which the lids count as met."""
@@ -29,7 +29,7 @@ class _Lids:
 
 @dataclass(frozen=True)
 class _Lines:
-    """How the photograph's lines around an eye are carried; lengths along the chord are shares of it."""
+    """Carrying of the photograph's lines around an eye; lengths along the chord are shares of it."""
 
     fade: float = 0.5
     """Width over which the lash band's lines fade, in lash bands."""
@@ -43,7 +43,7 @@ class _Lines:
 
 @dataclass(frozen=True)
 class _Ball:
-    """How the eyeball is painted."""
+    """Painting of the eyeball."""
 
     shadow: float = 0.4
     """Share of the light that a closing lid takes at its edge."""
@@ -60,8 +60,9 @@ class _Ball:
 
 @dataclass(frozen=True)
 class _LidLine:
-    """The dark line where lids meet. It is as broad as lashes are: a hair line of half a pixel would be lost on
-    the generator.
+    """The dark line where lids meet.
+
+    It is as broad as lashes are: a hair line of half a pixel would be lost on the generator.
     """
 
     strength: float = 0.85
@@ -137,8 +138,9 @@ class EyePainter:
         area += self._lid_line(pixels, closed)[..., None] * (self.source.lash - area)
 
     def add_crease(self, skin: Image, closed: float) -> None:
-        """Add the lines that stay on the skin (the crease) to ``skin [W,W,3]``, in place; they fade as the lid
-        unfolds.
+        """Add the lines that stay on the skin (the crease) to ``skin [W,W,3]``, in place.
+
+        They fade as the lid unfolds.
         """
         x0, y0, x1, y1 = self.source.window
         skin[y0:y1, x0:x1] += (1.0 - closed) * self._crease
@@ -199,8 +201,9 @@ def _as_arc(opening: Opening, closed: float) -> Opening:
 
 
 def _arc_projection(samples: int) -> NDArray[np.float64]:
-    """Return the matrix ``[n,n]`` that fits a parabola, higher on one side than on the other if need be, to
-    heights between the corners.
+    """Return the matrix ``[n,n]`` that fits an arc to heights at n even steps between the corners.
+
+    The arc is a parabola, higher on one side than on the other if need be.
     """
     u = np.linspace(0.0, 1.0, samples)
     shapes = np.stack([u * (1.0 - u), u * (1.0 - u) * (2.0 * u - 1.0)], axis=1)

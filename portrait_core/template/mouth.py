@@ -20,7 +20,7 @@ from portrait_core.template.texture import LIP_MARGIN, PARTED_LIP_MARGIN, Image,
 
 @dataclass(frozen=True)
 class _OpeningShape:
-    """How the painted opening follows the mesh's; lengths in mouth widths."""
+    """Motion of the painted opening with the mesh's; lengths in mouth widths."""
 
     slack: float = 0.06
     """Gap that landmarks leave between closed lips. A slit with teeth in it, which a smiling portrait would
@@ -38,7 +38,7 @@ class _OpeningShape:
 
 @dataclass(frozen=True)
 class _Near:
-    """How near an opening is to the photograph's."""
+    """Nearness of an opening to the photograph's."""
 
     still_px: float = 0.2
     """Mean motion of the lips that counts as none, in pixels."""
@@ -54,7 +54,7 @@ class _Light:
 
     blur_px: float = 0.4
     blur: float = 0.004
-    """Deviation of the blur of what is drawn, in pixels and in mouth widths; the two are added."""
+    """Deviation of the blur of the drawn interior, in pixels and in mouth widths; the two are added."""
     upper_shade: float = 0.22
     lower_shade: float = 0.12
     """Light that the interior loses next to the upper and the lower lip."""
@@ -67,8 +67,8 @@ class _Light:
     """Mean gap from which on all light enters."""
     lit_from: float = 0.04
     lit_over: float = 0.12
-    """Mean gap at which teeth begin to be lit, and the further gap until they are; they stand right behind the
-    lips and are lit sooner than what is deeper."""
+    """Mean gap at which teeth begin to be lit, and the further gap until they are; they stand right behind
+    the lips and are lit sooner than the depth."""
     cavity: float = 0.18
     """Light behind the teeth under the upper lip and beside the corners. Light falls in from above and in
     front, on the tongue on the mouth's floor."""
@@ -87,7 +87,7 @@ class _Light:
 
 @dataclass(frozen=True)
 class _KeptTeeth:
-    """How the photograph's upper teeth are kept; lengths in mouth widths."""
+    """Keeping of the photograph's upper teeth; lengths in mouth widths."""
 
     soft: float = 0.02
     soft_px: float = 0.7
@@ -397,7 +397,7 @@ def _sample(image: Image, x: Image, y: Image) -> Image:
 
 
 def _side_light(texture: PortraitTexture) -> float:
-    """Return the difference of the skin's light between the mouth's corners, over its mean; right less left."""
+    """Measure the difference of the light between the mouth's corners (right less left), over its mean."""
     mouth = texture.mouth
     along = np.array(_SIDE.along, np.float32)
     _, lower = mouth.edges(along)

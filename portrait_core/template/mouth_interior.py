@@ -35,8 +35,8 @@ class _Row(NamedTuple):
     group: str
     """Name of its vertices' group in the head."""
     ends: Image
-    """Ends of the teeth from the midline along the dental arch, in metres: textbook crown widths, a little wide
-    because the arch of the embedded head is."""
+    """Ends of the teeth from the midline along the dental arch, in metres: textbook crown widths, a little
+    wide because the arch of the embedded head is."""
     below_lips_m: float
     """Distance of the biting edges below the line between resting lips, in metres."""
     up: float
@@ -118,8 +118,8 @@ class _Shape:
     """Height over which a tooth becomes gum."""
     neck_from: float = 0.004
     neck_over: float = 0.006
-    """Height at which a tooth begins to turn away from the light towards its neck, and the further height until
-    it has."""
+    """Height at which a tooth begins to turn away from the light towards its neck, and the further height
+    until it has."""
     contact_blur: float = 0.0009
     """Deviation of the blur of the shade that teeth throw right behind their edges."""
 
@@ -354,7 +354,7 @@ def _rise(arc: Tensor) -> Tensor:
 
 
 def _arc_length(vertices: Tensor) -> Tensor:
-    """Return the signed distance of an arch's vertices ``[n,3]`` from the midline along its outside ``[n]``."""
+    """Return the signed distance ``[n]`` of vertices ``[n,3]`` from the midline along the arch's outside."""
     x, z = vertices[:, 0].abs().numpy(), vertices[:, 2].numpy()
     bins = np.linspace(0.0, float(x.max()), 12)
     # the arch's outer line: the foremost vertex of each stretch of width
