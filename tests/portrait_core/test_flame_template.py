@@ -80,5 +80,5 @@ def test_refuses_what_is_no_portrait(head, mapper, source, renderer):
         FlameTemplateRenderer(head, mapper, replace(source, portrait=source.portrait[:100]))
     with pytest.raises(ValueError, match="one portrait"):
         FlameTemplateRenderer(head, mapper, replace(source, tform=source.tform.repeat(2, 1, 1)))
-    with pytest.raises(ValueError, match="one jaw a frame"):
+    with pytest.raises(ValueError, match="one jaw per frame"):
         renderer.render(np.zeros((2, 52)), np.zeros((1, 3)))
