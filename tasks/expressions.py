@@ -18,7 +18,7 @@ from portrait_core.metrics.lip_colors import Frames, measure_lips
 from portrait_core.metrics.reader_slopes import WARPED
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
-from portrait_core.tracking.choice import by_deca
+from portrait_core.template.registry import face_model_row
 from portrait_core.tracking.measure import seen
 from tasks.context import driving_frames, head, landmarker, read_track
 from tasks.trackers import read_moves
@@ -81,8 +81,8 @@ def seen_driver(job: Job) -> SeenClip:
 def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str, Measured]:
     """Measure the portrait's face at every stage, by the stage's name.
 
-    DECA's head has other landmarks, so that with it the pictures alone are measured. A stage without any face
-    is left out.
+    Heads other than the embedded one have other landmarks, so that with them only pictures are measured. A
+    stage without any face is left out.
 
     Args:
         job: a clip's.
@@ -93,7 +93,7 @@ def measured_stages(job: Job, result: SeenClip | None, threads: int) -> dict[str
     from portrait_core.tracking.head_frame import head_landmarks
 
     shape, found = _portrait_shape(job), dict[str, Measured]()
-    if not by_deca(job.settings):
+    if face_model_row(job.settings).fits_embedded_head:
         fit, moves = read_track(job.output("fit")), read_moves(job, 0, job.frames)
         found["fit"] = Measured.of(head_landmarks(head(job), fit.shape, fit.expression, fit.jaw))
         found["retargeted"] = Measured.of(head_landmarks(head(job), shape, moves["expression"], moves["jaw"]))
@@ -170,9 +170,11 @@ def _follow_plain(job: Job, driver: SeenClip, result: SeenClip, threads: int) ->
 def _with_head(job: Job, clip: SeenClip) -> SeenClip:
     """Return the clip with a track of the embedded head.
 
-    DECA's does not say how deep the landmarks lie: the embedded head is fitted to them.
+    Other tracks do not tell how deep the landmarks lie, so that the embedded head is fitted to them.
     """
-    return replace(clip, track=_fitted(job, clip.points)) if by_deca(job.settings) else clip
+    if face_model_row(job.settings).fits_embedded_head:
+        return clip
+    return replace(clip, track=_fitted(job, clip.points))
 
 
 def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> FaceTrack:
@@ -186,6 +188,6 @@ def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> F
 def _portrait_shape(job: Job) -> NDArray[np.floating]:
     """Return the portrait's coefficients of the embedded head's shape ``[S]``."""
     output = job.output("portrait")
-    if by_deca(job.settings):
-        return _fitted(job, output.read("landmarks")).shape
-    return read_track(output).shape
+    if face_model_row(job.settings).fits_embedded_head:
+        return read_track(output).shape
+    return _fitted(job, output.read("landmarks")).shape

@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head_points import outer_eye_distance
 from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.photograph.filters import is_colourless
-from portrait_core.template.texture import smoothstep
 
 Picture = NDArray[np.uint8]
 Share = NDArray[np.float32]
@@ -72,7 +72,7 @@ class ColourChange:
         changed = (_blurred(255 * difference, _BLUR * size) - MIN_DIFFERENCE) / (
             FULL_DIFFERENCE - MIN_DIFFERENCE
         )
-        share = smoothstep(changed) * _inside(size)
+        share = eased(changed) * _inside(size)
         return cls(np.asarray(light + colour, np.float32), np.asarray(share, np.float32))
 
 

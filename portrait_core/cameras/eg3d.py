@@ -31,7 +31,7 @@ _PUBLISHED_PI, _PUBLISHED_SQRT2 = 3.14159, 1.414  # as the published numbers wer
 
 
 def rotation(angle: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
-    """``(Rz Ry Rx)`` transposed, of angles about x, y and z in radians: for row vectors, ``points @ R``."""
+    """Return the transpose of ``Rz Ry Rx``, angles in radians about x, y, z: for rows, ``points @ R``."""
     (cx, cy, cz), (sx, sy, sz) = angle.cos().unbind(-1), angle.sin().unbind(-1)
     rows = [
         cz * cy,
@@ -48,8 +48,14 @@ def rotation(angle: Float[Tensor, "b 3"]) -> Float[Tensor, "b 3 3"]:
 
 
 def poses_from_deep3d(angle: NDArray[np.floating], trans: NDArray[np.floating]) -> Array:
-    """cam2world ``[n,4,4]`` of faces with angles ``[n,3]`` (radians) and translations ``[n,3]`` (the Basel
-    face's unit), in box units, at the distance that the face was found at.
+    """Return the poses of faces, at the distance that Deep3DFaceRecon finds.
+
+    Args:
+        angle: rotations of the faces ``[n,3]``, in radians.
+        trans: their translations ``[n,3]``, in the Basel face's unit.
+
+    Returns:
+        cam2world ``[n,4,4]``, in box units.
 
     Raises:
         ValueError: if they are not ``[n,3]`` each.
@@ -89,7 +95,7 @@ def center_poses(poses: Array, mode: CenterMode = "orig") -> Array:
 def labels_from_deep3d(
     angle: NDArray[np.floating], trans: NDArray[np.floating], mode: CenterMode = "orig"
 ) -> Array:
-    """Camera labels ``[n,25]`` float64 from the regressor's angles and translations ``[n,3]``.
+    """Return the camera labels ``[n,25]`` float64 from the regressor's angles and translations ``[n,3]``.
 
     Raises:
         ValueError: if shapes or mode are wrong.
@@ -100,14 +106,14 @@ def labels_from_deep3d(
 
 
 def mirror_labels(labels: NDArray[np.floating]) -> Array:
-    """Labels ``[n,25]`` of the images flipped left to right."""
+    """Return labels ``[n,25]`` of the images flipped left to right."""
     out = np.array(labels, dtype=np.float64)
     out[:, [1, 2, 3, 4, 8]] *= -1.0  # rows 0 and 1, 2 of the pose: [0,1], [0,2], [0,3], [1,0], [2,0]
     return out
 
 
 def look_at(origin: Float[Tensor, "n 3"], pivot: Float[Tensor, 3]) -> Float[Tensor, "n 4 4"]:
-    """cam2world of cameras at ``origin`` that look at ``pivot``, without roll (world y up)."""
+    """Return cam2world of cameras at ``origin`` that look at ``pivot``, without roll (world y up)."""
     forward = torch.nn.functional.normalize(pivot - origin, dim=-1)
     up = forward.new_tensor([0.0, 1.0, 0.0]).expand_as(forward)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
@@ -123,7 +129,7 @@ def orbit_poses(
     pivot: Float[Tensor, 3],
     radius: float = RADIUS,
 ) -> Float[Tensor, "n 4 4"]:
-    """cam2world on a sphere about the origin, looking at ``pivot`` (EG3D's look-at sampler without noise).
+    """Return cam2world on a sphere about the origin, looking at ``pivot`` (EG3D's look-at sampler, no noise).
 
     ``horizontal = vertical = pi/2`` is the frontal camera on +z. Larger ``horizontal`` moves it to +x, larger
     ``vertical`` down; equal steps of ``vertical`` are equal shares of the sphere.
@@ -143,8 +149,9 @@ def sample_poses(
     pivot: tuple[float, float, float] = (0.0, 0.0, 0.0),
     radius: float = RADIUS,
 ) -> Float[Tensor, "n 4 4"]:
-    """Random cam2world: horizontal and vertical angles (radians) normal about ``mean`` with deviations
-    ``spread``.
+    """Draw random poses (cam2world).
+
+    Horizontal and vertical angles (radians) are normal about ``mean`` with deviations ``spread``.
     """
     noise = torch.randn(count, 2, generator=generator, device=generator.device)
     angles = noise * noise.new_tensor(spread) + noise.new_tensor(mean)
@@ -152,7 +159,7 @@ def sample_poses(
 
 
 def intrinsics_from_fov(fov_degrees: float) -> Float[Tensor, "3 3"]:
-    """Normalised intrinsics of a field of view along the diagonal, with EG3D's rounded constants.
+    """Return normalised intrinsics of a field of view along the diagonal, with EG3D's rounded constants.
 
     18.837 degrees give a focal length of 4.26339, not the 4.26470 of the labels.
     """

@@ -37,8 +37,15 @@ def intrinsics() -> NDArray[np.float64]:
 def labels_from_rotations(
     rotations: NDArray[np.floating], offsets: NDArray[np.floating] | None = None
 ) -> NDArray[np.float32]:
-    """Turn head rotations ``[T,3,3]`` (head axes to viewer axes: x right, y up, z toward the viewer) into
-    camera labels ``[T,25]``, of cameras that look at the origin or, with ``offsets [T,3]``, past it.
+    """Turn head rotations into camera labels.
+
+    Args:
+        rotations: ``[T,3,3]``, head axes to viewer axes (x right, y up, z toward the viewer).
+        offsets: places of the cameras ``[T,3]`` beside those of cameras that look at the origin
+            (:func:`offsets_from_labels`); None means such cameras.
+
+    Returns:
+        ``[T,25]``.
     """
     rotation = np.asarray(rotations, dtype=np.float64)
     cam2world = np.zeros((len(rotation), 4, 4))
@@ -54,8 +61,11 @@ def labels_from_rotations(
 
 
 def offsets_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far cameras ``[T,25]`` stand from where they would look at the origin from ``RADIUS``: ``[T,3]``
-    box units along the camera's own axes (right, down, forward). 0 for every camera on an orbit.
+    """Return the offsets of cameras ``[T,25]`` from the places where they would look at the origin.
+
+    Returns:
+        ``[T,3]`` in box units along the camera's own axes (right, down, forward): 0 for every camera on an
+        orbit of radius ``RADIUS``.
     """
     cam2world = np.asarray(labels, dtype=np.float64)[:, :16].reshape(-1, 4, 4)
     away = cam2world[:, :3, 3] + RADIUS * cam2world[:, :3, 2]
@@ -70,7 +80,7 @@ def rotations_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def orbit_rotation(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> NDArray[np.float64]:
-    """Head rotation ``[3,3]`` seen by a camera at ``(sin yaw cos pitch, sin pitch, cos yaw cos pitch)``.
+    """Return the head rotation ``[3,3]`` seen from ``(sin yaw cos pitch, sin pitch, cos yaw cos pitch)``.
 
     ``roll_rad`` > 0 turns the head clockwise in the image (the image's top toward its right).
     """
@@ -79,23 +89,25 @@ def orbit_rotation(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> N
 
 
 def angles_from_labels(labels: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Camera ``(yaw_rad, pitch_rad, roll_rad)`` of labels ``[T,25]``, as ``[T,3]``; the inverse of
-    :func:`orbit_rotation`.
+    """Return the angles of labels ``[T,25]``: the inverse of :func:`orbit_rotation`.
+
+    Returns:
+        ``(yaw_rad, pitch_rad, roll_rad)`` ``[T,3]``.
     """
     euler = Rotation.from_matrix(rotations_from_labels(labels)).as_euler("ZXY")
     return np.stack([-euler[:, 2], euler[:, 1], -euler[:, 0]], axis=1)
 
 
 def orbit_labels(yaw_rad: float, pitch_rad: float, roll_rad: float = 0.0) -> NDArray[np.float32]:
-    """One camera label ``[1,25]`` at the given angles."""
+    """Return one camera label ``[1,25]`` at the given angles."""
     return labels_from_rotations(orbit_rotation(yaw_rad, pitch_rad, roll_rad)[None])
 
 
 def smooth_labels(labels: NDArray[np.floating], window: int = 2) -> NDArray[np.float32]:
-    """Average cameras over a window of ``window`` frames ending at each frame (paper section 3.3): their
-    rotations, and how far they look past the origin.
+    """Average cameras over a window of ``window`` frames ending at each frame (paper section 3.3).
 
-    The first frames average over what there is. ``window=1`` returns the labels unchanged.
+    Their rotations and their offsets from orbits are averaged. The first frames average over the frames that
+    there are. ``window=1`` returns the labels unchanged.
 
     Raises:
         ValueError: if ``window`` is less than 1.
@@ -121,8 +133,10 @@ def _spans(count: int, window: int) -> list[slice]:
 def project_to_crop(
     labels: Float[Tensor, "b 25"], points: Float[Tensor, "b n 3"], size: int
 ) -> Float[Tensor, "b n 3"]:
-    """Project box-frame points into a ``size`` x ``size`` image: ``(x px, y px, depth)``, pixel centres at
-    +0.5, depth along the optical axis in box units.
+    """Project box-frame points into a ``size`` x ``size`` image.
+
+    Returns:
+        ``(x px, y px, depth)``: pixel centres at +0.5, depth along the optical axis in box units.
     """
     cam2world = labels[:, :16].reshape(-1, 4, 4)
     k = labels[:, 16:].reshape(-1, 3, 3)
@@ -138,7 +152,7 @@ def project_to_crop(
 def crop_rays(
     labels: Float[Tensor, "b 25"], size: int
 ) -> tuple[Float[Tensor, "b n 3"], Float[Tensor, "b n 3"]]:
-    """Unit-length rays through every pixel centre, row by row: origins and directions ``[B,size*size,3]``."""
+    """Return unit rays through all pixel centres, row by row: origins and directions ``[B,size*size,3]``."""
     cam2world = labels[:, :16].reshape(-1, 4, 4)
     k = labels[:, 16:].reshape(-1, 3, 3)
     centre = (torch.arange(size, device=labels.device, dtype=labels.dtype) + 0.5) / size
@@ -152,5 +166,5 @@ def crop_rays(
 
 
 def degrees(angles_rad: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Angles in degrees, for reports."""
+    """Convert angles to degrees, for reports."""
     return np.asarray(angles_rad) * (180.0 / math.pi)

@@ -32,8 +32,9 @@ class LandmarkSpline:
         self._factor = splu(system.tocsc())
 
     def skin(self, moves: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Displacement of every vertex ``[V,2]`` for landmark displacements ``[478,2]``; only the skin's
-        values mean anything.
+        """Return the displacement of every vertex ``[V,2]`` for landmark displacements ``[478,2]``.
+
+        Only the skin's values mean anything.
         """
         right = self._pick.T @ (self._weight[:, None] * np.nan_to_num(moves))
         return np.asarray(self._factor.solve(right), np.float32)
@@ -41,7 +42,7 @@ class LandmarkSpline:
     def residual_field(
         self, projected_px: NDArray[np.floating], detected_px: NDArray[np.floating]
     ) -> NDArray[np.float32]:
-        """Displacements ``[V,2]`` that carry projected landmarks ``[478,2]`` onto detected ones.
+        """Return displacements ``[V,2]`` that carry projected landmarks ``[478,2]`` onto detected ones.
 
         The skin bends; teeth and tongue take the lips' mean, each eye its iris's.
         """
@@ -62,10 +63,10 @@ class LandmarkSpline:
 
 
 def _slide_along_curves(projected: NDArray[np.float64], detected: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Residuals ``[478,2]`` that bring the points of lids and lips onto the detected curves at the place
-    along the curve where they already are.
+    """Return residuals ``[478,2]`` that bring the points of lids and lips onto the detected curves.
 
-    Where exactly on a smooth edge a landmark lies is not well defined; corners and distances across are.
+    Every point keeps its place along the curve. A landmark's place along a smooth edge is not well defined;
+    corners and distances across the edge are.
     Pulling points along the edge would carry the motion of a lip's side to its middle.
     """
     residual = detected - projected

@@ -3,7 +3,7 @@
 52 units do not span what faces do: the corner of a mouth goes where the sum of none of them goes. A
 direction moves one handle (a group of landmarks) along the skin by :data:`HANDLE_M` and leaves every other
 handle where it is; between them the skin bends as a thin plate. Directions stand behind the units in the
-head's basis, so that whatever decodes, fits or retargets expressions does so with them.
+head's basis, so that decoding, fitting and retargeting of expressions include them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HANDLE_M = 0.01
 _STIFFNESS = 0.5
 _HOLD = 50.0
 _OUTSIDE_HOLD = 1.0
-_LEAST_HOLD = 1e-6
+_MIN_HOLD = 1e-6
 _STEEPEST = 1.0
 """Largest slope of the skin against the face's plane along which a handle moves."""
 
@@ -118,7 +118,7 @@ _FLAT = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 
 
 def _axes(head: MorphableHead, points: Sequence[int]) -> Array:
-    """Across and up ``[2,3]`` along the skin at a handle, each a unit long as the viewer sees it."""
+    """Return across and up ``[2,3]`` along the skin at a handle, of length 1 as the viewer sees them."""
     template = head.landmarks(head.template[None])[0].cpu().double().numpy()
     around = np.linalg.norm(template - template[list(points)].mean(0), axis=1) < 0.022
     near = template[around] - template[around].mean(0)
@@ -129,8 +129,9 @@ def _axes(head: MorphableHead, points: Sequence[int]) -> Array:
 
 
 def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
-    """Give the share of each handle's motion that each vertex takes ``[V,H]``: 1 at the handle, 0 at the
-    others.
+    """Return the share of each handle's motion that each vertex takes ``[V,H]``.
+
+    It is 1 at the handle and 0 at the others.
     """
     eyes = (regions.RIGHT_EYE, regions.LEFT_EYE)
     still = {*_STILL, *regions.FACE_OVAL, *(i for eye in eyes for i in eye.upper + eye.lower)}
@@ -147,7 +148,7 @@ def _bumps(head: MorphableHead, handles: Sequence[Sequence[int]]) -> Array:
     laplacian = mesh_laplacian(head)
     face, mouth = (head.mask(name).cpu().numpy() for name in ("face", "inside_mouth"))
     outside = np.where((face < 0.01) & (mouth <= 0.5), _OUTSIDE_HOLD, 0.0)
-    held_still = sp.diags(outside + _LEAST_HOLD)
+    held_still = sp.diags(outside + _MIN_HOLD)
     system = _STIFFNESS * laplacian.T @ laplacian + _HOLD * rows.T @ rows + held_still
     bumps = splu(system.tocsc()).solve(_HOLD * (rows.T @ wanted))
     skin = head.group_vertices(head.group_names[0]).cpu().numpy()

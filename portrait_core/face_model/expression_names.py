@@ -16,15 +16,17 @@ _DIRECTION_LIMIT = 2.0
 
 
 def is_direction(name: str) -> bool:
-    """Tell whether an expression's name is a direction's (:mod:`portrait_core.face_model.directions`) and
-    not a unit's.
+    """Tell whether an expression's name is a direction's and not a blendshape's.
+
+    See :mod:`portrait_core.face_model.directions`.
     """
     return name.startswith(PREFIX)
 
 
 def region_of(name: str) -> str:
-    """Give the region of an expression such as ``"eyeBlinkLeft"``: ``mouth``, ``eyes`` (the lids), ``brows``
-    (and cheeks and nose) or ``gaze``.
+    """Return the region of an expression such as ``"eyeBlinkLeft"``.
+
+    It is ``mouth``, ``eyes`` (the lids), ``brows`` (and cheeks and nose) or ``gaze``.
     """
     if name.startswith("eyeLook"):
         return "gaze"
@@ -34,7 +36,7 @@ def region_of(name: str) -> str:
 
 
 def expression_limits(names: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the least and the greatest coefficient of each expression, ``[E]`` and ``[E]``."""
+    """Return the smallest and the largest coefficient of each expression, ``[E]`` and ``[E]``."""
     limits = [
         next((most for start, most in _LIMITS.items() if name.startswith(start)), 1.0) for name in names
     ]

@@ -72,7 +72,8 @@ def decode(
 
     Args:
         head: from :func:`flame_head`.
-        shape, expression: in standard deviations, at most as many components as the head has.
+        shape: in standard deviations, at most as many components as the head has.
+        expression: in standard deviations, at most as many components as the head has.
         pose: global rotation, then jaw; axis-angles in radians.
         eyes: left and right eyeball, axis-angles in radians; at rest if ``None``.
 
@@ -85,7 +86,7 @@ def decode(
 
 
 def transfer_pose(source: Float[Tensor, "b 6"], target: Float[Tensor, "b 6"]) -> Float[Tensor, "b 6"]:
-    """The source's head with the target's jaw (paper section 3.2); a batch of one serves every other row."""
+    """Return the source's head with the target's jaw (paper section 3.2); one row serves every other row."""
     batch = max(len(source), len(target))
     return torch.cat([source[:, :3].expand(batch, -1), target[:, 3:].expand(batch, -1)], 1)
 
@@ -125,7 +126,7 @@ class FlameLandmarks(nn.Module):
         root: Float[Tensor, "b 3"],
         neck: Float[Tensor, "b 3"] | None = None,
     ) -> Float[Tensor, "b 68 3"]:
-        """17 points of the contour, then the 51 others, in the vertices' unit.
+        """Return 17 points of the contour, then the 51 others, in the vertices' unit.
 
         ``root`` and ``neck`` are the rotations that the vertices were decoded with (axis-angle, radians).
         """
@@ -139,7 +140,7 @@ class FlameLandmarks(nn.Module):
 
 
 def contour_row(root: Float[Tensor, "b 3"], neck: Float[Tensor, "b 3"] | None = None) -> Int[Tensor, " b"]:
-    """Which row of the contour's table belongs to a head: its yaw in whole degrees, at most 39 either way.
+    """Return the row of the contour's table for heads: their yaw in whole degrees, at most 39 either way.
 
     Halves round to even. Rows 0..39 are yaws of 0..39 degrees, rows 40..78 those of -1..-39.
     """

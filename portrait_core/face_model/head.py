@@ -1,5 +1,7 @@
-"""A morphable head in FLAME's arrays: linear shape and expression bases, pose correctives, linear blend
-skinning over five joints (Li et al. 2017, "Learning a model of facial shape and expression from 4D scans").
+"""A morphable head in FLAME's arrays.
+
+It has linear bases of shape and expression, pose correctives and linear blend skinning over five joints (Li
+et al. 2017, "Learning a model of facial shape and expression from 4D scans").
 
 The same class decodes the embedded head (``data/models/embedded_head.safetensors``) and FLAME itself, which
 ``portrait_core.face_model.flame`` builds from its files.
@@ -27,7 +29,7 @@ _INTEGER = ("kintree_table", "f", "f_uv", "face_group", "lmk_faces_idx")
 
 
 def axis_angle_to_matrix(rotation: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3 3"]:
-    """Rodrigues' formula: axis-angle in radians to rotation matrices (FLAME's epsilon, so zero is safe)."""
+    """Turn axis-angle in radians into rotation matrices (Rodrigues; FLAME's epsilon, so zero is safe)."""
     angle = torch.linalg.vector_norm(rotation + 1e-8, dim=-1, keepdim=True)
     x, y, z = (rotation / angle).unbind(-1)
     zero = torch.zeros_like(x)
@@ -42,7 +44,7 @@ class PosedHead(NamedTuple):
 
     vertices: Float[Tensor, "b v 3"]
     joints: Float[Tensor, "b 5 3"]
-    """Where :data:`JOINTS` have moved to."""
+    """Places of the moved :data:`JOINTS`."""
 
 
 class MorphableHead(nn.Module):
@@ -146,13 +148,13 @@ class MorphableHead(nn.Module):
         return torch.zeros(len(self.faces), dtype=torch.long, device=self.faces.device)
 
     def group(self, name: str) -> int:
-        """The number of a face group such as ``"helper-upper-teeth"``."""
+        """Return the number of a face group such as ``"helper-upper-teeth"``."""
         if name not in self.group_names:
             raise ValueError(f"no face group {name!r}; this head has {self.group_names}")
         return self.group_names.index(name)
 
     def group_vertices(self, name: str) -> Tensor:
-        """Boolean ``[V]``: the vertices used by a face group."""
+        """Return the vertices ``[V]`` (booleans) that a face group uses."""
         used = torch.zeros(self.n_vertices, dtype=torch.bool, device=self.faces.device)
         used[self.faces[self.face_group == self.group(name)].reshape(-1)] = True
         return used
@@ -163,34 +165,35 @@ class MorphableHead(nn.Module):
         return [name[5:] for name in self._names if name.startswith("mask_")]
 
     def mask(self, name: str) -> Float[Tensor, " v"]:
-        """Per-vertex weight ``[V]`` in 0..1 of a region such as ``"lips"``."""
+        """Return the per-vertex weight ``[V]`` in 0..1 of a region such as ``"lips"``."""
         if name not in self.masks:
             raise ValueError(f"no mask {name!r}; this head has {self.masks}")
         return self._array(f"mask_{name}")
 
     @property
     def n_vertices(self) -> int:
+        """Number of vertices V."""
         return int(self._array("v_template").shape[0])
 
     def index(self, name: str) -> int:
-        """Position of an expression unit such as ``"jawOpen"``."""
+        """Return the position of an expression such as ``"jawOpen"``."""
         if name not in self.expression_names:
             raise ValueError(f"no expression unit {name!r}; this head has {self.expression_names}")
         return self.expression_names.index(name)
 
     def jaw_from_expression(self, expression: Float[Tensor, "b e"]) -> Float[Tensor, "b 3"]:
-        """The jaw's axis-angle (radians) that goes with the ``jawOpen`` unit."""
+        """Return the jaw's axis-angle (radians) that goes with the ``jawOpen`` blendshape."""
         jaw = expression.new_zeros(len(expression), 3)
         if self.jaw_open_angle_rad:
             jaw[:, 0] = self.jaw_open_angle_rad * expression[:, self.index("jawOpen")]
         return jaw
 
     def to_box(self, vertices_m: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
-        """Head frame (metres) to box frame (the generator's world)."""
+        """Map the head frame (metres) to the box frame (the generator's world)."""
         return (vertices_m - self._array("_box_center")) / self.box_unit_m
 
     def from_box(self, points: Float[Tensor, "b v 3"]) -> Float[Tensor, "b v 3"]:
-        """Box frame to head frame (metres)."""
+        """Map the box frame to the head frame (metres)."""
         return points * self.box_unit_m + self._array("_box_center")
 
     def decode(
@@ -202,7 +205,7 @@ class MorphableHead(nn.Module):
         neck: Float[Tensor, "b 3"] | None = None,
         root: Float[Tensor, "b 3"] | None = None,
     ) -> Float[Tensor, "b v 3"]:
-        """Vertices in metres. Rotations are axis-angle in radians; ``None`` means at rest.
+        """Return vertices in metres. Rotations are axis-angle in radians; ``None`` means at rest.
 
         ``shape`` and ``expression`` may have fewer components than the bases (the rest are zero), and a
         batch of one is shared with the others.
@@ -221,7 +224,7 @@ class MorphableHead(nn.Module):
         neck: Float[Tensor, "b 3"] | None = None,
         root: Float[Tensor, "b 3"] | None = None,
     ) -> PosedHead:
-        """As :meth:`decode`, with the joints."""
+        """Decode as :meth:`decode`, and return the joints too."""
         batch = max(len(x) for x in (shape, expression, jaw, eyes, neck, root) if x is not None)
         rest = self._shaped(shape, expression, batch)
         turns = self._full_pose(batch, rest, root, neck, jaw, eyes)
@@ -258,7 +261,7 @@ class MorphableHead(nn.Module):
         return torch.cat(filled, 1).reshape(batch, len(JOINTS), 3)
 
     def _joint_transforms(self, rotation: Tensor, joints: Tensor) -> tuple[Tensor, Tensor]:
-        """Each joint's rigid motion relative to the rest pose ``[b,5,3,4]``, and its place ``[b,5,3]``."""
+        """Return the joints' rigid motions relative to rest ``[b,5,3,4]``, and places ``[b,5,3]``."""
         turns, origins = [rotation[:, 0]], [joints[:, 0]]
         for joint, parent in enumerate(self._parents[1:], start=1):
             turns.append(turns[parent] @ rotation[:, joint])
@@ -277,15 +280,17 @@ class MorphableHead(nn.Module):
         return 1.0 - self._array("weights")[:, JOINTS.index("root")]
 
     def landmarks(self, vertices: Float[Tensor, "b v 3"]) -> Float[Tensor, "b l 3"]:
-        """The landmarks on the mesh (embedded head: 468 face-mesh points, then 5 of each iris; FLAME: the 68
-        points at fixed places, DECA's ``landmarks3d``).
+        """Return the landmarks on the mesh.
+
+        The embedded head has the 468 points of the face mesh, then 5 of each iris; FLAME has the 68 points at
+        fixed places (DECA's ``landmarks3d``).
         """
         corner = self.faces[self._array("lmk_faces_idx")]  # l 3
         weight = self._array("lmk_bary_coords")
         return (vertices[:, corner] * weight[None, :, :, None]).sum(2)
 
     def landmark_basis(self, indices: Sequence[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Landmarks as linear functions of the codes, joints at rest.
+        """Return landmarks as linear functions of the codes, joints at rest.
 
         Returns:
             Template positions ``[n,3]`` (metres) and basis ``[n,3,S+E]``.

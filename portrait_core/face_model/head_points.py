@@ -100,11 +100,11 @@ class HeadPoints:
         )
 
     def brow_points(self) -> NDArray[np.intp]:
-        """Landmarks above the eyes: brows and forehead."""
+        """Return landmarks above the eyes: brows and forehead."""
         return np.flatnonzero(self.rest[:N_MESH, 1] > self.rest[list(BROWS), 1].min())
 
     def with_shape(self, shape: Array, offsets: Array | float = 0.0) -> ShapedPoints:
-        """The landmarks of one person, ``shape [S]``, moved by personal ``offsets [478,3]`` in box units."""
+        """Return one person's landmarks: ``shape [S]``, and ``offsets [478,3]`` in box units."""
         return ShapedPoints(
             rest=self.rest + offsets + self.shapes @ shape,
             expressions=self.expressions,
@@ -116,15 +116,21 @@ class HeadPoints:
         )
 
     def size_gradient(self) -> Array:
-        """Derivative of the logarithm of the landmarks' extent by the shape, at the mean head: ``[S]``."""
+        """Return the derivative ``[S]`` of the log of the landmarks' extent by the shape, at the mean."""
         share = self.weight / self.weight.sum()
         centred = self.rest - share @ self.rest
         moment = np.einsum("k,kc,kcs->s", share, centred, self.shapes)
         return np.asarray(moment / np.einsum("k,kc,kc->", share, centred, centred))
 
     def by_shape(self, by_point: Array, jaw_open: float) -> Array:
-        """Chain ``by_point [478,r,3]`` with the landmarks' derivative by the shape, the jaw open by
-        ``jaw_open`` (0..1): ``[478,r,S]``.
+        """Chain ``by_point [478,r,3]`` with the landmarks' derivative by the shape.
+
+        Args:
+            by_point: derivative of r values by the landmarks ``[478,r,3]``.
+            jaw_open: opening of the jaw, 0..1.
+
+        Returns:
+            ``[478,r,S]``.
         """
         turn = _hinge(self.jaw_open_angle_rad * jaw_open) - np.eye(3)
         result = by_point @ self.shapes
@@ -145,15 +151,17 @@ class ShapedPoints:
     jaw_open_angle_rad: float
 
     def points(self, expression: Array) -> Array:
-        """Landmarks ``[478,3]`` in box units for ``expression [E]``."""
+        """Return landmarks ``[478,3]`` in box units for ``expression [E]``."""
         turn = _hinge(self.jaw_open_angle_rad * expression[self.jaw_index]) - np.eye(3)
         result = self.rest + self.expressions @ expression
         result[self.hinged] += (self.hinge_rest + self.hinge_expressions @ expression) @ turn.T
         return np.asarray(result)
 
     def by_expression(self, by_point: Array, expression: Array) -> Array:
-        """Chain ``by_point [478,r,3]`` with the derivative of :meth:`points` by the expression:
-        ``[478,r,E]``.
+        """Chain ``by_point [478,r,3]`` with the derivative of :meth:`points` by the expression.
+
+        Returns:
+            ``[478,r,E]``.
         """
         angle = self.jaw_open_angle_rad * expression[self.jaw_index]
         turn = _hinge(angle) - np.eye(3)
@@ -173,7 +181,7 @@ def outer_eye_distance(points: NDArray[np.floating]) -> float:
 
 
 def _hinge(angle: float) -> Array:
-    """Rotation about x."""
+    """Return rotations about x."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.array([[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]])
 
@@ -196,8 +204,9 @@ def _symmetric(rest: Array, unit_m: float) -> tuple[Array, Array]:
 
 
 def _with_handles(weight: Array, head: MorphableHead) -> Array:
-    """Trust the landmarks that a head with directions can move by themselves: what is read there is what is
-    to be carried over.
+    """Raise the weight of landmarks that a head with directions can move by themselves.
+
+    Their measured places are the motion that is carried over.
     """
     if any(is_direction(name) for name in head.expression_names):
         weight[handle_points()] = _HANDLE_WEIGHT
@@ -205,7 +214,7 @@ def _with_handles(weight: Array, head: MorphableHead) -> Array:
 
 
 def _importance() -> Array:
-    """What each landmark is worth: eyes and lips carry the expression, the oval slides along the head."""
+    """Return each landmark's weight: eyes and lips carry the expression, the oval slides along the head."""
     weight = np.ones(N_POINTS)
     weight[FACE_OVAL] = 0.3
     weight[BROWS] = 1.5

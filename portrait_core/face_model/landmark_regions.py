@@ -1,4 +1,4 @@
-"""Where things are among the 478 face-mesh landmarks (468 of the face, then 5 of each iris).
+"""Regions among the 478 face-mesh landmarks (468 of the face, then 5 of each iris).
 
 ``right`` and ``left`` are the subject's; curves run from the image's left to its right on an upright face.
 """

@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 def project(points: Float[Tensor, "b n 3"], cam: Float[Tensor, "b 3"]) -> Float[Tensor, "b n 3"]:
-    """``s (x + tx, y + ty, z)`` for cameras ``(s, tx, ty)``; y up, z toward the viewer."""
+    """Return ``s (x + tx, y + ty, z)`` for cameras ``(s, tx, ty)``; y up, z toward the viewer."""
     shift = torch.nn.functional.pad(cam[:, 1:], (0, 1))
     return cam[:, None, :1] * (points + shift[:, None])
 
@@ -23,7 +23,7 @@ def to_ndc(points: Float[Tensor, "b n 3"], cam: Float[Tensor, "b 3"]) -> Float[T
 
 
 def ndc_to_pixels(points: Float[Tensor, "b n c"], width: int, height: int) -> Float[Tensor, "b n c"]:
-    """NDC to continuous pixels (centres at +0.5), ``(v + 1) size / 2``; columns after x and y stay."""
+    """Map NDC to continuous pixels (centres at +0.5), ``(v + 1) size / 2``; columns after x and y stay."""
     half = points.new_tensor([width, height]) / 2
     return torch.cat([(points[..., :2] + 1) * half, points[..., 2:]], -1)
 
@@ -52,8 +52,10 @@ def transform_points(
 def ndc_to_source(
     points: Float[Tensor, "b n 3"], tform: Float[Tensor, "b 3 3"], crop_size: int = 224
 ) -> Float[Tensor, "b n 3"]:
-    """Crop NDC to continuous pixels (centres at +0.5) of the source image, to the very pixel that the crop
-    was sampled from: a texture taken at these places is the crop's own, at the source's resolution. z stays.
+    """Map crop NDC to continuous pixels (centres at +0.5) of the source image; z stays.
+
+    Every place maps to the very pixel that the crop was sampled from: a texture sampled there is the crop's
+    own, at the source's resolution.
     """
     index = (points[..., :2] + 1) * (crop_size / 2) - 0.5
     return torch.cat([_through_inverse(index, tform) + 0.5, points[..., 2:]], -1)

@@ -1,9 +1,8 @@
-"""A batched z-buffer rasteriser in plain PyTorch: perspective-correct or orthographic, exact per pixel, CPU
-or GPU.
+"""A batched z-buffer rasteriser in plain PyTorch, perspective-correct or orthographic and exact per pixel.
 
 Triangles are turned into the horizontal spans of pixels they cover, and the nearest triangle of every pixel
 is found with one integer reduction, so there is no loop over triangles and the answer does not depend on
-their order. A CPU lists only what is covered; other devices, which would be waited for, keep to shapes that
+their order. A CPU lists covered pixels only; other devices, which would be waited for, keep to shapes that
 do not depend on it (:mod:`portrait_core.face_model.raster_static`), with the same bits. Not differentiable
 with respect to vertex positions; ``interpolate`` is differentiable in the attributes.
 """
@@ -24,7 +23,7 @@ _KEY_SHIFT = 32
 
 
 class Fragments(NamedTuple):
-    """What each pixel sees."""
+    """The nearest triangle of each pixel."""
 
     face_id: Int[Tensor, "b h w"]
     """Index of the nearest triangle, -1 where there is none."""
@@ -62,7 +61,8 @@ def rasterize(
         vertices_px: ``(x px, y px, depth)``; pixel ``(i, j)`` has its centre at ``(j + 0.5, i + 0.5)``,
             depth is positive in front of the camera (any number, larger is farther, without perspective).
         faces: vertex indices; counter-clockwise in a y-up view is front-facing.
-        height, width: image size in pixels.
+        height: the image's, in pixels.
+        width: the image's, in pixels.
         cull_backfaces: drop triangles that face away, which halves the work on closed meshes.
         perspective: interpolate in perspective; else depth and attributes are affine in the image.
 
@@ -115,7 +115,7 @@ def _triangle_setup(vertices: Tensor, faces: Tensor, cull: bool, perspective: bo
 
 
 def _flat_nearness(planes: Tensor, depth: Tensor, keep: Tensor) -> Tensor:
-    """``[t,3]``: 1 at the farthest vertex that is kept, 2 at the nearest, affine in depth."""
+    """Return nearness ``[t,3]``: 1 at the farthest vertex that is kept, 2 at the nearest, affine in depth."""
     some, kept = keep.any(), keep[:, None]
     far = torch.where(some, torch.where(kept, depth, -torch.inf).amax(), 0.0)
     near = torch.where(some, torch.where(kept, depth, torch.inf).amin(), 0.0)
@@ -141,7 +141,7 @@ def _row_spans(setup: _Setup, height: int, width: int) -> tuple[Tensor, Tensor, 
 
 
 def _ramp(counts: Tensor) -> Tensor:
-    """``[0..counts[0]-1, 0..counts[1]-1, ...]``."""
+    """Return ``[0..counts[0]-1, 0..counts[1]-1, ...]``."""
     ends = counts.cumsum(0)
     total = int(ends[-1]) if len(ends) else 0
     return torch.arange(total, device=counts.device) - torch.repeat_interleave(ends - counts, counts)
@@ -155,7 +155,7 @@ def _nearest(
     count: Tensor,
     sizes: tuple[int, int, int, int],
 ) -> Tensor:
-    """Per pixel, the largest key (1/depth, then lowest face index), as int64 ``[b*h*w]``; -1 where empty."""
+    """Find every pixel's largest key (1/depth, then lowest face index), int64 ``[b*h*w]``; -1 where empty."""
     batch, n_faces, height, width = sizes
     gx, gy, offset = plane[triangle].unbind(1)
     start = offset + gy * (row.to(plane.dtype) + 0.5) + gx * (left.to(plane.dtype) + 0.5)
@@ -204,8 +204,9 @@ def _resolve(
 
 
 def _places(some: Bool[Tensor, " n"]) -> Int[Tensor, " k"]:
-    """Give the places where a mask is true; on another device than the CPU, which would be waited for, every
-    place.
+    """Return the places where a mask is true.
+
+    On another device than the CPU, which would be waited for, return every place.
     """
     if some.device.type == "cpu":
         return some.nonzero()[:, 0]
@@ -213,7 +214,7 @@ def _places(some: Bool[Tensor, " n"]) -> Int[Tensor, " k"]:
 
 
 def _laid_out(values: Tensor, places: Tensor, some: Tensor, empty: float) -> Tensor:
-    """Values at the places of :func:`_places`, ``empty`` where the mask ``some`` is false."""
+    """Return values at the places of :func:`_places`, ``empty`` where the mask ``some`` is false."""
     if len(places) == len(some):
         return torch.where(some.view(-1, *[1] * (values.ndim - 1)), values, empty)
     out = values.new_full((len(some), *values.shape[1:]), empty)
@@ -249,7 +250,7 @@ def interpolate(
 
 
 def vertex_normals(vertices: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"]) -> Float[Tensor, "b v 3"]:
-    """Area-weighted unit normals, outward for counter-clockwise triangles; 0 for unused vertices."""
+    """Return area-weighted unit normals, outward for counter-clockwise triangles; 0 for unused vertices."""
     index = faces.long()
     a, b, c = (vertices[:, index[:, k]] for k in range(3))
     normal = torch.linalg.cross(b - a, c - a)

@@ -1,4 +1,4 @@
-"""Rasterising with shapes that do not depend on what is seen: for devices that are waited for when one does.
+"""Rasterising with shapes that do not depend on the picture, which would make the host wait for its device.
 
 The same spans and keys as :mod:`portrait_core.face_model.raster` lists on the CPU, and so the same bits;
 but every triangle has a span in every image row, most of them empty, and the list of covered pixels has a
@@ -19,7 +19,7 @@ A head shows 2 to 4."""
 def crossings(
     xy: tuple[tuple[Tensor, Tensor], ...], centre: Float[Tensor, "*n"], width: int
 ) -> tuple[Int[Tensor, "*n"], Int[Tensor, "*n"]]:
-    """The pixels of image rows that triangles cover.
+    """Find the pixels of image rows that triangles cover.
 
     Args:
         xy: the three corners' x and y in pixels, which broadcast with ``centre``; float64.
@@ -47,8 +47,9 @@ def crossings(
 def all_spans(
     xy: Float[Tensor, "t 3 2"], keep: Bool[Tensor, " t"], height: int, width: int
 ) -> tuple[Int[Tensor, "t h"], Int[Tensor, "t h"]]:
-    """First pixel and number of pixels of every triangle in every row; 0 pixels for those that are not
-    kept.
+    """Return first pixel and number of pixels of every triangle in every row.
+
+    Triangles that are not kept have 0 pixels.
     """
     safe = torch.where(keep[:, None, None], xy, torch.zeros_like(xy))
     corners = tuple((safe[:, k, 0, None], safe[:, k, 1, None]) for k in range(3))
@@ -68,14 +69,17 @@ def nearest_of_all(
     sizes: tuple[int, int, int, int],
     key_shift: int,
 ) -> tuple[Int[Tensor, " n"], Bool[Tensor, ""]]:
-    """Largest key of every pixel, as ``raster`` makes them, -1 where nothing is; and whether the list was too
-    short, so that some are missing.
+    """Find the largest key (see ``raster``) of every pixel.
 
     Args:
         plane: ``(d/dx, d/dy, offset)`` of each triangle's nearness.
-        left, count: of :func:`all_spans`.
+        left: first pixels from :func:`all_spans`.
+        count: numbers of pixels from :func:`all_spans`.
         sizes: images, triangles per image, height and width.
         key_shift: place of the nearness in a key.
+
+    Returns:
+        The keys, -1 where nothing is, and whether the list was too short, so that some are missing.
     """
     batch, n_faces, height, width = sizes
     pixels = batch * height * width

@@ -1,4 +1,4 @@
-"""The mesh seen from other cameras: its depth, and a frame's colours carried along it.
+"""The mesh in other cameras: its depth, and a frame's colours carried along it.
 
 Both hold a generator to the head's true shape while it is tuned on frames of a single view.
 """
@@ -31,7 +31,7 @@ class HeadDepth(NamedTuple):
     face: Bool[Tensor, "b s s"]
     """The face, eyes and mouth included."""
     mouth: Bool[Tensor, "b s s"]
-    """What is behind the lips: teeth, tongue, the mouth's walls."""
+    """The mouth interior: teeth, tongue, the mouth's walls."""
     detail: Bool[Tensor, "b s s"]
     """Lips and eyelids: small, and most of an expression."""
 
@@ -44,18 +44,19 @@ class NovelView(NamedTuple):
     valid: Bool[Tensor, "b s s"]
     """The face's pixels that the source camera saw too."""
     depth: Float[Tensor, "b s s"]
-    """As in :class:`HeadDepth`."""
+    """See :class:`HeadDepth`."""
     face: Bool[Tensor, "b s s"]
-    """As in :class:`HeadDepth`."""
+    """See :class:`HeadDepth`."""
     mouth: Bool[Tensor, "b s s"]
-    """As in :class:`HeadDepth`."""
+    """See :class:`HeadDepth`."""
     detail: Bool[Tensor, "b s s"]
-    """As in :class:`HeadDepth`."""
+    """See :class:`HeadDepth`."""
 
 
 class HeadSurface:
-    """Rasterises heads for both uses, on the device where the head is at the time; keeps the vertex
-    attributes at hand.
+    """Rasterises heads for depth maps and for reprojection, on the head's current device.
+
+    It keeps the vertex attributes.
     """
 
     def __init__(self, head: MorphableHead):
@@ -80,7 +81,7 @@ class HeadSurface:
     def see(
         self, vertices_box: Float[Tensor, "b v 3"], cameras: Float[Tensor, "b 25"], size: int
     ) -> tuple[Fragments, HeadDepth, Float[Tensor, "b v 3"]]:
-        """Fragments, depth and masks, and the projected vertices."""
+        """Rasterise heads: fragments, depth and masks, and the projected vertices."""
         pixels = project_to_crop(cameras, vertices_box, size)
         fragments = rasterize(pixels, self.faces, size, size, cull_backfaces=True)
         hit = fragments.face_id >= 0
@@ -97,7 +98,7 @@ class HeadSurface:
 def head_depth(
     head: MorphableHead, vertices_box: Float[Tensor, "b v 3"], cameras: Float[Tensor, "b 25"], size: int
 ) -> HeadDepth:
-    """Depth along the ray, face mask and mouth mask of heads at arbitrary cameras.
+    """Return depth along the ray, face mask and mouth mask of heads at arbitrary cameras.
 
     Args:
         head: gives the triangles and masks.
@@ -109,7 +110,7 @@ def head_depth(
 
 
 def _ray_stretch(cameras: Tensor, size: int) -> Float[Tensor, "b s s"]:
-    """Length of each pixel's ray per unit of depth along the optical axis."""
+    """Return the length of each pixel's ray per unit of depth along the optical axis."""
     _, direction = crop_rays(cameras, size)
     forward = cameras[:, :16].reshape(-1, 4, 4)[:, :3, 2]
     return 1.0 / torch.einsum("bnc,bc->bn", direction, forward).view(-1, size, size)
@@ -125,14 +126,16 @@ class SourceFrame:
         vertices_box: Float[Tensor, "v 3"],
         camera: Float[Tensor, 25],
         matte: Float[Tensor, "1 s s"] | None = None,
-    ):
-        """Args:
-        surface: of the head that ``vertices_box`` belongs to.
-        image: the frame, any range.
-        vertices_box: the head in this frame, box frame.
-        camera: the frame's camera label.
-        matte: coverage by the person, 0..1. A fitted head sticks out a little past the photographed jaw,
-            and what it would carry from there is wall.
+    ) -> None:
+        """Keep a frame and its head.
+
+        Args:
+            surface: the surface of the head that ``vertices_box`` belongs to.
+            image: the frame, any range.
+            vertices_box: the head in this frame, box frame.
+            camera: the frame's camera label.
+            matte: coverage by the person, 0..1. A fitted head sticks out a little past the photographed jaw,
+                where it would carry the background along.
         """
         self.surface, self._image, self._vertices, self._matte = surface, image, vertices_box, matte
         size = image.shape[-1]

@@ -25,7 +25,7 @@ _OVERLAY_GAIN = 0.24
 
 
 def sh_constants() -> tuple[float, ...]:
-    """Nine factors: a spherical harmonic's normalisation times the cosine lobe's attenuation of its band."""
+    """Return nine factors: a spherical harmonic's normalisation times the attenuation of its band."""
     band0 = 1 / math.sqrt(4 * math.pi)  # its attenuation, pi, is part of the light
     band1 = (2 * math.pi / 3) * math.sqrt(3 / (4 * math.pi))
     band2 = (math.pi / 4) * 3 * math.sqrt(5 / (12 * math.pi))
@@ -46,7 +46,7 @@ def sh_shading(normals: Float[Tensor, "b 3 h w"], light: Float[Tensor, "b 9 3"])
 
 
 class Surface(NamedTuple):
-    """What a picture shows of a batch of meshes, before texture and light."""
+    """Visible surfaces of a batch of meshes, before texture and light."""
 
     fragments: Fragments
     normals: Float[Tensor, "b v 3"]
@@ -66,7 +66,7 @@ class Render(NamedTuple):
     facing: Float[Tensor, "b 1 h w"]
     """1 where the surface faces the viewer."""
     grid: Float[Tensor, "b h w 2"]
-    """Where in the texture each pixel lies, NDC of the map."""
+    """Place of each pixel in the texture, in the NDC of the map."""
     normals: Float[Tensor, "b 3 h w"]
     """World normals, interpolated, not renormalised."""
     shading: Float[Tensor, "b 3 h w"] | None
@@ -76,13 +76,14 @@ class Render(NamedTuple):
 def see(
     mapper: UvMapper, vertices: Float[Tensor, "b v 3"], ndc: Float[Tensor, "b v 3"], height: int, width: int
 ) -> Surface:
-    """Find what each pixel of a picture shows.
+    """Find the surface that each pixel of a picture shows.
 
     Args:
         mapper: has the mesh's triangles.
         vertices: world positions, for the normals that light falls on.
         ndc: the same vertices in the picture's NDC, z away from the viewer.
-        height, width: size of the picture in pixels.
+        height: the picture's, in pixels.
+        width: the picture's, in pixels.
     """
     fragments = rasterize_later_first(ndc_to_pixels(ndc, width, height), mapper.faces, height, width)
     return Surface(fragments, vertex_normals(vertices, mapper.faces), vertex_normals(ndc, mapper.faces))
@@ -123,7 +124,7 @@ def render(
 def render_overlay(
     mapper: UvMapper, surface: Surface
 ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 1 h w"]]:
-    """The mesh in grey under five directional lights, and where it faces the viewer: a picture of the fit."""
+    """Draw the mesh in grey under five directional lights, and where it faces the viewer."""
     normals = interpolate(surface.normals, mapper.faces, surface.fragments)
     lights = F.normalize(normals.new_tensor(_OVERLAY_LIGHTS), dim=-1)
     grey = _OVERLAY_GAIN * (normals @ lights.T).clamp(0, 1).sum(-1)

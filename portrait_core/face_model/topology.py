@@ -40,7 +40,7 @@ LIPS_REFINED = _indices(
     "324 308 191 80 81 82 13 312 311 310 415 76 77 90 180 85 16 315 404 320 307 306 184 74 73 72 11 302 303 "
     "304 408 62 96 89 179 86 15 316 403 319 325 292 183 42 41 38 12 268 271 272 407"
 )
-"""Where the 80 lip points of the attention mesh lie in the face mesh: those of ``LIPS`` in its order, then
+"""Numbers in the face mesh of the attention mesh's 80 lip points: those of ``LIPS`` in its order, then
 the ring inside the lips' outer contour and the ring outside the inner one."""
 JAW_POINTS = _indices(
     "18 32 43 57 58 83 106 135 136 138 140 148 149 150 152 169 170 171 172 175 176 182 186 192 194 199 200 "
@@ -53,7 +53,7 @@ JAW_SHARES = 0.01 * _indices(
     "10 17 10 66 25 19 12 94 54 28 37 17 70 91 61 47 41 53 88 23 79 76 10 13 70 88 34 48 85 36 49 22 10 17 "
     "10"
 )
-"""How far each of ``JAW_POINTS`` goes, over how far the lower lip's middle goes: the skinning of the embedded
+"""Displacement of each of ``JAW_POINTS`` over that of the lower lip's middle: the skinning of the embedded
 head at these points."""
 LOWER_LIP_MIDDLE = np.array([84, 17, 314])
 """The lower lip's outer edge at its middle."""

@@ -1,4 +1,4 @@
-"""Surfaces as maps over texture coordinates: what lies at a texel, and the colours seen there.
+"""Surfaces as maps over texture coordinates: surface points of texels, and their colours in a picture.
 
 A map's row 0 is v = 1; texel ``i`` of an axis of size S has its centre at ``(i + 0.5) / S``.
 """
@@ -118,7 +118,7 @@ class UvMapper(nn.Module):
         return self._face_id[0] >= 0
 
     def to_uv(self, attributes: Float[Tensor, "b v c"]) -> Float[Tensor, "b c s s"]:
-        """Vertex attributes at every texel, 0 where there is no surface."""
+        """Interpolate vertex attributes at every texel, 0 where there is no surface."""
         batch = len(attributes)
         fragments = Fragments(
             self._face_id.expand(batch, -1, -1), self._bary.expand(batch, -1, -1, -1), self._bary[..., 0]
@@ -128,7 +128,7 @@ class UvMapper(nn.Module):
     def sample_crop(
         self, images: Float[Tensor, "b c h w"], ndc: Float[Tensor, "b v 3"]
     ) -> Float[Tensor, "b c s s"]:
-        """DECA's texture: the crop's colours at each texel of a mesh given in its NDC.
+        """Sample DECA's texture: the crop's colours at each texel of a mesh given in its NDC.
 
         Bilinear, 0 outside. Texels without surface show the crop's centre: mask them with ``cover``.
         """
@@ -142,8 +142,10 @@ class UvMapper(nn.Module):
         tform: Float[Tensor, "b 3 3"],
         crop_size: int = 224,
     ) -> Float[Tensor, "b c s s"]:
-        """The paper's texture (section 4, implementation details): the source image's own pixels at each
-        texel, through the crop's transform, rather than those of DECA's 224-pixel crop.
+        """Sample the paper's texture (section 4, implementation details) from the source image.
+
+        Every texel takes the source image's own pixels, through the crop's transform, rather than those of
+        DECA's 224-pixel crop.
 
         Args:
             images: the whole source images, of any size.
@@ -162,14 +164,14 @@ class UvMapper(nn.Module):
 
 
 def uv_to_ndc(uv: Float[Tensor, "*n 2"]) -> Float[Tensor, "*n 2"]:
-    """Texture coordinates (0..1, v up) to the NDC of the map (-1..1, y down)."""
+    """Map texture coordinates (0..1, v up) to the NDC of the map (-1..1, y down)."""
     return (uv * 2 - 1) * uv.new_tensor([1.0, -1.0])
 
 
 def rasterize_later_first(
     vertices_px: Float[Tensor, "b v 3"], faces: Int[Tensor, "f 3"], height: int, width: int
 ) -> Fragments:
-    """:func:`rasterize` without perspective; of faces at equal depth, the later one is seen, as in DECA."""
+    """Rasterise without perspective; of faces at equal depth, the later one is visible, as in DECA."""
     fragments = rasterize(vertices_px, faces.flip(0), height, width, perspective=False)
     hit = fragments.face_id >= 0
     return fragments._replace(face_id=torch.where(hit, len(faces) - 1 - fragments.face_id, fragments.face_id))
@@ -178,12 +180,12 @@ def rasterize_later_first(
 def masked_texture(
     texture: Float[Tensor, "b c s s"], mask: Float[Tensor, "*b 1 s s"]
 ) -> Float[Tensor, "b c s s"]:
-    """The texture where ``mask`` (0..1) is 1, DECA's grey where it is 0."""
+    """Return the texture where ``mask`` (0..1) is 1, DECA's grey where it is 0."""
     return texture * mask + UNKNOWN_ALBEDO * (1 - mask)
 
 
 def grid_triangles(height: int, width: int, margin_x: int = 2, margin_y: int = 5) -> Int[Tensor, "f 3"]:
-    """Two triangles a texel of a dense map, its margins left out; vertex ``y * width + x``.
+    """Return two triangles per texel of a dense map, its margins left out; vertex ``y * width + x``.
 
     Columns outermost, as DECA numbers them.
 

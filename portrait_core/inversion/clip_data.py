@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.inversion.clip_heads import ClipHead
 from portrait_core.inversion.targets import FrameTarget, image_tensor, mask_tensor, tuning_image
+from portrait_core.template.clip_heads import ClipHead
 from portrait_core.tracking.fit import FaceTrack
 
 Masks = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -12,17 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.face_model.topology import N_MESH
-
-# Outer contours (MediaPipe's 468-point numbering) of the regions that carry most of the expression.
-DETAIL_REGIONS = (
-    (61, 291, 0, 17, 13, 14, 37, 267, 84, 314),
-    (33, 133, 159, 145, 158, 153),
-    (362, 263, 386, 374, 385, 380),
-    (70, 63, 105, 66, 107, 55, 65, 52, 53, 46),
-    (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
-)
-DETAIL_REGIONS_68 = tuple(tuple(range(*ends)) for ends in ((48, 60), (36, 42), (42, 48), (17, 22), (22, 27)))
-"""The same of the 68-point scheme."""
 
 
 @dataclass(frozen=True)
@@ -58,23 +46,6 @@ def image_array(image: Tensor) -> NDArray[np.uint8]:
 def mask_tensor(mask: NDArray[np.uint8]) -> Tensor:
     """Convert ``[S,S]`` uint8 (0..255) to ``[1,S,S]`` float32 in 0..1."""
     return torch.from_numpy(np.ascontiguousarray(mask))[None].float() / 255
-
-
-def detail_mask(
-    landmarks_px: NDArray[np.floating],
-    size: int,
-    regions: Sequence[Sequence[int]] = DETAIL_REGIONS,
-) -> NDArray[np.uint8]:
-    """Draw mouth, eyes and brows as a soft mask ``[size,size]`` uint8.
-
-    Landmarks are in pixels of the crop: a face mesh ``[>=468,2]``, or others with ``regions`` of their own.
-    """
-    mask = np.zeros((size, size), np.uint8)
-    for region in regions:
-        hull = cv2.convexHull(np.round(landmarks_px[list(region)]).astype(np.int32))
-        cv2.fillConvexPoly(mask, hull, 255)
-    grow = 2 * max(1, round(size / 42)) // 2 * 2 + 1
-    return np.asarray(cv2.GaussianBlur(cv2.dilate(mask, np.ones((grow, grow), np.uint8)), (0, 0), size / 96))
 
 
 def photograph_masks(

@@ -12,6 +12,7 @@ from portrait_core.errors import ModelFileError
 from portrait_core.model_files.conversion import convert_once
 from portrait_core.runtime.package_files import data_file, data_folder
 from portrait_core.settings import Settings
+from portrait_core.template.registry import face_model_row
 from portrait_core.weights.locate import find, missing_text, require
 from portrait_core.weights.registry import MODELS, by_file
 
@@ -24,12 +25,6 @@ LANDMARK_MODELS = (
 """Files of the embedded detector and landmarks, which find the faces for every tracker."""
 SEGMENTATION_MODEL = "person_segmentation.onnx"
 """File of the network that segments the person in a photograph."""
-FLAME_MODELS = ("flame", "flame_landmarks", "head_template", "uv_face_eye_mask")
-"""Names of the models with which the paper's template is rendered."""
-DECA_TRACKING = ("deca", "deep3d", "deep3d_landmarks", "flame", "flame_landmarks")
-"""Names of the models of the paper's tracker; FLAME measures how well its results fit."""
-DECA_MODELS = tuple(dict.fromkeys((*DECA_TRACKING, *FLAME_MODELS)))
-"""Names of all models of the paper's tracker and template."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -44,12 +39,11 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     sources: dict[str, Path | str] = {
         Path(file).stem: data / tracking.models / file for file in (*LANDMARK_MODELS, SEGMENTATION_MODEL)
     }
-    if tracking.tracker == "deca":
-        sources |= {name: name for name in DECA_MODELS}
-    driving = tracking.tracker == "embedded" or settings.template.eyes == "driven"
-    sources["head" if driving else "measuring_head"] = data / tracking.head
-    generator = settings.generator.weights
-    sources["generator"] = generator if generator in MODELS else data / generator
+    row = face_model_row(settings)
+    sources |= {name: name for name in row.files}
+    sources["head" if row.moves_embedded_head(settings) else "measuring_head"] = data / tracking.head
+    own = settings.generator.weights
+    sources["generator"] = own if own in MODELS else data / own
     if inversion.phi == "vgg16" or settings.tuning.perceptual == "lpips":
         phi_weights = inversion.phi_weights
         sources["phi"] = "vgg16" if phi_weights is None else data / phi_weights

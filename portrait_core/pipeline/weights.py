@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.model_files.needs import DECA_TRACKING, FLAME_MODELS, LANDMARK_MODELS
+from portrait_core.model_files.needs import LANDMARK_MODELS
+from portrait_core.template.registry import FACE_MODELS
 
 Digests = Mapping[str, str]
 """Digests of a job's weights by name."""
+_TRACKING_FILES = tuple(name for row in FACE_MODELS.values() for name in row.tracking_files)
+_TEMPLATE_FILES = tuple(name for row in FACE_MODELS.values() for name in row.template_files)
 
 
 def landmark_weights(weights: Digests) -> dict[str, str]:
@@ -18,12 +21,12 @@ def landmark_weights(weights: Digests) -> dict[str, str]:
 
 def head_weights(weights: Digests) -> dict[str, str]:
     """Select the morphable heads."""
-    return _select(weights, ("head", *FLAME_MODELS))
+    return _select(weights, ("head", *_TEMPLATE_FILES))
 
 
 def tracking_weights(weights: Digests) -> dict[str, str]:
-    """Select DECA's and Deep3DFaceRecon's weights where the job has them, else the morphable head."""
-    return _select(weights, DECA_TRACKING) or head_weights(weights)
+    """Select the weights that tracks are made with: the tracker's own, else the heads'."""
+    return _select(weights, _TRACKING_FILES) or head_weights(weights)
 
 
 def measuring_weights(weights: Digests) -> dict[str, str]:

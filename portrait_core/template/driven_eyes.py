@@ -1,8 +1,8 @@
-"""Eyes for a template whose head knows neither blinks nor gaze: the embedded head's, painted on the portrait.
+"""Eyes for a template whose head has neither blinks nor gaze: the embedded head's, painted on the portrait.
 
 DECA reads no lids and FLAME has none that close (the paper names it as a limit of its method, section 3.2).
-The embedded head is fitted to the same portrait, its lids and irises move, and what that changes around the
-eyes is laid over the portrait's picture; ``FlameTemplateRenderer`` carries it on FLAME's mesh.
+The embedded head is fitted to the same portrait, its lids and irises move, and the change around the eyes is
+laid over the portrait's picture; ``FlameTemplateRenderer`` carries it on FLAME's mesh.
 """
 
 from __future__ import annotations
@@ -26,19 +26,23 @@ from portrait_core.tracking.measure import seen
 from portrait_core.tracking.wild_crop import CropPlacement
 
 _EDGE = 0.15
-"""Soft edge of what is taken from the painted picture, as a share of an eye's window."""
+"""Width of the soft edge of the painted part, over the height of an eye's window."""
 
 
 def eye_units(names: Sequence[str]) -> NDArray[np.intp]:
-    """Places of the units that move lids and gaze."""
+    """Return the places of the blendshapes that move lids and gaze."""
     return np.flatnonzero([region_of(name) in ("eyes", "gaze") for name in names])
 
 
 def with_eyes_of(
     own: NDArray[np.floating], driven: NDArray[np.floating], names: Sequence[str]
 ) -> NDArray[np.float32]:
-    """Expressions ``[T,E]`` that take lids and gaze from ``driven [T,E]`` and the rest from ``own [E]`` (or
-    ``[T,E]``).
+    """Return expressions ``[T,E]`` with lids and gaze of ``driven`` and the rest of ``own``.
+
+    Args:
+        own: ``[E]`` or ``[T,E]``.
+        driven: ``[T,E]``.
+        names: of the E expressions.
     """
     out = np.array(np.broadcast_to(own, driven.shape), dtype=np.float32)
     out[:, eye_units(names)] = driven[:, eye_units(names)]
@@ -48,7 +52,7 @@ def with_eyes_of(
 def fit_portrait(
     head: MorphableHead, landmarks: NDArray[np.floating], settings: TrackingSettings
 ) -> FaceTrack:
-    """The embedded head's fit to the landmarks of a portrait ``[1,478,2]``."""
+    """Fit the embedded head to the landmarks of a portrait ``[1,478,2]``."""
     return fit_clip(head, landmarks, np.ones(1, bool), settings)
 
 
@@ -59,7 +63,7 @@ def eyes_of_driver(
     template: TemplateSettings,
     tracking: TrackingSettings,
 ) -> NDArray[np.float32]:
-    """Give the portrait's own expression as the embedded head's ``[T,E]``, with the driver's lids and gaze.
+    """Return the portrait's own expression of the embedded head ``[T,E]``, with the driver's lids and gaze.
 
     Args:
         head: the embedded head.
@@ -82,13 +86,14 @@ def eyes_of_driver(
 
 
 def camera_in_crop(track: FaceTrack, placement: CropPlacement, size: int) -> NDArray[np.float32]:
-    """The label ``[25]`` of a fitted portrait's camera for another crop of the photograph: the same camera
-    and other intrinsics.
+    """Return the label ``[25]`` of a fitted portrait's camera for another crop of the photograph.
+
+    The camera is the same; the intrinsics are others.
 
     Args:
-        track: its ``cameras`` belong to the square of its ``crop_center_px`` and ``crop_side_px``.
-        placement: where the other crop lies (one row).
-        size: its side in pixels.
+        track: the portrait's; its ``cameras`` belong to its square in the photograph.
+        placement: place of the other crop (one row).
+        size: side of the other crop in pixels.
     """
     label = np.array(track.cameras[0], dtype=np.float64)
     k = label[16:].reshape(3, 3)
@@ -126,10 +131,10 @@ class EyePicture:
         Args:
             head: the embedded head.
             portrait: the generator's crop ``[S,S,3]`` uint8.
-            placement: where it lies in the photograph (one row).
+            placement: its place in the photograph (one row).
             landmarks: of the photograph ``[1,478,2]``, in its pixels.
             settings: of the fit.
-            supersample: paint at so many times the size.
+            supersample: side of the work image over the crop's.
         """
         track, size = fit_portrait(head, landmarks, settings), len(portrait)
         camera = camera_in_crop(track, placement, size)
@@ -146,8 +151,8 @@ class EyePicture:
         return cls(portrait, renderer, track.jaw[0], around[..., None])
 
     def paint(self, expression: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """The portrait with the eyes of expressions ``[B,E]`` of the embedded head: ``[B,S,S,3]``."""
+        """Paint the eyes of expressions ``[B,E]`` of the embedded head on the portrait: ``[B,S,S,3]``."""
         jaw = np.repeat(self.jaw[None], len(expression), axis=0)
-        made = self.renderer.render(expression, jaw).image
-        mixed = self.portrait + self.around * (made.astype(np.float32) - self.portrait)
+        rendered = self.renderer.render(expression, jaw).image
+        mixed = self.portrait + self.around * (rendered.astype(np.float32) - self.portrait)
         return np.rint(mixed).clip(0, 255).astype(np.uint8)

@@ -2,23 +2,81 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.face_model.contours import Opening, pixel_grid
-from portrait_core.template.texture import LASH_BAND, EyeSource, Image, PortraitTexture, smoothstep
+from portrait_core.face_model.contours import N_EDGE, LocalPixels, Opening, pixel_grid
+from portrait_core.face_model.easing import eased
+from portrait_core.template.texture import LASH_BAND, EyeSource, Image, PortraitTexture
 
-_DEAD = 0.12
-"""Share of the portrait's opening under which the lids count as met."""
-_WIDEST = 1.6
-"""Largest opening painted, over the portrait's own: beyond it there is nothing to paint with."""
-_LEAST_RANGE = 0.04
-"""Least difference between the gaps of the portrait's own lids and of shut ones, in eye widths."""
-_LOWER_SHARE = 0.12
-"""How much of a blink the lower lid takes."""
+
+@dataclass(frozen=True)
+class _Lids:
+    """Motion of openings with the mesh's lids."""
+
+    dead: float = 0.12
+    """Share of the portrait's opening under which the lids count as met."""
+    max_open: float = 1.6
+    """Largest opening painted, over the portrait's own: beyond it there is nothing to paint with."""
+    min_range: float = 0.04
+    """Smallest difference between the gaps of the portrait's own lids and of shut ones, in eye widths."""
+    lower_share: float = 0.12
+    """Share of a blink that the lower lid takes."""
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Carrying of the photograph's lines around an eye; lengths along the chord are shares of it."""
+
+    fade: float = 0.5
+    """Width over which the lash band's lines fade, in lash bands."""
+    closed: float = 0.5
+    """Share of their strength that lashes and lid rims lose on a shut eye."""
+    beyond: float = 0.18
+    """Length beyond the corners at which lines end."""
+    ends: float = 0.08
+    """Length over which lines end."""
+
+
+@dataclass(frozen=True)
+class _Ball:
+    """Painting of the eyeball."""
+
+    shadow: float = 0.4
+    """Share of the light that a closing lid takes at its edge."""
+    shadow_reach: float = 0.09
+    """Reach of this shadow, in eye widths."""
+    max_gaze: tuple[float, float] = (0.3, 0.15)
+    """Largest shift of the iris across and up, in eye widths."""
+    min_gaze_px: float = 0.25
+    """Shift of the iris below which the photograph's eyeball is used, in pixels."""
+    disc: float = 1.05
+    disc_edge: float = 0.2
+    """Radius of the moved disc and width of its soft edge, in radii of the iris."""
+
+
+@dataclass(frozen=True)
+class _LidLine:
+    """The dark line where lids meet.
+
+    It is as broad as lashes are: a hair line of half a pixel would be lost on the generator.
+    """
+
+    strength: float = 0.85
+    closed_from: float = 0.55
+    closed_over: float = 0.4
+    """Closing at which the line begins, and the further closing over which it gains its strength."""
+    above: float = 0.025
+    below: float = 0.06
+    """Reach above and below the edge, in eye widths; lashes hang below it."""
+    ends: float = 0.12
+    """Share of the chord at the corners over which the line grows."""
+
+
+_LIDS, _LINES, _BALL, _LINE = _Lids(), _Lines(), _Ball(), _LidLine()
 
 
 class EyePainter:
@@ -29,77 +87,88 @@ class EyePainter:
     portrait's own expression to the photograph's gap.
     """
 
-    def __init__(self, texture: PortraitTexture, source: EyeSource, mesh: Opening, closed: Opening):
-        """``mesh``: the mesh's opening at the portrait's expression; ``closed``: with the lid shut."""
+    def __init__(self, texture: PortraitTexture, source: EyeSource, mesh: Opening, closed: Opening) -> None:
+        """Prepare the painter.
+
+        Args:
+            texture: the portrait, taken apart.
+            source: the eye's part of it.
+            mesh: the mesh's opening at the portrait's expression, in work pixels.
+            closed: the mesh's opening with the lid shut.
+        """
         self.texture, self.source = texture, source
-        self._open = _middle(mesh.gap)
+        # over the middle half, where lids differ most between open and shut
+        self._open = mesh.mean_gap
         # a portrait's own eyes are as in its photograph, however little they are open
-        self._shut = min(_middle(closed.gap), self._open - _LEAST_RANGE * mesh.width)
+        self._shut = min(closed.mean_gap, self._open - _LIDS.min_range * mesh.width)
         self._own = source.opening.gap
         x0, y0, x1, y1 = source.window
-        along, height = source.opening.local(*pixel_grid(source.window))
-        upper, _ = source.opening.edges(along)
+        pixels = source.opening.pixels(*pixel_grid(source.window))
         band = LASH_BAND * source.opening.width
-        above = smoothstep((upper - height - band) / (0.5 * band) + 0.5)
+        above = eased((pixels.upper - pixels.height - band) / (_LINES.fade * band) + 0.5)
         self._crease = texture.lines[y0:y1, x0:x1] * above[..., None]
 
     def opening(self, mesh: Opening) -> tuple[Opening, float]:
-        """The opening to paint for a mesh opening, and how far it is closed (0 as the portrait, 1 shut)."""
-        share = (_middle(mesh.gap) - self._shut) / (self._open - self._shut)
+        """Return the opening to paint for a mesh opening, and its closing: 0 as the portrait, 1 shut."""
+        share = (mesh.mean_gap - self._shut) / (self._open - self._shut)
         if share < 1.0:
-            share = max(share - _DEAD, 0.0) / (1.0 - _DEAD)
-        gap, closed = self._own * np.float32(min(share, _WIDEST)), float(np.clip(1.0 - share, 0.0, 1.0))
-        return _as_arc(mesh.with_gap(gap, _LOWER_SHARE), closed), closed
+            share = max(share - _LIDS.dead, 0.0) / (1.0 - _LIDS.dead)
+        gap, closed = (
+            self._own * np.float32(min(share, _LIDS.max_open)),
+            float(np.clip(1.0 - share, 0.0, 1.0)),
+        )
+        return _as_arc(mesh.with_gap(gap, _LIDS.lower_share), closed), closed
 
     def paint(self, canvas: Image, opening: Opening, closed: float, gaze_px: NDArray[np.floating]) -> None:
-        """Paint into ``canvas [W,W,3]`` (0..255), in place.
+        """Paint the eye into ``canvas``, in place.
 
         Args:
-            canvas: skin, already moved, with the openings filled over.
-            opening, closed: from :meth:`opening`.
+            canvas: moved skin with the openings filled over ``[W,W,3]``, 0..255.
+            opening: the opening from :meth:`opening`.
+            closed: its closing from :meth:`opening`.
             gaze_px: shift of the iris ``[2]`` from the portrait's, in pixels.
         """
         x0, y0, x1, y1 = self.source.window
-        x, y = pixel_grid(self.source.window)
         area = canvas[y0:y1, x0:x1]
-        along, height = opening.local(x, y)
-        upper, lower = opening.edges(along)
-        area += (1.0 - 0.5 * closed) * self._edge_lines(along, height, upper, lower)
-        cover = opening.coverage(x, y)[..., None]
-        depth = np.maximum(height - upper, 0.0) / (0.09 * opening.width)
-        shadow = 1.0 - 0.4 * closed * np.exp(-depth)[..., None]
-        area += cover * (self._eyeball(gaze_px) * shadow - area)
-        area += self._lid_line(along, height - upper, closed, opening.width)[..., None] * (
-            self.source.lash - area
-        )
+        pixels = opening.pixels(*pixel_grid(self.source.window))
+        area += (1.0 - _LINES.closed * closed) * self._edge_lines(pixels)
+        depth = np.maximum(pixels.below_upper, 0.0) / (_BALL.shadow_reach * opening.width)
+        shadow = 1.0 - _BALL.shadow * closed * np.exp(-depth)[..., None]
+        area += pixels.coverage()[..., None] * (self._eyeball(gaze_px) * shadow - area)
+        area += self._lid_line(pixels, closed)[..., None] * (self.source.lash - area)
 
     def add_crease(self, skin: Image, closed: float) -> None:
-        """Add to ``skin [W,W,3]``, in place, the lines that stay on it: the crease, which fades as the lid
-        unfolds.
+        """Add the lines that stay on the skin (the crease) to ``skin [W,W,3]``, in place.
+
+        They fade as the lid unfolds.
         """
         x0, y0, x1, y1 = self.source.window
         skin[y0:y1, x0:x1] += (1.0 - closed) * self._crease
 
-    def _edge_lines(self, along: Image, height: Image, upper: Image, lower: Image) -> Image:
-        """Lashes and lid rims of the photograph, carried from its edges to the new ones unstretched."""
-        opening, total = self.source.opening, np.zeros((*along.shape, 3), np.float32)
-        source_upper, source_lower = opening.edges(along)
+    def _edge_lines(self, pixels: LocalPixels) -> Image:
+        """Carry the photograph's lashes and lid rims to the new edges, unstretched: ``[h,w,3]``."""
+        opening, total = self.source.opening, np.zeros((*pixels.along.shape, 3), np.float32)
+        source_upper, source_lower = opening.edges(pixels.along)
         band = LASH_BAND * opening.width
-        for edge, source_edge, sign in ((upper, source_upper, -1.0), (lower, source_lower, 1.0)):
-            offset = height - edge
-            mx, my = opening.position(along, source_edge + offset)
+        ends = eased((pixels.to_corner + _LINES.beyond) / _LINES.ends)
+        for edge, source_edge, sign in (
+            (pixels.upper, source_upper, -1.0),
+            (pixels.lower, source_lower, 1.0),
+        ):
+            offset = pixels.height - edge
+            mx, my = opening.position(pixels.along, source_edge + offset)
             sample = cv2.remap(self.texture.lines, mx - 0.5, my - 0.5, cv2.INTER_LINEAR)
             outside = np.clip(sign * offset + 0.5, 0.0, 1.0)
-            weight = outside * (1.0 - smoothstep((sign * offset - band) / (0.5 * band) + 0.5))
-            ends = smoothstep((np.minimum(along, 1 - along) + 0.18) / 0.08)
+            weight = outside * (1.0 - eased((sign * offset - band) / (_LINES.fade * band) + 0.5))
             total += (weight * ends)[..., None] * sample
         return total
 
     def _eyeball(self, gaze_px: NDArray[np.floating]) -> Image:
+        """Return the eyeball ``[h,w,3]`` with the iris shifted by ``gaze_px [2]``."""
         source = self.source
-        limit = np.array([0.3, 0.15]) * source.opening.width
+        limit = np.array(_BALL.max_gaze) * source.opening.width
         shift = np.clip(gaze_px, -limit, limit)
-        if np.abs(shift).max() < 0.25:
+        if np.abs(shift).max() < _BALL.min_gaze_px:
             return source.eyeball
         x, y = pixel_grid(source.window)
         x0, y0 = source.window[:2]
@@ -108,39 +177,37 @@ class EyePainter:
             source.eyeball, px - x0 - 0.5, py - y0 - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
         distance = np.hypot(px - source.iris_center[0], py - source.iris_center[1])
-        disc = smoothstep((1.05 * source.iris_radius - distance) / (0.2 * source.iris_radius) + 0.5)
+        radius = source.iris_radius
+        disc = eased((_BALL.disc * radius - distance) / (_BALL.disc_edge * radius) + 0.5)
         return source.sclera + disc[..., None] * (moved - source.sclera)
 
-    def _lid_line(self, along: Image, below: Image, closed: float, width: float) -> Image:
-        """Strength 0..1 of the dark line where the lids meet; lashes hang below the edge. As broad as lashes
-        are: a hair line of half a pixel would be lost on the generator.
-        """
-        strength = 0.85 * smoothstep(np.asarray((closed - 0.55) / 0.4))
-        reach = np.where(below < 0, 0.025, 0.06) * width
-        inside = smoothstep(np.minimum(along, 1.0 - along) / 0.12)
+    def _lid_line(self, pixels: LocalPixels, closed: float) -> Image:
+        """Return the strength ``[h,w]``, 0..1, of the dark line where the lids meet."""
+        below = pixels.below_upper
+        strength = _LINE.strength * eased(np.asarray((closed - _LINE.closed_from) / _LINE.closed_over))
+        reach = np.where(below < 0, _LINE.above, _LINE.below) * pixels.width
+        inside = eased(pixels.to_corner / _LINE.ends)
         return strength * inside * np.exp(-np.square(below / reach))
 
 
 def _as_arc(opening: Opening, closed: float) -> Opening:
-    """Straighten the line where lids meet: they lie on the ball of the eye, in an arc from corner to corner,
-    where the lower lid of an open eye seen from the side has a steep end.
+    """Straighten the line where lids meet, as far as they are ``closed`` (0..1).
+
+    They lie on the ball of the eye, in an arc from corner to corner, where the lower lid of an open eye seen
+    from the side has a steep end.
     """
     shift = closed * (_ARC @ opening.lower - opening.lower).astype(np.float32)
     return replace(opening, upper=opening.upper + shift, lower=opening.lower + shift)
 
 
 def _arc_projection(samples: int) -> NDArray[np.float64]:
-    """Give the matrix ``[n,n]`` that fits a parabola, higher on one side than on the other if need be, to
-    heights between the corners.
+    """Return the matrix ``[n,n]`` that fits an arc to heights at n even steps between the corners.
+
+    The arc is a parabola, higher on one side than on the other if need be.
     """
     u = np.linspace(0.0, 1.0, samples)
     shapes = np.stack([u * (1.0 - u), u * (1.0 - u) * (2.0 * u - 1.0)], axis=1)
     return np.asarray(shapes @ np.linalg.pinv(shapes))
 
 
-_ARC = _arc_projection(65)
-
-
-def _middle(gap: Image) -> float:
-    """Mean height over the middle of an eye, where lids differ most between open and shut."""
-    return float(gap[16:49].mean())
+_ARC = _arc_projection(N_EDGE)

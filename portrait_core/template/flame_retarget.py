@@ -1,4 +1,4 @@
-"""From a driver's DECA codes to a portrait's (paper section 3.2)."""
+"""Retargeting of a driver's DECA codes to a portrait (paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,22 @@ def retarget_codes(
     mouth_gain: float = 1.0,
     rest: NDArray[np.floating] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Expressions ``[T,E]`` and jaws ``[T,3]`` for the portrait.
+    """Retarget DECA's codes to a portrait.
 
     ``absolute`` is the paper's: the driver's codes as they are. ``relative`` adds the driver's departure from
     its rest to the portrait's own expression; the jaw stays the driver's, so that a closed mouth closes.
 
     Args:
-        driver_expression, driver_jaw: ``[T,E]``, and ``[T,3]`` axis-angle in radians.
+        driver_expression: ``[T,E]``.
+        driver_jaw: ``[T,3]``, axis-angle in radians.
         portrait_expression: ``[E]``.
         ok: ``[T]``, frames that count for the median.
         transfer: see above.
         mouth_gain: strength of the jaw's rotation.
         rest: of the driver ``[E]``; None takes the median over the clip.
+
+    Returns:
+        Expressions ``[T,E]`` and jaws ``[T,3]``.
 
     Raises:
         ValueError: on sizes that do not match.

@@ -1,7 +1,9 @@
-"""The paper's own expression template (section 3.2): FLAME with the portrait's identity and head pose,
-another expression and jaw, textured with the portrait's pixels and laid over the portrait.
+"""The paper's own expression template (section 3.2).
 
-FLAME has no teeth, tongue or lids that close: the mouth's inside is left to the generator, and eyes stay as
+It is FLAME with the portrait's identity and head pose, another expression and jaw, textured with the
+portrait's pixels and laid over the portrait.
+
+FLAME has no teeth, tongue or lids that close: the mouth interior is left to the generator, and eyes stay as
 they are in the photograph, unless a picture of the portrait with other eyes is given (``driven_eyes``), whose
 difference is then carried on the mesh like any other of the portrait's pixels.
 """
@@ -31,27 +33,27 @@ from portrait_core.tracking.deca import DecaCode
 from portrait_core.tracking.wild_crop import CropPlacement
 
 _OUTER_LIPS = slice(48, 60)
-"""Of the 68 landmarks."""
+"""The outer lips among the 68 landmarks."""
 
 
 @dataclass(frozen=True)
 class FlameSource:
-    """The portrait, tracked."""
+    """A portrait that DECA tracked."""
 
     image: NDArray[np.uint8]
-    """The whole photograph ``[H,W,3]``, which the texture is sampled from."""
+    """The whole photograph ``[H,W,3]`` uint8, which the texture is sampled from."""
     portrait: NDArray[np.uint8]
-    """The generator's crop ``[S,S,3]`` that the template is laid over."""
+    """The generator's crop ``[S,S,3]`` uint8 that the template is laid over."""
     placement: CropPlacement
-    """Where that crop lies in the photograph (one row)."""
+    """Place of that crop in the photograph (one row)."""
     code: DecaCode
-    """One row."""
+    """DECA's code, one row."""
     tform: Float[Tensor, "1 3 3"]
-    """Photograph to DECA's crop."""
+    """Transform of the photograph's pixels to those of DECA's crop."""
 
 
 class FlameTemplateRenderer:
-    """Renders one portrait with other expressions."""
+    """Renders one portrait on FLAME's mesh with other expressions."""
 
     def __init__(
         self,
@@ -64,13 +66,13 @@ class FlameTemplateRenderer:
         """Sample the portrait's texture.
 
         Args:
-            head: from ``flame_head`` with landmarks, on the CPU as all that follows, where OpenCV finishes
-                what it gives.
+            head: from ``flame_head`` with landmarks, on the CPU as everything here, since OpenCV finishes the
+                pictures.
             mapper: FLAME's texture coordinates; its size is the texture's (1024 or more for a 512-pixel
                 crop, whose face is then not blurred).
             source: the portrait.
-            region: the part of the texture that is face, 0..1 (DECA's ``uv_face_eye_mask.png``, red channel);
-                without it the whole mesh is drawn, scalp and neck too.
+            region: mask of the texture's face, 0..1 (DECA's ``uv_face_eye_mask.png``, red channel); without
+                it the whole mesh is drawn, scalp and neck too.
             feather_px: width of the masks' soft edge, in pixels of the crop.
 
         Raises:
@@ -101,17 +103,18 @@ class FlameTemplateRenderer:
         jaw: NDArray[np.floating],
         portraits: NDArray[np.uint8] | None = None,
     ) -> Template:
-        """Render expressions ``[B,E]`` with jaw rotations ``[B,3]`` (axis-angle, radians).
+        """Render the template of B frames.
 
         Args:
-            expression, jaw: of every frame.
-            portraits: the portrait's crop with every frame's eyes ``[B,S,S,3]``; without them its own.
+            expression: of every frame ``[B,E]``.
+            jaw: of every frame ``[B,3]``, axis-angle in radians.
+            portraits: the portrait's crop with every frame's eyes ``[B,S,S,3]``; None means its own.
 
         Raises:
             ValueError: if the numbers of expressions, jaws and portraits differ or are 0.
         """
         if len(expression) != len(jaw) or not len(jaw):
-            raise ValueError(f"got {len(expression)} expressions and {len(jaw)} jaws; pass one jaw a frame")
+            raise ValueError(f"got {len(expression)} expressions and {len(jaw)} jaws; pass one jaw per frame")
         if portraits is None:
             portraits = np.broadcast_to(self.source.portrait, (len(jaw), *self.source.portrait.shape))
         frames = [self._frame(*frame) for frame in zip(expression, jaw, portraits, strict=True)]
@@ -120,13 +123,13 @@ class FlameTemplateRenderer:
 
     @torch.no_grad()
     def landmarks(self, expression: NDArray[np.floating], jaw: NDArray[np.floating]) -> NDArray[np.float32]:
-        """The 68 landmarks ``[68,2]`` of one expression ``[E]`` and jaw ``[3]``, in pixels of the crop."""
+        """Return the 68 landmarks ``[68,2]`` of one expression ``[E]`` and jaw ``[3]``, in crop pixels."""
         marks = self.head.landmarks(self._vertices(expression, jaw))
         return np.asarray(self._to_crop(marks)[0, :, :2].numpy())
 
     @torch.no_grad()
     def silhouette(self, expression: NDArray[np.floating], jaw: NDArray[np.floating]) -> NDArray[np.bool_]:
-        """Where the whole head, scalp and neck included, covers the crop ``[S,S]``."""
+        """Find the pixels of the crop ``[S,S]`` that the whole head covers, scalp and neck included."""
         pixels, size = self._to_crop(self._vertices(expression, jaw)), len(self.source.portrait)
         return np.asarray(
             (rasterize_later_first(pixels, self.mapper.faces, size, size).face_id[0] >= 0).numpy()
@@ -135,7 +138,7 @@ class FlameTemplateRenderer:
     def _vertices(
         self, expression: NDArray[np.floating], jaw: NDArray[np.floating]
     ) -> Float[Tensor, "1 v 3"]:
-        """The portrait's head with another expression and jaw, in metres."""
+        """Return the portrait's head with another expression and jaw, in metres."""
         code = self.source.code
         exp, turn = (torch.as_tensor(np.asarray(x), dtype=torch.float32)[None] for x in (expression, jaw))
         pose = flame.transfer_pose(code.pose, torch.cat([torch.zeros(1, 3), turn], 1))
@@ -157,8 +160,9 @@ class FlameTemplateRenderer:
         return (np.clip(image, 0, 255).astype(np.uint8), *masks)
 
     def _repainted(self, portrait: NDArray[np.uint8]) -> Float[Tensor, "1 4 r r"]:
-        """The texture with what another picture of the portrait changes. The photograph's texture is finer
-        than the crop's, so only their difference is added.
+        """Return the texture changed by another picture of the portrait ``[S,S,3]``.
+
+        The photograph's texture is finer than the crop's, so only the difference of the pictures is added.
         """
         change = portrait.astype(np.float32) - self.source.portrait
         if not change.any():
@@ -170,7 +174,7 @@ class FlameTemplateRenderer:
         return texture
 
     def _to_crop(self, points: Float[Tensor, "1 n 3"]) -> Float[Tensor, "1 n 3"]:
-        """Head points to continuous pixels of the generator's crop, z away from the viewer."""
+        """Map head points to continuous pixels of the generator's crop, z away from the viewer."""
         ndc = to_ndc(points, self.source.code.cam)
         pixels = ndc_to_source(ndc, self.source.tform)
         crop = self.source.placement.to_crop(pixels[..., :2].double().numpy())
@@ -185,17 +189,17 @@ class FlameTemplateRenderer:
 
     @staticmethod
     def _face(drawn: Render) -> NDArray[np.bool_]:
-        """Pixels ``[1,S,S]`` of the region's outside."""
+        """Find the pixels ``[1,S,S]`` that show the outside of the region."""
         return ((drawn.image[:, 3] > 0.5) & (drawn.facing[:, 0] > 0.5)).numpy()
 
     def _mouth(self, skin: NDArray[np.bool_], vertices: Tensor) -> NDArray[np.bool_]:
-        """The opening ``[S,S]`` that the lips leave: where no skin is seen inside their outline."""
+        """Find the opening between the lips ``[S,S]``: pixels inside their outline that show no skin."""
         lips = self._to_crop(self.head.landmarks(vertices))[0, _OUTER_LIPS, :2].numpy()
         outline = np.zeros(skin.shape, np.uint8)
         cv2.fillPoly(outline, [np.rint((lips - 0.5) * 256).astype(np.int32)], 1, shift=8)
         return np.asarray(binary_fill_holes(skin) & ~skin & outline.astype(bool))
 
     def _feathered(self, mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """A mask 0..1 whose soft edge lies inside of it."""
+        """Soften the edge of a mask, inside of it: ``[S,S]``, 0..1."""
         soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), max(0.5 * self.feather_px, 1e-3))
         return np.clip(2 * soft - 1, 0, 1)

@@ -1,4 +1,4 @@
-"""Finding the expression with which a head's landmarks lie where they are wanted."""
+"""Finding the expression with which a head's landmarks lie at given places."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ Array = NDArray[np.float64]
 _STEPS = 2
 """Gauss-Newton steps per frame; only the jaw's turn is not linear."""
 _GAZE_WEIGHT = 100.0
+"""Weight of the irises' places in their eyes."""
 _GAP_WEIGHT = 30.0
-"""Of gaps between the lips: lips that meet are to meet, wherever they are."""
+"""Weight of gaps between the lips: lips that meet must meet, wherever they are."""
+_RIDGE = 1e-9
+"""Added to the diagonal of the equations, so that they can be solved."""
 _LID_NEIGHBOURS = 0.02
 """Weight of the eyes' outlines, whose corners follow and whose lids :mod:`portrait_core.template.lids`
 moves."""
 
 _PLAIN_PRIOR = 10.0
-"""How much stronger units are pulled toward 0 where they stand in for directions: few and natural ones."""
+"""Factor of the pull of blendshapes toward 0 where they stand in for directions: few and natural ones."""
 
 
 class LandmarkSolver:
@@ -55,39 +58,41 @@ class LandmarkSolver:
         lowest, highest = expression_limits(head.names)
         self._lowest, self._highest = lowest[self._free], highest[self._free]
 
-    def solve(self, wanted: Array, start: Array, centre: Array) -> Array:
+    def solve(self, target: Array, start: Array, centre: Array) -> Array:
         """Find the expression.
 
         Args:
-            wanted: places of the landmarks ``[478,3]``, of which x and y count.
-            start: the first guess ``[E]``, and what is not free.
-            centre: what the free ones are where landmarks do not tell ``[E]``.
+            target: places of the landmarks ``[478,3]``, of which x and y count.
+            start: the first guess ``[E]``; expressions that are not free keep it.
+            centre: values of the free expressions where landmarks do not tell ``[E]``.
 
         Returns:
             ``[E]``.
         """
-        found, free = start.copy(), self._free
-        found[free] = found[free].clip(self._lowest, self._highest)
+        expression, free = start.copy(), self._free
+        expression[free] = expression[free].clip(self._lowest, self._highest)
         for _ in range(_STEPS):
-            rows, residual = self._linearised(found, wanted)
+            rows, residual = self._linearised(expression, target)
             rows = rows[:, free]
             step = solve_bounded(
-                rows.T @ rows + self._prior + 1e-9 * np.eye(len(free)),
-                rows.T @ residual + self._prior @ (found - centre)[free],
-                self._lowest - found[free],
-                self._highest - found[free],
+                rows.T @ rows + self._prior + _RIDGE * np.eye(len(free)),
+                rows.T @ residual + self._prior @ (expression - centre)[free],
+                self._lowest - expression[free],
+                self._highest - expression[free],
             )
-            found[free] = (found[free] + step).clip(self._lowest, self._highest)
-        return found
+            expression[free] = (expression[free] + step).clip(self._lowest, self._highest)
+        return expression
 
-    def _linearised(self, expression: Array, wanted: Array) -> tuple[Array, Array]:
-        """Rows ``[n,E]`` and residuals ``[n]``: weighted differences across and up, then the irises' from the
-        middles of their eyes, and those of the gaps between the lips.
+    def _linearised(self, expression: Array, target: Array) -> tuple[Array, Array]:
+        """Return rows ``[n,E]`` and residuals ``[n]`` of the linearised problem.
+
+        They are weighted differences of landmarks across and up, then those of the irises from the middles of
+        their eyes, and those of the gaps between the lips.
         """
         points, unit = self._points, self._unit
-        every = np.broadcast_to(np.eye(3)[:2], (len(wanted), 2, 3))
+        every = np.broadcast_to(np.eye(3)[:2], (len(target), 2, 3))
         rows = points.by_expression(every, expression) / unit  # k 2 E
-        apart = (points.points(expression) / unit - wanted)[:, :2]
+        apart = (points.points(expression) / unit - target)[:, :2]
         gaze_rows, gaze_apart = [], []
         for eye in EYES:
             middle = (rows[eye.outer] + rows[eye.inner]) / 2
@@ -106,8 +111,9 @@ class LandmarkSolver:
 
 
 class UnitTeller:
-    """Tells a face's expression in units alone, without directions: what a generator knows whose latents hold
-    the units.
+    """Expresses a face's expression in blendshapes alone, without directions.
+
+    A generator whose latents hold blendshapes knows no others.
 
     Args:
         head: the landmarks before they are anybody's.
@@ -123,8 +129,8 @@ class UnitTeller:
         self._solver = LandmarkSolver(head, self._points, self._unit, told, _PLAIN_PRIOR)
 
     def tell(self, expression: NDArray[np.floating]) -> Array:
-        """Give the units ``[U]`` that look most like an expression ``[E]``; lids and gaze are its own."""
+        """Return the blendshapes ``[U]`` nearest to an expression ``[E]``; lids and gaze are its own."""
         shown: Array = np.asarray(expression, np.float64)
-        wanted = self._points.points(shown) / self._unit
+        target = self._points.points(shown) / self._unit
         start, centre = np.where(self._units, shown, 0.0), np.where(self._kept, shown, 0.0)
-        return self._solver.solve(wanted, start, centre)[self._units]
+        return self._solver.solve(target, start, centre)[self._units]

@@ -1,4 +1,4 @@
-"""Lids in lengths rather than coefficients: how far a head's eyes are open, and closing another's alike."""
+"""Lids in lengths rather than coefficients: opening of a head's eyes, and closing another's alike."""
 
 from __future__ import annotations
 
@@ -12,30 +12,38 @@ from portrait_core.face_model.head import MorphableHead
 # per eye: the two corners, then pairs of an upper and a lower lid point
 _LID_POINTS = (33, 133, 159, 145, 158, 153, 160, 144, 362, 263, 386, 374, 385, 380, 387, 373)
 _OPEN_PERCENTILE = 60
-_LEAST_OPEN = 0.5
-"""Least opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): a
+"""Percentile of a driver's openings that counts as an open eye."""
+_MIN_OPEN = 0.5
+"""Smallest opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): a
 driver may keep an eye shut throughout."""
 _SHUT_FROM, _SHUT_AT = 0.65, 0.90
-"""Shares of closing: from the first on a closing eye is on its way to shut, at the second it is shut. Fits do
-not close an eye to the last bit."""
+"""Shares of closing at which an eye is on its way to shut, and at which it is shut: fits do not close an eye
+to the last bit."""
+_MIN_RANGE = 0.05
+"""Smallest difference of a driver's open and shut lids, in eye widths."""
+_BISECTIONS = 20
+"""Steps of the search for a blink."""
 
 
 @dataclass(frozen=True)
 class LidModel:
-    """How far the eyes of a head are open, as a function of its codes; opening over eye width."""
+    """Openings of a head's eyes over their widths, as a function of its codes."""
 
     mean: NDArray[np.float64]
+    """The lids' landmarks of the mean head ``[16,3]``, in metres."""
     basis: NDArray[np.float64]
+    """Their derivative by shape and expression ``[16,3,S+E]``."""
     names: tuple[str, ...]
+    """Names of the E expressions."""
 
     @classmethod
     def of(cls, head: MorphableHead) -> LidModel:
-        """Take what is needed from a head with 478 landmarks."""
+        """Build the model from a head with 478 landmarks."""
         mean, basis = head.landmark_basis(_LID_POINTS)
         return cls(mean, basis, tuple(head.expression_names))
 
     def opening(self, shape: NDArray[np.floating], expression: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Openings ``[T,2]`` (right, left eye) of one shape ``[S]`` with expressions ``[T,E]``."""
+        """Return the openings ``[T,2]`` (right, left eye) of one shape ``[S]`` with expressions ``[T,E]``."""
         n_shape = self.basis.shape[-1] - len(self.names)
         rest = self.mean + self.basis[..., :n_shape] @ np.asarray(shape, float)
         points = rest + np.einsum("nck,tk->tnc", self.basis[..., n_shape:], np.asarray(expression, float))
@@ -46,14 +54,14 @@ class LidModel:
         return np.asarray((upper - lower)[..., 1].mean(-1) / width)
 
     def shut(self, shape: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Openings ``[2]`` with both lids shut: not 0, because landmarks lie on lids of some thickness."""
+        """Return the openings ``[2]`` with both lids shut; not 0, as lids have some thickness."""
         rest = np.zeros((1, len(self.names)))
         return np.asarray(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0])
 
     def with_blink(
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Give expressions ``[T,E]`` with other blinks ``[T,2]`` or ``[1,2]`` (right, left)."""
+        """Return expressions ``[T,E]`` with other blinks ``[T,2]`` or ``[1,2]`` (right, left)."""
         out = np.array(expression, float)
         for column, side in enumerate(("Right", "Left")):
             out[:, self.names.index(f"eyeBlink{side}")] = blink[:, column]
@@ -62,9 +70,9 @@ class LidModel:
     def close_to(
         self, shape: NDArray[np.floating], expression: NDArray[np.floating], target: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Expressions whose blinks are set so that the openings are ``target [T,2]``, by bisection."""
+        """Return expressions with blinks that make the openings ``target [T,2]``, by bisection."""
         low, high = np.zeros_like(target, dtype=float), np.ones_like(target, dtype=float)
-        for _ in range(20):
+        for _ in range(_BISECTIONS):
             middle = (low + high) / 2
             wide = self.opening(shape, self.with_blink(expression, middle)) > target
             low, high = np.where(wide, middle, low), np.where(wide, high, middle)
@@ -89,9 +97,11 @@ def match_lids(
 
     Args:
         lids: the head's lid model.
-        driver_shape, portrait_shape: ``[S]``.
-        driver, retargeted: expressions ``[T,E]``.
+        driver_shape: ``[S]``.
+        driver: the driver's expressions ``[T,E]``.
+        portrait_shape: ``[S]``.
         portrait: the portrait's own expression ``[E]``.
+        retargeted: the portrait's expressions ``[T,E]``.
         gain: strength; 1 copies the driver.
         ok: ``[T]``, frames that count for the driver's open eye, which is no less than half open.
 
@@ -103,9 +113,9 @@ def match_lids(
     shut = lids.shut(driver_shape)
     at_rest = lids.opening(driver_shape, np.zeros((1, driver.shape[1])))[0]
     opened = np.percentile(lids.opening(driver_shape, used), _OPEN_PERCENTILE, axis=0)
-    opened = np.maximum(opened, shut + _LEAST_OPEN * (at_rest - shut))
+    opened = np.maximum(opened, shut + _MIN_OPEN * (at_rest - shut))
     closed = gain * (opened - lids.opening(driver_shape, driver))
-    share = closed / np.maximum(opened - shut, 0.05)
+    share = closed / np.maximum(opened - shut, _MIN_RANGE)
     shutting = np.clip((share - _SHUT_FROM) / (_SHUT_AT - _SHUT_FROM), 0.0, 1.0)
     own = lids.opening(portrait_shape, np.asarray(portrait)[None])
     room = np.maximum(own - lids.shut(portrait_shape), 0.0)

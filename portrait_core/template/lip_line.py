@@ -1,8 +1,8 @@
 """Finding the line between a photograph's closed lips.
 
-Landmarks leave a gap between closed lips, and lie up to a tenth of the mouth's width beside the line that
-one sees. A mouth that opens beside its own line keeps a dark stripe on one lip, so the line is looked for in
-the photograph.
+Landmarks leave a gap between closed lips, and lie up to a tenth of the mouth's width beside the visible line.
+A mouth that opens beside its own line keeps a dark stripe on one lip, so the line is searched in the
+photograph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class _Search:
-    """Where and how the line is looked for; lengths in mouth widths."""
+    """Extent and limits of the search for the line; lengths in mouth widths."""
 
     beyond: float = 0.10
     """Reach of the search beyond the corners."""
@@ -31,15 +31,30 @@ class _Search:
     lip: float = 0.05
     """Distance at which lips on both sides of the line are compared with it."""
     closed_gap: float = 0.03
-    """Mean gap of landmarks under which lips are closed."""
+    """Mean gap of landmarks below which lips are closed."""
     parted_gap: float = 0.20
-    """Mean gap of landmarks over which lips are parted."""
+    """Mean gap of landmarks above which lips are parted."""
     seen_gap: float = 0.035
-    """Mean height of what is neither lip above which lips with a gap between these two are parted."""
+    """Mean height of pixels like neither lip, above which lips with a gap between these two are parted."""
     clear: float = 0.025
-    """Least darkness of the line against the lips, over their luminance."""
+    """Smallest darkness of the line against the lips, over their luminance."""
     columns: int = 73
     rows: int = 81
+    """Samples along and across the mouth."""
+    dark_lip: float = 0.62
+    bright_lip: float = 1.12
+    """Luminances over the lip's between which a pixel is like a lip."""
+    lip_rows: tuple[float, ...] = (0.03, 0.06, 0.09, 0.12)
+    """Distances below the opening at which the lower lip's luminance is measured."""
+    off_middle: float = 0.10
+    """Darkness that the line must have more at the ends of the reach than at its middle."""
+    smooth: float = 1.5
+    """Deviation of the smoothing along the line, in columns."""
+    ends: float = 0.4
+    """Darkness down to which the line goes on beyond the corners, over its mean."""
+    climb: float = 0.02
+    max_climb: int = 2
+    """Darkness that a path loses per row that it climbs between two columns, and the most rows."""
 
 
 _SEARCH = _Search()
@@ -60,21 +75,22 @@ def is_closed(photo: Array, mouth: Opening) -> bool:
     share = np.linspace(0.0, 1.0, 21, dtype=np.float32)[:, None]
     seen = _luminance(photo, mouth, along, upper + share * (lower - upper))
     # the lower lip: of the upper one, which may be thin, landmarks may miss all
-    below = np.array([0.03, 0.06, 0.09, 0.12], np.float32)[:, None] * mouth.width
+    below = np.array(_SEARCH.lip_rows, np.float32)[:, None] * mouth.width
     lip = np.median(_luminance(photo, mouth, along, lower + below))
-    other = ((seen < 0.62 * lip) | (seen > 1.12 * lip)).mean(0) * (lower - upper)
+    other = ((seen < _SEARCH.dark_lip * lip) | (seen > _SEARCH.bright_lip * lip)).mean(0) * (lower - upper)
     return float(other.mean()) < _SEARCH.seen_gap * mouth.width
 
 
 def without_gap(mouth: Opening) -> Opening:
-    """Give an opening of no height along the middle of another one."""
+    """Return an opening of no height along the middle of another one."""
     middle = (mouth.upper + mouth.lower) / 2
     return replace(mouth, upper=middle, lower=middle)
 
 
 def closed_lips(photo: Array, mouth: Opening) -> Opening:
-    """Give the opening of closed lips: no gap, on the photograph's line where it is clear, else on the
-    landmarks' middle.
+    """Find the opening of closed lips, which has no height.
+
+    It lies on the photograph's line where that is clear, else on the landmarks' middle.
 
     Args:
         photo: ``[W,W,3]`` float32, 0..255.
@@ -87,20 +103,20 @@ def closed_lips(photo: Array, mouth: Opening) -> Opening:
     lip = max(1, round(_SEARCH.lip / (offset[1, 0] - offset[0, 0])))
     padded = np.pad(seen, ((lip, lip), (0, 0)), mode="edge")
     darkness = (np.minimum(padded[: -2 * lip], padded[2 * lip :]) - seen) / max(float(np.median(seen)), 1.0)
-    row = smoothest_path(darkness - 0.10 * np.square(offset / _SEARCH.reach))
-    strength = gaussian_filter1d(darkness[row, np.arange(len(along))], 1.5)
+    row = smoothest_path(darkness - _SEARCH.off_middle * np.square(offset / _SEARCH.reach))
+    strength = gaussian_filter1d(darkness[row, np.arange(len(along))], _SEARCH.smooth)
     core = strength[(along > 0.2) & (along < 0.8)]
     if float(core.mean()) < _SEARCH.clear or float(np.median(core)) < _SEARCH.clear:
         return without_gap(mouth)
-    line = (upper + lower) / 2 + gaussian_filter1d(offset[row, 0], 1.5) * mouth.width
-    first, last = _ends(strength > 0.4 * float(core.mean()), along)
+    line = (upper + lower) / 2 + gaussian_filter1d(offset[row, 0], _SEARCH.smooth) * mouth.width
+    first, last = _ends(strength > _SEARCH.ends * float(core.mean()), along)
     x, y = mouth.position(along[first : last + 1], line[first : last + 1])
     points = np.stack([x, y], 1)
     return Opening.from_points(points, points)
 
 
 def _ends(clear: Array, along: Array) -> tuple[int, int]:
-    """First and last column of a line that goes on beyond the landmarks' corners as long as it is clear."""
+    """Return first and last column of a line that goes on beyond the landmarks' corners while it is clear."""
     first, last = int(np.searchsorted(along, 0.0)), int(np.searchsorted(along, 1.0, side="right")) - 1
     while first > 0 and clear[first - 1]:
         first -= 1
@@ -120,16 +136,21 @@ def _luminance(photo: Array, mouth: Opening, along: Array, height: Array) -> Arr
 
 
 def smoothest_path(gain: Array) -> NDArray[np.intp]:
-    """Rows ``[n]`` of the path through the columns of ``gain [m,n]`` with the largest sum, less a price per
-    row that it climbs between columns; by dynamic programming.
+    """Find the path through the columns of ``gain [m,n]`` with the largest sum, by dynamic programming.
+
+    Every row that the path climbs between columns has a price.
+
+    Returns:
+        The path's row in every column ``[n]``.
     """
     rows, columns = gain.shape
-    step = np.arange(-2, 3)
-    price = 0.02 * np.abs(step)
+    most = _SEARCH.max_climb
+    step = np.arange(-most, most + 1)
+    price = _SEARCH.climb * np.abs(step)
     total, back = gain[:, 0].copy(), np.zeros((columns, rows), np.intp)
     for column in range(1, columns):
-        before = np.pad(total, 2, constant_values=-np.inf)
-        choice = np.stack([before[2 + s : 2 + s + rows] - p for s, p in zip(step, price, strict=True)])
+        before = np.pad(total, most, constant_values=-np.inf)
+        choice = np.stack([before[most + s : most + s + rows] - p for s, p in zip(step, price, strict=True)])
         best = choice.argmax(0)
         back[column] = np.arange(rows) + step[best]
         total = gain[:, column] + choice.max(0)

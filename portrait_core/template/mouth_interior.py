@@ -1,7 +1,7 @@
-"""What is behind the lips: teeth, gums, tongue and depth, drawn from the head's own geometry.
+"""The mouth interior: teeth, gums, tongue and depth, drawn from the head's own geometry.
 
 Teeth and tongue are shifted to where they sit behind this portrait's lips and coloured procedurally. The two
-rows of teeth are layers over what is behind them: where jaws are shut they meet without a gap.
+rows of teeth are layers over tongue, cheeks and depth: where jaws are shut they meet without a gap.
 """
 
 from __future__ import annotations
@@ -15,32 +15,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import Fragments, interpolate, rasterize, vertex_normals
 from portrait_core.template.mouth_colors import MouthPalette
-from portrait_core.template.texture import Image, smoothstep
+from portrait_core.template.texture import Image
 
 Box = tuple[int, int, int, int]
 """A window ``(x0, y0, x1, y1)`` in pixels."""
 
 
 UPPER_TEETH_BELOW_LIPS_M = 0.0030
-"""How far the upper teeth's edges are below the line between resting lips, where nothing else is known."""
+"""Distance of the upper teeth's edges below the line between resting lips, where nothing else is known."""
 
 
 class _Row(NamedTuple):
-    """A row of teeth. ``ends`` are the teeth's from the midline along the dental arch, in metres (textbook
-    crown widths, a little wide because the arch of the embedded head is).
-    """
+    """A row of teeth."""
 
     group: str
+    """Name of its vertices' group in the head."""
     ends: Image
+    """Ends of the teeth from the midline along the dental arch, in metres: textbook crown widths, a little
+    wide because the arch of the embedded head is."""
     below_lips_m: float
-    """How far the biting edges are below the line between resting lips."""
+    """Distance of the biting edges below the line between resting lips, in metres."""
     up: float
     """1 where crowns grow upwards from the biting edge, -1 where downwards."""
     light: float
-    """Share of the light on front teeth; the lower ones are in the shade of the upper ones and lean back."""
+    """Share of the light on front teeth; the lower ones lean back in the shade of the upper ones."""
     shown: float
     """Length of the arch from the midline that shows, in metres: lip and tongue hide the lower molars."""
 
@@ -65,7 +67,7 @@ _LOWER = _Row(
 
 @dataclass(frozen=True)
 class _Shape:
-    """Lengths in metres."""
+    """Shape and fading of teeth, tongue and cheeks; lengths in metres."""
 
     crown: float = 0.0108
     """Visible height of a tooth; beyond it is gum."""
@@ -83,57 +85,98 @@ class _Shape:
     wide_open: float = 0.030
     """Opening of such a mouth."""
     tongue_shift: tuple[float, float, float] = (0.0, -0.009, -0.008)
-    """The modelled tongue lies against the palate; a resting one lies on the floor of the mouth."""
+    """Shift of the tongue: the modelled one lies against the palate, a resting one on the mouth's floor."""
     lip: float = 0.016
-    """Depth behind the lips' front at which the mouth's inside begins."""
+    """Depth behind the lips' front at which the mouth interior begins."""
+    front_share: float = 0.9
+    """Quantile of the lips' depths that is their front."""
     fade_teeth: float = 0.14
     """Depth over which teeth lose most of their light."""
     fade_side: float = 0.045
     """Length of the arch, from its half on, over which teeth lose most of their light."""
-    least_fade: float = 0.36
+    min_fade: float = 0.36
     """Share of the light below which teeth are not seen."""
     hiding: float = 0.006
     """Length of the arch over which teeth go out of sight."""
     fade_tongue: float = 0.07
+    """Depth over which the tongue loses most of its light."""
     fade_wall: float = 0.016
     """Depth over which cheeks and gums near the lips lose most of their light."""
+    wall_from: float = 0.004
+    """Depth at which they begin to."""
+    soft_blur: float = 0.006
+    """Deviation of the blur of tongue, cheeks and depth: only teeth have edges in the mouth."""
     gap: float = 0.00035
     """Half width of the shade between two teeth."""
     rounding: float = 0.0011
     """Height of the rounded corners of the biting edge."""
+    tip: float = 0.0006
+    """Smallest height over which the biting edge is soft."""
+    gum_dip: float = 0.0012
+    """Height by which the gum's line is lower at a tooth's sides than at its middle."""
+    gum_edge: float = 0.0010
+    """Height over which a tooth becomes gum."""
+    neck_from: float = 0.004
+    neck_over: float = 0.006
+    """Height at which a tooth begins to turn away from the light towards its neck, and the further height
+    until it has."""
+    contact_blur: float = 0.0009
+    """Deviation of the blur of the shade that teeth throw right behind their edges."""
 
 
-_SHAPE = _Shape()
-_LIGHT = np.array([0.10, 0.35, 0.93], np.float32)
-"""Direction of the light, mostly from the front."""
-_GAP_SHADE = 0.30
-_CONTACT_SHADE = 0.16
-"""Shares of the light that are lost between two teeth, and on the lower row under the upper one's edge."""
+@dataclass(frozen=True)
+class _Light:
+    """Light in the mouth, as shares of the light on the skin."""
+
+    direction: tuple[float, float, float] = (0.10, 0.35, 0.93)
+    """Unit vector to the light, mostly from the front."""
+    gap_shade: float = 0.30
+    """Share lost between two teeth."""
+    contact_shade: float = 0.16
+    """Share lost on the lower row under the upper one's edge."""
+    tooth_ambient: float = 0.86
+    """Share of a tooth's light that does not depend on its direction."""
+    tongue_ambient: float = 0.55
+    """Share of the tongue's light that does not depend on its direction."""
+    wall: float = 0.55
+    """Share of the gums' colour on the cheeks."""
+    side_shade: float = 0.06
+    """Share lost at a tooth's sides."""
+    neck_shade: float = 0.05
+    """Share lost at a tooth's neck."""
+
+
+_SHAPE, _LIGHT = _Shape(), _Light()
+_DIRECTION = np.array(_LIGHT.direction, np.float32)
 _IN_FRONT = 0.006
-"""How much nearer (box units; 3 mm) something must be than teeth to hide them."""
+"""Distance by which tongue or cheeks must be nearer than teeth to hide them, in box units (3 mm)."""
+_MIN_SOFT_PX, _MIN_CONTACT_PX = 0.5, 0.3
+"""Deviations in pixels that are added to the blurs of soft parts and of the teeth's shade."""
 
 
-class Behind(NamedTuple):
-    """What is seen through the lips, in a window."""
+class InteriorView(NamedTuple):
+    """The mouth interior in a window, as if there were no lips."""
 
     color: Image
     """``[h,w,3]``, 0..255."""
     teeth: Image
-    """How much of each pixel ``[h,w]`` is tooth or gum, 0..1: these stand in the light of the lips."""
+    """Part of each pixel ``[h,w]``, 0..1, that is tooth or gum: these stand in the light of the lips."""
 
 
 class MouthInterior:
-    """The geometry behind the lips and its colours, for one portrait."""
+    """Geometry and colours of one portrait's mouth interior."""
 
     def __init__(
         self, head: MorphableHead, neutral_m: Tensor, palette: MouthPalette, line_m: float, drop_m: float
-    ):
-        """Args:
-        head: the head; its groups of teeth and tongue are used where it has them.
-        neutral_m: vertices ``[V,3]`` of the portrait's shape at rest.
-        palette: the colours.
-        line_m: height of the line between its resting lips in metres, in the head frame.
-        drop_m: further drop of the upper teeth in metres, from the photograph.
+    ) -> None:
+        """Place teeth and tongue behind the lips.
+
+        Args:
+            head: the head; its groups of teeth and tongue are used where it has them.
+            neutral_m: vertices ``[V,3]`` of the portrait's shape at rest, in metres.
+            palette: the colours.
+            line_m: height of the line between its resting lips in metres, in the head frame.
+            drop_m: further drop of the upper teeth in metres, from the photograph.
         """
         self.head, self.palette = head, palette
         faces, group = head.faces, head.face_group
@@ -160,17 +203,17 @@ class MouthInterior:
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_SHAPE.tongue_shift)
 
     def placed(self, vertices_m: Tensor) -> Tensor:
-        """Put teeth and tongue behind the lips of a moved head.
+        """Place teeth and tongue behind the lips of a moved head.
 
         Lower teeth follow the jaw, which closes them against the upper ones; but they stand no higher over
         the lower lip than the opening of the mouth lets them: a fit that says too little of the jaw would
         leave them in mid-air.
 
         Args:
-            vertices_m: ``[V,3]`` in the head frame.
+            vertices_m: ``[V,3]`` in the head frame, in metres.
 
         Returns:
-            ``[V,3]``.
+            ``[V,3]`` in the head frame, in metres.
         """
         placed = vertices_m + self.shift
         upper, lower = self.head.landmarks(vertices_m[None])[0, [13, 14], 1]
@@ -187,8 +230,8 @@ class MouthInterior:
         placed[teeth, 1] += together * _rise(self._arch[teeth, 0])
         return placed
 
-    def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> Behind:
-        """Draw a window.
+    def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> InteriorView:
+        """Draw the interior in a window.
 
         Args:
             vertices_px: ``[V,3]`` projected vertices, already shifted by :attr:`shift`.
@@ -201,13 +244,13 @@ class MouthInterior:
         own_m = vertices_m[self._used]
         normals = vertex_normals(own_m[None], self._all_faces)[0]
         attributes = torch.cat([self._arch[self._used], own_m[:, 2:], normals], 1)[None]
-        front = float(vertices_m[self.head.mask("lips") > 0.5, 2].quantile(0.9))
+        front = float(vertices_m[self.head.mask("lips") > 0.5, 2].quantile(_SHAPE.front_share))
 
         def layer(faces: Tensor) -> tuple[Fragments, Image, Image, Image]:
             seen = rasterize(local, faces, y1 - y0, x1 - x0, cull_backfaces=True)
             values = interpolate(attributes, faces, seen)[0].numpy()
             depth = np.maximum(front - values[..., 2] - _SHAPE.lip, 0.0)
-            return seen, values, depth, np.clip(values[..., 3:] @ _LIGHT, 0.0, 1.0)
+            return seen, values, depth, np.clip(values[..., 3:] @ _DIRECTION, 0.0, 1.0)
 
         fragments, _, depth, facing = layer(self._faces)
         face = fragments.face_id[0]
@@ -220,64 +263,82 @@ class MouthInterior:
             here = (seen.face_id[0] >= 0).numpy() & (seen.depth[0].numpy() < nearest + _IN_FRONT)
             side = np.maximum(np.abs(values[..., 0]) - 0.5 * row.ends[-1], 0.0)
             fade = np.exp(-depth / _SHAPE.fade_teeth - side / _SHAPE.fade_side)
-            shade = (row.light * (0.86 + 0.14 * facing) * fade)[here]
+            shade = (row.light * (_LIGHT.tooth_ambient + (1.0 - _LIGHT.tooth_ambient) * facing) * fade)[here]
             tooth, solid = self._teeth(values[here, 0], values[here, 1], row.ends, shade, 1.0 / px_per_m)
             cover = np.zeros(group.shape, np.float32)
             # far teeth are lost in the dark, and hide nothing there
-            solid = solid * smoothstep((fade[here] - _SHAPE.least_fade) / _SHAPE.least_fade)
-            solid = solid * smoothstep((row.shown - np.abs(values[here, 0])) / _SHAPE.hiding)
+            solid = solid * eased((fade[here] - _SHAPE.min_fade) / _SHAPE.min_fade)
+            solid = solid * eased((row.shown - np.abs(values[here, 0])) / _SHAPE.hiding)
             cover[here] = solid
             # teeth shade what is right behind their edges
-            near = cv2.GaussianBlur(cover, (0, 0), 0.0009 * px_per_m + 0.3)
-            color *= 1.0 - _CONTACT_SHADE * near[..., None]
+            near = cv2.GaussianBlur(cover, (0, 0), _SHAPE.contact_blur * px_per_m + _MIN_CONTACT_PX)
+            color *= 1.0 - _LIGHT.contact_shade * near[..., None]
             color[here] += solid[:, None] * (tooth - color[here])
             covered = np.maximum(covered, cover)
-        return Behind(color, covered)
+        return InteriorView(color, covered)
 
     def _soft_parts(self, group: Image, depth: Image, facing: Image, px_per_m: float) -> Image:
-        """Tongue, cheeks and depth."""
+        """Return the colours ``[h,w,3]`` of tongue, cheeks and depth."""
         palette = self.palette
-        wall = np.exp(-np.maximum(depth - 0.004, 0.0) / _SHAPE.fade_wall)[..., None]
-        color = palette.dark + 0.55 * wall * (group == 0)[..., None] * (palette.gum - palette.dark)
+        wall = np.exp(-np.maximum(depth - _SHAPE.wall_from, 0.0) / _SHAPE.fade_wall)[..., None]
+        color = palette.dark + _LIGHT.wall * wall * (group == 0)[..., None] * (palette.gum - palette.dark)
         tongue = group == self.head.group("helper-tongue")
-        light = (0.55 + 0.45 * facing) * np.exp(-depth / _SHAPE.fade_tongue)
+        light = (_LIGHT.tongue_ambient + (1.0 - _LIGHT.tongue_ambient) * facing) * np.exp(
+            -depth / _SHAPE.fade_tongue
+        )
         lit = palette.dark + light[..., None] * (palette.tongue - palette.dark)
         color[tongue] = lit[tongue]
-        # where the mesh has nothing, what is beside it goes on
+        # where the mesh has nothing, its surroundings go on
         known = (group >= 0).astype(np.float32)[..., None]
-        wide = 0.006 * px_per_m + 0.5
+        wide = _SHAPE.soft_blur * px_per_m + _MIN_SOFT_PX
         weight = cv2.GaussianBlur(known, (0, 0), wide)[..., None]
         around = (cv2.GaussianBlur(color * known, (0, 0), wide) + 0.01 * palette.dark) / (weight + 0.01)
         color = around + known * (color - around)
-        # only teeth have edges in there
-        return np.asarray(cv2.GaussianBlur(color, (0, 0), 0.006 * px_per_m), np.float32)
+        return np.asarray(cv2.GaussianBlur(color, (0, 0), _SHAPE.soft_blur * px_per_m), np.float32)
 
     def _teeth(
         self, arc: Image, height: Image, ends: Image, shade: Image, pixel_m: float
     ) -> tuple[Image, Image]:
-        """Colours ``[n,3]`` and coverage ``[n]`` of points on a dental arch, from arc length and height above
-        the biting edge (metres).
+        """Colour points on a dental arch.
+
+        Args:
+            arc: length along the arch from the midline ``[n]``, in metres.
+            height: height above the biting edge ``[n]``, in metres.
+            ends: ends of the row's teeth along the arch, in metres.
+            shade: share of the light ``[n]``.
+            pixel_m: size of a pixel in metres.
+
+        Returns:
+            Colours ``[n,3]`` and coverage ``[n]`` in 0..1.
         """
         distance = np.abs(np.abs(arc)[:, None] - ends[None])
         which = np.clip(np.searchsorted(ends, np.abs(arc)) - 1, 0, len(ends) - 2)
         middle, half = (ends[which] + ends[which + 1]) / 2, (ends[which + 1] - ends[which]) / 2
         across = np.clip((np.abs(arc) - middle) / half, -1, 1)
         reach = max(_SHAPE.gap, 0.45 * pixel_m)
-        gap = _GAP_SHADE * (_SHAPE.gap / reach) ** 0.5 * np.exp(-np.square(distance.min(1) / reach))
-        bulge = 1.0 - 0.06 * np.square(across) - 0.05 * smoothstep((height - 0.004) / 0.006)
+        gap = _LIGHT.gap_shade * (_SHAPE.gap / reach) ** 0.5 * np.exp(-np.square(distance.min(1) / reach))
+        neck = eased((height - _SHAPE.neck_from) / _SHAPE.neck_over)
+        bulge = 1.0 - _LIGHT.side_shade * np.square(across) - _LIGHT.neck_shade * neck
         palette = self.palette
         light = (shade * bulge * (1.0 - gap))[:, None]
-        line = _SHAPE.crown - 0.0012 * np.square(across)
-        gum = smoothstep((height - line) / 0.0010)[:, None]
+        line = _SHAPE.crown - _SHAPE.gum_dip * np.square(across)
+        gum = eased((height - line) / _SHAPE.gum_edge)[:, None]
         flesh = palette.gum * shade[:, None]
         tooth = palette.dark + light * (palette.tooth - palette.dark)
-        tip = (height - _SHAPE.rounding * across**4) / max(0.0006, 0.7 * pixel_m) + 0.5
-        return tooth + gum * (flesh - tooth), smoothstep(tip)
+        tip = (height - _SHAPE.rounding * across**4) / max(_SHAPE.tip, 0.7 * pixel_m) + 0.5
+        return tooth + gum * (flesh - tooth), eased(tip)
 
 
 def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:
-    """Height in metres of a row's biting edge at each of its vertices, by their places along the arch and
-    their heights; molars reach farther than front teeth.
+    """Find the height of a row's biting edge at each of its vertices; molars reach farther than front teeth.
+
+    Args:
+        arc: places of the vertices along the arch ``[n]``, in metres.
+        y: heights of the vertices ``[n]``, in metres.
+        up: 1 where crowns grow upwards from the edge, -1 where downwards.
+
+    Returns:
+        ``[n]``, in metres.
     """
     places = np.linspace(0.0, float(arc.abs().max()), 9)
     away = (arc.abs()[:, None] - torch.from_numpy(places).float()).abs()
@@ -288,12 +349,12 @@ def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:
 
 
 def _rise(arc: Tensor) -> Tensor:
-    """Height in metres of the biting edges above those at the midline, by their places along the arch."""
+    """Return the height of the biting edges above those at the midline, at places along the arch; metres."""
     return _SHAPE.rise * (arc / _SHAPE.rise_at).clamp(-1.3, 1.3) ** 2
 
 
 def _arc_length(vertices: Tensor) -> Tensor:
-    """Signed distance from the midline along the outside of a dental arch, per vertex of that arch."""
+    """Return the signed distance ``[n]`` of vertices ``[n,3]`` from the midline along the arch's outside."""
     x, z = vertices[:, 0].abs().numpy(), vertices[:, 2].numpy()
     bins = np.linspace(0.0, float(x.max()), 12)
     # the arch's outer line: the foremost vertex of each stretch of width

@@ -1,4 +1,4 @@
-"""What the frames of a portrait do, made of the tracks of portrait and driver."""
+"""Moves: the expressions of a portrait's frames, from the tracks of portrait and driver."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from portrait_core.template.retarget import Driver, Strengths, retarget
 from portrait_core.tracking.fit import FaceTrack
 
 Moves = dict[str, NDArray[np.floating]]
-"""Of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``, ``eyes``
-``[n,F]`` in the embedded head's F expressions."""
+"""Arrays of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``,
+``eyes`` ``[n,F]`` in the embedded head's F expressions."""
 
 
 def embedded_moves(
@@ -33,7 +33,7 @@ def embedded_moves(
         driver: the driver's track, of T frames.
         settings: which transfer, how strong, and whether the eyes follow.
         own_frame: the driver's frame that shows the portrait itself; None where none does. Changes count from
-            it, unless the user calls another frame neutral: the portrait does in it what it does itself.
+            it, unless the user calls another frame neutral: in it the portrait keeps its own expression.
 
     Returns:
         ``expression [T,E]`` and ``jaw [T,3]``, float32.
@@ -77,5 +77,5 @@ def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings
 
 
 def own_moves(source: FaceTrack) -> Moves:
-    """Give one frame in which the portrait does what it does itself: an edit's."""
+    """Return one frame in which the portrait keeps its own expression: an edit's moves."""
     return {name: np.asarray(getattr(source, name), np.float32) for name in ("expression", "jaw")}

@@ -1,4 +1,4 @@
-"""What is the person and what the moment: a driver's rest, and a mouth without its expression."""
+"""A driver's rest, and a mouth without its expression: the person without the moment."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from portrait_core.face_model.expression_names import PREFIX, is_direction, regi
 _NEUTRAL_SHARE = 0.1
 """Share of a clip's frames, the most neutral ones, that the rest is the mean of."""
 _OPEN_EYES_PERCENTILE = 25
-"""Of the blinks: a driver may keep the eyes shut for long."""
+"""Percentile of the blinks that counts as open eyes: a driver may keep the eyes shut for long."""
 _OWN = dict.fromkeys(("mouthPucker", "mouthFunnel", "mouthRoll", "mouthShrug"), (0.5, 0.8))
 _OWN_ELSEWHERE = 0.1, 0.3
-"""Mouth units up to the first may be the person's own (a small mouth looks like one that puckers a little,
-thin lips like rolled ones); from the second on they are expression. By the beginning of their names."""
+"""Coefficients of mouth blendshapes up to which they may be the person's own (a small mouth looks like one
+that puckers a little, thin lips like rolled ones), and from which on they are expression; by the beginnings
+of names, and for all others."""
 _TELLING = ("mouthSmile", "jawOpen", "mouthUpperUp", "mouthLowerDown", "mouthFrown")
-"""Units that a mouth at rest does not look like, by the beginnings of their names."""
+"""Blendshapes that a mouth at rest does not show, by the beginnings of their names."""
 _ACTING, _ACTS = 0.3, 0.6
-"""The largest of them up to which a mouth does nothing, and from which it surely does something."""
+"""Largest telling coefficient up to which a mouth is at rest, and from which on it surely is not."""
 _SMILING, _SMILES = 0.1, 0.3
-"""The same of its smile."""
+"""Smile up to which a mouth does not smile, and from which on it surely does."""
 _SMILE_IN_SHAPE = {"RightUp": -0.28, "LeftUp": -0.28, "RightAcross": 0.25, "LeftAcross": -0.25}
 """Directions of the mouth's corners that undo what the shape has of a smile when it is fitted to a smiling
 picture alone: a width of .055 and a lift of .03 of the eyes' distance, as measured on three people whose rest
@@ -35,22 +36,22 @@ _WITH_CORNERS = {
     "LowerLipEdgeSide": 0.8,
     "UpperLipSide": 0.5,
 }
-"""Handles that go with the corners then, and how far."""
+"""Handles that go with the corners, each with its share of their motion."""
 _UNDOING_SMILES = {
     f"{PREFIX}{handle}{side}{axis}": share * _SMILE_IN_SHAPE[side + axis]
     for handle, share in _WITH_CORNERS.items()
     for side in ("Right", "Left")
     for axis in ("Across", "Up")
 }
-"""The same by the directions' names."""
+"""Motions of all these handles that undo a smile, by the directions' names."""
 _DIRECTION_SHARE = 0.25
-"""Weight of directions, of which some part is the person's, in what is called unrest."""
+"""Weight of directions, some of which are the person's, in the unrest of a frame."""
 
 
 def told_rest(
     expression: NDArray[np.floating], ok: NDArray[np.bool_], frame: int | None
 ) -> NDArray[np.floating] | None:
-    """Give a driver's expression in the frame that the user calls neutral.
+    """Return a driver's expression in the frame that the user calls neutral.
 
     Args:
         expression: the driver's ``[T,E]``.

@@ -1,4 +1,4 @@
-"""From a driver's expressions to a portrait's: which part is the person, which the moment."""
+"""Retargeting of a driver's expressions to a portrait: separating the person from the moment."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ class Strengths:
 
     @classmethod
     def of(cls, settings: TemplateSettings) -> Strengths:
-        """Give the strengths that the settings say."""
+        """Read the strengths of the settings."""
         return cls(settings.mouth_gain, settings.eyes_gain, settings.brows_gain, settings.gaze_gain)
 
     def each(self, names: Sequence[str]) -> Array:
-        """Give the strength of each expression ``[E]``."""
+        """Return the strength of each expression ``[E]``."""
         return np.array([getattr(self, region_of(name)) for name in names])
 
 
 @dataclass(frozen=True)
 class Driver:
-    """A driver's clip, as its track tells it.
+    """A driver's clip by its track.
 
     Attributes:
         shape: ``[S]``.
         expression: ``[T,E]``.
         ok: ``[T]``, frames with a face of their own; None means all.
         rest: the expression ``[E]`` that changes are counted from; None finds it in the clip.
-        rests_as_portrait: whether the portrait does at rest what it does in its picture, with all that its
-            mouth does, for the driver's rest is the same face doing the same.
+        rests_as_portrait: whether the portrait's rest is its expression in its picture, mouth included, since
+            the driver's rest is the same face with the same expression.
     """
 
     shape: NDArray[np.floating]
@@ -65,7 +65,7 @@ class Driver:
     rests_as_portrait: bool = False
 
     def portrait_rest(self, own: Array, names: Sequence[str]) -> Array:
-        """Give the portrait's rest ``[E]``, of its own expression."""
+        """Return the portrait's rest ``[E]``, from its own expression ``[E]``."""
         return own if self.rests_as_portrait else quiet_mouth(own, names)
 
 
@@ -77,10 +77,10 @@ def retarget(
     transfer: Transfer = "relative",
     strengths: Strengths | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give expressions for the portrait that follow the driver's.
+    """Find expressions of the portrait that follow the driver's.
 
-    ``absolute`` is the paper's: the driver's coefficients as they are. ``relative`` moves what is seen: the
-    portrait's landmarks leave their rest as the driver's leave theirs
+    ``absolute`` is the paper's: the driver's coefficients as they are. ``relative`` moves landmarks: the
+    portrait's leave their rest as the driver's leave theirs
     (:mod:`portrait_core.template.visible_change`), lids come together as the driver's
     (:mod:`portrait_core.template.lids`). The portrait's rest is itself, its mouth without expression, so
     that a mouth that closes in the driver closes in a smiling portrait; with its mouth as it is where the
@@ -110,13 +110,13 @@ def retarget(
         start = driver.portrait_rest(own, names) + strengths.each(names) * (moves - rest)
         start = expression = start.clip(*expression_limits(names))
         if "lmk_faces_idx" in dict(head.named_buffers()):
-            expression = _seen(head, driver, moves, rest, shape, own, start, strengths)
-    found = np.asarray(expression, np.float32)
-    jaw = head.jaw_from_expression(torch.from_numpy(found)).cpu().numpy()
-    return found, np.asarray(jaw)
+            expression = _visibly_alike(head, driver, moves, rest, shape, own, start, strengths)
+    retargeted = np.asarray(expression, np.float32)
+    jaw = head.jaw_from_expression(torch.from_numpy(retargeted)).cpu().numpy()
+    return retargeted, np.asarray(jaw)
 
 
-def _seen(
+def _visibly_alike(
     head: MorphableHead,
     driver: Driver,
     moves: Array,
@@ -126,13 +126,13 @@ def _seen(
     start: Array,
     strengths: Strengths,
 ) -> NDArray[np.floating]:
-    """Solve for what is seen, frame by frame, then set the lids."""
+    """Solve for the landmarks' changes, frame by frame, then set the lids."""
     points = HeadPoints.from_head(head)
     moved = Person(points.with_shape(np.asarray(driver.shape, float)), rest)
     portrait = Person(points.with_shape(np.asarray(shape, float)), driver.portrait_rest(own, points.names))
     change = VisibleChange(points, moved, portrait, asdict(strengths))
-    found = np.stack([change.expression(*frame) for frame in zip(moves, start, strict=True)])
-    return match_lids(LidModel.of(head), driver.shape, moves, shape, own, found, strengths.eyes, driver.ok)
+    solved = np.stack([change.expression(*frame) for frame in zip(moves, start, strict=True)])
+    return match_lids(LidModel.of(head), driver.shape, moves, shape, own, solved, strengths.eyes, driver.ok)
 
 
 def _checked(

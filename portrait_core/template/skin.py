@@ -17,16 +17,30 @@ from portrait_core.cameras import project_to_crop
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.alignment import LandmarkSpline
 from portrait_core.face_model.contours import pixel_grid, window
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import Fragments, interpolate, rasterize
-from portrait_core.template.texture import Image, smoothstep
+from portrait_core.template.texture import Image
 
 Mask = NDArray[Any]
-"""Boolean."""
+"""Booleans ``[h,w]``."""
 _HIDDEN_BEHIND = 0.016
-"""Skin this much behind the photograph's front surface (box units; 8 mm) was hidden in it."""
+"""Distance behind the photograph's front surface from which on skin was hidden in it, in box units (8 mm)."""
 _STILL_FROM_M, _STILL_AT_M = 0.008, 0.040
-"""Skin this far outside the face's mask begins to hold still, and holds still entirely."""
+"""Distances outside the face's mask at which skin begins to hold still, and holds still entirely, in
+metres."""
+_MIN_FREEDOM = 0.01
+"""Freedom above which a vertex moves."""
+_MARGIN = 0.06
+"""Margin of the region drawn around the moving skin, over the work image's side."""
+_MIN_HIDDEN = 0.02
+"""Smallest side of a part of hidden skin, over the work image's side."""
+_OUTLINE_BLUR = 0.7
+"""Deviation of the blur that takes the steps out of the coarse outline, in pixels of the coarse grid."""
+_FLOW_BLURS_PX = (1.0, 4.0)
+"""Deviations of the blurs that continue a flow into pixels without one, in pixels of half the grid."""
+_MIN_WEIGHT = 0.02
+"""Smallest blurred weight from which a flow is continued."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +63,10 @@ class SkinView(NamedTuple):
     covered: Mask
     """Skin, eyes and mouth that have their place in the photograph."""
     face: Image
-    """The same where it is face, 0..1."""
+    """Part of each covered pixel that is face, 0..1."""
     flow: Image
-    """``[h,w,2]``: from a pixel to the place of its surface point in the photograph, pixels."""
+    """Displacement from a pixel to the place of its surface point in the photograph ``[h,w,2]``, in
+    pixels."""
     hidden: Mask
     """Skin that the photograph does not show (the throat behind its chin); not part of ``covered``."""
 
@@ -59,14 +74,22 @@ class SkinView(NamedTuple):
 class MovingSkin:
     """Moves one portrait's mesh. Positions are in pixels of an image of ``size`` (the work image).
 
-    The mesh is rasterised ``coarse`` times smaller than that: its flow is smooth, and what is sharp (lids,
-    lips) is painted afterwards.
+    The mesh is rasterised ``coarse`` times smaller than that: its displacement is smooth, and sharp edges
+    (lids, lips) are painted afterwards.
     """
 
     def __init__(
         self, head: MorphableHead, fit: PortraitFit, landmarks: NDArray[np.floating], size: int, coarse: int
     ):
-        """``landmarks [478,2]`` as detected in the work image; ``size`` is a multiple of ``coarse``."""
+        """Fit the mesh to the landmarks.
+
+        Args:
+            head: the morphable head, on the CPU.
+            fit: the portrait's.
+            landmarks: as detected in the work image ``[478,2]``.
+            size: side of the work image in pixels, a multiple of ``coarse``.
+            coarse: pixels of the work image per pixel of the rasterised mesh.
+        """
         self.head, self.fit, self.size, self._coarse = head, fit, size, coarse
         self.source_m = self.decode(fit.expression[None], fit.jaw[None])
         spline = LandmarkSpline(head)
@@ -78,9 +101,9 @@ class MovingSkin:
         self.source_px[:, :2] += self.offset
         inside = head.mask("inside_mouth") > 0.5
         body = (head.face_group == 0) & ~inside[head.faces].all(1)
-        self._faces = head.faces[body & (self._freedom[head.faces].amax(1) > 0.01)]
+        self._faces = head.faces[body & (self._freedom[head.faces].amax(1) > _MIN_FREEDOM)]
         self._attributes = torch.cat([self.source_px, head.mask("face")[:, None]], 1)[None]
-        box = window(self.source_px[self._freedom > 0.01, :2].numpy(), 0.06 * size, size)
+        box = window(self.source_px[self._freedom > _MIN_FREEDOM, :2].numpy(), _MARGIN * size, size)
         low, high = np.array(box[:2]) // coarse * coarse, -(-np.array(box[2:]) // coarse) * coarse
         self.roi = (int(low[0]), int(low[1]), int(high[0]), int(high[1]))
         self.grid = pixel_grid(self.roi)
@@ -94,18 +117,18 @@ class MovingSkin:
         self.px_per_m = float(span / torch.linalg.vector_norm(metres.amax(0) - metres.amin(0)))
 
     def decode(self, expression: NDArray[np.floating], jaw: NDArray[np.floating]) -> Float[Tensor, "b v 3"]:
-        """Vertices in metres of the portrait's shape with other expressions."""
+        """Return the vertices of the portrait's shape with other expressions, in metres."""
         shape = torch.as_tensor(np.asarray(self.fit.shape)[None], dtype=torch.float32)
         expression_t = torch.as_tensor(expression, dtype=torch.float32)
         return self.head.decode(shape, expression_t, torch.as_tensor(jaw, dtype=torch.float32))
 
     def project(self, vertices_m: Tensor) -> Float[Tensor, "b v 3"]:
-        """Work pixels and depth by the portrait's camera, without corrections."""
+        """Project vertices to work pixels and depth by the portrait's camera, without corrections."""
         camera = torch.as_tensor(np.asarray(self.fit.camera)[None], dtype=torch.float32)
         return project_to_crop(camera.expand(len(vertices_m), -1), self.head.to_box(vertices_m), self.size)
 
     def moved(self, vertices_m: Tensor) -> Float[Tensor, "b v 3"]:
-        """Work pixels of moved vertices, corrected; skin outside the face holds still."""
+        """Return the corrected work pixels of moved vertices; skin outside the face holds still."""
         projected = self.project(vertices_m)
         projected[..., :2] += self.offset
         return self.source_px + self._freedom[:, None] * (projected - self.source_px)
@@ -113,7 +136,7 @@ class MovingSkin:
     def vertices_box(
         self, expression: NDArray[np.floating], jaw: NDArray[np.floating]
     ) -> Float[Tensor, "b v 3"]:
-        """The mesh exactly as painted, in the box frame: corrected pixels lifted back at their depth."""
+        """Return the mesh exactly as painted, in the box frame: corrected pixels lifted at their depth."""
         px = self.moved(self.decode(expression, jaw))
         camera = torch.as_tensor(np.asarray(self.fit.camera), dtype=torch.float32)
         cam2world, k = camera[:16].view(4, 4), camera[16:].view(3, 3)
@@ -122,11 +145,11 @@ class MovingSkin:
         return local @ cam2world[:3, :3].T + cam2world[:3, 3]
 
     def landmarks(self, vertices_px: Tensor) -> NDArray[np.float32]:
-        """``[478,2]`` of vertices ``[V,3]``."""
+        """Return the landmarks ``[478,2]`` of vertices ``[V,3]``."""
         return np.asarray(self.head.landmarks(vertices_px[None])[0, :, :2].numpy())
 
     def _rasterize(self, vertices_px: Tensor) -> tuple[Fragments, Image]:
-        """Fragments at the coarse size, and ``(x, y, depth)`` in the photograph and the face mask there."""
+        """Rasterise coarsely: fragments, and the photograph's ``(x, y, depth)`` and face mask there."""
         x0, y0, x1, y1 = self.roi
         k = self._coarse
         local = (vertices_px - vertices_px.new_tensor([x0, y0, 0.0])) / vertices_px.new_tensor([k, k, 1.0])
@@ -134,15 +157,17 @@ class MovingSkin:
         return fragments, interpolate(self._attributes, self._faces, fragments)[0].numpy()
 
     def view(self, vertices_px: Tensor) -> SkinView:
-        """What the portrait's camera sees of vertices ``[V,3]``."""
+        """Return the portrait's camera's view of vertices ``[V,3]`` in work pixels."""
         x0, y0, x1, y1 = self.roi
         k = self._coarse
         fragments, values = self._rasterize(vertices_px)
         seen = (fragments.face_id[0] >= 0).numpy()
-        hidden = large_parts(seen & (values[..., 3] < 0.5) & self._behind(values), 0.02 * self.size / k)
+        hidden = large_parts(
+            seen & (values[..., 3] < 0.5) & self._behind(values), _MIN_HIDDEN * self.size / k
+        )
         marks = self.landmarks(vertices_px)
         covered = self._fill_openings(seen & ~hidden, marks)
-        # the sockets behind open eyes are not face on the mesh, but what is drawn over them is
+        # the sockets behind open eyes are not face on the mesh, but the eyes drawn over them are
         face = self._fill_openings(covered & ((values[..., 3] > 0.5) | ~seen), marks) & covered
         x, y = pixel_grid((0, 0, seen.shape[1], seen.shape[0]))
         weight = (seen & ~hidden).astype(np.float32)
@@ -152,11 +177,11 @@ class MovingSkin:
             cv2.resize(np.asarray(part, np.float32), (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR)
             for part in (covered, face, flow, hidden)
         ]
-        covered = cv2.GaussianBlur(fine[0], (0, 0), 0.7 * k) > 0.5  # the coarse outline has steps
+        covered = cv2.GaussianBlur(fine[0], (0, 0), _OUTLINE_BLUR * k) > 0.5
         return SkinView(covered, fine[1], fine[2], (fine[3] > 0.5) & ~covered)
 
     def _behind(self, values: Image) -> Mask:
-        """Whether surface points lie behind what the photograph shows at their place."""
+        """Find surface points that lie behind the photograph's front surface at their place."""
         depth = self._source_depth
         if depth.size == 1:
             return np.zeros(values.shape[:2], bool)
@@ -175,8 +200,9 @@ class MovingSkin:
 
 
 def large_parts(mask: Mask, side_px: float) -> Mask:
-    """The connected parts of ``mask [h,w]`` that are larger than ``side_px`` squared; smaller ones are
-    wobbles of an outline.
+    """Keep the connected parts of ``mask [h,w]`` that are larger than ``side_px`` squared.
+
+    Smaller ones are wobbles of an outline.
     """
     thick = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     _, label, stats, _ = cv2.connectedComponentsWithStats(thick, connectivity=8)
@@ -185,11 +211,11 @@ def large_parts(mask: Mask, side_px: float) -> Mask:
 
 
 def _freedom(head: MorphableHead) -> NDArray[np.float32]:
-    """How far each vertex may move, 0..1: all of the face and what is inside it, fading outside of it."""
+    """Return each vertex's freedom to move, 0..1: 1 on the face and inside it, fading outside of it."""
     template = head._array("v_template").cpu().numpy()
     in_face = (head.mask("face") > 0.5).cpu().numpy()
     distance = cKDTree(template[in_face]).query(template)[0]
-    freedom = 1.0 - smoothstep((distance - _STILL_FROM_M) / (_STILL_AT_M - _STILL_FROM_M))
+    freedom = 1.0 - eased((distance - _STILL_FROM_M) / (_STILL_AT_M - _STILL_FROM_M))
     inner = (head.mask("inside_mouth") > 0.5).cpu().numpy()
     for name in head.group_names[1:]:
         inner |= head.group_vertices(name).cpu().numpy()
@@ -197,14 +223,14 @@ def _freedom(head: MorphableHead) -> NDArray[np.float32]:
 
 
 def _extrapolate(weighted: Image) -> Image:
-    """Continue a flow into pixels that have none: ``[h,w,3]`` (x, y, weight 0 or 1) to ``[h,w,2]``."""
+    """Continue displacements into pixels without one: ``[h,w,3]`` (x, y, weight 0 or 1) to ``[h,w,2]``."""
     height, width = weighted.shape[:2]
     missing = weighted[..., 2] == 0
     out = weighted[..., :2].copy()
     small = cv2.resize(weighted, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    for sigma in (1.0, 4.0):
+    for sigma in _FLOW_BLURS_PX:
         blurred = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma), (width, height))
-        reached = missing & (blurred[..., 2] > 0.02)
+        reached = missing & (blurred[..., 2] > _MIN_WEIGHT)
         out[reached] = blurred[reached, :2] / blurred[reached, 2:]
         missing &= ~reached
     return out

@@ -7,6 +7,7 @@ surfaces open and close, are painted separately (``eyes``, ``mouth``).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import cv2
@@ -18,17 +19,65 @@ from torch import Tensor
 
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening
+from portrait_core.face_model.easing import eased
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.template.eyes import EyePainter
 from portrait_core.template.mouth import MouthPainter
 from portrait_core.template.mouth_colors import MouthPalette
 from portrait_core.template.mouth_interior import UPPER_TEETH_BELOW_LIPS_M, MouthInterior
 from portrait_core.template.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
-from portrait_core.template.texture import Image, PortraitTexture, smoothstep
+from portrait_core.template.texture import Image, PortraitTexture
 from portrait_core.template.visible_teeth import find_teeth
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
 
+
+@dataclass(frozen=True)
+class _Finish:
+    """Laying the drawn face over the photograph; lengths as shares of the work image's side."""
+
+    min_gap_px: float = 0.5
+    """Largest height of an opening up to which no mouth interior is drawn, in work pixels."""
+    edge_blur_px: float = 1.2
+    """Deviation of the blur of the skin's outline, in work pixels."""
+    min_lost: float = 0.02
+    """Smallest side of a disoccluded part."""
+    rim: float = 0.008
+    """Width of the rim around disoccluded parts, for the photograph's own soft edge."""
+    fill_reach: float = 0.03
+    """Reach around disoccluded pixels within which the face is not filled from."""
+    fill_radius_px: float = 3.0
+    """Radius of in-painting, in work pixels."""
+    fill_blur_px: float = 0.8
+    """Deviation of the blur of the filled part's edge, in work pixels."""
+    min_face: float = 0.01
+    """Face mask above which a pixel counts as face beside a hole."""
+    chin_blur: float = 0.018
+    chin_gain: float = 1.5
+    chin_shade: float = 0.35
+    """Deviation of the shadow of a chin that has come down, its gain before it is limited to 1, and the share
+    of the light that it takes."""
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """Choice of the crop's pixels that averaged drawn ones replace; lengths in pixels of the crop."""
+
+    still: float = 0.15
+    moved_over: float = 0.5
+    """Motion that counts as none, and the further motion over which a pixel becomes the drawn one."""
+    same: float = 1.0
+    differs_over: float = 4.0
+    """Difference of colour in grey levels that counts as none, and the further one."""
+    blur: float = 0.7
+    """Deviation of the blur of the decision."""
+    gain: float = 1.5
+    """Gain of the blurred decision before it is limited to 1."""
+
+
+_FINISH, _CHANGED = _Finish(), _Changed()
+_UPPER_LOWER_LIP = [13, 14]
+"""Landmarks of the inner lips' middles."""
 _EYES = (
     (regions.RIGHT_EYE, regions.RIGHT_IRIS),
     (regions.LEFT_EYE, regions.LEFT_IRIS),
@@ -43,13 +92,13 @@ class Template(NamedTuple):
     face_mask: NDArray[np.float32]
     """``[B,S,S]``: the whole face, mouth included."""
     mouth_mask: NDArray[np.float32]
-    """``[B,S,S]``: what is behind the lips. The paper's M_face is ``face_mask * (1 - mouth_mask)``."""
+    """``[B,S,S]``: the mouth interior. The paper's M_face is ``face_mask * (1 - mouth_mask)``."""
     uncovered: NDArray[np.float32]
-    """``[B,S,S]``: was face in the photograph and no longer is (filled in plausibly; not to be learnt)."""
+    """``[B,S,S]``: disoccluded pixels, face in the photograph and no longer (filled in; not to be learnt)."""
 
 
 class TemplateRenderer:
-    """Renders one portrait with other expressions."""
+    """Renders one portrait on the embedded head with other expressions."""
 
     def __init__(
         self,
@@ -59,15 +108,15 @@ class TemplateRenderer:
         landmarks_px: NDArray[np.floating],
         supersample: int = 2,
         feather_px: float = 4.0,
-    ):
-        """Take the portrait apart; about half a second at 256.
+    ) -> None:
+        """Take the portrait apart; about half a second at 256 pixels.
 
         Args:
             head: the morphable head with 478 landmarks, on the CPU, where OpenCV draws what it gives.
             portrait: face crop ``[S,S,3]`` uint8.
             fit: the fit whose camera belongs to this crop.
             landmarks_px: landmarks ``[478,2]`` found in the crop, in its pixels (centres at +0.5).
-            supersample: render at so many times the size.
+            supersample: side of the work image over the crop's.
             feather_px: width of the face mask's soft edge, in pixels of the crop.
 
         Raises:
@@ -108,7 +157,7 @@ class TemplateRenderer:
     def _mouth_painter(self) -> MouthPainter:
         head = self.head
         neutral = self.skin.decode(np.zeros((1, head.n_expression)), np.zeros((1, 3)))[0]
-        rest, own = (head.landmarks(m)[0, [13, 14], 1] for m in (neutral[None], self.skin.source_m))
+        rest, own = (head.landmarks(m)[0, _UPPER_LOWER_LIP, 1] for m in (neutral[None], self.skin.source_m))
         # where lips meet, the photograph shows where the upper one rests
         line, drop = float(rest.mean()) + self.texture.lips_meet * float(own[0] - rest[0]), 0.0
         teeth = find_teeth(self.texture, self.skin.px_per_m)
@@ -124,7 +173,7 @@ class TemplateRenderer:
     def vertices_box(
         self, expression: NDArray[np.floating], jaw: NDArray[np.floating]
     ) -> Float[Tensor, "b v 3"]:
-        """The mesh of expressions ``[B,E]`` and jaws ``[B,3]`` exactly as painted, in the box frame."""
+        """Return the mesh of expressions ``[B,E]`` and jaws ``[B,3]`` as painted, in the box frame."""
         return self.skin.vertices_box(np.asarray(expression), np.asarray(jaw))
 
     def render(self, expression: NDArray[np.floating], jaw: NDArray[np.floating]) -> Template:
@@ -135,7 +184,7 @@ class TemplateRenderer:
         """
         expression, jaw = np.asarray(expression, np.float32), np.asarray(jaw, np.float32)
         if len(expression) != len(jaw) or not len(jaw):
-            raise ValueError(f"got {len(expression)} expressions and {len(jaw)} jaws; pass one jaw a frame")
+            raise ValueError(f"got {len(expression)} expressions and {len(jaw)} jaws; pass one jaw per frame")
         frames = [self._frame(e, j) for e, j in zip(expression, jaw, strict=True)]
         image, face, mouth, uncovered = (np.stack(part) for part in zip(*frames, strict=True))
         return Template(image, face, mouth, uncovered)
@@ -157,7 +206,12 @@ class TemplateRenderer:
         return self._finish(canvas, view, mouth)
 
     def _warp(self, view: SkinView, closed: list[float]) -> Image:
-        """The whole work image with moved skin in the region drawn, openings filled over."""
+        """Return the work image ``[W,W,3]`` with moved skin in the region drawn and openings filled over.
+
+        Args:
+            view: the moved skin.
+            closed: closing of each eye, 0 as the portrait, 1 shut.
+        """
         x0, y0, x1, y1 = self.skin.roi
         x, y = self.skin.grid
         source = self.texture.skin.copy()
@@ -174,23 +228,26 @@ class TemplateRenderer:
         return canvas
 
     def _paint_mouth(self, canvas: Image, vertices_m: Tensor, marks: NDArray[np.float32]) -> Image:
+        """Paint the mouth into ``canvas [W,W,3]``, in place, and return its mask ``[W,W]``."""
         opening = self._mouth.opening(_opening(marks, regions.INNER_LIPS))
-        behind = None
-        if float(opening.gap.max()) > 0.5:
+        interior = None
+        if float(opening.gap.max()) > _FINISH.min_gap_px:
             shifted = self._mouth.interior.placed(vertices_m)
             px = self.skin.project(shifted[None])[0]
             px[:, :2] += self.skin.offset + torch.from_numpy(self._mouth.offset)
             box = MouthPainter.window(opening, len(canvas))
-            behind = self._mouth.interior.render(px, shifted, box, self.skin.px_per_m)
-        return self._mouth.paint(canvas, opening, behind)
+            interior = self._mouth.interior.render(px, shifted, box, self.skin.px_per_m)
+        return self._mouth.paint(canvas, opening, interior)
 
     def _finish(self, canvas: Image, view: SkinView, mouth: Image) -> tuple[Image, ...]:
         """Lay the face over the photograph and average down to the crop's size."""
         x0, y0, x1, y1 = self.skin.roi
         uncovered = self._uncovered(view)
         base = self._background(uncovered, view)
-        alpha = cv2.GaussianBlur(cv2.erode(view.covered.astype(np.float32), np.ones((3, 3))), (0, 0), 1.2)
-        alpha = smoothstep(alpha) * ~uncovered
+        alpha = cv2.GaussianBlur(
+            cv2.erode(view.covered.astype(np.float32), np.ones((3, 3))), (0, 0), _FINISH.edge_blur_px
+        )
+        alpha = eased(alpha) * ~uncovered
         drawn = base + alpha[..., None] * (canvas[y0:y1, x0:x1] - base)
         image = self._average(drawn, view.flow)
         face = np.zeros(canvas.shape[:2], np.float32)
@@ -202,51 +259,58 @@ class TemplateRenderer:
         return image, np.clip(2.0 * soft - 1.0, 0.0, 1.0), self._down(mouth), self._down(gone)
 
     def _uncovered(self, view: SkinView) -> Mask:
-        """Pixels of the region drawn that lost their face, with a rim for the photograph's own soft edge."""
+        """Find the disoccluded pixels of the region drawn, with a rim for the photograph's own soft edge."""
         lost = (self.skin.source_covered & ~view.covered) | view.hidden
-        core = large_parts(lost, 0.02 * self.skin.size).astype(np.uint8)
-        k = 2 * max(1, round(0.008 * self.skin.size)) + 1
+        core = large_parts(lost, _FINISH.min_lost * self.skin.size).astype(np.uint8)
+        k = 2 * max(1, round(_FINISH.rim * self.skin.size)) + 1
         rim = cv2.dilate(core, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))).astype(bool)
         return rim & (view.face <= 0.5)
 
     def _background(self, uncovered: Mask, view: SkinView) -> Image:
-        """The photograph behind the face in the region drawn: uncovered pixels in-painted from what surrounds
-        the face (not from the face), and the shadow of a chin that has come down.
+        """Return the photograph behind the face in the region drawn ``[h,w,3]``.
+
+        Disoccluded pixels are in-painted from the surroundings of the face (not from the face); a chin that
+        has come down throws a shadow.
         """
         x0, y0, x1, y1 = self.skin.roi
         size = self.skin.size
         base = self.texture.photo[y0:y1, x0:x1].copy()
         if uncovered.any():
-            reach = 2 * max(2, round(0.03 * size)) + 1
+            reach = 2 * max(2, round(_FINISH.fill_reach * size)) + 1
             near = cv2.dilate(uncovered.astype(np.uint8), np.ones((reach, reach), np.uint8)).astype(bool)
-            hole = uncovered | (near & ((view.face > 0.01) | self.skin.source_face))
+            hole = uncovered | (near & ((view.face > _FINISH.min_face) | self.skin.source_face))
             known = np.asarray(np.clip(base, 0, 255), dtype=np.uint8)
-            filled = cv2.inpaint(known, hole.astype(np.uint8), 3.0, cv2.INPAINT_TELEA)
+            filled = cv2.inpaint(known, hole.astype(np.uint8), _FINISH.fill_radius_px, cv2.INPAINT_TELEA)
             # also under the face's rim, whose soft edge would let the old chin through
-            soft = np.maximum(cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.8), hole)
+            soft = np.maximum(cv2.GaussianBlur(hole.astype(np.float32), (0, 0), _FINISH.fill_blur_px), hole)
             base += soft[..., None] * (filled - base)
         gained = (view.covered & ~self.skin.source_covered).astype(np.float32)
         if gained.any():
-            shade = cv2.GaussianBlur(gained, (0, 0), 0.018 * size)
-            base *= 1.0 - 0.35 * np.clip(1.5 * shade, 0.0, 1.0)[..., None]
+            shade = cv2.GaussianBlur(gained, (0, 0), _FINISH.chin_blur * size)
+            base *= 1.0 - _FINISH.chin_shade * np.clip(_FINISH.chin_gain * shade, 0.0, 1.0)[..., None]
         return base
 
     def _down(self, image: Image) -> Image:
         return cv2.resize(image, (self.size, self.size), interpolation=cv2.INTER_AREA)
 
     def _average(self, drawn: Image, flow: Image) -> NDArray[np.uint8]:
-        """The crop with the region drawn averaged into it; pixels that did not change keep the photograph's
-        own values, which averaging a magnified copy would soften.
+        """Average the region drawn into the crop ``[S,S,3]``.
+
+        Pixels that did not change keep the photograph's own values, which averaging a magnified copy would
+        soften.
         """
         x0, y0, x1, y1 = self.skin.roi
         red, green, blue = cv2.split(np.abs(drawn - self.texture.photo[y0:y1, x0:x1]))
         difference = np.maximum(np.maximum(red, green), blue)
-        moved = smoothstep((np.hypot(flow[..., 0], flow[..., 1]) / self.scale - 0.15) / 0.5)
-        changed = np.maximum(moved, smoothstep((difference - 1.0) / 4.0))
+        motion = np.hypot(flow[..., 0], flow[..., 1]) / self.scale
+        moved = eased((motion - _CHANGED.still) / _CHANGED.moved_over)
+        changed = np.maximum(moved, eased((difference - _CHANGED.same) / _CHANGED.differs_over))
         k = self.scale
         size = ((x1 - x0) // k, (y1 - y0) // k)
-        weight = cv2.resize(cv2.GaussianBlur(changed, (0, 0), 0.7 * k), size, interpolation=cv2.INTER_AREA)
-        weight = np.clip(1.5 * weight, 0.0, 1.0)[..., None]
+        weight = cv2.resize(
+            cv2.GaussianBlur(changed, (0, 0), _CHANGED.blur * k), size, interpolation=cv2.INTER_AREA
+        )
+        weight = np.clip(_CHANGED.gain * weight, 0.0, 1.0)[..., None]
         out = self._portrait.copy()
         own = out[y0 // k : y1 // k, x0 // k : x1 // k]
         value = own + weight * (cv2.resize(drawn, size, interpolation=cv2.INTER_AREA) - own)

@@ -1,15 +1,15 @@
 """The portrait taken apart: skin without its openings, the lines along their edges, colours to paint with.
 
 A photograph of an open eye has no texture for a closed lid, and a photograph of teeth none for closed lips.
-So the openings and the lines around them (lashes, creases, the line between the lips) are lifted off and
-the skin under them is filled in smoothly; moving skin samples the filled image, and the lines are laid back
-on where the edges have moved to.
+So the openings and the lines around them (lashes, creases, the line between the lips) are lifted off, and
+the skin under them is filled in smoothly. Moving skin samples the filled image, and the lines are laid on
+again where the edges have moved to.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,38 +19,108 @@ from scipy.sparse.linalg import spsolve
 
 from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.contours import Opening, pixel_grid, window
+from portrait_core.face_model.easing import eased
+from portrait_core.template.face_tones import FaceTones, line_color
 from portrait_core.template.lip_hair import LipHair, find_hair
 from portrait_core.template.lip_line import closed_lips, is_closed, without_gap
 
 Image = NDArray[Any]
 """Colours 0..255 or weights 0..1, float32."""
 
-LID_MARGIN = 0.30
-"""How far above the upper lid's edge lines are lifted off (lashes and crease), in eye widths."""
-LOWER_LID_MARGIN = 0.13
-_CORNER_REACH = 0.22
-"""How far beyond an eye's corners lashes are lifted off, in eye widths."""
-_LIMBUS = 1.15
-"""Radius of the iris with its soft rim, over the iris's."""
-_LID_SHADE, _LID_SHADE_REACH = 0.3, 0.08
-"""Share of light that the upper lid takes from the white of the eye at its edge, and how far down, in eye
-widths."""
 LASH_BAND = 0.11
-"""Lines nearer to the edge than this travel with the edge; the rest (the crease) stays on the skin."""
+"""Distance from the edge, in eye widths, within which lines travel with the edge; lines farther away (the
+crease) stay on the skin."""
 LIP_MARGIN = 0.035
-"""How far around the mouth's opening the line between closed lips reaches, in mouth widths."""
+"""Reach of the line between closed lips around the mouth's opening, in mouth widths."""
 PARTED_LIP_MARGIN = 0.045
-"""The same of parted lips: what shines or is dark between them lies on both sides of the landmarks there."""
+"""Reach of the lines along parted lips, in mouth widths: gleams and darkness between the lips lie on both
+sides of the landmarks there."""
 
 _PARTED_CORNER = 0.10
-"""How far beyond the corners of parted lips the dark between them reaches, in mouth widths."""
+"""Reach of the darkness between parted lips beyond their corners, in mouth widths."""
+_LIP_WINDOW = 5
+"""Margin of the window around the lips, in reaches of their lines."""
 _GAP_UNDER_HAIR = 0.10
 """Mean gap between lips under a moustache, in mouth widths, below which they meet: landmarks guess there."""
+_SURE_COVERAGE = 0.95
+"""Coverage from which on a pixel lies inside an opening."""
+
+
+@dataclass(frozen=True)
+class _LidLift:
+    """Lifting off eyes and the lines around them; lengths in eye widths."""
+
+    max_above: float = 0.30
+    min_above: float = 0.13
+    """Largest and smallest reach above the upper lid's edge (lashes and crease)."""
+    brow_room: float = 0.6
+    """Share of the room under the brow that may be lifted off."""
+    below: float = 0.13
+    """Reach below the lower lid's edge."""
+    corner: float = 0.22
+    """Reach of lashes beyond the corners."""
+    window: float = 0.2
+    """Margin of the eye's window beyond the lifted lines."""
+    closing: float = 0.32
+    """Thickness of dark features that do not colour the filling."""
+    blur: float = 0.2
+    """Deviation of the blur of the filling's surroundings, in sizes of the closing."""
+    lit_percentile: float = 60
+    lit_share: float = 0.3
+    """Percentile of the surroundings' brightness from which on they are lit, and the share of their colour in
+    the filling: a closed lid bulges into the light that its open socket lacks."""
+
+
+@dataclass(frozen=True)
+class _EyeLook:
+    """Completing an eyeball; radii in those of the iris, lengths in eye widths."""
+
+    limbus: float = 1.15
+    """Radius of the iris with its soft rim."""
+    disc_edge: float = 0.25
+    """Width of the iris's soft edge."""
+    free_over: float = 0.4
+    """Distance beyond the limbus over which the white of the eye becomes the photograph's."""
+    rim: float = 0.015
+    rim_px: float = 0.5
+    """Deviation of the blur of the opening's rim, in eye widths and in pixels; the two are added."""
+    lid_shade: float = 0.3
+    """Share of the light that the upper lid takes from the white of the eye at its edge."""
+    lid_shade_reach: float = 0.08
+    """Reach of this shade."""
+    lash_strip: float = 0.05
+    lash_half: float = 0.4
+    """Half height of the strip along the upper edge that lashes are measured in, and half its length as a
+    share of the chord."""
+    lash_percentile: float = 12
+    """Percentile of the strip's luminance up to which a pixel is lash."""
+    min_white: int = 12
+    """Fewest pixels of white that its colour is measured from."""
+    white_percentile: float = 75
+    """Percentile of the white's colours that is its bright colour."""
+    vein: float = 0.03
+    vein_blur: float = 0.4
+    """Half size of the window over which lashes and veins are smoothed, over the width of the eye's window,
+    and the deviation of the blur in sizes of it."""
+    fallback_skin: float = 0.35
+    fallback_gray: float = 0.55
+    """Shares of the skin's colour and of its luminance in the white of an eye that shows none."""
+    hidden_percentile: float = 25
+    """Percentile of the eye's colours that fills what no mirroring reaches."""
+
+
+_LID, _EYE = _LidLift(), _EyeLook()
 
 
 def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
-    """Replace the pixels of ``hole [H,W]`` of an image ``[H,W,C]`` by the smooth surface (Laplace's equation)
-    through the pixels around them.
+    """Fill a hole by the smooth surface (Laplace's equation) through the pixels around it.
+
+    Args:
+        image: ``[H,W,C]``.
+        hole: ``[H,W]``.
+
+    Returns:
+        A filled copy ``[H,W,C]``.
     """
     out = image.copy()
     index = np.full(hole.shape, -1)
@@ -80,12 +150,6 @@ def membrane_fill(image: Image, hole: NDArray[np.bool_]) -> Image:
     return out
 
 
-def smoothstep(x: Image) -> Image:
-    """0 below 0, 1 above 1, smooth between."""
-    t = np.clip(x, 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
 @dataclass(frozen=True)
 class EyeSource:
     """One eye of the portrait, in work pixels."""
@@ -97,9 +161,11 @@ class EyeSource:
     eyeball: Image
     """The eye's colours inside the window ``[h,w,3]``, completed under the lids."""
     sclera: Image
-    """The same without the iris."""
+    """The eye's colours inside the window without the iris ``[h,w,3]``."""
     iris_center: Image
+    """``[2]``."""
     iris_radius: float
+    """In pixels."""
     lash: Image
     """Colour of the lash line ``[3]``."""
 
@@ -109,15 +175,17 @@ class PortraitTexture:
     """The portrait at work size, colours 0..255 as float32."""
 
     photo: Image
+    """The photograph ``[W,W,3]``."""
     skin: Image
-    """The photograph with eyes, mouth and the lines around them filled over."""
+    """The photograph with eyes, mouth and the lines around them filled over ``[W,W,3]``."""
     lines: Image
     """``photo - skin``."""
     eyes: tuple[EyeSource, EyeSource]
     """The subject's right eye, then the left."""
     mouth: Opening
-    """Where the photograph's lips part; without height, on the line between them, where they meet."""
+    """The photograph's opening between the lips; where they meet, the line between them, without height."""
     lips_meet: bool
+    """Whether the photograph's lips meet."""
     skin_color: Image
     """Mean colour of the face ``[3]``."""
     lip_line: Image
@@ -152,11 +220,11 @@ class PortraitTexture:
             opening = Opening.from_points(landmarks[list(curves.upper)], landmarks[list(curves.lower)])
             margin = _lid_margin(opening, landmarks[list(brow)])
             box = window(
-                landmarks[list(curves.upper + curves.lower)], margin + 0.2 * opening.width, len(photo)
+                landmarks[list(curves.upper + curves.lower)], margin + _LID.window * opening.width, len(photo)
             )
-            _lift(skin, opening, box, margin, LOWER_LID_MARGIN * opening.width, 0.32 * opening.width)
+            _lift(skin, opening, box, margin, _LID.below * opening.width, _LID.closing * opening.width)
             eyes.append(_eye_source(photo, skin, opening, box, margin, landmarks[list(iris)]))
-        tones = _FaceTones.of(photo, landmarks)
+        tones = FaceTones.of(photo, landmarks)
         lips = regions.INNER_LIPS
         mouth = Opening.from_points(landmarks[list(lips.upper)], landmarks[list(lips.lower)])
         hair = find_hair(photo, mouth, landmarks, float(tones.skin.mean()))
@@ -165,11 +233,11 @@ class PortraitTexture:
         if meet:
             mouth = closed_lips(photo, mouth) if hair is None else without_gap(mouth)
         reach = (LIP_MARGIN if meet else PARTED_LIP_MARGIN) * mouth.width
-        box = window(landmarks[list(lips.upper + lips.lower)], 5 * reach, len(photo))
+        box = window(landmarks[list(lips.upper + lips.lower)], _LIP_WINDOW * reach, len(photo))
         _lift(skin, mouth, box, reach, reach, corner=0.0 if meet else _PARTED_CORNER * mouth.width)
         line = tones.between_lips()
         if meet:
-            line = _line_color(photo, mouth, line)
+            line = line_color(photo, mouth, line)
         return cls(
             photo=photo,
             skin=skin,
@@ -188,72 +256,14 @@ class PortraitTexture:
         )
 
 
-class _FaceTones(NamedTuple):
-    """Colours ``[3]`` and luminances of a photographed face."""
-
-    skin: Image
-    lip: Image
-    lip_saturation: float
-    highlight: float
-    mouth_light: float
-    shadow: float
-
-    @classmethod
-    def of(cls, photo: Image, landmarks: NDArray[np.floating]) -> _FaceTones:
-        """Measure the photograph ``[W,W,3]`` with landmarks ``[478,2]``."""
-        soft = cv2.GaussianBlur(photo, (0, 0), 2)
-        ring = landmarks[[117, 346, 50, 280, 151, 108, 337, 6]].astype(int).clip(0, len(photo) - 1)
-        skin = np.median(soft[ring[:, 1], ring[:, 0]], axis=0)
-        beside = landmarks[[164, 18, 200, 205, 425, 57, 287]].astype(int).clip(0, len(photo) - 1)
-        near = soft[beside[:, 1], beside[:, 0]]
-        # the lower lip between its contours: hair and noses' shadows lie on the upper one
-        inner, outer = (landmarks[list(c.lower)] for c in (regions.INNER_LIPS, regions.OUTER_LIPS))
-        share = np.linspace(0.35, 0.75, 5)[:, None, None]
-        places = ((1 - share) * inner[3:8] + share * outer[3:8]).reshape(-1, 2).astype(int)
-        places = places.clip(0, len(photo) - 1)
-        lips = soft[places[:, 1], places[:, 0]]
-        saturation = (lips.max(1) - lips.min(1)) / np.maximum(lips.max(1), 1.0)
-        face = np.zeros(photo.shape[:2], np.uint8)
-        cv2.fillConvexPoly(face, cv2.convexHull(landmarks[list(regions.FACE_OVAL)].astype(np.int32)), 1)
-        luminance = soft[face > 0].mean(-1)
-        shadow = np.percentile(luminance, 1.0) if len(luminance) else 0.0
-        return cls(
-            skin=skin,
-            lip=np.median(lips, axis=0),
-            lip_saturation=float(np.percentile(saturation, 80)),
-            highlight=float(np.percentile(soft.mean(-1), 99.0)),
-            mouth_light=float(np.percentile(near.mean(-1), 65)),
-            shadow=float(shadow),
-        )
-
-    def between_lips(self) -> Image:
-        """Likely colour ``[3]`` of the line between closed lips."""
-        level = max(float(self.lip.mean()), 1.0)
-        # where little light comes lips are redder, by as much as they are redder than the skin
-        redder = self.lip / level - self.skin / max(float(self.skin.mean()), 1.0)
-        redder = np.array([max(redder[0], 0.0), redder[1], min(redder[2], 0.0)])
-        return np.maximum(0.45 * (self.lip + 0.6 * level * redder), 0.0)
-
-
-def _line_color(photo: Image, mouth: Opening, fallback: Image) -> Image:
-    """Colour of the line between the photograph's closed lips: the darkest along its middle."""
-    along = np.linspace(0.2, 0.8, 25, dtype=np.float32)
-    upper, lower = mouth.edges(along)
-    offset = np.linspace(-0.02, 0.02, 7, dtype=np.float32)[:, None] * mouth.width
-    x, y = mouth.position(np.broadcast_to(along, (7, 25)), (upper + lower) / 2 + offset)
-    sample = cv2.remap(photo, x - 0.5, y - 0.5, cv2.INTER_LINEAR)
-    darkest = np.take_along_axis(sample, sample.sum(-1).argmin(0)[None, :, None], 0)[0]
-    color = np.median(darkest, axis=0)
-    most = 1.3 * float(fallback.mean()) + 10.0
-    return np.asarray(color * min(1.0, most / max(float(color.mean()), 1.0)), np.float32)
-
-
 def _lid_margin(opening: Opening, brow: NDArray[np.floating]) -> float:
-    """Lift lines up to the crease, but never into the brow."""
+    """Return the reach of lifted lines above the upper edge in pixels: to the crease, never into the brow."""
     along, height = opening.local(brow[:, 0], brow[:, 1])
     upper, _ = opening.edges(along)
     room = float(np.min(upper - height))
-    return float(np.clip(0.6 * room, 0.13 * opening.width, LID_MARGIN * opening.width))
+    return float(
+        np.clip(_LID.brow_room * room, _LID.min_above * opening.width, _LID.max_above * opening.width)
+    )
 
 
 def _lift(
@@ -267,18 +277,23 @@ def _lift(
 ) -> None:
     """Fill the opening and its surroundings in ``skin``, in place.
 
-    ``corner``: least reach beyond the corners in pixels.
-
-    ``closing``: dark features thinner than this (pixels) around the hole, such as a crease, do not colour
-    the filling.
+    Args:
+        skin: ``[W,W,3]``.
+        opening: the opening.
+        box: window around it.
+        above: reach above the upper edge, in pixels.
+        below: reach below the lower edge, in pixels.
+        closing: thickness in pixels of dark features around the hole, such as a crease, that do not colour
+            the filling.
+        corner: smallest reach beyond the corners, in pixels.
     """
     x0, y0, x1, y1 = box
-    along, height = opening.local(*pixel_grid(box))
-    upper, lower = opening.edges(along)
-    beyond = np.maximum(np.maximum(-along, along - 1.0), 0.0) * opening.width
-    corner = max(corner, _CORNER_REACH * opening.width * (closing > 0), above, below)
+    pixels = opening.pixels(*pixel_grid(box))
+    beyond = np.maximum(np.maximum(-pixels.along, pixels.along - 1.0), 0.0) * opening.width
+    corner = max(corner, _LID.corner * opening.width * (closing > 0), above, below)
     taper = 1.0 - np.clip(beyond / corner, 0.0, 1.0)
-    hole = (height > upper - above * taper) & (height < lower + below * taper) & (taper > 0)
+    hole = (pixels.height > pixels.upper - above * taper) & (pixels.height < pixels.lower + below * taper)
+    hole &= taper > 0
     patch = skin[y0:y1, x0:x1]
     if closing < 1.0:
         skin[y0:y1, x0:x1] = membrane_fill(patch, hole)
@@ -286,12 +301,12 @@ def _lift(
     k = 2 * round(closing / 2) + 1
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k))
     bright: Image = cv2.morphologyEx(patch, cv2.MORPH_CLOSE, kernel)
-    filled = membrane_fill(cv2.GaussianBlur(bright, (0, 0), 0.2 * k), hole)
+    filled = membrane_fill(cv2.GaussianBlur(bright, (0, 0), _LID.blur * k), hole)
     around = patch[~hole]
-    lit = around[around.sum(1) >= np.percentile(around.sum(1), 60)].mean(0)
-    filled = 0.7 * filled + 0.3 * lit  # a closed lid bulges into the light that its open socket lacks
-    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), 0.2 * k)[..., None]
-    skin[y0:y1, x0:x1] = patch + smoothstep(2.0 * soft - 0.3) * (filled - patch)
+    lit = around[around.sum(1) >= np.percentile(around.sum(1), _LID.lit_percentile)].mean(0)
+    filled = (1.0 - _LID.lit_share) * filled + _LID.lit_share * lit
+    soft = cv2.GaussianBlur(hole.astype(np.float32), (0, 0), _LID.blur * k)[..., None]
+    skin[y0:y1, x0:x1] = patch + eased(2.0 * soft - 0.3) * (filled - patch)
 
 
 def _eye_source(
@@ -308,47 +323,57 @@ def _eye_source(
     center = iris[0].astype(np.float32)
     radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
     distance = np.hypot(x - center[0], y - center[1])
-    seen = opening.coverage(x, y) > 0.95
-    along, height = opening.local(x, y)
-    upper, _ = opening.edges(along)
-    white = seen & (distance > _LIMBUS * radius)
-    sclera = _sclera(patch, white, skin[y0:y1, x0:x1], (height - upper) / opening.width)
-    disc = smoothstep((radius - distance) / (0.25 * radius) + 0.5)[..., None]
+    pixels = opening.pixels(x, y)
+    coverage = pixels.coverage()
+    seen = coverage > _SURE_COVERAGE
+    white = seen & (distance > _EYE.limbus * radius)
+    sclera = _sclera(patch, white, skin[y0:y1, x0:x1], pixels.below_upper / opening.width)
+    disc = eased((radius - distance) / (_EYE.disc_edge * radius) + 0.5)[..., None]
     full = _complete_iris(patch, seen, center, box) * disc + sclera * (1 - disc)
-    inside = (opening.coverage(x, y) > 0).astype(np.float32)
-    rim = cv2.GaussianBlur(inside, (0, 0), 0.015 * opening.width + 0.5)
-    soft = np.maximum(inside, smoothstep(2.0 * rim))[..., None]
+    inside = (coverage > 0).astype(np.float32)
+    rim = cv2.GaussianBlur(inside, (0, 0), _EYE.rim * opening.width + _EYE.rim_px)
+    soft = np.maximum(inside, eased(2.0 * rim))[..., None]
     eyeball = patch * soft + full * (1 - soft)
-    iris_free = soft * smoothstep((distance / radius - _LIMBUS) / 0.4)[..., None]
-    strip = (np.abs(height - upper) < 0.05 * opening.width) & (np.abs(along - 0.5) < 0.4)
+    iris_free = soft * eased((distance / radius - _EYE.limbus) / _EYE.free_over)[..., None]
+    strip = np.abs(pixels.below_upper) < _EYE.lash_strip * opening.width
+    strip &= np.abs(pixels.along - 0.5) < _EYE.lash_half
     dark = patch[strip] if strip.any() else patch.reshape(-1, 3)
     luminance = dark.mean(1)
-    lash = dark[luminance <= np.percentile(luminance, 12)].mean(0)
+    lash = dark[luminance <= np.percentile(luminance, _EYE.lash_percentile)].mean(0)
     clean_sclera = patch * iris_free + sclera * (1 - iris_free)
     return EyeSource(opening, box, margin, eyeball, clean_sclera, center, radius, lash.astype(np.float32))
 
 
 def _sclera(patch: Image, known: NDArray[Any], skin: Image, below_lid: Image) -> Image:
-    """A smooth white of the eye ``[h,w,3]``: that which is seen, continued under the iris in the upper lid's
-    shade. ``below_lid``: how far pixels lie under its edge, in eye widths.
+    """Continue the white of the eye under the iris, smoothly and in the upper lid's shade.
+
+    Args:
+        patch: the photograph in the eye's window ``[h,w,3]``.
+        known: pixels that show white ``[h,w]``.
+        skin: the skin in the window ``[h,w,3]``.
+        below_lid: distance below the upper lid's edge ``[h,w]``, in eye widths.
+
+    Returns:
+        ``[h,w,3]``.
     """
-    fallback = 0.35 * skin.reshape(-1, 3).mean(0) + 0.55 * skin.reshape(-1, 3).mean()
-    if known.sum() < 12:
+    if known.sum() < _EYE.min_white:
+        color, gray = skin.reshape(-1, 3).mean(0), skin.reshape(-1, 3).mean()
+        fallback = _EYE.fallback_skin * color + _EYE.fallback_gray * gray
         return np.broadcast_to(fallback, patch.shape).astype(np.float32)
     # thin dark features (lashes, veins) would streak through the continuation
-    k = 2 * max(1, round(0.03 * patch.shape[1])) + 1
-    near = cv2.GaussianBlur(known.astype(np.float32), (0, 0), 0.4 * k)[..., None]
-    clean = cv2.GaussianBlur(patch * known[..., None], (0, 0), 0.4 * k) / np.maximum(near, 1e-3)
+    k = 2 * max(1, round(_EYE.vein * patch.shape[1])) + 1
+    near = cv2.GaussianBlur(known.astype(np.float32), (0, 0), _EYE.vein_blur * k)[..., None]
+    clean = cv2.GaussianBlur(patch * known[..., None], (0, 0), _EYE.vein_blur * k) / np.maximum(near, 1e-3)
     smooth = membrane_fill(clean.astype(np.float32), ~known)
-    bright = np.percentile(patch[known], 75, axis=0)
-    shade = 1.0 - _LID_SHADE * np.exp(-np.maximum(below_lid, 0.0) / _LID_SHADE_REACH)
+    bright = np.percentile(patch[known], _EYE.white_percentile, axis=0)
+    shade = 1.0 - _EYE.lid_shade * np.exp(-np.maximum(below_lid, 0.0) / _EYE.lid_shade_reach)
     return np.maximum(smooth, bright * shade[..., None]).astype(np.float32)
 
 
 def _complete_iris(
     patch: Image, seen: NDArray[np.bool_], center: Image, box: tuple[int, int, int, int]
 ) -> Image:
-    """Fill what the lids hide of the iris by mirroring it through its centre, then across its axis."""
+    """Fill the part of the iris that lids hide by mirroring it through its centre, then across its axes."""
     x, y = pixel_grid(box)
     out = patch.copy()
     todo = ~seen
@@ -356,10 +381,10 @@ def _complete_iris(
         mx = center[0] + flip_x * (x - center[0]) - box[0] - 0.5
         my = center[1] + flip_y * (y - center[1]) - box[1] - 0.5
         color = cv2.remap(patch, mx, my, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        good = cv2.remap(seen.astype(np.float32), mx, my, cv2.INTER_LINEAR) > 0.95
+        good = cv2.remap(seen.astype(np.float32), mx, my, cv2.INTER_LINEAR) > _SURE_COVERAGE
         use = todo & good
         out[use] = color[use]
         todo &= ~use
     if todo.any() and seen.any():
-        out[todo] = np.percentile(patch[seen], 25, axis=0)
+        out[todo] = np.percentile(patch[seen], _EYE.hidden_percentile, axis=0)
     return out

@@ -1,4 +1,4 @@
-"""Moving a portrait by what is seen of a driver: landmarks change alike, whatever the coefficients are.
+"""Moving a portrait as a driver visibly moves: landmarks change alike, whatever the coefficients are.
 
 The same coefficients look different on two heads, and a coefficient that would have to be negative is lost.
 So the portrait's expression is solved for: its landmarks leave their places as the driver's leave theirs, in
@@ -51,8 +51,12 @@ class Person:
         return outer_eye_distance(self.at_rest)
 
     def changes(self, expression: Array, strengths: Mapping[str, float], names: Sequence[str]) -> Array:
-        """Measure how far landmarks are from their rest ``[478,3]``, over the face's unit, each region's
-        change taken ``strengths`` times.
+        """Return the landmarks' displacement from their rest ``[478,3]``, over the face's unit.
+
+        Args:
+            expression: ``[E]``.
+            strengths: factor of each region's change.
+            names: of the E expressions.
         """
         places = np.array([region_of(name) for name in names])
         unmoved = self.points.points(self.rest)

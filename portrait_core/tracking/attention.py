@@ -1,7 +1,6 @@
-"""MediaPipe's attention mesh, which reads a face that was found once more and looks closely at lips, eyes and
-irises.
+"""MediaPipe's attention mesh, which reads a detected face again, closely at lips, eyes and irises.
 
-Grishchenko et al. 2020. It finds no faces: it starts from landmarks that
+See Grishchenko et al. 2020. It finds no faces: it starts from landmarks that
 :class:`~portrait_core.tracking.landmarker.FaceLandmarker` found, and shares neither weights nor features with
 the networks that found them.
 """
@@ -34,7 +33,7 @@ from portrait_core.tracking.regions import MESH_INPUT, Regions, mesh_regions, ru
 
 MODEL = "face_mesh_attention.onnx"
 PRESENCE = 0.95
-"""Face presence below which the model sees no face."""
+"""Face presence, 0..1, below which the model detects no face."""
 
 SMILING_GAP = 0.1
 """Gap between the lips, over the distance of the outer eye corners, that lips have before a jaw drops."""
@@ -48,7 +47,7 @@ All three are fitted to 120 rendered people whose chins are known, and leave 0.0
 
 
 class AttentionReader:
-    """Reads the 478 landmarks of faces whose place is known."""
+    """Reads the 478 landmarks of faces with known places."""
 
     def __init__(self, session: onnxruntime.InferenceSession, min_score: float = PRESENCE) -> None:
         self._session = session
@@ -70,7 +69,7 @@ class AttentionReader:
         return cls(open_session(Path(models_dir) / MODEL, threads), min_score)
 
     def read(self, frames: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Read landmarks anew, on the squares around those that are known.
+        """Read landmarks again, on the squares around known ones.
 
         Args:
             frames: ``[n,H,W,3]`` uint8 RGB.
@@ -117,14 +116,14 @@ class AttentionReader:
 
 
 def _lower_jaws(points: NDArray[np.float64], lower_lip_px: NDArray[np.float64]) -> None:
-    """Bring chins to where their lips say that jaws are, in place.
+    """Lower chins with their lower lips, in place.
 
     The network reports about half of how far a chin drops: its chin stays behind, and comes to lie upon the
     lower lip of a wide-open mouth.
 
     Args:
         points: ``[k,478,2]`` in pixels of upright regions.
-        lower_lip_px: ``[k]``, how far the close look found the lower lip below the coarse mesh's.
+        lower_lip_px: distance of the attention mesh's lower lip below the coarse mesh's ``[k]``, in pixels.
     """
     eyes = np.linalg.norm(points[:, EYE_OUTER[1]] - points[:, EYE_OUTER[0]], axis=1)
     gap = points[:, LOWER_LIP_INNER, 1] - points[:, UPPER_LIP_INNER, 1]

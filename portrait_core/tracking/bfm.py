@@ -89,7 +89,7 @@ class BfmModel(nn.Module):
         )
 
     def _normals(self, shape: Float[Tensor, "b n 3"]) -> Float[Tensor, "b n 3"]:
-        """Sums of the unit normals of the triangles around each vertex, normalised."""
+        """Return the normalised sums of the unit normals of the triangles around each vertex."""
         a, b, c = (shape[:, self.faces[:, k]] for k in range(3))
         flat = F.normalize(torch.linalg.cross(a - b, b - c), dim=-1)
         padded = F.pad(flat, (0, 0, 0, 1))  # the last one is that of no triangle

@@ -24,7 +24,7 @@ from portrait_core.weights.readers.torch_files import (
 
 @dataclass(frozen=True)
 class DecaWeights:
-    """What is used of ``deca_model.tar``."""
+    """The parts of ``deca_model.tar`` that are used."""
 
     e_flame: State
     """The coefficient encoder: 322 entries, ``encoder.conv1.weight`` to ``layers.2.bias`` (236 outputs)."""
@@ -32,7 +32,7 @@ class DecaWeights:
 
 @dataclass(frozen=True)
 class Deep3DWeights:
-    """What is used of ``epoch_20.pth``."""
+    """The parts of ``epoch_20.pth`` that are used."""
 
     net_recon: State
     """The coefficient regressor: 332 entries, ``backbone.*`` and ``final_layers.{0..6}.*``."""

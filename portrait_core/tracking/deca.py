@@ -72,7 +72,7 @@ class DecaEncoder(nn.Module):
         return build(cls, state, n_outputs)
 
     def forward(self, images: Float[Tensor, "b 3 224 224"]) -> Float[Tensor, "b n"]:
-        """Coefficients of crops in 0..1.
+        """Return coefficients of crops in 0..1.
 
         Raises:
             ValueError: if the crops have another size.
@@ -82,7 +82,7 @@ class DecaEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b 3 224 224"], batch: int = 16) -> DecaCode:
-        """The codes of crops in 0..1, at most ``batch`` of them at a time."""
+        """Return the codes of crops in 0..1, at most ``batch`` of them at a time."""
         return split_code(torch.cat([self(part) for part in images.split(batch)]))
 
 
@@ -119,13 +119,13 @@ class DetailDecoder(nn.Module):
     def forward(
         self, jaw: Float[Tensor, "b 3"], exp: Float[Tensor, "b 50"], detail: Float[Tensor, "b 128"]
     ) -> Float[Tensor, "b 1 256 256"]:
-        """The map of the jaw's rotation, an expression and detail coefficients."""
+        """Return the map of the jaw's rotation, an expression and detail coefficients."""
         start = self.l1(torch.cat([jaw, exp, detail], 1)).reshape(-1, 128, _MAP_START, _MAP_START)
         return self.conv_blocks(start) * _MAP_SCALE
 
 
 def _doubled(inputs: int, outputs: int) -> list[nn.Module]:
-    """Twice the size, convolved."""
+    """Double the size and convolve."""
     return [
         nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
         nn.Conv2d(inputs, outputs, 3, padding=1),

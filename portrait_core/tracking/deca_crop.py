@@ -29,7 +29,7 @@ _ENLARGED = 1.25
 
 
 class FaceSquares(NamedTuple):
-    """Where n crops lie in their images, in pixels."""
+    """Places of n crops in their images, in pixels."""
 
     face_size: Array
     """``[n]``: size of the face, before the crop's margin."""
@@ -71,7 +71,7 @@ def crop_faces(
 
 
 def point_boxes(points: NDArray[np.floating]) -> Array:
-    """Left, right, top, bottom ``[n,4]`` of points ``[n,k,2]``.
+    """Return left, right, top, bottom ``[n,4]`` of points ``[n,k,2]``.
 
     Raises:
         ValueError: if they are not ``[n,k,2]``.
@@ -87,7 +87,7 @@ def point_boxes(points: NDArray[np.floating]) -> Array:
 
 
 def face_squares(boxes: Array, rule: Rule = "kpt68") -> FaceSquares:
-    """The squares to crop around boxes ``[n,4]`` (left, right, top, bottom).
+    """Return the squares to crop around boxes ``[n,4]`` (left, right, top, bottom).
 
     ``kpt68`` is for boxes of landmarks, ``bbox`` for a face detector's.
 
@@ -111,8 +111,9 @@ def face_squares(boxes: Array, rule: Rule = "kpt68") -> FaceSquares:
 
 
 def square_transforms(squares: FaceSquares, size: int = CROP_SIZE) -> Array:
-    """Source to crop pixels ``[n,3,3]``: the square's low corner goes to pixel 0, the high one to the centre
-    of the last pixel.
+    """Return transforms ``[n,3,3]`` of source to crop pixels.
+
+    A square's low corner goes to pixel 0, the high one to the centre of the last pixel.
     """
     scale = (size - 1) / squares.size
     tform = np.zeros((len(scale), 3, 3))
@@ -123,7 +124,7 @@ def square_transforms(squares: FaceSquares, size: int = CROP_SIZE) -> Array:
 
 
 def whole_image_transform(width: int, height: int, size: int = CROP_SIZE) -> Array:
-    """The transform ``[1,3,3]`` that DECA takes for an image that is a crop already.
+    """Return the transform ``[1,3,3]`` that DECA takes for an image that is a crop already.
 
     It fits three corners by a similarity, which turns the picture unless it is square.
     """
@@ -133,8 +134,9 @@ def whole_image_transform(width: int, height: int, size: int = CROP_SIZE) -> Arr
 
 
 def similarity(source: Array, target: Array) -> Array:
-    """Least-squares rotations, scales and shifts ``[n,3,3]`` that take points ``[n,k,2]`` to others
-    (Umeyama 1991; in the plane, one complex division).
+    """Return the similarities ``[n,3,3]`` that map points ``[n,k,2]`` to others, by least squares.
+
+    See Umeyama 1991; in the plane it is one complex division.
     """
     a, b = (np.asarray(p, dtype=np.float64) @ np.array([1, 1j]) for p in (source, target))
     mean_a, mean_b = a.mean(1, keepdims=True), b.mean(1, keepdims=True)
@@ -181,7 +183,7 @@ def warp(
 
 
 def _reached(source: Array, frames: Frames, end: int) -> NDArray[np.int64]:
-    """The low (``end`` 0) or high corners ``[n,2]`` of the windows that hold all pixels to be read."""
+    """Return the low (``end`` 0) or high corners ``[n,2]`` of the windows that hold all pixels to be read."""
     corners = np.zeros((len(frames), 2), dtype=np.int64)
     for i, frame in enumerate(frames):
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from portrait_core.face_model.flame import FlameLandmarks, flame_head
 from portrait_core.face_model.head import MorphableHead
+from portrait_core.tracking.array_names import DECA_CODE
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
-from portrait_core.tracking.choice import DECA_CODE
 from portrait_core.tracking.deca import DecaEncoder
 from portrait_core.tracking.deep3d import Deep3DEncoder
 from portrait_core.tracking.fit import FaceTrack
@@ -29,10 +29,11 @@ def load_networks(
     """Load both encoders.
 
     Args:
-        deca, deep3d: files of the networks, as published.
+        deca: file of DECA, as published.
+        deep3d: file of Deep3DFaceRecon, as published.
         landmarks: file of Deep3DFaceRecon's standard face.
-        device: where they compute.
-        batch: faces at a time.
+        device: device of the networks.
+        batch: faces per batch.
     """
     return PaperTracker(
         DecaEncoder.from_state(read_deca(deca).e_flame).to(device),
@@ -56,31 +57,35 @@ class MarkedFlame:
         return cls(flame_head(read_flame(flame), landmarks=marks), marks)
 
     def error(self) -> LandmarkError:
-        """Give what says how far a track is from the detected landmarks."""
+        """Return the measure of a track's distance from the detected landmarks."""
         return LandmarkError(self.head, FlameLandmarks(self.embedding, self.head.faces))
 
 
 class DecaTracker:
-    """Encodes every frame by itself; see :class:`~portrait_core.tracking.trackers.Tracker`.
+    """Encodes every frame by itself: the :class:`~portrait_core.tracking.trackers.Tracker` of the paper.
 
     Args:
-        networks: DECA's and Deep3DFaceRecon's.
-        error: says how far a track is from landmarks.
+        networks: DECA and Deep3DFaceRecon.
+        error: measure of a track's distance from landmarks.
     """
 
     def __init__(self, networks: PaperTracker, error: LandmarkError) -> None:
         self._networks, self._error = networks, error
 
     def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
-        """Give DECA's code and EG3D's crop with its camera, of a portrait ``[H,W,3]`` with landmarks
-        ``[1,478,2]``.
+        """Find DECA's code and EG3D's crop with its camera.
+
+        Args:
+            image: the portrait ``[H,W,3]`` uint8.
+            points: its landmarks ``[1,478,2]``, in pixels.
+            size: side of the crop in pixels.
         """
-        found = self._networks.track([image], points, size)
-        code = np.concatenate([part.reshape(1, -1).numpy() for part in found.code], axis=1)
-        place = found.wild.placement
-        kept = (code, found.tform.numpy(), np.concatenate([place.factor, place.shift], axis=1))
-        track = face_track(found, self._error.of(found, points))
-        return TrackedPortrait(track, found.wild.images[0], dict(zip(DECA_CODE, kept, strict=True)))
+        encoded = self._networks.track([image], points, size)
+        code = np.concatenate([values.reshape(1, -1).numpy() for values in encoded.code], axis=1)
+        place = encoded.wild.placement
+        kept = (code, encoded.tform.numpy(), np.concatenate([place.factor, place.shift], axis=1))
+        track = face_track(encoded, self._error.of(encoded, points))
+        return TrackedPortrait(track, encoded.wild.images[0], dict(zip(DECA_CODE, kept, strict=True)))
 
     def clip(
         self,

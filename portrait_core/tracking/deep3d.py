@@ -69,7 +69,7 @@ class Deep3DEncoder(nn.Module):
         return build(cls, state)
 
     def forward(self, images: Float[Tensor, "b 3 224 224"]) -> Float[Tensor, "b 257"]:
-        """Coefficients of aligned crops in 0..1.
+        """Return coefficients of aligned crops in 0..1.
 
         Raises:
             ValueError: if the crops have another size.
@@ -80,5 +80,5 @@ class Deep3DEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b 3 224 224"], batch: int = 16) -> Deep3DCoefficients:
-        """The coefficients of aligned crops in 0..1, at most ``batch`` of them at a time."""
+        """Return the coefficients of aligned crops in 0..1, at most ``batch`` of them at a time."""
         return split_coefficients(torch.cat([self(part) for part in images.split(batch)]))

@@ -69,8 +69,10 @@ class FaceDetector:
     def detect(
         self, frames: NDArray[np.uint8], which: NDArray[np.int64], squares: Sequence[Square]
     ) -> list[FaceBoxes]:
-        """Find faces in the frames ``which`` of ``frames [n,H,W,3]`` uint8, looking at the same squares of
-        each (one level of :func:`search_levels`) and merging what they show. Outside the frame is black.
+        """Find faces in the frames ``which`` of ``frames [n,H,W,3]`` uint8.
+
+        The detector sees the same squares of each frame (one level of :func:`search_levels`), black outside
+        of the frame, and its detections are merged.
         """
         found = []
         for frame in frames[which]:
@@ -84,7 +86,7 @@ class FaceDetector:
         return found
 
     def _run(self, tile: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Candidates of one square: points ``[k,8,2]`` (box corners, keypoints; 0..1 of it) and scores."""
+        """Return one square's candidates: points ``[k,8,2]`` in 0..1 (box corners, keypoints), scores."""
         image = tile[None].astype(np.float32) / 127.5 - 1.0
         values, logits = (np.asarray(v[0], np.float64) for v in self._session.run(None, {"image": image}))
         keep = np.flatnonzero(logits[:, 0] > np.log(_MIN_SCORE / (1 - _MIN_SCORE)))
@@ -99,7 +101,7 @@ class FaceDetector:
 
 
 def search_levels(width: int, height: int) -> list[list[Square]]:
-    """Squares to look at, level by level, each only where the ones before found no face.
+    """Return the squares to search, level by level; each level serves frames without a face so far.
 
     First the whole frame; then overlapping tiles of 1/1.5, 1/2.5 and 1/4 of its longer side, for small faces
     (left out where the tile would show no more detail); last the frame at half its size, for faces
@@ -117,7 +119,7 @@ def search_levels(width: int, height: int) -> list[list[Square]]:
 
 
 def _tile_centers(extent: int, side: float) -> NDArray[np.float64]:
-    """Centres of tiles that cover ``extent`` and share at least a quarter with their neighbours."""
+    """Return centres of tiles that cover ``extent`` and share at least a quarter with their neighbours."""
     if extent <= side:
         return np.array([extent / 2])
     count = int(np.ceil((extent - side) / (0.75 * side))) + 1
@@ -125,7 +127,7 @@ def _tile_centers(extent: int, side: float) -> NDArray[np.float64]:
 
 
 def _anchors() -> NDArray[np.float64]:
-    """Centres of the detector's 896 anchors, ``[896,2]`` in 0..1, in the order of its outputs."""
+    """Return the centres of the detector's 896 anchors, ``[896,2]`` in 0..1, in its outputs' order."""
     layers = []
     for stride, repeats in _STRIDES_AND_ANCHORS:
         cells = _INPUT // stride
@@ -136,7 +138,7 @@ def _anchors() -> NDArray[np.float64]:
 
 
 def _merge(points: NDArray[np.float64], score: NDArray[np.float64]) -> FaceBoxes:
-    """Weighted non-maximum suppression: overlapping candidates become their score-weighted mean."""
+    """Merge overlapping candidates into their score-weighted mean (weighted non-maximum suppression)."""
     order = np.argsort(-score, kind="stable")
     points, score = points[order], score[order]
     kept_points, kept_score = [], []
@@ -151,7 +153,7 @@ def _merge(points: NDArray[np.float64], score: NDArray[np.float64]) -> FaceBoxes
 
 
 def _overlap(one: NDArray[np.float64], many: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of one box with many, ``[k]``; points are ``[8,2]`` and ``[k,8,2]``."""
+    """Return intersection over union of one box with many, ``[k]``; points are ``[8,2]`` and ``[k,8,2]``."""
     low = np.maximum(one[0], many[:, 0])
     high = np.minimum(one[1], many[:, 1])
     shared = np.clip(high - low, 0, None).prod(axis=1)

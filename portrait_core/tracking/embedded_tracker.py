@@ -13,7 +13,7 @@ from portrait_core.tracking.trackers import Frames, TrackedPortrait
 
 
 class EmbeddedTracker:
-    """Fits the embedded head; see :class:`~portrait_core.tracking.trackers.Tracker`.
+    """Fits the embedded head: a :class:`~portrait_core.tracking.trackers.Tracker` without networks.
 
     Args:
         head: the embedded head, on the CPU.

@@ -1,4 +1,4 @@
-"""What the coefficient regressors share: a ResNet-50 without its classifier, and strict loading.
+"""The common parts of the coefficient regressors: a ResNet-50 without its classifier, and strict loading.
 
 He et al. 2016; the published weights are of the variant that strides in the 3x3 convolutions (v1.5), which is
 torchvision's, down to the names of its parameters.
@@ -21,7 +21,7 @@ INPUT_SIZE = 224
 
 
 def backbone() -> nn.Module:
-    """ResNet-50 from images ``[B,3,S,S]`` to features ``[B,2048]``, without trained weights."""
+    """Build ResNet-50 from images ``[B,3,S,S]`` to features ``[B,2048]``, without trained weights."""
     from torchvision.models import resnet50  # five seconds, which runs without such a network need not spend
 
     network = resnet50(weights=None)
@@ -30,7 +30,7 @@ def backbone() -> nn.Module:
 
 
 def build(kind: type[Network], state: Mapping[str, Tensor], *args: int) -> Network:
-    """A network in evaluation mode holding exactly ``state``, its weights never drawn at random.
+    """Build a network in evaluation mode with exactly ``state``, its weights never drawn at random.
 
     Raises:
         ValueError: naming the entries that are missing, unknown or misshaped.
@@ -56,7 +56,7 @@ def build(kind: type[Network], state: Mapping[str, Tensor], *args: int) -> Netwo
 
 
 def check_crops(images: Float[Tensor, "b 3 s s"]) -> None:
-    """Refuse what the regressors cannot take.
+    """Check the input of the regressors.
 
     Raises:
         ValueError: if images are not ``[B,3,224,224]`` floats.
@@ -69,5 +69,5 @@ def check_crops(images: Float[Tensor, "b 3 s s"]) -> None:
 
 
 def as_input(images_uint8: Tensor) -> Float[Tensor, "b 3 s s"]:
-    """Crops ``[B,S,S,3]`` uint8 RGB as the regressors' input: 0..1, channels first, no mean removed."""
+    """Turn crops ``[B,S,S,3]`` uint8 RGB into the regressors' input: 0..1, channels first, mean kept."""
     return images_uint8.permute(0, 3, 1, 2).float() / 255

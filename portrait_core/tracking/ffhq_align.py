@@ -23,7 +23,7 @@ OUTPUT_SIZE, TRANSFORM_SIZE = 1500, 4096
 QUAD_SCALE = 1.8
 """The square's side over FFHQ's."""
 _BORDER, _MARGIN, _BLUR = 0.1, 0.3, 0.02
-"""Shares of the square's side: what is kept around it, the least padding, the blur."""
+"""Shares of the square's side: kept surroundings, smallest padding, blur."""
 _COARSE = 0.1
 """Blur and median are taken of a copy so many times the size."""
 
@@ -41,7 +41,7 @@ class PreparedQuad:
 
 
 def oriented_quad(landmarks68: NDArray[np.floating], scale: float = QUAD_SCALE) -> Array:
-    """The square ``[4,2]`` around a face: top-left, bottom-left, bottom-right, top-right.
+    """Return the square ``[4,2]`` around a face: top-left, bottom-left, bottom-right, top-right.
 
     Args:
         landmarks68: ``[68,2]`` pixels with centres at integers.
@@ -78,7 +78,7 @@ def align_ffhq(
     transform_size: int = TRANSFORM_SIZE,
     scale: float = QUAD_SCALE,
 ) -> NDArray[np.uint8]:
-    """The aligned face ``[output_size,output_size,3]`` uint8.
+    """Return the aligned face ``[output_size,output_size,3]`` uint8.
 
     Args:
         image: photograph ``[H,W,3]`` uint8.
@@ -119,8 +119,8 @@ def prepare_quad(image: NDArray[np.uint8], quad: Array, output_size: int = OUTPU
     before = np.maximum(-np.floor(quad.min(0)).astype(int) + border, 0)
     after = np.maximum(np.ceil(quad.max(0)).astype(int) - size + border, 0)
     if max(before.max(), after.max()) > border - 4:
-        least = round(side * _MARGIN)
-        before, after = np.maximum(before, least), np.maximum(after, least)
+        smallest = round(side * _MARGIN)
+        before, after = np.maximum(before, smallest), np.maximum(after, smallest)
         image = _padded(image, before, after, side)
         quad = quad + before
     return PreparedQuad(image, quad + 0.5, box)
@@ -141,7 +141,7 @@ def _shrunk(
 def _padded(
     image: NDArray[np.uint8], before: NDArray[np.int64], after: NDArray[np.int64], side: float
 ) -> NDArray[np.uint8]:
-    """The photograph mirrored beyond its edges, fading into its blur and its median colour."""
+    """Mirror the photograph beyond its edges, where it fades into its blur and its median colour."""
     pad = ((before[1], after[1]), (before[0], after[0]), (0, 0))
     out: NDArray[Any] = np.pad(image.astype(np.float32), pad, "reflect")
     height, width = out.shape[:2]

@@ -1,4 +1,4 @@
-"""Fits the morphable head to landmarks: head pose, crop, expression a frame; one shape a clip.
+"""Fits the morphable head to landmarks: head pose, crop and expression per frame; one shape per clip.
 
 Regularised Gauss-Newton with analytic derivatives and bounds (``expression_names.expression_limits``). Shape
 and units are fitted first; directions beyond the units take what these leave over. The rigid unknowns are the
@@ -48,7 +48,7 @@ _DIRECTION_PRIOR = 1.0
 _SETTLED_PRIOR = 0.1
 """Pull of lips' and brows' units toward what they were without directions, which take what is left over."""
 _WIDE_OPENNESS = 0.36
-"""How much more open than at rest the head's eyes are with eyeWide at 1."""
+"""Opening that eyeWide at 1 adds to the eyes of the head at rest."""
 _POSE_COUPLING = 200.0
 _EXPRESSION_COUPLING = 0.2
 _DIRECTION_COUPLING = 4.0
@@ -151,7 +151,7 @@ class _ClipFit:
         self.offsets = np.zeros((N_POINTS, 3))
 
     def _rigid(self, mean: ShapedPoints, pixels: Array) -> Pose:
-        """A first pose from the points that expression moves little."""
+        """Find a first pose from the points that expression moves little."""
         weight = self.points.weight[:N_MESH].copy()
         weight[LIPS] = 0.0
         return pose_from_points(mean.rest[:N_MESH], pixels[:N_MESH], weight)
@@ -179,7 +179,7 @@ class _ClipFit:
     def _shape_step(
         self, equations: list[NormalEquations], chosen: NDArray[np.integer], shape: Array, prior: Array
     ) -> Array:
-        """The shape's Gauss-Newton step with every frame's own unknowns eliminated (Schur complement)."""
+        """Solve for the shape's Gauss-Newton step with the frames' own unknowns eliminated (Schur)."""
         own = 6 + len(self.prior)
         matrix, gradient = prior, prior @ shape
         for i, part in zip(chosen, equations, strict=True):
@@ -221,9 +221,7 @@ class _ClipFit:
                     break
 
     def _place_brows(self) -> None:
-        """Let this person's brows, as they are on average, be the head's brows at rest: one cannot tell low
-        brows from lowered ones.
-        """
+        """Make this person's mean brows the head's brows at rest: low brows look like lowered ones."""
         sums, wanted = np.zeros((N_POINTS, 3, 3)), np.zeros((N_POINTS, 3))
         sums += _OFFSET_PRIOR * np.eye(3)
         chosen = np.linspace(0, len(self.pixels) - 1, _BASELINE_FRAMES * 2).round().astype(int)
@@ -261,8 +259,10 @@ class _ClipFit:
         return equations.with_prior(self.settled_prior, state.expression - self.settled[i])
 
     def _shape_equations(self, i: int) -> NormalEquations:
-        """Equations with the shape among the unknowns. What the lids' openness says about blinking and wide
-        eyes is held, so that the rest of the eyes' look goes to the shape.
+        """Return a frame's equations with the shape among the unknowns.
+
+        The blinks and wide eyes that the lids' opening tells are held, so that the rest of the eyes' look
+        goes to the shape.
         """
         state, targets = self.states[i], self.targets[i]
         weight = self.points.weight

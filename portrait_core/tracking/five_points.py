@@ -33,13 +33,14 @@ STANDARD_FACE: Array = np.array(
 
 
 def standard_face(landmarks: NDArray[np.floating]) -> Array:
-    """Five points ``[5,3]`` of a mean face's 68 (``read_similarity_landmarks``)."""
+    """Return five points ``[5,3]`` of a mean face's 68 (``read_similarity_landmarks``)."""
     return five_of_68(np.asarray(landmarks, dtype=np.float64)[None])[0]
 
 
 def five_of_68(points: NDArray[np.floating]) -> Array:
-    """Five points ``[n,5,k]`` of 68 ``[n,68,k]``: means of the eyes' corners, the nose's tip, the mouth's
-    corners.
+    """Return five points ``[n,5,k]`` of 68 ``[n,68,k]``.
+
+    They are the means of the eyes' corners, the nose's tip and the mouth's corners.
 
     Raises:
         ValueError: if they are not ``[n,68,k]``.
@@ -53,7 +54,7 @@ def five_of_68(points: NDArray[np.floating]) -> Array:
 
 @dataclass(frozen=True)
 class Alignment:
-    """How n images are resized and cut."""
+    """Resizing and cutting of n images."""
 
     target: int
     """Side of the square in pixels."""
@@ -69,13 +70,14 @@ class Alignment:
     """``[n,2]``: the square's left and upper edge in the resized image; may lie outside of it."""
 
     def to_square(self) -> tuple[Array, Array]:
-        """Factors and shifts ``[n,2]`` from continuous pixels (centres at +0.5, y down) of the images to
-        those of the squares, exactly as :func:`cut` samples.
+        """Return factors and shifts ``[n,2]`` from pixels of the images to pixels of the squares.
+
+        Pixels are continuous (centres at +0.5, y down); the map is exactly that of :func:`cut`.
         """
         return self.resized_wh / self.size_wh, -self.corner.astype(np.float64)
 
     def points(self, points: NDArray[np.floating]) -> Array:
-        """Points ``[n,k,2]`` of the images (y down) in the squares, **y up**, as Deep3DFaceRecon keeps them.
+        """Return points ``[n,k,2]`` of the images (y down) in the squares, **y up**, as Deep3DFaceRecon does.
 
         Without the rounding of sizes and corners, so they are up to a pixel off what the square shows.
         """
@@ -117,8 +119,10 @@ def align(
 
 
 def affine_camera(points_up: Array, standard: Array) -> tuple[Array, Array]:
-    """Translation ``[n,2]`` and scale ``[n]`` of the affine cameras that map ``standard [k,3]`` to
-    ``points_up [n,k,2]`` (y up), by least squares.
+    """Fit affine cameras that map ``standard [k,3]`` to ``points_up [n,k,2]`` (y up), by least squares.
+
+    Returns:
+        Translations ``[n,2]`` and scales ``[n]``.
 
     Raises:
         InputError: if the points are not finite or all in one place.
@@ -140,7 +144,7 @@ def _y_up(points: NDArray[np.floating], size_wh: NDArray[np.integer]) -> Array:
 
 
 def cut(image: NDArray[np.uint8], alignment: Alignment, index: int, inner: int = 0) -> NDArray[np.uint8]:
-    """The aligned square of image ``index``, or the ``inner`` pixels in its middle.
+    """Return the aligned square of image ``index``, or the ``inner`` pixels in its middle.
 
     Cubic with smoothing (Pillow's), black outside. The whole image is resized, as published, unless that
     would be huge (a small face in a large photograph): then only what the square shows, whose colours are

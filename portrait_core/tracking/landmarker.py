@@ -1,5 +1,6 @@
-"""478 face landmarks per frame: BlazeFace boxes, MediaPipe's 468-point face mesh, then its attention mesh,
-which looks again at lips, eyes and irises.
+"""478 face landmarks per frame: BlazeFace boxes, MediaPipe's face mesh, then its attention mesh.
+
+The face mesh has 468 points; the attention mesh reads lips, eyes and irises again.
 
 Kartynnik et al. 2019 (face mesh), Ablavatski et al. 2020 (iris), Grishchenko et al. 2020 (attention mesh). No
 frame depends on another one, so any range of a video can be tracked anywhere.
@@ -148,7 +149,7 @@ class FaceLandmarker:
     def _run_mesh(
         self, frames: NDArray[np.uint8], regions: Regions
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Mesh landmarks ``[k,468,2]`` in pixels and face presence ``[k]`` in 0..1."""
+        """Return the mesh landmarks ``[k,468,2]`` in pixels and face presence ``[k]`` in 0..1."""
         mesh, logit = run_regions(self._mesh, frames, regions, MESH_INPUT)
         points = mesh.reshape(-1, N_MESH, 3)[..., :2] / MESH_INPUT
         return regions.to_image(points), 1.0 / (1.0 + np.exp(-logit.reshape(-1)))
@@ -156,8 +157,10 @@ class FaceLandmarker:
     def _settle(
         self, frames: NDArray[np.uint8], regions: Regions
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Run the mesh on the regions its own landmarks give until these stand still: the detector's box of a
-        small face can be a fifth of a face off, and each pass takes out about half of that.
+        """Run the mesh on the regions of its own landmarks until these stand still.
+
+        The detector's box of a small face can be a fifth of a face off, and each pass removes about half of
+        that.
         """
         mesh, presence = self._run_mesh(frames, regions)
         moving = np.arange(len(regions.frame))
@@ -176,7 +179,7 @@ class FaceLandmarker:
     def _read_closely(
         self, frames: NDArray[np.uint8], frame: NDArray[np.int64], mesh: NDArray[np.float64]
     ) -> NDArray[np.floating]:
-        """All landmarks ``[k,478,2]`` of faces whose ``mesh [k,468,2]`` is known."""
+        """Return all landmarks ``[k,478,2]`` of faces whose ``mesh [k,468,2]`` is known."""
         if self._attention is None:
             return self._add_irises(frames, frame, mesh)
         return self._attention.read_regions(frames, mesh_regions(mesh, frame))
@@ -219,7 +222,7 @@ def _distinct(regions: Regions) -> Regions:
 
 
 def _main_faces(regions: Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
-    """Index of the largest and most central region of each frame; ``size`` is (width, height)."""
+    """Return the index of the largest and most central region per frame; ``size`` is (width, height)."""
     off_centre = np.linalg.norm(regions.center / size - 0.5, axis=1).clip(0, 1)
     weight = regions.side * (1.0 - 0.7 * off_centre)
     order = np.lexsort((-weight, regions.frame))
@@ -227,7 +230,7 @@ def _main_faces(regions: Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
 
 
 def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:
-    """Regions for the mesh model from the boxes found in ``frames``, turned so that the eyes are level."""
+    """Return the mesh model's regions for the boxes in ``frames``, turned so that the eyes are level."""
     parts = [
         (frame, boxes, k)
         for frame, boxes in zip(frames, found, strict=True)
@@ -248,7 +251,7 @@ def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:
 def _regions_between(
     first: NDArray[np.float64], second: NDArray[np.float64], frame: NDArray[np.int64]
 ) -> Regions:
-    """Regions of the iris model around eyes with corners ``first`` (image left) and ``second`` ``[k,2]``."""
+    """Return the iris model's regions around eyes with corners ``first`` (image left), ``second [k,2]``."""
     across = second - first
     return Regions(
         (first + second) / 2,

@@ -25,7 +25,7 @@ MESH_TO_68 = np.array(_JAW + _BROWS + _NOSE + _EYES + _OUTER_LIPS + _INNER_LIPS)
 
 
 def mesh_to_68(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """68 points ``[n,68,2]`` in pixels with centres at integers, as published crops take them.
+    """Return 68 points ``[n,68,2]`` in pixels with centres at integers, as published crops take them.
 
     Args:
         landmarks: ``[n,468 or 478,2]`` continuous pixels (centres at +0.5), from ``FaceLandmarker``.
@@ -42,7 +42,9 @@ def mesh_to_68(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def five_points(landmarks: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Five points ``[n,5,2]`` for EG3D's crops: eyes (means of their corners, as on the standard face, so
-    that gaze moves nothing), nose, mouth's corners; arguments and pixels as above.
+    """Return the five points ``[n,5,2]`` for EG3D's crops: eyes, nose, mouth's corners.
+
+    Eyes are the means of their corners, as on the standard face, so that gaze moves nothing. Arguments and
+    pixels are those of :func:`mesh_to_68`.
     """
     return five_of_68(mesh_to_68(landmarks))

@@ -9,7 +9,7 @@ from portrait_core.face_model.topology import N_MESH
 
 
 def seen(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Frames with a face ``[T]``: those whose landmarks ``[T,P,2]`` are all there."""
+    """Find frames with a face ``[T]``: those whose landmarks ``[T,P,2]`` are all there."""
     return np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), bool)
 
 
@@ -27,7 +27,7 @@ def measure(landmarks: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
         (lid gap over the eye's width; the subject's left and right), ``eye_opening`` their mean.
 
     Raises:
-        ValueError: if there are fewer than 468 points a frame.
+        ValueError: if there are fewer than 468 points per frame.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if points.ndim != 3 or points.shape[1] < N_MESH:

@@ -51,7 +51,7 @@ _PRIORS = {
 _DIRECTION_PRIORS = {"LipCorner": 0.0005, "Lip": 0.001, "Brow": 0.001, "": 0.005}
 """The same of the directions beyond the units, by a part of their names."""
 _EYES_TOGETHER = 0.5
-_LEAST_WEIGHT = 1e-4
+_MIN_WEIGHT = 1e-4
 _EXPRESSION_NOISE = 0.06
 _POSE_NOISE = 0.02  # radians, outer-eye distances, log size
 _TOGETHER = (
@@ -63,7 +63,7 @@ _TOGETHER = (
 
 
 def expression_prior(names: Sequence[str]) -> Array:
-    """Inverse prior covariance of the expression units, ``[E,E]``: each near 0, both eyes looking one way."""
+    """Return the inverse prior covariance of the expression ``[E,E]``: near 0, both eyes looking one way."""
 
     def of(name: str) -> float:
         if is_direction(name):
@@ -86,8 +86,9 @@ class NormalEquations:
     gradient: Array
 
     def with_prior(self, prior: Array, offset: Array) -> NormalEquations:
-        """Add the prior ``[E,E]`` of the expression, which is ``offset [E]`` from its mean; a whisker on
-        everything keeps the system definite.
+        """Add the prior ``[E,E]`` of the expression, which is ``offset [E]`` from its mean.
+
+        A small number on the diagonal keeps the system definite.
         """
         matrix, gradient = self.matrix.copy(), self.gradient.copy()
         own = slice(6, 6 + len(prior))
@@ -113,7 +114,7 @@ class NormalEquations:
         return NormalEquations(self.matrix + np.diag(weight), self.gradient - weight * step)
 
     def given_shape_step(self, step: Array, n_units: int) -> NormalEquations:
-        """The equations of pose and expression after the shape has taken ``step [S]``."""
+        """Return the equations of pose and expression after the shape has taken ``step [S]``."""
         own = 6 + n_units
         gradient = self.gradient[:own] + self.matrix[:own, own:] @ step
         return NormalEquations(self.matrix[:own, :own], gradient)
@@ -136,7 +137,7 @@ def frame_equations(
     by_point = pose.pixel_derivative(points)
     pixels = pose.project(points)
     # scaled by their weights from the start: scaling the whole Jacobian costs as much as building it
-    root = np.sqrt(np.maximum(weight, _LEAST_WEIGHT)) / targets.scale
+    root = np.sqrt(np.maximum(weight, _MIN_WEIGHT)) / targets.scale
     columns = [root[:, None, None] * pose.pose_derivative(points, by_point)]
     by_point = root[:, None, None] * by_point
     columns.append(shaped.by_expression(by_point, expression))
@@ -154,7 +155,7 @@ def frame_equations(
 def _feature_rows(
     scaled: Array, root: Array, pixels: Array, targets: FrameTargets, settings: TrackingSettings
 ) -> tuple[list[Array], list[Array]]:
-    """Rows and residuals of mouth, lids, gaze; ``scaled [478,2,n]`` is the Jacobian times ``root [478]``."""
+    """Return rows and residuals of mouth, lids, gaze; ``scaled [478,2,n]``: Jacobian times ``root``."""
     rows, residuals = [], []
 
     def jacobian(index: NDArray[np.intp] | int) -> Array:

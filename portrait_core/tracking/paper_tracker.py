@@ -25,19 +25,19 @@ from portrait_core.tracking.landmarks68 import five_points, mesh_to_68
 from portrait_core.tracking.wild_crop import OUTPUT_SIZE, WildCrops, crop_in_the_wild
 
 _EYE_CORNERS = [36, 45]
-"""The outer ones, of the 68 landmarks."""
+"""The outer corners of the eyes among the 68 landmarks."""
 
 
 @dataclass(frozen=True)
 class PaperFrames:
-    """What the paper's networks say of n frames; tensors on the CPU."""
+    """Outputs of the paper's networks for n frames; tensors on the CPU."""
 
     code: DecaCode
     """Shape, expression, pose (head, jaw), camera."""
     tform: Float[Tensor, "n 3 3"]
     """Frame to DECA's crop, pixels with centres at integers, float64."""
     wild: WildCrops
-    """Generator crops ``[n,size,size,3]``, camera labels ``[n,25]``, where the crops lie."""
+    """Generator crops ``[n,size,size,3]``, camera labels ``[n,25]`` and places of the crops."""
 
     @property
     def jaw(self) -> Float[Tensor, "n 3"]:
@@ -49,9 +49,10 @@ class PaperTracker:
     """Holds both networks. Frames are independent of each other, and may be given in any grouping.
 
     Args:
-        deca, deep3d: the networks.
+        deca: the network of expressions.
+        deep3d: the network of poses.
         standard: the standard face's five points, which crops are aligned to.
-        batch: faces at a time in the networks.
+        batch: faces per batch of the networks.
     """
 
     def __init__(
@@ -92,8 +93,11 @@ class PaperTracker:
 
 
 class LandmarkError:
-    """How far FLAME, decoded and projected, is from detected landmarks: what a track says of its fit. Head
-    and landmarks are on the CPU, as the codes that a tracker gives.
+    """Distance of FLAME, decoded and projected, from detected landmarks: the error of a track's fit.
+
+    Args:
+        head: FLAME on the CPU, as the codes of a tracker.
+        slide: its 68 landmarks.
     """
 
     def __init__(self, head: MorphableHead, slide: flame.FlameLandmarks):
@@ -101,20 +105,22 @@ class LandmarkError:
 
     @torch.no_grad()
     def of(self, found: PaperFrames, landmarks: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Mean distance of the 68 points over that of the outer eye corners ``[n]``."""
+        """Return the mean distance of the 68 points over that of the outer eye corners ``[n]``."""
         code = found.code
         vertices = flame.decode(self._head, code.shape, code.exp, code.pose).vertices
         marks = self._slide(vertices, code.pose[:, :3])
-        made = ndc_to_source(to_ndc(marks, code.cam), found.tform)[..., :2].numpy()
+        projected = ndc_to_source(to_ndc(marks, code.cam), found.tform)[..., :2].numpy()
         seen = mesh_to_68(landmarks) + 0.5
         eyes = np.linalg.norm(np.diff(seen[:, _EYE_CORNERS], axis=1)[:, 0], axis=1)
-        return (np.linalg.norm(made - seen, axis=2).mean(1) / eyes).astype(np.float32)
+        return (np.linalg.norm(projected - seen, axis=2).mean(1) / eyes).astype(np.float32)
 
 
 def face_track(found: PaperFrames, fit_error: NDArray[np.float32]) -> FaceTrack:
-    """The track of n frames that all have a face: DECA's shape (their mean), expression and jaw; cameras,
-    and the head's rotation with them, from Deep3DFaceRecon; the generator's crop (its sides may differ by the
-    rounding of EG3D's resizing: the mean).
+    """Build the track of n frames that all have a face.
+
+    Shape (the frames' mean), expression and jaw are DECA's; cameras, and with them the head's rotation, are
+    Deep3DFaceRecon's; the square is the generator's crop (the mean of its sides, which may differ by the
+    rounding of EG3D's resizing).
     """
     place, code = found.wild.placement, found.code
     size = found.wild.images.shape[1] or OUTPUT_SIZE
@@ -142,7 +148,9 @@ def track_clip(
     """Track a clip given frame by frame; holds one batch of frames at a time.
 
     Args:
-        frames: T images ``[H,W,3]``.
+        tracker: the networks.
+        error: measure of the fit.
+        frames: T images ``[H,W,3]`` uint8.
         points: landmarks ``[T,478,2]``.
         ok: frames with a face ``[T]``; the others take the track of their neighbour.
 
@@ -175,7 +183,7 @@ def track_clip(
 def _batches(
     frames: Iterable[NDArray[np.uint8]], ok: NDArray[np.bool_], size: int
 ) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
-    """Frames that are ok, with their numbers, at most ``size`` at a time."""
+    """Yield frames that are ok, with their numbers, at most ``size`` at a time."""
     index: list[int] = []
     batch: list[NDArray[np.uint8]] = []
     for i, frame in enumerate(frames):

@@ -28,12 +28,12 @@ class Pose:
     side: float
 
     def project(self, points: Array) -> Array:
-        """Pixels ``[k,2]`` of box-frame points ``[k,3]``."""
+        """Project box-frame points ``[k,3]`` to pixels ``[k,2]``."""
         local = self._camera(points)
         return np.asarray(self.center + self.side * FOCAL * local[:, :2] / local[:, 2:])
 
     def pixel_derivative(self, points: Array) -> Array:
-        """Derivative of the pixels by the points, ``[k,2,3]``."""
+        """Return the derivative of the pixels by the points, ``[k,2,3]``."""
         local = self._camera(points)
         inverse = self.side * FOCAL / local[:, 2]
         axes = _FLIP[:, None] * self.rotation
@@ -41,7 +41,7 @@ class Pose:
         return np.asarray(inverse[:, None, None] * (axes[None, :2] - ratio[..., None] * axes[None, 2:]))
 
     def pose_derivative(self, points: Array, by_point: Array) -> Array:
-        """Derivative of the pixels by (rotation vector in viewer axes, centre, log side), ``[k,2,6]``."""
+        """Return the pixels' derivative ``[k,2,6]`` by rotation vector in viewer axes, centre, log side."""
         turned = points @ self.rotation.T
         by_viewer = by_point @ self.rotation.T
         result = np.zeros((len(points), 2, 6))
@@ -52,27 +52,27 @@ class Pose:
         return result
 
     def moved(self, step: Array) -> Pose:
-        """The pose after a step ``[6]`` in the parameters of :meth:`pose_derivative`."""
+        """Return the pose after a step ``[6]`` in the parameters of :meth:`pose_derivative`."""
         turn = Rotation.from_rotvec(step[:3]).as_matrix()
         return Pose(
             turn @ self.rotation, self.center + step[3:5], float(self.side * np.exp(np.clip(step[5], -1, 1)))
         )
 
     def towards(self, other: Pose) -> Array:
-        """The step ``[6]`` that leads from this pose to another."""
+        """Return the step ``[6]`` that leads from this pose to another."""
         turn = Rotation.from_matrix(other.rotation @ self.rotation.T).as_rotvec()
         return np.concatenate([turn, other.center - self.center, [np.log(other.side / self.side)]])
 
     def scale_px(self, length: float) -> float:
-        """Pixels that ``length`` box units span at the box's origin."""
+        """Return the pixels that ``length`` box units span at the box's origin."""
         return self.side * FOCAL / RADIUS * length
 
     def depth(self, points: Array) -> Array:
-        """Distance of box-frame points ``[k,3]`` from the camera along its axis, in box units: ``[k]``."""
+        """Return the distance ``[k]`` of box-frame points ``[k,3]`` along the camera's axis, in box units."""
         return self._camera(points)[:, 2]
 
     def unproject(self, pixels: Array, depth: Array) -> Array:
-        """Box-frame points ``[k,3]`` seen at ``pixels [k,2]`` at ``depth [k]``: undoes :meth:`project`."""
+        """Lift ``pixels [k,2]`` at ``depth [k]`` to box-frame points ``[k,3]``: undo :meth:`project`."""
         across = (pixels - self.center) / (self.side * FOCAL) * depth[:, None]
         local = np.concatenate([across, depth[:, None] - RADIUS], axis=1)
         return np.asarray((local * _FLIP) @ self.rotation)
@@ -84,7 +84,7 @@ class Pose:
 
 
 def pose_from_points(points: Array, pixels: Array, weight: Array) -> Pose:
-    """Closed-form pose under scaled orthographic projection: a start for Gauss-Newton.
+    """Find a pose in closed form (scaled orthographic projection): a start for Gauss-Newton.
 
     Args:
         points: ``[k,3]`` box frame, not all in one plane.
@@ -108,7 +108,7 @@ def pose_from_points(points: Array, pixels: Array, weight: Array) -> Pose:
 
 
 def mean_pose(poses: list[Pose]) -> Pose:
-    """The average of a few poses: mean rotation, mean centre, geometric mean side."""
+    """Average a few poses: mean rotation, mean centre, geometric mean side."""
     rotation = Rotation.from_matrix(np.stack([pose.rotation for pose in poses])).mean().as_matrix()
     center = np.mean([pose.center for pose in poses], axis=0)
     return Pose(rotation, center, float(np.exp(np.mean([np.log(pose.side) for pose in poses]))))

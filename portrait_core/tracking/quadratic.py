@@ -23,7 +23,7 @@ def solve_bounded(matrix: Array, gradient: Array, lower: Array, upper: Array, ro
     """
     x = np.zeros(len(gradient))
     bound = np.zeros(len(gradient), dtype=int)  # -1 held at lower, +1 at upper, 0 free
-    bound[(lower >= 0) & (gradient > 0)] = -1  # a good guess: what stands at its bound and is pushed out
+    bound[(lower >= 0) & (gradient > 0)] = -1  # a good guess: variables at a bound that are pushed out
     bound[(upper <= 0) & (gradient < 0)] = 1
     for _ in range(rounds):
         free = bound == 0

@@ -30,11 +30,11 @@ class Regions:
     frame: NDArray[np.int64]
 
     def take(self, index: NDArray[np.integer]) -> Regions:
-        """Pick some of them."""
+        """Return the regions with numbers ``index``."""
         return Regions(self.center[index], self.side[index], self.angle[index], self.frame[index])
 
     def axes(self) -> NDArray[np.float64]:
-        """Give ``[k,2,2]``: columns are the square's right and down in the image."""
+        """Return the squares' axes ``[k,2,2]``: the columns are right and down in the image."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], 1)
 
@@ -77,8 +77,10 @@ def run_regions(
 
 
 def mesh_regions(mesh: NDArray[np.float64], frame: NDArray[np.int64]) -> Regions:
-    """Give the regions of landmarks ``[k,468,2]`` in pixels of the frames ``[k]``: squares around their
-    bounding box in axes turned with the eye line, as the mesh model was trained.
+    """Return the regions of landmarks ``[k,468,2]`` in pixels of the frames ``[k]``.
+
+    They are squares around the landmarks' bounding box in axes turned with the eye line, as the mesh model
+    was trained.
     """
     eyes = mesh[:, 263] - mesh[:, 33]
     flat = Regions(np.zeros((len(mesh), 2)), np.ones(len(mesh)), np.arctan2(eyes[:, 1], eyes[:, 0]), frame)

@@ -25,7 +25,7 @@ class Match(NamedTuple):
 
     Attributes:
         frame: its number.
-        roll_rad: how far the face is turned clockwise in the frame beyond what it is in the portrait.
+        roll_rad: clockwise roll of the face in the frame less that in the portrait, in radians.
     """
 
     frame: int
@@ -55,7 +55,7 @@ def frame_of_portrait(
 
 
 def _centred(points: NDArray[np.floating]) -> NDArray[np.complex128]:
-    """Points of the face ``[n,2]`` as complex numbers about their mean."""
+    """Return points of the face ``[n,2]`` as complex numbers about their mean."""
     flat = np.asarray(points[:N_MESH], np.float64)
     numbers = flat[:, 0] + 1j * flat[:, 1]
     return np.asarray(numbers - numbers.mean())

@@ -1,4 +1,4 @@
-"""What a frame's landmarks ask of the fit: point targets, lid gaps, lip gaps, gaze.
+"""Targets that a frame's landmarks set the fit: points, lid gaps, lip gaps, gaze.
 
 The landmark model reads a closed eye as a gap of about a tenth of the eye's width, and each person's open eye
 as another gap; the head has gaps of its own. So lid gaps are not compared as they are: the measured gap
@@ -64,18 +64,20 @@ EYES = (
 
 @dataclass(frozen=True)
 class LidReference:
-    """The lids of one head: its landmarks with open and with closed eyes ``[478,3]``, the open gap over the
-    eye's width seen frontally ``open_ratio [2]`` (right eye, left eye), and ``profile [2,7]``, the gap along
-    the lids over the gap at their middle.
-    """
+    """The lids of one head."""
 
     open_points: Array
+    """Landmarks with open eyes ``[478,3]``, in box units."""
     closed_points: Array
+    """Landmarks with closed eyes ``[478,3]``, in box units."""
     open_ratio: Array
+    """Open gap over the eye's width from the front ``[2]`` (right eye, left eye)."""
     profile: Array
+    """Gap along the lids over the gap at their middle ``[2,7]``."""
 
     @classmethod
     def of(cls, points: HeadPoints, shaped: ShapedPoints) -> LidReference:
+        """Measure the lids of a person's head."""
         rest = np.zeros(shaped.expressions.shape[-1])
         blink = rest.copy()
         for eye in EYES:
@@ -88,20 +90,20 @@ class LidReference:
 
 
 def signed_gap(pixels: Array, eye: Eye) -> float:
-    """Lid gap across the eye over its width; negative where the upper lid lies below the lower."""
+    """Return the lid gap across the eye over its width; negative where the upper lid is below the lower."""
     across = pixels[eye.inner] - pixels[eye.outer]
     width = float(np.linalg.norm(across))
     return float((pixels[eye.lower] - pixels[eye.upper]) @ _down(across)) / width
 
 
 def _down(across: Array) -> Array:
-    """Unit vector from the upper to the lower lid, given outer to inner corner (either eye)."""
+    """Return the unit vector from the upper to the lower lid, for the one from outer to inner corner."""
     normal = np.array([-across[1], across[0]]) / np.linalg.norm(across)
     return normal if normal[1] > 0 or abs(normal[1]) < 1e-9 else -normal
 
 
 def pose_factors(reference: LidReference, pose: Pose) -> tuple[Array, Array]:
-    """How a pose changes the open lid gap of each eye, ``[2]``, and the closed ratios under it, ``[2]``."""
+    """Return the factors of the open lid gaps by a pose ``[2]``, and the closed ratios under it ``[2]``."""
     opened, closed = pose.project(reference.open_points), pose.project(reference.closed_points)
     seen = np.array([signed_gap(opened, eye) for eye in EYES])
     factor = (seen / reference.open_ratio).clip(0.5, 1.8)
@@ -109,7 +111,7 @@ def pose_factors(reference: LidReference, pose: Pose) -> tuple[Array, Array]:
 
 
 def open_eyes(ratios: Array, few: int) -> Array:
-    """This person's open eyes: ``[2]`` from pose-corrected lid gaps ``ratios [T,2]`` over the eyes' widths.
+    """Find this person's open eyes ``[2]`` in pose-corrected lid gaps ``ratios [T,2]`` over the eyes' widths.
 
     Fewer than ``few`` frames may all be squinting, so the answer stays above what most people's eyes are.
     """
@@ -118,7 +120,7 @@ def open_eyes(ratios: Array, few: int) -> Array:
 
 
 def lid_ratios(landmarks: Array) -> Array:
-    """Measured lid gaps over eye widths, ``[2]``, of one frame's landmarks ``[478,2]``."""
+    """Measure the lid gaps over the eyes' widths ``[2]`` of one frame's landmarks ``[478,2]``."""
     return np.array(
         [
             np.linalg.norm(landmarks[eye.upper] - landmarks[eye.lower])
@@ -130,22 +132,26 @@ def lid_ratios(landmarks: Array) -> Array:
 
 @dataclass(frozen=True)
 class FrameTargets:
-    """One frame's targets in pixels: ``points [468,2]`` with the upper lids moved to the target gap,
-    ``lid_gap [2]`` along ``lid_down [2,2]``, ``mouth [4,2]`` differences of :data:`MOUTH_PAIRS`,
-    ``gaze [2,2]`` iris minus middle of the corners, ``openness [2]``, ``scale`` the outer-eye distance.
-    """
+    """Targets of one frame, in pixels."""
 
     points: Array
+    """Landmarks ``[468,2]`` with the upper lids moved to the target gap."""
     lid_gap: Array
+    """Target gap of the lids ``[2]``."""
     lid_down: Array
+    """Directions of the gaps ``[2,2]``."""
     mouth: Array
+    """Differences of :data:`MOUTH_PAIRS` ``[4,2]``."""
     gaze: Array
+    """Iris less the middle of the eye's corners ``[2,2]``."""
     openness: Array
+    """Openings of the eyes, 0..1 of the person's own ``[2]``."""
     scale: float
+    """Distance of the outer eye corners."""
 
 
 def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened: Array) -> FrameTargets:
-    """Targets of one frame.
+    """Return the targets of one frame.
 
     Args:
         landmarks: ``[478,2]`` pixels.

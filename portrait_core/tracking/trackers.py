@@ -1,7 +1,7 @@
-"""What a tracker is: it fits a head to the landmarks of a portrait or of a clip.
+"""The interface of a tracker, which fits a head to the landmarks of a portrait or of a clip.
 
 The embedded head is fitted in ``embedded_tracker``; DECA, FLAME and Deep3DFaceRecon track in
-``deca_tracker``. What follows from a track is the same for both: see ``portrait_core.template.moves``.
+``deca_tracker``. A tracker is one part of a face model: see ``portrait_core.template.face_models``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from portrait_core.tracking.fit import FaceTrack
 
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]
-"""Gives the frames of a clip ``[H,W,3]``, one by one: a tracker that needs landmarks alone reads none."""
+"""Yields the frames of a clip ``[H,W,3]``, one by one; a tracker that needs landmarks alone calls it
+never."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class TrackedPortrait:
 
     Attributes:
         track: of one frame.
-        crop: the square ``[S,S,3]`` uint8 that everything is made in.
-        more: arrays ``[1, ...]`` that the tracker keeps further, by name.
+        crop: the square ``[S,S,3]`` uint8 that later stages work in.
+        more: arrays ``[1, ...]`` by name that the tracker keeps beside the track.
     """
 
     track: FaceTrack
@@ -35,11 +36,15 @@ class TrackedPortrait:
 
 
 class Tracker(Protocol):
-    """Fits a head to landmarks."""
+    """Fits a head to the landmarks of faces."""
 
     def portrait(self, image: NDArray[np.uint8], points: NDArray[np.float32], size: int) -> TrackedPortrait:
-        """Track the portrait ``[H,W,3]`` by its landmarks ``[1,478,2]``, in pixels; its crop has ``size``
-        pixels on a side.
+        """Track a portrait.
+
+        Args:
+            image: ``[H,W,3]`` uint8.
+            points: its landmarks ``[1,478,2]``, in pixels.
+            size: side of its crop in pixels.
         """
 
     def clip(
@@ -55,7 +60,7 @@ class Tracker(Protocol):
         Args:
             points: landmarks ``[T,478,2]``, in pixels.
             ok: frames that show a face ``[T]``.
-            frames: gives the T frames.
-            shape: the person's coefficients ``[S]``, where they are known.
+            frames: yields the T frames.
+            shape: the person's coefficients ``[S]``, where they are known; None fits them.
             neighbours: whether consecutive frames are consecutive in time.
         """

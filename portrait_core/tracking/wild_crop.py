@@ -30,25 +30,25 @@ _RESCALE = 300.0
 
 @dataclass(frozen=True)
 class CropPlacement:
-    """Where n crops lie: ``crop = image * factor + shift`` in continuous pixels (centres at +0.5), ``[n,2]``
-    each, x then y.
-    """
+    """Places of n crops: ``crop = image * factor + shift`` in continuous pixels (centres at +0.5)."""
 
     factor: Array
+    """``[n,2]``, x then y."""
     shift: Array
+    """``[n,2]`` in pixels of the crop, x then y."""
 
     def to_crop(self, points: NDArray[np.floating]) -> Array:
-        """Points ``[n,k,2]`` of the images in their crops."""
+        """Map points ``[n,k,2]`` of the images to their crops."""
         return np.asarray(points * self.factor[:, None] + self.shift[:, None])
 
     def to_image(self, points: NDArray[np.floating]) -> Array:
-        """Points ``[n,k,2]`` of the crops in their images."""
+        """Map points ``[n,k,2]`` of the crops to their images."""
         return np.asarray((points - self.shift[:, None]) / self.factor[:, None])
 
 
 @dataclass(frozen=True)
 class WildCrops:
-    """What EG3D's preprocessing makes of n faces."""
+    """Results of EG3D's preprocessing of n faces."""
 
     images: NDArray[np.uint8]
     """``[n,size,size,3]``, black outside of the photograph; 512 pixels unless asked otherwise."""
@@ -97,7 +97,7 @@ def crop_in_the_wild(
 def pose_crops(
     images: Images, points5: NDArray[np.floating], standard: Array = STANDARD_FACE
 ) -> NDArray[np.uint8]:
-    """The crops ``[n,224,224,3]`` that the pose regressor sees; arguments as above."""
+    """Cut the crops ``[n,224,224,3]`` of the pose regressor; arguments as above."""
     found = align(points5, _sizes(images, points5), INPUT_SIZE, standard=standard)
     return np.stack([cut(image, found, i) for i, image in enumerate(images)])
 
@@ -105,8 +105,9 @@ def pose_crops(
 def generator_crops(
     images: Images, points5: NDArray[np.floating], standard: Array = STANDARD_FACE, size: int = OUTPUT_SIZE
 ) -> tuple[NDArray[np.uint8], CropPlacement]:
-    """The crops ``[n,size,size,3]`` that the generator was trained on, and where they lie. Size 0 makes none,
-    and tells where those of 512 pixels would lie.
+    """Cut the crops ``[n,size,size,3]`` that the generator was trained on, and return their places.
+
+    Size 0 cuts none, and returns the places of crops of 512 pixels.
     """
     found = generator_alignment(points5, _sizes(images, points5), standard)
     crops = [np.zeros((0, 0, 3), np.uint8)] * len(images)
@@ -121,7 +122,7 @@ def generator_crops(
 def generator_alignment(
     points5: NDArray[np.floating], size_wh: NDArray[np.integer], standard: Array = STANDARD_FACE
 ) -> Alignment:
-    """How images are resized for the generator's crop, of which the middle 700 of 1024 pixels are used."""
+    """Return the resizing for the generator's crop, of which the middle 700 of 1024 pixels are used."""
     return align(points5, size_wh, ALIGNED_SIZE, _RESCALE, standard)
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from portrait_core.training.surfaces import Array, smoothstep, wave_noise
+from portrait_core.face_model.easing import smoothstep
+from portrait_core.training.surfaces import Array, wave_noise
 
 SKIN_SIZE = (300, 512)  # rows, columns
 SKIN_TOP_M, SKIN_BOTTOM_M = 0.115, -0.165

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.face_model.easing import smoothstep
 from portrait_core.generators.scene_latents import Scene
 from portrait_core.training.albedo import Paint
 from portrait_core.training.hair import HairStyle
-from portrait_core.training.surfaces import Array, smoothstep
+from portrait_core.training.surfaces import Array
 from portrait_core.training.torso import Clothing
 
 SKIN_TONES = np.array(

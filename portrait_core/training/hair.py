@@ -11,15 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from portrait_core.training.surfaces import (
-    Array,
-    Follower,
-    Skin,
-    grid_faces,
-    grid_normals,
-    smoothstep,
-    wave_noise,
-)
+from portrait_core.face_model.easing import smoothstep
+from portrait_core.training.surfaces import Array, Follower, Skin, grid_faces, grid_normals, wave_noise
 
 COLUMNS = 76
 ROWS = 23

@@ -7,10 +7,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.face_model.easing import smoothstep
 from portrait_core.generators.scene_latents import Scene
 from portrait_core.training.appearance import hair_colour, hair_style, lip_colour, skin_colour
 from portrait_core.training.hair import CENTRE_M, TILT_RAD, HairSheet
-from portrait_core.training.surfaces import Array, smoothstep
+from portrait_core.training.surfaces import Array
 
 MOUTH_COLOURS = {3: (0.93, 0.90, 0.83), 4: (0.90, 0.87, 0.80), 5: (0.68, 0.32, 0.31)}
 """Colours of upper teeth, lower teeth and tongue, by face group."""

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from portrait_core.cameras import FOCAL
+from portrait_core.face_model.easing import smoothstep
 from portrait_core.face_model.raster import Fragments
 from portrait_core.training.appearance import WALL_HALF, WALL_Z
-from portrait_core.training.surfaces import Array, smoothstep
+from portrait_core.training.surfaces import Array
 
 BOX_HALF = 0.36
 """Half of the side of the generator's box, outside which nothing is foreground."""

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from portrait_core.cameras import project_to_crop
+from portrait_core.face_model.easing import smoothstep
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import rasterize, vertex_normals
 from portrait_core.generators.scene_latents import N_SHAPE, Scene
@@ -38,7 +39,7 @@ from portrait_core.training.picture import (
     visible,
     wall_view,
 )
-from portrait_core.training.surfaces import Array, Skin, smoothstep
+from portrait_core.training.surfaces import Array, Skin
 from portrait_core.training.torso import COLUMNS as TORSO_COLUMNS
 from portrait_core.training.torso import Torso
 

@@ -61,14 +61,6 @@ def grid_normals(points: Array, rows: int, columns: int, closed: bool) -> Array:
     )
 
 
-def smoothstep(
-    low: float, high: NDArray[np.floating] | float, x: NDArray[np.floating] | float
-) -> NDArray[np.floating]:
-    """Return 0 below ``low``, 1 above ``high`` (or the reverse when ``low > high``), smooth between."""
-    t = np.clip((np.asarray(x) - low) / (high - low), 0.0, 1.0)
-    return t * t * (3 - 2 * t)
-
-
 def wave_noise(
     x: NDArray[np.floating], y: NDArray[np.floating], seed: int, terms: int = 12
 ) -> NDArray[np.floating]:

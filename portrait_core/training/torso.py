@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from portrait_core.training.surfaces import Array, Follower, Skin, grid_faces, grid_normals, smoothstep
+from portrait_core.face_model.easing import smoothstep
+from portrait_core.training.surfaces import Array, Follower, Skin, grid_faces, grid_normals
 
 COLUMNS = 56
 AXIS_Z_M = -0.095

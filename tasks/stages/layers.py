@@ -38,8 +38,8 @@ def layers(job: Job) -> StageResult:
         return watch.result(0)
     output, said = job.output("layers"), dict[str, bool]()
     if transfers_detail(job.settings):
-        from portrait_core.inversion.clip_heads import EmbeddedClipHead
         from portrait_core.photograph.layers import separate
+        from portrait_core.template.clip_heads import EmbeddedClipHead
 
         threads = use_threads(job, alone=False)
         track, size = read_track(job.output("portrait")), job.settings.template.size

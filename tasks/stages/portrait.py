@@ -7,7 +7,7 @@ from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, tracking_weights
-from portrait_core.tracking.choice import DECA_CODE, by_deca
+from portrait_core.template.registry import FACE_MODELS
 from tasks.context import TRACK, landmarker, read_portrait, track_arrays, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
@@ -22,7 +22,11 @@ PORTRAIT = Stage(
     weights=(landmark_weights, tracking_weights),
     writes=(
         *(Array(name, per="clip") for name in (*TRACK, "landmarks", "crop", "photograph")),
-        *(Array(name, per="clip", when=by_deca) for name in DECA_CODE),
+        *(
+            Array(name, per="clip", when=row.is_chosen)
+            for row in FACE_MODELS.values()
+            for name in row.kept_arrays
+        ),
     ),
 )
 

@@ -6,10 +6,10 @@ from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights
-from portrait_core.tracking.choice import EYES, driven_eyes
+from portrait_core.template.registry import has_moves, more_move_arrays
 from tasks.context import use_threads
 from tasks.running import does
-from tasks.trackers import retargeted
+from tasks.trackers import retarget_clip
 
 RETARGET = Stage(
     name="retarget",
@@ -22,7 +22,7 @@ RETARGET = Stage(
     writes=(
         Array("expression", per="clip"),
         Array("jaw", per="clip"),
-        Array(EYES, per="clip", when=driven_eyes),
+        *(Array(name, per="clip", when=has_moves(name)) for name in more_move_arrays()),
     ),
     drop_with="clip",
 )
@@ -36,6 +36,6 @@ def retarget(job: Job) -> StageResult:
         return watch.result(0)
     use_threads(job, alone=True)
     output = job.output("retarget")
-    output.write_whole(retargeted(job))
+    output.write_whole(retarget_clip(job))
     output.commit()
     return watch.result(1)

@@ -28,8 +28,8 @@ from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, fo
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait, sample_video
 from portrait_core.settings import TemplateSettings, TrackingSettings
+from portrait_core.template.embedded_face import embedded_renderer
 from portrait_core.template.moves import embedded_moves
-from portrait_core.template.moving import embedded_renderer
 from portrait_core.tracking.crop import crop_image, points_in_crop
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.fit import FaceTrack, fit_clip

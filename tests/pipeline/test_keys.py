@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from portrait_core.model_files.needs import DECA_MODELS
 from portrait_core.pipeline import Array, Job, Pipeline, all_pipelines
 from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import KINDS, recipe_key
-from portrait_core.tracking.choice import DECA_CODE
+from portrait_core.template.registry import FACE_MODELS
+from portrait_core.tracking.array_names import DECA_CODE
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
 
 ALL = set(CLIP.names)
@@ -149,7 +149,7 @@ def test_labels_are_the_names_of_files(place: str, name: str) -> None:
     assert stem(place) == name
 
 
-PAPER = WEIGHTS | {name: _digest(name) for name in (*DECA_MODELS, "phi")}
+PAPER = WEIGHTS | {name: _digest(name) for name in (*FACE_MODELS["deca"].files, "phi")}
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_input_is_checked(head: MorphableHead, closed: DrawnPortrait) -> None:
         TemplateRenderer(head, portrait[:-1], renderer.skin.fit, marks)
     with pytest.raises(ValueError, match="landmark detector"):
         TemplateRenderer(head, portrait, renderer.skin.fit, np.full((478, 2), np.nan))
-    with pytest.raises(ValueError, match="one jaw a frame"):
+    with pytest.raises(ValueError, match="one jaw per frame"):
         renderer.render(np.zeros((2, head.n_expression)), np.zeros((1, 3)))
 
 

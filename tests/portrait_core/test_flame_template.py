@@ -5,7 +5,7 @@ import pytest
 
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import UvMapper
-from portrait_core.inversion.clip_heads import FlameClipHead
+from portrait_core.template.clip_heads import FlameClipHead
 from portrait_core.template.flame_template import FlameSource, FlameTemplateRenderer
 from tests.portrait_core import stand_in
 
@@ -86,5 +86,5 @@ def test_refuses_what_is_no_portrait(
         FlameTemplateRenderer(head, mapper, replace(source, portrait=source.portrait[:100]))
     with pytest.raises(ValueError, match="one portrait"):
         FlameTemplateRenderer(head, mapper, replace(source, tform=source.tform.repeat(2, 1, 1)))
-    with pytest.raises(ValueError, match="one jaw a frame"):
+    with pytest.raises(ValueError, match="one jaw per frame"):
         renderer.render(np.zeros((2, 52)), np.zeros((1, 3)))

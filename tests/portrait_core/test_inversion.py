@@ -13,8 +13,9 @@ from portrait_core.inversion.features import build_features, feature_distance, m
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
 from portrait_core.inversion.statistics import latent_statistics
-from portrait_core.inversion.targets import detail_mask, image_array, image_tensor, tuning_image
+from portrait_core.inversion.targets import image_array, image_tensor, tuning_image
 from portrait_core.settings import InversionSettings
+from portrait_core.template.detail_mask import detail_mask
 from tests.portrait_core import tiny
 
 

@@ -15,7 +15,6 @@ from portrait_core.generators import load_generator, save_generator
 from portrait_core.model_files.check import check_model
 from portrait_core.model_files.importing import import_generator, import_model
 from portrait_core.model_files.needs import (
-    DECA_MODELS,
     LANDMARK_MODELS,
     SEGMENTATION_MODEL,
     check_models,
@@ -24,6 +23,7 @@ from portrait_core.model_files.needs import (
     weight_sources,
 )
 from portrait_core.settings import Settings, key_settings, load_settings
+from portrait_core.template.registry import FACE_MODELS
 from portrait_core.weights import locate
 from portrait_core.weights.locate import find, models_folder, require
 from portrait_core.weights.registry import MODELS, Digest, by_file
@@ -225,7 +225,7 @@ def test_the_generator_is_found_as_published_or_imported(folder: Path) -> None:
 def test_weights_by_what_they_are_for(folder: Path, tmp_path: Path) -> None:
     sources = weight_sources(load_settings("paper"))
     assert {name for name, source in sources.items() if isinstance(source, str)} == {
-        *DECA_MODELS,
+        *FACE_MODELS["deca"].files,
         "generator",
         "phi",
     }

@@ -13,7 +13,7 @@ from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators.scene_latents import sample_scene
 from portrait_core.runtime.package_files import data_folder
 from portrait_core.settings import TemplateSettings, TrackingSettings
-from portrait_core.template.moving import embedded_renderer
+from portrait_core.template.embedded_face import embedded_renderer
 from portrait_core.tracking.crop import points_in_crop
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.landmarker import FaceLandmarker

@@ -22,7 +22,6 @@ from portrait_core.inversion.loop import OnStep
 from portrait_core.inversion.sampling import fitting_samples
 from portrait_core.inversion.targets import (
     FrameTarget,
-    detail_mask,
     image_array,
     image_tensor,
     mask_tensor,
@@ -32,6 +31,7 @@ from portrait_core.inversion.tuning import Clip, Tuner
 from portrait_core.photograph.layers import separate_crop
 from portrait_core.rendering.pose_renderer import PoseRenderer
 from portrait_core.settings import Settings
+from portrait_core.template.detail_mask import detail_mask
 from portrait_core.template.template import PortraitFit, Template, TemplateRenderer
 from tests.benchmarks.portraits.subjects import Subject
 from tests.benchmarks.portraits.tools import Picture, Tools

@@ -1,4 +1,4 @@
-"""The portrait's head with a clip's expressions, as fitting the generator wants it."""
+"""The portrait's head with a clip's expressions, as fitting the generator needs it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from portrait_core.face_model.expression_names import is_direction
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.head_points import HeadPoints
 from portrait_core.face_model.reproject import HeadSurface
-from portrait_core.inversion.targets import DETAIL_REGIONS_68, detail_mask
+from portrait_core.template.detail_mask import DETAIL_REGIONS_68, detail_mask
 from portrait_core.template.flame_template import FlameTemplateRenderer
 from portrait_core.template.landmark_solver import UnitTeller
 
 _MAX_COEFFICIENT = 1.2
-"""Largest coefficient that a generator is told; it has seen none above 1."""
+"""Largest coefficient that a generator takes; it has seen none above 1."""
 
 
 class ClipHead(Protocol):
-    """The portrait's head, as fitting the generator uses it."""
+    """The portrait's head in every frame of a clip, as fitting the generator needs it."""
 
     unit_names: list[str]
-    """Units of the head, by which a generator that knows them is told the expression."""
+    """Blendshapes of the head, which a generator that knows them takes as the expression."""
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Return a frame's expression in those units alone ``[1,U]``, as nearly as they can say it."""
+        """Return a frame's expression in those blendshapes alone ``[1,U]``, as nearly as possible."""
 
     @property
     def surface(self) -> HeadSurface | None:
-        """For rasterising ``vertices``; None where the head has no place in the generator's space."""
+        """Surface that rasterises ``vertices``; None where the head has no place in the generator's space."""
 
     def vertices(self, frame: int) -> Tensor:
         """Return the box-frame mesh of a frame ``[V,3]``."""
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Find the pixels of the crop that the hairless head of the first frame covers ``[S,S]``."""
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Draw mouth, eyes and brows of a frame as a soft mask ``[S,S]`` uint8."""
 
 
 class EmbeddedClipHead:
-    """The embedded head, which has its place in the generator's space.
+    """The embedded head, which has a place in the generator's space.
 
     Args:
-        head: the embedded head, on the device that its meshes are wanted on.
+        head: the embedded head, on the device of its meshes.
         shape: the portrait's coefficients ``[S]``.
         expression, jaw: of every frame, retargeted ``[T,E]`` and ``[T,3]``.
         camera: the portrait's label ``[1,25]``.
@@ -77,12 +77,12 @@ class EmbeddedClipHead:
         return UnitTeller(HeadPoints.from_head(self._head), self._codes[0])
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Return a frame's expression in the head's units alone ``[1,U]``, as nearly as they can say it."""
+        """Return a frame's expression in blendshapes alone ``[1,U]``, as nearly as possible."""
         told = self._teller.tell(self._codes[1][frame])
         return np.clip(told, 0.0, _MAX_COEFFICIENT)[None].astype(np.float32)
 
     def _metres(self, frame: int) -> Tensor:
-        """Return the head-frame mesh of a frame ``[1,V,3]``, metres."""
+        """Return the head-frame mesh of a frame ``[1,V,3]``, in metres."""
         shape, expression, jaw = self._codes
         coefficients = (shape, expression[frame], jaw[frame])
         codes = (torch.from_numpy(np.asarray(c, np.float32))[None] for c in coefficients)
@@ -93,12 +93,12 @@ class EmbeddedClipHead:
         return self._head.to_box(self._metres(frame))[0]
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Find the pixels of the crop that the hairless head of the first frame covers ``[S,S]``."""
         fragments, _, _ = self.surface.see(self.vertices(0)[None], self._camera, self._size)
         return np.asarray((fragments.face_id[0] >= 0).cpu().numpy())
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Draw mouth, eyes and brows of a frame as a soft mask ``[S,S]`` uint8."""
         marks = self._head.to_box(self._head.landmarks(self._metres(frame)))
         pixels = project_to_crop(self._camera, marks, self._size)[0, :, :2].cpu().numpy()
         return detail_mask(pixels, self._size)
@@ -121,11 +121,11 @@ class FlameClipHead:
         self.unit_names = renderer.head.expression_names
 
     def in_units(self, frame: int) -> NDArray[np.float32]:
-        """Return a frame's expression ``[1,E]``: FLAME has nothing beside its own."""
+        """Return a frame's expression ``[1,E]``: FLAME has blendshapes alone."""
         return np.asarray(self._codes[0][frame][None], np.float32)
 
     def vertices(self, frame: int) -> Tensor:
-        """Refused.
+        """Refuse: the head has no place in the generator's space.
 
         Raises:
             InputError: always.
@@ -136,12 +136,12 @@ class FlameClipHead:
         )
 
     def silhouette(self) -> NDArray[np.bool_]:
-        """Return where the hairless head of the first frame covers the crop ``[S,S]``."""
+        """Find the pixels of the crop that the hairless head of the first frame covers ``[S,S]``."""
         expression, jaw = self._codes
         return self._renderer.silhouette(expression[0], jaw[0])
 
     def detail(self, frame: int) -> NDArray[np.uint8]:
-        """Return mouth, eyes and brows of a frame as a soft mask ``[S,S]``."""
+        """Draw mouth, eyes and brows of a frame as a soft mask ``[S,S]`` uint8."""
         expression, jaw = self._codes
         marks = self._renderer.landmarks(expression[frame], jaw[frame])
         return detail_mask(marks, len(self._renderer.source.portrait), DETAIL_REGIONS_68)
