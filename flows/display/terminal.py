@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -131,8 +131,10 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
         console.print("the tracker found no face in the result")
         return
     pose = sum(result["pose_error_deg"]) / 3
-    lips = f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
-    console.print(f"{lips}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)")
+    rows = summary.motion.get("follow", {}).get("result")
+    console.print(
+        f"{lips_line(result, rows)}; head pose off by {pose:.1f} degrees (mean of yaw, pitch, roll)"
+    )
     if summary.motion.get("pose_transfer") == "relative":
         console.print(
             "head poses start from the portrait's own and change as the driver's do (render.pose_transfer; "
@@ -142,8 +144,20 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
         console.print(
             f"frame {frame} of the driver shows the portrait itself: head poses and expressions count from it"
         )
-    if (rows := summary.motion.get("follow", {}).get("result")) is not None:
+    if rows is not None:
         console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
+
+
+def lips_line(result: Mapping[str, Any], rows: Mapping[str, object] | None) -> str:
+    """Describe how the lips follow; a driver who hardly parts them gives no slope worth naming.
+
+    Args:
+        result: the result's figures of ``motion`` in the summary.
+        rows: the result's rows of ``motion.follow``, by region that moves; None where they were not measured.
+    """
+    if rows is not None and "lip gap" not in rows:
+        return "the driver's lips hardly part"
+    return f"lips follow with correlation {result['lip_correlation']:.2f}, slope {result['lip_slope']:.2f}"
 
 
 def expression_line(rows: Mapping[str, Mapping[str, float | None]]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.display.terminal import expression_line, lips_clause
+from flows.display.terminal import expression_line, lips_clause, lips_line
 from portrait_core.metrics.follow import Follow
 
 FINE = Follow(moves=0.1, correlation=0.99, slope=0.97, error=0.01)
@@ -54,3 +54,10 @@ def test_lips_that_stay_open_are_counted(driver_frames: int, result_frames: int,
 
 def test_what_an_earlier_version_measured_says_nothing_of_closed_lips() -> None:
     assert lips_clause(None) == ""
+
+
+def test_lips_that_hardly_part_have_no_slope() -> None:
+    figures = {"lip_correlation": -0.68, "lip_slope": -0.2}
+    assert lips_line(figures, {"mouth width": {}}) == "the driver's lips hardly part"
+    assert lips_line(figures, {"lip gap": {}}) == "lips follow with correlation -0.68, slope -0.20"
+    assert "slope" in lips_line(figures, None)
