@@ -1,4 +1,4 @@
-"""The README's way from folders of portraits and videos to a finished dataset, as it is written there."""
+"""The documents' way from folders of portraits and videos to a finished dataset, as it is written there."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ ROOT = Path(__file__).parents[2]
 
 
 def _commands() -> str:
-    """The block of commands in the README's section on datasets."""
-    section = (ROOT / "README.md").read_text().split("\n## Datasets\n")[1].split("\n## ")[0]
+    """The block of commands in the document on datasets."""
+    section = (ROOT / "docs" / "datasets.md").read_text().split("\n## Datasets\n")[1].split("\n## ")[0]
     found = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-    assert found, "the README has no commands on datasets"
+    assert found, "the document has no commands on datasets"
     return str(found[0])
 
 
