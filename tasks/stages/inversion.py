@@ -170,7 +170,7 @@ def _inverter(job: Job, clip: ClipData) -> Inverter:
 
 
 def _whole_picture(job: Job, inverter: Inverter, ws: torch.Tensor) -> NDArray[np.uint8]:
-    """Return the frozen generator's picture of the first frame ``[S,S,3]``, made once a process."""
+    """Return the frozen generator's picture of the first frame ``[S,S,3]``, made once per process."""
     from portrait_core.inversion.pictures import whole_picture
     from portrait_core.runtime.model_cache import cached
     from tasks.fitting import computing
