@@ -54,7 +54,8 @@ def test_what_is_copied_is_enough(tmp_path: Path) -> None:
     assert one == other
     for source in one:
         if (ROOT / source).is_dir():
-            skip = shutil.ignore_patterns("__pycache__", "weights", "readme")
+            owners = ("weights", "readme") if source == "data" else ()
+            skip = shutil.ignore_patterns("__pycache__", *owners)
             shutil.copytree(ROOT / source, tmp_path / source, ignore=skip)
     code = "from flows.cli.main import main; main()"
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(tmp_path), "COLUMNS": "200"}
