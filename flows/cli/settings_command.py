@@ -20,14 +20,22 @@ def list_settings(settings: Settings, console: Console) -> None:
             table.add_row(f"[bold]{name}[/bold]", "", f"[bold]{field.description}[/bold]")
             _add_section(table, name, value)
         else:
-            _add_row(table, name, value, field.default, field.description or "")
+            _add_row(
+                table, name, value, field.get_default(call_default_factory=True), field.description or ""
+            )
     console.print(table)
 
 
 def _add_section(table: Table, prefix: str, section: Section) -> None:
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
-        _add_row(table, f"{prefix}.{name}", value, field.default, field.description or "")
+        _add_row(
+            table,
+            f"{prefix}.{name}",
+            value,
+            field.get_default(call_default_factory=True),
+            field.description or "",
+        )
 
 
 def _add_row(table: Table, name: str, value: object, default: object, description: str) -> None:

@@ -34,7 +34,7 @@ def sh_constants() -> tuple[float, ...]:
 
 
 def sh_shading(normals: Float[Tensor, "b 3 h w"], light: Float[Tensor, "b 9 3"]) -> Float[Tensor, "b 3 h w"]:
-    """Light on surfaces with the given world normals (x right, y up, z toward the viewer).
+    """Return the light on surfaces with the given world normals (x right, y up, z toward the viewer).
 
     ``light`` is a DECA code's: coefficient first, colour last.
     """

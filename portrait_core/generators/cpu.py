@@ -313,7 +313,7 @@ def _planes_of(table: Float[Tensor, "r c"], size: int) -> Float[Tensor, "3 c h w
 def _corners(
     points: Float[Tensor, "n 3"], size: int, layout: PlaneLayout
 ) -> tuple[Int[Tensor, "n 12"], Float[Tensor, "n 12"]]:
-    """Rows of the table around each point's projections, and their shares in the mean of three look-ups."""
+    """Find the table's rows around each point's projections, and their shares in the mean of three."""
     # pixel coordinates in the padded plane; the ring is zero all along, so clamping to it reads zeros
     low, high = (1.0, float(size)) if layout.border else (0.0, float(size + 1))
     pixels = (points.t() * (size / layout.box) + (size + 1) / 2).clamp_(low, high)  # [3,n]

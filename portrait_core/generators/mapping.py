@@ -60,7 +60,7 @@ class StyleMapping(nn.Module):
     def __init__(
         self, settings: StyleMappingSettings, *, embed_width: int | None = None, lr_multiplier: float = 0.01
     ) -> None:
-        """``embed_width``: features that the label is embedded to (w_dim, if None)."""
+        """Make a network whose label is embedded to ``embed_width`` features (w_dim, if None)."""
         super().__init__()
         self.z_dim = settings.z_dim
         self.rows = settings.num_ws

@@ -225,7 +225,7 @@ def _eg3d_settings(record: ModuleRecord, kwargs: Mapping[str, Any]) -> Generator
 
 
 def _plane_axes(record: ModuleRecord) -> str:
-    """Later releases of the training code correct the third plane; the file's renderer tells which it has."""
+    """Tell from a file's renderer whether its training code had corrected the third plane."""
     renderer = (record.state.get("_modules") or {}).get("renderer")
     axes = renderer.state.get("plane_axes") if isinstance(renderer, ModuleRecord) else None
     if axes is None:

@@ -181,7 +181,7 @@ def sample_expression(rng: np.random.Generator, names: list[str]) -> Array:
 
 
 def gaze_units(right: float, up: float) -> dict[str, float]:
-    """The eyeLook units of a gaze: ``right`` toward the image's right (the subject's left), ``up``; -1..1."""
+    """Return the eyeLook coefficients of a gaze to the image's ``right`` and ``up``, -1..1 each."""
     return {
         "eyeLookOutLeft": max(right, 0.0), "eyeLookInRight": max(right, 0.0),
         "eyeLookInLeft": max(-right, 0.0), "eyeLookOutRight": max(-right, 0.0),

@@ -71,16 +71,16 @@ class SuperresolutionSettings(_Frozen):
 
 
 class BackgroundSettings(_Frozen):
-    """A wall behind the head, fixed in the box frame, that fills the rest of every ray."""
+    """The background plane behind the head, fixed in the box frame, that fills the rest of every ray."""
 
     wall_z: float = -0.4
-    """Box-frame z of the wall."""
+    """Box-frame z of the plane."""
     wall_half_extent: float = Field(default=0.8, gt=0)
-    """The wall's feature map spans x and y in plus or minus this; its border repeats outside."""
+    """The plane's feature map spans x and y in plus or minus this; its border repeats outside."""
     resolution: int = 64
-    """Resolution of the wall's feature map: one of the backbone's."""
+    """Resolution of the plane's feature map: one of the backbone's."""
     basis_maps: int = Field(default=32, ge=0)
-    """Learned maps mixed by the latent that are added to the wall (0: none)."""
+    """Learned maps mixed by the latent that are added to the plane (0: none)."""
 
 
 PUBLISHED_SUPERRESOLUTION: dict[str, SuperresolutionSettings] = {
@@ -148,7 +148,7 @@ class GeneratorSettings(_Frozen):
     """Resolution to number of learned displacements whose mixtures, weighted by w, warp the finished planes:
     what moves with shape and expression need not be faded from one place to another."""
     background: BackgroundSettings | None = None
-    """The wall behind the head; None: black, as published."""
+    """The background plane behind the head; None: black, as published."""
 
     plane_axes: Literal["published", "orthogonal"] = "published"
     """``published``: (x,y), (x,z), (z,x), so y never meets z; ``orthogonal``: (x,y), (x,z), (z,y)."""

@@ -112,7 +112,7 @@ class Lpips(VGG16):
     LAYERS = (3, 8, 15, 22, 29)
 
     def __init__(self, weights: str | Path, heads: str | Path | None = None) -> None:
-        """``weights`` of VGG16; ``heads``: the linear layers, default: those inside the package ``lpips``."""
+        """Load VGG16's ``weights`` and the linear layers ``heads``; None takes the package ``lpips``'s."""
         super().__init__(weights)
         learned = read_lpips(heads).weights
         # feature_distance averages over layers, LPIPS adds them up

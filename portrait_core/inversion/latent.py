@@ -91,7 +91,6 @@ class Inverter:
         sampling: samples per ray; None: those of the generator's training.
         resolution: the neural resolution.
         statistics: of the generator's w; measured here where it is None.
-        image_side: side of the pictures in pixels, where Φ sees smaller ones.
         checkpoint_s: seconds between two checkpoints.
         graphs: whether a GPU's steps are captured as graphs.
     """

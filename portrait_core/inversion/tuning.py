@@ -3,7 +3,7 @@
 The image terms are the paper's, LPIPS-type plus pixels. The rest keeps the volume sound where the portrait's
 one camera says nothing, and each is a weight in the settings, 0 in the published profile: the rendered depth
 against the fitted head at the portrait's and at random cameras, colours of the fitted head's visible surface
-at random cameras (:mod:`.geometry`), the wall behind a matte of the portrait, and locality
+at random cameras (:mod:`.geometry`), the background plane behind a matte of the portrait, and locality
 (:mod:`.locality`).
 
 What every step draws is decided before the first one (:mod:`.draws`), and a block of steps finds its frames

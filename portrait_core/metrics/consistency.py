@@ -1,4 +1,4 @@
-"""Is a head the same person from every side? The paper's multi-view consistency (section 4.2, table 3).
+"""The paper's multi-view consistency of identity (section 4.2, table 3).
 
 Every subject is drawn from two random sides, and the identity vectors of both pictures are compared. A method
 whose heads do not turn when asked would score best, so how far they turn is measured beside it.

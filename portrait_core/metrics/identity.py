@@ -1,4 +1,4 @@
-"""Is it the same person? Face-recognition vectors of pictures, for measuring alone.
+"""Identity by face-recognition vectors of pictures, for measuring alone.
 
 The paper takes ArcFace's (Deng et al. 2019, section 4), whose weights are for research only. Here it is
 dlib's network (King 2017; Boost licence, weights in the public domain), which two packages carry that only
@@ -124,5 +124,5 @@ def cosine_similarity(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArr
 
 
 def identity_distance(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Euclidean distances ``[...]`` of vectors ``[...,D]``, what dlib's network was trained by."""
+    """Return the Euclidean distances ``[...]`` of vectors ``[...,D]``, what dlib's network was trained by."""
     return np.asarray(np.linalg.norm(np.asarray(a) - b, axis=-1))

@@ -1,4 +1,4 @@
-"""Does the result move as the driver does? Lips, lids, head pose and background, re-measured on pixels."""
+"""Motion of the result against the driver's: lips, lids, head pose and background, measured on pixels."""
 
 from __future__ import annotations
 

@@ -268,7 +268,7 @@ def _part(mask: Floats, whole: Frame, near: Frame) -> Floats:
 
 
 def _share(frame: Frame, shape: tuple[int, ...]) -> Floats:
-    """Weights ``[height,width]`` that fade out toward those borders of a frame inside the photograph."""
+    """Return weights ``[height,width]`` that fade out toward borders of a frame in the photograph."""
 
     def along(first: int, length: int, total: int) -> Floats:
         ramp = np.minimum(1, (np.arange(length, dtype=np.float32) + 1) / (0.05 * length + 1))

@@ -185,7 +185,7 @@ class _Filling:
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
     def _busy(self) -> Floats:
-        """Half squared differences ``[h,w]`` of known pixels from those around, spread over the hole."""
+        """Return half the squared differences ``[h,w]`` of known pixels from neighbours, and over the hole."""
         known = self._known.astype(np.float32)
         side = (9, 9)
         mean = cv2.blur(self._colours * known[..., None], side) / (cv2.blur(known, side) + 1e-6)[..., None]
@@ -202,7 +202,7 @@ class _Filling:
         return np.asarray(np.where(valid, off, _NEVER).argmin(1), np.int64)
 
     def _edges(self) -> list[NDArray[np.int64]]:
-        """Pairs of neighbours in the hole, as numbers of pixels: across ``[2,n]``, down ``[2,m]``."""
+        """List pairs of neighbours in the hole, as numbers of pixels: across ``[2,n]``, down ``[2,m]``."""
         number = np.full(self._gap.shape, -1)
         number[self._gap] = np.arange(len(self._pixels))
         pairs = (number[:, :-1], number[:, 1:]), (number[:-1], number[1:])

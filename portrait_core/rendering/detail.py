@@ -111,7 +111,7 @@ def _ramp(x: Tensor, low: float, high: float) -> Tensor:
 
 
 def _area(place: Float[Tensor, "1 2 r r"]) -> Float[Tensor, "1 1 r r"]:
-    """Area in the photograph over area in the output, at every pixel; 0 where the picture is turned over."""
+    """Return the area in the photograph over that in the output ``[1,1,r,r]``; 0 where it is turned over."""
     size = place.shape[-1]
     padded = F.pad(place, (1, 1, 1, 1), mode="replicate") * size
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2

@@ -297,7 +297,7 @@ class PictureRenderer:
         return still if stays is None else still * sample(stays.to(still.dtype), part.places)
 
     def _moved(self, bend: Bending) -> Bool[Tensor, "1 1 r r"]:
-        """Rays that may show what has moved: around where the head is seen now, front and back of it."""
+        """Find the rays that may show what has moved: around the head as it is seen now, front and back."""
         seen = bend.seen_at(self.person)
         place = project_to_crop(self.camera, seen, self.rays)[0, :, :2]
         column, row = place.long().clamp(0, self.rays - 1).unbind(-1)

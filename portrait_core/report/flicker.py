@@ -1,4 +1,4 @@
-"""Does what should hold still hold still? Consecutive frames compared where no face was laid on."""
+"""Temporal flicker outside the composited face: consecutive frames compared."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def data_folder() -> Path:
         if not Path(named).is_dir():
             raise ValueError(f"PORTRAIT_DATA names {named}, which is no folder; unset it or correct it")
         return Path(named)
-    for folder in (_CHECKOUT / "data", _PACKAGE / "_data"):
+    for folder in (_PACKAGE / "_data", _CHECKOUT / "data"):
         if folder.is_dir():
             return folder
     raise ValueError(

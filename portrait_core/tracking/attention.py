@@ -43,7 +43,8 @@ CHIN_PER_LIP_SHIFT = 0.35
 """The same share of how far the close look finds the lower lip below the coarse mesh's.
 
 All three are fitted to 120 rendered people whose chins are known, and leave 0.022 of the eyes' distance where
-0.042 were missing; without the first, photographed smiles would drop their chins."""
+0.042 were missing; without the first, photographed smiles would drop their chins. The shift counts for no
+more than the gap beyond a smile's."""
 
 
 class AttentionReader:
@@ -128,5 +129,6 @@ def _lower_jaws(points: NDArray[np.float64], lower_lip_px: NDArray[np.float64]) 
     eyes = np.linalg.norm(points[:, EYE_OUTER[1]] - points[:, EYE_OUTER[0]], axis=1)
     gap = points[:, LOWER_LIP_INNER, 1] - points[:, UPPER_LIP_INNER, 1]
     dropped = np.maximum(gap - SMILING_GAP * eyes, 0.0)
-    drop = CHIN_PER_LIP_GAP * dropped + CHIN_PER_LIP_SHIFT * lower_lip_px
+    shift = np.minimum(lower_lip_px, dropped)  # lips that hardly part say nothing of the jaw
+    drop = CHIN_PER_LIP_GAP * dropped + CHIN_PER_LIP_SHIFT * shift
     points[:, JAW_POINTS, 1] += np.maximum(drop, 0.0)[:, None] * JAW_SHARES

@@ -48,7 +48,7 @@ def ramp(table: Array, t: float) -> Array:
 
 
 def skin_colour(scene: Scene) -> Array:
-    """Skin albedo ``[3]`` from very pale to very dark."""
+    """Return the skin albedo ``[3]``, from very pale to very dark."""
     skin = ramp(SKIN_TONES, scene.share("skin_tone"))
     warm = np.array([0.02, 0.0, -0.03]) * scene.value("skin_warmth") + 1.0
     return skin * warm * (1 + np.array([0.02, -0.025, -0.02]) * scene.value("skin_red"))

@@ -68,7 +68,7 @@ class _Film:
         self._frames: Generator[NDArray[np.uint8], None, None] | None = None
 
     def read(self, batch: FrameRange) -> NDArray[np.uint8]:
-        """Frames ``[n,H,W,3]``. At a run's end the damaged ones are recorded: they were delivered as well."""
+        """Read frames ``[n,H,W,3]``, and record the damaged ones at a run's end: they were delivered too."""
         run = next(run for run in self._runs if run.start <= batch.start < run.stop)
         if self._frames is None:
             self._frames = read_frames(video_file(self._job), batch.start, run.stop)

@@ -13,7 +13,7 @@ from tasks.running import does
 SAMPLE = Stage(
     name="sample",
     title="draw and label",
-    version=3,
+    version=4,
     unit="flow",
     settings=("generator", "sample", "seed"),
     weights=(fitting_weights, labelling_weights),

@@ -83,7 +83,7 @@ def test_it_finds_its_models_and_profiles(installed: Installed) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["threads", "local_cluster"])
+@pytest.mark.parametrize("kind", [pytest.param("threads", marks=pytest.mark.each_change), "local_cluster"])
 def test_it_animates_a_portrait(
     installed: Installed, kind: str, portrait: Path, carphone: Path, ffmpeg_to: FfmpegRunner
 ) -> None:

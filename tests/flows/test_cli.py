@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from flows.cli.main import app
 from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
+from flows.cli.settings_command import list_settings
+from portrait_core.settings import load_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,6 +49,13 @@ def test_settings_lists_every_setting_with_changes() -> None:
     assert code == OK
     assert "tuning.steps 123" in said
     assert "inversion.phi vgg16" in said
+
+
+def test_settings_mark_what_differs_from_the_default_alone() -> None:
+    console = Console(record=True, width=400, file=io.StringIO())
+    list_settings(load_settings(overrides=["tuning.steps=123"]), console)
+    (cluster,) = [line for line in console.export_text(styles=True).splitlines() if "runner.cluster" in line]
+    assert "\x1b[1m" not in cluster, "an empty default is no change"
 
 
 def test_doctor_passes_a_complete_profile(tiny_generator: Path) -> None:
