@@ -17,10 +17,17 @@ from flows.cli.main import app
 from tests.conftest import FfmpegRunner
 
 ROOT = Path(__file__).resolve().parent.parent
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_ELSEWHERE = (
+    "data/README.md",
+    "deployments/README.md",
+    "portrait_core/store/README.md",
+    "tests/faults/README.md",
+)
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *(ROOT / name for name in _ELSEWHERE)]
 _PATHS = re.compile(r"`((?:portrait_core|tasks|flows|tests|deployments)/[\w./]+)`")
+_COMMAND = re.compile(r"(?:^\s*|&& )(?:uv run (?:--extra \w+ )?)?portrait\s+(.*)")
 _LINKS = re.compile(r"\]\((?!https?:|#)([^)#]+)")
-_ids = [path.name for path in DOCUMENTS]
+_ids = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=_ids)
@@ -72,7 +79,7 @@ def test_the_lines_of_python_animate_a_portrait(
 def _commands(text: str) -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    found = (re.search(r"\bportrait\s+(?!-reenactment)(.*)", line.split(" #")[0]) for line in lines)
+    found = (_COMMAND.search(line.split(" #")[0]) for line in lines)
     return [f"portrait {match[1]}" for match in found if match]
 
 

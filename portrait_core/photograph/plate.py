@@ -185,7 +185,7 @@ class _Filling:
         return np.asarray((total / np.maximum(weight, 1) * np.minimum(weight, 6))[self._gap], np.float32)
 
     def _busy(self) -> Floats:
-        """Return half the squared differences ``[h,w]`` of known pixels from neighbours, and over the hole."""
+        """Return half the squared differences ``[h,w]`` of known pixels to near ones, and over the hole."""
         known = self._known.astype(np.float32)
         side = (9, 9)
         mean = cv2.blur(self._colours * known[..., None], side) / (cv2.blur(known, side) + 1e-6)[..., None]
