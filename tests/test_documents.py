@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from flows.cli.main import app
 from tests.conftest import FfmpegRunner
@@ -43,6 +44,14 @@ def test_commands_are_understood(document: Path) -> None:
     """Every ``portrait`` command names a command that there is, with options that it takes."""
     for line in _commands(document.read_text()):
         _parse(line)
+
+
+@pytest.mark.parametrize("line", ["settings", "doctor", "models where"])
+def test_commands_that_need_no_files_run(line: str) -> None:
+    named = [command for document in DOCUMENTS for command in _commands(document.read_text())]
+    assert f"portrait {line}" in [command.strip() for command in named]
+    ended = CliRunner().invoke(app, line.split())
+    assert ended.exit_code == 0, ended.output
 
 
 def test_an_option_that_does_not_exist_is_found() -> None:
