@@ -28,7 +28,7 @@ class Scheduled:
     state: str
     """Name of the run's state."""
     new: bool
-    """Whether this call created the run; otherwise the same run was requested before."""
+    """True if this call created the run; otherwise the same run was requested before."""
 
 
 def require_deployment(deployment: str) -> None:

@@ -15,7 +15,7 @@ from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
 own_process: ContextVar[bool] = ContextVar("own_process", default=True)
-"""Whether a flow run has this process for itself, as when a Prefect worker started it."""
+"""True if a flow run has this process for itself, as when a Prefect worker started it."""
 
 
 @contextmanager

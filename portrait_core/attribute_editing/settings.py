@@ -47,7 +47,7 @@ class SolverSettings(Frozen):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the tolerances choose the steps."""
+        """True if the tolerances choose the steps."""
         return self.method in ("dopri5", "bosh3")
 
 

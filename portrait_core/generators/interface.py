@@ -14,6 +14,7 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from portrait_core.generators.mapping import LatentSizes
 from portrait_core.generators.patches import CameraRays, Patch, PatchRender, VolumePatch
 from portrait_core.generators.rays import Rays, RaySampler
 from portrait_core.generators.rendering import RayOutput
@@ -24,24 +25,8 @@ FAST_NAMES = ("learned_const", ".maps", "base_plane")
 """Parts of the names of parameters that are learned maps."""
 
 
-class ImageGeneratorSettings(Protocol):
+class ImageGeneratorSettings(LatentSizes, Protocol):
     """The dimensions of a generator."""
-
-    @property
-    def z_dim(self) -> int:
-        """Dimensions of the latent z."""
-
-    @property
-    def w_dim(self) -> int:
-        """Dimensions of a row of ws."""
-
-    @property
-    def c_dim(self) -> int:
-        """Dimensions of the label that the mapping takes; 0: it takes none."""
-
-    @property
-    def num_ws(self) -> int:
-        """Rows of the ws that the mapping returns."""
 
     @property
     def image_resolution(self) -> int:

@@ -17,8 +17,8 @@ def _unit_second_moment(x: Float[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
 
 
-class StyleMappingSettings(Protocol):
-    """Settings of a :class:`StyleMapping`."""
+class LatentSizes(Protocol):
+    """Dimensions of a generator's latents and label."""
 
     @property
     def z_dim(self) -> int:
@@ -35,6 +35,10 @@ class StyleMappingSettings(Protocol):
     @property
     def num_ws(self) -> int:
         """Rows of the ws that the mapping returns."""
+
+
+class StyleMappingSettings(LatentSizes, Protocol):
+    """Settings of a :class:`StyleMapping`."""
 
     @property
     def mapping_layers(self) -> int:

@@ -65,7 +65,7 @@ class InputFacts(BaseModel):
     frame_rate: Annotated[str, Field(pattern=r"^([1-9]\d{0,11}(/[1-9]\d{0,11})?)?$")] = ""
     """Exact frames per second of a video: ``25`` or ``30000/1001``; empty for an image."""
     has_audio: bool = False
-    """Whether a video has a sound track."""
+    """True if a video has a sound track."""
 
     @model_validator(mode="after")
     def _check_frame_rate(self) -> InputFacts:

@@ -49,16 +49,16 @@ class VideoInfo:
     duration_s: float
     """Duration in seconds: ``frame_count / frame_rate``."""
     has_audio: bool
-    """Whether there is an audio track."""
+    """True if there is an audio track."""
     audio_duration_s: float
     """Seconds of the first audio track; 0 when there is none."""
     rotation_deg: int
     """Counter-clockwise rotation in degrees that the file asks players for; already applied to width and
     height."""
     is_vfr: bool
-    """Whether the source's own frame rate varies, so that frames are repeated or left out."""
+    """True if the source's own frame rate varies, so that frames are repeated or left out."""
     has_alpha: bool
-    """Whether frames have alpha, in which case they are composited over white."""
+    """True if frames have alpha, in which case they are composited over white."""
     bit_depth: int
     """Bits per channel in the file; frames are reduced to 8."""
 
@@ -81,7 +81,7 @@ class Timeline:
     """``[k]`` times in seconds at which decoding can start; empty when only reading from the beginning is
     safe."""
     counted: bool
-    """Whether the container has no usable times, so that pictures are identified by their order."""
+    """True if the container has no usable times, so that pictures are identified by their order."""
     decoder: str | None
     """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
     color_matrix: str | None

@@ -35,7 +35,7 @@ class Report:
     digest: str
     """Comparison of its bytes with the published file's, in a phrase."""
     sound: bool
-    """Whether its bytes may be the published file's; False where they are known to be another's."""
+    """True if its bytes may be the published file's; False where they are known to be another's."""
     licence: str | None = None
     """Licence that the file states, where the registry's licence is not its own."""
 

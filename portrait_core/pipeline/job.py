@@ -36,7 +36,7 @@ class Job(BaseModel):
     frame_rate: str = "1"
     """Exact frames per second, for example ``30000/1001``."""
     has_audio: bool = False
-    """Whether the driving video has a sound track."""
+    """True if the driving video has a sound track."""
     edited: Job | None = None
     """Job that makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]

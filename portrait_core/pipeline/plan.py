@@ -28,7 +28,7 @@ class Part:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What a run would do for one stage."""
+    """Planned work of one stage."""
 
     stage: str
     """Name of the stage."""

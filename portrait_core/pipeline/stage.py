@@ -89,17 +89,17 @@ class Stage:
     writes: tuple[Array | File | Note, ...] = ()
     """Everything that has to exist when it is done."""
     per_frame: bool = False
-    """Whether each frame has a marker of its own; otherwise the stage has one part."""
+    """True if each frame has a marker of its own; otherwise the stage has one part."""
     parallel_over_frames: bool = False
-    """Whether its tasks take ranges of frames, which run at the same time."""
+    """True if its tasks take ranges of frames, which run at the same time."""
     chained: When = never
     """Condition under which a range begins only when the range before it has ended."""
     counts_frames: bool = False
-    """Whether the number of frames changes the result."""
+    """True if the number of frames changes the result."""
     needs_frame_of: str | None = None
     """Stage that has to finish a frame before this one can start it."""
     fill_from_neighbour: bool = False
-    """Whether a frame that cannot be made shows its neighbour, so that some of the frames suffice."""
+    """True if a frame that cannot be made shows its neighbour, so that some of the frames suffice."""
     shows_gaps_of: str | None = None
     """Stage some of whose frames may be missing in this stage's result: the key names them, so that the
     result is made again when one of them exists."""

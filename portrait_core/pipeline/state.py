@@ -48,7 +48,7 @@ class StageState(_Record):
     failed: int = 0
     """Number of parts that were set aside, or failed in the last attempt."""
     running: bool = False
-    """Whether a run is at work on it now."""
+    """True if a run is at work on it now."""
     seconds: float = 0.0
     """Wall seconds that all runs spent on it."""
     task_seconds: float = 0.0

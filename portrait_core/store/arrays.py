@@ -64,7 +64,7 @@ class ArrayInfo:
     rows: int
     """Number of entries of the first axis in one chunk: 1 in an array of frames."""
     packed: bool = False
-    """Whether all chunks lie in one object."""
+    """True if all chunks lie in one object."""
 
     @property
     def chunks(self) -> int:

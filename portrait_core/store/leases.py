@@ -122,7 +122,7 @@ class Lease:
 
     @property
     def lost(self) -> bool:
-        """Whether another has taken the lease over since it was acquired; noticed at a beat."""
+        """True if another has taken the lease over since it was acquired; noticed at a beat."""
         return self._lost
 
     def acquire(

@@ -120,7 +120,7 @@ class MouthPalette:
     dark: Image
     """Colour of the mouth's depth."""
     teeth_seen: bool
-    """Whether the photograph shows teeth, from which their colour is taken."""
+    """True if the photograph shows teeth, from which their colour is taken."""
 
     @classmethod
     def estimate(cls, texture: PortraitTexture, teeth: Image) -> MouthPalette:

@@ -35,7 +35,7 @@ class FaceModelRow:
     build: Callable[[ModelSource], FaceModel]
     """Builds the face model; its parts load their files when they are used."""
     fits_embedded_head: bool
-    """Whether its tracks are fits of the embedded head, on whose 478 landmarks expressions are measured."""
+    """True if its tracks are fits of the embedded head, on whose 478 landmarks expressions are measured."""
     tracking_files: tuple[str, ...] = ()
     """Files that the user brings for tracking, by their names in the registry of models."""
     template_files: tuple[str, ...] = ()

@@ -185,7 +185,7 @@ class PortraitTexture:
     mouth: Opening
     """The photograph's opening between the lips; where they meet, the line between them, without height."""
     lips_meet: bool
-    """Whether the photograph's lips meet."""
+    """True if the photograph's lips meet."""
     skin_color: Image
     """Mean colour of the face ``[3]``."""
     lip_line: Image

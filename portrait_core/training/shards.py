@@ -133,7 +133,7 @@ class ShardSet:
 
     @property
     def has_pairs(self) -> bool:
-        """Whether there are shards with several expressions of a person."""
+        """True if there are shards with several expressions of a person."""
         return any(s["expressions"] > 1 for s in self._seen.values())
 
     def held_out_views(self, count: int) -> ViewBatch:

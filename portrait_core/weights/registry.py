@@ -26,7 +26,7 @@ class Digest:
     size: int | None = None
     """Bytes."""
     hearsay: bool = False
-    """Whether third parties reported these: a difference is worth a remark, and proves nothing."""
+    """True if third parties reported these: a difference is worth a remark, and proves nothing."""
 
     def differs(self, size: int, sha256: str, md5: str) -> bool:
         """Tell whether a file with these properties is certainly another one."""
@@ -48,7 +48,7 @@ class Model:
     licence: str
     """Licence, in a phrase."""
     commercial: bool
-    """Whether the licence allows commercial use; False where it does not say."""
+    """True if the licence allows commercial use; False where it does not say."""
     needed_by: str
     """Profile or setting that reads it."""
     digest: Digest = Digest()
@@ -59,7 +59,7 @@ class Model:
     inside: tuple[str, ...] = ()
     """Published archives (or folders) that contain it."""
     generator: bool = False
-    """Whether it is a generator's network file, which is converted on import."""
+    """True if it is a generator's network file, which is converted on import."""
 
 
 _NVIDIA = "NVIDIA source code licence, non-commercial"
