@@ -24,6 +24,7 @@ LAYERS = (
     "photograph",
     "inversion",
     "rendering",
+    "baselines",
     "metrics",
     "attribute_editing",
     "model_files",
