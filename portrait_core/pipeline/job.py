@@ -141,7 +141,9 @@ def unit_name(
         return recipe_key({"portrait": inputs["portrait"], "video": inputs["video"]})
     if kind == "edited":
         return _short(stage_keys["edit"])
-    return _short(weights["generator"])  # a StyleFlow network belongs to a generator
+    if kind == "evaluation" and inputs.get("plan"):
+        return _short(inputs["plan"])
+    return _short(weights["generator"])  # a StyleFlow network, or drawn people, belong to a generator
 
 
 def _short(digest: str) -> str:

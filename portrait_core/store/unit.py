@@ -26,7 +26,7 @@ from portrait_core.store.output import Output
 if TYPE_CHECKING:
     import pandas as pd
 
-Kind = Literal["portrait", "video", "inverted", "edited", "reenactment", "flow"]
+Kind = Literal["portrait", "video", "inverted", "edited", "reenactment", "flow", "evaluation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _OUTPUT = re.compile(r"(.+)\.([0-9a-f]+)")
 
