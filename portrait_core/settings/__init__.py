@@ -2,6 +2,7 @@
 
 from portrait_core.settings.base import DIGESTED, HOW, Section
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
+from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
 from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
 from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
@@ -11,8 +12,10 @@ from portrait_core.settings.whole import Settings, key_settings, load_settings
 __all__ = [
     "DIGESTED",
     "HOW",
+    "BaselineSettings",
     "CompositeSettings",
     "EditSettings",
+    "EvaluationSettings",
     "GeneratorChoice",
     "InversionSettings",
     "MediaSettings",

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from portrait_core.settings.base import DIGESTED, HOW, Section, Seed
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
+from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
 from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
 from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
@@ -58,6 +59,10 @@ class Settings(Section):
     """Samples that a StyleFlow network is trained on."""
     flow: StyleFlowTrainingSettings = StyleFlowTrainingSettings()
     """Training of a StyleFlow network."""
+    baseline: BaselineSettings = BaselineSettings()
+    """Another method, for comparison."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """What is measured of clips, and how they become tables."""
     runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
     """Where tasks run."""
 
