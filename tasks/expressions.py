@@ -130,7 +130,7 @@ def _template(job: Job, threads: int) -> Measured | None:
     points = read_landmarks(landmarker(job, threads), pictures(), job.settings.tracking.batch)
     if not seen(points).any():
         return None
-    track = _fitted(job, points, neighbours=len(frames) == job.frames)
+    track = fitted_track(job, points, neighbours=len(frames) == job.frames)
     return measured_clip(job, SeenClip(points, track, pictures), frames, painted=True)
 
 
@@ -174,10 +174,10 @@ def _with_head(job: Job, clip: SeenClip) -> SeenClip:
     """
     if face_model_row(job.settings).fits_embedded_head:
         return clip
-    return replace(clip, track=_fitted(job, clip.points))
+    return replace(clip, track=fitted_track(job, clip.points))
 
 
-def _fitted(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> FaceTrack:
+def fitted_track(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> FaceTrack:
     """Fit the embedded head, with a shape of its own."""
     from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 
@@ -190,4 +190,4 @@ def _portrait_shape(job: Job) -> NDArray[np.floating]:
     output = job.output("portrait")
     if face_model_row(job.settings).fits_embedded_head:
         return read_track(output).shape
-    return _fitted(job, output.read("landmarks")).shape
+    return fitted_track(job, output.read("landmarks")).shape

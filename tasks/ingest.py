@@ -161,6 +161,27 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
     )
 
 
+def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
+    """Check a portrait and make the job that tracks it.
+
+    Raises:
+        InputError: the portrait is no picture, or too small.
+        ValueError: weights are missing or do not go with the settings.
+    """
+    inputs, weights = {"portrait": _portrait(portrait, store, settings)}, _weights(settings)
+    return Job(
+        goal="track_portrait",
+        store=_place(store),
+        label=stem(portrait),
+        portrait=_place(portrait),
+        frames=1,
+        inputs=inputs,
+        stage_keys=make_stage_keys(find_pipeline("track_portrait"), inputs, 1, settings, weights),
+        weights=weights,
+        settings=settings,
+    )
+
+
 def _place(place: str) -> str:
     return str(local_path(place) or place)
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from portrait_core.pipeline import Pipeline, register
+from tasks.stages.animate import ANIMATE, ANIMATE_VIEWS
+from tasks.stages.assess import ASSESS
+from tasks.stages.coefficients import COEFFICIENTS
 from tasks.stages.edit import EDIT
 from tasks.stages.encode import ENCODE
 from tasks.stages.fit import FIT
@@ -16,8 +21,10 @@ from tasks.stages.pose import POSE
 from tasks.stages.render import RENDER
 from tasks.stages.retarget import RETARGET
 from tasks.stages.sample import SAMPLE
+from tasks.stages.table import TABLE
 from tasks.stages.template import TEMPLATE
 from tasks.stages.tuning import TUNING
+from tasks.stages.views import VIEWS
 
 CLIP_STAGES = (
     PORTRAIT,
@@ -48,3 +55,39 @@ EDITED = register(Pipeline("edit", "edited portrait", EDIT_STAGES, ends=("edit",
 
 FLOW_PIPELINE = register(Pipeline("flow", "flow", (SAMPLE, FLOW), ends=("flow",)))
 """The flow that edits attributes; the frames of its job are its samples."""
+
+# Evaluations (paper section 4): the same stages make our clips; what is compared is assessed by one stage.
+ASSESS_ANIMATED = replace(ASSESS, shows_gaps_of="animate")
+DRIVER_STAGES = (PORTRAIT, LANDMARKS, FIT, COEFFICIENTS)
+
+EVALUATE_3D = register(
+    Pipeline(
+        "evaluate_3d",
+        "assessed clip",
+        (*CLIP_STAGES[:4], COEFFICIENTS, *CLIP_STAGES[4:10], VIEWS, ASSESS),
+        ends=("assess",),
+    )
+)
+"""A clip of ours, assessed."""
+EVALUATE_ANIMATOR = register(
+    Pipeline(
+        "evaluate_animator",
+        "assessed clip",
+        (*DRIVER_STAGES, ANIMATE, ANIMATE_VIEWS, ASSESS_ANIMATED),
+        ends=("assess",),
+    )
+)
+"""A clip of a method without optimisation, assessed."""
+EVALUATE_TEMPLATE = register(
+    Pipeline(
+        "evaluate_template",
+        "assessed clip",
+        (*DRIVER_STAGES, RETARGET, TEMPLATE, ANIMATE, ASSESS_ANIMATED),
+        ends=("assess",),
+    )
+)
+"""The pasted expression template, assessed."""
+TRACK_PORTRAIT = register(Pipeline("track_portrait", "tracked portrait", (PORTRAIT,), ends=("portrait",)))
+"""A portrait, whose pose other clips are seen from."""
+EVALUATION = register(Pipeline("evaluation", "tables", (TABLE,), ends=("table",)))
+"""The tables of assessed clips."""

@@ -31,6 +31,7 @@ LAYERS = (
     "dataset",
     "pipeline",
     "report",
+    "evaluation",
     "training",
     "tasks",
     "flows",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 Layout = Literal["files", "voxceleb", "celeba-hq"]
 Pairs = Literal["all", "zip", "one-each"]
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-_VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
 _VOXCELEB = re.compile(r"(?:.*/)?(id\d+)(?:/([^/#]+)/([^/#]+)|#([^/#]+)#([^/]+))\.mp4")
 _CELEBA_HQ = re.compile(r"(?:.*/)?(\d{1,6})\.(?:jpg|jpeg|png)")
 _MAX_ROWS = 1_000_000
@@ -75,8 +75,8 @@ def init(
         _refuse_unknown("layout", layout, get_args(Layout))
         _refuse_unknown("way to pair", [pairs], get_args(Pairs))
         _refuse_existing(out)
-        faces = gather(portraits, _IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
-        clips = gather(videos, _VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
+        faces = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
+        clips = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
         rows = _rows(faces, clips, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
         _write(out, rows)
         message = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"

@@ -25,6 +25,8 @@ LANDMARK_MODELS = (
 """Files of the embedded detector and landmarks, which find the faces for every tracker."""
 SEGMENTATION_MODEL = "person_segmentation.onnx"
 """File of the network that segments the person in a photograph."""
+BASELINES = ("pirenderer", "facevid2vid")
+"""Methods of ``baseline.method`` with weights of their own."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -53,15 +55,39 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     return sources
 
 
+def evaluation_sources(settings: Settings) -> dict[str, Path | str]:
+    """Return the weights that assessing a clip reads, by purpose, as :func:`weight_sources` does.
+
+    They are those of the networks that look at it, and of the method that animates it where that is not ours.
+    """
+    chosen, baseline = settings.evaluation, settings.baseline
+    shipped = data_folder() / settings.tracking.models / "face_recognition.safetensors"
+    sources: dict[str, Path | str] = (
+        {"arcface": "arcface"} if chosen.identity == "arcface" else {"face_recognition": shipped}
+    )
+    names = {"inception": chosen.features == "inception", "deca": "deca" in chosen.estimators}
+    names |= dict.fromkeys(("deep3d", "deep3d_landmarks"), "deep3d" in chosen.estimators)
+    sources |= {name: name for name, read in names.items() if read}
+    if baseline.method in BASELINES:
+        own = baseline.weights
+        sources[baseline.method] = baseline.method if own is None else data_folder() / own
+    if baseline.method == "pirenderer" and baseline.eyes == "first":
+        sources["bfm"] = "bfm"
+    return sources
+
+
 def weight_file(settings: Settings, purpose: str) -> Path:
     """Return the local path of one of :func:`weight_sources`, fetched from a bucket where need be.
+
+    :func:`evaluation_sources` count too.
 
     A generator's published network file is converted once per machine.
 
     Raises:
         ValueError: the file does not exist, or cannot be read.
     """
-    source = weight_sources(settings)[purpose]
+    sources = weight_sources(settings)
+    source = sources[purpose] if purpose in sources else evaluation_sources(settings)[purpose]
     path = require([source])[source] if isinstance(source, str) else data_file(source)
     return convert_once(path) if purpose == "generator" else path
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.model_files.needs import LANDMARK_MODELS
+from portrait_core.model_files.needs import BASELINES, LANDMARK_MODELS
 from portrait_core.template.registry import FACE_MODELS
 
 Digests = Mapping[str, str]
 """Digests of a job's weights by name."""
 _TRACKING_FILES = tuple(name for row in FACE_MODELS.values() for name in row.tracking_files)
+_DEEP3D = ("deep3d", "deep3d_landmarks")
 _TEMPLATE_FILES = tuple(name for row in FACE_MODELS.values() for name in row.template_files)
 
 
@@ -53,6 +54,22 @@ def labelling_weights(weights: Digests) -> dict[str, str]:
 def flow_weights(weights: Digests) -> dict[str, str]:
     """Select the StyleFlow network that edits attributes."""
     return {"flow": weights.get("flow", "")}
+
+
+def baseline_weights(weights: Digests) -> dict[str, str]:
+    """Select the weights of the method that is compared, and of what it reads expressions with."""
+    return _select(weights, (*BASELINES, *_DEEP3D, "bfm"))
+
+
+def estimator_weights(weights: Digests) -> dict[str, str]:
+    """Select the networks that read poses and expressions for an evaluation."""
+    return landmark_weights(weights) | _select(weights, (*_DEEP3D, "deca"))
+
+
+def assessing_weights(weights: Digests) -> dict[str, str]:
+    """Select everything that looks at a clip for an evaluation."""
+    networks = _select(weights, ("face_recognition", "arcface", "inception", "phi"))
+    return estimator_weights(weights) | measuring_weights(weights) | networks
 
 
 def _select(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:

@@ -32,7 +32,7 @@ _FORMAT = "store.json"
 _RECORDS_PER_READ = 256
 """Number of records that are requested together."""
 
-RecordKind = Literal["jobs", "states", "inputs"]
+RecordKind = Literal["jobs", "states", "inputs", "plans"]
 
 
 class Store:

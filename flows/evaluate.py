@@ -1,0 +1,352 @@
+"""The flow ``evaluate``: methods on pairs of portraits and videos, assessed and put into tables (section 4).
+
+Each clip of each method is a job like any other. All results are in the store: a second run of the same
+command continues, and one with more methods makes the new ones alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from flows.dataset import run_clips
+from flows.dataset_run import Clip, ClipResult
+from flows.display.progress import ArtifactBoard, Board
+from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
+from flows.engine.stages import gpu_gone
+from flows.engine.task_runs import own_process, process_left
+from flows.reenact import Report, reporter, run_stages
+from portrait_core.errors import InputError
+from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
+from portrait_core.evaluation.methods import Method, changes_nothing, choose_methods, is_ablation
+from portrait_core.evaluation.plan import Member, Plan
+from portrait_core.model_files.needs import evaluation_sources
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.classification import classify
+from portrait_core.pipeline.job import stem
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.settings import Settings, load_settings
+from portrait_core.settings.evaluation_sections import View
+from portrait_core.store import Store
+from portrait_core.weights.locate import find, missing_text
+from tasks.context import read_track
+from tasks.deliver import deliver_files
+from tasks.ingest import ingest_portrait
+from tasks.ingest_evaluation import identity_name, ingest_assessed, ingest_tables
+
+Protocol = Literal["cross", "self"]
+"""``cross``: portraits and videos of different people (tables 1, 2 and the supplement's). ``self``: the first
+frame of each video is its portrait, so that every frame has a true one."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is evaluated; plain values, as a flow run's parameters are."""
+
+    portraits: tuple[str, ...]
+    """Paths or URLs."""
+    videos: tuple[str, ...]
+    """Paths or URLs."""
+    store: str
+    """URL or folder that keeps every stage's output."""
+    methods: tuple[str, ...]
+    """Names of methods and of their groups."""
+    clips: int
+    """Number of pairs."""
+    protocol: Protocol = "cross"
+    """What is compared with what."""
+    profile: str = "embedded"
+    """A profile's name or file."""
+    overrides: tuple[str, ...] = ()
+    """``section.field=value`` strings for every method."""
+
+    def settings(self, *changes: str) -> Settings:
+        """Return the settings with changes."""
+        truth = ("evaluation.truth=true",) if self.protocol == "self" else ()
+        return load_settings(self.profile, [*self.overrides, *truth, *changes])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A pair animated by a method."""
+
+    number: int
+    method: Method
+    pair: Pair
+    views: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of the clip: that of the pair, then the method's."""
+        return (
+            f"{self.pair.number:03d}-{stem(self.pair.portrait)}--{stem(self.pair.video)}, {self.method.name}"
+        )
+
+
+@dataclass
+class Evaluation:
+    """An evaluation on its way from a request to tables.
+
+    Attributes:
+        request: what was asked.
+        absent: what is missing of it, and why.
+    """
+
+    request: Request
+    absent: list[dict[str, Any]] = field(default_factory=list)
+
+    @cached_property
+    def settings(self) -> Settings:
+        """Settings of our own method."""
+        return self.request.settings()
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Pairs that are animated; in self-reenactment, each video with its own first frame."""
+        request = self.request
+        if request.protocol == "self":
+            both = zip(request.portraits, request.videos, strict=True)
+            found = [Pair(number, *pair) for number, pair in enumerate(both, start=1)]
+            return found[: request.clips]
+        return draw_pairs(request.portraits, request.videos, request.clips, self.settings.seed)
+
+    @cached_property
+    def methods(self) -> tuple[list[Method], list[dict[str, Any]]]:
+        """Methods that can be run, and those that cannot, each with the reason."""
+        able, unable = [], []
+        for method in choose_methods(self.request.methods):
+            if why := self._obstacle(method):
+                unable.append({"method": method.name, "why": why})
+            else:
+                able.append(method)
+        return able, unable
+
+    def _obstacle(self, method: Method) -> str:
+        """Return why a method is not run; nothing where it can be."""
+        try:
+            settings = self.request.settings(*self.changes_of(method))
+        except ValueError as error:
+            return str(error)
+        if is_ablation(method) and changes_nothing(self.settings, settings):
+            return f"the profile {self.request.profile} has it so"
+        named = [name for name in evaluation_sources(settings).values() if isinstance(name, str)]
+        missing = [place for place in map(find, named) if place.where is None]
+        return missing_text(missing).replace("\n", "; ") if missing else ""
+
+    def changes_of(self, method: Method, views: Sequence[View] = ()) -> list[str]:
+        """Return the changes of settings with which a method makes a clip."""
+        changes = list(method.changes)
+        if method.goal == "evaluate_2d":
+            own = self.settings.generator.weights.startswith("models/embedded")
+            changes.append(f"generator.weights={'models/embedded_2d.safetensors' if own else 'stylegan2'}")
+        if views and method.turns:
+            changes.append(f"evaluation.views={[list(view) for view in views]}")
+        return changes
+
+    def track_portraits(self, board: Board) -> dict[str, Job]:
+        """Track every portrait, and return the jobs of those that show a face.
+
+        Pairs whose portrait shows none are noted as absent.
+        """
+        portraits = list(dict.fromkeys(pair.portrait for pair in self.pairs))
+        jobs: dict[str, Job] = {}
+
+        def prepare(item: tuple[int, str]) -> Clip | ClipResult:
+            number, portrait = item
+            try:
+                jobs[portrait] = job = ingest_portrait(portrait, self.request.store, self.settings)
+            except Exception as error:
+                cls = classify(error)
+                return ClipResult(number, stem(portrait), "failed", f"{cls}: {error}", cls=cls)
+            return Clip(number, stem(portrait), job)
+
+        results = run_clips(list(enumerate(portraits, start=1)), prepare, self.settings, None, board)
+        failed = {portraits[one.number - 1]: one.message for one in results if one.outcome != "done"}
+        for pair in self.pairs:
+            if pair.portrait in failed:
+                self._note(pair, "every method", failed[pair.portrait])
+        return {portrait: jobs[portrait] for portrait in portraits if portrait not in failed}
+
+    def _note(self, pair: Pair, method: str, why: str) -> None:
+        self.absent.append({"pair": pair.number, "method": method, "why": why})
+
+    def rows(self, tracked: Mapping[str, Job]) -> list[Row]:
+        """Return every pair with every method, with the views that are drawn of its clip."""
+        pairs = [pair for pair in self.pairs if pair.portrait in tracked]
+        if not pairs:
+            raise InputError("none of the portraits shows a face; the report names each of them")
+        labels = np.concatenate([read_track(job.output("portrait")).cameras for job in tracked.values()])
+        frames = [self._frames(pair) for pair in pairs]
+        views = draw_views(labels, frames, self.settings.seed)
+        rows = [
+            Row(0, method, pair, one)
+            for pair, one in zip(pairs, views, strict=True)
+            for method in self.methods[0]
+        ]
+        return [replace(row, number=number) for number, row in enumerate(rows, start=1)]
+
+    def _frames(self, pair: Pair) -> int:
+        """Return the number of frames of a pair's clip; 1 where its video cannot be read."""
+        try:
+            return ingest_assessed(
+                "evaluate_animator", pair.portrait, pair.video, self.request.store, self._still
+            ).frames
+        except (InputError, ValueError):
+            return 1  # its clips will fail, and be noted
+
+    @cached_property
+    def _still(self) -> Settings:
+        return self.request.settings("baseline.method=still")
+
+    def make_clips(self, rows: Sequence[Row], board: Board) -> list[Member]:
+        """Make and assess every clip, and return those that are done; the others are noted as absent."""
+        jobs: dict[int, Job] = {}
+
+        def prepare(row: Row) -> Clip | ClipResult:
+            pair, method = row.pair, row.method
+            try:
+                settings = self.request.settings(*self.changes_of(method, row.views))
+                jobs[row.number] = job = ingest_assessed(
+                    method.goal, pair.portrait, pair.video, self.request.store, settings, row.name
+                )
+            except Exception as error:
+                cls = classify(error)
+                return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
+            return Clip(row.number, row.name, job)
+
+        results = run_clips(rows, prepare, self.settings, None, board)
+        members = []
+        for row, result in zip(rows, results, strict=True):
+            if result.outcome not in ("done", "held"):
+                self._note(row.pair, row.method.name, result.message or result.outcome)
+                continue
+            output = Ledger(jobs[row.number]).output("assess")
+            unit = jobs[row.number].unit("assess").name
+            members.append(
+                Member(
+                    method=row.method.name,
+                    pair=row.pair.number,
+                    clip=row.name,
+                    unit=unit,
+                    key=output.key,
+                )
+            )
+        return members
+
+    def plan(self, members: Sequence[Member]) -> Plan:
+        """Return the plan of the tables."""
+        done = {member.method for member in members}
+        request, settings = self.request, self.settings
+        title = "Self-reenactment" if request.protocol == "self" else "Portrait image animation"
+        return Plan(
+            title=title,
+            profile=request.profile,
+            seed=settings.seed,
+            methods=tuple(method.name for method in self.methods[0] if method.name in done),
+            estimators=settings.evaluation.estimators,
+            identity=identity_name(settings),
+            pairs=len(self.pairs),
+            portraits=len({pair.portrait for pair in self.pairs}),
+            videos=len({pair.video for pair in self.pairs}),
+            members=tuple(members),
+            absent=tuple(self.absent),
+            unavailable=tuple(self.methods[1]),
+        )
+
+
+def run_evaluation(request: Request, out: Path, board: Board, report: Report = lambda line: None) -> Plan:
+    """Run an evaluation, write its files to ``out``, and return its plan.
+
+    Raises:
+        InputError: nothing can be evaluated.
+        StageError: a stage stopped the run; the same command continues it.
+    """
+    evaluation = Evaluation(request)
+    if not evaluation.methods[0]:
+        raise InputError(
+            "no method can be run: "
+            + "; ".join(f"{row['method']}: {row['why']}" for row in evaluation.methods[1])
+        )
+    Store(request.store, evaluation.settings.runner.storage_options).check_format(write=True)
+    tracked = evaluation.track_portraits(board)
+    members = evaluation.make_clips(evaluation.rows(tracked), board)
+    if not members:
+        raise InputError("no clip could be made; `portrait status` shows why")
+    plan = evaluation.plan(members)
+    job = ingest_tables(plan, request.store, evaluation.settings)
+    run_stages(job, report)
+    deliver_files(job, out)
+    return plan
+
+
+@flow(name="evaluate", persist_result=False, validate_parameters=True)
+def evaluate(
+    portraits: Sequence[str],
+    videos: Sequence[str],
+    store: str,
+    out: str,
+    methods: Sequence[str] = ("paper", "references"),
+    clips: int = 500,
+    protocol: Protocol = "cross",
+    profile: str = "embedded",
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compare methods on pairs of portraits and videos (paper section 4).
+
+    Args:
+        portraits: paths or URLs.
+        videos: paths or URLs.
+        store: URL or folder that keeps every stage's output; the same store resumes the run.
+        out: folder for the report, the tables and the plot.
+        methods: names of methods and of their groups.
+        clips: number of pairs; the paper takes 500.
+        protocol: ``cross`` or ``self``.
+        profile: a profile's name or file.
+        overrides: ``section.field=value`` strings for every method.
+
+    Returns:
+        The plan of the tables, as plain values.
+    """
+    set_log_levels()
+    request = Request(
+        tuple(portraits), tuple(videos), store, tuple(methods), clips, protocol, profile, tuple(overrides)
+    )
+    with process_left():
+        plan = run_evaluation(request, Path(out), ArtifactBoard(), reporter.get())
+    create_markdown_artifact((Path(out) / "report.md").read_text(), key="evaluation")
+    return plan.model_dump(mode="json")
+
+
+def start_evaluation(request: Request, out: Path, board: Board, report: Report) -> Plan:
+    """Run an evaluation, under Prefect where a server answers or the settings ask for one."""
+    settings = request.settings()
+    server = server_for_run(settings.runner.prefect, report)
+    if server is None and settings.runner.prefect != "always":
+        return run_evaluation(request, out, board, report)
+    refuse_secrets(request.overrides)
+    reporter.set(report)
+    own_process.set(False)
+    try:
+        made = evaluate(
+            list(request.portraits),
+            list(request.videos),
+            request.store,
+            str(out),
+            list(request.methods),
+            request.clips,
+            request.protocol,
+            request.profile,
+            list(request.overrides),
+        )
+    except Exception as error:
+        if gpu_gone(error) or not server_went_away(server, report):
+            raise
+        return run_evaluation(request, out, board, report)
+    return Plan.model_validate(made)

@@ -1,0 +1,229 @@
+"""Reading of a method's clip for an evaluation: which pictures it shows, and what networks read of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from portrait_core.metrics.coefficient_distances import UNITS
+
+from portrait_core.cameras import angles_from_labels
+from portrait_core.media import at_most
+from portrait_core.metrics.follow import follow_rows
+from portrait_core.metrics.lip_colors import Frames
+from portrait_core.metrics.reader_slopes import WARPED
+from portrait_core.pipeline import Job
+from portrait_core.pipeline.ledger import done_frames
+from portrait_core.pipeline.ranges import frames_shown
+from portrait_core.tracking.measure import seen
+from tasks.animators import animator, animator_square, crop_of, face_square
+from tasks.context import driving_frames, landmarker, read_portrait
+from tasks.estimates import Reading, read_coefficients, split_reading
+from tasks.expressions import SeenClip, fitted_track, measured_clip, read_landmarks, seen_driver
+from tasks.networks import feature_network, recogniser
+
+if TYPE_CHECKING:
+    from portrait_core.metrics.likeness import Square
+    from portrait_core.tracking.fit import FaceTrack
+
+Picture = NDArray[np.uint8]
+Arrays = dict[str, NDArray[np.generic]]
+FACE_ENLARGEMENT, FACE_PX = 1.25, 256
+"""Side of the square in which pixels are compared, over the longer side of the landmarks' box; and that side
+in pixels."""
+SHOWN_BY = {"render": "views", "render_2d": "", "animate": "animate_views"}
+"""Stages whose array ``frames`` is a clip, each with the stage that shows it from other sides."""
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """The clip of a method.
+
+    Attributes:
+        source: the portrait in the method's own crop ``[S,S,3]``.
+        square: that crop in the photograph.
+        pictures: gives the frames ``[S,S,3]``, whenever it is called; a frame that could not be made is shown
+            by its neighbour.
+        views: frames seen from other sides ``[V,S,S,3]``; V is 0 where none were asked for.
+    """
+
+    source: Picture
+    square: Square
+    pictures: Frames
+    views: NDArray[np.uint8]
+
+
+def shown_clip(job: Job) -> ShownClip:
+    """Return the clip that a job's method made."""
+    (stage,) = (name for name in SHOWN_BY if name in job.stages)
+    output, frames = job.output(stage), frames_shown(done_frames(job, stage)).tolist()
+
+    def pictures() -> Iterator[Picture]:
+        return (output.read("frames", i, i + 1)[0] for i in frames)
+
+    views = np.zeros((0, 1, 1, 3), np.uint8)
+    if SHOWN_BY[stage] and job.settings.evaluation.views:
+        views = job.output(SHOWN_BY[stage]).read("views")
+    if stage == "render_2d":
+        from tasks.stages.render_2d import crop_square
+
+        return ShownClip(output.read("source")[0], crop_square(job), pictures, views)
+    if stage == "animate":
+        return ShownClip(animator(job).source, animator_square(job), pictures, views)
+    return ShownClip(crop_of(job), face_square(job), pictures, views)
+
+
+class Assessment:
+    """Everything that an evaluation reads of one clip.
+
+    Args:
+        job: a job whose pipeline shows a clip.
+        threads: of the landmark networks.
+    """
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._job, self._threads, self._chosen = job, threads, job.settings.evaluation
+        self._shown = shown_clip(job)
+
+    @cached_property
+    def _points(self) -> NDArray[np.float32]:
+        return self._landmarks(self._shown.pictures())
+
+    @cached_property
+    def _track(self) -> FaceTrack | None:
+        return fitted_track(self._job, self._points) if seen(self._points).any() else None
+
+    @cached_property
+    def _driver(self) -> SeenClip:
+        return seen_driver(self._job)
+
+    def arrays(self) -> Arrays:
+        """Return the arrays that the stage ``assess`` writes."""
+        found: Arrays = {"landmarks": self._points} | self._identities() | self._features()
+        for estimator in self._chosen.estimators:
+            found |= self._readings(estimator)
+        if self._chosen.truth:
+            found["pictures"] = np.stack(list(self._pictures.values()), axis=1)
+        return found
+
+    def follow(self) -> dict[str, Any]:
+        """Report how the regions of the face follow the driver's; empty where no frame shows a face."""
+        if self._track is None:
+            return {}
+        driver = measured_clip(self._job, self._driver)
+        result = SeenClip(self._points, self._track, self._shown.pictures)
+        measured = measured_clip(self._job, result, painted=True)
+        rows: dict[str, Any] = follow_rows(driver, {"result": measured}, WARPED)["follow"]["result"]
+        return rows
+
+    def picture_measures(self) -> list[str]:
+        """Return the names of the columns of the array ``pictures``; none without a truth."""
+        return list(self._pictures) if self._chosen.truth else []
+
+    @cached_property
+    def _pictures(self) -> dict[str, NDArray[np.float64]]:
+        """Distances from the driver's frames by name ``[T]``, in a square around the portrait's face.
+
+        It lies within the crops of all methods, so that their numbers compare.
+        """
+        from portrait_core.baselines.crops import clip_square
+        from portrait_core.metrics.keypoint_distance import VARIANT, keypoint_distance
+        from portrait_core.metrics.picture_distances import picture_distances
+
+        from portrait_core.metrics.likeness import Square
+        from tasks.networks import perceptual_networks
+
+        job, longest = self._job, self._job.settings.media.portrait_max_side
+        center, side = clip_square(job.output("portrait").read("landmarks"), FACE_ENLARGEMENT)
+        face = Square((float(center[0]), float(center[1])), side, FACE_PX)
+        own = self._shown.square.points(np.array([face.center_px]))[0]
+        size = len(self._shown.source)
+        shown = Square((float(own[0]), float(own[1])), side * size / self._shown.square.side_px, FACE_PX)
+        results = (shown.cut(picture) for picture in self._shown.pictures())
+        truths = (face.cut(at_most(frame, longest)) for frame in driving_frames(job))
+        found = dict(picture_distances(results, truths, perceptual_networks(job)).values)
+        points = shown.points(self._points), face.points(self._driver.points)
+        return found | {VARIANT: keypoint_distance(*points, FACE_PX).values}
+
+    def _landmarks(self, pictures: Iterator[Picture]) -> NDArray[np.float32]:
+        model = landmarker(self._job, self._threads)
+        return read_landmarks(model, pictures, self._job.settings.tracking.batch)
+
+    def _identities(self) -> Arrays:
+        """Embed the faces of the clip, the portrait, the views and the true frames; NaN without a face."""
+        job, embed = self._job, recogniser(self._job, self._threads).embed
+        own = job.output("portrait").read("landmarks")
+        found: Arrays = {
+            "identity": self._in_batches(self._shown.pictures(), embed, self._points),
+            "identity_source": embed(read_portrait(job)[None], own),
+        }
+        if len(self._shown.views):
+            points = self._landmarks(iter(self._shown.views))
+            found["identity_views"] = embed(self._shown.views, points)
+        if self._chosen.truth:
+            found["identity_driver"] = self._in_batches(driving_frames(job), embed, self._driver.points)
+        return found
+
+    def _features(self) -> Arrays:
+        describe = feature_network(self._job)
+        return {
+            "features": self._in_batches(self._shown.pictures(), describe),
+            "features_source": describe(self._shown.source[None]),
+        }
+
+    def _readings(self, estimator: str) -> Arrays:
+        """Return poses and expressions of the clip and its driver, as one estimator reads them."""
+        if estimator == "embedded":
+            result, driver = self._embedded(self._track), self._embedded(self._driver.track)
+        else:
+            stored = self._job.output("coefficients").read(estimator)
+            read = read_coefficients(self._job, estimator, self._shown.pictures(), self._points)
+            result, driver = split_reading(estimator, read), split_reading(estimator, stored)
+        return {
+            f"{estimator}_pose": result.pose,
+            f"{estimator}_expression": result.expression,
+            f"{estimator}_driver_pose": driver.pose,
+            f"{estimator}_driver_expression": driver.expression,
+        }
+
+    def _embedded(self, track: FaceTrack | None) -> Reading:
+        """Return yaw, pitch and roll in radians ``[T,3]`` and the units' strengths ``[T,52]``."""
+        if track is None:
+            nothing = np.full((self._job.frames, 3 + UNITS), np.nan, np.float32)
+            return Reading(nothing[:, :3], nothing[:, 3:])
+        angles = angles_from_labels(track.cameras).astype(np.float32)
+        return Reading(*(_unseen(rows, track.ok) for rows in (angles, track.expression[:, :UNITS])))
+
+    def _in_batches(
+        self,
+        pictures: Iterator[Picture],
+        describe: Callable[..., NDArray[np.floating]],
+        rows: NDArray[np.floating] | None = None,
+    ) -> NDArray[np.floating]:
+        """Describe pictures, some at a time, each with its row of ``rows``."""
+        size, found, begin = self._chosen.batch, [], 0
+        for batch in _batches(pictures, size):
+            more = () if rows is None else (rows[begin : begin + len(batch)],)
+            found.append(describe(batch, *more))
+            begin += len(batch)
+        return np.concatenate(found)
+
+
+def _batches(pictures: Iterator[Picture], size: int) -> Iterator[NDArray[np.uint8]]:
+    waiting: list[Picture] = []
+    for picture in pictures:
+        waiting.append(picture)
+        if len(waiting) == size:
+            yield np.stack(waiting)
+            waiting.clear()
+    if waiting:
+        yield np.stack(waiting)
+
+
+def _unseen(rows: NDArray[np.floating], ok: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return rows ``[T,n]`` with NaN where no face was seen ``[T]``."""
+    return np.where(ok[:, None], rows, np.nan).astype(np.float32)

@@ -1,0 +1,88 @@
+"""Stage ``assess``: what an evaluation reads of a method's clip, before anything is averaged."""
+
+from __future__ import annotations
+
+from portrait_core.pipeline import Array, Job, Note, Stage
+from portrait_core.pipeline.ledger import Ledger
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.weights import assessing_weights
+from portrait_core.settings import Settings
+from tasks.context import use_threads
+from tasks.running import does
+from tasks.stages.animate import has_views
+
+FOLLOW, PICTURES = "follow", "pictures"
+"""Notes: how the regions of the face follow, and what the columns of the array ``pictures`` are."""
+
+
+def _reads(estimator: str) -> tuple[Array, ...]:
+    def chosen(settings: Settings) -> bool:
+        return estimator in settings.evaluation.estimators
+
+    names = (f"{estimator}_{what}" for what in ("pose", "expression", "driver_pose", "driver_expression"))
+    return tuple(Array(name, per="clip", when=chosen) for name in names)
+
+
+ASSESS = Stage(
+    name="assess",
+    title="assess",
+    version=1,
+    unit="reenactment",
+    reads=(
+        "portrait",
+        "landmarks",
+        "fit",
+        "coefficients",
+        "render",
+        "render_2d",
+        "animate",
+        "views",
+        "animate_views",
+    ),
+    inputs=("video",),
+    settings=(
+        "tracking",
+        "template.size",
+        "evaluation.identity",
+        "evaluation.features",
+        "evaluation.estimators",
+        "evaluation.truth",
+        "evaluation.views",
+    ),
+    weights=(assessing_weights,),
+    writes=(
+        Array("landmarks", per="clip"),
+        *(Array(name, per="clip") for name in ("features", "features_source")),
+        *(Array(name, per="clip") for name in ("identity", "identity_source")),
+        Array("identity_views", per="clip", when=has_views),
+        *(one for name in ("embedded", "deep3d", "deca") for one in _reads(name)),
+        *(
+            Array(name, per="clip", when=lambda settings: settings.evaluation.truth)
+            for name in ("pictures", "identity_driver")
+        ),
+        Note(FOLLOW),
+        Note(PICTURES),
+    ),
+    shows_gaps_of="render",
+)
+
+
+@does(ASSESS, precision="fp32")
+def assess(job: Job) -> StageResult:
+    """Read identity, features, poses, expressions and regions of a clip, and of its portrait and driver.
+
+    With ``evaluation.truth`` its pixels are compared with the driver's frames.
+    """
+    watch = Stopwatch("assess", 0, 1)
+    ledger = Ledger(job)
+    if ledger.done_frames("assess").all():
+        return watch.result(0)
+    from tasks.assessment import Assessment
+
+    made = Assessment(job, use_threads(job, alone=True))
+    output = ledger.output("assess")
+    output.write_whole(made.arrays())
+    output.write_note(FOLLOW, made.follow())
+    output.write_note(PICTURES, made.picture_measures())
+    output.commit()
+    return watch.result(1)

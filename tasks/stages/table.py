@@ -1,0 +1,62 @@
+"""Stage ``table``: the tables of an evaluation, from what was read of its clips."""
+
+from __future__ import annotations
+
+import io
+
+from portrait_core.pipeline import File, Job, Stage
+from portrait_core.pipeline.ledger import done_frames
+from portrait_core.pipeline.results import StageResult, Stopwatch
+from tasks.running import does
+
+REPORT, SUMMARY, CLIPS, PLOT = "report.md", "summary.parquet", "clips.parquet", "plot.png"
+"""Files of an evaluation."""
+
+TABLE = Stage(
+    name="table",
+    title="make tables",
+    version=1,
+    unit="evaluation",
+    inputs=("plan",),
+    settings=("evaluation", "seed"),
+    writes=(File(REPORT), File(SUMMARY), File(CLIPS), File(PLOT)),
+)
+
+
+@does(TABLE)
+def table(job: Job) -> StageResult:
+    """Average what was read of the plan's clips, and write report, tables and plot."""
+    watch = Stopwatch("table", 0, 1)
+    if done_frames(job, "table").all():
+        return watch.result(0)
+    import pandas as pd
+
+    from portrait_core.evaluation.markdown import follow_table, report, table_1, table_2, truth_table
+    from portrait_core.evaluation.plan import read_plan
+    from portrait_core.evaluation.plots import bars
+    from portrait_core.evaluation.tables import summarise
+    from tasks.readings import read_clips
+
+    store, output = job.open_store(), job.output("table")
+    plan, chosen = read_plan(store, job.inputs["plan"]), job.settings.evaluation
+
+    def parquet(rows: pd.DataFrame) -> bytes:
+        content = io.BytesIO()
+        rows.to_parquet(content, index=False)
+        return content.getvalue()
+
+    summary, clips = summarise(
+        plan.methods,
+        lambda method: read_clips(store, plan.members_of(method)),
+        chosen,
+        plan.identity,
+        plan.seed,
+    )
+    first = "deep3d" if "deep3d" in plan.estimators else plan.estimators[0]
+    columns = [*truth_table(summary), *table_1(first), *table_2(), *follow_table()[:2]]
+    output.put_bytes(REPORT, report(summary, plan.model_dump(mode="json")).encode())
+    output.put_bytes(SUMMARY, parquet(summary))
+    output.put_bytes(CLIPS, parquet(clips))
+    output.put_bytes(PLOT, bars(summary, plan.methods, columns))
+    output.commit()
+    return watch.result(1)
