@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -143,13 +143,14 @@ class Assessment:
         own = self._shown.square.points(np.array([face.center_px]))[0]
         size = len(self._shown.source)
         shown = Square((float(own[0]), float(own[1])), side * size / self._shown.square.side_px, FACE_PX)
-        results = (shown.cut(picture) for picture in self._shown.pictures())
-        truths = (face.cut(at_most(frame, longest)) for frame in driving_frames(job))
+        results = [shown.cut(picture) for picture in self._shown.pictures()]
+        truths = [face.cut(at_most(frame, longest)) for frame in driving_frames(job)]
         found = dict(picture_distances(results, truths, perceptual_networks(job)).values)
         points = shown.points(self._points), face.points(self._driver.points)
-        return found | {VARIANT: keypoint_distance(*points, FACE_PX).values}
+        found[VARIANT] = keypoint_distance(*points, FACE_PX).values
+        return found | {FLICKER: error_changes(results, truths)}
 
-    def _landmarks(self, pictures: Iterator[Picture]) -> NDArray[np.float32]:
+    def _landmarks(self, pictures: Iterable[Picture]) -> NDArray[np.float32]:
         model = landmarker(self._job, self._threads)
         return read_landmarks(model, pictures, self._job.settings.tracking.batch)
 
@@ -200,7 +201,7 @@ class Assessment:
 
     def _in_batches(
         self,
-        pictures: Iterator[Picture],
+        pictures: Iterable[Picture],
         describe: Callable[..., NDArray[np.floating]],
         rows: NDArray[np.floating] | None = None,
     ) -> NDArray[np.floating]:
@@ -213,7 +214,7 @@ class Assessment:
         return np.concatenate(found)
 
 
-def _batches(pictures: Iterator[Picture], size: int) -> Iterator[NDArray[np.uint8]]:
+def _batches(pictures: Iterable[Picture], size: int) -> Iterator[NDArray[np.uint8]]:
     waiting: list[Picture] = []
     for picture in pictures:
         waiting.append(picture)

@@ -138,6 +138,27 @@ def error_change(results: tuple[Picture, Picture], truths: tuple[Picture, Pictur
     return float(np.abs(now - before).mean())
 
 
+FLICKER = "flicker, mean change of the error from frame to frame, grey levels of 255"
+"""Name of :func:`error_changes`, to stand beside every such number."""
+
+
+def error_changes(results: Sequence[Picture], truths: Sequence[Picture]) -> NDArray[np.float64]:
+    """Measure :func:`error_change` of whole pictures at every frame of a clip.
+
+    Args:
+        results: T pictures ``[H,W,3]``, uint8 RGB.
+        truths: the true ones.
+
+    Returns:
+        ``[T]`` in grey levels of 255; NaN for the first frame, which has none before it.
+    """
+    found = np.full(len(results), np.nan)
+    for i in range(1, len(results)):
+        whole = np.ones(truths[i].shape[:2], bool)
+        found[i] = error_change((results[i - 1], results[i]), (truths[i - 1], truths[i]), whole)
+    return found
+
+
 def perceptual_distance(phi: nn.Module, result: Picture, truth: Picture, mask: Mask) -> float:
     """Compare two pictures ``[H,W,3]`` by a network's features (:func:`feature_distance`).
 
