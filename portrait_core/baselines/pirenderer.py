@@ -1,4 +1,4 @@
-"""PIRenderer's generator: a picture and a window of face coefficients to the picture with that expression and pose.
+"""PIRenderer's generator: gives a picture the expression and pose that a window of face coefficients states.
 
 Ren et al. 2021, "PIRenderer: controllable portrait image generation via semantic neural rendering". A mapping
 network turns the window into a descriptor; a warping network moves the picture by a flow field; an editing
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,9 @@ class PIRendererSizes:
 
         def shape(name: str, rank: int) -> tuple[int, ...]:
             if name not in state or state[name].ndim != rank:
-                wrong = f"has {state[name].ndim} dimensions, expected {rank}" if name in state else "is missing"
+                wrong = (
+                    f"has {state[name].ndim} dimensions, expected {rank}" if name in state else "is missing"
+                )
                 raise ValueError(
                     f"these are no weights of PIRenderer: {name} {wrong}; "
                     "check the file with `portrait models check`"
@@ -134,9 +137,7 @@ class PIRenderer(nn.Module):
         """
         return build(cls, state, PIRendererSizes.of_state(state))
 
-    def forward(
-        self, images: Float[Tensor, "b 3 s s"], windows: Float[Tensor, "b c w"]
-    ) -> PIRendererOutput:
+    def forward(self, images: Float[Tensor, "b 3 s s"], windows: Float[Tensor, "b c w"]) -> PIRendererOutput:
         """Draw pictures with the expressions and poses of windows.
 
         Args:
@@ -212,7 +213,7 @@ class _WarpingNet(nn.Module):
         super().__init__()
         widths, last = sizes.warping, len(sizes.warping) - 1
         encoder: dict[str, nn.Module] = {"input_layer": nn.Conv2d(3, widths[0], 7, padding=3)}
-        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for i, (before, after) in enumerate(pairwise(widths)):
             encoder[f"encoder{i}"] = _Halving(before, after, sizes)
         self._decoders = [f"decoder{i}" for i in range(last - 1, last - 1 - sizes.doublings, -1)]
         decoder, width = {}, widths[-1]
