@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.baselines.pirenderer_windows import EXPRESSION, Rows, checked_rows
+from portrait_core.weights.file_checks import checking
 from portrait_core.weights.locate import require
 from portrait_core.weights.readers.mat_files import BfmArrays, read_bfm
 from portrait_core.weights.registry import explain
@@ -80,7 +81,10 @@ def eye_part_from_file(path: str | Path | None = None) -> NDArray[np.float64]:
         ModelFileError: the file is missing or is no such face; the message names it, its source, its licence
             and the command that checks it.
     """
-    return eye_part(read_bfm(require(["bfm"])["bfm"] if path is None else path))
+    path = require(["bfm"])["bfm"] if path is None else path
+    face = read_bfm(path)
+    with checking(path, "bfm"):
+        return eye_part(face)
 
 
 def without_eyes(rows: NDArray[np.floating], part: NDArray[np.floating] | None) -> Rows:

@@ -1,8 +1,9 @@
 """The coefficients that drive PIRenderer: rows of frames, and windows of rows around a frame.
 
 A row has the 257 numbers of Deep3DFaceRecon's regressor and the crop of its picture: scale and centre
-``(x, y)`` of the face in pixels of the 256-pixel picture, y up (``five_points.Alignment``). Of these PIRenderer
-sees 73: expression (64), angles in radians (3), translation (3) and crop (3). A window is 27 frames of them.
+``(x, y)`` of the face in pixels of the 256-pixel picture, y up (``five_points.Alignment``). Of these
+PIRenderer sees 73: expression (64), angles in radians (3), translation (3) and crop (3). A window is 27
+frames of them.
 Ren et al. 2021, "PIRenderer: controllable portrait image generation via semantic neural rendering".
 """
 

@@ -28,7 +28,7 @@ def correlate(x: Tensor, weight: Tensor, bias: Tensor, step: int = 1, border: in
 
 
 def spread(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The transposed convolution of 3x3 that doubles: every pixel of ``x [b,i,h,w]`` lays ``weight [i,o,3,3]``
+    """The transposed convolution that doubles: every pixel of ``x [b,i,h,w]`` lays ``weight [i,o,3,3]``
     around its own place ``(2y, 2x)``; what falls outside of ``[2h,2w]`` is lost."""
     b, _, h, w = x.shape
     out = x.new_zeros(b, weight.shape[1], 2 * h + 1, 2 * w + 1)
