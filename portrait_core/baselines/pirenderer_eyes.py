@@ -62,7 +62,7 @@ def eye_part(face: BfmArrays) -> NDArray[np.float64]:
     held, free = (_mean_product(face.expression[part]) for part in (eyes, ~eyes))
     whole = held + free
     whole[np.diag_indices(len(whole))] += _RIDGE * max(np.trace(whole) / len(whole), 1e-30)
-    return np.linalg.solve(whole, held)
+    return np.asarray(np.linalg.solve(whole, held), np.float64)
 
 
 def _mean_product(basis: NDArray[np.floating]) -> NDArray[np.float64]:

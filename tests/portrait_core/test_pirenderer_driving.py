@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from portrait_core.baselines import crops
 from portrait_core.baselines import pirenderer_windows as windows
+from portrait_core.baselines.pirenderer import PIRenderer
 from portrait_core.baselines.pirenderer_animator import PIRendererAnimator, PIRendererOptions
 from portrait_core.baselines.pirenderer_eyes import eye_part, eye_part_from_file, eye_vertices, without_eyes
 from portrait_core.cameras import orbit_labels
@@ -26,7 +27,7 @@ COLUMNS = [*range(80, 144), 224, 225, 226, *range(254, 260)]
 
 
 def test_windows_by_hand() -> None:
-    rows = np.arange(5)[:, None] * 1000 + np.arange(260)[None]
+    rows = np.arange(5.0)[:, None] * 1000 + np.arange(260.0)[None]
     made = windows.windows(rows, [0, 3])
     assert made.shape == (2, 73, 27)
     assert made.dtype == np.float32
@@ -39,12 +40,12 @@ def test_windows_by_hand() -> None:
 
 
 def test_a_single_picture_is_repeated_and_its_width_and_height_are_left_out() -> None:
-    row = windows.row_of_picture_file(np.arange(262))
+    row = windows.row_of_picture_file(np.arange(262.0))
     (window,) = windows.windows(row, [0])
     assert window[:, 0].tolist() == [*COLUMNS[:-3], 259, 260, 261]
     assert (window == window[:, :1]).all()
     with pytest.raises(ValueError, match="262 numbers, got 260"):
-        windows.row_of_picture_file(np.arange(260))
+        windows.row_of_picture_file(np.arange(260.0))
 
 
 def test_wrong_rows_are_refused() -> None:
@@ -152,18 +153,18 @@ def test_without_the_basel_face_the_variant_says_what_is_missing(
 
 
 @pytest.fixture(scope="module")
-def network() -> parts.PIRenderer:
+def network() -> PIRenderer:
     return parts.network()
 
 
-def animator(network: parts.PIRenderer, **options: object) -> PIRendererAnimator:
+def animator(network: PIRenderer, **options: object) -> PIRendererAnimator:
     chosen = PIRendererOptions(**options)  # type: ignore[arg-type]  # named by the tests
     return PIRendererAnimator(
         network, parts.picture(), parts.rows(1, seed=9), parts.rows(6), chosen, eye_part(_face())
     )
 
 
-def test_frames_are_drawn_equally_in_any_order_and_grouping(network: parts.PIRenderer) -> None:
+def test_frames_are_drawn_equally_in_any_order_and_grouping(network: PIRenderer) -> None:
     one = animator(network)
     assert (one.source == parts.picture()).all()
     whole = one.animate(range(6))
@@ -175,7 +176,7 @@ def test_frames_are_drawn_equally_in_any_order_and_grouping(network: parts.PIRen
     assert one.animate([]).shape == (0, 24, 24, 3)
 
 
-def test_the_network_gets_the_picture_and_windows_of_the_variant(network: parts.PIRenderer) -> None:
+def test_the_network_gets_the_picture_and_windows_of_the_variant(network: PIRenderer) -> None:
     rows, own = parts.rows(6), parts.rows(1, seed=9)
     fitted = windows.fitted_to(rows, own)
     part = eye_part(_face())
@@ -196,7 +197,7 @@ def test_the_network_gets_the_picture_and_windows_of_the_variant(network: parts.
         assert np.abs(got - (127.5 * (drawn + 1)).permute(1, 2, 0).numpy()).max() < 0.51
 
 
-def test_cameras_take_the_place_of_the_drivers_poses(network: parts.PIRenderer) -> None:
+def test_cameras_take_the_place_of_the_drivers_poses(network: PIRenderer) -> None:
     own, angles = parts.rows(1, seed=9)[0], np.array([[0.1, -0.4, 0.2], [0.0, 0.3, 0.0]])
     cameras = list(labels_from_deep3d(angles, np.zeros((2, 3))))
     one = animator(network)
@@ -210,7 +211,7 @@ def test_cameras_take_the_place_of_the_drivers_poses(network: parts.PIRenderer) 
         one.animate([1, 4], cameras[:1])
 
 
-def test_wrong_parts_are_refused(network: parts.PIRenderer) -> None:
+def test_wrong_parts_are_refused(network: PIRenderer) -> None:
     rows = parts.rows(2)
     for picture in (
         parts.picture(20),
@@ -219,7 +220,7 @@ def test_wrong_parts_are_refused(network: parts.PIRenderer) -> None:
         parts.picture()[..., 0],
     ):
         with pytest.raises(ValueError, match=r"\[S,S,3\] uint8 with S a multiple of 8"):
-            PIRendererAnimator(network, picture, rows[0], rows)
+            PIRendererAnimator(network, picture, rows[0], rows)  # type: ignore[arg-type]  # one is no uint8
     with pytest.raises(ValueError, match=r"rows must be \[T,260\]"):
         PIRendererAnimator(network, parts.picture(), rows[0, :257], rows)
     with pytest.raises(ValueError, match="at least 1 frame"):
@@ -232,7 +233,7 @@ def test_angles_of_cameras_are_those_they_were_made_of() -> None:
     angles = np.random.default_rng(2).uniform(-1.2, 1.2, (20, 3))
     trans = np.random.default_rng(3).normal(size=(20, 3))
     for mode in ("orig", "cor"):
-        labels = labels_from_deep3d(angles, trans, mode)  # type: ignore[arg-type]  # both are modes
+        labels = labels_from_deep3d(angles, trans, mode)
         assert deep3d_angles_from_labels(labels) == pytest.approx(angles)
     assert deep3d_angles_from_labels(orbit_labels(0.0, 0.0)) == pytest.approx(np.zeros((1, 3)), abs=1e-7)
     seen_from_the_side = deep3d_angles_from_labels(orbit_labels(0.3, 0.0))[0]

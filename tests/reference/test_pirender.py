@@ -108,8 +108,8 @@ def test_double_precision_and_gradients(
     for one, kind in ((double, torch.float64), (network, torch.float32)):
         inputs = [image.to(kind).requires_grad_(), driving.to(kind).requires_grad_()]
         weights = [
-            one.mapping_net.get_parameter("first.0.weight"),
-            one.editing_net.decoder.final.model[0].weight,
+            one.get_parameter("mapping_net.first.0.weight"),
+            one.get_parameter("editing_net.decoder.final.model.0.weight"),
         ]
         for weight in weights:
             weight.requires_grad_()
@@ -117,7 +117,7 @@ def test_double_precision_and_gradients(
         draw = torch.randn(made.image.shape, generator=torch.Generator().manual_seed(0)).to(kind)
         made.descriptor.retain_grad()
         (made.image * draw).sum().backward()
-        gradients.append(tuple(x.grad for x in (*inputs, made.descriptor, *weights)))  # type: ignore[misc]
+        gradients.append(tuple(x.grad for x in (*inputs, made.descriptor, *weights)))
         for weight in weights:
             weight.requires_grad_(False)
         if kind is torch.float64:
