@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from portrait_core.cameras.labels import RADIUS, intrinsics
@@ -103,6 +104,28 @@ def labels_from_deep3d(
     poses = center_poses(poses_from_deep3d(angle, trans), mode)
     k = np.broadcast_to(intrinsics().reshape(9), (len(poses), 9))
     return np.concatenate([poses.reshape(-1, 16), k], axis=1)
+
+
+def deep3d_angles_from_labels(labels: NDArray[np.floating]) -> Array:
+    """Invert the rotation of :func:`labels_from_deep3d` in the modes ``orig`` and ``cor``.
+
+    Args:
+        labels: camera labels ``[n,25]``.
+
+    Returns:
+        Angles of the faces ``[n,3]`` about x, y, z in radians, for :func:`rotation`; y lies in -pi/2..pi/2. A
+        camera's place does not matter: it tells the face's translation, which centring has changed.
+
+    Raises:
+        ValueError: if labels are not ``[n,25]``.
+    """
+    labels = np.asarray(labels, dtype=np.float64)
+    if labels.ndim != 2 or labels.shape[1] != 25:
+        raise ValueError(f"expected camera labels [n,25], got {labels.shape}")
+    turn = labels[:, :16].reshape(-1, 4, 4)[:, :3, :3] * [1.0, -1.0, -1.0]
+    if not len(labels):
+        return np.zeros((0, 3))
+    return np.asarray(Rotation.from_matrix(turn.transpose(0, 2, 1)).as_euler("xyz"))
 
 
 def mirror_labels(labels: NDArray[np.floating]) -> Array:

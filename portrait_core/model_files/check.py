@@ -13,6 +13,7 @@ from portrait_core.attribute_editing.styleflow_files import (
     load_styleflow,
     styleflow_metadata,
 )
+from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import read_obj_layout
 from portrait_core.media import read_image
@@ -183,6 +184,7 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "deep3d": _weights(read_deep3d),
     "deep3d_landmarks": _landmarks_3d,
     "bfm": _bfm,
+    "pirenderer": _weights(read_pirenderer),
     "vgg16": _weights(read_vgg16),
     "lpips": _weights(read_lpips),
     "styleflow": _flow,

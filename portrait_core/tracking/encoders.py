@@ -29,7 +29,7 @@ def backbone() -> nn.Module:
     return network
 
 
-def build(kind: type[Network], state: Mapping[str, Tensor], *args: int) -> Network:
+def build(kind: type[Network], state: Mapping[str, Tensor], *args: object) -> Network:
     """Build a network in evaluation mode with exactly ``state``, its weights never drawn at random.
 
     Raises:

@@ -232,6 +232,16 @@ _BROUGHT = (
         also=("stylegan2-ffhq-1024x1024.safetensors",),
         generator=True,
     ),
+    Model(
+        "pirenderer",
+        "epoch_00190_iteration_000400000_checkpoint.pt",
+        "face.zip, folder result/face/; Google Drive, id 1-0xOf6g58OmtKtEWJlU3VlnfRqPN9Uq7 "
+        "(github.com/RenYurui/PIRender)",
+        "CC BY-NC 4.0, non-commercial",
+        False,
+        "baseline PIRenderer",
+        also=("pirenderer.pt",),
+    ),
 )
 
 _SHIPPED = (

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes, read_deca, read_deep3d
@@ -266,6 +267,7 @@ READERS: dict[str, Reader] = {
     "modellarge10k.pt": read_styleflow,
     "similarity_Lm3D_all.mat": read_similarity_landmarks,
     "BFM_model_front.mat": read_bfm,
+    "epoch_00190_iteration_000400000_checkpoint.pt": read_pirenderer,
     "w600k_r50.onnx": read_arcface,
     "det_10g.onnx": read_face_detector,
 }
