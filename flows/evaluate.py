@@ -6,7 +6,8 @@ command continues, and one with more methods makes the new ones alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,7 @@ from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.job import stem
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.settings import Settings, load_settings
-from portrait_core.settings.evaluation_sections import View
+from portrait_core.settings.evaluation_sections import Estimator, View
 from portrait_core.store import Store
 from portrait_core.weights.locate import find, missing_text
 from tasks.context import read_track
@@ -128,10 +129,22 @@ class Evaluation:
                 able.append(method)
         return able, unable
 
+    @cached_property
+    def estimators(self) -> tuple[Estimator, ...]:
+        """Readers of poses and expressions of every method.
+
+        Deep3DFaceRecon, which PIRenderer is driven by, reads all where PIRenderer is among the methods.
+        """
+        able = any("deep3d" in method.files for method in self.methods[0])
+        named: tuple[Estimator, ...] = self.settings.evaluation.estimators
+        return (*named, "deep3d") if able and "deep3d" not in named else named
+
     def _obstacle(self, method: Method) -> str:
         """Return why a method is not run; nothing where it can be."""
+        named = self.settings.evaluation.estimators
+        estimators = (*named, "deep3d") if "deep3d" in method.files else named
         try:
-            settings = self.request.settings(*self.changes_of(method))
+            settings = self.request.settings(_list("estimators", estimators), *self.own_changes(method))
         except ValueError as error:
             return str(error)
         if is_ablation(method) and changes_nothing(self.settings, settings):
@@ -141,13 +154,16 @@ class Evaluation:
         return missing_text(missing).replace("\n", "; ") if missing else ""
 
     def changes_of(self, method: Method, views: Sequence[View] = ()) -> list[str]:
-        """Return the changes of settings with which a method makes a clip."""
+        """Return the changes of settings with which a method makes a clip that is assessed."""
+        changes = [_list("estimators", self.estimators), *self.own_changes(method)]
+        return [*changes, _list("views", map(list, views))] if views and method.turns else changes
+
+    def own_changes(self, method: Method) -> list[str]:
+        """Return the changes of settings that make a method."""
         changes = list(method.changes)
         if method.goal == "evaluate_2d":
             own = self.settings.generator.weights.startswith("models/embedded")
             changes.append(f"generator.weights={'models/embedded_2d.safetensors' if own else 'stylegan2'}")
-        if views and method.turns:
-            changes.append(f"evaluation.views={[list(view) for view in views]}")
         return changes
 
     def track_portraits(self, board: Board) -> dict[str, Job]:
@@ -250,7 +266,7 @@ class Evaluation:
             profile=request.profile,
             seed=settings.seed,
             methods=tuple(method.name for method in self.methods[0] if method.name in done),
-            estimators=settings.evaluation.estimators,
+            estimators=self.estimators,
             identity=identity_name(settings),
             pairs=len(self.pairs),
             portraits=len({pair.portrait for pair in self.pairs}),
@@ -259,6 +275,11 @@ class Evaluation:
             absent=tuple(self.absent),
             unavailable=tuple(self.methods[1]),
         )
+
+
+def _list(name: str, values: Iterable[Any]) -> str:
+    """Return a change of a setting of the evaluation to a list."""
+    return f"evaluation.{name}={json.dumps(list(values))}"
 
 
 def run_evaluation(request: Request, out: Path, board: Board, report: Report = lambda line: None) -> Plan:

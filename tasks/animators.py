@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
-from tasks.context import device_of, read_track
+from tasks.context import device_of, read_portrait, read_track
 from tasks.pages import for_generator, page_of
 
 if TYPE_CHECKING:
     from portrait_core.baselines.interface import Animator
+    from portrait_core.baselines.pirenderer import PIRenderer
     from portrait_core.metrics.likeness import Square
 
 Picture = NDArray[np.uint8]
@@ -46,7 +48,6 @@ def animator_square(job: Job) -> Square:
     if job.settings.baseline.method in ("still", "template"):
         return face_square(job)
     from portrait_core.baselines.crops import SIZE, clip_square
-
     from portrait_core.metrics.likeness import Square
 
     center, side = clip_square(job.output("portrait").read("landmarks"))
@@ -70,4 +71,42 @@ def _template(job: Job) -> Animator:
     return ReadFrames(crop_of(job), read, "the pasted template")
 
 
-_BUILDERS: dict[str, Callable[[Job], Animator]] = {"still": _still, "template": _template}
+def _pirenderer(job: Job) -> Animator:
+    from portrait_core.baselines.crops import clip_square, cut, points_in_square
+    from portrait_core.baselines.pirenderer_animator import PIRendererAnimator, PIRendererOptions
+    from portrait_core.baselines.pirenderer_eyes import eye_part_from_file
+    from portrait_core.baselines.pirenderer_files import load_pirenderer
+    from portrait_core.baselines.pirenderer_windows import rows_from_pictures
+    from portrait_core.pipeline.ranges import frames_shown
+    from tasks.estimates import deep3d_encoder, standard_face
+
+    settings, device = job.settings, device_of(job)
+    points = job.output("portrait").read("landmarks")
+    square = clip_square(points)
+    source = cut(read_portrait(job), *square)
+    own = rows_from_pictures(
+        source[None], points_in_square(points, *square), deep3d_encoder(job), standard_face(job)
+    )
+    rows = job.output("coefficients").read("deep3d")
+    first = settings.baseline.eyes == "first"
+    options = PIRendererOptions(
+        without_eyes=first,
+        without_pose=settings.render.pose_transfer == "none",
+        batch=settings.baseline.batch,
+    )
+    path = weight_file(settings, "pirenderer")
+
+    def load() -> PIRenderer:
+        return load_pirenderer(path).to(device)
+
+    network = cached("pirenderer", job.weights["pirenderer"], load, device)
+    eyes = eye_part_from_file(weight_file(settings, "bfm")) if first else None
+    shown = rows[frames_shown(np.isfinite(rows).all(1))]
+    return PIRendererAnimator(network, source, own, shown, options, eyes)
+
+
+_BUILDERS: dict[str, Callable[[Job], Animator]] = {
+    "still": _still,
+    "template": _template,
+    "pirenderer": _pirenderer,
+}

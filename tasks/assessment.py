@@ -130,11 +130,11 @@ class Assessment:
 
         It lies within the crops of all methods, so that their numbers compare.
         """
-        from portrait_core.baselines.crops import clip_square
         from portrait_core.metrics.keypoint_distance import VARIANT, keypoint_distance
         from portrait_core.metrics.picture_distances import picture_distances
 
-        from portrait_core.metrics.likeness import Square
+        from portrait_core.baselines.crops import clip_square
+        from portrait_core.metrics.likeness import FLICKER, Square, error_changes
         from tasks.networks import perceptual_networks
 
         job, longest = self._job, self._job.settings.media.portrait_max_side

@@ -85,8 +85,9 @@ def follow_table() -> list[Column]:
 
 def truth_table(summary: pd.DataFrame) -> list[Column]:
     """Return the columns of distances from true frames that the summary has."""
-    names = [name for name in summary["column"].unique() if name in ("L1", "PSNR", "SSIM", "LPIPS", "AKD", "flicker")]
-    names += [name for name in summary["column"].unique() if name.startswith("distance")]
+    known = list(summary["column"].unique())
+    names = [name for name in known if name in ("L1", "PSNR", "SSIM", "LPIPS", "AKD", "flicker")]
+    names += [name for name in known if name.startswith("distance")]
     found = [Column(name, f"{name} {'↑' if name in ('PSNR', 'SSIM') else '↓'}") for name in names]
     return [*found, Column(CSIM, "CSIM ↑")] if found else []
 

@@ -97,6 +97,15 @@ class Settings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_needs_deep3d(self) -> Settings:
+        if self.baseline.method == "pirenderer" and "deep3d" not in self.evaluation.estimators:
+            raise ValueError(
+                "baseline.method=pirenderer is driven by Deep3DFaceRecon's coefficients; name deep3d among "
+                "evaluation.estimators"
+            )
+        return self
+
 
 def key_settings(section: Section) -> dict[str, Any]:
     """Return the fields of ``section`` that change a result, for a stage's key, as plain values."""
