@@ -25,6 +25,8 @@ LANDMARK_MODELS = (
 """Files of the embedded detector and landmarks, which find the faces for every tracker."""
 SEGMENTATION_MODEL = "person_segmentation.onnx"
 """File of the network that segments the person in a photograph."""
+RECOGNITION_MODEL = "face_recognition.safetensors"
+"""File of the network that tells whether an edit kept the person."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -50,6 +52,7 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     flow = settings.edit.flow
     if settings.edit.attributes and flow is not None:
         sources["flow"] = flow if flow in MODELS else data / flow
+        sources["face_recognition"] = data / tracking.models / RECOGNITION_MODEL
     return sources
 
 
