@@ -40,7 +40,7 @@ from portrait_core.weights.locate import find, missing_text
 from tasks.context import read_track
 from tasks.deliver import deliver_files
 from tasks.ingest import ingest_portrait
-from tasks.ingest_evaluation import identity_name, ingest_assessed, ingest_tables
+from tasks.ingest_evaluation import ingest_assessed, ingest_tables
 
 Protocol = Literal["cross", "self"]
 """``cross``: portraits and videos of different people (tables 1, 2 and the supplement's). ``self``: the first
@@ -267,7 +267,6 @@ class Evaluation:
             seed=settings.seed,
             methods=tuple(method.name for method in self.methods[0] if method.name in done),
             estimators=self.estimators,
-            identity=identity_name(settings),
             pairs=len(self.pairs),
             portraits=len({pair.portrait for pair in self.pairs}),
             videos=len({pair.video for pair in self.pairs}),

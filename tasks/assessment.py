@@ -21,10 +21,10 @@ from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.tracking.measure import seen
 from tasks.animators import animator, animator_square, crop_of, face_square
-from tasks.context import driving_frames, landmarker, read_portrait
+from tasks.context import device_of, driving_frames, landmarker, read_portrait
 from tasks.estimates import Reading, read_coefficients, split_reading
 from tasks.expressions import SeenClip, fitted_track, measured_clip, read_landmarks, seen_driver
-from tasks.networks import feature_network, recogniser
+from tasks.networks import feature_network, identity_network
 
 if TYPE_CHECKING:
     from portrait_core.metrics.likeness import Square
@@ -120,9 +120,17 @@ class Assessment:
         rows: dict[str, Any] = follow_rows(driver, {"result": measured}, WARPED)["follow"]["result"]
         return rows
 
-    def picture_measures(self) -> list[str]:
-        """Return the names of the columns of the array ``pictures``; none without a truth."""
-        return list(self._pictures) if self._chosen.truth else []
+    def names(self) -> dict[str, Any]:
+        """Return the names of what the numbers are.
+
+        They are those of the face-recognition network, of the Fréchet distance, and of the columns of the
+        array ``pictures``.
+        """
+        return {
+            "identity": identity_network(self._job, self._threads).name,
+            "features": feature_network(self._job).variant,
+            "pictures": list(self._pictures) if self._chosen.truth else [],
+        }
 
     @cached_property
     def _pictures(self) -> dict[str, NDArray[np.float64]]:
@@ -156,7 +164,7 @@ class Assessment:
 
     def _identities(self) -> Arrays:
         """Embed the faces of the clip, the portrait, the views and the true frames; NaN without a face."""
-        job, embed = self._job, recogniser(self._job, self._threads).embed
+        job, embed = self._job, identity_network(self._job, self._threads).embed
         own = job.output("portrait").read("landmarks")
         found: Arrays = {
             "identity": self._in_batches(self._shown.pictures(), embed, self._points),
@@ -170,7 +178,13 @@ class Assessment:
         return found
 
     def _features(self) -> Arrays:
-        describe = feature_network(self._job)
+        from portrait_core.metrics.picture_features import picture_features
+
+        job, network = self._job, feature_network(self._job)
+
+        def describe(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+            return picture_features(pictures, network, job.settings.evaluation.batch, device_of(job))
+
         return {
             "features": self._in_batches(self._shown.pictures(), describe),
             "features_source": describe(self._shown.source[None]),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from portrait_core.face_model.head import MorphableHead
+    from portrait_core.metrics.identity import ShippedRecogniser
     from portrait_core.photograph.matte import PersonSegmenter
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
@@ -111,6 +112,18 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
         return PersonSegmenter.from_models(data_file(job.settings.tracking.models), threads)
 
     return cached("segmenter", job.weights["person_segmentation"], build, threads)
+
+
+def recogniser(job: Job) -> ShippedRecogniser:
+    """Return the process's network that recognises faces, on the job's device."""
+    from portrait_core.metrics.identity import ShippedRecogniser
+
+    device = device_of(job)
+
+    def load() -> ShippedRecogniser:
+        return ShippedRecogniser.load(device, weight_file(job.settings, "face_recognition"))
+
+    return cached("recogniser", job.weights["face_recognition"], load, device)
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:

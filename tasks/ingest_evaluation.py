@@ -11,9 +11,6 @@ from portrait_core.settings import Settings
 from portrait_core.store import Store
 from tasks.ingest import ingest
 
-IDENTITY_NAMES = {"shipped": "dlib ResNet (not ArcFace)", "arcface": "ArcFace w600k_r50"}
-"""Names of the face-recognition networks, by the setting ``evaluation.identity``."""
-
 
 def ingest_assessed(
     goal: str, portrait: str, video: str, store: str, settings: Settings, label: str = ""
@@ -33,11 +30,6 @@ def ingest_assessed(
         ValueError: weights are missing or do not go with the settings.
     """
     return _with_goal(ingest(portrait, video, store, settings, label), goal)
-
-
-def identity_name(settings: Settings) -> str:
-    """Return the name of the face-recognition network that an evaluation uses."""
-    return IDENTITY_NAMES[settings.evaluation.identity]
 
 
 def ingest_tables(plan: Plan, store: str, settings: Settings) -> Job:

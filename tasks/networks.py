@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-import numpy as np
-from numpy.typing import NDArray
 
 from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
-from tasks.context import device_of
+from tasks.context import device_of, recogniser
 
 if TYPE_CHECKING:
+    from portrait_core.metrics.picture_features import PooledNetwork
     from torch import nn
 
     from portrait_core.metrics.identity import Recogniser
 
 
-def recogniser(job: Job, threads: int) -> Recogniser:
-    """Return the process's face-recognition network, the shipped one or the user's ArcFace."""
-    from portrait_core.metrics.identity import load_recogniser
+def identity_network(job: Job, threads: int) -> Recogniser:
+    """Return the process's face-recognition network: the user's ArcFace, or the one that ships."""
+    if job.settings.evaluation.identity == "shipped":
+        return recogniser(job)
+    from portrait_core.metrics.identity import ArcFaceRecogniser
 
-    name = "arcface" if job.settings.evaluation.identity == "arcface" else "face_recognition"
-    path = weight_file(job.settings, name)
-    device = device_of(job)
-
-    def load() -> Recogniser:
-        return load_recogniser(name, path, device, threads)
-
-    return cached("recogniser", job.weights[name], load, device, threads)
+    path = weight_file(job.settings, "arcface")
+    return cached("arcface", job.weights["arcface"], lambda: ArcFaceRecogniser.load(path, threads), threads)
 
 
-def feature_network(job: Job) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """Return a function from pictures ``[n,H,W,3]`` to the features ``[n,D]`` of the Fréchet distance."""
+def feature_network(job: Job) -> PooledNetwork:
+    """Return the process's network whose features the Fréchet distance compares."""
     from portrait_core.metrics.embedded_features import EmbeddedFeatures
     from portrait_core.metrics.inception import Inception
-    from portrait_core.metrics.picture_features import picture_features
 
     chosen, device = job.settings.evaluation.features, device_of(job)
 
-    def load() -> nn.Module:
+    def load() -> PooledNetwork:
         if chosen == "inception":
             return Inception.load(weight_file(job.settings, "inception")).to(device)
         return EmbeddedFeatures().to(device)
 
-    network = cached("features", f"{chosen}-{job.weights.get(chosen, '')}", load, device)
-    batch = job.settings.evaluation.batch
-    return lambda pictures: picture_features(pictures, network, batch, device)
+    return cached("features", f"{chosen}-{job.weights.get(chosen, '')}", load, device)
 
 
 def perceptual_networks(job: Job) -> dict[str, nn.Module]:

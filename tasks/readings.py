@@ -9,7 +9,7 @@ from portrait_core.evaluation.plan import Member
 from portrait_core.evaluation.tables import ClipReadings
 from portrait_core.pipeline import Array
 from portrait_core.store import Store
-from tasks.stages.assess import ASSESS, FOLLOW, PICTURES
+from tasks.stages.assess import ASSESS, FOLLOW, NAMES
 
 
 def read_clips(store: Store, members: Sequence[Member]) -> list[ClipReadings]:
@@ -25,7 +25,7 @@ def _read(store: Store, member: Member) -> ClipReadings:
     output = store.unit("reenactment", member.unit).output("assess", member.key)
     there = output.contents().described
     names = [item.name for item in ASSESS.writes if isinstance(item, Array) and item.name in there]
-    notes = [output.read_note(name) for name in (FOLLOW, PICTURES)]
+    notes = [output.read_note(name) for name in (FOLLOW, NAMES)]
     if not names or None in notes:
         raise MissingChunk(f"{output.path}/landmarks", [0])
     arrays = {name: output.read(name) for name in names}

@@ -112,8 +112,8 @@ def _conclude_edit(result: Mapping[str, Any], out: Path, console: Console) -> No
         console.print("also moved: " + ", ".join(f"{name} {value:+.3g}" for name, value in moved))
     drift = result["drift"]
     head = "no face found" if drift["head_shape"] is None else f"{drift['head_shape']:.2f} deviations"
-    known = drift["identity"] is not None
-    person = f"{drift['identity']:.2f} (same person below 0.6)" if known else "not measured (dlib-bin)"
+    found = drift["identity"] is not None
+    person = f"{drift['identity']:.2f} (same person below 0.6)" if found else "no face found"
     console.print(
         f"identity drift: face recognition {person}, head shape {head}, Φ {drift['perceptual']:.3f}, "
         f"latent {drift['latent']:.0%}"

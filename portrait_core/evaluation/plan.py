@@ -45,8 +45,6 @@ class Plan(BaseModel):
     """Names of the methods that have clips, in their order."""
     estimators: tuple[str, ...]
     """Readers of poses and expressions."""
-    identity: str
-    """Name of the face-recognition network."""
     pairs: int
     """Number of pairs."""
     portraits: int

@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portrait_core.metrics import coefficient_distances as coefficients
-from portrait_core.metrics import embedded_features, inception
 from portrait_core.metrics.coefficient_distances import Measure, Part, Variant, clip_distance
 from portrait_core.metrics.distributions import frechet_realisations
 from portrait_core.metrics.identity import cosine_similarity
@@ -49,21 +48,21 @@ def aed(estimator: str) -> str:
 
 @dataclass(frozen=True)
 class ClipReadings:
-    """What was read of one clip.
+    """Readings of one clip.
 
     Attributes:
         pair: number of its pair.
         clip: name of the clip.
         arrays: arrays of the stage ``assess``.
         follow: rows per region of the face (:meth:`portrait_core.metrics.follow.Follow.row`).
-        picture_measures: names of the columns of the array ``pictures``.
+        names: names of what the numbers are: ``identity``, ``features`` and the columns of ``pictures``.
     """
 
     pair: int
     clip: str
     arrays: Mapping[str, NDArray[Any]]
     follow: Mapping[str, Mapping[str, float | None]]
-    picture_measures: Sequence[str]
+    names: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,16 +74,15 @@ class ClipValue:
     value: float
 
 
-def clip_values(clip: ClipReadings, identity: str, seed: int) -> list[ClipValue]:
+def clip_values(clip: ClipReadings, seed: int) -> list[ClipValue]:
     """Return every number that one clip has by itself.
 
     Args:
-        clip: what was read of it.
-        identity: name of the face-recognition network.
-        seed: of the frames that are compared with the source.
+        clip: its readings.
+        seed: seed of the frames that are compared with the source.
     """
     arrays = clip.arrays
-    found = [*_identity_values(clip, identity, seed), *_follow_values(clip.follow)]
+    found = [*_identity_values(clip, seed), *_follow_values(clip.follow)]
     for estimator in POSES:
         if f"{estimator}_pose" not in arrays:
             continue
@@ -95,19 +93,20 @@ def clip_values(clip: ClipReadings, identity: str, seed: int) -> list[ClipValue]
             rows = arrays[f"{estimator}_{what}"], arrays[f"{estimator}_driver_{what}"]
             variants = [Variant(parts[estimator], measure) for measure in Measure]
             found += [ClipValue(column, one.name, clip_distance(*rows, one).value) for one in variants]
-    for name, values in zip(clip.picture_measures, arrays.get("pictures", np.zeros((1, 0))).T, strict=True):
+    pictures = arrays.get("pictures", np.zeros((1, 0)))
+    for name, values in zip(clip.names["pictures"], pictures.T, strict=True):
         found.append(ClipValue(name.partition(",")[0].partition(" of ")[0], name, _mean(values)))
     seen = np.isfinite(arrays["landmarks"]).all((1, 2))
     return [*found, ClipValue(FACES, "share of frames in which a face is found", float(seen.mean()))]
 
 
-def _identity_values(clip: ClipReadings, identity: str, seed: int) -> list[ClipValue]:
+def _identity_values(clip: ClipReadings, seed: int) -> list[ClipValue]:
     arrays = clip.arrays
     rng = np.random.default_rng([seed, 3, clip.pair])
     seen = np.flatnonzero(np.isfinite(arrays["identity"]).all(1))
     taken = rng.permutation(seen)[:FRAMES_PER_SOURCE]
     source = _cosine(arrays["identity"][taken], arrays["identity_source"])
-    variant = f"cosine, {identity}"
+    variant = f"cosine, {clip.names['identity']}"
     found = [ClipValue(ID_SOURCE, f"{variant}, two frames and the source", source)]
     if "identity_views" in arrays:
         first, second = arrays["identity_views"]
@@ -143,13 +142,8 @@ def _mean(values: NDArray[Any]) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def frechet_variant(features: str) -> str:
-    """Return the name of the Fréchet distance by the setting ``evaluation.features``."""
-    return inception.VARIANT if features == "inception" else embedded_features.VARIANT
-
-
 def method_rows(
-    method: str, clips: Sequence[ClipReadings], chosen: EvaluationSettings, identity: str, seed: int
+    method: str, clips: Sequence[ClipReadings], chosen: EvaluationSettings, seed: int
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a method's rows of the summary and of the table of clips.
 
@@ -160,7 +154,6 @@ def method_rows(
         method: its name.
         clips: what was read of its clips, two or more.
         chosen: the evaluation's settings.
-        identity: name of the face-recognition network.
         seed: of all draws.
     """
     per_clip = [
@@ -168,7 +161,7 @@ def method_rows(
             zip(CLIP_COLUMNS, (method, clip.pair, clip.clip, one.column, one.variant, one.value), strict=True)
         )
         for clip in clips
-        for one in clip_values(clip, identity, seed)
+        for one in clip_values(clip, seed)
     ]
     summary = [_frechet_row(method, clips, chosen, seed)]
     table = pd.DataFrame(per_clip, columns=list(CLIP_COLUMNS))
@@ -183,7 +176,7 @@ def method_rows(
 def _frechet_row(
     method: str, clips: Sequence[ClipReadings], chosen: EvaluationSettings, seed: int
 ) -> dict[str, Any]:
-    variant = frechet_variant(chosen.features)
+    variant = clips[0].names["features"]
     if len(clips) < 2:
         nothing = float("nan")
         return dict(
@@ -201,7 +194,7 @@ Rows = Callable[[str], Sequence[ClipReadings]]
 
 
 def summarise(
-    methods: Sequence[str], read: Rows, chosen: EvaluationSettings, identity: str, seed: int
+    methods: Sequence[str], read: Rows, chosen: EvaluationSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the summary (:data:`COLUMNS`) and the table of clips (:data:`CLIP_COLUMNS`) of all methods.
 
@@ -210,7 +203,7 @@ def summarise(
     summaries: list[dict[str, Any]] = []
     clips: list[dict[str, Any]] = []
     for method in methods:
-        more, per_clip = method_rows(method, read(method), chosen, identity, seed)
+        more, per_clip = method_rows(method, read(method), chosen, seed)
         summaries += more
         clips += per_clip
     return pd.DataFrame(summaries, columns=list(COLUMNS)), pd.DataFrame(clips, columns=list(CLIP_COLUMNS))

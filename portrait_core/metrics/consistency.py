@@ -66,7 +66,7 @@ class Consistency:
 
     @property
     def same_person(self) -> float:
-        """Share of those pairs that dlib would call one person; for its vectors alone."""
+        """Share of those pairs that dlib's network calls one person; for its vectors alone."""
         near = self.distance[np.isfinite(self.distance)] < SAME_PERSON
         return float(near.mean()) if self.found else float("nan")
 

@@ -17,6 +17,7 @@ from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import read_obj_layout
 from portrait_core.media import read_image
+from portrait_core.metrics.face_recognition import read_face_recognition
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.locate import digest
@@ -191,6 +192,7 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "arcface": _onnx(read_arcface),
     "arcface_detector": _onnx(read_face_detector),
     "efficientnet": _efficientnet,
+    "face_recognition": _weights(read_face_recognition),
     "embedded_head": _head,
     "embedded_flow": _flow,
 }

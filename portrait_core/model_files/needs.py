@@ -27,6 +27,8 @@ SEGMENTATION_MODEL = "person_segmentation.onnx"
 """File of the network that segments the person in a photograph."""
 BASELINES = ("pirenderer", "facevid2vid")
 """Methods of ``baseline.method`` with weights of their own."""
+RECOGNITION_MODEL = "face_recognition.safetensors"
+"""File of the network that tells whether an edit or an animation kept the person."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -52,6 +54,7 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
     flow = settings.edit.flow
     if settings.edit.attributes and flow is not None:
         sources["flow"] = flow if flow in MODELS else data / flow
+        sources["face_recognition"] = data / tracking.models / RECOGNITION_MODEL
     return sources
 
 
@@ -61,7 +64,7 @@ def evaluation_sources(settings: Settings) -> dict[str, Path | str]:
     They are those of the networks that look at it, and of the method that animates it where that is not ours.
     """
     chosen, baseline = settings.evaluation, settings.baseline
-    shipped = data_folder() / settings.tracking.models / "face_recognition.safetensors"
+    shipped = data_folder() / settings.tracking.models / RECOGNITION_MODEL
     sources: dict[str, Path | str] = (
         {"arcface": "arcface"} if chosen.identity == "arcface" else {"face_recognition": shipped}
     )

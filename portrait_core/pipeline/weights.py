@@ -72,5 +72,10 @@ def assessing_weights(weights: Digests) -> dict[str, str]:
     return estimator_weights(weights) | measuring_weights(weights) | networks
 
 
+def identity_weights(weights: Digests) -> dict[str, str]:
+    """Select the network that recognises faces, where the job has it."""
+    return _select(weights, ("face_recognition",))
+
+
 def _select(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:
     return {name: weights[name] for name in names if name in weights}

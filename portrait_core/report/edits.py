@@ -17,7 +17,7 @@ from portrait_core.attribute_editing.scene_attributes import shows_on_photograph
 from portrait_core.attribute_editing.styleflow_training import LabelledLatents
 from portrait_core.inversion.features import feature_distance
 from portrait_core.inversion.targets import image_tensor
-from portrait_core.metrics.identity import Recogniser, identity_distance
+from portrait_core.metrics.identity import ShippedRecogniser, identity_distance
 from portrait_core.report.pictures import contact_sheet
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.trackers import Tracker
@@ -75,6 +75,7 @@ def person_drift(
     landmarker: FaceLandmarker,
     tracker: Tracker,
     phi: nn.Module,
+    recogniser: ShippedRecogniser,
     face: Float[Tensor, "1 1 s s"],
 ) -> dict[str, float | None]:
     """Measure how far an edit moved the person, apart from what was asked.
@@ -84,26 +85,27 @@ def person_drift(
         landmarker: finds the faces in its pictures.
         tracker: fits their heads.
         phi: the perceptual features.
+        recogniser: tells whether two faces are one person's.
         face: where the portrait's face is, in 0..1.
 
     Returns:
         ``latent``: length of the change of w over that of w; ``head_shape``: root mean square of the change
         of the head's shape coefficients, in standard deviations of people, None where the tracker finds no
-        face; ``perceptual``: distance of the faces in Φ's features; ``identity``: that of face recognition
-        (below 0.6 is the same person to it), None where its packages are not installed.
+        face; ``perceptual``: distance of the faces in Φ's features; ``identity``: that of dlib's face
+        recognition (below 0.6 is the same person to it), None where there is no face.
     """
     first, last = made.latents[0], made.latents[-1]
     both = made.pictures[0], made.pictures[-1]
     found = landmarker.detect(np.stack(both))
-    shape, recogniser, vectors = None, Recogniser.find(), list[NDArray[np.float64]]()
+    shape = identity = None
     if found.ok.all():
         codes = [
             tracker.portrait(picture, found.points[i : i + 1], picture.shape[0]).track.shape
             for i, picture in enumerate(both)
         ]
         shape = float(np.sqrt(np.mean(np.square(codes[1] - codes[0]))))
-        if recogniser is not None:
-            vectors = [recogniser.describe(*one) for one in zip(both, found.points, strict=True)]
+        vectors = recogniser.embed(np.stack(both), found.points)
+        identity = float(identity_distance(*vectors))
     with torch.no_grad():
         old, new = (phi(image_tensor(picture)[None].to(face) * face) for picture in both)
         distance = float(feature_distance(old, new, face))
@@ -111,7 +113,7 @@ def person_drift(
         "latent": float((last - first).norm() / first.norm()),
         "head_shape": shape,
         "perceptual": distance,
-        "identity": float(identity_distance(*vectors)) if vectors else None,
+        "identity": identity,
     }
 
 

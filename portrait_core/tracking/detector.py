@@ -52,11 +52,16 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """
     if not path.is_file():
         raise ModelFileError(f"model {path} is missing; pass the repository's data/models folder")
+    return start_session(str(path), threads)
+
+
+def start_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
+    """Open an ONNX model, given as a path or as its bytes, as :func:`open_session` does."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 class FaceDetector:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import tarfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,35 @@ _TYPES = ("uint8", "float16", "float32", "int32")
 
 @dataclass(frozen=True)
 class Weight:
-    """A stored array: ``(stored - zero) * scale``, or without scale its own values."""
+    """A stored array: ``stored * scale + minimum``, or without scale its own values."""
 
     stored: NDArray[Any]
     scale: float | None = None
-    zero: int = 0
+    minimum: float = 0.0
+    name: str = ""
 
     @property
     def value(self) -> NDArray[np.float32]:
         """The values."""
         if self.scale is None:
             return self.stored.astype(np.float32)
-        return ((self.stored.astype(np.float64) - self.zero) * self.scale).astype(np.float32)
+        return (self.stored.astype(np.float64) * self.scale + self.minimum).astype(np.float32)
+
+    @property
+    def zero(self) -> int:
+        """Stored level of the value 0.
+
+        Raises:
+            ValueError: there is no scale, or no level for 0.
+        """
+        zero = -self.minimum / (self.scale or np.nan)
+        if not (abs(zero - np.round(zero)) <= 1e-6 and 0 <= np.round(zero) <= 255):
+            raise ValueError(f"weight {self.name} has no level for 0 ({zero}); store it as float32")
+        return round(zero)
 
     def laid_out(self, *axes: int) -> Weight:
         """Return the weight with its axes in another order."""
-        return Weight(np.ascontiguousarray(self.stored.transpose(axes)), self.scale, self.zero)
+        return replace(self, stored=np.ascontiguousarray(self.stored.transpose(axes)))
 
 
 def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, Weight]:
@@ -44,7 +57,7 @@ def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, 
         data: the bytes of all its files.
 
     Raises:
-        ValueError: another type, too few or too many bytes, or a ``min`` that is not a multiple of its scale.
+        ValueError: another type, too few or too many bytes, or 8 bits without a scale.
     """
     weights: dict[str, Weight] = {}
     offset = 0
@@ -57,14 +70,11 @@ def read_weights(groups: Iterable[Mapping[str, Any]], data: bytes) -> dict[str, 
         stored = np.frombuffer(data, kind, count, offset).reshape(spec["shape"])
         offset += stored.nbytes
         if kind != "uint8":
-            weights[spec["name"]] = Weight(stored)
+            weights[spec["name"]] = Weight(stored, name=spec["name"])
             continue
         if not coded:
             raise ValueError(f"weight {spec['name']} has 8 bits and no scale; store it as float32")
-        zero = -coded["min"] / coded["scale"]
-        if abs(zero - round(zero)) > 1e-6 or not 0 <= round(zero) <= 255:
-            raise ValueError(f"weight {spec['name']} has no level for 0 ({zero}); store it as float32")
-        weights[spec["name"]] = Weight(stored, coded["scale"], round(zero))
+        weights[spec["name"]] = Weight(stored, coded["scale"], coded["min"], spec["name"])
     if offset != len(data):
         raise ValueError(f"the weights are {len(data)} bytes, the manifest names {offset}")
     return weights

@@ -304,6 +304,15 @@ _SHIPPED = (
         "labels of photographs (attribute editing)",
         place="shipped",
     ),
+    Model(
+        "face_recognition",
+        "face_recognition.safetensors",
+        "comes with the program",
+        "CC0-1.0 (dlib's network), MIT (the package it is from)",
+        True,
+        "metrics (identity), where there is no ArcFace",
+        place="shipped",
+    ),
 )
 
 MODELS: Mapping[str, Model] = {model.name: model for model in (*_BROUGHT, *_SHIPPED)}

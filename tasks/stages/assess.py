@@ -11,8 +11,8 @@ from tasks.context import use_threads
 from tasks.running import does
 from tasks.stages.animate import has_views
 
-FOLLOW, PICTURES = "follow", "pictures"
-"""Notes: how the regions of the face follow, and what the columns of the array ``pictures`` are."""
+FOLLOW, NAMES = "follow", "names"
+"""Notes: how the regions of the face follow, and the names of what the other numbers are."""
 
 
 def _reads(estimator: str) -> tuple[Array, ...]:
@@ -61,7 +61,7 @@ ASSESS = Stage(
             for name in ("pictures", "identity_driver")
         ),
         Note(FOLLOW),
-        Note(PICTURES),
+        Note(NAMES),
     ),
     shows_gaps_of="render",
 )
@@ -83,6 +83,6 @@ def assess(job: Job) -> StageResult:
     output = ledger.output("assess")
     output.write_whole(made.arrays())
     output.write_note(FOLLOW, made.follow())
-    output.write_note(PICTURES, made.picture_measures())
+    output.write_note(NAMES, made.names())
     output.commit()
     return watch.result(1)

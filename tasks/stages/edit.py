@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from portrait_core.pipeline import Array, File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import flow_weights, labelling_weights
+from portrait_core.pipeline.weights import flow_weights, identity_weights, labelling_weights
 from portrait_core.rendering.page import transfers_detail
 from portrait_core.tracking.crop import crop_image
-from tasks.context import device_of, landmarker, read_portrait, use_threads
+from tasks.context import device_of, landmarker, read_portrait, recogniser, use_threads
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -34,7 +34,7 @@ EDIT = Stage(
     reads=("portrait", "layers", "inversion", "tuning"),
     inputs=("labels",),
     settings=("edit", "render"),
-    weights=(flow_weights, labelling_weights),
+    weights=(flow_weights, labelling_weights, identity_weights),
     writes=(
         Array("edited", per="clip"),
         Array("edited_latents", per="clip"),
@@ -114,4 +114,5 @@ def _drift(job: Job, made: EditSeries, threads: int) -> dict[str, float | None]:
     from tasks.fitting import clip_data, features
 
     face = clip_data(job).face(0)
-    return person_drift(made, landmarker(job, threads), tracker(job), features(job), face)
+    models = landmarker(job, threads), tracker(job), features(job), recogniser(job)
+    return person_drift(made, *models, face)

@@ -49,7 +49,6 @@ def table(job: Job) -> StageResult:
         plan.methods,
         lambda method: read_clips(store, plan.members_of(method)),
         chosen,
-        plan.identity,
         plan.seed,
     )
     first = "deep3d" if "deep3d" in plan.estimators else plan.estimators[0]

@@ -15,9 +15,9 @@ are.
 
 Columns: PSNR within the hull of the true face's landmarks and of the whole square; the perceptual distance of
 the same by EfficientNet's features and, where the weights of VGG16 are on this machine, by LPIPS; identity,
-the mean cosine of dlib's vectors (where its packages are installed); and flicker, the mean over pixels of how
-the error of a frame differs from that of the frame before it, in grey levels of 255. A still photograph has
-the truth's own movement for its flicker.
+the mean cosine of dlib's vectors; and flicker, the mean over pixels of how the error of a frame differs from
+that of the frame before it, in grey levels of 255. A still photograph has the truth's own movement for its
+flicker.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features
 from portrait_core.media import VideoWriter, at_most, frame_png, probe, read_frames
 from portrait_core.metrics.follow import spread_evenly
-from portrait_core.metrics.identity import Recogniser, identity_embeddings
+from portrait_core.metrics.identity import ShippedRecogniser, identity_embeddings
 from portrait_core.metrics.likeness import Square, face_hull, identity_kept, measure_likeness
 from portrait_core.pipeline import Job
 from portrait_core.runtime.package_files import data_folder, sample_video
@@ -232,15 +232,11 @@ class Ruler:
             self.networks[LPIPS] = build_features("lpips")
         except ModelFileError:
             typer.echo("LPIPS is not measured: the weights of VGG16 are not on this machine", err=True)
-        self.recogniser = Recogniser.find()
-        if self.recogniser is None:
-            typer.echo("identity is not measured: dlib's packages are not installed", err=True)
+        self.recogniser = ShippedRecogniser.load()
         self.landmarker = FaceLandmarker.from_models(data_folder() / "models")
 
-    def identities(self, pictures: Sequence[Pictures]) -> NDArray[np.float64] | None:
+    def identities(self, pictures: Sequence[Pictures]) -> NDArray[np.float64]:
         """Identity vectors of some of a clip's frames after the first."""
-        if self.recogniser is None:
-            return None
         chosen = spread_evenly(np.arange(1, len(pictures)), IDENTITY_FRAMES)
         some = np.stack([pictures[i] for i in chosen])
         return identity_embeddings(some, self.recogniser, self.landmarker)
@@ -250,8 +246,7 @@ class Ruler:
         true = comparison.truths[1:], comparison.faces[1:], comparison.inside[1:]
         found = measure_likeness(pictures[1:], *true, self.networks).means()
         known, shown = self.identities(comparison.truths), self.identities(pictures)
-        if known is not None and shown is not None:
-            found["identity"] = identity_kept(shown, known)
+        found["identity"] = identity_kept(shown, known)
         return found
 
 

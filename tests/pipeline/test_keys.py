@@ -193,6 +193,15 @@ def test_what_labels_pictures_is_in_the_keys_of_what_it_labels() -> None:
         assert _different(keys[1], keys[2]) == stages
 
 
+def test_what_recognises_a_person_is_in_the_keys_of_the_edit_it_measures() -> None:
+    exact = WEIGHTS | {"flow": _digest("flow")}
+    one, other = (
+        make_stage_keys(EDITED, _inputs(), 1, Settings(), exact | {"face_recognition": _digest(name)})
+        for name in "ab"
+    )
+    assert _different(one, other) == {"edit"}
+
+
 def test_what_an_edit_shares_with_others_has_keys_that_know_nothing_of_the_edit() -> None:
     exact = WEIGHTS | {"flow": _digest("flow")}
     one, other = (

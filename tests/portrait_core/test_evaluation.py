@@ -23,6 +23,7 @@ from portrait_core.settings import EvaluationSettings, load_settings
 from portrait_core.store import Store
 
 FRAMES, IDENTITY = 5, "some network"
+NAMES = {"identity": IDENTITY, "features": "distance of features (not FID)", "pictures": []}
 
 
 def test_nothing_is_drawn_twice_before_all_of_its_list_was() -> None:
@@ -97,11 +98,11 @@ def clip(pair: int, angle_rad: float = 0.1, unit: float = 0.2) -> ClipReadings:
         "embedded_driver_expression": expression,
     }
     follow = {"lip gap": {"correlation": 0.9, "slope": 0.8}, "gaze up": {"correlation": 0.5, "slope": 0.4}}
-    return ClipReadings(pair, f"clip {pair}", arrays, follow, [])
+    return ClipReadings(pair, f"clip {pair}", arrays, follow, NAMES)
 
 
 def values_of(readings: ClipReadings) -> Mapping[tuple[str, str], float]:
-    return {(one.column, one.variant): one.value for one in clip_values(readings, IDENTITY, seed=0)}
+    return {(one.column, one.variant): one.value for one in clip_values(readings, seed=0)}
 
 
 def test_a_clips_distances_are_those_that_were_put_in() -> None:
@@ -124,8 +125,10 @@ def test_the_columns_of_true_pictures_are_named_by_their_variants() -> None:
     readings = clip(2)
     names = ["PSNR, dB, peak 255", "L1, mean over pixels", "distance of some features (not LPIPS)"]
     pictures = np.tile([30.0, 0.1, 0.5], (FRAMES, 1))
-    readings = ClipReadings(2, "clip", {**readings.arrays, "pictures": pictures}, readings.follow, names)
-    found = {one.column: (one.variant, one.value) for one in clip_values(readings, IDENTITY, seed=0)}
+    readings = ClipReadings(
+        2, "clip", {**readings.arrays, "pictures": pictures}, readings.follow, {**NAMES, "pictures": names}
+    )
+    found = {one.column: (one.variant, one.value) for one in clip_values(readings, seed=0)}
     assert found["PSNR"] == (names[0], 30.0)
     assert found["L1"] == (names[1], pytest.approx(0.1))
     assert found["distance"] == (names[2], 0.5)
@@ -146,7 +149,6 @@ def plan_of(methods: tuple[str, ...]) -> Plan:
         seed=3,
         methods=methods,
         estimators=("embedded",),
-        identity=IDENTITY,
         pairs=3,
         portraits=2,
         videos=3,
@@ -158,7 +160,7 @@ def plan_of(methods: tuple[str, ...]) -> Plan:
 
 def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing() -> None:
     methods = ("3D GAN", "still photograph")
-    summary, clips = summarise(methods, lambda name: [clip(1), clip(2), clip(3)], CHOSEN, IDENTITY, seed=3)
+    summary, clips = summarise(methods, lambda name: [clip(1), clip(2), clip(3)], CHOSEN, seed=3)
     assert set(clips["pair"]) == {1, 2, 3}
     text = markdown_table(summary, methods, [*table_1("embedded"), *table_2()])
     ours, still = text.splitlines()[2:]
@@ -177,11 +179,11 @@ def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing(
 
 def test_tables_are_equal_whenever_they_are_made() -> None:
     def made() -> tuple[Any, Any]:
-        return summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, IDENTITY, seed=3)
+        return summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, seed=3)
 
     for first, second in zip(made(), made(), strict=True):
         assert first.equals(second)
-    other, _ = summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, IDENTITY, seed=4)
+    other, _ = summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, seed=4)
     assert not other.equals(made()[0])
 
 

@@ -137,14 +137,20 @@ def test_building_is_repeatable_and_refuses_weights_without_a_place(weights: dic
     [
         ({"dtype": "bool"}, 2, "is bool"),
         ({"dtype": "float32"}, 12, "the weights are 12 bytes, the manifest names 8"),
-        (
-            {"dtype": "float32", "quantization": {"dtype": "uint8", "scale": 1.0, "min": -0.5}},
-            2,
-            "no level for 0",
-        ),
+        ({"dtype": "uint8"}, 2, "8 bits and no scale"),
     ],
 )
 def test_other_weights_are_refused(spec: dict[str, object], size: int, said: str) -> None:
     groups = [{"weights": [{"name": "w", "shape": [2], **spec}]}]
     with pytest.raises(ValueError, match=said):
         read_weights(groups, bytes(size))
+
+
+@pytest.mark.parametrize("minimum", [-0.5, 1.0, -256.0])
+def test_a_weight_without_a_level_for_zero_has_values_and_no_zero(minimum: float) -> None:
+    coded = {"dtype": "uint8", "scale": 1.0, "min": minimum}
+    groups = [{"weights": [{"name": "w", "shape": [2], "dtype": "float32", "quantization": coded}]}]
+    weight = read_weights(groups, bytes([0, 7]))["w"]
+    assert weight.value.tolist() == [minimum, 7 + minimum]
+    with pytest.raises(ValueError, match="weight w has no level for 0"):
+        assert weight.zero

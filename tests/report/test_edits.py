@@ -24,6 +24,7 @@ from portrait_core.attribute_editing.settings import StyleFlowArchitecture
 from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_image
+from portrait_core.metrics.identity import SAME_PERSON, ShippedRecogniser
 from portrait_core.report.edits import edit_report, edit_strip, person_drift
 from portrait_core.runtime.package_files import data_file, sample_portrait
 from portrait_core.settings import load_settings
@@ -58,13 +59,15 @@ def drift(made: EditSeries) -> dict[str, float | None]:
     settings = load_settings("embedded").tracking
     tracker = EmbeddedTracker(MorphableHead.load(data_file(settings.head)), settings)
     landmarker = FaceLandmarker.from_models(data_file(settings.models))
-    return person_drift(made, landmarker, tracker, Pixels(), torch.ones(1, 1, SIZE, SIZE))
+    return person_drift(
+        made, landmarker, tracker, Pixels(), ShippedRecogniser.load(), torch.ones(1, 1, SIZE, SIZE)
+    )
 
 
 def test_a_person_who_stays_did_not_drift(person: NDArray[np.uint8]) -> None:
     found = drift(series([person, person]))
     assert found["latent"] == 1
-    assert found["head_shape"] == found["perceptual"] == 0
+    assert found["head_shape"] == found["perceptual"] == found["identity"] == 0
 
 
 def test_a_wider_face_is_another_head(person: NDArray[np.uint8]) -> None:
@@ -74,6 +77,8 @@ def test_a_wider_face_is_another_head(person: NDArray[np.uint8]) -> None:
     assert found["head_shape"] > 0.1
     assert found["perceptual"] is not None
     assert found["perceptual"] > 0
+    assert found["identity"] is not None
+    assert 0 < found["identity"] < SAME_PERSON
 
 
 def test_a_picture_without_a_face_has_no_head(person: NDArray[np.uint8]) -> None:

@@ -33,7 +33,7 @@ from portrait_core.generators import load_generator
 from portrait_core.generators.scene_latents import N_SHAPE, N_SHAPE_HEAD
 from portrait_core.generators.scene_latents_2d import latents_2d
 from portrait_core.metrics.consistency import SUBJECTS, Consistency, draw_views, multi_view_consistency
-from portrait_core.metrics.identity import Recogniser, cosine_similarity, identity_embeddings
+from portrait_core.metrics.identity import ShippedRecogniser, cosine_similarity, identity_embeddings
 from portrait_core.report.pictures import contact_sheet
 from portrait_core.runtime.allocator import keep_freed_memory
 from portrait_core.runtime.package_files import data_file
@@ -58,7 +58,7 @@ class Measures:
 
     head: MorphableHead
     landmarker: FaceLandmarker
-    recogniser: Recogniser
+    recogniser: ShippedRecogniser
     shapes: NDArray[np.float32]
 
     def embed(self, pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -120,7 +120,7 @@ class Bench:
         return Measures(
             self.head,
             FaceLandmarker.from_models(data_file("models")),
-            Recogniser.load(),
+            ShippedRecogniser.load(),
             np.pad(self.z[:, :N_SHAPE].numpy(), ((0, 0), (0, N_SHAPE_HEAD - N_SHAPE))),
         )
 

@@ -9,8 +9,8 @@ A pose error is the generator's or the tracker's. Three readings tell them apart
 of the same with the product's correction (``aimed``), and of the fitted head drawn as a mesh at the very same
 poses, where only the tracker can err.
 
-Identity needs a recogniser (below 0.6 is the same person), which development installs have
-(``portrait_core/metrics/identity.py``).
+Identity is the distance of dlib's face recognition (``portrait_core/metrics/identity.py``); below 0.6 is the
+same person.
 
 About two to three minutes a portrait and variant on one core; ``--steps 10`` for a quick trial.
 """

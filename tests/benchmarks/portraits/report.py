@@ -103,8 +103,6 @@ def score_grid(scores: Sequence[Score]) -> Grid:
     """Picture, depth and identity of one variant."""
     rows = [[score.portrait, _taken(score), *_score_cells([score])] for score in scores]
     rows += [["mean", "", *_score_cells(scores)]] if len(scores) > 1 else []
-    measured = np.isfinite(np.stack([s.identity for s in scores])).any()
-    note = "" if measured else " (identity: not measured, no recogniser is installed)"
     sides = [side.replace("pitch", "p").replace("yaw", "y") for side in poses.SIDES]
     headings = [
         "portrait",
@@ -115,7 +113,7 @@ def score_grid(scores: Sequence[Score]) -> Grid:
         *(f"depth\n{side}" for side in sides),
     ]
     headings += [*(f"ident\n{side}" for side in sides), "views\napart", "at\nmost", "s"]
-    title = f"{scores[0].variant}: source view, depth (box units), identity{note}"
+    title = f"{scores[0].variant}: source view, depth (box units), identity"
     return Grid(title, headings, rows, n_text=2)
 
 

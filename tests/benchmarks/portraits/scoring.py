@@ -123,9 +123,7 @@ def _depth_error(fit: Fit, label: NDArray[np.float32], depth: Tensor) -> float:
 def _identities(
     subject: Subject, views: Sequence[Picture], points: Numbers, tools: Tools
 ) -> tuple[Numbers, Numbers]:
-    """Recognition distances to the photograph ``[n]`` and between views ``[n,n]``; NaN where not measured."""
-    if tools.recogniser is None:
-        return np.full(len(views), np.nan), np.full((len(views),) * 2, np.nan)
+    """Recognition distances to the photograph ``[n]`` and between views ``[n,n]``; NaN where no face is."""
     photo = tools.recogniser.describe(subject.crop, subject.landmarks_px)
-    faces = np.stack([tools.recogniser.describe(*pair) for pair in zip(views, points, strict=True)])
+    faces = tools.recogniser.embed(np.stack(views), points)
     return np.linalg.norm(faces - photo, axis=1), np.linalg.norm(faces[:, None] - faces[None], axis=2)

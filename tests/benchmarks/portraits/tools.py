@@ -13,7 +13,7 @@ from torch import nn
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.inversion.features import build_features
-from portrait_core.metrics.identity import Recogniser
+from portrait_core.metrics.identity import ShippedRecogniser
 from portrait_core.photograph.matte import PersonSegmenter
 from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import Settings
@@ -32,7 +32,7 @@ def package_file(package: str, name: str) -> Path | None:
 
 @dataclass(frozen=True)
 class Tools:
-    """Loaded models; ``recogniser`` is None where none is installed."""
+    """Loaded models."""
 
     head: MorphableHead
     surface: HeadSurface
@@ -40,7 +40,7 @@ class Tools:
     landmarker: FaceLandmarker
     segmenter: PersonSegmenter
     phi: nn.Module
-    recogniser: Recogniser | None
+    recogniser: ShippedRecogniser
 
     @classmethod
     def load(cls, settings: Settings) -> Tools:
@@ -55,5 +55,5 @@ class Tools:
             landmarker=FaceLandmarker.from_models(models, min_score=least),
             segmenter=PersonSegmenter.from_models(models),
             phi=build_features(settings.inversion.phi, None if weights is None else data_file(weights)),
-            recogniser=Recogniser.find(),
+            recogniser=ShippedRecogniser.load(),
         )
