@@ -10,10 +10,10 @@ from portrait_core.runtime.model_cache import cached
 from tasks.context import device_of, recogniser
 
 if TYPE_CHECKING:
-    from portrait_core.metrics.picture_features import PooledNetwork
     from torch import nn
 
     from portrait_core.metrics.identity import Recogniser
+    from portrait_core.metrics.picture_features import PooledNetwork
 
 
 def identity_network(job: Job, threads: int) -> Recogniser:
@@ -46,9 +46,8 @@ def perceptual_networks(job: Job) -> dict[str, nn.Module]:
 
     LPIPS is among them where the job has VGG16.
     """
-    from portrait_core.metrics.picture_distances import EMBEDDED, LPIPS_VGG
-
     from portrait_core.inversion.features import build_features
+    from portrait_core.metrics.picture_distances import EMBEDDED, LPIPS_VGG
 
     device, vgg16 = device_of(job), job.weights.get("phi")
 

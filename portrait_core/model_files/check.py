@@ -18,13 +18,20 @@ from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import read_obj_layout
 from portrait_core.media import read_image
 from portrait_core.metrics.face_recognition import read_face_recognition
+from portrait_core.metrics.inception import read_inception
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.locate import digest
 from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
 from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
 from portrait_core.weights.readers.onnx_files import OnnxNetwork, read_arcface, read_face_detector, read_onnx
-from portrait_core.weights.readers.torch_files import read_lpips, read_torch, read_vgg16
+from portrait_core.weights.readers.torch_files import (
+    read_alexnet,
+    read_lpips,
+    read_lpips_alex,
+    read_torch,
+    read_vgg16,
+)
 from portrait_core.weights.registry import MODELS, Digest, Model, by_file
 
 
@@ -188,6 +195,9 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "pirenderer": _weights(read_pirenderer),
     "vgg16": _weights(read_vgg16),
     "lpips": _weights(read_lpips),
+    "alexnet": _weights(read_alexnet),
+    "lpips_alex": _weights(read_lpips_alex),
+    "inception": _weights(read_inception),
     "styleflow": _flow,
     "arcface": _onnx(read_arcface),
     "arcface_detector": _onnx(read_face_detector),

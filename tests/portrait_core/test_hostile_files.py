@@ -20,12 +20,19 @@ import torch
 
 from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.errors import ModelFileError
+from portrait_core.metrics.inception import read_inception
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
 from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
 from portrait_core.weights.readers.onnx_files import read_arcface
-from portrait_core.weights.readers.torch_files import read_lpips, read_styleflow, read_vgg16
+from portrait_core.weights.readers.torch_files import (
+    read_alexnet,
+    read_lpips,
+    read_lpips_alex,
+    read_styleflow,
+    read_vgg16,
+)
 from tests import official_files
 from tests.old_pickles import Ch, csc_matrix, numpy1_object_npy, python2_pickle, stand_in
 
@@ -165,6 +172,9 @@ def test_headers_of_npy_files(tmp_path: Path, refusal: Refusal) -> None:
         (read_deep3d, "epoch_20.pth"),
         (read_vgg16, "vgg16-397923af.pth"),
         (read_lpips, "vgg.pth"),
+        (read_alexnet, "alexnet-owt-7be5be79.pth"),
+        (read_lpips_alex, "alex.pth"),
+        (read_inception, "pt_inception-2015-12-05-6726825d.pth"),
         (read_styleflow, "modellarge10k.pt"),
         (read_pirenderer, "epoch_00190_iteration_000400000_checkpoint.pt"),
     ],

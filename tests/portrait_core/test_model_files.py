@@ -16,12 +16,15 @@ import torch
 from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance
+from portrait_core.metrics.inception import read_inception
 from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes, read_deca, read_deep3d
 from portrait_core.weights.readers.flame_files import read_flame, read_flame_masks, read_landmark_embedding
 from portrait_core.weights.readers.mat_files import read_bfm, read_similarity_landmarks
 from portrait_core.weights.readers.onnx_files import read_arcface, read_face_detector
 from portrait_core.weights.readers.torch_files import (
+    read_alexnet,
     read_lpips,
+    read_lpips_alex,
     read_styleflow,
     read_torch,
     read_vgg16,
@@ -264,6 +267,9 @@ READERS: dict[str, Reader] = {
     "epoch_20.pth": read_deep3d,
     "vgg16-397923af.pth": read_vgg16,
     "vgg.pth": read_lpips,
+    "alexnet-owt-7be5be79.pth": read_alexnet,
+    "alex.pth": read_lpips_alex,
+    "pt_inception-2015-12-05-6726825d.pth": read_inception,
     "modellarge10k.pt": read_styleflow,
     "similarity_Lm3D_all.mat": read_similarity_landmarks,
     "BFM_model_front.mat": read_bfm,

@@ -25,6 +25,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 LPIPS_CHANNELS = (64, 128, 256, 512, 512)
 """Channels of the VGG16 feature maps that LPIPS weights."""
+LPIPS_ALEX_CHANNELS = (64, 192, 384, 256, 256)
+"""Channels of AlexNet's."""
 
 State = dict[str, Tensor]
 """Tensors by the names of a network's ``state_dict``, on the CPU: float32, counters int64."""
@@ -32,10 +34,10 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class LpipsHeads:
-    """LPIPS's linear layers on VGG16, version 0.1."""
+    """LPIPS's linear layers on VGG16 or AlexNet, version 0.1."""
 
     weights: tuple[Tensor, ...]
-    """Five tensors ``[1,C,1,1]`` float32, C = 64, 128, 256, 512, 512: relu1_2 to relu5_3."""
+    """Five tensors ``[1,C,1,1]`` float32; on VGG16 C = 64, 128, 256, 512, 512: relu1_2 to relu5_3."""
 
 
 def network_shapes(build: Callable[[], nn.Module]) -> dict[str, tuple[int, ...]]:
@@ -66,6 +68,27 @@ def read_vgg16(path: str | Path) -> State:
         return select_tensors(read_torch(path), vgg16_shapes(), "VGG16")
 
 
+@cache
+def alexnet_shapes() -> Shapes:
+    """Return the shapes of AlexNet's convolutions, 10 entries."""
+    from torchvision.models import alexnet  # here, as above
+
+    shapes = network_shapes(lambda: alexnet(weights=None))
+    return {name: shape for name, shape in shapes.items() if name.startswith("features.")}
+
+
+def read_alexnet(path: str | Path) -> State:
+    """Read the convolutions of ``alexnet-owt-7be5be79.pth``: ``features.0.weight`` to ``features.10.bias``.
+
+    Its classifier is ignored, and need not exist.
+
+    Raises:
+        ModelFileError: the file is missing, holds more than tensors, or lacks weights.
+    """
+    with checking(path, "alexnet"):
+        return select_tensors(read_torch(path), alexnet_shapes(), "AlexNet")
+
+
 def read_lpips(path: str | Path | None = None) -> LpipsHeads:
     """Read LPIPS's linear layers on VGG16.
 
@@ -76,8 +99,18 @@ def read_lpips(path: str | Path | None = None) -> LpipsHeads:
         ModelFileError: the file is missing, holds more than tensors, or lacks weights.
     """
     path = package_file("lpips", "weights/v0.1/vgg.pth") if path is None else path
-    with checking(path, "lpips"):
-        shapes = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(LPIPS_CHANNELS)}
+    return _lpips_heads(path, "lpips", LPIPS_CHANNELS)
+
+
+def read_lpips_alex(path: str | Path | None = None) -> LpipsHeads:
+    """Read LPIPS's linear layers on AlexNet, as :func:`read_lpips` does."""
+    path = package_file("lpips", "weights/v0.1/alex.pth") if path is None else path
+    return _lpips_heads(path, "lpips_alex", LPIPS_ALEX_CHANNELS)
+
+
+def _lpips_heads(path: str | Path, model: str, channels: tuple[int, ...]) -> LpipsHeads:
+    with checking(path, model):
+        shapes = {f"lin{i}.model.1.weight": (1, n, 1, 1) for i, n in enumerate(channels)}
         state = select_tensors(read_torch(path), shapes, "LPIPS")
         return LpipsHeads(tuple(state[name] for name in shapes))
 
