@@ -201,10 +201,11 @@ class Evaluation:
         labels = np.concatenate([read_track(job.output("portrait")).cameras for job in tracked.values()])
         frames = [self._frames(pair) for pair in pairs]
         views = draw_views(labels, frames, self.settings.seed)
+        # method by method, since two methods of one pair would wait for each other's lease
         rows = [
             Row(0, method, pair, one)
-            for pair, one in zip(pairs, views, strict=True)
             for method in self.methods[0]
+            for pair, one in zip(pairs, views, strict=True)
         ]
         return [replace(row, number=number) for number, row in enumerate(rows, start=1)]
 

@@ -56,7 +56,9 @@ class Tally:
 
     def begin(self, total: int) -> None:
         """Begin a run of ``total`` clips."""
-        self.total, self._begun = total, time.monotonic()
+        with self._lock:
+            self.total, self._begun = total, time.monotonic()
+            self.results, self.at_work = [], {}
 
     def began(self, name: str) -> None:
         """Note that a clip is at work."""
