@@ -38,15 +38,30 @@ CHOOSE_WEIGHTS = {
     "tracking.tracker",
     "edit.attributes",
     "edit.flow",
+    "baseline.method",
+    "baseline.weights",
+    "baseline.eyes",
 }
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
 Place = tuple[str, str]
 """Pipeline and stage."""
+KINDS = ("3d", "animator", "template")
+DRIVEN = {("evaluate_animator", name) for name in ("landmarks", "coefficients")}
 MAYBE = {
     # where the tracker finds a face in the result: an untrained generator makes none
     ("clip", "measure"): {("clip", "pose")},
     # where DECA's portrait takes the driver's eyes
     ("clip", "retarget"): {("clip", "landmarks")},
+    ("evaluate_3d", "retarget"): {("evaluate_3d", "landmarks")},
+    ("evaluate_template", "retarget"): {("evaluate_template", "landmarks")},
+    # where the tracker finds a face in the result
+    ("evaluate_3d", "pose"): {("evaluate_3d", "landmarks")},
+    # where the driver's coefficients are asked for
+    **{(f"evaluate_{kind}", "assess"): {(f"evaluate_{kind}", "coefficients")} for kind in KINDS},
+    # by methods that are driven by pictures or coefficients
+    ("evaluate_animator", "animate"): DRIVEN,
+    ("evaluate_animator", "animate_views"): DRIVEN | {("evaluate_animator", "portrait")},
+    ("evaluate_template", "animate"): {("evaluate_template", name) for name in ("landmarks", "coefficients")},
 }
 """What is opened under some circumstances only."""
 
@@ -166,7 +181,19 @@ def attributes(tmp_path_factory: pytest.TempPathFactory, portrait: Path, small: 
     )
 
 
-RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
+@pytest.fixture(scope="module")
+def evaluated(
+    tmp_path_factory: pytest.TempPathFactory, portrait: Path, driver: Path, small: list[str]
+) -> Recorded:
+    """An evaluation of our method and of those that cost nothing, on one pair."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    inputs = ["--portraits", str(portrait), "--videos", str(driver)]
+    methods = ["--method", "references", "--method", "3D GAN"]
+    return _recorded([(["evaluate", *inputs, *methods, *_places(folder, "all"), *_sets(*small)], 0)])
+
+
+EVALUATIONS = ("track_portrait", "evaluate_3d", "evaluate_animator", "evaluate_template", "evaluation")
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"} | dict.fromkeys(EVALUATIONS, "evaluated")
 """The fixture that runs every pipeline."""
 
 
@@ -188,7 +215,7 @@ def test_every_pipeline_is_run() -> None:
 
 def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:
     """Every setting that a stage's key depends on, through the stages before it too."""
-    inputs = dict.fromkeys(("portrait", "video", "labels"), "0" * 64)
+    inputs = dict.fromkeys(("portrait", "video", "labels", "plan"), "0" * 64)
     recipes = make_recipes(pipeline, inputs, 9, Settings(), WEIGHTS | {"flow": "1" * 64})
     known: dict[str, set[str]] = {}
     for stage in pipeline.names:
