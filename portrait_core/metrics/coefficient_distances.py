@@ -209,7 +209,7 @@ def clip_distance(result: Coefficients, target: Coefficients, variant: Variant) 
     difference = first - second
     if variant.part.angles:
         difference = (difference + np.pi) % (2 * np.pi) - np.pi
-    seen: NDArray[np.bool_] = np.isfinite(difference).all(axis=1)
+    seen = np.asarray(np.isfinite(difference).all(axis=1))
     count = int(seen.sum())
     value = variant.measure.of(difference[seen]) if count else float("nan")
     return ClipDistance(value, count, len(seen) - count)

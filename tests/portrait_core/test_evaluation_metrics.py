@@ -111,9 +111,13 @@ def _clips(lengths: list[int], size: int = 2) -> list[Array]:
 def test_realisations_take_every_frame_once_before_any_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths, source = [6, 3, 4], np.random.default_rng(0).standard_normal((9, 2))
     taken: list[Array] = []
-    module = "portrait_core.metrics.distributions._Spread"
     real = distributions._Spread.of
-    monkeypatch.setattr(f"{module}.of", lambda rows: taken.append(np.asarray(rows)) or real(rows))
+
+    def noted(rows: Array) -> distributions._Spread:
+        taken.append(np.asarray(rows))
+        return real(rows)
+
+    monkeypatch.setattr(distributions._Spread, "of", noted)
     found = frechet_realisations(source, _clips(lengths), 6, seed=4, variant="mine")
     assert found.variant == "mine"
     assert found.pictures == 3
@@ -140,7 +144,10 @@ def test_realisations_are_seeded_and_more_add_to_fewer() -> None:
 def test_the_kernel_distance_is_the_sum_over_pairs() -> None:
     rng = np.random.default_rng(6)
     x, y = rng.standard_normal((4, 3)), rng.standard_normal((5, 3)) + 1
-    k = lambda p, q: (p @ q / 3 + 1) ** 3  # noqa: E731 - the formula
+
+    def k(p: Array, q: Array) -> float:
+        return float((p @ q / 3 + 1) ** 3)
+
     own = [np.mean([k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j]) for s in (x, y)]
     between = np.mean([k(p, q) for p in x for q in y])
     assert squared_kernel_distance(x, y) == pytest.approx(own[0] + own[1] - 2 * between, rel=1e-12)
@@ -287,10 +294,10 @@ def test_clips_without_a_value_are_left_out_and_counted() -> None:
         np.testing.assert_equal(lone.mean, mean)
         assert math.isnan(lone.low)
         assert math.isnan(lone.high)
-    for values, level, words in (
+    for wrong, level, words in (
         (np.array([1.0, np.inf]), 0.95, "infinite"),
         (np.ones((2, 2)), 0.95, "one number per clip"),
         (np.ones(3), 1.0, "between 0 and 1"),
     ):
         with pytest.raises(ValueError, match=words):
-            bootstrap_interval(values, level=level)
+            bootstrap_interval(wrong, level=level)

@@ -131,21 +131,21 @@ def test_nothing_to_compare_is_nan_and_not_agreement() -> None:
 def test_coarse_depth_and_batches() -> None:
     pairs = [(0.0, 0.2), (0.1, -0.15)]
     fine = [(view(a), view(b)) for a, b in pairs]
-    coarse = [
+    one, other = (
         DepthView(
             torch.cat([pair[i].picture for pair in fine]),
             torch.cat([hits(pair[i].camera, SIZE // 2)[0] for pair in fine]),
             torch.cat([pair[i].camera for pair in fine]),
         )
         for i in (0, 1)
-    ]
-    found = view_agreement(*coarse)
+    )
+    found = view_agreement(one, other)
     assert found.l1.shape == (2,)
     assert found.l1.max() < 0.015
     for i, (a, b) in enumerate(fine):
         assert float(found.visible[i]) == pytest.approx(float(view_agreement(a, b).visible), abs=0.12)
     with pytest.raises(ValueError, match="give pairs"):
-        view_agreement(coarse[0], fine[0][0])
+        view_agreement(one, fine[0][0])
     with pytest.raises(ValueError, match=r"expected \[B,3,S,S\]"):
         DepthView(fine[0][0].picture, fine[0][0].depth[:, 0], fine[0][0].camera)
 

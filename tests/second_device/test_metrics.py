@@ -23,11 +23,11 @@ PICTURES = np.random.default_rng(0).integers(0, 256, (3, 70, 64, 3), np.uint8)
 
 def test_views_are_compared_without_copies_and_reads(second: torch.device) -> None:
     here = view(0.05, size=48), view(0.3, size=48)
-    there = [DepthView(v.picture.to(second), v.depth.to(second), v.camera.to(second)) for v in here]
+    there = tuple(DepthView(v.picture.to(second), v.depth.to(second), v.camera.to(second)) for v in here)
     mask = torch.rand(1, 1, 48, 48, generator=torch.Generator().manual_seed(0)) > 0.3
     moved = mask.to(second)
     with counted() as waits:
-        found = view_agreement(*there, moved)
+        found = view_agreement(there[0], there[1], moved)
     assert str(waits) == "no copies and no reads"
     for name, value in vars(view_agreement(*here, mask)).items():
         assert torch.equal(getattr(found, name).cpu(), value), name
