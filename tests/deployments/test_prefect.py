@@ -29,6 +29,7 @@ FLOWS = (
     "flows.dataset.reenact_dataset",
     "flows.edit_attributes.edit_attributes",
     "flows.train_styleflow.train_styleflow",
+    "flows.evaluate.evaluate",
 )
 WITHIN_S = 45
 """The automation's patience here. Heartbeats are 30 s apart, the least that Prefect takes."""
