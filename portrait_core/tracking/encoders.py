@@ -7,7 +7,7 @@ torchvision's, down to the names of its parameters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -29,7 +29,7 @@ def backbone() -> nn.Module:
     return network
 
 
-def build(kind: type[Network], state: Mapping[str, Tensor], *args: int) -> Network:
+def build(kind: type[Network], state: Mapping[str, Tensor], *args: Any) -> Network:
     """Build a network in evaluation mode with exactly ``state``, its weights never drawn at random.
 
     Raises:
