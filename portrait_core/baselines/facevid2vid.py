@@ -45,7 +45,8 @@ class FaceVid2VidAnimator(Animator):
         driver: gives the driver's pictures, of the same size.
         relative: True for relative mode.
         initial: number of the driver's initial frame, for relative mode.
-        batch: frames that are drawn at a time.
+        batch: frames that are drawn at a time. With 1, a frame is the same in every grouping to the last bit;
+            with more, a few numbers may differ by 1 of 255, since convolutions of a batch round otherwise.
 
     Raises:
         ValueError: if pictures are not square uint8 RGB of one size, or keypoints span no volume.
@@ -59,7 +60,7 @@ class FaceVid2VidAnimator(Animator):
         *,
         relative: bool = True,
         initial: int = 0,
-        batch: int = 4,
+        batch: int = 1,
     ) -> None:
         if source.ndim != 3 or source.shape != (len(source), len(source), 3) or source.dtype != np.uint8:
             raise ValueError(

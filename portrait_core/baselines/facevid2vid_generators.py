@@ -113,7 +113,9 @@ class Generator(nn.Module):
         x = self.first(images)
         for block in self.down_blocks:
             x = block(x)
-        return self.resblocks_3d(self.second(x).unflatten(1, (-1, self.depth)))
+        # by its name, since a registered device called `second` adds a method of that name to every module
+        volume = dict(self.named_children())["second"](x).unflatten(1, (-1, self.depth))
+        return self.resblocks_3d(volume)
 
     def decode(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """Draw pictures in 0..1 from moved features."""

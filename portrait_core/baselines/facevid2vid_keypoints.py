@@ -116,7 +116,7 @@ class KeypointDetector(nn.Module):
             size_of(state, "kp.weight", 0, N_KEYPOINTS),
             down,
             widths_of(state, "predictor.up_blocks.up{}.conv.weight", _UP),
-            size_of(state, "predictor.conv.weight", 0, down[-1] * _DEPTH) // down[-1],
+            max(1, size_of(state, "predictor.conv.weight", 0, down[-1] * _DEPTH) // down[-1]),
             size_of(state, "down.weight", 2, _ANTIALIAS),
         )
 

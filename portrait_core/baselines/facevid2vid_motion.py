@@ -143,7 +143,7 @@ class MotionSizes(NamedTuple):
         return cls(
             size_of(state, f"{prefix}mask.weight", 0, usual.n_keypoints + 1) - 1,
             size_of(state, f"{prefix}compress.weight", 1, usual.channels),
-            size_of(state, f"{prefix}occlusion.weight", 1, width * usual.depth) // width,
+            max(1, size_of(state, f"{prefix}occlusion.weight", 1, width * usual.depth) // width),
             size_of(state, f"{prefix}compress.weight", 0, usual.compressed),
             widths_of(state, hourglass + "encoder.down_blocks.{}.conv.weight", usual.down),
             widths_of(state, hourglass + "decoder.up_blocks.{}.conv.weight", usual.up),

@@ -18,6 +18,7 @@ import onnx
 import pytest
 import torch
 
+from portrait_core.baselines.facevid2vid_checkpoint import read_facevid2vid
 from portrait_core.errors import ModelFileError
 from portrait_core.tracking.checkpoints import read_deca, read_deep3d
 from portrait_core.weights.file_checks import checking
@@ -165,6 +166,7 @@ def test_headers_of_npy_files(tmp_path: Path, refusal: Refusal) -> None:
         (read_vgg16, "vgg16-397923af.pth"),
         (read_lpips, "vgg.pth"),
         (read_styleflow, "modellarge10k.pt"),
+        (read_facevid2vid, "00000189-checkpoint.pth.tar"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from portrait_core.baselines.facevid2vid_checkpoint import read_facevid2vid
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance
 from portrait_core.tracking.checkpoints import deca_encoder_shapes, deep3d_shapes, read_deca, read_deep3d
@@ -264,6 +265,7 @@ READERS: dict[str, Reader] = {
     "vgg16-397923af.pth": read_vgg16,
     "vgg.pth": read_lpips,
     "modellarge10k.pt": read_styleflow,
+    "00000189-checkpoint.pth.tar": read_facevid2vid,
     "similarity_Lm3D_all.mat": read_similarity_landmarks,
     "BFM_model_front.mat": read_bfm,
     "w600k_r50.onnx": read_arcface,
