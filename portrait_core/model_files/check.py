@@ -13,6 +13,7 @@ from portrait_core.attribute_editing.styleflow_files import (
     load_styleflow,
     styleflow_metadata,
 )
+from portrait_core.baselines.facevid2vid_checkpoint import read_facevid2vid
 from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.uv_maps import read_obj_layout
@@ -172,6 +173,14 @@ def _flow(path: Path) -> str:
     )
 
 
+def _facevid2vid(path: Path) -> str:
+    weights = read_facevid2vid(path)
+    parts = (weights.generator, weights.kp_detector, weights.he_estimator)
+    millions = sum(value.numel() for part in parts for value in part.values()) / 1e6
+    decoder = "SPADE's" if weights.decoder == "spade" else "the paper's own"
+    return f"Face-vid2vid with {decoder} decoder, {millions:.1f} million numbers"
+
+
 def _any_onnx(path: Path) -> str:
     return f"an ONNX network, {len(read_onnx(path).outputs)} outputs"
 
@@ -199,6 +208,7 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "lpips_alex": _weights(read_lpips_alex),
     "inception": _weights(read_inception),
     "styleflow": _flow,
+    "facevid2vid": _facevid2vid,
     "arcface": _onnx(read_arcface),
     "arcface_detector": _onnx(read_face_detector),
     "efficientnet": _efficientnet,

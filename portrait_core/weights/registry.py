@@ -260,6 +260,15 @@ _BROUGHT = (
         "baseline PIRenderer",
         also=("pirenderer.pt",),
     ),
+    Model(
+        "facevid2vid",
+        "00000189-checkpoint.pth.tar",
+        "MediaFire, Vox-256-New (named by github.com/zhanglonghao1992/"
+        "One-Shot_Free-View_Neural_Talking_Head_Synthesis)",
+        "CC BY-NC 4.0, non-commercial",
+        False,
+        "baseline Face-vid2vid",
+    ),
 )
 
 _SHIPPED = (

@@ -18,6 +18,7 @@ import onnx
 import pytest
 import torch
 
+from portrait_core.baselines.facevid2vid_checkpoint import read_facevid2vid
 from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.errors import ModelFileError
 from portrait_core.metrics.inception import read_inception
@@ -177,6 +178,7 @@ def test_headers_of_npy_files(tmp_path: Path, refusal: Refusal) -> None:
         (read_inception, "pt_inception-2015-12-05-6726825d.pth"),
         (read_styleflow, "modellarge10k.pt"),
         (read_pirenderer, "epoch_00190_iteration_000400000_checkpoint.pt"),
+        (read_facevid2vid, "00000189-checkpoint.pth.tar"),
     ],
 )
 @pytest.mark.parametrize("zipped", [True, False])

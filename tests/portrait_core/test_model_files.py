@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from portrait_core.baselines.facevid2vid_checkpoint import read_facevid2vid
 from portrait_core.baselines.pirenderer_files import read_pirenderer
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features, feature_distance
@@ -271,6 +272,7 @@ READERS: dict[str, Reader] = {
     "alex.pth": read_lpips_alex,
     "pt_inception-2015-12-05-6726825d.pth": read_inception,
     "modellarge10k.pt": read_styleflow,
+    "00000189-checkpoint.pth.tar": read_facevid2vid,
     "similarity_Lm3D_all.mat": read_similarity_landmarks,
     "BFM_model_front.mat": read_bfm,
     "epoch_00190_iteration_000400000_checkpoint.pt": read_pirenderer,
