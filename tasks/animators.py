@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
-from tasks.context import device_of, read_portrait, read_track
+from tasks.context import device_of, read_portrait, read_track, video_file
 from tasks.pages import for_generator, page_of
 
 if TYPE_CHECKING:
@@ -105,8 +105,32 @@ def _pirenderer(job: Job) -> Animator:
     return PIRendererAnimator(network, source, own, shown, options, eyes)
 
 
+def _facevid2vid(job: Job) -> Animator:
+    from portrait_core.baselines.crops import clip_square, cut
+    from portrait_core.baselines.facevid2vid import FaceVid2VidAnimator
+    from portrait_core.baselines.facevid2vid_checkpoint import FaceVid2VidNetworks, read_facevid2vid
+    from portrait_core.media import read_frames
+
+    video, own = video_file(job), clip_square(job.output("portrait").read("landmarks"))
+    square = clip_square(job.output("landmarks").read("landmarks"))
+    device, path = device_of(job), weight_file(job.settings, "facevid2vid")
+
+    def driver(frame: int) -> Picture:
+        return cut(next(iter(read_frames(video, frame, frame + 1))), *square)
+
+    def load() -> FaceVid2VidNetworks:
+        return FaceVid2VidNetworks.from_weights(read_facevid2vid(path), device)
+
+    networks = cached("facevid2vid", job.weights["facevid2vid"], load, device)
+    # frame by frame, so that how frames are grouped into tasks changes no bit
+    return FaceVid2VidAnimator(
+        networks, cut(read_portrait(job), *own), driver, relative=job.settings.baseline.relative
+    )
+
+
 _BUILDERS: dict[str, Callable[[Job], Animator]] = {
     "still": _still,
     "template": _template,
     "pirenderer": _pirenderer,
+    "facevid2vid": _facevid2vid,
 }

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from portrait_core.evaluation.markdown import Column, headline
 
 _BAR_IN, _HEAD_IN, _LEFT_IN, _PANEL_IN = 0.28, 0.7, 2.2, 2.4
-"""Height of a method's bar and of a panel's heading, width of the methods' names and of a panel, in inches."""
+"""Height of a method's bar and of a heading, width of the methods' names and of a panel, in inches."""
 _ACROSS = 4
 """Panels beside each other."""
 
