@@ -23,7 +23,8 @@ from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.history import PROGRESS
 from portrait_core.runtime.model_cache import cached
-from portrait_core.tracking.generator_crop import GeneratorCrop, Place, embedded_crop, ffhq_crop
+from portrait_core.tracking.crop import Place
+from portrait_core.tracking.generator_crop import GeneratorCrop, embedded_crop, ffhq_crop
 from tasks.context import device_of, look_key, read_track
 from tasks.pages import face_place, for_generator, page_of, place_of
 from tasks.trackers import clip_head, portrait_landmarks, read_moves

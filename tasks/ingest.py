@@ -58,9 +58,11 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
 def ingest_2d(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
     """Make the job that animates a portrait with a 2D generator (paper section 4.1): its expressions alone.
 
-    Arguments and errors are those of :func:`ingest`; ``generator.weights`` names a 2D generator. Edits are
-    not applied.
+    Arguments and errors are those of :func:`ingest`; ``generator.weights`` names a 2D generator, and there
+    are no edits.
     """
+    if settings.edit.attributes:
+        raise InputError("the 2D baseline animates the portrait as it is; leave edit.attributes empty")
     return _pair("clip_2d", (portrait, video), store, settings, label)
 
 
@@ -143,8 +145,8 @@ def _for_photograph(settings: Settings) -> Settings:
 def _for_2d(settings: Settings) -> Settings:
     """Return the settings with which a 2D generator is fitted.
 
-    Its pictures are synthesised whole, so that whole ones are compared, and terms of depth and coverage do not
-    apply.
+    Its pictures are synthesised whole, so that whole ones are compared. Terms of depth and coverage, which do
+    not apply, are left out.
     """
     about = _said_of_generator(weight_file(settings, "generator"))
     side = min(MOST_2D, max(map(int, json.loads(about["settings"])["channels"])))

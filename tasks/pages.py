@@ -11,8 +11,7 @@ from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Job
 from portrait_core.rendering.page import MAX_FACE_PX, Page, transfers_detail
 from portrait_core.runtime.model_cache import cached
-from portrait_core.tracking.crop import crop_image
-from portrait_core.tracking.generator_crop import Place
+from portrait_core.tracking.crop import Place, crop_image
 from tasks.context import look_key, read_track
 
 if TYPE_CHECKING:

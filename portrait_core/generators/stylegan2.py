@@ -172,9 +172,7 @@ class StyleGAN2Generator(ImageGenerator):
     settings: StyleGAN2Settings
     mapping: StyleMapping
 
-    def __init__(
-        self, settings: StyleGAN2Settings, latent_layout: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, settings: StyleGAN2Settings, latent_layout: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.settings = settings
         self.latent_layout = dict(latent_layout or {})

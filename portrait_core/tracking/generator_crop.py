@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.cameras import angles_from_labels
-from portrait_core.tracking.crop import sample_square
+from portrait_core.tracking.crop import Place, sample_square
 from portrait_core.tracking.ffhq_align import align_ffhq, oriented_quad
 from portrait_core.tracking.landmarks68 import mesh_to_68
 
@@ -25,19 +25,6 @@ KEY_POINTS = ((13, 14), (159, 145), (386, 374))
 """Landmarks whose pairs' middles are the mouth, the right eye and the left eye."""
 _TIMES = 4
 """FFHQ samples its square at so many times the result's side, and averages that down."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """A square of a photograph that stands upright.
-
-    Attributes:
-        corner_px: x and y of its corner, in continuous pixels of the photograph.
-        side_px: its side.
-    """
-
-    corner_px: tuple[float, float]
-    side_px: float
 
 
 @dataclass(frozen=True)
@@ -78,18 +65,14 @@ class GeneratorCrop:
         laid = self.picture + inside * (self.cut(drawn, place) - self.picture.astype(np.float64))
         return np.asarray(np.round(laid).clip(0, 255), np.uint8)
 
-    def _sample(
-        self, drawn: NDArray[np.uint8], place: Place, replicate: bool = True
-    ) -> NDArray[np.uint8]:
+    def _sample(self, drawn: NDArray[np.uint8], place: Place, replicate: bool = True) -> NDArray[np.uint8]:
         scale = len(drawn) / place.side_px
         center = (np.array(self.center_px) - place.corner_px) * scale
         side = self.side_px * scale
         return sample_square(drawn, center, side, self.roll_rad, self.size, cubic=True, replicate=replicate)
 
 
-def ffhq_crop(
-    photograph: NDArray[np.uint8], landmarks: NDArray[np.floating], size: int
-) -> GeneratorCrop:
+def ffhq_crop(photograph: NDArray[np.uint8], landmarks: NDArray[np.floating], size: int) -> GeneratorCrop:
     """Return FFHQ's aligned crop, which published 2D generators were trained on.
 
     Args:

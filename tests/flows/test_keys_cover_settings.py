@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 
 import flows.engine.runners
 from flows.cli.main import app
+from flows.reenact import run_stages
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import HOW, Section, Settings
 from tasks.running import Call, functions_of, run_call
-from tests.flows.conftest import Arguments
+from tests.flows.conftest import Arguments, JobMaker2d
 from tests.pipeline.test_keys import WEIGHTS
 
 SECTIONS = {type(getattr(Settings(), name)): name for name in Settings.model_fields}
@@ -47,6 +48,7 @@ MAYBE = {
     ("clip", "measure"): {("clip", "pose")},
     # where DECA's portrait takes the driver's eyes
     ("clip", "retarget"): {("clip", "landmarks")},
+    ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
 }
 """What is opened under some circumstances only."""
 
@@ -116,8 +118,8 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
 
 
 def _stage_of() -> dict[str, str]:
-    stages = dict.fromkeys(stage.name for pipeline in all_pipelines() for stage in pipeline.stages)
-    return {function.name: stage for stage in stages for function in functions_of(stage)}
+    stages = [stage for pipeline in all_pipelines() for stage in pipeline.stages]
+    return {function.name: stage.name for stage in stages for function in functions_of(stage.done_by)}
 
 
 STAGE_OF = _stage_of()
@@ -166,7 +168,17 @@ def attributes(tmp_path_factory: pytest.TempPathFactory, portrait: Path, small: 
     )
 
 
-RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
+@pytest.fixture(scope="module")
+def clip_2d(tmp_path_factory: pytest.TempPathFactory, job_2d: JobMaker2d) -> Recorded:
+    """A clip by a 2D generator, with settings that have much read."""
+    job = job_2d(tmp_path_factory.mktemp("clip_2d"), "inversion.steps=1", "tuning.locality=0.1")
+    with pytest.MonkeyPatch.context() as patch, _recording(patch) as found:
+        run_stages(job)
+    forget_models()
+    return found
+
+
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes", "clip_2d": "clip_2d"}
 """The fixture that runs every pipeline."""
 
 
@@ -229,6 +241,7 @@ def test_what_was_recorded_is_what_stages_are_known_to_read(recorded: Recorded, 
     for place, setting in {
         ("clip", "tuning"): "tuning.steps",
         ("clip", "encode"): "output.crf",
+        ("clip_2d", "render"): "composite.feather_px",
         ("flow", "sample"): "sample.truncation",
         ("flow", "flow"): "flow.epochs",
         ("edit", "edit"): "edit.strip",
