@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from portrait_core.metrics.coefficient_distances import UNITS
 
 from portrait_core.cameras import angles_from_labels
 from portrait_core.media import at_most
+from portrait_core.metrics.coefficient_distances import UNITS
 from portrait_core.metrics.follow import follow_rows
 from portrait_core.metrics.lip_colors import Frames
 from portrait_core.metrics.reader_slopes import WARPED
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
+from portrait_core.tracking.crop import sample_square
 from portrait_core.tracking.measure import seen
 from tasks.animators import animator, animator_square, crop_of, face_square
 from tasks.context import device_of, driving_frames, landmarker, read_portrait
@@ -35,8 +36,41 @@ Arrays = dict[str, NDArray[np.generic]]
 FACE_ENLARGEMENT, FACE_PX = 1.25, 256
 """Side of the square in which pixels are compared, over the longer side of the landmarks' box; and that side
 in pixels."""
-SHOWN_BY = {"render": "views", "render_2d": "", "animate": "animate_views"}
+SHOWN_BY = {"render": "views", "animate": "animate_views"}
 """Stages whose array ``frames`` is a clip, each with the stage that shows it from other sides."""
+
+
+@dataclass(frozen=True)
+class ShownSquare:
+    """The square of the photograph that a method draws, which may be turned.
+
+    Attributes:
+        center_px: ``(x, y)`` of its centre in continuous pixels of the photograph.
+        side_px: its side.
+        roll_rad: its turn, clockwise in the image.
+        size: side of the method's pictures in pixels.
+    """
+
+    center_px: tuple[float, float]
+    side_px: float
+    roll_rad: float
+    size: int
+
+    def cut(self, picture: Picture, square: Square) -> Picture:
+        """Cut an upright square of the photograph out of one of the method's pictures ``[S,S,3]``."""
+        scale = self.size / self.side_px
+        (center,) = self._turned(np.array([square.center_px]) - self.center_px, -self.roll_rad) * scale
+        middle = center + self.size / 2
+        return sample_square(picture, middle, square.side_px * scale, -self.roll_rad, square.size, cubic=True)
+
+    def on_photograph(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return points ``[...,2]`` of the method's pictures in pixels of the photograph."""
+        away = (np.asarray(points, np.float64) - self.size / 2) * (self.side_px / self.size)
+        return self._turned(away, self.roll_rad) + self.center_px
+
+    def _turned(self, away: NDArray[np.floating], angle_rad: float) -> NDArray[np.float64]:
+        cos, sin = np.cos(angle_rad), np.sin(angle_rad)
+        return np.asarray(away @ np.array([[cos, sin], [-sin, cos]]))
 
 
 @dataclass(frozen=True)
@@ -52,7 +86,7 @@ class ShownClip:
     """
 
     source: Picture
-    square: Square
+    square: ShownSquare
     pictures: Frames
     views: NDArray[np.uint8]
 
@@ -66,15 +100,27 @@ def shown_clip(job: Job) -> ShownClip:
         return (output.read("frames", i, i + 1)[0] for i in frames)
 
     views = np.zeros((0, 1, 1, 3), np.uint8)
-    if SHOWN_BY[stage] and job.settings.evaluation.views:
+    if SHOWN_BY[stage] in job.stages and job.settings.evaluation.views:
         views = job.output(SHOWN_BY[stage]).read("views")
-    if stage == "render_2d":
-        from tasks.stages.render_2d import crop_square
-
-        return ShownClip(output.read("source")[0], crop_square(job), pictures, views)
     if stage == "animate":
-        return ShownClip(animator(job).source, animator_square(job), pictures, views)
-    return ShownClip(crop_of(job), face_square(job), pictures, views)
+        source, square = animator(job).source, animator_square(job)
+    elif job.stage(stage).variant == "2d":
+        return _of_2d(job, pictures, views)
+    else:
+        source, square = crop_of(job), face_square(job)
+    return ShownClip(source, ShownSquare(square.center_px, square.side_px, 0.0, len(source)), pictures, views)
+
+
+def _of_2d(job: Job, pictures: Frames, views: NDArray[np.uint8]) -> ShownClip:
+    from tasks.fitting import own_crop
+
+    crop = own_crop(job)
+    if crop is None:
+        raise ValueError(
+            "a clip of a 2D generator has a crop of its own; its job names a tri-plane generator"
+        )
+    square = ShownSquare(crop.center_px, crop.side_px, crop.roll_rad, crop.size)
+    return ShownClip(job.output("render").read("source")[0], square, pictures, views)
 
 
 class Assessment:
@@ -138,23 +184,20 @@ class Assessment:
 
         It lies within the crops of all methods, so that their numbers compare.
         """
-        from portrait_core.metrics.keypoint_distance import VARIANT, keypoint_distance
-        from portrait_core.metrics.picture_distances import picture_distances
-
         from portrait_core.baselines.crops import clip_square
+        from portrait_core.metrics.keypoint_distance import VARIANT, keypoint_distance
         from portrait_core.metrics.likeness import FLICKER, Square, error_changes
+        from portrait_core.metrics.picture_distances import picture_distances
         from tasks.networks import perceptual_networks
 
         job, longest = self._job, self._job.settings.media.portrait_max_side
         center, side = clip_square(job.output("portrait").read("landmarks"), FACE_ENLARGEMENT)
         face = Square((float(center[0]), float(center[1])), side, FACE_PX)
-        own = self._shown.square.points(np.array([face.center_px]))[0]
-        size = len(self._shown.source)
-        shown = Square((float(own[0]), float(own[1])), side * size / self._shown.square.side_px, FACE_PX)
-        results = [shown.cut(picture) for picture in self._shown.pictures()]
+        shown = self._shown.square
+        results = [shown.cut(picture, face) for picture in self._shown.pictures()]
         truths = [face.cut(at_most(frame, longest)) for frame in driving_frames(job)]
         found = dict(picture_distances(results, truths, perceptual_networks(job)).values)
-        points = shown.points(self._points), face.points(self._driver.points)
+        points = face.points(shown.on_photograph(self._points)), face.points(self._driver.points)
         found[VARIANT] = keypoint_distance(*points, FACE_PX).values
         return found | {FLICKER: error_changes(results, truths)}
 

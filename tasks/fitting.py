@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from portrait_core.generators import RaySampling, TriPlaneGenerator, resolved_precision
-from portrait_core.generators.prepared import AnyGenerator, Preparation, at_chunk
+from portrait_core.generators import ImageGenerator, RaySampling, resolved_precision
+from portrait_core.generators.io import AnyGenerator, load_facts
+from portrait_core.generators.prepared import OneGenerator, Preparation, at_chunk
 from portrait_core.inversion.clip_data import ClipData, Masks
 from portrait_core.inversion.features import build_features
 from portrait_core.inversion.sampling import fitting_resolution, fitting_samples
@@ -22,8 +23,10 @@ from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.history import PROGRESS
 from portrait_core.runtime.model_cache import cached
+from portrait_core.tracking.crop import Place
+from portrait_core.tracking.generator_crop import GeneratorCrop, embedded_crop, ffhq_crop
 from tasks.context import device_of, look_key, read_track
-from tasks.pages import for_generator, page_of
+from tasks.pages import face_place, for_generator, page_of, place_of
 from tasks.trackers import clip_head, portrait_landmarks, read_moves
 
 if TYPE_CHECKING:
@@ -38,21 +41,44 @@ def clip_data(job: Job) -> ClipData:
     """Return the process's view of a clip."""
     # It reads the store later on too: another store, or other credentials, make it another one.
     where = job.store, str(job.settings.runner.storage_options)
-    return cached("clip", look_key(job), lambda: read_clip(job), device_of(job), *where, alone=True)
+    sees = job.weights.get("generator", "")  # which crop of the portrait
+    return cached("clip", look_key(job), lambda: read_clip(job), device_of(job), sees, *where, alone=True)
 
 
 def read_clip(job: Job) -> ClipData:
     """Make a view of a clip; its frames are read when they are needed."""
     source, device = job.output("portrait"), torch.device(device_of(job))
-    moves, crop = read_moves(job, 0, job.frames), source.read("crop")[0]
-    masks: Callable[[int], Masks]
+    moves, track, own = read_moves(job, 0, job.frames), read_track(source), own_crop(job)
+    head = clip_head(job, moves, device)
+    if own is not None:
+        place = place_of(page_of(job, track), track)
+        masks: Callable[[int], Masks] = partial(_cut_masks, job.output("template"), own, place)
+        cut = partial(own.cut_mask, place=face_place(track))
+        return ClipData(own.picture, track, head, masks, device, cut)
+    crop = source.read("crop")[0]
     if job.goal == "edit":
         photograph = photograph_masks(crop, portrait_landmarks(job))
         masks = partial(_same, photograph)
     else:
         masks = partial(_read_masks, job.output("template"), page_of(job), job.settings.template.size)
-    head = clip_head(job, moves, device)
-    return ClipData(crop, read_track(source), head, masks, device)
+    return ClipData(crop, track, head, masks, device)
+
+
+def own_crop(job: Job) -> GeneratorCrop | None:
+    """Return the crop that the job's generator sees, by its file: a 2D generator has one of its own.
+
+    None for a tri-plane generator, which sees the portrait's face crop.
+    """
+    facts = load_facts(weight_file(job.settings, "generator"))
+    if facts.kind == "triplane":
+        return None
+    source = job.output("portrait")
+    photograph, landmarks = source.read("photograph")[0], source.read("landmarks")[0]
+    if not facts.has_scene_latents:
+        return ffhq_crop(photograph, landmarks, facts.image_resolution)
+    track = read_track(source)
+    seen = track.cameras[0], float(track.crop_side_px[0]), facts.image_resolution
+    return embedded_crop(photograph, landmarks, *seen)
 
 
 def _same(masks: Masks, frame: int) -> Masks:
@@ -67,23 +93,31 @@ def _read_masks(output: Output, page: Page | None, size: int, frame: int) -> Mas
     return for_generator(page, size, found["template"][0]), face, mouth, uncovered
 
 
-def generator(job: Job) -> TriPlaneGenerator:
+def _cut_masks(output: Output, crop: GeneratorCrop, place: Place, frame: int) -> Masks:
+    """Read what a 2D generator is fitted to: its crop of the photograph, with the template laid on it."""
+    found = output.read_together(_TEMPLATE, frame, frame + 1)
+    masks = np.stack([found[name][0] for name in _TEMPLATE[1:]], axis=-1)
+    face, mouth, uncovered = np.moveaxis(crop.cut(masks, place), -1, 0)
+    return crop.on_photograph(found["template"][0], place), face, mouth, uncovered
+
+
+def generator(job: Job) -> AnyGenerator:
     """Return the process's frozen generator. Not to be changed: tuning loads its own."""
     model = cached("generator", job.weights["generator"], lambda: fresh_generator(job), *computing(job))
     return chunked(model, job)
 
 
-def fresh_generator(job: Job) -> TriPlaneGenerator:
+def fresh_generator(job: Job) -> AnyGenerator:
     """Load a generator of one's own, from the profile's weights."""
     return chunked(preparation(job).load(weight_file(job.settings, "generator")), job)
 
 
-def tuned_from_bytes(data: bytes, job: Job) -> TriPlaneGenerator:
+def tuned_from_bytes(data: bytes, job: Job) -> AnyGenerator:
     """Make a generator of the file that tuning wrote, ready to render."""
     return chunked(preparation(job).from_bytes(data), job)
 
 
-def chunked(model: AnyGenerator, job: Job) -> AnyGenerator:
+def chunked(model: OneGenerator, job: Job) -> OneGenerator:
     """Return the same generator, rendering as many rays at a time as the job says."""
     return at_chunk(model, job.settings.generator.ray_chunk)
 
@@ -121,13 +155,13 @@ def features(job: Job, name: str | None = None) -> nn.Module:
     return cached("phi", f"{chosen}-{job.weights.get('phi', '')}", build, device)
 
 
-def sampling(job: Job, model: TriPlaneGenerator) -> RaySampling:
-    """Return the samples per ray while fitting."""
+def sampling(job: Job, model: ImageGenerator) -> RaySampling | None:
+    """Return the samples per ray while fitting; None for a generator without a volume."""
     return fitting_samples(model, job.settings.generator)
 
 
-def resolution(job: Job, model: TriPlaneGenerator) -> int:
-    """Return the side of the volume rendering while fitting."""
+def resolution(job: Job, model: ImageGenerator) -> int:
+    """Return the side of the grid that patches are cut from while fitting, in rays."""
     return fitting_resolution(model, job.settings.generator)
 
 

@@ -30,6 +30,8 @@ LABEL_SOURCES = ("latent", "photograph")
 """Values of ``edit.labels`` that are no file's name."""
 SMALLEST_SIDE = 64
 """A portrait or a video with a shorter side has no face that could be tracked."""
+MOST_2D = 512
+"""Largest side of the grid that a 2D generator's patches are counted in."""
 
 
 def ingest(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
@@ -50,13 +52,35 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
         ValueError: when weights that the settings ask for are missing or do not go with the settings.
     """
     edited = ingest_edit(portrait, store, settings) if settings.edit.attributes else None
+    return _pair("clip", (portrait, video), store, settings, label, edited)
+
+
+def ingest_2d(portrait: str, video: str, store: str, settings: Settings, label: str = "") -> Job:
+    """Make the job that animates a portrait with a 2D generator (paper section 4.1): its expressions alone.
+
+    Arguments and errors are those of :func:`ingest`; ``generator.weights`` names a 2D generator, and there
+    are no edits.
+    """
+    if settings.edit.attributes:
+        raise InputError("the 2D baseline animates the portrait as it is; leave edit.attributes empty")
+    return _pair("clip_2d", (portrait, video), store, settings, label)
+
+
+def _pair(
+    goal: str, places: tuple[str, str], store: str, settings: Settings, label: str, edited: Job | None = None
+) -> Job:
+    """Make the job of a pipeline that takes a portrait and a driving video."""
+    portrait, video = places
     source = edited.stage_keys["edit"] if edited else _portrait(portrait, store, settings)
     info = _video(video, store, settings)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
     inputs = {"portrait": source, "video": info.sha256}
-    weights = _weights(settings)
+    weights = _weights(settings, flat=goal == "clip_2d")
+    if goal == "clip_2d":
+        settings = _for_2d(settings)
     name = edited.label if edited else stem(portrait)
     return Job(
+        goal=goal,
         store=_place(store),
         label=label or f"{name}--{stem(video)}",
         portrait=_place(portrait),
@@ -66,7 +90,7 @@ def ingest(portrait: str, video: str, store: str, settings: Settings, label: str
         has_audio=info.has_audio,
         edited=edited,
         inputs=inputs,
-        stage_keys=make_stage_keys(find_pipeline("clip"), inputs, frames, settings, weights),
+        stage_keys=make_stage_keys(find_pipeline(goal), inputs, frames, settings, weights),
         weights=weights,
         settings=settings,
     )
@@ -113,6 +137,24 @@ def _for_photograph(settings: Settings) -> Settings:
     return settings.model_copy(
         update={
             "inversion": settings.inversion.model_copy(update=whole),
+            "tuning": settings.tuning.model_copy(update=tuned),
+        }
+    )
+
+
+def _for_2d(settings: Settings) -> Settings:
+    """Return the settings with which a 2D generator is fitted.
+
+    Its pictures are synthesised whole, so that whole ones are compared. Terms of depth and coverage, which do
+    not apply, are left out.
+    """
+    about = _said_of_generator(weight_file(settings, "generator"))
+    side = min(MOST_2D, max(map(int, json.loads(about["settings"])["channels"])))
+    tuned = {"depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0, "patch": side, "locality_patch": side}
+    return settings.model_copy(
+        update={
+            "generator": settings.generator.model_copy(update={"neural_resolution": side}),
+            "inversion": settings.inversion.model_copy(update={"patch_share": 1.0}),
             "tuning": settings.tuning.model_copy(update=tuned),
         }
     )
@@ -240,15 +282,15 @@ def keep_facts(job: Job) -> None:
             job.open_store().write_record("inputs", _record(place, kind), found.as_dict())
 
 
-def _weights(settings: Settings, labelled: bool = False) -> dict[str, str]:
+def _weights(settings: Settings, labelled: bool = False, flat: bool = False) -> dict[str, str]:
     """Return the digests of all weights, once the generator is known to go with the settings.
 
-    With ``labelled``, that of the local model of attributes is among them.
+    With ``labelled``, that of the local model of attributes is among them; ``flat`` asks for a 2D generator.
     """
     files = weight_files(settings)
     if labelled:
         files["age_gender"] = data_file(settings.tracking.models) / MODELS["age_gender"].file
-    _check_generator(files["generator"], settings)
+    _check_generator(files["generator"], settings, flat)
     return {name: local_digest(path) for name, path in files.items()}
 
 
@@ -275,7 +317,12 @@ def _conditions(flow: Path) -> Conditions:
 
 def _is_scene(generator: Path) -> bool:
     """Tell whether the generator's z holds a scene's parameters."""
-    own = json.loads(_said_of_generator(generator).get("settings", "{}"))
+    about = _said_of_generator(generator)
+    if about.get("kind", "triplane") == "stylegan2":
+        from portrait_core.generators.scene_latents_2d import LAYOUT_2D
+
+        return bool(json.loads(about.get("latent_layout", "{}")) == LAYOUT_2D)
+    own = json.loads(about.get("settings", "{}"))
     return bool(own.get("mapping_kind", "stylegan") == "scene")
 
 
@@ -291,13 +338,22 @@ def _said_of_generator(path: Path) -> dict[str, Any]:
     return json.loads(about["generator"]) if "generator" in about else about
 
 
-def _check_generator(path: Path, settings: Settings) -> None:
-    """Look at what the generator's file says of itself, before any work and without loading PyTorch."""
+def _check_generator(path: Path, settings: Settings, flat: bool) -> None:
+    """Look at what the generator's file says of itself, before any work.
+
+    A tri-plane generator is looked at without loading PyTorch.
+    """
     about = _said_of_generator(path)
-    if about.get("kind", "triplane") != "triplane":
+    is_flat = about.get("kind", "triplane") != "triplane"
+    if is_flat and not flat:
         raise ValueError(f"{path} holds a 2D generator; reenactment needs a tri-plane generator (EG3D)")
+    if flat and not is_flat:
+        raise ValueError(
+            f"{path} holds a tri-plane generator; the 2D baseline needs a 2D generator: set "
+            "generator.weights=models/embedded_2d.safetensors, or generator.weights=stylegan2"
+        )
     size = about.get("image_resolution", settings.template.size)
-    if size != settings.template.size:
+    if size != settings.template.size and not flat:
         raise ValueError(
             f"the generator {path} makes pictures of {size} pixels, but template.size is "
             f"{settings.template.size}; set template.size={size}"

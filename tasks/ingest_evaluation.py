@@ -9,7 +9,7 @@ from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.job import make_stage_keys
 from portrait_core.settings import Settings
 from portrait_core.store import Store
-from tasks.ingest import ingest
+from tasks.ingest import ingest, ingest_2d
 
 
 def ingest_assessed(
@@ -29,7 +29,8 @@ def ingest_assessed(
         InputError: an input is not usable.
         ValueError: weights are missing or do not go with the settings.
     """
-    return _with_goal(ingest(portrait, video, store, settings, label), goal)
+    make = ingest_2d if goal == "evaluate_2d" else ingest
+    return _with_goal(make(portrait, video, store, settings, label), goal)
 
 
 def ingest_tables(plan: Plan, store: str, settings: Settings) -> Job:

@@ -11,7 +11,7 @@ from portrait_core.errors import MissingChunk
 from portrait_core.pipeline import Job
 from portrait_core.rendering.page import MAX_FACE_PX, Page, transfers_detail
 from portrait_core.runtime.model_cache import cached
-from portrait_core.tracking.crop import crop_image
+from portrait_core.tracking.crop import Place, crop_image
 from tasks.context import look_key, read_track
 
 if TYPE_CHECKING:
@@ -74,6 +74,22 @@ def for_generator(page: Page | None, size: int, picture: Picture) -> Picture:
     (x, y), side = page.crop
     scale = len(picture) / page.window.side
     return crop_image(picture, (x * scale, y * scale), side * scale, size)
+
+
+def place_of(page: Page | None, track: FaceTrack) -> Place:
+    """Return the square of the photograph that templates cover."""
+    if page is None:
+        return face_place(track)
+    corner = (page.window.x, page.window.y)
+    x, y = (start + place / page.scale for start, place in zip(page.origin, corner, strict=True))
+    return Place((x, y), page.window.side / page.scale)
+
+
+def face_place(track: FaceTrack) -> Place:
+    """Return the square of the photograph that is the portrait's face crop."""
+    side = float(track.crop_side_px[0])
+    x, y = (float(middle) - side / 2 for middle in track.crop_center_px[0])
+    return Place((x, y), side)
 
 
 def finished(job: Job, page: Page | None, frame: Picture) -> Picture:

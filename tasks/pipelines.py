@@ -19,6 +19,7 @@ from tasks.stages.measure import MEASURE
 from tasks.stages.portrait import PORTRAIT
 from tasks.stages.pose import POSE
 from tasks.stages.render import RENDER
+from tasks.stages.render_2d import RENDER_2D
 from tasks.stages.retarget import RETARGET
 from tasks.stages.sample import SAMPLE
 from tasks.stages.table import TABLE
@@ -56,6 +57,12 @@ EDITED = register(Pipeline("edit", "edited portrait", EDIT_STAGES, ends=("edit",
 FLOW_PIPELINE = register(Pipeline("flow", "flow", (SAMPLE, FLOW), ends=("flow",)))
 """The flow that edits attributes; the frames of its job are its samples."""
 
+CLIP_2D_STAGES = (PORTRAIT, LANDMARKS, FIT, RETARGET, TEMPLATE, INVERSION, TUNING, RENDER_2D)
+"""Stages of a clip by a 2D generator (paper section 4.1): the expressions alone, in the generator's crop."""
+
+CLIP_2D = register(Pipeline("clip_2d", "2D reenactment", CLIP_2D_STAGES, ends=("render",)))
+"""A portrait and a driving video, for the comparison with a GAN without a volume."""
+
 # Evaluations (paper section 4): the same stages make our clips; what is compared is assessed by one stage.
 ASSESS_ANIMATED = replace(ASSESS, shows_gaps_of="animate")
 DRIVER_STAGES = (PORTRAIT, LANDMARKS, FIT, COEFFICIENTS)
@@ -69,6 +76,15 @@ EVALUATE_3D = register(
     )
 )
 """A clip of ours, assessed."""
+EVALUATE_2D = register(
+    Pipeline(
+        "evaluate_2d",
+        "assessed clip",
+        (*CLIP_2D_STAGES[:3], COEFFICIENTS, *CLIP_2D_STAGES[3:], ASSESS),
+        ends=("assess",),
+    )
+)
+"""A clip by a 2D generator, assessed."""
 EVALUATE_ANIMATOR = register(
     Pipeline(
         "evaluate_animator",

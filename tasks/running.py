@@ -183,6 +183,9 @@ def functions_of(stage: str) -> tuple[StageFunction, ...]:
     """Return the functions of a stage, which run one after the other.
 
     The last takes ranges of frames where the stage is parallel over frames.
+
+    Args:
+        stage: the name that :attr:`~portrait_core.pipeline.Stage.done_by` gives.
     """
     return tuple(_FUNCTIONS.get(stage, ()))
 
@@ -215,7 +218,7 @@ def does(
 
     def decorated(function: Callable[..., StageResult]) -> StageFunction:
         made = stage_function(stage.name, precision)(function)
-        known = _FUNCTIONS.setdefault(stage.name, [])
+        known = _FUNCTIONS.setdefault(stage.done_by, [])
         known[:] = [*(one for one in known if one.name != made.name), made]
         return made
 

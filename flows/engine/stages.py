@@ -221,7 +221,7 @@ class StageRunner:
 
     def _call_groups(self, stage: str) -> list[tuple[StageFunction, Sequence[FrameRange | None]]]:
         """Return a stage's functions with their frame ranges, grouped by what may run at the same time."""
-        *before, last = self._functions(stage)
+        *before, last = self._functions(self._job.stage(stage).done_by)
         calls: list[tuple[StageFunction, Sequence[FrameRange | None]]] = [(one, [None]) for one in before]
         if not (last.ranged and self._job.stage(stage).parallel_over_frames):
             return [*calls, (last, [None])]

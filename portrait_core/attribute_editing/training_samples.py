@@ -52,7 +52,10 @@ def draw_samples(
 
 
 def frontal_pictures(
-    model: TriPlaneGenerator, ws: Float[Tensor, "n rows w"], resolution: int | None, sampling: RaySampling
+    model: TriPlaneGenerator,
+    ws: Float[Tensor, "n rows w"],
+    resolution: int | None,
+    sampling: RaySampling | None,
 ) -> NDArray[np.uint8]:
     """Render latents from the front ``[n,S,S,3]`` uint8.
 
@@ -60,7 +63,7 @@ def frontal_pictures(
         model: the generator.
         ws: latents, on any device.
         resolution: side of the volume rendering in rays; None takes the generator's own.
-        sampling: samples per ray.
+        sampling: samples per ray; None: those of the generator's training.
     """
     camera, side = _frontal(model), resolution or model.settings.neural_resolution
     return np.stack([picture_of(model, one[None].to(camera), camera, side, sampling) for one in ws])

@@ -69,6 +69,13 @@ class ImageGenerator(nn.Module, ABC):
         """True where z holds the parameters of a scene (:mod:`portrait_core.generators.scene_latents`)."""
         return False
 
+    def pose_latents(self, camera: Float[Tensor, "b 25"]) -> Float[Tensor, "b p"]:
+        """Return the end of z that holds a camera, after a scene's parameters.
+
+        It is empty where z holds no camera: there the volume is rendered from it.
+        """
+        return camera[:, :0]
+
     @abstractmethod
     def mapping_label(self, camera: Float[Tensor, "b 25"]) -> Float[Tensor, "b c"] | None:
         """Return the label that :attr:`mapping` takes for a camera; None where it takes none."""

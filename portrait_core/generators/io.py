@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from portrait_core.errors import ModelFileError
 from portrait_core.generators.eg3d import TriPlaneGenerator
+from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
 
@@ -110,6 +112,8 @@ def load_generator(
         raise ValueError(f"{path} holds a {_TITLES[found]}; expected a {_TITLES[str(kind)]}")
     settings_class = GeneratorSettings if found == "triplane" else StyleGAN2Settings
     generator = filled_generator(settings_class.model_validate_json(about["settings"]), tensors, path)
+    if isinstance(generator, StyleGAN2Generator):
+        generator.latent_layout = _layout(about)
     return generator.to(device)
 
 
@@ -172,7 +176,40 @@ def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
     """Return the meaning of z that :func:`save_generator` wrote; empty where there is none."""
-    return dict(json.loads(load_metadata(path).get("latent_layout", "{}")))
+    return _layout(load_metadata(path))
+
+
+@dataclass(frozen=True)
+class GeneratorFacts:
+    """What a generator's file says of itself.
+
+    Attributes:
+        kind: its kind.
+        image_resolution: side of its images in pixels.
+        has_scene_latents: True where its z holds the parameters of a scene.
+    """
+
+    kind: Kind
+    image_resolution: int
+    has_scene_latents: bool
+
+
+def load_facts(path: str | Path) -> GeneratorFacts:
+    """Read what the file of a 2D or tri-plane generator says of itself, without its weights.
+
+    Raises:
+        ValueError: if the file is not one of :func:`save_generator`.
+    """
+    about = load_metadata(path)
+    if about.get("kind", "triplane") == "stylegan2":
+        flat = StyleGAN2Settings.model_validate_json(about["settings"])
+        return GeneratorFacts("stylegan2", flat.image_resolution, _layout(about) == LAYOUT_2D)
+    volume = GeneratorSettings.model_validate_json(about["settings"])
+    return GeneratorFacts("triplane", volume.image_resolution, volume.mapping_kind == "scene")
+
+
+def _layout(about: Mapping[str, str]) -> dict[str, Any]:
+    return dict(json.loads(about.get("latent_layout", "{}")))
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:

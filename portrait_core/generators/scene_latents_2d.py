@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.cameras import angles_from_labels
 from portrait_core.generators.scene_latents import APPEARANCE, N_EXPRESSION, N_LATENT, N_SHAPE
 
 N_LATENT_2D = N_LATENT + 2
@@ -41,3 +42,9 @@ def latents_2d(
     pose: list[Any] = [np.asarray(yaw_rad) / YAW_SCALE, np.asarray(pitch_rad) / PITCH_SCALE]
     columns = [np.broadcast_to(value, z.shape[:-1]).astype(np.float32)[..., None] for value in pose]
     return np.concatenate([z, *columns], axis=-1)
+
+
+def pose_latents(camera: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return what :func:`latents_2d` adds to a scene's latents ``[B,2]``, for camera labels ``[B,25]``."""
+    yaw_rad, pitch_rad, _ = angles_from_labels(camera).T
+    return latents_2d(np.zeros((len(camera), N_LATENT)), yaw_rad, pitch_rad)[:, N_LATENT:]

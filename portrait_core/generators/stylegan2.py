@@ -16,6 +16,7 @@ from portrait_core.generators.layers import NoiseMode
 from portrait_core.generators.mapping import StyleMapping
 from portrait_core.generators.patches import CameraRays, Patch, PatchRender
 from portrait_core.generators.precision import memory_format
+from portrait_core.generators.scene_latents_2d import LAYOUT_2D, pose_latents
 from portrait_core.generators.settings import RaySampling
 
 # Arguments that change how published code computes or trains, and not what it computes in float32.
@@ -162,14 +163,19 @@ class StyleGAN2Generator(ImageGenerator):
     """Latent to image. State-dict names are the published ones; everything runs in float32.
 
     It has no volume: a camera has no effect on its images, and patches are cut from whole images.
+
+    Args:
+        settings: its dimensions.
+        latent_layout: the meaning of z (:func:`.io.save_generator`); None where it has none.
     """
 
     settings: StyleGAN2Settings
     mapping: StyleMapping
 
-    def __init__(self, settings: StyleGAN2Settings) -> None:
+    def __init__(self, settings: StyleGAN2Settings, latent_layout: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.settings = settings
+        self.latent_layout = dict(latent_layout or {})
         self.synthesis = Synthesis(
             settings.channels,
             settings.w_dim,
@@ -182,6 +188,17 @@ class StyleGAN2Generator(ImageGenerator):
         )
         # as for a CPU, where it is made; at_precision lays it out for the device where it runs
         self.to(memory_format=memory_format("cpu", "fp32"))  # type: ignore[call-overload]
+
+    @property
+    def has_scene_latents(self) -> bool:
+        """True where z holds a scene and the camera's yaw and pitch (:mod:`.scene_latents_2d`)."""
+        return self.latent_layout == LAYOUT_2D
+
+    def pose_latents(self, camera: Float[Tensor, "b 25"]) -> Float[Tensor, "b p"]:
+        """Return the camera's part of z: yaw and pitch, where z holds a scene."""
+        if not self.has_scene_latents:
+            return super().pose_latents(camera)
+        return torch.from_numpy(pose_latents(camera.cpu().numpy())).to(camera)
 
     def mapping_label(self, camera: Float[Tensor, "b 25"]) -> None:
         """Return None: a camera is no label of this generator."""

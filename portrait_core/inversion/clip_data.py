@@ -33,6 +33,8 @@ class ClipData:
         head: the portrait's head with the clip's expressions.
         masks: reads a frame's template and masks; the newest stay in memory.
         device: where targets are made.
+        cut: function that brings a mask of the tri-plane generator's crop ``[N,N]``, as ``head`` draws them,
+            to ``crop``; None where that is the same one.
 
     Attributes:
         crop, head, device: as given.
@@ -47,10 +49,12 @@ class ClipData:
         head: ClipHead,
         masks: Callable[[int], Masks],
         device: torch.device,
+        cut: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] | None = None,
     ) -> None:
         self.crop, self.head, self.device = crop, head, device
         self.camera = torch.from_numpy(track.cameras).to(device)
         self.shape = track.shape
+        self._cut = cut
         # not of a method: that would hold the clip, and its memory until the collector of cycles runs
         self._masks = lru_cache(maxsize=_KEPT_FRAMES)(masks)
 
@@ -77,6 +81,11 @@ class ClipData:
         template, face, mouth, uncovered = self._masks(frame)
         skin = np.minimum(face, 255 - mouth)
         image = tuning_image(template, skin, mouth, self.crop, inversion_render) if tuning else template
-        masks = (face, mouth, self.head.detail(frame) if detail else None, uncovered)
+        masks = (face, mouth, self._detail(frame) if detail else None, uncovered)
         made = (None if mask is None else mask_tensor(mask).to(self.device) for mask in masks)
         return FrameTarget(image_tensor(image).to(self.device), *made)  # type: ignore[arg-type]
+
+    def _detail(self, frame: int) -> NDArray[np.uint8]:
+        """Draw the mask of mouth, eyes and brows of a frame ``[S,S]``."""
+        drawn = self.head.detail(frame)
+        return drawn if self._cut is None else self._cut(drawn)

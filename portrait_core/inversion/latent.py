@@ -28,7 +28,7 @@ from portrait_core.generators import (
     with_own_noise,
 )
 from portrait_core.generators.patches import corners
-from portrait_core.generators.scene_latents import N_EXPRESSION, N_SHAPE, z_from_fit
+from portrait_core.generators.scene_latents import APPEARANCE, N_EXPRESSION, N_SHAPE, z_from_fit
 from portrait_core.inversion.capture import capture_for
 from portrait_core.inversion.loop import CHECKPOINT_S, AdamLoop, Checkpoint, OnStep, ParameterGroup, ramp
 from portrait_core.inversion.reconstruction import Reconstruction, phi_scale
@@ -40,6 +40,8 @@ NOISE_WEIGHT = 1e5
 """Weight of the noise maps' regulariser (Karras et al. 2020, appendix D)."""
 NOISE_RAMP = 0.75
 """Share of the steps over which the noise on w falls to nothing (the same)."""
+_LOOK = slice(N_SHAPE + N_EXPRESSION, N_SHAPE + N_EXPRESSION + len(APPEARANCE))
+"""Columns of a structured ``z`` that hold the appearance; a 2D generator's has the camera after them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ class Inverter:
         self.generator, self.phi, self.camera = generator, phi, camera
         self.settings, self.sampling, self.resolution = settings, sampling, resolution
         self.structured = generator.has_scene_latents
+        self._pose = generator.pose_latents(camera)
         self.checkpoint_s, self.graphs = checkpoint_s, graphs
         known = statistics or latent_statistics(generator)
         rows = generator.settings.num_ws if settings.space == "w+" else 1
@@ -143,7 +146,8 @@ class Inverter:
         """
         if not self.structured:
             raise InputError("this generator's z does not hold scene parameters; set inversion.init=mean")
-        return torch.from_numpy(z_from_fit(shape, expression, names, appearance)).to(self.camera.device)
+        fitted = torch.from_numpy(z_from_fit(shape, expression, names, appearance)).to(self.camera)
+        return torch.cat([fitted, self._pose.expand(len(fitted), -1)], dim=1)
 
     def first(
         self,
@@ -157,13 +161,13 @@ class Inverter:
         parameters = {"offset": offset}
         appearance = None
         if z is not None:
-            appearance = torch.zeros_like(z[:, N_SHAPE + N_EXPRESSION :]).requires_grad_()
+            appearance = torch.zeros_like(z[:, _LOOK]).requires_grad_()
             parameters["appearance"] = appearance
 
         def latent() -> Tensor:
             if z is None or appearance is None:
                 return self.mean + offset * self._unit
-            adjusted = torch.cat([z[:, : N_SHAPE + N_EXPRESSION], appearance * 2], dim=1)
+            adjusted = _with_look(z, appearance * 2)
             return self._rows(self.generator.mapping(adjusted)) + offset * self._unit
 
         weight = self._weight(target, self.settings.outside_weight)
@@ -196,11 +200,9 @@ class Inverter:
     ) -> Float[Tensor, "b rows w"]:
         """Return ``w_0 + map(z_i) - map(z_0)``, with the first frame's appearance in both."""
         look = torch.from_numpy(first.appearance).to(z)[None]
-        known = N_SHAPE + N_EXPRESSION
 
         def mapped(latents: Tensor) -> Tensor:
-            every = torch.cat([latents[:, :known], look.expand(len(latents), -1)], 1)
-            return self._rows(self.generator.mapping(every))
+            return self._rows(self.generator.mapping(_with_look(latents, look)))
 
         return first.ws + mapped(z) - mapped(z_first)
 
@@ -295,3 +297,8 @@ class Inverter:
         left = (1 - at.float() / (NOISE_RAMP * steps)).clamp(min=0).square()
         noise = torch.randn(ws.shape, generator=rng, device=ws.device, dtype=ws.dtype)
         return ws + self.settings.w_noise * self.radius * left * noise
+
+
+def _with_look(z: Float[Tensor, "b z"], look: Float[Tensor, "_ a"]) -> Float[Tensor, "b z"]:
+    """Return structured latents with another appearance."""
+    return torch.cat([z[:, : _LOOK.start], look.expand(len(z), -1), z[:, _LOOK.stop :]], dim=1)

@@ -6,8 +6,13 @@ from portrait_core.generators import ImageGenerator, RaySampling, VolumeGenerato
 from portrait_core.settings import GeneratorChoice
 
 
-def fitting_samples(generator: VolumeGenerator, choice: GeneratorChoice) -> RaySampling:
-    """Return the samples per ray while fitting; near and far are the generator's own."""
+def fitting_samples(generator: ImageGenerator, choice: GeneratorChoice) -> RaySampling | None:
+    """Return the samples per ray while fitting; near and far are the generator's own.
+
+    It is None for a generator without a volume.
+    """
+    if not isinstance(generator, VolumeGenerator):
+        return None
     own = generator.settings.sampling
     return RaySampling(
         near=own.near,

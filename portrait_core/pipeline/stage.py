@@ -105,12 +105,19 @@ class Stage:
     result is made again when one of them exists."""
     drop_with: Policy | None = None
     """Policy that drops its output once the job is finished; None keeps the output."""
+    variant: str = ""
+    """Name that tells the stage from another of its name, which other functions do in another pipeline."""
     steps: Callable[[Settings, int], int] | None = None
     """Function from settings and number of frames to the steps of its optimisation; None where it has
     none."""
     work: Callable[[Settings, int, int], float] | None = None
     """Function from settings, number of parts and number of all frames to the amount of work, for estimates;
     None counts frames."""
+
+    @property
+    def done_by(self) -> str:
+        """Name under which the functions that do it are known."""
+        return f"{self.name} {self.variant}" if self.variant else self.name
 
     def in_unit(self, unit: Kind) -> Stage:
         """Return the same stage with its output in a unit of another kind."""

@@ -6,12 +6,26 @@ Coordinates are continuous pixels: the image spans ``[0, W] x [0, H]`` and pixel
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portrait_core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A square of a photograph that stands upright.
+
+    Attributes:
+        corner_px: x and y of its corner, in continuous pixels of the photograph.
+        side_px: its side.
+    """
+
+    corner_px: tuple[float, float]
+    side_px: float
 
 
 def crop_image(

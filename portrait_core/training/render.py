@@ -16,6 +16,7 @@ from portrait_core.face_model.easing import smoothstep
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import rasterize, vertex_normals
 from portrait_core.generators.scene_latents import N_SHAPE, Scene
+from portrait_core.tracking.generator_crop import KEY_POINTS
 from portrait_core.training import albedo
 from portrait_core.training.appearance import (
     Light,
@@ -44,7 +45,6 @@ from portrait_core.training.torso import COLUMNS as TORSO_COLUMNS
 from portrait_core.training.torso import Torso
 
 IMAGE_SIZE = 256
-KEY_POINTS = ((13, 14), (159, 145), (386, 374))
 
 
 @dataclass(frozen=True)

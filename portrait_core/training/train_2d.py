@@ -34,6 +34,7 @@ from portrait_core.generators import StyleGAN2Generator, StyleGAN2Settings, save
 from portrait_core.generators.scene_latents_2d import LAYOUT_2D, N_LATENT_2D, latents_2d
 from portrait_core.inversion.features import FeatureExtractor, build_features, feature_distance
 from portrait_core.runtime.allocator import keep_freed_memory
+from portrait_core.tracking.generator_crop import EMBEDDED_FACE, EMBEDDED_SHARE
 from portrait_core.training import losses
 from portrait_core.training.evaluate import comparison_sheet
 from portrait_core.training.train import Schedule
@@ -41,7 +42,7 @@ from portrait_core.training.train import Schedule
 CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "embedded_2d.safetensors"
 SIZE = 128
-CROP, FACE = 0.6875, (0.5, 0.54)
+CROP, FACE = EMBEDDED_SHARE, EMBEDDED_FACE
 """Side of the crop relative to a shard's picture, and the position of the middle of eyes and mouth in it.
 Published 2D generators are trained on aligned faces too, so that they need not learn a turning head's
 position."""

@@ -34,7 +34,6 @@ ASSESS = Stage(
         "fit",
         "coefficients",
         "render",
-        "render_2d",
         "animate",
         "views",
         "animate_views",

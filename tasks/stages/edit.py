@@ -98,12 +98,13 @@ def _on_photograph(job: Job, made: EditSeries) -> tuple[NDArray[np.uint8], list[
 
 def _picture(job: Job, ws: Tensor) -> NDArray[np.uint8]:
     """Return the tuned generator's picture of a latent at the portrait's camera ``[S,S,3]``."""
+    from portrait_core.generators.prepared import volume_of
     from portrait_core.inversion.pictures import picture_of
     from portrait_core.rendering.pose_renderer import final_sampling
     from tasks.fitting import clip_data
     from tasks.stages.render import tuned_generator
 
-    generator = tuned_generator(job)
+    generator = volume_of(tuned_generator(job))
     sampling, resolution = final_sampling(generator, job.settings.render)
     return picture_of(generator, ws, clip_data(job).camera, resolution, sampling)
 

@@ -115,12 +115,13 @@ def _about(job: Job, curve: object) -> dict[str, str]:
 
 def _sheet(job: Job, model: StyleFlowModel, held_out: LabelledLatents) -> bytes:
     """Draw edits of held-out samples."""
+    from portrait_core.generators.prepared import volume_of
     from portrait_core.report import png_bytes
     from portrait_core.report.edits import flow_sheet
     from tasks.attributes import frontal
     from tasks.fitting import generator
 
-    drawing = generator(job)
+    drawing = volume_of(generator(job))
 
     def draw(w: Tensor) -> NDArray[np.uint8]:
         return frontal(job, drawing, w.expand(-1, drawing.settings.num_ws, -1))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from portrait_core.generators import TriPlaneGenerator
+    from portrait_core.generators.io import AnyGenerator
     from portrait_core.rendering.picture import FrameInputs, Picture, PictureRenderer
     from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
 
@@ -128,7 +128,7 @@ def rendered(
     return renderer.render(frame, camera)
 
 
-def tuned_generator(job: Job) -> TriPlaneGenerator:
+def tuned_generator(job: Job) -> AnyGenerator:
     """Return the process's tuned generator of this clip.
 
     Before it is loaded, that of another clip goes, unless a task is at work with it.
@@ -139,7 +139,7 @@ def tuned_generator(job: Job) -> TriPlaneGenerator:
     from portrait_core.errors import MissingChunk
     from tasks.fitting import computing, tuned_from_bytes
 
-    def load() -> TriPlaneGenerator:
+    def load() -> AnyGenerator:
         drop_tuned()
         output = job.output("tuning")
         data = output.get_bytes(TUNED)
@@ -169,17 +169,19 @@ def pose_renderer(job: Job) -> PoseRenderer | PictureRenderer:
 def _plain_renderer(job: Job) -> PoseRenderer:
     import torch
 
+    from portrait_core.generators.prepared import volume_of
     from portrait_core.rendering.pose_renderer import PoseRenderer
 
     first, settings = anchor(job), job.settings
     camera = torch.from_numpy(job.output("portrait").read("cameras")).to(device_of(job))
-    parts = tuned_generator(job), first.latent.ws, frame_inputs(job, first.frame).face, camera
+    parts = volume_of(tuned_generator(job)), first.latent.ws, frame_inputs(job, first.frame).face, camera
     return PoseRenderer(*parts, settings.render, settings.composite)
 
 
 def _picture_renderer(job: Job) -> PictureRenderer:
     import torch
 
+    from portrait_core.generators.prepared import volume_of
     from portrait_core.rendering.motion import CameraMotion, HeadMotion
     from portrait_core.rendering.neck import Neck, resting
     from portrait_core.rendering.picture import PictureRenderer
@@ -196,7 +198,7 @@ def _picture_renderer(job: Job) -> PictureRenderer:
     else:
         motion = CameraMotion(page, device)
     return PictureRenderer(
-        tuned_generator(job),
+        volume_of(tuned_generator(job)),
         first.latent.ws,
         frame_inputs(job, first.frame).face,
         page.camera(camera, page.canvas),

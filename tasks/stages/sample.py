@@ -32,11 +32,12 @@ def sample(job: Job, start: int, stop: int) -> StageResult:
     if not runs:
         return watch.result(0)
     from portrait_core.attribute_editing.training_samples import draw_samples, sample_labels
+    from portrait_core.generators.prepared import volume_of
     from tasks.attributes import frontal, labeller
     from tasks.fitting import generator
 
     use_threads(job, alone=False)
-    model, arrays, settings = generator(job), FrameArrays(job, "sample"), job.settings
+    model, arrays, settings = volume_of(generator(job)), FrameArrays(job, "sample"), job.settings
     looking = None if settings.sample.labels == "scene" else labeller(job)
 
     def work(batch: FrameRange) -> Save:

@@ -15,8 +15,12 @@ from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
 from portrait_core.generators import save_generator
+from portrait_core.generators.scene_latents_2d import LAYOUT_2D
+from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import forget_models
+from portrait_core.settings import load_settings
 from portrait_core.store import KINDS, Output, Store
+from tasks.ingest import ingest_2d
 from tests.conftest import FfmpegRunner
 from tests.portrait_core import tiny
 
@@ -81,6 +85,29 @@ def arguments(portrait: Path, driver: Path, small: list[str]) -> Arguments:
         settings = [part for change in (*small, *changes) for part in ("--set", change)]
         places = ["--portrait", portrait, "--video", driver, "--store", store, "--out", out]
         return ["reenact", *map(str, places), *settings]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_2d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 2D generator with the embedded one's latents at 64 pixels, with random weights."""
+    path = tmp_path_factory.mktemp("weights") / "tiny_2d.safetensors"
+    save_generator(tiny.flat(scene=True), path, latent_layout=LAYOUT_2D)
+    return path
+
+
+JobMaker2d = Callable[..., Job]
+
+
+@pytest.fixture(scope="session")
+def job_2d(portrait: Path, driver: Path, small: list[str], tiny_2d: Path) -> JobMaker2d:
+    """``job_2d(store, *changes)``: a small clip of three frames by a 2D generator."""
+
+    def make(store: Path, *changes: str) -> Job:
+        own = (f"generator.weights={tiny_2d}", "media.max_frames=3")
+        settings = load_settings("embedded", [*small, *own, *changes])
+        return ingest_2d(str(portrait), str(driver), str(store), settings)
 
     return make
 

@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 
 import flows.engine.runners
 from flows.cli.main import app
+from flows.reenact import run_stages
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import HOW, Section, Settings
 from tasks.running import Call, functions_of, run_call
-from tests.flows.conftest import Arguments
+from tests.flows.conftest import Arguments, JobMaker2d
 from tests.pipeline.test_keys import WEIGHTS
 
 SECTIONS = {type(getattr(Settings(), name)): name for name in Settings.model_fields}
@@ -45,7 +46,7 @@ CHOOSE_WEIGHTS = {
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
 Place = tuple[str, str]
 """Pipeline and stage."""
-KINDS = ("3d", "animator", "template")
+KINDS = ("3d", "2d", "animator", "template")
 DRIVEN = {("evaluate_animator", name) for name in ("landmarks", "coefficients")}
 MAYBE = {
     # where the tracker finds a face in the result: an untrained generator makes none
@@ -53,6 +54,7 @@ MAYBE = {
     # where DECA's portrait takes the driver's eyes
     ("clip", "retarget"): {("clip", "landmarks")},
     ("evaluate_3d", "retarget"): {("evaluate_3d", "landmarks")},
+    ("evaluate_2d", "retarget"): {("evaluate_2d", "landmarks")},
     ("evaluate_template", "retarget"): {("evaluate_template", "landmarks")},
     # where the tracker finds a face in the result
     ("evaluate_3d", "pose"): {("evaluate_3d", "landmarks")},
@@ -62,6 +64,7 @@ MAYBE = {
     ("evaluate_animator", "animate"): DRIVEN,
     ("evaluate_animator", "animate_views"): DRIVEN | {("evaluate_animator", "portrait")},
     ("evaluate_template", "animate"): {("evaluate_template", name) for name in ("landmarks", "coefficients")},
+    ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
 }
 """What is opened under some circumstances only."""
 
@@ -133,8 +136,8 @@ def _recording(patch: pytest.MonkeyPatch) -> Iterator[Recorded]:
 
 
 def _stage_of() -> dict[str, str]:
-    stages = dict.fromkeys(stage.name for pipeline in all_pipelines() for stage in pipeline.stages)
-    return {function.name: stage for stage in stages for function in functions_of(stage)}
+    stages = [stage for pipeline in all_pipelines() for stage in pipeline.stages]
+    return {function.name: stage.name for stage in stages for function in functions_of(stage.done_by)}
 
 
 STAGE_OF = _stage_of()
@@ -190,12 +193,30 @@ def evaluated(
     """An evaluation of our method and of those that cost nothing, on one pair."""
     folder = tmp_path_factory.mktemp("evaluated")
     inputs = ["--portraits", str(portrait), "--videos", str(driver)]
-    methods = ["--method", "references", "--method", "3D GAN"]
+    methods = ["--method", "references", "--method", "3D GAN", "--method", "2D GAN (w/o pose)"]
     return _recorded([(["evaluate", *inputs, *methods, *_places(folder, "all"), *_sets(*small)], 0)])
 
 
-EVALUATIONS = ("track_portrait", "evaluate_3d", "evaluate_animator", "evaluate_template", "evaluation")
-RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"} | dict.fromkeys(EVALUATIONS, "evaluated")
+@pytest.fixture(scope="module")
+def clip_2d(tmp_path_factory: pytest.TempPathFactory, job_2d: JobMaker2d) -> Recorded:
+    """A clip by a 2D generator, with settings that have much read."""
+    job = job_2d(tmp_path_factory.mktemp("clip_2d"), "inversion.steps=1", "tuning.locality=0.1")
+    with pytest.MonkeyPatch.context() as patch, _recording(patch) as found:
+        run_stages(job)
+    forget_models()
+    return found
+
+
+EVALUATIONS = (
+    "track_portrait",
+    "evaluate_3d",
+    "evaluate_2d",
+    "evaluate_animator",
+    "evaluate_template",
+    "evaluation",
+)
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes", "clip_2d": "clip_2d"}
+RUNS |= dict.fromkeys(EVALUATIONS, "evaluated")
 """The fixture that runs every pipeline."""
 
 
@@ -260,6 +281,7 @@ def test_what_was_recorded_is_what_stages_are_known_to_read(recorded: Recorded, 
     for place, setting in {
         ("clip", "tuning"): "tuning.steps",
         ("clip", "encode"): "output.crf",
+        ("clip_2d", "render"): "composite.feather_px",
         ("flow", "sample"): "sample.truncation",
         ("flow", "flow"): "flow.epochs",
         ("edit", "edit"): "edit.strip",

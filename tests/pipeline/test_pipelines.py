@@ -12,7 +12,8 @@ from portrait_core.pipeline import Array, File, Job, Note, Pipeline, Stage, all_
 from portrait_core.pipeline.retention import stale_outputs
 from portrait_core.settings import Settings
 from portrait_core.store import Store
-from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
+from tasks.pipelines import CLIP, CLIP_2D, EDITED, FLOW_PIPELINE
+from tasks.running import functions_of
 from tests.simulation.stub import stub_job
 
 FIRST = Stage("first", "first", 1, "reenactment", writes=(Array("a"),), per_frame=True)
@@ -48,8 +49,9 @@ def test_an_unknown_pipeline_is_named_with_those_there_are(tmp_path: Path) -> No
 
 
 def test_the_programs_pipelines_are_registered() -> None:
-    assert [find_pipeline(name) for name in ("clip", "edit", "flow")] == [CLIP, EDITED, FLOW_PIPELINE]
-    assert {"clip", "edit", "flow"} <= {pipeline.name for pipeline in all_pipelines()}
+    known = {"clip": CLIP, "clip_2d": CLIP_2D, "edit": EDITED, "flow": FLOW_PIPELINE}
+    assert {name: find_pipeline(name) for name in known} == known
+    assert known.keys() <= {pipeline.name for pipeline in all_pipelines()}
 
 
 def test_readers_and_dependents_are_derived_from_what_stages_read() -> None:
@@ -61,7 +63,9 @@ def test_readers_and_dependents_are_derived_from_what_stages_read() -> None:
     assert without.reads("third") == ()  # a pipeline without what it reads elsewhere
 
 
-@pytest.mark.parametrize("pipeline", [CLIP, EDITED, FLOW_PIPELINE], ids=lambda pipeline: pipeline.name)
+@pytest.mark.parametrize(
+    "pipeline", [CLIP, CLIP_2D, EDITED, FLOW_PIPELINE], ids=lambda pipeline: pipeline.name
+)
 def test_what_a_stage_waits_for_or_shows_it_reads(pipeline: Pipeline) -> None:
     everywhere = {stage.name for one in all_pipelines() for stage in one.stages}
     for stage in pipeline.stages:
@@ -78,7 +82,7 @@ def _before(pipeline: Pipeline, name: str) -> set[str]:
 
 
 def test_the_last_stages_of_a_pipeline_are_kept_by_every_policy() -> None:
-    for pipeline in (CLIP, EDITED, FLOW_PIPELINE):
+    for pipeline in (CLIP, CLIP_2D, EDITED, FLOW_PIPELINE):
         for end in pipeline.ends:
             assert pipeline.stage(end).drop_with is None
 
@@ -88,6 +92,14 @@ def test_the_same_stage_in_another_unit_is_the_same_declaration_elsewhere() -> N
     assert there == here.in_unit("inverted")
     assert (here.unit, there.unit) == ("reenactment", "inverted")
     assert there.declared(Settings()) == here.declared(Settings())
+
+
+def test_stages_of_one_name_in_two_pipelines_are_done_by_their_own_functions() -> None:
+    here, there = CLIP.stage("render"), CLIP_2D.stage("render")
+    made = [[one.name for one in functions_of(stage.done_by)] for stage in (here, there)]
+    assert made == [["render"], ["keep_source", "render_2d"]]
+    assert CLIP_2D.stage("tuning") is CLIP.stage("tuning")
+    assert "pose" not in CLIP_2D.names
 
 
 def test_a_jobs_stages_are_asked_of_its_pipeline(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from portrait_core.generators import (
     load_published,
     save_generator,
 )
-from portrait_core.generators.io import filled_generator, load_metadata
+from portrait_core.generators.io import filled_generator, load_facts, load_metadata
+from portrait_core.generators.prepared import generator_bytes
 from portrait_core.weights.readers.legacy_pickle import read_legacy_pickle, read_network
 from tests.portrait_core import tiny
 from tests.published_pickle import EG3D_KWARGS, STYLEGAN2_KWARGS, write_eg3d
@@ -159,3 +160,19 @@ def test_network_files_cannot_run_code(tmp_path: Path) -> None:
     path.write_bytes(b"junk")
     with pytest.raises(ValueError, match="cannot read"):
         read_network(path)
+
+
+def test_a_file_says_what_it_holds_without_its_weights_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "generator.safetensors"
+    facts = []
+    for made in (tiny.generator(), stylegan2(), tiny.flat(scene=True)):
+        path.write_bytes(generator_bytes(made))
+        facts.append(load_facts(path))
+        loaded = load_generator(path, kind=None)
+        assert facts[-1].has_scene_latents == loaded.has_scene_latents == made.has_scene_latents
+        assert facts[-1].image_resolution == made.settings.image_resolution
+    assert [(one.kind, one.has_scene_latents) for one in facts] == [
+        ("triplane", True),
+        ("stylegan2", False),
+        ("stylegan2", True),
+    ]

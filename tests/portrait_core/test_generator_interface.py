@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from portrait_core.cameras import angles_from_labels
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.reproject import HeadSurface
 from portrait_core.generators import (
@@ -20,12 +22,12 @@ from portrait_core.generators import (
     Patch,
     PatchRender,
     RaySampling,
-    StyleGAN2Generator,
-    StyleGAN2Settings,
     VolumeGenerator,
     VolumePatch,
 )
-from portrait_core.generators.prepared import at_chunk
+from portrait_core.generators.prepared import at_chunk, volume_of
+from portrait_core.generators.scene_latents import APPEARANCE
+from portrait_core.generators.scene_latents_2d import PITCH_SCALE, YAW_SCALE
 from portrait_core.inversion.latent import Inverter
 from portrait_core.inversion.pictures import face_picture, whole_picture
 from portrait_core.inversion.sampling import fitting_resolution
@@ -74,18 +76,10 @@ class OnlyTheInterface(ImageGenerator):
         return PatchRender(self.inner.render_patch(ws, rays, patch, sampling, rng).image)
 
 
-def flat() -> StyleGAN2Generator:
-    """A seeded 2D generator of pictures of 64 pixels."""
-    torch.manual_seed(0)
-    channels = {4: 16, 8: 16, 16: 16, 32: 8, 64: 8}
-    settings = StyleGAN2Settings(z_dim=16, w_dim=32, mapping_layers=2, channels=channels)
-    return StyleGAN2Generator(settings).eval().requires_grad_(False)
-
-
 GENERATORS = {
     "tri-plane": tiny.generator,
-    "2D": flat,
-    "2D, nothing but the interface": lambda: OnlyTheInterface(flat()),
+    "2D": tiny.flat,
+    "2D, nothing but the interface": lambda: OnlyTheInterface(tiny.flat()),
     "tri-plane, nothing but the interface": lambda: OnlyTheInterface(tiny.generator()),
 }
 every_generator = pytest.mark.parametrize("build", GENERATORS.values(), ids=GENERATORS)
@@ -150,7 +144,7 @@ def clip(ws: Tensor, head: MorphableHead) -> Clip:
 
 
 @pytest.mark.parametrize(
-    ("build", "has_effect"), [(tiny.generator, True), (flat, False)], ids=["tri-plane", "2D"]
+    ("build", "has_effect"), [(tiny.generator, True), (tiny.flat, False)], ids=["tri-plane", "2D"]
 )
 @pytest.mark.parametrize("term", ["depth_anchor", "novel_view", "background"])
 def test_terms_of_depth_and_coverage_apply_only_where_there_is_a_volume(
@@ -169,7 +163,7 @@ def test_terms_of_depth_and_coverage_apply_only_where_there_is_a_volume(
 
 
 def test_the_interface_says_which_generators_have_a_volume() -> None:
-    volume, without = tiny.generator(), flat()
+    volume, without = tiny.generator(), tiny.flat()
     assert isinstance(volume, VolumeGenerator)
     assert not isinstance(without, VolumeGenerator)
     rays = CameraRays.of(tiny.CAMERA, tiny.RESOLUTION)
@@ -183,6 +177,38 @@ def test_the_interface_says_which_generators_have_a_volume() -> None:
     assert torch.equal(cut.image, without.render_image(ws, tiny.CAMERA)[..., 8:40, 12:44])
     assert at_chunk(without, 64) is without
     assert at_chunk(volume, 64).ray_chunk == 64
+
+
+def test_what_needs_a_volume_refuses_a_generator_without_one() -> None:
+    volume = tiny.generator()
+    assert volume_of(volume) is volume
+    with pytest.raises(ValueError, match="2D generator, whose head cannot turn"):
+        volume_of(tiny.flat())
+
+
+def test_a_2d_generators_latents_keep_the_portraits_pose_through_a_clip(
+    phi: nn.Module, head: MorphableHead
+) -> None:
+    generator = tiny.flat(scene=True)
+    chosen = InversionSettings(first_steps=2)
+    inverter = Inverter(generator, phi, tiny.CAMERA, chosen, None, tiny.SIZE)
+    rest, open_mouth = np.zeros((1, 52)), np.zeros((1, 52))
+    open_mouth[0, head.expression_names.index("jawOpen")] = 1.0
+    names = list(head.expression_names[:52])
+    z = [inverter.tracker_start(np.zeros(50), expression, names) for expression in (rest, open_mouth)]
+    yaw_rad, pitch_rad, _ = angles_from_labels(tiny.CAMERA.numpy())[0]
+    pose = torch.tensor([yaw_rad / YAW_SCALE, pitch_rad / PITCH_SCALE])
+    assert all(torch.allclose(one[0, -2:], pose.float(), atol=1e-5) for one in z)
+    first = inverter.first(picture(), z[0])
+    assert first.appearance.shape == (len(APPEARANCE),)
+    assert torch.allclose(inverter.moved(first, z[0], z[0]), first.ws, atol=1e-5)
+    looking = [
+        torch.cat([one[:, :79], torch.from_numpy(first.appearance)[None], pose[None].float()], 1) for one in z
+    ]
+    mapped = [generator.mapping(one)[:, :1] for one in looking]
+    moved = inverter.moved(first, z[0], z[1])
+    assert torch.allclose(moved - first.ws, mapped[1] - mapped[0], atol=1e-5)
+    assert not torch.equal(moved, first.ws)
 
 
 def test_nobody_outside_the_generators_reaches_into_one() -> None:

@@ -8,10 +8,13 @@ from portrait_core.generators import (
     BackgroundSettings,
     GeneratorSettings,
     RaySampling,
+    StyleGAN2Generator,
+    StyleGAN2Settings,
     SuperresolutionSettings,
     TriPlaneGenerator,
 )
 from portrait_core.generators.scene_latents import N_LATENT
+from portrait_core.generators.scene_latents_2d import LAYOUT_2D, N_LATENT_2D
 from portrait_core.inversion.targets import FrameTarget
 
 RESOLUTION, SIZE = 32, 64
@@ -47,6 +50,17 @@ def generator(seed: int = 0) -> TriPlaneGenerator:
         ),
     )
     return TriPlaneGenerator(settings).eval().requires_grad_(False)
+
+
+def flat(scene: bool = False) -> StyleGAN2Generator:
+    """A seeded 2D generator of pictures of 64 pixels; with ``scene``, its z is the embedded one's."""
+    torch.manual_seed(0)
+    channels = {4: 16, 8: 16, 16: 16, 32: 8, SIZE: 8}
+    settings = StyleGAN2Settings(
+        z_dim=N_LATENT_2D if scene else 16, w_dim=32, mapping_layers=2, channels=channels
+    )
+    made = StyleGAN2Generator(settings, LAYOUT_2D if scene else None)
+    return made.eval().requires_grad_(False)
 
 
 SAMPLING = RaySampling(near=2.25, far=3.15, n_coarse=8, n_fine=6)

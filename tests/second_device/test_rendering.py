@@ -11,6 +11,7 @@ from portrait_core.cameras import crop_rays, orbit_labels, project_to_crop
 from portrait_core.generators import StyleGAN2Generator, load_generator
 from portrait_core.metrics.consistency import draw_views, multi_view_consistency
 from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
+from portrait_core.rendering.still_renderer import StillRenderer
 from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import CompositeSettings, RenderSettings
 from tests.portrait_core import tiny
@@ -42,6 +43,28 @@ def _posed(device: torch.device | str, **compositing: object) -> PosedFrame:
     ).to(device)
     camera = torch.from_numpy(orbit_labels(0.3, 0.1)).to(device)
     return renderer.render(moved, tiny.disc(0.28)[None].to(device), camera)
+
+
+def _still(device: torch.device | str) -> tuple[StillRenderer, torch.Tensor, torch.Tensor]:
+    """A renderer without a volume, with the latent and the face of another frame."""
+    generator = tiny.flat(scene=True)
+    z = torch.randn(2, generator.settings.z_dim, generator=torch.Generator().manual_seed(1))
+    ws = generator.mapping(z).to(device)
+    parts = (tiny.disc(0.3)[None].to(device), tiny.CAMERA.to(device), CompositeSettings())
+    renderer = StillRenderer(generator.to(device), ws[:1], *parts)
+    return renderer, ws[1:], tiny.disc(0.28)[None].to(device)
+
+
+@pytest.mark.usefixtures("plain_cpu")
+def test_a_frame_of_a_2d_generator_equals_the_cpus_and_is_read_back_once(second: torch.device) -> None:
+    here, (renderer, ws, face) = _still("cpu"), _still(second)
+    with counted() as waits:
+        there = renderer.render(ws, face)
+    assert len(waits.copies) == 1
+    np.testing.assert_array_equal(there, here[0].render(*here[1:]))
+    pose = renderer.generator.pose_latents(tiny.CAMERA.to(second))
+    assert pose.device == second
+    assert torch.equal(pose.cpu(), here[0].generator.pose_latents(tiny.CAMERA))
 
 
 @pytest.mark.usefixtures("plain_cpu")

@@ -10,6 +10,7 @@ import torch
 
 import tasks.running
 from portrait_core.generators import save_generator
+from portrait_core.generators.prepared import volume_of
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import load_settings
@@ -51,7 +52,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_a_process_keeps_a_generator_per_precision(weights: Path) -> None:
-    exact, half = (generator(job_at(precision, weights)) for precision in ("fp32", "bf16"))
+    exact, half = (volume_of(generator(job_at(precision, weights))) for precision in ("fp32", "bf16"))
     assert exact is generator(job_at("fp32", weights))
     assert exact is generator(job_at("auto", weights))  # on a CPU
     ws = exact.mapping(torch.zeros(1, exact.settings.z_dim))

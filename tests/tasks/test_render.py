@@ -51,9 +51,9 @@ def test_one_tuned_generator_at_a_time_and_shared_models_loaded_once(
 ) -> None:
     loaded: Counter[str] = Counter()
 
-    def load(path: Path, device: Any) -> TriPlaneGenerator:
+    def load(path: Path, device: Any, *, kind: None) -> TriPlaneGenerator:
         loaded["base" if path.name == "tiny.safetensors" else "tuned"] += 1
-        loaded_generator = load_generator(path, device)
+        loaded_generator = load_generator(path, device, kind=kind)
         assert isinstance(loaded_generator, TriPlaneGenerator)
         return loaded_generator
 

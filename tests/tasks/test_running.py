@@ -116,7 +116,7 @@ def test_a_wait_before_a_retry_ends_when_the_process_is_asked_to_stop(job: Job) 
 def test_what_does_every_stage_is_found_by_its_name() -> None:
     for pipeline in all_pipelines():
         for stage in pipeline.stages:
-            functions = functions_of(stage.name)
+            functions = functions_of(stage.done_by)
             assert functions, stage.name
             for function in functions:
                 assert function.stage == stage.name
