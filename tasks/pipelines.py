@@ -16,6 +16,7 @@ from tasks.stages.pose import POSE
 from tasks.stages.render import RENDER
 from tasks.stages.retarget import RETARGET
 from tasks.stages.sample import SAMPLE
+from tasks.stages.subjects import SUBJECTS
 from tasks.stages.template import TEMPLATE
 from tasks.stages.tuning import TUNING
 
@@ -48,3 +49,6 @@ EDITED = register(Pipeline("edit", "edited portrait", EDIT_STAGES, ends=("edit",
 
 FLOW_PIPELINE = register(Pipeline("flow", "flow", (SAMPLE, FLOW), ends=("flow",)))
 """The flow that edits attributes; the frames of its job are its samples."""
+
+SUBJECTS_PIPELINE = register(Pipeline("subjects", "evaluation", (SUBJECTS,), ends=("subjects",)))
+"""A cell of the paper's table 3; the frames of its job are people."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.interface import ImageGenerator, VolumeGenerator
+from portrait_core.generators.io import AnyGenerator as EitherGenerator
 from portrait_core.generators.io import load_generator, save_generator
 from portrait_core.generators.precision import Precision, at_precision, compiled
 
@@ -32,6 +33,11 @@ class Preparation:
     def load(self, path: Path) -> TriPlaneGenerator:
         """Load a file of :func:`~portrait_core.generators.save_generator`, prepared."""
         model = at_precision(load_generator(path, self.device), self.precision)
+        return compiled(model) if self.compile else model
+
+    def load_any(self, path: Path) -> EitherGenerator:
+        """Load a file of either kind of generator, prepared."""
+        model = at_precision(load_generator(path, self.device, kind=None), self.precision)
         return compiled(model) if self.compile else model
 
     def from_bytes(self, data: bytes) -> TriPlaneGenerator:

@@ -191,4 +191,5 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "efficientnet": _efficientnet,
     "embedded_head": _head,
     "embedded_flow": _flow,
+    "embedded_2d_flow": _flow,
 }

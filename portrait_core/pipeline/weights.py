@@ -55,5 +55,15 @@ def flow_weights(weights: Digests) -> dict[str, str]:
     return {"flow": weights.get("flow", "")}
 
 
+def subject_weights(weights: Digests) -> dict[str, str]:
+    """Select the generator of random people, the StyleFlow that moves them, and the landmark networks."""
+    return _select(weights, ("generator", "flow")) | landmark_weights(weights)
+
+
+def identity_weights(weights: Digests) -> dict[str, str]:
+    """Select the network that reads identities."""
+    return _select(weights, ("identity",))
+
+
 def _select(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:
     return {name: weights[name] for name in names if name in weights}
