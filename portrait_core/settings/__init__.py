@@ -1,6 +1,7 @@
 """Settings of a run: one model per section, profiles, overrides, and the fallback to less memory."""
 
 from portrait_core.settings.base import DIGESTED, HOW, Section
+from portrait_core.settings.consistency_section import ConsistencySettings
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
 from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
@@ -12,6 +13,7 @@ __all__ = [
     "DIGESTED",
     "HOW",
     "CompositeSettings",
+    "ConsistencySettings",
     "EditSettings",
     "GeneratorChoice",
     "InversionSettings",

@@ -17,11 +17,13 @@ from typer.testing import CliRunner
 
 import flows.engine.runners
 from flows.cli.main import app
+from flows.reenact import run_stages
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
-from portrait_core.settings import HOW, Section, Settings
+from portrait_core.settings import HOW, Section, Settings, load_settings
+from tasks.ingest import ingest_subjects
 from tasks.running import Call, functions_of, run_call
 from tests.flows.conftest import Arguments
 from tests.pipeline.test_keys import WEIGHTS
@@ -166,7 +168,19 @@ def attributes(tmp_path_factory: pytest.TempPathFactory, portrait: Path, small: 
     )
 
 
-RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Recorded:
+    """People of both generators, the 2D one's edited."""
+    store = str(tmp_path_factory.mktemp("people") / "store")
+    few = [*small, "consistency.subjects=1"]
+    with pytest.MonkeyPatch.context() as patch, _recording(patch) as found:
+        for changes in (few, [*few, "consistency.gan=2d", "consistency.edit=age"]):
+            run_stages(ingest_subjects(store, load_settings("embedded", changes)))
+    forget_models()
+    return found
+
+
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes", "subjects": "people"}
 """The fixture that runs every pipeline."""
 
 
@@ -232,7 +246,8 @@ def test_what_was_recorded_is_what_stages_are_known_to_read(recorded: Recorded, 
         ("flow", "sample"): "sample.truncation",
         ("flow", "flow"): "flow.epochs",
         ("edit", "edit"): "edit.strip",
+        ("subjects", "subjects"): "consistency.amount",
     }.items():
         assert place[0] != name or setting in recorded.settings[place]
     last = find_pipeline(name).stages[-1]
-    assert {(name, stage) for stage in last.reads} & recorded.outputs[name, last.name]
+    assert {(name, stage) for stage in last.reads or (last.name,)} & recorded.outputs[name, last.name]
