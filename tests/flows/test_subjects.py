@@ -7,17 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from flows.reenact import run_stages
-from portrait_core.errors import ColumnError, InputError
+from portrait_core.attribute_editing.conditions import Condition, Conditions
+from portrait_core.attribute_editing.latent_edits import StyleFlowModel
+from portrait_core.attribute_editing.settings import StyleFlowArchitecture
+from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.attribute_editing.styleflow_files import save_styleflow
+from portrait_core.errors import ColumnError, InputError, ModelFileError
+from portrait_core.generators import load_generator
 from portrait_core.metrics.consistency import draw_views
+from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import load_settings
 from tasks.ingest import ingest_subjects
 from tasks.stages.subjects import SUBJECTS
 from tasks.table3 import DETAILS, SHEET, TABLE, deliver_table3, read_consistency, table3_jobs
+from tests import official_flow, published_pickle
 from tests.flows.conftest import markers
 
 ARRAYS = tuple(item.name for item in SUBJECTS.writes)
@@ -113,12 +122,6 @@ def test_what_cannot_be_asked_is_said_before_any_work(tmp_path: Path, tiny_gener
 
 def _flow_without_pose(folder: Path) -> Path:
     """A StyleFlow of the 2D generator's width that knows age alone."""
-    from portrait_core.attribute_editing.conditions import Condition, Conditions
-    from portrait_core.attribute_editing.latent_edits import StyleFlowModel
-    from portrait_core.attribute_editing.settings import StyleFlowArchitecture
-    from portrait_core.attribute_editing.styleflow import StyleFlow
-    from portrait_core.attribute_editing.styleflow_files import save_styleflow
-
     made = StyleFlow(StyleFlowArchitecture(width=192, hidden=(4,), context=1))
     path = folder / "age.safetensors"
     save_styleflow(StyleFlowModel(made, Conditions(attributes=(Condition(name="age", high=80.0),))), path)
@@ -172,3 +175,29 @@ def test_people_are_labelled_by_their_pictures_and_a_table(tmp_path: Path) -> No
     rows.write_text(rows.read_text().replace("0.5", "0.25"))
     other = _job(tmp_path / "store", *common, f"consistency.labels={rows}")
     assert other.stage_keys != job.stage_keys
+
+
+@pytest.mark.slow
+def test_published_networks_edit_and_turn_the_2d_generators_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    monkeypatch.setenv("PORTRAIT_MODELS", str(folder))
+    changes = ["consistency.gan=2d", "consistency.edit=glasses", "consistency.subjects=2", "device=cpu"]
+    settings = load_settings("paper", [*changes, "runner.prefect=never"])
+    with pytest.raises(ModelFileError, match=r"stylegan2-ffhq-1024x1024\.pkl"):
+        ingest_subjects(str(tmp_path / "store"), settings)
+    network = folder / "stylegan2-ffhq-1024x1024.pkl"
+    published_pickle.write_stylegan2(network, z_dim=512, w_dim=512)
+    torch.save(official_flow.flow_state(StyleFlowArchitecture()), folder / "modellarge10k.pt")
+    job = ingest_subjects(str(tmp_path / "store"), settings)
+    assert "phi" not in job.weights  # nor any other file that people do not need
+    assert _computed(job) == 2
+    rows = load_generator(weight_file(job.settings, "generator"), kind="stylegan2").settings.num_ws
+    assert _arrays(job)["w"].shape == (2, rows, 512)
+    unlabelled = settings.consistency.model_copy(update={"labels": "latent"})
+    with pytest.raises(InputError, match=r"set consistency\.labels=photograph"):
+        ingest_subjects(str(tmp_path / "store"), settings.model_copy(update={"consistency": unlabelled}))
+    table = table3_jobs(str(tmp_path / "store"), settings, ["3d"], ["age"])
+    assert table.missing["3d", "age"].startswith("there is no StyleFlow for eg3d")

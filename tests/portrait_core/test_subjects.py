@@ -125,11 +125,11 @@ def test_the_flow_turns_the_2d_generators_heads() -> None:
 def test_a_moved_camera_shows_one_volume_from_its_sides() -> None:
     made = tiny.generator()
     person = Person(draw_person(made, 0, 0, 0.7)[:, :1])
-    pictures = moved_camera(made, person, np.zeros((2, 2)), sampling=tiny.SAMPLING)
-    assert np.array_equal(*pictures)
-    turned = moved_camera(made, person, SIDES, sampling=tiny.SAMPLING)
-    assert not np.array_equal(*turned)
-    assert turned[0].shape == (tiny.SIZE, tiny.SIZE, 3)
+    one, again = moved_camera(made, person, np.zeros((2, 2)), sampling=tiny.SAMPLING)
+    assert np.array_equal(one, again)
+    left, right = moved_camera(made, person, SIDES, sampling=tiny.SAMPLING)
+    assert not np.array_equal(left, right)
+    assert left.shape == (tiny.SIZE, tiny.SIZE, 3)
 
 
 def test_a_published_flow_keeps_every_row_of_a_2d_generator() -> None:
