@@ -23,6 +23,10 @@ class InputError(ValueError):
     """An input of the user cannot be used; the message says what was received and what to do next."""
 
 
+class ColumnError(InputError):
+    """A column of a table cannot be made with the StyleFlow at hand; the others can."""
+
+
 class ModelFileError(ValueError):
     """Files of weights are missing, or are not what their names say.
 

@@ -150,7 +150,7 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
         "latents.npz": buffer.getvalue(),
         "edit.json": (json.dumps(said, indent=2) + "\n").encode(),
     }
-    _put_files(out, files)
+    put_files(out, files)
     return said
 
 
@@ -168,7 +168,7 @@ def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
         "curve.csv": f"epoch,loss,held_out_log_density\n{table}".encode(),
         "curve.png": curve_picture(rows),
     }
-    _put_files(out, files)
+    put_files(out, files)
     return rows
 
 
@@ -177,10 +177,11 @@ def deliver_files(job: Job, out: Path) -> None:
     ledger = Ledger(job)
     for stage in job.pipeline.ends:
         output = ledger.output(stage)
-        _put_files(out, {name: _content(output, name) for name in job.declared(stage).files})
+        put_files(out, {name: _content(output, name) for name in job.declared(stage).files})
 
 
-def _put_files(out: Path, files: Mapping[str, bytes]) -> None:
+def put_files(out: Path, files: Mapping[str, bytes]) -> None:
+    """Write files to a folder by their names, each whole or not at all."""
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         _put_file(out / name, data)

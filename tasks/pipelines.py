@@ -22,6 +22,7 @@ from tasks.stages.render import RENDER
 from tasks.stages.render_2d import RENDER_2D
 from tasks.stages.retarget import RETARGET
 from tasks.stages.sample import SAMPLE
+from tasks.stages.subjects import SUBJECTS
 from tasks.stages.table import TABLE
 from tasks.stages.template import TEMPLATE
 from tasks.stages.tuning import TUNING
@@ -107,3 +108,5 @@ TRACK_PORTRAIT = register(Pipeline("track_portrait", "tracked portrait", (PORTRA
 """A portrait, whose pose other clips are seen from."""
 EVALUATION = register(Pipeline("evaluation", "tables", (TABLE,), ends=("table",)))
 """The tables of assessed clips."""
+SUBJECTS_PIPELINE = register(Pipeline("subjects", "evaluation", (SUBJECTS,), ends=("subjects",)))
+"""A cell of the paper's table 3; the frames of its job are people."""

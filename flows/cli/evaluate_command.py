@@ -68,7 +68,9 @@ def evaluate(
     with reported_errors():
         if protocol not in PROTOCOLS:
             raise ValueError(f"there is no protocol {protocol!r}; choose {', '.join(PROTOCOLS)}")
-        settings = prepared_settings(profile, change)
+        prepared_settings(profile, change)
+        if protocol == "table3":
+            raise typer.Exit(_table3(store, out, profile, change, console))
         from flows.display.progress import TerminalBoard
         from flows.evaluate import Request, start_evaluation
 
@@ -91,8 +93,21 @@ def evaluate(
         )
         plan = start_evaluation(request, out, TerminalBoard(console), console.print)
         _conclude(plan, out, console)
-    del settings
     raise typer.Exit(PARTIAL if plan.absent else OK)
+
+
+def _table3(store: str, out: Path, profile: str, change: list[str], console: Console) -> int:
+    """Make table 3, and return the exit code."""
+    from flows.display.progress import TerminalBoard
+    from flows.evaluate_people import start_table3
+    from tasks.table3 import DETAILS, SHEET, TABLE
+
+    missing = start_table3(store, out, profile, change, TerminalBoard(console), console.print)
+    for cell, why in missing.items():
+        console.print(f"missing: {cell}: {why}", markup=False, soft_wrap=True)
+    for name in (TABLE, DETAILS, SHEET):
+        console.print(f"{name:<17}{out / name}", soft_wrap=True, markup=False)
+    return PARTIAL if missing else OK
 
 
 def _inputs(

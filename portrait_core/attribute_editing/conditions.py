@@ -166,6 +166,14 @@ class Conditions(Frozen):
             self.index(name)
         return self._changed({name: {"held_at": float(value)} for name, value in values.items()})
 
+    def reaching(self, values: Mapping[str, Sequence[float]]) -> Conditions:
+        """Return the schema whose ranges of edits reach some values too, such as poses beyond a slider's."""
+        wider: dict[str, dict[str, float]] = {}
+        for name, wanted in values.items():
+            own = self.attributes[self.index(name)]
+            wider[name] = {"low": min(own.low, *wanted), "high": max(own.high, *wanted)}
+        return self._changed(wider)
+
     def without(self, names: Sequence[str]) -> Conditions:
         """Return the schema of a StyleFlow that does not know some attributes."""
         for name in names:

@@ -90,6 +90,16 @@ def published_edit(name: str, value: float, *, rows: int, strength: float = 1.0)
     return AttributeEdit({name: value}, strength, slider.degree, _table(slider.rows, rows))
 
 
+def published_pose_edit(yaw_deg: float, pitch_deg: float, *, rows: int) -> AttributeEdit:
+    """Return the published interface's edits of yaw and pitch as one.
+
+    ``rows`` are those of the latent, as for :func:`published_edit`.
+    """
+    slider = _SLIDERS["yaw"]
+    assert slider == _SLIDERS["pitch"]
+    return AttributeEdit({"yaw": yaw_deg, "pitch": pitch_deg}, 1.0, slider.degree, _table(slider.rows, rows))
+
+
 def light_edit(light: Float[Tensor, " 9"], *, rows: int, strength: float = 1.0) -> AttributeEdit:
     """Return the published interface's edit of the lighting; ``rows`` as for :func:`published_edit`.
 

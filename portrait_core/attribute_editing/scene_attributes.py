@@ -22,6 +22,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -39,6 +40,7 @@ from portrait_core.generators.scene_latents import (
     latent_from_scene,
     sample_scene,
 )
+from portrait_core.generators.scene_latents_2d import PITCH_SCALE, YAW_SCALE
 
 AGE_OFFSET = 44.95
 AGE_DIRECTION = (
@@ -130,6 +132,47 @@ def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
         for names in SHARES.values()
     ]
     return torch.stack([age, gender, smile, *shares], 1).float()
+
+
+POSE = ("yaw", "pitch")
+"""Names of the camera's angles in :func:`posed_scene_conditions`, as in the published flows."""
+POSE_SPREAD_RAD, POSE_LIMIT_RAD = (YAW_SCALE, PITCH_SCALE), (0.8, 0.45)
+"""Deviation and limit of yaw and pitch of :func:`sample_poses`: those of the 2D generator's training."""
+
+
+def posed_scene_conditions() -> Conditions:
+    """Return the attributes of the embedded 2D generator: a scene's, then the camera's yaw and pitch."""
+    return Conditions(
+        attributes=(
+            *scene_conditions().attributes,
+            Condition(name="yaw", low=-30.0, high=30.0, unit="degrees"),
+            Condition(name="pitch", low=-20.0, high=20.0, unit="degrees"),
+        )
+    )
+
+
+def posed_scene_labels(
+    z: Float[Tensor, "n 119"], pose_rad: NDArray[np.floating]
+) -> Float[Tensor, "n context"]:
+    """Return attributes ``[N,C]`` of scenes ``[N,119]`` seen from yaw and pitch ``[N,2]`` in radians.
+
+    Raises:
+        InputError: z is not of that shape.
+    """
+    return torch.cat([scene_labels(z), torch.from_numpy(np.degrees(pose_rad)).float()], dim=1)
+
+
+def sample_poses(count: int, start: int, seed: int) -> NDArray[np.float64]:
+    """Draw yaw and pitch ``[count,2]`` in radians of the samples numbered ``start`` and following.
+
+    They are independent of the scenes that :func:`sample_scenes` draws with the same seed and numbers.
+    """
+    drawn = [
+        np.random.default_rng([seed, number, len(POSE)]).normal(size=2)
+        for number in range(start, start + count)
+    ]
+    poses = np.stack(drawn) * POSE_SPREAD_RAD if drawn else np.zeros((0, 2))
+    return np.clip(poses, -np.array(POSE_LIMIT_RAD), POSE_LIMIT_RAD)
 
 
 def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) -> Float[Tensor, "count 119"]:

@@ -1,12 +1,11 @@
 """The paper's multi-view consistency of identity (section 4.2, table 3).
 
-Every subject is drawn from two random sides, and the identity vectors of both pictures are compared. A method
-whose heads do not turn when asked would score best, so how far they turn is measured beside it.
+Every subject is shown from two random sides, and the identity vectors of both views are compared. A method
+whose heads do not turn when asked would score best, so how far they turn can be measured beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,18 +17,13 @@ from portrait_core.metrics.motion import correlation_and_slope
 SUBJECTS = 128
 YAW_DEG, PITCH_DEG = 30.0, 20.0
 """Largest yaw and pitch of a view to either side."""
-
-Render = Callable[[int, float, float], NDArray[np.uint8]]
-"""``(subject, yaw_rad, pitch_rad)`` to a picture ``[H,W,3]``, all of one size."""
-Embed = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""Pictures ``[n,H,W,3]`` to identity vectors ``[n,D]``, NaN where there is no face."""
-Pose = Callable[[NDArray[np.uint8]], NDArray[np.floating]]
-"""Pictures ``[n,H,W,3]`` to yaw and pitch of the camera ``[n,2]`` in radians, NaN where there is no face."""
+LEVEL, RESAMPLES = 0.95, 2000
+"""Coverage of the interval of a mean, and draws that it is computed from."""
 
 
 @dataclass(frozen=True)
 class Consistency:
-    """Results of :func:`multi_view_consistency` for N subjects.
+    """Results of :func:`compare_views` for N subjects.
 
     Attributes:
         cosine: of the two views' identity vectors ``[N]``, NaN where a view has no face.
@@ -39,7 +33,7 @@ class Consistency:
         distance: Euclidean, the same.
         others: cosine of a subject's first view and the next one's second ``[N]``: what two people have.
         asked_rad: yaw and pitch of both views ``[N,2,2]``.
-        read_rad: the tracker's, NaN without a face; None where no tracker was given.
+        read_rad: the tracker's, NaN without a face; None where no tracker looked.
     """
 
     cosine: NDArray[np.float64]
@@ -63,6 +57,20 @@ class Consistency:
     def deviation(self) -> float:
         """Standard deviation of the same."""
         return float(np.nanstd(self.cosine)) if self.found else float("nan")
+
+    def interval(self, seed: int = 0) -> tuple[float, float]:
+        """Return the 95 % interval of the mean cosine by seeded resampling of pairs; NaN for none."""
+        return bootstrap_interval(self.cosine[np.isfinite(self.cosine)], seed)
+
+    @property
+    def mean_of_others(self) -> float:
+        """Mean cosine of two different people; NaN where there is none."""
+        return float(np.nanmean(self.others)) if np.isfinite(self.others).any() else float("nan")
+
+    @property
+    def mean_centred(self) -> float:
+        """Mean of the centred cosines; NaN where there is none."""
+        return float(np.nanmean(self.centred)) if self.found else float("nan")
 
     @property
     def same_person(self) -> float:
@@ -94,7 +102,7 @@ class Consistency:
 
     def _poses(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.read_rad is None:
-            raise ValueError("no pose was measured; give multi_view_consistency a tracker")
+            raise ValueError("no pose was measured; give compare_views what a tracker reads")
         asked, read = self.asked_rad.reshape(-1, 2), self.read_rad.reshape(-1, 2)
         seen = np.isfinite(read).all(1)
         return asked[seen], read[seen]
@@ -116,34 +124,59 @@ def draw_views(
     return np.random.default_rng(seed).uniform(-limits, limits, size=(subjects, 2, 2))
 
 
-def multi_view_consistency(
-    render: Render, views_rad: NDArray[np.floating], embed: Embed, pose: Pose | None = None
+def compare_views(
+    identity: NDArray[np.floating],
+    asked_rad: NDArray[np.floating],
+    read_rad: NDArray[np.floating] | None = None,
 ) -> Consistency:
-    """Draw every subject from its two sides and compare.
+    """Compare the two views of every subject.
 
     Args:
-        render: gives subject ``i`` of the first axis of ``views_rad`` from a side.
-        views_rad: ``[N,2,2]`` of :func:`draw_views`.
-        embed: identity vectors, such as ``identity_embeddings``.
-        pose: a tracker, if the heads' turning is to be measured too.
+        identity: identity vectors ``[N,2,K]``, NaN where there is no face.
+        asked_rad: yaw and pitch of both views ``[N,2,2]`` in radians.
+        read_rad: the same as a tracker reads them, NaN where there is no face; None where none looked.
 
     Raises:
-        ValueError: for views of another shape.
+        ValueError: for arrays of other shapes.
     """
-    views = np.asarray(views_rad, np.float64)
-    if views.ndim != 3 or views.shape[1:] != (2, 2):
-        raise ValueError(f"views have shape {list(views.shape)}, expected [N,2,2] of draw_views")
-    sides = [(i, float(yaw), float(pitch)) for i, pair in enumerate(views) for yaw, pitch in pair]
-    pictures = np.stack([render(*side) for side in sides])
-    vectors = np.asarray(embed(pictures), np.float64).reshape(len(views), 2, -1)
+    vectors, asked = np.asarray(identity, np.float64), np.asarray(asked_rad, np.float64)
+    if vectors.ndim != 3 or vectors.shape[1] != 2 or not len(vectors):
+        raise ValueError(f"identity vectors have shape {list(vectors.shape)}, expected [N,2,K]")
+    if asked.shape != (len(vectors), 2, 2):
+        raise ValueError(f"views have shape {list(asked.shape)}, expected [{len(vectors)},2,2] of draw_views")
     first, second = vectors[:, 0], vectors[:, 1]
     seen = vectors[np.isfinite(vectors).all(-1)]
     middle = seen.mean(0) if len(seen) else np.zeros(vectors.shape[-1])
     return Consistency(
         cosine=cosine_similarity(first, second),
-        centred=cosine_similarity(first - middle, second - middle),
+        centred=_centred(first, second, middle),
         distance=identity_distance(first, second),
         others=cosine_similarity(first, np.roll(second, -1, axis=0)),
-        asked_rad=views,
-        read_rad=None if pose is None else np.asarray(pose(pictures), np.float64).reshape(views.shape),
+        asked_rad=asked,
+        read_rad=None if read_rad is None else np.asarray(read_rad, np.float64).reshape(asked.shape),
     )
+
+
+def _centred(
+    first: NDArray[np.float64], second: NDArray[np.float64], middle: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return cosines without the mean vector; NaN where a vector is the mean, as with a single face."""
+    a, b = first - middle, second - middle
+    flat = (np.linalg.norm(a, axis=-1) == 0) | (np.linalg.norm(b, axis=-1) == 0)
+    a[flat], b[flat] = np.nan, np.nan
+    return cosine_similarity(a, b)
+
+
+def bootstrap_interval(
+    values: NDArray[np.floating], seed: int = 0, level: float = LEVEL
+) -> tuple[float, float]:
+    """Return the percentile interval of the mean of ``values [n]`` by seeded resampling; NaN for no value.
+
+    The same values and seed give the same interval.
+    """
+    if not len(values):
+        return float("nan"), float("nan")
+    places = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    means = np.asarray(values, np.float64)[places].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -215,4 +215,5 @@ _READERS: Mapping[str, Callable[[Path], str]] = {
     "face_recognition": _weights(read_face_recognition),
     "embedded_head": _head,
     "embedded_flow": _flow,
+    "embedded_2d_flow": _flow,
 }

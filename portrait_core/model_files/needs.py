@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -29,15 +30,21 @@ BASELINES = ("pirenderer", "facevid2vid")
 """Methods of ``baseline.method`` with weights of their own."""
 RECOGNITION_MODEL = "face_recognition.safetensors"
 """File of the network that tells whether an edit or an animation kept the person."""
+IDENTITY_MODELS = ("face_recognition", "arcface")
+"""Networks that recognise faces, of which ``evaluation.identity`` chooses one."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
-def weight_sources(settings: Settings) -> dict[str, Path | str]:
+def weight_sources(settings: Settings, purposes: Sequence[str] | None = None) -> dict[str, Path | str]:
     """Return the weights that a run reads, by purpose.
 
     Each is the path that a setting gives, or the name of a model in the registry, which lies in the models
     folder. Where the embedded head does not drive anything, it still measures expressions
     (``measuring_head``).
+
+    Args:
+        settings: settings of the run.
+        purposes: those that the run has; None stands for all that a clip has.
     """
     tracking, inversion, data = settings.tracking, settings.inversion, data_folder()
     sources: dict[str, Path | str] = {
@@ -52,10 +59,10 @@ def weight_sources(settings: Settings) -> dict[str, Path | str]:
         phi_weights = inversion.phi_weights
         sources["phi"] = "vgg16" if phi_weights is None else data / phi_weights
     flow = settings.edit.flow
-    if settings.edit.attributes and flow is not None:
+    if flow is not None and (settings.edit.attributes or "flow" in (purposes or ())):
         sources["flow"] = flow if flow in MODELS else data / flow
         sources["face_recognition"] = data / tracking.models / RECOGNITION_MODEL
-    return sources
+    return {name: source for name, source in sources.items() if purposes is None or name in purposes}
 
 
 def evaluation_sources(settings: Settings) -> dict[str, Path | str]:
@@ -89,22 +96,27 @@ def weight_file(settings: Settings, purpose: str) -> Path:
     Raises:
         ValueError: the file does not exist, or cannot be read.
     """
-    sources = weight_sources(settings)
+    sources = weight_sources(settings, (purpose,))
     source = sources[purpose] if purpose in sources else evaluation_sources(settings)[purpose]
     path = require([source])[source] if isinstance(source, str) else data_file(source)
     return convert_once(path) if purpose == "generator" else path
 
 
-def needed_models(settings: Settings) -> dict[str, Path | None]:
-    """Return the names of the models that a run reads, each with its path where a setting gives one."""
+def needed_models(settings: Settings, purposes: Sequence[str] | None = None) -> dict[str, Path | None]:
+    """Return the names of the models that a run reads, each with its path where a setting gives one.
+
+    ``purposes`` are those of :func:`weight_sources`.
+    """
     needed: dict[str, Path | None] = {}
-    for purpose, source in weight_sources(settings).items():
+    for purpose, source in weight_sources(settings, purposes).items():
         if isinstance(source, str):
             needed[source] = None
         elif purpose in ("head", "measuring_head", "phi"):
             needed["vgg16" if purpose == "phi" else "embedded_head"] = source
         elif (model := by_file(source.name)) is not None:
             needed[model.name] = source
+    if purposes is not None and "phi" not in purposes:
+        return needed
     packaged = {
         "efficientnet": settings.inversion.phi == "efficientnet",
         "lpips": settings.tuning.perceptual == "lpips",
@@ -112,15 +124,17 @@ def needed_models(settings: Settings) -> dict[str, Path | None]:
     return needed | dict.fromkeys(name for name, read in packaged.items() if read)
 
 
-def check_models(settings: Settings) -> None:
+def check_models(settings: Settings, purposes: Sequence[str] | None = None) -> None:
     """Check that every model of a run exists, before any work; with ``settings.commercial``, its licence too.
+
+    ``purposes`` are those of :func:`weight_sources`.
 
     Raises:
         ModelFileError: files are missing, or a commercial run must not use them; the message names each.
     """
-    needed = needed_models(settings)
+    needed = needed_models(settings, purposes)
     if settings.commercial:
-        _check_licences(settings, needed)
+        _check_licences(settings, needed, purposes)
     absent = [name for name, path in needed.items() if path is None or not path.is_file()]
     missing = [location for location in map(find, absent) if location.where is None]
     if missing:
@@ -130,11 +144,13 @@ def check_models(settings: Settings) -> None:
         )
 
 
-def _check_licences(settings: Settings, needed: dict[str, Path | None]) -> None:
+def _check_licences(
+    settings: Settings, needed: dict[str, Path | None], purposes: Sequence[str] | None
+) -> None:
     refused = [
         f"{MODELS[name].file} ({MODELS[name].licence})" for name in needed if not MODELS[name].commercial
     ]
-    sources = weight_sources(settings)
+    sources = weight_sources(settings, purposes)
     chosen = [sources[name] for name in ("generator", "head", "measuring_head") if name in sources]
     for own in (path for path in chosen if isinstance(path, Path) and by_file(path.name) is None):
         licence = stated_licence(own)
@@ -166,21 +182,24 @@ def stated_licence(path: Path) -> str | None:
         return None
 
 
-def weight_paths(settings: Settings) -> dict[str, Path]:
+def weight_paths(settings: Settings, purposes: Sequence[str] | None = None) -> dict[str, Path]:
     """Return the expected paths of the weights for which the settings give one, by purpose."""
-    return {name: path for name, path in weight_sources(settings).items() if isinstance(path, Path)}
+    sources = weight_sources(settings, purposes)
+    return {name: path for name, path in sources.items() if isinstance(path, Path)}
 
 
-def weight_files(settings: Settings) -> dict[str, Path]:
+def weight_files(settings: Settings, purposes: Sequence[str] | None = None) -> dict[str, Path]:
     """Return the files of weights that a run with these settings reads, by purpose.
+
+    ``purposes`` are those of :func:`weight_sources`.
 
     Raises:
         ValueError: files are missing; the message lists them.
     """
-    missing = [str(path) for path in weight_paths(settings).values() if not path.is_file()]
+    missing = [str(path) for path in weight_paths(settings, purposes).values() if not path.is_file()]
     if missing:
         raise ValueError(
             f"weights that the profile {settings.profile} needs are missing: {', '.join(missing)}. "
             f"`portrait doctor --profile {settings.profile}` lists what is there"
         )
-    return {name: weight_file(settings, name) for name in weight_sources(settings)}
+    return {name: weight_file(settings, name) for name in weight_sources(settings, purposes)}

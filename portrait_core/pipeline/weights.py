@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.model_files.needs import BASELINES, LANDMARK_MODELS
+from portrait_core.model_files.needs import BASELINES, IDENTITY_MODELS, LANDMARK_MODELS
 from portrait_core.template.registry import FACE_MODELS
 
 Digests = Mapping[str, str]
@@ -56,6 +56,11 @@ def flow_weights(weights: Digests) -> dict[str, str]:
     return {"flow": weights.get("flow", "")}
 
 
+def subject_weights(weights: Digests) -> dict[str, str]:
+    """Select the generator of random people, the StyleFlow that moves them, and the landmark networks."""
+    return _select(weights, ("generator", "flow")) | landmark_weights(weights)
+
+
 def baseline_weights(weights: Digests) -> dict[str, str]:
     """Select the weights of the method that is compared, and of what it reads expressions with."""
     return _select(weights, (*BASELINES, *_DEEP3D, "bfm"))
@@ -68,13 +73,13 @@ def estimator_weights(weights: Digests) -> dict[str, str]:
 
 def assessing_weights(weights: Digests) -> dict[str, str]:
     """Select everything that looks at a clip for an evaluation."""
-    networks = _select(weights, ("face_recognition", "arcface", "inception", "phi"))
+    networks = _select(weights, (*IDENTITY_MODELS, "inception", "phi"))
     return estimator_weights(weights) | measuring_weights(weights) | networks
 
 
 def identity_weights(weights: Digests) -> dict[str, str]:
     """Select the network that recognises faces, where the job has it."""
-    return _select(weights, ("face_recognition",))
+    return _select(weights, IDENTITY_MODELS)
 
 
 def _select(weights: Digests, names: tuple[str, ...]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Settings of a run: one model per section, profiles, overrides, and the fallback to less memory."""
 
 from portrait_core.settings.base import DIGESTED, HOW, Section
+from portrait_core.settings.consistency_section import ConsistencySettings
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
 from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
@@ -14,6 +15,7 @@ __all__ = [
     "HOW",
     "BaselineSettings",
     "CompositeSettings",
+    "ConsistencySettings",
     "EditSettings",
     "EvaluationSettings",
     "GeneratorChoice",

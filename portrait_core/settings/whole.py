@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from portrait_core.settings.base import DIGESTED, HOW, Section, Seed
+from portrait_core.settings.consistency_section import ConsistencySettings
 from portrait_core.settings.edit_sections import EditSettings, SampleSettings, StyleFlowTrainingSettings
 from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
@@ -63,6 +64,8 @@ class Settings(Section):
     """Another method, for comparison."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is measured of clips, and how they become tables."""
+    consistency: ConsistencySettings = ConsistencySettings()
+    """Multi-view consistency of a generator's people (the paper's table 3)."""
     runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
     """Where tasks run."""
 

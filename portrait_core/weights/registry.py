@@ -317,6 +317,7 @@ _SHIPPED = (
             ("embedded_generator", "embedded_generator.safetensors", "Apache-2.0"),
             ("embedded_head", "embedded_head.safetensors", "CC0-1.0"),
             ("embedded_flow", "embedded_flow.safetensors", "Apache-2.0"),
+            ("embedded_2d_flow", "embedded_2d_flow.safetensors", "Apache-2.0"),
             ("face_detector", "face_detector_256.onnx", "Apache-2.0"),
             ("face_landmarks", "face_landmarks_468.onnx", "Apache-2.0"),
             ("iris_landmarks", "iris_landmarks.onnx", "Apache-2.0"),

@@ -30,6 +30,7 @@ FLOWS = (
     "flows.edit_attributes.edit_attributes",
     "flows.train_styleflow.train_styleflow",
     "flows.evaluate.evaluate",
+    "flows.evaluate_people.evaluate_people",
 )
 WITHIN_S = 45
 """The automation's patience here. Heartbeats are 30 s apart, the least that Prefect takes."""

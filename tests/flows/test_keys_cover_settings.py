@@ -22,7 +22,8 @@ from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
-from portrait_core.settings import HOW, Section, Settings
+from portrait_core.settings import HOW, Section, Settings, load_settings
+from tasks.ingest import ingest_subjects
 from tasks.running import Call, functions_of, run_call
 from tests.flows.conftest import Arguments, JobMaker2d
 from tests.pipeline.test_keys import WEIGHTS
@@ -207,6 +208,18 @@ def clip_2d(tmp_path_factory: pytest.TempPathFactory, job_2d: JobMaker2d) -> Rec
     return found
 
 
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Recorded:
+    """People of both generators, the 2D one's edited."""
+    store = str(tmp_path_factory.mktemp("people") / "store")
+    few = [*small, "consistency.subjects=1"]
+    with pytest.MonkeyPatch.context() as patch, _recording(patch) as found:
+        for changes in (few, [*few, "consistency.gan=2d", "consistency.edit=age"]):
+            run_stages(ingest_subjects(store, load_settings("embedded", changes)))
+    forget_models()
+    return found
+
+
 EVALUATIONS = (
     "track_portrait",
     "evaluate_3d",
@@ -215,7 +228,14 @@ EVALUATIONS = (
     "evaluate_template",
     "evaluation",
 )
-RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes", "clip_2d": "clip_2d"}
+RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
+RUNS |= {"clip_2d": "clip_2d", "subjects": "people"}
+    "clip": "clip",
+    "edit": "attributes",
+    "flow": "attributes",
+    "clip_2d": "clip_2d",
+    "subjects": "people",
+}
 RUNS |= dict.fromkeys(EVALUATIONS, "evaluated")
 """The fixture that runs every pipeline."""
 
@@ -285,6 +305,7 @@ def test_what_was_recorded_is_what_stages_are_known_to_read(recorded: Recorded, 
         ("flow", "sample"): "sample.truncation",
         ("flow", "flow"): "flow.epochs",
         ("edit", "edit"): "edit.strip",
+        ("subjects", "subjects"): "consistency.amount",
     }.items():
         assert place[0] != name or setting in recorded.settings[place]
     last = find_pipeline(name).stages[-1]

@@ -1,35 +1,28 @@
-"""The protocol of multi-view consistency, with subjects whose identity and pose are known."""
+"""The measure of multi-view consistency, with subjects whose identity and pose are known."""
 
 import numpy as np
 import pytest
 
-from portrait_core.metrics.consistency import draw_views, multi_view_consistency
+from portrait_core.metrics.consistency import Consistency, bootstrap_interval, compare_views, draw_views
 
 NAN = float("nan")
 
 
-def shown(subject: int, yaw_rad: float, pitch_rad: float) -> np.ndarray:
-    """A picture that says who is on it and from where, in degrees."""
-    picture = np.zeros((4, 4, 3), np.uint8)
-    picture[0, 0] = subject, round(np.degrees(yaw_rad)) + 100, round(np.degrees(pitch_rad)) + 100
-    return picture
-
-
-def steady(pictures: np.ndarray) -> np.ndarray:
+def steady(views: np.ndarray) -> np.ndarray:
     """An identity that depends on the subject alone; the third one's face is not found from its right."""
-    vectors = np.eye(8)[pictures[:, 0, 0, 0]]
-    return np.where(((pictures[:, 0, 0, 0] == 2) & (pictures[:, 0, 0, 1] > 100))[:, None], NAN, vectors)
+    vectors = np.eye(8)[np.arange(len(views))][:, None].repeat(2, 1)
+    unseen = (np.arange(len(views)) == 2)[:, None] & (views[..., 0] > 0)
+    return np.where(unseen[..., None], NAN, vectors)
 
 
-def drifting(pictures: np.ndarray) -> np.ndarray:
+def drifting(views: np.ndarray) -> np.ndarray:
     """An identity that turns with the head: one degree for each of yaw."""
-    angle = np.radians(pictures[:, 0, 0, 1].astype(float))
-    return np.stack([np.cos(angle), np.sin(angle)], 1)
+    return np.stack([np.cos(views[..., 0]), np.sin(views[..., 0])], -1)
 
 
-def half_turned(pictures: np.ndarray) -> np.ndarray:
-    """A tracker that reads half of the yaw and all of the pitch."""
-    return np.radians((pictures[:, 0, 0, 1:].astype(float) - 100) * [0.5, 1.0])
+def of_views(views: np.ndarray, turned: tuple[float, float] | None = None) -> Consistency:
+    """Steady people, and a tracker that reads these shares of yaw and pitch."""
+    return compare_views(steady(views), views, None if turned is None else views * turned)
 
 
 def test_draws_are_seeded_and_within_the_limits() -> None:
@@ -47,20 +40,20 @@ def test_draws_are_seeded_and_within_the_limits() -> None:
 
 def test_one_identity_from_all_sides_scores_one() -> None:
     views = np.radians([[[10, 0], [-20, 5]], [[0, 0], [30, -10]], [[-5, 0], [20, 0]]])
-    result = multi_view_consistency(shown, views, steady)
+    result = of_views(views)
     assert result.cosine[:2] == pytest.approx([1.0, 1.0])
     assert np.isnan(result.cosine[2])
     assert (result.found, result.mean, result.deviation, result.same_person) == (2, 1.0, 0.0, 1.0)
     assert result.others[0] == 0.0
     assert result.centred[:2] == pytest.approx([1.0, 1.0])
     assert np.isnan(result.others[1])
-    with pytest.raises(ValueError, match="give multi_view_consistency a tracker"):
+    with pytest.raises(ValueError, match="give compare_views what a tracker reads"):
         result.pose_error_deg()
 
 
 def test_an_identity_that_drifts_and_a_head_that_turns_too_little() -> None:
     views = np.radians([[[0, 0], [30, 10]], [[-30, -20], [30, 0]]])
-    result = multi_view_consistency(shown, views, drifting, half_turned)
+    result = compare_views(drifting(views), views, views * [0.5, 1.0])
     assert result.cosine == pytest.approx(np.cos(np.radians([30, 60])))
     assert (result.centred < result.cosine).all()
     assert result.distance == pytest.approx(2 * np.sin(np.radians([15, 30])))
@@ -71,11 +64,35 @@ def test_an_identity_that_drifts_and_a_head_that_turns_too_little() -> None:
 
 
 def test_no_face_anywhere_has_no_mean() -> None:
-    result = multi_view_consistency(
-        shown, draw_views(2), lambda p: np.full((len(p), 3), NAN), lambda p: np.full((len(p), 2), NAN)
-    )
+    views = draw_views(2)
+    result = compare_views(np.full((2, 2, 3), NAN), views, np.full((2, 2, 2), NAN))
     assert result.found == 0
     assert np.isnan([result.mean, result.deviation, result.same_person, *result.pose_error_deg()]).all()
+    assert np.isnan([*result.interval(), result.mean_of_others, result.mean_centred]).all()
     assert result.turning() == ((0.0, 0.0), (0.0, 0.0))
-    with pytest.raises(ValueError, match="of draw_views"):
-        multi_view_consistency(shown, np.zeros((3, 2)), steady)
+
+
+def test_a_single_face_has_no_centred_cosine() -> None:
+    vectors = np.full((2, 2, 3), NAN)
+    vectors[0] = [1.0, 2.0, 3.0]
+    result = compare_views(vectors, draw_views(2))
+    assert result.cosine[0] == pytest.approx(1.0)
+    assert np.isnan(result.centred).all()
+    assert result.found == 1
+
+
+def test_the_interval_is_seeded_and_holds_the_mean() -> None:
+    values = np.random.default_rng(3).normal(0.7, 0.1, 128)
+    low, high = bootstrap_interval(values)
+    assert bootstrap_interval(values) == (low, high) != bootstrap_interval(values, seed=1)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / 128**0.5, rel=0.1)
+    assert bootstrap_interval(values[:1]) == (values[0], values[0])
+
+
+@pytest.mark.parametrize(
+    ("vectors", "sides"), [((3, 3, 4), (3, 2, 2)), ((3, 2), (3, 2, 2)), ((3, 2, 4), (2, 2, 2))]
+)
+def test_arrays_of_other_shapes_are_refused(vectors: tuple[int, ...], sides: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"have shape .*, expected \["):
+        compare_views(np.ones(vectors), np.ones(sides))

@@ -7,9 +7,20 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from portrait_core.attribute_editing.consistency_edits import column_edit
+from portrait_core.attribute_editing.edit_series import latent_labels
+from portrait_core.attribute_editing.styleflow_files import load_styleflow
+from portrait_core.attribute_editing.subjects import (
+    Person,
+    draw_person,
+    edited_person,
+    moved_camera,
+    moved_latent,
+    rows_to_edit,
+)
 from portrait_core.cameras import crop_rays, orbit_labels, project_to_crop
 from portrait_core.generators import StyleGAN2Generator, load_generator
-from portrait_core.metrics.consistency import draw_views, multi_view_consistency
+from portrait_core.metrics.consistency import draw_views
 from portrait_core.rendering.pose_renderer import PosedFrame, PoseRenderer
 from portrait_core.rendering.still_renderer import StillRenderer
 from portrait_core.runtime.package_files import data_file
@@ -177,20 +188,26 @@ def test_the_embedded_2d_generator_draws_on_the_device(second: torch.device) -> 
 
 
 @pytest.mark.usefixtures("plain_cpu")
-def test_consistency_of_pictures_of_the_device(second: torch.device) -> None:
-    def measure(device: torch.device | str) -> NDArray[np.float64]:
+def test_people_turn_before_the_camera_on_the_device(second: torch.device) -> None:
+    def views(device: torch.device | str) -> NDArray[np.uint8]:
         generator = tiny.generator().to(device)
+        person = Person(draw_person(generator, 1, 0, 0.7)[:, :1])
+        return np.stack(moved_camera(generator, person, draw_views(1)[0], sampling=tiny.SAMPLING))
 
-        def render(subject: int, yaw: float, pitch: float) -> NDArray[np.uint8]:
-            z = torch.randn(1, generator.settings.z_dim, generator=torch.Generator().manual_seed(subject))
-            camera = torch.from_numpy(orbit_labels(yaw, pitch)).to(device)
-            ws = generator.mapping(z.to(device), None)
-            image = generator.synthesis(ws, camera, tiny.RESOLUTION, sampling=tiny.SAMPLING)["image"][0]
-            return ((image.detach() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    np.testing.assert_array_equal(views(second), views("cpu"))
 
-        def embed(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-            return pictures.reshape(len(pictures), -1)[:, ::64].astype(np.float64)
 
-        return multi_view_consistency(render, draw_views(2), embed).cosine
+def test_people_are_edited_and_turned_by_their_flow_on_the_device(second: torch.device) -> None:
+    def views(device: torch.device | str) -> tuple[torch.Tensor, NDArray[np.uint8]]:
+        path = data_file("models/embedded_2d.safetensors")
+        generator = load_generator(path, device, kind="stylegan2")
+        model = load_styleflow(data_file("models/embedded_2d_flow.safetensors"), device)
+        w = rows_to_edit(draw_person(generator, 1, 0, 0.7, posed=True), model)
+        own = latent_labels(model, w)
+        person = edited_person(model, w, own, column_edit(model, "facial_hair", own, 0.5, 1))
+        assert person.w.device.type == torch.device(device).type
+        return person.w.cpu(), np.stack(moved_latent(generator, model, person, draw_views(1)[0]))
 
-    np.testing.assert_array_equal(measure(second), measure("cpu"))
+    (there, shown), (here, expected) = views(second), views("cpu")
+    torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-3)
+    assert np.abs(shown.astype(int) - expected).max() <= 2
