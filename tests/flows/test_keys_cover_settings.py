@@ -230,12 +230,6 @@ EVALUATIONS = (
 )
 RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
 RUNS |= {"clip_2d": "clip_2d", "subjects": "people"}
-    "clip": "clip",
-    "edit": "attributes",
-    "flow": "attributes",
-    "clip_2d": "clip_2d",
-    "subjects": "people",
-}
 RUNS |= dict.fromkeys(EVALUATIONS, "evaluated")
 """The fixture that runs every pipeline."""
 
