@@ -28,7 +28,7 @@ from portrait_core.errors import InputError
 from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
 from portrait_core.evaluation.methods import Method, changes_nothing, choose_methods, is_ablation
 from portrait_core.evaluation.plan import Member, Plan
-from portrait_core.model_files.needs import evaluation_sources
+from portrait_core.model_files.needs import check_models, evaluation_sources
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.job import stem
@@ -141,16 +141,17 @@ class Evaluation:
 
     def _obstacle(self, method: Method) -> str:
         """Return why a method is not run; nothing where it can be."""
-        named = self.settings.evaluation.estimators
-        estimators = (*named, "deep3d") if "deep3d" in method.files else named
+        estimators = [*self.settings.evaluation.estimators]
+        estimators += ["deep3d"] if "deep3d" in method.files else []
         try:
             settings = self.request.settings(_list("estimators", estimators), *self.own_changes(method))
+            check_models(settings)
         except ValueError as error:
-            return str(error)
+            return str(error).replace("\n", "; ")
         if is_ablation(method) and changes_nothing(self.settings, settings):
             return f"the profile {self.request.profile} has it so"
-        named = [name for name in evaluation_sources(settings).values() if isinstance(name, str)]
-        missing = [place for place in map(find, named) if place.where is None]
+        brought = [name for name in evaluation_sources(settings).values() if isinstance(name, str)]
+        missing = [place for place in map(find, brought) if place.where is None]
         return missing_text(missing).replace("\n", "; ") if missing else ""
 
     def changes_of(self, method: Method, views: Sequence[View] = ()) -> list[str]:

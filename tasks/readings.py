@@ -25,8 +25,8 @@ def _read(store: Store, member: Member) -> ClipReadings:
     output = store.unit("reenactment", member.unit).output("assess", member.key)
     there = output.contents().described
     names = [item.name for item in ASSESS.writes if isinstance(item, Array) and item.name in there]
-    notes = [output.read_note(name) for name in (FOLLOW, NAMES)]
-    if not names or None in notes:
+    follow, named = (output.read_note(name) for name in (FOLLOW, NAMES))
+    if not names or follow is None or named is None:
         raise MissingChunk(f"{output.path}/landmarks", [0])
     arrays = {name: output.read(name) for name in names}
-    return ClipReadings(member.pair, member.clip, arrays, notes[0], notes[1])
+    return ClipReadings(member.pair, member.clip, arrays, follow, named)

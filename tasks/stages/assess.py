@@ -6,21 +6,18 @@ from portrait_core.pipeline import Array, Job, Note, Stage
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import assessing_weights
-from portrait_core.settings import Settings
 from tasks.context import use_threads
 from tasks.running import does
 from tasks.stages.animate import has_views
+from tasks.stages.coefficients import is_asked
 
 FOLLOW, NAMES = "follow", "names"
 """Notes: how the regions of the face follow, and the names of what the other numbers are."""
 
 
-def _reads(estimator: str) -> tuple[Array, ...]:
-    def chosen(settings: Settings) -> bool:
-        return estimator in settings.evaluation.estimators
-
+def _readings(estimator: str) -> tuple[Array, ...]:
     names = (f"{estimator}_{what}" for what in ("pose", "expression", "driver_pose", "driver_expression"))
-    return tuple(Array(name, per="clip", when=chosen) for name in names)
+    return tuple(Array(name, per="clip", when=is_asked(estimator)) for name in names)
 
 
 ASSESS = Stage(
@@ -54,7 +51,7 @@ ASSESS = Stage(
         *(Array(name, per="clip") for name in ("features", "features_source")),
         *(Array(name, per="clip") for name in ("identity", "identity_source")),
         Array("identity_views", per="clip", when=has_views),
-        *(one for name in ("embedded", "deep3d", "deca") for one in _reads(name)),
+        *(one for name in ("embedded", "deep3d", "deca") for one in _readings(name)),
         *(
             Array(name, per="clip", when=lambda settings: settings.evaluation.truth)
             for name in ("pictures", "identity_driver")

@@ -7,12 +7,19 @@ import numpy as np
 from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
+from portrait_core.pipeline.stage import When
 from portrait_core.pipeline.weights import estimator_weights
 from tasks.context import driving_frames, use_threads
 from tasks.running import does
 
 READERS = ("deep3d", "deca")
 """Estimators that are networks; the embedded one reads the stage ``fit``."""
+
+
+def is_asked(estimator: str) -> When:
+    """Return the condition that an estimator is asked for."""
+    return lambda settings: estimator in settings.evaluation.estimators
+
 
 COEFFICIENTS = Stage(
     name="coefficients",
@@ -23,10 +30,7 @@ COEFFICIENTS = Stage(
     inputs=("video",),
     settings=("evaluation.estimators",),
     weights=(estimator_weights,),
-    writes=tuple(
-        Array(name, per="clip", when=lambda settings, name=name: name in settings.evaluation.estimators)
-        for name in READERS
-    ),
+    writes=tuple(Array(name, per="clip", when=is_asked(name)) for name in READERS),
 )
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -116,15 +117,18 @@ def test_an_evaluation_killed_while_clips_are_made_ends_with_the_same_tables(
     log, line = tmp_path / "log.txt", command(tmp_path)
     for stage in ("animate", "inversion", "assess"):
         process = _start(line, log)
-        _wait_until(
-            process, lambda s=stage: any((tmp_path / "store").glob(f"reenactment/*/{s}.*/done/*")), log
-        )  # type: ignore[misc]  # mypy infers no type for a default
+        marks = f"reenactment/*/{stage}.*/done/*"
+        _wait_until(process, partial(_any, tmp_path / "store", marks), log)
         process.send_signal(signal.SIGKILL)
         process.wait(60)
         assert not (tmp_path / "out" / "report.md").exists(), "it was over before it was killed"
     resumed = call(line, tmp_path)
     assert resumed.result.exit_code == OK, resumed.result.output
     assert resumed.content() == first.content()
+
+
+def _any(folder: Path, pattern: str) -> bool:
+    return any(folder.glob(pattern))
 
 
 @pytest.mark.slow
