@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.metrics.identity import SAME_PERSON, cosine_similarity, identity_distance
+from portrait_core.metrics.intervals import bootstrap_interval
 from portrait_core.metrics.motion import correlation_and_slope
 
 SUBJECTS = 128
 YAW_DEG, PITCH_DEG = 30.0, 20.0
 """Largest yaw and pitch of a view to either side."""
-LEVEL, RESAMPLES = 0.95, 2000
-"""Coverage of the interval of a mean, and draws that it is computed from."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +58,9 @@ class Consistency:
         return float(np.nanstd(self.cosine)) if self.found else float("nan")
 
     def interval(self, seed: int = 0) -> tuple[float, float]:
-        """Return the 95 % interval of the mean cosine by seeded resampling of pairs; NaN for none."""
-        return bootstrap_interval(self.cosine[np.isfinite(self.cosine)], seed)
+        """Return the 95 % interval of the mean cosine over pairs; NaN for less than two."""
+        found = bootstrap_interval(self.cosine, seed)
+        return found.low, found.high
 
     @property
     def mean_of_others(self) -> float:
@@ -165,18 +165,3 @@ def _centred(
     flat = (np.linalg.norm(a, axis=-1) == 0) | (np.linalg.norm(b, axis=-1) == 0)
     a[flat], b[flat] = np.nan, np.nan
     return cosine_similarity(a, b)
-
-
-def bootstrap_interval(
-    values: NDArray[np.floating], seed: int = 0, level: float = LEVEL
-) -> tuple[float, float]:
-    """Return the percentile interval of the mean of ``values [n]`` by seeded resampling; NaN for no value.
-
-    The same values and seed give the same interval.
-    """
-    if not len(values):
-        return float("nan"), float("nan")
-    places = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    means = np.asarray(values, np.float64)[places].mean(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
