@@ -16,12 +16,14 @@ from portrait_core.attribute_editing.edit_series import latent_labels
 from portrait_core.attribute_editing.subjects import (
     Generator,
     Person,
+    agreement_of,
     draw_person,
     edited_person,
     frontal_picture,
     moved_camera,
     moved_latent,
     picture_labels,
+    pictures_of,
     rows_to_edit,
     scaled_view,
 )
@@ -58,11 +60,14 @@ class Subject:
         person: latent and attributes after the edit.
         sides_rad: yaw and pitch of both views ``[2,2]``.
         views: both views ``[2,S,S,3]`` uint8.
+        agreement: mean absolute difference of the views by reprojection, and the share of pixels that both
+            see ``[2]``; NaN where the generator has no depth.
     """
 
     person: Person
     sides_rad: NDArray[np.float64]
     views: NDArray[np.uint8]
+    agreement: NDArray[np.float64]
 
 
 class SubjectMaker:
@@ -89,12 +94,13 @@ class SubjectMaker:
             if self._model is None:
                 raise InputError("a 2D generator's people are turned by a StyleFlow; set consistency.flow_2d")
             pictures, detail = moved_latent(generator, self._model, person, sides), None
+            agreement = np.full(2, np.nan)  # there is no depth
         else:
             samples = fitting_samples(generator, self._job.settings.generator)
-            pictures = moved_camera(generator, person, sides, chosen.neural_resolution, samples)
-            detail = chosen.detail
+            shown = moved_camera(generator, person, sides, chosen.neural_resolution, samples)
+            pictures, detail, agreement = pictures_of(shown), chosen.detail, agreement_of(*shown)
         views = np.stack([scaled_view(picture, chosen.size, detail) for picture in pictures])
-        return Subject(person, sides, views)
+        return Subject(person, sides, views, agreement)
 
     def _edited(self, model: StyleFlowModel, ws: Tensor, number: int) -> Person:
         chosen, w = self._settings, rows_to_edit(ws, model)

@@ -21,10 +21,10 @@ from portrait_core.report.table3 import (
     table3_sheet,
 )
 from portrait_core.settings import Settings
-from tasks.deliver import put_files
+from tasks.deliver import parquet_bytes, put_files
 from tasks.ingest import ingest_subjects
 
-TABLE, DETAILS, SHEET = "table3.md", "table3.csv", "table3.png"
+TABLE, DETAILS, SHEET = "table3.md", "table3.parquet", "table3.png"
 """Files of the table: its text, a row per cell, and some people of every cell."""
 SHOWN = 4
 """People on the sheet."""
@@ -78,12 +78,12 @@ def read_consistency(job: Job) -> Consistency:
     Raises:
         MissingChunk: people are missing.
     """
-    found = job.output("subjects").read_together(("identity", "asked"))
-    return compare_views(found["identity"], found["asked"])
+    found = job.output("subjects").read_together(("identity", "asked", "agreement"))
+    return compare_views(found["identity"], found["asked"], agreement=found["agreement"])
 
 
 def deliver_table3(table: Table3Jobs, out: Path) -> list[Cell]:
-    """Write the table of finished jobs to ``out``, as text, as CSV and as a sheet of people.
+    """Write the table of finished jobs to ``out``, as text, as Parquet and as a sheet of people.
 
     Returns:
         The table's cells.
@@ -95,7 +95,7 @@ def deliver_table3(table: Table3Jobs, out: Path) -> list[Cell]:
     cells = table3_rows(results, table.missing)
     files = {
         TABLE: table3_markdown(cells, _about(table)).encode(),
-        DETAILS: table3_details(cells).to_csv(index=False).encode(),
+        DETAILS: parquet_bytes(table3_details(cells)),
     }
     if table.jobs:
         files[SHEET] = _sheet(table)

@@ -5,7 +5,7 @@ A 3D generator's camera moves. A 2D generator's pose is an attribute that its St
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -28,6 +28,7 @@ from portrait_core.generators import RaySampling, StyleGAN2Generator, TriPlaneGe
 from portrait_core.generators.scene_latents_2d import latents_2d
 from portrait_core.inversion.pictures import picture_of
 from portrait_core.inversion.targets import image_array
+from portrait_core.metrics.view_reprojection import DepthView, view_agreement
 
 Generator = TriPlaneGenerator | StyleGAN2Generator
 Picture = NDArray[np.uint8]
@@ -152,7 +153,7 @@ def moved_camera(
     sides_rad: NDArray[np.floating],
     resolution: int | None = None,
     sampling: RaySampling | None = None,
-) -> list[Picture]:
+) -> list[DepthView]:
     """Render a person of a 3D generator from several sides.
 
     Args:
@@ -163,15 +164,31 @@ def moved_camera(
         sampling: samples per ray; None takes those of the generator's training.
 
     Returns:
-        ``n`` pictures ``[S,S,3]`` uint8.
+        ``n`` views of one picture each, with its depth.
     """
     ws = person.w.expand(-1, generator.settings.num_ws, -1)
-    planes, pictures = generator.planes(ws), []
+    planes, views = generator.planes(ws), []
     for yaw, pitch in np.asarray(sides_rad, np.float64):
         camera = torch.from_numpy(orbit_labels(float(yaw), float(pitch))).to(ws)
         made = generator.synthesis(ws, camera, resolution, sampling=sampling, planes=planes)
-        pictures.append(image_array(made["image"][0]))
-    return pictures
+        views.append(DepthView.of(made, camera))
+    return views
+
+
+def pictures_of(views: Sequence[DepthView]) -> list[Picture]:
+    """Return the pictures ``[S,S,3]`` uint8 of views."""
+    return [image_array(view.picture[0]) for view in views]
+
+
+def agreement_of(first: DepthView, second: DepthView) -> NDArray[np.float64]:
+    """Compare two views by reprojection with their own depth, in both directions.
+
+    Returns:
+        ``[2]``: mean absolute difference, pictures in 0..1, and the share of pixels that both views see.
+    """
+    both = [view_agreement(*pair) for pair in ((first, second), (second, first))]
+    rows = [torch.cat([one.l1, one.visible]) for one in both]
+    return np.asarray(torch.stack(rows).mean(0).double().cpu().numpy())
 
 
 @torch.no_grad()

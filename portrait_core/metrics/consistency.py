@@ -33,6 +33,8 @@ class Consistency:
         others: cosine of a subject's first view and the next one's second ``[N]``: what two people have.
         asked_rad: yaw and pitch of both views ``[N,2,2]``.
         read_rad: the tracker's, NaN without a face; None where no tracker looked.
+        agreement: of the pictures by reprojection (:mod:`portrait_core.metrics.view_reprojection`): mean
+            absolute difference and share of compared pixels ``[N,2]``; None without depth.
     """
 
     cosine: NDArray[np.float64]
@@ -41,6 +43,7 @@ class Consistency:
     others: NDArray[np.float64]
     asked_rad: NDArray[np.float64]
     read_rad: NDArray[np.float64] | None = None
+    agreement: NDArray[np.float64] | None = None
 
     @property
     def found(self) -> int:
@@ -61,6 +64,14 @@ class Consistency:
         """Return the 95 % interval of the mean cosine over pairs; NaN for less than two."""
         found = bootstrap_interval(self.cosine, seed)
         return found.low, found.high
+
+    @property
+    def reprojection(self) -> tuple[float, float]:
+        """Mean difference of the views by reprojection, and mean share of compared pixels; NaN for none."""
+        if self.agreement is None or not np.isfinite(self.agreement).all(1).any():
+            return float("nan"), float("nan")
+        difference, share = np.nanmean(self.agreement, axis=0)
+        return float(difference), float(share)
 
     @property
     def mean_of_others(self) -> float:
@@ -128,6 +139,7 @@ def compare_views(
     identity: NDArray[np.floating],
     asked_rad: NDArray[np.floating],
     read_rad: NDArray[np.floating] | None = None,
+    agreement: NDArray[np.float64] | None = None,
 ) -> Consistency:
     """Compare the two views of every subject.
 
@@ -135,6 +147,7 @@ def compare_views(
         identity: identity vectors ``[N,2,K]``, NaN where there is no face.
         asked_rad: yaw and pitch of both views ``[N,2,2]`` in radians.
         read_rad: the same as a tracker reads them, NaN where there is no face; None where none looked.
+        agreement: of both views by reprojection ``[N,2]``; None without depth.
 
     Raises:
         ValueError: for arrays of other shapes.
@@ -154,6 +167,7 @@ def compare_views(
         others=cosine_similarity(first, np.roll(second, -1, axis=0)),
         asked_rad=asked,
         read_rad=None if read_rad is None else np.asarray(read_rad, np.float64).reshape(asked.shape),
+        agreement=agreement,
     )
 
 

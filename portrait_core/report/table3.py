@@ -48,6 +48,8 @@ class Cell:
             two faces.
         others: mean cosine of two people.
         centred: mean cosine of a person's two views after the cell's mean vector is taken off.
+        difference, visible: mean absolute difference of one view reprojected into the other by the
+            generator's own depth (pictures in 0..1), and share of pixels that both see; NaN without depth.
         found: pairs with a face in both views.
         subjects: all pairs; 0 where the cell cannot be made.
         missing: why it cannot be made; empty where it was.
@@ -60,6 +62,8 @@ class Cell:
     high: float
     others: float
     centred: float
+    difference: float
+    visible: float
     found: int
     subjects: int
     missing: str = ""
@@ -74,6 +78,7 @@ class Cell:
             *result.interval(seed),
             result.mean_of_others,
             result.mean_centred,
+            *result.reprojection,
             result.found,
             len(result.cosine),
         )
@@ -106,7 +111,7 @@ def table3_rows(
             cells.append(Cell.of(place, results[place], seed))
         elif place in missing:
             titles = ROWS[place[0]], COLUMNS[place[1]]
-            cells.append(Cell(*titles, nan, nan, nan, nan, nan, 0, 0, missing[place]))
+            cells.append(Cell(*titles, *[nan] * 7, 0, 0, missing[place]))
     return cells
 
 
@@ -146,6 +151,10 @@ def table3_markdown(cells: list[Cell], about: str = "") -> str:
         place: f"{cell.others:.3f}, {cell.centred:.3f}" if cell.found else ""
         for place, cell in by_place.items()
     }
+    depth = {
+        place: f"{cell.difference:.4f}, {cell.visible:.0%}" if math.isfinite(cell.difference) else "–"
+        for place, cell in by_place.items()
+    }
     paper = {
         (ROWS[row], title): f"{value:.3f}"
         for row, values in PAPER.items()
@@ -164,6 +173,10 @@ def table3_markdown(cells: list[Cell], about: str = "") -> str:
                 "Cosine of two people's views, then of one person's after the mean vector is taken off:",
                 "",
                 *lines("method", details),
+                "Mean absolute difference (pictures in 0..1) of one view reprojected into the other by the "
+                "generator's own depth, and the share of pixels that both see; a 2D GAN has no depth:",
+                "",
+                *lines("method", depth),
                 "The paper's, by ArcFace, which do not compare with another network's:",
                 "",
                 *lines("method", paper),

@@ -18,13 +18,14 @@ SUBJECTS = Stage(
     inputs=("labels",),
     settings=("generator", "consistency", "tracking.min_face_score", "seed"),
     weights=(subject_weights, labelling_weights, identity_weights),
-    writes=(Array("views"), Array("w"), Array("asked"), Array("identity")),
+    writes=(Array("views"), Array("w"), Array("asked"), Array("identity"), Array("agreement")),
     per_frame=True,
     parallel_over_frames=True,
     counts_frames=True,
 )
 """Its frames are people. ``views [N,2,S,S,3]`` uint8, ``w [N,rows,D]`` float32 after the edit, ``asked
-[N,2,2]`` float64 yaw and pitch in radians, ``identity [N,2,K]`` float64, NaN where a view shows no face."""
+[N,2,2]`` float64 yaw and pitch in radians, ``identity [N,2,K]`` float64, NaN where a view shows no face,
+``agreement [N,2]`` float64, by reprojection; NaN without depth."""
 
 
 @does(SUBJECTS, precision="job")
@@ -47,6 +48,7 @@ def subjects(job: Job, start: int, stop: int) -> StageResult:
             "views": np.stack([one.views for one in made]),
             "w": np.stack([one.person.w[0].float().cpu().numpy() for one in made]),
             "asked": np.stack([one.sides_rad for one in made]),
+            "agreement": np.stack([one.agreement for one in made]),
             "identity": np.stack([identities(job, one.views, threads) for one in made]),
         }
         return arrays.defer_write(batch.start, rows)

@@ -26,10 +26,12 @@ from portrait_core.attribute_editing.styleflow_files import load_styleflow, styl
 from portrait_core.attribute_editing.subjects import (
     Generator,
     Person,
+    agreement_of,
     draw_person,
     edited_person,
     moved_camera,
     moved_latent,
+    pictures_of,
     rows_to_edit,
     scaled_view,
 )
@@ -125,11 +127,14 @@ def test_the_flow_turns_the_2d_generators_heads() -> None:
 def test_a_moved_camera_shows_one_volume_from_its_sides() -> None:
     made = tiny.generator()
     person = Person(draw_person(made, 0, 0, 0.7)[:, :1])
-    one, again = moved_camera(made, person, np.zeros((2, 2)), sampling=tiny.SAMPLING)
+    still = moved_camera(made, person, np.zeros((2, 2)), sampling=tiny.SAMPLING)
+    one, again = pictures_of(still)
     assert np.array_equal(one, again)
-    left, right = moved_camera(made, person, SIDES, sampling=tiny.SAMPLING)
+    turned = moved_camera(made, person, SIDES, sampling=tiny.SAMPLING)
+    left, right = pictures_of(turned)
     assert not np.array_equal(left, right)
     assert left.shape == (tiny.SIZE, tiny.SIZE, 3)
+    assert agreement_of(*still)[0] < 1e-3 < agreement_of(*turned)[0]
 
 
 def test_a_published_flow_keeps_every_row_of_a_2d_generator() -> None:

@@ -16,6 +16,7 @@ from portrait_core.attribute_editing.subjects import (
     edited_person,
     moved_camera,
     moved_latent,
+    pictures_of,
     rows_to_edit,
 )
 from portrait_core.cameras import crop_rays, orbit_labels, project_to_crop
@@ -192,7 +193,9 @@ def test_people_turn_before_the_camera_on_the_device(second: torch.device) -> No
     def views(device: torch.device | str) -> NDArray[np.uint8]:
         generator = tiny.generator().to(device)
         person = Person(draw_person(generator, 1, 0, 0.7)[:, :1])
-        return np.stack(moved_camera(generator, person, draw_views(1)[0], sampling=tiny.SAMPLING))
+        return np.stack(
+            pictures_of(moved_camera(generator, person, draw_views(1)[0], sampling=tiny.SAMPLING))
+        )
 
     np.testing.assert_array_equal(views(second), views("cpu"))
 
