@@ -154,7 +154,23 @@ class Assessment:
             found |= self._readings(estimator)
         if self._chosen.truth:
             found["pictures"] = np.stack(list(self._pictures.values()), axis=1)
-        return found
+        return found | self._strips()
+
+    def _strips(self) -> Arrays:
+        """Return a few small pictures of the clip and its driver, each behind the portrait."""
+        from portrait_core.baselines.crops import clip_square, cut
+        from portrait_core.evaluation.sheet import TILE_PX, shown_frames
+
+        chosen = set(shown_frames(self._job.frames))
+        square = clip_square(self._driver.points)
+        driver = [
+            cut(one, *square, TILE_PX) for i, one in enumerate(driving_frames(self._job)) if i in chosen
+        ]
+        clip = [one for i, one in enumerate(self._shown.pictures()) if i in chosen]
+        source = self._shown.source
+        center = np.full(2, len(source) / 2)
+        small = [cut(one, center, len(one), TILE_PX) for one in (source, *clip)]
+        return {"strip": np.stack(small), "strip_driver": np.stack([small[0], *driver])}
 
     def follow(self) -> dict[str, Any]:
         """Report how the regions of the face follow the driver's; empty where no frame shows a face."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from portrait_core.errors import MissingChunk
 from portrait_core.evaluation.plan import Member
+from portrait_core.evaluation.sheet import Strip
 from portrait_core.evaluation.tables import ClipReadings
 from portrait_core.pipeline import Array
-from portrait_core.store import Store
-from tasks.stages.assess import ASSESS, FOLLOW, NAMES
+from portrait_core.store import Output, Store
+from tasks.stages.assess import ASSESS, FOLLOW, NAMES, STRIPS
 
 
 def read_clips(store: Store, members: Sequence[Member]) -> list[ClipReadings]:
@@ -21,10 +22,27 @@ def read_clips(store: Store, members: Sequence[Member]) -> list[ClipReadings]:
     return [_read(store, member) for member in members]
 
 
+def read_strips(store: Store, members: Sequence[Member]) -> tuple[dict[int, Strip], dict[int, Strip]]:
+    """Read the small pictures of the clips of a plan, and those of their drivers, by the number of the pair.
+
+    Raises:
+        MissingChunk: one of them is not in the store.
+    """
+    outputs = {one.pair: _output(store, one) for one in members}
+    shown, driver = ({pair: found.read(name) for pair, found in outputs.items()} for name in STRIPS)
+    return shown, driver
+
+
+def _output(store: Store, member: Member) -> Output:
+    return store.unit("reenactment", member.unit).output("assess", member.key)
+
+
 def _read(store: Store, member: Member) -> ClipReadings:
-    output = store.unit("reenactment", member.unit).output("assess", member.key)
+    output = _output(store, member)
     there = output.contents().described
-    names = [item.name for item in ASSESS.writes if isinstance(item, Array) and item.name in there]
+    names = [
+        item.name for item in ASSESS.writes if isinstance(item, Array) and item.name in there - set(STRIPS)
+    ]
     follow, named = (output.read_note(name) for name in (FOLLOW, NAMES))
     if not names or follow is None or named is None:
         raise MissingChunk(f"{output.path}/landmarks", [0])

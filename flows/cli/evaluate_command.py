@@ -61,7 +61,8 @@ def evaluate(
     """Make the paper's tables: methods on pairs of portraits and videos, measured alike.
 
     Writes to OUT: `report.md` (tables with the paper's numbers beside one's own, the variant of every number,
-    what is missing and why), `summary.parquet`, `clips.parquet` and `plot.png`. Give the same command again
+    what is missing and why), `plot.png`, `sheet.png` (some clips by every method), `summary.parquet` and
+    `clips.parquet`. Give the same command again
     to continue after a stop; with more methods only those are made.
     """
     console = make_console()
@@ -137,5 +138,5 @@ def _conclude(plan: Plan, out: Path, console: Console) -> None:
             f"missing: pair {row['pair']}, {row['method']}: {row['why']}", markup=False, soft_wrap=True
         )
     console.print(f"{len(plan.members)} clips assessed, {len(plan.methods)} methods")
-    for name in ("report.md", "plot.png", "summary.parquet", "clips.parquet"):
+    for name in ("report.md", "plot.png", "sheet.png", "summary.parquet", "clips.parquet"):
         console.print(f"{name:<17}{out / name}", soft_wrap=True, markup=False)

@@ -20,10 +20,13 @@ def _readings(estimator: str) -> tuple[Array, ...]:
     return tuple(Array(name, per="clip", when=is_asked(estimator)) for name in names)
 
 
+STRIPS = ("strip", "strip_driver")
+"""Arrays of a few small pictures of the clip, and of its driver."""
+
 ASSESS = Stage(
     name="assess",
     title="assess",
-    version=1,
+    version=2,
     unit="reenactment",
     reads=(
         "portrait",
@@ -56,6 +59,7 @@ ASSESS = Stage(
             Array(name, per="clip", when=lambda settings: settings.evaluation.truth)
             for name in ("pictures", "identity_driver")
         ),
+        *(Array(name, per="clip") for name in STRIPS),
         Note(FOLLOW),
         Note(NAMES),
     ),

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from tasks.running import does
 
-REPORT, SUMMARY, CLIPS, PLOT = "report.md", "summary.parquet", "clips.parquet", "plot.png"
+if TYPE_CHECKING:
+    from portrait_core.evaluation.plan import Plan
+    from portrait_core.store import Store
+
+REPORT, SUMMARY, CLIPS = "report.md", "summary.parquet", "clips.parquet"
+PLOT, SHEET = "plot.png", "sheet.png"
 """Files of an evaluation."""
 
 TABLE = Stage(
     name="table",
     title="make tables",
-    version=1,
+    version=2,
     unit="evaluation",
     inputs=("plan",),
     settings=("evaluation", "seed"),
-    writes=(File(REPORT), File(SUMMARY), File(CLIPS), File(PLOT)),
+    writes=(File(REPORT), File(SUMMARY), File(CLIPS), File(PLOT), File(SHEET)),
 )
 
 
@@ -57,5 +63,22 @@ def table(job: Job) -> StageResult:
     output.put_bytes(SUMMARY, parquet(summary))
     output.put_bytes(CLIPS, parquet(clips))
     output.put_bytes(PLOT, bars(summary, plan.methods, columns))
+    output.put_bytes(SHEET, _sheet(store, plan))
     output.commit()
     return watch.result(1)
+
+
+def _sheet(store: Store, plan: Plan) -> bytes:
+    """Draw some pairs by every method."""
+    from portrait_core.evaluation.sheet import PAIRS, Strip, comparison_sheet
+    from portrait_core.report.pictures import png_bytes
+    from tasks.readings import read_strips
+
+    pairs = sorted({member.pair for member in plan.members})[:PAIRS]
+    drivers: dict[int, Strip] = {}
+    strips: dict[str, dict[int, Strip]] = {}
+    for method in plan.methods:
+        members = [member for member in plan.members_of(method) if member.pair in pairs]
+        strips[method], shown = read_strips(store, members)
+        drivers |= shown
+    return png_bytes(comparison_sheet(drivers, strips))

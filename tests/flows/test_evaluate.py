@@ -18,7 +18,7 @@ from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
 from tests.conftest import FfmpegRunner
 from tests.flows.test_interruption import _start, _wait_until
 
-FILES = ("report.md", "summary.parquet", "clips.parquet", "plot.png")
+FILES = ("report.md", "summary.parquet", "clips.parquet", "plot.png", "sheet.png")
 METHODS = ("references", "3D GAN", "3D GAN (w/o pose)")
 
 
