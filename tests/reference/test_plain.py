@@ -22,7 +22,8 @@ needs_stylegan2 = needs("stylegan2/generator.pkl")
 def tiny() -> PlainGenerator:
     config = json.loads((ROOT / "eg3d/config.json").read_text())
     settings = GeneratorSettings.from_published(config["kwargs"], config["neural_rendering_resolution"])
-    return PlainGenerator(settings, read_network(ROOT / "eg3d/generator.pkl").state_dict())
+    params = stylegan2.ordinary(read_network(ROOT / "eg3d/generator.pkl").state_dict())
+    return PlainGenerator(settings, params)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_stylegan2() -> None:
     expected = tensors(ROOT / "stylegan2/outputs.npz")
     made = json.loads((ROOT / "stylegan2/config.json").read_text())["constructor"]
     settings = StyleGAN2Settings.from_published(made)  # knows the defaults of what is not named
-    params = read_network(ROOT / "stylegan2/generator.pkl").state_dict()
+    params = stylegan2.ordinary(read_network(ROOT / "stylegan2/generator.pkl").state_dict())
     mapping, weights = (stylegan2.scope(params, name) for name in ("mapping", "synthesis"))
 
     def ws(psi: float) -> Tensor:
