@@ -55,9 +55,9 @@ def seeded_state(shapes: Shapes, seed: int) -> dict[str, Tensor]:
     return {name: seeded(name, shape, seed) for name, shape in shapes.items()}
 
 
-def _ellipsoid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def ellipsoid(rings: int = RINGS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices [V,3] in metres, triangles [F,3], texture coordinates [V,2]."""
-    polar = np.linspace(0, np.pi, RINGS + 2)[1:-1, None]
+    polar = np.linspace(0, np.pi, rings + 2)[1:-1, None]
     around = np.linspace(0, 2 * np.pi, AROUND, endpoint=False)[None]
     ring = np.stack(
         [np.sin(polar) * np.sin(around), np.cos(polar) + 0 * around, np.sin(polar) * np.cos(around)], -1
@@ -65,20 +65,20 @@ def _ellipsoid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     points = np.concatenate([ring.reshape(-1, 3), [[0, 1, 0], [0, -1, 0]]]) * [0.075, 0.11, 0.09]
     uv = np.stack([(around / (2 * np.pi) + 0.5) % 1 + 0 * polar, 1 - polar / np.pi + 0 * around], -1)
     uv = np.concatenate([uv.reshape(-1, 2), [[0.5, 1], [0.5, 0]]])
-    top, bottom, faces = RINGS * AROUND, RINGS * AROUND + 1, []
+    top, bottom, faces = rings * AROUND, rings * AROUND + 1, []
     for j in range(AROUND):
         k = (j + 1) % AROUND
-        faces += [[top, j, k], [bottom, (RINGS - 1) * AROUND + k, (RINGS - 1) * AROUND + j]]
-        for i in range(RINGS - 1):
+        faces += [[top, j, k], [bottom, (rings - 1) * AROUND + k, (rings - 1) * AROUND + j]]
+        for i in range(rings - 1):
             a, b = i * AROUND, (i + 1) * AROUND
             faces += [[a + j, b + j, a + k], [a + k, b + j, b + k]]
     return points, np.array(faces), uv
 
 
-def flame_arrays(seed: int = 0) -> dict[str, np.ndarray]:
+def flame_arrays(seed: int = 0, rings: int = RINGS) -> dict[str, np.ndarray]:
     """A small head in FLAME's arrays: official names, dtypes and numbers of directions."""
     rng = np.random.RandomState(seed)
-    points, faces, _ = _ellipsoid()
+    points, faces, _ = ellipsoid(rings)
     count = len(points)
     weights = rng.rand(count, 5)
     regressor = np.where(rng.rand(5, count) < 0.1, rng.rand(5, count), 0) + np.eye(5, count)
@@ -97,14 +97,17 @@ def flame_arrays(seed: int = 0) -> dict[str, np.ndarray]:
 FLAME_LAYOUTS = ("numpy", "chumpy", "old chumpy", "protocol 0", "protocol 1", "python 3")
 
 
-def write_flame(path: Path, layout: str = "chumpy", **changes: Any) -> dict[str, np.ndarray]:
+def write_flame(
+    path: Path, layout: str = "chumpy", head: Mapping[str, np.ndarray] | None = None, **changes: Any
+) -> dict[str, np.ndarray]:
     """Write ``generic_model.pkl``; the arrays in it are returned.
 
     Args:
         layout: one of ``FLAME_LAYOUTS``.
+        head: arrays as :func:`flame_arrays` makes them; default: the small head's.
         changes: of the arrays, in the file alone; None leaves one out.
     """
-    arrays = flame_arrays()
+    arrays = dict(head or flame_arrays())
     content: dict[str, Any] = dict(arrays)
     old = layout in ("old chumpy", "protocol 0")
     content["J_regressor"] = sparse_columns(arrays["J_regressor"], old=old)
@@ -131,7 +134,7 @@ def write_flame(path: Path, layout: str = "chumpy", **changes: Any) -> dict[str,
 def landmark_arrays(seed: int = 1) -> dict[str, np.ndarray]:
     """Landmarks on the small head, under the official names."""
     rng = np.random.RandomState(seed)
-    count = len(_ellipsoid()[1])
+    count = len(ellipsoid()[1])
 
     def bary(*shape: int) -> np.ndarray:
         drawn = rng.rand(*shape, 3)
@@ -160,7 +163,7 @@ def write_landmark_embedding(path: Path, *, protocol: int = 3, **changes: Any) -
 
 def write_flame_masks(path: Path) -> dict[str, np.ndarray]:
     """Write ``FLAME_masks.pkl``."""
-    count = len(_ellipsoid()[0])
+    count = len(ellipsoid()[0])
     masks = {name: np.arange(i, count, 3) for i, name in enumerate(("face", "lips", "scalp"))}
     path.write_bytes(python2_pickle(masks))
     return masks
@@ -264,10 +267,10 @@ def write_similarity_landmarks(path: Path) -> np.ndarray:
     return landmarks
 
 
-def write_bfm(path: Path) -> dict[str, np.ndarray]:
+def write_bfm(path: Path, seed: int = 4, rings: int = RINGS) -> dict[str, np.ndarray]:
     """Write ``BFM_model_front.mat`` of the ellipsoid, indices from 1; the arrays are returned."""
-    rng = np.random.RandomState(4)
-    points, faces, _ = _ellipsoid()
+    rng = np.random.RandomState(seed)
+    points, faces, _ = ellipsoid(rings)
     count = len(points)
     around = np.full((count, 8), len(faces) + 1)
     for vertex in range(count):
@@ -333,17 +336,17 @@ def write_buffalo(path: Path) -> None:
         (path / name).write_bytes(data)
 
 
-def write_head_template(path: Path) -> None:
+def write_head_template(path: Path, rings: int = RINGS) -> None:
     """Write ``head_template.obj``: the ellipsoid, with a seam at its back, whose vertices have two texture
     coordinates each."""
-    points, faces, uv = _ellipsoid()
+    points, faces, uv = ellipsoid(rings)
     back = AROUND // 2  # the column where u begins at 0; seen from the other side it ends at 1
-    seam = {ring * AROUND + back: len(uv) + ring for ring in range(RINGS)}
+    seam = {ring * AROUND + back: len(uv) + ring for ring in range(rings)}
     uv = np.concatenate([uv, uv[list(seam)] + [1, 0]])
     lines = ["v " + " ".join(f"{value:.6f}" for value in point) for point in points]
     lines += ["vt " + " ".join(f"{value:.6f}" for value in point) for point in uv]
     for face in faces:
-        before = any(i < RINGS * AROUND and i % AROUND == back - 1 for i in face)
+        before = any(i < rings * AROUND and i % AROUND == back - 1 for i in face)
         corners = [(i, seam.get(i, i) if before else i) for i in face]
         lines.append("f " + " ".join(f"{i + 1}/{j + 1}" for i, j in corners))
     path.write_text("\n".join(lines) + "\n")

@@ -11,7 +11,7 @@ import io
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -191,13 +191,18 @@ def _write(path: Path, generator: Any, made: dict[str, ModuleType], protocol: in
     return path
 
 
+Fill = Callable[[nn.Module], object]
+"""Function that gives a generator its weights in place."""
+
+
 def write_stylegan2(
-    path: Path, *, protocol: int = 3, refused: bool = False, **changes: Any
+    path: Path, *, protocol: int = 3, refused: bool = False, fill: Fill | None = None, **changes: Any
 ) -> StyleGAN2Generator:
     """Write a tiny StyleGAN2 network file; the generator in it is returned.
 
     Args:
         refused: the ``changes`` are such as our settings refuse, and are made in the file alone.
+        fill: gives the weights; default: those of a new generator.
         changes: of the constructor's arguments.
     """
     torch.manual_seed(0)
@@ -205,6 +210,8 @@ def write_stylegan2(
     settings = StyleGAN2Settings.from_published(STYLEGAN2_KWARGS if refused else kwargs)
     generator = StyleGAN2Generator(settings).eval().requires_grad_(False)
     generator.mapping.w_avg.normal_()
+    if fill is not None:
+        fill(generator)
     with _made_up_modules() as made:
         record = _record(generator, "Generator", _init_args=(), _init_kwargs=_easy(made, kwargs))
         _write(path, record, made, protocol)
@@ -233,6 +240,9 @@ def write_eg3d(
     protocol: int = 4,
     third_plane: Sequence[int] = (2, 0, 1),
     ffhq: bool = False,
+    kwargs: Mapping[str, Any] | None = None,
+    neural_resolution: int | None = None,
+    fill: Fill | None = None,
     **rendering: Any,
 ) -> TriPlaneGenerator:
     """Write a tiny EG3D network file; the generator in it is returned.
@@ -240,13 +250,20 @@ def write_eg3d(
     Args:
         third_plane: axes (0: x) along which the file's third plane lies.
         ffhq: not tiny: of the published size, 512 pixels from 128 x 128 rays.
+        kwargs: the constructor's arguments, instead of the tiny ones.
+        neural_resolution: of the rays, instead of theirs.
+        fill: gives the weights; default: those of a new generator.
         rendering: changes of the rendering options, in the file alone.
     """
     torch.manual_seed(0)
-    kwargs = FFHQ_KWARGS if ffhq else EG3D_KWARGS
-    numbers = {"neural_rendering_resolution": 128} if ffhq else _NUMBERS
+    kwargs = dict(kwargs or (FFHQ_KWARGS if ffhq else EG3D_KWARGS))
+    numbers = {"neural_rendering_resolution": 128} if ffhq else dict(_NUMBERS)
+    if neural_resolution is not None:
+        numbers["neural_rendering_resolution"] = neural_resolution
     settings = GeneratorSettings.from_published(kwargs, numbers["neural_rendering_resolution"])
     generator = TriPlaneGenerator(settings).eval().requires_grad_(False)
+    if fill is not None:
+        fill(generator)
     with _made_up_modules() as made:
         options = _easy(made, kwargs["rendering_kwargs"] | rendering)
         renderer = made["training.renderer"].ImportanceRenderer()

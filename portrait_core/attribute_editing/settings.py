@@ -28,7 +28,11 @@ class StyleFlowArchitecture(Frozen):
 
 
 class SolverSettings(Frozen):
-    """Solver of the equation. The defaults are the published ones."""
+    """Solver of the equation. The defaults are the published ones.
+
+    Where gradients are computed, ``dopri5`` and ``bosh3`` take steps half as long as the tolerances ask for:
+    gradients are less exact than the solution.
+    """
 
     method: Literal["dopri5", "bosh3", "rk4", "midpoint"] = "dopri5"
     """``dopri5`` and ``bosh3`` choose their steps by the tolerances; ``rk4`` (four evaluations per step) and

@@ -109,15 +109,11 @@ class PlainGenerator:
 
     @classmethod
     def of(cls, generator: nn.Module, settings: GeneratorSettings, grad: bool = False) -> PlainGenerator:
-        """The same weights as ``generator``, copied; with ``grad``, its parameters want gradients.
-
-        The copies are in the ordinary memory layout: with channels-last 1x1 weights, PyTorch 2.13 gave
-        wrong gradients (against finite differences) of a batch's grouped convolutions on a CPU.
-        """
+        """The same weights as ``generator``, copied; with ``grad``, its parameters want gradients."""
         trained = {name for name, _ in generator.named_parameters()} if grad else set()
         params = {
-            name: value.detach().clone(memory_format=torch.contiguous_format).requires_grad_(name in trained)
-            for name, value in generator.state_dict().items()
+            name: value.requires_grad_(name in trained)
+            for name, value in stylegan2.ordinary(generator.state_dict()).items()
         }
         return cls(settings, params)
 

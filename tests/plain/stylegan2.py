@@ -18,6 +18,17 @@ def scope(params: Params, name: str) -> Params:
     return {key[len(prefix) :]: value for key, value in params.items() if key.startswith(prefix)}
 
 
+def ordinary(params: Params) -> Params:
+    """Copies of the entries in the ordinary memory layout.
+
+    With channels-last 1x1 weights, PyTorch 2.13 gives wrong gradients (against finite differences) of a
+    batch's grouped convolutions on a CPU, from the second sample on.
+    """
+    return {
+        name: value.detach().clone(memory_format=torch.contiguous_format) for name, value in params.items()
+    }
+
+
 def linear(params: Params, x: Tensor, lr_multiplier: float = 1.0) -> Tensor:
     """Equalised linear layer: ``x [b,i]`` to ``[b,o]``."""
     weight = params["weight"] * (lr_multiplier / math.sqrt(params["weight"].shape[1]))

@@ -290,12 +290,7 @@ def test_a_stylegan2_generator_whose_clamp_bites(dtype: torch.dtype) -> None:
         for parameter in generator.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     ws = torch.randn(2, settings.num_ws, 8, dtype=dtype)
-    # contiguous, because of the wrong gradients that PlainGenerator.of tells of
-    weights = {
-        name: value.detach().clone(memory_format=torch.contiguous_format)
-        for name, value in generator.state_dict().items()
-    }
-    params = stylegan2.scope(weights, "synthesis")
+    params = stylegan2.scope(stylegan2.ordinary(generator.state_dict()), "synthesis")
     images, grads = [], list[Tensor]()
     for clamp in (SMALL_CLAMP, None):
         rows = ws.clone().requires_grad_()
@@ -309,3 +304,30 @@ def test_a_stylegan2_generator_whose_clamp_bites(dtype: torch.dtype) -> None:
     assert relative(image, images[0]) < tolerance[0]
     assert relative(grad, grads[0]) < tolerance[1]
     assert relative(image, images[1]) > 0.05
+
+
+def test_a_stylegan2_generator_with_labels() -> None:
+    """Mapping with truncation and cut-off, images with noise and without."""
+    torch.manual_seed(5)
+    settings = StyleGAN2Settings(z_dim=6, w_dim=8, c_dim=3, mapping_layers=3, channels={4: 6, 8: 5})
+    generator = StyleGAN2Generator(settings).double()
+    with torch.no_grad():
+        for parameter in generator.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+        generator.mapping.w_avg.normal_()
+    params = stylegan2.ordinary(generator.state_dict())
+    mapping, synthesis = (stylegan2.scope(params, name) for name in ("mapping", "synthesis"))
+    z, c = (torch.randn(3, n, dtype=torch.float64) for n in (6, 3))
+    rows, psi, cutoff = settings.num_ws, 0.6, 2
+    full, cut = (stylegan2.mapping(mapping, z, c, rows=rows, layers=3, psi=one) for one in (1.0, psi))
+    assert relative(generator.mapping(z, c), full) < 1e-12
+    assert relative(generator.mapping(z, c, psi), cut) < 1e-12
+    mixed = torch.cat([cut[:, :cutoff], full[:, cutoff:]], 1)
+    assert relative(generator.mapping(z, c, psi, cutoff), mixed) < 1e-12
+    images = {
+        mode: stylegan2.synthesis(synthesis, mixed, settings.resolutions, noise=mode == "const")
+        for mode in ("const", "none")
+    }
+    for mode, image in images.items():
+        assert relative(generator.synthesis(mixed, mode), image) < 1e-12
+    assert relative(images["const"], images["none"]) > 1e-3

@@ -172,6 +172,35 @@ def test_what_does_not_fit(changes: dict[str, Tensor], words: str) -> None:
         flow(**given | changes)
 
 
+def gradients(dtype: torch.dtype, solver: SolverSettings) -> tuple[dict[str, Tensor], int, int]:
+    """Gradients of a batch's log-density, and the evaluations of its solution with and without them."""
+    flow = official_flow.filled(StyleFlowArchitecture(width=64, hidden=(64,) * 5)).to(dtype)
+    flow.requires_grad_(True)
+    w, noise = ((seeded(name, (4, 1, 64), SEED) * 8).to(dtype) for name in ("w", "noise"))
+    conditions = (seeded("cond", (4, 17), SEED) * 40).to(dtype)
+    with torch.no_grad():
+        flow.log_density(w, conditions, noise=noise, solver=solver)
+    without = flow.evaluations
+    density = flow.log_density(w, conditions, noise=noise, solver=solver)
+    evaluations = flow.evaluations
+    density.sum().backward()
+    found = {name: p.grad for name, p in flow.named_parameters() if p.grad is not None}
+    return found, evaluations, without
+
+
+def test_gradients_of_solvers_that_choose_their_steps_are_nearly_as_exact_as_the_solution() -> None:
+    """In single precision, against the equation's own: the steps decide, not rounding. They are as long as
+    the tolerances allow where no gradients are computed."""
+    exact, _, _ = gradients(torch.float64, FINE)
+    for method, adjoint in (("dopri5", False), ("dopri5", True), ("bosh3", False), ("bosh3", True)):
+        solver = SolverSettings.model_validate({"method": method, "adjoint": adjoint})
+        found, evaluations, without = gradients(torch.float32, solver)
+        assert evaluations > without
+        assert found.keys() == exact.keys()
+        for name, wanted in exact.items():
+            assert float((found[name] - wanted).norm() / wanted.norm()) < 2e-4, (method, adjoint, name)
+
+
 def test_an_equation_that_cannot_be_solved_says_so() -> None:
     flow, w, conditions = tiny_inputs()
     with pytest.raises(FloatingPointError, match="conditions are in their units"):

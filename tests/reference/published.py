@@ -1,8 +1,13 @@
-"""The reference folder: where it is, its arrays, its recipe for weights, and distances from its numbers."""
+"""The reference folder: where it is, its arrays, its recipe for weights, and distances from its numbers.
+
+Nothing in these tests may know a seed, a size or a count of one folder: another folder of the same form runs
+through them (``tests.plain.folder`` writes one). Numbers that stay are the published systems' own.
+"""
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -30,6 +35,19 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
 def tensors(path: Path) -> dict[str, Tensor]:
     """The same as tensors."""
     return {name: torch.from_numpy(value) for name, value in arrays(path).items()}
+
+
+def named(names: Iterable[str], pattern: str) -> tuple[str, tuple[int, ...]]:
+    """The one name that matches ``pattern`` as a whole, and the numbers that the pattern's groups hold:
+    arrays are named after their stride or size (``planes_s8``), which another folder may choose otherwise."""
+    found = [match for name in names if (match := re.fullmatch(pattern, name))]
+    assert len(found) == 1, f"{len(found)} names match {pattern}"
+    return found[0][0], tuple(int(number) for number in found[0].groups())
+
+
+def thinned(maps: Tensor, step: int) -> Tensor:
+    """Every ``step``-th pixel of ``[b,c,h,w]`` in both directions, from the middle of the first ``step``."""
+    return maps[:, :, step // 2 :: step, step // 2 :: step]
 
 
 def error(got: Tensor, wanted: Tensor) -> float:

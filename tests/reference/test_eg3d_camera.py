@@ -8,7 +8,7 @@ from PIL import Image
 from portrait_core.cameras import eg3d as eg3d_cameras
 from portrait_core.cameras import intrinsics
 from portrait_core.tracking import ffhq_align, wild_crop
-from tests.reference.published import ROOT, arrays, needs
+from tests.reference.published import ROOT, arrays, named, needs
 
 FOLDER = ROOT / "eg3d_camera"
 ATOL = 1e-6
@@ -57,8 +57,8 @@ def test_look_at(labels: dict[str, np.ndarray]) -> None:
     for row, wanted in zip(rows, labels["lookat_cam2world"], strict=True):
         h, v, pivot, radius = row[:1], row[1:2], row[2:5], float(row[5])
         assert off(eg3d_cameras.orbit_poses(h, v, pivot, radius)[0], wanted) < ATOL
-    name = "fov_18_837_intrinsics"
-    degrees = float(name.removeprefix("fov_").removesuffix("_intrinsics").replace("_", "."))
+    name, (whole, thousandths) = named(labels, r"fov_(\d+)_(\d{3})_intrinsics")
+    degrees = whole + thousandths / 1000
     assert off(eg3d_cameras.intrinsics_from_fov(degrees), labels[name]) < ATOL
 
 
@@ -81,12 +81,13 @@ def test_crops(crops: dict[str, np.ndarray]) -> None:
     assert (crops["output_wh"] == size).all()
     sources = sorted(FOLDER.glob("wild_source_*.png"))
     assert sources
+    name, (step,) = named(crops, r"crops_every(\d+)")
     for path in sources:
         index = int(path.stem.rsplit("_", 1)[1])
         image = np.asarray(Image.open(path).convert("RGB"))
         points = crops["detections5"][index : index + 1]
         got, placement = wild_crop.generator_crops([image], points, standard, size)
-        assert off(got[0, ::8, ::8], crops["crops_every8"][index]) <= GREY_LEVELS
+        assert off(got[0, ::step, ::step], crops[name][index]) <= GREY_LEVELS
         wanted = np.asarray(Image.open(FOLDER / f"wild_crop_{index}.png").convert("RGB"))
         assert off(got[0], wanted) <= GREY_LEVELS
         assert off(placement.to_image(placement.to_crop(points)), points) < PIXEL
@@ -94,13 +95,13 @@ def test_crops(crops: dict[str, np.ndarray]) -> None:
 
 def test_ffhq_alignment() -> None:
     expected = arrays(FOLDER / "ffhq_align.npz")
-    stored = expected["aligned1500_every25"]
+    name, (size, step) = named(expected, r"aligned(\d+)_every(\d+)")
     for index, landmarks in enumerate(expected["landmarks68"]):
         image = np.asarray(Image.open(FOLDER / f"ffhq_source_{index}.png").convert("RGB"))
         assert image.shape[1::-1] == tuple(expected["size_wh"][index])
-        found = ffhq_align.prepare_quad(image, ffhq_align.oriented_quad(landmarks))
+        found = ffhq_align.prepare_quad(image, ffhq_align.oriented_quad(landmarks), size)
         assert off(found.quad, expected["quad_final_plus_half"][index]) < ATOL
         assert found.image.shape[1::-1] == tuple(expected["image_size_before_transform"][index])
         assert list(found.crop_box or [-1] * 4) == expected["first_crop_box"][index].tolist()
-        got = ffhq_align.align_ffhq(image, landmarks)
-        assert off(got[::25, ::25], stored[index]) <= GREY_LEVELS
+        got = ffhq_align.align_ffhq(image, landmarks, size)
+        assert off(got[::step, ::step], expected[name][index]) <= GREY_LEVELS

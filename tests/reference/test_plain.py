@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from portrait_core.generators import GeneratorSettings
+from portrait_core.generators import GeneratorSettings, StyleGAN2Settings
 from portrait_core.weights.readers.legacy_pickle import read_network
 from tests.plain import stylegan2
 from tests.plain.eg3d import PlainGenerator, rays
-from tests.reference.published import ROOT, error, needs, relative, tensors
+from tests.reference.published import ROOT, error, named, needs, relative, tensors, thinned
 from tests.reference.test_eg3d import LOSSES, seeded_weights
+from tests.reference.test_stylegan2 import label
 
 needs_eg3d = needs("eg3d/generator.pkl")
 needs_stylegan2 = needs("stylegan2/generator.pkl")
@@ -21,7 +22,8 @@ needs_stylegan2 = needs("stylegan2/generator.pkl")
 def tiny() -> PlainGenerator:
     config = json.loads((ROOT / "eg3d/config.json").read_text())
     settings = GeneratorSettings.from_published(config["kwargs"], config["neural_rendering_resolution"])
-    return PlainGenerator(settings, read_network(ROOT / "eg3d/generator.pkl").state_dict())
+    params = stylegan2.ordinary(read_network(ROOT / "eg3d/generator.pkl").state_dict())
+    return PlainGenerator(settings, params)
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +41,15 @@ def test_mapping(tiny: PlainGenerator, expected: dict[str, Tensor]) -> None:
 @needs_eg3d
 def test_planes_points_and_rays(tiny: PlainGenerator, expected: dict[str, Tensor]) -> None:
     planes = tiny.planes(expected["ws_plus"])
-    assert error(planes.flatten(1, 2)[:, :, 4::8, 4::8], expected["planes_s8"]) < 1e-4
+    name, (step,) = named(expected, r"planes_s(\d+)")
+    assert error(thinned(planes.flatten(1, 2), step), expected[name]) < 1e-4
     colours, density = tiny.evaluate(planes, expected["points"])
     assert error(density, expected["point_sigma"]) < 1e-4
     assert error(colours, expected["point_rgb"]) < 1e-5
-    origins, directions = rays(expected["c"], 4)
-    assert error(origins, expected["rays4_origins"]) < 1e-5
-    assert error(directions, expected["rays4_directions"]) < 1e-5
+    name, (size,) = named(expected, r"rays(\d+)_origins")
+    origins, directions = rays(expected["c"], size)
+    assert error(origins, expected[name]) < 1e-5
+    assert error(directions, expected[f"rays{size}_directions"]) < 1e-5
 
 
 @needs_eg3d
@@ -83,7 +87,8 @@ def test_full_size() -> None:
     out["image"].square().mean().backward()
     assert error(out["image_raw"], expected["image_raw"]) < 1e-4
     assert error(out["image_depth"], expected["image_depth"]) < 1e-4
-    assert error(out["image"][:, :, 2::4, 2::4], expected["image_s4"]) < 1e-4
+    name, (step,) = named(expected, r"image_s(\d+)")
+    assert error(thinned(out["image"], step), expected[name]) < 1e-4
     assert error(out["image"].mean(dim=(2, 3)), expected["image_mean"]) < 1e-4
     assert error(out["image"].std(dim=(2, 3), correction=0), expected["image_std"]) < 1e-4
     assert relative(ws.grad, expected["grad_ws"]) < 1e-4
@@ -92,17 +97,28 @@ def test_full_size() -> None:
 @needs_stylegan2
 def test_stylegan2() -> None:
     expected = tensors(ROOT / "stylegan2/outputs.npz")
-    config = json.loads((ROOT / "stylegan2/config.json").read_text())
-    made = config["constructor"]
-    params = read_network(ROOT / "stylegan2/generator.pkl").state_dict()
-    mapping, synthesis = (stylegan2.scope(params, name) for name in ("mapping", "synthesis"))
-    sizes = tuple(2**i for i in range(2, made["img_resolution"].bit_length()))
-    layers, psi = made["mapping_kwargs"]["num_layers"], float(expected["truncation_psi"])
-    ws = stylegan2.mapping(mapping, expected["z"], None, rows=config["num_ws"], layers=layers, psi=psi)
-    assert error(ws, expected["ws"]) < 1e-5
-    ws = expected["ws_plus"].clone().requires_grad_()
-    image = stylegan2.synthesis(synthesis, ws, sizes)
-    image.square().mean().backward()
-    assert error(image, expected["image"]) < 1e-4
-    assert relative(ws.grad, expected["grad_ws"]) < 1e-4
-    assert error(stylegan2.synthesis(synthesis, ws, sizes, noise=False), expected["image_no_noise"]) < 1e-4
+    made = json.loads((ROOT / "stylegan2/config.json").read_text())["constructor"]
+    settings = StyleGAN2Settings.from_published(made)  # knows the defaults of what is not named
+    params = stylegan2.ordinary(read_network(ROOT / "stylegan2/generator.pkl").state_dict())
+    mapping, weights = (stylegan2.scope(params, name) for name in ("mapping", "synthesis"))
+
+    def ws(psi: float) -> Tensor:
+        rows, layers = settings.num_ws, settings.mapping_layers
+        return stylegan2.mapping(mapping, expected["z"], label(expected), rows=rows, layers=layers, psi=psi)
+
+    def image(ws: Tensor, noise: bool = True) -> Tensor:
+        clamp = settings.conv_clamp
+        return stylegan2.synthesis(weights, ws, settings.resolutions, noise=noise, clamp=clamp)
+
+    truncated, full = ws(float(expected["truncation_psi"])), ws(1.0)
+    assert error(truncated, expected["ws"]) < 1e-5
+    assert error(full[:, 0], expected["ws_psi1"]) < 1e-5
+    cutoff = int(expected["truncation_cutoff"])
+    assert error(torch.cat([truncated[:, :cutoff], full[:, cutoff:]], 1), expected["ws_cutoff"]) < 1e-5
+    given = expected["ws_plus"].clone().requires_grad_()
+    drawn = image(given)
+    drawn.square().mean().backward()
+    assert error(drawn, expected["image"]) < 1e-4
+    assert relative(given.grad, expected["grad_ws"]) < 1e-4
+    assert error(image(given, noise=False), expected["image_no_noise"]) < 1e-4
+    assert error(image(truncated), expected["forward_image"]) < 1e-4

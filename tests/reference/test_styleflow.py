@@ -27,7 +27,7 @@ from portrait_core.attribute_editing.styleflow_files import published_shapes
 from portrait_core.attribute_editing.styleflow_training import negative_log_likelihood, published_offset
 from tests.official_flow import filled, mended
 from tests.plain import styleflow as plain
-from tests.reference.published import ROOT, error, needs, relative, seeded_state, tensors
+from tests.reference.published import ROOT, error, named, needs, relative, seeded_state, tensors
 
 FOLDER = ROOT / "styleflow"
 KINDS = ("wplus18", "ws14", "single")
@@ -53,9 +53,17 @@ def expected() -> dict[str, Tensor]:
     return tensors(FOLDER / "fixture.npz")
 
 
+def architecture(state: dict[str, Tensor]) -> StyleFlowArchitecture:
+    """The architecture of the folder's flow, by the shapes of its weights."""
+    layers = [value for name, value in state.items() if name.endswith("_layer.weight")]
+    gate = next(value for name, value in state.items() if name.endswith("_hyper_gate.weight"))
+    hidden = tuple(len(weight) for weight in layers[:-1])
+    return StyleFlowArchitecture(width=layers[0].shape[1], hidden=hidden, context=gate.shape[1] - 1)
+
+
 @pytest.fixture
 def flow(state: dict[str, Tensor]) -> StyleFlow:
-    return filled(StyleFlowArchitecture(), state)
+    return filled(architecture(state), state)
 
 
 def both_ways(
@@ -71,8 +79,10 @@ def both_ways(
     return {name: error(value, expected[f"{kind}_{name}"].to(value)) for name, value in got.items()}
 
 
-def test_names_and_shapes(published: dict[str, Any]) -> None:
-    assert {name: list(shape) for name, shape in published_shapes().items()} == published["state_dict"]
+def test_names_and_shapes(published: dict[str, Any], flow: StyleFlow) -> None:
+    assert {name: list(value.shape) for name, value in flow.state_dict().items()} == published["state_dict"]
+    if flow.settings == StyleFlowArchitecture():
+        assert {name: list(shape) for name, shape in published_shapes().items()} == published["state_dict"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -81,7 +91,8 @@ def test_both_ways(flow: StyleFlow, expected: dict[str, Tensor], kind: str, solv
     errors = both_ways(flow, expected, kind, solver)
     assert max(errors["z"], errors["w_target"]) < 2e-4
     assert max(errors["dlogp"], errors["dlogp_target"]) < 2e-3
-    assert flow.evaluations <= 8
+    measured = json.loads((FOLDER / "measured.json").read_text())[kind]
+    assert flow.evaluations <= measured["nfe_float32"]  # no more than the published code takes
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,8 +103,8 @@ def test_both_ways_in_double_precision(flow: StyleFlow, expected: dict[str, Tens
 
 
 def test_exact_trace(flow: StyleFlow, expected: dict[str, Tensor]) -> None:
-    w, zeros = expected["single_w"], torch.zeros(3, 1, 1)
-    _, dlogp = flow(w, expected["single_cond"], zeros)
+    w = expected["single_w"]
+    _, dlogp = flow(w, expected["single_cond"], torch.zeros_like(w[..., :1]))
     assert error(dlogp, expected["single_dlogp_exact"]) < 1e-3
 
 
@@ -112,7 +123,7 @@ def test_nine_edits_in_a_row(flow: StyleFlow, expected: dict[str, Tensor], solve
     w, labels = expected["wplus18_w"], expected["wplus18_cond"].flatten(1)
     editor = AttributeEditor(StyleFlowModel(flow, PUBLISHED_CONDITIONS), w, labels, solver)
     earlier = w[0]
-    for i, edit in enumerate(edits(expected, rows=18)):
+    for i, edit in enumerate(edits(expected, rows=w.shape[1])):
         before = editor.w
         editor.apply(edit)
         assert error(editor.w[0], expected["edit_w_after"][i]) < 1e-3
@@ -131,13 +142,14 @@ def test_a_single_w_is_edited_as_a_whole(flow: StyleFlow, expected: dict[str, Te
     assert torch.equal(same, w)
     z = flow(w, labels)
     target = labels.clone()
-    target[:, 15] = labels[:, 15] + 0.93 * (50 - labels[:, 15])
+    age = PUBLISHED_CONDITIONS.names.index("age")
+    target[:, age] = labels[:, age] + 0.93 * (50 - labels[:, age])  # 0.93: the published table's
     edited = edit_latent(model, w, labels, [published_edit("age", 50, rows=1)])
     assert error(edited, flow(z, target, reverse=True)) < 1e-6
     # the row of a W+ that goes alone is the row among its fellows
-    wplus = expected["wplus18_w"]
-    alone = flow(wplus[:, 3:4], expected["wplus18_cond"])
-    assert error(alone, expected["wplus18_z"][:, 3:4]) < 2e-4
+    last = expected["wplus18_w"][:, -1:]
+    alone = flow(last, expected["wplus18_cond"])
+    assert error(alone, expected["wplus18_z"][:, -1:]) < 2e-4
 
 
 def test_lighting_presets(expected: dict[str, Tensor]) -> None:
@@ -147,19 +159,23 @@ def test_lighting_presets(expected: dict[str, Tensor]) -> None:
     assert error(chosen, presets[1]) < 1e-6
 
 
-GRADIENTS = {
-    "chain.1.sqrt_end_time": "sqrt_end_time",
-    "chain.1.odefunc.diffeq.layers.0._hyper_bias.weight": "layer0_hyper_bias",
-    "chain.1.odefunc.diffeq.layers.5._layer.bias": "layer5_bias",
-    "chain.0.weight": "first_gain",
-}
+def stored_gradients(expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The stored gradients by their parameters' names."""
+    found = {
+        "chain.1.sqrt_end_time": expected["train_grad_sqrt_end_time"],
+        "chain.0.weight": expected["train_grad_first_gain"],
+    }
+    for short, parameter in (("hyper_bias", "_hyper_bias.weight"), ("bias", "_layer.bias")):
+        name, (layer,) = named(expected, rf"train_grad_layer(\d+)_{short}")
+        found[f"chain.1.odefunc.diffeq.layers.{layer}.{parameter}"] = expected[name]
+    return found
 
 
 @pytest.mark.parametrize(
     ("dtype", "solver", "least"),
     [
         (torch.float64, FINE, 1e-6),
-        (torch.float32, SolverSettings(), 2e-3),
+        (torch.float32, SolverSettings(), 1e-3),
         (torch.float32, SolverSettings(method="rk4", steps=2), 2e-3),
         *(
             pytest.param(
@@ -180,17 +196,18 @@ def test_training_step(
     w, cond, noise = (expected[f"train_{name}"].to(dtype) for name in ("w", "cond", "noise"))
     found = negative_log_likelihood(flow, w, cond, noise, solver)
     found.loss.backward()
-    offset = published_offset(512, 2)
+    offset = published_offset(w.shape[2], w.shape[1])
     fine = 1e-6 if dtype == torch.float64 else 1e-2
     assert error(found.prior - offset, expected["train_prior"][:, 0]) < 10 * fine
     assert error(found.delta, expected["train_delta"][:, 0]) < fine
-    assert float(found.loss.detach() + offset) == pytest.approx(float(expected["train_loss"]), rel=2e-7)
-    named = dict(flow.named_parameters())
-    for name, short in GRADIENTS.items():
-        assert relative(named[name].grad, expected[f"train_grad_{short}"].to(dtype)) < least, name
+    loss = float(found.loss.detach().double()) + offset
+    assert loss == pytest.approx(float(expected["train_loss"]), abs=10 * fine)
+    parameters = dict(flow.named_parameters())
+    for name, wanted in stored_gradients(expected).items():
+        assert relative(parameters[name].grad, wanted.to(dtype)) < least, name
     measured = json.loads((FOLDER / "measured.json").read_text())["train"]
     for name, norm in measured["gradient_l2"].items():
-        gradient = named[name].grad
+        gradient = parameters[name].grad
         assert gradient is not None, name
         assert float(gradient.norm()) == pytest.approx(norm, rel=least), name
     for i, place in ((0, "first"), (2, "last")):
@@ -204,7 +221,7 @@ def test_training_step(
 def test_the_plain_implementation(state: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     params = {name: value.double().numpy() for name, value in state.items()}
     row = {
-        name: expected[f"single_{name}"][1].double().flatten().numpy()
+        name: expected[f"single_{name}"][-1].double().flatten().numpy()
         for name in ("w", "z", "cond", "cond_target", "w_target", "noise", "dlogp")
     }
     z, dlogp = plain.flow(params, row["w"], row["cond"], row["noise"])
