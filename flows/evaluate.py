@@ -13,7 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
@@ -24,11 +23,13 @@ from flows.engine.environment import refuse_secrets, server_for_run, server_went
 from flows.engine.stages import gpu_gone
 from flows.engine.task_runs import own_process, process_left
 from flows.reenact import Report, reporter, run_stages
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, ModelFileError
 from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
 from portrait_core.evaluation.methods import Method, changes_nothing, choose_methods, is_ablation
 from portrait_core.evaluation.plan import Member, Plan
-from portrait_core.model_files.needs import check_models, evaluation_sources
+from portrait_core.inputs.sources import in_threads
+from portrait_core.model_files.check import check_model
+from portrait_core.model_files.needs import check_evaluation, evaluation_sources
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.job import stem
@@ -36,7 +37,8 @@ from portrait_core.pipeline.ledger import Ledger
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.evaluation_sections import Estimator, View
 from portrait_core.store import Store
-from portrait_core.weights.locate import find, missing_text
+from portrait_core.weights.locate import require
+from portrait_core.weights.registry import MODELS
 from tasks.context import read_track
 from tasks.deliver import deliver_files
 from tasks.ingest import ingest_portrait
@@ -102,6 +104,8 @@ class Evaluation:
 
     request: Request
     absent: list[dict[str, Any]] = field(default_factory=list)
+    _sound: set[str] = field(default_factory=set)
+    """Models whose files were read."""
 
     @cached_property
     def settings(self) -> Settings:
@@ -140,19 +144,37 @@ class Evaluation:
         return (*named, "deep3d") if able and "deep3d" not in named else named
 
     def _obstacle(self, method: Method) -> str:
-        """Return why a method is not run; nothing where it can be."""
+        """Return why a method is not run; nothing where it can be.
+
+        Raises:
+            ValueError: the changes of a method of the user's own are no settings.
+        """
         estimators = [*self.settings.evaluation.estimators]
-        estimators += ["deep3d"] if "deep3d" in method.files else []
+        estimators += ["deep3d"] if "deep3d" in method.files and "deep3d" not in estimators else []
         try:
             settings = self.request.settings(_list("estimators", estimators), *self.own_changes(method))
-            check_models(settings)
+            check_evaluation(settings)
+            for name in sorted(set(filter(_is_brought, evaluation_sources(settings).values()))):
+                self._read(str(name))
+        except ModelFileError as error:
+            return str(error).replace("\n", "; ")
         except ValueError as error:
+            if method.own:
+                raise ValueError(f"method {method.name!r}: {error}") from error
             return str(error).replace("\n", "; ")
         if is_ablation(method) and changes_nothing(self.settings, settings):
             return f"the profile {self.request.profile} has it so"
-        brought = [name for name in evaluation_sources(settings).values() if isinstance(name, str)]
-        missing = [place for place in map(find, brought) if place.where is None]
-        return missing_text(missing).replace("\n", "; ") if missing else ""
+        return ""
+
+    def _read(self, name: str) -> None:
+        """Read a file that the user brought, once, so that a wrong one is found before any work.
+
+        Raises:
+            ModelFileError: it is not what its name says.
+        """
+        if name not in self._sound:
+            check_model(require([name])[name], MODELS[name])
+            self._sound.add(name)
 
     def changes_of(self, method: Method, views: Sequence[View] = ()) -> list[str]:
         """Return the changes of settings with which a method makes a clip that is assessed."""
@@ -163,8 +185,7 @@ class Evaluation:
         """Return the changes of settings that make a method."""
         changes = list(method.changes)
         if method.goal == "evaluate_2d":
-            own = self.settings.generator.weights.startswith("models/embedded")
-            changes.append(f"generator.weights={'models/embedded_2d.safetensors' if own else 'stylegan2'}")
+            changes.append(f"generator.weights={self.settings.consistency.generator_2d}")
         return changes
 
     def track_portraits(self, board: Board) -> dict[str, Job]:
@@ -195,29 +216,40 @@ class Evaluation:
         self.absent.append({"pair": pair.number, "method": method, "why": why})
 
     def rows(self, tracked: Mapping[str, Job]) -> list[Row]:
-        """Return every pair with every method, with the views that are drawn of its clip."""
+        """Return every pair with every method, with the views that are drawn of its clip.
+
+        Pairs whose video cannot be used are noted as absent.
+
+        Raises:
+            InputError: no pair is left.
+        """
         pairs = [pair for pair in self.pairs if pair.portrait in tracked]
-        if not pairs:
-            raise InputError("none of the portraits shows a face; the report names each of them")
-        labels = np.concatenate([read_track(job.output("portrait")).cameras for job in tracked.values()])
-        frames = [self._frames(pair) for pair in pairs]
-        views = draw_views(labels, frames, self.settings.seed)
+        frames = dict(zip(pairs, in_threads(self._frames, pairs), strict=True))
+        labels = {
+            job.inputs["portrait"]: read_track(job.output("portrait")).cameras[0] for job in tracked.values()
+        }
+        views = {}
+        for pair, count in frames.items():
+            if isinstance(count, int):
+                views[pair] = draw_views(labels, pair.number, count, self.settings.seed)
+            else:
+                self._note(pair, "every method", count)
+        if not views:
+            raise InputError(
+                "there is no pair whose portrait shows a face and whose video can be used: "
+                + "; ".join(f"pair {row['pair']}: {row['why']}" for row in self.absent)
+            )
         # method by method, since two methods of one pair would wait for each other's lease
-        rows = [
-            Row(0, method, pair, one)
-            for method in self.methods[0]
-            for pair, one in zip(pairs, views, strict=True)
-        ]
+        rows = [Row(0, method, pair, one) for method in self.methods[0] for pair, one in views.items()]
         return [replace(row, number=number) for number, row in enumerate(rows, start=1)]
 
-    def _frames(self, pair: Pair) -> int:
-        """Return the number of frames of a pair's clip; 1 where its video cannot be read."""
+    def _frames(self, pair: Pair) -> int | str:
+        """Return the number of frames of a pair's clip, or why its video cannot be used."""
         try:
-            return ingest_assessed(
-                "evaluate_animator", pair.portrait, pair.video, self.request.store, self._still
-            ).frames
-        except (InputError, ValueError):
-            return 1  # its clips will fail, and be noted
+            still, store = self._still, self.request.store
+            return ingest_assessed("evaluate_animator", pair.portrait, pair.video, store, still).frames
+        except InputError as error:
+            return str(error)
 
     @cached_property
     def _still(self) -> Settings:
@@ -262,6 +294,8 @@ class Evaluation:
         """Return the plan of the tables."""
         done = {member.method for member in members}
         request, settings = self.request, self.settings
+        poses = len({pair.portrait for pair in self.pairs})
+        notes = ("One portrait: both views of a clip have its pose, and ID tells nothing of turning.",)
         title = "Self-reenactment" if request.protocol == "self" else "Portrait image animation"
         return Plan(
             title=title,
@@ -273,9 +307,15 @@ class Evaluation:
             portraits=len({pair.portrait for pair in self.pairs}),
             videos=len({pair.video for pair in self.pairs}),
             members=tuple(members),
+            notes=notes if poses < 2 else (),
             absent=tuple(self.absent),
             unavailable=tuple(self.methods[1]),
         )
+
+
+def _is_brought(source: Path | str) -> bool:
+    """Tell whether a source of weights is a model that the user brings."""
+    return isinstance(source, str) and MODELS[source].place == "user"
 
 
 def _list(name: str, values: Iterable[Any]) -> str:

@@ -25,7 +25,9 @@ Picture = NDArray[np.uint8]
 def animator(job: Job) -> Animator:
     """Return the process's animator of this clip, by the method that the settings name."""
     build = _BUILDERS[job.settings.baseline.method]
-    return cached("animator", job.stage_keys["animate"], lambda: build(job), device_of(job), alone=True)
+    # It reads the store and the video later on too: another store makes it another one.
+    where = job.store, str(job.settings.runner.storage_options), device_of(job)
+    return cached("animator", job.stage_keys["animate"], lambda: build(job), *where, alone=True)
 
 
 def face_square(job: Job) -> Square:
@@ -87,9 +89,10 @@ def _pirenderer(job: Job) -> Animator:
     own = rows_from_pictures(
         source[None], points_in_square(points, *square), deep3d_encoder(job), standard_face(job)
     )
-    rows = job.output("coefficients").read("deep3d")
+    rows = job.output("read_deep3d").read("coefficients")
     first = settings.baseline.eyes == "first"
     options = PIRendererOptions(
+        cross_identity=not settings.evaluation.truth,
         without_eyes=first,
         without_pose=settings.render.pose_transfer == "none",
         batch=settings.baseline.batch,
@@ -110,13 +113,17 @@ def _facevid2vid(job: Job) -> Animator:
     from portrait_core.baselines.facevid2vid import FaceVid2VidAnimator
     from portrait_core.baselines.facevid2vid_checkpoint import FaceVid2VidNetworks, read_facevid2vid
     from portrait_core.media import read_frames
+    from portrait_core.pipeline.ranges import frames_shown
+    from portrait_core.tracking.measure import seen
 
     video, own = video_file(job), clip_square(job.output("portrait").read("landmarks"))
-    square = clip_square(job.output("landmarks").read("landmarks"))
+    points = job.output("landmarks").read("landmarks")
+    square, shown = clip_square(points), frames_shown(seen(points))
     device, path = device_of(job), weight_file(job.settings, "facevid2vid")
 
     def driver(frame: int) -> Picture:
-        return cut(next(iter(read_frames(video, frame, frame + 1))), *square)
+        i = int(shown[frame])  # a frame without a face is held from its neighbour
+        return cut(next(iter(read_frames(video, i, i + 1))), *square)
 
     def load() -> FaceVid2VidNetworks:
         return FaceVid2VidNetworks.from_weights(read_facevid2vid(path), device)

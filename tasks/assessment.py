@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from tasks.context import device_of, driving_frames, landmarker, read_portrait
 from tasks.estimates import Reading, read_coefficients, split_reading
 from tasks.expressions import SeenClip, fitted_track, measured_clip, read_landmarks, seen_driver
 from tasks.networks import feature_network, identity_network
+from tasks.pages import face_of, for_generator, page_of
 
 if TYPE_CHECKING:
     from portrait_core.metrics.likeness import Square
@@ -95,13 +96,14 @@ def shown_clip(job: Job) -> ShownClip:
     """Return the clip that a job's method made."""
     (stage,) = (name for name in SHOWN_BY if name in job.stages)
     output, frames = job.output(stage), frames_shown(done_frames(job, stage)).tolist()
+    in_crop = _in_crop(job) if stage == "render" and not job.stage(stage).variant else _unchanged
 
     def pictures() -> Iterator[Picture]:
-        return (output.read("frames", i, i + 1)[0] for i in frames)
+        return (in_crop(output.read("frames", i, i + 1)[0]) for i in frames)
 
     views = np.zeros((0, 1, 1, 3), np.uint8)
     if SHOWN_BY[stage] in job.stages and job.settings.evaluation.views:
-        views = job.output(SHOWN_BY[stage]).read("views")
+        views = np.stack([in_crop(one) for one in job.output(SHOWN_BY[stage]).read("views")])
     if stage == "animate":
         source, square = animator(job).source, animator_square(job)
     elif job.stage(stage).variant == "2d":
@@ -109,6 +111,19 @@ def shown_clip(job: Job) -> ShownClip:
     else:
         source, square = crop_of(job), face_square(job)
     return ShownClip(source, ShownSquare(square.center_px, square.side_px, 0.0, len(source)), pictures, views)
+
+
+def _unchanged(picture: Picture) -> Picture:
+    return picture
+
+
+def _in_crop(job: Job) -> Callable[[Picture], Picture]:
+    """Return a function from a drawn frame to the portrait's face crop of it ``[S,S,3]``.
+
+    Frames with the photograph's pixels cover more than the crop (:mod:`portrait_core.rendering.page`).
+    """
+    page, size = page_of(job), job.settings.template.size
+    return lambda picture: for_generator(page, size, face_of(page, picture))
 
 
 def _of_2d(job: Job, pictures: Frames, views: NDArray[np.uint8]) -> ShownClip:
@@ -161,13 +176,10 @@ class Assessment:
         from portrait_core.baselines.crops import clip_square, cut
         from portrait_core.evaluation.sheet import TILE_PX, shown_frames
 
-        chosen = set(shown_frames(self._job.frames))
-        square = clip_square(self._driver.points)
-        driver = [
-            cut(one, *square, TILE_PX) for i, one in enumerate(driving_frames(self._job)) if i in chosen
-        ]
-        clip = [one for i, one in enumerate(self._shown.pictures()) if i in chosen]
-        source = self._shown.source
+        square, source = clip_square(self._driver.points), self._shown.source
+        chosen = shown_frames(self._job.frames)
+        driver = [cut(one, *square, TILE_PX) for one in _chosen(driving_frames(self._job), chosen)]
+        clip = _chosen(self._shown.pictures(), chosen)
         center = np.full(2, len(source) / 2)
         small = [cut(one, center, len(one), TILE_PX) for one in (source, *clip)]
         return {"strip": np.stack(small), "strip_driver": np.stack([small[0], *driver])}
@@ -211,9 +223,14 @@ class Assessment:
         face = Square((float(center[0]), float(center[1])), side, FACE_PX)
         shown = self._shown.square
         results = [shown.cut(picture, face) for picture in self._shown.pictures()]
-        truths = [face.cut(at_most(frame, longest)) for frame in driving_frames(job)]
+        truths, shrunk = [], 1.0
+        for frame in driving_frames(job):
+            smaller = at_most(frame, longest)
+            shrunk = len(smaller) / len(frame)
+            truths.append(face.cut(smaller))
         found = dict(picture_distances(results, truths, perceptual_networks(job)).values)
-        points = face.points(shown.on_photograph(self._points)), face.points(self._driver.points)
+        driver = self._driver.points * shrunk
+        points = face.points(shown.on_photograph(self._points)), face.points(driver)
         found[VARIANT] = keypoint_distance(*points, FACE_PX).values
         return found | {FLICKER: error_changes(results, truths)}
 
@@ -254,7 +271,7 @@ class Assessment:
         if estimator == "embedded":
             result, driver = self._embedded(self._track), self._embedded(self._driver.track)
         else:
-            stored = self._job.output("coefficients").read(estimator)
+            stored = self._job.output(f"read_{estimator}").read("coefficients")
             read = read_coefficients(self._job, estimator, self._shown.pictures(), self._points)
             result, driver = split_reading(estimator, read), split_reading(estimator, stored)
         return {
@@ -285,6 +302,12 @@ class Assessment:
             found.append(describe(batch, *more))
             begin += len(batch)
         return np.concatenate(found)
+
+
+def _chosen(pictures: Iterable[Picture], frames: Sequence[int]) -> list[Picture]:
+    """Return the pictures of some frames, which may come more than once."""
+    found = {i: picture for i, picture in enumerate(pictures) if i in frames}
+    return [found[i] for i in frames]
 
 
 def _batches(pictures: Iterable[Picture], size: int) -> Iterator[NDArray[np.uint8]]:

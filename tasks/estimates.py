@@ -81,10 +81,10 @@ def deep3d_encoder(job: Job) -> Deep3DEncoder:
         from portrait_core.tracking.checkpoints import read_deep3d
         from portrait_core.tracking.deep3d import Deep3DEncoder
 
-        state = read_deep3d(weight_file(job.settings, "deep3d")).net_recon
+        state = read_deep3d(weight_file(job.settings, "read_deep3d")).net_recon
         return Deep3DEncoder.from_state(state).to(device_of(job))
 
-    return cached("deep3d", job.weights["deep3d"], load, device_of(job))
+    return cached("deep3d", job.weights["read_deep3d"], load, device_of(job))
 
 
 def standard_face(job: Job) -> NDArray[np.float64]:
@@ -92,7 +92,7 @@ def standard_face(job: Job) -> NDArray[np.float64]:
     from portrait_core.tracking import five_points
     from portrait_core.weights.readers.mat_files import read_similarity_landmarks
 
-    path = weight_file(job.settings, "deep3d_landmarks")
+    path = weight_file(job.settings, "read_deep3d_landmarks")
     return five_points.standard_face(read_similarity_landmarks(path).landmarks)
 
 
@@ -129,9 +129,9 @@ def _deca(job: Job, points: Points) -> Encode:
     def load() -> DecaEncoder:
         from portrait_core.tracking.checkpoints import read_deca
 
-        return DecaEncoder.from_state(read_deca(weight_file(job.settings, "deca")).e_flame).to(device)
+        return DecaEncoder.from_state(read_deca(weight_file(job.settings, "read_deca")).e_flame).to(device)
 
-    network = cached("deca", job.weights["deca"], load, device)
+    network = cached("deca", job.weights["read_deca"], load, device)
 
     def encode(pictures: NDArray[np.uint8], found: Points) -> NDArray[np.float32]:
         crops = crop_faces(pictures, mesh_to_68(found), device=device).images

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from portrait_core.pipeline import Pipeline, register
-from tasks.stages.animate import ANIMATE, ANIMATE_VIEWS
+from tasks.stages.animate import ANIMATE, ANIMATE_BY_COEFFICIENTS, ANIMATE_VIEWS, VIEWS_BY_COEFFICIENTS
 from tasks.stages.assess import ASSESS
-from tasks.stages.coefficients import COEFFICIENTS
+from tasks.stages.coefficients import READ_DECA, READ_DEEP3D
 from tasks.stages.edit import EDIT
 from tasks.stages.encode import ENCODE
 from tasks.stages.fit import FIT
@@ -66,13 +66,14 @@ CLIP_2D = register(Pipeline("clip_2d", "2D reenactment", CLIP_2D_STAGES, ends=("
 
 # Evaluations (paper section 4): the same stages make our clips; what is compared is assessed by one stage.
 ASSESS_ANIMATED = replace(ASSESS, shows_gaps_of="animate")
-DRIVER_STAGES = (PORTRAIT, LANDMARKS, FIT, COEFFICIENTS)
+READ = (READ_DEEP3D, READ_DECA)
+DRIVER_STAGES = (PORTRAIT, LANDMARKS, FIT, *READ)
 
 EVALUATE_3D = register(
     Pipeline(
         "evaluate_3d",
         "assessed clip",
-        (*CLIP_STAGES[:4], COEFFICIENTS, *CLIP_STAGES[4:10], VIEWS, ASSESS),
+        (*CLIP_STAGES[:4], *READ, *CLIP_STAGES[4:10], VIEWS, ASSESS),
         ends=("assess",),
     )
 )
@@ -81,7 +82,7 @@ EVALUATE_2D = register(
     Pipeline(
         "evaluate_2d",
         "assessed clip",
-        (*CLIP_2D_STAGES[:3], COEFFICIENTS, *CLIP_2D_STAGES[3:], ASSESS),
+        (*CLIP_2D_STAGES[:3], *READ, *CLIP_2D_STAGES[3:], ASSESS),
         ends=("assess",),
     )
 )
@@ -95,6 +96,15 @@ EVALUATE_ANIMATOR = register(
     )
 )
 """A clip of a method without optimisation, assessed."""
+EVALUATE_PIRENDERER = register(
+    Pipeline(
+        "evaluate_pirenderer",
+        "assessed clip",
+        (*DRIVER_STAGES, ANIMATE_BY_COEFFICIENTS, VIEWS_BY_COEFFICIENTS, ASSESS_ANIMATED),
+        ends=("assess",),
+    )
+)
+"""A clip of PIRenderer, assessed."""
 EVALUATE_TEMPLATE = register(
     Pipeline(
         "evaluate_template",

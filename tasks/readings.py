@@ -12,6 +12,9 @@ from portrait_core.pipeline import Array
 from portrait_core.store import Output, Store
 from tasks.stages.assess import ASSESS, FOLLOW, NAMES, STRIPS
 
+UNREAD = {*STRIPS, "landmarks"}
+"""Arrays that no number of a table is made of."""
+
 
 def read_clips(store: Store, members: Sequence[Member]) -> list[ClipReadings]:
     """Read the clips of a plan.
@@ -40,11 +43,10 @@ def _output(store: Store, member: Member) -> Output:
 def _read(store: Store, member: Member) -> ClipReadings:
     output = _output(store, member)
     there = output.contents().described
-    names = [
-        item.name for item in ASSESS.writes if isinstance(item, Array) and item.name in there - set(STRIPS)
-    ]
+    wanted = [item.name for item in ASSESS.writes if isinstance(item, Array) and item.name not in UNREAD]
+    names = [name for name in wanted if name in there]
     follow, named = (output.read_note(name) for name in (FOLLOW, NAMES))
     if not names or follow is None or named is None:
-        raise MissingChunk(f"{output.path}/landmarks", [0])
+        raise MissingChunk(f"{output.path}/identity", [0])
     arrays = {name: output.read(name) for name in names}
     return ClipReadings(member.pair, member.clip, arrays, follow, named)

@@ -13,7 +13,9 @@ import numpy as np
 from portrait_core.cameras import orbit_labels
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators.scene_latents import UNITS, sample_scene
+from portrait_core.inputs.copies import local_copy
 from portrait_core.media import VideoWriter, frame_png, probe, read_frames
+from portrait_core.pipeline.job import stem
 from portrait_core.runtime.package_files import data_file, sample_portrait, sample_video
 from portrait_core.training.render import SceneRenderer
 
@@ -55,8 +57,8 @@ def first_frames(videos: list[str], folder: Path) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     found = []
     for number, video in enumerate(videos, start=1):
-        path = folder / f"{number:04d}-{Path(video).stem}.png"
-        frame = next(iter(read_frames(video, 0, 1)))
+        path = folder / f"{number:04d}-{stem(video)}.png"
+        frame = next(iter(read_frames(local_copy(video), 0, 1)))
         content = frame_png(frame)
         if not path.is_file() or path.read_bytes() != content:
             path.write_bytes(content)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from portrait_core.errors import ColumnError
+from portrait_core.errors import ColumnError, ModelFileError
 from portrait_core.metrics.consistency import Consistency, compare_views
 from portrait_core.pipeline import Job
 from portrait_core.report.pictures import png_bytes
@@ -22,7 +22,7 @@ from portrait_core.report.table3 import (
 )
 from portrait_core.settings import Settings
 from tasks.deliver import parquet_bytes, put_files
-from tasks.ingest import ingest_subjects
+from tasks.ingest_subjects import ingest_subjects
 
 TABLE, DETAILS, SHEET = "table3.md", "table3.parquet", "table3.png"
 """Files of the table: its text, a row per cell, and some people of every cell."""
@@ -59,7 +59,7 @@ def table3_jobs(
 
     Raises:
         InputError: a StyleFlow is another generator's, or cannot turn a 2D generator's heads.
-        ValueError: weights are missing, not of their row's kind, or may not be used.
+        ValueError: weights are not of their row's kind.
     """
     jobs: dict[Place, Job] = {}
     missing: dict[Place, str] = {}
@@ -67,7 +67,7 @@ def table3_jobs(
         cell = settings.consistency.model_copy(update={"gan": place[0], "edit": place[1]})
         try:
             jobs[place] = ingest_subjects(store, settings.model_copy(update={"consistency": cell}))
-        except ColumnError as error:
+        except (ColumnError, ModelFileError) as error:
             missing[place] = str(error)
     return Table3Jobs(jobs, missing)
 

@@ -120,7 +120,12 @@ def _inputs(
 
     if unknown := [one for one in layout if one not in get_args(Layout)]:
         raise ValueError(f"there is no layout {', '.join(unknown)}; choose {', '.join(get_args(Layout))}")
-    faces, clips = ([], []) if portraits and videos else write_sample_set(out / "sample")
+    if paired == "self" and portraits:
+        raise ValueError(
+            "--protocol self takes each video's first frame as its portrait: leave --portraits out"
+        )
+    given = videos if paired == "self" else portraits and videos
+    faces, clips = ([], []) if given else write_sample_set(out / "sample")
     if portraits:
         sources = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
         faces = [source.place for source in sources]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,8 +47,8 @@ def draw_pairs(portraits: Sequence[str], videos: Sequence[str], count: int, seed
     """
     if not portraits or not videos:
         raise ValueError("an evaluation needs a portrait and a video at least; give folders that hold some")
-    rng = np.random.default_rng([seed, 1])
-    orders = [_endless(rng, len(found), count) for found in (portraits, videos)]
+    lists = enumerate((portraits, videos), start=1)
+    orders = [_endless(np.random.default_rng([seed, which]), len(found), count) for which, found in lists]
     return [
         Pair(number, portraits[p], videos[v])
         for number, (p, v) in enumerate(zip(*orders, strict=True), start=1)
@@ -59,27 +60,38 @@ def _endless(rng: np.random.Generator, size: int, count: int) -> list[int]:
     return np.concatenate(rounds)[:count].tolist()
 
 
-def draw_views(cameras: NDArray[np.floating], frames: Sequence[int], seed: int) -> list[tuple[View, ...]]:
-    """Draw two views of every clip: different frames, seen from poses of the portraits (paper: ID).
+def draw_views(
+    cameras: Mapping[str, NDArray[np.floating]], pair: int, frames: int, seed: int
+) -> tuple[View, ...]:
+    """Draw two views of a clip: different frames, seen from poses of two portraits (paper: ID).
+
+    The draws depend on the pair's number and on each portrait's digest: a portrait more or less changes only
+    the views that it has a part in.
 
     Args:
-        cameras: labels of the portraits ``[P,25]``, whose poses are drawn from.
-        frames: number of frames of each clip.
+        cameras: labels ``[25]`` of the portraits, whose poses are drawn from, by the digests of their files.
+        pair: number of the clip's pair.
+        frames: number of the clip's frames.
         seed: of the draws.
 
     Returns:
-        The views of each clip. A clip of one frame has it twice.
+        The views. A clip of one frame has it twice; of one portrait both have its pose.
+
+    Raises:
+        ValueError: there is no portrait.
     """
-    angles = np.round(angles_from_labels(cameras), _DIGITS)
-    drawn = []
-    for clip, count in enumerate(frames):
-        rng = np.random.default_rng([seed, 2, clip])
-        poses = rng.choice(len(angles), VIEWS_PER_CLIP, replace=len(angles) < VIEWS_PER_CLIP)
-        shown = rng.choice(count, VIEWS_PER_CLIP, replace=count < VIEWS_PER_CLIP)
-        drawn.append(
-            tuple(
-                (int(frame), float(angles[pose][0]), float(angles[pose][1]), float(angles[pose][2]))
-                for frame, pose in zip(shown, poses, strict=True)
-            )
-        )
-    return drawn
+    if not cameras:
+        raise ValueError("views need the pose of a portrait at least")
+
+    def rank(digest: str) -> str:
+        return hashlib.sha256(f"{seed} {pair} {digest}".encode()).hexdigest()
+
+    chosen = sorted(cameras, key=rank)[:VIEWS_PER_CLIP]
+    labels = np.stack([cameras[digest] for digest in (*chosen, *chosen)[:VIEWS_PER_CLIP]])
+    angles = np.round(angles_from_labels(labels), _DIGITS)
+    rng = np.random.default_rng([seed, 3, pair])
+    shown = rng.choice(frames, VIEWS_PER_CLIP, replace=frames < VIEWS_PER_CLIP)
+    return tuple(
+        (int(frame), float(yaw), float(pitch), float(roll))
+        for frame, (yaw, pitch, roll) in zip(shown, angles, strict=True)
+    )

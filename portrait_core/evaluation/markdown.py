@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from portrait_core.evaluation import paper
+from portrait_core.evaluation.plan import Plan
 from portrait_core.evaluation.tables import (
     CSIM,
     FACES,
@@ -124,14 +125,14 @@ def _cell(row: Any, method: str, column: Column) -> str:
     return value + behind
 
 
-def report(summary: pd.DataFrame, plan: Mapping[str, Any]) -> str:
+def report(summary: pd.DataFrame, plan: Plan) -> str:
     """Return the whole report: tables, the variant of every number, what is absent and why.
 
     Args:
         summary: of :func:`portrait_core.evaluation.tables.summarise`.
         plan: the evaluation's plan (:mod:`portrait_core.evaluation.plan`).
     """
-    methods, estimators = plan["methods"], plan["estimators"]
+    methods, estimators = plan.methods, plan.estimators
     first = "deep3d" if "deep3d" in estimators else estimators[0]
     sections = [
         ("Table 1: portrait image animation", table_1(first)),
@@ -141,17 +142,19 @@ def report(summary: pd.DataFrame, plan: Mapping[str, Any]) -> str:
     ]
     if truth := truth_table(summary):
         sections.insert(0, ("Self-reenactment: distances from the true frames", truth))
-    text = [f"# {plan['title']}", _about(plan)]
+    text = [f"# {plan.title}", _about(plan)]
     for heading, columns in sections:
         text += [f"## {heading}", markdown_table(summary, methods, columns)]
     text += ["## What the numbers are", _variants(summary, [c for _, columns in sections for c in columns])]
     return "\n\n".join([*text, *_absent(plan)]) + "\n"
 
 
-def _about(plan: Mapping[str, Any]) -> str:
+def _about(plan: Plan) -> str:
+    common, notes = len(plan.common_pairs()), " ".join(plan.notes)
+    left = "" if common == plan.pairs else f" Numbers are of the {common} pairs that every method has."
     return (
-        f"{plan['pairs']} pairs of {plan['portraits']} portraits and {plan['videos']} videos, profile "
-        f"{plan['profile']}, seed {plan['seed']}. Brackets: bootstrap intervals of 95 % over the clips; of "
+        f"{plan.pairs} pairs of {plan.portraits} portraits and {plan.videos} videos, profile {plan.profile}, "
+        f"seed {plan.seed}.{left} {notes} Brackets: bootstrap intervals of 95 % over the clips; of "
         "the Fréchet distance, between which 95 % of the realisations lie. In parentheses what the paper "
         "prints, for its own data, weights and networks."
     )
@@ -168,12 +171,12 @@ def _variants(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
     return "\n".join(lines.values())
 
 
-def _absent(plan: Mapping[str, Any]) -> list[str]:
+def _absent(plan: Plan) -> list[str]:
     text = []
-    if plan["unavailable"]:
-        lines = [f"- {row['method']}: {row['why']}" for row in plan["unavailable"]]
+    if plan.unavailable:
+        lines = [f"- {row['method']}: {row['why']}" for row in plan.unavailable]
         text += ["## Methods that were not run", "\n".join(lines)]
-    if plan["absent"]:
-        lines = [f"- pair {row['pair']}, {row['method']}: {row['why']}" for row in plan["absent"]]
+    if plan.absent:
+        lines = [f"- pair {row['pair']}, {row['method']}: {row['why']}" for row in plan.absent]
         text += ["## Clips that are missing", "\n".join(lines)]
     return text

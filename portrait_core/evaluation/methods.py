@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from portrait_core.settings import Settings
 
-Goal = Literal["evaluate_3d", "evaluate_2d", "evaluate_animator", "evaluate_template"]
+Goal = Literal["evaluate_3d", "evaluate_2d", "evaluate_animator", "evaluate_pirenderer", "evaluate_template"]
 """Name of the pipeline that makes and assesses a method's clips (:mod:`tasks.pipelines`)."""
 
 
@@ -26,6 +27,8 @@ class Method:
     """True if it can show the head from a sampled pose, so that it has the paper's ID."""
     files: tuple[str, ...] = ()
     """Names of the models, brought by the user, that it needs beside the profile's."""
+    own: bool = False
+    """True for a method that the user described."""
 
 
 _STILL_POSE = "render.pose_transfer=none"
@@ -34,7 +37,7 @@ _PIRENDERER = ("pirenderer", "deep3d", "deep3d_landmarks")
 
 def _pirenderer(name: str, *changes: str, turns: bool = True, files: Sequence[str] = ()) -> Method:
     changes = ("baseline.method=pirenderer", *changes)
-    return Method(name, "evaluate_animator", changes, turns, (*_PIRENDERER, *files))
+    return Method(name, "evaluate_pirenderer", changes, turns, (*_PIRENDERER, *files))
 
 
 OURS = Method("3D GAN", "evaluate_3d")
@@ -99,7 +102,7 @@ def choose_methods(names: Iterable[str]) -> list[Method]:
     for name in names:
         own, colon, changes = name.partition(":")
         if colon and changes.strip():
-            found: Sequence[Method] = [Method(own.strip(), "evaluate_3d", tuple(changes.split()))]
+            found: Sequence[Method] = [_own_method(own.strip(), changes, known)]
         elif name in GROUPS:
             found = GROUPS[name]
         elif name in known:
@@ -113,14 +116,18 @@ def choose_methods(names: Iterable[str]) -> list[Method]:
     return list(chosen.values())
 
 
+def _own_method(name: str, changes: str, known: Mapping[str, Method]) -> Method:
+    if not re.fullmatch(r"[\w .,+()-]+", name) or name in known or name in GROUPS:
+        raise ValueError(
+            f"{name!r} cannot name a method of your own: give letters, digits, blanks and .,+()-, and no "
+            "name of a method or a group that there is"
+        )
+    return Method(name, "evaluate_3d", tuple(changes.split()), own=True)
+
+
 def is_ablation(method: Method) -> bool:
     """Tell whether a method is ours with one part changed."""
     return method in ABLATIONS
-
-
-def with_changes(method: Method, changes: Iterable[str]) -> Method:
-    """Return the method with further changes before its own."""
-    return replace(method, changes=(*changes, *method.changes))
 
 
 def changes_nothing(ours: Settings, changed: Settings) -> bool:

@@ -53,14 +53,26 @@ class Plan(BaseModel):
     """Number of different videos."""
     members: tuple[Member, ...]
     """Assessed clips."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the tables should know of them."""
     absent: tuple[Mapping[str, Any], ...] = ()
     """Clips that are missing: ``method``, ``pair`` and ``why``."""
     unavailable: tuple[Mapping[str, Any], ...] = ()
     """Methods that were not run: ``method`` and ``why``."""
 
     def digest(self) -> str:
-        """Return the digest of the plan, which names its tables."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json"))).hexdigest()
+        """Return the digest of the plan, which names its tables.
+
+        Why clips are missing is no part of it: a failure that is met again may be told in other words.
+        """
+        values = self.model_dump(mode="json")
+        values["absent"] = [{"pair": row["pair"], "method": row["method"]} for row in values["absent"]]
+        return hashlib.sha256(canonical_json(values)).hexdigest()
+
+    def common_pairs(self) -> frozenset[int]:
+        """Return the numbers of the pairs of which every method has a clip: what tables compare."""
+        sets = [frozenset(one.pair for one in self.members_of(method)) for method in self.methods]
+        return frozenset.intersection(*sets) if sets else frozenset()
 
     def members_of(self, method: str) -> Sequence[Member]:
         """Return the clips of a method, in the order of their pairs."""

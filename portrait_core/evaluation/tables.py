@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,9 +94,10 @@ def clip_values(clip: ClipReadings, seed: int) -> list[ClipValue]:
             variants = [Variant(parts[estimator], measure) for measure in Measure]
             found += [ClipValue(column, one.name, clip_distance(*rows, one).value) for one in variants]
     pictures = arrays.get("pictures", np.zeros((1, 0)))
-    for name, values in zip(clip.names["pictures"], pictures.T, strict=True):
+    # the first frame of a self-reenactment is the portrait itself
+    for name, values in zip(clip.names["pictures"], pictures[1:].T, strict=True):
         found.append(ClipValue(name.partition(",")[0].partition(" of ")[0], name, _mean(values)))
-    seen = np.isfinite(arrays["landmarks"]).all((1, 2))
+    seen = np.isfinite(arrays["identity"]).all(1)
     return [*found, ClipValue(FACES, "share of frames in which a face is found", float(seen.mean()))]
 
 
@@ -112,8 +113,8 @@ def _identity_values(clip: ClipReadings, seed: int) -> list[ClipValue]:
         first, second = arrays["identity_views"]
         found.append(ClipValue(ID, f"{variant}, two frames from other sides", _cosine(first, second)))
     if "identity_driver" in arrays:
-        both = _cosine(arrays["identity"], arrays["identity_driver"])
-        found.append(ClipValue(CSIM, f"{variant}, each frame and its true one", both))
+        both = _cosine(arrays["identity"][1:], arrays["identity_driver"][1:])
+        found.append(ClipValue(CSIM, f"{variant}, each frame after the first and its true one", both))
     return found
 
 
@@ -143,16 +144,21 @@ def _mean(values: NDArray[Any]) -> float:
 
 
 def method_rows(
-    method: str, clips: Sequence[ClipReadings], chosen: EvaluationSettings, seed: int
+    method: str,
+    clips: Sequence[ClipReadings],
+    pairs: Collection[int],
+    chosen: EvaluationSettings,
+    seed: int,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return a method's rows of the summary and of the table of clips.
 
-    Means over clips come with bootstrap intervals of 95 %; the Fréchet distance with the percentiles of its
-    realisations.
+    The summary is of some pairs, the table of all clips. Means over clips come with bootstrap intervals of
+    95 %; the Fréchet distance with the percentiles of its realisations.
 
     Args:
         method: its name.
-        clips: what was read of its clips, two or more.
+        clips: readings of its clips.
+        pairs: numbers of the pairs that the summary is of: those that every method has.
         chosen: the evaluation's settings.
         seed: of all draws.
     """
@@ -163,11 +169,15 @@ def method_rows(
         for clip in clips
         for one in clip_values(clip, seed)
     ]
-    summary = [_frechet_row(method, clips, chosen, seed)]
+    compared = [clip for clip in clips if clip.pair in pairs]
+    if not compared:
+        return [], per_clip
+    summary = [_frechet_row(method, compared, chosen, seed)]
     table = pd.DataFrame(per_clip, columns=list(CLIP_COLUMNS))
+    table = table[table["pair"].isin(list(pairs))]
     for (column, variant), rows in table.groupby(["column", "variant"], sort=False):
         found = bootstrap_interval(rows["value"].to_numpy(), seed, resamples=chosen.resamples)
-        missing = len(clips) - found.clips
+        missing = len(compared) - found.clips
         values = (method, column, variant, found.mean, found.low, found.high, found.clips, missing)
         summary.append(dict(zip(COLUMNS, values, strict=True)))
     return summary, per_clip
@@ -194,16 +204,16 @@ Rows = Callable[[str], Sequence[ClipReadings]]
 
 
 def summarise(
-    methods: Sequence[str], read: Rows, chosen: EvaluationSettings, seed: int
+    methods: Sequence[str], read: Rows, pairs: Collection[int], chosen: EvaluationSettings, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the summary (:data:`COLUMNS`) and the table of clips (:data:`CLIP_COLUMNS`) of all methods.
 
-    The clips of one method are held at a time.
+    The clips of one method are held at a time. The summary compares the ``pairs`` alone.
     """
     summaries: list[dict[str, Any]] = []
     clips: list[dict[str, Any]] = []
     for method in methods:
-        more, per_clip = method_rows(method, read(method), chosen, seed)
+        more, per_clip = method_rows(method, read(method), pairs, chosen, seed)
         summaries += more
         clips += per_clip
     return pd.DataFrame(summaries, columns=list(COLUMNS)), pd.DataFrame(clips, columns=list(CLIP_COLUMNS))

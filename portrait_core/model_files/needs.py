@@ -30,6 +30,8 @@ BASELINES = ("pirenderer", "facevid2vid")
 """Methods of ``baseline.method`` with weights of their own."""
 RECOGNITION_MODEL = "face_recognition.safetensors"
 """File of the network that tells whether an edit or an animation kept the person."""
+ESTIMATOR_FILES = {"deep3d": ("deep3d", "deep3d_landmarks"), "deca": ("deca",)}
+"""Files of the networks that read poses and expressions for an evaluation."""
 IDENTITY_MODELS = ("face_recognition", "arcface")
 """Networks that recognise faces, of which ``evaluation.identity`` chooses one."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
@@ -75,12 +77,14 @@ def evaluation_sources(settings: Settings) -> dict[str, Path | str]:
     sources: dict[str, Path | str] = (
         {"arcface": "arcface"} if chosen.identity == "arcface" else {"face_recognition": shipped}
     )
-    names = {"inception": chosen.features == "inception", "deca": "deca" in chosen.estimators}
-    names |= dict.fromkeys(("deep3d", "deep3d_landmarks"), "deep3d" in chosen.estimators)
-    sources |= {name: name for name, read in names.items() if read}
+    if chosen.features == "inception":
+        sources["inception"] = "inception"
+    # under names of their own: trackers read the same files, and their keys name them
+    for estimator, files in ESTIMATOR_FILES.items():
+        if estimator in chosen.estimators:
+            sources |= {f"read_{name}": name for name in files}
     if baseline.method in BASELINES:
-        own = baseline.weights
-        sources[baseline.method] = baseline.method if own is None else data_folder() / own
+        sources[baseline.method] = baseline.method
     if baseline.method == "pirenderer" and baseline.eyes == "first":
         sources["bfm"] = "bfm"
     return sources
@@ -142,6 +146,28 @@ def check_models(settings: Settings, purposes: Sequence[str] | None = None) -> N
             f"profile {settings.profile}: {missing_text(missing)}\n"
             "`portrait models where` says where each was looked for"
         )
+
+
+def check_evaluation(settings: Settings) -> None:
+    """Check that everything exists that makes and assesses a clip of an evaluation, and its licences.
+
+    Files that the user brings are read, so that a wrong one is found before any work.
+
+    Raises:
+        ModelFileError: files are missing, wrong, or must not be used by a commercial run.
+    """
+    check_models(settings)
+    names = [name for name in evaluation_sources(settings).values() if isinstance(name, str)]
+    models = [MODELS[name] for name in names]
+    refused = [f"{model.file} ({model.licence})" for model in models if not model.commercial]
+    if settings.commercial and refused:
+        raise ModelFileError(
+            f"a commercial run must not use these weights: {', '.join(refused)}; leave the method out, "
+            "choose other readers (evaluation.identity, features, estimators), or leave out commercial=true"
+        )
+    missing = [place for place in map(find, names) if place.where is None]
+    if missing:
+        raise ModelFileError(missing_text(missing))
 
 
 def _check_licences(

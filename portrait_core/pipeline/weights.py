@@ -11,7 +11,6 @@ from portrait_core.template.registry import FACE_MODELS
 Digests = Mapping[str, str]
 """Digests of a job's weights by name."""
 _TRACKING_FILES = tuple(name for row in FACE_MODELS.values() for name in row.tracking_files)
-_DEEP3D = ("deep3d", "deep3d_landmarks")
 _TEMPLATE_FILES = tuple(name for row in FACE_MODELS.values() for name in row.template_files)
 
 
@@ -62,19 +61,25 @@ def subject_weights(weights: Digests) -> dict[str, str]:
 
 
 def baseline_weights(weights: Digests) -> dict[str, str]:
-    """Select the weights of the method that is compared, and of what it reads expressions with."""
-    return _select(weights, (*BASELINES, *_DEEP3D, "bfm"))
+    """Select the weights of the method that is compared."""
+    return _select(weights, (*BASELINES, "bfm"))
 
 
-def estimator_weights(weights: Digests) -> dict[str, str]:
-    """Select the networks that read poses and expressions for an evaluation."""
-    return landmark_weights(weights) | _select(weights, (*_DEEP3D, "deca"))
+def deep3d_weights(weights: Digests) -> dict[str, str]:
+    """Select the network that reads Deep3DFaceRecon's coefficients for an evaluation."""
+    return _select(weights, ("read_deep3d", "read_deep3d_landmarks"))
+
+
+def deca_weights(weights: Digests) -> dict[str, str]:
+    """Select the network that reads DECA's codes for an evaluation."""
+    return _select(weights, ("read_deca",))
 
 
 def assessing_weights(weights: Digests) -> dict[str, str]:
     """Select everything that looks at a clip for an evaluation."""
     networks = _select(weights, (*IDENTITY_MODELS, "inception", "phi"))
-    return estimator_weights(weights) | measuring_weights(weights) | networks
+    estimators = deep3d_weights(weights) | deca_weights(weights)
+    return landmark_weights(weights) | measuring_weights(weights) | estimators | networks
 
 
 def identity_weights(weights: Digests) -> dict[str, str]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from portrait_core.settings.base import DIGESTED, HOW, Count, Section, Steps
+from portrait_core.settings.base import HOW, Count, Section, Steps
 
 Estimator = Literal["embedded", "deep3d", "deca"]
 """Network or tracker that reads head poses and expressions: the embedded one, Deep3DFaceRecon, DECA."""
@@ -20,8 +20,6 @@ class BaselineSettings(Section):
     method: Literal["still", "template", "pirenderer", "facevid2vid"] = "still"
     """``still``: the photograph, unmoved. ``template``: the expression template, pasted. ``pirenderer`` and
     ``facevid2vid``: the published networks, whose weights the user brings."""
-    weights: str | None = Field(default=None, json_schema_extra=DIGESTED)
-    """File of the method's weights; empty takes the one of the models folder."""
     eyes: Literal["driven", "first"] = "driven"
     """``first``: the eyes of PIRenderer's expressions stay as in the driver's first frame, which the paper's
     tables call "w/o eyes"."""

@@ -24,6 +24,7 @@ def with_less_memory(settings: Settings) -> tuple[Settings, str] | None:
         "tracking.batch": (settings.tracking.batch, max(1, settings.tracking.batch // 2)),
         "template.batch": (settings.template.batch, max(1, settings.template.batch // 2)),
         "generator.ray_chunk": (rays, _FIRST_RAYS if rays is None else max(MIN_RAYS, rays // 2)),
+        **{name: (size, max(1, size // 2)) for name, size in _batches(settings).items()},
     }
     changed = {name: pair for name, pair in halved.items() if pair[0] != pair[1]}
     if not changed:
@@ -36,3 +37,11 @@ def with_less_memory(settings: Settings) -> tuple[Settings, str] | None:
         f"{name} {'all' if old is None else old} -> {new}" for name, (old, new) in changed.items()
     )
     return settings.model_copy(update=updates), changes
+
+
+def _batches(settings: Settings) -> dict[str, int]:
+    """Return the sizes of batches of pictures that are read one by one, whose results do not depend on them.
+
+    Those of baselines are not among them: a network that is given other batches rounds otherwise.
+    """
+    return {"evaluation.batch": settings.evaluation.batch, "consistency.batch": settings.consistency.batch}

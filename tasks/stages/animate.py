@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from portrait_core.pipeline import Array, FrameRange, Job, Stage
@@ -18,9 +20,9 @@ ANIMATE = Stage(
     title="animate",
     version=1,
     unit="reenactment",
-    reads=("portrait", "landmarks", "template", "coefficients"),
+    reads=("portrait", "landmarks", "template"),
     inputs=("video",),
-    settings=("baseline", "render.pose_transfer", "template.size"),
+    settings=("baseline", "render.pose_transfer", "template.size", "evaluation.truth"),
     weights=(baseline_weights,),
     writes=(Array("frames"),),
     per_frame=True,
@@ -29,6 +31,10 @@ ANIMATE = Stage(
     fill_from_neighbour=True,
     drop_with="pictures",
 )
+
+
+ANIMATE_BY_COEFFICIENTS = replace(ANIMATE, reads=(*ANIMATE.reads, "read_deep3d"))
+"""The same for a method that Deep3DFaceRecon's coefficients drive."""
 
 
 def has_views(settings: Settings) -> bool:
@@ -41,12 +47,16 @@ ANIMATE_VIEWS = Stage(
     title="animate, from other sides",
     version=1,
     unit="reenactment",
-    reads=("portrait", "landmarks", "coefficients", "animate"),
+    reads=("portrait", "landmarks", "animate"),
     inputs=("video",),
     settings=("evaluation.views",),
     writes=(Array("views", per="clip", when=has_views),),
     drop_with="pictures",
 )
+
+
+VIEWS_BY_COEFFICIENTS = replace(ANIMATE_VIEWS, reads=(*ANIMATE_VIEWS.reads, "read_deep3d"))
+"""The same for a method that Deep3DFaceRecon's coefficients drive."""
 
 
 @does(ANIMATE, precision="fp32")

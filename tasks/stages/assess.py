@@ -26,13 +26,14 @@ STRIPS = ("strip", "strip_driver")
 ASSESS = Stage(
     name="assess",
     title="assess",
-    version=2,
+    version=3,
     unit="reenactment",
     reads=(
         "portrait",
         "landmarks",
         "fit",
-        "coefficients",
+        "read_deep3d",
+        "read_deca",
         "render",
         "animate",
         "views",

@@ -89,4 +89,5 @@ def still_renderer(job: Job) -> StillRenderer:
         return StillRenderer(tuned_generator(job), *seen, job.settings.composite)
 
     key = f"{job.stage_keys['render']}-{job.stage_keys['template']}"
-    return cached("poses", key, build, *computing(job), alone=True)
+    where = job.store, str(job.settings.runner.storage_options)
+    return cached("poses", key, build, *computing(job), *where, alone=True)

@@ -28,7 +28,7 @@ SUBJECTS = Stage(
 ``agreement [N,2]`` float64, by reprojection; NaN without depth."""
 
 
-@does(SUBJECTS, precision="job")
+@does(SUBJECTS, precision="fp32")
 def subjects(job: Job, start: int, stop: int) -> StageResult:
     """Draw people ``[start, stop)``, edit them, show each from two sides, and read whom the views show."""
     watch = Stopwatch("subjects", start, stop)

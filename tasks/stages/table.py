@@ -21,7 +21,7 @@ PLOT, SHEET = "plot.png", "sheet.png"
 TABLE = Stage(
     name="table",
     title="make tables",
-    version=2,
+    version=3,
     unit="evaluation",
     inputs=("plan",),
     settings=("evaluation", "seed"),
@@ -54,12 +54,13 @@ def table(job: Job) -> StageResult:
     summary, clips = summarise(
         plan.methods,
         lambda method: read_clips(store, plan.members_of(method)),
+        plan.common_pairs(),
         chosen,
         plan.seed,
     )
     first = "deep3d" if "deep3d" in plan.estimators else plan.estimators[0]
     columns = [*truth_table(summary), *table_1(first), *table_2(), *follow_table()[:2]]
-    output.put_bytes(REPORT, report(summary, plan.model_dump(mode="json")).encode())
+    output.put_bytes(REPORT, report(summary, plan).encode())
     output.put_bytes(SUMMARY, parquet(summary))
     output.put_bytes(CLIPS, parquet(clips))
     output.put_bytes(PLOT, bars(summary, plan.methods, columns))

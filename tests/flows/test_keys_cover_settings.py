@@ -23,7 +23,7 @@ from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import HOW, Section, Settings, load_settings
-from tasks.ingest import ingest_subjects
+from tasks.ingest_subjects import ingest_subjects
 from tasks.running import Call, functions_of, run_call
 from tests.flows.conftest import Arguments, JobMaker2d
 from tests.pipeline.test_keys import WEIGHTS
@@ -41,14 +41,13 @@ CHOOSE_WEIGHTS = {
     "edit.attributes",
     "edit.flow",
     "baseline.method",
-    "baseline.weights",
     "baseline.eyes",
 }
 """Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
 Place = tuple[str, str]
 """Pipeline and stage."""
 KINDS = ("3d", "2d", "animator", "template")
-DRIVEN = {("evaluate_animator", name) for name in ("landmarks", "coefficients")}
+READ = ("read_deep3d", "read_deca")
 MAYBE = {
     # where the tracker finds a face in the result: an untrained generator makes none
     ("clip", "measure"): {("clip", "pose")},
@@ -60,11 +59,12 @@ MAYBE = {
     # where the tracker finds a face in the result
     ("evaluate_3d", "pose"): {("evaluate_3d", "landmarks")},
     # where the driver's coefficients are asked for
-    **{(f"evaluate_{kind}", "assess"): {(f"evaluate_{kind}", "coefficients")} for kind in KINDS},
-    # by methods that are driven by pictures or coefficients
-    ("evaluate_animator", "animate"): DRIVEN,
-    ("evaluate_animator", "animate_views"): DRIVEN | {("evaluate_animator", "portrait")},
-    ("evaluate_template", "animate"): {("evaluate_template", name) for name in ("landmarks", "coefficients")},
+    **{(f"evaluate_{kind}", "assess"): {(f"evaluate_{kind}", name) for name in READ} for kind in KINDS},
+    **{(f"evaluate_{kind}", name): {(f"evaluate_{kind}", "landmarks")} for kind in KINDS for name in READ},
+    # by methods that are driven by pictures
+    ("evaluate_animator", "animate"): {("evaluate_animator", "landmarks")},
+    ("evaluate_animator", "animate_views"): {("evaluate_animator", "landmarks")},
+    ("evaluate_template", "animate"): {("evaluate_template", "landmarks")},
     ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
 }
 """What is opened under some circumstances only."""
@@ -189,13 +189,16 @@ def attributes(tmp_path_factory: pytest.TempPathFactory, portrait: Path, small: 
 
 @pytest.fixture(scope="module")
 def evaluated(
-    tmp_path_factory: pytest.TempPathFactory, portrait: Path, driver: Path, small: list[str]
+    tmp_path_factory: pytest.TempPathFactory, portrait: Path, driver: Path, small: list[str], tiny_2d: Path
 ) -> Recorded:
-    """An evaluation of our method and of those that cost nothing, on one pair."""
+    """An evaluation of the methods whose weights ship, on one pair and on its true frames."""
     folder = tmp_path_factory.mktemp("evaluated")
-    inputs = ["--portraits", str(portrait), "--videos", str(driver)]
+    videos = ["--videos", str(driver)]
     methods = ["--method", "references", "--method", "3D GAN", "--method", "2D GAN (w/o pose)"]
-    return _recorded([(["evaluate", *inputs, *methods, *_places(folder, "all"), *_sets(*small)], 0)])
+    rest = [*methods, *_sets(*small, f"consistency.generator_2d={tiny_2d}")]
+    pairs = ["evaluate", "--portraits", str(portrait), *videos, *_places(folder, "pairs"), *rest]
+    true = ["evaluate", "--protocol", "self", *videos, *_places(folder, "self"), *rest]
+    return _recorded([(pairs, 0), (true, 0)])
 
 
 @pytest.fixture(scope="module")
@@ -231,6 +234,8 @@ EVALUATIONS = (
 RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
 RUNS |= {"clip_2d": "clip_2d", "subjects": "people"}
 RUNS |= dict.fromkeys(EVALUATIONS, "evaluated")
+BROUGHT = {"evaluate_pirenderer"}
+"""Pipelines of methods whose weights the user brings: their stages are those of ``evaluate_animator``."""
 """The fixture that runs every pipeline."""
 
 
@@ -247,7 +252,7 @@ every_pipeline = pytest.mark.parametrize(
 
 
 def test_every_pipeline_is_run() -> None:
-    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS)
+    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS) | BROUGHT
 
 
 def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:

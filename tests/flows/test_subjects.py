@@ -23,7 +23,7 @@ from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import load_settings
-from tasks.ingest import ingest_subjects
+from tasks.ingest_subjects import ingest_subjects
 from tasks.stages.subjects import SUBJECTS
 from tasks.table3 import DETAILS, SHEET, TABLE, deliver_table3, read_consistency, table3_jobs
 from tests import official_flow, published_pickle

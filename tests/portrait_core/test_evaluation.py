@@ -18,6 +18,8 @@ from portrait_core.evaluation.markdown import headline, markdown_table, report, 
 from portrait_core.evaluation.methods import GROUPS, PAPER_METHODS, choose_methods
 from portrait_core.evaluation.plan import Member, Plan, read_plan, write_plan
 from portrait_core.evaluation.plots import bars
+from portrait_core.evaluation.sheet import FRAMES as FRAMES_SHOWN
+from portrait_core.evaluation.sheet import shown_frames
 from portrait_core.evaluation.tables import ID, ID_SOURCE, ClipReadings, clip_values, summarise
 from portrait_core.settings import EvaluationSettings, load_settings
 from portrait_core.store import Store
@@ -41,17 +43,38 @@ def test_nothing_is_drawn_twice_before_all_of_its_list_was() -> None:
 
 
 def test_views_are_of_two_frames_and_have_poses_of_portraits() -> None:
-    cameras = np.concatenate([orbit_labels(yaw, 0.1 * yaw, 0.02) for yaw in (-0.4, 0.1, 0.3)])
-    poses = {tuple(row) for row in np.round(angles_from_labels(cameras), 6).tolist()}
-    drawn = draw_views(cameras, [9, 9, 1], seed=1)
-    for views in drawn[:2]:
+    cameras = {f"p{i}": orbit_labels(yaw, 0.1 * yaw, 0.02)[0] for i, yaw in enumerate((-0.4, 0.1, 0.3))}
+    rows = np.stack(list(cameras.values()))
+    poses = {tuple(row) for row in np.round(angles_from_labels(rows), 6).tolist()}
+    drawn = [draw_views(cameras, pair, 9, seed=1) for pair in range(1, 9)]
+    for views in drawn:
         (first, *one), (second, *other) = views
         assert first != second
         assert {tuple(one), tuple(other)} <= poses
         assert one != other
         assert max(first, second) < 9
-    assert [view[0] for view in drawn[2]] == [0, 0]
-    assert drawn == draw_views(cameras, [9, 9, 1], seed=1)
+    assert len({views[0][1:] for views in drawn}) > 1
+    assert [view[0] for view in draw_views(cameras, 1, 1, seed=1)] == [0, 0]
+    assert drawn == [draw_views(cameras, pair, 9, seed=1) for pair in range(1, 9)]
+    (first, *one), (second, *other) = draw_views({"alone": rows[0]}, 1, 9, seed=1)
+    assert one == other
+
+
+def test_a_portrait_more_changes_only_the_views_that_it_has_a_part_in() -> None:
+    few = {f"p{i}": orbit_labels(0.1 * i, 0.0)[0] for i in range(12)}
+    more = few | {"new": orbit_labels(-0.5, 0.0)[0]}
+    changed = 0
+    for pair in range(1, 60):
+        before, after = draw_views(few, pair, 9, seed=0), draw_views(more, pair, 9, seed=0)
+        new = [view for view in after if view[1] == -0.5]
+        changed += before != after
+        assert bool(new) == (before != after)
+    assert 0 < changed < 25
+
+
+def test_more_pairs_add_to_fewer() -> None:
+    portraits, videos = [f"p{i}" for i in range(5)], [f"v{i}" for i in range(3)]
+    assert draw_pairs(portraits, videos, 4, seed=1) == draw_pairs(portraits, videos, 9, seed=1)[:4]
 
 
 def test_methods_are_chosen_by_group_name_and_own_changes() -> None:
@@ -63,6 +86,14 @@ def test_methods_are_chosen_by_group_name_and_own_changes() -> None:
     assert own.changes == ("tuning.steps=400", "tuning.batch=4")
     with pytest.raises(ValueError, match="there is no method 'fast'"):
         choose_methods(["fast"])
+    for name in (
+        "3D GAN: tuning.steps=1",
+        "paper: tuning.steps=1",
+        ": tuning.steps=1",
+        "a|b: tuning.steps=1",
+    ):
+        with pytest.raises(ValueError, match="cannot name a method of your own"):
+            choose_methods([name])
 
 
 @pytest.mark.parametrize("method", GROUPS["all"], ids=lambda method: method.name)
@@ -125,11 +156,12 @@ def test_the_columns_of_true_pictures_are_named_by_their_variants() -> None:
     readings = clip(2)
     names = ["PSNR, dB, peak 255", "L1, mean over pixels", "distance of some features (not LPIPS)"]
     pictures = np.tile([30.0, 0.1, 0.5], (FRAMES, 1))
+    pictures[0] = math.inf, 0, 0
     readings = ClipReadings(
         2, "clip", {**readings.arrays, "pictures": pictures}, readings.follow, {**NAMES, "pictures": names}
     )
     found = {one.column: (one.variant, one.value) for one in clip_values(readings, seed=0)}
-    assert found["PSNR"] == (names[0], 30.0)
+    assert found["PSNR"] == (names[0], 30.0), "the first frame, which is the portrait itself, is left out"
     assert found["L1"][1] == pytest.approx(0.1)
     assert found["distance"] == (names[2], 0.5)
 
@@ -160,7 +192,7 @@ def plan_of(methods: tuple[str, ...]) -> Plan:
 
 def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing() -> None:
     methods = ("3D GAN", "still photograph")
-    summary, clips = summarise(methods, lambda name: [clip(1), clip(2), clip(3)], CHOSEN, seed=3)
+    summary, clips = summarise(methods, lambda name: [clip(1), clip(2), clip(3)], (1, 2, 3), CHOSEN, seed=3)
     assert set(clips["pair"]) == {1, 2, 3}
     text = markdown_table(summary, methods, [*table_1("embedded"), *table_2()])
     ours, still = text.splitlines()[2:]
@@ -168,7 +200,7 @@ def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing(
     assert "(paper 0.590)" in ours
     assert "0.100 [0.100, 0.100] (paper 0.030)" in ours
     assert "paper" not in still
-    whole = report(summary, plan_of(methods).model_dump(mode="json"))
+    whole = report(summary, plan_of(methods))
     assert "Face-vid2vid: its file is missing" in whole
     assert "pair 3, PIRenderer: input: no face" in whole
     assert "root mean square" in whole
@@ -179,11 +211,11 @@ def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing(
 
 def test_tables_are_equal_whenever_they_are_made() -> None:
     def made() -> tuple[Any, Any]:
-        return summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, seed=3)
+        return summarise(("3D GAN",), lambda name: [clip(1), clip(2)], (1, 2), CHOSEN, seed=3)
 
     for first, second in zip(made(), made(), strict=True):
         assert first.equals(second)
-    other, _ = summarise(("3D GAN",), lambda name: [clip(1), clip(2)], CHOSEN, seed=4)
+    other, _ = summarise(("3D GAN",), lambda name: [clip(1), clip(2)], (1, 2), CHOSEN, seed=4)
     assert not other.equals(made()[0])
 
 
@@ -197,3 +229,33 @@ def test_a_plan_that_was_changed_in_the_store_is_refused(tmp_path: Path) -> None
         read_plan(store, digest)
     with pytest.raises(InputError, match="does not hold the evaluation's plan"):
         read_plan(Store(tmp_path / "empty"), digest)
+
+
+def test_a_failure_that_is_told_in_other_words_makes_no_other_tables() -> None:
+    plan = plan_of(("3D GAN",))
+    told = plan.model_copy(update={"absent": ({**plan.absent[0], "why": "stage: no face"},)})
+    other = plan.model_copy(update={"absent": ({**plan.absent[0], "pair": 2},)})
+    assert told.digest() == plan.digest() != other.digest()
+
+
+def test_methods_are_compared_over_the_pairs_that_all_of_them_have() -> None:
+    plan = plan_of(("3D GAN", "still photograph"))
+    fewer = tuple(one for one in plan.members if (one.method, one.pair) != ("3D GAN", 2))
+    plan = plan.model_copy(update={"members": fewer})
+    assert plan.common_pairs() == {1, 3}
+
+    def read(method: str) -> list[ClipReadings]:
+        return [clip(one.pair) for one in plan.members_of(method)]
+
+    summary, clips = summarise(plan.methods, read, plan.common_pairs(), CHOSEN, seed=3)
+    assert set(summary["clips"]) == {2}
+    assert set(clips[clips["method"] == "still photograph"]["pair"]) == {1, 2, 3}
+    assert "of the 2 pairs that every method has" in report(summary, plan)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 50])
+def test_as_many_frames_are_shown_of_any_clip(count: int) -> None:
+    frames = shown_frames(count)
+    assert len(frames) == FRAMES_SHOWN
+    assert frames == sorted(frames)
+    assert 0 <= frames[0] <= frames[-1] < count
