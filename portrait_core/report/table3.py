@@ -111,7 +111,7 @@ def table3_rows(
             cells.append(Cell.of(place, results[place], seed))
         elif place in missing:
             titles = ROWS[place[0]], COLUMNS[place[1]]
-            cells.append(Cell(*titles, *[nan] * 7, 0, 0, missing[place]))
+            cells.append(Cell(*titles, nan, nan, nan, nan, nan, nan, nan, 0, 0, missing[place]))
     return cells
 
 

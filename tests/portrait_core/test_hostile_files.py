@@ -78,7 +78,8 @@ def test_the_attack_works(canary: Path) -> None:
 def test_flame(tmp_path: Path, canary: Path, refusal: Refusal, layout: str) -> None:
     path = tmp_path / "generic_model.pkl"
     for name in ("bs_style", "v_template", "more"):
-        official_files.write_flame(path, layout, **{name: Attack(canary)})
+        changes: dict[str, Any] = {name: Attack(canary)}
+        official_files.write_flame(path, layout, **changes)
         assert "asks for posix.system, which is not a name known as safe" in refusal(read_flame, path.name)
 
 
