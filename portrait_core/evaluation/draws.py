@@ -14,6 +14,8 @@ from portrait_core.settings.evaluation_sections import View
 
 VIEWS_PER_CLIP = 2
 """Views of each clip, whose identity is compared (paper section 4.1)."""
+_PORTRAITS, _VIDEOS, _FRAMES = 1, 17, 3
+"""Numbers that give every kind of draw a random stream of its own beside the seed."""
 _DIGITS = 6
 """Decimals of a view's angles: they are part of a key."""
 
@@ -47,7 +49,7 @@ def draw_pairs(portraits: Sequence[str], videos: Sequence[str], count: int, seed
     """
     if not portraits or not videos:
         raise ValueError("an evaluation needs a portrait and a video at least; give folders that hold some")
-    lists = enumerate((portraits, videos), start=1)
+    lists = (_PORTRAITS, portraits), (_VIDEOS, videos)
     orders = [_endless(np.random.default_rng([seed, which]), len(found), count) for which, found in lists]
     return [
         Pair(number, portraits[p], videos[v])
@@ -89,7 +91,7 @@ def draw_views(
     chosen = sorted(cameras, key=rank)[:VIEWS_PER_CLIP]
     labels = np.stack([cameras[digest] for digest in (*chosen, *chosen)[:VIEWS_PER_CLIP]])
     angles = np.round(angles_from_labels(labels), _DIGITS)
-    rng = np.random.default_rng([seed, 3, pair])
+    rng = np.random.default_rng([seed, _FRAMES, pair])
     shown = rng.choice(frames, VIEWS_PER_CLIP, replace=frames < VIEWS_PER_CLIP)
     return tuple(
         (int(frame), float(yaw), float(pitch), float(roll))

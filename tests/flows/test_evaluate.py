@@ -85,7 +85,7 @@ def test_tables_have_every_method_with_every_pair(first: Evaluated) -> None:
     summary = pd.read_parquet(first.out / "summary.parquet").set_index(["method", "column"])
     still = summary.loc["still photograph"]
     assert still.loc["Fréchet", "value"] == pytest.approx(0, abs=1e-6)
-    assert still.loc["ID of the source", "value"] == pytest.approx(1, abs=1e-6)
+    assert still.loc["ID of the source", "value"] > 0.9, "of the photograph and its small crop"
     assert summary.loc[("still photograph", "ID of the source"), "clips"] == 2
     assert ("3D GAN", "ID") in summary.index
     assert ("3D GAN (w/o pose)", "ID") not in summary.index, "the paper leaves ID out without pose"
