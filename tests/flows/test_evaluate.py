@@ -43,7 +43,7 @@ def command(portrait: Path, videos: Path, small: list[str]) -> Arguments:
         changes = [part for change in (*small, "evaluation.resamples=50") for part in ("--set", change)]
         named = [part for method in methods for part in ("--method", method)]
         places = ["--store", folder / "store", "--out", folder / "out"]
-        inputs = ["--portraits", portrait, "--videos", videos]
+        inputs = ["--videos", videos] if "self" in options else ["--portraits", portrait, "--videos", videos]
         return ["evaluate", *map(str, (*places, *inputs)), *named, *changes, *options]
 
     return make
