@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from portrait_core.evaluation import paper
+from portrait_core.evaluation.methods import OURS
 from portrait_core.evaluation.plan import Plan
 from portrait_core.evaluation.tables import (
     CSIM,
@@ -146,15 +147,30 @@ def report(summary: pd.DataFrame, plan: Plan) -> str:
     for heading, columns in sections:
         text += [f"## {heading}", markdown_table(summary, methods, columns)]
     text += ["## What the numbers are", _variants(summary, [c for _, columns in sections for c in columns])]
-    return "\n\n".join([*text, *_absent(plan)]) + "\n"
+    return "\n\n".join([*text, *_without_effect(summary, methods), *_absent(plan)]) + "\n"
+
+
+def _without_effect(summary: pd.DataFrame, methods: Sequence[str]) -> list[str]:
+    """Name the methods whose numbers are those of our own method to the last digit."""
+    rows = {method: summary[summary["method"] == method].drop(columns="method") for method in methods}
+    ours = rows.pop(OURS.name, None)
+    if ours is None:
+        return []
+    own = ours.reset_index(drop=True)
+    same = [name for name, found in rows.items() if found.reset_index(drop=True).equals(own)]
+    if not same:
+        return []
+    return [
+        f"To the last digit the same as {OURS.name}, so without effect in this profile: {', '.join(same)}."
+    ]
 
 
 def _about(plan: Plan) -> str:
-    common, notes = len(plan.common_pairs()), " ".join(plan.notes)
+    common, notes = len(plan.common_pairs()), "".join(f" {note}" for note in plan.notes)
     left = "" if common == plan.pairs else f" Numbers are of the {common} pairs that every method has."
     return (
         f"{plan.pairs} pairs of {plan.portraits} portraits and {plan.videos} videos, profile {plan.profile}, "
-        f"seed {plan.seed}.{left} {notes} Brackets: bootstrap intervals of 95 % over the clips; of "
+        f"seed {plan.seed}.{left}{notes} Brackets: bootstrap intervals of 95 % over the clips; of "
         "the Fréchet distance, between which 95 % of the realisations lie. In parentheses what the paper "
         "prints, for its own data, weights and networks."
     )

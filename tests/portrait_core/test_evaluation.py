@@ -204,6 +204,9 @@ def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing(
     assert "Face-vid2vid: its file is missing" in whole
     assert "pair 3, PIRenderer: input: no face" in whole
     assert "root mean square" in whole
+    assert "without effect in this profile: still photograph." in whole
+    other, _ = summarise(methods, lambda name: [clip(1, 0.1 * len(name)), clip(2)], (1, 2), CHOSEN, seed=3)
+    assert "without effect" not in report(other, plan_of(methods))
     row = headline(summary, "3D GAN", "Fréchet")
     assert "FID" not in row["variant"].replace("not FID", "")
     assert bars(summary, methods, table_1("embedded")).startswith(b"\x89PNG")
