@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from flows.cli.main import app
 from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
+from portrait_core.store import Store
 from tests.conftest import FfmpegRunner
 from tests.flows.test_interruption import _start, _wait_until
 
@@ -92,6 +94,21 @@ def test_tables_have_every_method_with_every_pair(first: Evaluated) -> None:
     assert "| 3D GAN |" in first.report
     assert "not FID" in first.report
     assert "FID of" not in first.report
+
+
+@pytest.mark.slow
+@pytest.mark.each_change
+@pytest.mark.parametrize("method", ["3D GAN (w/o pose)", "pasted template", "still photograph"])
+def test_a_clip_is_assessed_in_the_crop_of_its_portrait(first: Evaluated, method: str) -> None:
+    store = Store(first.out.parent / "store")
+    (plan,) = store.read_records("plans").values()
+    for member in (one for one in plan["members"] if one["method"] == method):
+        output = store.unit("reenactment", member["unit"]).output("assess", member["key"])
+        source, *frames = output.read("strip").astype(float)
+        border = np.ones(source.shape[:2], bool)
+        border[20:-20, 20:-20] = False  # where nothing moves while the pose is the portrait's own
+        for frame in frames:
+            assert np.abs(frame - source)[border].mean() < 6
 
 
 @pytest.mark.slow
