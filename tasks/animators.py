@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from portrait_core.metrics.likeness import Square
 
 Picture = NDArray[np.uint8]
+_IN_FACE_CROP = ("still", "template")
+"""Methods that draw the portrait's face crop."""
 
 
 def animator(job: Job) -> Animator:
@@ -45,9 +47,14 @@ def crop_of(job: Job) -> Picture:
     return crop
 
 
+def animator_source(job: Job) -> Picture:
+    """Return the portrait in the crop of the method of :func:`animator` ``[S,S,3]``."""
+    return crop_of(job) if job.settings.baseline.method in _IN_FACE_CROP else animator(job).source
+
+
 def animator_square(job: Job) -> Square:
     """Return the square of the photograph that the method of :func:`animator` draws."""
-    if job.settings.baseline.method in ("still", "template"):
+    if job.settings.baseline.method in _IN_FACE_CROP:
         return face_square(job)
     from portrait_core.baselines.crops import SIZE, clip_square
     from portrait_core.metrics.likeness import Square

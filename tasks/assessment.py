@@ -21,7 +21,7 @@ from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.tracking.crop import sample_square
 from portrait_core.tracking.measure import seen
-from tasks.animators import animator, animator_square, crop_of, face_square
+from tasks.animators import animator_source, animator_square, crop_of, face_square
 from tasks.context import device_of, driving_frames, landmarker, read_portrait
 from tasks.estimates import Reading, read_coefficients, split_reading
 from tasks.expressions import SeenClip, fitted_track, measured_clip, read_landmarks, seen_driver
@@ -105,7 +105,7 @@ def shown_clip(job: Job) -> ShownClip:
     if SHOWN_BY[stage] in job.stages and job.settings.evaluation.views:
         views = np.stack([in_crop(one) for one in job.output(SHOWN_BY[stage]).read("views")])
     if stage == "animate":
-        source, square = animator(job).source, animator_square(job)
+        source, square = animator_source(job), animator_square(job)
     elif job.stage(stage).variant == "2d":
         return _of_2d(job, pictures, views)
     else:

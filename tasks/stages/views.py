@@ -16,7 +16,7 @@ VIEWS = Stage(
     title="render other sides",
     version=1,
     unit="reenactment",
-    reads=("portrait", "layers", "template", "inversion", "tuning", "pose"),
+    reads=("portrait", "layers", "template", "inversion", "tuning"),
     settings=("render", "composite", "output.frame", "output.size", "evaluation.views"),
     writes=(Array("views", per="clip", when=has_views),),
     drop_with="pictures",

@@ -42,8 +42,12 @@ CHOOSE_WEIGHTS = {
     "edit.flow",
     "baseline.method",
     "baseline.eyes",
+    "evaluation.identity",
+    "evaluation.features",
+    "evaluation.estimators",
+    "flow.labels",
 }
-"""Looked at to find files of weights, whose digests are in the keys of the stages that use them."""
+"""Looked at to find files of weights and of labels, whose digests are in the keys of stages that use them."""
 Place = tuple[str, str]
 """Pipeline and stage."""
 KINDS = ("3d", "2d", "animator", "template")
@@ -63,7 +67,10 @@ MAYBE = {
     **{(f"evaluate_{kind}", name): {(f"evaluate_{kind}", "landmarks")} for kind in KINDS for name in READ},
     # by methods that are driven by pictures
     ("evaluate_animator", "animate"): {("evaluate_animator", "landmarks")},
-    ("evaluate_animator", "animate_views"): {("evaluate_animator", "landmarks")},
+    # where views are asked for
+    ("evaluate_animator", "animate_views"): {
+        ("evaluate_animator", name) for name in ("portrait", "landmarks", "animate")
+    },
     ("evaluate_template", "animate"): {("evaluate_template", "landmarks")},
     ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
 }
