@@ -21,7 +21,7 @@ PLOT, SHEET = "plot.png", "sheet.png"
 TABLE = Stage(
     name="table",
     title="make tables",
-    version=4,
+    version=5,
     unit="evaluation",
     inputs=("plan",),
     settings=("evaluation", "seed"),
@@ -81,5 +81,5 @@ def _sheet(store: Store, plan: Plan) -> bytes:
     for method in plan.methods:
         members = [member for member in plan.members_of(method) if member.pair in pairs]
         strips[method], shown = read_strips(store, members)
-        drivers |= shown
+        drivers = shown | drivers  # the portrait in the first method's crop
     return png_bytes(comparison_sheet(drivers, strips))

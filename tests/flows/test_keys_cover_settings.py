@@ -68,6 +68,9 @@ MAYBE = {
     # by methods that are driven by pictures
     ("evaluate_animator", "animate"): {("evaluate_animator", "landmarks")},
     # where views are asked for
+    ("evaluate_animator", "assess"): {
+        ("evaluate_animator", name) for name in ("read_deep3d", "read_deca", "animate_views")
+    },
     ("evaluate_animator", "animate_views"): {
         ("evaluate_animator", name) for name in ("portrait", "landmarks", "animate")
     },
