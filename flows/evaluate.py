@@ -6,12 +6,11 @@ command continues, and one with more methods makes the new ones alone.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -23,57 +22,23 @@ from flows.engine.environment import refuse_secrets, server_for_run, server_went
 from flows.engine.stages import gpu_gone
 from flows.engine.task_runs import own_process, process_left
 from flows.reenact import Report, reporter, run_stages
-from portrait_core.errors import InputError, ModelFileError
+from portrait_core.errors import InputError
 from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
-from portrait_core.evaluation.methods import Method, changes_nothing, choose_methods, is_ablation
+from portrait_core.evaluation.methods import Method
 from portrait_core.evaluation.plan import Member, Plan
 from portrait_core.inputs.sources import in_threads
-from portrait_core.model_files.check import check_model
-from portrait_core.model_files.needs import check_evaluation, evaluation_sources
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.job import stem
 from portrait_core.pipeline.ledger import Ledger
-from portrait_core.settings import Settings, load_settings
-from portrait_core.settings.evaluation_sections import Estimator, View
+from portrait_core.settings import Settings
+from portrait_core.settings.evaluation_sections import View
 from portrait_core.store import Store
-from portrait_core.weights.locate import require
-from portrait_core.weights.registry import MODELS
 from tasks.context import read_track
 from tasks.deliver import deliver_files
 from tasks.ingest import ingest_portrait
 from tasks.ingest_evaluation import ingest_assessed, ingest_tables
-
-Protocol = Literal["cross", "self"]
-"""``cross``: portraits and videos of different people (tables 1, 2 and the supplement's). ``self``: the first
-frame of each video is its portrait, so that every frame has a true one."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is evaluated; plain values, as a flow run's parameters are."""
-
-    portraits: tuple[str, ...]
-    """Paths or URLs."""
-    videos: tuple[str, ...]
-    """Paths or URLs."""
-    store: str
-    """URL or folder that keeps every stage's output."""
-    methods: tuple[str, ...]
-    """Names of methods and of their groups."""
-    clips: int
-    """Number of pairs."""
-    protocol: Protocol = "cross"
-    """What is compared with what."""
-    profile: str = "embedded"
-    """A profile's name or file."""
-    overrides: tuple[str, ...] = ()
-    """``section.field=value`` strings for every method."""
-
-    def settings(self, *changes: str) -> Settings:
-        """Return the settings with changes."""
-        truth = ("evaluation.truth=true",) if self.protocol == "self" else ()
-        return load_settings(self.profile, [*self.overrides, *truth, *changes])
+from tasks.method_choice import MethodChoice, Protocol, Request
 
 
 @dataclass(frozen=True)
@@ -104,13 +69,11 @@ class Evaluation:
 
     request: Request
     absent: list[dict[str, Any]] = field(default_factory=list)
-    _sound: set[str] = field(default_factory=set)
-    """Models whose files were read."""
 
     @cached_property
-    def settings(self) -> Settings:
-        """Settings of our own method."""
-        return self.request.settings()
+    def choice(self) -> MethodChoice:
+        """Methods, with their settings."""
+        return MethodChoice(self.request)
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -120,73 +83,7 @@ class Evaluation:
             both = zip(request.portraits, request.videos, strict=True)
             found = [Pair(number, *pair) for number, pair in enumerate(both, start=1)]
             return found[: request.clips]
-        return draw_pairs(request.portraits, request.videos, request.clips, self.settings.seed)
-
-    @cached_property
-    def methods(self) -> tuple[list[Method], list[dict[str, Any]]]:
-        """Methods that can be run, and those that cannot, each with the reason."""
-        able, unable = [], []
-        for method in choose_methods(self.request.methods):
-            if why := self._obstacle(method):
-                unable.append({"method": method.name, "why": why})
-            else:
-                able.append(method)
-        return able, unable
-
-    @cached_property
-    def estimators(self) -> tuple[Estimator, ...]:
-        """Readers of poses and expressions of every method.
-
-        Deep3DFaceRecon, which PIRenderer is driven by, reads all where PIRenderer is among the methods.
-        """
-        able = any("deep3d" in method.files for method in self.methods[0])
-        named: tuple[Estimator, ...] = self.settings.evaluation.estimators
-        return (*named, "deep3d") if able and "deep3d" not in named else named
-
-    def _obstacle(self, method: Method) -> str:
-        """Return why a method is not run; nothing where it can be.
-
-        Raises:
-            ValueError: the changes of a method of the user's own are no settings.
-        """
-        estimators = [*self.settings.evaluation.estimators]
-        estimators += ["deep3d"] if "deep3d" in method.files and "deep3d" not in estimators else []
-        try:
-            settings = self.request.settings(_list("estimators", estimators), *self.own_changes(method))
-            check_evaluation(settings)
-            for name in sorted(set(filter(_is_brought, evaluation_sources(settings).values()))):
-                self._read(str(name))
-        except ModelFileError as error:
-            return str(error).replace("\n", "; ")
-        except ValueError as error:
-            if method.own:
-                raise ValueError(f"method {method.name!r}: {error}") from error
-            return str(error).replace("\n", "; ")
-        if is_ablation(method) and changes_nothing(self.settings, settings):
-            return f"the profile {self.request.profile} has it so"
-        return ""
-
-    def _read(self, name: str) -> None:
-        """Read a file that the user brought, once, so that a wrong one is found before any work.
-
-        Raises:
-            ModelFileError: it is not what its name says.
-        """
-        if name not in self._sound:
-            check_model(require([name])[name], MODELS[name])
-            self._sound.add(name)
-
-    def changes_of(self, method: Method, views: Sequence[View] = ()) -> list[str]:
-        """Return the changes of settings with which a method makes a clip that is assessed."""
-        changes = [_list("estimators", self.estimators), *self.own_changes(method)]
-        return [*changes, _list("views", map(list, views))] if views and method.turns else changes
-
-    def own_changes(self, method: Method) -> list[str]:
-        """Return the changes of settings that make a method."""
-        changes = list(method.changes)
-        if method.goal == "evaluate_2d":
-            changes.append(f"generator.weights={self.settings.consistency.generator_2d}")
-        return changes
+        return draw_pairs(request.portraits, request.videos, request.clips, self.choice.settings.seed)
 
     def track_portraits(self, board: Board) -> dict[str, Job]:
         """Track every portrait, and return the jobs of those that show a face.
@@ -199,13 +96,13 @@ class Evaluation:
         def prepare(item: tuple[int, str]) -> Clip | ClipResult:
             number, portrait = item
             try:
-                jobs[portrait] = job = ingest_portrait(portrait, self.request.store, self.settings)
+                jobs[portrait] = job = ingest_portrait(portrait, self.request.store, self.choice.settings)
             except Exception as error:
                 cls = classify(error)
                 return ClipResult(number, stem(portrait), "failed", f"{cls}: {error}", cls=cls)
             return Clip(number, stem(portrait), job)
 
-        results = run_clips(list(enumerate(portraits, start=1)), prepare, self.settings, None, board)
+        results = run_clips(list(enumerate(portraits, start=1)), prepare, self.choice.settings, None, board)
         failed = {portraits[one.number - 1]: one.message for one in results if one.outcome != "done"}
         for pair in self.pairs:
             if pair.portrait in failed:
@@ -231,7 +128,7 @@ class Evaluation:
         views = {}
         for pair, count in frames.items():
             if isinstance(count, int):
-                views[pair] = draw_views(labels, pair.number, count, self.settings.seed)
+                views[pair] = draw_views(labels, pair.number, count, self.choice.settings.seed)
             else:
                 self._note(pair, "every method", count)
         if not views:
@@ -240,7 +137,7 @@ class Evaluation:
                 + "; ".join(f"pair {row['pair']}: {row['why']}" for row in self.absent)
             )
         # method by method, since two methods of one pair would wait for each other's lease
-        rows = [Row(0, method, pair, one) for method in self.methods[0] for pair, one in views.items()]
+        rows = [Row(0, method, pair, one) for method in self.choice.able for pair, one in views.items()]
         return [replace(row, number=number) for number, row in enumerate(rows, start=1)]
 
     def _frames(self, pair: Pair) -> int | str:
@@ -262,7 +159,7 @@ class Evaluation:
         def prepare(row: Row) -> Clip | ClipResult:
             pair, method = row.pair, row.method
             try:
-                settings = self.request.settings(*self.changes_of(method, row.views))
+                settings = self.request.settings(*self.choice.changes_of(method, row.views))
                 jobs[row.number] = job = ingest_assessed(
                     method.goal, pair.portrait, pair.video, self.request.store, settings, row.name
                 )
@@ -271,7 +168,7 @@ class Evaluation:
                 return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
             return Clip(row.number, row.name, job)
 
-        results = run_clips(rows, prepare, self.settings, None, board)
+        results = run_clips(rows, prepare, self.choice.settings, None, board)
         members = []
         for row, result in zip(rows, results, strict=True):
             if result.outcome not in ("done", "held"):
@@ -293,7 +190,7 @@ class Evaluation:
     def plan(self, members: Sequence[Member]) -> Plan:
         """Return the plan of the tables."""
         done = {member.method for member in members}
-        request, settings = self.request, self.settings
+        request, settings = self.request, self.choice.settings
         poses = len({pair.portrait for pair in self.pairs})
         notes = ("One portrait: both views of a clip have its pose, and ID tells nothing of turning.",)
         title = "Self-reenactment" if request.protocol == "self" else "Portrait image animation"
@@ -301,26 +198,16 @@ class Evaluation:
             title=title,
             profile=request.profile,
             seed=settings.seed,
-            methods=tuple(method.name for method in self.methods[0] if method.name in done),
-            estimators=self.estimators,
+            methods=tuple(method.name for method in self.choice.able if method.name in done),
+            estimators=self.choice.estimators,
             pairs=len(self.pairs),
             portraits=len({pair.portrait for pair in self.pairs}),
             videos=len({pair.video for pair in self.pairs}),
             members=tuple(members),
             notes=notes if poses < 2 else (),
             absent=tuple(self.absent),
-            unavailable=tuple(self.methods[1]),
+            unavailable=tuple(self.choice.unable),
         )
-
-
-def _is_brought(source: Path | str) -> bool:
-    """Tell whether a source of weights is a model that the user brings."""
-    return isinstance(source, str) and MODELS[source].place == "user"
-
-
-def _list(name: str, values: Iterable[Any]) -> str:
-    """Return a change of a setting of the evaluation to a list."""
-    return f"evaluation.{name}={json.dumps(list(values))}"
 
 
 def run_evaluation(request: Request, out: Path, board: Board, report: Report = lambda line: None) -> Plan:
@@ -331,18 +218,18 @@ def run_evaluation(request: Request, out: Path, board: Board, report: Report = l
         StageError: a stage stopped the run; the same command continues it.
     """
     evaluation = Evaluation(request)
-    if not evaluation.methods[0]:
+    if not evaluation.choice.able:
         raise InputError(
             "no method can be run: "
-            + "; ".join(f"{row['method']}: {row['why']}" for row in evaluation.methods[1])
+            + "; ".join(f"{row['method']}: {row['why']}" for row in evaluation.choice.unable)
         )
-    Store(request.store, evaluation.settings.runner.storage_options).check_format(write=True)
+    Store(request.store, evaluation.choice.settings.runner.storage_options).check_format(write=True)
     tracked = evaluation.track_portraits(board)
     members = evaluation.make_clips(evaluation.rows(tracked), board)
     if not members:
         raise InputError("no clip could be made; `portrait status` shows why")
     plan = evaluation.plan(members)
-    job = ingest_tables(plan, request.store, evaluation.settings)
+    job = ingest_tables(plan, request.store, evaluation.choice.settings)
     run_stages(job, report)
     deliver_files(job, out)
     return plan

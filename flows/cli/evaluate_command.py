@@ -73,7 +73,8 @@ def evaluate(
         if protocol == "table3":
             raise typer.Exit(_table3(store, out, profile, change, console))
         from flows.display.progress import TerminalBoard
-        from flows.evaluate import Request, start_evaluation
+        from flows.evaluate import start_evaluation
+        from tasks.method_choice import Request
 
         found = _inputs(portraits, videos, layout, out, TABLES[protocol])
         count = min(clips, max(map(len, found)))

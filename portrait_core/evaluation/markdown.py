@@ -123,6 +123,8 @@ def _cell(row: Any, method: str, column: Column) -> str:
     value = f"{row['value']:.{column.digits}f}"
     if math.isfinite(row["low"]):
         value += f" [{row['low']:.{column.digits}f}, {row['high']:.{column.digits}f}]"
+    if row["missing"]:
+        value += f" ({row['clips']} of {row['clips'] + row['missing']} clips)"
     return value + behind
 
 

@@ -212,6 +212,20 @@ def test_a_table_has_the_papers_number_beside_ones_own_and_says_what_is_missing(
     assert bars(summary, methods, table_1("embedded")).startswith(b"\x89PNG")
 
 
+def test_a_number_that_some_clips_lack_says_of_how_many_it_is() -> None:
+    def read(method: str) -> list[ClipReadings]:
+        lost = clip(2)
+        views = np.full((2, 3), np.nan)
+        return [
+            clip(1),
+            ClipReadings(2, "clip", {**lost.arrays, "identity_views": views}, lost.follow, NAMES),
+        ]
+
+    summary, _ = summarise(("3D GAN",), read, (1, 2), CHOSEN, seed=3)
+    text = markdown_table(summary, ("3D GAN",), table_1("embedded"))
+    assert "0.600 (1 of 2 clips) (paper 0.733)" in text
+
+
 def test_tables_are_equal_whenever_they_are_made() -> None:
     def made() -> tuple[Any, Any]:
         return summarise(("3D GAN",), lambda name: [clip(1), clip(2)], (1, 2), CHOSEN, seed=3)
