@@ -120,12 +120,17 @@ def _cell(row: Any, method: str, column: Column) -> str:
     behind = "" if printed is None else f" (paper {printed:.3f})"
     if row is None or not math.isfinite(row["value"]):
         return f"–{behind}"
-    value = f"{row['value']:.{column.digits}f}"
+    value = _rounded(row["value"], column.digits)
     if math.isfinite(row["low"]):
-        value += f" [{row['low']:.{column.digits}f}, {row['high']:.{column.digits}f}]"
+        value += f" [{_rounded(row['low'], column.digits)}, {_rounded(row['high'], column.digits)}]"
     if row["missing"]:
         value += f" ({row['clips']} of {row['clips'] + row['missing']} clips)"
     return value + behind
+
+
+def _rounded(value: float, digits: int) -> str:
+    """Write a number; one that is negative by rounding alone becomes 0."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def report(summary: pd.DataFrame, plan: Plan) -> str:
