@@ -47,9 +47,10 @@ ANIMATE_VIEWS = Stage(
     title="animate, from other sides",
     version=1,
     unit="reenactment",
-    reads=("portrait", "landmarks", "animate"),
+    reads=("portrait", "landmarks"),
     inputs=("video",),
-    settings=("evaluation.views",),
+    settings=(*ANIMATE.settings, "evaluation.views"),
+    weights=ANIMATE.weights,
     writes=(Array("views", per="clip", when=has_views),),
     drop_with="pictures",
 )

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import flows.engine.runners
 from flows.cli.main import app
 from flows.reenact import run_stages
+from portrait_core.baselines.pirenderer import PIRenderer
 from portrait_core.pipeline import Job, Pipeline, all_pipelines, find_pipeline
 from portrait_core.pipeline.job import make_recipes
 from portrait_core.pipeline.ledger import Ledger
@@ -25,6 +27,7 @@ from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import HOW, Section, Settings, load_settings
 from tasks.ingest_subjects import ingest_subjects
 from tasks.running import Call, functions_of, run_call
+from tests import official_files
 from tests.flows.conftest import Arguments, JobMaker2d
 from tests.pipeline.test_keys import WEIGHTS
 
@@ -72,9 +75,14 @@ MAYBE = {
         ("evaluate_animator", name) for name in ("read_deep3d", "read_deca", "animate_views")
     },
     ("evaluate_animator", "animate_views"): {
-        ("evaluate_animator", name) for name in ("portrait", "landmarks", "animate")
+        ("evaluate_animator", name) for name in ("portrait", "landmarks")
     },
     ("evaluate_template", "animate"): {("evaluate_template", "landmarks")},
+    **{
+        ("evaluate_pirenderer", stage): {("evaluate_pirenderer", "landmarks")}
+        for stage in ("animate", "animate_views", "read_deca")
+    },
+    ("evaluate_pirenderer", "assess"): {("evaluate_pirenderer", "read_deca")},
     ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
 }
 """What is opened under some circumstances only."""
@@ -212,6 +220,24 @@ def evaluated(
 
 
 @pytest.fixture(scope="module")
+def pirenderer(
+    tmp_path_factory: pytest.TempPathFactory, portrait: Path, driver: Path, small: list[str]
+) -> Recorded:
+    """An evaluation of PIRenderer with random weights."""
+    folder = tmp_path_factory.mktemp("pirenderer")
+    models = folder / "models"
+    models.mkdir()
+    torch.manual_seed(0)
+    torch.save({"net_G_ema": PIRenderer().state_dict()}, models / "pirenderer.pt")
+    official_files.write_deep3d(models / "epoch_20.pth")
+    official_files.write_similarity_landmarks(models / "similarity_Lm3D_all.mat")
+    inputs = ["--portraits", str(portrait), "--videos", str(driver), "--method", "PIRenderer"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PORTRAIT_MODELS", str(models))
+        return _recorded([(["evaluate", *inputs, *_places(folder, "all"), *_sets(*small)], 0)])
+
+
+@pytest.fixture(scope="module")
 def clip_2d(tmp_path_factory: pytest.TempPathFactory, job_2d: JobMaker2d) -> Recorded:
     """A clip by a 2D generator, with settings that have much read."""
     job = job_2d(tmp_path_factory.mktemp("clip_2d"), "inversion.steps=1", "tuning.locality=0.1")
@@ -244,8 +270,7 @@ EVALUATIONS = (
 RUNS = {"clip": "clip", "edit": "attributes", "flow": "attributes"}
 RUNS |= {"clip_2d": "clip_2d", "subjects": "people"}
 RUNS |= dict.fromkeys(EVALUATIONS, "evaluated")
-BROUGHT = {"evaluate_pirenderer"}
-"""Pipelines of methods whose weights the user brings: their stages are those of ``evaluate_animator``."""
+RUNS["evaluate_pirenderer"] = "pirenderer"
 """The fixture that runs every pipeline."""
 
 
@@ -262,7 +287,7 @@ every_pipeline = pytest.mark.parametrize(
 
 
 def test_every_pipeline_is_run() -> None:
-    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS) | BROUGHT
+    assert {pipeline.name for pipeline in all_pipelines()} == set(RUNS)
 
 
 def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:
