@@ -7,10 +7,13 @@ EG3D's file and FLAME's mesh are small.
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -107,6 +110,31 @@ def test_from_official_files_to_a_clip(models: Path, portrait: Path, driver: Pat
     assert np.ptp(eyes, axis=0).max() > 0.02  # the driver's lids and gaze move
     again = reenact(portrait, driver, tmp_path, "template.eyes=driven")
     assert sum(stage["frames_done"] for stage in again["stages"]) == 0
+
+
+@pytest.mark.slow
+def test_the_papers_tables_from_official_files(
+    models: Path, portrait: Path, driver: Path, tmp_path: Path
+) -> None:
+    """Every network that the paper reads with, of its full shape and with random weights."""
+    official_files.write_inception(models / "pt_inception-2015-12-05-6726825d.pth")
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.copy(driver, videos / "first.mp4")
+    # the same frames in another file: an empty atom follows them
+    (videos / "second.mp4").write_bytes(driver.read_bytes() + b"\0\0\0\x08free")
+    places = ["--portraits", portrait, "--videos", videos, "--store", tmp_path / "store", "--out", tmp_path]
+    settings = [part for change in FEW for part in ("--set", change)]
+    line = ["evaluate", "--profile", "paper", "--method", "3D GAN", *map(str, places), *settings]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == OK, result.output
+    rows = pd.read_parquet(tmp_path / "summary.parquet").set_index("variant")
+    assert math.isfinite(rows.loc["FID, pytorch-fid", "value"])
+    names = set(rows.index)
+    assert "APD, Deep3DFaceRecon, 3 angles, root mean square" in names
+    assert "AED, DECA, 50 expression coefficients, root mean square" in names
+    assert any("ArcFace w600k_r50" in name for name in names)
+    assert "(paper 31.176)" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow
