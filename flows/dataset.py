@@ -30,7 +30,6 @@ from flows.reenact import prepare
 from portrait_core.dataset.manifest import Row, read_manifest
 from portrait_core.dataset.sharding import shard as rows_of_shard
 from portrait_core.pipeline import Policy
-from portrait_core.pipeline.classification import classify
 from portrait_core.runtime import cancellation
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.trust import settings_of_row
@@ -62,8 +61,7 @@ def row_preparer(store: str, overrides: Sequence[str], command: Settings) -> Pre
             settings = load(row.profile, tuple(row.overrides))
             job = prepare(row.portrait, row.video, store, settings, row.name)
         except Exception as error:
-            cls = classify(error)
-            return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
+            return ClipResult.of_inputs(row.number, row.name, error)
         return Clip(row.number, row.name, job)
 
     return prepare_row

@@ -68,6 +68,12 @@ class ClipResult:
     cls: FailureClass | None = None
     """Failure class of its inputs."""
 
+    @classmethod
+    def of_inputs(cls, number: int, name: str, error: Exception) -> ClipResult:
+        """Return the result of a clip that cannot be prepared."""
+        kind = classify(error)
+        return cls(number, name, "failed", f"{kind}: {error}", cls=kind)
+
 
 @dataclass(frozen=True)
 class Clip:

@@ -75,7 +75,9 @@ def start_edit(
 ) -> dict[str, Any]:
     """Make an edit, under Prefect where a server answers."""
     inputs = job.portrait, job.store, str(out), profile, list(overrides)
-    result: dict[str, Any] = under_prefect(
-        edit_attributes, inputs, job, report, lambda: run_edit(job, out, report)
-    )
+
+    def without() -> dict[str, Any]:
+        return run_edit(job, out, report)
+
+    result: dict[str, Any] = under_prefect(edit_attributes, inputs, job.settings, job.label, report, without)
     return result

@@ -18,17 +18,15 @@ from prefect.artifacts import create_markdown_artifact
 from flows.dataset import run_clips
 from flows.dataset_run import Clip, ClipResult
 from flows.display.progress import ArtifactBoard, Board
-from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
-from flows.engine.stages import gpu_gone
-from flows.engine.task_runs import own_process, process_left
-from flows.reenact import Report, reporter, run_stages
+from flows.engine.environment import set_log_levels
+from flows.engine.task_runs import process_left
+from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.errors import InputError
 from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
 from portrait_core.evaluation.methods import Method
 from portrait_core.evaluation.plan import Member, Plan
 from portrait_core.inputs.sources import in_threads
 from portrait_core.pipeline import Job
-from portrait_core.pipeline.classification import classify
 from portrait_core.pipeline.job import stem
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.settings import Settings
@@ -98,8 +96,7 @@ class Evaluation:
             try:
                 jobs[portrait] = job = ingest_portrait(portrait, self.request.store, self.choice.settings)
             except Exception as error:
-                cls = classify(error)
-                return ClipResult(number, stem(portrait), "failed", f"{cls}: {error}", cls=cls)
+                return ClipResult.of_inputs(number, stem(portrait), error)
             return Clip(number, stem(portrait), job)
 
         results = run_clips(list(enumerate(portraits, start=1)), prepare, self.choice.settings, None, board)
@@ -164,8 +161,7 @@ class Evaluation:
                     method.goal, pair.portrait, pair.video, self.request.store, settings, row.name
                 )
             except Exception as error:
-                cls = classify(error)
-                return ClipResult(row.number, row.name, "failed", f"{cls}: {error}", cls=cls)
+                return ClipResult.of_inputs(row.number, row.name, error)
             return Clip(row.number, row.name, job)
 
         results = run_clips(rows, prepare, self.choice.settings, None, board)
@@ -275,27 +271,20 @@ def evaluate(
 
 def start_evaluation(request: Request, out: Path, board: Board, report: Report) -> Plan:
     """Run an evaluation, under Prefect where a server answers or the settings ask for one."""
-    settings = request.settings()
-    server = server_for_run(settings.runner.prefect, report)
-    if server is None and settings.runner.prefect != "always":
+    inputs = (
+        list(request.portraits),
+        list(request.videos),
+        request.store,
+        str(out),
+        list(request.methods),
+        request.clips,
+        request.protocol,
+        request.profile,
+        list(request.overrides),
+    )
+
+    def without() -> Plan:
         return run_evaluation(request, out, board, report)
-    refuse_secrets(request.overrides)
-    reporter.set(report)
-    own_process.set(False)
-    try:
-        made = evaluate(
-            list(request.portraits),
-            list(request.videos),
-            request.store,
-            str(out),
-            list(request.methods),
-            request.clips,
-            request.protocol,
-            request.profile,
-            list(request.overrides),
-        )
-    except Exception as error:
-        if gpu_gone(error) or not server_went_away(server, report):
-            raise
-        return run_evaluation(request, out, board, report)
-    return Plan.model_validate(made)
+
+    made = under_prefect(evaluate, inputs, request.settings(), request.protocol, report, without)
+    return Plan.model_validate(made) if isinstance(made, dict) else made

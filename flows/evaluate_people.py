@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -13,10 +12,9 @@ from prefect.artifacts import create_markdown_artifact
 from flows.dataset import run_clips
 from flows.dataset_run import Clip
 from flows.display.progress import ArtifactBoard, Board
-from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
-from flows.engine.stages import gpu_gone
-from flows.engine.task_runs import own_process, process_left
-from flows.reenact import Report
+from flows.engine.environment import set_log_levels
+from flows.engine.task_runs import process_left
+from flows.reenact import Report, under_prefect
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import Store
@@ -80,15 +78,10 @@ def start_table3(
 ) -> Missing:
     """Make table 3, under Prefect where a server answers or the settings ask for one."""
     settings = load_settings(profile, overrides)
-    server = server_for_run(settings.runner.prefect, report)
-    if server is None and settings.runner.prefect != "always":
+    inputs = store, str(out), profile, list(overrides)
+
+    def without() -> Missing:
         return run_table3(store, out, settings, board)
-    refuse_secrets(overrides)
-    own_process.set(False)
-    try:
-        made: Any = evaluate_people(store, str(out), profile, list(overrides))
-    except Exception as error:
-        if gpu_gone(error) or not server_went_away(server, report):
-            raise
-        return run_table3(store, out, settings, board)
-    return dict(made)
+
+    missing: Missing = under_prefect(evaluate_people, inputs, settings, "table3", report, without)
+    return missing

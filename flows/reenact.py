@@ -196,33 +196,39 @@ def start(
     def without() -> Summary | None:
         return run_job(job, out, report, only)
 
-    summary = under_prefect(reenact, inputs, job, report, without)
+    summary = under_prefect(reenact, inputs, job.settings, job.label, report, without)
     return Summary.model_validate(summary) if isinstance(summary, dict) else summary
 
 
 def under_prefect(
-    run: Flow[..., Any], inputs: Sequence[Any], job: Job, report: Report, without: Callable[[], Any]
+    run: Flow[..., Any],
+    inputs: Sequence[Any],
+    settings: Settings,
+    name: str,
+    report: Report,
+    without: Callable[[], Any],
 ) -> Any:
-    """Run a job under Prefect when a server answers or the settings ask for a temporary one, else without.
+    """Run a flow under Prefect when a server answers or the settings ask for a temporary one, else without.
 
-    The store resumes the job either way. If the server goes away during the run, the job continues without
+    The store resumes its work either way. If the server goes away during the run, the work continues without
     it, unless this process lost the GPU too.
 
     Args:
         run: the flow.
         inputs: its parameters.
-        job: the job that it runs; its settings say where.
+        settings: settings of the run, which say where.
+        name: name of the flow run.
         report: shows a line about a failure.
         without: does the same without Prefect.
     """
-    wish = job.settings.runner.prefect
+    wish = settings.runner.prefect
     server = server_for_run(wish, report)
     if server is None and wish != "always":
         return without()
     refuse_secrets(text for part in inputs if isinstance(part, list) for text in part)
     reporter.set(report)
     own_process.set(False)
-    named_run = run.with_options(flow_run_name=job.label)
+    named_run = run.with_options(flow_run_name=name)
     try:
         return named_run(*inputs)
     except Exception as error:

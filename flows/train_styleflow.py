@@ -77,5 +77,9 @@ def start_training(
 ) -> Curve:
     """Train, under Prefect where a server answers."""
     inputs = job.store, str(out), job.frames, profile, list(overrides)
-    curve: Curve = under_prefect(train_styleflow, inputs, job, report, lambda: run_training(job, out, report))
+
+    def without() -> Curve:
+        return run_training(job, out, report)
+
+    curve: Curve = under_prefect(train_styleflow, inputs, job.settings, job.label, report, without)
     return curve

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -33,9 +33,6 @@ from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
 from tasks.stages.layers import PERSON
 from tasks.stages.measure import EXPRESSION, MOTION, shown_frames
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 DELIVERED = {
     "reenactment": ("encode", CLIP),
@@ -181,13 +178,6 @@ def deliver_files(job: Job, out: Path) -> None:
     for stage in job.pipeline.ends:
         output = ledger.output(stage)
         put_files(out, {name: _content(output, name) for name in job.declared(stage).files})
-
-
-def parquet_bytes(table: pd.DataFrame) -> bytes:
-    """Return a table as a Parquet file."""
-    content = io.BytesIO()
-    table.to_parquet(content, index=False)
-    return content.getvalue()
 
 
 def put_files(out: Path, files: Mapping[str, bytes]) -> None:

@@ -25,7 +25,7 @@ frame of each video is its portrait, so that every frame has a true one."""
 
 @dataclass(frozen=True)
 class Request:
-    """What is evaluated; plain values, as a flow run's parameters are."""
+    """A request for an evaluation, in plain values, as a flow run's parameters are."""
 
     portraits: tuple[str, ...]
     """Paths or URLs."""
@@ -38,7 +38,7 @@ class Request:
     clips: int
     """Number of pairs."""
     protocol: Protocol = "cross"
-    """What is compared with what."""
+    """Pairs that are compared."""
     profile: str = "embedded"
     """A profile's name or file."""
     overrides: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from pathlib import Path
 from portrait_core.errors import ColumnError, ModelFileError
 from portrait_core.metrics.consistency import Consistency, compare_views
 from portrait_core.pipeline import Job
+from portrait_core.report.parquet import parquet_bytes
 from portrait_core.report.pictures import png_bytes
 from portrait_core.report.table3 import (
     COLUMNS,
@@ -21,7 +22,7 @@ from portrait_core.report.table3 import (
     table3_sheet,
 )
 from portrait_core.settings import Settings
-from tasks.deliver import parquet_bytes, put_files
+from tasks.deliver import put_files
 from tasks.ingest_subjects import ingest_subjects
 
 TABLE, DETAILS, SHEET = "table3.md", "table3.parquet", "table3.png"

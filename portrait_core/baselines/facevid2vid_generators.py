@@ -7,6 +7,7 @@ Normalization"), which is that implementation's default.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -31,9 +32,9 @@ from portrait_core.baselines.facevid2vid_motion import DenseMotion, Motion, Moti
 from portrait_core.tracking.encoders import build
 
 _SLOPE = 0.2
-"""Of SPADE's leaky ReLUs."""
+"""Slope of SPADE's leaky ReLUs below 0."""
 _THIRD_SLOPE = 0.01
-"""Of the one leaky ReLU outside of SPADE: the block after the flow."""
+"""Slope of the one leaky ReLU outside of SPADE, in the block after the flow."""
 
 
 class GeneratorSizes(NamedTuple):
@@ -89,8 +90,8 @@ class Drawing(NamedTuple):
     """The motion that moved them."""
 
 
-class Generator(nn.Module):
-    """What both generators share: the portrait's volume of features and its motion."""
+class Generator(nn.Module, ABC):
+    """Base of both generators: the portrait's volume of features and its motion."""
 
     def __init__(self, sizes: GeneratorSizes, first_size: int) -> None:
         super().__init__()
@@ -117,9 +118,9 @@ class Generator(nn.Module):
         volume = dict(self.named_children())["second"](x).unflatten(1, (-1, self.depth))
         return self.resblocks_3d(volume)
 
+    @abstractmethod
     def decode(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 3 s s"]:
         """Draw pictures in 0..1 from moved features."""
-        raise NotImplementedError
 
     def draw(
         self,

@@ -131,7 +131,7 @@ class KeypointDetector(nn.Module):
 
 
 class HeadState(NamedTuple):
-    """What the head estimator reads of B pictures."""
+    """Readings of the head estimator of B pictures."""
 
     yaw: Float[Tensor, "b 66"]
     """Scores of the bins of yaw; of ``fc_roll``, a slip of names that is in the checkpoints."""

@@ -28,7 +28,7 @@ from portrait_core.baselines.facevid2vid_blocks import (
 )
 
 _VARIANCE = 0.01
-"""Of the Gaussians that stand for keypoints."""
+"""Variance of the Gaussians that stand for keypoints."""
 
 
 def identity_flow(volume: Float[Tensor, "b c d h w"]) -> Float[Tensor, "d h w 3"]:
@@ -151,7 +151,7 @@ class MotionSizes(NamedTuple):
 
 
 class Motion(NamedTuple):
-    """How B pictures move the portrait's features."""
+    """Motion of the portrait's features in B pictures."""
 
     mask: Float[Tensor, "b n d h w"]
     """Shares of the flows, which sum to 1: the identity's first."""

@@ -62,7 +62,7 @@ REFERENCES = (
     Method("pasted template", "evaluate_template", ("baseline.method=template",), turns=False),
     Method("still photograph", "evaluate_animator", ("baseline.method=still",), turns=False),
 )
-"""What costs nothing: every other method should be better than these."""
+"""Methods that cost nothing: every other one should be better than these."""
 _OWN_PICTURES = ("render.detail=off", "render.motion=camera", "output.frame=crop", "output.alpha=false")
 ABLATIONS = (
     Method("3D GAN (w/o pose)", "evaluate_3d", (_STILL_POSE,), turns=False),

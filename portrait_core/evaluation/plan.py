@@ -54,7 +54,7 @@ class Plan(BaseModel):
     members: tuple[Member, ...]
     """Assessed clips."""
     notes: tuple[str, ...] = ()
-    """What a reader of the tables should know of them."""
+    """Remarks that a reader of the tables needs."""
     absent: tuple[Mapping[str, Any], ...] = ()
     """Clips that are missing: ``method``, ``pair`` and ``why``."""
     unavailable: tuple[Mapping[str, Any], ...] = ()

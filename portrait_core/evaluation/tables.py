@@ -29,7 +29,7 @@ EXPRESSIONS: Mapping[str, Part] = {
     "deep3d": coefficients.DEEP3D_EXPRESSION,
     "deca": coefficients.DECA_EXPRESSION,
 }
-"""What is compared, by estimator."""
+"""Coefficients that are compared, by estimator."""
 FRAMES_PER_SOURCE = 2
 """Frames of each clip that are compared with the source picture (paper: table 2)."""
 COLUMNS = ("method", "column", "variant", "value", "low", "high", "clips", "missing")

@@ -116,7 +116,7 @@ DEEP3D_ANGLES_TRANSLATION = Part(
 DEEP3D_EXPRESSION = Part(
     "AED", _DEEP3D, "64 expression coefficients", _N_DEEP3D, _columns(COEFFICIENT_SIZES, "exp")
 )
-"""Of rows of 257."""
+"""Expression of rows of 257."""
 DECA_ROTATION = Part("APD", _DECA, "global rotation (3 of 6 pose numbers)", CODE_SIZES["pose"], (0, 1, 2))
 """Axis-angle in radians, of ``DecaCode.pose``; the jaw's is left out."""
 DECA_EXPRESSION = Part(

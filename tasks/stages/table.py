@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
 from portrait_core.pipeline import File, Job, Stage
@@ -35,21 +34,15 @@ def table(job: Job) -> StageResult:
     watch = Stopwatch("table", 0, 1)
     if done_frames(job, "table").all():
         return watch.result(0)
-    import pandas as pd
-
     from portrait_core.evaluation.markdown import follow_table, report, table_1, table_2, truth_table
     from portrait_core.evaluation.plan import read_plan
     from portrait_core.evaluation.plots import bars
     from portrait_core.evaluation.tables import summarise
+    from portrait_core.report.parquet import parquet_bytes
     from tasks.readings import read_clips
 
     store, output = job.open_store(), job.output("table")
     plan, chosen = read_plan(store, job.inputs["plan"]), job.settings.evaluation
-
-    def parquet(rows: pd.DataFrame) -> bytes:
-        content = io.BytesIO()
-        rows.to_parquet(content, index=False)
-        return content.getvalue()
 
     summary, clips = summarise(
         plan.methods,
@@ -61,8 +54,8 @@ def table(job: Job) -> StageResult:
     first = "deep3d" if "deep3d" in plan.estimators else plan.estimators[0]
     columns = [*truth_table(summary), *table_1(first), *table_2(), *follow_table()[:2]]
     output.put_bytes(REPORT, report(summary, plan).encode())
-    output.put_bytes(SUMMARY, parquet(summary))
-    output.put_bytes(CLIPS, parquet(clips))
+    output.put_bytes(SUMMARY, parquet_bytes(summary))
+    output.put_bytes(CLIPS, parquet_bytes(clips))
     output.put_bytes(PLOT, bars(summary, plan.methods, columns))
     output.put_bytes(SHEET, _sheet(store, plan))
     output.commit()
