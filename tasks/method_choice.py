@@ -105,11 +105,11 @@ class MethodChoice:
             for name in sorted(set(filter(_is_brought, evaluation_sources(settings).values()))):
                 self._read(str(name))
         except ModelFileError as error:
-            return str(error).replace("\n", "; ")
+            return _one_line(error)
         except ValueError as error:
             if method.own:
                 raise ValueError(f"method {method.name!r}: {error}") from error
-            return str(error).replace("\n", "; ")
+            return _one_line(error)
         if is_ablation(method) and changes_nothing(self.settings, settings):
             return f"the profile {self._request.profile} has it so"
         return ""
@@ -135,6 +135,10 @@ class MethodChoice:
         if method.goal == "evaluate_2d":
             changes.append(f"generator.weights={self.settings.consistency.generator_2d}")
         return changes
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _is_brought(source: Path | str) -> bool:
