@@ -216,7 +216,7 @@ class Assessment:
         from portrait_core.metrics.keypoint_distance import VARIANT, keypoint_distance
         from portrait_core.metrics.likeness import FLICKER, Square, error_changes
         from portrait_core.metrics.picture_distances import picture_distances
-        from tasks.networks import perceptual_networks
+        from tasks.networks import distance_networks
 
         job, longest = self._job, self._job.settings.media.portrait_max_side
         center, side = clip_square(job.output("portrait").read("landmarks"), FACE_ENLARGEMENT)
@@ -228,7 +228,7 @@ class Assessment:
             smaller = at_most(frame, longest)
             shrunk = len(smaller) / len(frame)
             truths.append(face.cut(smaller))
-        found = dict(picture_distances(results, truths, perceptual_networks(job)).values)
+        found = dict(picture_distances(results, truths, distance_networks(job)).values)
         driver = self._driver.points * shrunk
         points = face.points(shown.on_photograph(self._points)), face.points(driver)
         found[VARIANT] = keypoint_distance(*points, FACE_PX).values

@@ -41,20 +41,13 @@ def feature_network(job: Job) -> PooledNetwork:
     return cached("features", f"{chosen}-{job.weights.get(chosen, '')}", load, device)
 
 
-def perceptual_networks(job: Job) -> dict[str, nn.Module]:
+def distance_networks(job: Job) -> dict[str, nn.Module]:
     """Return the process's networks of perceptual distances by the names of their variants.
 
     LPIPS is among them where the job has VGG16.
     """
-    from portrait_core.inversion.features import build_features
-    from portrait_core.metrics.picture_distances import EMBEDDED, LPIPS_VGG
+    from portrait_core.metrics.picture_distances import perceptual_networks
 
     device, vgg16 = device_of(job), job.weights.get("phi")
-
-    def load() -> dict[str, nn.Module]:
-        networks = {EMBEDDED: build_features("efficientnet")}
-        if vgg16 is not None:
-            networks[LPIPS_VGG] = build_features("lpips", weight_file(job.settings, "phi"))
-        return {name: network.to(device) for name, network in networks.items()}
-
-    return cached("perceptual", vgg16 or "", load, device)
+    files = {} if vgg16 is None else {"vgg16": weight_file(job.settings, "phi")}
+    return cached("perceptual", vgg16 or "", lambda: perceptual_networks(device, files), device)

@@ -72,19 +72,26 @@ class LpipsAlex(nn.Module):
         return maps
 
 
-def perceptual_networks(device: torch.device | str = "cpu") -> dict[str, nn.Module]:
+def perceptual_networks(
+    device: torch.device | str = "cpu", files: Mapping[str, Path] | None = None
+) -> dict[str, nn.Module]:
     """Load the networks for perceptual distances, by the names of their variants.
 
-    :data:`EMBEDDED` is always there; LPIPS with VGG16 and with AlexNet where the models folder has their
-    files.
+    :data:`EMBEDDED` is always there; LPIPS with VGG16 and with AlexNet where their files are.
+
+    Args:
+        device: device of the networks.
+        files: files of ``vgg16`` and ``alexnet``; None takes those that the models folder has.
 
     Raises:
         ModelFileError: if a file is there and is not what it should be.
     """
+    if files is None:
+        files = {name: require([name])[name] for name in ("vgg16", "alexnet") if find(name).where is not None}
     networks: dict[str, nn.Module] = {EMBEDDED: build_features("efficientnet")}
     for name, model, kind in ((LPIPS_VGG, "vgg16", Lpips), (LPIPS_ALEX, "alexnet", LpipsAlex)):
-        if find(model).where is not None:
-            networks[name] = kind(require([model])[model])
+        if model in files:
+            networks[name] = kind(files[model])
     return {name: network.to(device) for name, network in networks.items()}
 
 
