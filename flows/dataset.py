@@ -22,10 +22,10 @@ from prefect.states import Completed, Failed
 
 from flows.dataset_run import Clip, ClipResult, DatasetRun, Item
 from flows.display.progress import ArtifactBoard, Board, TerminalBoard
-from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
+from flows.engine.environment import refuse_secrets, server_for_run, server_went_away
 from flows.engine.runners import open_runner
 from flows.engine.stages import gpu_gone, stop_request_cleared
-from flows.engine.task_runs import own_process, process_left
+from flows.engine.task_runs import own_process, process_left, settings_of_flow
 from flows.reenact import prepare
 from portrait_core.dataset.manifest import Row, read_manifest
 from portrait_core.dataset.sharding import shard as rows_of_shard
@@ -178,7 +178,7 @@ def reenact_dataset(
         The numbers of clips per outcome, in a state named ``Partial``, which is not green, where some clips
         are missing, and ``Failed`` where all are.
     """
-    set_log_levels()
+    settings_of_flow(profile, overrides)
     contents = read_manifest(manifest, profile, require_consent=require_consent, changes=overrides)
     rows = rows_of_shard(contents.rows, shard, shards)
     board = ArtifactBoard()

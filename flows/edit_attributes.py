@@ -9,12 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.engine.environment import set_log_levels
-from flows.engine.task_runs import process_left
+from flows.engine.task_runs import process_left, settings_of_flow
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
-from portrait_core.settings import Settings, load_settings
+from portrait_core.settings import Settings
 from tasks.deliver import deliver_edit
 from tasks.ingest import ingest_edit
 
@@ -61,8 +60,7 @@ def edit_attributes(
     Returns:
         The content of ``edit.json``.
     """
-    set_log_levels()
-    job = prepare_edit(portrait, store, load_settings(profile, overrides))
+    job = prepare_edit(portrait, store, settings_of_flow(profile, overrides))
     with process_left():
         result = run_edit(job, out, reporter.get())
     rows = [{"attribute": name, **row} for name, row in result["attributes"].items()]

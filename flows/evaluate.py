@@ -18,8 +18,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.dataset import run_clips
 from flows.dataset_run import Clip, ClipResult
 from flows.display.progress import ArtifactBoard, Board
-from flows.engine.environment import set_log_levels
-from flows.engine.task_runs import process_left
+from flows.engine.task_runs import process_left, settings_of_flow
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.errors import InputError
 from portrait_core.evaluation.draws import Pair, draw_pairs, draw_views
@@ -259,7 +258,7 @@ def evaluate(
     Returns:
         The plan of the tables, as plain values.
     """
-    set_log_levels()
+    settings_of_flow(profile, overrides)
     request = Request(
         tuple(portraits), tuple(videos), store, tuple(methods), clips, protocol, profile, tuple(overrides)
     )

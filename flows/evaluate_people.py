@@ -12,8 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from flows.dataset import run_clips
 from flows.dataset_run import Clip
 from flows.display.progress import ArtifactBoard, Board
-from flows.engine.environment import set_log_levels
-from flows.engine.task_runs import process_left
+from flows.engine.task_runs import process_left, settings_of_flow
 from flows.reenact import Report, under_prefect
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
@@ -66,9 +65,9 @@ def evaluate_people(
     Returns:
         Why cells are missing, by row and column.
     """
-    set_log_levels()
+    settings = settings_of_flow(profile, overrides)
     with process_left():
-        missing = run_table3(store, Path(out), load_settings(profile, overrides), ArtifactBoard())
+        missing = run_table3(store, Path(out), settings, ArtifactBoard())
     create_markdown_artifact((Path(out) / TABLE).read_text(), key="evaluation-people")
     return dict(missing)
 

@@ -13,10 +13,10 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
-from flows.engine.environment import refuse_secrets, server_for_run, server_went_away, set_log_levels
+from flows.engine.environment import refuse_secrets, server_for_run, server_went_away
 from flows.engine.runners import open_runner
 from flows.engine.stages import StageRunner, check_only, gpu_gone, stop_request_cleared
-from flows.engine.task_runs import own_process, process_left
+from flows.engine.task_runs import own_process, process_left, settings_of_flow
 from portrait_core.errors import MissingChunk
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
@@ -27,7 +27,7 @@ from portrait_core.pipeline.state import read_state, record_state, save_job
 from portrait_core.report import Summary
 from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
-from portrait_core.settings import Settings, load_settings
+from portrait_core.settings import Settings
 from tasks.deliver import deliver
 from tasks.ingest import ingest, keep_facts
 
@@ -166,8 +166,7 @@ def reenact(
     Returns:
         The summary, as plain values; None when ``only`` leaves the clip unfinished.
     """
-    set_log_levels()
-    job = prepare(portrait, video, store, load_settings(profile, overrides))
+    job = prepare(portrait, video, store, settings_of_flow(profile, overrides))
     with process_left():
         summary = run_job(job, out, reporter.get(), only)
     if summary is None:

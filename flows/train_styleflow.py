@@ -9,12 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
-from flows.engine.environment import set_log_levels
-from flows.engine.task_runs import process_left
+from flows.engine.task_runs import process_left, settings_of_flow
 from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
-from portrait_core.settings import Settings, load_settings
+from portrait_core.settings import Settings
 from tasks.deliver import deliver_flow
 from tasks.ingest import ingest_flow
 
@@ -64,8 +63,7 @@ def train_styleflow(
     Returns:
         The curve.
     """
-    set_log_levels()
-    job = prepare_training(store, samples, load_settings(profile, overrides))
+    job = prepare_training(store, samples, settings_of_flow(profile, overrides))
     with process_left():
         curve = run_training(job, out, reporter.get())
     create_table_artifact(curve, key="train-styleflow", description=job.label)

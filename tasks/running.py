@@ -33,6 +33,7 @@ from portrait_core.pipeline.classification import (
 from portrait_core.pipeline.ledger import record_failures
 from portrait_core.pipeline.results import StageResult, process_name
 from portrait_core.runtime.cancellation import check, clear, request
+from portrait_core.settings import guard_process
 from portrait_core.store import Failure, Output, read_holder
 from portrait_core.store.waiting import wait_until
 from tasks.context import device_of
@@ -261,6 +262,7 @@ def run_call(call: Call) -> StageResult:
     """
     import_module("tasks.pipelines")  # the job names one of them
     function: StageFunction = getattr(import_module(call.module), call.name)
+    guard_process(call.parameters["job"].settings)
     with _while_wanted(call):
         _wait_for_view(call)
         for attempt in range(1, call.retries + 1):

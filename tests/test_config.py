@@ -131,9 +131,10 @@ def test_every_setting_says_what_it_does() -> None:
     assert all(described)
 
 
+_OPERATORS = ("runner", "limits")
 MARKS = ("[paper]", "[PTI]", "[EG3D]", "[ours]")
 WITHOUT_MARKS = {"profile", "device", "seed", "commercial"}
-"""Settings of the profile as a whole, beside the section ``runner``, which changes no result."""
+"""Settings of the profile as a whole, beside the sections of :data:`_OPERATORS`, which change no result."""
 
 
 def marked_settings(path: Path) -> dict[str, str]:
@@ -143,7 +144,7 @@ def marked_settings(path: Path) -> dict[str, str]:
     document = yaml.compose(path.read_text())
     assert document is not None, path
     for section, values in document.value:
-        if isinstance(values, yaml.MappingNode) and section.value != "runner":
+        if isinstance(values, yaml.MappingNode) and section.value not in _OPERATORS:
             for name, _ in values.value:
                 found[f"{section.value}.{name.value}"] = lines[name.start_mark.line].partition("#")[2]
     return found
@@ -159,7 +160,7 @@ def test_every_setting_of_the_published_profile_says_where_it_is_from() -> None:
         for name, field in type(value).model_fields.items()
         if field.json_schema_extra == HOW
     }
-    every = {name for name in setting_names(Settings) if not name.startswith("runner.")}
+    every = {name for name in setting_names(Settings) if name.partition(".")[0] not in _OPERATORS}
     assert every - how - WITHOUT_MARKS == set(found), "the profile leaves nothing to another one's defaults"
 
 

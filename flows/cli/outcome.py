@@ -23,10 +23,11 @@ OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def prepared_settings(profile: str, change: list[str]) -> Settings:
-    """Load settings, and fix the number of threads before anything heavy is imported."""
-    from portrait_core.settings import load_settings
+    """Load settings, apply them to this process, and fix its threads before anything heavy is imported."""
+    from portrait_core.settings import guard_process, load_settings
 
     chosen = load_settings(profile, change)
+    guard_process(chosen)
     limit_threads(cpu_threads(chosen))
     return chosen
 

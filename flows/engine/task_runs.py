@@ -10,12 +10,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
+from flows.engine.environment import set_log_levels
 from portrait_core.pipeline.classification import StalledTaskError, breaks_gpu
+from portrait_core.settings import Settings, guard_process, load_settings
 from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
 own_process: ContextVar[bool] = ContextVar("own_process", default=True)
 """True if a flow run has this process for itself, as when a Prefect worker started it."""
+
+
+def settings_of_flow(profile: str, overrides: Sequence[str]) -> Settings:
+    """Load the settings of a flow run, and apply them to its process, with which every flow begins.
+
+    Raises:
+        ValueError: as :func:`~portrait_core.settings.load_settings`.
+    """
+    set_log_levels()
+    settings = load_settings(profile, overrides)
+    guard_process(settings)
+    return settings
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from portrait_core.settings.edit_sections import EditSettings, SampleSettings, S
 from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
 from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
+from portrait_core.settings.limits import Limits
 from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
 from portrait_core.settings.runner_section import RunnerSettings
+from portrait_core.settings.safeguards import guard_process
 from portrait_core.settings.whole import Settings, key_settings, load_settings
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "EvaluationSettings",
     "GeneratorChoice",
     "InversionSettings",
+    "Limits",
     "MediaSettings",
     "OutputSettings",
     "RenderSettings",
@@ -31,6 +34,7 @@ __all__ = [
     "TemplateSettings",
     "TrackingSettings",
     "TuningSettings",
+    "guard_process",
     "key_settings",
     "load_settings",
 ]

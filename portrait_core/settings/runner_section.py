@@ -26,6 +26,9 @@ class RunnerSettings(Section):
     storage_options: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of the store's file system, such as ``endpoint_url`` or credentials; no store keeps them. The
     environment and the machine's own configuration are read without this setting."""
+    access: Literal["owner", "group", "umask"] = "owner"
+    """Who may read the files and folders that a run makes, in stores and outputs on disks: ``owner`` alone
+    (0600 and 0700), also their ``group`` (0660 and 0770), or whoever the machine's own ``umask`` lets."""
     pack: bool = True
     """Put each array of a finished clip into one object: about 60 objects instead of 28 per frame."""
     clips: Steps = 0

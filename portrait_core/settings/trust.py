@@ -1,8 +1,8 @@
 """Rules for settings of which a part comes from a stranger.
 
 A manifest, a profile that one of its rows names, and a job in a store say *what* to make. Where it is made,
-on which device and under which licences is for the operator to decide: those settings are always taken from
-the command.
+on which device, within which limits and under which licences is for the operator to decide: those settings
+are always taken from the command.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
 from portrait_core.settings.profiles import explain, override_name
 
-STEERING = ("runner", "device", "commercial")
+STEERING = ("runner", "device", "limits", "commercial")
 """Names of the settings that only the command gives."""
 
 
@@ -40,13 +40,14 @@ def with_runner_of(given: Settings | Mapping[str, Any], command: Settings) -> Se
     else:
         try:
             settings = Settings.model_validate(
-                {name: value for name, value in given.items() if name not in ("runner", "device")}
+                {name: value for name, value in given.items() if name not in ("runner", "device", "limits")}
             )
         except ValidationError as error:
             raise ValueError(explain(error)) from None
     updates = {
         "runner": command.runner,
         "device": command.device,
+        "limits": command.limits,
         "commercial": settings.commercial or command.commercial,
     }
     return settings.model_copy(update=updates)

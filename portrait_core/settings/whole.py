@@ -19,6 +19,7 @@ from portrait_core.settings.edit_sections import EditSettings, SampleSettings, S
 from portrait_core.settings.evaluation_sections import BaselineSettings, EvaluationSettings
 from portrait_core.settings.generator_sections import GeneratorChoice, InversionSettings, TuningSettings
 from portrait_core.settings.input_sections import MediaSettings, TemplateSettings, TrackingSettings
+from portrait_core.settings.limits import Limits
 from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
 from portrait_core.settings.profiles import explain, read_values, refuse_unknown
 from portrait_core.settings.runner_section import RunnerSettings
@@ -68,6 +69,8 @@ class Settings(Section):
     """Multi-view consistency of a generator's people (the paper's table 3)."""
     runner: RunnerSettings = Field(default=RunnerSettings(), json_schema_extra=HOW)
     """Where tasks run."""
+    limits: Limits = Field(default=Limits(), json_schema_extra=HOW)
+    """The largest numbers that a file may announce."""
 
     @model_validator(mode="after")
     def _check_needs_detail_transfer(self) -> Settings:

@@ -95,7 +95,8 @@ def test_the_runner_of_a_stored_job_is_not_even_looked_at() -> None:
 
 STEERING = (
     "runner.kind=local_cluster", "runner.cluster.preload=[code]", "runner={kind: address}", " runner . x = 1",
-    "device=cuda", "commercial=false", "runner.address=tcp://evil:1", "runner.prefect=never",
+    "device=cuda", "limits.picture_pixels=9", "commercial=false",
+    "runner.address=tcp://evil:1", "runner.prefect=never",
 )  # fmt: skip
 
 
@@ -108,7 +109,10 @@ def test_a_row_that_says_where_it_runs_is_refused(tmp_path: Path, override: str)
     found, problems = check_manifest(str(tmp_path / "m.csv"))
     assert [row.number for row in found.rows] == [2]
     assert [problem.row for problem in problems] == [3]
-    assert "may not stand in a row: runner, device, commercial are those of the command" in problems[0].text
+    assert (
+        "may not stand in a row: runner, device, limits, commercial are those of the command"
+        in problems[0].text
+    )
     with pytest.raises(InputError, match="may not stand in a row"):
         settings_of_row("embedded", (), [override], Settings())
 
