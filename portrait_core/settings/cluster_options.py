@@ -59,7 +59,7 @@ def refuse_unknown_options(kind: str, cluster: Mapping[str, Any]) -> None:
     scheduler_options = cluster.get("scheduler_options", {})
     if not isinstance(scheduler_options, Mapping):
         raise ValueError(
-            f"runner.cluster.scheduler_options should hold options, got {type(scheduler_options).__name__}; "
+            f"runner.cluster.scheduler_options should hold options, got {scheduler_options!r}; "
             "write for example {dashboard_address: ':8787'}"
         )
     _refuse("runner.cluster.scheduler_options", kind, scheduler_options, SCHEDULER_OPTIONS)
