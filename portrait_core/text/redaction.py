@@ -71,6 +71,8 @@ _HEADER = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie)(:\s{0,4})[^\
 _AUTHORIZED = re.compile(
     r"\b(basic|bearer)(\s{1,4})(?=[^\s]{0,400}[0-9=+/])[A-Za-z0-9+/_.~=-]{8,}", re.IGNORECASE
 )
+_SECRET_PART = re.compile(rf"{_SECRET_NAME}|^(?:sig|key|code|pw|pwd|sid|jwt)$|^auth|session", re.IGNORECASE)
+"""Names of values in a query that are secrets."""
 _AWS_KEY = re.compile(r"\b(?:AKIA|ASIA|AROA|AIDA)[A-Z0-9]{12,124}\b")
 _SECRET_VARIABLE = re.compile(
     r"SECRET|TOKEN|PASSW|CREDENTIAL|AUTH_STRING|CONNECTION_STRING|(?:API|ACCESS|ACCOUNT|PRIVATE)_KEY"
@@ -91,7 +93,13 @@ def redact_text(text: str) -> str:
 
 
 def holds_secrets(text: str) -> bool:
-    """Tell whether a text shows by itself that it holds a secret: in a URL, or behind a name."""
+    """Tell whether a text shows by itself that it holds a secret: in a URL, or behind a name.
+
+    A query whose names and values look harmless (``?id=42``) is hidden where it is shown, but is no secret.
+    """
+    place, query, pairs = text.partition("?")
+    harmless = "@" not in pairs and not any(_is_secret(*pair) for pair in _pairs(pairs))
+    text = place if query and harmless and _MARK.search(place) else text
     return _redact_announced(text) != text
 
 
@@ -227,10 +235,22 @@ def remember_place(place: str) -> None:
     if shown.startswith(f"{HIDDEN}@"):
         user, colon, password = rest[: len(rest) - len(shown) + len(HIDDEN)].partition(":")
         remember_secrets(password if colon else user)
-    for pair in re.split(r"[?&#;]", shown)[1:]:
-        name, _, value = pair.partition("=")
-        if re.search(rf"{_SECRET_NAME}|^sig$|^key$|^code$|^auth", name, re.IGNORECASE):
-            remember_secrets(value)
+    query = re.split("[?#]", shown, maxsplit=1)[1:]
+    remember_secrets(*(value for name, value in _pairs("".join(query)) if _is_secret(name, value)))
+
+
+def _pairs(query: str) -> Iterator[tuple[str, str]]:
+    """Yield the names and values of a query or a fragment; a value without a name is one."""
+    for pair in filter(None, re.split("[?&#;]", query)):
+        name, equals, value = pair.partition("=")
+        yield (name, value) if equals else ("", name)
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """Tell whether a value of a query has a secret's name, or looks as if it was drawn."""
+    if _SECRET_PART.search(name):
+        return True
+    return len(value) >= 16 and any(map(str.isdigit, value)) and any(map(str.isalpha, value))
 
 
 def remember_options(options: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def _printable(said: str, lines: int | None = None) -> None:
     assert lines is None or said.count("\n") == lines
 
 
-def _invoke(*arguments: str | Path) -> Result:
+def _invoke(*arguments: object) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "300"})
 
 

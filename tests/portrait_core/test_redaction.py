@@ -53,7 +53,7 @@ def _forgetful() -> Iterator[None]:
         ("tls://me:CANARY@10.0.0.1:8786", "tls://***@10.0.0.1:8786"),
         ("postgresql+asyncpg://me:CANARY@host:5432/db", "postgresql+asyncpg://***@host:5432/db"),
         (
-            '{"a": "https:\\/\\/me:CANARY@h\\/a?s=CANARY", "b": 1}',
+            '{"a": "https:\\/\\/me:CANARY@h\\/a?sig=CANARY", "b": 1}',
             '{"a": "https:\\/\\/***@h\\/a?***", "b": 1}',
         ),
         ("https%3A%2F%2Fme%3ACANARY%40h%2Fa%3Fs%3DCANARY", "https%3A%2F%2F***%40h%2Fa%3F***"),
@@ -64,9 +64,9 @@ def _forgetful() -> Iterator[None]:
         ),
         ("http://proxy/https://me:CANARY@host/a", "http://proxy/https://***@host/a"),
         ("simplecache::https://me:CANARY@host/a", "simplecache::https://***@host/a"),
-        ("{'a': 'https://h/a?s=CANARY', 'b': ['x']}", "{'a': 'https://h/a?***', 'b': ['x']}"),
-        ("see (https://h/a?s=CANARY), and", "see (https://h/a?***), and"),
-        ("url=https://h/a?s=CAN'ARY end", "url=https://h/a?*** end"),
+        ("{'a': 'https://h/a?sig=CANARY', 'b': ['x']}", "{'a': 'https://h/a?***', 'b': ['x']}"),
+        ("see (https://h/a?sig=CANARY), and", "see (https://h/a?***), and"),
+        ("url=https://h/a?sig=CAN'ARY end", "url=https://h/a?*** end"),
         ("Authorization: Basic Q0FOQVJZ", "Authorization: ***"),
         ("{'Authorization': 'Bearer CANARY.CANARY1'}", "{'Authorization': '***'}"),
         ("headers [(b'authorization', b'Basic Q0FOQVJZ')]", "headers [(b'authorization', '***')]"),
@@ -105,8 +105,15 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert not holds_secrets(text)
 
 
+def test_a_harmless_query_is_hidden_but_no_secret() -> None:
+    assert redact_text("https://host/load?id=42&name=a.png") == "https://host/load?***"
+    assert not holds_secrets("https://host/load?id=42&name=a.png")
+    for query in ("code=CANARY", "x=0123456789abcdef", "0123456789abcdef", "id=1&X-Amz-Signature=CANARY"):
+        assert holds_secrets(f"https://host/load?{query}")
+
+
 def test_values_are_redacted_at_every_depth() -> None:
-    value = {"a": ["https://u:CANARY@h", 1, None], "https://h/?s=CANARY": {"b": ("x", "tls://CANARY@h")}}
+    value = {"a": ["https://u:CANARY@h", 1, None], "https://h/?sig=CANARY": {"b": ("x", "tls://CANARY@h")}}
     assert "CANARY" not in str(redact_values(value))
     assert redact_values(value)["a"][1:] == [1, None]
 
