@@ -75,7 +75,7 @@ def _read_profile(profile: str | Path, known: Container[str], seen: tuple[Path, 
 
 def _profile_file(profile: str | Path) -> Path:
     path = Path(profile)
-    if path.suffix in {".yaml", ".yml"}:
+    if path.suffix in {".yaml", ".yml"} and "\0" not in str(profile):
         return path
     named = profile_path(str(profile))
     if named is None:
@@ -90,7 +90,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     """Return the values of one file, without those of the profile that it extends."""
     try:
         data, size = read_regular(path, current_limits().settings_bytes + 1)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError):
         raise ValueError(
             f"profile file {path} does not exist; give a profile's name or an existing .yaml file"
         ) from None
@@ -180,7 +180,9 @@ def _put(values: dict[str, Any], parts: list[str], value: Any, text: str) -> Non
     for part in parts[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ValueError(f"cannot apply {clipped(text)!r}: {clipped(part)!r} is a single value, not a section")
+            raise ValueError(
+                f"cannot apply {clipped(text)!r}: {clipped(part)!r} is a single value, not a section"
+            )
         values = inner
     values[parts[-1]] = value
 
@@ -213,7 +215,7 @@ def setting_names(root: type[BaseModel]) -> list[str]:
 
 
 def explain(error: ValidationError) -> str:
-    """Describe a validation error in one line: the first fields with a wrong value, the value and what fits."""
+    """Describe a validation error in one line: the first wrong fields, their values and what fits."""
     lines = []
     for item in error.errors()[:_SHOWN]:
         name = clipped(".".join(str(part) for part in item["loc"]))
