@@ -1,7 +1,7 @@
 """Reading of profiles: YAML files of settings, one extending another, with single values changed on top.
 
-A row of a manifest may name a profile, so its file may be a stranger's, or any file of this machine. It is read
-within a limit, of YAML only plain values, and no message shows what stands in a file that is no profile.
+A row of a manifest may name a profile, so its file may be a stranger's, or any file of this machine. It is
+read within a limit, of YAML only plain values, and no message shows what stands in a file that is no profile.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def test_check_takes_profile_settings_and_consent(folder: Path) -> None:
     assert call("check", "m.csv", "--no-consent").exit_code == 0
     refused = call("check", "m.csv", "--no-consent", "--set", "tuning.steps=none")
     assert refused.exit_code == 2
-    assert "row 2: profile or overrides: setting tuning.steps" in refused.output
+    assert "Invalid input: setting tuning.steps" in refused.output
     refused = call("check", "m.csv", "--no-consent", "--profile", "quick")
     assert "there is no profile 'quick'" in refused.output
 
