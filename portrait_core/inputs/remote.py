@@ -17,7 +17,7 @@ from portrait_core.errors import InputError
 from portrait_core.inputs.downloads import HTTP_OPTIONS, http_client, refused_address
 from portrait_core.runtime.regular_files import IrregularFileError
 from portrait_core.store.places import checked_place, redact_message, redact_place
-from portrait_core.store.retries import disable_client_retries, limit_client_retries
+from portrait_core.store.retries import disable_client_retries, is_transient, limit_client_retries
 
 _VERSION = ("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified", "mtime", "updated")
 
@@ -90,4 +90,6 @@ def translate_errors(place: str) -> Iterator[None]:
             raise
         raise ConnectionError(redact_message(str(error), place)) from None
     except Exception as error:  # for example a client's own class for missing credentials
+        if is_transient(error):
+            raise ConnectionError(redact_message(str(error), place)) from safe_cause(error, place)
         raise InputError(f"{redact_place(place)} {read_problem(error, place)}") from safe_cause(error, place)

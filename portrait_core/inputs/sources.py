@@ -156,7 +156,7 @@ def _inspect_folder(folder: str, places: list[str], silent: dict[str, str]) -> d
     ``silent`` collects hosts that do not answer, with the reason.
     """
     if local_path(folder) is not None:
-        return {place: _inspect_local(Path(place)) for place in places}
+        return {place: _inspect_local(local_path(place) or Path(place)) for place in places}
     host = "/".join(folder.split("/")[:3])
     if len(places) >= _MIN_LISTED and host not in silent:
         try:

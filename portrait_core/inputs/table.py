@@ -292,7 +292,9 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
     target = io.BytesIO()
     if suffix == ".csv":
         text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
+        # the module quotes a carriage return by itself only where that ends lines
+        odd = any("\r" in cell for row in rows for cell in row.values())
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
         writer.writerow(columns)
         writer.writerows([_written_cell(row.get(name, "")) for name in columns] for row in rows)
     elif suffix in (".parquet", ".pq"):

@@ -72,8 +72,9 @@ def redact_message(message: str, place: str = "") -> str:
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:
     """Return the absolute path of a file of this machine; None for a URL of another one."""
-    text = os.fspath(place).removeprefix("file://")
-    return None if "://" in text else Path(os.path.expanduser(text)).absolute()
+    text = os.fspath(place)
+    path = text.removeprefix("file://")
+    return None if "://" in path and path == text else Path(os.path.expanduser(path)).absolute()
 
 
 def folder_of(place: str) -> str:
