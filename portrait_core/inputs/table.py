@@ -184,14 +184,14 @@ def _read_csv(data: bytes, known: Sequence[str]) -> Table:
     try:
         for number, cells in enumerate(rows, 1):
             lines.begin_row()
-            filled = len(table.records) if table is not None else 0
-            # half of the rows may be empty or unusable
-            if problem := over_limit("table_rows", max(filled, number // 2)):
-                raise InputError(problem)
             if table is not None:
                 table.add(number, [_read_cell(cell) for cell in cells])
             elif any(cell.strip() for cell in cells):
                 table = Table(_names(cells), number)
+            filled = len(table.records) if table is not None else 0
+            # half of the rows may be empty or unusable
+            if problem := over_limit("table_rows", max(filled, number // 2)):
+                raise InputError(problem)
     except csv.Error as error:
         text = f"cannot be read ({error}); check its quotation marks. Rows after it were not checked"
         table = table or Table([], number + 1)

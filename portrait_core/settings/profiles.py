@@ -155,12 +155,13 @@ class _PlainLoader(yaml.SafeLoader):
     """
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # unannotated in the stubs
-        if isinstance(event, yaml.AliasEvent):
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # unannotated in the stubs
+        problem = ""
+        if self.check_event(yaml.AliasEvent):
             problem = "aliases (*name) are not read; write the value out"
-            raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)
-        if getattr(event, "tag", None) is not None:
+        elif getattr(event, "tag", None) is not None:
             problem = "tags (!name) are not read; write the plain value"
+        if problem:
             raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 

@@ -83,9 +83,7 @@ def require(names: Iterable[str]) -> dict[str, Path]:
     missing = [location for location in locations if location.where is None]
     if missing:
         raise ModelFileError(missing_text(missing))
-    return {
-        location.model.name: local_copy(str(location.where), limit="weights_bytes") for location in locations
-    }
+    return {location.model.name: local_copy(str(location.where)) for location in locations}
 
 
 def missing_text(missing: Iterable[ModelLocation]) -> str:
