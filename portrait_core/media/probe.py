@@ -20,11 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.media.binary import as_input, existing_file
+from portrait_core.media.binary import existing_file
+from portrait_core.media.containers import open_container
 from portrait_core.media.rates import constant_rate, slots_of
 
-OPEN_OPTIONS = {"protocol_whitelist": "file"}
-"""Options of PyAV: a playlist that poses as a video must not make it open other hosts."""
 _ATTACHED_PICTURE = 0x400
 _UNSPECIFIED = 2
 # AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
@@ -118,17 +117,9 @@ def scan(path: str | os.PathLike[str]) -> Timeline:
 
 @lru_cache(maxsize=64)
 def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
-    try:
-        with av.open(as_input(path), options=OPEN_OPTIONS) as container:
-            stream = _video_stream(container, path)
-            return _timeline(path, container, stream, _packets(container, stream, path))
-    except (av.FFmpegError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise InputError(f"{path} cannot be read (permission denied); change its permissions") from error
-        raise InputError(
-            f"{path} is not a readable video ({error.strerror or error}); if it plays elsewhere, "
-            f"convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`, else copy it again from its source"
-        ) from error
+    with open_container(path) as container:
+        stream = _video_stream(container, path)
+        return _timeline(path, container, stream, _packets(container, stream, path))
 
 
 @dataclass
@@ -146,8 +137,6 @@ class _Packets:
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    if container.format.name == "tty":
-        raise InputError(f"{path} is a text file; give the path of a video")
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
