@@ -81,6 +81,9 @@ def open_container(path: Path) -> Iterator[Any]:
             head = file.read(HEAD_BYTES)
             file.seek(0)
             with av.open(_Nameless(file), options=_options(), io_open=_refuse_other) as container:
+                for stream in container.streams:
+                    if stream.codec_context is not None:
+                        stream.codec_context.options = {"max_pixels": str(current_limits().video_pixels)}
                 yield container
     except InputError:
         raise
