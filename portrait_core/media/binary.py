@@ -16,8 +16,8 @@ from portrait_core.errors import InputError
 from portrait_core.runtime.regular_files import refuse_irregular
 
 MIN_MAJOR_VERSION = 6
-"""First major version of ffmpeg with every option used here (``-fps_mode``, display matrices, mp4 audio
-edits)."""
+"""First major version of ffmpeg with every option used here (``-fps_mode``, inputs that are open files,
+display matrices, mp4 audio edits)."""
 NEEDED_ENCODERS = ("libx264", "prores_ks", "libvpx-vp9", "libopus")
 """Encoders of :data:`portrait_core.media.formats.FORMATS` that a build of ffmpeg may lack."""
 

@@ -1,4 +1,4 @@
-"""Opening of video files, which may be a stranger's: one regular file, of a known container, and nothing else.
+"""Opening of video files, which may be a stranger's: one regular file, of a known container, no other.
 
 A video file can name other files and hosts (playlists, lists of files, references inside of MOV), and a few
 bytes of it can announce gigabytes. PyAV and ffmpeg therefore get an open file instead of a path, may open
@@ -20,16 +20,18 @@ import av.buffer
 
 from portrait_core.errors import InputError
 from portrait_core.media.kinds import HEAD_BYTES, kind_of
+from portrait_core.media.sample_counts import check_samples
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import current_limits, refuse_beyond
 
 CONTAINERS = (
     "mov", "matroska", "avi", "mpegts", "mpeg", "flv", "ogg", "asf", "mxf", "rm", "wtv", "ivf", "dv",
-    "yuv4mpegpipe", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu", "gif", "apng", "webp_anim", "png_pipe",
-    "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe",
+    "yuv4mpegpipe", "h264", "hevc", "m4v", "mpegvideo", "mjpeg", "obu", "gif", "apng", "webp_anim",
+    "png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe",
 )  # fmt: skip
-"""ffmpeg's names of the containers that are read: those of cameras, phones, browsers and editors, bare streams,
-and pictures. ``mov`` is MP4 and 3GP too, ``matroska`` is WebM too. None of them is a list of other files."""
+"""ffmpeg's names of the containers that are read: those of cameras, phones, browsers and editors, bare
+streams, and pictures. ``mov`` is MP4 and 3GP too, ``matroska`` is WebM too. None of them is a list of other
+files."""
 MAX_STREAMS = 32
 """Number of streams of a container from which on they are ignored; each costs memory."""
 FROM_FILE = "fd:"
@@ -79,6 +81,7 @@ def open_container(path: Path) -> Iterator[Any]:
         with open_regular(path) as file:
             refuse_beyond("video_bytes", os.fstat(file.fileno()).st_size, str(path))
             head = file.read(HEAD_BYTES)
+            check_samples(file, str(path))
             file.seek(0)
             with av.open(_Nameless(file), options=_options(), io_open=_refuse_other) as container:
                 for stream in container.streams:

@@ -1,10 +1,11 @@
-"""Reading of still images, which may be a stranger's: what a file announces is checked before it is decoded."""
+"""Reading of still images, which may be a stranger's: what one announces is checked before decoding it."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -20,11 +21,12 @@ from portrait_core.media.kinds import HEAD_BYTES, kind_of
 from portrait_core.media.reader import over_white
 from portrait_core.media.turns import room_for
 from portrait_core.runtime.regular_files import open_regular
-from portrait_core.settings.limits import current_limits, refuse_beyond
+from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond
 
 PICTURES = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
-"""Pillow's names of the formats that are read: those of cameras, phones, browsers and data sets (JPEG is
-MPO too, of phones with two lenses). None of their decoders starts a program (as EPS does) or opens another file."""
+"""Pillow's names of the formats that are read: those of cameras, phones, browsers and data sets; JPEG is
+MPO too, of phones with two lenses. None of their decoders starts a program, as EPS does, or opens another
+file."""
 MAX_SCANS = 100
 """Number of scans of a JPEG file from which on it is refused: each passes over all of the picture, and a
 progressive one has about ten."""
@@ -32,7 +34,9 @@ MAX_SEGMENTS = 10_000
 """Number of segments of a JPEG file from which on it is refused."""
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _START_OF_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
-_BAND_PIXELS = 1 << 20
+_BAND_PIXELS = 1 << 18
+# One picture can make tens of thousands of them, about its tags, and all are printed.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @contextmanager
@@ -60,11 +64,15 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 yield image
     except InputError:
         raise
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\d+", str(error))
+        pixels = int(found[0]) if found else 2 * current_limits().picture_pixels
+        raise InputError(f"{path} {over_limit('picture_pixels', pixels)}") from error
     except Exception as error:  # a hostile file may raise anything, and is that file's problem alone
         kind = kind_of(head)
         raise InputError(
-            f"{path} is {f'{kind}, ' if kind else ''}not a readable image ({_reason(error)}); save it as PNG or "
-            f"JPEG, or copy it again"
+            f"{path} is {f'{kind}, ' if kind else ''}not a readable image ({_reason(error)}); save it as PNG "
+            f"or JPEG, or copy it again"
         ) from error
 
 

@@ -176,8 +176,8 @@ def _packets(container: Any, stream: Any, path: Path) -> _Packets:
     if packets.first is None:
         raise InputError(
             f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes "
-            f"within {current_limits().video_pixels:,} pixels, which limits.video_pixels allows; copy it again "
-            f"from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+            f"within {current_limits().video_pixels:,} pixels, which limits.video_pixels allows; copy it "
+            f"again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
         )
     _check_complete(container, packets, path)
     return packets

@@ -1,7 +1,7 @@
 """Turns of threads that decode large pictures, so that many at a time do not take the memory of many.
 
-A decoded picture takes about ten bytes a pixel. Small ones are decoded as many at a time as there are threads;
-a larger one waits until there is room for it.
+A picture takes about ten bytes a pixel while it is decoded. Small ones are decoded as many at a time as there
+are threads; a larger one waits until there is room for it.
 """
 
 from __future__ import annotations
