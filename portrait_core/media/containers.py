@@ -100,8 +100,8 @@ def open_container(path: Path) -> Iterator[Any]:
     except Exception as error:  # a hostile file may raise anything, and is that file's problem alone
         if kind := kind_of(head):
             raise InputError(
-                f"{path} is {kind}, not a readable video; give the path of one video, or copy it again from "
-                f"its source"
+                f"{path} is not a readable video (it is {kind}); give the path of one video, or copy it "
+                f"again from its source"
             ) from error
         raise InputError(
             f"{path} is not a readable video ({getattr(error, 'strerror', None) or error}); if it plays "

@@ -69,10 +69,9 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         pixels = int(found[0]) if found else 2 * current_limits().picture_pixels
         raise InputError(f"{path} {over_limit('picture_pixels', pixels)}") from error
     except Exception as error:  # a hostile file may raise anything, and is that file's problem alone
-        kind = kind_of(head)
         raise InputError(
-            f"{path} is {f'{kind}, ' if kind else ''}not a readable image ({_reason(error)}); save it as PNG "
-            f"or JPEG, or copy it again"
+            f"{path} is not a readable image ({_reason(error, head)}); save it as PNG or JPEG, or copy it "
+            f"again"
         ) from error
 
 
@@ -105,7 +104,9 @@ def at_most(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, head: bytes) -> str:
+    if kind := kind_of(head):
+        return f"it is {kind}"
     if isinstance(error, UnidentifiedImageError):
         return f"of none of the formats {', '.join(PICTURES)}"
     if isinstance(error, MemoryError):

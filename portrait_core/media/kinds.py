@@ -30,7 +30,7 @@ def kind_of(head: bytes) -> str:
         head: its first :data:`HEAD_BYTES` bytes, or all of a shorter file.
 
     Returns:
-        Words that follow "is"; empty where the bytes tell nothing.
+        Words that follow "it is"; empty where the bytes tell nothing.
     """
     for pattern, words in _KNOWN:
         if pattern.match(head):
