@@ -117,7 +117,7 @@ def _yaml_problem(error: Exception) -> str:
         return f"{error.problem} (line {error.problem_mark.line + 1})"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    return str(error).partition("\n")[0]
+    return redact_text(str(error).partition("\n")[0])
 
 
 def _merge(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,14 +150,6 @@ def shown_change(text: str) -> str:
         if found:
             return f"{before}{found} {HIDDEN}"
     return redact_text(text)
-
-
-def _yaml_problem(error: yaml.YAMLError | RecursionError) -> str:
-    """Describe an error of YAML by its place, without the line of the file, which may hold credentials."""
-    mark = getattr(error, "problem_mark", None)
-    if mark is None:
-        return redact_text(str(error).partition("\n")[0])
-    return f"{getattr(error, 'problem', None) or 'it'} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
