@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.engine.certificates import AUTHORITY, CERTIFICATE, KEY, make_certificates
 from flows.engine.environment import worker_variables
 from flows.engine.scratch import dask_scratch, private_folder
 from portrait_core.errors import InputError
@@ -127,7 +128,7 @@ def _slurm(settings: Settings) -> Iterator[SLURMCluster]:
     with (
         dask_scratch(),
         private_folder(os.path.expanduser(os.path.expandvars(shared))) as keys,
-        SLURMCluster(**options, protocol="tls", security=_certificates(Path(keys))) as cluster,
+        SLURMCluster(**options, protocol="tls", security=_certificates(Path(keys) / "tls")) as cluster,
     ):
         cluster.scale(settings.runner.workers)
         while len(cluster.workers) < len(cluster.worker_spec):
@@ -146,17 +147,16 @@ def _slurm(settings: Settings) -> Iterator[SLURMCluster]:
 
 
 def _certificates(folder: Path) -> Security:
-    """Make a certificate for all processes of a run, and write it and its key into a private folder."""
+    """Make the certificates of a run, in files that its jobs read."""
     from distributed.security import Security
 
-    made = Security.temporary()
-    files = {"cert": folder / "dask.pem", "key": folder / "dask-key.pem"}
-    for kind, file in files.items():
-        file.touch(mode=0o600)
-        file.write_text(getattr(made, f"tls_worker_{kind}"))
-    roles = [f"tls_{role}" for role in ("scheduler", "worker", "client")]
-    named = {f"{role}_{kind}": str(file) for role in roles for kind, file in files.items()}
-    return Security(require_encryption=True, tls_ca_file=str(files["cert"]), **named)
+    make_certificates(folder, days=365)
+    named = {
+        f"tls_{role}_{kind}": str(folder / file)
+        for role in ("scheduler", "worker", "client")
+        for kind, file in (("cert", CERTIFICATE), ("key", KEY))
+    }
+    return Security(require_encryption=True, tls_ca_file=str(folder / AUTHORITY), **named)
 
 
 def _job_class(refused: list[str]) -> type:
