@@ -62,6 +62,10 @@ def _given(address: str) -> Client:
     roles = [dask.config.get(f"distributed.comm.tls.{name}", None) for name in ("ca-file", "client.cert")]
     if address.startswith("tls://") and None in roles:
         raise InputError(f"runner.address={address} needs certificates, and Dask knows none: {HOW_TO_TLS}")
+    if not address.startswith("tls://") and dask.config.get("distributed.comm.require-encryption"):
+        raise InputError(
+            f"runner.address={address} is without TLS, which Dask's configuration requires; give tls://..."
+        )
     try:
         return Client(address, set_as_default=False)
     except FatalCommClosedError as error:
@@ -90,28 +94,31 @@ def _local(settings: Settings) -> SpecCluster:
 
     from flows.engine.dask_nodes import ClosedScheduler, ClosedWorker
 
-    given = {n: v for n, v in settings.runner.cluster.items() if n not in ("local_directory", "security")}
+    given: dict[str, Any] = {
+        n: v for n, v in settings.runner.cluster.items() if n not in ("local_directory", "security")
+    }
     name, processes = given.pop("name", None), given.pop("processes", True)
     scheduler = {
         "port": given.pop("scheduler_port", 0),
         "dashboard_address": given.pop("dashboard_address", None),
     }
     # Open to this host only, unless the operator names another network.
-    network = {n: given.pop(n) for n in ("host", "interface") if n in given} or {"host": "127.0.0.1"}
+    common: dict[str, Any] = {name: given.pop(name) for name in ("host", "interface") if name in given}
+    common = common or {"host": "127.0.0.1"}
     security = Security.temporary()
-    network |= {"protocol": "tls", "security": security}
+    common |= {"protocol": "tls", "security": security}
     # One task at a time in a worker process: numbers of threads and memory stay predictable. Dask's own
     # memory limit is a fraction of the memory per core, which would kill healthy workers.
-    worker = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING, **given, **network}
+    worker = {"nthreads": 1, "memory_limit": 0, "silence_logs": logging.WARNING, **given, **common}
     if processes:
         worker["worker_class"] = ClosedWorker
-    cls = Nanny if processes else ClosedWorker
-    workers = {
+    cls: type = Nanny if processes else ClosedWorker
+    workers: dict[Any, Any] = {
         one: {"cls": cls, "options": {**worker, **own}} for one, own in _of_each_worker(settings).items()
     }
     return SpecCluster(
         workers,
-        {"cls": ClosedScheduler, "options": {**scheduler, **network}},
+        {"cls": ClosedScheduler, "options": {**scheduler, **common}},
         security=security,
         silence_logs=worker["silence_logs"],
         name=name,

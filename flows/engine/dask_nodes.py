@@ -18,7 +18,9 @@ class ClosedScheduler(Scheduler):
     def start_http_server(self, routes: Any, dashboard_address: Any, *more: Any, **named: Any) -> None:
         """Start the HTTP server if its address is given."""
         if dashboard_address is not None:
-            super().start_http_server(routes, dashboard_address, *more, **named)
+            super().start_http_server(  # type: ignore[no-untyped-call]  # it has no annotations
+                routes, dashboard_address, *more, **named
+            )
 
 
 class ClosedWorker(Worker):

@@ -233,8 +233,11 @@ def kubernetes_options(settings: Settings) -> dict[str, Any]:
 
 @contextmanager
 def _kubernetes(settings: Settings) -> Iterator[Cluster]:
+    import dask
     from dask_kubernetes.operator import KubeCluster
 
-    with KubeCluster(**kubernetes_options(settings)) as cluster:
+    # A container's environment may require TLS, for other clusters.
+    plain = dask.config.set({"distributed.comm.require-encryption": False})
+    with plain, KubeCluster(**kubernetes_options(settings)) as cluster:
         cluster.scale(settings.runner.workers)
         yield cluster

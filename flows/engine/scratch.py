@@ -17,8 +17,9 @@ def private_folder(parent: str | Path | None = None) -> Iterator[str]:
     """
     if parent is not None:
         Path(parent).mkdir(parents=True, exist_ok=True)
-    options = {"prefix": "portrait-dask-", "dir": parent}
-    with tempfile.TemporaryDirectory(**options, ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="portrait-dask-", dir=parent, ignore_cleanup_errors=True
+    ) as folder:
         yield folder
 
 

@@ -54,6 +54,10 @@ def cluster(before: set[int], tmp_path_factory: pytest.TempPathFactory) -> Itera
     assert [path.name for path in temporary.iterdir()] == ["dask-scratch-space"], "the rest is removed"
 
 
+def _address(client: Client) -> str:
+    return str(client.scheduler_info()["address"])
+
+
 def test_every_socket_asks_for_a_certificate(cluster: Client, before: set[int]) -> None:
     ports = {port: address for port, address in _listening().items() if port not in before}
     assert len(ports) == 3, "scheduler, nanny and worker"
@@ -73,7 +77,7 @@ def test_every_socket_asks_for_a_certificate(cluster: Client, before: set[int]) 
 def test_others_run_nothing_and_read_nothing(cluster: Client, who: str) -> None:
     (worker,) = cluster.scheduler_info(n_workers=-1)["workers"]
     security = Security(require_encryption=False) if who == "plain" else Security.temporary()
-    for address in (cluster.scheduler.address, worker):
+    for address in (_address(cluster), worker):
         place = address.replace("tls://", "tcp://") if who == "plain" else address
         with pytest.raises(OSError, match=r"(?i)closed|certificate|timed out"):
             Client(place, security=security, timeout=1, set_as_default=False)
@@ -114,7 +118,7 @@ def test_its_own_cluster_is_never_without(kind: str) -> None:
 
 
 def test_a_given_scheduler_with_other_certificates(cluster: Client, tmp_path: Path) -> None:
-    address = cluster.scheduler.address
+    address = _address(cluster)
     settings = load_settings("embedded", ["runner.kind=address", f"runner.address={address}"])
     with (
         pytest.raises(InputError, match=r"needs certificates.*source deployments/tls\.sh"),
@@ -125,6 +129,16 @@ def test_a_given_scheduler_with_other_certificates(cluster: Client, tmp_path: Pa
     with (
         dask.config.set(_files(tmp_path / "tls")),
         pytest.raises(InputError, match="each other's certificates"),
+        dask_client(settings),
+    ):
+        pass
+
+
+def test_plain_where_dask_wants_tls() -> None:
+    settings = load_settings("embedded", ["runner.kind=address", "runner.address=tcp://127.0.0.1:1"])
+    with (
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(InputError, match="without TLS, which Dask's configuration requires"),
         dask_client(settings),
     ):
         pass
