@@ -48,7 +48,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=HERE, help="folder of the deployments")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    files = [*folder.glob("images/*.Dockerfile"), *folder.glob("compose*.yaml"), *folder.rglob("kubernetes/**/*.yaml")]
+    files = [
+        *folder.glob("images/*.Dockerfile"),
+        *folder.glob("compose*.yaml"),
+        *folder.rglob("kubernetes/**/*.yaml"),
+    ]
     texts = {path: path.read_text() for path in sorted(set(files))}
     found = (match["name"] for text in texts.values() for match in REFERENCE.finditer(text))
     # All are asked before anything is written.

@@ -53,9 +53,7 @@ def _resolved() -> list[dict[str, object]]:
 def _entry(package: dict[str, object]) -> str:
     """Return a package's lines."""
     wheels = package.get("wheels", ())
-    hashes = sorted(
-        wheel["hashes"]["sha256"] for wheel in wheels if _serves(wheel["url"].rsplit("/", 1)[1])
-    )
+    hashes = sorted(wheel["hashes"]["sha256"] for wheel in wheels if _serves(wheel["url"].rsplit("/", 1)[1]))
     if not hashes:
         raise SystemExit(f"{package['name']} {package['version']}: no wheel for an image")
     marker = str(package.get("marker", MARKER))
