@@ -1,11 +1,12 @@
 """Make the passwords of an installation: nothing here has one by default.
 
-    python deployments/passwords.py                   # deployments/.env, for Compose
-    python deployments/passwords.py --kubernetes      # deployments/kubernetes/secret.yaml; wants the store's keys
+    python deployments/passwords.py                  # deployments/.env, for Compose
+    python deployments/passwords.py --kubernetes     # deployments/kubernetes/secret.yaml
 
 ``.env`` is ``.env.example`` with a random value wherever that has none. A variable that this shell has is
-taken as it is: the keys of a store that exists already. Files are readable by their owner alone, and one that
-exists is never replaced, since databases and servers have its passwords. Needs nothing but Python.
+taken as it is: the keys of a store that exists already, which --kubernetes wants. Files are
+readable by their owner alone, and one that exists is never replaced, since databases and servers have its
+passwords. Needs nothing but Python.
 """
 
 from __future__ import annotations

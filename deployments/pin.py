@@ -1,11 +1,11 @@
 """Pin the images that these files start from or run, by digest: nothing starts before that was done.
 
-    python deployments/pin.py                                       # asks the registries; again for newer images
-    python deployments/pin.py --program registry/portrait:cuda      # Kubernetes' image of this program, once pushed
+    python deployments/pin.py                                    # asks the registries; again for newer ones
+    python deployments/pin.py --program registry/portrait:cuda   # Kubernetes' image of the program, too
 
 A tag names today one image and tomorrow another; a digest names one for ever. Writes ``@sha256:...`` behind
-each tag in ``images/``, ``compose.yaml`` and ``kubernetes/``: look at what has changed, and commit it. Asks by
-``crane digest`` or ``docker buildx imagetools inspect``, whichever is installed. Needs nothing but Python.
+each tag in ``images/``, ``compose.yaml`` and ``kubernetes/``: look at what has changed, and commit it. Asks
+by ``crane digest`` or ``docker buildx imagetools inspect``, whichever is installed. Needs nothing but Python.
 """
 
 from __future__ import annotations

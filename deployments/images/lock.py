@@ -1,11 +1,12 @@
 """Write requirements.txt: the packages of the images, exact versions with the hashes of their files.
 
-    python deployments/images/lock.py          # after any change of the dependencies in pyproject.toml; needs uv
+    python deployments/images/lock.py      # after a change of the dependencies in pyproject.toml; needs uv
 
-uv resolves what pyproject.toml asks for, with its constraints and without the development group, and hatchling,
-which installs the program itself. Of each package only the wheels count that an image may install: Linux on
-x86-64 or ARM, and the Pythons of the two base images. pip accepts no other file, from whatever registry it
-comes; the file names none. It serves both images: PyTorch's package has CUDA in it, and works without.
+uv resolves what pyproject.toml asks for, with its constraints and without the development group, and
+hatchling, which installs the program itself. Of each package only the wheels count that an image may
+install: Linux on x86-64 or ARM, and the Pythons of the two base images. pip accepts no other file, from
+whatever registry it comes; requirements.txt names none. It serves both images: PyTorch's package has CUDA
+in it, and works without.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def main() -> None:
     elsewhere = re.compile(r"sys_platform == '(never|win32|emscripten)'$")
     kept = [package for package in _resolved() if not elsewhere.search(str(package.get("marker", "")))]
     entries = "\n".join(_entry(package) for package in kept)
-    head = "# Made by `python deployments/images/lock.py`: wheels for Linux, x86-64 and ARM, Python 3.11 and 3.12.\n"
+    made = "# Made by `python deployments/images/lock.py`"
+    head = f"{made}: wheels for Linux, x86-64 and ARM, Python {' and '.join(PYTHONS)}.\n"
     (HERE / "requirements.txt").write_text(f"{head}{entries}\n")
 
 

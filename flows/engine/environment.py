@@ -206,4 +206,7 @@ def prefect_server_refuses(url: str, timeout_s: float = 10.0) -> str | None:
     if answer.status_code != httpx.codes.UNAUTHORIZED:
         return None
     wrong = "is not the one" if known else "is not set; set it to the NAME:PASSWORD"
-    return f"the Prefect server at {url} refuses this command: PREFECT_API_AUTH_STRING {wrong} that it was started with"
+    return (
+        f"the Prefect server at {url} refuses this command: PREFECT_API_AUTH_STRING {wrong} that it was "
+        "started with"
+    )

@@ -21,7 +21,7 @@ COMPOSE = (
 
 
 class _Daemon(BaseHTTPRequestHandler):
-    """As much of a Docker daemon as it takes to be sent a build; it keeps what it was sent and builds nothing."""
+    """As much of a Docker daemon as it takes to be sent a build: it keeps that, and builds nothing."""
 
     protocol_version = "HTTP/1.1"
     contexts: list[bytes]

@@ -16,7 +16,6 @@ from tests.deployments.processes import PREFECT, Processes, postgres
 from tests.faults.runs import Run
 from tests.faults.servers import HOST, free_port
 
-
 AUTH = ("portrait", "a-password-of-tests-418")
 """Name and password that the server was started with."""
 

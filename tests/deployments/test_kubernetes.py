@@ -153,7 +153,7 @@ def _selects(selector: dict[str, Any], labels: dict[str, str]) -> bool:
 
 
 def _allowed(source: dict[str, str], target: dict[str, str], port: int, way: str) -> bool:
-    """Whether the policies of one end allow a connection: ``egress`` those of the source, ``ingress`` the target's."""
+    """Whether the policies of one end allow a connection: of its source (egress) or its target (ingress)."""
     here, there = (source, target) if way == "egress" else (target, source)
     for policy in (d["spec"] for d in ALL if d["kind"] == "NetworkPolicy"):
         if not _selects(policy["podSelector"], here):
@@ -258,3 +258,20 @@ def test_the_job_s_command_is_one_of_portrait() -> None:
         command = command.commands[word]
     options = {name for parameter in command.params for name in parameter.opts}
     assert {argument.split("=")[0] for argument in container["args"][1:]} <= options
+
+
+def test_the_pods_of_the_operator_have_no_rights_either() -> None:
+    """The namespace would refuse them."""
+    pytest.importorskip("dask_kubernetes", reason="dask-kubernetes is not installed")
+    from flows.engine.queues import kubernetes_options
+    from portrait_core.settings import load_settings
+
+    settings = load_settings("embedded", ["runner.kind=kubernetes", "runner.workers=2"])
+    spec = kubernetes_options(settings)["custom_cluster_spec"]["spec"]
+    for role in ("worker", "scheduler"):
+        pod = spec[role]["spec"]
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+        (container,) = pod["containers"]
+        context = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert container["securityContext"] == context

@@ -1,4 +1,4 @@
-"""Who gets in at Prefect's server as ``deployments/server.sh`` starts it: those alone who know the password."""
+"""Who gets in at the server that ``deployments/server.sh`` starts: those alone who know the password."""
 
 from __future__ import annotations
 
@@ -82,12 +82,14 @@ class TestDoors:
     def test_streams_want_it_too(self, server: Server, path: str, polite: bool) -> None:
         address = f"{server.api.replace('http', 'ws', 1)}/{path}"
         protocols = [Subprotocol("prefect")] if polite else None
-        with (
-            pytest.raises((ConnectionClosed, InvalidStatus)),
-            connect(address, subprotocols=protocols) as stream,
-        ):
-            stream.send(json.dumps({"type": "auth", "token": "a guess"}))
-            stream.recv(timeout=20)
+
+        def asked() -> None:
+            with connect(address, subprotocols=protocols) as stream:
+                stream.send(json.dumps({"type": "auth", "token": "a guess"}))
+                stream.recv(timeout=20)
+
+        with pytest.raises((ConnectionClosed, InvalidStatus)):
+            asked()
 
     def test_pages_of_other_addresses_get_no_answer(self, server: Server) -> None:
         answer = httpx.get(f"{server.api}/health", headers=ELSEWHERE)
