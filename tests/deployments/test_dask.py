@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import dask.config
 import pytest
 
 from tests.deployments.files import DEPLOYMENTS, compose, container_env
@@ -25,9 +24,7 @@ class Cluster:
         self._processes = processes
         self._services = compose()["services"]
         self.dask, self.dashboard, self.worker_page, self.s3 = (free_port() for _ in range(4))
-        self.address = f"tls://{HOST}:{self.dask}"
-        self.tls = processes.folder / "tls"
-        processes.finished("certificates", [sys.executable, DEPLOYMENTS / "certificates.py", self.tls])
+        self.address = f"tcp://{HOST}:{self.dask}"
 
     def environment(self, service: str) -> dict[str, str]:
         """What a container of the service finds."""
@@ -38,17 +35,6 @@ class Cluster:
         """Start a service with its own command."""
         command = [self._here(word) for word in self._services[service]["command"]]
         self._processes.listening(service, command, port, **self.environment(service), **env)
-
-    def client(self, **given: Any) -> Any:
-        """A client, by default one with the certificates that a container of the command line has."""
-        from distributed import Client
-        from distributed.security import Security
-
-        read = dask.config.collect(paths=[], env=self.environment("portrait"))
-        known = dask.config.merge(dask.config.config, read)["distributed"]["comm"]
-        with dask.config.set({"distributed.comm": known}):
-            options = {"security": Security()} | given
-        return Client(self.address, set_as_default=False, timeout=60, **options)
 
     def is_well(self, service: str) -> bool:
         """What the service's health check says."""
@@ -61,8 +47,6 @@ class Cluster:
             word = word.replace(f"://{name}:", f"://{HOST}:")
         for named, port in ports.items():
             word = word.replace(named, str(port)) if word.endswith(named) or f":{named}/" in word else word
-        if word.startswith("/tls/"):
-            return str(self.tls / word.removeprefix("/tls/"))
         return word.replace("/app/deployments", str(DEPLOYMENTS))
 
 
@@ -74,6 +58,12 @@ def cluster(processes: Processes) -> Cluster:
     return made
 
 
+def _client(address: str) -> Any:
+    from distributed import Client
+
+    return Client(address, set_as_default=False, timeout=60)
+
+
 def test_a_run_with_the_store_in_a_bucket(
     cluster: Cluster, processes: Processes, parameters: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -83,7 +73,7 @@ def test_a_run_with_the_store_in_a_bucket(
     for again in ("", "-again"):
         processes.finished(f"bucket{again}", bucket, **cluster.environment("setup"))
     cluster.start("dask-worker", cluster.worker_page, PORTRAIT_WORKERS="2")
-    with cluster.client() as client:
+    with _client(cluster.address) as client:
         client.wait_for_workers(2, timeout=120)
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
         limits = client.run(
@@ -104,9 +94,8 @@ def test_a_run_with_the_store_in_a_bucket(
 
 def test_one_worker_a_gpu(cluster: Cluster, processes: Processes) -> None:
     command = [DEPLOYMENTS / "workers.sh", cluster.address]
-    known = cluster.environment("dask-worker") | {"CUDA_VISIBLE_DEVICES": "2,GPU-5a"}
-    workers = processes.start("workers", command, **known)
-    with cluster.client() as client:
+    workers = processes.start("workers", command, CUDA_VISIBLE_DEVICES="2,GPU-5a")
+    with _client(cluster.address) as client:
         client.wait_for_workers(2, timeout=120)
         seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
         assert sorted(seen.values()) == ["2", "GPU-5a"]
@@ -115,23 +104,3 @@ def test_one_worker_a_gpu(cluster: Cluster, processes: Processes) -> None:
         client.shutdown()
     wait_until(workers.is_over, 60, "workers end with their scheduler")
     assert not listens(cluster.dask)
-
-
-def test_who_has_no_certificate_sends_no_code(cluster: Cluster, tmp_path: Path, processes: Processes) -> None:
-    from distributed import Client
-    from distributed.security import Security
-
-    with pytest.raises((OSError, RuntimeError, TypeError)):
-        Client(cluster.address.replace("tls:", "tcp:"), set_as_default=False, timeout=5)
-    processes.finished("others", [sys.executable, DEPLOYMENTS / "certificates.py", tmp_path / "others"])
-    files = {name: str(tmp_path / "others" / file) for name, file in _FILES.items()}
-    with pytest.raises((OSError, RuntimeError)):
-        Client(
-            cluster.address,
-            set_as_default=False,
-            timeout=5,
-            security=Security(require_encryption=True, **files),
-        )
-
-
-_FILES = {"tls_ca_file": "ca.pem", "tls_client_cert": "dask.pem", "tls_client_key": "dask-key.pem"}
