@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import tomllib
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -53,7 +54,7 @@ def _resolved() -> list[dict[str, object]]:
 
 def _entry(package: dict[str, object]) -> str:
     """Return a package's lines."""
-    wheels = package.get("wheels", ())
+    wheels: Any = package.get("wheels", ())
     hashes = sorted(wheel["hashes"]["sha256"] for wheel in wheels if _serves(wheel["url"].rsplit("/", 1)[1]))
     if not hashes:
         raise SystemExit(f"{package['name']} {package['version']}: no wheel for an image")

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
+from websockets.sync.connection import Connection
 
 SIZE = (1500, 1600)
 """Width and height in pixels: the time line of the task runs, and below it the first lines of the log."""
@@ -34,7 +35,7 @@ QUIET_S = 3.0
 class Page:
     """A browser's page, over the protocol of its developers' tools."""
 
-    def __init__(self, tools: ClientConnection) -> None:
+    def __init__(self, tools: Connection) -> None:
         self._tools = tools
         self._numbers = count(1)
 
@@ -75,6 +76,8 @@ class Page:
 
     def log_in(self, auth_string: str) -> str:
         """Type the authentication string and press Enter; what the page says then."""
+        if not self.asks_for_a_password():
+            raise RuntimeError(f"no page for a login: {self.text()[:500]}")
         self.value(f"{PASSWORD}.focus()")
         self._call("Input.insertText", text=auth_string)
         for kind in ("keyDown", "keyUp"):
@@ -121,8 +124,8 @@ def _tools(started: subprocess.Popen[bytes], profile: Path) -> str:
     return str(next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"))
 
 
-def picture(server: str, run: str, target: Path, auth_string: str, program: str = "chromium") -> None:
-    """Take a picture of the page of a flow run.
+def picture(server: str, run: str, target: Path, auth_string: str, program: str = "chromium") -> str:
+    """Take a picture of the page of a flow run; return what the page says.
 
     Args:
         server: address of the pages, without ``/api``.
@@ -134,14 +137,15 @@ def picture(server: str, run: str, target: Path, auth_string: str, program: str 
     Raises:
         RuntimeError: the browser failed, or the server refuses the authentication string.
     """
-    address = f"{server.rstrip('/')}/runs/flow-run/{run}?tab=Logs"
+    site = server.rstrip("/")
     with browser(program) as page:
-        page.go(address)
+        page.go(site)
         page.log_in(auth_string)
-        page.go(address)
+        said = page.go(f"{site}/v2/runs/flow-run/{run}?tab=Logs")
         if page.asks_for_a_password():
             raise RuntimeError("the server refuses the authentication string")
         page.save(target)
+    return said
 
 
 if __name__ == "__main__":

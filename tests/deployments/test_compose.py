@@ -123,10 +123,10 @@ def test_all_who_talk_to_dask_have_its_certificates() -> None:
         with dask.config.set({"distributed.comm": known}):
             security = Security()
         assert security.require_encryption, name
-        assert security.tls_ca_file == "/tls/ca.pem", name
         for role in ("scheduler", "worker", "client"):
             found = security.get_tls_config_for_role(role)
             assert (found["cert"], found["key"]) == ("/tls/dask.pem", "/tls/dask-key.pem"), (name, role)
+            assert found["ca_file"] == "/tls/ca.pem", (name, role)
         (folder,) = [v for v in services[name]["volumes"] if v["target"] == "/tls"]
         assert (folder["read_only"], folder["bind"].get("create_host_path", False)) == (True, False)
     assert {"--protocol", "tls"} < set(services["dask-scheduler"]["command"])

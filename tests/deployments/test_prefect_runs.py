@@ -110,7 +110,8 @@ def test_a_run_shows_its_log_and_has_the_credentials_of_the_pool(
         pytest.skip(
             "chromium is not installed (Debian: apt-get install chromium); all but the page was checked"
         )
-    picture(server.api.removesuffix("/api"), run, tmp_path / "page.png", ":".join(AUTH))
+    text = picture(server.api.removesuffix("/api"), run, tmp_path / "page.png", ":".join(AUTH))
+    assert f"from the flow: {SECRET}" in text
     with Image.open(tmp_path / "page.png") as page:
         assert page.size == SIZE
         assert len(np.unique(np.asarray(page.convert("L")))) > 50, "an empty page has few shades"
