@@ -20,6 +20,8 @@ export PREFECT_SERVER_UI_API_URL="${PREFECT_SERVER_UI_API_URL:-http://127.0.0.1:
 export PREFECT_SERVER_CORS_ALLOWED_ORIGINS="${PREFECT_SERVER_UI_API_URL%/api}"
 export PREFECT_SERVER_CSRF_PROTECTION_ENABLED=true
 export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT=false
-# The server writes its pages before it shows them; where the program is installed may be read-only.
-export PREFECT_SERVER_UI_STATIC_DIRECTORY="${PREFECT_SERVER_UI_STATIC_DIRECTORY:-${TMPDIR:-/tmp}/prefect-pages-$UID}"
+# The server writes its pages before it shows them, and shows those that it finds: in a folder of this user's, since
+# where the program is installed may be read-only, and others may write into /tmp.
+pages="${XDG_CACHE_HOME:-$HOME/.cache}/portrait-reenactment/prefect-pages"
+export PREFECT_SERVER_UI_STATIC_DIRECTORY="${PREFECT_SERVER_UI_STATIC_DIRECTORY:-$pages}"
 exec prefect server start "$@"

@@ -110,7 +110,8 @@ def test_what_a_script_reads_does(script: str, tmp_path: Path) -> None:
         command = tmp_path / "bin" / name
         command.write_text("#!/bin/sh\nexit 0\n")
         command.chmod(0o755)
-    known = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "PREFECT_API_URL": "http://127.0.0.1:4200/api"}
+    known = {"HOME": str(tmp_path), "PATH": f"{tmp_path}/bin:/usr/bin:/bin"}
+    known |= {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
     known |= {"PREFECT_API_AUTH_STRING": "portrait:a-password-of-tests-418", "PORTRAIT_ALLOW_PLAIN": "1"}
     done = run("bash", tmp_path / "deployments" / script, "tcp://127.0.0.1:1", **known)
     assert (done.returncode, done.stderr) == (0, "")

@@ -39,8 +39,8 @@ def test_what_a_server_is_started_with(tmp_path: Path) -> None:
     command = tmp_path / "prefect"
     command.write_text('#!/bin/sh\necho "$@"\nenv\n')
     command.chmod(0o755)
-    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PREFECT_API_AUTH_STRING": ":".join(AUTH)}
-    done = run(DEPLOYMENTS / "server.sh", "--port", "4200", **env)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = run(DEPLOYMENTS / "server.sh", "--port", "4200", **env, PREFECT_API_AUTH_STRING=":".join(AUTH))
     first, *lines = done.stdout.splitlines()
     known = dict(line.split("=", 1) for line in lines if line.startswith("PREFECT_"))
     assert first == "server start --port 4200"
@@ -48,6 +48,8 @@ def test_what_a_server_is_started_with(tmp_path: Path) -> None:
     assert known["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] == "http://127.0.0.1:4200"
     assert known["PREFECT_SERVER_CSRF_PROTECTION_ENABLED"] == "true"
     assert known["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+    pages = Path(known["PREFECT_SERVER_UI_STATIC_DIRECTORY"])
+    assert pages.is_relative_to(tmp_path), "others may write into /tmp, and what lies there is shown"
 
 
 @pytest.fixture(scope="module")
