@@ -28,8 +28,11 @@ from websockets.sync.connection import Connection
 SIZE = (1500, 1600)
 """Width and height in pixels: the time line of the task runs, and below it the first lines of the log."""
 PASSWORD = "document.querySelector('input[type=password]')"
-QUIET_S = 3.0
-"""A page whose text has not changed for so long has been drawn."""
+TEXT = "(document.body ? document.body.innerText : '')"
+REFUSED = "Invalid credentials"
+PATIENCE_S = 150.0
+DRAWN_S = 3.0
+"""How long after its words the drawings of a page take."""
 
 
 class Page:
@@ -53,36 +56,34 @@ class Page:
         """What an expression of JavaScript gives."""
         return self._call("Runtime.evaluate", expression=expression)["result"].get("value")
 
-    def text(self) -> str:
-        """What the page says, once it has been drawn."""
-        limit, text, since = time.monotonic() + 60, "", time.monotonic()
-        while not text or time.monotonic() - since < QUIET_S:
+    def wait(self, expression: str, what: str) -> None:
+        """Wait until an expression of JavaScript is true."""
+        limit = time.monotonic() + PATIENCE_S
+        while not self.value(expression):
             if time.monotonic() > limit:
-                raise RuntimeError(f"the page does not come to rest: {text[-500:]}")
+                raise RuntimeError(f"the page does not show {what}: {self.text()[-500:]}")
             time.sleep(0.3)
-            now = str(self.value("document.body ? document.body.innerText : ''") or "")
-            if now != text:
-                text, since = now, time.monotonic()
-        return text
 
-    def go(self, address: str) -> str:
-        """Open an address; what the page says."""
+    def text(self) -> str:
+        """What the page says."""
+        return str(self.value(TEXT) or "")
+
+    def go(self, address: str, words: str = "") -> str:
+        """Open an address; what the page says once it says ``words``."""
         self._call("Page.navigate", url=address)
+        self.wait(f"{TEXT}.includes({json.dumps(words)})", words)
         return self.text()
 
-    def asks_for_a_password(self) -> bool:
-        """Whether the page is that of the login."""
-        return bool(self.value(f"{PASSWORD} !== null"))
-
-    def log_in(self, auth_string: str) -> str:
-        """Type the authentication string and press Enter; what the page says then."""
-        if not self.asks_for_a_password():
-            raise RuntimeError(f"no page for a login: {self.text()[:500]}")
+    def log_in(self, auth_string: str) -> bool:
+        """Type the authentication string and press Enter; whether the server takes it."""
+        self.wait(f"{PASSWORD} !== null", "a field for a password")
         self.value(f"{PASSWORD}.focus()")
         self._call("Input.insertText", text=auth_string)
         for kind in ("keyDown", "keyUp"):
             self._call("Input.dispatchKeyEvent", type=kind, key="Enter", text="\r", windowsVirtualKeyCode=13)
-        return self.text()
+        refused = f"{TEXT}.includes({json.dumps(REFUSED)})"
+        self.wait(f"{refused} || ({PASSWORD} === null && {TEXT}.includes('Work Pools'))", "an answer")
+        return not self.value(refused)
 
     def save(self, target: Path) -> None:
         """Write what is to be seen as a PNG file."""
@@ -124,7 +125,14 @@ def _tools(started: subprocess.Popen[bytes], profile: Path) -> str:
     return str(next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page"))
 
 
-def picture(server: str, run: str, target: Path, auth_string: str, program: str = "chromium") -> str:
+def picture(
+    server: str,
+    run: str,
+    target: Path,
+    auth_string: str,
+    words: str = "Finished in",
+    program: str = "chromium",
+) -> str:
     """Take a picture of the page of a flow run; return what the page says.
 
     Args:
@@ -132,6 +140,7 @@ def picture(server: str, run: str, target: Path, auth_string: str, program: str 
         run: id of the flow run.
         target: PNG file to write.
         auth_string: what the server wants of its clients.
+        words: what the page says when it is complete.
         program: the browser.
 
     Raises:
@@ -140,10 +149,10 @@ def picture(server: str, run: str, target: Path, auth_string: str, program: str 
     site = server.rstrip("/")
     with browser(program) as page:
         page.go(site)
-        page.log_in(auth_string)
-        said = page.go(f"{site}/v2/runs/flow-run/{run}?tab=Logs")
-        if page.asks_for_a_password():
+        if not page.log_in(auth_string):
             raise RuntimeError("the server refuses the authentication string")
+        said = page.go(f"{site}/v2/runs/flow-run/{run}?tab=Logs", words)
+        time.sleep(DRAWN_S)
         page.save(target)
     return said
 
