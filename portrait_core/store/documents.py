@@ -11,7 +11,7 @@ from portrait_core.errors import InputError
 from portrait_core.settings.limits import current_limits
 
 _BYTES_PER_VALUE = 32
-"""Bytes of a record for which it may hold one value: an empty list takes three bytes, and 64 once it is read."""
+"""Bytes of a record for which it may hold one value: an empty list has three bytes, and 64 in memory."""
 _MAX_DEPTH = 64
 """Depth to which values are nested; what reads or writes them may recurse."""
 _HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")

@@ -1,9 +1,9 @@
 """A store's folder on a local or mounted disk: whole files, and no access outside it through links.
 
 The folder may be a stranger's, so no link below the root is followed (the root itself may be one), and only
-regular files are read. Before reading and writing, a folder is checked once per process. That protects against
-the contents of a store, not against somebody who swaps folders for links while a run is at work: such a person
-can write the store anyway. Before deleting, a folder is checked each time.
+regular files are read. Before reading and writing, a folder is checked once per process. That protects
+against the contents of a store, not against somebody who swaps folders for links while a run is at work: such
+a person can write the store anyway. Before deleting, a folder is checked each time.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Entry:
 class LocalFolder:
     """Files below a root. Names are relative to it, with ``/``; the empty name is the root.
 
-    Methods raise :class:`IrregularObjectError` for what is not a regular file, :class:`StoreError` for folders
-    that are links, and otherwise the system's ``OSError``; an absent object is not an error.
+    Methods raise :class:`IrregularObjectError` for what is not a regular file, :class:`StoreError` for
+    folders that are links, and otherwise the system's ``OSError``; an absent object is not an error.
 
     Args:
         root: absolute path, which need not exist yet.
@@ -253,7 +253,8 @@ def _walk(path: str, prefix: str) -> Iterator[Entry]:
                 with contextlib.suppress(FileNotFoundError):
                     about = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(about.st_mode) and prefix.count("/") >= _MAX_DEPTH:
-                        yield Entry(prefix + entry.name, 0, about.st_mtime, "a folder that is nested too deeply")
+                        kind = "a folder that is nested too deeply"
+                        yield Entry(prefix + entry.name, 0, about.st_mtime, kind)
                     elif stat.S_ISDIR(about.st_mode):
                         folders.append((entry.path, f"{prefix}{entry.name}/"))
                     elif stat.S_ISREG(about.st_mode):

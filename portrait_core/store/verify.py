@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from portrait_core.store import arrays as zarr_arrays
-from portrait_core.store.array_folder import RANGE
 from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, marker_spans
 from portrait_core.store.documents import parse_json
 from portrait_core.store.failures import read_table
@@ -136,11 +135,11 @@ class _OutputCheck:
             self._add("unreadable", name, "no array has such a name")
             return
         document = self._files.get_one(f"{self._output.path}/{name}/zarr.json")
-        if document is None or not zarr_arrays.is_readable(document):
+        problem = "is not there" if document is None else zarr_arrays.problem_of(document)
+        if document is None or problem:
             kind: FindingKind = "absent" if document is None else "corrupt"
-            condition = "is not there" if document is None else "is damaged"
             if due or whole or document is not None:
-                self._add(kind, name, f"its zarr.json {condition}, so nothing can be read", due or ())
+                self._add(kind, name, f"its zarr.json {problem}, so nothing can be read", due or ())
             else:
                 self._add("orphan", name, "chunks without a zarr.json")
             return
@@ -170,8 +169,9 @@ class _OutputCheck:
         listed = sorted(stored)
         present: set[int] = set()
         bad: set[int] = set()
-        for at in range(0, len(listed), RANGE):
-            numbers = [number for number in listed[at : at + RANGE] if number < array.chunks]
+        step = array.chunks_together
+        for at in range(0, len(listed), step):
+            numbers = [number for number in listed[at : at + step] if number < array.chunks]
             if not numbers:
                 break
             for number, chunk in self._output._chunks(name, array, numbers).items():
@@ -267,7 +267,7 @@ def _delete(output: Output, name: str, frames: tuple[int, ...]) -> str:
         files.delete([path])
         return f"{name} deleted"
     document = files.get_one(f"{path}/zarr.json")
-    if document is None or not zarr_arrays.is_readable(document):
+    if document is None or zarr_arrays.problem_of(document):
         files.delete([f"{path}/zarr.json"])
         return f"{name}/zarr.json deleted"
     array = zarr_arrays.read_info(document)
