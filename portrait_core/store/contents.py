@@ -133,10 +133,10 @@ def file_name(stored: str) -> str | None:
     return None if match is None else match[1] + (match[3] or "")
 
 
-def is_sound_file(path: str, value: bytes) -> bool:
-    """Tell whether a file's content fits the digest in its object's name."""
+def fits_digest(path: str, sha256: str) -> bool:
+    """Tell whether the SHA-256 of a file's content, in hexadecimal, fits the digest in its object's name."""
     match = _FILE.fullmatch(path.rpartition("/")[2])
-    return match is not None and hashlib.sha256(value).hexdigest()[:32] == match[2]
+    return match is not None and sha256[:32] == match[2]
 
 
 # Markers, named after a frame's number or the first and last frame of a run

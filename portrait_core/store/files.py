@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import logging
 import os
 import time
@@ -21,7 +22,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
-from portrait_core.settings.limits import current_limits
+from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, Entry, IrregularObjectError, LocalFolder
 from portrait_core.store.places import checked_place
@@ -151,12 +152,18 @@ class Files:
             return b""
         return data
 
-    def pieces(self, name: str) -> Iterator[bytes]:
-        """Yield the bytes of a large object a few at a time; nothing when it does not exist."""
-        start = 0
-        while piece := self.get_range(name, start, start + _PIECE):
-            yield piece
-            start += len(piece)
+    def digest(self, name: str) -> tuple[str, int] | None:
+        """Return the SHA-256, in hexadecimal, and the bytes of an object, which is read in pieces.
+
+        Reading stops where it exceeds ``limits.object_bytes``. None when the object does not exist.
+        """
+        sha256, size = hashlib.sha256(), 0
+        while (piece := self.get_range(name, size, size + _PIECE)) is not None:
+            sha256.update(piece)
+            size += len(piece)
+            if len(piece) < _PIECE or over_limit("object_bytes", size):
+                return sha256.hexdigest(), size
+        return None
 
     def list(self, folder: str) -> list[str]:
         """List the last parts of the names directly in a folder, sorted; none when it does not exist."""

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from portrait_core.errors import InputError
+from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store import arrays as zarr_arrays
-from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, marker_spans
+from portrait_core.store.contents import Contents, Declared, file_name, fits_digest, marker_spans
 from portrait_core.store.documents import parse_json
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
@@ -187,23 +189,26 @@ class _OutputCheck:
     def _check_files(self, due: set[str]) -> None:
         sound: set[str] = set()
         corrupt: dict[str, str] = {}
+        problems: dict[str, str] = {}
         for stored in self._files.list(f"{self._output.path}/files"):
             name = file_name(stored)
             if name is None:
                 self._add("unreadable", f"files/{stored}", "no file of this store has such a name")
                 continue
             path = f"{self._output.path}/files/{stored}"
-            if (value := self._files.get_one(path)) is None:
-                continue  # deleted since it was listed
+            if (found := self._files.digest(path)) is None:
+                continue  # deleted since it was listed, or no regular file
+            digest, size = found
             self._report.files += 1
-            self._report.bytes += len(value)
-            if is_sound_file(path, value):
+            self._report.bytes += size
+            if fits_digest(path, digest):
                 sound.add(name)
             else:
                 corrupt[stored] = name
+                problems[stored] = over_limit("object_bytes", size) or "its content does not fit its digest"
         for stored, name in corrupt.items():
             kind: FindingKind = "unreadable" if name in sound else "corrupt"
-            self._add(kind, f"files/{stored}", "its content does not fit its digest")
+            self._add(kind, f"files/{stored}", problems[stored])
         for name in sorted(due - sound - set(corrupt.values())):
             self._add("absent", f"files/{name}", "marked as done, but not there")
 
@@ -223,11 +228,10 @@ def _is_json(document: bytes) -> bool:
 
 
 def _check_tables(unit: Unit, report: UnitReport) -> None:
-    tables = unit._files.get(f"{unit.path}/failures/{name}" for name in unit.failure_tables())
-    for path, value in sorted(tables.items()):
+    for path, value in unit._read_tables():
         try:
             read_table(value)
-        except Exception as error:  # Parquet's reader raises many kinds of errors for broken bytes
+        except InputError as error:
             message = f"its rows are left out of the table of failures ({error})"
             report.add("unreadable", path.removeprefix(f"{unit.path}/"), message)
 
