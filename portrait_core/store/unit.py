@@ -68,6 +68,15 @@ class Unit:
         matches = (_OUTPUT.fullmatch(name) for name in names if is_name(name))
         return [self.output(match[1], match[2]) for match in matches if match]
 
+    def odd_names(self) -> list[str]:
+        """List the names in the unit's folder that are no part of a store, by one listing."""
+        known = ("label.json", "lease.json", "failures")
+        return [
+            name
+            for name in self._files.list(self.path)
+            if name not in known and not (is_name(name) and _OUTPUT.fullmatch(name))
+        ]
+
     def write_label(self, label: str) -> None:
         """Store the unit's name for people."""
         self._files.put({f"{self.path}/label.json": canonical_json({"label": label})})

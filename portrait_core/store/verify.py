@@ -81,11 +81,14 @@ def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
         _OutputCheck(output, report).run(declared)
     _check_tables(unit, report)
     for path, value in unit._files.get(f"{unit.path}/{name}.json" for name in ("label", "lease")).items():
-        if not _is_json(value):
-            where = path.removeprefix(f"{unit.path}/")
-            report.add("unreadable", where, "it is not JSON, so it reads as absent")
+        if problem := _json_problem(value):
+            report.add("unreadable", path.removeprefix(f"{unit.path}/"), problem)
     for name in unit._files.partials(0.0, unit.path):
         report.add("partial", name.removeprefix(f"{unit.path}/"), "half-written; its writer was killed")
+    for entry in unit._files.irregular(unit.path):
+        report.add("unreadable", entry.name, f"it is {entry.kind} and no regular file, so it is passed over")
+    for name in unit.odd_names():
+        report.add("unreadable", name, "it is no part of a store, so it is passed over")
     return report
 
 
@@ -216,15 +219,21 @@ class _OutputCheck:
         folder = f"{self._output.path}/notes"
         paths = [f"{folder}/{name}" for name in self._files.list(folder) if name.endswith(".json")]
         for path, value in sorted(self._files.get([*paths, f"{self._output.path}/zarr.json"]).items()):
-            if not _is_json(value):
+            if problem := _json_problem(value):
                 where = path.removeprefix(f"{self._output.path}/")
                 lost = where.removeprefix("notes/").removesuffix(".json") in due
                 kind: FindingKind = "corrupt" if lost else "unreadable"
-                self._add(kind, where, "it is not JSON, so it reads as absent")
+                self._add(kind, where, problem)
 
 
-def _is_json(document: bytes) -> bool:
-    return parse_json(document) is not None or document == b"null"
+def _json_problem(document: bytes) -> str:
+    """Return what is wrong with a record, in words that follow its name, else nothing."""
+    if parse_json(document) is not None or document == b"null":
+        return ""
+    most = current_limits().record_bytes
+    if len(document) > most:
+        return f"it has more than the {most:,} bytes that limits.record_bytes allows, so it reads as absent"
+    return "it is not JSON as a store has it, so it reads as absent"
 
 
 def _check_tables(unit: Unit, report: UnitReport) -> None:
