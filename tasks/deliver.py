@@ -141,7 +141,7 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
         "portrait": redact_place(job.portrait),
         "edit": list(job.settings.edit.attributes),
         "strength": job.settings.edit.strength,
-        **(output.read_note(REPORT) or {}),
+        **output.read_fields(REPORT),
         "keys": job.stage_keys,
     }
     files = {
@@ -160,7 +160,7 @@ def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
     The files are the weights, the sheet of edits, and the curve as a table and a picture.
     """
     output = job.output("flow")
-    rows: list[dict[str, Any]] = (output.read_note(CURVE) or {}).get("rows", [])
+    rows: list[dict[str, Any]] = output.read_fields(CURVE).get("rows", [])
     table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
     files = {
         FLOW_FILE: _content(output, FLOW_FILE),
@@ -227,8 +227,8 @@ def summarise(
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
         stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
         losses=kept["losses"] if kept else _losses(job, ledger, before),
-        person_found=(ledger.output("layers").read_note(PERSON) or {}).get("found"),
-        motion=kept["motion"] if kept else ledger.output("measure").read_note(MOTION) or {},
+        person_found=ledger.output("layers").read_fields(PERSON).get("found"),
+        motion=kept["motion"] if kept else ledger.output("measure").read_fields(MOTION),
         held_frames=held,
         failures=kept["failures"] if kept else _failures(job),
         versions=package_versions(),
@@ -273,8 +273,8 @@ def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
         rows[run.start : run.stop] = [round(float(value), 5) for value in values]
     return {
         "inversion_frames": rows,
-        "inversion_first_frame_steps": (output.read_note(STEPS) or {}).get("first_frame", []),
-        "tuning_steps": (ledger.output("tuning").read_note(STEPS) or {}).get("loss", []),
+        "inversion_first_frame_steps": output.read_fields(STEPS).get("first_frame", []),
+        "tuning_steps": ledger.output("tuning").read_fields(STEPS).get("loss", []),
     }
 
 

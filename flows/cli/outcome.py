@@ -56,9 +56,9 @@ def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) 
     return [stage for stage in stages if stage in names]
 
 
-def make_console() -> Console:
-    """Return a console for a command's output."""
-    return Console(highlight=False, soft_wrap=False)
+def make_console(stderr: bool = False) -> Console:
+    """Return a console for a command's output, or for what is said beside it."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
 @contextmanager

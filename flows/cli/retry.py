@@ -19,6 +19,8 @@ from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
 from portrait_core.store import FailureClass
 
+_MAX_NAME_BYTES = 200
+
 
 def retry_jobs(
     jobs: Sequence[Job],
@@ -55,14 +57,14 @@ def retry_jobs(
         if frames:
             schedule_retry(job, frames, classes, gaps)
             forget_models()  # with gaps=redo, a loaded model may be recomputed under the same key
-            clips.append(Clip(len(clips) + 1, job.label, job, frames))
+            clips.append(Clip(len(clips) + 1, _folder(job), job, frames))
         elif not stages and (why := quarantine_reason(job)):
             left += 1
             message = f"{job.label}: stays set aside, as --class does not name its class of failure: {why}"
             console.print(message, soft_wrap=True, markup=False)
         elif not stages and ended is not None and ended.state == "failed":
             console.print(f"{job.label}: retried ({ended.message})", soft_wrap=True, markup=False)
-            clips.append(Clip(len(clips) + 1, job.label, job))
+            clips.append(Clip(len(clips) + 1, _folder(job), job))
     if not clips:
         console.print(f"nothing of class {', '.join(classes)} to retry", soft_wrap=True)
         return left
@@ -70,3 +72,13 @@ def retry_jobs(
     for result in results:
         console.print(f"{result.name}: {result.outcome}", soft_wrap=True)
     return left + sum(result.outcome not in ("done", "held") for result in results)
+
+
+def _folder(job: Job) -> str:
+    """Return the name of the folder of a job's outputs: its label where that names a folder, else its id.
+
+    The label of a stranger's job may lead elsewhere.
+    """
+    label = job.label
+    usable = label.isprintable() and not label.startswith(".") and len(label.encode()) <= _MAX_NAME_BYTES
+    return label if label and usable and Path(label).name == label else job.id

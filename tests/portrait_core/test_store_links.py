@@ -156,7 +156,9 @@ def test_links_that_stay_inside_are_not_followed_but_the_root_may_be_one(
         lambda: files.delete(["video/b/files/one"]),
         lambda: files.delete_folder("video/b/files"),
     ):
-        with pytest.raises(StoreError, match=r"the link .*/root/video/b is not followed: put what it leads to"):
+        with pytest.raises(
+            StoreError, match=r"the link .*/root/video/b is not followed: put what it leads to"
+        ):
             operation()
     assert (store / "video" / "a" / "files" / "one").read_bytes() == b"1"
 
