@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.store import Output, file_digest
 from portrait_core.store.places import redact_place
 from tasks.context import device_of
@@ -95,7 +95,7 @@ def _copied(ledger: Ledger, out: Path) -> dict[str, str]:
         if digests is None:
             continue
         if not _is_there(out / name, digests):
-            _put_file(out / name, _content(ledger.output(stage), name))
+            write_whole(out / name, _content(ledger.output(stage), name))
         files[what] = name
     return files | {"summary": "summary.json"}
 
@@ -112,8 +112,8 @@ def _frames(job: Job, out: Path, anew: bool) -> dict[str, str]:
 
 
 def _is_there(path: Path, digests: Collection[str]) -> bool:
-    """Tell whether a file holds what the store has under one of these digests."""
-    return path.is_file() and file_digest(path)[:32] in digests
+    """Tell whether a file, and no link to one, holds what the store has under one of these digests."""
+    return path.is_file() and not path.is_symlink() and file_digest(path)[:32] in digests
 
 
 def _content(output: Output, name: str) -> bytes:
@@ -181,19 +181,11 @@ def deliver_files(job: Job, out: Path) -> None:
 
 
 def put_files(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write files to a folder by their names, each whole or not at all."""
+    """Write files to a folder by their names, each whole or not at all; equal ones are left alone."""
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        _put_file(out / name, data)
-
-
-def _put_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; an equal one is left alone."""
-    if path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest():
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+        if not _is_there(out / name, [hashlib.sha256(data).hexdigest()[:32]]):
+            write_whole(out / name, data)
 
 
 def summarise(
