@@ -11,6 +11,7 @@ from flows.dataset import run_clips
 from flows.dataset_run import Clip
 from flows.display.progress import TerminalBoard
 from flows.display.views import frame_list
+from portrait_core.errors import StoreError
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import quarantine_reason
 from portrait_core.pipeline.redo import Gaps, failed_frames, schedule_retry
@@ -18,6 +19,7 @@ from portrait_core.pipeline.state import read_state
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
 from portrait_core.store import FailureClass
+from portrait_core.store.refusals import is_of_one_object
 
 _MAX_NAME_BYTES = 200
 
@@ -50,7 +52,14 @@ def retry_jobs(
     clips: list[Clip] = []
     left = 0
     for job in jobs:
-        frames = failed_frames(job, stages or job.stages, classes)
+        try:
+            frames = failed_frames(job, stages or job.stages, classes)
+        except StoreError as error:
+            if not is_of_one_object(error):
+                raise
+            left += 1
+            console.print(f"{job.label}: {error}", soft_wrap=True, markup=False)
+            continue
         for stage, which in frames.items():
             console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
         ended = read_state(job.open_store(), job.id)

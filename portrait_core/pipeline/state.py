@@ -8,11 +8,14 @@ job has ended is brought up to date from them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,8 +26,10 @@ from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ledger import Ledger, read_failures
 from portrait_core.settings import Settings
 from portrait_core.settings.limits import refuse_beyond
+from portrait_core.settings.safeguards import closed_modes
 from portrait_core.settings.trust import with_runner_of
-from portrait_core.store import Holder, Store, read_holder
+from portrait_core.store import KINDS, Holder, Store, read_holder
+from portrait_core.store.places import local_path
 from portrait_core.store.refusals import is_of_one_object
 
 _SILENT = 3
@@ -34,6 +39,7 @@ _MAX_CHARACTERS = 10_000
 _THREADS = 16
 """Number of jobs that are read at the same time."""
 
+_warned: set[Path] = set()
 _log = logging.getLogger(__name__)
 
 Condition = Literal["done", "running", "failed", "unfinished"]
@@ -112,6 +118,7 @@ class JobState(_Record):
 def save_job(job: Job) -> None:
     """Write a job that is about to run into the store, for commands that have only the store."""
     store = job.open_store()
+    _warn_of_readers(job)
     # The runner belongs to the command: it may hold credentials, and a stored one is never trusted.
     store.write_record("jobs", job.id, job_record(job))
     labels = {"portrait": job.portrait, "video": job.video}
@@ -121,6 +128,29 @@ def save_job(job: Job) -> None:
             store.unit(kind, name).write_label(_last_name(labels.get(kind)) or job.label)
     if before is None or before.state != "unfinished" or before.label != job.label:
         store.write_record("states", job.id, _new_state(job).model_dump(mode="json"))
+
+
+def _warn_of_readers(job: Job) -> None:
+    """Warn, once per process, of a store on a disk that more people may read than the settings say.
+
+    What a run writes is for those alone, but an older store's folders keep their modes.
+    """
+    root, closed = local_path(job.store), closed_modes(job.settings)
+    if root is None or root in _warned:
+        return
+    _warned.add(root)
+    with contextlib.suppress(OSError):
+        kinds = [mode for kind in KINDS if (mode := _mode(root / kind)) is not None]
+        if (_mode(root) or 0) & closed and any(mode & closed for mode in kinds):
+            mend = f"chmod -R {'go' if closed & 0o070 else 'o'}-rwx {shlex.quote(str(root))}"
+            _log.warning("others may read the store %s: %s", root, mend)
+
+
+def _mode(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _last_name(place: str | None) -> str:

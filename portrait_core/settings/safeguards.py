@@ -20,5 +20,10 @@ def guard_process(settings: Settings) -> None:
         settings: settings of the command at work.
     """
     use_limits(settings.limits)
-    if settings.runner.access in _UMASKS:
-        os.umask(_UMASKS[settings.runner.access])
+    if closed := closed_modes(settings):
+        os.umask(closed)
+
+
+def closed_modes(settings: Settings) -> int:
+    """Return the bits of access modes that settings take away; 0 where the machine's own umask decides."""
+    return _UMASKS.get(settings.runner.access, 0)

@@ -32,7 +32,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 from zarr.storage import MemoryStore
 
-from portrait_core.settings.limits import over_limit, refuse_beyond
+from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond
 from portrait_core.store.documents import parse_json
 
 RANGE = 16
@@ -136,15 +136,18 @@ def problem_of(document: bytes) -> str:
     A document with codecs or sizes that this program never writes counts as damaged: a store may be a
     stranger's. So does one whose chunks exceed ``limits.chunk_bytes``, which the words then say.
     """
-    array = _checked_info(document)
+    array = _checked_info(document, current_limits().record_bytes)
     return "is damaged" if array is None else over_limit("chunk_bytes", array.chunk_bytes)
 
 
 @lru_cache(maxsize=256)
-def _checked_info(document: bytes) -> ArrayInfo | None:
-    """Read shape, type and form from a document that this program may have written; None for others."""
+def _checked_info(document: bytes, most: int) -> ArrayInfo | None:
+    """Read shape, type and form from a document that this program may have written; None for others.
+
+    ``most`` is the limit of its bytes, on which the result depends.
+    """
     try:
-        described = parse_json(document)
+        described = parse_json(document) if len(document) <= most else {}
         if not (_are_sides(described["shape"]) and _TYPES.fullmatch(described["data_type"])):
             return None
         array, plain = read_info(document), json.loads(plain_document(document))
@@ -209,10 +212,11 @@ def decode(
     if compressed and len(numbers) > 1:
         refuse_beyond("chunk_bytes", len(numbers) * array.chunk_bytes, f"a range of {len(numbers)} frames")
     sound = {
-        number: chunks[name]
-        for number in numbers
-        if (name := chunk_name(array, number)) in chunks
-        and (not compressed or _decompressed_bytes(chunks[name]) == array.chunk_bytes)
+        number: chunk
+        for name, chunk in chunks.items()
+        if (number := chunk_number(name)) is not None
+        and number in numbers
+        and (not compressed or _decompressed_bytes(chunk) == array.chunk_bytes)
     }
     objects = {chunk_name(array, number): cpu.Buffer.from_bytes(value) for number, value in sound.items()}
     opened = _open(document, objects)

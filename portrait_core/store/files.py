@@ -22,7 +22,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
-from portrait_core.settings.limits import current_limits, over_limit
+from portrait_core.settings.limits import current_limits
 from portrait_core.store import refusals
 from portrait_core.store.local import PARTIAL, Entry, IrregularObjectError, LocalFolder
 from portrait_core.store.places import checked_place
@@ -157,11 +157,11 @@ class Files:
 
         Reading stops where it exceeds ``limits.object_bytes``. None when the object does not exist.
         """
-        sha256, size = hashlib.sha256(), 0
-        while (piece := self.get_range(name, size, size + _PIECE)) is not None:
+        sha256, size, most = hashlib.sha256(), 0, current_limits().object_bytes
+        while (piece := self.get_range(name, size, min(size + _PIECE, most + 1))) is not None:
             sha256.update(piece)
             size += len(piece)
-            if len(piece) < _PIECE or over_limit("object_bytes", size):
+            if len(piece) < _PIECE:
                 return sha256.hexdigest(), size
         return None
 

@@ -182,10 +182,9 @@ class Output(ArrayFolder):
             digest, size = found
         else:
             return False, None
-        if not fits_digest(path, digest):
-            _log.warning(
-                "%s %s; it counts as missing", path, over_limit("object_bytes", size) or "is corrupt"
-            )
+        problem = over_limit("object_bytes", size) or ("" if fits_digest(path, digest) else "is corrupt")
+        if problem:
+            _log.warning("%s %s; it counts as missing", path, problem)
             return True, None
         if value is None:  # a file of holes takes memory, no space on a disk: it is read once it is known
             value = self._files.get_range(path, 0, size)

@@ -204,11 +204,12 @@ class _OutputCheck:
             digest, size = found
             self._report.files += 1
             self._report.bytes += size
-            if fits_digest(path, digest):
+            problem = over_limit("object_bytes", size)
+            if not problem and fits_digest(path, digest):
                 sound.add(name)
             else:
                 corrupt[stored] = name
-                problems[stored] = over_limit("object_bytes", size) or "its content does not fit its digest"
+                problems[stored] = problem or "its content does not fit its digest"
         for stored, name in corrupt.items():
             kind: FindingKind = "unreadable" if name in sound else "corrupt"
             self._add(kind, f"files/{stored}", problems[stored])
