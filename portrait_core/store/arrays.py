@@ -147,7 +147,7 @@ def _checked_info(document: bytes, most: int) -> ArrayInfo | None:
     ``most`` is the limit of its bytes, on which the result depends.
     """
     try:
-        described = parse_json(document) if len(document) <= most else {}
+        described: Any = parse_json(document) if len(document) <= most else None
         if not (_are_sides(described["shape"]) and _TYPES.fullmatch(described["data_type"])):
             return None
         array, plain = read_info(document), json.loads(plain_document(document))

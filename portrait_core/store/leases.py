@@ -26,6 +26,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from portrait_core.store.documents import canonical_json, parse_json
 from portrait_core.store.unit import Unit
@@ -76,7 +77,7 @@ def read_holder(unit: Unit) -> Holder | None:
     record = parse_json(unit._files.get_one(_name(unit)))
     if not isinstance(record, dict):
         return None
-    fields = {name: record.get(name) for name in (*_TEXTS, *_COUNTS)}
+    fields: dict[str, Any] = {name: record.get(name) for name in (*_TEXTS, *_COUNTS)}
     if not all(isinstance(fields[name], str) and len(fields[name]) <= _MAX_CHARACTERS for name in _TEXTS):
         return None
     if not all(type(fields[name]) is int and 0 <= fields[name] <= most for name, most in _COUNTS.items()):
