@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -26,6 +25,7 @@ from portrait_core.attribute_editing.latent_edits import StyleFlowModel
 from portrait_core.attribute_editing.latent_reader import LatentReader, reader_shapes
 from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
 from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.runtime.whole_files import partial_file
 from portrait_core.weights.file_checks import checking
 from portrait_core.weights.readers.torch_files import Shapes, read_styleflow, select_tensors
 
@@ -70,15 +70,9 @@ def save_styleflow(
     about.pop("reader_r2", None)  # belongs to the file that the metadata came from
     if reader is not None:
         about["reader_r2"] = json.dumps(reader.r2)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with partial_file(path) as partial:
         # one entry, since safetensors writes several in an order that differs between calls
-        save_file(tensors, temporary, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        save_file(tensors, partial, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
 def styleflow_bytes(model: StyleFlowModel, metadata: Mapping[str, str]) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
+from portrait_core.runtime.whole_files import partial_file
 
 AnyGenerator = TriPlaneGenerator | StyleGAN2Generator
 AnySettings = GeneratorSettings | StyleGAN2Settings
@@ -69,15 +69,9 @@ def save_generator(
         "settings": generator.settings.model_dump_json(),
         "latent_layout": json.dumps(latent_layout or {}),
     }
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with partial_file(path) as partial:
         # one entry: safetensors writes several in an order that differs from call to call
-        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        part.chmod(0o644)  # made readable by its owner alone, but workers may run as somebody else
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        save_file(tensors, partial, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
 @overload

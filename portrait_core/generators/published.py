@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from portrait_core.generators.io import (
 )
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Settings
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.weights.readers.legacy_pickle import ModuleRecord, plain_data, read_network
 
 NVIDIA_LICENCE = "NVIDIA source code licence, non-commercial"
@@ -154,7 +154,7 @@ def convert_published(
             "rendering": found.rendering,
         }
         about_path = weights.with_suffix(".json")
-        _write_text(about_path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        write_whole(about_path, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot write to {folder}: {error}; name another folder with --out") from error
     return Converted(weights, about_path, about)
@@ -268,12 +268,3 @@ def _about(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{beside} is no JSON ({error}); import {path.stem} again") from error
     return said if isinstance(said, dict) else {}
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

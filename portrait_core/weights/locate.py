@@ -20,6 +20,7 @@ import fsspec
 from portrait_core.errors import ModelFileError
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder
+from portrait_core.runtime.whole_files import partial_file, write_whole
 from portrait_core.weights.registry import Model, find_models
 
 VARIABLE = "PORTRAIT_MODELS"
@@ -141,21 +142,16 @@ def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
 
 
 def _fetch(files: Any, path: str, copy: Path, version: dict[str, Any]) -> None:
-    partial = copy.with_name(f".{copy.name}.{os.getpid()}.part")
-    try:
-        sha256 = hashlib.sha256()
+    sha256 = hashlib.sha256()
+    with partial_file(copy) as partial:
         with files.open(path, "rb") as source, open(partial, "wb") as target:
             while piece := source.read(_PIECE):
                 sha256.update(piece)
                 target.write(piece)
         if partial.stat().st_size != version["size"]:
             raise OSError(f"{partial.stat().st_size} of {version['size']} bytes came")
-        partial.replace(copy)
-        partial.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
-        partial.replace(_note_path(copy))
-        _verified.add(copy)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(_note_path(copy), json.dumps({**version, "sha256": sha256.hexdigest()}).encode())
+    _verified.add(copy)
 
 
 def _note_path(copy: Path) -> Path:
