@@ -1,4 +1,4 @@
-"""Ways to search for findings: hypothesis' strategies, or atheris, which follows the lines that inputs reach."""
+"""Ways to search for findings: with hypothesis, or with atheris, which follows the lines that inputs reach."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def explore_for(target: Target, seconds: float, report: Report) -> int:
 
 
 def follow_coverage(target: Target, seconds: float, report: Report, finish: Callable[[int], None]) -> None:
-    """Search with atheris, an optional package; it ends the process after ``finish`` has got the number tried.
+    """Search with atheris, an optional package; it ends the process after ``finish``.
 
     Raises:
         ImportError: atheris is not installed.
