@@ -1,4 +1,4 @@
-"""Ways to search for findings: with hypothesis, or with atheris, which follows the lines that inputs reach."""
+"""Two ways to search for findings: hypothesis, or atheris, which prefers inputs that reach new lines."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -27,77 +28,76 @@ _NUMBERS = (
 _DECIMALS = (*_NUMBERS, -1, -2, 10**12, 10**30)
 _WRITTEN = re.compile(rb"-?\d{1,20}")
 
-Draw = Callable[[st.SearchStrategy[int]], int]
-Mutation = Callable[[Draw, bytearray, Target], None]
+Mutation = Callable[[Random, bytearray, Target], None]
 
 
-def _place(draw: Draw, data: bytearray) -> int:
+def _place(rng: Random, data: bytearray) -> int:
     """Draw a place, half of the time in the first 512 bytes, where most structure is."""
     last = max(len(data) - 1, 0)
-    return draw(st.integers(0, min(last, 511)) if draw(st.integers(0, 1)) else st.integers(0, last))
+    return rng.randint(0, min(last, 511) if rng.randrange(2) else last)
 
 
-def _byte(draw: Draw, data: bytearray, target: Target) -> None:
+def _byte(rng: Random, data: bytearray, target: Target) -> None:
     if data:
-        data[_place(draw, data)] = draw(st.integers(0, 255))
+        data[_place(rng, data)] = rng.randint(0, 255)
 
 
-def _number(draw: Draw, data: bytearray, target: Target) -> None:
+def _number(rng: Random, data: bytearray, target: Target) -> None:
     """Put an interesting number of 1 to 8 bytes somewhere."""
-    width, order = 1 << draw(st.integers(0, 3)), draw(st.integers(0, 1))
-    value = _NUMBERS[draw(st.integers(0, len(_NUMBERS) - 1))] % (1 << 8 * width)
-    place = _place(draw, data)
+    width, order = 1 << rng.randint(0, 3), rng.randrange(2)
+    value = _NUMBERS[rng.randrange(len(_NUMBERS))] % (1 << 8 * width)
+    place = _place(rng, data)
     data[place : place + width] = value.to_bytes(width, "big" if order else "little")
 
 
-def _step(draw: Draw, data: bytearray, target: Target) -> None:
+def _step(rng: Random, data: bytearray, target: Target) -> None:
     """Change a number of 1 to 8 bytes by a little, or double it."""
-    width, place = 1 << draw(st.integers(0, 3)), _place(draw, data)
+    width, place = 1 << rng.randint(0, 3), _place(rng, data)
     value = int.from_bytes(data[place : place + width], "little")
-    changed = value * 2 if draw(st.integers(0, 3)) == 0 else value + draw(st.integers(-4, 4))
+    changed = value * 2 if rng.randint(0, 3) == 0 else value + rng.randint(-4, 4)
     data[place : place + width] = (changed % (1 << 8 * width)).to_bytes(width, "little")
 
 
-def _decimal(draw: Draw, data: bytearray, target: Target) -> None:
+def _decimal(rng: Random, data: bytearray, target: Target) -> None:
     """Replace a number that is written out."""
     found = list(_WRITTEN.finditer(data))
     if found:
-        match = found[draw(st.integers(0, len(found) - 1))]
-        value = _DECIMALS[draw(st.integers(0, len(_DECIMALS) - 1))]
+        match = found[rng.randrange(len(found))]
+        value = _DECIMALS[rng.randrange(len(_DECIMALS))]
         data[match.start() : match.end()] = str(value).encode()
 
 
-def _cut(draw: Draw, data: bytearray, target: Target) -> None:
-    del data[_place(draw, data) :]
+def _cut(rng: Random, data: bytearray, target: Target) -> None:
+    del data[_place(rng, data) :]
 
 
-def _remove(draw: Draw, data: bytearray, target: Target) -> None:
-    place = _place(draw, data)
-    del data[place : place + draw(st.integers(1, 64))]
+def _remove(rng: Random, data: bytearray, target: Target) -> None:
+    place = _place(rng, data)
+    del data[place : place + rng.randint(1, 64)]
 
 
-def _repeat(draw: Draw, data: bytearray, target: Target) -> None:
+def _repeat(rng: Random, data: bytearray, target: Target) -> None:
     """Write a piece several times, or very many."""
-    place = _place(draw, data)
-    piece = data[place : place + draw(st.integers(1, 64))]
-    times = draw(st.integers(1, 8)) if draw(st.integers(0, 3)) else 2000
+    place = _place(rng, data)
+    piece = data[place : place + rng.randint(1, 64)]
+    times = rng.randint(1, 8) if rng.randint(0, 3) else 2000
     data[place:place] = bytes(piece) * times
 
 
-def _splice(draw: Draw, data: bytearray, target: Target) -> None:
+def _splice(rng: Random, data: bytearray, target: Target) -> None:
     """Copy a piece of a good input to another place, over what is there or before it."""
     sources = good_inputs(target)
-    source = sources[draw(st.integers(0, len(sources) - 1))]
-    start, length = _place(draw, bytearray(source)), draw(st.integers(1, 256))
-    place = _place(draw, data)
-    end = place + length * draw(st.integers(0, 1))
+    source = sources[rng.randrange(len(sources))]
+    start, length = _place(rng, bytearray(source)), rng.randint(1, 256)
+    place = _place(rng, data)
+    end = place + length * rng.randrange(2)
     data[place:end] = source[start : start + length]
 
 
-def _token(draw: Draw, data: bytearray, target: Target) -> None:
+def _token(rng: Random, data: bytearray, target: Target) -> None:
     if target.tokens:
-        place = _place(draw, data)
-        data[place:place] = target.tokens[draw(st.integers(0, len(target.tokens) - 1))]
+        place = _place(rng, data)
+        data[place:place] = target.tokens[rng.randrange(len(target.tokens))]
 
 
 MUTATIONS: tuple[Mutation, ...] = (
@@ -105,12 +105,18 @@ MUTATIONS: tuple[Mutation, ...] = (
 )  # fmt: skip
 
 
-@st.composite
-def mutated(draw: st.DrawFn, target: Target) -> bytes:
-    """Draw a good input of a target with one to five mutations."""
-    seeds = good_inputs(target)
-    data = bytearray(seeds[draw(st.integers(0, len(seeds) - 1))])
-    for _ in range(draw(st.integers(1, 5))):
-        MUTATIONS[draw(st.integers(0, len(MUTATIONS) - 1))](draw, data, target)
+def mutated(target: Target) -> st.SearchStrategy[bytes]:
+    """Return the strategy of a target's good inputs with one to five mutations.
+
+    hypothesis draws the generator of random numbers, and the generator all places and values: drawn one by
+    one by hypothesis, they are small numbers for the most part, and half of the inputs repeat others.
+    """
+    return st.randoms(use_true_random=True).map(lambda rng: _mutate(rng, target))
+
+
+def _mutate(rng: Random, target: Target) -> bytes:
+    data = bytearray(rng.choice(good_inputs(target)))
+    for _ in range(rng.randint(1, 5)):
+        rng.choice(MUTATIONS)(rng, data, target)
         del data[_LARGEST:]
     return bytes(data)
