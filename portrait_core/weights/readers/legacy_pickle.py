@@ -21,10 +21,10 @@ from portrait_core.weights.readers.array_pickle import ARRAY_NAMES, plain_set
 from portrait_core.weights.readers.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
-    load_storage,
     rebuild_parameter,
     rebuild_tensor,
 )
+from portrait_core.weights.readers.torch_pickles import load_storage
 from portrait_core.weights.readers.unpickler import ClassName, DataUnpickler, plain_key
 
 _MAX_MODULES = 100_000

@@ -12,9 +12,9 @@ from portrait_core.weights.readers.array_pickle import PickledObject, read_array
 from portrait_core.weights.readers.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
-    load_storage,
     rebuild_tensor,
 )
+from portrait_core.weights.readers.torch_pickles import load_storage
 
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,

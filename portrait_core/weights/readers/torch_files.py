@@ -1,24 +1,25 @@
 """Checkpoints of ``torch.save``, in its zip format or the older one, whatever their suffix is.
 
-torch's own restricted reader reads them, which makes tensors and plain containers. Then they are compared
-with the names and shapes of their network: entries that do not fit are refused instead of skipped.
+Our own reader makes tensors and plain containers of them. Then they are compared with the names and shapes of
+their network: entries that do not fit are refused instead of skipped.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from portrait_core.weights.file_checks import checking
+from portrait_core.weights.file_checks import checking, open_weights
 from portrait_core.weights.locate import package_file
+from portrait_core.weights.readers.brief import listed
+from portrait_core.weights.readers.torch_pickles import read_checkpoint
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a network's entries by their names."""
@@ -132,25 +133,19 @@ def read_torch(path: str | Path) -> Any:
         OSError: the file does not exist.
         ValueError: it is not a checkpoint, is damaged, or asks for anything else.
     """
-    with open(path, "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        # a damaged or hostile file causes many kinds of errors in torch
-        except Exception as error:
-            raise ValueError(
-                f"it is no checkpoint that can be read safely ({_torch_message(error):.200})"
-            ) from error
+    with open_weights(path) as file:
+        return read_torch_file(file)
 
 
-def _torch_message(error: Exception) -> str:
-    """Return torch's message about a file, without its advice to load it all the same."""
-    text = str(error)
-    match = re.search(r"GLOBAL ([\w.]+)", text)
-    if match:
-        return f"the file asks for {match[1]}, which is not a name known as safe"
-    reason = text.rpartition("WeightsUnpickler error:")[2].strip()
-    return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
+def read_torch_file(file: BinaryIO) -> Any:
+    """Read a checkpoint from an open file, as :func:`read_torch` does."""
+    try:
+        return read_checkpoint(file)
+    # a damaged or hostile file causes many kinds of errors
+    except Exception as error:
+        own = isinstance(error, ValueError | pickle.UnpicklingError)
+        reason = str(error) if own else type(error).__name__
+        raise ValueError(f"it is no checkpoint that can be read safely ({reason:.200})") from error
 
 
 def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
@@ -195,6 +190,6 @@ def checkpoint_entry(content: Any, name: str) -> Any:
         ValueError: it has no entry of that name.
     """
     if not isinstance(content, Mapping) or name not in content:
-        held = ", ".join(map(str, list(content)[:12])) if isinstance(content, Mapping) else ""
+        held = listed(content) if isinstance(content, Mapping) else ""
         raise ValueError(f"it lacks {name}; it holds {held or type(content).__name__}")
     return content[name]
