@@ -16,8 +16,11 @@ _WRITER.maxtuple = _WRITER.maxlist = _WRITER.maxdict = _WRITER.maxset = 8
 _WRITER.maxstring = _WRITER.maxother = _WRITER.maxlong = _MOST
 
 
-def brief(value: Any) -> str:
-    """Return a value as Python writes it, at most 80 characters."""
+def brief(value: Any, *_: Any) -> str:
+    """Return a value as Python writes it, at most 80 characters.
+
+    In pickles, it stands for constructors of what is only ever shown: devices and layouts.
+    """
     if isinstance(value, bytes):
         value = value[:_MOST]
     try:

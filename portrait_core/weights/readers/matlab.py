@@ -111,7 +111,7 @@ class _Element:
             raise ValueError("it is damaged: something else than a variable is compressed")
         if problem := grown(self._size, size):
             raise ValueError(f"a compressed variable {problem}")
-        return stream.decompress(stream.unconsumed_tail, size if most is None else min(size, most) or 1)
+        return stream.decompress(stream.unconsumed_tail, max(size if most is None else min(size, most), 1))
 
 
 def _elements(file: BinaryIO, order: str) -> Iterator[_Element]:

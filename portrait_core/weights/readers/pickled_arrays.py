@@ -45,8 +45,8 @@ def is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**48
 
 
-def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """Return a tensor over a part of a storage.
+def rebuild_view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Return a tensor over a part of a storage, which it may repeat.
 
     Raises:
         pickle.UnpicklingError: it would reach beyond the storage.
@@ -59,14 +59,30 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
         raise pickle.UnpicklingError(f"a tensor has size {brief(size)}, stride {brief(stride)}")
     total = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if total else 0
-    if last >= max(storage.count, 1) or total > max(storage.count, _MAX_EXPANDED):
-        raise pickle.UnpicklingError(
-            f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
-            f"{storage.count} values"
-        )
+    if last >= max(storage.count, 1):
+        raise _beyond(storage, offset, size, stride)
     if not total:
         return torch.empty(size, dtype=storage.dtype)
     return torch.as_strided(storage.values, size, stride, offset)
+
+
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Return a tensor over a part of a storage, for readers that copy it.
+
+    Raises:
+        pickle.UnpicklingError: it would reach beyond the storage, or repeat it very often.
+    """
+    view = rebuild_view(storage, offset, size, stride)
+    if view.numel() > max(storage.count, _MAX_EXPANDED):
+        raise _beyond(storage, offset, size, stride)
+    return view
+
+
+def _beyond(storage: Storage, offset: int, size: Any, stride: Any) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(
+        f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
+        f"{storage.count} values"
+    )
 
 
 def rebuild_parameter(data: Any, *_: Any) -> Tensor:
@@ -83,7 +99,9 @@ class DTypeRecord:
         if isinstance(code, bytes):
             code = code.decode("latin1")
         if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?(?:[biuf][1248]|[SU]\d{1,4})", code):
-            raise pickle.UnpicklingError(f"the file asks for numpy type {brief(code):.40}, only numbers are read")
+            raise pickle.UnpicklingError(
+                f"the file asks for numpy type {brief(code):.40}, only numbers are read"
+            )
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:

@@ -29,6 +29,8 @@ LPIPS_CHANNELS = (64, 128, 256, 512, 512)
 LPIPS_ALEX_CHANNELS = (64, 192, 384, 256, 256)
 """Channels of AlexNet's."""
 
+_FREE, _COPIES = 1 << 26, 16  # bytes that copies may always take, and per stored byte: two of uint8 as int64
+
 State = dict[str, Tensor]
 """Tensors by the names of a network's ``state_dict``, on the CPU: float32, counters int64."""
 
@@ -162,12 +164,14 @@ def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool =
     """
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{what} is a {type(state).__name__}, expected weights by name")
+    if keep_others:
+        _refuse_repeats(state, what)
     problems = [f"{name} is missing" for name in shapes if name not in state]
     chosen: Iterable[str] = [name for name in state if keep_others or name in shapes]
     for name in chosen:
         value = state[name]
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
-            problems.append(f"{name} is a {type(value).__name__}, expected plain numbers")
+            problems.append(f"{name!s:.100} is a {type(value).__name__}, expected plain numbers")
         elif name in shapes and tuple(value.shape) != shapes[name]:
             problems.append(f"{name} has shape {list(value.shape)}, expected {list(shapes[name])}")
         elif not torch.isfinite(value).all():
@@ -176,6 +180,20 @@ def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool =
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(f"{what} does not fit: {'; '.join(problems[:3])}{more}")
     return {name: _plain(state[name]) for name in chosen}
+
+
+def _refuse_repeats(state: Mapping[Any, Any], what: str) -> None:
+    """Refuse tensors whose shapes nothing else bounds and which repeat their values very often.
+
+    A tensor is a view of a storage, so a few bytes can stand for gigabytes, which a copy would need.
+    """
+    tensors = [
+        value for value in state.values() if isinstance(value, Tensor) and value.layout is torch.strided
+    ]
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
+    needed = sum(value.numel() for value in tensors) * torch.int64.itemsize
+    if needed > _FREE + _COPIES * sum(storages.values()):
+        raise ValueError(f"{what} repeats its values: {needed:,} bytes of {sum(storages.values()):,}")
 
 
 def _plain(value: Tensor) -> Tensor:

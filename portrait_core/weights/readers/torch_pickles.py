@@ -27,7 +27,7 @@ from portrait_core.weights.readers.pickled_arrays import (
     Storage,
     is_count,
     rebuild_parameter,
-    rebuild_tensor,
+    rebuild_view,
 )
 from portrait_core.weights.readers.unpickler import DataUnpickler, Handlers, Names, plain_key
 
@@ -50,14 +50,16 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
 
 def _rebuild_first(storage: Any, offset: Any, size: Any, stride: Any) -> Tensor:
     """Return a tensor as torch before 0.4 describes it."""
-    return rebuild_tensor(storage, offset, size, stride)
+    return rebuild_view(storage, offset, size, stride)
 
 
-def _device(kind: Any, *_: Any) -> str:
-    """Return the name of a device, as which nothing is loaded."""
-    return brief(kind)
+def _other_kind(*_: Any) -> Tensor:
+    """Return an empty sparse tensor in place of a sparse or quantised one, which no network here has."""
+    return torch.empty(0).to_sparse()
 
 
+_QUANTISED = {"QInt8Storage": torch.int8, "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32}
+_SCHEMES = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
 _NAMES: Names = {
     **ARRAY_NAMES,
@@ -65,11 +67,15 @@ _NAMES: Names = {
     ("builtins", "set"): plain_set,
     ("__builtin__", "set"): plain_set,
     ("torch", "Size"): tuple,
-    ("torch", "device"): _device,
+    ("torch", "device"): brief,
     ("torch._utils", "_rebuild_tensor"): _rebuild_first,
-    ("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): rebuild_view,
     ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
-    **{("torch", name): dtype for name, dtype in STORAGES.items()},
+    ("torch._utils", "_rebuild_sparse_tensor"): _other_kind,
+    ("torch._utils", "_rebuild_qtensor"): _other_kind,
+    ("torch.serialization", "_get_layout"): brief,
+    **dict.fromkeys([("torch", name) for name in _SCHEMES]),
+    **{("torch", name): dtype for name, dtype in (STORAGES | _QUANTISED).items()},
     **{("torch", name.replace("Storage", "Tensor")): _empty(dtype) for name, dtype in STORAGES.items()},
     **{("torch", name): getattr(torch, name) for name in _DTYPES},
 }
@@ -135,6 +141,7 @@ class _TorchUnpickler(DataUnpickler):
     """Resolves the names above, and references to storages."""
 
     fillable: tuple[type, ...] = (ArrayRecord, DTypeRecord)
+    counts_views = False  # nothing is copied before its shape has been compared with a network's
 
     def __init__(self, file: BinaryIO, size: int | None = None) -> None:
         super().__init__(file, _NAMES, encoding="utf-8", size=size)
@@ -162,7 +169,7 @@ class _TorchUnpickler(DataUnpickler):
 
     def _build(self) -> None:
         if len(self.stack) > 1 and type(self.stack[-2]) is Tensor:
-            view = self._call(rebuild_tensor, self.stack.pop())
+            view = self._call(rebuild_view, self.stack.pop())
             self.stack[-1].set_(view)
         else:
             super()._build()

@@ -102,6 +102,8 @@ class DataUnpickler(pickle._Unpickler):
 
     fillable: tuple[type, ...] = ()
     """Types whose objects take state through a ``__setstate__`` of ours; plain dictionaries ignore it."""
+    counts_views = True
+    """Whether a tensor counts with all that it repeats of its storage, as what copies it needs."""
 
     # attributes of the base class: objects made so far, and access to those since the last mark
     stack: list[Any]
@@ -162,7 +164,8 @@ class DataUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"it calls a {type(function).__name__}, which is no constructor")
         self._charge(args)
         made = function(*args)
-        self._charge((made,) if isinstance(made, Tensor) else ())  # may repeat its storage
+        if self.counts_views and isinstance(made, Tensor):
+            self._charge((made,))
         return made
 
     def _pop_call(self) -> None:
