@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -20,12 +20,18 @@ from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
+from portrait_core.settings.limits import over_limit
+from portrait_core.weights.readers.brief import brief
+from portrait_core.weights.readers.safetensors_files import open_safetensors
+from portrait_core.weights.readers.torch_files import network_shapes
+from portrait_core.weights.sidecars import parsed_object
 
 AnyGenerator = TriPlaneGenerator | StyleGAN2Generator
 AnySettings = GeneratorSettings | StyleGAN2Settings
 Kind = Literal["triplane", "stylegan2"]
 
 _METADATA = "generator"
+_MOST_SAMPLES = 4096
 _TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "StyleGAN2 (2D) generator"}
 
 
@@ -107,7 +113,9 @@ def load_generator(
     about, tensors = _read(path)
     found = about.get("kind", "triplane")  # the oldest files do not say
     if found not in _TITLES:
-        raise ValueError(f"{path} holds a generator of kind {found!r}; expected one of {sorted(_TITLES)}")
+        raise ValueError(
+            f"{path} holds a generator of kind {brief(found)}; expected one of {sorted(_TITLES)}"
+        )
     if kind not in (None, found):
         raise ValueError(f"{path} holds a {_TITLES[found]}; expected a {_TITLES[str(kind)]}")
     settings_class = GeneratorSettings if found == "triplane" else StyleGAN2Settings
@@ -125,15 +133,17 @@ def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path:
     Raises:
         ValueError: if the weights do not fit the settings.
     """
-    generator: AnyGenerator
+    _check_fit(settings, tensors, path)
     with _NoDraws():
-        if isinstance(settings, StyleGAN2Settings):
-            generator = StyleGAN2Generator(settings)
-        else:
-            generator = TriPlaneGenerator(settings)
-    _check_fit(generator, tensors, path)
+        generator = _built(settings)
     generator.load_state_dict(tensors)  # copies, so each weight keeps its memory format, and becomes float32
     return generator.eval().requires_grad_(False)
+
+
+def _built(settings: AnySettings) -> AnyGenerator:
+    if isinstance(settings, StyleGAN2Settings):
+        return StyleGAN2Generator(settings)
+    return TriPlaneGenerator(settings)
 
 
 class _NoDraws(TorchFunctionMode):
@@ -159,8 +169,15 @@ class _NoDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    wanted = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
+def _check_fit(settings: AnySettings, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    """Compare settings and weights before memory is taken for the network: either may be a stranger's."""
+    _check_sizes(settings, len(tensors), path)
+    try:
+        with _NoDraws():
+            wanted = network_shapes(lambda: _built(settings))
+    # sizes that no network can have cause many kinds of errors in torch
+    except Exception as error:
+        raise ValueError(f"the settings in {path} make no network: {error!s:.200}") from error
     given = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = [f"{name} is missing" for name in wanted if name not in given]
     wrong += [f"{name} is not known" for name in given if name not in wanted]
@@ -172,6 +189,20 @@ def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | 
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"the weights in {path} do not fit its settings: {'; '.join(wrong[:3])}{more}")
+
+
+def _check_sizes(settings: AnySettings, tensors: int, path: str | Path) -> None:
+    """Refuse settings of a network that would be endless to build or to run."""
+    sides = [settings.image_resolution, settings.neural_resolution]
+    if isinstance(settings, GeneratorSettings):
+        sides.append(settings.plane_size)
+        samples = settings.sampling.n_coarse + settings.sampling.n_fine
+        if samples > _MOST_SAMPLES:
+            raise ValueError(f"{path} asks for {brief(samples)} samples per ray, of at most {_MOST_SAMPLES}")
+    if problem := over_limit("picture_pixels", max(sides) ** 2):
+        raise ValueError(f"{path}: a picture or plane of its network {problem}")
+    if settings.mapping_layers > tensors:
+        raise ValueError(f"{path} names {brief(settings.mapping_layers)} layers and holds {tensors} tensors")
 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
@@ -209,7 +240,7 @@ def load_facts(path: str | Path) -> GeneratorFacts:
 
 
 def _layout(about: Mapping[str, str]) -> dict[str, Any]:
-    return dict(json.loads(about.get("latent_layout", "{}")))
+    return parsed_object(about.get("latent_layout", "{}"))
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
@@ -229,19 +260,22 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         return _metadata(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _open(path: str | Path) -> Any:
-    try:
-        return safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"cannot read a generator from {path}: {error}; expected a .safetensors file of save_generator"
-        ) from error
+@contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(open_safetensors(path))
+        except (OSError, ValueError) as error:
+            raise ModelFileError(
+                f"cannot read a generator from {path}: {error}; expected a .safetensors file of save_generator"
+            ) from error
+        yield file
 
 
 def _metadata(file: Any, path: str | Path) -> dict[str, str]:
     about = dict(file.metadata() or {})
     if _METADATA in about:
-        about = dict(json.loads(about[_METADATA]))
-    if "settings" not in about:
+        about = parsed_object(about[_METADATA])
+    if not all(isinstance(value, str | int) for value in about.values()) or "settings" not in about:
         raise ValueError(f"{path} carries no generator settings; expected a file of save_generator")
     return about

@@ -24,7 +24,9 @@ from portrait_core.generators.io import (
 )
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Settings
+from portrait_core.weights.file_checks import open_weights
 from portrait_core.weights.readers.legacy_pickle import ModuleRecord, plain_data, read_network
+from portrait_core.weights.sidecars import read_sidecar
 
 NVIDIA_LICENCE = "NVIDIA source code licence, non-commercial"
 
@@ -193,7 +195,7 @@ def check_generator(path: str | Path) -> Checked:
 
 def sha256(path: str | Path) -> str:
     """Return the digest of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
+    with open_weights(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -240,10 +242,10 @@ def _plane_axes(record: ModuleRecord) -> str:
 def _refuse_other_files(path: Path) -> None:
     """Name the files that people are most likely to mistake for a network file."""
     try:
-        with open(path, "rb") as file:
+        with open_weights(path) as file:
             start = file.read(64).lstrip()
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     what = None
     if path.suffix == ".safetensors":
         what = "a .safetensors file; if it is a converted generator, `portrait models check` reads it"
@@ -264,10 +266,9 @@ def _about(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        return read_sidecar(beside)
     except ValueError as error:
-        raise ValueError(f"{beside} is no JSON ({error}); import {path.stem} again") from error
-    return said if isinstance(said, dict) else {}
+        raise ValueError(f"{beside} cannot be read ({error}); import {path.stem} again") from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from portrait_core.weights.readers.array_pickle import (
     PickledObject,
     read_array_pickle,
 )
+from portrait_core.weights.readers.brief import brief, listed
 from portrait_core.weights.readers.npy_pickle import read_object_npy
 
 IDENTITY, EXPRESSION, JOINTS = 300, 100, 5
@@ -96,7 +97,7 @@ class _Columns(PickledObject):
         """Return the dense matrix ``[rows, columns]``; a file that states another size is refused."""
         shape = self.state.get("_shape")
         if not isinstance(shape, tuple) or shape != (rows, columns):
-            raise ValueError(f"J_regressor has shape {shape!r:.40}, expected ({rows}, {columns})")
+            raise ValueError(f"J_regressor has shape {brief(shape):.40}, expected ({rows}, {columns})")
         arrays = [_array(self.state.get(name)) for name in ("data", "indices", "indptr")]
         matrix = sparse.csc_matrix(tuple(arrays), shape=shape)
         matrix.check_format(full_check=True)
@@ -189,7 +190,7 @@ def _points(
 
 def _named(content: Mapping[str, Any], name: str) -> NDArray[Any]:
     if name not in content:
-        raise ValueError(f"it lacks {name}; it holds {', '.join(map(str, list(content)[:12]))}")
+        raise ValueError(f"it lacks {name}; it holds {listed(content)}")
     try:
         return _array(content[name])
     except ValueError as error:
@@ -223,7 +224,7 @@ def read_flame_masks(path: str | Path) -> FlameMasks:
     with reading(path, "flame_masks") as file:
         content = read_array_pickle(file)
         if not isinstance(content, dict) or not {"face", "lips"} <= set(content):
-            held = ", ".join(map(str, list(content)[:12])) if isinstance(content, dict) else ""
+            held = listed(content) if isinstance(content, dict) else ""
             raise ValueError(f"it holds {held or type(content).__name__}, expected face, lips and others")
         regions = {str(name): _array(value).ravel() for name, value in content.items()}
         return FlameMasks({name: integers(value, name, (None,)) for name, value in regions.items()})
