@@ -112,11 +112,7 @@ class MorphableHead(nn.Module):
             raise ValueError(f"{path} has no n_shape in its metadata; it is not a head model of this project")
         try:
             return cls(arrays, metadata).to(device)
-        except (
-            RuntimeError,
-            TypeError,
-            IndexError,
-        ) as error:  # RecursionError, of nested lists, is the first
+        except (RuntimeError, TypeError, IndexError) as error:  # of nested lists: RecursionError
             raise ValueError(f"{path} is no head model of this project: {error!s:.200}") from error
 
     def extended(self, basis: Float[Tensor, "v 3 k"], names: Sequence[str]) -> MorphableHead:

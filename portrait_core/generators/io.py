@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,7 +24,6 @@ from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Sett
 from portrait_core.settings.limits import over_limit
 from portrait_core.weights.readers.brief import brief
 from portrait_core.weights.readers.safetensors_files import open_safetensors
-from portrait_core.weights.readers.torch_files import network_shapes
 from portrait_core.weights.sidecars import parsed_object
 
 AnyGenerator = TriPlaneGenerator | StyleGAN2Generator
@@ -32,6 +32,9 @@ Kind = Literal["triplane", "stylegan2"]
 
 _METADATA = "generator"
 _MOST_SAMPLES = 4096
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_FREE_VALUES, _VALUES_PER_STORED, _VALUES_PER_TENSOR = 1 << 22, 4, 64
+"""Values that a network may make while it is built, always and per stored one; what a tensor counts as."""
 _TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "StyleGAN2 (2D) generator"}
 
 
@@ -133,9 +136,15 @@ def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path:
     Raises:
         ValueError: if the weights do not fit the settings.
     """
-    _check_fit(settings, tensors, path)
-    with _NoDraws():
-        generator = _built(settings)
+    _check_sizes(settings, len(tensors), path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    try:
+        with _NoDraws(_FREE_VALUES + _VALUES_PER_STORED * values):
+            generator = _built(settings)
+    # sizes that no network can have cause several kinds of errors in torch
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"the settings in {path} make no network: {error!s:.200}") from error
+    _check_fit(generator, tensors, path)
     generator.load_state_dict(tensors)  # copies, so each weight keeps its memory format, and becomes float32
     return generator.eval().requires_grad_(False)
 
@@ -147,17 +156,28 @@ def _built(settings: AnySettings) -> AnyGenerator:
 
 
 class _NoDraws(TorchFunctionMode):
-    """Leaves new weights unset.
+    """Leaves new weights unset, and refuses to make far more of them than the file holds.
 
     Drawing thirty million normals, and laying them out anew, takes longer than reading them does.
 
     Only for networks of which every tensor is then loaded. A mode holds in its own thread alone.
     """
 
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def _count(self, size: Iterable[Any]) -> None:
+        self._left -= _VALUES_PER_TENSOR + math.prod(length for length in size if isinstance(length, int))
+        if self._left < 0:
+            raise ValueError("its settings ask for far more weights than it holds")
+
     def __torch_function__(
         self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         args, kwargs = tuple(args), dict(kwargs or {})
+        if func in _MAKERS:
+            self._count(kwargs.get("size", args[0] if args and isinstance(args[0], tuple | list) else args))
         if func is torch.randn:
             return torch.empty(*args, **kwargs)
         if getattr(func, "__module__", None) == nn.init.__name__:
@@ -169,15 +189,8 @@ class _NoDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_fit(settings: AnySettings, tensors: Mapping[str, Tensor], path: str | Path) -> None:
-    """Compare settings and weights before memory is taken for the network: either may be a stranger's."""
-    _check_sizes(settings, len(tensors), path)
-    try:
-        with _NoDraws():
-            wanted = network_shapes(lambda: _built(settings))
-    # sizes that no network can have cause many kinds of errors in torch
-    except Exception as error:
-        raise ValueError(f"the settings in {path} make no network: {error!s:.200}") from error
+def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
+    wanted = {name: tuple(value.shape) for name, value in generator.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in tensors.items()}
     wrong = [f"{name} is missing" for name in wanted if name not in given]
     wrong += [f"{name} is not known" for name in given if name not in wanted]
@@ -201,7 +214,7 @@ def _check_sizes(settings: AnySettings, tensors: int, path: str | Path) -> None:
             raise ValueError(f"{path} asks for {brief(samples)} samples per ray, of at most {_MOST_SAMPLES}")
     if problem := over_limit("picture_pixels", max(sides) ** 2):
         raise ValueError(f"{path}: a picture or plane of its network {problem}")
-    if settings.mapping_layers > tensors:
+    if settings.mapping_layers > tensors:  # each has its own weights
         raise ValueError(f"{path} names {brief(settings.mapping_layers)} layers and holds {tensors} tensors")
 
 
@@ -267,7 +280,8 @@ def _open(path: str | Path) -> Iterator[Any]:
             file = opened.enter_context(open_safetensors(path))
         except (OSError, ValueError) as error:
             raise ModelFileError(
-                f"cannot read a generator from {path}: {error}; expected a .safetensors file of save_generator"
+                f"cannot read a generator from {path}: {error}; expected a .safetensors file of "
+                "save_generator"
             ) from error
         yield file
 
