@@ -51,6 +51,8 @@ class Published:
     """Its rendering options (EG3D), which training may have changed after construction."""
     weights: dict[str, Tensor]
     """Parameters and buffers by name, float32."""
+    sha256: str
+    """Digest of the file that they were read from."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def read_published(path: str | Path) -> Published:
     except (ValueError, KeyError, TypeError) as error:
         missing = f"its constructor arguments lack {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"cannot build the generator in {path}: {missing}") from error
-    return Published(record.class_name, settings, kwargs, rendering, record.state_dict())
+    return Published(record.class_name, settings, kwargs, rendering, record.state_dict(), record.sha256)
 
 
 def load_published(path: str | Path, device: str | torch.device = "cpu") -> AnyGenerator:
@@ -145,7 +147,7 @@ def convert_published(
             "sha256": sha256(weights),
             "licence": licence,
             "source": path.name,
-            "source_sha256": sha256(path),
+            "source_sha256": found.sha256,
             "made_by": "portrait models import",
             "kind": kind_of(generator),
             "class": found.class_name,

@@ -7,6 +7,7 @@ files of the StyleGAN family carry is never read.
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -43,6 +44,8 @@ class ModuleRecord:
         """Name of its class, without the module."""
         self.state: dict[str, Any] = {}
         """Its attributes."""
+        self.sha256 = ""
+        """Digest of the file, of a network that :func:`read_network` returned."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
@@ -151,9 +154,16 @@ def read_legacy_pickle(path: str | Path) -> Any:
     Raises:
         ValueError: the file does not exist, is not a pickle, or asks for a name that is not allowed.
     """
+    return _read_with_digest(path)[0]
+
+
+def _read_with_digest(path: str | Path) -> tuple[Any, str]:
+    """Return a pickle's content and the SHA-256 of the file, which is opened once for both."""
     try:
         with open_weights(path) as file:
-            return _load(file, path)
+            content = _load(file, path)
+            file.seek(0)
+            return content, hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
@@ -176,11 +186,12 @@ def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
     Raises:
         ValueError: the file cannot be read safely, or holds no network of that name.
     """
-    content = read_legacy_pickle(path)
+    content, sha256 = _read_with_digest(path)
     record = content.get(name) if isinstance(content, dict) else None
     if not isinstance(record, ModuleRecord):
         held = listed(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} holds no network {name!r}; it holds {held}")
+    record.sha256 = sha256
     return record
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -31,7 +32,9 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         version = np.lib.format.read_magic(file)
         if version not in _HEADERS:
             raise ValueError(f"its format version is {version}")
-        return _HEADERS[version](file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about headers of Python 2
+            return _HEADERS[version](file)
     # numpy parses the header as a Python literal, which can fail in many ways
     except Exception as error:
         raise ValueError(f"it is no .npy file, or is damaged: {error!r:.200}") from error

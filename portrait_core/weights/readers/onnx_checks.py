@@ -13,7 +13,7 @@ from typing import Any
 
 import onnx
 
-_MOST_FIELDS, _MOST_DEPTH = 1_000_000, 64
+_MOST_FIELDS, _MOST_DEPTH = 500_000, 64
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _MOST_DIGITS = 10  # bytes of a number of 64 bits
 _TENSOR, _DIMS, _LOCATION, _ELSEWHERE = onnx.TensorProto.DESCRIPTOR, 1, 14, 13

@@ -34,8 +34,8 @@ _KNOWN = """
 """.split()  # noqa: SIM905 - as a list it would take a page
 _PLAIN_KEYS = (str, bytes, int, float, type(None))
 _LARGEST_KEY = 1 << 60  # beyond it, numbers can be chosen that all have one hash
-_MOST_READS = 4_000_000
-"""Most pieces of one pickle: an instruction is one or two. A published file has some ten thousand."""
+_MOST_READS = 1_000_000
+"""Most pieces of one pickle: an instruction is one to three. EG3D's network file has 67,000."""
 _FREE, _PER_BYTE, _ENTRY = 1 << 26, 4, 100
 """Bytes that constructors may always make, and per byte of the file beyond; bytes of a container's entry."""
 _SMALL = 1 << 12
