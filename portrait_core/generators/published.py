@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -24,7 +23,7 @@ from portrait_core.generators.io import (
 )
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Settings
-from portrait_core.weights.file_checks import open_weights
+from portrait_core.weights.file_checks import open_weights, sha256_of
 from portrait_core.weights.readers.legacy_pickle import ModuleRecord, plain_data, read_network
 from portrait_core.weights.sidecars import read_sidecar
 
@@ -198,7 +197,7 @@ def check_generator(path: str | Path) -> Checked:
 def sha256(path: str | Path) -> str:
     """Return the digest of a file, 64 hexadecimal digits."""
     with open_weights(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(file)
 
 
 def _check_mapping(generator: AnyGenerator, path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from portrait_core.errors import ModelFileError
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import over_limit
 from portrait_core.weights.registry import explain
+
+_PIECE = 1 << 22
 
 
 @contextmanager
@@ -50,6 +53,15 @@ def open_weights(path: str | Path) -> Iterator[BinaryIO]:
         if problem := over_limit("weights_bytes", os.fstat(file.fileno()).st_size):
             raise ValueError(f"{os.fspath(path)} {problem}")
         yield file
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the digest of an open file, 64 hexadecimal digits."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 @contextmanager

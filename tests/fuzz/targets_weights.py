@@ -135,16 +135,20 @@ def _zips() -> Sequence[bytes]:
 
 
 def _mats() -> Sequence[bytes]:
-    content = {"lm": np.arange(24.0).reshape(8, 3), "tri": np.int32([[1, 2]]), "t": "text", "s": {"x": 1.0}}
-    return [
-        _written(lambda path, packed=packed: savemat(path, content, do_compression=packed), "a.mat")
-        for packed in (False, True)
-    ]
+    faces = np.array([[1, 2]], np.int32)
+    content = {"lm": np.arange(24.0).reshape(8, 3), "tri": faces, "t": "text", "s": {"x": 1.0}}
+    seeds = []
+    for packed in (False, True):
+        buffer = io.BytesIO()
+        savemat(buffer, content, do_compression=packed)
+        seeds.append(buffer.getvalue())
+    return seeds
 
 
 def _arrays() -> Sequence[bytes]:
     seeds = []
-    for array in (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.int16([[1, 2], [3, 4]])), np.float32(1)):
+    arrays = (np.arange(6.0).reshape(2, 3), np.asfortranarray(np.ones((2, 2), np.int16)), np.float32(1))
+    for array in arrays:
         buffer = io.BytesIO()
         np.save(buffer, array)
         seeds.append(buffer.getvalue())

@@ -58,7 +58,7 @@ class Archive:
         self._file = file
         self._end = file.seek(0, os.SEEK_END)
         try:
-            self._zip = zipfile.ZipFile(_SmallReads(file))  # type: ignore[arg-type]  # all that it calls
+            self._zip = zipfile.ZipFile(_SmallReads(file))
         except (ValueError, OSError):
             raise
         except Exception as error:  # errors of zipfile share no other class

@@ -7,7 +7,6 @@ files of the StyleGAN family carry is never read.
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from portrait_core.weights.file_checks import open_weights
+from portrait_core.weights.file_checks import open_weights, sha256_of
 from portrait_core.weights.readers.array_pickle import ARRAY_NAMES, plain_set
 from portrait_core.weights.readers.brief import brief, listed
 from portrait_core.weights.readers.pickled_arrays import (
@@ -162,8 +161,7 @@ def _read_with_digest(path: str | Path) -> tuple[Any, str]:
     try:
         with open_weights(path) as file:
             content = _load(file, path)
-            file.seek(0)
-            return content, hashlib.file_digest(file, "sha256").hexdigest()
+            return content, sha256_of(file)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
