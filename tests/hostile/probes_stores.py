@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.hostile import files_stores as stores
-from tests.hostile.bench import LONG_S, MUCH_MB, Bench, Open, clean_text, in_order, shown, small
+from tests.hostile.bench import MUCH_MB, Bench, Open, clean_text, in_order, shown, small
 from tests.hostile.capped import Ended
 from tests.hostile.registry import probe
 
@@ -646,5 +646,3 @@ def odd_names_in_a_bucket(bench: Bench) -> str:
             raise Open(f"{command[0]}: {found}") from None
     return said
 
-
-assert LONG_S
