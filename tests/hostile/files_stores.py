@@ -97,6 +97,18 @@ def zstd_of_zeros(size: int, announced: int | None = None) -> bytes:
     return head + b"".join(blocks)
 
 
+def zstd_of(data: bytes) -> bytes:
+    """Wrap bytes as a zstd frame without compressing them."""
+    head = b"\x28\xb5\x2f\xfd" + bytes([0xE0]) + len(data).to_bytes(8, "little")
+    step = 100_000
+    blocks = [data[at : at + step] for at in range(0, len(data), step)]
+    parts = [
+        ((len(block) << 3) | (i == len(blocks) - 1)).to_bytes(3, "little") + block
+        for i, block in enumerate(blocks)
+    ]
+    return head + b"".join(parts)
+
+
 def failures(frames: list[int | None], stage_name: str, key: str, message: str = "no face") -> bytes:
     """Return a table of failures."""
     import pyarrow as pa

@@ -119,7 +119,8 @@ def onnx_asking_for(location: str, place: str) -> bytes:
         body = [helper.make_node("Constant", [], ["c"], value=outside()), helper.make_node("Add", ["a", "c"], ["b"])]
         function = helper.make_function("local", "f", ["a"], ["b"], body, opsets[:1])
         graph = helper.make_graph([helper.make_node("f", ["x"], ["y"], domain="local")], "g", [x], [y])
-        return bytes(helper.make_model(graph, functions=[function], opset_imports=opsets).SerializeToString())
+        model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=8)
+        return bytes(model.SerializeToString())
     if place == "subgraph":
         inner = helper.make_graph(
             [helper.make_node("Constant", [], ["c"], value=outside()), helper.make_node("Add", ["x", "c"], ["z"])],
@@ -136,7 +137,7 @@ def onnx_asking_for(location: str, place: str) -> bytes:
         graph.sparse_initializer.append(sparse)
     else:
         graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y], [outside()])
-    model = helper.make_model(graph, opset_imports=opsets)
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     if place == "training":
         model.graph.ClearField("initializer")
         model.graph.initializer.append(numpy_helper.from_array(np.zeros(4, np.float32), "w"))

@@ -234,7 +234,7 @@ def onnx_that_announces(bench: Bench) -> str:
     graph.sparse_initializer.append(sparse_w)
     graphs.append(graph)
     for number, one in enumerate(graphs):
-        data = helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+        data = helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
         ended = check(bench, bench.place("face_landmarks_468.onnx", bytes(data)))
         try:
             in_order(ended)
