@@ -1,4 +1,4 @@
-"""What small files cost that announce much: ``python -m tests.benchmarks.bombs [--tree PATH ...] [--only TEXT]``.
+"""What small files cost that announce much: ``python -m tests.benchmarks.bombs [--tree PATH] [--only TEXT]``.
 
 Each file goes to the command that meets it, in a child process whose memory and time are capped. Printed as
 Markdown: bytes of the file, what it announces, and for every checkout the exit code, seconds, the peak of
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -89,7 +90,7 @@ def _frames_in_store(bench: Bench) -> Path:
 
 
 def _chunk(twice: bool) -> Make:
-    """Put a chunk of six gigabytes into a store: one compressed twice, or a second frame behind a sound one."""
+    """Put a chunk of six gigabytes into a store: compressed twice, or a frame behind a sound one."""
 
     def make(bench: Bench) -> Path:
         inner = stores.zstd_of_zeros(6 << 30)
@@ -141,7 +142,7 @@ def _lists(bench: Bench) -> Path:
 def _aliases(bench: Bench) -> Path:
     names = "abcdefghi"
     lines = ["a: &a [x,x,x,x,x,x,x,x,x]"]
-    lines += [f"{after}: &{after} [{','.join([f'*{before}'] * 9)}]" for before, after in zip(names, names[1:], strict=False)]
+    lines += [f"{after}: &{after} [{','.join([f'*{before}'] * 9)}]" for before, after in pairwise(names)]
     return bench.place("p.yaml", "\n".join(lines))
 
 
@@ -158,10 +159,12 @@ def _announcing(**changes: object) -> Make:
 BOMBS = (
     Bomb("png, RGBA", "88 megapixels", "check", _file("a.png", lambda: media.png(9400, 9400, 8, 6))),
     Bomb("png, 16 bits", "88 megapixels", "check", _file("a.png", lambda: media.png(9400, 9400, 16, 0))),
-    Bomb("png, palette of 1 bit", "88 megapixels", "check", _file("a.png", lambda: media.png(9400, 9400, 1, 3))),
+    Bomb("png, palette of 1 bit", "88 megapixels", "check", _file("a.png", lambda: media.png(9400, 9400, 1,
+    3))),
     Bomb("webp, alpha", "88 megapixels", "check",
          _file("a.webp", lambda: media.pillow(9400, 9400, "WEBP", "RGBA", lossless=True))),
-    Bomb("tiff, fax", "88 megapixels", "check", _file("a.tif", lambda: media.tiff(9400, 9400, "1", "group4"))),
+    Bomb("tiff, fax", "88 megapixels", "check", _file("a.tif", lambda: media.tiff(9400, 9400, "1",
+    "group4"))),
     Bomb("jpeg 2000, alpha", "88 megapixels", "check",
          _file("a.jp2", lambda: media.pillow(9400, 9400, "JPEG2000", "RGBA"))),
     Bomb("mkv, time gap", "250,000,001 frames", "check", _gap("a.mkv")),
@@ -170,7 +173,8 @@ BOMBS = (
     Bomb("mkv, rate of 1/0", "no rate", "check", _rate),
     Bomb("mp4, tables of frames", "60,000,000 frames", "check",
          _file("a.mp4", lambda: media.mp4_of_many_samples(60_000_000))),
-    Bomb("mov, size in the frames", "16,000 x 16,000", "check", _frames("a.mov", "png", lambda: media.png(16000, 16000))),
+    Bomb("mov, size in the frames", "16,000 x 16,000", "check", _frames("a.mov", "png",
+    lambda: media.png(16000, 16000))),
     Bomb("avi, size in the frames", "16,000 x 16,000", "check",
          _frames("a.avi", "mjpeg", lambda: media.pillow(16000, 16000, "JPEG", "L", quality=1))),
     Bomb("mov, eight tracks", "8 x 16,000 x 16,000", "check",
@@ -193,7 +197,8 @@ BOMBS = (
         "modellarge10k.pt",
         lambda: weights.saved({f"a{i}": one for i, one in enumerate([torch.zeros(1 << 18)] * 4000)}))),
     Bomb("torch, compressed archive", "1 GB", "models", _file(
-        "vgg16-397923af.pth", lambda: weights.deflated(weights.saved({"features.0.weight": torch.zeros(1 << 28)})))),
+        "vgg16-397923af.pth",
+        lambda: weights.deflated(weights.saved({"features.0.weight": torch.zeros(1 << 28)})))),
     Bomb("zip of a pack", "1 GB", "models", _file(
         "buffalo_l.zip", lambda: weights.zip_of_zeros("w600k_r50.onnx", (1 << 30) - (1 << 24)))),
     Bomb("mat, compressed", "1 GB", "models", _file(
@@ -240,7 +245,9 @@ def innocent(bench: Bench, command: str) -> Ended:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tree", type=Path, action="append", help="checkout; can be repeated, default: this one")
+    parser.add_argument(
+        "--tree", type=Path, action="append", help="checkout; can be repeated, default: this one"
+    )
     parser.add_argument("--only", default="", help="files whose name contains this text")
     parser.add_argument("--shared", type=Path, help="folder that keeps the finished store between runs")
     chosen = parser.parse_args()
@@ -266,7 +273,10 @@ def main() -> None:
             code = "killed" if ended.code is None else ended.code
             line = shown(ended.last_line).replace("|", "\\|").replace(str(bench.folder), "...")
             cells.append(f"{code} | {ended.seconds:.1f} | {more:+,.0f} | {line[:110]}")
-        print(f"| {bomb.name} | {size:,} | {bomb.announced} | {bomb.command} | {' | '.join(cells)} |", flush=True)
+        print(
+            f"| {bomb.name} | {size:,} | {bomb.announced} | {bomb.command} | {' | '.join(cells)} |",
+            flush=True,
+        )
     if chosen.shared is None:
         shutil.rmtree(shared)
 

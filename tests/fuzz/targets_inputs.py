@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tests.fuzz.harness import Target, from_file
 
 from portrait_core.attribute_editing.edit_requests import as_override, parse_requests
 from portrait_core.attribute_editing.label_tables import LabelsError, read_labels
@@ -24,20 +25,34 @@ from portrait_core.store.places import (
     redact_place,
     resolve_place,
 )
-from tests.fuzz.harness import Target, from_file
 
 _COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent", "row")
 _ROWS = (
-    ("a.png", "b.mp4", "one", "embedded", "media.max_frames=8; tuning.steps=40", "age=+20; beard=0.8", "CC0", "x", "2"),
+    (
+        "a.png",
+        "b.mp4",
+        "one",
+        "embedded",
+        "media.max_frames=8; tuning.steps=40",
+        "age=+20; beard=0.8",
+        "CC0",
+        "x",
+        "2",
+    ),
     ("/c/d.png", "s3://bucket/e.mp4", "", "fast", "", "", "CC BY", "form 7", "5"),
     ('"quoted, cell"', "https://host/a.mp4?sig=1", "two", "", "seed=3", "age=60", "x", "y", ""),
 )
 _WORDS = (
     b"portrait", b"overrides", b"runner.kind=threads", b"limits.picture_pixels=9", b"::", b"reference://",
-    b"zip://", b"file://", b"http://", b"~root/", b"/dev/zero", b"../", b"\0", b"\xff\xfe", b'"', b"\r\n", b"\r",
-    b";", b"\t", b"=", b"&a [", b"*a", b"<<: ", b"!!python/object/apply:os.system", b"{", b"[[[[", b"- ", b"? ",
-    b"0x", b"1:1:1", b".inf", b"nan", b"1e999", b"99999999999999999999", b"extends: ", b"embedded", b"\x1b[2J",
-    b"null", b"true", b"off", b"|\n ", b">\n ", b"%YAML 9.9\n", b"--- ", b"2001-99-99", b"\xe2\x80\xae", b"PAR1",
+    b"zip://", b"file://", b"http://", b"~root/", b"/dev/zero", b"../", b"\0", b"\xff\xfe", b'"', b"\r\n",
+    b"\r",
+    b";", b"\t", b"=", b"&a [", b"*a", b"<<: ", b"!!python/object/apply:os.system", b"!!timestamp ", b"!!int ",
+    b"!!float ", b"!!binary ", b"!!set ", b"!!omap ", b"!!pairs ", b"!!bool ", b"{", b"[[[[", b"- ",
+    b"? ",
+    b"0x", b"1:1:1", b".inf", b"nan", b"1e999", b"99999999999999999999", b"extends: ", b"embedded",
+    b"\x1b[2J",
+    b"null", b"true", b"off", b"|\n ", b">\n ", b"%YAML 9.9\n", b"--- ", b"2001-99-99", b"\xe2\x80\xae",
+    b"PAR1",
 )  # fmt: skip
 
 
@@ -52,7 +67,9 @@ def _csv() -> Sequence[bytes]:
 
 def _parquet_of(columns: dict[str, list[str | None]], **options: object) -> bytes:
     target = io.BytesIO()
-    pq.write_table(pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}), target, **options)
+    pq.write_table(
+        pa.table({name: pa.array(cells, pa.string()) for name, cells in columns.items()}), target, **options
+    )
     return target.getvalue()
 
 
@@ -121,22 +138,31 @@ def _read_place(data: bytes) -> object:
     text = data.decode("utf-8", "surrogateescape")
     if place_problem(text):
         return redact_place(text), redact_message(f"cannot read {text}: no", text)
-    return local_path(text), folder_of(text), resolve_place("/a", text), resolve_place("s3://b/c", text), redact_place(text)
+    return (
+        local_path(text),
+        folder_of(text),
+        resolve_place("/a", text),
+        resolve_place("s3://b/c", text),
+        redact_place(text),
+    )
 
 
 _COMMAND = load_settings("embedded")
 
 TARGETS = (
     Target(
-        "manifest-csv", _csv, from_file("m.csv", lambda path: check_manifest(str(path))), (ManifestError,), _WORDS,
+        "manifest-csv", _csv, from_file("m.csv", lambda path: check_manifest(str(path))), (ManifestError,),
+        _WORDS,
         examples=40,
     ),
     Target(
         "manifest-parquet", _parquet, from_file("m.parquet", lambda path: check_manifest(str(path))),
         (ManifestError,), _WORDS, examples=40,
     ),
-    Target("labels-csv", _labels, from_file("l.csv", lambda path: read_labels(str(path))), (LabelsError,), _WORDS),
-    Target("labels-parquet", _label_parquet, from_file("l.parquet", lambda path: read_labels(str(path))), (LabelsError,), _WORDS, examples=50),
+    Target("labels-csv", _labels, from_file("l.csv", lambda path: read_labels(str(path))), (LabelsError,),
+    _WORDS),
+    Target("labels-parquet", _label_parquet, from_file("l.parquet", lambda path: read_labels(str(path))),
+    (LabelsError,), _WORDS, examples=50),
     Target("overrides", _overrides, _read_override, (ValueError,), _WORDS, examples=40),
     Target("profile", _profiles, from_file("p.yaml", _read_profile), (ValueError,), _WORDS, examples=40),
     Target("edits", _edits, _read_edit, (InputError,), _WORDS),

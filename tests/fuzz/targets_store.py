@@ -1,7 +1,7 @@
-"""Readers of a store that may be a stranger's: records, arrays, markers and tables, one odd file in a sound store.
+"""Readers of a store that may be a stranger's: records, arrays, markers and tables.
 
-Each target puts the mutated bytes in the place of one file of a store, and reads it as the commands do: nothing
-is raised but a store's documented errors, and what is damaged reads as absent.
+Each target puts the mutated bytes in the place of one file of a sound store, and reads it as the commands do:
+nothing is raised but a store's documented errors, and what is damaged reads as absent.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
+from tests.fuzz.harness import Target
 
 import tasks.pipelines  # noqa: F401 - registers the pipelines
 from portrait_core.errors import InputError, MissingChunk, StoreError
@@ -24,20 +25,28 @@ from portrait_core.pipeline import Job, find_pipeline
 from portrait_core.pipeline.history import parse_cost
 from portrait_core.pipeline.job import make_stage_keys
 from portrait_core.pipeline.ledger import Ledger
-from portrait_core.pipeline.state import read_job, read_state, read_states, record_state, save_job, update_states
+from portrait_core.pipeline.state import (
+    read_job,
+    read_state,
+    read_states,
+    record_state,
+    save_job,
+    update_states,
+)
 from portrait_core.settings import load_settings
 from portrait_core.store import Declared, Holder, Store, done_mask, read_holder, verify_unit
 from portrait_core.store.contents import parse_contents
 from portrait_core.store.failures import Failure, make_table
-from tests.fuzz.harness import Target
 
 _SETTINGS = load_settings("embedded")
 _JSON = (
-    b"null", b"true", b"[", b"]", b"{", b"}", b"[[[[[[[[", b'{"a":', b"1e999", b"-1", b"NaN", b"Infinity", b'"\\ud800"',
+    b"null", b"true", b"[", b"]", b"{", b"}", b"[[[[[[[[", b'{"a":', b"1e999", b"-1", b"NaN", b"Infinity",
+    b'"\\ud800"',
     b'"\\u0000"', b"9" * 400, b"0.1", b'""', b'"..\\/.."', b'"[/nope]"', b'"1/0"', b'"1e999999999"', b"\xff",
 )  # fmt: skip
 _ZARR = (
-    b'"zstd"', b'"blosc"', b'"gzip"', b'"crc32c"', b'"bytes"', b'"sharding_indexed"', b'"transpose"', b'"uint8"',
+    b'"zstd"', b'"blosc"', b'"gzip"', b'"crc32c"', b'"bytes"', b'"sharding_indexed"', b'"transpose"',
+    b'"uint8"',
     b'"float64"', b'"complex128"', b'"r8000000"', b'"fixed_length_utf32"', b'"object"', b"[]", b"0", *_JSON,
 )  # fmt: skip
 
@@ -56,7 +65,7 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 @cache
 def _store() -> Store:
-    """Make a store with an unfinished job, and a unit with arrays of every form, a file, notes and a failure."""
+    """Make a store with an unfinished job, and a unit with arrays of every form and all else."""
     store = Store(Path(_folder().name) / "store")
     store.check_format(write=True)
     save_job(_job(store))
@@ -89,15 +98,14 @@ def _sound() -> Path:
 
 def _job(store: Store) -> Job:
     pipeline, digests = find_pipeline("clip"), {"portrait": "ab" * 32, "video": "cd" * 32}
-    weights = {
-        name: "ef" * 32
-        for name in ("generator", "head", "landmarks", "detector", "iris", "mesh", "segmentation", "features",
-                     "perceptual", "identity", "attention")
-    }  # fmt: skip
+    weights = dict.fromkeys(("generator", "head", "landmarks", "detector", "iris", "mesh", "segmentation",
+    "features", "perceptual", "identity", "attention"), "ef" * 32)  # fmt: skip
     used = _Digests(weights)
     return Job(
-        store=store.url, label="a--b", portrait="/a.png", video="/b.mp4", frames=4, frame_rate="25", inputs=digests,
-        stage_keys=make_stage_keys(pipeline, digests, 4, _SETTINGS, used), weights=dict(used), settings=_SETTINGS,
+        store=store.url, label="a--b", portrait="/a.png", video="/b.mp4", frames=4, frame_rate="25",
+        inputs=digests,
+        stage_keys=make_stage_keys(pipeline, digests, 4, _SETTINGS, used), weights=dict(used),
+        settings=_SETTINGS,
     )  # fmt: skip
 
 
@@ -114,7 +122,9 @@ def _seed(pattern: str) -> Callable[[], Sequence[bytes]]:
     return lambda: [(_sound() / _one(pattern).relative_to(_root())).read_bytes()]
 
 
-def _placed(pattern: str, read: Callable[[], object], wrap: Callable[[bytes], bytes] = bytes) -> Callable[[bytes], object]:
+def _placed(
+    pattern: str, read: Callable[[], object], wrap: Callable[[bytes], bytes] = bytes
+) -> Callable[[bytes], object]:
     """Return a reader of bytes that puts them in a file's place, reads, and puts the sound file back."""
 
     def read_bytes(data: bytes) -> object:
@@ -197,7 +207,9 @@ def _tables() -> Sequence[bytes]:
 
 def _names() -> Sequence[bytes]:
     return (
-        b"done/00000000\ndone/00000001-00000009\nfiles/clip." + b"0" * 32 + b".mp4\nnotes/cost.json\nfit/zarr.json\n"
+        b"done/00000000\ndone/00000001-00000009\nfiles/clip."
+        + b"0" * 32
+        + b".mp4\nnotes/cost.json\nfit/zarr.json\n"
         b"fit/c.0.0.0\nfit/c/0/0\nfit/c.12.0\nzarr.json\n",
     )
 
@@ -226,39 +238,47 @@ _FIT = f"video/{'a' * 16}/fit.00aa"
 _ERRORS = (InputError, StoreError)
 _ZSTD = (b"\x28\xb5\x2f\xfd", b"\xe0", b"\xff" * 8, b"\x02\0\x40", b"\x03\0\x40\0", b"\0" * 64)
 _MARKS = (
-    b"done/00000000-99999999\n", b"done/999999999999\n", b"c.99999999999\n", b"c.\xd9\xa3\n", b"c/0/0/0/0\n", b"/../",
+    b"done/00000000-99999999\n", b"done/999999999999\n", b"c.99999999999\n", b"c.\xd9\xa3\n",
+    b"c/0/0/0/0\n", b"/../",
     b"\0", b".partial", b"fit/c.-1\n", b"//", b"done/00000000-00999999\n",
 )  # fmt: skip
 
 TARGETS = (
-    Target("store-state", _seed("states/*.json"), _placed("states/*.json", _status), _ERRORS, _JSON, examples=40),
-    Target("store-job", _seed("jobs/*.json"), _placed("jobs/*.json", _job_again), _ERRORS, _JSON, examples=25),
+    Target("store-state", _seed("states/*.json"), _placed("states/*.json", _status), _ERRORS, _JSON,
+    examples=40),
+    Target("store-job", _seed("jobs/*.json"), _placed("jobs/*.json", _job_again), _ERRORS, _JSON,
+    examples=25),
     Target("store-format", _seed("store.json"), _placed("store.json", _status), _ERRORS, _JSON, examples=40),
     Target("store-lease", _leases, _lease, _ERRORS, _JSON, examples=40),
     Target(
-        "store-note", _seed(f"{_FIT}/notes/cost.json"), _placed(f"{_FIT}/notes/cost.json", _notes), _ERRORS, _JSON,
+        "store-note", _seed(f"{_FIT}/notes/cost.json"), _placed(f"{_FIT}/notes/cost.json", _notes), _ERRORS,
+        _JSON,
         examples=40,
     ),
     Target(
-        "store-recipe", _seed(f"{_FIT}/zarr.json"), _placed(f"{_FIT}/zarr.json", _notes), _ERRORS, _JSON, examples=40
+        "store-recipe", _seed(f"{_FIT}/zarr.json"), _placed(f"{_FIT}/zarr.json", _notes), _ERRORS, _JSON,
+        examples=40
     ),
     *(
         Target(
-            f"store-document-{name}", _seed(f"{_FIT}/{name}/zarr.json"), _placed(f"{_FIT}/{name}/zarr.json", _arrays),
+            f"store-document-{name}", _seed(f"{_FIT}/{name}/zarr.json"), _placed(f"{_FIT}/{name}/zarr.json",
+            _arrays),
             _ERRORS, _ZARR, examples=25,
         )
         for name in ("plain", "packed", "whole")
     ),
     Target(
-        "store-chunk", _inner(f"{_FIT}/plain/c.0*"), _placed(f"{_FIT}/plain/c.0*", _arrays, _with_sum), _ERRORS, _ZSTD,
+        "store-chunk", _inner(f"{_FIT}/plain/c.0*"), _placed(f"{_FIT}/plain/c.0*", _arrays, _with_sum),
+        _ERRORS, _ZSTD,
         examples=25,
     ),
     Target(
         "store-packed", _seed(f"{_FIT}/packed/c/0/0/0"),
-        _placed(f"{_FIT}/packed/c/0/0/0", _arrays, _with_index_sum), _ERRORS, (*_ZSTD, b"\xff" * 16), examples=25,
+        _placed(f"{_FIT}/packed/c/0/0/0", _arrays, _with_index_sum), _ERRORS, (*_ZSTD, b"\xff" * 16),
+        examples=25,
     ),
-    Target("store-failures", _tables, _placed(f"video/{'a' * 16}/failures/*", _failures), _ERRORS, (b"PAR1",), examples=25),
+    Target("store-failures", _tables, _placed(f"video/{'a' * 16}/failures/*", _failures), _ERRORS,
+    (b"PAR1",), examples=25),
     Target("store-names", _names, _listed, _ERRORS, _MARKS, examples=100),
 )  # fmt: skip
 """Targets of this module."""
-

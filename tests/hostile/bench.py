@@ -22,7 +22,7 @@ LONG_S = 20.0
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
-class Open(Exception):
+class Open(Exception):  # noqa: N818 - a verdict
     """The program does not hold; the message says what happened, in one line."""
 
 

@@ -67,7 +67,9 @@ def run_capped(
     return Ended(*json.loads(done.stdout))
 
 
-def _start(command: list[str], environment: dict[str, str], folder: str, seconds: float, memory: int) -> list[object]:
+def _start(
+    command: list[str], environment: dict[str, str], folder: str, seconds: float, memory: int
+) -> list[object]:
     def cap() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE, _FILE))

@@ -126,7 +126,11 @@ def video(
 
 
 def raw_packets(
-    path: Path, codec: str, packets: list[bytes], size: tuple[int, int] = (64, 64), form: str | None = None,
+    path: Path,
+    codec: str,
+    packets: list[bytes],
+    size: tuple[int, int] = (64, 64),
+    form: str | None = None,
     streams: int = 1,
 ) -> Path:
     """Mux packets of any content as frames of a codec; the container announces ``size``.
@@ -203,7 +207,8 @@ def mp4_of_many_samples(count: int, length: int = 1, delta: int = 1, scale: int 
     )  # fmt: skip
     trak = box(b"trak", tkhd, box(b"mdia", mdhd, handler, minf))
     mvhd = box(
-        b"mvhd", full, struct.pack(">IIII", 0, 0, scale, ticks), struct.pack(">IH", 0x10000, 0x100), bytes(10),
+        b"mvhd", full, struct.pack(">IIII", 0, 0, scale, ticks), struct.pack(">IH", 0x10000, 0x100),
+        bytes(10),
         matrix, bytes(24), struct.pack(">I", 2),
     )  # fmt: skip
     ftyp = box(b"ftyp", b"isom", struct.pack(">I", 512), b"isomiso2mp41")

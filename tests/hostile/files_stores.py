@@ -31,7 +31,9 @@ def change_record(store: Path, kind: str, change: Callable[[dict[str, Any]], Non
     return target
 
 
-def add_job(store: Path, job: Callable[[dict[str, Any]], None], state: Callable[[dict[str, Any]], None]) -> None:
+def add_job(
+    store: Path, job: Callable[[dict[str, Any]], None], state: Callable[[dict[str, Any]], None]
+) -> None:
     """Add a second job and its state."""
     change_record(store, "jobs", job, SECOND)
 
@@ -61,7 +63,9 @@ def sparse(path: Path, size: int) -> Path:
     return path
 
 
-def document(shape: list[int], kind: str, codecs: list[dict[str, Any]], chunk: list[int] | None = None) -> str:
+def document(
+    shape: list[int], kind: str, codecs: list[dict[str, Any]], chunk: list[int] | None = None
+) -> str:
     """Return an array's document of any shape, type and codecs."""
     return json.dumps(
         {

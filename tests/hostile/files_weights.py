@@ -32,7 +32,10 @@ def deflated(data: bytes) -> bytes:
 def zip_of_zeros(name: str, size: int) -> bytes:
     """Return a zip archive of one entry of zeros."""
     target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w", force_zip64=True) as file:
+    with (
+        zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open(name, "w", force_zip64=True) as file,
+    ):
         piece = bytes(1 << 24)
         for _ in range(size >> 24):
             file.write(piece)
@@ -59,7 +62,9 @@ def mat_of_zeros(name: str, rows: int, columns: int) -> bytes:
     return b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + struct.pack("<II", 15, len(data)) + data
 
 
-def safetensors(tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str], data: bytes = b"") -> bytes:
+def safetensors(
+    tensors: dict[str, tuple[str, list[int]]], metadata: dict[str, str], data: bytes = b""
+) -> bytes:
     """Return a safetensors file by hand: types and shapes by name, one after the other."""
     sizes = {"F64": 8, "F32": 4, "F16": 2, "U8": 1, "I64": 8}
     header: dict[str, Any] = {"__metadata__": metadata}
@@ -116,14 +121,18 @@ def onnx_asking_for(location: str, place: str) -> bytes:
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
     if place == "function":
-        body = [helper.make_node("Constant", [], ["c"], value=outside()), helper.make_node("Add", ["a", "c"], ["b"])]
+        body = [
+            helper.make_node("Constant", [], ["c"], value=outside()),
+            helper.make_node("Add", ["a", "c"], ["b"]),
+        ]
         function = helper.make_function("local", "f", ["a"], ["b"], body, opsets[:1])
         graph = helper.make_graph([helper.make_node("f", ["x"], ["y"], domain="local")], "g", [x], [y])
         model = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=8)
         return bytes(model.SerializeToString())
     if place == "subgraph":
         inner = helper.make_graph(
-            [helper.make_node("Constant", [], ["c"], value=outside()), helper.make_node("Add", ["x", "c"], ["z"])],
+            [helper.make_node("Constant", [], ["c"], value=outside()), helper.make_node("Add", ["x", "c"],
+            ["z"])],
             "inner", [], [helper.make_tensor_value_info("z", TensorProto.FLOAT, [4])],
         )  # fmt: skip
         yes = helper.make_node("Constant", [], ["t"], value=numpy_helper.from_array(np.array(True)))

@@ -73,7 +73,10 @@ def main() -> int:
         line = evidence.replace("|", "\\|").replace("\n", " ")
         row = one.row or ""
         took = time.monotonic() - begin
-        print(f"| {one.name} | {row} | {one.severity} | {one.owner} | **{word}** | {line} | {took:.1f} |", flush=True)
+        print(
+            f"| {one.name} | {row} | {one.severity} | {one.owner} | **{word}** | {line} | {took:.1f} |",
+            flush=True,
+        )
         if word == "open" and chosen.open:
             with chosen.open.open("a") as file:
                 file.write(f"- [{one.owner}] **{one.name}** ({one.severity}): {one.title} {line}\n")

@@ -85,9 +85,12 @@ def images_take_what_lies_there(bench: Bench) -> str:
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     private = (
         "deployments/inputs/me.jpg", "deployments/weights/generic_model.pkl", "deployments/out/clip.mp4",
-        "deployments/.env", "deployments/prod.env", "deployments/secret.yaml", "deployments/kubernetes/secret.yaml",
-        "deployments/store/states/a.json", "data/weights/generic_model.pkl", "data/private.pkl", "data/out/a.mp4",
-        "portrait_core/me.jpg", "flows/id_rsa", "tasks/store/a.mp4", "data/models/flame.pkl", "notes.txt", ".git/config",
+        "deployments/.env", "deployments/prod.env", "deployments/secret.yaml",
+        "deployments/kubernetes/secret.yaml",
+        "deployments/store/states/a.json", "data/weights/generic_model.pkl", "data/private.pkl",
+        "data/out/a.mp4",
+        "portrait_core/me.jpg", "flows/id_rsa", "tasks/store/a.mp4", "data/models/flame.pkl", "notes.txt",
+        ".git/config",
         "deployments/profiles/mine.yaml.bak", "data/samples/me.png", "deployments/inputs.zip", "flows/.env",
     )  # fmt: skip
     taken = [name for name in private if not _ignored(patterns, name)]
@@ -112,10 +115,15 @@ def images_by_tag(bench: Bench) -> str:
     stages = {line.split()[-1] for line in found if " AS " in line.upper()}
     loose = [
         one for one in found
-        if "@sha256:" not in one and "portrait-reenactment" not in one and one.split()[-1] not in stages | {"scratch"}
+        if "@sha256:" not in one and "portrait-reenactment" not in one
+        and one.split()[-1] not in stages | {"scratch"}
         and not (one.startswith("FROM") and one.split()[1] in stages)
     ]  # fmt: skip
-    loose += [one for one in found if " AS " in one.upper() and "@sha256:" not in one and one.split()[1] not in stages]
+    loose += [
+        one
+        for one in found
+        if " AS " in one.upper() and "@sha256:" not in one and one.split()[1] not in stages
+    ]
     if loose:
         raise Open(f"by tag: {', '.join(sorted(set(loose)))[:200]}")
     return f"{len(found)} images"
@@ -165,10 +173,14 @@ def services_without_bounds(bench: Bench) -> str:
 def passwords_that_are_left(bench: Bench) -> str:
     """The placeholders of passwords do not work as passwords."""
     text = _text(bench, ".env.example", "kubernetes/secret.example.yaml")
-    found = [line.strip() for line in text.splitlines() if "change-me" in line and not line.lstrip().startswith("#")]
-    guarded = "change-me" in _text(bench, "compose.yaml") or any(
-        "change-me" in path.read_text() for path in (bench.tree / "deployments").glob("*.py")
-    ) or any("change-me" in path.read_text() for path in (bench.tree / "deployments").glob("*.sh"))  # fmt: skip
+    found = [
+        line.strip()
+        for line in text.splitlines()
+        if "change-me" in line and not line.lstrip().startswith("#")
+    ]
+    scripts = [*(bench.tree / "deployments").glob("*.py"), *(bench.tree / "deployments").glob("*.sh")]
+    guards = [_text(bench, "compose.yaml"), *(path.read_text() for path in scripts)]
+    guarded = any("change-me" in guard for guard in guards)
     if found and not guarded:
         raise Open(f"works as a password: {found[0]}")
     return f"{len(found)} placeholders"
@@ -178,7 +190,12 @@ def passwords_that_are_left(bench: Bench) -> str:
 def schedulers_without_tls(bench: Bench) -> str:
     """Schedulers on Slurm and Kubernetes and in Compose take work only from who has the key."""
     wrong = []
-    for name in ("slurm/dask.sbatch", "kubernetes/dask-scheduler.yaml", "kubernetes/dask-workers.yaml", "compose.yaml"):
+    for name in (
+        "slurm/dask.sbatch",
+        "kubernetes/dask-scheduler.yaml",
+        "kubernetes/dask-workers.yaml",
+        "compose.yaml",
+    ):
         text = _text(bench, name)
         if "dask" in text and not re.search(r"tls|DASK_DISTRIBUTED__COMM", text, re.IGNORECASE):
             wrong.append(name)
@@ -203,4 +220,3 @@ def shells_without_quotes(bench: Bench) -> str:
         if canary.exists():
             raise Open(f"{script.name} ran a variable's text")
     return "nothing ran"
-

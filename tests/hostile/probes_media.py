@@ -143,7 +143,9 @@ def audio_of_a_playlist(bench: Bench) -> str:
 
 
 def _other(bench: Bench) -> Path:
-    return media.video(bench.folder / "other.ts", [i * 3600 for i in range(30)], Fraction(1, 90000), "mpeg2video")
+    return media.video(
+        bench.folder / "other.ts", [i * 3600 for i in range(30)], Fraction(1, 90000), "mpeg2video"
+    )
 
 
 def _reads_nothing_else(bench: Bench, path: Path, mark: str = "VideoInfo") -> str:
@@ -374,7 +376,10 @@ def dash_manifest(bench: Bench) -> str:
 @probe("media", "low")
 def subtitles_as_video(bench: Bench) -> str:
     """Text art and subtitles named .mp4, which ffmpeg draws as pictures."""
-    for name, text in (("a.mp4", "1\n00:00:00,000 --> 00:00:01,000\nhi\n"), ("b.ans", "\x1b[2J hello " * 500)):
+    for name, text in (
+        ("a.mp4", "1\n00:00:00,000 --> 00:00:01,000\nhi\n"),
+        ("b.ans", "\x1b[2J hello " * 500),
+    ):
         ended = bench.python(PROBE, bench.place(name, text))
         in_order(_ours(ended))
         if ended.code == 0:

@@ -49,7 +49,7 @@ def link_at_a_guessable_name(bench: Bench) -> str:
 
 @probe("process21", "low")
 def links_at_other_guessable_names(bench: Bench) -> str:
-    """Generators, flows, conversions and copies of weights are written through links at their temporary names."""
+    """Generators are written through links at their temporary names."""
     code = (
         "import os, sys; from pathlib import Path\n"
         "from tests.portrait_core import tiny\nfrom portrait_core.generators import save_generator\n"
@@ -70,7 +70,8 @@ def links_in_the_output_folder(bench: Bench) -> str:
     code = (
         "import sys; from pathlib import Path\nimport tasks.deliver as d\n"
         "out, victim = Path(sys.argv[1]), Path(sys.argv[2]); out.mkdir()\n"
-        "(out / 'clip.mp4').symlink_to(victim); d.put_files(out, {'clip.mp4': b'new'}); print(victim.read_bytes())"
+        "(out / 'clip.mp4').symlink_to(victim); d.put_files(out, {'clip.mp4': b'new'})\n"
+        "print(victim.read_bytes())"
     )
     ended = bench.python(code, bench.folder / "out", bench.place("victim", b"mine"))
     if "b'mine'" not in ended.output:
@@ -84,7 +85,8 @@ def readable_faces(bench: Bench) -> str:
     portrait, video = samples()
     ended = bench.portrait(
         "reenact", "--portrait", portrait, "--video", video, "--store", bench.folder / "s", "--out",
-        bench.folder / "o", "--only", "landmarks", "--set", "media.max_frames=2", "--set", "runner.prefect=never",
+        bench.folder / "o", "--only", "landmarks", "--set", "media.max_frames=2", "--set",
+        "runner.prefect=never",
         "--set", "runner.workers=1", seconds=120.0,
     )  # fmt: skip
     paths = [path for top in ("s", "o", "cache") for path in (bench.folder / top).rglob("*")]
@@ -121,7 +123,12 @@ def options_that_load_code(bench: Bench) -> str:
     taken = []
     for option in options:
         ended = bench.portrait(
-            "settings", "--set", "runner.kind=local_cluster", "--set", f"runner.cluster={{{option}}}", seconds=20.0
+            "settings",
+            "--set",
+            "runner.kind=local_cluster",
+            "--set",
+            f"runner.cluster={{{option}}}",
+            seconds=20.0,
         )
         if ended.code == 0:
             taken.append(option)
@@ -153,7 +160,8 @@ def parameters_of_a_flow_run(bench: Bench) -> str:
     program = (
         "import sys\nfrom flows.engine.environment import quiet_orchestrators; quiet_orchestrators()\n"
         "from flows.engine.task_runs import settings_of_flow\n"
-        "print(settings_of_flow('embedded', ['runner.kind=local_cluster', 'runner.cluster={preload: [%s]}' % sys.argv[1]]))"
+        "changes = ['runner.kind=local_cluster', 'runner.cluster={preload: [%s]}' % sys.argv[1]]\n"
+        "print(settings_of_flow('embedded', changes))"
     )
     ended = bench.python(program, code)
     if ended.code == 0 or (bench.folder / "canary").exists():
@@ -203,4 +211,3 @@ def conversions_in_a_shared_cache(bench: Bench) -> str:
     if ended.code == 0 and not ended.last_line.endswith("00"):
         raise Open(f"the folder of copies of weights is {ended.last_line}")
     return shown(ended.last_line)
-

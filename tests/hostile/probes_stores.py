@@ -237,7 +237,9 @@ def _second_state(name: str, title: str, change: Callable[[dict[str, Any]], None
     probe("store21", "medium-low")(attack)
 
 
-_second_state("state_of_a_strange_goal", "A state whose goal is no pipeline.", lambda s: s.update(goal="[/x]"))
+_second_state(
+    "state_of_a_strange_goal", "A state whose goal is no pipeline.", lambda s: s.update(goal="[/x]")
+)
 _second_state(
     "state_of_a_strange_stage", "A state with a stage that no pipeline has.",
     lambda s: s["stages"][0].update(stage="../nope"),
@@ -352,7 +354,17 @@ def notes_of_other_kinds(bench: Bench) -> str:
         stores.change_record(store, "states", stores.unfinished)
         for folder in [path.parent for path in store.glob("*/*/*/zarr.json")]:
             (folder / "notes").mkdir(exist_ok=True)
-            for name in ("dropped", "pardoned", "cost", "progress", "steps", "summary", "aim", "motion", "person"):
+            for name in (
+                "dropped",
+                "pardoned",
+                "cost",
+                "progress",
+                "steps",
+                "summary",
+                "aim",
+                "motion",
+                "person",
+            ):
                 (folder / "notes" / f"{name}.json").write_text(json.dumps(value))
         for unit in store.glob("*/*/label.json"):
             unit.write_text(json.dumps(value))
@@ -530,7 +542,7 @@ def folders_in_place_of_files(bench: Bench) -> str:
 
 @probe("store21", "medium")
 def summary_of_other_kinds(bench: Bench) -> str:
-    """The same `reenact` again on a foreign store whose summary is odd: the clip is delivered or made again."""
+    """The same `reenact` again on a foreign store whose summary is odd: the clip is delivered."""
     from tests.hostile.bench import samples
 
     job = json.loads(stores.record(bench.shared / "store", "jobs").read_text())
@@ -632,4 +644,3 @@ def odd_names_in_a_bucket(bench: Bench) -> str:
         except Open as found:
             raise Open(f"{command[0]}: {found}") from None
     return said
-

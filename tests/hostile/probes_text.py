@@ -93,7 +93,9 @@ def turned_text_in_cells(bench: Bench) -> str:
 @probe("text21", "low")
 def forged_lines(bench: Bench) -> str:
     """Cells and labels with line breaks that forge lines of a report."""
-    ended = bench.portrait("dataset", "check", bench.manifest([{"portrait": f"/x/{FORGED}"}, {"name": FORGED}]))
+    ended = bench.portrait(
+        "dataset", "check", bench.manifest([{"portrait": f"/x/{FORGED}"}, {"name": FORGED}])
+    )
     if any(line.startswith(("row 99", "row 98")) for line in ended.output.splitlines()):
         raise Open("a forged line stands in the report of a manifest")
     store = bench.store()
@@ -166,13 +168,15 @@ def names_that_are_no_text(bench: Bench) -> str:
 
 @probe("text21", "low")
 def escapes_in_weights(bench: Bench) -> str:
-    """Escapes in the names of tensors, in licences and settings of safetensors, and in settings of generators."""
+    """Escapes in the names of tensors, in licences and in settings of safetensors."""
     conditions = json.dumps({"attributes": [{"name": f"a{ESCAPE}"}]})
     about = {"settings": json.dumps({"width": 4, "context": 1}), "solver": "{}", "conditions": conditions,
              "licence": f"CC{ESCAPE}"}  # fmt: skip
     files = {
         "f.safetensors": weights.safetensors({}, {"attribute_flow": json.dumps(about)}),
-        "g.safetensors": weights.safetensors({}, {"generator": json.dumps({"kind": ESCAPE, "settings": "{}"})}),
+        "g.safetensors": weights.safetensors(
+            {}, {"generator": json.dumps({"kind": ESCAPE, "settings": "{}"})}
+        ),
         "modellarge10k.pt": weights.saved({f"a{ESCAPE}": torch.zeros(3)}),
         "vgg16-397923af.pth": weights.saved({f"a{ESCAPE}": torch.zeros(3)}),
         "pt_inception-2015-12-05-6726825d.pth": weights.saved({f"a{ESCAPE}": torch.zeros(3)}),
@@ -198,7 +202,8 @@ def escapes_in_profiles(bench: Bench) -> str:
     for text in (
         f'"a{ESCAPE}": 1\n'.replace("\x1b", "\\e").replace("\x07", "\\a").replace("\x9b", "\\x9b")
         .replace("\x08", "\\b").replace("\x7f", "\\x7f"),
-        'media: {max_frames: "a\\e[2Jb\\u202e"}\n', 'extends: "a\\e[2Jb"\n', 'profile: "a\\e[2J"\nmedia: {x: 1}\n',
+        'media: {max_frames: "a\\e[2Jb\\u202e"}\n', 'extends: "a\\e[2Jb"\n',
+        'profile: "a\\e[2J"\nmedia: {x: 1}\n',
     ):  # fmt: skip
         ended = bench.portrait(
             "dataset", "check", bench.manifest([{"profile": str(bench.place("p.yaml", text))}])
@@ -274,7 +279,8 @@ def markup_in_prefect_pages(bench: Bench) -> str:
         "a.create_table_artifact = lambda table, **y: rows.append(table)\n"
         "from flows.display.progress import ArtifactBoard\nfrom flows.dataset_run import ClipResult\n"
         "board = ArtifactBoard(); board.begin(1)\n"
-        "board.ended(ClipResult.of_inputs(1, 'a', ValueError('![x](https://evil.example/y) <img src=z> \\x1b[2J')))\n"
+        "error = ValueError('![x](https://evil.example/y) <img src=z> \\x1b[2J')\n"
+        "board.ended(ClipResult.of_inputs(1, 'a', error))\n"
         "board.show(); print(rows)"
     )
     ended = bench.python(code)
@@ -288,9 +294,10 @@ def markup_in_prefect_pages(bench: Bench) -> str:
 
 @probe("text21", "medium")
 def secrets_in_errors_of_settings(bench: Bench) -> str:
-    """A stored job and a command with credentials whose settings are wrong: the credentials are not printed."""
+    """A command with credentials whose settings are wrong: the credentials are not printed."""
     for change in (
-        "runner.storage_options=s3cr3tpw", "runner.storage_options=[s3cr3tpw]", "runner.storage_options.key=s3cr3tpw",
+        "runner.storage_options=s3cr3tpw", "runner.storage_options=[s3cr3tpw]",
+        "runner.storage_options.key=s3cr3tpw",
     ):  # fmt: skip
         ended = bench.portrait("settings", "--set", change)
         if "s3cr3tpw" in ended.output:

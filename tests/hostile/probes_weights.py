@@ -81,8 +81,15 @@ def many_views_of_a_storage(bench: Bench) -> str:
 @probe("weights21", "medium")
 def expanded_in_the_old_format(bench: Bench) -> str:
     """The older format with a repeated tensor, in files whose shapes are not compared first."""
-    content = weights.saved({"net_recon": {"a": torch.zeros(1).expand(10**9)}, "x": torch.zeros(1).expand(10**9)}, False)
-    for name in ("efficientnet-lite0-57934424.pth", "epoch_20.pth", "deca_model.tar", "00000189-checkpoint.pth.tar"):
+    content = weights.saved(
+        {"net_recon": {"a": torch.zeros(1).expand(10**9)}, "x": torch.zeros(1).expand(10**9)}, False
+    )
+    for name in (
+        "efficientnet-lite0-57934424.pth",
+        "epoch_20.pth",
+        "deca_model.tar",
+        "00000189-checkpoint.pth.tar",
+    ):
         said = bomb(bench, name, content)
     return said
 
@@ -143,11 +150,17 @@ def tensors_of_odd_kinds(bench: Bench) -> str:
 def state_of_odd_names(bench: Bench) -> str:
     """States with keys that are numbers, tuples and escapes, and values that are no tensors."""
     contents = (
-        {1: torch.zeros(1)}, {(1, 2): torch.zeros(1)}, [torch.zeros(1)], torch.zeros(1), {"\x1b]52;c;eA==\x07": 1},
+        {1: torch.zeros(1)}, {(1, 2): torch.zeros(1)}, [torch.zeros(1)], torch.zeros(1),
+        {"\x1b]52;c;eA==\x07": 1},
         {"a": {"b": torch.zeros(1)}}, {None: None}, "text", 5, {},
     )  # fmt: skip
     for content in contents:
-        for name in ("modellarge10k.pt", "vgg16-397923af.pth", "deca_model.tar", "pt_inception-2015-12-05-6726825d.pth"):
+        for name in (
+            "modellarge10k.pt",
+            "vgg16-397923af.pth",
+            "deca_model.tar",
+            "pt_inception-2015-12-05-6726825d.pth",
+        ):
             ended = check(bench, bench.place(name, weights.saved(content)))
             try:
                 refused(ended)
@@ -211,7 +224,7 @@ def zip_of_another_kind(bench: Bench) -> str:
 
 @probe("weights21", "medium")
 def onnx_that_announces(bench: Bench) -> str:
-    """An ONNX file with a tensor that announces ten billion numbers and holds none, and constants that grow."""
+    """An ONNX file whose tensors announce ten billion numbers and hold none, and constants that grow."""
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
@@ -227,14 +240,17 @@ def onnx_that_announces(bench: Bench) -> str:
     grown = [helper.make_node("ConstantOfShape", ["s"], ["c"]), helper.make_node("Add", ["x", "c"], ["y"])]
     graphs.append(helper.make_graph(grown, "g", [x], [y], [shape]))
     sparse_w = helper.make_sparse_tensor(
-        helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0]), helper.make_tensor("i", TensorProto.INT64, [1], [0]),
+        helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0]), helper.make_tensor("i", TensorProto.INT64,
+        [1], [0]),
         [30_000, 30_000],
     )  # fmt: skip
     graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "g", [x], [y])
     graph.sparse_initializer.append(sparse_w)
     graphs.append(graph)
     for number, one in enumerate(graphs):
-        data = helper.make_model(one, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+        data = helper.make_model(
+            one, opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        ).SerializeToString()
         ended = check(bench, bench.place("face_landmarks_468.onnx", bytes(data)))
         try:
             in_order(ended)
@@ -263,7 +279,11 @@ def npy_of_many_kinds(bench: Bench) -> str:
         header("{'descr': '|O', 'fortran_order': False, 'shape': (), }") + pickle.dumps(big, 2),
         header("{'descr': '|O', 'fortran_order': False, 'shape': " + "(" * 200 + ")" * 200 + ", }"),
         header("{'descr': " + "-" * 5000 + "1}"),
-        header("{'descr': '|O', 'fortran_order': False, 'shape': (), }") + b"\x80\x02" + b"L" + b"9" * 100_000 + b"L\n.",
+        header("{'descr': '|O', 'fortran_order': False, 'shape': (), }")
+        + b"\x80\x02"
+        + b"L"
+        + b"9" * 100_000
+        + b"L\n.",
     ):
         said = bomb(bench, "landmark_embedding.npy", data)
     return said
@@ -290,8 +310,10 @@ def mesh_of_huge_numbers(bench: Bench) -> str:
     start = "v 0 0 0\nvt 0 0\n"
     for text in (
         start + "f 99999999999999999999999/1 1/1 1/1\n", start + "f 1/99999999999999999999999 1/1 1/1\n",
-        start + "f " + "1/1 " * 1_000_000 + "\n", start + "f -1/-1 -1/-1 -1/-1\n", "vt\n" + start + "f 1/1 1/1 1/1\n",
-        start + "vt nan inf\nf 1/2 1/2 1/2\n", start + "f a/b c/d e/f\n", start + "f 1/" + "9" * 5000 + " 1/1 1/1\n",
+        start + "f " + "1/1 " * 1_000_000 + "\n", start + "f -1/-1 -1/-1 -1/-1\n",
+        "vt\n" + start + "f 1/1 1/1 1/1\n",
+        start + "vt nan inf\nf 1/2 1/2 1/2\n", start + "f a/b c/d e/f\n",
+        start + "f 1/" + "9" * 5000 + " 1/1 1/1\n",
     ):  # fmt: skip
         ended = check(bench, bench.place("head_template.obj", text))
         in_order(ended)
@@ -323,7 +345,8 @@ def flow_that_announces(bench: Bench) -> str:
     conditions = json.dumps({"attributes": [{"name": "a"}]})
     for settings, solver in (
         ({"width": 10**9, "context": 1}, {}), ({"width": 512, "context": 1, "hidden": [10**9]}, {}),
-        ({"width": 512, "context": 1, "hidden": [8] * 1_000_000}, {}), ({"width": -1, "context": 1}, {"steps": 10**12}),
+        ({"width": 512, "context": 1, "hidden": [8] * 1_000_000}, {}), ({"width": -1, "context": 1},
+        {"steps": 10**12}),
     ):  # fmt: skip
         about = {"settings": json.dumps(settings), "solver": json.dumps(solver), "conditions": conditions}
         data = weights.safetensors({}, {"attribute_flow": json.dumps(about)})
@@ -346,7 +369,9 @@ def sparse_weights(bench: Bench) -> str:
     ):  # fmt: skip
         path = sparse(bench.folder / name, 20 << 30)
         if name.endswith(".safetensors"):
-            head = weights.safetensors({"a": ("U8", [(20 << 30) - 4096])}, {"n_shape": "1", "generator": "{}"})
+            head = weights.safetensors(
+                {"a": ("U8", [(20 << 30) - 4096])}, {"n_shape": "1", "generator": "{}"}
+            )
             with path.open("r+b") as file:
                 file.write(head)
             os.truncate(path, len(head) + (20 << 30) - 4096)
@@ -363,7 +388,8 @@ def sparse_weights(bench: Bench) -> str:
 def weights_are_pipes(bench: Bench) -> str:
     """Pipes and endless devices in the place of weights, and beside them."""
     for name in ("vgg16-397923af.pth", "generic_model.pkl", "similarity_Lm3D_all.mat", "w600k_r50.onnx",
-                 "head_template.obj", "g.safetensors", "landmark_embedding.npy", "n.pkl", "buffalo_l.zip"):  # fmt: skip
+                 "head_template.obj", "g.safetensors", "landmark_embedding.npy", "n.pkl",
+                 "buffalo_l.zip"):  # fmt: skip
         path = bench.folder / name
         for target in ("pipe", "/dev/zero"):
             path.unlink(missing_ok=True)
@@ -432,11 +458,11 @@ def generator_of_a_row(bench: Bench) -> str:
     (bench.folder / "zero.safetensors").symlink_to("/dev/zero")
     rows = [
         {"overrides": f"generator.weights={one}", "name": f"r{i}"}
-        for i, one in enumerate((path, bench.folder / "zero.safetensors", "/proc/kcore", "http://127.0.0.1:9/x"))
+        for i, one in enumerate(
+            (path, bench.folder / "zero.safetensors", "/proc/kcore", "http://127.0.0.1:9/x")
+        )
     ]
     ended = bench.portrait(
         "dataset", "plan", bench.manifest(rows), "--store", bench.folder / "s", seconds=60.0
     )
     return in_order(ended)
-
-
