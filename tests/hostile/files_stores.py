@@ -131,6 +131,24 @@ def failures(frames: list[int | None], stage_name: str, key: str, message: str =
     return target.getvalue()
 
 
+def failures_of_one(rows: int, stage_name: str, key: str, message: str) -> bytes:
+    """Return a small table of so many equal failures."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def same(text: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))
+
+    whole = pa.array(np.ones(rows, np.int64))
+    columns = {
+        "stage": same(stage_name), "frame": whole, "cls": same("input"), "message": same(message),
+        "attempt": whole, "host": same("h"), "time_utc": whole.cast(pa.timestamp("us", "UTC")), "key": same(key),
+    }  # fmt: skip
+    target = io.BytesIO()
+    pq.write_table(pa.table(columns), target, compression="zstd")
+    return target.getvalue()
+
+
 def parquet_of_equal_cells(rows: int, cell: str, columns: tuple[str, ...] = ("portrait", "video")) -> bytes:
     """Return a small Parquet file of many rows with the same long text."""
     import pyarrow as pa

@@ -20,7 +20,9 @@ from pathlib import Path
 from tests.hostile.bench import ROOT, Bench, Open
 from tests.hostile.registry import PROBES, Probe
 
-MODULES = ("media", "stores", "tables", "text", "weights", "process", "deployment")
+MODULES = (
+    "media", "stores", "arrays", "tables", "servers", "text", "weights", "folders", "process", "deployment",
+)  # fmt: skip
 
 
 def all_probes() -> list[Probe]:

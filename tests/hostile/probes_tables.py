@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import http.server
 import io
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from tests.hostile import files_stores as stores
 from tests.hostile.bench import LONG_S, MUCH_MB, Bench, Open, in_order, refused, samples, shown, small
 from tests.hostile.capped import Ended
 from tests.hostile.registry import probe
+from tests.hostile.website import website
 
 HEADER = "portrait,video,name,profile,overrides,edit,licence,consent\n"
 LABELS = (
@@ -29,52 +25,14 @@ def check(bench: Bench, manifest: object, *more: str, seconds: float = 60.0) -> 
 
 def checked(bench: Bench, *rows: dict[str, str]) -> str:
     """Check a manifest of some rows: it is refused in little time and memory."""
-    return _refused_small(bench, check(bench, bench.manifest(rows)))
+    return refused_small(bench, check(bench, bench.manifest(rows)))
 
 
-def _refused_small(bench: Bench, ended: Ended, much_mb: float = MUCH_MB) -> str:
+def refused_small(bench: Bench, ended: Ended, much_mb: float = MUCH_MB) -> str:
     small(ended, check(bench, bench.manifest([{}], "innocent.csv")), much_mb)
     if len(ended.output) > 200_000:
         raise Open(f"printed {len(ended.output):,} characters")
     return refused(ended)
-
-
-@contextmanager
-def website(answers: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
-    """Serve paths; yield the address, and the list of requests, which grows. An answer is bytes or a call."""
-    requests: list[str] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.0"
-
-        def do_GET(self) -> None:
-            requests.append(self.path)
-            answer = answers.get(self.path.partition("?")[0])
-            if callable(answer):
-                answer(self)
-                return
-            self.send_response(200 if answer is not None else 404)
-            if answer is not None and self.command == "GET":
-                self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(answer or b"")
-
-        do_HEAD = do_GET  # noqa: N815 - the base class calls it so
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        def handle_error(self, request: object, client_address: object) -> None:
-            pass  # the program hangs up, as it should
-
-    server = Server(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", requests
-    finally:
-        server.shutdown()
 
 
 # Rows of the table
@@ -200,7 +158,7 @@ def yaml_aliases(bench: Bench) -> str:
 def parquet_bomb(bench: Bench) -> str:
     """28 kB of Parquet of two gigabytes."""
     data = stores.parquet_of_equal_cells(3_000_000, "x" * 300)
-    return _refused_small(bench, check(bench, bench.place("m.parquet", data), "--no-consent"))
+    return refused_small(bench, check(bench, bench.place("m.parquet", data), "--no-consent"))
 
 
 @probe("tables", "medium-low", 13)
@@ -209,38 +167,7 @@ def a_million_duplicates(bench: Bench) -> str:
     portrait, video = samples()
     row = f"{portrait},{video},,,,,CC0,x\n"
     path = bench.place("m.csv", HEADER + row * 400_000)
-    return _refused_small(bench, check(bench, path, seconds=90.0), 1500.0)
-
-
-@probe("tables", "medium-low", 13)
-def body_without_end(bench: Bench) -> str:
-    """A manifest and a picture from a server whose answer never ends."""
-
-    def endless(handler: Any) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        if handler.command == "GET":
-            handler.wfile.write(HEADER.encode())
-            piece = b"a,b,c,,,,,\n" * 100_000
-            while True:
-                handler.wfile.write(piece)
-
-    with website({"/m.csv": endless, "/a.png": endless}) as (address, _):
-        innocent = check(bench, bench.manifest([{}], "innocent.csv"))
-        for what, arguments in (
-            ("manifest", ["dataset", "check", f"{address}/m.csv"]),
-            ("picture", ["dataset", "check", "--deep", bench.manifest([{"portrait": f"{address}/a.png"}])]),
-        ):
-            ended = bench.portrait(*arguments, seconds=45.0, memory=6 << 30)
-            used = sum(p.stat().st_size for p in (bench.folder / "cache").rglob("*") if p.is_file()) / 1e6
-            if used > 2500:
-                raise Open(f"{what}: {used:.0f} MB on the disk, exit {ended.code}")
-            try:
-                refused(ended)
-                small(ended, innocent, 1200.0)
-            except Open as found:
-                raise Open(f"{what}: {found}") from None
-    return shown(ended.last_line)
+    return refused_small(bench, check(bench, path, seconds=90.0), 1500.0)
 
 
 @probe("tables", "low", 22)
@@ -274,7 +201,7 @@ def parquet_of_wide_rows(bench: Bench) -> str:
     target = io.BytesIO()
     columns = {f"c{i}": pa.array(["x"]) for i in range(20_000)}
     pq.write_table(pa.table({"portrait": pa.array(["a"]), "video": pa.array(["b"]), **columns}), target)
-    return _refused_small(bench, check(bench, bench.place("m.parquet", target.getvalue()), "--no-consent"))
+    return refused_small(bench, check(bench, bench.place("m.parquet", target.getvalue()), "--no-consent"))
 
 
 @probe("tables", "medium")
@@ -292,7 +219,7 @@ def parquet_of_other_types(bench: Bench) -> str:
         target,
         compression="zstd",
     )
-    return _refused_small(bench, check(bench, bench.place("m.parquet", target.getvalue()), "--no-consent"))
+    return refused_small(bench, check(bench, bench.place("m.parquet", target.getvalue()), "--no-consent"))
 
 
 @probe("tables", "medium")
@@ -323,7 +250,7 @@ def cell_of_a_hundred_megabytes(bench: Bench) -> str:
     two = bench.place("b.csv", "portrait,video," + "," * 20_000_000 + "\n")
     said = ""
     for path in (one, two):
-        said = _refused_small(bench, check(bench, path), 1500.0)
+        said = refused_small(bench, check(bench, path), 1500.0)
     return said
 
 
@@ -345,12 +272,12 @@ def sparse_manifest(bench: Bench) -> str:
     """A manifest, a profile and a table of labels of 20 GB that take no room."""
     stores.sparse(bench.folder / "m.csv", 20 << 30)
     stores.sparse(bench.folder / "p.yaml", 20 << 30)
-    _refused_small(bench, check(bench, bench.folder / "m.csv"))
-    _ours_small(bench, bench.python(LABELS, bench.folder / "m.csv"))
+    refused_small(bench, check(bench, bench.folder / "m.csv"))
+    ours_small(bench, bench.python(LABELS, bench.folder / "m.csv"))
     return checked(bench, {"profile": str(bench.folder / "p.yaml")})
 
 
-def _ours_small(bench: Bench, ended: Ended) -> str:
+def ours_small(bench: Bench, ended: Ended) -> str:
     ours = any(word in ended.output for word in ("InputError", "LabelsError", "ManifestError"))
     if not ours and (ended.code != 1 or "portrait_core." not in ended.last_line):
         raise Open(f"no error of ours, exit {ended.code}, {ended.peak_mb:.0f} MB: {shown(ended.last_line)}")
@@ -396,7 +323,7 @@ def _override(name: str, title: str, *texts: str) -> None:
         rows = [{"overrides": text, "name": f"r{i}"} for i, text in enumerate(texts)]
         ended = check(bench, bench.manifest(rows))
         taken = [text[:60] for i, text in enumerate(texts) if f"row {i + 2}:" not in ended.output]
-        said = _refused_small(bench, ended)
+        said = refused_small(bench, ended)
         if taken:
             raise Open(f"taken: {taken[0]}")
         return said
@@ -470,137 +397,3 @@ def names_that_climb(bench: Bench) -> str:
     if taken and "cannot be read" not in ended.output and "NUL" not in ended.output:
         raise Open(f"taken: {taken!r}")
     return refused(ended)
-
-
-# Others: what servers do
-
-
-@probe("tables", "medium")
-def redirect_inside(bench: Bench) -> str:
-    """A server redirects from a public address to one of this machine, or to a file."""
-    with website({"/inner.png": samples()[0].read_bytes()}) as (inner, seen):
-
-        def redirect(handler: Any) -> None:
-            handler.send_response(302)
-            handler.send_header("Location", "file:///etc/passwd")
-            handler.end_headers()
-
-        with website({"/a.png": redirect}) as (address, _):
-            ended = bench.portrait(
-                "dataset", "check", "--deep", bench.manifest([{"portrait": f"{address}/a.png"}]), seconds=60.0
-            )
-        del seen, inner
-    return refused(ended)
-
-
-@probe("tables", "medium")
-def server_that_lies_about_length(bench: Bench) -> str:
-    """A server announces a petabyte, and another sends compressed nothing that grows to gigabytes."""
-    import gzip
-
-    grown = gzip.compress(bytes(1 << 28), 9)
-
-    def petabyte(handler: Any) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(10**15))
-        handler.end_headers()
-        if handler.command == "GET":
-            handler.wfile.write(b"x" * 1000)
-
-    def inflated(handler: Any) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Encoding", "gzip")
-        handler.send_header("Content-Length", str(len(grown) * 12))
-        handler.end_headers()
-        if handler.command == "GET":
-            for _ in range(12):
-                handler.wfile.write(grown)
-
-    with website({"/a.png": petabyte, "/b.csv": inflated, "/c.csv": petabyte}) as (address, _):
-        innocent = check(bench, bench.manifest([{}], "innocent.csv"))
-        for what, arguments in (
-            ("picture", ["dataset", "check", bench.manifest([{"portrait": f"{address}/a.png"}]), "--deep"]),
-            ("manifest", ["dataset", "check", f"{address}/c.csv"]),
-            ("gzip", ["dataset", "check", f"{address}/b.csv"]),
-        ):
-            ended = bench.portrait(*arguments, seconds=40.0)
-            try:
-                refused(ended)
-                small(ended, innocent, 1200.0)
-            except Open as found:
-                raise Open(f"{what}: {found}") from None
-    return shown(ended.last_line)
-
-
-@probe("tables", "medium")
-def server_that_drips(bench: Bench) -> str:
-    """A server that sends a byte per second without end."""
-    import time
-
-    def drip(handler: Any) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", "1000000")
-        handler.end_headers()
-        if handler.command == "GET":
-            while True:
-                handler.wfile.write(b"x")
-                handler.wfile.flush()
-                time.sleep(1)
-
-    with website({"/m.csv": drip}) as (address, _):
-        ended = bench.portrait("dataset", "check", f"{address}/m.csv", seconds=150.0)
-    return refused(ended)
-
-
-# Others: labels and evaluations
-
-
-@probe("tables", "medium")
-def labels_of_many_kinds(bench: Bench) -> str:
-    """Tables of labels: Parquet that grows, numbers of a million digits, names of the same key."""
-    bomb = stores.parquet_of_equal_cells(3_000_000, "x" * 300, ("picture", "age"))
-    digits = "picture,age\n" + "9" * 4500 + ",3\n"
-    value = "picture,age\na.png," + "9" * 1_000_000 + "\n"
-    many = "picture,age\n" + "a.png,nan\n" * 300_000
-    for name, data in (("a.parquet", bomb), ("b.csv", digits), ("c.csv", value), ("d.csv", many)):
-        try:
-            said = _ours_small(bench, bench.python(LABELS, bench.place(name, data)))
-        except Open as found:
-            raise Open(f"{name}: {found}") from None
-    return said
-
-
-@probe("tables", "medium")
-def labels_by_chains(bench: Bench) -> str:
-    """`edit.labels` of a row as a chain of URLs."""
-    with website({"/l.csv": b"picture,age\na.png,3\n"}) as (address, requests):
-        cell = f"edit.labels=simplecache::{address}/l.csv; edit.attributes=[age=+1]"
-        ended = bench.portrait(
-            "dataset",
-            "plan",
-            bench.manifest([{"overrides": cell}]),
-            "--store",
-            bench.folder / "s",
-            seconds=60.0,
-        )
-        if requests:
-            raise Open(f"fetched {requests}")
-    return in_order(ended)
-
-
-@probe("tables", "medium")
-def evaluation_of_odd_methods(bench: Bench) -> str:
-    """`evaluate` with methods whose changes choose the runner, and globs that leave."""
-    said = ""
-    for method in (
-        "x: runner.kind=address",
-        "a/../b: media.max_frames=2",
-        "x: " + "a=1 " * 10_000,
-        "\x1b[31m",
-    ):
-        ended = bench.portrait(
-            "evaluate", "--store", bench.folder / "s", "--out", bench.folder / "o", "--method", method,
-            "--clips", "1", seconds=40.0,
-        )  # fmt: skip
-        said = refused(ended)
-    return said
