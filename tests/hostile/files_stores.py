@@ -142,7 +142,8 @@ def failures_of_one(rows: int, stage_name: str, key: str, message: str) -> bytes
     whole = pa.array(np.ones(rows, np.int64))
     columns = {
         "stage": same(stage_name), "frame": whole, "cls": same("input"), "message": same(message),
-        "attempt": whole, "host": same("h"), "time_utc": whole.cast(pa.timestamp("us", "UTC")), "key": same(key),
+        "attempt": whole, "host": same("h"), "time_utc": whole.cast(pa.timestamp("us", "UTC")),
+        "key": same(key),
     }  # fmt: skip
     target = io.BytesIO()
     pq.write_table(pa.table(columns), target, compression="zstd")

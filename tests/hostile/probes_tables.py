@@ -397,3 +397,27 @@ def names_that_climb(bench: Bench) -> str:
     if taken and "cannot be read" not in ended.output and "NUL" not in ended.output:
         raise Open(f"taken: {taken!r}")
     return refused(ended)
+
+
+@probe("tables", "medium")
+def zeros_in_cells(bench: Bench) -> str:
+    """Cells with a zero byte, a user that does not exist and a path that is too long: the check goes on."""
+    cells = (
+        "~\0/a.png",
+        "/a\0.png",
+        "~nobody-of-this-name/a.png",
+        "/" + "a" * 30_000,
+        "~",
+        "\ud83d.png",
+        "file://",
+    )
+    for cell in cells:
+        rows = [
+            {"portrait": cell.encode("utf-8", "surrogatepass").decode("utf-8", "replace")},
+            {"portrait": "/no.png"},
+        ]
+        ended = check(bench, bench.manifest(rows))
+        refused(ended)
+        if "row 3:" not in ended.output:
+            raise Open(f"{cell!r:.30} ends the check: {shown(ended.last_line)}")
+    return shown(ended.last_line)
