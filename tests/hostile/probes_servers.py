@@ -30,7 +30,16 @@ def body_without_end(bench: Bench) -> str:
         innocent = check(bench, bench.manifest([{}], "innocent.csv"))
         for what, arguments in (
             ("manifest", ["dataset", "check", f"{address}/m.csv"]),
-            ("picture", ["dataset", "check", "--deep", bench.manifest([{"portrait": f"{address}/a.png"}])]),
+            (
+                "picture",
+                [
+                    "dataset",
+                    "check",
+                    "--deep",
+                    bench.manifest([{"portrait": f"{address}/a.png"}]),
+                    *bench.private_hosts,
+                ],
+            ),
         ):
             ended = bench.portrait(*arguments, seconds=45.0, memory=6 << 30)
             used = sum(p.stat().st_size for p in (bench.folder / "cache").rglob("*") if p.is_file()) / 1e6
@@ -56,7 +65,12 @@ def redirect_inside(bench: Bench) -> str:
 
         with website({"/a.png": redirect}) as (address, _):
             ended = bench.portrait(
-                "dataset", "check", "--deep", bench.manifest([{"portrait": f"{address}/a.png"}]), seconds=60.0
+                "dataset",
+                "check",
+                "--deep",
+                bench.manifest([{"portrait": f"{address}/a.png"}]),
+                *bench.private_hosts,
+                seconds=60.0,
             )
         del seen, inner
     return refused(ended)
@@ -86,7 +100,16 @@ def server_that_lies_about_length(bench: Bench) -> str:
     with website({"/a.png": petabyte, "/b.csv": inflated, "/c.csv": petabyte}) as (address, _):
         innocent = check(bench, bench.manifest([{}], "innocent.csv"))
         for what, arguments in (
-            ("picture", ["dataset", "check", bench.manifest([{"portrait": f"{address}/a.png"}]), "--deep"]),
+            (
+                "picture",
+                [
+                    "dataset",
+                    "check",
+                    bench.manifest([{"portrait": f"{address}/a.png"}]),
+                    "--deep",
+                    *bench.private_hosts,
+                ],
+            ),
             ("manifest", ["dataset", "check", f"{address}/c.csv"]),
             ("gzip", ["dataset", "check", f"{address}/b.csv"]),
         ):
