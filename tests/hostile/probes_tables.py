@@ -130,7 +130,7 @@ def secrets_of_urls(bench: Bench) -> str:
     said = ""
     for cell in cells:
         for arguments in (
-            ("dataset", "check", "--deep", bench.manifest([{"portrait": cell}])),
+            ("dataset", "check", "--deep", bench.manifest([{"portrait": cell}]), *bench.private_hosts),
             ("dataset", "check", cell), ("status", cell),
         ):  # fmt: skip
             ended = bench.portrait(*arguments, seconds=20.0, memory=4 << 30)
