@@ -32,7 +32,7 @@ def change_record(store: Path, kind: str, change: Callable[[dict[str, Any]], Non
 
 
 def add_job(
-    store: Path, job: Callable[[dict[str, Any]], None], state: Callable[[dict[str, Any]], None]
+    store: Path, job: Callable[[dict[str, Any]], None], state: Callable[[dict[str, Any]], object]
 ) -> None:
     """Add a second job and its state."""
     change_record(store, "jobs", job, SECOND)
@@ -77,10 +77,10 @@ def document(
     )  # fmt: skip
 
 
-BYTES = {"name": "bytes", "configuration": {"endian": "little"}}
-PLAIN = {"name": "bytes"}
-ZSTD = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
-CRC = {"name": "crc32c"}
+BYTES: dict[str, Any] = {"name": "bytes", "configuration": {"endian": "little"}}
+PLAIN: dict[str, Any] = {"name": "bytes"}
+ZSTD: dict[str, Any] = {"name": "zstd", "configuration": {"level": 1, "checksum": False}}
+CRC: dict[str, Any] = {"name": "crc32c"}
 
 
 def crc32c(data: bytes) -> bytes:

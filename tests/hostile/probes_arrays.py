@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.hostile import files_stores as stores
 from tests.hostile.bench import MUCH_MB, Bench, Open, clean_text, in_order, samples, shown, small
+from tests.hostile.capped import MEMORY
 from tests.hostile.probes_stores import GOOD, clear, commands, innocent, placed
 from tests.hostile.registry import probe
 
@@ -178,7 +179,10 @@ def summary_of_other_kinds(bench: Bench) -> str:
     ]  # fmt: skip
     flags = [part for change in changes for part in ("--set", change)]
     places = ["--portrait", portrait, "--video", video, "--out", bench.folder / "out"]
-    for value in (5, [], {"a": 1}, {"held_frames": 5, "stages": 5, "losses": [], "motion": 5, "failures": 5}):
+    odd: tuple[object, ...] = (
+        5, [], {"a": 1}, {"held_frames": 5, "stages": 5, "losses": [], "motion": 5, "failures": 5},
+    )  # fmt: skip
+    for value in odd:
         store = bench.store()
         (stores.stage(store, "encode") / "notes" / "summary.json").write_text(json.dumps(value))
         ended = bench.portrait("reenact", *places, "--store", store, *flags, seconds=100.0)
@@ -253,7 +257,7 @@ def odd_names_in_a_bucket(bench: Bench) -> str:
     del s3
     said = ""
     for command in (["status"], ["verify"], ["clean", "--dry-run"]):
-        ended = bench.portrait(*command, f"s3://{bucket}/s", seconds=60.0, **keys)
+        ended = bench.portrait(*command, f"s3://{bucket}/s", seconds=60.0, memory=MEMORY, **keys)
         try:
             in_order(ended, 40.0)
             if command[0] != "clean" and GOOD not in ended.output:

@@ -42,9 +42,10 @@ def _services(bench: Bench) -> dict[str, dict[str, Any]]:
 @probe("deploy21", "high", 5)
 def prefect_without_a_password(bench: Bench) -> str:
     """Prefect's server asks for a password, answers one origin, and checks against forged requests."""
-    text = _text(bench, "compose.yaml", "settings.env", ".env.example")
-    text += "".join(path.read_text() for path in (bench.tree / "deployments" / "kubernetes").rglob("*.yaml"))
-    text += "".join(path.read_text() for path in (bench.tree / "deployments" / "images").glob("*"))
+    places = [
+        path for path in (bench.tree / "deployments").rglob("*") if path.suffix != ".md" and path.is_file()
+    ]
+    text = "".join(path.read_text(errors="replace") for path in places)
     missing = [
         name
         for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_CORS_ALLOWED_ORIGINS",
@@ -172,7 +173,8 @@ def services_without_bounds(bench: Bench) -> str:
 @probe("deploy21", "medium")
 def passwords_that_are_left(bench: Bench) -> str:
     """The placeholders of passwords do not work as passwords."""
-    text = _text(bench, ".env.example", "kubernetes/secret.example.yaml")
+    examples = [path for path in (bench.tree / "deployments").rglob("*example*") if path.is_file()]
+    text = "".join(path.read_text() for path in examples)
     found = [
         line.strip()
         for line in text.splitlines()

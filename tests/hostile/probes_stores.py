@@ -224,7 +224,7 @@ def records_are_folders(bench: Bench) -> str:
 # Others: records
 
 
-def _second_state(name: str, title: str, change: Callable[[dict[str, Any]], None]) -> None:
+def _second_state(name: str, title: str, change: Callable[[dict[str, Any]], object]) -> None:
     """Add a probe of a store with a second state that is odd in some way."""
 
     def attack(bench: Bench) -> str:

@@ -172,7 +172,7 @@ def escapes_in_weights(bench: Bench) -> str:
     conditions = json.dumps({"attributes": [{"name": f"a{ESCAPE}"}]})
     about = {"settings": json.dumps({"width": 4, "context": 1}), "solver": "{}", "conditions": conditions,
              "licence": f"CC{ESCAPE}"}  # fmt: skip
-    files = {
+    files: dict[str, bytes | str] = {
         "f.safetensors": weights.safetensors({}, {"attribute_flow": json.dumps(about)}),
         "g.safetensors": weights.safetensors(
             {}, {"generator": json.dumps({"kind": ESCAPE, "settings": "{}"})}

@@ -145,7 +145,7 @@ def tensors_of_odd_kinds(bench: Bench) -> str:
 @probe("weights21", "medium-low")
 def state_of_odd_names(bench: Bench) -> str:
     """States with keys that are numbers, tuples and escapes, and values that are no tensors."""
-    contents = (
+    contents: tuple[object, ...] = (
         {1: torch.zeros(1)}, {(1, 2): torch.zeros(1)}, [torch.zeros(1)], torch.zeros(1),
         {"\x1b]52;c;eA==\x07": 1},
         {"a": {"b": torch.zeros(1)}}, {None: None}, "text", 5, {},
