@@ -200,7 +200,7 @@ BOMBS = (
         "vgg16-397923af.pth",
         lambda: weights.deflated(weights.saved({"features.0.weight": torch.zeros(1 << 28)})))),
     Bomb("zip of a pack", "1 GB", "models", _file(
-        "buffalo_l.zip", lambda: weights.zip_of_zeros("w600k_r50.onnx", (1 << 30) - (1 << 24)))),
+        "buffalo_l.zip", lambda: weights.zip_of_zeros("det_10g.onnx", (1 << 30) - (1 << 24)))),
     Bomb("mat, compressed", "1 GB", "models", _file(
         "similarity_Lm3D_all.mat", lambda: weights.mat_of_zeros("lm", 16384, 8191))),
     Bomb("safetensors, settings", "w of 200,000 numbers", "models", _announcing(w_dim=200_000)),

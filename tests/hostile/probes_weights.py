@@ -201,7 +201,7 @@ def mat_that_lies(bench: Bench) -> str:
 @probe("weights21", "medium")
 def zip_of_a_gigabyte(bench: Bench) -> str:
     """A pack of 1 MB whose network has a gigabyte of zeros."""
-    return bomb(bench, "buffalo_l.zip", weights.zip_of_zeros("w600k_r50.onnx", (1 << 30) - (1 << 24)))
+    return bomb(bench, "buffalo_l.zip", weights.zip_of_zeros("det_10g.onnx", (1 << 30) - (1 << 24)))
 
 
 @probe("weights21", "medium")
@@ -213,7 +213,7 @@ def zip_of_another_kind(bench: Bench) -> str:
     for kind in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         target = io.BytesIO()
         with zipfile.ZipFile(target, "w", kind) as archive:
-            archive.writestr("w600k_r50.onnx", bytes(900_000_000))
+            archive.writestr("det_10g.onnx", bytes(900_000_000))
         said = bomb(bench, "buffalo_l.zip", target.getvalue())
     return said
 
