@@ -21,7 +21,11 @@ from pathlib import Path
 MEMORY = 8 << 30
 """Bytes of address space of a child: more than any innocent command takes, less than the machine has."""
 SECONDS = 60.0
-"""Seconds after which a child is killed."""
+"""Seconds after which a child that does nothing is killed; one that works has them of processor time."""
+_PATIENCE = 5
+"""Times as many seconds of wall clock that a child may work on a busy machine."""
+_IDLE = 0.05
+"""Part of a processor below which a child does nothing."""
 _FILE = 4 << 30
 _SHOWN = 1 << 20
 
@@ -82,7 +86,7 @@ def _start(
             stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=cap,
         )  # fmt: skip
         ended = 0
-        while not ended and time.monotonic() - begin < seconds:
+        while not ended and not _is_over(child.pid, time.monotonic() - begin, seconds):
             time.sleep(0.02)
             ended, status, used = os.wait4(child.pid, os.WNOHANG)
         if not ended:
@@ -93,6 +97,15 @@ def _start(
         peak_mb = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e6
         took = time.monotonic() - begin
         return [code, took, used.ru_utime + used.ru_stime, peak_mb, _ends_of(printed.fileno())]
+
+
+def _is_over(child: int, elapsed: float, seconds: float) -> bool:
+    """Tell whether a child's time is over: a busy machine makes it slow, and does not make it hang."""
+    if elapsed < seconds:
+        return False
+    fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    worked = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")  # its own and its children's
+    return worked > seconds or worked < _IDLE * elapsed or elapsed > _PATIENCE * seconds
 
 
 def _ends_of(handle: int) -> str:

@@ -128,6 +128,18 @@ def frames_without_bytes(bench: Bench) -> str:
 
 
 @probe("store21", "medium", 11)
+def rows_that_are_not_there(bench: Bench) -> str:
+    """An array of one damaged chunk of 10^9 rows of a byte."""
+    store = bench.store()
+    rows = (1 << 30) - 8
+    folder = stores.stage(store, "fit") / "more"
+    folder.mkdir()
+    (folder / "zarr.json").write_text(stores.document([rows], "uint8", [stores.PLAIN, stores.CRC], [rows]))
+    (folder / "c.0").write_bytes(b"xxxxx")
+    return commands(bench, store, ["verify"])
+
+
+@probe("store21", "medium", 11)
 def chunk_in_a_chunk(bench: Bench) -> str:
     """A chunk compressed twice, whose inside is six gigabytes."""
     store = bench.store()
