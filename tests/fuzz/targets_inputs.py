@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from tests.fuzz.harness import Target, from_file
 
 from portrait_core.attribute_editing.edit_requests import as_override, parse_requests
 from portrait_core.attribute_editing.label_tables import LabelsError, read_labels
@@ -25,6 +24,7 @@ from portrait_core.store.places import (
     redact_place,
     resolve_place,
 )
+from tests.fuzz.harness import Target, from_file
 
 _COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent", "row")
 _ROWS = (

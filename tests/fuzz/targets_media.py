@@ -11,10 +11,10 @@ from typing import Any
 
 import av
 import numpy as np
-from tests.fuzz.harness import Target, from_file
 
 from portrait_core.errors import InputError
 from portrait_core.media import probe, read_frames, read_image
+from tests.fuzz.harness import Target, from_file
 from tests.hostile import files_media as media
 
 _MOST = 1 << 30

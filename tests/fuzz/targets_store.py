@@ -17,7 +17,6 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from tests.fuzz.harness import Target
 
 import tasks.pipelines  # noqa: F401 - registers the pipelines
 from portrait_core.errors import InputError, MissingChunk, StoreError
@@ -37,6 +36,7 @@ from portrait_core.settings import load_settings
 from portrait_core.store import Declared, Holder, Store, done_mask, read_holder, verify_unit
 from portrait_core.store.contents import parse_contents
 from portrait_core.store.failures import Failure, make_table
+from tests.fuzz.harness import Target
 
 _SETTINGS = load_settings("embedded")
 _JSON = (
