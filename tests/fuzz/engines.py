@@ -71,9 +71,11 @@ def follow_coverage(target: Target, seconds: float, report: Report, finish: Call
     corpus = Path(tempfile.mkdtemp(prefix="portrait-corpus-"))
     for place, data in enumerate(good_inputs(target)):
         (corpus / f"seed-{place}").write_bytes(data)
-    words = corpus.with_suffix(".dict")
-    escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in target.tokens)
-    words.write_text("".join(f'"{word}"\n' for word in escaped))
-    options = (f"-dict={words}", "-max_len=1048576", "-rss_limit_mb=0", "-timeout=0", "-verbosity=0")
+    options = ["-max_len=1048576", "-rss_limit_mb=0", "-timeout=0", "-verbosity=0"]
+    if target.tokens:  # an empty dictionary is an error
+        words = corpus.with_suffix(".dict")
+        escaped = ("".join(f"\\x{byte:02x}" for byte in word) for word in target.tokens)
+        words.write_text("".join(f'"{word}"\n' for word in escaped))
+        options.append(f"-dict={words}")
     atheris.Setup([sys.argv[0], str(corpus), *options], one)
     atheris.Fuzz()
