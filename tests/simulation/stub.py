@@ -108,7 +108,7 @@ def _value(name: str, stub: StubSettings) -> NDArray[np.generic]:
         return _picture(size)[..., 0].astype(np.float32) / 100
     if name == "latents":
         return np.random.default_rng(0).standard_normal(stub.latent, np.float32)
-    if name == "landmarks":
+    if name in ("landmarks", "faces"):
         return np.zeros(LANDMARKS, np.float32)
     if name == "ok":
         return np.ones((), np.bool_)
