@@ -74,8 +74,8 @@ DriverFace = Annotated[
     typer.Option(
         "--driver-face",
         metavar="WHO",
-        help="Who drives, where the video shows several people: `largest` (the default), a number as
-        `portrait " "check` shows it, or `like:IMAGE`.",
+        help="Who drives, where the video shows several people: `largest` (the default), a number as "
+        "`portrait check` shows it, or `like:IMAGE`.",
     ),
 ]
 PortraitFace = Annotated[

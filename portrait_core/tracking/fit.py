@@ -129,8 +129,7 @@ def fit_clip(
 
 
 class _ClipFit:
-    """Fits the frames that have a face; ``pixels [n,478,2]``, ``scenes [n]`` the number of each one's
-    scene."""
+    """Fits the frames that have a face: ``pixels [n,478,2]``, and ``scenes [n]``, numbers of their scenes."""
 
     def __init__(
         self, points: HeadPoints, settings: TrackingSettings, pixels: Array, scenes: NDArray[np.integer]

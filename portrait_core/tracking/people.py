@@ -184,8 +184,8 @@ def choose_person(
     Args:
         persons: the clip's persons.
         choice: ``largest``: the one who is largest and most central over the clip, and of those who are
-            nearly so the largest one when they first appear; a number; or ``like``, for the one most like
-        ``like``. points: landmarks ``[T,K,478,2]`` in pixels.
+            nearly so the largest one when they first appear; a number; or ``like``.
+        points: landmarks ``[T,K,478,2]`` in pixels.
         like: recognition vector ``[D]`` of the person to choose.
 
     Raises:
@@ -197,18 +197,16 @@ def choose_person(
         apart = np.linalg.norm(persons.vectors - like, axis=1)
         best = int(np.nanargmin(apart)) if np.isfinite(apart).any() else -1
         if best < 0 or apart[best] > SAME_PERSON:
-            nearest = (
-                f" (the nearest one is {apart[best]:.2f} away, and {SAME_PERSON} is the limit)"
-                if best >= 0
-                else ""
+            distance = (
+                f" (the nearest is {apart[best]:.2f} away, the limit {SAME_PERSON})" if best >= 0 else ""
             )
-            raise InputError(f"shows nobody like the given picture{nearest}; choose a person by number")
+            raise InputError(f"shows nobody like the given picture{distance}; choose a person by number")
         return best + 1
     if choice != "largest":
         if not 1 <= int(choice) <= len(persons):
             raise InputError(
-                f"shows {len(persons)} persons, and number {choice} is asked for; `portrait check` shows them "
-                "with their numbers"
+                f"shows {len(persons)} persons, and number {choice} is asked for; `portrait check` shows "
+                "them with their numbers"
             )
         return int(choice)
     near = np.flatnonzero(persons.weight >= _NEAR_TIE * persons.weight.max()) + 1

@@ -101,11 +101,11 @@ def _chosen(job: Job, found: FrameFaces, size: tuple[int, int]) -> int:
     name = redact_place(job.portrait)
     if not found.seen()[0]:
         edit = ", ".join(job.settings.edit.attributes)
-        after = (
-            f" after its edit ({edit}): look at it with `portrait edit`, and ask for less (edit.strength)"
-            if job.edited is not None
-            else "; give a photograph in which one face looks toward the camera and is at least 60 pixels
-        wide" )
+        after = "; give a photograph in which one face looks toward the camera and is at least 60 pixels wide"
+        if job.edited is not None:
+            after = (
+                f" after its edit ({edit}): look at it with `portrait edit`, and ask for less (edit.strength)"
+            )
         raise InputError(f"no human face was found in the portrait {name}{after}")
     persons = find_persons(found.faces, found.vectors, np.zeros(1, bool), size)
     choice, _, place = job.settings.tracking.portrait_face.partition(":")
@@ -134,14 +134,14 @@ def _refuse(job: Job, found: FrameFaces, chosen: int, size: tuple[int, int]) -> 
     name = redact_place(job.portrait)
     if outside_picture(found.faces[:, chosen], size)[0]:
         raise InputError(
-            f"the face in the portrait {name} is cut by the edge of the picture; give a photograph that shows "
-            "it from the brows to the chin"
+            f"the face in the portrait {name} is cut by the edge of the picture; give a photograph that "
+            "shows it from the brows to the chin"
         )
     probability = float(found.animal[0, chosen])
     if probability > ANIMAL and not job.settings.tracking.any_face:
         raise InputError(
-            f"the face in the portrait {name} is an animal's (probability {probability:.2f}); give a portrait "
-            "of a person, or --any-face to try it all the same"
+            f"the face in the portrait {name} is an animal's (probability {probability:.2f}); give a "
+            "portrait of a person, or --any-face to try it all the same"
         )
 
 
