@@ -197,10 +197,11 @@ def choose_person(
         apart = np.linalg.norm(persons.vectors - like, axis=1)
         best = int(np.nanargmin(apart)) if np.isfinite(apart).any() else -1
         if best < 0 or apart[best] > SAME_PERSON:
-            distance = (
-                f" (the nearest is {apart[best]:.2f} away, the limit {SAME_PERSON})" if best >= 0 else ""
+            how_near = f"the nearest is {apart[best]:.2f} away" if best >= 0 else "no face can be compared"
+            raise InputError(
+                f"shows nobody like the given picture ({how_near}, the limit is {SAME_PERSON}); choose a "
+                "person by number"
             )
-            raise InputError(f"shows nobody like the given picture{distance}; choose a person by number")
         return best + 1
     if choice != "largest":
         if not 1 <= int(choice) <= len(persons):

@@ -76,8 +76,7 @@ def portrait(job: Job) -> StageResult:
 def _shown(
     job: Job, reader: FaceReader, given: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint8], Part, FrameFaces, int]:
-    """Return the part of the photograph that is shown, where it is, its faces, and the chosen one's
-    number."""
+    """Return the part of the photograph that is shown, where it is, its faces, and which one is chosen."""
     longest, size = job.settings.media.portrait_max_side, (given.shape[1], given.shape[0])
     small = at_most(given, longest)
     found = reader.read(small[None])
