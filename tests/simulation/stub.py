@@ -67,7 +67,7 @@ def stub_job(
     portrait, video = portrait or name, video or name
     inputs = {"portrait": _digest(f"portrait {portrait}"), "video": _digest(f"video {video}")}
     names = [name.removesuffix(".onnx") for name in LANDMARK_MODELS]
-    weights = {weight: _digest(weight) for weight in (*names, "head", "generator")}
+    weights = {weight: _digest(weight) for weight in (*names, "person_recognition", "head", "generator")}
     return Job(
         store=store,
         label=name,
