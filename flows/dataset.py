@@ -225,7 +225,7 @@ def start_dataset(
 
     server = server_for_run(settings.runner.prefect, report)
     if server is not None:
-        refuse_secrets(parameters["overrides"])
+        refuse_secrets(parameters.values())
         try:
             return called(reenact_dataset, parameters)
         except Exception as error:

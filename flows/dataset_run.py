@@ -35,6 +35,7 @@ from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import worker_count
 from portrait_core.store import FailureClass
+from portrait_core.text.redaction import redact_text
 from tasks.deliver import deliver, deliver_edit, deliver_files, deliver_flow
 from tasks.running import functions_of
 
@@ -67,6 +68,9 @@ class ClipResult:
     """Duration in this run."""
     cls: FailureClass | None = None
     """Failure class of its inputs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", redact_text(self.message))
 
     @classmethod
     def of_inputs(cls, number: int, name: str, error: Exception) -> ClipResult:

@@ -14,6 +14,7 @@ from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
 from portrait_core.settings import Settings
+from portrait_core.text.markdown import escape_markdown, markdown_cells
 from tasks.deliver import deliver_edit
 from tasks.ingest import ingest_edit
 
@@ -63,8 +64,8 @@ def edit_attributes(
     job = prepare_edit(portrait, store, settings_of_flow(profile, overrides))
     with process_left():
         result = run_edit(job, out, reporter.get())
-    rows = [{"attribute": name, **row} for name, row in result["attributes"].items()]
-    create_table_artifact(rows, key="edit-attributes", description=portrait)
+    rows = [markdown_cells({"attribute": name, **row}) for name, row in result["attributes"].items()]
+    create_table_artifact(rows, key="edit-attributes", description=escape_markdown(portrait))
     return result
 
 

@@ -31,6 +31,7 @@ from portrait_core.pipeline.ledger import Ledger
 from portrait_core.settings import Settings
 from portrait_core.settings.evaluation_sections import View
 from portrait_core.store import Store
+from portrait_core.text.redaction import redact_text
 from tasks.context import read_track
 from tasks.deliver import deliver_files
 from tasks.ingest import ingest_portrait
@@ -106,7 +107,7 @@ class Evaluation:
         return {portrait: jobs[portrait] for portrait in portraits if portrait not in failed}
 
     def _note(self, pair: Pair, method: str, why: str) -> None:
-        self.absent.append({"pair": pair.number, "method": method, "why": why})
+        self.absent.append({"pair": pair.number, "method": method, "why": redact_text(why)})
 
     def rows(self, tracked: Mapping[str, Job]) -> list[Row]:
         """Return every pair with every method, with the views that are drawn of its clip.

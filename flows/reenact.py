@@ -16,7 +16,7 @@ from prefect.artifacts import create_table_artifact
 from flows.engine.environment import refuse_secrets, server_for_run, server_went_away
 from flows.engine.runners import open_runner
 from flows.engine.stages import StageRunner, check_only, gpu_gone, stop_request_cleared
-from flows.engine.task_runs import own_process, process_left, settings_of_flow
+from flows.engine.task_runs import own_process, process_left, run_title, settings_of_flow
 from portrait_core.errors import MissingChunk
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
@@ -28,6 +28,7 @@ from portrait_core.report import Summary
 from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.settings import Settings
+from portrait_core.text.markdown import escape_markdown, markdown_cells
 from tasks.deliver import deliver
 from tasks.ingest import ingest, keep_facts
 
@@ -178,7 +179,8 @@ def reenact(
 def _show(summary: Summary) -> None:
     """Attach the stages' times to the flow run, for Prefect's pages."""
     rows = [stage.model_dump(mode="json") for stage in summary.stages]
-    create_table_artifact(rows, key="reenact-stages", description=summary.reenactment)
+    description = escape_markdown(summary.reenactment)
+    create_table_artifact(list(map(markdown_cells, rows)), key="reenact-stages", description=description)
 
 
 def start(
@@ -224,10 +226,10 @@ def under_prefect(
     server = server_for_run(wish, report)
     if server is None and wish != "always":
         return without()
-    refuse_secrets(text for part in inputs if isinstance(part, list) for text in part)
+    refuse_secrets(inputs)
     reporter.set(report)
     own_process.set(False)
-    named_run = run.with_options(flow_run_name=name)
+    named_run = run.with_options(flow_run_name=run_title(name))
     try:
         return named_run(*inputs)
     except Exception as error:

@@ -14,6 +14,7 @@ from flows.reenact import Report, reporter, run_stages, under_prefect
 from portrait_core.model_files.needs import check_models
 from portrait_core.pipeline import Job
 from portrait_core.settings import Settings
+from portrait_core.text.markdown import escape_markdown
 from tasks.deliver import deliver_flow
 from tasks.ingest import ingest_flow
 
@@ -66,7 +67,7 @@ def train_styleflow(
     job = prepare_training(store, samples, settings_of_flow(profile, overrides))
     with process_left():
         curve = run_training(job, out, reporter.get())
-    create_table_artifact(curve, key="train-styleflow", description=job.label)
+    create_table_artifact(curve, key="train-styleflow", description=escape_markdown(job.label))
     return curve
 
 

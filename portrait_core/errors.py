@@ -8,9 +8,10 @@ pickling, because workers send them between processes.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
+
+from portrait_core.text.redaction import redact_text
 
 
 def _listed(frames: tuple[int, ...]) -> str:
@@ -20,7 +21,13 @@ def _listed(frames: tuple[int, ...]) -> str:
 
 
 class InputError(ValueError):
-    """An input of the user cannot be used; the message says what was received and what to do next."""
+    """An input of the user cannot be used; the message says what was received and what to do next.
+
+    Secrets of URLs and others that are found in a message do not become part of it.
+    """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact_text(one) if isinstance(one, str) else one for one in arguments))
 
 
 class ColumnError(InputError):
@@ -30,8 +37,11 @@ class ColumnError(InputError):
 class ModelFileError(ValueError):
     """Files of weights are missing, or are not what their names say.
 
-    The message names each file, its source, its licence and the command that checks it.
+    The message names each file, its source, its licence and the command that checks it, and shows no secrets.
     """
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(redact_text(one) if isinstance(one, str) else one for one in arguments))
 
 
 class DecodeError(InputError):
@@ -77,18 +87,12 @@ class StoreError(OSError):
     """
 
     def __init__(self, url: str, what: str, number: int | None = None) -> None:
-        self.url, self.what = without_secrets(url), without_secrets(what)
+        self.url, self.what = redact_text(url), redact_text(what)
         super().__init__(f"the store {self.url}: {self.what}")
         self.errno = number
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.url, self.what, self.errno)
-
-
-def without_secrets(text: str) -> str:
-    """Remove user, password and query from every URL in a text."""
-    text = re.sub(r"(\w://)[^/\s]*@", r"\1", text)
-    return re.sub(r"(\w://[^\s?]*)\?[^\s)\"']*", r"\1", text)
 
 
 class MissingChunk(LookupError):  # noqa: N818 - a state of the store more than an error

@@ -19,6 +19,7 @@ from tests.conftest import FfmpegRunner
 
 ROOT = Path(__file__).resolve().parent.parent
 _ELSEWHERE = (
+    "SECURITY.md",
     "data/README.md",
     "deployments/README.md",
     "portrait_core/store/README.md",

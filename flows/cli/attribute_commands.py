@@ -78,7 +78,8 @@ def edit(
         from flows.edit_attributes import prepare_edit, start_edit
 
         job = prepare_edit(portrait, store or str(out / "store"), settings)
-        console.print(f"portrait  {job.portrait}\nstore     {job.store}: {job.label}", soft_wrap=True)
+        console.print(f"portrait  {job.portrait}", soft_wrap=True)
+        console.print(f"store     {job.store}: {job.label}", soft_wrap=True)
         with shown_progress(job, console):
             result = start_edit(job, out, console.print, overrides, profile)
         _conclude_edit(result, out, console)
@@ -119,7 +120,7 @@ def _conclude_edit(result: Mapping[str, Any], out: Path, console: Console) -> No
         f"latent {drift['latent']:.0%}"
     )
     for name in ("edited.png", "strip.png", "latents.npz", "edit.json"):
-        console.print(f"{name:<14}{out / name}", soft_wrap=True, markup=False)
+        console.print(f"{name:<14}{out / name}", soft_wrap=True)
 
 
 def train_styleflow(
@@ -162,4 +163,4 @@ def _conclude_training(curve: Sequence[Mapping[str, Any]], out: Path, console: C
             f"{last['held_out_log_density']:.1f} after pass {last['epoch']}"
         )
     for name in (FLOW_FILE, SHEET, "curve.csv", "curve.png"):
-        console.print(f"{name:<28}{out / name}", soft_wrap=True, markup=False)
+        console.print(f"{name:<28}{out / name}", soft_wrap=True)

@@ -11,12 +11,14 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
-from rich.console import Console
 
 from flows.cli.dataset_run_commands import add_to
 from flows.cli.outcome import BAD_INPUT, OK, make_console, reported_errors
+from portrait_core.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from portrait_core.dataset.manifest import Manifest, Problem
 
 Layout = Literal["files", "voxceleb", "celeba-hq"]
@@ -80,10 +82,10 @@ def init(
         rows = _rows(faces, clips, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
         _write(out, rows)
         message = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"
-        console.print(message, markup=False, soft_wrap=True)
+        console.print(message, soft_wrap=True)
         if not (licence and consent):
             console.print("Fill in the columns licence and consent: rows without them are refused.")
-        console.print(f"Check it with `portrait dataset check {out}`", markup=False, soft_wrap=True)
+        console.print(f"Check it with `portrait dataset check {out}`", soft_wrap=True)
 
 
 @app.command()
@@ -114,7 +116,7 @@ def check(
 
         from portrait_core.dataset.manifest import check_manifest
 
-        with Progress(console=Console(stderr=True), transient=True, disable=not deep) as progress:
+        with Progress(console=make_console(stderr=True), transient=True, disable=not deep) as progress:
             bar = progress.add_task("opening inputs", total=None)
             contents, problems = check_manifest(
                 manifest,
@@ -146,7 +148,7 @@ def _show(manifest: Manifest, problems: Sequence[Problem], console: Console) -> 
     if manifest.rows and manifest.frames is not None:
         console.print(f"to make    {manifest.frames} frames")
     for problem in problems:
-        console.print(str(problem), markup=False, soft_wrap=True)
+        console.print(str(problem), soft_wrap=True)
     if problems:
         console.print(f"{len(problems)} problems: correct the manifest and check it again")
 
@@ -189,7 +191,7 @@ def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
             "voxceleb": f"{len(names)} videos but none named idN/VIDEO/CLIP.mp4 or idN#VIDEO#CLIP.mp4",
             "celeba-hq": f"{len(names)} images but none named by a number (00000.jpg)",
         }
-        raise ValueError(f"{place} holds {expected[layout]}; check the path, or give another --layout")
+        raise InputError(f"{place} holds {expected[layout]}; check the path, or give another --layout")
     return sorted(sources, key=lambda source: source.order)
 
 
@@ -210,7 +212,7 @@ def _listed(place: str) -> list[str]:
         else:
             top, below = re.split(r"[*?\[]", path)[0].rpartition("/")[0], files.glob(path, detail=True)
     except Exception as error:  # file systems raise their own classes
-        raise ValueError(f"cannot list {place} ({error}); check the path and your access") from error
+        raise InputError(f"cannot list {place} ({error}); check the path and your access") from error
     hidden = {name for name in below if "/." in name[len(top) :]}
     names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
     return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
@@ -275,7 +277,7 @@ def _write(out: str, rows: Sequence[dict[str, str]]) -> None:
     try:
         write_table(out, rows)
     except OSError as error:
-        raise ValueError(f"cannot write {out}: {error}; check the path and your access") from error
+        raise InputError(f"cannot write {out}: {error}; check the path and your access") from error
 
 
 def _refuse_unknown(what: str, names: Sequence[str], known: Sequence[str]) -> None:

@@ -140,7 +140,7 @@ def submit(
         from portrait_core.inputs.sources import resolve_place
         from portrait_core.inputs.table import stem
 
-        refuse_secrets(change)
+        refuse_secrets([*change, store])
         require_deployment(deployment)
         if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
             profile = resolve_place(os.getcwd(), profile)

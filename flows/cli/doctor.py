@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.engine.environment import prefect_server, prefect_server_answers
 from portrait_core.report import package_versions
@@ -34,9 +35,9 @@ def examine(settings: Settings, console: Console) -> bool:
     table.add_column(overflow="fold")
     table.add_column()
     healthy = True
-    marks = {True: "[green]ok[/green]", False: "[red]missing[/red]", None: ""}
+    marks = {True: Text("ok", "green"), False: Text("missing", "red"), None: Text()}
     for section, check in _SECTIONS.items():
-        table.add_row(f"[bold]{section}[/bold]", "", "")
+        table.add_row(Text(section, "bold"), "", "")
         for finding in check(settings):
             healthy &= finding.good is not False
             table.add_row(f"  {finding.what}", finding.value, marks[finding.good])

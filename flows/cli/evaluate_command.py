@@ -106,9 +106,9 @@ def _table3(store: str, out: Path, profile: str, change: list[str], console: Con
 
     missing = start_table3(store, out, profile, change, TerminalBoard(console), console.print)
     for cell, why in missing.items():
-        console.print(f"missing: {cell}: {why}", markup=False, soft_wrap=True)
+        console.print(f"missing: {cell}: {why}", soft_wrap=True)
     for name in (TABLE, DETAILS, SHEET):
-        console.print(f"{name:<17}{out / name}", soft_wrap=True, markup=False)
+        console.print(f"{name:<17}{out / name}", soft_wrap=True)
     return PARTIAL if missing else OK
 
 
@@ -138,11 +138,9 @@ def _inputs(
 
 def _conclude(plan: Plan, out: Path, console: Console) -> None:
     for row in plan.unavailable:
-        console.print(f"not run: {row['method']}: {row['why']}", markup=False, soft_wrap=True)
+        console.print(f"not run: {row['method']}: {row['why']}", soft_wrap=True)
     for row in plan.absent:
-        console.print(
-            f"missing: pair {row['pair']}, {row['method']}: {row['why']}", markup=False, soft_wrap=True
-        )
+        console.print(f"missing: pair {row['pair']}, {row['method']}: {row['why']}", soft_wrap=True)
     console.print(f"{len(plan.members)} clips assessed, {len(plan.methods)} methods")
     for name in ("report.md", "plot.png", "sheet.png", "summary.parquet", "clips.parquet"):
-        console.print(f"{name:<17}{out / name}", soft_wrap=True, markup=False)
+        console.print(f"{name:<17}{out / name}", soft_wrap=True)

@@ -7,6 +7,7 @@ threads is fixed before numpy and torch start.
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -20,10 +21,13 @@ from flows.cli.evaluate_command import add_to as add_evaluation
 from flows.cli.model_commands import app as models_app
 from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, reported_errors
 from flows.cli.store_commands import add_to
+from flows.cli.usage import SafeGroup
 from flows.engine.environment import end_process, quiet_orchestrators
+from portrait_core.text.process_output import guard_output, print_any_character, shown_traceback
 
 app = typer.Typer(
     name="portrait",
+    cls=SafeGroup,
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -270,6 +274,8 @@ def _reenact(
 
 def main() -> None:
     """Run the console script."""
+    guard_output()
+    print_any_character()
     quiet_orchestrators()
     # A scheduler that reclaims the machine sends SIGTERM: end as with Ctrl-C, not in the middle of a line.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -278,6 +284,9 @@ def main() -> None:
     except SystemExit as ended:
         end_process(ended.code if isinstance(ended.code, int) else PARTIAL)
         raise
+    except Exception as error:  # a mistake of the program; Python's own way would print it as it is
+        print(shown_traceback(error), file=sys.stderr)
+        raise SystemExit(PARTIAL) from None
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
+
+from flows.display.console import make_console, print_error, styled_line
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from portrait_core.generators.io import AnyGenerator
 
 OK, BAD_INPUT = 0, 2
@@ -33,7 +35,7 @@ def list_() -> None:
     from flows.display.model_tables import list_models
 
     with _reported_errors():
-        list_models(Console(highlight=False))
+        list_models(make_console())
 
 
 @app.command()
@@ -46,7 +48,7 @@ def where() -> None:
     from flows.display.model_tables import show_places
 
     with _reported_errors():
-        show_places(Console(highlight=False))
+        show_places(make_console())
 
 
 @app.command("import")
@@ -70,7 +72,7 @@ def import_(
     from portrait_core.model_files.importing import import_generator, import_model
     from portrait_core.weights.locate import models_folder
 
-    console = Console(highlight=False)
+    console = make_console()
     with _reported_errors():
         start = time.perf_counter()
         folder = models_folder() if out is None else str(out)
@@ -81,10 +83,9 @@ def import_(
             _show_import(file, imported.weights, imported.about, seconds, console)
             return
         for one, target, report in import_model(file, model, folder):
-            line = Text.assemble(("OK  ", "bold green"), f"{one.name}: {report.content}; {report.digest}; ")
-            console.print(
-                line.append(f"now at {target}; licence: {report.licence or one.licence}"), soft_wrap=True
-            )
+            text = f"{one.name}: {report.content}; {report.digest}; now at {target}; "
+            text += f"licence: {report.licence or one.licence}"
+            console.print(styled_line(("OK  ", "bold green"), text), soft_wrap=True)
 
 
 @app.command()
@@ -100,7 +101,7 @@ def check(
 
     Of generators also check that weights fit and are finite, and that the mapping works.
     """
-    console = Console(highlight=False)
+    console = make_console()
     wrong = 0
     with _reported_errors():
         chosen = files or _present()
@@ -110,13 +111,12 @@ def check(
             description, sound = _checked(file)
         except ValueError as error:
             wrong += 1
-            _print_error(error)
+            print_error("Invalid input", str(error))
             continue
         wrong += not sound
         mark = ("OK  ", "bold green") if sound else ("WRONG  ", "bold red")
-        console.print(
-            Text.assemble(mark, f"{description}; {time.perf_counter() - start:.1f} s"), soft_wrap=True
-        )
+        text = f"{description}; {time.perf_counter() - start:.1f} s"
+        console.print(styled_line(mark, text), soft_wrap=True)
     if not chosen:
         console.print("nothing to check: `portrait models where` says where each file was looked for")
     raise typer.Exit(BAD_INPUT if wrong else OK)
@@ -178,12 +178,12 @@ def _show_import(file: Path, weights: Path, about: dict[str, Any], seconds: floa
     }
     for name, value in rows.items():
         if value:
-            table.add_row(name, Text(value))
+            table.add_row(name, value)
     console.print(table)
     if about["kind"] == "triplane":
         use = f"use it with --set generator.weights={weights.resolve()} "
         use += f"--set template.size={generator.settings.image_resolution} --set inversion.init=mean"
-        console.print(use, soft_wrap=True, markup=False)
+        console.print(use, soft_wrap=True)
 
 
 def _options(values: dict[str, Any]) -> str:
@@ -205,10 +205,5 @@ def _reported_errors() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        _print_error(error)
+        print_error("Invalid input", str(error))
         raise typer.Exit(BAD_INPUT) from None
-
-
-def _print_error(error: ValueError) -> None:
-    text = Text.assemble(("Invalid input: ", "bold red"), str(error))
-    Console(stderr=True, highlight=False).print(text)

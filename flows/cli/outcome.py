@@ -9,15 +9,26 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
+from flows.display.console import make_console, print_error
 from flows.engine.environment import limit_threads
 from portrait_core.settings.threads import cpu_threads
 
 if TYPE_CHECKING:
     from portrait_core.settings import Settings
 
+
+__all__ = [
+    "BAD_INPUT",
+    "INTERRUPTED",
+    "OK",
+    "PARTIAL",
+    "known_stages",
+    "make_console",
+    "prepared_settings",
+    "print_error",
+    "reported_errors",
+]
 
 OK, PARTIAL, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -56,11 +67,6 @@ def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) 
     return [stage for stage in stages if stage in names]
 
 
-def make_console() -> Console:
-    """Return a console for a command's output."""
-    return Console(highlight=False, soft_wrap=False)
-
-
 @contextmanager
 def reported_errors() -> Iterator[None]:
     """Turn errors that a user can fix into one paragraph and an exit code.
@@ -70,29 +76,24 @@ def reported_errors() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _print_error(
+        print_error(
             "Interrupted", "what is finished is in the store; give the same command again to continue"
         )
         # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
         os._exit(INTERRUPTED)
     except ValueError as error:
-        _print_error("Invalid input", str(error))
+        print_error("Invalid input", str(error))
         raise typer.Exit(BAD_INPUT) from None
     except OSError as error:  # of a disk, a store or a network rather than the program
         full = " Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " Fix the cause"
-        _print_error(
+        print_error(
             "Stopped", f"{error}.{full}, then give the same command again: what is finished is in the store"
         )
         raise typer.Exit(PARTIAL) from None
     except RuntimeError as error:
         if type(error).__name__ != "StageError":
             raise
-        _print_error("Stopped", str(error))
+        print_error("Stopped", str(error))
         if type(error.__cause__).__name__ == "StalledTaskError":
             os._exit(PARTIAL)  # a thread that hangs would keep the process alive
         raise typer.Exit(PARTIAL) from None
-
-
-def _print_error(what: str, why: str) -> None:
-    text = Text.assemble((f"{what}: ", "bold red"), why)
-    Console(stderr=True, highlight=False).print(text)

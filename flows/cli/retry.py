@@ -18,6 +18,7 @@ from portrait_core.pipeline.state import read_state
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings
 from portrait_core.store import FailureClass
+from portrait_core.store.places import is_redacted
 
 
 def retry_jobs(
@@ -52,16 +53,21 @@ def retry_jobs(
         for stage, which in frames.items():
             console.print(f"{job.label}: {stage} {frame_list(which)} again", soft_wrap=True)
         ended = read_state(job.open_store(), job.id)
-        if frames:
+        failed = bool(frames) or (not stages and ended is not None and ended.state == "failed")
+        if failed and (is_redacted(job.portrait) or is_redacted(job.video)):
+            left += 1
+            message = f"{job.label}: stays as it is, as stores keep no passwords and signatures of URLs: "
+            console.print(f"{message}give its own command again, with the whole URL", soft_wrap=True)
+        elif frames:
             schedule_retry(job, frames, classes, gaps)
             forget_models()  # with gaps=redo, a loaded model may be recomputed under the same key
             clips.append(Clip(len(clips) + 1, job.label, job, frames))
         elif not stages and (why := quarantine_reason(job)):
             left += 1
             message = f"{job.label}: stays set aside, as --class does not name its class of failure: {why}"
-            console.print(message, soft_wrap=True, markup=False)
+            console.print(message, soft_wrap=True)
         elif not stages and ended is not None and ended.state == "failed":
-            console.print(f"{job.label}: retried ({ended.message})", soft_wrap=True, markup=False)
+            console.print(f"{job.label}: retried ({ended.message})", soft_wrap=True)
             clips.append(Clip(len(clips) + 1, job.label, job))
     if not clips:
         console.print(f"nothing of class {', '.join(classes)} to retry", soft_wrap=True)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from flows.display.console import styled_line
 from portrait_core.settings import Section, Settings
+from portrait_core.settings.profiles import SECRET_SETTINGS
+from portrait_core.text.redaction import HIDDEN
 
 
 def list_settings(settings: Settings, console: Console) -> None:
@@ -17,7 +23,7 @@ def list_settings(settings: Settings, console: Console) -> None:
     for name, field in type(settings).model_fields.items():
         value = getattr(settings, name)
         if isinstance(value, Section):
-            table.add_row(f"[bold]{name}[/bold]", "", f"[bold]{field.description}[/bold]")
+            table.add_row(Text(name, "bold"), "", Text(field.description or "", "bold"))
             _add_section(table, name, value)
         else:
             _add_row(
@@ -39,5 +45,12 @@ def _add_section(table: Table, prefix: str, section: Section) -> None:
 
 
 def _add_row(table: Table, name: str, value: object, default: object, description: str) -> None:
-    shown = "" if value is None else str(value)
-    table.add_row(name, shown if value == default else f"[bold]{shown}[/bold]", " ".join(description.split()))
+    style = "" if value == default else "bold"
+    table.add_row(name, styled_line((_shown(name, value), style)), " ".join(description.split()))
+
+
+def _shown(name: str, value: object) -> str:
+    """Return a setting's value as text; of one that may hold credentials the names of its parts."""
+    if isinstance(value, Mapping) and any(secret in name for secret in SECRET_SETTINGS):
+        return str(dict.fromkeys(value, HIDDEN))
+    return "" if value is None else str(value)

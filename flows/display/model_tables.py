@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from flows.display.console import styled_line
 from portrait_core.weights.locate import VARIABLE, find, models_folder
 from portrait_core.weights.registry import MODELS
 
@@ -21,17 +22,16 @@ def list_models(console: Console) -> None:
     table.add_column("commercial")
     table.add_column("here")
     for model in MODELS.values():
-        title = Text.assemble((model.name, "bold"), "\n", (model.file, "dim"))
+        title = Group(Text(model.name, "bold"), Text(model.file, "dim"))
         here = find(model.name).where is not None
         table.add_row(
             title, model.needed_by, model.licence, _YES if model.commercial else _NO, _YES if here else _NO
         )
     console.print(table)
+    console.print(f"Models that are not here come from their owners; put them into {models_folder()}")
     console.print(
-        f"Models that are not here come from their owners; put them into {models_folder()}\n"
         "(another folder or bucket: PORTRAIT_MODELS). `portrait models where` says where to get each, "
-        "`portrait models check` checks those that are here.",
-        markup=False,
+        "`portrait models check` checks those that are here."
     )
 
 
@@ -42,14 +42,14 @@ def show_places(console: Console) -> None:
     from portrait_core.weights.registry import MODELS
 
     folder = models_folder()
-    console.print(f"models folder: {folder} (set {VARIABLE} to name another)", markup=False, soft_wrap=True)
+    console.print(f"models folder: {folder} (set {VARIABLE} to name another)", soft_wrap=True)
     if "://" in folder:
-        console.print(f"copies of its files: {cache_folder('models')}", markup=False, soft_wrap=True)
+        console.print(f"copies of its files: {cache_folder('models')}", soft_wrap=True)
     for model in MODELS.values():
         located = find(model.name)
         if located.where:
-            line = Text.assemble((f"{model.name}: ", "bold"), ("found ", "green"), located.where)
+            line = styled_line((f"{model.name}: ", "bold"), ("found ", "green"), located.where)
         else:
-            line = Text.assemble((f"{model.name}: ", "bold"), ("not found ", "red"), f"({model.file}). ")
-            line.append(f"Looked at {', '.join(located.looked)}. Source: {model.source}")
+            text = f"({model.file}). Looked at {', '.join(located.looked)}. Source: {model.source}"
+            line = styled_line((f"{model.name}: ", "bold"), ("not found ", "red"), text)
         console.print(line, soft_wrap=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
+from portrait_core.text.markdown import escape_markdown, markdown_cells
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -111,7 +113,7 @@ class TerminalBoard(Tally):
 
     def report(self, name: str, line: str) -> None:
         """Report a line about a clip."""
-        self._console.print(f"{name}: {line}", markup=False, soft_wrap=True)
+        self._console.print(f"{name}: {line}", soft_wrap=True)
 
     def ended(self, result: ClipResult) -> None:
         """Note that a clip has ended, and print its failure."""
@@ -119,7 +121,6 @@ class TerminalBoard(Tally):
         if result.outcome not in ("done", "stopped"):
             self._console.print(
                 f"row {result.number}, {result.name}: {result.outcome}: {result.message}",
-                markup=False,
                 soft_wrap=True,
             )
 
@@ -127,7 +128,7 @@ class TerminalBoard(Tally):
         """Print the progress, if it changed."""
         if (line := self.line()) != self._shown:
             self._shown = line
-            self._console.print(line, markup=False, soft_wrap=True)
+            self._console.print(line, soft_wrap=True)
 
 
 class ArtifactBoard(Tally):
@@ -164,17 +165,18 @@ class ArtifactBoard(Tally):
             update_progress_artifact,
         )
 
+        line = escape_markdown(self.line())
         percent = 100.0 * len(self.results) / max(1, self.total)
         if self._progress is None:
-            created = create_progress_artifact(percent, key="dataset-progress", description=self.line())
+            created = create_progress_artifact(percent, key="dataset-progress", description=line)
             self._progress = created if isinstance(created, UUID) else None
         else:
-            update_progress_artifact(self._progress, percent, description=self.line())
+            update_progress_artifact(self._progress, percent, description=line)
         failed = [r for r in self.results if r.outcome in ("failed", "aside", "held")]
         if len(failed) == self._tabled:  # the server keeps each table: one per 15 s would fill its database
             return
         rows = [
-            {"row": r.number, "clip": r.name, "outcome": r.outcome, "why": r.message[:300]}
+            markdown_cells({"row": r.number, "clip": r.name, "outcome": r.outcome, "why": r.message[:300]})
             for r in failed[-SHOWN_FAILURES:]
         ]
         create_table_artifact(rows, key="dataset-failures", description=f"{len(failed)} clips")

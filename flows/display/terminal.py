@@ -83,7 +83,7 @@ def _total(job: Job, stage: str) -> int:
 def shown_progress(job: Job, console: Console) -> Iterator[None]:
     """Show bars while the block runs; where the output is not a terminal, show them once at the end."""
     columns = (
-        TextColumn("{task.description:<25}"),
+        TextColumn("{task.description:<25}", markup=False),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -113,7 +113,7 @@ def _poll(bars: StageProgress, stop: threading.Event) -> None:
 
 def announce(job: Job, console: Console) -> None:
     """Print inputs, profile and store."""
-    say = partial(console.print, soft_wrap=True, markup=False)
+    say = partial(console.print, soft_wrap=True)
     say(f"portrait  {job.portrait}")
     if job.edited is not None:
         say(f"edit      {', '.join(job.settings.edit.attributes)}")
@@ -227,5 +227,5 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
             shown = ", ".join(map(str, frames[:12])) + (" ..." if len(frames) > 12 else "")
             console.print(f"held from a neighbour ({reason.replace('_', ' ')}): frames {shown}")
     for what, path in summary.files.items():
-        console.print(f"{what.replace('_', ' '):<14}{out / path}", soft_wrap=True, markup=False)
+        console.print(f"{what.replace('_', ' '):<14}{out / path}", soft_wrap=True)
     return any(summary.held_frames.values())

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from flows.display.console import styled_line
 from portrait_core.pipeline import FrameRange, Job, Policy, find_pipeline
 from portrait_core.pipeline.ledger import Ledger, exclude_names
 from portrait_core.pipeline.plan import StagePlan, plan
@@ -18,6 +20,7 @@ from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.retention import drop, droppable_bytes, stale_outputs
 from portrait_core.pipeline.state import Condition, JobState, record_state
 from portrait_core.store import KINDS, Declared, Store, repair_unit, verify_unit
+from portrait_core.text.redaction import redact_values
 
 _SHOWN = 40
 """Maximum number of clips listed one by one; unfinished clips come first."""
@@ -70,17 +73,17 @@ def _title(state: JobState, stage: str) -> str:
 def show_clip(state: JobState, job: Job | None, console: Console) -> None:
     """Print one job, stage by stage."""
     by = f" by {state.at_work}" if state.state == "running" else ""
-    console.print(f"[bold]{state.label}[/bold]: {state.state}{by}", soft_wrap=True)
+    console.print(styled_line((state.label, "bold"), f": {state.state}{by}"), soft_wrap=True)
     rows = table("stage", "done", "failed", "of", "")
     for stage in state.stages:
-        failed = f"[red]{stage.failed}[/red]" if stage.failed else "-"
+        failed = Text(str(stage.failed), "red") if stage.failed else "-"
         running = "running" if stage.running else ""
         rows.add_row(_title(state, stage.stage), str(stage.done), failed, str(stage.total), running)
     console.print(rows)
     if state.held:
         console.print(f"{state.held} frames of the clip show a neighbour")
     for line in _last_failures(job) if job is not None else []:
-        console.print(line, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     kept = f", {size(state.bytes)} stored" if state.bytes else ""
     console.print(f"{duration(state.seconds)} spent on it{kept}")
 
@@ -140,10 +143,8 @@ def as_json(state: JobState) -> str:
         stage.model_dump(mode="json", include={"stage", "total", "done", "failed", "running", "seconds"})
         for stage in state.stages
     ]
-    return json.dumps(
-        {"clip": state.label, **fields, "seconds": round(state.seconds, 2), "bytes": state.bytes}
-        | {"stages": stages}
-    )
+    every = {"clip": state.label, **fields, "seconds": round(state.seconds, 2), "bytes": state.bytes}
+    return json.dumps(redact_values(every | {"stages": stages}))  # other characters than ASCII as escapes
 
 
 def show_verified(
@@ -160,13 +161,12 @@ def show_verified(
                 f"{report.unit} ({unit.read_label()}): {report.chunks} chunks and {report.files} files, "
                 f"{size(report.bytes)} read",
                 soft_wrap=True,
-                markup=False,
             )
             for finding in report.findings:
                 where = f"{finding.where} {frame_list(finding.frames)}" if finding.frames else finding.where
-                console.print(f"  {finding.kind} {where}: {finding.message}", markup=False, soft_wrap=True)
+                console.print(f"  {finding.kind} {where}: {finding.message}", soft_wrap=True)
             for line in repair_unit(unit, report) if repair else []:
-                console.print(f"  {line}", markup=False, soft_wrap=True)
+                console.print(f"  {line}", soft_wrap=True)
             damaged |= bool(report.damaged)
     for job in chosen:
         if repair and damaged:
@@ -227,7 +227,7 @@ def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Consol
     total = 0
     for output, count in stale_outputs(store, jobs):
         total += count
-        console.print(f"{output.path}: {size(count)}", soft_wrap=True, markup=False)
+        console.print(f"{output.path}: {size(count)}", soft_wrap=True)
         if not dry_run:
             output.drop()
     console.print(f"{size(total)} {'would be freed' if dry_run else 'freed'}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from portrait_core.runtime.caches import cache_folder
+from portrait_core.text.redaction import holds_secrets, redact_text
 
 QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -87,17 +88,33 @@ def quiet_orchestrators() -> None:
         os.environ["PREFECT_HOME"] = str(home)
 
 
-def refuse_secrets(overrides: Iterable[str]) -> None:
+def refuse_secrets(parameters: Iterable[object]) -> None:
     """Check what Prefect's server would store as parameters of a flow run.
 
+    Args:
+        parameters: texts, lists of texts, and values that cannot hold secrets.
+
     Raises:
-        ValueError: the overrides include credentials.
+        ValueError: there are credentials in overrides, or a URL with a password or a signature.
     """
-    if any(text.partition("=")[0].strip().startswith("runner.storage_options") for text in overrides):
+    texts = [
+        text
+        for one in parameters
+        for text in (one if isinstance(one, list | tuple) else [one])
+        if isinstance(text, str)
+    ]
+    if any(text.partition("=")[0].strip().startswith("runner.storage_options") for text in texts):
         raise ValueError(
             "Prefect's server would store runner.storage_options unencrypted: pass credentials in the "
             "environment (AWS_ACCESS_KEY_ID ...), in a secret block (deployments/README.md) or in a "
             "profile's file, or set runner.prefect=never"
+        )
+    secret = next(filter(holds_secrets, texts), None)
+    if secret is not None:
+        raise ValueError(
+            f"Prefect's server would store {redact_text(secret)} with its password, key or signature "
+            "unencrypted: give a URL without one, with credentials in the environment, or set "
+            "runner.prefect=never"
         )
 
 

@@ -35,6 +35,7 @@ from portrait_core.runtime import cancellation
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store.leases import Holder, Lease
 from portrait_core.store.waiting import wait_until
+from portrait_core.text.redaction import redact_text
 from tasks.running import StageFunction, functions_of
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,13 @@ Functions = Callable[[str], tuple[StageFunction, ...]]
 
 
 class StageError(RuntimeError):
-    """A stage that later stages need did not finish; giving the same command again continues it."""
+    """A stage that later stages need did not finish; giving the same command again continues it.
+
+    The message shows no secrets.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redact_text(message))
 
 
 def gpu_gone(error: BaseException) -> bool:

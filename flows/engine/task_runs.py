@@ -11,8 +11,11 @@ from contextvars import ContextVar
 from typing import TypeVar
 
 from flows.engine.environment import set_log_levels
+from portrait_core.errors import InputError
 from portrait_core.pipeline.classification import StalledTaskError, breaks_gpu
 from portrait_core.settings import Settings, guard_process, load_settings
+from portrait_core.text.redaction import redact_text
+from portrait_core.text.visible import shown
 from tasks.running import WORKER_ENDED
 
 R = TypeVar("R")
@@ -37,7 +40,7 @@ def process_left() -> Iterator[None]:
     """End a flow run's own process when it cannot use the GPU any more or one of its threads hangs.
 
     Prefect then takes the run for crashed, and its automation starts it again in another process. An ordinary
-    error would be retried in this one.
+    error would be retried in this one. Its message, which Prefect's server keeps, holds no secrets.
     """
     try:
         yield
@@ -50,7 +53,23 @@ def process_left() -> Iterator[None]:
         if own_process.get() and error.__cause__ is not None and breaks_gpu(error.__cause__):
             logging.getLogger(__name__).error("%s", error)
             raise SystemExit(WORKER_ENDED) from error
+        _raise_without_secrets(error)
         raise
+    except Exception as error:
+        _raise_without_secrets(error)
+        raise
+
+
+def _raise_without_secrets(error: Exception) -> None:
+    """Raise another error in place of one whose message Prefect's server must not keep; else do nothing."""
+    if (message := redact_text(str(error))) != str(error):
+        kinds = (InputError, MemoryError, ConnectionError, OSError, ValueError)
+        raise next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)(message) from None
+
+
+def run_title(text: str) -> str:
+    """Return a text as the name of a run: in one line, without braces, which Prefect takes for fields."""
+    return shown(text).replace("{", "(").replace("}", ")")
 
 
 def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[], R]) -> R:
@@ -77,9 +96,9 @@ def as_task_run(name: str, title: str, tags: Sequence[str], function: Callable[[
         return function()
     observed = task(
         name=name,
-        task_run_name=title.replace("{", "(").replace("}", ")"),
+        task_run_name=run_title(title),
         cache_policy=NO_CACHE,
         persist_result=False,
     )(function)
-    with with_tags(*tags, f"stage:{name}"):
+    with with_tags(*map(run_title, tags), f"stage:{name}"):
         return observed()

@@ -24,6 +24,7 @@ from portrait_core.evaluation.tables import (
     apd,
 )
 from portrait_core.metrics.coefficient_distances import Measure
+from portrait_core.text.markdown import escape_markdown
 
 _BETTER = {FRECHET: "↓", ID: "↑", ID_SOURCE: "↑", CSIM: "↑"}
 
@@ -107,11 +108,11 @@ def headline(summary: pd.DataFrame, method: str, name: str) -> Any:
 
 def markdown_table(summary: pd.DataFrame, methods: Sequence[str], columns: Sequence[Column]) -> str:
     """Return one table: a row per method, the paper's number in parentheses behind one's own."""
-    lines = ["| method | " + " | ".join(column.heading for column in columns) + " |"]
+    lines = ["| method | " + " | ".join(escape_markdown(column.heading) for column in columns) + " |"]
     lines.append("|---" * (len(columns) + 1) + "|")
     for method in methods:
         cells = [_cell(headline(summary, method, column.name), method, column) for column in columns]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append(f"| {escape_markdown(method)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -150,7 +151,7 @@ def report(summary: pd.DataFrame, plan: Plan) -> str:
     ]
     if truth := truth_table(summary):
         sections.insert(0, ("Self-reenactment: distances from the true frames", truth))
-    text = [f"# {plan.title}", _about(plan)]
+    text = [f"# {escape_markdown(plan.title)}", _about(plan)]
     for heading, columns in sections:
         text += [f"## {heading}", markdown_table(summary, methods, columns)]
     text += ["## What the numbers are", _variants(summary, [c for _, columns in sections for c in columns])]
@@ -167,19 +168,18 @@ def _without_effect(summary: pd.DataFrame, methods: Sequence[str]) -> list[str]:
     same = [name for name, found in rows.items() if found.reset_index(drop=True).equals(own)]
     if not same:
         return []
-    return [
-        f"To the last digit the same as {OURS.name}, so without effect in this profile: {', '.join(same)}."
-    ]
+    names = ", ".join(map(escape_markdown, same))
+    return [f"To the last digit the same as {OURS.name}, so without effect in this profile: {names}."]
 
 
 def _about(plan: Plan) -> str:
-    common, notes = len(plan.common_pairs()), "".join(f" {note}" for note in plan.notes)
+    common, notes = len(plan.common_pairs()), "".join(f" {escape_markdown(note)}" for note in plan.notes)
     left = "" if common == plan.pairs else f" Numbers are of the {common} pairs that every method has."
     return (
-        f"{plan.pairs} pairs of {plan.portraits} portraits and {plan.videos} videos, profile {plan.profile}, "
-        f"seed {plan.seed}.{left}{notes} Brackets: bootstrap intervals of 95 % over the clips; of "
-        "the Fréchet distance, between which 95 % of the realisations lie. In parentheses what the paper "
-        "prints, for its own data, weights and networks."
+        f"{plan.pairs} pairs of {plan.portraits} portraits and {plan.videos} videos, profile "
+        f"{escape_markdown(plan.profile)}, seed {plan.seed}.{left}{notes} Brackets: bootstrap intervals of "
+        "95 % over the clips; of the Fréchet distance, between which 95 % of the realisations lie. In "
+        "parentheses what the paper prints, for its own data, weights and networks."
     )
 
 
@@ -189,17 +189,21 @@ def _variants(summary: pd.DataFrame, columns: Sequence[Column]) -> str:
         for method in summary["method"].unique():
             row = headline(summary, method, column.name)
             if row is not None:
-                lines[column.heading] = f"- {column.heading}: {row['variant']}"
+                lines[column.heading] = _item(f"{column.heading}: {row['variant']}")
                 break
     return "\n".join(lines.values())
+
+
+def _item(text: str) -> str:
+    return f"- {escape_markdown(text)}"
 
 
 def _absent(plan: Plan) -> list[str]:
     text = []
     if plan.unavailable:
-        lines = [f"- {row['method']}: {row['why']}" for row in plan.unavailable]
+        lines = [_item(f"{row['method']}: {row['why']}") for row in plan.unavailable]
         text += ["## Methods that were not run", "\n".join(lines)]
     if plan.absent:
-        lines = [f"- pair {row['pair']}, {row['method']}: {row['why']}" for row in plan.absent]
+        lines = [_item(f"pair {row['pair']}, {row['method']}: {row['why']}") for row in plan.absent]
         text += ["## Clips that are missing", "\n".join(lines)]
     return text

@@ -23,7 +23,7 @@ from fsspec import AbstractFileSystem
 
 from portrait_core.inputs.remote import reach, translate_errors, version_of
 from portrait_core.runtime.caches import cache_folder
-from portrait_core.store.places import checked_place, local_path, redact_place
+from portrait_core.store.places import checked_place, local_path, place_name, redact_place
 from portrait_core.store.retries import DISK_FULL_ERRORS, Retrier
 
 CACHE_BYTES = 20 * 10**9
@@ -84,7 +84,7 @@ def local_copy(
 
 def _copy_path(folder: Path, url: str, about: Mapping[str, Any]) -> Path:
     version = hashlib.sha256(f"{url}\n{about.get('size')} {version_of(about)}".encode()).hexdigest()[:32]
-    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    name = place_name(url)
     return folder / version / (name.encode()[-200:].decode(errors="ignore") or "file")
 
 

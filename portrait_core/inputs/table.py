@@ -19,7 +19,8 @@ from typing import Any
 from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import Files
-from portrait_core.store.places import folder_of, redact_place
+from portrait_core.store.places import folder_of, place_name, redact_place
+from portrait_core.text.visible import visible
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")
 """Names of a manifest's columns."""
@@ -41,7 +42,7 @@ class Problem:
     """The problem and the advice."""
 
     def __str__(self) -> str:
-        return f"row {self.row}: {self.text}" if self.row else self.text
+        return visible(f"row {self.row}: {self.text}" if self.row else self.text)
 
 
 class ManifestError(InputError):
@@ -240,7 +241,7 @@ def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
 
 def stem(place: str) -> str:
     """Return the stem of a file's name, without characters that a store cannot hold."""
-    name = PurePosixPath(place.partition("?")[0]).stem
+    name = PurePosixPath(place_name(place)).stem
     return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[:80] or "input"
 
 

@@ -21,6 +21,7 @@ from portrait_core.errors import InputError, MissingChunk, ModelFileError, Store
 from portrait_core.runtime.cancellation import StopRequested
 from portrait_core.store.failures import QUARANTINE_CLASSES, Failure, FailureClass
 from portrait_core.store.retries import DISK_FULL_ERRORS
+from portrait_core.text.redaction import redact_text
 
 _TRANSIENT_NAMES = {"MissingChunk", "StopRequested", "ClientError", "HTTPClientError"}
 _TRANSIENT_NAMES |= {"CommClosedError", "CancelledError"}  # a scheduler that went away
@@ -191,7 +192,8 @@ def make_failure(
         attempt: number of the attempt, from 1.
         note: text behind the error's message.
     """
-    message = f"{type(error).__name__}: {error}{note}"[:500]
+    # before it is cut: of half a URL not every secret is found
+    message = redact_text(f"{type(error).__name__}: {error}{note}")[:500]
     return Failure(stage, frame, classify(error), message, attempt, key=key)
 
 

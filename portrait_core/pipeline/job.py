@@ -14,6 +14,7 @@ from portrait_core.pipeline.stage import Stage
 from portrait_core.settings import Settings
 from portrait_core.settings.less_memory import with_less_memory
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
+from portrait_core.store.places import place_name
 
 
 class Job(BaseModel):
@@ -28,7 +29,7 @@ class Job(BaseModel):
     label: str = ""
     """Name for people: that of a manifest's row, or those of its files."""
     portrait: str = ""
-    """Path or URL of the portrait, as the user wrote it."""
+    """Path or URL of the portrait, as the user wrote it; of a job in a store without secrets."""
     video: str = ""
     """Path or URL of the driving video."""
     frames: int
@@ -152,8 +153,8 @@ def _short(digest: str) -> str:
 
 
 def file_name(place: str) -> str:
-    """Return the name of a path or URL without folders and query."""
-    return PurePosixPath(place.partition("?")[0].rstrip("/")).name
+    """Return the name of a path or URL without folders and without secrets."""
+    return PurePosixPath(place_name(place)).name
 
 
 def stem(place: str) -> str:

@@ -23,6 +23,8 @@ from portrait_core.pipeline.ledger import Ledger, read_failures
 from portrait_core.settings import Settings
 from portrait_core.settings.trust import with_runner_of
 from portrait_core.store import Holder, Store, read_holder
+from portrait_core.store.places import place_name, redact_place
+from portrait_core.text.redaction import redact_text, redact_values
 
 _SILENT = 3
 """Number of lease durations without a beat after which a run is no longer shown as running."""
@@ -107,13 +109,9 @@ def save_job(job: Job) -> None:
     before = read_state(store, job.id)
     if before is None:
         for kind, name in {job.unit_of(stage) for stage in job.stages}:
-            store.unit(kind, name).write_label(_last_name(labels.get(kind)) or job.label)
+            store.unit(kind, name).write_label(place_name(labels.get(kind, "")) or job.label)
     if before is None or before.state != "unfinished" or before.label != job.label:
         store.write_record("states", job.id, _new_state(job).model_dump(mode="json"))
-
-
-def _last_name(place: str | None) -> str:
-    return (place or "").partition("?")[0].rstrip("/").rpartition("/")[2]
 
 
 def _new_state(job: Job) -> JobState:
@@ -131,13 +129,18 @@ def _new_state(job: Job) -> JobState:
 
 
 def job_record(job: Job) -> dict[str, Any]:
-    """Return a job as it is stored: without the store's place and the settings of the runner."""
+    """Return a job as it is stored: without the store's place, the settings of the runner and secrets.
+
+    A URL's password or signature is not kept: whoever may read a store would have it. The job is continued by
+    its command, which names the whole URL.
+    """
     record = job.model_dump(mode="json", exclude={"store"})
     for part in (record, record.get("edited")):
         if part:
             part.pop("store", None)
             part["settings"].pop("runner", None)
-    return record
+            part |= {name: redact_place(part[name]) for name in ("portrait", "video")}
+    return dict(redact_values(record))
 
 
 def read_job(store: Store, name: str, command: Settings) -> Job | None:
@@ -261,6 +264,7 @@ def record_state(job: Job, message: str = "", failed: bool = False) -> JobState:
     """
     state = look_up_state(job, at_work=False)
     if state.state != "done":
+        message = redact_text(message)
         state = state.model_copy(update={"message": message, "state": "failed" if failed else state.state})
     job.open_store().write_record("states", job.id, state.model_dump(mode="json"))
     return state

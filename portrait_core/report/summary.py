@@ -10,7 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from portrait_core.text.redaction import redact_values
 
 REPORTED_PACKAGES = (
     "portrait-reenactment",
@@ -40,7 +42,7 @@ class StageSummary(BaseModel):
 
 
 class Summary(BaseModel):
-    """Everything a run reports, as ``summary.json`` holds it."""
+    """Everything a run reports, as ``summary.json`` holds it: URLs in it are without their secrets."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -101,6 +103,11 @@ class Summary(BaseModel):
     device: str
     keys: dict[str, str]
     settings: dict[str, Any]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hide_secrets(cls, values: Any) -> Any:
+        return redact_values(values)
 
     def write(self, path: str | Path) -> None:
         """Write JSON, atomically."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from portrait_core.metrics.consistency import Consistency
 from portrait_core.report.pictures import Picture, contact_sheet
+from portrait_core.text.markdown import escape_markdown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,7 +162,7 @@ def table3_markdown(cells: list[Cell], about: str = "") -> str:
         for title, value in zip(COLUMNS.values(), values, strict=True)
     }
     reasons = dict.fromkeys(
-        f"{cell.row}, {cell.column}: none: {cell.missing}." for cell in cells if cell.missing
+        escape_markdown(f"{cell.row}, {cell.column}: none: {cell.missing}.") for cell in cells if cell.missing
     )
     return (
         "\n".join(

@@ -11,6 +11,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from portrait_core.runtime.package_files import profile_names, profile_path
+from portrait_core.text.redaction import HIDDEN, redact_text
+
+SECRET_SETTINGS = ("storage_options", "runner.cluster")
+"""Parts of the names of settings whose values may be credentials, and are never shown."""
 
 
 def read_values(profile: str | Path, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def _read_profile(profile: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]
     try:
         loaded = _plain_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, RecursionError) as error:
-        raise ValueError(f"profile {path} is not valid YAML: {error}") from None
+        raise ValueError(f"profile {path} is not valid YAML: {_yaml_problem(error)}") from None
     values = {} if loaded is None else loaded
     if not isinstance(values, dict):
         raise ValueError(f"profile {path} should hold sections of settings, got {type(values).__name__}")
@@ -73,9 +77,27 @@ def override_name(text: str) -> str:
     name, equals, _ = text.partition("=")
     if not equals or not name.strip():
         raise ValueError(
-            f"cannot read {text!r}; write it as section.field=value, for example tuning.steps=400"
+            f"cannot read {shown_change(text)!r}; write it as section.field=value, for example "
+            "tuning.steps=400"
         )
     return name.strip()
+
+
+def shown_change(text: str) -> str:
+    """Return a ``section.field=value`` string for messages: without the value of a setting that is secret."""
+    for secret in SECRET_SETTINGS:
+        before, found, _ = text.partition(secret)
+        if found:
+            return f"{before}{found} {HIDDEN}"
+    return redact_text(text)
+
+
+def _yaml_problem(error: yaml.YAMLError | RecursionError) -> str:
+    """Describe an error of YAML by its place, without the line of the file, which may hold credentials."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return redact_text(str(error).partition("\n")[0])
+    return f"{getattr(error, 'problem', None) or 'it'} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def _parse_override(text: str) -> tuple[str, Any]:
@@ -104,7 +126,9 @@ def _put(values: dict[str, Any], parts: list[str], value: Any, text: str) -> Non
     for part in parts[:-1]:
         inner = values.setdefault(part, {})
         if not isinstance(inner, dict):
-            raise ValueError(f"cannot apply {text!r}: {part!r} is a single value, not a section")
+            raise ValueError(
+                f"cannot apply {shown_change(text)!r}: {part!r} is a single value, not a section"
+            )
         values = inner
     values[parts[-1]] = value
 
@@ -137,14 +161,18 @@ def setting_names(root: type[BaseModel]) -> list[str]:
 
 
 def explain(error: ValidationError) -> str:
-    """Describe a validation error in one line: every field with a wrong value, the value and what fits."""
+    """Describe a validation error in one line: every field with a wrong value, the value and what fits.
+
+    Values of :data:`SECRET_SETTINGS` are left out.
+    """
     lines = []
     for item in error.errors():
         name = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(item["input"], (dict, BaseModel)) else f" got {item['input']!r};"
+        hidden = isinstance(item["input"], (dict, BaseModel)) or any(one in name for one in SECRET_SETTINGS)
+        got = "" if hidden else f" got {shown_change(repr(item['input']))};"
         lines.append(f"setting {name or 'settings'}:{got} {message[:1].lower() + message[1:]}")
-    return "; ".join(lines) + ". Change it in the profile or with --set section.field=value"
+    return redact_text("; ".join(lines) + ". Change it in the profile or with --set section.field=value")
 
 
 def _section(root: type[BaseModel], name: str) -> type[BaseModel] | None:

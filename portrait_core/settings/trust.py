@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
-from portrait_core.settings.profiles import explain, override_name
+from portrait_core.settings.profiles import explain, override_name, shown_change
 
 STEERING = ("runner", "device", "limits", "commercial")
 """Names of the settings that only the command gives."""
@@ -62,8 +62,8 @@ def refuse_steering(overrides: Iterable[str]) -> None:
     for text in overrides:
         if override_name(text).partition(".")[0].strip() in STEERING:
             raise InputError(
-                f"{text!r} may not stand in a row: {', '.join(STEERING)} are those of the command. Delete it "
-                "here and give it to the command with --set"
+                f"{shown_change(text)!r} may not stand in a row: {', '.join(STEERING)} are those of the "
+                "command. Delete it here and give it to the command with --set"
             )
 
 

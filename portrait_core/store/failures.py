@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
+from portrait_core.text.redaction import redact_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +61,7 @@ class Failure:
     def __post_init__(self) -> None:
         if self.cls not in get_args(FailureClass):
             raise InputError(f"a failure's class is one of {get_args(FailureClass)}; got {self.cls!r}")
+        object.__setattr__(self, "message", redact_text(self.message))  # a row outlives its secrets
 
 
 def make_table(rows: Sequence[Failure]) -> tuple[str, bytes]:

@@ -14,16 +14,17 @@ import re
 from pathlib import Path
 
 from portrait_core.errors import InputError
+from portrait_core.text.redaction import HIDDEN, redact_text, redact_url, remember_place
 
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
 """Schemes of URLs that are read and written; ``memory`` belongs to this process, for tests and notebooks."""
-HIDDEN = "***"
-"""Text with which :func:`redact_place` replaces a secret."""
-_URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>]+")
+_REDACTED = re.compile(rf"://{re.escape(HIDDEN)}@|[?#]{re.escape(HIDDEN)}")
 
 
 def checked_place(place: str | os.PathLike[str]) -> str:
     """Return a path or URL unchanged, once it is known to name one file or folder by itself.
+
+    Its secrets are hidden from now on, also where a library writes them in another way.
 
     Raises:
         InputError: the scheme is not in :data:`SCHEMES`, or the text is a chain of URLs, or a URL with braces
@@ -33,6 +34,7 @@ def checked_place(place: str | os.PathLike[str]) -> str:
     problem = place_problem(text)
     if problem:
         raise InputError(f"{redact_place(text)} {problem}")
+    remember_place(text)
     return text
 
 
@@ -47,6 +49,11 @@ def place_problem(place: str) -> str:
         return f"is no URL of a kind that is read; give a path, or one of {known}"
     if not mark or scheme == "file":
         return ""
+    if is_redacted(place):
+        return (
+            f"holds {HIDDEN} in place of a password or a signature, which are not kept; give the command "
+            "with the whole URL again"
+        )
     if "{" in rest or "}" in rest:
         return "holds braces, which URLs may not; write them as %7B and %7D, or rename the file"
     if not rest.isprintable():
@@ -55,19 +62,28 @@ def place_problem(place: str) -> str:
 
 
 def redact_place(place: str | os.PathLike[str]) -> str:
-    """Return a place for messages, without the user, password and query of a URL, which may be secret."""
+    """Return a place for messages and records, without the secrets of a URL: user, password, query."""
     text = os.fspath(place)
-    if local_path(text) is not None:
-        return text
-    named = re.sub(r"://[^/?#]*@", f"://{HIDDEN}@", text)
-    return re.sub(r"\?.+", f"?{HIDDEN}", named, count=1, flags=re.DOTALL)
+    return text if local_path(text) is not None else redact_url(text)
 
 
 def redact_message(message: str, place: str = "") -> str:
-    """Redact every URL in another library's message, and ``place``, as :func:`redact_place` does."""
-    if place:
-        message = message.replace(place, redact_place(place))
-    return _URL_IN_TEXT.sub(lambda match: redact_place(match[0]), message)
+    """Redact another library's message; in it ``place`` as a whole, where its spaces do not end it."""
+    return redact_text(message.replace(place, redact_place(place)) if place else message)
+
+
+def is_redacted(place: str) -> bool:
+    """Tell whether a place is what :func:`redact_place` left of a URL with secrets: nobody can open it."""
+    return local_path(place) is None and bool(_REDACTED.search(place))
+
+
+def place_name(place: str) -> str:
+    """Return the name of a path or URL without folders and without secrets."""
+    name = redact_place(place).partition("?")[0]
+    if local_path(place) is None:
+        host, _, path = name.partition("://")[2].removeprefix(f"{HIDDEN}@").partition("/")
+        name = (path or host).partition(f"#{HIDDEN}")[0]
+    return posixpath.basename(name.rstrip("/"))
 
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:

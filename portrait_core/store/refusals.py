@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator, Mapping
 
-from portrait_core.errors import StoreError, without_secrets
+from portrait_core.errors import StoreError
 from portrait_core.store import retries
+from portrait_core.text.redaction import redact_text
 
 TRANSIENT_DISK_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY, errno.EINTR)
 """Errors of a mounted disk that the next attempt may not meet: its server restarts, a handle is stale."""
@@ -32,7 +33,7 @@ def as_store_error(error: Exception, url: str, is_local: bool, may_be_absent: bo
         return error
     if not isinstance(error, OSError) and type(error).__module__ == "builtins":
         return error
-    message = without_secrets(str(error)) or type(error).__name__
+    message = redact_text(str(error)) or type(error).__name__
     problem, advice = _disk_advice(error) if is_local else _remote_advice(error)
     return StoreError(url, f"{problem} ({message}): {advice}", _errno_of(error))
 

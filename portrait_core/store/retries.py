@@ -20,7 +20,8 @@ from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem, sync
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_before_delay, wait_random_exponential
 
-from portrait_core.errors import StoreError, without_secrets
+from portrait_core.errors import StoreError
+from portrait_core.text.redaction import redact_text
 
 GIVE_UP_S = 120.0
 """Seconds after the first attempt, after which no other attempt begins."""
@@ -56,7 +57,7 @@ class Retrier:
     """
 
     def __init__(self, url: str) -> None:
-        self._url = without_secrets(url)
+        self._url = redact_text(url)
 
     def call(self, operation: Callable[[], R]) -> R:
         """Run an operation that may be done twice.
@@ -95,7 +96,7 @@ class Retrier:
                 return
             _warned_at[self._url] = now
         error = state.outcome.exception() if state.outcome else None
-        message = without_secrets(str(error))
+        message = redact_text(str(error))
         _log.warning("the store %s does not answer (%s); trying again", self._url, message)
 
 

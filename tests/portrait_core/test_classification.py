@@ -197,8 +197,8 @@ def test_a_stores_error_survives_pickling_and_shows_no_secret() -> None:
     error = StoreError(url, f"it refuses access (GET {url} said 403): check it", errno.EACCES)
     copied = pickle.loads(pickle.dumps(error))
     assert (type(copied), str(copied), copied.errno) == (StoreError, str(error), errno.EACCES)
-    assert copied.url == "https://host:9000/bucket"
-    assert "(GET https://host:9000/bucket said 403): check it" in str(copied)
+    assert copied.url == "https://***@host:9000/bucket?***"
+    assert "(GET https://***@host:9000/bucket?*** said 403): check it" in str(copied)
     for secret in ("user", "p@ss", "ss@", "abc"):
         assert secret not in str(copied)
 

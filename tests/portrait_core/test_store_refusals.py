@@ -191,7 +191,7 @@ def test_one_warning_per_store_and_process(
             with pytest.raises(TimeoutError):
                 retries.Retrier(f"s3://key:hidden@{place}/run").call(failing)
     said = [record.getMessage() for record in caplog.records]
-    assert [line.split()[2] for line in said] == ["s3://one/run", "s3://two/run"]
+    assert [line.split()[2] for line in said] == ["s3://***@one/run", "s3://***@two/run"]
     assert "hidden" not in str(said)
 
 
