@@ -25,6 +25,7 @@ _JUMP = 0.3
 _SHORT = 3
 """Longest run of frames between two jumps that is taken for wrong."""
 _MOUTH = (13, 14, 61, 291)
+_SKULL_ABOVE, _SKULL_BESIDE = 0.3, 0.1
 THUMBNAIL = 16
 """Side in pixels of the small copies of frames that scene cuts are found in."""
 _CUT = 14.0
@@ -52,6 +53,23 @@ def outside_picture(points: NDArray[np.floating], size: tuple[int, int]) -> NDAr
     with np.errstate(invalid="ignore"):
         lost = ((middles < 0) | (middles > np.asarray(size))).any(axis=(1, 2))
     return np.asarray((share > _MOST_OUTSIDE) | lost)
+
+
+def head_is_cut(points: NDArray[np.floating], size: tuple[int, int]) -> bool:
+    """Tell whether the edge of a picture cuts the head of a face that it shows.
+
+    The skull reaches about a third of the face's height above the mesh's highest point, and a tenth of its
+    width beyond its sides.
+
+    Args:
+        points: landmarks ``[478,2]`` in pixels.
+        size: width and height of the picture in pixels.
+    """
+    forehead, chin, right, left = points[[10, 152, 234, 454]].astype(np.float64)
+    skull = forehead + _SKULL_ABOVE * (forehead - chin)
+    sides = right + _SKULL_BESIDE * (right - left), left + _SKULL_BESIDE * (left - right)
+    outline = np.stack([skull, *sides, chin])
+    return bool(((outline < 0) | (outline > np.asarray(size))).any())
 
 
 def jumps(points: NDArray[np.floating], cuts: NDArray[np.bool_]) -> NDArray[np.bool_]:

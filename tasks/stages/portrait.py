@@ -17,7 +17,7 @@ from portrait_core.store.places import redact_place
 from portrait_core.template.registry import FACE_MODELS
 from portrait_core.tracking.people import find_persons
 from portrait_core.tracking.portrait_part import Part, part_around, whole_part
-from portrait_core.tracking.trust import outside_picture
+from portrait_core.tracking.trust import head_is_cut, outside_picture
 from tasks.context import TRACK, given_portrait, track_arrays, use_threads
 from tasks.faces import FaceReader, FrameFaces, like_vector
 from tasks.running import does
@@ -60,7 +60,8 @@ def portrait(job: Job) -> StageResult:
     if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
     reader = FaceReader(job, use_threads(job, alone=False))
-    image, part, found, chosen = _shown(job, reader, given_portrait(job))
+    given, longest = given_portrait(job), job.settings.media.portrait_max_side
+    image, part, found, chosen = _shown(job, reader, given)
     points = found.faces[:, chosen]
     _refuse(job, found, chosen, (image.shape[1], image.shape[0]))
     tracked = tracker(job).portrait(image, points, job.settings.template.size)
@@ -68,7 +69,9 @@ def portrait(job: Job) -> StageResult:
     output.write_whole(track_arrays(tracked.track))
     pictures = {"photograph": image[None], "crop": tracked.crop[None]}
     output.write_whole({"landmarks": points, **pictures, **tracked.more})
-    output.write_note(FACE, _about(part, found, chosen))
+    given_size = given.shape[1], given.shape[0]
+    cut = head_is_cut(points[0], (image.shape[1], image.shape[0]))
+    output.write_note(FACE, _about(part, given_size, found, chosen, cut))
     output.commit()
     return watch.result(1)
 
@@ -144,10 +147,15 @@ def _refuse(job: Job, found: FrameFaces, chosen: int, size: tuple[int, int]) -> 
         )
 
 
-def _about(part: Part, found: FrameFaces, chosen: int) -> dict[str, Any]:
+def _about(
+    part: Part, whole: tuple[int, int], found: FrameFaces, chosen: int, head_cut: bool
+) -> dict[str, Any]:
+    """Return what is told of the portrait; places in pixels of the given photograph."""
     return {
         "faces": int(np.isfinite(found.faces[0, :, 0, 0]).sum()),
         "face": chosen + 1,
-        "part": {"x": part.x, "y": part.y, "width": part.width, "height": part.height},
+        "part": [part.x, part.y, part.width, part.height],
+        "whole": [0, 0, *whole],
         "shown": list(part.shown),
+        "head_cut": head_cut,
     }
