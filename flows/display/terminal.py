@@ -175,8 +175,8 @@ def people_lines(people: Mapping[str, Any]) -> list[str]:
     if "part" in portrait and portrait["part"] != portrait.get("whole"):
         width, height = portrait["shown"]
         lines.append(
-            f"the face is small: the clip shows the part of the photograph around it, {width}x{height} pixels "
-            "(--set media.portrait_part=whole shows all of it)"
+            f"the face is small: the clip shows the part of the photograph around it, {width}x{height} "
+            "pixels (--set media.portrait_part=whole shows all of it)"
         )
     return lines
 

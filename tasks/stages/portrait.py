@@ -60,7 +60,7 @@ def portrait(job: Job) -> StageResult:
     if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
     reader = FaceReader(job, use_threads(job, alone=False))
-    given, longest = given_portrait(job), job.settings.media.portrait_max_side
+    given = given_portrait(job)
     image, part, found, chosen = _shown(job, reader, given)
     points = found.faces[:, chosen]
     _refuse(job, found, chosen, (image.shape[1], image.shape[0]))
