@@ -20,6 +20,14 @@ def _listed(frames: tuple[int, ...]) -> str:
     return f"{shown} and {len(frames) - 8} more" if len(frames) > 8 else shown
 
 
+def clipped(text: str, most: int = 80) -> str:
+    """Return a text for a message: the beginning of one that is longer than ``most`` characters.
+
+    Cells of tables and values of settings may be a stranger's, and a message shows many of them.
+    """
+    return text if len(text) <= most else f"{text[:most]}... ({len(text):,} characters)"
+
+
 class InputError(ValueError):
     """An input of the user cannot be used; the message says what was received and what to do next.
 

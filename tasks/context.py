@@ -150,7 +150,7 @@ def portrait_file(job: Job) -> Path:
         InputError: it is another file than the job was made from.
     """
     digest = job.inputs["portrait"] if job.edited is None else job.edited.inputs["portrait"]
-    return verified_copy(job.portrait, digest, job.settings.runner.input_cache_bytes)
+    return verified_copy(job.portrait, digest, job.settings.runner.input_cache_bytes, "image")
 
 
 def video_file(job: Job) -> Path:

@@ -172,7 +172,7 @@ def _row_digest(labels: str, portrait: str) -> str:
     """
     if labels in LABEL_SOURCES:
         return ""
-    table = local_digest(local_copy(labels))
+    table = local_digest(local_copy(labels, limit="table_bytes"))
     return hashlib.sha256(f"{table}\n{file_name(portrait)}".encode()).hexdigest()
 
 
@@ -194,7 +194,11 @@ def ingest_flow(store: str, samples: int, settings: Settings) -> Job:
             "this generator's z does not hold what its pictures show, so there are no exact labels; set "
             "sample.labels=photograph for a local model's, and flow.labels=FILE.csv for your own"
         )
-    table = "" if settings.flow.labels is None else local_digest(local_copy(settings.flow.labels))
+    table = (
+        ""
+        if settings.flow.labels is None
+        else local_digest(local_copy(settings.flow.labels, limit="table_bytes"))
+    )
     inputs = {"labels": table}
     return Job(
         goal="flow",

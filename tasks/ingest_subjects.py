@@ -62,7 +62,7 @@ def ingest_subjects(store: str, settings: Settings) -> Job:
     recognition = [name for name in evaluation_sources(settings) if name in IDENTITY_MODELS]
     weights |= {name: local_digest(weight_file(settings, name)) for name in recognition}
     has_table = labelled and chosen.labels not in LABEL_SOURCES
-    inputs = {"labels": local_digest(local_copy(chosen.labels)) if has_table else ""}
+    inputs = {"labels": local_digest(local_copy(chosen.labels, limit="table_bytes")) if has_table else ""}
     keys = make_stage_keys(find_pipeline("subjects"), inputs, chosen.subjects, settings, weights)
     return Job(
         goal="subjects",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from flows.cli.dataset_run_commands import add_to
-from flows.cli.outcome import BAD_INPUT, OK, make_console, reported_errors
+from flows.cli.outcome import BAD_INPUT, OK, make_console, prepared_settings, reported_errors
 from portrait_core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from portrait_core.dataset.manifest import Manifest, Problem
+    from portrait_core.dataset.manifest import Manifest
+    from portrait_core.inputs.problems import Problems
 
 Layout = Literal["files", "voxceleb", "celeba-hq"]
 Pairs = Literal["all", "zip", "one-each"]
@@ -74,6 +75,9 @@ def init(
     """
     console = make_console()
     with reported_errors():
+        from portrait_core.settings import allowing_hosts_of
+
+        prepared_settings("embedded", allowing_hosts_of([portraits, videos, out], "embedded", []))
         _refuse_unknown("layout", layout, get_args(Layout))
         _refuse_unknown("way to pair", [pairs], get_args(Pairs))
         _refuse_existing(out)
@@ -112,6 +116,9 @@ def check(
     """
     console = make_console()
     with reported_errors():
+        from portrait_core.settings import allowing_hosts_of
+
+        settings = prepared_settings(profile, allowing_hosts_of([manifest], profile, change))
         from rich.progress import Progress
 
         from portrait_core.dataset.manifest import check_manifest
@@ -125,15 +132,16 @@ def check(
                 deep,
                 change,
                 lambda done, total: progress.update(bar, completed=done, total=total),
+                settings.runner.input_cache_bytes,
             )
         _show(contents, problems, console)
     raise typer.Exit(BAD_INPUT if problems else OK)
 
 
-def _show(manifest: Manifest, problems: Sequence[Problem], console: Console) -> None:
+def _show(manifest: Manifest, problems: Problems, console: Console) -> None:
     from flows.display.views import duration
 
-    bad = len({problem.row for problem in problems if problem.row > 1})
+    bad = len(problems.rows - {0, 1})
     console.print(
         f"rows       {len(manifest.rows) + bad}" + (f", {bad} of them with problems" if bad else "")
     )
@@ -149,8 +157,10 @@ def _show(manifest: Manifest, problems: Sequence[Problem], console: Console) -> 
         console.print(f"to make    {manifest.frames} frames")
     for problem in problems:
         console.print(str(problem), soft_wrap=True)
+    if problems.more:
+        console.print(f"and {problems.more:,} more")
     if problems:
-        console.print(f"{len(problems)} problems: correct the manifest and check it again")
+        console.print(f"{len(problems) + problems.more} problems: correct the manifest and check it again")
 
 
 # Writing
@@ -215,7 +225,17 @@ def _listed(place: str) -> list[str]:
         raise InputError(f"cannot list {place} ({error}); check the path and your access") from error
     hidden = {name for name in below if "/." in name[len(top) :]}
     names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
+    if odd := [name for name in names if not _is_text(name)]:
+        raise ValueError(f"{place} holds a file whose name is not UTF-8: {odd[0]!r}; rename it")
     return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _rows(

@@ -64,6 +64,7 @@ def run(
     """
     console = make_console()
     with reported_errors():
+        change = _allowing_host_of(manifest, profile, change)
         settings = prepared_settings(profile, change)
         from flows.dataset import start_dataset
 
@@ -96,6 +97,7 @@ def plan(
     """Show what `portrait dataset run` would do: clips, worker time per stage and storage, by the history."""
     console = make_console()
     with reported_errors():
+        change = _allowing_host_of(manifest, profile, change)
         settings = prepared_settings(profile, change)
         from flows.dataset import row_preparer
         from flows.dataset_run import Clip
@@ -140,6 +142,8 @@ def submit(
         from portrait_core.inputs.sources import resolve_place
         from portrait_core.inputs.table import stem
 
+        change = _allowing_host_of(manifest, profile, change)
+        prepared_settings(profile, change)
         refuse_secrets([*change, store])
         require_deployment(deployment)
         if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
@@ -159,6 +163,12 @@ def submit(
         more = "; --again creates new runs" if counts["submitted before"] else ""
         console.print(f"{sum(counts.values())} shards: {summary}{more}", soft_wrap=True)
     raise typer.Exit(OK)
+
+
+def _allowing_host_of(manifest: str, profile: str, change: list[str]) -> list[str]:
+    from portrait_core.settings import allowing_hosts_of
+
+    return allowing_hosts_of([manifest], profile, change)
 
 
 def _parameters(

@@ -69,6 +69,9 @@ def evaluate(
     with reported_errors():
         if protocol not in PROTOCOLS:
             raise ValueError(f"there is no protocol {protocol!r}; choose {', '.join(PROTOCOLS)}")
+        from portrait_core.settings import allowing_hosts_of
+
+        change = allowing_hosts_of([portraits, videos], profile, change)
         prepared_settings(profile, change)
         if protocol == "table3":
             raise typer.Exit(_table3(store, out, profile, change, console))

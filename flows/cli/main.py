@@ -244,7 +244,9 @@ def _reenact(
 ) -> None:
     console = make_console()
     with reported_errors():
-        change = [*change, *as_settings(edit)]
+        from portrait_core.settings import allowing_hosts_of
+
+        change = allowing_hosts_of([portrait, video], profile, [*change, *as_settings(edit)])
         chosen = prepared_settings(profile, change)
         from flows.display.terminal import announce, conclude, shown_progress
         from flows.reenact import delivered, prepare, start

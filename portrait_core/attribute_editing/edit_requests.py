@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, clipped
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
@@ -77,8 +78,8 @@ def parse_request(text: str) -> EditRequest:
             value = math.nan
     if match is None or not math.isfinite(value):
         raise InputError(
-            f"cannot read the edit {text!r}; write it as attribute=value: age=+20 (20 more than the picture "
-            "has), age=60 (60, whatever it has), beard=0.5, glasses=on"
+            f"cannot read the edit {clipped(text)!r}; write it as attribute=value: age=+20 (20 more than the "
+            "picture has), age=60 (60, whatever it has), beard=0.5, glasses=on"
         )
     return EditRequest(match.group(1), value, match.group(2)[0] in "+-")
 
@@ -91,10 +92,10 @@ def parse_requests(texts: Iterable[str]) -> tuple[EditRequest, ...]:
     """
     parts = [part for text in texts for part in re.split(r"[,;]", text) if part.strip()]
     requests = tuple(parse_request(part) for part in parts)
-    names = [request.name for request in requests]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(request.name for request in requests)
+    twice = sorted(name for name, count in counts.items() if count > 1)
     if twice:
-        raise InputError(f"the edit names {', '.join(twice)} twice; name each attribute once")
+        raise InputError(f"the edit names {clipped(', '.join(twice))} twice; name each attribute once")
     return requests
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from portrait_core.attribute_editing.conditions import PUBLISHED_CONDITIONS, Condition, Conditions
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, clipped
 from portrait_core.inputs.sources import read_bytes
 from portrait_core.inputs.table import ManifestError, Problem, Table, read_table
 from portrait_core.store.places import redact_place
@@ -31,7 +31,7 @@ _SHOWN = 5
 class LabelsError(ManifestError):
     """A table of labels is invalid; ``problems`` holds everything that is wrong with it."""
 
-    _all = "correct these first"
+    _all = _first = "correct these first"
 
 
 def picture_key(name: str) -> str:
@@ -40,7 +40,7 @@ def picture_key(name: str) -> str:
     It is a file's name without its folder, or a number without leading zeros.
     """
     last = PurePosixPath(name.strip().replace("\\", "/")).name
-    return str(int(last)) if re.fullmatch(r"\d+", last, re.ASCII) else last
+    return last.lstrip("0") or "0" if re.fullmatch(r"\d+", last, re.ASCII) else last
 
 
 def read_labels(
@@ -70,9 +70,11 @@ def read_labels(
     except InputError as error:
         text = str(error).removeprefix(f"{redact_place(path_or_url)} ")
         raise LabelsError(path_or_url, [Problem(0, text)]) from error
-    problems = [*table.problems, *_column_problems(path_or_url, table, columns)]
+    problems = table.problems
+    for problem in _column_problems(path_or_url, table, columns):
+        problems.add(problem.row, problem.text)
     if not table.records and not problems:
-        problems.append(Problem(0, "holds no row; give each picture a row below the header"))
+        problems.add(0, "holds no row; give each picture a row below the header")
     labels: dict[str, dict[str, float]] = {}
     rows: dict[str, int] = {}
     for number, cells in table.records:
@@ -81,11 +83,12 @@ def read_labels(
         if not key:
             wrong.append(f"the cell {PICTURE!r} is empty; give the file's name or the sample's number")
         elif rows.setdefault(key, number) != number:
-            wrong.append(f"the picture {key} is also in row {rows[key]}; give each picture one row")
-        problems += [Problem(number, text) for text in wrong]
+            wrong.append(f"the picture {clipped(key)} is also in row {rows[key]}; give each picture one row")
+        for text in wrong:
+            problems.add(number, text)
         labels[key] = values
     if problems:
-        raise LabelsError(path_or_url, sorted(set(problems)))
+        raise LabelsError(path_or_url, problems.ordered(), problems.more)
     return labels
 
 
@@ -138,7 +141,7 @@ def _value(text: str, attribute: Condition) -> float:
         value = float(text)
     except ValueError as error:
         comma = "; write decimals with a point" if "," in text else ""
-        raise ValueError(f"{attribute.name} is {text!r}, expected {expected}{comma}") from error
+        raise ValueError(f"{attribute.name} is {clipped(text)!r}, expected {expected}{comma}") from error
     if not math.isfinite(value):
         raise ValueError(
             f"{attribute.name} is {text!r}, expected {expected}; leave the cell empty for no label"
@@ -199,4 +202,4 @@ def complete_labels(
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(clipped, names[:_SHOWN])) + more

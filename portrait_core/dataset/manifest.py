@@ -20,13 +20,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from portrait_core.attribute_editing.edit_requests import EditRequest, as_override, parse_requests
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, clipped
+from portrait_core.inputs.known import BYTES_LIMIT, Kind
+from portrait_core.inputs.problems import MAX_HELD
 from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import (
     COLUMNS,
     CONSENT,
     ManifestError,
     Problem,
+    Problems,
     Table,
     column_problems,
     read_table,
@@ -34,7 +37,8 @@ from portrait_core.inputs.table import (
     unique_name,
 )
 from portrait_core.media import VideoInfo, probe, read_image
-from portrait_core.settings import Settings, load_settings
+from portrait_core.settings import load_settings
+from portrait_core.settings.limits import over_limit
 from portrait_core.settings.trust import refuse_steering
 from portrait_core.store.keys import is_name
 from portrait_core.store.places import folder_of, redact_place, resolve_place
@@ -52,6 +56,8 @@ __all__ = [
 MIN_SIDE = 64
 """Shortest accepted side in pixels; the same as in ``tasks.ingest``, which refuses a smaller picture when it
 is read."""
+MAX_OVERRIDES = 64
+"""Number of ``section.field=value`` strings of a row."""
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 Told = Callable[[int, int], None]
@@ -59,8 +65,11 @@ Told = Callable[[int, int], None]
 Role = Literal["portrait", "video"]
 Input = tuple[Role, str]
 """Role and place of an input."""
+_KINDS: Mapping[Role, Kind] = {"portrait": "image", "video": "video"}
 Recipe = tuple[str, tuple[str, ...]]
 """A profile and a row's overrides."""
+MaxFrames = Mapping[Recipe, int | None]
+"""The setting ``media.max_frames`` of every valid recipe."""
 
 
 class Row(BaseModel):
@@ -143,7 +152,7 @@ def read_manifest(
     """
     manifest, problems = check_manifest(url, profile, require_consent, deep, changes, told, cache_bytes)
     if problems:
-        raise ManifestError(url, problems)
+        raise ManifestError(url, problems, problems.more)
     return manifest
 
 
@@ -155,8 +164,10 @@ def check_manifest(
     changes: Sequence[str] = (),
     told: Told | None = None,
     cache_bytes: int = CACHE_BYTES,
-) -> tuple[Manifest, list[Problem]]:
-    """Read a manifest as :func:`read_manifest` does; return its sound rows, and the problems.
+) -> tuple[Manifest, Problems]:
+    """Read a manifest as :func:`read_manifest` does; return its sound rows, and the first of its problems.
+
+    Whatever is wrong with a row or a file is the problem of that row, or of those that name the file.
 
     Args:
         url: path or fsspec URL of the manifest.
@@ -175,26 +186,32 @@ def check_manifest(
     except InputError as error:
         raise ManifestError(url, [Problem(0, str(error).removeprefix(f"{redact_place(url)} "))]) from error
     table.restore_numbers()
-    problems = [*table.problems, *column_problems(url, table, require_consent)]
+    problems = table.problems
+    for problem in column_problems(url, table, require_consent):
+        problems.add(problem.row, problem.text)
     if not table.records:
-        empty = [] if table.problems else [Problem(0, "holds no row; give each pair a row below the header")]
-        raise ManifestError(url, [*problems, *empty])
-    rows = _rows(table, folder_of(url), profile)
+        if not problems:
+            problems.add(0, "holds no row; give each pair a row below the header")
+        raise ManifestError(url, problems.ordered(), problems.more)
+    rows = _rows(table, folder_of(url), profile, problems)
     needed = ("portrait", "video", *(name for name in CONSENT if require_consent and name in table.columns))
-    problems += _cell_problems(rows, needed) + _name_problems(rows) + _duplicates(rows)
-    settings, settings_problems = _settings(rows, changes)
-    problems += settings_problems
+    _check_cells(rows, needed, problems)
+    _check_names(rows, problems)
+    _check_duplicates(rows, problems)
+    max_frames = _check_settings(rows, changes, problems)
     problem_of, remote_bytes = _find_problems(rows)
     clips: dict[str, VideoInfo] = {}
     if deep:
         items = dict.fromkeys(item for row in rows for item in _inputs(row) if item not in problem_of)
         clips, unreadable = _open_all(list(items), remote_bytes, cache_bytes, told)
         problem_of |= unreadable
-        rows = [_with_frames(row, clips, settings) for row in rows]
-    problems += _input_problems(rows, problem_of)
-    refused = {problem.row for problem in problems}
-    sound = tuple(row for row in rows if row.number not in refused)
-    return Manifest(url, sound, table.digest(), clips), sorted(set(problems))
+        rows = [_with_frames(row, clips, max_frames) for row in rows]
+    for row in rows:
+        for item in _inputs(row):
+            if item in problem_of:
+                problems.add(row.number, f"the {item[0]} {problem_of[item]}")
+    sound = tuple(row for row in rows if row.number not in problems.rows)
+    return Manifest(url, sound, table.digest(), clips), problems.ordered()
 
 
 # Rows
@@ -205,74 +222,89 @@ def _inputs(row: Row) -> list[Input]:
     return [item for item in both if item[1]]
 
 
-def _rows(table: Table, folder: str, profile: str) -> list[Row]:
+def _rows(table: Table, folder: str, profile: str, problems: Problems) -> list[Row]:
     taken = {name.casefold() for _, cells in table.records if (name := cells.get("name", ""))}
     rows = []
     for number, cells in table.records:
-        values = {name: cells.get(name, "") for name in COLUMNS}
-        identity = "\n".join(values[name] for name in ("portrait", "video", "profile", "overrides"))
-        edit = _edit(values["edit"])
-        words = [".".join(request.slug for request in edit)] if edit else []
-        preferred = "--".join([stem(values["portrait"]), stem(values["video"]), *words])
-        changes = [text.strip() for text in values["overrides"].split(";") if text.strip()]
-        own_profile = values["profile"]
-        own_profile = (
-            resolve_place(folder, own_profile) if own_profile.endswith((".yaml", ".yml")) else own_profile
-        )
-        rows.append(
-            Row(
-                number=number,
-                portrait=values["portrait"] and resolve_place(folder, values["portrait"]),
-                video=values["video"] and resolve_place(folder, values["video"]),
-                name=values["name"] or unique_name(preferred, identity, taken),
-                profile=own_profile or profile,
-                overrides=(*changes, as_override(edit)) if edit else tuple(changes),
-                edit=values["edit"],
-                licence=values["licence"],
-                consent=values["consent"],
-            )
-        )
+        try:
+            rows.append(_row(number, cells, folder, profile, taken))
+        except Exception as error:
+            problems.add(number, _told(error))
     return rows
 
 
+def _told(error: Exception) -> str:
+    """Return the message of an error that a row or a file raised, which may be of any kind."""
+    if isinstance(error, ValueError | OSError) and str(error):
+        return str(error)
+    return f"cannot be used ({type(error).__name__}: {error}); check it"
+
+
+def _row(number: int, cells: Mapping[str, str], folder: str, profile: str, taken: set[str]) -> Row:
+    """Return the row that a record of the table describes.
+
+    Raises:
+        InputError: a cell is beyond what a row may hold.
+    """
+    values = {name: cells.get(name, "") for name in COLUMNS}
+    identity = "\n".join(values[name] for name in ("portrait", "video", "profile", "overrides"))
+    edit = _edit(values["edit"])
+    words = [".".join(request.slug for request in edit)] if edit else []
+    preferred = "--".join([stem(values["portrait"]), stem(values["video"]), *words])
+    changes = [text.strip() for text in values["overrides"].split(";") if text.strip()]
+    if len(changes) > MAX_OVERRIDES:
+        raise InputError(
+            f"the cell 'overrides' sets {len(changes)} values; put more than {MAX_OVERRIDES} into a profile"
+        )
+    own_profile = values["profile"]
+    if own_profile.endswith((".yaml", ".yml")):
+        own_profile = resolve_place(folder, own_profile)
+    return Row(
+        number=number,
+        portrait=values["portrait"] and resolve_place(folder, values["portrait"]),
+        video=values["video"] and resolve_place(folder, values["video"]),
+        name=values["name"] or unique_name(preferred, identity, taken),
+        profile=own_profile or profile,
+        overrides=(*changes, as_override(edit)) if edit else tuple(changes),
+        edit=values["edit"],
+        licence=values["licence"],
+        consent=values["consent"],
+    )
+
+
 def _edit(cell: str) -> tuple[EditRequest, ...]:
-    """Parse a row's edit; empty where it cannot be read, which :func:`_cell_problems` reports."""
+    """Parse a row's edit; empty where it cannot be read, which :func:`_check_cells` reports."""
     with suppress(InputError):
         return parse_requests([cell])
     return ()
 
 
-def _cell_problems(rows: Sequence[Row], needed: Sequence[str]) -> list[Problem]:
-    problems = []
+def _check_cells(rows: Sequence[Row], needed: Sequence[str], problems: Problems) -> None:
     for row in rows:
         for name in needed:
             if not getattr(row, name):
-                problems.append(Problem(row.number, f"the cell {name!r} is empty; fill it in"))
+                problems.add(row.number, f"the cell {name!r} is empty; fill it in")
         try:
             parse_requests([row.edit])
         except InputError as error:
-            problems.append(Problem(row.number, str(error)))
-    return problems
+            problems.add(row.number, str(error))
 
 
-def _name_problems(rows: Sequence[Row]) -> list[Problem]:
-    problems = []
+def _check_names(rows: Sequence[Row], problems: Problems) -> None:
     first: dict[str, int] = {}
     for row in rows:
         if not is_name(row.name) or row.name.endswith(".") or _RESERVED.fullmatch(row.name):
             text = (
-                f"the name {row.name!r} is not safe in every file system; use letters, digits, '_', '-', '.'"
+                f"the name {clipped(row.name)!r} is not safe in every file system; use letters, digits, '_'"
             )
-            problems.append(Problem(row.number, f"{text}, beginning with a letter or digit, 200 at most"))
+            problems.add(row.number, f"{text}, '-', '.', beginning with a letter or digit, 200 at most")
         earlier = first.setdefault(row.name.casefold(), row.number)
         if earlier != row.number:
-            text = f"the name {row.name!r} is that of row {earlier} too; give each row its own"
-            problems.append(Problem(row.number, text))
-    return problems
+            text = f"the name {clipped(row.name)!r} is that of row {earlier} too; give each row its own"
+            problems.add(row.number, text)
 
 
-def _duplicates(rows: Sequence[Row]) -> list[Problem]:
-    problems = []
+def _check_duplicates(rows: Sequence[Row], problems: Problems) -> None:
     first: dict[tuple[Any, ...], int] = {}
     for row in rows:
         if len(_inputs(row)) == 2:
@@ -280,25 +312,24 @@ def _duplicates(rows: Sequence[Row]) -> list[Problem]:
             earlier = first.setdefault(key, row.number)
             if earlier != row.number:
                 text = f"is a duplicate of row {earlier} (portrait, video, profile, overrides); delete one"
-                problems.append(Problem(row.number, text))
-    return problems
+                problems.add(row.number, text)
 
 
-def _settings(rows: Sequence[Row], changes: Sequence[str]) -> tuple[dict[Recipe, Settings], list[Problem]]:
-    """Load the settings of every combination of profile and overrides once; return the problems too."""
-    loaded: dict[Recipe, Settings] = {}
+def _check_settings(rows: Sequence[Row], changes: Sequence[str], problems: Problems) -> MaxFrames:
+    """Load the settings of every combination of profile and overrides once."""
+    loaded: dict[Recipe, int | None] = {}
     messages: dict[Recipe, str] = {}
-    for recipe in dict.fromkeys((row.profile, row.overrides) for row in rows):
-        try:
-            refuse_steering(recipe[1])
-            loaded[recipe] = load_settings(recipe[0], [*changes, *recipe[1]])
-        except (ValueError, OSError) as error:
-            messages[recipe] = str(error)
-    return loaded, [
-        Problem(row.number, f"profile or overrides: {messages[row.profile, row.overrides]}")
-        for row in rows
-        if (row.profile, row.overrides) in messages
-    ]
+    for row in rows:
+        recipe = row.profile, row.overrides
+        if recipe not in loaded and recipe not in messages:
+            try:
+                refuse_steering(row.overrides)
+                loaded[recipe] = load_settings(row.profile, [*changes, *row.overrides]).media.max_frames
+            except Exception as error:
+                messages[recipe] = _told(error) if len(messages) < MAX_HELD else ""
+        if recipe in messages:
+            problems.add(row.number, f"profile or overrides: {messages[recipe]}")
+    return loaded
 
 
 def _find_problems(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
@@ -306,11 +337,12 @@ def _find_problems(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
     statuses = inspect_files(place for _, place in items)
     remote = sum(status.size or 0 for place, status in statuses.items() if "://" in place)
-    problem_of = {
-        (role, place): f"{redact_place(place)} {why}"
-        for role, place in items
-        if (why := statuses[place].problem)
-    }
+    problem_of: dict[Input, str] = {}
+    for role, place in items:
+        status = statuses[place]
+        why = status.problem or over_limit(BYTES_LIMIT[_KINDS[role]], status.size or 0)
+        if why:  # beyond the problems that are kept, no text is needed
+            problem_of[role, place] = f"{redact_place(place)} {why}" if len(problem_of) < MAX_HELD else ""
     return problem_of, remote
 
 
@@ -335,11 +367,11 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
         folder = None if kept else stack.enter_context(tempfile.TemporaryDirectory(prefix="portrait-"))
         path: Path | None = None
         try:
-            path = local_copy(place, folder, cache_bytes)
+            path = local_copy(place, folder, cache_bytes, BYTES_LIMIT[_KINDS[role]])
             clip = probe(path) if role == "video" else None
             height, width = (clip.height, clip.width) if clip else read_image(path).shape[:2]
-        except (ValueError, OSError) as error:
-            text = str(error).replace(str(path), name) if path else str(error)
+        except Exception as error:  # a decoder may raise anything; it is this file's problem
+            text = _told(error).replace(str(path), name) if path else _told(error)
             return text if name in text else f"{name}: {text}"
     if min(height, width) < MIN_SIDE:
         return f"{name} is {width}x{height} pixels; give one of {MIN_SIDE} and more on its shorter side"
@@ -348,18 +380,9 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
     return clip
 
 
-def _input_problems(rows: Sequence[Row], problem_of: Mapping[Input, str]) -> list[Problem]:
-    return [
-        Problem(row.number, f"the {item[0]} {problem_of[item]}")
-        for row in rows
-        for item in _inputs(row)
-        if item in problem_of
-    ]
-
-
-def _with_frames(row: Row, clips: Mapping[str, VideoInfo], settings: Mapping[Recipe, Settings]) -> Row:
-    chosen = settings.get((row.profile, row.overrides))
-    if chosen is None or row.video not in clips:
+def _with_frames(row: Row, clips: Mapping[str, VideoInfo], max_frames: MaxFrames) -> Row:
+    recipe = row.profile, row.overrides
+    if recipe not in max_frames or row.video not in clips:
         return row
     count = clips[row.video].frame_count
-    return row.model_copy(update={"frames": min(count, chosen.media.max_frames or count)})
+    return row.model_copy(update={"frames": min(count, max_frames[recipe] or count)})

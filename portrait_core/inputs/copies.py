@@ -21,8 +21,10 @@ from typing import Any
 
 from fsspec import AbstractFileSystem
 
+from portrait_core.inputs.downloads import download
 from portrait_core.inputs.remote import reach, translate_errors, version_of
 from portrait_core.runtime.caches import cache_folder
+from portrait_core.settings.limits import refuse_beyond
 from portrait_core.store.places import checked_place, local_path, place_name, redact_place
 from portrait_core.store.retries import DISK_FULL_ERRORS, Retrier
 
@@ -43,6 +45,7 @@ def local_copy(
     url: str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     limit_bytes: int = CACHE_BYTES,
+    limit: str = "video_bytes",
 ) -> Path:
     """Return a file's path on this machine: a local path itself, else a copy.
 
@@ -57,9 +60,10 @@ def local_copy(
             :func:`~portrait_core.runtime.caches.cache_folder`.
         limit_bytes: size of all copies, down to which unused ones are deleted after a fetch
             (:func:`delete_unused_copies`).
+        limit: name of the limit (:class:`~portrait_core.settings.limits.Limits`) of a remote file's bytes.
 
     Raises:
-        InputError: the file does not exist, or may not be read.
+        InputError: the file does not exist, may not be read, or is larger than its limit.
         OSError: the connection failed for two minutes, or the disk is full (``ENOSPC``).
     """
     place = checked_place(url)
@@ -73,10 +77,11 @@ def local_copy(
             about = Retrier(redact_place(place)).call(lambda: files.info(inside))
             if about.get("type") == "directory":
                 raise IsADirectoryError(place)
+            refuse_beyond(limit, about.get("size") or 0, redact_place(place))
             copy = _copy_path(top, place, about)
             if _is_present(copy, about):
                 return copy
-            if _fetch_copy(files, inside, place, copy, about):
+            if _fetch_copy(files, inside, place, copy, about, limit):
                 _tidy(top, limit_bytes, copy.stat().st_size)
                 return copy
     raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
@@ -100,7 +105,9 @@ def _is_present(copy: Path, about: Mapping[str, Any]) -> bool:
         return False
 
 
-def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, about: Mapping[str, Any]) -> bool:
+def _fetch_copy(
+    files: AbstractFileSystem, path: str, url: str, copy: Path, about: Mapping[str, Any], limit: str
+) -> bool:
     """Fetch an object; return False when it was replaced meanwhile."""
     copy.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # other users must not see faces
     with _lock(copy.parent):
@@ -109,7 +116,9 @@ def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, abou
         copy.parent.mkdir(exist_ok=True)
         partial = copy.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
         try:
-            full = Retrier(redact_place(url)).call(lambda: _download(files, path, partial, about.get("size")))
+            full = Retrier(redact_place(url)).call(
+                lambda: _download(files, path, url, partial, about.get("size"), limit)
+            )
             if full is not None:
                 raise OSError(
                     full.errno,
@@ -124,16 +133,18 @@ def _fetch_copy(files: AbstractFileSystem, path: str, url: str, copy: Path, abou
     return True
 
 
-def _download(files: AbstractFileSystem, path: str, partial: Path, size: int | None) -> OSError | None:
+def _download(
+    files: AbstractFileSystem, path: str, url: str, partial: Path, size: int | None, limit: str
+) -> OSError | None:
     """Fetch an object; return the error of a full disk, for which retries are useless."""
     try:
-        files.get_file(path, str(partial))
+        download(files, path, url, partial, limit)
     except OSError as error:
         if error.errno in DISK_FULL_ERRORS:
             return error
         raise
     if size is not None and partial.stat().st_size != size:
-        raise OSError(f"{partial.stat().st_size} of {size} bytes of {redact_place(path)} came")
+        raise OSError(f"{partial.stat().st_size} of {size} bytes of {redact_place(url)} came")
     return None
 
 

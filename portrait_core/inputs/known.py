@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -26,12 +27,16 @@ from portrait_core.inputs.copies import CACHE_BYTES, local_copy
 from portrait_core.inputs.sources import FileStatus, inspect_file
 from portrait_core.media import probe, read_image
 from portrait_core.media.binary import existing_file
+from portrait_core.runtime.regular_files import open_regular
+from portrait_core.settings.limits import refuse_beyond
 from portrait_core.store.places import checked_place, local_path, redact_place
 
 Kind = Literal["image", "video"]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Pixels = Annotated[int, Field(ge=1)]
 
+BYTES_LIMIT: Mapping[Kind, str] = {"image": "picture_bytes", "video": "video_bytes"}
+"""Name of the limit (:class:`~portrait_core.settings.limits.Limits`) of a file's bytes, by its kind."""
 FINE_S, COARSE_S = 0.05, 2.0
 """Seconds within which a file can change twice with the same time of modification: on file systems that keep
 fractions of a second, and on those that do not."""
@@ -107,7 +112,7 @@ def gather_facts(
         limit_bytes: size of all copies of remote files (:func:`~portrait_core.inputs.copies.local_copy`).
 
     Raises:
-        InputError: the file does not exist, or cannot be opened as that kind.
+        InputError: the file does not exist, is larger than its limit, or cannot be opened as that kind.
         OSError: the connection failed for two minutes, or the file is being written.
     """
     checked_place(place)
@@ -115,6 +120,7 @@ def gather_facts(
     now = inspect_file(place)
     if cached is not None and cached.holds_for(place, kind, now):
         return cached
+    refuse_beyond(BYTES_LIMIT[kind], now.size or 0, redact_place(place))
     for _ in range(3):
         begin_s = time.time()
         facts = _read_facts(place, kind, now, limit_bytes, begin_s)
@@ -124,7 +130,7 @@ def gather_facts(
     raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
 
 
-def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path:
+def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES, kind: Kind = "video") -> Path:
     """Return a file's path on this machine, once its content is known to have a digest.
 
     A process reads the content once while the file stays the same.
@@ -133,13 +139,14 @@ def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES) -> Path
         url: path or URL.
         sha256: digest of the content from which a job was made, in hexadecimal.
         limit_bytes: size of all copies of remote files (:func:`~portrait_core.inputs.copies.local_copy`).
+        kind: kind of the file, whose limit its bytes are within.
 
     Raises:
         InputError: the file does not exist, or its content is another. The message does not say which: it may
             be kept in a stranger's store.
         OSError: the connection failed for two minutes.
     """
-    path = local_copy(url, limit_bytes=limit_bytes)
+    path = local_copy(url, limit_bytes=limit_bytes, limit=BYTES_LIMIT[kind])
     if local_digest(path, redact_place(url)) != sha256:
         raise InputError(
             f"{redact_place(url)} is not the file that this job was made from: its content is another. "
@@ -161,7 +168,7 @@ def _from_dict(known: Any) -> InputFacts | None:
 
 def _read_facts(place: str, kind: Kind, now: FileStatus, limit_bytes: int, begin_s: float) -> InputFacts:
     """Determine the facts about a place by reading all of the file."""
-    path = local_copy(place, limit_bytes=limit_bytes)
+    path = local_copy(place, limit_bytes=limit_bytes, limit=BYTES_LIMIT[kind])
     name = redact_place(place)
     try:
         properties = _video_properties(path) if kind == "video" else _image_properties(path)
@@ -243,5 +250,5 @@ def _digest_of(path: Path, *_unchanged: int) -> str:
 
 
 def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_regular(path) as file:
+        return hashlib.file_digest(cast(BufferedReader, file), "sha256").hexdigest()

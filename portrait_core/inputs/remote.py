@@ -14,8 +14,10 @@ import fsspec
 from fsspec import AbstractFileSystem
 
 from portrait_core.errors import InputError
+from portrait_core.inputs.downloads import HTTP_OPTIONS, http_client, refused_address
+from portrait_core.runtime.regular_files import IrregularFileError
 from portrait_core.store.places import checked_place, redact_message, redact_place
-from portrait_core.store.retries import disable_client_retries, limit_client_retries
+from portrait_core.store.retries import disable_client_retries, is_transient, limit_client_retries
 
 _VERSION = ("ETag", "etag", "md5Hash", "Content-MD5", "LastModified", "Last-Modified", "mtime", "updated")
 
@@ -30,6 +32,8 @@ def reach(url: str) -> tuple[AbstractFileSystem, str]:
     checked_place(url)
     try:
         options = limit_client_retries(url, {"use_listings_cache": False})
+        if url.startswith(("http://", "https://")):
+            options |= {**HTTP_OPTIONS, "get_client": http_client}
         files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         raise InputError(f"{redact_place(url)} needs another package: {error}") from error
@@ -49,6 +53,8 @@ def version_of(about: Mapping[str, Any]) -> str:
 
 def read_problem(error: Exception, place: str = "") -> str:
     """Return why a file cannot be read, and the advice, in words that follow its name."""
+    if refused := refused_address(error):
+        return f"is not read: {refused}"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return "does not exist; check the path"
     if isinstance(error, IsADirectoryError):
@@ -56,7 +62,7 @@ def read_problem(error: Exception, place: str = "") -> str:
     if isinstance(error, PermissionError):
         return "cannot be read (permission denied); change its permissions, or check your access"
     message = redact_message(str(error), place)
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | IrregularFileError):
         return message.removeprefix(f"{redact_place(place)} ") if place else message
     message = message or type(error).__name__
     return f"cannot be reached ({message}); check the address, the network and your access"
@@ -84,4 +90,6 @@ def translate_errors(place: str) -> Iterator[None]:
             raise
         raise ConnectionError(redact_message(str(error), place)) from None
     except Exception as error:  # for example a client's own class for missing credentials
+        if is_transient(error):
+            raise ConnectionError(redact_message(str(error), place)) from safe_cause(error, place)
         raise InputError(f"{redact_place(place)} {read_problem(error, place)}") from safe_cause(error, place)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,8 +18,11 @@ from typing import Any, TypeVar
 
 from portrait_core.errors import InputError
 from portrait_core.inputs.copies import CACHE_BYTES, delete_unused_copies, local_copy
+from portrait_core.inputs.downloads import download
 from portrait_core.inputs.remote import reach, read_problem, safe_cause, translate_errors, version_of
 from portrait_core.media.binary import existing_file
+from portrait_core.runtime.regular_files import read_regular, refuse_irregular
+from portrait_core.settings.limits import current_limits, refuse_beyond
 from portrait_core.store.places import (
     checked_place,
     folder_of,
@@ -49,6 +53,8 @@ THREADS = 16
 _MIN_LISTED = 3
 """Number of files from which on a remote folder is listed instead of requesting each file's status."""
 
+_TABLE = "table_bytes"
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -66,27 +72,36 @@ class FileStatus:
 
 
 def read_bytes(place: str, what: str) -> bytes:
-    """Read all bytes of a file.
+    """Read all bytes of a table, within ``limits.table_bytes``.
 
     Args:
         place: path or URL.
         what: kind of the file, for messages.
 
     Raises:
-        InputError: the file does not exist, or cannot be read for a reason that did not pass within two
-            minutes.
+        InputError: the file does not exist, is no regular file or too large, or cannot be read for a reason
+            that did not pass within two minutes.
     """
     checked_place(place)
     try:
         if local_path(place) is not None:
-            return existing_file(os.path.expanduser(place.removeprefix("file://")), what).read_bytes()
+            path = existing_file(os.path.expanduser(place.removeprefix("file://")), what)
+            return _read_table_file(path, str(path))
         files, inside = reach(place)
-        data: bytes = Retrier(redact_place(place)).call(lambda: files.cat_file(inside))
-        return data
+        with tempfile.TemporaryDirectory(prefix="portrait-") as folder:
+            copy = Path(folder) / "table"
+            Retrier(redact_place(place)).call(lambda: download(files, inside, place, copy, _TABLE))
+            return _read_table_file(copy, redact_place(place))
     except InputError:
         raise
     except Exception as error:  # file systems have error classes of their own
         raise InputError(f"{redact_place(place)} {read_problem(error, place)}") from safe_cause(error, place)
+
+
+def _read_table_file(path: Path, name: str) -> bytes:
+    data, size = read_regular(path, current_limits().table_bytes + 1)
+    refuse_beyond(_TABLE, size, name)
+    return data
 
 
 def in_threads(
@@ -141,7 +156,7 @@ def _inspect_folder(folder: str, places: list[str], silent: dict[str, str]) -> d
     ``silent`` collects hosts that do not answer, with the reason.
     """
     if local_path(folder) is not None:
-        return {place: _inspect_local(Path(place)) for place in places}
+        return {place: _inspect_local(local_path(place) or Path(place)) for place in places}
     host = "/".join(folder.split("/")[:3])
     if len(places) >= _MIN_LISTED and host not in silent:
         try:
@@ -158,9 +173,11 @@ def _inspect_folder(folder: str, places: list[str], silent: dict[str, str]) -> d
 def _inspect_local(path: Path) -> FileStatus:
     try:
         status = path.stat()
+        if not stat.S_ISDIR(status.st_mode):
+            refuse_irregular(status.st_mode, path)
     except (OSError, ValueError) as error:
-        return FileStatus(problem=read_problem(error))
-    if stat.S_ISREG(status.st_mode) and not os.access(path, os.R_OK):
+        return FileStatus(problem=read_problem(error, str(path)))
+    if not stat.S_ISDIR(status.st_mode) and not os.access(path, os.R_OK):
         return FileStatus(problem=read_problem(PermissionError()))
     kind = "directory" if stat.S_ISDIR(status.st_mode) else "file"
     return _status_of({"type": kind, "size": status.st_size}, f"{status.st_mtime_ns} {status.st_ino}")

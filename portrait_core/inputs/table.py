@@ -1,6 +1,10 @@
 """A manifest as a table of text, CSV or Parquet: its columns, its cells, names for its rows.
 
-Rows are numbered as a spreadsheet shows them; this module does not interpret the cells.
+Rows are numbered as a spreadsheet shows them; this module does not interpret the cells. A table may be a
+stranger's: its size, rows, columns and cells are compared with the limits of this process while it is read.
+
+A spreadsheet computes cells that begin with ``=``, ``+``, ``-`` or ``@``. A CSV file that is written here has
+an apostrophe before them, which spreadsheets show as text, and reading takes it away again.
 """
 
 from __future__ import annotations
@@ -14,13 +18,30 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any
 
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, clipped
+from portrait_core.inputs.problems import MAX_SHOWN, ManifestError, Problem, Problems
+from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import Files
+from portrait_core.store.parquet import read_parquet_bounded
 from portrait_core.store.places import folder_of, place_name, redact_place
-from portrait_core.text.visible import visible
+
+__all__ = [
+    "COLUMNS",
+    "CONSENT",
+    "MAX_SHOWN",
+    "NUMBER",
+    "ManifestError",
+    "Problem",
+    "Problems",
+    "Table",
+    "column_problems",
+    "read_table",
+    "stem",
+    "unique_name",
+    "write_table",
+]
 
 COLUMNS = ("portrait", "video", "name", "profile", "overrides", "edit", "licence", "consent")
 """Names of a manifest's columns."""
@@ -28,46 +49,13 @@ CONSENT = ("licence", "consent")
 """Names of the columns that document the subject's consent."""
 NUMBER = "row"
 """Name of a column of a shard's manifest: the number of each row in the original manifest."""
-MAX_SHOWN = 50
-"""Number of problems that an error's message shows; the error holds all of them."""
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """A problem of a manifest."""
-
-    row: int
-    """Number of its row; 0 stands for the file as a whole."""
-    text: str
-    """The problem and the advice."""
-
-    def __str__(self) -> str:
-        return visible(f"row {self.row}: {self.text}" if self.row else self.text)
-
-
-class ManifestError(InputError):
-    """A manifest is unusable.
-
-    Attributes:
-        url: path or URL of the manifest.
-        problems: all problems; the message shows the first :data:`MAX_SHOWN`.
-    """
-
-    _all = "`portrait dataset check` lists them all"
-
-    def __init__(self, url: str, problems: Sequence[Problem]) -> None:
-        self.url = url
-        self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems[:MAX_SHOWN]]
-        if len(self.problems) > MAX_SHOWN:
-            lines.append(f"and {len(self.problems) - MAX_SHOWN} more; {self._all}")
-        rows = len({problem.row for problem in self.problems})
-        name = redact_place(url)
-        head = f"{name}: {len(self.problems)} problems in {rows} rows; nothing was started"
-        super().__init__("\n".join([head, *lines]) if len(self.problems) > 1 else f"{name}: {lines[0]}")
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.url, self.problems)
+_FORMULA = re.compile(r"'*[=+\-@\s]")
+"""Beginning of a cell that is written with one more apostrophe: what a spreadsheet computes, white space,
+which reading would remove, and what already begins like a cell that was written so."""
+_LONGEST_ROW = 32
+"""Number of the longest cells that a row of CSV may have, or as many characters in more cells."""
+_BATCH = 10_000
+"""Number of rows of Parquet that become Python's texts at a time."""
 
 
 @dataclass
@@ -80,15 +68,20 @@ class Table:
     """Number of the row with the columns' names."""
     records: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Number and cells of every row."""
-    problems: list[Problem] = field(default_factory=list)
+    problems: Problems = field(default_factory=Problems)
+
+    def __post_init__(self) -> None:
+        if problem := over_limit("table_columns", len(self.columns)):
+            raise InputError(problem)
 
     def add(self, number: int, cells: Sequence[str]) -> None:
-        """Add a row, unless all of it is empty."""
-        cells = [cell.strip() for cell in cells]
+        """Add a row of cells without surrounding space, unless all of it is empty."""
         named = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name}
         if sum(map(bool, cells)) > sum(map(bool, named.values())):
             text = "has more cells than the header has names; put a cell that holds a separator into quotes"
-            self.problems.append(Problem(number, text))
+            self.problems.add(number, text)
+        elif wrong := _unusable(named):
+            self.problems.add(number, wrong)
         elif any(cells):
             self.records.append((number, named))
 
@@ -99,8 +92,10 @@ class Table:
             cell = cells.pop(NUMBER, "")
             own = int(cell) if re.fullmatch("[0-9]{1,9}", cell) else 0
             if cell and (own < 2 or own in taken):
-                text = f"the column {NUMBER!r} holds {cell!r}; give each row a number of its own, 2 or more"
-                self.problems.append(Problem(number, f"{text}, or delete the column"))
+                text = (
+                    f"the column {NUMBER!r} holds {clipped(cell)!r}; give each row a number of its own, 2 or"
+                )
+                self.problems.add(number, f"{text} more, or delete the column")
                 own = 0
             own = own or number
             self.records[i] = (own, cells)
@@ -108,8 +103,23 @@ class Table:
 
     def digest(self) -> str:
         """Return the SHA-256 of the cells, independent of format, order of columns and empty rows."""
-        cells = [{name: cell for name, cell in record.items() if cell} for _, record in self.records]
-        return hashlib.sha256(canonical_json(cells)).hexdigest()
+        digest = hashlib.sha256()
+        for i, (_, record) in enumerate(self.records):
+            digest.update(b"," if i else b"[")
+            digest.update(canonical_json({name: cell for name, cell in record.items() if cell}))
+        digest.update(b"]" if self.records else b"[]")
+        return digest.hexdigest()
+
+
+def _unusable(cells: Mapping[str, str]) -> str:
+    """Return why a row's cells cannot be used, else nothing."""
+    most = current_limits().cell_characters
+    for name, cell in cells.items():
+        if len(cell) > most:
+            return f"the cell {name!r} {over_limit('cell_characters', len(cell))}"
+        if "\0" in cell:
+            return f"the cell {name!r} holds a NUL character; delete it"
+    return ""
 
 
 def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
@@ -120,7 +130,7 @@ def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
         known: names of columns, in lower case, by which the separator of a header is recognised.
 
     Raises:
-        InputError: it is neither; the message follows the file's name.
+        InputError: it is neither, or larger than the limits; the message follows the file's name.
     """
     if data[:4] == b"PAR1":
         return _read_parquet(data)
@@ -129,56 +139,111 @@ def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise InputError("is UTF-16 text; save it as 'CSV UTF-8'")
     try:
-        return _read_csv(data.decode("utf-8-sig"), known)
-    except UnicodeDecodeError as error:
-        line, byte = data.count(b"\n", 0, error.start) + 1, data[error.start]
-        raise InputError(f"is not UTF-8: byte 0x{byte:02x} in line {line}; save it as 'CSV UTF-8'") from error
+        return _read_csv(data, known)
+    except UnicodeDecodeError:
+        raise InputError(_not_utf8(data)) from None
 
 
-def _read_csv(text: str, known: Sequence[str]) -> Table:
-    first = next((line for line in text.splitlines() if line.strip()), "")
+class _Lines:
+    """Lines of a text for :mod:`csv`, which joins them to rows; a row that outgrows its limit is refused."""
+
+    def __init__(self, data: bytes) -> None:
+        self._text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8-sig", newline="")
+        self.begin_row()
+
+    def begin_row(self) -> None:
+        """Allow the characters of another row."""
+        self._left = _LONGEST_ROW * current_limits().cell_characters
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._text.readline(self._left + 1)
+        self._left -= len(line)
+        if self._left < 0:
+            raise InputError(
+                f"has a row of more than {_LONGEST_ROW * current_limits().cell_characters:,} characters; "
+                "check its quotation marks, or raise limits.cell_characters"
+            )
+        if not line:
+            raise StopIteration
+        return line
+
+
+def _read_csv(data: bytes, known: Sequence[str]) -> Table:
+    first = next((line for line in _Lines(data) if line.strip()), "")
     known_names = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t"}
     separator = max(known_names, key=lambda mark: len(known_names[mark]))
+    # the module's own limit, for the whole process, is only ever raised
+    csv.field_size_limit(max(csv.field_size_limit(), current_limits().cell_characters))
     table: Table | None = None
     number = 0
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+    lines = _Lines(data)
+    rows = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     try:
-        for number, cells in enumerate(lines, 1):
+        for number, cells in enumerate(rows, 1):
+            lines.begin_row()
             if table is not None:
-                table.add(number, cells)
+                table.add(number, [_read_cell(cell) for cell in cells])
             elif any(cell.strip() for cell in cells):
                 table = Table(_names(cells), number)
+            filled = len(table.records) if table is not None else 0
+            # half of the rows may be empty or unusable
+            if problem := over_limit("table_rows", max(filled, number // 2)):
+                raise InputError(problem)
     except csv.Error as error:
         text = f"cannot be read ({error}); check its quotation marks. Rows after it were not checked"
         table = table or Table([], number + 1)
-        table.problems.append(Problem(number + 1, text))
+        table.problems.add(number + 1, text)
     if table is None:
         raise InputError(f"is empty; its first row names the columns: {', '.join(known)}")
     return table
 
 
-def _read_parquet(data: bytes) -> Table:
-    import pyarrow as pa  # here: slow to import, and seldom needed
-    import pyarrow.parquet as pq
+def _read_cell(cell: str) -> str:
+    """Return a cell of CSV without surrounding space, and without the apostrophe of :func:`_written_cell`."""
+    cell = cell.strip()
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
-    try:
-        read = pq.read_table(io.BytesIO(data))
-        columns = [column.to_pylist() for column in read.columns]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"is not readable Parquet ({error}); write it again") from error
+
+def _written_cell(cell: str) -> str:
+    """Return a cell for CSV, with an apostrophe before what a spreadsheet would compute."""
+    return f"'{cell}" if _FORMULA.match(cell) else cell
+
+
+def _not_utf8(data: bytes) -> str:
+    """Return the place of the first byte that is not UTF-8, and the advice."""
+    for number, line in enumerate(io.BytesIO(data), 1):
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            return f"is not UTF-8: byte 0x{byte:02x} in line {number}; save it as 'CSV UTF-8'"
+    return "is not UTF-8; save it as 'CSV UTF-8'"
+
+
+def _read_parquet(data: bytes) -> Table:
+    read = read_parquet_bounded(data)
     table = Table(_names(read.column_names))
     for name, kind in zip(table.columns, read.schema.types, strict=True):
-        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if str(plain) not in ("string", "large_string", "string_view", "null"):
-            table.problems.append(Problem(1, f"the column {name!r} holds {plain}; write it as text (string)"))
-    if not table.problems:
-        for number, cells in enumerate(zip(*columns, strict=True), 2):
-            table.add(number, [cell or "" for cell in cells])
+        if str(kind) not in ("string", "large_string", "string_view", "null"):
+            table.problems.add(1, f"the column {name!r} holds {kind}; write it as text (string)")
+    if table.problems:
+        return table
+    number = 1
+    try:
+        for batch in read.to_batches(max_chunksize=_BATCH):
+            columns = [column.to_pylist() for column in batch.columns]
+            for number, cells in enumerate(zip(*columns, strict=True), number + 1):  # noqa: B020
+                table.add(number, [(cell or "").strip() for cell in cells])
+    except ValueError as error:  # text that is not UTF-8
+        raise InputError(f"is not readable Parquet ({error}); write it again") from error
     return table
 
 
 def _names(cells: Iterable[str]) -> list[str]:
-    return [cell.strip().strip('"').lower() for cell in cells]
+    return [clipped(cell.strip().strip('"').lower()) for cell in cells]
 
 
 def column_problems(url: str, table: Table, require_consent: bool) -> list[Problem]:
@@ -217,17 +282,21 @@ def column_problems(url: str, table: Table, require_consent: bool) -> list[Probl
 def write_table(url: str, rows: Sequence[Mapping[str, str]]) -> None:
     """Write rows as a manifest, whole or not at all, with the columns that any of them has.
 
+    :func:`read_table` reads the same cells again, except that of Parquet it removes surrounding space.
+
     Raises:
-        InputError: the suffix is not .csv, .parquet or .pq.
+        InputError: the suffix is not .csv, .parquet or .pq, or a cell is no text of UTF-8.
     """
     columns = [name for name in (*COLUMNS, NUMBER) if any(name in row for row in rows)]
     suffix = PurePosixPath(url).suffix.lower()
     target = io.BytesIO()
     if suffix == ".csv":
         text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
-        writer = csv.writer(text, lineterminator="\n")
+        # the module quotes a carriage return by itself only where that ends lines
+        odd = any("\r" in cell for row in rows for cell in row.values())
+        writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL if odd else csv.QUOTE_MINIMAL)
         writer.writerow(columns)
-        writer.writerows([row.get(name, "") for name in columns] for row in rows)
+        writer.writerows([_written_cell(row.get(name, "")) for name in columns] for row in rows)
     elif suffix in (".parquet", ".pq"):
         import pyarrow as pa  # here: slow to import, and seldom needed
         import pyarrow.parquet as pq

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 from functools import lru_cache
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import imageio_ffmpeg
 
 from portrait_core.errors import InputError
+from portrait_core.runtime.regular_files import refuse_irregular
 
 MIN_MAJOR_VERSION = 6
-"""First major version of ffmpeg with every option used here (``-fps_mode``, display matrices, mp4 audio
-edits)."""
+"""First major version of ffmpeg with every option used here (``-fps_mode``, inputs that are open files,
+display matrices, mp4 audio edits)."""
 NEEDED_ENCODERS = ("libx264", "prores_ks", "libvpx-vp9", "libopus")
 """Encoders of :data:`portrait_core.media.formats.FORMATS` that a build of ffmpeg may lack."""
 
@@ -50,18 +52,28 @@ def existing_file(path: str | os.PathLike[str], what: str) -> Path:
         what: kind of the file, for messages.
 
     Raises:
-        InputError: it is a folder, does not exist or is empty.
+        InputError: it is a folder or no regular file, does not exist, is empty, or may not be looked at.
     """
     file = Path(path).expanduser().absolute()
-    if file.is_dir():
+    try:
+        status = file.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a zero byte
+        raise InputError(f"{path} does not exist; check the path of the {what}") from error
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read (permission denied); change its permissions") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path of the {what}") from error
+    if stat.S_ISDIR(status.st_mode):
         raise InputError(f"{path} is a folder; give the path of one {what}")
-    if not file.exists():
-        raise InputError(f"{path} does not exist; check the path of the {what}")
-    if file.stat().st_size == 0:
+    try:
+        refuse_irregular(status.st_mode, path)
+    except OSError as error:
+        raise InputError(str(error)) from error
+    if status.st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy the {what} again from its source")
     return file
 
 
-def as_input(path: Path) -> str:
-    """Return a path in the form that ffmpeg takes for a file, whatever characters it contains."""
+def as_output(path: Path) -> str:
+    """Return a path in the form that ffmpeg takes for a file to write, whatever characters it contains."""
     return f"file:{path}"

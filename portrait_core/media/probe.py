@@ -8,6 +8,7 @@ computed from time stamps alone, so it is the same for every range of frames tha
 from __future__ import annotations
 
 import os
+from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,11 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.media.binary import as_input, existing_file
-from portrait_core.media.rates import constant_rate, slots_of
+from portrait_core.media.binary import existing_file
+from portrait_core.media.containers import open_container
+from portrait_core.media.rates import constant_rate, frame_count, plausible_rates, slots_of
+from portrait_core.media.turns import room_for
+from portrait_core.settings.limits import current_limits, refuse_beyond
 
-OPEN_OPTIONS = {"protocol_whitelist": "file"}
-"""Options of PyAV: a playlist that poses as a video must not make it open other hosts."""
 _ATTACHED_PICTURE = 0x400
 _UNSPECIFIED = 2
 # AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
@@ -75,7 +77,7 @@ class Timeline:
     """Index of the video stream in the container."""
     times: NDArray[np.float64]
     """``[n]`` presentation times of the source's pictures, ascending, in seconds."""
-    slots: NDArray[np.int64]
+    slots: NDArray[np.int32]
     """``[frame_count]`` index of the picture that each output frame shows."""
     keyframes: NDArray[np.float64]
     """``[k]`` times in seconds at which decoding can start; empty when only reading from the beginning is
@@ -116,29 +118,29 @@ def scan(path: str | os.PathLike[str]) -> Timeline:
     return _scan(file, status.st_size, status.st_mtime_ns)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
-    try:
-        with av.open(as_input(path), options=OPEN_OPTIONS) as container:
-            stream = _video_stream(container, path)
-            return _timeline(path, container, stream, _packets(container, stream, path))
-    except (av.FFmpegError, OSError) as error:
-        if isinstance(error, PermissionError):
-            raise InputError(f"{path} cannot be read (permission denied); change its permissions") from error
-        raise InputError(
-            f"{path} is not a readable video ({error.strerror or error}); if it plays elsewhere, "
-            f"convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`, else copy it again from its source"
-        ) from error
+    with open_container(path) as container:
+        stream = _video_stream(container, path)
+        pixels = stream.codec_context.width * stream.codec_context.height
+        refuse_beyond("video_pixels", pixels, f"a frame of {path}")
+        with room_for(pixels):
+            packets = _packets(container, stream, path)
+        return _timeline(path, container, stream, packets)
+
+
+def _ticks() -> array[int]:
+    return array("q")
 
 
 @dataclass
 class _Packets:
     """Data that one pass over a container collects."""
 
-    # presentation times, in ticks, of packets that are shown
-    pictures: list[int] = field(default_factory=list)
-    keyframes: list[int] = field(default_factory=list)
-    lengths: list[int] = field(default_factory=list)
+    # presentation times, in ticks, of packets that are shown; arrays, because there may be a million
+    pictures: array[int] = field(default_factory=_ticks)
+    keyframes: array[int] = field(default_factory=_ticks)
+    lengths: array[int] = field(default_factory=_ticks)
     total: int = 0
     ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     first: Any = None  # the first decoded picture
@@ -146,8 +148,6 @@ class _Packets:
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    if container.format.name == "tty":
-        raise InputError(f"{path} is a text file; give the path of a video")
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
@@ -164,6 +164,7 @@ def _packets(container: Any, stream: Any, path: Path) -> _Packets:
                 _record_end(packets, packet)
                 if packet.stream.index == stream.index:
                     _record_picture(packets, packet)
+                    refuse_beyond("video_frames", packets.total, str(path))
             if packet.stream.index == stream.index and (
                 packets.first is None or counted or not packets.pictures
             ):
@@ -174,8 +175,9 @@ def _packets(container: Any, stream: Any, path: Path) -> _Packets:
         # The rest of the file is unreadable; `_check_complete` reports it.
     if packets.first is None:
         raise InputError(
-            f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes; "
-            f"copy it again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+            f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes "
+            f"within {current_limits().video_pixels:,} pixels, which limits.video_pixels allows; copy it "
+            f"again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
         )
     _check_complete(container, packets, path)
     return packets
@@ -226,25 +228,33 @@ def _check_complete(container: Any, packets: _Packets, path: Path) -> None:
         )
 
 
+def _check_span(path: Path, pictures: int, count: int) -> None:
+    """Refuse time stamps that spread few pictures over many frames, before any array of that length."""
+    if count > 100 * pictures + 1000:
+        raise InputError(
+            f"{path}: its time stamps are broken ({pictures} frames would span {count}); "
+            f"convert it with `ffmpeg -i IN -vsync drop -c:v libx264 OUT.mp4`"
+        )
+    refuse_beyond("video_frames", count, str(path))
+
+
 def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Timeline:
     counted = _is_counted(container, stream) or not packets.pictures
-    declared = [r for r in (stream.guessed_rate, stream.average_rate, stream.base_rate) if r]
+    named = (stream.guessed_rate, stream.average_rate, stream.base_rate)
+    declared = [Fraction(rate) for rate in named if rate]
     if counted:
-        rate, is_vfr = (Fraction(declared[0]) if declared else Fraction(25)), False
+        rate, is_vfr = plausible_rates(declared)[0], False
         times = np.arange(packets.shown, dtype=np.float64) / float(rate)
-        slots = np.arange(packets.shown, dtype=np.int64)
+        slots = np.arange(packets.shown, dtype=np.int32)
     else:
         order = np.argsort(np.asarray(packets.pictures), kind="stable")
         ticks, kept = np.unique(np.asarray(packets.pictures, dtype=np.int64)[order], return_index=True)
         last_length = int(np.asarray(packets.lengths)[order][kept[-1]])
-        rate, is_vfr = constant_rate(ticks, stream.time_base, [Fraction(r) for r in declared])
-        slots = slots_of(ticks, stream.time_base, rate, is_vfr, last_length)
+        rate, is_vfr = constant_rate(ticks, stream.time_base, declared)
+        count = frame_count(ticks, stream.time_base, rate, is_vfr, last_length)
+        _check_span(path, len(ticks), count)
+        slots = slots_of(ticks, stream.time_base, rate, is_vfr, count)
         times = (ticks * float(stream.time_base)).astype(np.float64)
-        if len(slots) > 100 * len(ticks) + 1000:
-            raise InputError(
-                f"{path}: its time stamps are broken ({len(ticks)} frames would span {len(slots)}); "
-                f"convert it with `ffmpeg -i IN -vsync drop -c:v libx264 OUT.mp4`"
-            )
     seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
     audio = container.streams.audio[0] if container.streams.audio else None

@@ -19,6 +19,19 @@ SNAP = 0.05
 it."""
 MAX_RATE = 240
 """Frames per second above which a typical interval counts as noise in the time stamps."""
+MIN_RATE = Fraction(1, 1001)
+"""Frames per second of a source of varying rate below which it is not presented."""
+_MAX_DECLARED = 1000
+_DEFAULT = Fraction(25)
+
+
+def plausible_rates(declared: Sequence[Fraction]) -> list[Fraction]:
+    """Return the rates that a container may mean, and at the end the one to assume where it names none.
+
+    Args:
+        declared: frames per second that the container names, most trusted first.
+    """
+    return [*(rate for rate in declared if 0 < rate <= _MAX_DECLARED), _DEFAULT]
 
 
 def constant_rate(
@@ -38,13 +51,13 @@ def constant_rate(
     Returns:
         The rate in frames per second, and whether the source's rate varies.
     """
-    plausible = [rate for rate in declared if 0 < rate <= 1000]
+    plausible = plausible_rates(declared)
     if len(ticks) == 1:
-        return (plausible[0] if plausible else Fraction(25)), False
-    for rate in [*plausible, *STANDARD_RATES]:
+        return plausible[0], False
+    for rate in [*plausible[:-1], *STANDARD_RATES]:
         if _explains(ticks, time_base, rate):
             return rate, False
-    average = Fraction(len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * time_base)
+    average = Fraction(len(ticks) - 1) / ((int(ticks[-1]) - int(ticks[0])) * time_base)
     interval = Fraction(float(np.median(np.diff(ticks)))) * time_base
     typical = 1 / interval
     if typical > MAX_RATE:
@@ -52,7 +65,7 @@ def constant_rate(
     nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - typical))
     if abs(nearest - typical) <= SNAP * typical:
         return nearest, True
-    return average.limit_denominator(1001), True
+    return max(average.limit_denominator(1001), MIN_RATE), True
 
 
 def _explains(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
@@ -62,9 +75,28 @@ def _explains(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> 
     return bool(np.abs(ticks - ticks[0] - expected).max() <= min(1.01, 0.4 * step))
 
 
-def slots_of(
+def frame_count(
     ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction, is_vfr: bool, last_length: int
-) -> NDArray[np.int64]:
+) -> int:
+    """Return the number of output frames, without making anything of that size.
+
+    Args:
+        ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
+        time_base: seconds per tick.
+        rate: constant rate of the output, frames per second.
+        is_vfr: whether pictures may be repeated or left out; otherwise each is shown once.
+        last_length: ticks for which the last picture stays; 0 when unknown.
+    """
+    if not is_vfr:
+        return len(ticks)
+    stay = last_length or float(np.median(np.diff(ticks)))
+    step = float(time_base * rate)  # output frames per tick
+    return max(1, round((int(ticks[-1]) - int(ticks[0])) * step + stay * step))
+
+
+def slots_of(
+    ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction, is_vfr: bool, count: int
+) -> NDArray[np.int32]:
     """Map output frames to pictures.
 
     Args:
@@ -72,15 +104,13 @@ def slots_of(
         time_base: seconds per tick.
         rate: constant rate of the output, frames per second.
         is_vfr: whether pictures may be repeated or left out; otherwise each is shown once.
-        last_length: ticks for which the last picture stays; 0 when unknown.
+        count: number of output frames (:func:`frame_count`).
 
     Returns:
-        ``[frames]`` int64 index of the picture that output frame i shows.
+        ``[count]`` int32 index of the picture that output frame i shows.
     """
     if not is_vfr:
-        return np.arange(len(ticks), dtype=np.int64)
+        return np.arange(count, dtype=np.int32)
     position = (ticks - ticks[0]) * float(time_base * rate)  # in output frames
-    stay = last_length or float(np.median(np.diff(ticks)))
-    count = max(1, round(float(position[-1]) + stay * float(time_base * rate)))
     shown = np.searchsorted(position, np.arange(count) + 0.5, side="left") - 1
-    return np.maximum(shown, 0).astype(np.int64)
+    return np.maximum(shown, 0).astype(np.int32)

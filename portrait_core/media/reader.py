@@ -16,7 +16,7 @@ from collections.abc import Generator, Iterator
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import av
 import ffmpeg
@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError, InputError
-from portrait_core.media.binary import as_input, ffmpeg_binary
-from portrait_core.media.probe import OPEN_OPTIONS, Timeline, scan
+from portrait_core.media.binary import ffmpeg_binary
+from portrait_core.media.containers import FROM_FILE, file_options, open_container, open_for_ffmpeg
+from portrait_core.media.probe import Timeline, scan
 
 DECODER_THREADS = 2
 """Number of threads of decoders."""
@@ -164,9 +165,14 @@ class _Decoder:
         self._stamps: queue.SimpleQueue[float | None] = queue.SimpleQueue()
         self.complaints: list[str] = []
         self.delivered = 0
-        self._process = subprocess.Popen(
-            _command(timeline, seek), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        with open_for_ffmpeg(timeline.path) as file:
+            self._process = subprocess.Popen(
+                _command(timeline, file, seek),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[file.fileno()],
+            )
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
@@ -207,9 +213,9 @@ class _Decoder:
                 pipe.close()
 
 
-def _command(timeline: Timeline, seek: float | None) -> list[str]:
+def _command(timeline: Timeline, file: BinaryIO, seek: float | None) -> list[str]:
     info = timeline.info
-    options: dict[str, object] = {"threads": DECODER_THREADS, "protocol_whitelist": "file,pipe"}
+    options = {"threads": DECODER_THREADS, **file_options(file)}
     if timeline.decoder:
         options["c:v"] = timeline.decoder
     if seek is not None:
@@ -218,7 +224,7 @@ def _command(timeline: Timeline, seek: float | None) -> list[str]:
     scale = {"flags": SCALER}
     if timeline.color_matrix:
         scale["in_color_matrix"] = timeline.color_matrix
-    video = ffmpeg.input(as_input(timeline.path), **options)[str(timeline.stream)]
+    video = ffmpeg.input(FROM_FILE, **options)[str(timeline.stream)]
     video = video.filter("scale", info.width, info.height, **scale)
     video = video.filter("format", "rgba" if info.has_alpha else "rgb24").filter("showinfo", checksum=0)
     output = ffmpeg.output(video, "pipe:1", format="rawvideo", fps_mode="passthrough")
@@ -259,7 +265,7 @@ def _find_corrupt(path: Path, _size: int, _mtime_ns: int) -> frozenset[int]:
     timeline = scan(path)
     corrupt: set[int] = set()
     order = 0
-    with av.open(as_input(path), options=OPEN_OPTIONS) as container:
+    with open_container(path) as container:
         for packet in container.demux(container.streams[timeline.stream]):
             try:
                 pictures: list[Any] = list(packet.decode())

@@ -10,17 +10,19 @@ import secrets
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import ffmpeg
 import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import EncodeError, InputError
-from portrait_core.media.binary import as_input, ffmpeg_binary
+from portrait_core.media.binary import as_output, ffmpeg_binary
+from portrait_core.media.containers import FROM_FILE, file_options, open_for_ffmpeg
 from portrait_core.media.formats import VideoFormat, format_of
 from portrait_core.media.probe import Timeline, scan
 from portrait_core.media.reader import SCALER
@@ -82,12 +84,19 @@ class VideoWriter:
             f".{self.path.stem}.{secrets.token_hex(4)}.partial{self.path.suffix}"
         )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        command = _command(
-            self._format, self._partial, self.encoded_size, frame_rate, audio, crf, metadata or {}
-        )
-        self._process: subprocess.Popen[bytes] | None = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._log
-        )
+        self._process: subprocess.Popen[bytes] | None
+        with ExitStack() as stack:
+            file = stack.enter_context(open_for_ffmpeg(audio.path)) if audio is not None else None
+            sound = (audio, file) if audio is not None and file is not None else None
+            self._process = subprocess.Popen(
+                _command(
+                    self._format, self._partial, self.encoded_size, frame_rate, sound, crf, metadata or {}
+                ),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._log,
+                pass_fds=[file.fileno()] if file is not None else [],
+            )
 
     def _check(self, frame_rate: Fraction, crf: int, metadata: Mapping[str, str]) -> None:
         if not self.path.parent.is_dir():
@@ -201,12 +210,12 @@ def _command(
     target: Path,
     size: tuple[int, int],
     frame_rate: Fraction,
-    audio: Timeline | None,
+    sound: tuple[Timeline, BinaryIO] | None,
     crf: int,
     metadata: Mapping[str, str],
 ) -> list[str]:
     # The earlier one of sound and picture starts at zero, the other as much later as in the source.
-    delay = audio.audio_delay_s if audio is not None else 0.0
+    delay = sound[0].audio_delay_s if sound else 0.0
     video = ffmpeg.input(
         "pipe:0",
         format="rawvideo",
@@ -234,11 +243,12 @@ def _command(
         frames = frames.filter("settb", f"1/{ticks}").filter("setpts", f"PTS+{round(-delay * ticks)}")
         options["enc_time_base"] = f"1:{ticks}"
     streams = [frames]
-    if audio is not None:
+    if sound:
+        audio, file = sound
         shift = {"itsoffset": f"{audio.audio_rebase_s + max(delay, 0.0):.6f}"}
-        streams.append(ffmpeg.input(as_input(audio.path), **shift)[str(audio.audio_stream)])
+        streams.append(ffmpeg.input(FROM_FILE, **shift, **file_options(file))[str(audio.audio_stream)])
         options |= {"c:a": "copy"} if audio.audio_codec in form.copied_audio else form.new_audio
     options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
-    output = ffmpeg.output(*streams, as_input(target), **options).overwrite_output()
+    output = ffmpeg.output(*streams, as_output(target), **options).overwrite_output()
     output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")
     return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary())]

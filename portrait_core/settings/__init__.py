@@ -9,7 +9,7 @@ from portrait_core.settings.input_sections import MediaSettings, TemplateSetting
 from portrait_core.settings.limits import Limits
 from portrait_core.settings.output_sections import CompositeSettings, OutputSettings, RenderSettings
 from portrait_core.settings.runner_section import RunnerSettings
-from portrait_core.settings.safeguards import guard_process
+from portrait_core.settings.safeguards import allowing_hosts_of, guard_process
 from portrait_core.settings.whole import Settings, key_settings, load_settings
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "TemplateSettings",
     "TrackingSettings",
     "TuningSettings",
+    "allowing_hosts_of",
     "guard_process",
     "key_settings",
     "load_settings",

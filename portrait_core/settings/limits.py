@@ -37,8 +37,10 @@ class Limits(Section):
     """Bytes of a manifest or a table of labels, as a file and, of Parquet, decoded."""
     table_rows: Limit = 1_000_000
     """Rows of such a table."""
+    table_columns: Limit = 1_000
+    """Columns of such a table."""
     cell_characters: Limit = 32_767
-    """Characters of a cell of a manifest."""
+    """Characters of a cell of such a table."""
     settings_bytes: Limit = 1 << 20
     """Bytes of a profile's file."""
     record_bytes: Limit = 1 << 26

@@ -26,6 +26,10 @@ class RunnerSettings(Section):
     storage_options: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of the store's file system, such as ``endpoint_url`` or credentials; no store keeps them. The
     environment and the machine's own configuration are read without this setting."""
+    private_hosts: tuple[str, ...] = ()
+    """Hosts (``HOST`` or ``HOST:PORT``) of this machine or its network to which http URLs of portraits,
+    videos and tables may lead; ``*`` allows all. Others are refused, because a manifest may be a stranger's.
+    Hosts of URLs that a command itself is given need not be named."""
     access: Literal["owner", "group", "umask"] = "owner"
     """Who may read the files and folders that a run makes, in stores and outputs on disks: ``owner`` alone
     (0600 and 0700), also their ``group`` (0660 and 0770), or whoever the machine's own ``umask`` lets."""

@@ -132,7 +132,7 @@ def load_settings(profile: str | Path = "embedded", overrides: Iterable[str] = (
         ValueError: an unknown profile, an unknown field (the message lists close names) or a value that does
             not fit its field; the message names the field.
     """
-    values = read_values(profile, overrides)
+    values = read_values(profile, overrides, Settings.model_fields)
     refuse_unknown(Settings, values)
     try:
         return Settings.model_validate(values)

@@ -88,8 +88,9 @@ def place_name(place: str) -> str:
 
 def local_path(place: str | os.PathLike[str]) -> Path | None:
     """Return the absolute path of a file of this machine; None for a URL of another one."""
-    text = os.fspath(place).removeprefix("file://")
-    return None if "://" in text else Path(os.path.expanduser(text)).absolute()
+    text = os.fspath(place)
+    path = text.removeprefix("file://")
+    return None if "://" in path and path == text else Path(os.path.expanduser(path)).absolute()
 
 
 def folder_of(place: str) -> str:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+
+from portrait_core.media.image import open_picture
 
 Array = NDArray[np.float64]
 
@@ -130,8 +131,8 @@ class Body:
 
     def texture_mask(self, name: str) -> Array:
         """Read a CC0 mask of mpfb in texture space, ``[H,W]`` in 0..1, row 0 at v = 1."""
-        image = Image.open(self.data_dir / "textures" / f"mpfb_{name}.jpg").convert("L")
-        return np.asarray(image, dtype=np.float64) / 255.0
+        with open_picture(self.data_dir / "textures" / f"mpfb_{name}.jpg") as image:
+            return np.asarray(image.convert("L"), dtype=np.float64) / 255.0
 
 
 def sample_adults(body: Body, count: int, rng: np.random.Generator) -> tuple[Array, Array]:

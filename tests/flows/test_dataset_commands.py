@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import fsspec
@@ -109,7 +110,7 @@ def test_check_takes_profile_settings_and_consent(folder: Path) -> None:
     assert call("check", "m.csv", "--no-consent").exit_code == 0
     refused = call("check", "m.csv", "--no-consent", "--set", "tuning.steps=none")
     assert refused.exit_code == 2
-    assert "row 2: profile or overrides: setting tuning.steps" in refused.output
+    assert "Invalid input: setting tuning.steps" in refused.output
     refused = call("check", "m.csv", "--no-consent", "--profile", "quick")
     assert "there is no profile 'quick'" in refused.output
 
@@ -169,6 +170,69 @@ def test_inputs_elsewhere_and_outside_are_named_in_full(folder: Path) -> None:
         assert len(read_manifest("memory://videos/m.csv", require_consent=False, deep=True).rows) == 1
     finally:
         files.rm("/videos", recursive=True)
+
+
+def test_names_that_a_spreadsheet_would_compute_are_written_as_text(folder: Path) -> None:
+    for name in ("=1+1.png", "@a.png", "-b\n.png", "'=c.png", " d.png"):
+        (folder / "faces" / "me.png").rename(folder / "odd.png")
+        target = folder / name
+        target.write_bytes((folder / "odd.png").read_bytes())
+        (folder / "odd.png").rename(folder / "faces" / "me.png")
+    given = ["--portraits", "*.png", "--videos", "clips/own.mp4", "--licence", "=x", "--consent", "y"]
+    ended = call("init", "m.csv", *given)
+    assert ended.exit_code == 0, ended.output
+    cells = [cell for row in read(folder / "m.csv") for cell in row.values()]
+    assert not [cell for cell in cells if cell[0] in "=+-@\t\r"]
+    found = read_manifest("m.csv")
+    names = {Path(row.portrait).name for row in found.rows}
+    assert names == {"=1+1.png", "@a.png", "-b\n.png", "'=c.png", " d.png"}
+    assert {row.licence for row in found.rows} == {"=x"}
+
+
+def test_a_name_that_is_no_text_is_told(folder: Path) -> None:
+    with open(os.fsencode(folder / "faces") + b"/\xff.png", "wb") as file:
+        file.write(b"x")
+    ended = init("m.csv")
+    assert ended.exit_code == 2
+    assert "a file whose name is not UTF-8" in ended.output
+
+
+@pytest.mark.parametrize("command", [["check"], ["run", "--store", "store"]])
+def test_a_hostile_manifest_ends_with_one_message(folder: Path, command: list[str]) -> None:
+    with (folder / "sparse.csv").open("wb") as file:
+        file.truncate(1 << 40)
+    (folder / "quote.csv").write_text('portrait,video\n"' + "x" * 3_000_000)
+    (folder / "wide.csv").write_text(",".join(f"c{i}" for i in range(5000)))
+    os.mkfifo(folder / "pipe.csv")
+    for name, words in (
+        ("sparse.csv", "limits.table_bytes"), ("quote.csv", "has a row of more than"),
+        ("wide.csv", "limits.table_columns"), ("pipe.csv", "pipe.csv"),
+    ):  # fmt: skip
+        ended = call(command[0], name, *command[1:])
+        assert ended.exit_code == 2, ended.output
+        assert words in ended.output
+        assert len(ended.output) < 1000
+    ended = call(command[0], "own.csv", *command[1:], "--set", "limits.table_rows=none")
+    assert ended.exit_code == 2
+    assert "limits.table_rows" in ended.output
+
+
+def test_check_counts_the_problems_that_it_does_not_list(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portrait_core.inputs.problems.MAX_HELD", 3)
+    (folder / "m.csv").write_text("portrait,video,licence,consent\n" + "no.png,no.mp4,x,y\n" * 4)
+    ended = call("check", "m.csv")
+    assert ended.exit_code == 2
+    lines = ended.output.splitlines()
+    assert lines[0] == "rows       4, 4 of them with problems"
+    assert len([line for line in lines if line.startswith("row ")]) == 3
+    assert lines[-2].startswith("and ")
+
+
+def test_the_limits_of_a_check_are_settings(folder: Path) -> None:
+    (folder / "m.csv").write_text("portrait,video,licence,consent\n" + "no.png,no.mp4,x,y\n" * 4)
+    assert "holds 4 rows, more than the 3" in call("check", "m.csv", "--set", "limits.table_rows=3").output
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 
 from portrait_core.errors import InputError
 from portrait_core.media import VideoInfo, probe, read_frames
-from portrait_core.media.rates import constant_rate, slots_of
+from portrait_core.media.rates import constant_rate, frame_count, slots_of
 from tests.conftest import FfmpegRunner
 
 NTSC = Fraction(30000, 1001)
@@ -167,5 +167,6 @@ def test_varying_rate_takes_the_nearest_standard_or_the_average() -> None:
 
 def test_slots_hold_over_gaps_and_leave_out_surplus() -> None:
     ticks = np.array([0, 100, 400, 410, 500])  # 10 frames a second in ms; a gap, then one too many
-    slots = slots_of(ticks, Fraction(1, 1000), Fraction(10), True, 200)
+    count = frame_count(ticks, Fraction(1, 1000), Fraction(10), True, 200)
+    slots = slots_of(ticks, Fraction(1, 1000), Fraction(10), True, count)
     assert slots.tolist() == [0, 1, 1, 1, 3, 4, 4]

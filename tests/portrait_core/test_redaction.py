@@ -180,7 +180,6 @@ def test_errors_and_rows_of_failures_cannot_hold_a_secret() -> None:
         "runner.storage_options: {secret: CANARY}",
         "runner.storage_options.secret CANARY",
         "runner={storage_options: {secret: CANARY",
-        "runner.storage_options.config=!!set {CANARY: null}",
         "runner=storage_options CANARY",
         "runner.address=tls://me:CANARY@host:8786",
         "runner.cluster={env: {A: CANARY}, preload: CANARY}",

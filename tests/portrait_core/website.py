@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from portrait_core.runtime.addresses import use_private_hosts
+
 
 @dataclass
 class Website:
@@ -33,8 +35,8 @@ class Website:
 
 
 @contextmanager
-def website() -> Iterator[Website]:
-    """Serve until the block ends."""
+def website(allowed: bool = True) -> Iterator[Website]:
+    """Serve until the block ends; ``allowed`` says whether URLs may lead to it, as it is of this machine."""
     site = Website()
 
     class Handler(BaseHTTPRequestHandler):
@@ -59,8 +61,11 @@ def website() -> Iterator[Website]:
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
+        if allowed:
+            use_private_hosts([site.address])
         yield site
     finally:
+        use_private_hosts([])
         server.shutdown()
         server.server_close()
         thread.join()
