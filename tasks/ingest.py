@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import InputError
 from portrait_core.inputs.copies import local_copy
@@ -23,7 +20,9 @@ from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import Settings
 from portrait_core.store import Store, record_name
 from portrait_core.store.places import local_path
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.registry import MODELS
+from portrait_core.weights.sidecars import parsed_object
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
@@ -154,7 +153,7 @@ def _for_2d(settings: Settings) -> Settings:
     not apply, are left out.
     """
     about = said_of_generator(weight_file(settings, "generator"))
-    side = min(MOST_2D, max(map(int, json.loads(about["settings"])["channels"])))
+    side = min(MOST_2D, max(map(int, parsed_object(about["settings"])["channels"])))
     tuned = {"depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0, "patch": side, "locality_patch": side}
     return settings.model_copy(
         update={
@@ -346,8 +345,8 @@ def _is_scene(generator: Path) -> bool:
     if about.get("kind", "triplane") == "stylegan2":
         from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 
-        return bool(json.loads(about.get("latent_layout", "{}")) == LAYOUT_2D)
-    own = json.loads(about.get("settings", "{}"))
+        return parsed_object(about.get("latent_layout", "{}")) == LAYOUT_2D
+    own = parsed_object(about.get("settings", "{}"))
     return bool(own.get("mapping_kind", "stylegan") == "scene")
 
 
@@ -358,14 +357,14 @@ def said_of_generator(path: Path) -> dict[str, Any]:
         ValueError: it cannot be read.
     """
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             about = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+        return parsed_object(about["generator"]) if "generator" in about else about
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
             "`portrait models import FILE`"
         ) from error
-    return json.loads(about["generator"]) if "generator" in about else about
 
 
 def _check_generator(path: Path, settings: Settings, flat: bool) -> None:

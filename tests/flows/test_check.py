@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
+from typer.testing import CliRunner, Result
 
 from flows.cli.check_command import STRIP
+from flows.cli.main import app
 from portrait_core.runtime.package_files import sample_portrait, sample_video
-from tests.flows.conftest import call
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")
