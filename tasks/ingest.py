@@ -237,15 +237,15 @@ def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
 
 
 def _face_input(settings: Settings, name: str) -> str:
-    """Return the choice of a person as an input: a picture to compare with by its digest.
+    """Return the digest of the choice of a person: that of a picture to compare with, or of the number.
 
     It is empty for ``largest``, which asks for nobody.
     """
     choice: str = getattr(settings.tracking, name)
-    kind, _, place = choice.partition(":")
-    if not place:
-        return "" if choice == "largest" else choice
-    return f"{kind}:{local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))}"
+    place = choice.partition(":")[2]
+    if place:
+        return local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))
+    return "" if choice == "largest" else hashlib.sha256(f"person {choice}".encode()).hexdigest()
 
 
 def _place(place: str) -> str:

@@ -43,7 +43,7 @@ class Job(BaseModel):
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
     of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
-    the persons that were asked for, a picture of one as ``like:`` and its digest."""
+    digests of the persons that were asked for: of a picture, or of a number."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
