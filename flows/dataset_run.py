@@ -231,7 +231,7 @@ class DatasetRun:
             if "landmarks" in clip.retried:
                 stages(("landmarks",)).run_all()
                 if faces_appeared(job, clip.retried["landmarks"]):
-                    mark_undone(job, ["fit"])
+                    mark_undone(job, ["person"])
                     self._runner.drop_loaded_models()
             runner = stages()
             runner.run_all()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
-from tasks.context import device_of, read_portrait, read_track, video_file
+from tasks.context import device_of, driving_frames, read_portrait, read_track
 from tasks.pages import for_generator, page_of
 
 if TYPE_CHECKING:
@@ -119,18 +119,17 @@ def _facevid2vid(job: Job) -> Animator:
     from portrait_core.baselines.crops import clip_square, cut
     from portrait_core.baselines.facevid2vid import FaceVid2VidAnimator
     from portrait_core.baselines.facevid2vid_checkpoint import FaceVid2VidNetworks, read_facevid2vid
-    from portrait_core.media import read_frames
     from portrait_core.pipeline.ranges import frames_shown
     from portrait_core.tracking.measure import seen
 
-    video, own = video_file(job), clip_square(job.output("portrait").read("landmarks"))
-    points = job.output("landmarks").read("landmarks")
+    own = clip_square(job.output("portrait").read("landmarks"))
+    points = job.output("person").read("landmarks")
     square, shown = clip_square(points), frames_shown(seen(points))
     device, path = device_of(job), weight_file(job.settings, "facevid2vid")
 
     def driver(frame: int) -> Picture:
         i = int(shown[frame])  # a frame without a face is held from its neighbour
-        return cut(next(iter(read_frames(video, i, i + 1))), *square)
+        return cut(next(iter(driving_frames(job, i, i + 1))), *square)
 
     def load() -> FaceVid2VidNetworks:
         return FaceVid2VidNetworks.from_weights(read_facevid2vid(path), device)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError
 from portrait_core.inputs.known import verified_copy
-from portrait_core.media import at_most, read_frames, read_image
+from portrait_core.media import read_frames, read_image
 from portrait_core.model_files.needs import LANDMARK_MODELS, weight_file
 from portrait_core.pipeline import FrameRange, Job
 from portrait_core.runtime.allocator import keep_freed_memory
@@ -162,21 +162,30 @@ def video_file(job: Job) -> Path:
     return verified_copy(job.video, job.inputs["video"], job.settings.runner.input_cache_bytes)
 
 
-def driving_frames(job: Job) -> Iterator[NDArray[np.uint8]]:
-    """Return the driving video's frames, damaged ones too; those were recorded with the landmarks."""
+def input_frames(job: Job, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Return the driving video's frames as the file has them, damaged ones too: those were recorded."""
     with suppress(DecodeError):
-        yield from read_frames(video_file(job), 0, job.frames)
+        yield from read_frames(video_file(job), start, job.frames if stop is None else stop)
 
 
-def read_portrait(job: Job) -> NDArray[np.uint8]:
-    """Read the portrait ``[H,W,3]`` uint8.
+def driving_frames(job: Job, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Return the driving video's frames, turned so that its faces stand upright."""
+    quarters = int(job.output("person").read("turn")[0])
+    for frame in input_frames(job, start, stop):
+        yield np.ascontiguousarray(np.rot90(frame, quarters))
 
-    It is scaled down if it is larger than the settings allow, and edited where the job says so.
-    """
+
+def given_portrait(job: Job) -> NDArray[np.uint8]:
+    """Read the portrait ``[H,W,3]`` uint8 as it is given, edited where the job says so."""
     if job.edited is not None:
         edited: NDArray[np.uint8] = job.edited.output("edit").read("edited")[0]
         return edited
-    return at_most(read_image(portrait_file(job)), job.settings.media.portrait_max_side)
+    return read_image(portrait_file(job))
+
+
+def read_portrait(job: Job) -> NDArray[np.uint8]:
+    """Read the portrait ``[H,W,3]`` uint8 as the clip shows it: what the stage ``portrait`` kept."""
+    return np.asarray(job.output("portrait").read("photograph")[0])
 
 
 class FrameRows:

@@ -33,6 +33,8 @@ from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
 from tasks.stages.layers import PERSON
 from tasks.stages.measure import EXPRESSION, MOTION, shown_frames
+from tasks.stages.person import PEOPLE
+from tasks.stages.portrait import FACE
 
 DELIVERED = {
     "reenactment": ("encode", CLIP),
@@ -220,6 +222,7 @@ def summarise(
         stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
         losses=kept["losses"] if kept else _losses(job, ledger, before),
         person_found=ledger.output("layers").read_fields(PERSON).get("found"),
+        people=kept["people"] if kept else _people(ledger),
         motion=kept["motion"] if kept else ledger.output("measure").read_fields(MOTION),
         held_frames=held,
         failures=kept["failures"] if kept else _failures(job),
@@ -275,9 +278,16 @@ def _device(job: Job, before: Any) -> str:
     return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
 
 
+def _people(ledger: Ledger) -> dict[str, Any]:
+    """Return who is in the driving video and in the portrait."""
+    driver = ledger.output("person").read_fields(PEOPLE)
+    about = {"driver": {name: value for name, value in driver.items() if name != "held"}}
+    return about | {"portrait": ledger.output("portrait").read_fields(FACE)}
+
+
 def _held_frames(ledger: Ledger) -> dict[str, list[int]]:
-    unseen = ~ledger.output("fit").read("ok").astype(bool)
-    return {"no_face": _indices(unseen), "not_rendered": _indices(~ledger.done_frames("render"))}
+    held = ledger.output("person").read_fields(PEOPLE).get("held", {})
+    return {"no_face": [], **held, "not_rendered": _indices(~ledger.done_frames("render"))}
 
 
 def _indices(mask: Any) -> list[int]:

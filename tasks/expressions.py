@@ -74,7 +74,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
 
 def seen_driver(job: Job) -> SeenClip:
     """Return what was read of the driver, with the track of the embedded head."""
-    points, track = job.output("landmarks").read("landmarks"), read_track(job.output("fit"))
+    points, track = job.output("person").read("landmarks"), read_track(job.output("fit"))
     return _with_head(job, SeenClip(points, track, lambda: driving_frames(job)))
 
 
@@ -130,7 +130,9 @@ def _template(job: Job, threads: int) -> Measured | None:
     points = read_landmarks(landmarker(job, threads), pictures(), job.settings.tracking.batch)
     if not seen(points).any():
         return None
-    track = fitted_track(job, points, neighbours=len(frames) == job.frames)
+    # frames between which others were left out have nothing to do with each other
+    cuts = None if len(frames) == job.frames else np.ones(len(frames), bool)
+    track = fitted_track(job, points, cuts)
     return measured_clip(job, SeenClip(points, track, pictures), frames, painted=True)
 
 
@@ -177,12 +179,20 @@ def _with_head(job: Job, clip: SeenClip) -> SeenClip:
     return replace(clip, track=fitted_track(job, clip.points))
 
 
-def fitted_track(job: Job, points: NDArray[np.float32], neighbours: bool = True) -> FaceTrack:
-    """Fit the embedded head, with a shape of its own."""
+def fitted_track(job: Job, points: NDArray[np.float32], cuts: NDArray[np.bool_] | None = None) -> FaceTrack:
+    """Fit the embedded head, with a shape of its own.
+
+    Args:
+        job: whose head and settings count.
+        points: landmarks ``[T,478,2]``.
+        cuts: where new scenes begin ``[T]``; None stands for the driver's, in a clip as long as it.
+    """
     from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 
     reader = EmbeddedTracker(head(job), job.settings.tracking)
-    return reader.clip(points, seen(points), lambda: (), neighbours=neighbours)
+    if cuts is None and len(points) == job.frames and "person" in job.stages:
+        cuts = job.output("person").read("cut")
+    return reader.clip(points, seen(points), lambda: (), cuts=cuts)
 
 
 def _portrait_shape(job: Job) -> NDArray[np.floating]:

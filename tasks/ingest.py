@@ -76,7 +76,8 @@ def _pair(
     source = edited.stage_keys["edit"] if edited else _portrait(portrait, store, settings)
     info = _video(video, store, settings)
     frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
-    inputs = {"portrait": source, "video": info.sha256}
+    inputs = {"portrait": source, "video": info.sha256, "driver_face": _face_input(settings, "driver_face")}
+    inputs["portrait_face"] = _face_input(settings, "portrait_face")
     weights = _weights(settings, flat=goal == "clip_2d")
     if goal == "clip_2d":
         settings = _for_2d(settings)
@@ -113,6 +114,7 @@ def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:
     requests = _asked_of_flow(settings)
     weights = _weights(settings, labelled=edit.labels != "latent")
     inputs = {"portrait": digest, "labels": _row_digest(edit.labels, portrait)}
+    inputs["portrait_face"] = _face_input(settings, "portrait_face")
     words = "_".join(request.slug for request in requests).replace(".", "_")  # no suffix of a file's name
     return Job(
         goal="edit",
@@ -216,7 +218,11 @@ def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
         InputError: the portrait is no picture, or too small.
         ValueError: weights are missing or do not go with the settings.
     """
-    inputs, weights = {"portrait": _portrait(portrait, store, settings)}, _weights(settings)
+    inputs = {
+        "portrait": _portrait(portrait, store, settings),
+        "portrait_face": _face_input(settings, "portrait_face"),
+    }
+    weights = _weights(settings)
     return Job(
         goal="track_portrait",
         store=_place(store),
@@ -228,6 +234,18 @@ def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
         weights=weights,
         settings=settings,
     )
+
+
+def _face_input(settings: Settings, name: str) -> str:
+    """Return the digest of the choice of a person: that of a picture to compare with, or of the number.
+
+    It is empty for ``largest``, which asks for nobody.
+    """
+    choice: str = getattr(settings.tracking, name)
+    place = choice.partition(":")[2]
+    if place:
+        return local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))
+    return "" if choice == "largest" else hashlib.sha256(f"person {choice}".encode()).hexdigest()
 
 
 def _place(place: str) -> str:

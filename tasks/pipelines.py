@@ -16,6 +16,7 @@ from tasks.stages.inversion import INVERSION
 from tasks.stages.landmarks import LANDMARKS
 from tasks.stages.layers import LAYERS
 from tasks.stages.measure import MEASURE
+from tasks.stages.person import PERSON
 from tasks.stages.portrait import PORTRAIT
 from tasks.stages.pose import POSE
 from tasks.stages.render import RENDER
@@ -32,6 +33,7 @@ CLIP_STAGES = (
     PORTRAIT,
     LAYERS,
     LANDMARKS,
+    PERSON,
     FIT,
     RETARGET,
     TEMPLATE,
@@ -58,7 +60,7 @@ EDITED = register(Pipeline("edit", "edited portrait", EDIT_STAGES, ends=("edit",
 FLOW_PIPELINE = register(Pipeline("flow", "flow", (SAMPLE, FLOW), ends=("flow",)))
 """The flow that edits attributes; the frames of its job are its samples."""
 
-CLIP_2D_STAGES = (PORTRAIT, LANDMARKS, FIT, RETARGET, TEMPLATE, INVERSION, TUNING, RENDER_2D)
+CLIP_2D_STAGES = (PORTRAIT, LANDMARKS, PERSON, FIT, RETARGET, TEMPLATE, INVERSION, TUNING, RENDER_2D)
 """Stages of a clip by a 2D generator (paper section 4.1): the expressions alone, in the generator's crop."""
 
 CLIP_2D = register(Pipeline("clip_2d", "2D reenactment", CLIP_2D_STAGES, ends=("render",)))
@@ -67,13 +69,13 @@ CLIP_2D = register(Pipeline("clip_2d", "2D reenactment", CLIP_2D_STAGES, ends=("
 # Evaluations (paper section 4): the same stages make our clips; what is compared is assessed by one stage.
 ASSESS_ANIMATED = replace(ASSESS, shows_gaps_of="animate")
 READ = (READ_DEEP3D, READ_DECA)
-DRIVER_STAGES = (PORTRAIT, LANDMARKS, FIT, *READ)
+DRIVER_STAGES = (PORTRAIT, LANDMARKS, PERSON, FIT, *READ)
 
 EVALUATE_3D = register(
     Pipeline(
         "evaluate_3d",
         "assessed clip",
-        (*CLIP_STAGES[:4], *READ, *CLIP_STAGES[4:10], VIEWS, ASSESS),
+        (*CLIP_STAGES[:5], *READ, *CLIP_STAGES[5:11], VIEWS, ASSESS),
         ends=("assess",),
     )
 )
@@ -82,7 +84,7 @@ EVALUATE_2D = register(
     Pipeline(
         "evaluate_2d",
         "assessed clip",
-        (*CLIP_2D_STAGES[:3], *READ, *CLIP_2D_STAGES[3:], ASSESS),
+        (*CLIP_2D_STAGES[:4], *READ, *CLIP_2D_STAGES[4:], ASSESS),
         ends=("assess",),
     )
 )

@@ -53,7 +53,7 @@ def tracker(job: Job) -> Tracker:
 def retarget_clip(job: Job) -> Moves:
     """Find what the portrait does in every frame, from the tracks of portrait and driver."""
     portrait = TrackedFaces(read_track(job.output("portrait")), job.output("portrait").read("landmarks"))
-    driver = TrackedFaces(read_track(job.output("fit")), job.output("landmarks").read("landmarks"))
+    driver = TrackedFaces(read_track(job.output("fit")), job.output("person").read("landmarks"))
     return face_model(job).retargeter().moves(portrait, driver)
 
 
@@ -61,7 +61,7 @@ def own_frame(job: Job, driver: FaceTrack) -> Match | None:
     """Find the driver's frame that shows the portrait's own face in its own pose."""
     from portrait_core.tracking.same_face import frame_of_portrait
 
-    own, points = (job.output(stage).read("landmarks") for stage in ("portrait", "landmarks"))
+    own, points = (job.output(stage).read("landmarks") for stage in ("portrait", "person"))
     return frame_of_portrait(own[0], points, driver.ok)
 
 

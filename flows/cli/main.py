@@ -16,6 +16,7 @@ import typer
 
 from flows.cli.attribute_commands import add_to as add_attributes
 from flows.cli.attribute_commands import as_settings
+from flows.cli.check_command import add_to as add_check
 from flows.cli.dataset_commands import app as dataset_app
 from flows.cli.evaluate_command import add_to as add_evaluation
 from flows.cli.model_commands import app as models_app
@@ -44,6 +45,7 @@ app.add_typer(dataset_app)
 add_to(app)
 add_attributes(app)
 add_evaluation(app)
+add_check(app)
 
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file.")
@@ -72,6 +74,28 @@ Neutral = Annotated[
         help="Frame of the video, counted from 0, in which the driver's face is at rest: expressions are "
         "carried over as changes from it. By default the frame is estimated from the clip.",
     ),
+]
+DriverFace = Annotated[
+    str | None,
+    typer.Option(
+        "--driver-face",
+        metavar="WHO",
+        help="Who drives, where the video shows several people: `largest` (the default), a number as "
+        "`portrait check` shows it, or `like:IMAGE`.",
+    ),
+]
+PortraitFace = Annotated[
+    str | None,
+    typer.Option(
+        "--portrait-face",
+        metavar="WHO",
+        help="Who is animated, where the portrait shows several people: a number counted from the left, "
+        "`like:IMAGE`, or `largest`.",
+    ),
+]
+AnyFace = Annotated[
+    bool,
+    typer.Option("--any-face", help="Go on with a face that is hardly a human one: a dog's, a monkey's."),
 ]
 Edits = Annotated[
     list[str],
@@ -128,6 +152,9 @@ def reenact(
     change: Changes = [],  # noqa: B006 - typer copies it
     edit: Edits = [],  # noqa: B006 - typer copies it
     neutral_frame: Neutral = None,
+    driver_face: DriverFace = None,
+    portrait_face: PortraitFace = None,
+    any_face: AnyFace = False,
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage only. Can be repeated.")
@@ -151,6 +178,7 @@ def reenact(
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
+    changes += chosen_faces(driver_face, portrait_face, any_face)
     _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 
@@ -162,12 +190,23 @@ def plan(
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
     edit: Edits = [],  # noqa: B006 - typer copies it
+    driver_face: DriverFace = None,
+    portrait_face: PortraitFace = None,
+    any_face: AnyFace = False,
 ) -> None:
     """Show what `portrait reenact` would do and why, with estimated time and size; change nothing.
 
     The estimates come from the store's own history.
     """
-    _reenact(portrait, video, store, Path(), profile, change, dry_run=True, edit=edit)
+    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face)]
+    _reenact(portrait, video, store, Path(), profile, changes, dry_run=True, edit=edit)
+
+
+def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: bool) -> list[str]:
+    """Return the changes of settings that choose persons."""
+    chosen = {"driver_face": driver_face, "portrait_face": portrait_face}
+    changes = [f"tracking.{name}={face}" for name, face in chosen.items() if face is not None]
+    return [*changes, "tracking.any_face=true"] if any_face else changes
 
 
 @app.command()

@@ -25,9 +25,11 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from flows.display.views import frame_list
 from portrait_core.metrics.follow import Follow, worst_region
 from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import find_output
+from portrait_core.tracking.trust import UNTRUSTED
 
 if TYPE_CHECKING:
     from portrait_core.pipeline import Job
@@ -148,6 +150,41 @@ def _conclude_motion(summary: Summary, console: Console) -> None:
         console.print(expression_line(rows) + lips_clause(summary.motion.get("lips_closed")))
 
 
+def people_lines(people: Mapping[str, Any]) -> list[str]:
+    """Describe what a user should know of the people in both inputs; nothing where all is as usual.
+
+    Args:
+        people: ``people`` of the summary.
+    """
+    driver, portrait = people.get("driver", {}), people.get("portrait", {})
+    lines = []
+    if driver.get("persons", 1) > 1:
+        frames = len(driver.get("frames_with_several", []))
+        several = f", {frames} of its frames several at once" if frames else ""
+        lines.append(
+            f"the video shows {driver['persons']} persons{several}; person {driver['driver']} drives "
+            "(--driver-face chooses another)"
+        )
+    if driver.get("turned_degrees"):
+        degrees = driver["turned_degrees"]
+        lines.append(f"the driver's face lies turned in the video, which was turned by {degrees} degrees")
+    if portrait.get("faces", 1) > 1:
+        lines.append(f"the portrait shows {portrait['faces']} faces; one is animated (--portrait-face)")
+    if portrait.get("head_cut"):
+        lines.append("the head is cut by the edge of the photograph: what is missing is mirrored and blurred")
+    if "part" in portrait and portrait["part"] != portrait.get("whole"):
+        width, height = portrait["shown"]
+        lines.append(
+            f"the face is small: the clip shows the part of the photograph around it, {width}x{height} "
+            "pixels (--set media.portrait_part=whole shows all of it)"
+        )
+    return lines
+
+
+def _reason(name: str) -> str:
+    return UNTRUSTED.get(name, name.replace("_", " "))
+
+
 def lips_line(result: Mapping[str, Any], rows: Mapping[str, object] | None) -> str:
     """Describe how the lips follow; a driver who hardly parts them gives no slope worth naming.
 
@@ -222,10 +259,11 @@ def conclude(summary: Summary, out: Path, console: Console) -> bool:
             "parts of the background may move with it"
         )
     _conclude_motion(summary, console)
+    for line in people_lines(summary.people):
+        console.print(line)
     for reason, frames in summary.held_frames.items():
         if frames:
-            shown = ", ".join(map(str, frames[:12])) + (" ..." if len(frames) > 12 else "")
-            console.print(f"held from a neighbour ({reason.replace('_', ' ')}): frames {shown}")
+            console.print(f"held from a neighbour ({_reason(reason)}): {len(frames)}, {frame_list(frames)}")
     for what, path in summary.files.items():
         console.print(f"{what.replace('_', ' '):<14}{out / path}", soft_wrap=True)
     return any(summary.held_frames.values())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from portrait_core.inversion.clip_data import ClipData
@@ -51,6 +52,7 @@ class LatentChain:
         chained: whether frames start from the ones before them at all.
         newest: gives the last frame before a frame that was kept, -1 where there is none.
         read: reads a kept frame's ``ws [1,rows,w]``.
+        cuts: ``[T]`` whether a new scene of the driver begins with the frame; the chain begins anew there.
     """
 
     def __init__(
@@ -59,8 +61,10 @@ class LatentChain:
         chained: bool,
         newest: Callable[[int], int],
         read: Callable[[int], Tensor],
+        cuts: NDArray[np.bool_],
     ) -> None:
         self._anchor, self._chained, self._newest, self._read = anchor, chained, newest, read
+        self._scenes = np.cumsum(cuts)
         self._latest: tuple[int, Tensor] | None = None
 
     def before(self, frame: int) -> Float[Tensor, "1 rows w"]:
@@ -68,10 +72,10 @@ class LatentChain:
         if not self._chained or frame <= self._anchor.frame:
             return self._anchor.latent.ws
         made, ws = self._latest or (-1, self._anchor.latent.ws)  # perhaps not kept yet
-        if made == frame - 1:
-            return ws
-        last = self._newest(frame)
-        return self._read(last) if last > made else ws
+        last = max(made, self._newest(frame))
+        if last < 0 or self._scenes[last] != self._scenes[frame]:
+            return self._anchor.latent.ws
+        return ws if last == made else self._read(last)
 
     def advance(self, frame: int, ws: Float[Tensor, "1 rows w"]) -> None:
         """Take a frame's latent for the newest one."""

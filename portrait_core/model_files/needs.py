@@ -28,7 +28,8 @@ SEGMENTATION_MODEL = "person_segmentation.onnx"
 BASELINES = ("pirenderer", "facevid2vid")
 """Methods of ``baseline.method`` with weights of their own."""
 RECOGNITION_MODEL = "face_recognition.safetensors"
-"""File of the network that tells whether an edit or an animation kept the person."""
+"""File of the network that follows a person through a clip, and tells whether an edit or an animation kept
+the person."""
 ESTIMATOR_FILES = {"deep3d": ("deep3d", "deep3d_landmarks"), "deca": ("deca",)}
 """Files of the networks that read poses and expressions for an evaluation."""
 IDENTITY_MODELS = ("face_recognition", "arcface")
@@ -51,6 +52,8 @@ def weight_sources(settings: Settings, purposes: Sequence[str] | None = None) ->
     sources: dict[str, Path | str] = {
         Path(file).stem: data / tracking.models / file for file in (*LANDMARK_MODELS, SEGMENTATION_MODEL)
     }
+    # under a name of its own: an edit and an evaluation name the network that measures them
+    sources["person_recognition"] = data / tracking.models / RECOGNITION_MODEL
     row = face_model_row(settings)
     sources |= {name: name for name in row.files}
     sources["head" if row.moves_embedded_head(settings) else "measuring_head"] = data / tracking.head

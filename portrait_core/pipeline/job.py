@@ -42,7 +42,8 @@ class Job(BaseModel):
     """Job that makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
-    of ``labels`` that edits or StyleFlow training read, its digest."""
+    of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
+    digests of the persons that were asked for: of a picture, or of a number."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]

@@ -67,7 +67,7 @@ def failed_frames(
 
 
 def _has_no_face(job: Job, frame: int) -> bool:
-    return not seen(job.output("landmarks").read("landmarks", frame, frame + 1))[0]
+    return not _shows_a_face(job, [frame])
 
 
 def schedule_retry(
@@ -101,10 +101,13 @@ def _redo_after(job: Job, frames: dict[str, list[int]]) -> None:
 
 
 def faces_appeared(job: Job, frames: Iterable[int]) -> bool:
-    """Tell whether any of ``frames``, whose landmarks were detected again, shows a face now.
+    """Tell whether any of ``frames``, whose faces were searched again, shows a face now.
 
-    The clip's fit and all later results are then made again.
+    Who drives is then decided again, and all later results are made again.
     """
+    return _shows_a_face(job, frames)
+
+
+def _shows_a_face(job: Job, frames: Iterable[int]) -> bool:
     output = job.output("landmarks")
-    points = [output.read("landmarks", f, f + 1) for f in frames]
-    return bool(points) and bool(seen(np.concatenate(points)).any())
+    return any(bool(seen(output.read("faces", f, f + 1)[:, 0]).any()) for f in frames)

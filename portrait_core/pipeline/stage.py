@@ -81,7 +81,8 @@ class Stage:
     reads: tuple[str, ...] = ()
     """Stages whose output it reads. Those that a pipeline does not have are left out there."""
     inputs: tuple[str, ...] = ()
-    """Inputs of the job that it reads: ``portrait``, ``video``, ``labels``."""
+    """Inputs of the job that it reads: ``portrait``, ``video``, ``labels``, ``driver_face``,
+    ``portrait_face``."""
     settings: tuple[str, ...] = ()
     """Settings that it reads: sections, or single fields as ``section.field``."""
     weights: tuple[Weights, ...] = ()

@@ -19,6 +19,11 @@ def landmark_weights(weights: Digests) -> dict[str, str]:
     return _select(weights, tuple(Path(name).stem for name in LANDMARK_MODELS))
 
 
+def recognition_weights(weights: Digests) -> dict[str, str]:
+    """Select the network by which one person is followed through a clip."""
+    return _select(weights, ("person_recognition",))
+
+
 def head_weights(weights: Digests) -> dict[str, str]:
     """Select the morphable heads."""
     return _select(weights, ("head", *_TEMPLATE_FILES))

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from portrait_core.settings import Settings
+from portrait_core.tracking.surroundings import distance_outside, mirrored, softened
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,11 +52,18 @@ class Square:
     side: int
 
     def cut(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return the square of an image ``[H,W,...]``, the border repeated where it reaches beyond."""
+        """Return the square of an image ``[H,W,...]``.
+
+        Where it reaches beyond, the image is mirrored, and pictures ``[H,W,3]`` are blurred too
+        (:mod:`portrait_core.tracking.surroundings`).
+        """
         height, width = image.shape[:2]
-        rows = np.clip(np.arange(self.y, self.y + self.side), 0, height - 1)
-        columns = np.clip(np.arange(self.x, self.x + self.side), 0, width - 1)
-        return image[rows[:, None], columns[None]]
+        rows, columns = (np.arange(start, start + self.side) for start in (self.y, self.x))
+        part = image[mirrored(rows, height)[:, None], mirrored(columns, width)[None]]
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            return part
+        outside = distance_outside(columns + 0.5, rows + 0.5, (width, height))
+        return softened(np.asarray(part, np.uint8), outside)
 
     def within(self, outer: Square) -> Square:
         """Return the same square, counted from the corner of ``outer``."""
@@ -125,8 +133,8 @@ class Page:
     def sheet(self, picture: NDArray[np.generic]) -> NDArray[np.generic]:
         """Resample a picture of the photograph's size ``[H,W]`` or ``[H,W,C]`` to the page.
 
-        The photograph's own pixels are kept where the page has them; beyond its border, the border is
-        repeated.
+        The photograph's own pixels are kept where the page has them; beyond its border it is mirrored, and
+        pictures ``[H,W,3]`` are blurred too.
         """
         if self.scale == 1.0 and self.origin == (0.0, 0.0):
             return picture
@@ -137,13 +145,21 @@ class Page:
         step = 1 / self.scale
         offset = [place + 0.5 * step - 0.5 for place in self.origin]
         matrix = np.array([[step, 0, offset[0]], [0, step, offset[1]]])
-        return cv2.warpAffine(
+        page = cv2.warpAffine(
             source,
             matrix,
             (self.width, self.height),
             flags=cv2.WARP_INVERSE_MAP | cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
+            borderMode=cv2.BORDER_REFLECT,
         )
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            return page
+        x, y = (
+            start + (np.arange(length) + 0.5) * step
+            for start, length in zip(self.origin, (self.width, self.height), strict=True)
+        )
+        outside = distance_outside(x, y, (picture.shape[1], picture.shape[0]))
+        return softened(np.asarray(page, np.uint8), outside / step)
 
     def camera(self, crop: Float[Tensor, "b 25"], square: Square) -> Float[Tensor, "b 25"]:
         """Return labels of cameras that see a square of the page, from those of the face crop."""

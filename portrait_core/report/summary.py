@@ -69,6 +69,10 @@ class Summary(BaseModel):
     person_found: bool | None = None
     """False where no network saw the person in the photograph, whose outline is then guessed from the fitted
     head; null where it is not asked for (``render.detail=off``)."""
+    people: dict[str, Any] = {}
+    """``driver``: number of persons in the driving video, which of them drives, the frames that show several,
+    and the degrees by which the video was turned; ``portrait``: number of faces in the photograph, which one
+    is animated, and the part of the photograph that is shown."""
     motion: dict[str, Any]
     """Re-measured on the result by the tracker, against the driver.
 
@@ -92,7 +96,8 @@ class Summary(BaseModel):
     :func:`portrait_core.metrics.lip_colors.measure_lips`. Slopes and correlations of gaze leave out the
     frames in which an eye is shut. At most 120 templates are read, evenly spread over the clip."""
     held_frames: dict[str, list[int]]
-    """Frames that show a neighbour: ``no_face`` in the driver, ``not_rendered``."""
+    """Frames that show a neighbour, by reason: one of :data:`portrait_core.tracking.trust.UNTRUSTED` about
+    the driver, or ``not_rendered``."""
     failures: list[dict[str, Any]]
     versions: dict[str, str]
     device: str

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from portrait_core.settings.base import DIGESTED, HOW, Count, Fraction, Section, Steps, Weight
+
+_FACES = r"^(largest|[1-9][0-9]{0,2}|like:.+)$"
+FaceChoice = Annotated[
+    str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(pattern=_FACES)
+]
+"""Choice of a person in a picture or a video with several."""
 
 
 class MediaSettings(Section):
@@ -16,6 +22,10 @@ class MediaSettings(Section):
     """Number of frames used from the beginning of the driving video; empty uses all."""
     portrait_max_side: int = Field(default=2048, ge=64)
     """Longer side in pixels to which a larger portrait is scaled down."""
+    portrait_part: Literal["auto", "whole"] = "auto"
+    """``auto``: where a face is small in a large photograph, the clip shows the part of the photograph
+    around it, at most ``portrait_max_side`` pixels long, in which the face is as large as the photograph has
+    it, up to 256 pixels; ``whole``: it always shows the whole photograph."""
 
 
 class TrackingSettings(Section):
@@ -33,6 +43,14 @@ class TrackingSettings(Section):
     """Frames per batch of landmarks."""
     min_face_score: Fraction = 0.95
     """Score below which a frame's best face does not count. Faces score above 0.99, cats up to 0.87."""
+    driver_face: FaceChoice = Field(default="largest", json_schema_extra=DIGESTED)
+    """Person of the driving video who drives: ``largest`` (and most central, over the whole clip), a number
+    as ``portrait check`` shows it, or ``like:IMAGE`` for the one who looks like a picture."""
+    portrait_face: FaceChoice = Field(default="largest", json_schema_extra=DIGESTED)
+    """Person of the portrait who is animated, in the same words; ``largest`` refuses a portrait in which two
+    are about as large."""
+    any_face: bool = Field(default=False, json_schema_extra=HOW)
+    """Go on with a face that is hardly a human one, such as a dog's or a monkey's."""
     shape_frames: Count = 40
     """Frames, spread over the clip, to which the common shape is fitted."""
     iterations: Count = 12

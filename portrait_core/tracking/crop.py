@@ -7,12 +7,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portrait_core.errors import InputError
+from portrait_core.tracking.surroundings import distance_outside, softened
+
+Beyond = Literal["repeat", "black", "mirror"]
+"""What a picture is taken for outside of it."""
+_BORDERS = {"repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT, "mirror": cv2.BORDER_REFLECT}
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ def crop_image(
 ) -> NDArray[np.uint8]:
     """Resample an axis-aligned square of an image.
 
-    Shrinking averages over the covered area, enlarging is cubic; outside the image its border is repeated.
+    Shrinking averages over the covered area, enlarging is cubic; what lies outside the image is mirrored and
+    blurred (:mod:`portrait_core.tracking.surroundings`).
 
     Args:
         image: ``[H,W,3]`` uint8.
@@ -47,7 +54,10 @@ def crop_image(
     Raises:
         ValueError: if the image is not ``[H,W,3]`` uint8, or the side or size is not positive and finite.
     """
-    return sample_square(image, center_px, side_px, 0.0, size, cubic=True)
+    crop = sample_square(image, center_px, side_px, 0.0, size, cubic=True, beyond="mirror")
+    step = side_px / size
+    x, y = (np.asarray(center_px, np.float64)[:, None] - side_px / 2) + (np.arange(size) + 0.5) * step
+    return softened(crop, distance_outside(x, y, (image.shape[1], image.shape[0])) / step)
 
 
 def points_in_crop(
@@ -65,11 +75,18 @@ def sample_square(
     angle_rad: float,
     size: int,
     cubic: bool = False,
-    replicate: bool = True,
+    beyond: Beyond = "repeat",
 ) -> NDArray[np.uint8]:
     """Resample a square turned by ``angle_rad`` (clockwise in the image), as :func:`crop_image` does.
 
-    ``cubic`` picks cubic rather than linear interpolation; ``replicate`` repeats the border, else black.
+    Args:
+        image: ``[H,W,3]`` uint8.
+        center_px: ``(x, y)`` of the square's centre in continuous pixels of ``image``.
+        side_px: the square's side in pixels of ``image``, > 0.
+        angle_rad: the turn.
+        size: side of the result in pixels, >= 1.
+        cubic: whether interpolation is cubic rather than linear.
+        beyond: what lies outside the image: its border repeated, black, or the image mirrored.
     """
     center = np.asarray(center_px, dtype=np.float64)
     _check(image, center, side_px, size)
@@ -87,7 +104,7 @@ def sample_square(
         np.concatenate([linear, offset[:, None]], axis=1),
         (size, size),
         flags=cv2.WARP_INVERSE_MAP | (cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR),
-        borderMode=cv2.BORDER_REPLICATE if replicate else cv2.BORDER_CONSTANT,
+        borderMode=_BORDERS[beyond],
     )
 
 

@@ -93,7 +93,7 @@ class DecaTracker:
         ok: NDArray[np.bool_],
         frames: Frames,
         shape: NDArray[np.floating] | None = None,
-        neighbours: bool = True,
+        cuts: NDArray[np.bool_] | None = None,
     ) -> FaceTrack:
-        """Track T frames with landmarks ``[T,478,2]``; ``shape`` and ``neighbours`` change nothing."""
+        """Track T frames with landmarks ``[T,478,2]``; ``shape`` and ``cuts`` change nothing."""
         return track_clip(self._networks, self._error, frames(), points, ok)

@@ -109,7 +109,7 @@ class FaceDetector:
         for frame in frames[which]:
             points, score = [], []
             for square in squares:
-                tile = sample_square(frame, square.center_px, square.side_px, 0.0, _INPUT, replicate=False)
+                tile = sample_square(frame, square.center_px, square.side_px, 0.0, _INPUT, beyond="black")
                 local, confidence = self._run(tile)
                 points.append(local * square.side_px + square.center_px - square.side_px / 2)
                 score.append(confidence)

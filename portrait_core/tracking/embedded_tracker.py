@@ -35,10 +35,7 @@ class EmbeddedTracker:
         ok: NDArray[np.bool_],
         frames: Frames,
         shape: NDArray[np.floating] | None = None,
-        neighbours: bool = True,
+        cuts: NDArray[np.bool_] | None = None,
     ) -> FaceTrack:
         """Track T frames by their landmarks ``[T,478,2]``. No frame is read."""
-        settings = self._settings
-        if not neighbours:
-            settings = settings.model_copy(update={"smooth_pose": 0.0, "smooth_expression": 0.0})
-        return fit_clip(self._head, points, ok, settings, shape=shape)
+        return fit_clip(self._head, points, ok, self._settings, shape=shape, cuts=cuts)

@@ -100,6 +100,7 @@ def fit_clip(
     ok: NDArray[np.bool_],
     settings: TrackingSettings | None = None,
     shape: NDArray[np.floating] | None = None,
+    cuts: NDArray[np.bool_] | None = None,
 ) -> FaceTrack:
     """Fit a clip, or with T = 1 a portrait.
 
@@ -109,6 +110,8 @@ def fit_clip(
         ok: ``[T]`` whether a face was found.
         settings: weights and iterations.
         shape: ``[S]`` a known shape to hold; else it is fitted to frames spread over the clip.
+        cuts: ``[T]`` whether a new scene begins with the frame: frames of two scenes do not pull at each
+            other. None is one scene.
 
     Raises:
         InputError: if no frame is ok.
@@ -118,19 +121,23 @@ def fit_clip(
     pixels = _checked(landmarks, ok)
     points = HeadPoints.from_head(head)
     frames = np.flatnonzero(ok)
-    solver = _ClipFit(points, settings, pixels[frames])
+    scenes = np.zeros(len(frames), int) if cuts is None else np.cumsum(cuts)[frames]
+    solver = _ClipFit(points, settings, pixels[frames], scenes)
     fitted = solver.fit_shape() if shape is None else _checked_shape(shape, points.shapes.shape[-1])
     solver.fit_frames(fitted)
     return _track(solver, fitted, frames, np.asarray(ok, dtype=bool), head)
 
 
 class _ClipFit:
-    """Fits the frames that have a face; ``pixels [n,478,2]``."""
+    """Fits the frames that have a face: ``pixels [n,478,2]``, and ``scenes [n]``, numbers of their scenes."""
 
-    def __init__(self, points: HeadPoints, settings: TrackingSettings, pixels: Array) -> None:
+    def __init__(
+        self, points: HeadPoints, settings: TrackingSettings, pixels: Array, scenes: NDArray[np.integer]
+    ) -> None:
         self.points = points
         self.settings = settings
         self.pixels = pixels
+        self.scenes = scenes
         self.prior = expression_prior(points.names) * max(settings.expression_weight, 1e-3)
         brows = np.array([name.startswith("brow") for name in points.names])
         self.brow_prior = _BROW_PRIOR * np.diag(brows.astype(np.float64))
@@ -193,7 +200,7 @@ class _ClipFit:
         return np.asarray(-np.linalg.solve(matrix, gradient))
 
     def fit_frames(self, shape: Array) -> None:
-        """Fit pose and expression of every frame, then once more with the neighbours' pull."""
+        """Fit pose and expression of every frame, then once more with the pull of the scene's neighbours."""
         everything = np.arange(len(self.pixels))
         self._aim(shape, everything)
         if self.few:
@@ -207,7 +214,8 @@ class _ClipFit:
             self.settled = [np.where(self.units, state.expression, 0.0) for state in self.states]
             self._converge()
         before = [_State(state.pose, state.expression) for state in self.states]
-        for i in everything[1:-1]:
+        inner = self.scenes[2:] == self.scenes[:-2]
+        for i in everything[1:-1][inner]:
             around = before[i - 1], before[i + 1]
             for _ in range(_SMOOTHING_ITERATIONS):
                 if self._advance(int(i), self._coupled(int(i), around)) < _CONVERGED:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.cameras import angles_from_labels
-from portrait_core.tracking.crop import Place, sample_square
+from portrait_core.tracking.crop import Beyond, Place, sample_square
 from portrait_core.tracking.ffhq_align import align_ffhq, oriented_quad
 from portrait_core.tracking.landmarks68 import mesh_to_68
 
@@ -61,15 +61,15 @@ class GeneratorCrop:
 
     def on_photograph(self, drawn: NDArray[np.uint8], place: Place) -> NDArray[np.uint8]:
         """Return the crop of the photograph with a picture ``[D,D,3]`` laid on a square of it."""
-        inside = self._sample(np.full_like(drawn, 255), place, replicate=False) / 255.0
+        inside = self._sample(np.full_like(drawn, 255), place, beyond="black") / 255.0
         laid = self.picture + inside * (self.cut(drawn, place) - self.picture.astype(np.float64))
         return np.asarray(np.round(laid).clip(0, 255), np.uint8)
 
-    def _sample(self, drawn: NDArray[np.uint8], place: Place, replicate: bool = True) -> NDArray[np.uint8]:
+    def _sample(self, drawn: NDArray[np.uint8], place: Place, beyond: Beyond = "repeat") -> NDArray[np.uint8]:
         scale = len(drawn) / place.side_px
         center = (np.array(self.center_px) - place.corner_px) * scale
         side = self.side_px * scale
-        return sample_square(drawn, center, side, self.roll_rad, self.size, cubic=True, replicate=replicate)
+        return sample_square(drawn, center, side, self.roll_rad, self.size, cubic=True, beyond=beyond)
 
 
 def ffhq_crop(photograph: NDArray[np.uint8], landmarks: NDArray[np.floating], size: int) -> GeneratorCrop:

@@ -26,6 +26,7 @@ from portrait_core.face_model.topology import (
 from portrait_core.tracking.attention import AttentionReader
 from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
 from portrait_core.tracking.regions import FACE_MARGIN, MESH_INPUT, Regions, mesh_regions, run_regions
+from portrait_core.tracking.turns import is_upright, turn_points, turned_size
 
 MIN_SCORE = 0.95
 """Face presence above which a region holds a face: people and paintings score over 0.999, cats up to 0.87."""
@@ -54,8 +55,27 @@ class LandmarkFrames:
     ok: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class AllFaces:
+    """The faces of n frames, at most K of each.
+
+    ``points [n,K,478,2]`` float32 as in :class:`LandmarkFrames`, NaN where there is no such face: the largest
+    and most central face of a frame comes first; ``score [n,K]`` float32, the mesh model's face presence in
+    0..1, in the first column the frame's best one even where none passes; ``faces [n]`` int64, faces in the
+    frame.
+    """
+
+    points: NDArray[np.float32]
+    score: NDArray[np.float32]
+    faces: NDArray[np.int64]
+
+    def main(self) -> LandmarkFrames:
+        """Return the first face of each frame."""
+        return LandmarkFrames(self.points[:, 0], self.score[:, 0], self.faces, self.faces > 0)
+
+
 class FaceLandmarker:
-    """Finds the main face of every frame and its 478 landmarks."""
+    """Finds the faces of every frame and their 478 landmarks."""
 
     def __init__(
         self,
@@ -105,46 +125,79 @@ class FaceLandmarker:
         Raises:
             ValueError: if the frames are not ``[n,H,W,3]`` uint8.
         """
+        return self.detect_all(frames, 1).main()
+
+    def detect_all(self, frames: NDArray[np.uint8], most: int, turned: bool = False) -> AllFaces:
+        """Find the landmarks of all faces in ``frames [n,H,W,3]`` uint8 RGB.
+
+        Args:
+            frames: the frames.
+            most: number of faces per frame at most; the smallest and least central ones are left out.
+            turned: look at frames without an upright face turned by quarters too, because the detector reads
+                a face that lies on its side or stands on its head badly or not at all.
+
+        Raises:
+            ValueError: if the frames are not ``[n,H,W,3]`` uint8.
+        """
         if frames.ndim != 4 or frames.shape[3] != 3 or frames.dtype != np.uint8:
             raise ValueError(
                 f"expected frames [n,H,W,3] uint8 RGB, got {frames.shape} {frames.dtype}; add the leading "
                 "axis or convert to RGB"
             )
+        found = self._search(frames, most)
+        for quarters in (3, 1, 2) if turned else ():
+            missing = np.flatnonzero(~is_upright(found.points[:, 0]))
+            if len(missing) == 0:
+                break
+            other = self._search(np.ascontiguousarray(np.rot90(frames[missing], quarters, (1, 2))), most)
+            upright = is_upright(other.points[:, 0])
+            better = missing[upright]
+            found.points[better] = turn_points(
+                other.points[upright], -quarters, turned_size(frames.shape[2:0:-1], quarters)
+            )
+            found.score[better], found.faces[better] = other.score[upright], other.faces[upright]
+        return found
+
+    def _search(self, frames: NDArray[np.uint8], most: int) -> AllFaces:
+        """Find faces in frames, level by level: each level serves the frames without a face so far."""
         n = len(frames)
-        points = np.full((n, N_POINTS, 2), np.nan, dtype=np.float32)
-        score = np.zeros(n, dtype=np.float32)
-        faces = np.zeros(n, dtype=np.int64)
+        found = AllFaces(
+            np.full((n, most, N_POINTS, 2), np.nan, dtype=np.float32),
+            np.zeros((n, most), dtype=np.float32),
+            np.zeros(n, dtype=np.int64),
+        )
         for level in search_levels(*frames.shape[2:0:-1]):
-            missing = np.flatnonzero(faces == 0)
+            missing = np.flatnonzero(found.faces == 0)
             if len(missing) == 0:
                 break
             candidates = _face_regions(self._detector.detect(frames, missing, level), missing)
-            self._accept(frames, candidates, points, score, faces)
-        return LandmarkFrames(points, score, faces, faces > 0)
+            if len(candidates.frame):
+                self._accept(frames, candidates, found)
+        return found
 
-    def _accept(
-        self,
-        frames: NDArray[np.uint8],
-        candidates: Regions,
-        points: NDArray[np.float32],
-        score: NDArray[np.float32],
-        faces: NDArray[np.int64],
-    ) -> None:
-        """Gate the candidates, and write the main face of each of their frames into the last three arrays."""
-        if len(candidates.frame) == 0:
-            return
+    def _accept(self, frames: NDArray[np.uint8], candidates: Regions, found: AllFaces) -> None:
+        """Gate the candidates, and write the faces of their frames, which have none yet, into ``found``."""
         mesh, presence = self._run_mesh(frames, candidates)
-        np.maximum.at(score, candidates.frame, presence)
+        np.maximum.at(found.score[:, 0], candidates.frame, presence)
         good = np.flatnonzero(presence > self._min_score)
         regions = _distinct(mesh_regions(mesh[good], candidates.frame[good]))
-        main = regions.take(_main_faces(regions, frames.shape[2:0:-1]))
+        first, rank = _ranked_faces(regions, frames.shape[2:0:-1])
+        shown = rank < found.points.shape[1]
+        main, rank = regions.take(first[shown]), rank[shown]
         mesh, presence = self._settle(frames, main)
-        score[main.frame] = presence
+        found.score[main.frame, rank] = presence
         keep = presence > self._min_score
-        found = main.frame[keep]
-        if len(found):
-            points[found] = self._read_closely(frames, found, mesh[keep])
-            faces[found] = np.bincount(regions.frame, minlength=len(frames))[found]
+        if not keep.any():
+            return
+        rows, rank = main.frame[keep], rank[keep]
+        read = self._read_closely(frames, rows, mesh[keep])
+        # a face that fails the last gate leaves no gap before those behind it
+        order = np.lexsort((rank, rows))
+        rows, read, presence = rows[order], read[order], presence[keep][order]
+        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        found.score[np.unique(rows)] = 0.0
+        found.points[rows, place], found.score[rows, place] = read, presence
+        found.faces[rows] = np.bincount(regions.frame, minlength=len(frames))[rows]
 
     def _run_mesh(
         self, frames: NDArray[np.uint8], regions: Regions
@@ -221,12 +274,28 @@ def _distinct(regions: Regions) -> Regions:
     return regions.take(np.array(kept, dtype=np.int64))
 
 
-def _main_faces(regions: Regions, size: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the index of the largest and most central region per frame; ``size`` is (width, height)."""
-    off_centre = np.linalg.norm(regions.center / size - 0.5, axis=1).clip(0, 1)
-    weight = regions.side * (1.0 - 0.7 * off_centre)
-    order = np.lexsort((-weight, regions.frame))
-    return order[np.unique(regions.frame[order], return_index=True)[1]]
+def _ranked_faces(regions: Regions, size: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of the regions, frame by frame, and each one's rank in its frame from 0.
+
+    The largest and most central region comes first; ``size`` is (width, height).
+    """
+    order = np.lexsort((-face_weight(regions.center, regions.side, size), regions.frame))
+    frame = regions.frame[order]
+    return order, np.arange(len(order)) - np.searchsorted(frame, frame)
+
+
+def face_weight(
+    center: NDArray[np.floating], side: NDArray[np.floating], size: tuple[int, ...]
+) -> NDArray[np.floating]:
+    """Weigh faces by their size and how central they are in a picture.
+
+    Args:
+        center: ``[k,2]`` middles in pixels.
+        side: ``[k]`` sides in pixels.
+        size: width and height of the picture in pixels.
+    """
+    off_center = np.linalg.norm(center / size - 0.5, axis=1).clip(0, 1)
+    return side * (1.0 - 0.7 * off_center)
 
 
 def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:

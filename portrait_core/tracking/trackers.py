@@ -53,7 +53,7 @@ class Tracker(Protocol):
         ok: NDArray[np.bool_],
         frames: Frames,
         shape: NDArray[np.floating] | None = None,
-        neighbours: bool = True,
+        cuts: NDArray[np.bool_] | None = None,
     ) -> FaceTrack:
         """Track T frames.
 
@@ -62,5 +62,6 @@ class Tracker(Protocol):
             ok: frames that show a face ``[T]``.
             frames: yields the T frames.
             shape: the person's coefficients ``[S]``, where they are known; None fits them.
-            neighbours: whether consecutive frames are consecutive in time.
+            cuts: whether a new scene begins with the frame ``[T]``; None is one scene, and all True are
+                frames that have nothing to do with each other.
         """

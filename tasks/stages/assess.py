@@ -30,7 +30,7 @@ ASSESS = Stage(
     unit="reenactment",
     reads=(
         "portrait",
-        "landmarks",
+        "person",
         "fit",
         "read_deep3d",
         "read_deca",

@@ -21,7 +21,7 @@ READ_DEEP3D = Stage(
     title="read Deep3DFaceRecon",
     version=1,
     unit="video",
-    reads=("landmarks",),
+    reads=("person",),
     inputs=("video",),
     weights=(deep3d_weights,),
     writes=(Array("coefficients", per="clip", when=is_asked("deep3d")),),
@@ -32,7 +32,7 @@ READ_DECA = Stage(
     title="read DECA",
     version=1,
     unit="video",
-    reads=("landmarks",),
+    reads=("person",),
     inputs=("video",),
     weights=(deca_weights,),
     writes=(Array("coefficients", per="clip", when=is_asked("deca")),),
@@ -62,7 +62,7 @@ def _read(job: Job, estimator: str) -> StageResult:
         from tasks.estimates import read_coefficients
 
         use_threads(job, alone=True)
-        points = job.output("landmarks").read("landmarks")
+        points = job.output("person").read("landmarks")
         rows = read_coefficients(job, estimator, driving_frames(job), points)
         output.write_whole({"coefficients": rows})
     output.commit()

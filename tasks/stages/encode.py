@@ -10,14 +10,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.errors import DecodeError
-from portrait_core.media import VideoWriter, read_frames
+from portrait_core.media import VideoWriter
 from portrait_core.pipeline import File, Job, Stage
 from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.rendering.page import Page
 from portrait_core.report import frame_sheet, png_bytes, side_by_side, telling_frames
-from tasks.context import read_track, use_threads, video_file
+from tasks.context import driving_frames, read_track, use_threads, video_file
 from tasks.pages import alone, face_of, finished, for_generator, page_of
 from tasks.running import does
 from tasks.stages.measure import shown_frames
@@ -33,7 +32,7 @@ ENCODE = Stage(
     title="encode clip",
     version=3,
     unit="reenactment",
-    reads=("portrait", "landmarks", "fit", "retarget", "template", "inversion", "tuning", "render"),
+    reads=("portrait", "person", "fit", "retarget", "template", "inversion", "tuning", "render"),
     inputs=("video",),
     settings=("output",),
     writes=(
@@ -117,13 +116,9 @@ def driving_crops(job: Job) -> Iterator[Picture]:
     from portrait_core.tracking.crop import crop_image
 
     track, size = read_track(job.output("fit")), job.settings.template.size
-    frames = read_frames(video_file(job), 0, job.frames)
+    frames = driving_frames(job)
     for center, side in zip(track.crop_center_px, track.crop_side_px, strict=True):
-        try:
-            image = next(frames)
-        except DecodeError:  # every frame was delivered before; only the report of damage is left
-            return
-        yield crop_image(image, center, float(side), size)
+        yield crop_image(next(frames), center, float(side), size)
 
 
 def _sheet(job: Job) -> Picture:

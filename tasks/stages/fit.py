@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from portrait_core.errors import InputError
 from portrait_core.pipeline import Array, Job, Stage
 from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.ranges import frames_shown
@@ -16,9 +15,9 @@ from tasks.trackers import tracker
 FIT = Stage(
     name="fit",
     title="fit head",
-    version=5,
+    version=6,
     unit="video",
-    reads=("landmarks",),
+    reads=("person",),
     settings=("tracking",),
     weights=(tracking_weights,),
     writes=tuple(Array(name, per="clip") for name in TRACK),
@@ -27,25 +26,16 @@ FIT = Stage(
 
 @does(FIT, precision="fp32")
 def fit(job: Job) -> StageResult:
-    """Track the whole clip. Frames without a face take the track of their neighbour.
-
-    Raises:
-        InputError: when no frame has a face.
-    """
+    """Track the whole clip. Frames that are not believed take the track of their neighbour."""
     watch = Stopwatch("fit", 0, 1)
     if not unfinished_runs(job, "fit", 0, 1):
         return watch.result(0)
     from portrait_core.tracking.fit import with_rows_of
 
     use_threads(job, alone=True)
-    points = job.output("landmarks").read("landmarks")
-    ok = seen(points)
-    if not ok.any():
-        raise InputError(
-            f"no face was found in any of the {job.frames} frames of {job.video}; give a video in "
-            "which one person's face is visible and at least 40 pixels wide"
-        )
-    track = tracker(job).clip(points, ok, lambda: driving_frames(job))
+    rows = job.output("person").read_together(("landmarks", "cut"))
+    points, ok = rows["landmarks"], seen(rows["landmarks"])
+    track = tracker(job).clip(points, ok, lambda: driving_frames(job), cuts=rows["cut"])
     output = job.output("fit")
     output.write_whole(track_arrays(with_rows_of(track, frames_shown(ok), ok)))
     output.commit()

@@ -47,7 +47,7 @@ INVERSION = Stage(
     title="invert",
     version=5,
     unit="reenactment",
-    reads=("portrait", "retarget", "template"),
+    reads=("portrait", "person", "retarget", "template"),
     settings=("generator", "inversion", "seed"),
     weights=(fitting_weights,),
     writes=(Array("latents"), Array("inversion"), Array("inversion_loss"), File(FIRST)),
@@ -141,7 +141,10 @@ def _chain(job: Job, first: Anchor) -> LatentChain:
         stored = job.output("inversion").read("latents", frame, frame + 1)
         return torch.from_numpy(stored).to(first.latent.ws)
 
-    return LatentChain(first, job.settings.inversion.init != "tracker", newest, read)
+    cuts = np.zeros(job.frames, bool)
+    if "person" in job.stages:  # an edit has one frame
+        cuts = job.output("person").read("cut")
+    return LatentChain(first, job.settings.inversion.init != "tracker", newest, read, cuts)
 
 
 def _inverter(job: Job, clip: ClipData) -> Inverter:

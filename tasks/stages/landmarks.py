@@ -1,12 +1,12 @@
-"""Stage ``landmarks``: where the faces of the driving video are."""
+"""Stage ``landmarks``: the faces of every frame of the driving video."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,43 +16,44 @@ from portrait_core.pipeline import Array, FrameRange, Job, Stage
 from portrait_core.pipeline.classification import make_failure, should_quarantine
 from portrait_core.pipeline.ledger import record_failures, unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import landmark_weights
+from portrait_core.pipeline.weights import landmark_weights, recognition_weights
 from portrait_core.store import Failure
-from tasks.context import FrameArrays, landmarker, use_threads, video_file
+from portrait_core.tracking.trust import THUMBNAIL
+from tasks.context import FrameArrays, use_threads, video_file
+from tasks.faces import FaceReader, FrameFaces, no_faces
 from tasks.frames import Save, process_frames
 from tasks.running import does
 
-if TYPE_CHECKING:
-    from portrait_core.tracking.landmarker import FaceLandmarker
-
 LANDMARKS = Stage(
     name="landmarks",
-    title="find landmarks",
-    version=3,
+    title="find faces",
+    version=4,
     unit="video",
     inputs=("video",),
     settings=("tracking.min_face_score",),
-    weights=(landmark_weights,),
-    writes=(Array("landmarks"),),
+    weights=(landmark_weights, recognition_weights),
+    writes=(Array("faces"), Array("vectors"), Array("animal"), Array("thumbnail")),
     per_frame=True,
     parallel_over_frames=True,
     counts_frames=True,
 )
 
+_BLACK = np.zeros((1, THUMBNAIL, THUMBNAIL, 3), np.uint8)
 
-@does(LANDMARKS)
+
+@does(LANDMARKS, precision="fp32")
 def landmarks(job: Job, start: int, stop: int) -> StageResult:
-    """Find the landmarks of frames ``[start, stop)``. A frame without a face is kept as NaN and recorded."""
+    """Read the faces of frames ``[start, stop)``. A frame without a face is kept as NaN and recorded."""
     watch = Stopwatch("landmarks", start, stop)
     runs = unfinished_runs(job, "landmarks", start, stop)
     if not runs:
         return watch.result(0)
-    model = landmarker(job, use_threads(job, alone=False))
+    reader = FaceReader(job, use_threads(job, alone=False))
     arrays = FrameArrays(job, "landmarks")
 
     def work(batch: FrameRange, pictures: NDArray[np.uint8]) -> Save:
-        points = _detected(job, model, pictures, batch.start)
-        return arrays.defer_write(batch.start, {"landmarks": points})
+        found = _read(job, reader, pictures, batch.start)
+        return arrays.defer_write(batch.start, found.arrays() | {"thumbnail": _thumbnails(pictures)})
 
     size = job.settings.tracking.batch
     with closing(_Film(job, runs)) as film:
@@ -95,32 +96,41 @@ class _Film:
             self._frames.close()
 
 
-def _detected(job: Job, model: FaceLandmarker, pictures: NDArray[np.uint8], at: int) -> NDArray[np.float32]:
-    """Return landmarks ``[n,478,2]`` of frames from ``at`` on.
+def _read(job: Job, reader: FaceReader, pictures: NDArray[np.uint8], at: int) -> FrameFaces:
+    """Return the faces of frames from ``at`` on.
 
     They are NaN, with a row in the failure table, where there is no face or the models fail.
     """
     key = job.stage_keys["landmarks"]
     try:
-        found = model.detect(pictures)
+        found = reader.read(pictures, at)
     except Exception as error:
         if not should_quarantine(error):
             raise
         if len(pictures) > 1:
-            return np.concatenate([_detected(job, model, p[None], at + i) for i, p in enumerate(pictures)])
+            return FrameFaces.joined([_read(job, reader, p[None], at + i) for i, p in enumerate(pictures)])
         record_failures(job, "landmarks", [make_failure("landmarks", at, error, key)])
-        return no_landmarks(1)
-    missing = [at + int(i) for i in np.flatnonzero(~found.ok)]
+        return no_faces(1)
+    missing = [at + int(i) for i in np.flatnonzero(~found.seen())]
     why = "no face was found; the frame shows its neighbour"
     record_failures(job, "landmarks", [Failure("landmarks", i, "input", why, key=key) for i in missing])
-    return found.points
+    return found
+
+
+def _thumbnails(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return small copies of frames ``[n,16,16,3]``, in which scene cuts are found."""
+    side = (THUMBNAIL, THUMBNAIL)
+    return np.stack(
+        [np.asarray(cv2.resize(p, side, interpolation=cv2.INTER_AREA), np.uint8) for p in pictures]
+    )
 
 
 def give_up(job: Job, frame: int) -> None:
-    """Take a frame for one without a face: finding its landmarks kills its worker."""
-    FrameArrays(job, "landmarks").keep(frame, {"landmarks": no_landmarks(1)})
+    """Take a frame for one without a face: finding its landmarks kills its worker.
 
-
-def no_landmarks(frames: int) -> NDArray[np.float32]:
-    """Return landmarks of frames without a face ``[n,478,2]``."""
-    return np.full((frames, 478, 2), np.nan, np.float32)
+    Its small copy is that of the frame before it, so that no scene seems to begin there.
+    """
+    output = job.output("landmarks")
+    kept = [i for i in output.marked() if i < frame][-1:]
+    small = output.read("thumbnail", kept[0], kept[0] + 1) if kept else _thumbnails(_BLACK)
+    FrameArrays(job, "landmarks").keep(frame, no_faces(1).arrays() | {"thumbnail": small})

@@ -37,9 +37,9 @@ EXPRESSION = "expression.png"
 MEASURE = Stage(
     name="measure",
     title="measure result",
-    version=7,
+    version=8,
     unit="reenactment",
-    reads=("portrait", "landmarks", "fit", "retarget", "template", "pose", "render"),
+    reads=("portrait", "person", "fit", "retarget", "template", "pose", "render"),
     inputs=("video",),
     settings=("tracking",),
     weights=(landmark_weights, tracking_weights, measuring_weights),
@@ -85,7 +85,7 @@ def driver_motion(job: Job) -> MotionTrack:
     """Return what the tracker saw of the driver."""
     from portrait_core.metrics.motion import MotionTrack
 
-    return MotionTrack.of(job.output("landmarks").read("landmarks"), read_track(job.output("fit")))
+    return MotionTrack.of(job.output("person").read("landmarks"), read_track(job.output("fit")))
 
 
 def _wanted_poses(job: Job, driver: MotionTrack) -> tuple[str, MotionTrack]:
@@ -111,7 +111,9 @@ def _result(job: Job, threads: int) -> SeenClip | None:
     ok = seen(points)
     if not ok.any():
         return None
-    track = tracker(job).clip(points, ok, lambda: _pictures(job))  # by a shape of its own, as the driver is
+    cuts = job.output("person").read("cut")
+    # by a shape of its own, as the driver is
+    track = tracker(job).clip(points, ok, lambda: _pictures(job), cuts=cuts)
     return SeenClip(points, track, lambda: _pictures(job))
 
 

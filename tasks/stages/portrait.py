@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
 from portrait_core.errors import InputError
-from portrait_core.pipeline import Array, Job, Stage
+from portrait_core.media import at_most
+from portrait_core.pipeline import Array, Job, Note, Stage
 from portrait_core.pipeline.ledger import unfinished_runs
 from portrait_core.pipeline.results import StageResult, Stopwatch
-from portrait_core.pipeline.weights import landmark_weights, tracking_weights
+from portrait_core.pipeline.weights import landmark_weights, recognition_weights, tracking_weights
+from portrait_core.store.places import redact_place
 from portrait_core.template.registry import FACE_MODELS
-from tasks.context import TRACK, landmarker, read_portrait, track_arrays, use_threads
+from portrait_core.tracking.people import find_persons
+from portrait_core.tracking.portrait_part import Part, part_around, whole_part
+from portrait_core.tracking.trust import head_is_cut, outside_picture
+from tasks.context import TRACK, given_portrait, track_arrays, use_threads
+from tasks.faces import FaceReader, FrameFaces, like_vector
 from tasks.running import does
 from tasks.trackers import tracker
+
+FACE = "face"
+"""Note of the faces in the portrait, the chosen one, and the part of the photograph that is shown."""
+_DOMINATES = 0.4
+"""Weight of the second face over the first one's from which on it must be said who is animated."""
 
 PORTRAIT = Stage(
     name="portrait",
     title="track portrait",
-    version=5,
+    version=6,
     unit="portrait",
-    inputs=("portrait",),
-    settings=("media.portrait_max_side", "tracking", "template.size"),
-    weights=(landmark_weights, tracking_weights),
+    inputs=("portrait", "portrait_face"),
+    settings=("media.portrait_max_side", "media.portrait_part", "tracking", "template.size"),
+    weights=(landmark_weights, recognition_weights, tracking_weights),
     writes=(
         *(Array(name, per="clip") for name in (*TRACK, "landmarks", "crop", "photograph")),
         *(
@@ -27,6 +44,7 @@ PORTRAIT = Stage(
             for row in FACE_MODELS.values()
             for name in row.kept_arrays
         ),
+        Note(FACE),
     ),
 )
 
@@ -36,34 +54,129 @@ def portrait(job: Job) -> StageResult:
     """Track the portrait: one face, its shape, expression, pose, and the crop that everything is made in.
 
     Raises:
-        InputError: when there is no face in it, or more than one.
+        InputError: when there is no face in it, several and none is chosen, a face that the picture cuts, or
+            an animal's.
     """
     watch = Stopwatch("portrait", 0, 1)
     if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
-    threads = use_threads(job, alone=False)
-    image = read_portrait(job)
-    found = landmarker(job, threads).detect(image[None])
-    if not found.ok[0] and job.edited is not None:
-        raise InputError(
-            f"no human face was found in the portrait {job.portrait} after its edit "
-            f"({', '.join(job.settings.edit.attributes)}): look at it with `portrait edit`, and ask for less "
-            "(edit.strength)"
-        )
-    if not found.ok[0]:
-        raise InputError(
-            f"no human face was found in the portrait {job.portrait}; give a photograph in which one "
-            "face looks toward the camera and is at least 60 pixels wide"
-        )
-    if found.faces[0] > 1:
-        raise InputError(
-            f"{found.faces[0]} faces were found in the portrait {job.portrait}; crop it so that only "
-            "the person to animate is left"
-        )
-    tracked = tracker(job).portrait(image, found.points, job.settings.template.size)
+    seen = look_at_portrait(job, FaceReader(job, use_threads(job, alone=False)))
+    image, points = seen.image, seen.points
+    tracked = tracker(job).portrait(image, points, job.settings.template.size)
     output = job.output("portrait")
     output.write_whole(track_arrays(tracked.track))
     pictures = {"photograph": image[None], "crop": tracked.crop[None]}
-    output.write_whole({"landmarks": found.points, **pictures, **tracked.more})
+    output.write_whole({"landmarks": points, **pictures, **tracked.more})
+    output.write_note(FACE, seen.about)
     output.commit()
     return watch.result(1)
+
+
+@dataclass(frozen=True)
+class SeenPortrait:
+    """A portrait as the clip shows it, and the face to animate.
+
+    Attributes:
+        image: ``[H,W,3]`` uint8: the photograph, scaled down, or the part of it around a small face.
+        points: landmarks ``[1,478,2]`` of the face in its pixels.
+        about: what is told of it: number of faces, the chosen one's number from the left, the part of the
+            given photograph in its own pixels, and whether the picture cuts the head.
+    """
+
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    about: dict[str, Any]
+
+
+def look_at_portrait(job: Job, reader: FaceReader) -> SeenPortrait:
+    """Find the face to animate.
+
+    Raises:
+        InputError: when there is no face in it, several and none is chosen, a face that the picture cuts, or
+            an animal's.
+    """
+    given = given_portrait(job)
+    image, part, found, chosen = _shown(job, reader, given)
+    size = image.shape[1], image.shape[0]
+    _refuse(job, found, chosen, size)
+    points = found.faces[:, chosen]
+    about = {
+        "faces": int(np.isfinite(found.faces[0, :, 0, 0]).sum()),
+        "face": 1 + int((found.faces[0, :, 1, 0] < points[0, 1, 0]).sum()),
+        "part": [part.x, part.y, part.width, part.height],
+        "whole": [0, 0, given.shape[1], given.shape[0]],
+        "shown": list(part.shown),
+        "head_cut": head_is_cut(points[0], size),
+    }
+    return SeenPortrait(image, points, about)
+
+
+def _shown(
+    job: Job, reader: FaceReader, given: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], Part, FrameFaces, int]:
+    """Return the part of the photograph that is shown, where it is, its faces, and which one is chosen."""
+    longest, size = job.settings.media.portrait_max_side, (given.shape[1], given.shape[0])
+    small = at_most(given, longest)
+    found = reader.read(small[None])
+    chosen, whole = _chosen(job, found, size), whole_part(size, longest)
+    scale = np.array(size) / small.shape[1::-1]
+    points = found.faces[0, chosen]
+    part = part_around(points * scale, size, longest)
+    if job.settings.media.portrait_part == "whole" or part == whole:
+        return small, whole, found, chosen
+    image = part.cut(given)
+    found = reader.read(image[None])
+    placed = (points * scale - (part.x, part.y)) * (np.array(part.shown) / (part.width, part.height))
+    apart = np.linalg.norm(found.faces[0].mean(axis=1) - placed.mean(axis=0), axis=1)
+    if np.isnan(apart).all():
+        return small, whole, reader.read(small[None]), chosen
+    return image, part, found, int(np.nanargmin(apart))
+
+
+def _chosen(job: Job, found: FrameFaces, size: tuple[int, int]) -> int:
+    """Return the number of the face to animate, among the frame's faces."""
+    name = redact_place(job.portrait)
+    if not found.seen()[0]:
+        edit = ", ".join(job.settings.edit.attributes)
+        after = "; give a photograph in which one face looks toward the camera and is at least 60 pixels wide"
+        if job.edited is not None:
+            after = (
+                f" after its edit ({edit}): look at it with `portrait edit`, and ask for less (edit.strength)"
+            )
+        raise InputError(f"no human face was found in the portrait {name}{after}")
+    persons = find_persons(found.faces, found.vectors, np.zeros(1, bool), size)
+    choice, _, place = job.settings.tracking.portrait_face.partition(":")
+    if choice == "largest":
+        weights = np.sort(persons.weight)[::-1]
+        if len(weights) > 1 and weights[1] > _DOMINATES * weights[0]:
+            raise InputError(
+                f"{len(persons)} faces were found in the portrait {name}; say which one to animate with "
+                "--portrait-face N, counted from the left, or --portrait-face like:IMAGE, or crop the "
+                "portrait so that only that person is left"
+            )
+        return int(persons.faces_of(int(persons.weight.argmax()) + 1)[0])
+    from portrait_core.tracking.people import choose_person
+
+    like = like_vector(job, place, "portrait_face") if place else None
+    try:
+        return int(persons.faces_of(choose_person(persons, choice, found.faces, like))[0])
+    except InputError as error:
+        raise InputError(f"the portrait {name} {error}") from None
+
+
+def _refuse(job: Job, found: FrameFaces, chosen: int, size: tuple[int, int]) -> None:
+    """Refuse a face that the picture cuts, and an animal's."""
+    from portrait_core.metrics.animal_faces import ANIMAL
+
+    name = redact_place(job.portrait)
+    if outside_picture(found.faces[:, chosen], size)[0]:
+        raise InputError(
+            f"the face in the portrait {name} is cut by the edge of the picture; give a photograph that "
+            "shows it from the brows to the chin"
+        )
+    probability = float(found.animal[0, chosen])
+    if probability > ANIMAL and not job.settings.tracking.any_face:
+        raise InputError(
+            f"the face in the portrait {name} is an animal's (probability {probability:.2f}); give a "
+            "portrait of a person, or --any-face to try it all the same"
+        )

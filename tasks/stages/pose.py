@@ -28,7 +28,7 @@ POSE = Stage(
     title="aim head pose",
     version=5,
     unit="reenactment",
-    reads=("portrait", "layers", "landmarks", "fit", "template", "inversion", "tuning"),
+    reads=("portrait", "layers", "person", "fit", "template", "inversion", "tuning"),
     settings=("render", "composite", "tracking"),
     weights=(landmark_weights, tracking_weights, head_weights),
     writes=(File(CAMERAS), Note(AIM)),
@@ -118,7 +118,7 @@ def _aimed(job: Job, wanted: NDArray[np.float32], usable: NDArray[np.bool_]) -> 
         return wanted  # the tracker finds no face in the result; measuring will say so
     # by a shape of their own, as the driver is read: the portrait's was fitted to one picture, and the pose
     # that belongs to it would be off by as much again
-    read = tracker(job).clip(points, found, lambda: pictures, neighbours=False).cameras
+    read = tracker(job).clip(points, found, lambda: pictures, cuts=np.ones(len(points), bool)).cameras
     return aimed_cameras(wanted, frames, read, found, job.settings.render)
 
 

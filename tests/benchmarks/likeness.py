@@ -166,7 +166,7 @@ class Comparison:
         height, width = cut.frames[0].shape[:2]
         self.inside = [square.inside(height, width) for square in squares]
         self.truths = [square.cut(frame) for square, frame in zip(squares, cut.frames, strict=True)]
-        points = job.output("landmarks").read("landmarks")
+        points = job.output("person").read("landmarks")
         self.faces = [
             face_hull(square.points(row), chosen) for square, row in zip(squares, points, strict=True)
         ]

@@ -29,6 +29,7 @@ from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import forget_models
 from portrait_core.settings import Settings, load_settings
 from tasks.context import landmarker
+from tasks.faces import FrameFaces, no_faces
 from tests.benchmarks.tables import Grid
 from tests.simulation.ready import ready_clip
 
@@ -108,10 +109,11 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
         card.compute()
         return first.latent.ws
 
-    def detect(pictures: NDArray[np.uint8]) -> SimpleNamespace:
+    def read(pictures: NDArray[np.uint8], first: int) -> FrameFaces:
         card.compute(len(pictures))
-        points = np.zeros((len(pictures), 478, 2), np.float32)
-        return SimpleNamespace(points=points, ok=np.ones(len(pictures), np.bool_))
+        found = no_faces(len(pictures))
+        found.faces[:] = 0.0
+        return found
 
     replaced: dict[str, dict[str, Any]] = {
         "render": {"tasks.stages.render.pose_renderer": lambda job: SimpleNamespace(render=render)},
@@ -122,7 +124,7 @@ def _sleeping(stage: str, card: Card, picture: NDArray[np.uint8]) -> Iterator[No
             "portrait_core.inversion.pictures.face_picture": lambda *_: (picture, 0.0),
         },
         "landmarks": {
-            "tasks.stages.landmarks.landmarker": lambda *_: SimpleNamespace(detect=detect),
+            "tasks.stages.landmarks.FaceReader": lambda *_: SimpleNamespace(read=read),
             "tasks.stages.landmarks.video_file": lambda job: Path(job.video),
         },
     }

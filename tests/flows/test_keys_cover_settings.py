@@ -59,31 +59,29 @@ MAYBE = {
     # where the tracker finds a face in the result: an untrained generator makes none
     ("clip", "measure"): {("clip", "pose")},
     # where DECA's portrait takes the driver's eyes
-    ("clip", "retarget"): {("clip", "landmarks")},
-    ("evaluate_3d", "retarget"): {("evaluate_3d", "landmarks")},
-    ("evaluate_2d", "retarget"): {("evaluate_2d", "landmarks")},
-    ("evaluate_template", "retarget"): {("evaluate_template", "landmarks")},
+    ("clip", "retarget"): {("clip", "person")},
+    ("evaluate_3d", "retarget"): {("evaluate_3d", "person")},
+    ("evaluate_2d", "retarget"): {("evaluate_2d", "person")},
+    ("evaluate_template", "retarget"): {("evaluate_template", "person")},
     # where the tracker finds a face in the result
-    ("evaluate_3d", "pose"): {("evaluate_3d", "landmarks")},
+    ("evaluate_3d", "pose"): {("evaluate_3d", "person")},
     # where the driver's coefficients are asked for
     **{(f"evaluate_{kind}", "assess"): {(f"evaluate_{kind}", name) for name in READ} for kind in KINDS},
-    **{(f"evaluate_{kind}", name): {(f"evaluate_{kind}", "landmarks")} for kind in KINDS for name in READ},
+    **{(f"evaluate_{kind}", name): {(f"evaluate_{kind}", "person")} for kind in KINDS for name in READ},
     # by methods that are driven by pictures
-    ("evaluate_animator", "animate"): {("evaluate_animator", "landmarks")},
+    ("evaluate_animator", "animate"): {("evaluate_animator", "person")},
     # where views are asked for
     ("evaluate_animator", "assess"): {
         ("evaluate_animator", name) for name in ("read_deep3d", "read_deca", "animate_views")
     },
-    ("evaluate_animator", "animate_views"): {
-        ("evaluate_animator", name) for name in ("portrait", "landmarks")
-    },
-    ("evaluate_template", "animate"): {("evaluate_template", "landmarks")},
+    ("evaluate_animator", "animate_views"): {("evaluate_animator", name) for name in ("portrait", "person")},
+    ("evaluate_template", "animate"): {("evaluate_template", "person")},
     **{
-        ("evaluate_pirenderer", stage): {("evaluate_pirenderer", "landmarks")}
+        ("evaluate_pirenderer", stage): {("evaluate_pirenderer", "person")}
         for stage in ("animate", "animate_views", "read_deca")
     },
     ("evaluate_pirenderer", "assess"): {("evaluate_pirenderer", "read_deca")},
-    ("clip_2d", "retarget"): {("clip_2d", "landmarks")},
+    ("clip_2d", "retarget"): {("clip_2d", "person")},
 }
 """What is opened under some circumstances only."""
 

@@ -22,7 +22,7 @@ from tests.portrait_core import tiny
 from tests.reference.published import ROOT, needs
 
 FRAMES = 3
-SHARED = ("portrait", "landmarks", "fit", "retarget", "template")
+SHARED = ("portrait", "landmarks", "person", "fit", "retarget", "template")
 """Stages that know nothing of the generator."""
 CHAIN = ["inversion.init=mean", "inversion.steps=1", "inversion.mouth=render"]
 

@@ -19,7 +19,7 @@ from tasks.running import functions_of
 
 ALL = set(CLIP.names)
 FROM_TUNING = {"tuning", "pose", "render", "encode", "measure"}
-FROM_TEMPLATE = ALL - {"portrait", "layers", "landmarks", "fit", "retarget"}
+FROM_TEMPLATE = ALL - {"portrait", "layers", "landmarks", "person", "fit", "retarget"}
 
 
 def _digest(text: str) -> str:
@@ -64,9 +64,9 @@ def _different(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
         ("tuning.steps=9", FROM_TUNING),
         ("inversion.first_steps=9", FROM_TUNING | {"inversion"}),
         ("template.mouth_gain=0.5", FROM_TEMPLATE | {"retarget"}),
-        ("tracking.shape_frames=9", ALL - {"landmarks"}),
+        ("tracking.shape_frames=9", ALL - {"landmarks", "person"}),
         ("tracking.min_face_score=0.5", ALL),
-        ("media.portrait_max_side=512", ALL - {"landmarks", "fit"}),
+        ("media.portrait_max_side=512", ALL - {"landmarks", "person", "fit"}),
         ("generator.precision=bf16", FROM_TUNING | {"inversion"}),
         ("seed=5", FROM_TUNING | {"inversion"}),
     ],
@@ -91,7 +91,7 @@ def test_how_the_work_is_done_changes_no_key(override: str) -> None:
 
 
 def test_inputs_and_weights_change_what_comes_from_them() -> None:
-    assert _changed(_keys(portrait="q")) == ALL - {"landmarks", "fit"}
+    assert _changed(_keys(portrait="q")) == ALL - {"landmarks", "person", "fit"}
     assert _changed(_keys(video="w")) == ALL - {"portrait", "layers"}
     assert _changed(_keys(frames=8)) == ALL - {"portrait", "layers"}
     assert _changed(_keys(generator="other")) == FROM_TUNING | {"inversion"}
@@ -158,10 +158,10 @@ PAPER = WEIGHTS | {name: _digest(name) for name in (*FACE_MODELS["deca"].files, 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("deca", ALL - {"landmarks"}),
-        ("uv_face_eye_mask", ALL - {"portrait", "landmarks", "fit"}),
-        ("flame", ALL - {"landmarks"}),
-        ("deep3d", ALL - {"landmarks"}),
+        ("deca", ALL - {"landmarks", "person"}),
+        ("uv_face_eye_mask", ALL - {"portrait", "landmarks", "person", "fit"}),
+        ("flame", ALL - {"landmarks", "person"}),
+        ("deep3d", ALL - {"landmarks", "person"}),
         ("phi", FROM_TUNING | {"inversion"}),
         ("face_detector_256", ALL),
     ],

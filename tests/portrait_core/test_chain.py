@@ -36,9 +36,9 @@ class Kept:
         self.read[frame] += 1
         return latent(frame)
 
-    def chain(self, chained: bool = True) -> LatentChain:
+    def chain(self, chained: bool = True, cut: int | None = None) -> LatentChain:
         first = Anchor(FIRST, FirstLatent(latent(100), np.zeros(0, np.float32), []))
-        return LatentChain(first, chained, self.newest, self.at)
+        return LatentChain(first, chained, self.newest, self.at, np.arange(10) == cut)
 
 
 def test_a_chain_starts_from_the_first_latent() -> None:
@@ -53,6 +53,16 @@ def test_a_chain_goes_on_from_the_frame_before_without_reading_it() -> None:
     chain.advance(3, latent(3.5))
     assert torch.equal(chain.before(4), latent(3.5))
     assert not kept.read
+
+
+def test_a_chain_does_not_cross_a_scene_cut() -> None:
+    kept = Kept(1, 2)
+    chain = kept.chain(cut=4)
+    chain.advance(3, latent(3.5))
+    assert torch.equal(chain.before(4), latent(100))
+    chain.advance(4, latent(4.5))
+    assert torch.equal(chain.before(5), latent(4.5))
+    assert torch.equal(kept.chain(cut=4).before(5), latent(100))  # frame 4 failed in another process
 
 
 def test_a_chain_passes_over_a_frame_that_failed() -> None:

@@ -41,13 +41,22 @@ def test_shrinking_averages_what_it_covers(factor: int) -> None:
     np.testing.assert_allclose(crop.astype(float), blocks, atol=0.51)
 
 
-def test_outside_the_image_its_border_is_repeated() -> None:
+def test_outside_the_image_it_is_mirrored_and_the_inside_is_untouched() -> None:
     image = _gradient(40, 40)
     crop = crop_image(image, (0, 20), 40, 40)
-    np.testing.assert_array_equal(crop[:, :20, 0], 0)
     np.testing.assert_array_equal(crop[:, 20:, 0], np.tile(np.arange(20), (40, 1)))
-    far = crop_image(image, (-500, 20), 40, 8)
-    assert (far[..., 0] == 0).all()
+    outside = crop[20, :20, 0].astype(int)
+    assert abs(outside - np.arange(19, -1, -1)).max() <= 3
+    assert crop_image(image, (-500, 20), 40, 8).shape == (8, 8, 3)
+
+
+def test_outside_the_image_there_are_no_streaks() -> None:
+    image = np.random.default_rng(2).integers(0, 256, (200, 200, 3)).astype(np.uint8)
+    crop = crop_image(image, (100, 20), 200, 200).astype(float)  # 80 rows lie above the image
+    along, edge = crop[:60], crop[80]
+    correlation = np.corrcoef(along.mean(axis=0).ravel(), edge.ravel())[0, 1]
+    assert abs(correlation) < 0.3, "no column goes on beyond the edge"
+    assert along.std() < 0.5 * crop[80:].std(), "what is far outside is blurred"
 
 
 def test_a_turned_square_turns_back_what_was_turned() -> None:

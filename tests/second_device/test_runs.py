@@ -23,7 +23,7 @@ from tests.flows.conftest import Arguments
 from tests.flows.test_paper_profile import FEW
 
 STAGES: tuple[str, ...] = (
-    *("portrait", "layers", "landmarks", "fit", "retarget", "template"),
+    *("portrait", "layers", "landmarks", "person", "fit", "retarget", "template"),
     *("inversion", "tuning", "pose", "render"),
 )
 """Those up to the composite."""

@@ -67,7 +67,7 @@ def stub_job(
     portrait, video = portrait or name, video or name
     inputs = {"portrait": _digest(f"portrait {portrait}"), "video": _digest(f"video {video}")}
     names = [name.removesuffix(".onnx") for name in LANDMARK_MODELS]
-    weights = {weight: _digest(weight) for weight in (*names, "head", "generator")}
+    weights = {weight: _digest(weight) for weight in (*names, "person_recognition", "head", "generator")}
     return Job(
         store=store,
         label=name,
@@ -108,7 +108,7 @@ def _value(name: str, stub: StubSettings) -> NDArray[np.generic]:
         return _picture(size)[..., 0].astype(np.float32) / 100
     if name == "latents":
         return np.random.default_rng(0).standard_normal(stub.latent, np.float32)
-    if name == "landmarks":
+    if name in ("landmarks", "faces"):
         return np.zeros(LANDMARKS, np.float32)
     if name == "ok":
         return np.ones((), np.bool_)

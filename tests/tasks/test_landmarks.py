@@ -15,22 +15,23 @@ from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.settings import load_settings
 from portrait_core.store import file_digest
-from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import batches
+from tasks.faces import FrameFaces, no_faces
 from tasks.stages.landmarks import _Film, landmarks
 from tests.conftest import FfmpegRunner
 from tests.simulation.stub import stub_job
 
 
 class Brightness:
-    """Stands in for the landmark models: a picture's landmarks are its mean brightness."""
+    """Stands in for the reader of faces: a picture's landmarks are its mean brightness."""
 
-    def detect(self, pictures: np.ndarray) -> Brightness:
-        self.points = np.broadcast_to(
-            pictures.mean((1, 2, 3), dtype=np.float32)[:, None, None], (len(pictures), 478, 2)
-        )
-        self.ok = np.ones(len(pictures), np.bool_)
-        return self
+    def __init__(self, job: Job, threads: int) -> None:
+        pass
+
+    def read(self, pictures: np.ndarray, first: int) -> FrameFaces:
+        found = no_faces(len(pictures))
+        found.faces[:, 0] = pictures.mean((1, 2, 3), dtype=np.float32)[:, None, None]
+        return found
 
 
 @pytest.fixture
@@ -66,11 +67,11 @@ def test_runs_are_read_in_batches_and_damage_is_recorded_at_their_end(job: Job) 
 
 
 def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks.stages.landmarks, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    monkeypatch.setattr(tasks.stages.landmarks, "FaceReader", Brightness)
     assert landmarks(job=job, start=10, stop=20).frames_done == 10  # so that the rest is two runs
     assert landmarks(job=job, start=0, stop=60).frames_done == 50
     assert done_frames(job, "landmarks").all()
-    found = job.output("landmarks").read("landmarks", 0, 60)[:, 0, 0]
+    found = job.output("landmarks").read("faces", 0, 60)[:, 0, 0, 0]
     assert [int(value // 4) for value in found] == [{20: 19, 40: 39}.get(i, i) for i in range(60)]
     assert sorted(job.unit("landmarks").failures()["frame"]) == [20, 40]
 
@@ -78,7 +79,7 @@ def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.Monkey
 def test_a_video_that_is_gone_ends_the_task_and_sets_no_frame_aside(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks.stages.landmarks, "landmarker", lambda *_: cast(FaceLandmarker, Brightness()))
+    monkeypatch.setattr(tasks.stages.landmarks, "FaceReader", Brightness)
     Path(job.video).unlink()
     with pytest.raises((ValueError, FileNotFoundError)):
         landmarks(job=job, start=0, stop=60)

@@ -66,7 +66,8 @@ def job(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Job:
     film = np.stack(list(read_frames(video)))
     points = model.detect(film).points
     points[WITHOUT_FACE] = np.nan
-    FrameArrays(made, "landmarks").keep(0, {"landmarks": points})
+    still = {"cut": np.zeros(FRAMES, bool), "turn": np.zeros(1, np.int64)}
+    _write(made.output("person"), {"landmarks": points} | still)
     ok = np.arange(FRAMES) != WITHOUT_FACE
     _write(made.output("fit"), track_arrays(tracker(made).clip(points, ok, lambda: film)))
     retarget(job=made)

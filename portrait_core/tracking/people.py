@@ -1,0 +1,221 @@
+"""Who is who in a clip: faces of single frames become persons, by motion and by identity.
+
+Frames are read independently of each other, so a face's number within its frame says nothing. Faces of
+consecutive frames are linked where they hardly move; the pieces that come of this are joined to persons where
+their recognition vectors agree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from portrait_core.errors import InputError
+from portrait_core.face_model.topology import N_MESH
+from portrait_core.tracking.landmarker import face_weight
+
+SAME_PERSON = 0.6
+"""Distance of two recognition vectors of one face from which on dlib's network sees two people (King
+2017)."""
+_JOINED = 0.5
+"""Distance of two pieces' mean vectors below which they show one person."""
+_FARTHEST = 0.7
+"""Largest motion of a face between two frames, over its side: a head that turns or nods moves far less."""
+_GAP = 12
+"""Frames for which a face may be away and still be taken for the same one by its place alone."""
+_NEAR_TIE = 0.75
+"""Weight over the largest person's from which on a person could as well be the main one."""
+
+
+@dataclass(frozen=True)
+class Persons:
+    """The persons of a clip of T frames with at most K faces each.
+
+    Attributes:
+        number: ``[T,K]`` int64: number of the person that each face shows, from 1 by first appearance, and
+            from left to right; 0 where there is no face.
+        weight: ``[n]``: sum over the frames of the size and centrality of each person's face, in pixels.
+        vectors: ``[n,D]``: mean recognition vector of each person; NaN where none is known.
+    """
+
+    number: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def faces_of(self, person: int) -> NDArray[np.int64]:
+        """Return the face that shows a person in each frame ``[T]``; -1 where none does."""
+        shown = self.number == person
+        return np.where(shown.any(axis=1), shown.argmax(axis=1), -1)
+
+
+@dataclass
+class _Piece:
+    """Faces of consecutive frames that are linked by motion."""
+
+    frames: list[int] = field(default_factory=list)
+    faces: list[int] = field(default_factory=list)
+
+    def add(self, frame: int, face: int) -> None:
+        self.frames.append(frame)
+        self.faces.append(face)
+
+
+def find_persons(
+    points: NDArray[np.floating],
+    vectors: NDArray[np.floating],
+    cuts: NDArray[np.bool_],
+    size: tuple[int, int],
+) -> Persons:
+    """Find out which faces of a clip show the same person.
+
+    Args:
+        points: landmarks ``[T,K,478,2]`` in pixels, NaN where there is no face.
+        vectors: recognition vectors ``[T,K,D]`` (:class:`portrait_core.metrics.identity.ShippedRecogniser`),
+            NaN where unknown.
+        cuts: ``[T]``: whether a new scene begins with the frame; no motion is followed into it.
+        size: width and height of the frames in pixels.
+    """
+    mesh = points[:, :, :N_MESH]
+    center = mesh.mean(axis=2)
+    side = (mesh.max(axis=2) - mesh.min(axis=2)).max(axis=-1)
+    pieces = _link(center, side, vectors, cuts)
+    groups = _join(pieces, vectors)
+    groups.sort(
+        key=lambda group: min((p.frames[0], float(center[p.frames[0], p.faces[0], 0])) for p in group)
+    )
+    number = np.zeros(center.shape[:2], np.int64)
+    for i, group in enumerate(groups, 1):
+        for piece in group:
+            number[piece.frames, piece.faces] = i
+    there = np.isfinite(side)
+    weights = np.zeros(side.shape)
+    weights[there] = face_weight(center[there], side[there], size)
+    total = [float(weights[number == i].sum()) for i in range(1, len(groups) + 1)]
+    means = [_mean_vector(group, vectors) for group in groups]
+    return Persons(number, np.array(total), np.array(means).reshape(len(groups), vectors.shape[-1]))
+
+
+def _link(
+    center: NDArray[np.floating],
+    side: NDArray[np.floating],
+    vectors: NDArray[np.floating],
+    cuts: NDArray[np.bool_],
+) -> list[_Piece]:
+    """Link faces of consecutive frames into pieces."""
+    pieces: list[_Piece] = []
+    open_pieces: list[_Piece] = []
+    for i in range(len(center)):
+        here = np.flatnonzero(np.isfinite(side[i]))
+        open_pieces = [] if cuts[i] else [p for p in open_pieces if i - p.frames[-1] <= _GAP]
+        costs = np.array(
+            [[_cost(piece, i, k, center, side, vectors) for k in here] for piece in open_pieces]
+        ).reshape(len(open_pieces), len(here))
+        taken = set()
+        for row, column in zip(*linear_sum_assignment(np.minimum(costs, 1e6)), strict=True):
+            if np.isfinite(costs[row, column]):
+                open_pieces[row].add(i, int(here[column]))
+                taken.add(int(here[column]))
+        for k in here:
+            if int(k) not in taken:
+                open_pieces.append(_Piece([i], [int(k)]))
+                pieces.append(open_pieces[-1])
+    return pieces
+
+
+def _cost(
+    piece: _Piece,
+    frame: int,
+    face: int,
+    center: NDArray[np.floating],
+    side: NDArray[np.floating],
+    vectors: NDArray[np.floating],
+) -> float:
+    """Return how unlikely a face continues a piece; infinite where it cannot."""
+    before = piece.frames[-1], piece.faces[-1]
+    sides = side[before], side[frame, face]
+    motion = float(np.linalg.norm(center[frame, face] - center[before]) / np.mean(sides))
+    growth = float(abs(np.log(sides[1] / sides[0])))
+    apart = float(np.linalg.norm(vectors[frame, face] - vectors[before]))
+    if motion > _FARTHEST or growth > _FARTHEST or apart > SAME_PERSON:
+        return float("inf")
+    return motion + growth + (0.0 if np.isnan(apart) else apart)
+
+
+def _mean_vector(group: list[_Piece], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
+    rows = np.concatenate([vectors[piece.frames, piece.faces] for piece in group])
+    known = rows[np.isfinite(rows).all(axis=1)]
+    return known.mean(axis=0) if len(known) else np.full(vectors.shape[-1], np.nan)
+
+
+def _join(pieces: list[_Piece], vectors: NDArray[np.floating]) -> list[list[_Piece]]:
+    """Join pieces that show one person, the most alike first; no two of a person share a frame."""
+    groups = [[piece] for piece in pieces]
+    means = [_mean_vector(group, vectors) for group in groups]
+    frames = [set(piece.frames) for piece in pieces]
+    while len(groups) > 1:
+        apart = np.linalg.norm(np.array(means)[:, None] - np.array(means)[None], axis=-1)
+        apart[np.isnan(apart)] = np.inf
+        for i in range(len(groups)):
+            for j in range(i + 1):
+                apart[i, j] = np.inf
+                if i != j and frames[i] & frames[j]:
+                    apart[j, i] = np.inf
+        j, i = np.unravel_index(int(apart.argmin()), apart.shape)
+        if apart[j, i] > _JOINED:
+            break
+        groups[j] += groups.pop(i)
+        frames[j] |= frames.pop(i)
+        means.pop(i)
+        means[j] = _mean_vector(groups[j], vectors)
+    return groups
+
+
+def choose_person(
+    persons: Persons, choice: str, points: NDArray[np.floating], like: NDArray[np.floating] | None = None
+) -> int:
+    """Return the number of the person that drives.
+
+    Args:
+        persons: the clip's persons.
+        choice: ``largest``: the one who is largest and most central over the clip, and of those who are
+            nearly so the largest one when they first appear; a number; or ``like``.
+        points: landmarks ``[T,K,478,2]`` in pixels.
+        like: recognition vector ``[D]`` of the person to choose.
+
+    Raises:
+        InputError: there is no such person; the message follows the video's name.
+    """
+    if choice == "like":
+        if like is None or not np.isfinite(like).all():
+            raise InputError("cannot be searched for a face: the picture to compare with shows none")
+        apart = np.linalg.norm(persons.vectors - like, axis=1)
+        best = int(np.nanargmin(apart)) if np.isfinite(apart).any() else -1
+        if best < 0 or apart[best] > SAME_PERSON:
+            how_near = f"the nearest is {apart[best]:.2f} away" if best >= 0 else "no face can be compared"
+            raise InputError(
+                f"shows nobody like the given picture ({how_near}, the limit is {SAME_PERSON}); choose a "
+                "person by number"
+            )
+        return best + 1
+    if choice != "largest":
+        if not 1 <= int(choice) <= len(persons):
+            raise InputError(
+                f"shows {len(persons)} persons, and number {choice} is asked for; `portrait check` shows "
+                "them with their numbers"
+            )
+        return int(choice)
+    near = np.flatnonzero(persons.weight >= _NEAR_TIE * persons.weight.max()) + 1
+    if len(near) == 1:
+        return int(near[0])
+    mesh = points[:, :, :N_MESH]
+    side = (mesh.max(axis=2) - mesh.min(axis=2)).max(axis=-1)
+    shown = np.isin(persons.number, near)
+    frame = int(shown.any(axis=1).argmax())
+    face = int(np.where(shown[frame], np.nan_to_num(side[frame]), -1).argmax())
+    return int(persons.number[frame, face])

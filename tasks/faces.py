@@ -1,0 +1,132 @@
+"""The faces of pictures, with what tells whose they are: landmarks, recognition vectors, animal or not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import InputError
+from portrait_core.face_model.topology import N_POINTS
+from portrait_core.inputs.known import verified_copy
+from portrait_core.media import at_most, read_image
+from portrait_core.model_files.needs import weight_file
+from portrait_core.pipeline import Job
+from portrait_core.runtime.model_cache import cached
+from portrait_core.store.places import redact_place
+from tasks.context import device_of, landmarker
+
+if TYPE_CHECKING:
+    from portrait_core.metrics.animal_faces import AnimalReader
+    from portrait_core.metrics.identity import ShippedRecogniser
+
+MOST_FACES = 4
+"""Faces of a picture that are read; the smallest and least central ones of a crowd are left out."""
+_ANIMAL_EVERY = 8
+"""Frames per frame of a clip in which it is asked whether faces are animals'."""
+
+
+@dataclass(frozen=True)
+class FrameFaces:
+    """Faces of n frames, at most :data:`MOST_FACES` of each; NaN where there are fewer.
+
+    Attributes:
+        faces: landmarks ``[n,K,478,2]`` float32 in pixels, the largest and most central face first.
+        vectors: recognition vectors ``[n,K,128]`` float32.
+        animal: ``[n,K]`` float32, probability that the face is an animal's; NaN where it was not asked.
+    """
+
+    faces: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    animal: NDArray[np.float32]
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return the arrays by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def seen(self) -> NDArray[np.bool_]:
+        """Tell which frames have a face ``[n]``."""
+        return np.asarray(np.isfinite(self.faces[:, 0, 0, 0]))
+
+    @classmethod
+    def joined(cls, parts: Sequence[FrameFaces]) -> FrameFaces:
+        """Return the frames of several parts, one after the other."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+
+def no_faces(frames: int) -> FrameFaces:
+    """Return frames without a face."""
+    from portrait_core.metrics.face_recognition import WIDTH  # loads PyTorch
+
+    def nothing(*shape: int) -> NDArray[np.float32]:
+        return np.full((frames, MOST_FACES, *shape), np.nan, np.float32)
+
+    return FrameFaces(nothing(N_POINTS, 2), nothing(WIDTH), nothing())
+
+
+class FaceReader:
+    """Reads the faces of pictures with the process's networks.
+
+    Args:
+        job: whose settings and weights count.
+        threads: threads of the landmark networks.
+    """
+
+    def __init__(self, job: Job, threads: int) -> None:
+        self._landmarker = landmarker(job, threads)
+        self._recogniser, self._animals = _recogniser(job), _animal_reader(job)
+
+    def read(self, pictures: NDArray[np.uint8], first: int = 0, every: int = _ANIMAL_EVERY) -> FrameFaces:
+        """Read the faces of pictures, turned by quarters where none stands upright.
+
+        Args:
+            pictures: ``[n,H,W,3]`` uint8 RGB.
+            first: number of the first picture in its clip.
+            every: frames per frame in which it is asked whether faces are animals'.
+        """
+        found = self._landmarker.detect_all(pictures, MOST_FACES, turned=True)
+        columns = [self._recogniser.embed(pictures, found.points[:, k]) for k in range(MOST_FACES)]
+        animal = np.full(found.score.shape, np.nan, np.float32)
+        for i in range(-first % every, len(pictures), every):
+            animal[i] = self._animals.read(pictures[i], found.points[i])
+        return FrameFaces(found.points, np.stack(columns, axis=1).astype(np.float32), animal)
+
+
+def _recogniser(job: Job) -> ShippedRecogniser:
+    from portrait_core.metrics.identity import ShippedRecogniser
+
+    device = device_of(job)
+
+    def load() -> ShippedRecogniser:
+        return ShippedRecogniser.load(device, weight_file(job.settings, "person_recognition"))
+
+    return cached("recogniser", job.weights["person_recognition"], load, device)
+
+
+def _animal_reader(job: Job) -> AnimalReader:
+    from portrait_core.metrics.animal_faces import AnimalReader
+
+    device = device_of(job)
+    return cached("animal_reader", "efficientnet-lite0", lambda: AnimalReader(device), device)
+
+
+def like_vector(job: Job, place: str, name: str) -> NDArray[np.float64]:
+    """Return the recognition vector of the main face of a picture that chooses a person.
+
+    Args:
+        job: whose settings and weights count.
+        place: path or URL of the picture.
+        name: input of the job with the picture's digest.
+
+    Raises:
+        InputError: it is another picture than the job was made with, or shows no face.
+    """
+    path = verified_copy(place, job.inputs[name], job.settings.runner.input_cache_bytes)
+    picture = at_most(read_image(path), job.settings.media.portrait_max_side)[None]
+    points = landmarker(job, job.settings.runner.threads_per_worker).detect(picture).points
+    if not np.isfinite(points[0, 0, 0]):
+        raise InputError(f"{redact_place(place)} shows no face to choose a person by; give another picture")
+    return _recogniser(job).embed(picture, points)[0]
