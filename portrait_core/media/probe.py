@@ -18,6 +18,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
@@ -28,6 +29,15 @@ from portrait_core.media.turns import room_for
 from portrait_core.settings.limits import current_limits, refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
+# Tracks beside the one that most people hear: descriptions of the picture, comments, and parts of a mix.
+_SPECIAL_AUDIO = (
+    Disposition.visual_impaired
+    | Disposition.hearing_impaired
+    | Disposition.descriptions
+    | Disposition.comment
+    | Disposition.karaoke
+    | Disposition.dependent
+)
 _UNSPECIFIED = 2
 # AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
 _COUNTED_FORMATS = {"avi"}
@@ -53,7 +63,7 @@ class VideoInfo:
     has_audio: bool
     """True if there is an audio track."""
     audio_duration_s: float
-    """Seconds of the first audio track; 0 when there is none."""
+    """Seconds of the audio track that is carried over (the default one); 0 when there is none."""
     rotation_deg: int
     """Counter-clockwise rotation in degrees that the file asks players for; already applied to width and
     height."""
@@ -63,6 +73,8 @@ class VideoInfo:
     """True if frames have alpha, in which case they are composited over white."""
     bit_depth: int
     """Bits per channel in the file; frames are reduced to 8."""
+    audio_codec: str = ""
+    """Name of the codec of the audio track that is carried over; empty without audio."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,17 @@ def _video_stream(container: Any, path: Path) -> Any:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise InputError(f"{path} holds no video (it holds {kinds}); give a file with a video track")
     return streams[0]
+
+
+def _audio_stream(container: Any) -> Any:
+    """Return the audio stream that players take: the default one, but none for a few listeners; else None."""
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    special, default = int(_SPECIAL_AUDIO), int(Disposition.default)
+    return min(
+        streams,
+        key=lambda s: (bool(int(s.disposition) & special), not int(s.disposition) & default, s.index),
+        default=None,
+    )
 
 
 def _packets(container: Any, stream: Any, path: Path) -> _Packets:
@@ -257,7 +280,7 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
         times = (ticks * float(stream.time_base)).astype(np.float64)
     seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
-    audio = container.streams.audio[0] if container.streams.audio else None
+    audio = _audio_stream(container)
     return Timeline(
         path=path,
         info=_info(stream, packets.first, audio, packets.ends, rate, len(slots), is_vfr),
@@ -299,6 +322,7 @@ def _info(
         is_vfr=is_vfr,
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
+        audio_codec=_codec(audio) if audio is not None else "",
     )
 
 
