@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
+from portrait_core.media.colors import Colors, assumed_matrix, colors_of
 from portrait_core.media.containers import open_container
 from portrait_core.media.rates import constant_rate, frame_count, plausible_rates, slots_of
 from portrait_core.media.turns import room_for
@@ -46,14 +47,20 @@ _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
+MAX_PIXEL_ASPECT = 4
+"""Width over height of a pixel, or its inverse, above which a file's pixel aspect counts as a mistake."""
+# A ratio this near to 1 comes from the rounding of a size, and is not worth the sharpness.
+_SQUARE = 0.005
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Properties of a video, as :func:`probe` returns them."""
 
     width: int
-    """Width in pixels, after rotation (a pixel aspect other than 1:1 is not applied)."""
+    """Width in pixels as it is displayed: after rotation, with square pixels."""
     height: int
-    """Height in pixels, after rotation."""
+    """Height in pixels, likewise."""
     frame_rate: Fraction
     """Exact, constant frames per second (30000/1001 stays a fraction)."""
     frame_count: int
@@ -75,6 +82,10 @@ class VideoInfo:
     """Bits per channel in the file; frames are reduced to 8."""
     audio_codec: str = ""
     """Name of the codec of the audio track that is carried over; empty without audio."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width over height of a stored pixel, before rotation; already applied to width and height."""
+    dynamic_range: str = ""
+    """``HLG`` or ``PQ`` where the dynamic range is high, in which case frames are tone mapped; else empty."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,8 @@ class Timeline:
     """True if the container has no usable times, so that pictures are identified by their order."""
     decoder: str | None
     """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
+    colors: Colors
+    """Transfer function and primaries."""
     color_matrix: str | None
     """Colour matrix to assume where the file names none; else None."""
     audio_stream: int | None
@@ -134,7 +147,9 @@ def scan(path: str | os.PathLike[str]) -> Timeline:
 def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
     with open_container(path) as container:
         stream = _video_stream(container, path)
-        pixels = stream.codec_context.width * stream.codec_context.height
+        context = stream.codec_context
+        width, height = _displayed(context.width, context.height, _pixel_aspect(stream))
+        pixels = width * height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
         with room_for(pixels):
             packets = _packets(container, stream, path)
@@ -281,6 +296,7 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
     seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
     audio = _audio_stream(container)
+    colors = colors_of(stream.codec_context, packets.first)
     return Timeline(
         path=path,
         info=_info(stream, packets.first, audio, packets.ends, rate, len(slots), is_vfr),
@@ -290,7 +306,8 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
         counted=counted,
         decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
-        color_matrix=_assumed_matrix(packets.first),
+        colors=colors,
+        color_matrix=_assumed_matrix(packets.first, colors),
         audio_stream=audio.index if audio is not None else None,
         audio_codec=_codec(audio) if audio is not None else None,
         audio_delay_s=_start(audio) - float(times[0]) if audio is not None and not counted else 0.0,
@@ -303,7 +320,8 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
 def _info(
     stream: Any, first: Any, audio: Any, ends: dict[int, float], rate: Fraction, count: int, is_vfr: bool
 ) -> VideoInfo:
-    width, height = first.width, first.height
+    aspect = _pixel_aspect(stream)
+    width, height = _displayed(first.width, first.height, aspect)
     rotation = round(first.rotation) % 360
     if rotation % 180 == 90:
         width, height = height, width
@@ -323,6 +341,8 @@ def _info(
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
         audio_codec=_codec(audio) if audio is not None else "",
+        pixel_aspect=aspect,
+        dynamic_range=colors_of(stream.codec_context, first).dynamic_range,
     )
 
 
@@ -340,11 +360,21 @@ def _alpha_track(stream: Any) -> bool:
     return any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
 
 
-def _assumed_matrix(first: Any) -> str | None:
-    """Return the colour matrix that players assume when a file names none; None when it names one.
-
-    It is BT.601 for standard definition and BT.709 above.
-    """
+def _assumed_matrix(first: Any, colors: Colors) -> str | None:
+    """Return the colour matrix that players assume when a file names none; None when it names one."""
     if first.format.is_rgb or first.format.has_palette or int(first.colorspace) != _UNSPECIFIED:
         return None
-    return "bt709" if min(first.width, first.height) >= 720 else "bt601"
+    return assumed_matrix(first.width, first.height, colors)
+
+
+def _pixel_aspect(stream: Any) -> Fraction:
+    """Return width over height of a pixel, from the container, else the codec; 1 where it is not plausible."""
+    aspect = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT or abs(aspect - 1) < _SQUARE:
+        return Fraction(1)
+    return aspect
+
+
+def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Return a picture's size with square pixels; one side grows and none shrinks, so that no line is lost."""
+    return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
