@@ -74,7 +74,10 @@ class Sound:
 
 
 def sound_for(
-    path: str | os.PathLike[str] | None, form: VideoFormat, start_s: float = 0.0, length_s: float | None = None
+    path: str | os.PathLike[str] | None,
+    form: VideoFormat,
+    start_s: float = 0.0,
+    length_s: float | None = None,
 ) -> Sound | None:
     """Choose the sound of a clip.
 
