@@ -368,7 +368,7 @@ def _assumed_matrix(first: Any, colors: Colors) -> str | None:
 
 
 def _pixel_aspect(stream: Any) -> Fraction:
-    """Return width over height of a pixel, from the container, else the codec; 1 where it is not plausible."""
+    """Return width over height of a pixel, by the container, else the codec; 1 if it is not plausible."""
     aspect = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT or abs(aspect - 1) < _SQUARE:
         return Fraction(1)
@@ -376,5 +376,5 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 
 def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Return a picture's size with square pixels; one side grows and none shrinks, so that no line is lost."""
+    """Return a picture's size with square pixels; one side grows, and none shrinks, which would lose lines."""
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))

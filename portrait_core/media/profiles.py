@@ -18,7 +18,7 @@ Conversion = Callable[[Image.Image], Image.Image]
 _log = logging.getLogger(__name__)
 _SPACES = {"RGB ": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _DEVICES = frozenset({"scnr", "mntr", "prtr", "spac"})
-# Grey levels by which a conversion may change any colour and still be left out, so that pictures in sRGB, which
+# Grey levels by which a conversion may change any colour and still be left out, so that pictures in sRGB, as
 # nearly all are, keep their exact pixels whatever profile says so.
 _SAME = 2
 # Chromaticities of red, green, blue and white by H.273's number of the primaries; the white is D65.
@@ -37,8 +37,8 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 def conversion_to_srgb(image: Image.Image, name: str) -> Conversion | None:
     """Return the conversion of a picture's colours to sRGB.
 
-    A profile that is damaged, too large, of another kind of colours than the picture, or that makes no picture
-    is ignored with a warning: the pixels are then taken as sRGB.
+    A profile that is damaged, too large, of another kind of colours than the picture, or that makes no
+    picture is ignored with a warning: the pixels then count as sRGB.
 
     Args:
         image: the picture, opened; of it, the conversion takes pieces.
@@ -56,9 +56,9 @@ def conversion_to_srgb(image: Image.Image, name: str) -> Conversion | None:
         space = _SPACES.get(str(profile.profile.xcolor_space))
         if space != family and (family, space) != ("L", "RGB"):
             kind = str(profile.profile.xcolor_space).strip()
-            raise ValueError(f"it is one of {kind} colours, and the picture has {family}")
+            raise ValueError(f"it is one of {kind!r} colours, and the picture has {family}")
         if str(profile.profile.device_class) not in _DEVICES:
-            raise ValueError(f"its class is {profile.profile.device_class}")
+            raise ValueError(f"its class is {str(profile.profile.device_class)!r}")
         convert = _transform(profile, str(space))
         before, after = _probe(str(space), convert)
     except (
@@ -69,7 +69,7 @@ def conversion_to_srgb(image: Image.Image, name: str) -> Conversion | None:
         struct.error,
         np.linalg.LinAlgError,
     ) as error:
-        _log.warning("%s: its colour profile is ignored (%s); its colours are taken as sRGB", name, error)
+        _log.warning("%s: its colour profile is ignored (%s); its colours count as sRGB", name, error)
         return None
     if space != "CMYK" and np.abs(after - before).max() <= _SAME:
         return None

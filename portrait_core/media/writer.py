@@ -69,7 +69,8 @@ class VideoWriter:
             frame_rate: exact frames per second.
             audio_from: the driving video, whose audio track is carried over at its time relative to the first
                 frame: copied where it stays whole and common players know its codec, else encoded as AAC
-                (``.webm``: Opus), with at most two channels. A file without audio gives a video without audio.
+                (``.webm``: Opus), with at most two channels. A file without audio gives a video without
+                audio.
             crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 has none,
                 because it is always nearly lossless.
             metadata: tags of :data:`METADATA_KEYS`. None of the source's tags are carried over.
