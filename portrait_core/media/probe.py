@@ -376,5 +376,5 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 
 def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Return a picture's size with square pixels; one side grows, and none shrinks, which would lose lines."""
+    """Return a picture's size with square pixels; one side grows, none shrinks, which would lose lines."""
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))

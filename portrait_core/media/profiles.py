@@ -84,7 +84,7 @@ def family_of(mode: str) -> str:
 
 
 def _profile_of(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
-    """Return what a picture says: numbers of H.273, an embedded profile, or PNG's chromaticities and gamma."""
+    """Return what a picture says, by numbers of H.273, a profile, or PNG's chromaticities and gamma."""
     codes = _codes_of(image)
     if codes is not None and codes[1] in _SRGB_TRANSFERS and codes[0] in _PRIMARIES:
         return matrix_profile(_PRIMARIES[codes[0]], None)
@@ -188,9 +188,8 @@ def _profile(tags: Sequence[tuple[bytes, bytes]]) -> bytes:
     for key, content in tags:
         table += key + struct.pack(">II", start + len(data), len(content))
         data += content + bytes(-len(content) % 4)
-    header = struct.pack(">I4s4s4s4s4s12s4s", start + len(data), b"", b"\x02\x40\0\0", b"mntr", b"RGB ", b"XYZ ",
-                         struct.pack(">6H", 2026, 1, 1, 0, 0, 0), b"acsp")  # fmt: skip
-    header += bytes(28) + _xyz(_D50)[8:]
+    kind = b"\x02\x40\0\0mntrRGB XYZ " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp"
+    header = struct.pack(">I", start + len(data)) + bytes(4) + kind + bytes(28) + _xyz(_D50)[8:]
     return header.ljust(128, b"\0") + table + data
 
 

@@ -70,7 +70,8 @@ class Sound:
             sound = sound.filter("atrim", **cut)
         if self.start_s:
             sound = sound.filter("asetpts", f"PTS-{earlier + self.start_s:.6f}/TB")
-        return sound
+        # Where nothing decodes, a moment of silence: without any sample ffmpeg would write no file.
+        return sound.filter("apad", whole_len=1024)
 
 
 def sound_for(

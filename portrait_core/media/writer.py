@@ -253,5 +253,8 @@ def _command(
         options |= {"c:a": "copy"} if audio.copied else form.new_audio
     options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
     output = ffmpeg.output(*streams, as_output(target), **options).overwrite_output()
-    output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")
+    # A sound of which most is damaged does not cost the picture.
+    output = output.global_args(
+        "-max_error_rate", "1", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "error"
+    )
     return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary())]

@@ -133,6 +133,17 @@ def test_a_gap_in_the_sound_stays_a_gap(ffmpeg_to: FfmpegRunner, tmp_path: Path)
     assert _heard(tmp_path / "a.mp4")[0] == pytest.approx([0.25, 2.25], abs=0.002)
 
 
+@pytest.mark.parametrize("most", [True, False])
+def test_damaged_sound_does_not_cost_the_picture(ffmpeg_to: FfmpegRunner, tmp_path: Path, most: bool) -> None:
+    data = _source(ffmpeg_to, "ac3.mkv").read_bytes()
+    packets = data.count(b"\x0b\x77")
+    # Without its first bytes a packet of AC-3 does not decode.
+    broken = tmp_path / "broken.mkv"
+    broken.write_bytes(data.replace(b"\x0b\x77", b"\0\0", packets - 5 if most else -1))
+    assert _clip(tmp_path / "a.mp4", broken, 75) == "ac3, encoded as aac"
+    assert probe(tmp_path / "a.mp4").frame_count == 75
+
+
 @pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("5.1", 2), ("12 channels", 2)])
 def test_at_most_two_channels_are_encoded(
     ffmpeg_to: FfmpegRunner, tmp_path: Path, layout: str, channels: int
