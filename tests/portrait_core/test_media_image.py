@@ -287,3 +287,39 @@ def test_no_other_reader_of_this_process_opens_heif(tmp_path: Path) -> None:
     read_image(path)
     with pytest.raises(OSError, match="cannot identify"):
         Image.open(path)
+
+
+def _profile_of_ink() -> bytes:
+    """A printing press whose paper is (95, 0, 0) of Lab, magenta (50, 70, 0), and each other ink black."""
+    corners = np.array([(95, 0, 0) if i == 0 else (50, 70, 0) if i == 4 else (5, 0, 0) for i in range(16)])
+    table = np.round(corners * (2.55, 1, 1) + (0, 128, 128)).astype(np.uint8)
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * np.eye(3, dtype=int)).reshape(-1).tolist())
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + 4 * identity + table.tobytes() + 3 * identity
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    words = b"desc\0\0\0\0" + struct.pack(">I", 4) + b"ink\0" + bytes(78)
+    tags = {b"desc": words, b"wtpt": white, b"cprt": b"text\0\0\0\0none", b"A2B0": lut}
+    start, data, index = 128 + 4 + 12 * len(tags), b"", struct.pack(">I", len(tags))
+    for key, content in tags.items():
+        index += key + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    kind = b"\x02\x40\0\0prtrCMYKLab " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp"
+    header = struct.pack(">I", start + len(data)) + bytes(4) + kind + bytes(28) + white[8:]
+    return header.ljust(128, b"\0") + index + data
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_ink_is_shown_as_its_profile_says(tmp_path: Path, name: str) -> None:
+    ink = np.zeros((16, 48, 4), np.uint8)
+    ink[:, 16:32, 1] = 255
+    ink[:, 32:] = 255
+    best: dict[str, Any] = {"quality": 100} if name == "a.jpg" else {}
+    Image.fromarray(ink, "CMYK").save(tmp_path / name, icc_profile=_profile_of_ink(), **best)
+    paper, magenta, black = read_image(tmp_path / name)[8, 8::16].astype(int)
+    f = (50 + 16) / 116
+    xyz = np.array([0.9642 * (f + 70 / 500) ** 3, f**3, 0.8249 * f**3])
+    light = np.linalg.solve(_matrix("D65 to D50") @ _matrix("sRGB"), xyz)
+    expected = 255 * (1.055 * np.clip(light, 0.0031308, 1) ** (1 / 2.4) - 0.055)
+    assert np.abs(magenta - expected).max() <= 6
+    assert paper.min() > 235
+    assert black.max() < 30
