@@ -55,6 +55,9 @@ class Summary(BaseModel):
     frames: int
     frame_rate: str
     has_audio: bool
+    sound: str = ""
+    """Codec of the driver's sound, and whether it was copied, or cut and encoded anew; ``none`` without
+    sound; empty for a clip that was made before this was noted."""
     files: dict[str, str]
     """Files written to the output folder, by what they are."""
     stages: list[StageSummary]
