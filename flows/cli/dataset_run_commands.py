@@ -74,7 +74,7 @@ def run(
         console.print(f"{len(rows)} clips, profile {profile}, store {store}", soft_wrap=True)
         parameters = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
         results = start_dataset(rows, settings, console, parameters)
-    counts = {outcome: count for outcome, count in sorted(results.items()) if count}
+    counts = dict(sorted(Counter(result.outcome for result in results).items()))
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do")
     if set(counts) - {"done"}:
         console.print(f"`portrait status {store}` shows details", soft_wrap=True)

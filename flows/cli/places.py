@@ -27,13 +27,16 @@ _ENDINGS = (
 _FORMAT = "store.json"
 
 
-def check_places(store: str | None, out: Path | None = None, default_store: bool = False) -> None:
+def check_places(
+    store: str | None, out: Path | None = None, default_store: bool = False, write: bool = True
+) -> None:
     """Check the places that a command writes to. Nothing is left there.
 
     Args:
         store: path or URL of the store; None where the command has none.
         out: folder of the results; None where the command has none.
         default_store: the store is the command's own choice, inside of ``out``.
+        write: whether the command will write to them.
 
     Raises:
         InputError: one of them is a file or cannot be written, or ``out`` ends as a media file does, or lies
@@ -42,9 +45,11 @@ def check_places(store: str | None, out: Path | None = None, default_store: bool
     folder = local_path(store) if store is not None else None
     if out is not None:
         _check_out(out, None if default_store else folder)
+        if write:
+            _refuse_unwritable("--out", out)
     if folder is not None and not default_store:
         _refuse_file("--store", folder)
-        if not (folder / _FORMAT).exists():  # a finished store may be one that is only read
+        if write and not (folder / _FORMAT).exists():  # a finished store may be one that is only read
             _refuse_unwritable("--store", folder)
 
 
@@ -63,7 +68,6 @@ def _check_out(out: Path, store: Path | None) -> None:
             f"--out {out} lies in --store {store}, which holds only what the program keeps there; give "
             "another folder to one of them (the store may lie in --out)"
         )
-    _refuse_unwritable("--out", out)
 
 
 def _refuse_file(option: str, given: Path) -> None:

@@ -65,10 +65,10 @@ _KINDS: tuple[tuple[bytes, Family, str], ...] = (
     (rb"v/1\x01|#\?R", "picture", "a picture of high dynamic range (EXR, HDR)"),
     (rb"\0\0\x01\0[^\0]\0", "picture", "an icon"),
     # sound before video, because the containers are the same
-    (rb".{4}ftypM4[AB]", "sound", "a sound file (M4A)"),
-    (rb"ID3|\xff[\xfb\xf3\xf2]", "sound", "a sound file (MP3)"),
+    (rb".{4}ftypM4[AB]", "sound", "an M4A sound file"),
+    (rb"ID3|\xff[\xfb\xf3\xf2]", "sound", "an MP3 sound file"),
     (rb"fLaC|RIFF.{4}WAVE|FORM.{4}AIF|#!AMR|MThd|\xff[\xf1\xf9]", "sound", "a sound file"),
-    (rb"OggS(?!.{0,200}(theora|video))", "sound", "a sound file (Ogg)"),
+    (rb"OggS(?!.{0,200}(theora|video))", "sound", "an Ogg sound file"),
     (rb"OggS", "video", "an Ogg video"),
     (rb".{4}ftypqt|.{4}(moov|mdat|wide|free|skip)", "video", "a MOV video"),
     (rb".{4}ftyp3g", "video", "a 3GP video"),
@@ -156,7 +156,9 @@ def advice(kind: FileKind, wanted: Wanted, path: str) -> str:
         path: its path, for a command.
     """
     if wanted == "picture" and kind.family == "video":
-        return f"give one picture: the video's first is written by `{first_frame_command(path)}`"
+        return f"a portrait is one picture, such as a frame of it: `{first_frame_command(path)}`"
+    if wanted == "video" and kind.family == "sound":
+        return f"it holds no video, though perhaps a cover picture; {_VIDEO}"
     if wanted == "video" and kind.family == "picture":
         return f"a picture is what a portrait takes; {_VIDEO}"
     if kind.family == wanted:

@@ -96,8 +96,8 @@ def _not_videos(folder: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> d
         "headless": (folder / "headless.mp4", "not a readable video"),
         "folder": (folder, "is a folder"),
         "missing": (folder / "nowhere.mp4", "does not exist"),
-        "audio only": (audio, "holds no video.*it holds audio"),
-        "no frames": (none, "(no frame|not a readable video|holds no video)"),
+        "audio only": (audio, "holds sound, no video"),
+        "no frames": (none, "(no frame|not a readable video|holds nothing, no video)"),
     }
 
 
