@@ -12,7 +12,6 @@ from flows.cli.dataset_commands import paired
 from flows.cli.listing import IMAGES, VIDEOS, Source, gather
 from flows.cli.outcome import OK, PARTIAL
 from portrait_core.errors import InputError
-from portrait_core.store.places import local_path, resolve_place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,8 +43,11 @@ def pairs_of(portraits: Sequence[str], videos: Sequence[str], console: Console) 
         and [one.place for one in clips] == [_full(videos[0])]
     ):
         return None
-    each = (list({one.place: one for one in sources}.values()) for sources in (faces, clips))
-    return paired(*each, "all")
+    return paired(_each_once(faces), _each_once(clips), "all")
+
+
+def _each_once(sources: Sequence[Source]) -> list[Source]:
+    return list({one.place: one for one in sources}.values())
 
 
 def _portraits(place: str, console: Console) -> list[Source]:
@@ -74,11 +76,15 @@ def _alone(place: str) -> Source:
 
 
 def _full(place: str) -> str:
+    from portrait_core.store.places import resolve_place
+
     return resolve_place(os.getcwd(), place)
 
 
 def _stands_for_many(place: str, folders: bool) -> bool:
     """Tell whether a place is a pattern, or where that counts a folder."""
+    from portrait_core.store.places import local_path
+
     path = local_path(place)
     if path is not None and path.exists():
         return folders and path.is_dir()

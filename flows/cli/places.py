@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from portrait_core.errors import InputError
-from portrait_core.store.places import local_path
 
 _ENDINGS = (
     ".mp4",
@@ -42,6 +41,8 @@ def check_places(
         InputError: one of them is a file or cannot be written, or ``out`` ends as a media file does, or lies
             in the store.
     """
+    from portrait_core.store.places import local_path
+
     folder = local_path(store) if store is not None else None
     if out is not None:
         _check_out(out, None if default_store else folder)

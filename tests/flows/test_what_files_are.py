@@ -13,11 +13,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from flows.cli import many
 from flows.cli.main import app
 from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
 from flows.dataset_run import ClipResult
-from portrait_core.dataset.manifest import read_manifest
+from portrait_core.dataset.manifest import Row, read_manifest
 from tests.conftest import FfmpegRunner
 
 
@@ -229,7 +228,7 @@ def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Names of the rows of each run that would begin; the second clip has held frames."""
     runs: list[list[str]] = []
 
-    def run(rows: list[many.Row], _settings: object, _console: object, parameters: dict[str, str]) -> object:
+    def run(rows: list[Row], _settings: object, _console: object, parameters: dict[str, str]) -> object:
         kept = read_manifest(parameters["manifest"], require_consent=False)
         assert [row.name for row in kept.rows] == [row.name for row in rows], "what a server's run reads"
         runs.append([row.name for row in rows])
@@ -306,3 +305,20 @@ def test_a_pattern_that_the_shell_wrote_out_is_told(place: Path) -> None:
     assert "A pattern is given in quotes" in said(
         several("--portrait", "a.png", "b.png", "--video", "clip.mp4")
     )
+
+
+@pytest.mark.slow
+def test_several_are_made_and_found_done_the_second_time(
+    place: Path, small: list[str], driver: Path, portrait: Path
+) -> None:
+    Image.open(portrait).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(place / "turned.png")
+    settings = [part for change in small for part in ("--set", change)]
+    given = ["--portrait", "face.png", "--portrait", "turned.png", "--video", str(driver), *settings]
+    for _ in range(2):
+        ended = several(*given)
+        assert ended.exit_code == PARTIAL, "one frame of the driver shows no face"
+        assert ended.output.count(" held ") >= 2, ended.output
+        for name in ("face--driver", "turned--driver"):
+            assert (place / "out" / name / "reenactment.mp4").is_file()
+            assert f"out/{name}" in ended.output
+    assert "done" in call("status", "store").output
