@@ -147,8 +147,11 @@ def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
         return _read_workbook(data, known)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = _from_utf16(data)
-    kind = kind_of(data[:HEAD_BYTES])
-    if kind and kind.family != "other":
+    head = data[:HEAD_BYTES]
+    kind = kind_of(head)
+    if kind and (
+        b"\0" in head or kind.family in ("page", "pointer", "document")
+    ):  # a header may begin as any
         raise InputError(f"is {kind}; a table is a CSV file, an Excel workbook (.xlsx) or a Parquet file")
     try:
         return _read_csv(data, known)

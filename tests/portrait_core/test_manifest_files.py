@@ -58,6 +58,14 @@ def test_separators_at_the_end_of_each_line_are_no_columns(folder: Path) -> None
     assert len(read(folder, lines(";").replace("\r\n", ";;\r\n").encode()).rows) == 1
 
 
+@pytest.mark.parametrize("header", ["ID3", "P1 x", "BMI", "G" * 400])
+def test_a_header_that_begins_as_another_kind_of_file_is_a_header(header: str) -> None:
+    assert read_table(f"{header},portrait,video\nx,a.png,v.mp4\n".encode()).columns[1:] == [
+        "portrait",
+        "video",
+    ]
+
+
 # Excel
 
 
