@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import InputError, RoleError
 from portrait_core.inputs.copies import local_copy
@@ -24,7 +21,9 @@ from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import Settings
 from portrait_core.store import Store, record_name
 from portrait_core.store.places import local_path
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.registry import MODELS
+from portrait_core.weights.sidecars import parsed_object
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
@@ -155,7 +154,7 @@ def _for_2d(settings: Settings) -> Settings:
     not apply, are left out.
     """
     about = said_of_generator(weight_file(settings, "generator"))
-    side = min(MOST_2D, max(map(int, json.loads(about["settings"])["channels"])))
+    side = min(MOST_2D, max(map(int, parsed_object(about["settings"])["channels"])))
     tuned = {"depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0, "patch": side, "locality_patch": side}
     return settings.model_copy(
         update={
@@ -239,15 +238,15 @@ def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
 
 
 def _face_input(settings: Settings, name: str) -> str:
-    """Return the choice of a person as an input: a picture to compare with by its digest.
+    """Return the digest of the choice of a person: that of a picture to compare with, or of the number.
 
     It is empty for ``largest``, which asks for nobody.
     """
     choice: str = getattr(settings.tracking, name)
-    kind, _, place = choice.partition(":")
-    if not place:
-        return "" if choice == "largest" else choice
-    return f"{kind}:{local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))}"
+    place = choice.partition(":")[2]
+    if place:
+        return local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))
+    return "" if choice == "largest" else hashlib.sha256(f"person {choice}".encode()).hexdigest()
 
 
 def _place(place: str) -> str:
@@ -355,8 +354,8 @@ def _is_scene(generator: Path) -> bool:
     if about.get("kind", "triplane") == "stylegan2":
         from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 
-        return bool(json.loads(about.get("latent_layout", "{}")) == LAYOUT_2D)
-    own = json.loads(about.get("settings", "{}"))
+        return parsed_object(about.get("latent_layout", "{}")) == LAYOUT_2D
+    own = parsed_object(about.get("settings", "{}"))
     return bool(own.get("mapping_kind", "stylegan") == "scene")
 
 
@@ -367,14 +366,14 @@ def said_of_generator(path: Path) -> dict[str, Any]:
         ValueError: it cannot be read.
     """
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             about = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+        return parsed_object(about["generator"]) if "generator" in about else about
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
             "`portrait models import FILE`"
         ) from error
-    return json.loads(about["generator"]) if "generator" in about else about
 
 
 def _check_generator(path: Path, settings: Settings, flat: bool) -> None:

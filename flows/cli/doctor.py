@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.engine.environment import prefect_server, prefect_server_answers
+from flows.engine.environment import prefect_server, prefect_server_answers, prefect_server_refuses
 from portrait_core.report import package_versions
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder, sample_portrait, sample_video
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import cpu_count
+from portrait_core.weights.sidecars import read_sidecar
 
 
 class Finding(NamedTuple):
@@ -104,10 +104,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _about(path: Path) -> dict[str, str]:
     beside = path.with_suffix(".json")
     try:
-        noted = json.loads(beside.read_text(encoding="utf-8"))
+        return read_sidecar(beside)
     except (OSError, ValueError):
         return {}
-    return noted if isinstance(noted, dict) else {}
 
 
 def _samples(settings: Settings) -> Iterator[Finding]:
@@ -120,9 +119,12 @@ def _services(settings: Settings) -> Iterator[Finding]:
     server = prefect_server()
     if server is None:
         yield Finding("Prefect", "no server is named (PREFECT_API_URL): runs are not shown in a UI", None)
+    elif not prefect_server_answers(server):
+        yield Finding("Prefect", f"server {server} does not answer: runs work without it", None)
+    elif refused := prefect_server_refuses(server):
+        yield Finding("Prefect", f"{refused}; runs work without it", None)
     else:
-        answers = "answers" if prefect_server_answers(server) else "does not answer: runs work without it"
-        yield Finding("Prefect", f"server {server} {answers}", None)
+        yield Finding("Prefect", f"server {server} answers", None)
     runner = settings.runner
     where = {
         "threads": "threads of one process",
