@@ -7,9 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, RoleError
 from portrait_core.inputs.copies import local_copy
 from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
+from portrait_core.media.kinds import kind_at
 from portrait_core.model_files.needs import (
     weight_file,
     weight_files,
@@ -256,9 +257,10 @@ def _portrait(portrait: str, store: str, settings: Settings) -> str:
     """Look at a portrait, and return its digest."""
     found = _facts(portrait, "image", store, settings)
     if min(found.height, found.width) < SMALLEST_SIDE:
-        raise InputError(
-            f"the portrait {found.url} is {found.width}x{found.height} pixels; give one of at least "
-            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
+        raise RoleError(
+            "portrait",
+            f"{found.url} is {found.width}x{found.height} pixels; give one of at least "
+            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more",
         )
     return found.sha256
 
@@ -267,14 +269,18 @@ def _video(video: str, store: str, settings: Settings) -> InputFacts:
     """Look at a driving video."""
     found = _facts(video, "video", store, settings)
     if found.frame_count < 2:
-        raise InputError(
-            f"the driving video {found.url} has one frame: there is no motion to take over. Give a clip of "
-            "two frames or more; its expressions and head pose drive the portrait"
+        kind = kind_at(local_copy(video, limit_bytes=settings.runner.input_cache_bytes))
+        what = f" (it is {kind})" if kind.family == "picture" else ""
+        raise RoleError(
+            "video",
+            f"the driving video {found.url} has one frame{what}: there is no motion to take over. Give a "
+            "clip of two frames or more; its expressions and head pose drive the portrait",
         )
     if min(found.width, found.height) < SMALLEST_SIDE:
-        raise InputError(
+        raise RoleError(
+            "video",
             f"the driving video {found.url} is {found.width}x{found.height} pixels, too small to find a face "
-            f"in; give one of at least {SMALLEST_SIDE} pixels on its shorter side"
+            f"in; give one of at least {SMALLEST_SIDE} pixels on its shorter side",
         )
     return found
 
@@ -287,7 +293,10 @@ def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts
     """Return the facts about an input: from the store where that still holds, else by reading all of it."""
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
-    found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    try:
+        found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    except InputError as error:
+        raise RoleError("portrait" if kind == "image" else "video", str(error)) from error
     if found.as_dict() != known:
         _new_facts[opened.url, record] = found
     return found

@@ -19,7 +19,7 @@ from pillow_heif.as_plugin import HeifImageFile
 
 from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
-from portrait_core.media.kinds import HEAD_BYTES, kind_of
+from portrait_core.media.kinds import HEAD_BYTES, advice, kind_of
 from portrait_core.media.profiles import Conversion, conversion_to_srgb, family_of
 from portrait_core.media.reader import over_white
 from portrait_core.media.turns import room_for
@@ -77,8 +77,8 @@ def open_picture(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         raise InputError(f"{path} {over_limit('picture_pixels', pixels)}") from error
     except Exception as error:  # a hostile file may raise anything, and is that file's problem alone
         raise InputError(
-            f"{path} is not a readable image ({_reason(error, head)}); save it as PNG or JPEG, or copy it "
-            f"again"
+            f"{path} is not a readable image ({_reason(error, head)}); "
+            f"{advice(kind_of(head), 'picture', str(path))}"
         ) from error
 
 
@@ -132,9 +132,11 @@ def at_most(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _reason(error: Exception, head: bytes) -> str:
-    if kind := kind_of(head):
+    kind = kind_of(head)
+    unknown = isinstance(error, UnidentifiedImageError)
+    if kind and (unknown or kind.family != "picture"):
         return f"it is {kind}"
-    if isinstance(error, UnidentifiedImageError):
+    if unknown:
         return f"of none of the formats {', '.join(PICTURES)}"
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"

@@ -177,8 +177,11 @@ class _Packets:
 def _video_stream(container: Any, path: Path) -> Any:
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise InputError(f"{path} holds no video (it holds {kinds}); give a file with a video track")
+        sound = ["sound"] if container.streams.audio else []
+        held = [*sound, *(["a cover picture"] if container.streams.video else [])]
+        raise InputError(
+            f"{path} holds {' and '.join(held) or 'nothing'}, no video; give a file with a video track"
+        )
     return streams[0]
 
 
