@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
@@ -17,9 +18,12 @@ from portrait_core.errors import InputError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from portrait_core.dataset.manifest import Manifest
+    from portrait_core.dataset.manifest import Manifest, Row
     from portrait_core.inputs.problems import Problems
+    from portrait_core.settings import Settings
 
+_LISTED = 40
+"""Number of inputs that are listed on the terminal."""
 Pairs = Literal["all", "zip", "one-each"]
 
 _MAX_ROWS = 1_000_000
@@ -106,6 +110,13 @@ def check(
     consent: Annotated[
         bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
     ] = True,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --deep, look for faces too (seconds per input), print a table of the inputs, and "
+            "write index.html with a picture of each into this folder."
+        ),
+    ] = None,
 ) -> None:
     """Check every row of MANIFEST and summarise it; compute nothing.
 
@@ -132,7 +143,39 @@ def check(
                 settings.runner.input_cache_bytes,
             )
         _show(contents, problems, console)
-    raise typer.Exit(BAD_INPUT if problems else OK)
+        refused = _show_inputs(contents.rows, page, change, settings, console) if deep and page else 0
+    raise typer.Exit(BAD_INPUT if problems or refused else OK)
+
+
+def _show_inputs(
+    rows: Sequence[Row], folder: Path, change: Sequence[str], settings: Settings, console: Console
+) -> int:
+    """Look at the inputs, print a table, write a page, and return the number of refused inputs."""
+    from rich.progress import Progress
+
+    import tasks.pipelines  # noqa: F401 - registers the pipelines
+    from flows.check_dataset import check_inputs
+    from flows.display.views import table
+    from portrait_core.report.input_page import write_page
+
+    with Progress(console=make_console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("looking at inputs", total=None)
+        entries = check_inputs(
+            rows, change, settings, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    told = [entry for entry in entries if entry.refused or entry.notes]
+    shown = table("input")
+    shown.add_column("what is in it", overflow="fold")
+    for entry in told[:_LISTED]:
+        shown.add_row(f"{entry.kind} {entry.place}", entry.refused or "; ".join(entry.notes))
+    if told:
+        console.print(shown)
+    if len(told) > _LISTED:
+        console.print(f"{len(told) - _LISTED} more such inputs are on the page")
+    refused = sum(bool(entry.refused) for entry in entries)
+    console.print(f"{len(entries)} inputs looked at, {refused} refused, {len(told) - refused} with notes")
+    console.print(f"page       {write_page(folder, entries)}", soft_wrap=True)
+    return refused
 
 
 def _show(manifest: Manifest, problems: Problems, console: Console) -> None:
