@@ -6,7 +6,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from flows.cli.check_command import persons_line, portrait_line, video_line
+from flows.display.checked import persons_line, portrait_line, video_line
 from portrait_core.dataset.manifest import Row
 from portrait_core.report.input_page import InputEntry
 from portrait_core.settings import Settings

@@ -1,8 +1,8 @@
 """Manifests: tables of portraits and videos to reenact, read and checked as a whole.
 
 A manifest is CSV, an Excel workbook or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`.
-Everything is checked before any work. Every unusable row is reported with its number as a spreadsheet shows it
-(the header is row 1) and with advice. Names of files may be spelled as another system does
+Everything is checked before any work. Every unusable row is reported with its number as a spreadsheet shows
+it (the header is row 1) and with advice. Names of files may be spelled as another system does
 (:mod:`portrait_core.inputs.spelling`).
 """
 

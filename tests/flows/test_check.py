@@ -37,7 +37,7 @@ def test_a_sound_pair_is_described_and_shown(tmp_path: Path) -> None:
     said = " ".join(ended.output.split())
     assert ended.exit_code == 0, said
     assert "512x512 pixels, shown at 512x512, face" in said
-    assert "176x144 pixels, 120 frames, 29.97 frames per second (30000/1001), 4.00 s, no sound" in said
+    assert "193x144 pixels, 120 frames, 29.97 frames per second (30000/1001), 4.00 s, no sound" in said
     assert "persons 1, number 1 drives; looked at 4 of 120 frames, 0 cannot be used" in said
     assert "note the driver's face is" in said
     assert [path.name for path in (tmp_path / "out").iterdir()] == [STRIP]
