@@ -13,7 +13,12 @@ from typing import Any
 from prefect import Flow, flow
 from prefect.artifacts import create_table_artifact
 
-from flows.engine.environment import refuse_secrets, server_for_run, server_went_away
+from flows.engine.environment import (
+    closed_temporary_server,
+    refuse_secrets,
+    server_for_run,
+    server_went_away,
+)
 from flows.engine.runners import open_runner
 from flows.engine.stages import StageRunner, check_only, gpu_gone, stop_request_cleared
 from flows.engine.task_runs import own_process, process_left, run_title, settings_of_flow
@@ -231,7 +236,8 @@ def under_prefect(
     own_process.set(False)
     named_run = run.with_options(flow_run_name=run_title(name))
     try:
-        return named_run(*inputs)
+        with closed_temporary_server():
+            return named_run(*inputs)
     except Exception as error:
         if gpu_gone(error) or not server_went_away(server, report):
             raise

@@ -10,9 +10,10 @@ source "$PORTRAIT_HOME/deployments/environment.sh"
 # to continue from, and the job is queued again. A job that is cancelled or fails is not.
 run_until_warned() {
     local warned="" code=0
+    # First the trap: the warning may come as soon as the command runs.
+    trap 'warned=yes; kill -TERM "${!:-}" 2> /dev/null || true' USR1
     "$@" &
     local command=$!
-    trap 'warned=yes; kill -TERM "$command" 2> /dev/null || true' USR1
     wait "$command" || code=$?
     # `wait` returns early for a signal; the command may still be running.
     while kill -0 "$command" 2> /dev/null; do

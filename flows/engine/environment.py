@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from portrait_core.runtime.caches import cache_folder
@@ -151,6 +153,28 @@ def prefect_server() -> str | None:
     from prefect.settings import get_current_settings
 
     return get_current_settings().api.url
+
+
+@contextmanager
+def closed_temporary_server() -> Iterator[None]:
+    """Give the temporary server that Prefect may start in this block a password that only this process knows.
+
+    Without one, any user of this machine, and any web page that one of them opens, may use it. It listens on
+    this host only, without TLS, which Prefect's temporary server does not have. Where a server is named,
+    nothing changes.
+    """
+    if prefect_server() is not None:
+        yield
+        return
+    from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
+        PREFECT_SERVER_API_AUTH_STRING,
+        temporary_settings,
+    )
+
+    password = f"portrait:{secrets.token_urlsafe(32)}"
+    with temporary_settings({PREFECT_SERVER_API_AUTH_STRING: password, PREFECT_API_AUTH_STRING: password}):
+        yield
 
 
 def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:

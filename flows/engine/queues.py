@@ -1,25 +1,33 @@
 """Dask workers that Slurm or Kubernetes starts for the duration of one run.
 
-With ``slurm`` the scheduler is in this process, and each worker is a job. With ``kubernetes`` scheduler and
-workers are pods, whose number Dask's operator maintains.
+With ``slurm`` the scheduler is in this process, and each worker is a job; both present certificates of this
+run, whose key the jobs read from a folder that only the user can enter. With ``kubernetes`` scheduler and
+workers are pods, whose number Dask's operator maintains. The operator and its client know connections without
+TLS only, so a network policy has to keep others away (``deployments/kubernetes``).
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.engine.certificates import AUTHORITY, CERTIFICATE, KEY, make_certificates
 from flows.engine.environment import worker_variables
+from flows.engine.scratch import dask_scratch, private_folder
 from portrait_core.errors import InputError
+from portrait_core.runtime.caches import cache_folder
 from portrait_core.settings import Settings
 
 if TYPE_CHECKING:
     from dask_jobqueue import SLURMCluster
     from distributed.deploy import Cluster
+    from distributed.security import Security
 
 IMAGE = "portrait-reenactment:cuda"
 """Image that ``deployments/images`` builds; ``runner.cluster.image`` gives the registry's name for it."""
@@ -30,6 +38,8 @@ IDLE_S = 600
 # One task per process at a time, so that a dead worker identifies its task. No memory limit by Dask: the
 # batch system has one.
 WORKER = ("--nthreads", "1", "--memory-limit", "0")
+CLOSED = ("--worker-class", "flows.engine.dask_nodes.ClosedWorker")
+"""Options of ``dask worker`` for a worker without an HTTP server."""
 
 
 @contextmanager
@@ -63,6 +73,8 @@ def slurm_options(settings: Settings) -> dict[str, Any]:
         InputError: a time limit that YAML reads as a number.
     """
     options: dict[str, Any] = dict(settings.runner.cluster)
+    for name in ("security", "shared_temp_directory"):  # of certificates, which every run has
+        options.pop(name, None)
     # YAML reads 12:00:00 as 43200, which Slurm interprets as minutes.
     if not isinstance(options.get("walltime", ""), str):
         raise InputError(
@@ -70,6 +82,7 @@ def slurm_options(settings: Settings) -> dict[str, Any]:
             "--set 'runner.cluster.walltime=\"12:00:00\"'"
         )
     threads = settings.runner.threads_per_worker
+    parent = options.pop("local_directory", "${TMPDIR:-/tmp}")
     # Sites differ in whether a job inherits the environment of the process that submits it.
     exports = [f'export {name}="${{{name}-{value}}}"' for name, value in worker_variables(threads).items()]
     directives = list(options.get("job_extra_directives", ()))
@@ -84,23 +97,39 @@ def slurm_options(settings: Settings) -> dict[str, Any]:
         "job_name": "portrait",
         **options,
         "job_extra_directives": directives,
-        "job_script_prologue": [*exports, *options.get("job_script_prologue", ())],
+        "job_script_prologue": [*exports, *options.get("job_script_prologue", ()), *_scratch_of_job(parent)],
         # Later arguments win: dask-jobqueue sets one thread per core, and a memory limit.
-        "worker_extra_args": [*WORKER, *options.get("worker_extra_args", ())],
-        # The dashboard is open to this host only, on any free port.
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"} | options.get("scheduler_options", {}),
+        "worker_extra_args": [*WORKER, *CLOSED, *options.get("worker_extra_args", ())],
+        "scheduler_options": {"dashboard_address": None} | options.get("scheduler_options", {}),
     }
+
+
+def _scratch_of_job(parent: str) -> list[str]:
+    """Return lines of a job's script that make a private folder for Dask (:func:`dask_scratch` says why)."""
+    return [
+        f'mkdir -p "{parent}"',
+        f'DASK_TEMPORARY_DIRECTORY=$(mktemp -d "{parent}/portrait-dask-XXXXXXXX") || exit 1',
+        "export DASK_TEMPORARY_DIRECTORY",
+        "trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT",
+    ]
 
 
 @contextmanager
 def _slurm(settings: Settings) -> Iterator[SLURMCluster]:
     from dask_jobqueue import SLURMCluster
 
+    from flows.engine.dask_nodes import ClosedScheduler
+
     refused: list[str] = []
-    job_class: Any = _job_class(refused)
-    cluster = SLURMCluster(job_cls=job_class, **slurm_options(settings))
+    classes: dict[str, Any] = {"job_cls": _job_class(refused), "scheduler_cls": ClosedScheduler}
+    options = slurm_options(settings) | classes
+    shared = str(settings.runner.cluster.get("shared_temp_directory", cache_folder("dask")))
     ended = threading.Event()
-    with cluster:
+    with (
+        dask_scratch(),
+        private_folder(os.path.expanduser(os.path.expandvars(shared))) as keys,
+        SLURMCluster(**options, protocol="tls", security=_certificates(Path(keys) / "tls")) as cluster,
+    ):
         cluster.scale(settings.runner.workers)
         while len(cluster.workers) < len(cluster.worker_spec):
             time.sleep(0.1)  # sbatch is running
@@ -115,6 +144,19 @@ def _slurm(settings: Settings) -> Iterator[SLURMCluster]:
         finally:
             ended.set()
             keeper.join()
+
+
+def _certificates(folder: Path) -> Security:
+    """Make the certificates of a run, in files that its jobs read."""
+    from distributed.security import Security
+
+    make_certificates(folder, days=365)
+    named = {
+        f"tls_{role}_{kind}": str(folder / file)
+        for role in ("scheduler", "worker", "client")
+        for kind, file in (("cert", CERTIFICATE), ("key", KEY))
+    }
+    return Security(require_encryption=True, tls_ca_file=str(folder / AUTHORITY), **named)
 
 
 def _job_class(refused: list[str]) -> type:
@@ -191,8 +233,11 @@ def kubernetes_options(settings: Settings) -> dict[str, Any]:
 
 @contextmanager
 def _kubernetes(settings: Settings) -> Iterator[Cluster]:
+    import dask
     from dask_kubernetes.operator import KubeCluster
 
-    with KubeCluster(**kubernetes_options(settings)) as cluster:
+    # A container's environment may require TLS, for other clusters.
+    plain = dask.config.set({"distributed.comm.require-encryption": False})
+    with plain, KubeCluster(**kubernetes_options(settings)) as cluster:
         cluster.scale(settings.runner.workers)
         yield cluster

@@ -9,23 +9,25 @@ profile that it names, never from a stored job or a manifest (:mod:`portrait_cor
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
 CLUSTER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     "local_cluster": (
         "dashboard_address", "death_timeout", "host", "interface", "lifetime", "lifetime_restart",
-        "lifetime_stagger", "local_directory", "memory_limit", "name", "processes", "protocol", "resources",
-        "scheduler_port", "security", "silence_logs", "worker_dashboard_address",
+        "lifetime_stagger", "local_directory", "memory_limit", "name", "processes", "resources",
+        "scheduler_port", "security", "silence_logs",
     ),
     "local_gpus": (
-        "death_timeout", "host", "interface", "lifetime", "lifetime_restart", "lifetime_stagger",
-        "local_directory", "memory_limit", "nthreads", "protocol", "resources", "silence_logs",
+        "dashboard_address", "death_timeout", "host", "interface", "lifetime", "lifetime_restart",
+        "lifetime_stagger", "local_directory", "memory_limit", "name", "nthreads", "resources",
+        "scheduler_port", "security", "silence_logs",
     ),
     "slurm": (
         "account", "cores", "death_timeout", "host", "interface", "job_cpu", "job_directives_skip",
         "job_extra_directives", "job_mem", "job_name", "job_script_prologue", "local_directory",
-        "log_directory", "memory", "name", "nanny", "processes", "protocol", "python", "queue",
+        "log_directory", "memory", "name", "nanny", "processes", "python", "queue",
         "scheduler_options", "security", "shared_temp_directory", "shebang", "silence_logs", "walltime",
         "worker_extra_args",
     ),
@@ -36,9 +38,14 @@ CLUSTER_OPTIONS: Mapping[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 SCHEDULER_OPTIONS = (
-    "contact_address", "dashboard_address", "host", "idle_timeout", "interface", "port", "protocol",
+    "contact_address", "dashboard_address", "host", "idle_timeout", "interface", "port",
 )  # fmt: skip
 """Names of the options that ``scheduler_options`` of Slurm accepts."""
+HOW_TO_TLS = (
+    "make certificates with `python deployments/certificates.py FOLDER`, and let the scheduler, its workers "
+    "and this process know them with `source deployments/tls.sh FOLDER`"
+)
+"""What to do where certificates are missing, for messages."""
 
 
 def refuse_unknown_options(kind: str, cluster: Mapping[str, Any]) -> None:
@@ -63,6 +70,52 @@ def refuse_unknown_options(kind: str, cluster: Mapping[str, Any]) -> None:
             "write for example {dashboard_address: ':8787'}"
         )
     _refuse("runner.cluster.scheduler_options", kind, scheduler_options, SCHEDULER_OPTIONS)
+    if cluster.get("security", True) is not True:
+        raise ValueError(
+            f"runner.cluster.security={cluster['security']!r}: a cluster that a run starts always has "
+            "certificates of its own; leave the option out"
+        )
+
+
+def refuse_plain(kind: str, address: str | None, allowed: bool) -> None:
+    """Check that others on the network can neither read what Dask sends nor run code in its workers.
+
+    Args:
+        kind: ``runner.kind``.
+        address: ``runner.address``.
+        allowed: ``runner.allow_plain``.
+
+    Raises:
+        ValueError: connections would be made without TLS to another host, and this is not allowed.
+    """
+    if allowed:
+        return
+    if kind == "kubernetes":
+        raise ValueError(
+            "runner.kind=kubernetes: Dask's operator knows no TLS, so whoever reaches its scheduler in the "
+            "cluster's network can run code in it. Apply deployments/kubernetes, whose network policy keeps "
+            "other pods away, and set runner.allow_plain=true; or use a scheduler with certificates "
+            "(runner.kind=address)"
+        )
+    if kind == "address" and not _is_tls_or_loopback(address or ""):
+        raise ValueError(
+            f"runner.address={address} is on another host and without TLS: whoever reaches that scheduler "
+            f"can run code in it, and read what it is sent. Use tls://HOST:PORT: {HOW_TO_TLS}. On a network "
+            "that is closed to others set runner.allow_plain=true"
+        )
+
+
+def _is_tls_or_loopback(address: str) -> bool:
+    scheme, _, place = address.rpartition("://")
+    host = place.rpartition(":")[0] or place
+    if scheme == "tls":
+        return True
+    if scheme not in ("", "tcp"):
+        return False
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _refuse(section: str, kind: str, given: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -18,7 +18,12 @@ class RunnerSettings(Section):
     one Dask worker per GPU of this machine; ``address``: a Dask cluster that is running; ``slurm``,
     ``kubernetes``: Dask workers that these start."""
     address: str | None = None
-    """Address of the Dask scheduler, for example ``tcp://host:8786``; for ``kind=address``."""
+    """Address of the Dask scheduler, for example ``tls://host:8786``; for ``kind=address``. The certificate
+    comes from Dask's own configuration: ``deployments/certificates.py`` makes it, and ``deployments/tls.sh``
+    names it to all processes of a shell."""
+    allow_plain: bool = False
+    """Let ``kind=address`` use a scheduler on another host without TLS, and ``kind=kubernetes`` Dask's
+    operator, which knows no TLS: whoever reaches their ports can run code in the workers."""
     cluster: dict[str, JsonValue] = Field(default_factory=dict)
     """Options of the cluster's own class, for example ``{queue: gpu, walltime: "24:00:00"}`` of
     dask-jobqueue's SLURMCluster; :mod:`portrait_core.settings.cluster_options` lists those that are
@@ -86,7 +91,7 @@ class RunnerSettings(Section):
         if (self.kind == "address") != (self.address is not None):
             raise ValueError(
                 f"kind={self.kind!r} and address={self.address!r} do not go together; "
-                "set runner.kind=address and runner.address=tcp://HOST:8786, or neither"
+                "set runner.kind=address and runner.address=tls://HOST:8786, or neither"
             )
         return self
 

@@ -48,6 +48,13 @@ def run(*command: object, **environment: str) -> subprocess.CompletedProcess[str
     )
 
 
+def run_python(program: Path, *arguments: object) -> str:
+    """Run a Python program of the deployments to its good end; what it printed."""
+    done = run(sys.executable, program, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def settings_env() -> dict[str, str]:
     """What ``settings.env`` sets."""
     lines = (DEPLOYMENTS / "settings.env").read_text().splitlines()

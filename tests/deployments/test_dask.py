@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import dask
 import pytest
+from distributed import Client
 
-from tests.deployments.files import DEPLOYMENTS, compose, container_env
+from tests.deployments.files import DEPLOYMENTS, compose, container_env, run_python
 from tests.deployments.processes import Processes, wait_until
 from tests.faults.servers import HOST, free_port, listens
 
@@ -20,11 +22,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 class Cluster:
     """The services of the compose file on this machine: names of services become addresses of processes."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, certificates: Path) -> None:
         self._processes = processes
+        self._certificates = certificates
         self._services = compose()["services"]
         self.dask, self.dashboard, self.worker_page, self.s3 = (free_port() for _ in range(4))
-        self.address = f"tcp://{HOST}:{self.dask}"
+        (named,) = [w for w in self._services["dask-worker"]["command"] if "://dask-scheduler:" in w]
+        self.address = self._here(named)
 
     def environment(self, service: str) -> dict[str, str]:
         """What a container of the service finds."""
@@ -47,21 +51,22 @@ class Cluster:
             word = word.replace(f"://{name}:", f"://{HOST}:")
         for named, port in ports.items():
             word = word.replace(named, str(port)) if word.endswith(named) or f":{named}/" in word else word
-        return word.replace("/app/deployments", str(DEPLOYMENTS))
+        return word.replace("/app/deployments", str(DEPLOYMENTS)).replace("/tls/", f"{self._certificates}/")
+
+    def client(self) -> Client:
+        """A client with the certificates of the command line's container."""
+        read = dask.config.collect(paths=[], env=self.environment("portrait"))
+        with dask.config.set(dask.config.merge(dask.config.config, read)):
+            return Client(self.address, set_as_default=False, timeout=60)
 
 
 @pytest.fixture
-def cluster(processes: Processes) -> Cluster:
+def cluster(processes: Processes, tmp_path: Path) -> Cluster:
     """A scheduler as the compose file starts it."""
-    made = Cluster(processes)
+    run_python(DEPLOYMENTS / "certificates.py", tmp_path / "tls")
+    made = Cluster(processes, tmp_path / "tls")
     made.start("dask-scheduler", made.dask)
     return made
-
-
-def _client(address: str) -> Any:
-    from distributed import Client
-
-    return Client(address, set_as_default=False, timeout=60)
 
 
 def test_a_run_with_the_store_in_a_bucket(
@@ -73,7 +78,7 @@ def test_a_run_with_the_store_in_a_bucket(
     for again in ("", "-again"):
         processes.finished(f"bucket{again}", bucket, **cluster.environment("setup"))
     cluster.start("dask-worker", cluster.worker_page, PORTRAIT_WORKERS="2")
-    with _client(cluster.address) as client:
+    with cluster.client() as client:
         client.wait_for_workers(2, timeout=120)
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.allowed_failures) == 0
         limits = client.run(
@@ -94,8 +99,10 @@ def test_a_run_with_the_store_in_a_bucket(
 
 def test_one_worker_a_gpu(cluster: Cluster, processes: Processes) -> None:
     command = [DEPLOYMENTS / "workers.sh", cluster.address]
-    workers = processes.start("workers", command, CUDA_VISIBLE_DEVICES="2,GPU-5a")
-    with _client(cluster.address) as client:
+    workers = processes.start(
+        "workers", command, **cluster.environment("dask-worker"), CUDA_VISIBLE_DEVICES="2,GPU-5a"
+    )
+    with cluster.client() as client:
         client.wait_for_workers(2, timeout=120)
         seen = client.run(lambda: os.environ.get("CUDA_VISIBLE_DEVICES"))
         assert sorted(seen.values()) == ["2", "GPU-5a"]

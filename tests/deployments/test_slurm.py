@@ -177,15 +177,14 @@ def test_every_shard_has_a_gpu_of_its_own(slurm: Slurm, tmp_path: Path) -> None:
     assert {gpu for gpu, _ in lines} == {"0", "1"}
 
 
-def _markers(store: Path, array: str) -> int:
+def _markers(store: Path, stage: str) -> int:
     """How many commit markers a stage has."""
-    return len(list(store.glob(f"*/*/records/commits/{array}/*")))
+    return len(list(store.glob(f"*/*/{stage}.*/done/*")))
 
 
 def test_workers_that_are_jobs(slurm: Slurm, parameters: dict[str, Any], tmp_path: Path) -> None:
     """A whole run; one of its two workers is cancelled in the middle."""
-    certificates = ("runner.cluster.security=true", f"runner.cluster.shared_temp_directory={tmp_path}")
-    run = slurm.reenact("reenact", tmp_path, parameters, *certificates)
+    run = slurm.reenact("reenact", tmp_path, parameters, f"runner.cluster.shared_temp_directory={tmp_path}")
     assert run.watch(lambda: _markers(tmp_path / "store", "inversion") > 0), run.output
     first, _ = slurm.jobs()
     said = slurm.call("scontrol", "show", "job", first)
@@ -217,7 +216,7 @@ def test_a_job_that_is_lost_is_submitted_again(
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(queues, "KEEP_S", 1.0)
     places = [f"runner.cluster.{name}={tmp_path}" for name in ("log_directory", "shared_temp_directory")]
-    changes = [*QUEUE, *places, "runner.cluster.security=true", "runner.threads_per_worker=3"]
+    changes = [*QUEUE, *places, "runner.threads_per_worker=3"]
     settings = load_settings("embedded", changes)
     waits = {"distributed.deploy.lost-worker-timeout": "2s"}
     with dask.config.set(waits), open_cluster(settings) as cluster, Client(cluster) as client:

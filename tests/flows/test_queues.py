@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from distributed import Client
+from distributed.security import Security
 
-from flows.engine.clusters import open_cluster
+from flows.engine.clusters import dask_client, open_cluster
 from flows.engine.queues import kubernetes_options, slurm_options
 from portrait_core.errors import InputError
 from portrait_core.settings import Settings, load_settings
@@ -69,6 +73,54 @@ def test_the_number_of_workers_must_be_said(kind: str) -> None:
         open_cluster(_settings(kind, "runner.workers=0")),
     ):
         pass
+
+
+_SBATCH = """#!/bin/bash
+cp "$1" {folder}/job; chmod u+w {folder}/job
+setsid bash {folder}/job > {folder}/log 2>&1 & echo $! > {folder}/pid
+echo "Submitted batch job 7"
+"""
+
+
+@pytest.fixture
+def one_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Slurm that starts a job at once, here; the folder of its script."""
+    pytest.importorskip("dask_jobqueue", reason="the extra slurm is not installed")
+    commands = {
+        "sbatch": _SBATCH.format(folder=tmp_path),
+        "scancel": f"#!/bin/sh\nkill -- -$(cat {tmp_path}/pid)\n",
+    }
+    (tmp_path / "bin").mkdir()
+    for name, script in commands.items():
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o700)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]]))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "of the node"))
+    return tmp_path
+
+
+def _address(client: Client) -> str:
+    return str(client.scheduler_info()["address"])
+
+
+def test_a_job_has_certificates_that_nobody_else_can_read(one_node: Path) -> None:
+    shared = one_node / "shared"
+    changes = ("device=cpu", "runner.workers=1", f"runner.cluster.shared_temp_directory={shared}")
+    with dask_client(_settings("slurm", *changes)) as client:
+        client.wait_for_workers(1, timeout=60)
+        (folder,) = shared.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {stat.S_IMODE(file.stat().st_mode) for file in folder.glob("tls/*")} == {0o600}
+        (worker,) = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert worker["services"] == {}, "no HTTP server"
+        for address in (_address(client), worker["nanny"]):
+            assert address.startswith("tls://")
+            with pytest.raises(OSError, match=r"(?i)closed"):
+                Client(address.replace("tls", "tcp"), timeout=1, security=Security(require_encryption=False))
+        (scratch,) = client.run(lambda dask_worker: dask_worker.local_directory).values()
+        private = Path(scratch).parent.parent
+        assert (private.parent, stat.S_IMODE(private.stat().st_mode)) == (one_node / "of the node", 0o700)
+    assert list(shared.iterdir()) == []
 
 
 def test_where_slurm_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.server.api.server import SubprocessASGIServer
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_HOME,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
 from flows.cli.main import app
-from flows.engine.environment import QUIET
+from flows.engine.environment import QUIET, closed_temporary_server
 from flows.engine.runners import open_runner
 from flows.engine.stages import StageRunner
 from flows.engine.task_runs import as_task_run
@@ -99,3 +108,36 @@ def test_prefect_records_the_flow_run_and_its_tasks(
     assert sorted(tag for tag in stages if tag.startswith("stage:")) == sorted(
         f"stage:{name}" for name in CLIP.names
     )
+
+
+@flow
+def _asked() -> tuple[str, list[int]]:
+    """Where Prefect's temporary server is, and what it answers to someone without its password."""
+    as_task_run("render", "one", (), lambda: 7)
+    (server,) = SubprocessASGIServer._instances.values()
+    asked = (
+        httpx.post(f"{server.api_url}/flow_runs/filter", json={}),
+        httpx.get(f"{server.api_url}/variables/"),
+    )
+    return server.api_url, [answer.status_code for answer in asked]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_temporary_server_answers_this_process_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in QUIET.items():
+        monkeypatch.setenv(name, value)
+    places = {PREFECT_HOME: tmp_path, PREFECT_API_URL: None, PREFECT_SERVER_EPHEMERAL_ENABLED: True}
+    with temporary_settings(places | {PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180}):
+        with closed_temporary_server():
+            address, answers = _asked()
+            with get_client(sync_client=True) as client:
+                (run,) = client.read_flow_runs()
+        for server in list(SubprocessASGIServer._instances.values()):
+            server.stop()
+    assert address.startswith("http://127.0.0.1:")
+    assert answers == [401, 401]
+    assert run.state is not None
+    assert run.state.is_completed()
