@@ -223,6 +223,7 @@ def summarise(
         frames=job.frames,
         frame_rate=job.frame_rate,
         has_audio=job.has_audio,
+        video_facts={"rate": job.frame_rate, "first_frame": job.first_frame, **job.source},
         files=files,
         stages=_stages(job, ledger, records, kept),
         seconds=round(seconds, 2),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from portrait_core.errors import InputError
 from portrait_core.inputs.copies import local_copy
 from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
+from portrait_core.media.rates import clip_range
 from portrait_core.model_files.needs import (
     weight_file,
     weight_files,
@@ -76,9 +78,11 @@ def _pair(
     portrait, video = places
     source = edited.stage_keys["edit"] if edited else _portrait(portrait, store, settings)
     info = _video(video, store, settings)
-    frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
+    first, frames = _range(info, settings)
     inputs = {"portrait": source, "video": info.sha256, "driver_face": _face_input(settings, "driver_face")}
     inputs["portrait_face"] = _face_input(settings, "portrait_face")
+    if first:
+        inputs["first_frame"] = str(first)
     weights = _weights(settings, flat=goal == "clip_2d")
     if goal == "clip_2d":
         settings = _for_2d(settings)
@@ -92,12 +96,30 @@ def _pair(
         frames=frames,
         frame_rate=info.frame_rate,
         has_audio=info.has_audio,
+        source={name: getattr(info, name) for name in ("is_vfr", "repeated", "dropped", "rotation_deg")},
         edited=edited,
         inputs=inputs,
         stage_keys=make_stage_keys(find_pipeline(goal), inputs, frames, settings, weights),
         weights=weights,
         settings=settings,
     )
+
+
+def _range(info: InputFacts, settings: Settings) -> tuple[int, int]:
+    """Return the first frame of the driving video that is used, and the number of frames.
+
+    Raises:
+        InputError: fewer than two frames are left.
+    """
+    media, rate, count = settings.media, Fraction(info.frame_rate), info.frame_count
+    first, frames = clip_range(media.begin, media.end, None, rate, count)
+    if frames < 2:
+        whole = f"{count} frames, {float(count / rate):.2f} s at {float(rate):.5g} frames per second"
+        raise InputError(
+            f"from {media.begin} to {media.end or 'the end'} there are fewer than two frames in {info.url} "
+            f"({whole}); give other values of --from and --to (media.begin, media.end)"
+        )
+    return first, min(frames, media.max_frames or frames)
 
 
 def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:

@@ -95,6 +95,17 @@ AnyFace = Annotated[
     bool,
     typer.Option("--any-face", help="Go on with a face that is hardly a human one: a dog's, a monkey's."),
 ]
+Begin = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="WHEN",
+        help="Where in the video to begin: seconds (`12.5`), `1:02.5`, or a frame counted from 0 (`300f`).",
+    ),
+]
+End = Annotated[
+    str | None, typer.Option("--to", metavar="WHEN", help="Before which place in the video to end, likewise.")
+]
 Edits = Annotated[
     list[str],
     typer.Option(
@@ -153,6 +164,8 @@ def reenact(
     driver_face: DriverFace = None,
     portrait_face: PortraitFace = None,
     any_face: AnyFace = False,
+    begin: Begin = None,
+    end: End = None,
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage only. Can be repeated.")
@@ -176,7 +189,7 @@ def reenact(
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
-    changes += chosen_faces(driver_face, portrait_face, any_face)
+    changes += [*chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end)]
     _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 
@@ -191,12 +204,14 @@ def plan(
     driver_face: DriverFace = None,
     portrait_face: PortraitFace = None,
     any_face: AnyFace = False,
+    begin: Begin = None,
+    end: End = None,
 ) -> None:
     """Show what `portrait reenact` would do and why, with estimated time and size; change nothing.
 
     The estimates come from the store's own history.
     """
-    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face)]
+    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end)]
     _reenact(portrait, video, store, Path(), profile, changes, dry_run=True, edit=edit)
 
 
@@ -205,6 +220,13 @@ def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: b
     chosen = {"driver_face": driver_face, "portrait_face": portrait_face}
     changes = [f"tracking.{name}={face}" for name, face in chosen.items() if face is not None]
     return [*changes, "tracking.any_face=true"] if any_face else changes
+
+
+def chosen_range(begin: str | None, end: str | None) -> list[str]:
+    """Return the changes of settings that choose a part of the video."""
+    return [
+        f"media.{name}={value!r}" for name, value in (("begin", begin), ("end", end)) if value is not None
+    ]
 
 
 @app.command()

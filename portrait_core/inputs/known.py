@@ -47,7 +47,7 @@ class InputFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    layout: Literal[1] = 1
+    layout: Literal[2] = 2
     """Version of the layout and meaning of these facts; facts of another version are ignored."""
     kind: Kind
     """Kind as which it was opened."""
@@ -71,6 +71,14 @@ class InputFacts(BaseModel):
     """Exact frames per second of a video: ``25`` or ``30000/1001``; empty for an image."""
     has_audio: bool = False
     """True if a video has a sound track."""
+    is_vfr: bool = False
+    """True if the rate of a video's own pictures varies."""
+    repeated: Annotated[int, Field(ge=0)] = 0
+    """Frames of a video that show the picture of the frame before them."""
+    dropped: Annotated[int, Field(ge=0)] = 0
+    """Pictures of a video that no frame shows."""
+    rotation_deg: int = 0
+    """Counter-clockwise degrees by which a video's pictures are turned, as its file asks."""
 
     @model_validator(mode="after")
     def _check_frame_rate(self) -> InputFacts:
@@ -199,6 +207,10 @@ def _video_properties(path: Path) -> dict[str, Any]:
         "frame_count": info.frame_count,
         "frame_rate": str(info.frame_rate),
         "has_audio": info.has_audio,
+        "is_vfr": info.is_vfr,
+        "repeated": info.repeated,
+        "dropped": info.dropped,
+        "rotation_deg": info.rotation_deg,
     }
 
 

@@ -23,15 +23,25 @@ from numpy.typing import NDArray
 from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
 from portrait_core.media.containers import open_container
-from portrait_core.media.rates import constant_rate, frame_count, plausible_rates, slots_of
+from portrait_core.media.rates import (
+    JUMP_S,
+    UNTIMED,
+    constant_rate,
+    continued,
+    frame_count,
+    plausible_rates,
+    slots_of,
+)
 from portrait_core.media.turns import room_for
 from portrait_core.settings.limits import current_limits, refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
 _UNSPECIFIED = 2
-# AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
-_COUNTED_FORMATS = {"avi"}
-_COUNTED_CODECS = {"vp8"}
+# AVI says when a packet is decoded, not when its picture is shown: only decoding finds that.
+_DECODED_FORMATS = {"avi"}
+# Time may start anew within these, where two recordings were joined.
+_JOINED_FORMATS = {"mpegts", "mpeg"}
+_VP8_SHOWN = 0x10
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -63,6 +73,10 @@ class VideoInfo:
     """True if frames have alpha, in which case they are composited over white."""
     bit_depth: int
     """Bits per channel in the file; frames are reduced to 8."""
+    repeated: int = 0
+    """Number of frames that show the picture of the frame before them, because the source has none there."""
+    dropped: int = 0
+    """Number of the source's pictures that no frame shows."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +90,14 @@ class Timeline:
     stream: int
     """Index of the video stream in the container."""
     times: NDArray[np.float64]
-    """``[n]`` presentation times of the source's pictures, ascending, in seconds."""
+    """``[n]`` presentation times of the source's pictures, never descending, in seconds."""
     slots: NDArray[np.int32]
     """``[frame_count]`` index of the picture that each output frame shows."""
     keyframes: NDArray[np.float64]
     """``[k]`` times in seconds at which decoding can start; empty when only reading from the beginning is
     safe."""
     counted: bool
-    """True if the container has no usable times, so that pictures are identified by their order."""
+    """True if packets do not tell the times of their pictures, which are then identified by their order."""
     decoder: str | None
     """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
     color_matrix: str | None
@@ -120,13 +134,29 @@ def scan(path: str | os.PathLike[str]) -> Timeline:
 
 @lru_cache(maxsize=16)
 def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
+    timeline = _pass(path, every=False) or _pass(path, every=True)
+    assert timeline is not None  # decoding every picture leaves no doubt
+    return timeline
+
+
+def _pass(path: Path, every: bool) -> Timeline | None:
+    """Read a video once.
+
+    Args:
+        path: of the video.
+        every: decode every picture.
+
+    Returns:
+        Its timeline; None where only decoding every picture tells their times.
+    """
     with open_container(path) as container:
         stream = _video_stream(container, path)
         pixels = stream.codec_context.width * stream.codec_context.height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
+        every = every or container.format.name in _DECODED_FORMATS
         with room_for(pixels):
-            packets = _packets(container, stream, path)
-        return _timeline(path, container, stream, packets)
+            packets = _packets(container, stream, path, every)
+        return None if packets is None else _timeline(path, container, stream, packets)
 
 
 def _ticks() -> array[int]:
@@ -137,6 +167,7 @@ def _ticks() -> array[int]:
 class _Packets:
     """Data that one pass over a container collects."""
 
+    every: bool  # every picture is decoded
     # presentation times, in ticks, of packets that are shown; arrays, because there may be a million
     pictures: array[int] = field(default_factory=_ticks)
     keyframes: array[int] = field(default_factory=_ticks)
@@ -144,7 +175,8 @@ class _Packets:
     total: int = 0
     ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     first: Any = None  # the first decoded picture
-    shown: int = 0  # number of decoded pictures, when counting
+    first_tick: int | None = None  # at which the first packet is decoded
+    stamps: array[int] = field(default_factory=_ticks)  # of decoded pictures, in their order
 
 
 def _video_stream(container: Any, path: Path) -> Any:
@@ -152,23 +184,29 @@ def _video_stream(container: Any, path: Path) -> Any:
     if not streams:
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise InputError(f"{path} holds no video (it holds {kinds}); give a file with a video track")
-    return streams[0]
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise InputError(
+            f"{path} holds a video of an unknown kind; convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+    return known[0]
 
 
-def _packets(container: Any, stream: Any, path: Path) -> _Packets:
-    packets = _Packets()
-    counted = _is_counted(container, stream)
+def _packets(container: Any, stream: Any, path: Path, every: bool) -> _Packets | None:
+    """Collect the packets' times; None where they do not tell when each picture is shown."""
+    packets, order = _Packets(every), _Order(container, stream)
     try:
         for packet in container.demux():
+            ours = packet.stream.index == stream.index
             if packet.size:
                 _record_end(packets, packet)
-                if packet.stream.index == stream.index:
+                if ours:
                     _record_picture(packets, packet)
                     refuse_beyond("video_frames", packets.total, str(path))
-            if packet.stream.index == stream.index and (
-                packets.first is None or counted or not packets.pictures
-            ):
-                _decode(packets, packet)
+                    if not every and order.is_doubtful(packet):
+                        return None
+            if ours and (packets.first is None or every):
+                _decode(packets, packet, container.format.name in _DECODED_FORMATS)
     except av.FFmpegError:
         if not packets.total:
             raise
@@ -183,8 +221,29 @@ def _packets(container: Any, stream: Any, path: Path) -> _Packets:
     return packets
 
 
-def _is_counted(container: Any, stream: Any) -> bool:
-    return container.format.name in _COUNTED_FORMATS or _codec(stream) in _COUNTED_CODECS
+class _Order:
+    """Tells packets whose times are those of their pictures from others."""
+
+    def __init__(self, container: Any, stream: Any) -> None:
+        self._reorders = bool(stream.codec_context.has_b_frames)
+        joined = container.format.name in _JOINED_FORMATS
+        self._longest = JUMP_S / stream.time_base if joined and stream.time_base else None
+        self._decoded: int | None = None
+        self._shown: int | None = None
+
+    def is_doubtful(self, packet: Any) -> bool:
+        """Tell whether a packet has no time, one before its turn, or one that a join explains."""
+        shown, decoded = packet.pts, packet.dts
+        if shown is None:
+            return True
+        if not self._reorders and self._shown is not None and shown < self._shown:
+            return True
+        if decoded is not None and self._decoded is not None:
+            ahead = decoded - self._decoded
+            if ahead < 0 or (self._longest is not None and ahead > self._longest):
+                return True
+        self._shown, self._decoded = shown, decoded if decoded is not None else self._decoded
+        return False
 
 
 def _record_end(packets: _Packets, packet: Any) -> None:
@@ -196,21 +255,32 @@ def _record_end(packets: _Packets, packet: Any) -> None:
 
 def _record_picture(packets: _Packets, packet: Any) -> None:
     packets.total += 1
+    if packets.first_tick is None:
+        packets.first_tick = packet.dts
     if packet.pts is None:
         return
     if packet.is_keyframe:
         packets.keyframes.append(packet.pts)
-    if not packet.is_discard:
+    if not packet.is_discard and _is_shown(packet):
         packets.pictures.append(packet.pts)
         packets.lengths.append(packet.duration or 0)
 
 
-def _decode(packets: _Packets, packet: Any) -> None:
+def _is_shown(packet: Any) -> bool:
+    """Tell whether a packet holds a picture to show: VP8 has others, which only later pictures refer to."""
+    return _codec(packet.stream) != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)
+
+
+def _decode(packets: _Packets, packet: Any, by_decoding: bool) -> None:
+    """Decode a packet, and record the times of its pictures; those of decoding where there are no others."""
     try:
         pictures = packet.decode()
     except av.FFmpegError:
         return  # damage is found and reported when frames are read
-    packets.shown += len(pictures)
+    for picture in pictures if packets.every else ():
+        shown = None if by_decoding else picture.pts
+        stamp = picture.dts if shown is None else shown
+        packets.stamps.append(UNTIMED if stamp is None else stamp)
     if packets.first is None and pictures:
         packets.first = pictures[0]
 
@@ -239,66 +309,101 @@ def _check_span(path: Path, pictures: int, count: int) -> None:
 
 
 def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Timeline:
-    counted = _is_counted(container, stream) or not packets.pictures
     named = (stream.guessed_rate, stream.average_rate, stream.base_rate)
     declared = [Fraction(rate) for rate in named if rate]
-    if counted:
-        rate, is_vfr = plausible_rates(declared)[0], False
-        times = np.arange(packets.shown, dtype=np.float64) / float(rate)
-        slots = np.arange(packets.shown, dtype=np.int32)
-    else:
-        order = np.argsort(np.asarray(packets.pictures), kind="stable")
-        ticks, kept = np.unique(np.asarray(packets.pictures, dtype=np.int64)[order], return_index=True)
-        last_length = int(np.asarray(packets.lengths)[order][kept[-1]])
-        rate, is_vfr = constant_rate(ticks, stream.time_base, declared)
-        count = frame_count(ticks, stream.time_base, rate, is_vfr, last_length)
-        _check_span(path, len(ticks), count)
-        slots = slots_of(ticks, stream.time_base, rate, is_vfr, count)
-        times = (ticks * float(stream.time_base)).astype(np.float64)
-    seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
+    ticks, time_base, last_length = _picture_ticks(container, stream, packets, declared)
+    total = len(ticks)
+    distinct, pictures = np.unique(ticks[::-1], return_index=True)
+    pictures = total - 1 - pictures  # the last one of those with the same time
+    if not packets.every:  # pictures are known by their times
+        ticks, pictures = distinct, np.arange(len(distinct))
+    rate, is_vfr = constant_rate(distinct, time_base, declared)
+    count = frame_count(distinct, time_base, rate, is_vfr, last_length)
+    _check_span(path, total, count)
+    slots = pictures[slots_of(distinct, time_base, rate, is_vfr, count)].astype(np.int32)
+    seekable = not packets.every and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
     audio = container.streams.audio[0] if container.streams.audio else None
+    start_s = float(ticks[0] * time_base)
+    timed = not packets.every or not _untimed(packets)
     return Timeline(
         path=path,
-        info=_info(stream, packets.first, audio, packets.ends, rate, len(slots), is_vfr),
+        info=_info(stream, packets, audio, rate, slots, total, is_vfr),
         stream=stream.index,
-        times=times,
+        times=(ticks * float(time_base)).astype(np.float64),
         slots=slots,
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
-        counted=counted,
+        counted=packets.every,
         decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
         color_matrix=_assumed_matrix(packets.first),
         audio_stream=audio.index if audio is not None else None,
         audio_codec=_codec(audio) if audio is not None else None,
-        audio_delay_s=_start(audio) - float(times[0]) if audio is not None and not counted else 0.0,
+        audio_delay_s=_start(audio) - start_s if audio is not None and timed else 0.0,
         audio_rebase_s=(container.start_time or 0) / av.time_base - _start(audio)
         if audio is not None
         else 0.0,
     )
 
 
+def _untimed(packets: _Packets) -> bool:
+    """Tell whether no decoded picture has a time."""
+    return all(stamp == UNTIMED for stamp in packets.stamps)
+
+
+def _picture_ticks(
+    container: Any, stream: Any, packets: _Packets, declared: list[Fraction]
+) -> tuple[NDArray[np.int64], Fraction, int]:
+    """Return the times of the pictures in their order, the seconds of a tick, and the last one's length."""
+    if not packets.every:
+        order = np.argsort(np.asarray(packets.pictures), kind="stable")
+        ticks = np.asarray(packets.pictures, dtype=np.int64)[order]
+        return ticks, stream.time_base, int(np.asarray(packets.lengths)[order][-1])
+    if _untimed(packets):
+        return np.arange(len(packets.stamps), dtype=np.int64), 1 / plausible_rates(declared)[0], 1
+    by_decoding = container.format.name in _DECODED_FORMATS
+    ticks = continued(np.asarray(packets.stamps, dtype=np.int64), stream.time_base, by_decoding)
+    if not by_decoding:
+        return ticks, stream.time_base, 0
+    if len(ticks) > 2:
+        # The first packet is decoded ahead of its turn, by less than a frame where ticks are finer than frames.
+        first, usual = int(ticks[1] - ticks[0]), int(np.median(np.diff(ticks)))
+        ticks[0] += first - usual if usual < first < 2 * usual else 0
+    # A decoder delivers the first picture some packets late, and sound does not wait for it.
+    ticks += (packets.first_tick or 0) - ticks[0]
+    return ticks, stream.time_base, max(1, (stream.duration or 0) - int(ticks[-1]))
+
+
 def _info(
-    stream: Any, first: Any, audio: Any, ends: dict[int, float], rate: Fraction, count: int, is_vfr: bool
+    stream: Any,
+    packets: _Packets,
+    audio: Any,
+    rate: Fraction,
+    slots: NDArray[np.int32],
+    pictures: int,
+    is_vfr: bool,
 ) -> VideoInfo:
+    first, shown = packets.first, len(np.unique(slots))
     width, height = first.width, first.height
     rotation = round(first.rotation) % 360
     if rotation % 180 == 90:
         width, height = height, width
     components = first.format.components
     # From the packets: some containers have one duration for all of their streams.
-    audio_s = max(0.0, ends[audio.index] - _start(audio)) if audio is not None else 0.0
+    audio_s = max(0.0, packets.ends[audio.index] - _start(audio)) if audio is not None else 0.0
     return VideoInfo(
         width=width,
         height=height,
         frame_rate=rate,
-        frame_count=count,
-        duration_s=float(count / rate),
+        frame_count=len(slots),
+        duration_s=float(len(slots) / rate),
         has_audio=audio is not None,
         audio_duration_s=audio_s,
         rotation_deg=rotation,
         is_vfr=is_vfr,
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
+        repeated=len(slots) - shown,
+        dropped=pictures - shown,
     )
 
 

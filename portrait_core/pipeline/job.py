@@ -38,12 +38,17 @@ class Job(BaseModel):
     """Exact frames per second, for example ``30000/1001``."""
     has_audio: bool = False
     """True if the driving video has a sound track."""
+    source: dict[str, Any] = {}
+    """Properties of the whole driving video that only people read: ``is_vfr`` (its own rate varies),
+    ``repeated`` (frames that show the picture before them), ``dropped`` (pictures that no frame shows) and
+    ``rotation_deg`` (counter-clockwise, as its file asks)."""
     edited: Job | None = None
     """Job that makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
     of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
-    the persons that were asked for, a picture of one as ``like:`` and its digest."""
+    the persons that were asked for, a picture of one as ``like:`` and its digest; ``first_frame``, where
+    the clip does not begin with the video."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
@@ -55,6 +60,16 @@ class Job(BaseModel):
     def rate(self) -> Fraction:
         """Frames per second."""
         return Fraction(self.frame_rate)
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of the driving video, at its constant rate, with which the clip begins."""
+        return int(self.inputs.get("first_frame") or 0)
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the driving video's first frame to the clip's."""
+        return float(self.first_frame / self.rate)
 
     @property
     def pipeline(self) -> Pipeline:

@@ -55,6 +55,10 @@ class Summary(BaseModel):
     frames: int
     frame_rate: str
     has_audio: bool
+    video_facts: dict[str, Any] = {}
+    """Of the whole driving video: ``rate`` (frames per second at which it is presented), ``first_frame``
+    (with which the clip begins), ``is_vfr`` (its own rate varies), ``repeated`` (frames that show the picture
+    before them), ``dropped`` (pictures that no frame shows), ``rotation_deg`` (as its file asks)."""
     files: dict[str, str]
     """Files written to the output folder, by what they are."""
     stages: list[StageSummary]

@@ -33,7 +33,7 @@ ENCODE = Stage(
     version=3,
     unit="reenactment",
     reads=("portrait", "person", "fit", "retarget", "template", "inversion", "tuning", "render"),
-    inputs=("video",),
+    inputs=("video", "first_frame"),
     settings=("output",),
     writes=(
         File(CLIP),
