@@ -1,7 +1,8 @@
 # Runs everything: the command line, Prefect's server and worker, Dask's scheduler and workers on CPUs.
+# The base image is named by its digest, which `python deployments/pin.py` writes here: nothing is built before.
 #
 #     docker build -f deployments/images/cpu.Dockerfile -t portrait-reenactment:cpu .
-FROM python:3.11-slim
+FROM python:3.11-slim@sha256:run-deployments-pin.py
 
 # As in deployments/settings.env, which says why. A test holds both to what the program sets.
 ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
@@ -22,22 +23,26 @@ ENV PREFECT_SERVER_ANALYTICS_ENABLED=false \
     DASK_DISTRIBUTED__ADMIN__TICK__LIMIT=60s \
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY=180
 
-ENV PYTHONUNBUFFERED=1 UV_PYTHON_DOWNLOADS=never UV_COMPILE_BYTECODE=1 PATH=/app/.venv/bin:$PATH
+ENV PYTHONUNBUFFERED=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PATH=/app/.venv/bin:$PATH
+# Where the user may write when the image's files are read-only; /cache may be a volume that several containers share.
+ENV HOME=/tmp XDG_CACHE_HOME=/cache
 WORKDIR /app
 
-# Packages first: they change less often than the program.
-RUN pip install --no-cache-dir uv==0.13.9
+# Packages first, since they change less often than the program: the files whose hashes are listed, and no others.
+COPY deployments/images/requirements.txt /tmp/
+RUN python -m venv .venv \
+    && .venv/bin/pip install --no-cache-dir --no-deps --only-binary :all: --require-hashes -r /tmp/requirements.txt \
+    && rm /tmp/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
-RUN uv sync --no-dev --no-cache --no-install-project
 COPY data ./data
 COPY portrait_core ./portrait_core
 COPY tasks ./tasks
 COPY flows ./flows
 COPY deployments ./deployments
 # The folders that volumes are mounted on belong to the user, so that new volumes do too.
-RUN uv sync --no-dev --no-cache \
-    && useradd --uid 1000 --create-home portrait \
-    && install -d -o portrait -g portrait /inputs /models /out
+RUN .venv/bin/pip install --no-cache-dir --no-deps --no-build-isolation --no-index --editable . \
+    && useradd --uid 1000 --no-create-home portrait \
+    && install -d -o portrait -g portrait /inputs /models /out /cache
 
 USER 1000:1000
 CMD ["portrait", "--help"]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.engine.environment import prefect_server, prefect_server_answers
+from flows.engine.environment import prefect_server, prefect_server_answers, prefect_server_refuses
 from portrait_core.report import package_versions
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder, sample_portrait, sample_video
@@ -120,9 +120,12 @@ def _services(settings: Settings) -> Iterator[Finding]:
     server = prefect_server()
     if server is None:
         yield Finding("Prefect", "no server is named (PREFECT_API_URL): runs are not shown in a UI", None)
+    elif not prefect_server_answers(server):
+        yield Finding("Prefect", f"server {server} does not answer: runs work without it", None)
+    elif refused := prefect_server_refuses(server):
+        yield Finding("Prefect", f"{refused}; runs work without it", None)
     else:
-        answers = "answers" if prefect_server_answers(server) else "does not answer: runs work without it"
-        yield Finding("Prefect", f"server {server} {answers}", None)
+        yield Finding("Prefect", f"server {server} answers", None)
     runner = settings.runner
     where = {
         "threads": "threads of one process",

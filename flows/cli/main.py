@@ -16,6 +16,7 @@ import typer
 
 from flows.cli.attribute_commands import add_to as add_attributes
 from flows.cli.attribute_commands import as_settings
+from flows.cli.check_command import add_to as add_check
 from flows.cli.dataset_commands import app as dataset_app
 from flows.cli.evaluate_command import add_to as add_evaluation
 from flows.cli.model_commands import app as models_app
@@ -44,6 +45,7 @@ app.add_typer(dataset_app)
 add_to(app)
 add_attributes(app)
 add_evaluation(app)
+add_check(app)
 
 Profile = Annotated[
     str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file.")

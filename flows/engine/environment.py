@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from portrait_core.errors import InputError
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.text.redaction import holds_secrets, redact_text
 
@@ -183,12 +184,20 @@ def server_for_run(wish: str, report: Callable[[str], None]) -> str | None:
     Args:
         wish: ``runner.prefect``; "never" asks for none.
         report: shows a line to the user.
+
+    Raises:
+        InputError: ``wish`` is "always", and the server wants an authentication string that it was not given.
     """
     server = prefect_server() if wish != "never" else None
     if server is None:
         return None
     if not prefect_server_answers(server):
         report(f"no Prefect server answers at {server}: running without it")
+        return None
+    if refused := prefect_server_refuses(server):
+        if wish == "always":
+            raise InputError(refused)
+        report(f"{refused}; running without it")
         return None
     report(f"Prefect shows this run at {prefect_ui(server)}")
     return server
@@ -222,3 +231,23 @@ def prefect_server_answers(url: str, timeout_s: float = 3.0) -> bool:
         return httpx.get(url.rstrip("/") + "/health", timeout=timeout_s).is_success
     except httpx.HTTPError:
         return False
+
+
+def prefect_server_refuses(url: str, timeout_s: float = 10.0) -> str | None:
+    """Return why a Prefect server does not take requests of this process, and what to do; None if it does."""
+    import httpx
+    from prefect.settings import get_current_settings
+
+    known = get_current_settings().api.auth_string
+    name, _, password = (known.get_secret_value() if known else "").partition(":")
+    try:
+        answer = httpx.get(url.rstrip("/") + "/admin/version", auth=(name, password), timeout=timeout_s)
+    except httpx.HTTPError:
+        return None
+    if answer.status_code != httpx.codes.UNAUTHORIZED:
+        return None
+    wrong = "is not the one" if known else "is not set; set it to the NAME:PASSWORD"
+    return (
+        f"the Prefect server at {url} refuses this command: PREFECT_API_AUTH_STRING {wrong} that it was "
+        "started with"
+    )

@@ -228,7 +228,17 @@ def kubernetes_options(settings: Settings) -> dict[str, Any]:
     # Distributed no longer installs `dask-scheduler`; a scheduler needs no GPU.
     scheduler["args"] = ["dask", "scheduler", "--host", "0.0.0.0"]
     scheduler["resources"] = {}
+    for role in ("worker", "scheduler"):
+        _confine(spec["spec"][role]["spec"])
     return {"quiet": True, **options, "custom_cluster_spec": spec}
+
+
+def _confine(pod: dict[str, Any]) -> None:
+    """Give a pod no rights, as a namespace demands whose Pod Security is "restricted"."""
+    pod["automountServiceAccountToken"] = False
+    pod["securityContext"] = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for container in pod["containers"]:
+        container["securityContext"] = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
 
 @contextmanager

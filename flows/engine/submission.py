@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from flows.engine.environment import prefect_server, prefect_server_answers
+from flows.engine.environment import prefect_server, prefect_server_answers, prefect_server_refuses
 from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json
 
@@ -50,6 +50,8 @@ def require_deployment(deployment: str) -> None:
         )
     if not prefect_server_answers(server):
         raise InputError(f"no Prefect server answers at {server}; start it, or correct PREFECT_API_URL")
+    if refused := prefect_server_refuses(server):
+        raise InputError(refused)
     with get_client(sync_client=True) as client:
         try:
             client.read_deployment_by_name(deployment)

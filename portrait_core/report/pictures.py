@@ -15,6 +15,7 @@ Picture = NDArray[np.uint8]
 
 _INK = (235, 235, 235)
 _PAPER = (24, 24, 24)
+_STRONG = (255, 210, 60)
 
 
 def telling_frames(
@@ -100,6 +101,33 @@ def frame_sheet(frames: Sequence[int], columns: Callable[[int], Mapping[str, Pic
         for label, image in columns(frame).items():
             rows.setdefault(label, []).append(image)
     return contact_sheet(rows, [f"frame {frame}" for frame in frames])
+
+
+def boxed(
+    picture: Picture, boxes: Sequence[tuple[NDArray[np.floating], str, bool]], longest: int = 640
+) -> Picture:
+    """Draw boxes with labels into a picture, scaled down, on a square.
+
+    Args:
+        picture: ``[H,W,3]`` uint8.
+        boxes: corners ``[2,2]`` in pixels, a label, and whether the box is emphasised.
+        longest: side of the square in pixels at most.
+
+    Returns:
+        ``[S,S,3]`` uint8.
+    """
+    scale = min(1.0, longest / max(picture.shape[:2]))
+    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
+    side = max(size)
+    square, corner = Image.new("RGB", (side, side), _PAPER), ((side - size[0]) // 2, (side - size[1]) // 2)
+    square.paste(Image.fromarray(picture).resize(size, Image.Resampling.BOX), corner)
+    draw, width = ImageDraw.Draw(square), max(2, side // 120)
+    for corners, label, strong in boxes:
+        (x0, y0), (x1, y1) = corners * scale + corner
+        ink = _STRONG if strong else _INK
+        draw.rectangle((x0, y0, x1, y1), outline=ink, width=width)
+        draw.text((x0 + 2 * width, y0 + width), label, ink, _font(max(12, side // 12)))
+    return np.asarray(square)
 
 
 def png_bytes(picture: Picture) -> bytes:

@@ -25,7 +25,7 @@ _JUMP = 0.3
 _SHORT = 3
 """Longest run of frames between two jumps that is taken for wrong."""
 _MOUTH = (13, 14, 61, 291)
-_SKULL_ABOVE, _SKULL_BESIDE = 0.3, 0.1
+_SKULL_ABOVE, _SKULL_BESIDE = 0.45, 0.1
 THUMBNAIL = 16
 """Side in pixels of the small copies of frames that scene cuts are found in."""
 _CUT = 14.0
@@ -58,7 +58,7 @@ def outside_picture(points: NDArray[np.floating], size: tuple[int, int]) -> NDAr
 def head_is_cut(points: NDArray[np.floating], size: tuple[int, int]) -> bool:
     """Tell whether the edge of a picture cuts the head of a face that it shows.
 
-    The skull reaches about a third of the face's height above the mesh's highest point, and a tenth of its
+    Skull and hair reach almost half of the face's height above the mesh's highest point, and a tenth of its
     width beyond its sides.
 
     Args:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -59,21 +60,55 @@ def portrait(job: Job) -> StageResult:
     watch = Stopwatch("portrait", 0, 1)
     if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
-    reader = FaceReader(job, use_threads(job, alone=False))
-    given = given_portrait(job)
-    image, part, found, chosen = _shown(job, reader, given)
-    points = found.faces[:, chosen]
-    _refuse(job, found, chosen, (image.shape[1], image.shape[0]))
+    seen = look_at_portrait(job, FaceReader(job, use_threads(job, alone=False)))
+    image, points = seen.image, seen.points
     tracked = tracker(job).portrait(image, points, job.settings.template.size)
     output = job.output("portrait")
     output.write_whole(track_arrays(tracked.track))
     pictures = {"photograph": image[None], "crop": tracked.crop[None]}
     output.write_whole({"landmarks": points, **pictures, **tracked.more})
-    given_size = given.shape[1], given.shape[0]
-    cut = head_is_cut(points[0], (image.shape[1], image.shape[0]))
-    output.write_note(FACE, _about(part, given_size, found, chosen, cut))
+    output.write_note(FACE, seen.about)
     output.commit()
     return watch.result(1)
+
+
+@dataclass(frozen=True)
+class SeenPortrait:
+    """A portrait as the clip shows it, and the face to animate.
+
+    Attributes:
+        image: ``[H,W,3]`` uint8: the photograph, scaled down, or the part of it around a small face.
+        points: landmarks ``[1,478,2]`` of the face in its pixels.
+        about: what is told of it: number of faces, the chosen one's number from the left, the part of the
+            given photograph in its own pixels, and whether the picture cuts the head.
+    """
+
+    image: NDArray[np.uint8]
+    points: NDArray[np.float32]
+    about: dict[str, Any]
+
+
+def look_at_portrait(job: Job, reader: FaceReader) -> SeenPortrait:
+    """Find the face to animate.
+
+    Raises:
+        InputError: when there is no face in it, several and none is chosen, a face that the picture cuts, or
+            an animal's.
+    """
+    given = given_portrait(job)
+    image, part, found, chosen = _shown(job, reader, given)
+    size = image.shape[1], image.shape[0]
+    _refuse(job, found, chosen, size)
+    points = found.faces[:, chosen]
+    about = {
+        "faces": int(np.isfinite(found.faces[0, :, 0, 0]).sum()),
+        "face": 1 + int((found.faces[0, :, 1, 0] < points[0, 1, 0]).sum()),
+        "part": [part.x, part.y, part.width, part.height],
+        "whole": [0, 0, given.shape[1], given.shape[0]],
+        "shown": list(part.shown),
+        "head_cut": head_is_cut(points[0], size),
+    }
+    return SeenPortrait(image, points, about)
 
 
 def _shown(
@@ -145,17 +180,3 @@ def _refuse(job: Job, found: FrameFaces, chosen: int, size: tuple[int, int]) -> 
             f"the face in the portrait {name} is an animal's (probability {probability:.2f}); give a "
             "portrait of a person, or --any-face to try it all the same"
         )
-
-
-def _about(
-    part: Part, whole: tuple[int, int], found: FrameFaces, chosen: int, head_cut: bool
-) -> dict[str, Any]:
-    """Return what is told of the portrait; places in pixels of the given photograph."""
-    return {
-        "faces": int(np.isfinite(found.faces[0, :, 0, 0]).sum()),
-        "face": chosen + 1,
-        "part": [part.x, part.y, part.width, part.height],
-        "whole": [0, 0, *whole],
-        "shown": list(part.shown),
-        "head_cut": head_cut,
-    }

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"
 IMAGES = sorted((DEPLOYMENTS / "images").glob("*.Dockerfile"))
-MANIFESTS = sorted(p for p in DEPLOYMENTS.glob("kubernetes/**/*.yaml") if p.name != "kustomization.yaml")
+_NO_MANIFESTS = ("kustomization.yaml", "secret.yaml")
+MANIFESTS = sorted(p for p in DEPLOYMENTS.glob("kubernetes/**/*.yaml") if p.name not in _NO_MANIFESTS)
 SCRIPTS = sorted([*DEPLOYMENTS.glob("*.sh"), *DEPLOYMENTS.glob("slurm/*")])
 
 
@@ -74,14 +79,30 @@ def image_env(image: Path) -> dict[str, str]:
     return dict(part.split("=", 1) for part in parts)
 
 
+def program_env(image: Path) -> dict[str, str]:
+    """What an image gives the program, without what is so only inside the image: its folders."""
+    inside = ("PATH", "HOME", "XDG_CACHE_HOME")
+    return {name: value for name, value in image_env(image).items() if name not in inside}
+
+
 def documents(path: Path) -> list[dict[str, Any]]:
     """The documents of a YAML file."""
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
 
+@cache
+def filled_env() -> str:
+    """Path of an ``.env`` as ``passwords.py`` makes it."""
+    folder = tempfile.mkdtemp(prefix="portrait-env-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    done = run(sys.executable, DEPLOYMENTS / "passwords.py", "--folder", folder, PATH=os.environ["PATH"])
+    assert done.returncode == 0, done.stderr
+    return f"{folder}/.env"
+
+
 def compose(*files: str) -> dict[str, Any]:
-    """What ``docker compose config`` makes of compose files with ``.env.example``."""
-    command = [compose_tool(), "--env-file", str(DEPLOYMENTS / ".env.example")]
+    """What ``docker compose config`` makes of compose files with ``.env.example``, its gaps filled."""
+    command = [compose_tool(), "--env-file", filled_env()]
     for name in files or ("compose.yaml",):
         command += ["--file", str(DEPLOYMENTS / name)]
     done = run(*command, "--profile", "command-line", "--profile", "s3", "config", "--format", "json")
@@ -92,5 +113,4 @@ def compose(*files: str) -> dict[str, Any]:
 
 def container_env(service: dict[str, Any]) -> dict[str, str]:
     """What a process in a container of one of our images finds: the image's settings, then compose's."""
-    mine = {n: v for n, v in image_env(IMAGES[0]).items() if n != "PATH" and not n.startswith("UV_")}
-    return {**mine, **(service.get("environment") or {})}
+    return {**program_env(IMAGES[0]), **(service.get("environment") or {})}

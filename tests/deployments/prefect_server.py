@@ -1,41 +1,55 @@
-"""A Prefect server as the deployment files say, asked over its API."""
+"""A Prefect server as ``deployments/server.sh`` starts it, asked over its API."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 
-from tests.deployments.files import DEPLOYMENTS, IMAGES, image_env
+from tests.deployments.files import DEPLOYMENTS, IMAGES, program_env
 from tests.deployments.processes import PREFECT, Processes, postgres
 from tests.faults.runs import Run
 from tests.faults.servers import HOST, free_port
 
+AUTH = ("portrait", "a-password-of-tests-418")
+"""Name and password that the server was started with."""
+
 
 class Server:
-    """A Prefect server, asked over its API."""
+    """A Prefect server, asked over its API by one who knows the password."""
 
     def __init__(self, processes: Processes, database: str) -> None:
         self.processes = processes
         self.port, self.page = free_port(), free_port()
         self.api = f"http://{HOST}:{self.port}/api"
-        common = {name: value for name, value in image_env(IMAGES[0]).items() if name not in ("PATH",)}
+        common = program_env(IMAGES[0]) | {"PREFECT_API_AUTH_STRING": ":".join(AUTH)}
         self.environment = common | {"PREFECT_API_URL": self.api, "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}
-        command = [*PREFECT, "server", "start", "--host", HOST, "--port", str(self.port)]
+        command = [DEPLOYMENTS / "server.sh", "--host", HOST, "--port", str(self.port)]
         known = common | {"PREFECT_SERVER_DATABASE_CONNECTION_URL": database}
         known["PREFECT_SERVER_UI_API_URL"] = self.api
+        known["PREFECT_SERVER_UI_STATIC_DIRECTORY"] = str(processes.folder / "pages")
         processes.listening("server", command, self.port, **known)
 
     def get(self, path: str) -> Any:
         """What the server says."""
-        return httpx.get(f"{self.api}/{path}", timeout=30).raise_for_status().json()
+        return httpx.get(f"{self.api}/{path}", auth=AUTH, timeout=30).raise_for_status().json()
 
     def post(self, path: str, **body: Any) -> Any:
         """What the server answers."""
-        return httpx.post(f"{self.api}/{path}", json=body, timeout=30).raise_for_status().json()
+        answer = httpx.post(f"{self.api}/{path}", json=body, auth=AUTH, headers=self.token, timeout=30)
+        return answer.raise_for_status().json()
+
+    @cached_property
+    def token(self) -> dict[str, str]:
+        """The headers by which a client of the server is known (CSRF); they hold for an hour."""
+        client = str(uuid4())
+        token = self.get(f"csrf-token?client={client}")["token"]
+        return {"Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token}
 
     def register(self, name: str) -> None:
         """Tell the server everything, as a user does."""

@@ -68,7 +68,7 @@ def test_parameters_of_deployments_are_those_of_the_flow() -> None:
 
 def test_files_that_are_named_exist() -> None:
     text = (DEPLOYMENTS / "README.md").read_text()
-    made = {"deployments/.env", "deployments/inputs", "deployments/weights", "deployments/out"}
+    made = {f"deployments/{name}" for name in (".env", "inputs", "weights", "out", "tls")}
     made |= {"deployments/kubernetes/secret.yaml"}
     for name in set(re.findall(r"deployments/[\w./-]*\w", text)) - made:
         assert (DEPLOYMENTS.parent / name).exists(), name

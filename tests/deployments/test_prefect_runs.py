@@ -21,7 +21,7 @@ from PIL import Image
 from portrait_core.dataset.manifest import read_manifest
 from tests.deployments.files import DEPLOYMENTS
 from tests.deployments.page import SIZE, picture
-from tests.deployments.prefect_server import Server, prefect_server
+from tests.deployments.prefect_server import AUTH, Server, prefect_server
 from tests.deployments.processes import PREFECT, wait_until
 from tests.faults.runs import Run
 
@@ -103,12 +103,15 @@ def test_a_run_shows_its_log_and_has_the_credentials_of_the_pool(
     assert said["from a task"] == said["from a thread of a task"] is not None
     assert "from a thread without context" not in said
     for path in ("deployments/filter", "flow_runs/filter", "work_pools/filter"):
-        assert SECRET not in str(server.post(path)), path
+        said_by_server = str(server.post(path))
+        assert SECRET not in said_by_server, path
+        assert AUTH[1] not in said_by_server, path
     if shutil.which("chromium") is None:
         pytest.skip(
             "chromium is not installed (Debian: apt-get install chromium); all but the page was checked"
         )
-    picture(server.api.removesuffix("/api"), run, tmp_path / "page.png")
+    text = picture(server.api.removesuffix("/api"), run, tmp_path / "page.png", ":".join(AUTH))
+    assert f"from the flow: {SECRET}" in text
     with Image.open(tmp_path / "page.png") as page:
         assert page.size == SIZE
         assert len(np.unique(np.asarray(page.convert("L")))) > 50, "an empty page has few shades"

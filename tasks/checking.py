@@ -1,0 +1,203 @@
+"""What a run would use of a portrait and a driving video, found out in seconds and before any work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portrait_core.errors import InputError
+from portrait_core.face_model.topology import N_MESH
+from portrait_core.media import VideoInfo, probe
+from portrait_core.pipeline import Job
+from portrait_core.report.pictures import boxed, contact_sheet
+from portrait_core.tracking.turns import rolls
+from tasks.context import input_frames, use_threads, video_file
+from tasks.faces import FaceReader, FrameFaces
+from tasks.following import Followed, follow
+
+if TYPE_CHECKING:
+    from tasks.stages.portrait import SeenPortrait
+
+MOST_LOOKED_AT = 60
+"""Frames of a video that are looked at, evenly spread over it."""
+_SHOWN = 8
+_SMALL_PX = 100
+"""Width of a face in pixels below which an expression is read roughly."""
+
+
+@dataclass
+class Checked:
+    """What was found out of a pair.
+
+    Attributes:
+        portrait: the portrait as it would be shown; None where it is refused.
+        video: properties of the video; None where it is refused.
+        looked_at: numbers of the frames that were looked at.
+        followed: the people in these frames; None where the video is refused.
+        warnings: what a user should know, one line each.
+        refused: why a run would end, one line each.
+        strip: picture of both with their faces marked ``[H,W,3]``; None where nothing can be shown.
+        persons: a picture of each person's face in the video, by number.
+    """
+
+    portrait: SeenPortrait | None = None
+    video: VideoInfo | None = None
+    looked_at: list[int] = field(default_factory=list)
+    followed: Followed | None = None
+    warnings: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    strip: NDArray[np.uint8] | None = None
+    persons: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+
+
+def check_pair(job: Job, most: int = MOST_LOOKED_AT) -> Checked:
+    """Look at a portrait and at frames of a video, as the stages do.
+
+    Frames between those that are looked at are not, so that the numbers of persons are those of a run only
+    where every frame is.
+
+    Args:
+        job: the pair's job.
+        most: frames of the video to look at.
+    """
+    from tasks.stages.portrait import look_at_portrait
+
+    checked, reader = Checked(), FaceReader(job, use_threads(job, alone=True))
+    tiles: dict[str, NDArray[np.uint8]] = {}
+    try:
+        checked.portrait = look_at_portrait(job, reader)
+        marks = {1: (checked.portrait.points[0], True)}
+        tiles["portrait"] = boxed(checked.portrait.image, _boxes(marks))
+        checked.warnings += _portrait_warnings(checked.portrait)
+    except InputError as error:
+        checked.refused.append(str(error))
+    try:
+        _look_at_video(job, reader, checked, tiles, most)
+    except InputError as error:
+        checked.refused.append(str(error))
+    if tiles:
+        checked.strip = contact_sheet({"looked at": list(tiles.values())}, list(tiles), 224)
+    return checked
+
+
+def _look_at_video(
+    job: Job, reader: FaceReader, checked: Checked, tiles: dict[str, NDArray[np.uint8]], most: int
+) -> None:
+    info = checked.video = probe(video_file(job))
+    chosen = np.unique(np.linspace(0, job.frames - 1, min(most, job.frames)).round().astype(int))
+    checked.looked_at = chosen.tolist()
+    places = np.linspace(0, len(chosen) - 1, min(_SHOWN, len(chosen))).round().astype(int)
+    shown = set(chosen[places].tolist())
+    kept: dict[int, NDArray[np.uint8]] = {}
+    parts: list[FrameFaces] = []
+    for i, picture in _frames(job, checked.looked_at):
+        parts.append(reader.read(picture[None], i, every=1))
+        if i in shown:
+            kept[i] = picture
+    found = FrameFaces.joined(parts)
+    # frames between which others were left out have nothing to do with each other
+    cuts = np.full(len(chosen), len(chosen) < job.frames)
+    size = info.width, info.height
+    try:
+        again = (picture for _, picture in _frames(job, checked.looked_at))
+        checked.followed = follow(job, found, cuts, size, lambda: again)
+    except InputError:
+        tiles |= {f"frame {i}": picture for i, picture in kept.items()}
+        raise
+    checked.warnings += _video_warnings(checked, job)
+    _show_frames(checked, kept, tiles)
+
+
+def _frames(job: Job, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield frames by number, reading the video once."""
+    which = set(wanted)
+    return ((i, picture) for i, picture in zip(count(), input_frames(job), strict=False) if i in which)
+
+
+def _show_frames(
+    checked: Checked, kept: Mapping[int, NDArray[np.uint8]], tiles: dict[str, NDArray[np.uint8]]
+) -> None:
+    """Mark every person's face in the frames that are shown, and cut each one out once."""
+    followed = checked.followed
+    assert followed is not None
+    for i, picture in kept.items():
+        row = checked.looked_at.index(i)
+        upright = np.ascontiguousarray(np.rot90(picture, followed.turn))
+        numbers = followed.persons.number[row]
+        marks = {
+            int(number): (followed.found.faces[row, k], number == followed.driver)
+            for k, number in enumerate(numbers)
+            if number
+        }
+        tiles[f"frame {i}"] = boxed(upright, _boxes(marks))
+        for number, (points, _) in marks.items():
+            checked.persons.setdefault(number, _cut(upright, points))
+
+
+def _boxes(
+    marks: Mapping[int, tuple[NDArray[np.floating], bool]],
+) -> list[tuple[NDArray[np.floating], str, bool]]:
+    boxes = []
+    for number, (points, strong) in marks.items():
+        mesh = points[:N_MESH]
+        boxes.append((np.stack([mesh.min(axis=0), mesh.max(axis=0)]), str(number), strong))
+    return boxes
+
+
+def _cut(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
+    from portrait_core.tracking.crop import crop_image
+
+    mesh = points[:N_MESH]
+    side = 1.8 * float((mesh.max(axis=0) - mesh.min(axis=0)).max())
+    return crop_image(picture, mesh.mean(axis=0), side, 256)
+
+
+def _portrait_warnings(seen: SeenPortrait) -> list[str]:
+    about, warnings = seen.about, []
+    width = face_width(seen.points[0])
+    if about["faces"] > 1:
+        warnings.append(f"the portrait shows {about['faces']} faces; number {about['face']} is animated")
+    if about["head_cut"]:
+        warnings.append("the portrait's head is cut by the edge: what is missing is mirrored and blurred")
+    if width < _SMALL_PX:
+        warnings.append(f"the portrait's face is {width:.0f} pixels wide: the clip is as coarse as that")
+    if about["part"] != about["whole"]:
+        warnings.append(
+            "the portrait's face is small: the clip shows the part of the photograph around it "
+            "(--set media.portrait_part=whole shows all of it)"
+        )
+    if abs(tilt := float(np.degrees(rolls(seen.points[0])))) > 45:
+        warnings.append(f"the portrait's face is tilted by {abs(tilt):.0f} degrees; is the picture upright?")
+    return warnings
+
+
+def _video_warnings(checked: Checked, job: Job) -> list[str]:
+    followed, warnings = checked.followed, list[str]()
+    assert followed is not None
+    about: dict[str, Any] = followed.about()
+    if about["persons"] > 1:
+        warnings.append(f"the video shows {about['persons']} persons; number {about['driver']} drives")
+    if about["turned_degrees"]:
+        warnings.append(f"faces lie turned in the video: it is turned by {about['turned_degrees']} degrees")
+    widths = [face_width(points) for points in followed.points[np.isfinite(followed.points[:, 0, 0])]]
+    if np.median(widths) < _SMALL_PX:
+        warnings.append(
+            f"the driver's face is {np.median(widths):.0f} pixels wide: expressions are read roughly"
+        )
+    if checked.video is not None and checked.video.is_vfr:
+        warnings.append(f"the video's frame rate varies: it is shown at {float(job.rate):.5g} per second")
+    return warnings
+
+
+def face_width(points: NDArray[np.floating]) -> float:
+    """Return the width of a face in pixels.
+
+    Args:
+        points: landmarks ``[478,2]`` in pixels.
+    """
+    return float(np.linalg.norm(points[454] - points[234]))
