@@ -129,7 +129,7 @@ def announce(job: Job, console: Console) -> None:
 
 
 def source_lines(job: Job) -> list[str]:
-    """Describe what differs between the driving video's own pictures and its frames; nothing where all agree."""
+    """Describe how the driving video's own pictures and the clip's frames differ; nothing where all agree."""
     source, lines = job.source, []
     if job.first_frame:
         lines.append(f"from frame {job.first_frame} of the video on, {job.start_s:.2f} s after its beginning")

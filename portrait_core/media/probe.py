@@ -37,8 +37,8 @@ from portrait_core.settings.limits import current_limits, refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
 _UNSPECIFIED = 2
-# AVI says when a packet is decoded, not when its picture is shown: only decoding finds that.
-_DECODED_FORMATS = {"avi"}
+# AVI and ASF say when a packet is decoded, not when its picture is shown: only decoding finds that.
+_DECODED_FORMATS = {"avi", "asf"}
 # Time may start anew within these, where two recordings were joined.
 _JOINED_FORMATS = {"mpegts", "mpeg"}
 _VP8_SHOWN = 0x10
@@ -362,10 +362,10 @@ def _picture_ticks(
         return np.arange(len(packets.stamps), dtype=np.int64), 1 / plausible_rates(declared)[0], 1
     by_decoding = container.format.name in _DECODED_FORMATS
     ticks = continued(np.asarray(packets.stamps, dtype=np.int64), stream.time_base, by_decoding)
-    if not by_decoding:
+    if container.format.name != "avi":
         return ticks, stream.time_base, 0
     if len(ticks) > 2:
-        # The first packet is decoded ahead of its turn, by less than a frame where ticks are finer than frames.
+        # The first packet is decoded ahead of its turn, by less than a frame where ticks are finer.
         first, usual = int(ticks[1] - ticks[0]), int(np.median(np.diff(ticks)))
         ticks[0] += first - usual if usual < first < 2 * usual else 0
     # A decoder delivers the first picture some packets late, and sound does not wait for it.

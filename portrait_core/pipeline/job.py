@@ -17,6 +17,10 @@ from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key,
 from portrait_core.store.places import place_name
 
 
+WORDS = ("driver_face", "portrait_face", "first_frame")
+"""Inputs that are choices rather than digests."""
+
+
 class Job(BaseModel):
     """One clip, or the product of another pipeline, with everything that decides its keys."""
 
@@ -205,9 +209,11 @@ def make_recipes(
     keys: dict[str, str] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for stage in pipeline.stages:
-        sources = {f"input {name}": inputs[name] for name in stage.inputs if inputs.get(name)}
+        given = {f"input {name}": inputs[name] for name in stage.inputs if inputs.get(name)}
+        words = {f"input {name}" for name in WORDS} & given.keys()
+        sources = {name: digest for name, digest in given.items() if name not in words}
         earlier = {name: keys[name] for name in pipeline.reads(stage.name)}
-        values = stage.setting_values(settings)
+        values = stage.setting_values(settings) | {name: given[name] for name in words}
         if stage.counts_frames:
             values["frames"] = frames
         used: dict[str, str] = {}

@@ -90,7 +90,8 @@ def test_hidden_pictures_of_vp8_take_no_time(tmp_path: Path, ffmpeg_to: FfmpegRu
 
 def test_surplus_pictures_are_left_out_and_counted(ffmpeg_to: FfmpegRunner) -> None:
     uneven = "settb=1/1000,setpts='if(lt(N,20),N,20+(N-20)/4)/25/TB'"
-    video = ffmpeg_to("time-burst.mkv", *GREY, "-vf", uneven, "-fps_mode", "passthrough", *FINE, "-c:v", "ffv1")
+    codec = ("-fps_mode", "passthrough", *FINE, "-c:v", "ffv1")
+    video = ffmpeg_to("time-burst.mkv", *GREY, "-vf", uneven, *codec)
     info = probe(video)
     assert (info.frame_rate, info.is_vfr) == (Fraction(25), True)
     assert (info.frame_count - info.repeated) + info.dropped == 30

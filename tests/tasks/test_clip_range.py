@@ -1,0 +1,54 @@
+"""A part of the driving video: what the job takes of it, and which results it shares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from portrait_core.errors import InputError
+from portrait_core.pipeline import Job
+from portrait_core.settings import load_settings
+from tasks.ingest import ingest
+
+READ_THE_VIDEO = {"landmarks", "person", "fit", "retarget", "template", "inversion", "render", "encode"}
+
+
+def _job(portrait: Path, video: Path, store: Path, *changes: str) -> Job:
+    return ingest(str(portrait), str(video), str(store), load_settings("embedded", list(changes)))
+
+
+def test_a_part_begins_and_ends_where_it_is_asked_and_has_keys_of_its_own(
+    tmp_path: Path, portrait: Path, carphone: Path
+) -> None:
+    whole = _job(portrait, carphone, tmp_path)
+    part = _job(portrait, carphone, tmp_path, "media.begin=1.5", "media.end='0:03'", "media.max_frames=40")
+    other = _job(portrait, carphone, tmp_path, "media.begin=46f", "media.max_frames=40")
+    same = _job(portrait, carphone, tmp_path, "media.begin=45f", "media.end=85f")
+    assert (whole.first_frame, whole.frames) == (0, 120)
+    assert (part.first_frame, part.frames, other.first_frame, other.frames) == (45, 40, 46, 40)
+    assert same.stage_keys == part.stage_keys
+    different = {stage for stage in part.stages if part.stage_keys[stage] != other.stage_keys[stage]}
+    assert different >= READ_THE_VIDEO
+    assert {stage for stage in part.stages if part.stage_keys[stage] == whole.stage_keys[stage]} == (
+        {stage for stage in part.stages if part.stage_keys[stage] == other.stage_keys[stage]}
+    )
+    assert part.unit_of("landmarks") == whole.unit_of("landmarks")
+
+
+def test_a_part_from_the_beginning_shares_what_the_first_frames_have(
+    tmp_path: Path, portrait: Path, carphone: Path
+) -> None:
+    first = _job(portrait, carphone, tmp_path, "media.max_frames=60")
+    assert _job(portrait, carphone, tmp_path, "media.end=60f").stage_keys == first.stage_keys
+
+
+def test_a_part_that_holds_nothing_is_refused_with_the_videos_length(
+    tmp_path: Path, portrait: Path, carphone: Path
+) -> None:
+    for changes in (("media.begin=10",), ("media.begin=2", "media.end=1"), ("media.begin=119f",)):
+        with pytest.raises(InputError, match=r"120 frames, 4\.00 s.*--from and --to"):
+            _job(portrait, carphone, tmp_path, *changes)
+    for wrong in ("media.begin=-1", "media.begin=soon", "media.end=f"):
+        with pytest.raises(ValueError, match=r"media\."):
+            load_settings("embedded", [wrong])
