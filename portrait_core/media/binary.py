@@ -21,10 +21,13 @@ display matrices, mp4 audio edits)."""
 NEEDED_ENCODERS = ("libx264", "prores_ks", "libvpx-vp9", "libopus")
 """Encoders of :data:`portrait_core.media.formats.FORMATS` that a build of ffmpeg may lack."""
 
+NEEDED_FILTERS = ("zscale", "tonemap")
+"""Filters that convert colours (:mod:`portrait_core.media.colors`), which a build of ffmpeg may lack."""
+
 
 @lru_cache(maxsize=1)
 def ffmpeg_binary() -> str:
-    """Return the ffmpeg on PATH when it is recent and has all needed encoders, else imageio-ffmpeg's."""
+    """Return the ffmpeg on PATH when it is recent and has all that is needed, else imageio-ffmpeg's."""
     system = shutil.which("ffmpeg")
     if system and _is_suitable(system):
         return system
@@ -33,15 +36,18 @@ def ffmpeg_binary() -> str:
 
 def _is_suitable(binary: str) -> bool:
     try:
-        encoders = subprocess.run(
-            [binary, "-hide_banner", "-encoders"], capture_output=True, text=True, timeout=30
-        ).stdout
-        version = subprocess.run([binary, "-version"], capture_output=True, text=True, timeout=30).stdout
+        version, encoders, filters = (
+            subprocess.run(
+                [binary, "-hide_banner", option], capture_output=True, text=True, timeout=30
+            ).stdout
+            for option in ("-version", "-encoders", "-filters")
+        )
     except (OSError, subprocess.SubprocessError):
         return False
     match = re.match(r"ffmpeg version n?(\d+)\.", version)
     recent = match is not None and int(match.group(1)) >= MIN_MAJOR_VERSION
-    return recent and all(name in encoders for name in NEEDED_ENCODERS)
+    complete = all(name in encoders for name in NEEDED_ENCODERS)
+    return recent and complete and all(f" {name} " in filters for name in NEEDED_FILTERS)
 
 
 def existing_file(path: str | os.PathLike[str], what: str) -> Path:

@@ -25,7 +25,8 @@ class VideoFormat:
         even_sides: whether the codec needs an even width and height.
         crf_option: whether the codec takes ``crf``.
         options: ffmpeg's options of the codec and the container.
-        copied_audio: audio codecs that are copied, because the container and players support them.
+        copied_audio: audio codecs that are copied, because common players play them in this container; those
+            of MP4 do not play Opus and MP3 (Apple's) or AC-3 (browsers) there.
         new_audio: ffmpeg's options for encoding other audio.
     """
 
@@ -39,6 +40,11 @@ class VideoFormat:
     new_audio: Mapping[str, Any]
 
     @property
+    def new_audio_name(self) -> str:
+        """Name of the codec of audio that is encoded anew."""
+        return str(self.new_audio["c:a"]).removeprefix("lib")
+
+    @property
     def channels(self) -> int:
         """Channels of a frame: 3 (RGB), or 4 (RGB and straight alpha)."""
         return 4 if self.has_alpha else 3
@@ -48,7 +54,7 @@ class VideoFormat:
         return (width + width % 2, height + height % 2) if self.even_sides else (width, height)
 
 
-_MP4_AUDIO = frozenset({"aac", "mp3", "ac3", "eac3", "alac", "opus"})
+_MP4_AUDIO = frozenset({"aac", "alac"})
 _NEW_AAC = {"c:a": "aac", "b:a": "192k"}
 
 FORMATS: Mapping[str, VideoFormat] = {
@@ -75,7 +81,7 @@ FORMATS: Mapping[str, VideoFormat] = {
             "c:v": "prores_ks", "profile:v": "4444", "vendor": "apl0", "alpha_bits": 16,
             "threads:v": ENCODER_THREADS, "movflags": "+faststart",
         },
-        copied_audio=(_MP4_AUDIO - {"opus"}) | {"pcm_s16le"},
+        copied_audio=_MP4_AUDIO | {"pcm_s16le"},
         new_audio=_NEW_AAC,
     ),
     ".webm": VideoFormat(

@@ -18,10 +18,12 @@ from typing import Any
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
+from portrait_core.media.colors import Colors, assumed_matrix, colors_of
 from portrait_core.media.containers import open_container
 from portrait_core.media.rates import (
     JUMP_S,
@@ -36,6 +38,15 @@ from portrait_core.media.turns import room_for
 from portrait_core.settings.limits import current_limits, refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
+# Tracks beside the one that most people hear: descriptions of the picture, comments, and parts of a mix.
+_SPECIAL_AUDIO = (
+    Disposition.visual_impaired
+    | Disposition.hearing_impaired
+    | Disposition.descriptions
+    | Disposition.comment
+    | Disposition.karaoke
+    | Disposition.dependent
+)
 _UNSPECIFIED = 2
 # AVI and ASF say when a packet is decoded, not when its picture is shown: only decoding finds that.
 _DECODED_FORMATS = {"avi", "asf"}
@@ -46,14 +57,20 @@ _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
+MAX_PIXEL_ASPECT = 4
+"""Width over height of a pixel, or its inverse, above which a file's pixel aspect counts as a mistake."""
+# A ratio this near to 1 comes from the rounding of a size, and is not worth the sharpness.
+_SQUARE = 0.005
+
+
 @dataclass(frozen=True)
 class VideoInfo:
     """Properties of a video, as :func:`probe` returns them."""
 
     width: int
-    """Width in pixels, after rotation (a pixel aspect other than 1:1 is not applied)."""
+    """Width in pixels as it is displayed: after rotation, with square pixels."""
     height: int
-    """Height in pixels, after rotation."""
+    """Height in pixels, likewise."""
     frame_rate: Fraction
     """Exact, constant frames per second (30000/1001 stays a fraction)."""
     frame_count: int
@@ -63,7 +80,7 @@ class VideoInfo:
     has_audio: bool
     """True if there is an audio track."""
     audio_duration_s: float
-    """Seconds of the first audio track; 0 when there is none."""
+    """Seconds of the audio track that is carried over (the default one); 0 when there is none."""
     rotation_deg: int
     """Counter-clockwise rotation in degrees that the file asks players for; already applied to width and
     height."""
@@ -73,6 +90,12 @@ class VideoInfo:
     """True if frames have alpha, in which case they are composited over white."""
     bit_depth: int
     """Bits per channel in the file; frames are reduced to 8."""
+    audio_codec: str = ""
+    """Name of the codec of the audio track that is carried over; empty without audio."""
+    pixel_aspect: Fraction = Fraction(1)
+    """Width over height of a stored pixel, before rotation; already applied to width and height."""
+    dynamic_range: str = ""
+    """``HLG`` or ``PQ`` where the dynamic range is high, in which case frames are tone mapped; else empty."""
     repeated: int = 0
     """Number of frames that show the picture of the frame before them, because the source has none there."""
     dropped: int = 0
@@ -100,6 +123,8 @@ class Timeline:
     """True if packets do not tell the times of their pictures, which are then identified by their order."""
     decoder: str | None
     """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
+    colors: Colors
+    """Transfer function and primaries."""
     color_matrix: str | None
     """Colour matrix to assume where the file names none; else None."""
     audio_stream: int | None
@@ -151,7 +176,9 @@ def _pass(path: Path, every: bool) -> Timeline | None:
     """
     with open_container(path) as container:
         stream = _video_stream(container, path)
-        pixels = stream.codec_context.width * stream.codec_context.height
+        context = stream.codec_context
+        width, height = _displayed(context.width, context.height, _pixel_aspect(stream))
+        pixels = width * height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
         every = every or container.format.name in _DECODED_FORMATS
         with room_for(pixels):
@@ -190,6 +217,17 @@ def _video_stream(container: Any, path: Path) -> Any:
             f"{path} holds a video of an unknown kind; convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
         )
     return known[0]
+
+
+def _audio_stream(container: Any) -> Any:
+    """Return the audio stream that players take: the default one, but none for a few listeners; else None."""
+    streams = [s for s in container.streams.audio if s.codec_context is not None]
+    special, default = int(_SPECIAL_AUDIO), int(Disposition.default)
+    return min(
+        streams,
+        key=lambda s: (bool(int(s.disposition) & special), not int(s.disposition) & default, s.index),
+        default=None,
+    )
 
 
 def _packets(container: Any, stream: Any, path: Path, every: bool) -> _Packets | None:
@@ -323,9 +361,10 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
     slots = pictures[slots_of(distinct, time_base, rate, is_vfr, count)].astype(np.int32)
     seekable = not packets.every and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
-    audio = container.streams.audio[0] if container.streams.audio else None
     start_s = float(ticks[0] * time_base)
     timed = not packets.every or not _untimed(packets)
+    audio = _audio_stream(container)
+    colors = colors_of(stream.codec_context, packets.first)
     return Timeline(
         path=path,
         info=_info(stream, packets, audio, rate, slots, total, is_vfr),
@@ -335,7 +374,8 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
         counted=packets.every,
         decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
-        color_matrix=_assumed_matrix(packets.first),
+        colors=colors,
+        color_matrix=_assumed_matrix(packets.first, colors),
         audio_stream=audio.index if audio is not None else None,
         audio_codec=_codec(audio) if audio is not None else None,
         audio_delay_s=_start(audio) - start_s if audio is not None and timed else 0.0,
@@ -383,7 +423,8 @@ def _info(
     is_vfr: bool,
 ) -> VideoInfo:
     first, shown = packets.first, len(np.unique(slots))
-    width, height = first.width, first.height
+    aspect = _pixel_aspect(stream)
+    width, height = _displayed(first.width, first.height, aspect)
     rotation = round(first.rotation) % 360
     if rotation % 180 == 90:
         width, height = height, width
@@ -402,6 +443,9 @@ def _info(
         is_vfr=is_vfr,
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
+        audio_codec=_codec(audio) if audio is not None else "",
+        pixel_aspect=aspect,
+        dynamic_range=colors_of(stream.codec_context, first).dynamic_range,
         repeated=len(slots) - shown,
         dropped=pictures - shown,
     )
@@ -421,11 +465,21 @@ def _alpha_track(stream: Any) -> bool:
     return any(k.lower() == "alpha_mode" and v == "1" for k, v in stream.metadata.items())
 
 
-def _assumed_matrix(first: Any) -> str | None:
-    """Return the colour matrix that players assume when a file names none; None when it names one.
-
-    It is BT.601 for standard definition and BT.709 above.
-    """
+def _assumed_matrix(first: Any, colors: Colors) -> str | None:
+    """Return the colour matrix that players assume when a file names none; None when it names one."""
     if first.format.is_rgb or first.format.has_palette or int(first.colorspace) != _UNSPECIFIED:
         return None
-    return "bt709" if min(first.width, first.height) >= 720 else "bt601"
+    return assumed_matrix(first.width, first.height, colors)
+
+
+def _pixel_aspect(stream: Any) -> Fraction:
+    """Return width over height of a pixel, from the container, else the codec; 1 where it is not plausible."""
+    aspect = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
+    if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT or abs(aspect - 1) < _SQUARE:
+        return Fraction(1)
+    return aspect
+
+
+def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Return a picture's size with square pixels; one side grows and none shrinks, so that no line is lost."""
+    return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))

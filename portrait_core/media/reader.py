@@ -42,10 +42,11 @@ def read_frames(
 ) -> Generator[NDArray[np.uint8], None, None]:
     """Return the frames ``[start, stop)`` of a video at its constant rate.
 
-    Any range has the same pixels as reading from the beginning. Rotation is applied (pixel aspect is not),
-    alpha is composited over white, and deeper colours are reduced to 8 bits; colours are converted by the
-    matrix that the file names (if it names none, BT.601 below 720 lines and BT.709 above). High dynamic range
-    is not tone mapped.
+    Any range has the same pixels as reading from the beginning. Rotation and pixel aspect are applied, alpha
+    is composited over white, and deeper colours are reduced to 8 bits. Colours are those of BT.709: converted
+    by the matrix, the range and the primaries that the file names
+    (:func:`~portrait_core.media.colors.assumed_matrix` if it names no matrix), and tone mapped from a high
+    dynamic range.
 
     Args:
         path: a video, or a still image (one frame).
@@ -226,6 +227,7 @@ def _command(timeline: Timeline, file: BinaryIO, seek: float | None) -> list[str
         scale["in_color_matrix"] = timeline.color_matrix
     video = ffmpeg.input(FROM_FILE, **options)[str(timeline.stream)]
     video = video.filter("scale", info.width, info.height, **scale)
+    video = timeline.colors.convert(video, info.has_alpha)
     video = video.filter("format", "rgba" if info.has_alpha else "rgb24").filter("showinfo", checksum=0)
     output = ffmpeg.output(video, "pipe:1", format="rawvideo", fps_mode="passthrough")
     output = output.global_args("-copyts", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info")

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import EncodeError, InputError
 from portrait_core.media.binary import as_output, ffmpeg_binary
-from portrait_core.media.containers import FROM_FILE, file_options, open_for_ffmpeg
+from portrait_core.media.containers import open_for_ffmpeg
 from portrait_core.media.formats import VideoFormat, format_of
-from portrait_core.media.probe import Timeline, scan
 from portrait_core.media.reader import SCALER
+from portrait_core.media.sound import Sound, sound_for
 
 METADATA_KEYS = frozenset({"title", "artist", "album", "comment", "copyright", "date", "genre"})
 """Tags that every container of :data:`~portrait_core.media.formats.FORMATS` keeps."""
@@ -33,6 +33,8 @@ METADATA_KEYS = frozenset({"title", "artist", "album", "comment", "copyright", "
 
 class VideoWriter:
     """Writes frames one by one to a video that appears, complete, when the writer is closed.
+
+    ``sound`` says what became of the audio, for people: the source's codec, and whether it was copied.
 
     The suffix chooses the format (:data:`~portrait_core.media.formats.FORMATS`): ``.mp4`` is H.264 of RGB
     frames; ``.mov`` (ProRes 4444) and ``.webm`` (VP9) carry the alpha of RGBA frames. All are converted to
@@ -55,6 +57,8 @@ class VideoWriter:
         audio_from: str | os.PathLike[str] | None = None,
         crf: int = 18,
         metadata: Mapping[str, str] | None = None,
+        audio_start_s: float = 0.0,
+        frame_count: int | None = None,
     ) -> None:
         """Start the encoder.
 
@@ -63,12 +67,15 @@ class VideoWriter:
                 replaced at the end.
             size: (width, height) of the frames, pixels.
             frame_rate: exact frames per second.
-            audio_from: the driving video, whose first audio track is carried over whole, at its time
-                relative to the first frame; copied where the container supports its codec, else encoded as
-                AAC (``.webm``: Opus). A file without audio gives a video without audio.
+            audio_from: the driving video, whose audio track is carried over at its time relative to the first
+                frame: copied where it stays whole and common players know its codec, else encoded as AAC
+                (``.webm``: Opus), with at most two channels. A file without audio gives a video without audio.
             crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 has none,
                 because it is always nearly lossless.
             metadata: tags of :data:`METADATA_KEYS`. None of the source's tags are carried over.
+            audio_start_s: seconds from the source's first picture to the one that the first frame stands for.
+            frame_count: number of frames that will be written, with which the audio ends; None leaves it
+                whole.
 
         Raises:
             InputError: a value is unusable, or ``audio_from`` is not readable.
@@ -79,14 +86,16 @@ class VideoWriter:
         self._check(frame_rate, crf, metadata or {})
         self.encoded_size = self._format.encoded_size(self._width, self._height)
         self.frames_written = 0
-        audio = scan_audio(audio_from) if audio_from is not None else None
+        length_s = float(frame_count / frame_rate) if frame_count is not None else None
+        audio = sound_for(audio_from, self._format, audio_start_s, length_s)
+        self.sound = audio.described(self._format) if audio is not None else "none"
         self._partial = self.path.with_name(
             f".{self.path.stem}.{secrets.token_hex(4)}.partial{self.path.suffix}"
         )
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         self._process: subprocess.Popen[bytes] | None
         with ExitStack() as stack:
-            file = stack.enter_context(open_for_ffmpeg(audio.path)) if audio is not None else None
+            file = stack.enter_context(open_for_ffmpeg(audio.source.path)) if audio is not None else None
             sound = (audio, file) if audio is not None and file is not None else None
             self._process = subprocess.Popen(
                 _command(
@@ -199,23 +208,17 @@ class VideoWriter:
             self.discard()
 
 
-def scan_audio(path: str | os.PathLike[str]) -> Timeline | None:
-    """Return the timeline of a video when it has audio, else None."""
-    timeline = scan(path)
-    return timeline if timeline.audio_stream is not None else None
-
-
 def _command(
     form: VideoFormat,
     target: Path,
     size: tuple[int, int],
     frame_rate: Fraction,
-    sound: tuple[Timeline, BinaryIO] | None,
+    sound: tuple[Sound, BinaryIO] | None,
     crf: int,
     metadata: Mapping[str, str],
 ) -> list[str]:
     # The earlier one of sound and picture starts at zero, the other as much later as in the source.
-    delay = sound[0].audio_delay_s if sound else 0.0
+    delay = sound[0].picture_delay_s if sound else 0.0
     video = ffmpeg.input(
         "pipe:0",
         format="rawvideo",
@@ -237,17 +240,16 @@ def _command(
         "colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv",
         "fflags": "+bitexact", "f": form.muxer,
     }  # fmt: skip
-    if delay < 0:
+    if delay > 0:
         # A whole number of ticks per frame, and ticks fine enough for the delay.
         ticks = frame_rate.numerator * math.ceil(90000 / frame_rate.numerator)
-        frames = frames.filter("settb", f"1/{ticks}").filter("setpts", f"PTS+{round(-delay * ticks)}")
+        frames = frames.filter("settb", f"1/{ticks}").filter("setpts", f"PTS+{round(delay * ticks)}")
         options["enc_time_base"] = f"1:{ticks}"
     streams = [frames]
     if sound:
         audio, file = sound
-        shift = {"itsoffset": f"{audio.audio_rebase_s + max(delay, 0.0):.6f}"}
-        streams.append(ffmpeg.input(FROM_FILE, **shift, **file_options(file))[str(audio.audio_stream)])
-        options |= {"c:a": "copy"} if audio.audio_codec in form.copied_audio else form.new_audio
+        streams.append(audio.stream(file))
+        options |= {"c:a": "copy"} if audio.copied else form.new_audio
     options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
     output = ffmpeg.output(*streams, as_output(target), **options).overwrite_output()
     output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")

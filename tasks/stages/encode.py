@@ -26,6 +26,8 @@ Picture = NDArray[np.uint8]
 
 CLIP, SIDE_BY_SIDE, SHEET = "reenactment.mp4", "side_by_side.mp4", "contact_sheet.png"
 CUTOUT = "reenactment.mov"
+SOUND = "sound"
+"""Note of what became of the driver's sound in the clip."""
 
 ENCODE = Stage(
     name="encode",
@@ -57,17 +59,19 @@ def encode(job: Job) -> StageResult:
     output = ledger.output("encode")
     with TemporaryDirectory() as name:
         folder = Path(name)
-        _write_clips(job, folder)
+        sound = _write_clips(job, folder)
         if job.settings.output.contact_sheet_frames:
             (folder / SHEET).write_bytes(png_bytes(_sheet(job)))
         for path in sorted(folder.iterdir()):
             output.put_bytes(path.name, path.read_bytes())
+    output.write_note(SOUND, sound)
     output.commit()
     return watch.result(1)
 
 
-def _write_clips(job: Job, folder: Path) -> None:
-    output, page = job.settings.output, page_of(job)
+def _write_clips(job: Job, folder: Path) -> str:
+    """Write the clips, and return what became of the driver's sound in the first."""
+    output, page, sound = job.settings.output, page_of(job), "none"
     with ExitStack() as stack:
         drivers = driving_crops(job) if output.side_by_side else None
         clip = beside = None
@@ -75,6 +79,7 @@ def _write_clips(job: Job, folder: Path) -> None:
             result = finished(job, page, drawn)
             clip = clip or stack.enter_context(_writer(job, folder / CLIP, result))
             clip.write(result)
+            sound = clip.sound
             if drivers is None:
                 continue
             columns = _columns(job, page, shown, next(drivers)) | {"result": face_of(page, drawn)}
@@ -83,6 +88,7 @@ def _write_clips(job: Job, folder: Path) -> None:
             beside.write(row)
     if output.alpha:
         _write_cutouts(job, page, folder / CUTOUT)
+    return sound
 
 
 def _write_cutouts(job: Job, page: Page | None, path: Path) -> None:
@@ -98,7 +104,8 @@ def _writer(job: Job, path: Path, like: Picture) -> VideoWriter:
     about = {"comment": "Synthetic media: a portrait animated by portrait-reenactment"}
     audio = video_file(job) if job.has_audio else None
     size = like.shape[1], like.shape[0]
-    return VideoWriter(path, size, job.rate, audio, job.settings.output.crf, about)
+    crf = job.settings.output.crf
+    return VideoWriter(path, size, job.rate, audio, crf, about, job.start_s, job.frames)
 
 
 def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[str, Picture]:

@@ -18,7 +18,7 @@ NTSC = Fraction(30000, 1001)
 
 def test_sample_driver(carphone: Path) -> None:
     assert probe(carphone) == VideoInfo(
-        width=176,
+        width=193,  # 176 pixels, each 128/117 times as wide as it is high
         height=144,
         frame_rate=NTSC,
         frame_count=120,
@@ -29,6 +29,7 @@ def test_sample_driver(carphone: Path) -> None:
         is_vfr=False,
         has_alpha=False,
         bit_depth=8,
+        pixel_aspect=Fraction(128, 117),
     )
 
 

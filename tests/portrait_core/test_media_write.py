@@ -70,10 +70,11 @@ def test_colours_survive_and_are_tagged(tmp_path: Path, suffix: str) -> None:
 
 
 def test_real_frames_survive(tmp_path: Path, carphone: Path) -> None:
-    with VideoWriter(tmp_path / "out.mp4", (176, 144), NTSC, audio_from=carphone) as writer:
+    with VideoWriter(tmp_path / "out.mp4", (192, 144), NTSC, audio_from=carphone) as writer:
         for frame in read_frames(carphone, 0, 20):
-            writer.write(frame)
-    for before, after in zip(read_frames(carphone, 0, 20), read_frames(tmp_path / "out.mp4"), strict=True):
+            writer.write(frame[:, :192])
+    written = read_frames(tmp_path / "out.mp4")
+    for before, after in zip((f[:, :192] for f in read_frames(carphone, 0, 20)), written, strict=True):
         assert np.abs(before.astype(int) - after.astype(int)).mean() < 4
     assert not probe(tmp_path / "out.mp4").has_audio
 
@@ -148,8 +149,8 @@ def test_aac_is_copied_bit_for_bit(tmp_path: Path, counting_clip: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "codec", "expected"),
     [
-        ("mp3.mp4", ("-c:a", "libmp3lame"), ("mp3", "mp3", "opus")),
-        ("opus.mkv", ("-c:a", "libopus"), ("opus", "aac", "opus")),
+        ("mp3.mp4", ("-c:a", "libmp3lame"), ("aac", "aac", "opus")),
+        ("opus.mkv", ("-c:a", "libopus"), ("aac", "aac", "opus")),
         ("pcm.mov", ("-c:a", "pcm_s16le"), ("aac", "pcm_s16le", "opus")),
         ("vorbis.mkv", ("-c:a", "libvorbis"), ("aac", "aac", "vorbis")),
         ("adts.ts", ("-c:a", "copy"), ("aac", "aac", "opus")),
@@ -169,7 +170,7 @@ def test_sound_keeps_its_length_and_its_place(
     out = _carry(source, tmp_path / f"out{suffix}")
     assert scan(out).audio_codec == expected[(".mp4", ".mov", ".webm").index(suffix)]
     # An MP3 counts what its encoder put before the sound, which is left out when it is encoded anew.
-    within_s = 0.013 if (name, suffix) == ("mp3.mp4", ".webm") else 0.002
+    within_s = 0.013 if name == "mp3.mp4" else 0.002
     assert probe(out).audio_duration_s == pytest.approx(probe(source).audio_duration_s, abs=within_s)
     assert _click_s(out) == pytest.approx(_click_s(source), abs=0.003)
     assert (probe(out).frame_rate, probe(out).frame_count) == (NTSC, 60)
