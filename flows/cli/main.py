@@ -108,6 +108,15 @@ Begin = Annotated[
 End = Annotated[
     str | None, typer.Option("--to", metavar="WHEN", help="Before which place in the video to end, likewise.")
 ]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--rate",
+        metavar="N",
+        help="Frames per second, where VIDEO is a folder or a pattern of pictures (`frames/*.png`); by "
+        "default 25.",
+    ),
+]
 Edits = Annotated[
     list[str],
     typer.Option(
@@ -168,6 +177,7 @@ def reenact(
     any_face: AnyFace = False,
     begin: Begin = None,
     end: End = None,
+    rate: Rate = None,
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage only. Can be repeated.")
@@ -191,7 +201,7 @@ def reenact(
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
-    changes += [*chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end)]
+    changes += [*chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
     _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 
@@ -208,12 +218,13 @@ def plan(
     any_face: AnyFace = False,
     begin: Begin = None,
     end: End = None,
+    rate: Rate = None,
 ) -> None:
     """Show what `portrait reenact` would do and why, with estimated time and size; change nothing.
 
     The estimates come from the store's own history.
     """
-    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end)]
+    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
     _reenact(portrait, video, store, Path(), profile, changes, dry_run=True, edit=edit)
 
 
@@ -224,11 +235,10 @@ def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: b
     return [*changes, "tracking.any_face=true"] if any_face else changes
 
 
-def chosen_range(begin: str | None, end: str | None) -> list[str]:
-    """Return the changes of settings that choose a part of the video."""
-    return [
-        f"media.{name}={value!r}" for name, value in (("begin", begin), ("end", end)) if value is not None
-    ]
+def chosen_range(begin: str | None, end: str | None, rate: str | None) -> list[str]:
+    """Return the changes of settings that choose a part of the video, and the rate of one of pictures."""
+    chosen = {"begin": begin, "end": end, "rate": rate}
+    return [f"media.{name}={value!r}" for name, value in chosen.items() if value is not None]
 
 
 @app.command()

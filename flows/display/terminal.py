@@ -133,6 +133,10 @@ def source_lines(job: Job) -> list[str]:
     source, lines = job.source, []
     if job.first_frame:
         lines.append(f"from frame {job.first_frame} of the video on, {job.start_s:.2f} s after its beginning")
+    if "files" in source:
+        verb = "is" if source["missing"] == 1 else "are"
+        missing = f", {source['missing']} of their numbers {verb} missing" if source["missing"] else ""
+        lines.append(f"{source['files']} pictures at {job.frame_rate} per second (--rate){missing}")
     repeated, dropped = source.get("repeated", 0), source.get("dropped", 0)
     if repeated or dropped:
         why = "its rate varies" if source.get("is_vfr") else "its times are not even"

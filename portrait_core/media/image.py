@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from portrait_core.errors import InputError
+from portrait_core.media.alpha import over_white
 from portrait_core.media.binary import existing_file
 from portrait_core.media.kinds import HEAD_BYTES, kind_of
-from portrait_core.media.reader import over_white
 from portrait_core.media.turns import room_for
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond

@@ -8,9 +8,7 @@ computed from time stamps alone, so it is the same for every range of frames tha
 from __future__ import annotations
 
 import os
-from array import array
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -25,17 +23,18 @@ from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
 from portrait_core.media.colors import Colors, assumed_matrix, colors_of
 from portrait_core.media.containers import open_container
-from portrait_core.media.rates import (
-    JUMP_S,
-    UNTIMED,
-    constant_rate,
-    continued,
-    frame_count,
-    plausible_rates,
-    slots_of,
+from portrait_core.media.packets import (
+    DECODED_FORMATS,
+    Packets,
+    codec_name,
+    is_untimed,
+    picture_ticks,
+    read_packets,
 )
+from portrait_core.media.pictures import Pictures, find_pictures
+from portrait_core.media.rates import constant_rate, frame_count, slots_of
 from portrait_core.media.turns import room_for
-from portrait_core.settings.limits import current_limits, refuse_beyond
+from portrait_core.settings.limits import refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
 # Tracks beside the one that most people hear: descriptions of the picture, comments, and parts of a mix.
@@ -48,11 +47,6 @@ _SPECIAL_AUDIO = (
     | Disposition.dependent
 )
 _UNSPECIFIED = 2
-# AVI and ASF say when a packet is decoded, not when its picture is shown: only decoding finds that.
-_DECODED_FORMATS = {"avi", "asf"}
-# Time may start anew within these, where two recordings were joined.
-_JOINED_FORMATS = {"mpegts", "mpeg"}
-_VP8_SHOWN = 0x10
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -135,6 +129,8 @@ class Timeline:
     """Seconds from the first picture to the start of the audio; negative when the audio starts first."""
     audio_rebase_s: float
     """Seconds that shift the audio's start to zero in ffmpeg, which places the earliest stream there."""
+    pictures: Pictures | None = None
+    """Pictures that are read one by one rather than by ffmpeg; None for a video of other kinds."""
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -151,10 +147,58 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def scan(path: str | os.PathLike[str]) -> Timeline:
-    """Return the timeline of a video file; see :func:`probe`."""
+    """Return the timeline of a video; see :func:`probe`."""
+    pictures = find_pictures(path)
+    if pictures is not None:
+        return _scan_pictures(pictures)
     file = existing_file(path, "video")
     status = file.stat()
     return _scan(file, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _scan_pictures(pictures: Pictures) -> Timeline:
+    width, height = pictures.check()
+    refuse_beyond("video_pixels", width * height, f"a frame of {pictures.path}")
+    *stamps, end = pictures.stamps_ms()
+    ticks, time_base = np.asarray(stamps, np.int64), Fraction(1, 1000)
+    rate, is_vfr = constant_rate(ticks, time_base, [])
+    count = frame_count(ticks, time_base, rate, is_vfr, end - stamps[-1])
+    _check_span(pictures.path, len(ticks), count)
+    slots = slots_of(ticks, time_base, rate, is_vfr, count)
+    shown = len(np.unique(slots))
+    info = VideoInfo(
+        width=width,
+        height=height,
+        frame_rate=rate,
+        frame_count=count,
+        duration_s=float(count / rate),
+        has_audio=False,
+        audio_duration_s=0.0,
+        rotation_deg=0,
+        is_vfr=is_vfr,
+        has_alpha=False,
+        bit_depth=8,
+        repeated=count - shown,
+        dropped=len(ticks) - shown,
+    )
+    return Timeline(
+        path=pictures.path,
+        info=info,
+        stream=0,
+        times=ticks / 1000,
+        slots=slots,
+        keyframes=np.empty(0),
+        counted=True,
+        decoder=None,
+        colors=Colors(transfer=1, primaries=1),
+        color_matrix=None,
+        audio_stream=None,
+        audio_codec=None,
+        audio_delay_s=0.0,
+        audio_rebase_s=0.0,
+        pictures=pictures,
+    )
 
 
 @lru_cache(maxsize=16)
@@ -180,30 +224,10 @@ def _pass(path: Path, every: bool) -> Timeline | None:
         width, height = _displayed(context.width, context.height, _pixel_aspect(stream))
         pixels = width * height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
-        every = every or container.format.name in _DECODED_FORMATS
+        every = every or container.format.name in DECODED_FORMATS
         with room_for(pixels):
-            packets = _packets(container, stream, path, every)
+            packets = read_packets(container, stream, path, every)
         return None if packets is None else _timeline(path, container, stream, packets)
-
-
-def _ticks() -> array[int]:
-    return array("q")
-
-
-@dataclass
-class _Packets:
-    """Data that one pass over a container collects."""
-
-    every: bool  # every picture is decoded
-    # presentation times, in ticks, of packets that are shown; arrays, because there may be a million
-    pictures: array[int] = field(default_factory=_ticks)
-    keyframes: array[int] = field(default_factory=_ticks)
-    lengths: array[int] = field(default_factory=_ticks)
-    total: int = 0
-    ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    first: Any = None  # the first decoded picture
-    first_tick: int | None = None  # at which the first packet is decoded
-    stamps: array[int] = field(default_factory=_ticks)  # of decoded pictures, in their order
 
 
 def _video_stream(container: Any, path: Path) -> Any:
@@ -230,112 +254,6 @@ def _audio_stream(container: Any) -> Any:
     )
 
 
-def _packets(container: Any, stream: Any, path: Path, every: bool) -> _Packets | None:
-    """Collect the packets' times; None where they do not tell when each picture is shown."""
-    packets, order = _Packets(every), _Order(container, stream)
-    try:
-        for packet in container.demux():
-            ours = packet.stream.index == stream.index
-            if packet.size:
-                _record_end(packets, packet)
-                if ours:
-                    _record_picture(packets, packet)
-                    refuse_beyond("video_frames", packets.total, str(path))
-                    if not every and order.is_doubtful(packet):
-                        return None
-            if ours and (packets.first is None or every):
-                _decode(packets, packet, container.format.name in _DECODED_FORMATS)
-    except av.FFmpegError:
-        if not packets.total:
-            raise
-        # The rest of the file is unreadable; `_check_complete` reports it.
-    if packets.first is None:
-        raise InputError(
-            f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes "
-            f"within {current_limits().video_pixels:,} pixels, which limits.video_pixels allows; copy it "
-            f"again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
-        )
-    _check_complete(container, packets, path)
-    return packets
-
-
-class _Order:
-    """Tells packets whose times are those of their pictures from others."""
-
-    def __init__(self, container: Any, stream: Any) -> None:
-        self._reorders = bool(stream.codec_context.has_b_frames)
-        joined = container.format.name in _JOINED_FORMATS
-        self._longest = JUMP_S / stream.time_base if joined and stream.time_base else None
-        self._decoded: int | None = None
-        self._shown: int | None = None
-
-    def is_doubtful(self, packet: Any) -> bool:
-        """Tell whether a packet has no time, one before its turn, or one that a join explains."""
-        shown, decoded = packet.pts, packet.dts
-        if shown is None:
-            return True
-        if not self._reorders and self._shown is not None and shown < self._shown:
-            return True
-        if decoded is not None and self._decoded is not None:
-            ahead = decoded - self._decoded
-            if ahead < 0 or (self._longest is not None and ahead > self._longest):
-                return True
-        self._shown, self._decoded = shown, decoded if decoded is not None else self._decoded
-        return False
-
-
-def _record_end(packets: _Packets, packet: Any) -> None:
-    time = packet.pts if packet.pts is not None else packet.dts
-    if time is not None and packet.time_base is not None:
-        end = float((time + (packet.duration or 0)) * packet.time_base)
-        packets.ends[packet.stream.index] = max(packets.ends[packet.stream.index], end)
-
-
-def _record_picture(packets: _Packets, packet: Any) -> None:
-    packets.total += 1
-    if packets.first_tick is None:
-        packets.first_tick = packet.dts
-    if packet.pts is None:
-        return
-    if packet.is_keyframe:
-        packets.keyframes.append(packet.pts)
-    if not packet.is_discard and _is_shown(packet):
-        packets.pictures.append(packet.pts)
-        packets.lengths.append(packet.duration or 0)
-
-
-def _is_shown(packet: Any) -> bool:
-    """Tell whether a packet holds a picture to show: VP8 has others, which only later pictures refer to."""
-    return _codec(packet.stream) != "vp8" or bool(memoryview(packet)[0] & _VP8_SHOWN)
-
-
-def _decode(packets: _Packets, packet: Any, by_decoding: bool) -> None:
-    """Decode a packet, and record the times of its pictures; those of decoding where there are no others."""
-    try:
-        pictures = packet.decode()
-    except av.FFmpegError:
-        return  # damage is found and reported when frames are read
-    for picture in pictures if packets.every else ():
-        shown = None if by_decoding else picture.pts
-        stamp = picture.dts if shown is None else shown
-        packets.stamps.append(UNTIMED if stamp is None else stamp)
-    if packets.first is None and pictures:
-        packets.first = pictures[0]
-
-
-def _check_complete(container: Any, packets: _Packets, path: Path) -> None:
-    """Refuse a file whose container promises clearly more than it contains."""
-    if not container.duration or not packets.ends:
-        return
-    promised = container.duration / av.time_base
-    held = max(packets.ends.values()) - (container.start_time or 0) / av.time_base
-    if promised - held > max(0.5, 0.01 * promised):
-        raise InputError(
-            f"{path} is truncated: it should last {promised:.2f} s and ends after {held:.2f} s; copy it "
-            f"again from its source, or keep what is there with `ffmpeg -i IN -c copy OUT.mp4`"
-        )
-
-
 def _check_span(path: Path, pictures: int, count: int) -> None:
     """Refuse time stamps that spread few pictures over many frames, before any array of that length."""
     if count > 100 * pictures + 1000:
@@ -346,10 +264,10 @@ def _check_span(path: Path, pictures: int, count: int) -> None:
     refuse_beyond("video_frames", count, str(path))
 
 
-def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Timeline:
+def _timeline(path: Path, container: Any, stream: Any, packets: Packets) -> Timeline:
     named = (stream.guessed_rate, stream.average_rate, stream.base_rate)
     declared = [Fraction(rate) for rate in named if rate]
-    ticks, time_base, last_length = _picture_ticks(container, stream, packets, declared)
+    ticks, time_base, last_length = picture_ticks(container, stream, packets, declared)
     total = len(ticks)
     distinct, pictures = np.unique(ticks[::-1], return_index=True)
     pictures = total - 1 - pictures  # the last one of those with the same time
@@ -362,7 +280,7 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
     seekable = not packets.every and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
     start_s = float(ticks[0] * time_base)
-    timed = not packets.every or not _untimed(packets)
+    timed = not packets.every or not is_untimed(packets)
     audio = _audio_stream(container)
     colors = colors_of(stream.codec_context, packets.first)
     return Timeline(
@@ -373,11 +291,11 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
         slots=slots,
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
         counted=packets.every,
-        decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
+        decoder=_ALPHA_DECODERS.get(codec_name(stream)) if _alpha_track(stream) else None,
         colors=colors,
         color_matrix=_assumed_matrix(packets.first, colors),
         audio_stream=audio.index if audio is not None else None,
-        audio_codec=_codec(audio) if audio is not None else None,
+        audio_codec=codec_name(audio) if audio is not None else None,
         audio_delay_s=_start(audio) - start_s if audio is not None and timed else 0.0,
         audio_rebase_s=(container.start_time or 0) / av.time_base - _start(audio)
         if audio is not None
@@ -385,37 +303,9 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
     )
 
 
-def _untimed(packets: _Packets) -> bool:
-    """Tell whether no decoded picture has a time."""
-    return all(stamp == UNTIMED for stamp in packets.stamps)
-
-
-def _picture_ticks(
-    container: Any, stream: Any, packets: _Packets, declared: list[Fraction]
-) -> tuple[NDArray[np.int64], Fraction, int]:
-    """Return the times of the pictures in their order, the seconds of a tick, and the last one's length."""
-    if not packets.every:
-        order = np.argsort(np.asarray(packets.pictures), kind="stable")
-        ticks = np.asarray(packets.pictures, dtype=np.int64)[order]
-        return ticks, stream.time_base, int(np.asarray(packets.lengths)[order][-1])
-    if _untimed(packets):
-        return np.arange(len(packets.stamps), dtype=np.int64), 1 / plausible_rates(declared)[0], 1
-    by_decoding = container.format.name in _DECODED_FORMATS
-    ticks = continued(np.asarray(packets.stamps, dtype=np.int64), stream.time_base, by_decoding)
-    if container.format.name != "avi":
-        return ticks, stream.time_base, 0
-    if len(ticks) > 2:
-        # The first packet is decoded ahead of its turn, by less than a frame where ticks are finer.
-        first, usual = int(ticks[1] - ticks[0]), int(np.median(np.diff(ticks)))
-        ticks[0] += first - usual if usual < first < 2 * usual else 0
-    # A decoder delivers the first picture some packets late, and sound does not wait for it.
-    ticks += (packets.first_tick or 0) - ticks[0]
-    return ticks, stream.time_base, max(1, (stream.duration or 0) - int(ticks[-1]))
-
-
 def _info(
     stream: Any,
-    packets: _Packets,
+    packets: Packets,
     audio: Any,
     rate: Fraction,
     slots: NDArray[np.int32],
@@ -443,17 +333,12 @@ def _info(
         is_vfr=is_vfr,
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
-        audio_codec=_codec(audio) if audio is not None else "",
+        audio_codec=codec_name(audio) if audio is not None else "",
         pixel_aspect=aspect,
         dynamic_range=colors_of(stream.codec_context, first).dynamic_range,
         repeated=len(slots) - shown,
         dropped=pictures - shown,
     )
-
-
-def _codec(stream: Any) -> str:
-    # Not the context's name, which is the decoder's (libdav1d, mp3float).
-    return str(stream.codec_context.codec.canonical_name)
 
 
 def _start(stream: Any) -> float:

@@ -69,12 +69,12 @@ def constant_rate(
     typical = 1 / interval
     if typical > MAX_RATE:
         typical = average
-    for rate in [*plausible[:-1], *STANDARD_RATES]:
+    by_distance = sorted(STANDARD_RATES, key=lambda rate: abs(rate - typical))
+    for rate in [*plausible[:-1], *by_distance]:
         if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
             return rate, True
-    nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - typical))
-    if abs(nearest - typical) <= SNAP * typical:
-        return nearest, True
+    if abs(by_distance[0] - typical) <= SNAP * typical:
+        return by_distance[0], True
     return max(average.limit_denominator(1001), MIN_RATE), True
 
 

@@ -16,8 +16,7 @@ from portrait_core.settings.less_memory import with_less_memory
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
 from portrait_core.store.places import place_name
 
-
-WORDS = ("driver_face", "portrait_face", "first_frame")
+WORDS = ("driver_face", "portrait_face", "first_frame", "rate")
 """Inputs that are choices rather than digests."""
 
 
@@ -45,14 +44,15 @@ class Job(BaseModel):
     source: dict[str, Any] = {}
     """Properties of the whole driving video that only people read: ``is_vfr`` (its own rate varies),
     ``repeated`` (frames that show the picture before them), ``dropped`` (pictures that no frame shows) and
-    ``rotation_deg`` (counter-clockwise, as its file asks)."""
+    ``rotation_deg`` (counter-clockwise, as its file asks); of a folder or a pattern of pictures ``files``
+    and, as their numbers tell, ``missing``."""
     edited: Job | None = None
     """Job that makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
     of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
     the persons that were asked for, a picture of one as ``like:`` and its digest; ``first_frame``, where
-    the clip does not begin with the video."""
+    the clip does not begin with the video; ``rate``, of a video that is a folder or a pattern of pictures."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]

@@ -31,6 +31,13 @@ class MediaSettings(Section):
     here."""
     end: Moment | None = Field(default=None, json_schema_extra=DIGESTED)
     """Place in the driving video before which the clip ends, in the same words; empty is the video's end."""
+    rate: Annotated[
+        str,
+        BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+        Field(pattern=r"^[1-9]\d{0,4}(/[1-9]\d{0,4}|\.\d{1,4})?$"),
+    ] = Field(default="25", json_schema_extra=DIGESTED)
+    """Frames per second of a driving video that is a folder or a pattern of pictures, such as ``25`` or
+    ``30000/1001``; other videos have a rate of their own."""
     max_frames: Count | None = None
     """Number of frames used from ``begin`` on; empty uses all."""
     portrait_max_side: int = Field(default=2048, ge=64)

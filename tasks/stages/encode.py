@@ -35,7 +35,7 @@ ENCODE = Stage(
     version=3,
     unit="reenactment",
     reads=("portrait", "person", "fit", "retarget", "template", "inversion", "tuning", "render"),
-    inputs=("video", "first_frame"),
+    inputs=("video", "first_frame", "rate"),
     settings=("output",),
     writes=(
         File(CLIP),

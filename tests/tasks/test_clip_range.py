@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import tasks.pipelines  # noqa: F401 - registers them
+from flows.display.terminal import source_lines
 from portrait_core.errors import InputError
+from portrait_core.media import read_frames
 from portrait_core.pipeline import Job
 from portrait_core.settings import load_settings
 from tasks.ingest import ingest
@@ -52,3 +56,23 @@ def test_a_part_that_holds_nothing_is_refused_with_the_videos_length(
     for wrong in ("media.begin=-1", "media.begin=soon", "media.end=f"):
         with pytest.raises(ValueError, match=r"media\."):
             load_settings("embedded", [wrong])
+
+
+def test_pictures_have_the_rate_that_is_asked_for(tmp_path: Path, portrait: Path, carphone: Path) -> None:
+    frames = tmp_path / "walk"
+    frames.mkdir()
+    for number, frame in enumerate(read_frames(carphone, 0, 4)):
+        Image.fromarray(frame).save(frames / f"{number + number // 3:03d}.png")
+    store = tmp_path / "store"
+    usual = _job(portrait, frames, store)
+    slow = _job(portrait, frames / "*.png", store, "media.rate=30000/1001", "media.begin=1f")
+    assert (usual.frame_rate, usual.frames, usual.source["files"], usual.source["missing"]) == ("25", 4, 4, 1)
+    assert (slow.frame_rate, slow.frames, slow.label) == ("30000/1001", 3, "astronaut--walk")
+    other = _job(portrait, frames, store, "media.rate=12")
+    assert other.stage_keys["landmarks"] == usual.stage_keys["landmarks"]
+    assert other.stage_keys["encode"] != usual.stage_keys["encode"]
+    assert [line for job in (usual, slow) for line in source_lines(job)] == [
+        "4 pictures at 25 per second (--rate), 1 of their numbers is missing",
+        "from frame 1 of the video on, 0.03 s after its beginning",
+        "4 pictures at 30000/1001 per second (--rate), 1 of their numbers is missing",
+    ]
