@@ -237,7 +237,7 @@ def _shown_size(file: Path) -> tuple[int, int]:
         if image.format == "PNG" and "exif" not in image.info:
             return image.size  # to look for it behind the pixels takes decoding them
         turned = int(image.getexif().get(ExifTags.Base.Orientation, 1)) >= 5
-        return image.size[:: -1 if turned else 1]
+        return (image.height, image.width) if turned else image.size
 
 
 def _is_animated_webp(path: Path) -> bool:

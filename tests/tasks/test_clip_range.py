@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import tasks.pipelines  # noqa: F401 - registers them
+from flows.cli.main import app
 from flows.display.terminal import source_lines
 from portrait_core.errors import InputError
 from portrait_core.media import read_frames
@@ -76,3 +78,17 @@ def test_pictures_have_the_rate_that_is_asked_for(tmp_path: Path, portrait: Path
         "from frame 1 of the video on, 0.03 s after its beginning",
         "4 pictures at 30000/1001 per second (--rate), 1 of their numbers is missing",
     ]
+
+
+def test_the_command_line_takes_a_part_and_a_rate(tmp_path: Path, portrait: Path, carphone: Path) -> None:
+    def plan(*options: str) -> tuple[int, str]:
+        inputs = ["--portrait", str(portrait), "--video", str(carphone), "--store", str(tmp_path / "store")]
+        done = CliRunner().invoke(app, ["plan", *inputs, *options])
+        return done.exit_code, " ".join(done.output.split())
+
+    code, text = plan("--from", "0:01.5", "--to", "90f")
+    assert (code, " 45 " in text) == (0, True)
+    code, text = plan("--from", "1:00", "--rate", "30000/1001")
+    assert code == 2
+    assert "from 1:00 to the end there are fewer than two frames" in text
+    assert plan("--to", "soon")[0] == 2
