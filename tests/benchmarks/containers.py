@@ -156,7 +156,7 @@ def ffmpeg_reading(path: Path, rate: Fraction) -> Reading:
         starts.setdefault(row[0], begin)
         ends[row[0]] = begin + float(int(row[3]) * bases[row[0]])
     changes = [i for i, (one, two) in enumerate(pairwise(pictures), 1) if one != two]
-    sound = (starts["1"] - starts["0"], ends["1"] - starts["1"]) if "1" in starts else None
+    sound = (starts["1"] - starts["0"], ends["1"] - starts["1"]) if {"0", "1"} <= starts.keys() else None
     return Reading(rate, (*changes, len(pictures)), sound)
 
 
