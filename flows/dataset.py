@@ -38,8 +38,8 @@ from portrait_core.store import Store
 if TYPE_CHECKING:
     from rich.console import Console
 
-_counted: ContextVar[dict[str, int] | None] = ContextVar("counted", default=None)
-"""Counts of a flow run called in this process: a state other than Completed carries no result."""
+_ended: ContextVar[list[ClipResult] | None] = ContextVar("ended", default=None)
+"""Results of a flow run called in this process: a state other than Completed carries none."""
 
 Prepare = Callable[[Row], Clip | ClipResult]
 """Function that returns a row's clip, or the result that says what is wrong with its inputs."""
@@ -195,8 +195,8 @@ def ended(results: Sequence[ClipResult]) -> State[dict[str, int]]:
             would end the process instead. Another run costs about twenty requests per clip.
     """
     counts = ArtifactBoard.counts(results)
-    if (shared := _counted.get()) is not None:
-        shared |= counts
+    if (shared := _ended.get()) is not None:
+        shared[:] = results
     missing = sum(count for outcome, count in counts.items() if outcome not in ("done", "held"))
     if not missing:
         return Completed(data=counts)
@@ -217,8 +217,8 @@ def _is_retried() -> bool:
 
 def start_dataset(
     rows: Sequence[Row], settings: Settings, console: Console, parameters: Parameters
-) -> dict[str, int]:
-    """Run a shard's ``rows``, as a flow run when a Prefect server answers; return clips per outcome."""
+) -> list[ClipResult]:
+    """Run a shard's ``rows``, as a flow run when a Prefect server answers; return a result per row."""
 
     def report(line: str) -> None:
         console.print(line, soft_wrap=True)
@@ -233,18 +233,18 @@ def start_dataset(
                 raise
     out, board = parameters["out"], TerminalBoard(console)
     inputs = parameters["store"], Path(out) if out else None, parameters["profile"], parameters["overrides"]
-    return board.counts(run_dataset(rows, *inputs, board, parameters["keep"]))
+    return run_dataset(rows, *inputs, board, parameters["keep"])
 
 
-def called(run: Any, parameters: Any) -> dict[str, int]:
-    """Call a flow of clips in this process, and return the clips per outcome, whatever its state is named."""
-    counts: dict[str, int] = {}
-    token = _counted.set(counts)
+def called(run: Any, parameters: Any) -> list[ClipResult]:
+    """Call a flow of clips in this process, and return its results, whatever its state is named."""
+    results: list[ClipResult] = []
+    token = _ended.set(results)
     own_process.set(False)
     try:
         state = run(**parameters, return_state=True)
     finally:
-        _counted.reset(token)
-    if not counts:
+        _ended.reset(token)
+    if not results:
         state.result()  # raises the error that ended it
-    return counts
+    return results

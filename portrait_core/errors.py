@@ -38,6 +38,22 @@ class InputError(ValueError):
         super().__init__(*(redact_text(one) if isinstance(one, str) else one for one in arguments))
 
 
+class RoleError(InputError):
+    """A portrait or a video cannot be used.
+
+    Attributes:
+        role: which of them, as the command line's option and the manifest's column name it.
+        text: the problem, in words that begin with the file's name.
+    """
+
+    def __init__(self, role: str, text: str) -> None:
+        self.role, self.text = role, text
+        super().__init__(text if text.startswith("the ") else f"the {role} {text}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.role, self.text)
+
+
 class ColumnError(InputError):
     """A column of a table cannot be made with the StyleFlow at hand; the others can."""
 

@@ -23,6 +23,7 @@ from tasks.following import Followed, follow
 if TYPE_CHECKING:
     from tasks.stages.portrait import SeenPortrait
 
+Picture = NDArray[np.uint8]
 MOST_LOOKED_AT = 60
 """Frames of a video that are looked at, evenly spread over it."""
 _SHOWN = 8
@@ -31,69 +32,101 @@ _SMALL_PX = 100
 
 
 @dataclass
-class Checked:
-    """What was found out of a pair.
+class _Side:
+    """What was found out of one input.
 
     Attributes:
-        portrait: the portrait as it would be shown; None where it is refused.
-        video: properties of the video; None where it is refused.
-        looked_at: numbers of the frames that were looked at.
-        followed: the people in these frames; None where the video is refused.
+        tiles: small pictures of it with its faces marked, by title.
         warnings: what a user should know, one line each.
-        refused: why a run would end, one line each.
-        strip: picture of both with their faces marked ``[H,W,3]``; None where nothing can be shown.
-        persons: a picture of each person's face in the video, by number.
+        refused: why a run would end; empty where it would not.
     """
 
-    portrait: SeenPortrait | None = None
-    video: VideoInfo | None = None
+    tiles: dict[str, Picture] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    refused: str = ""
+
+
+@dataclass
+class CheckedPortrait(_Side):
+    """What was found out of a portrait.
+
+    Attributes:
+        seen: the portrait as it would be shown; None where it is refused.
+    """
+
+    seen: SeenPortrait | None = None
+
+
+@dataclass
+class CheckedVideo(_Side):
+    """What was found out of a driving video.
+
+    Attributes:
+        info: its properties.
+        looked_at: numbers of the frames that were looked at.
+        followed: the people in these frames; None where the video is refused.
+        persons: a picture of each person's face, by number.
+    """
+
+    info: VideoInfo | None = None
     looked_at: list[int] = field(default_factory=list)
     followed: Followed | None = None
-    warnings: list[str] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
-    strip: NDArray[np.uint8] | None = None
-    persons: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
+    persons: dict[int, Picture] = field(default_factory=dict)
 
 
-def check_pair(job: Job, most: int = MOST_LOOKED_AT) -> Checked:
-    """Look at a portrait and at frames of a video, as the stages do.
+def face_reader(job: Job) -> FaceReader:
+    """Return the process's reader of faces, with all of its threads."""
+    return FaceReader(job, use_threads(job, alone=True))
+
+
+def strip_of(*sides: _Side) -> Picture | None:
+    """Draw the small pictures of inputs in one row; None where there is none."""
+    tiles = {title: tile for side in sides for title, tile in side.tiles.items()}
+    return contact_sheet({"looked at": list(tiles.values())}, list(tiles), 224) if tiles else None
+
+
+def check_portrait(job: Job, reader: FaceReader) -> CheckedPortrait:
+    """Look at a portrait as the stage does."""
+    from tasks.stages.portrait import look_at_portrait
+
+    checked = CheckedPortrait()
+    try:
+        seen = checked.seen = look_at_portrait(job, reader)
+    except InputError as error:
+        checked.refused = str(error)
+        return checked
+    number = int(seen.about["face"])
+    checked.tiles["portrait"] = boxed(seen.image, _boxes({number: (seen.points[0], True)}))
+    checked.warnings = _portrait_warnings(seen)
+    return checked
+
+
+def check_video(job: Job, reader: FaceReader, most: int = MOST_LOOKED_AT) -> CheckedVideo:
+    """Look at frames of a video as the stages do.
 
     Frames between those that are looked at are not, so that the numbers of persons are those of a run only
     where every frame is.
 
     Args:
-        job: the pair's job.
-        most: frames of the video to look at.
+        job: a job with the video.
+        reader: of its faces.
+        most: frames to look at, evenly spread over the clip.
     """
-    from tasks.stages.portrait import look_at_portrait
-
-    checked, reader = Checked(), FaceReader(job, use_threads(job, alone=True))
-    tiles: dict[str, NDArray[np.uint8]] = {}
+    checked = CheckedVideo()
     try:
-        checked.portrait = look_at_portrait(job, reader)
-        marks = {1: (checked.portrait.points[0], True)}
-        tiles["portrait"] = boxed(checked.portrait.image, _boxes(marks))
-        checked.warnings += _portrait_warnings(checked.portrait)
+        _look_at_video(job, reader, checked, most)
     except InputError as error:
-        checked.refused.append(str(error))
-    try:
-        _look_at_video(job, reader, checked, tiles, most)
-    except InputError as error:
-        checked.refused.append(str(error))
-    if tiles:
-        checked.strip = contact_sheet({"looked at": list(tiles.values())}, list(tiles), 224)
+        checked.refused = str(error)
     return checked
 
 
-def _look_at_video(
-    job: Job, reader: FaceReader, checked: Checked, tiles: dict[str, NDArray[np.uint8]], most: int
-) -> None:
-    info = checked.video = probe(video_file(job))
+def _look_at_video(job: Job, reader: FaceReader, checked: CheckedVideo, most: int) -> None:
+    info = checked.info = probe(video_file(job))
     chosen = np.unique(np.linspace(0, job.frames - 1, min(most, job.frames)).round().astype(int))
     checked.looked_at = chosen.tolist()
     places = np.linspace(0, len(chosen) - 1, min(_SHOWN, len(chosen))).round().astype(int)
     shown = set(chosen[places].tolist())
-    kept: dict[int, NDArray[np.uint8]] = {}
+    kept: dict[int, Picture] = {}
     parts: list[FrameFaces] = []
     for i, picture in _frames(job, checked.looked_at):
         parts.append(reader.read(picture[None], i, every=1))
@@ -102,39 +135,32 @@ def _look_at_video(
     found = FrameFaces.joined(parts)
     # frames between which others were left out have nothing to do with each other
     cuts = np.full(len(chosen), len(chosen) < job.frames)
-    size = info.width, info.height
-    try:
-        again = (picture for _, picture in _frames(job, checked.looked_at))
-        checked.followed = follow(job, found, cuts, size, lambda: again)
-    except InputError:
-        tiles |= {f"frame {i}": picture for i, picture in kept.items()}
-        raise
-    checked.warnings += _video_warnings(checked, job)
-    _show_frames(checked, kept, tiles)
+    checked.tiles = {f"frame {i}": boxed(picture, []) for i, picture in kept.items()}
+    again = (picture for _, picture in _frames(job, checked.looked_at))
+    checked.followed = follow(job, found, cuts, (info.width, info.height), lambda: again)
+    checked.warnings = _video_warnings(checked, job)
+    _mark_persons(checked, kept)
 
 
-def _frames(job: Job, wanted: list[int]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _frames(job: Job, wanted: list[int]) -> Iterator[tuple[int, Picture]]:
     """Yield frames by number, reading the video once."""
     which = set(wanted)
     return ((i, picture) for i, picture in zip(count(), input_frames(job), strict=False) if i in which)
 
 
-def _show_frames(
-    checked: Checked, kept: Mapping[int, NDArray[np.uint8]], tiles: dict[str, NDArray[np.uint8]]
-) -> None:
+def _mark_persons(checked: CheckedVideo, kept: Mapping[int, Picture]) -> None:
     """Mark every person's face in the frames that are shown, and cut each one out once."""
     followed = checked.followed
     assert followed is not None
     for i, picture in kept.items():
         row = checked.looked_at.index(i)
         upright = np.ascontiguousarray(np.rot90(picture, followed.turn))
-        numbers = followed.persons.number[row]
         marks = {
             int(number): (followed.found.faces[row, k], number == followed.driver)
-            for k, number in enumerate(numbers)
+            for k, number in enumerate(followed.persons.number[row])
             if number
         }
-        tiles[f"frame {i}"] = boxed(upright, _boxes(marks))
+        checked.tiles[f"frame {i}"] = boxed(upright, _boxes(marks))
         for number, (points, _) in marks.items():
             checked.persons.setdefault(number, _cut(upright, points))
 
@@ -149,7 +175,7 @@ def _boxes(
     return boxes
 
 
-def _cut(picture: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.uint8]:
+def _cut(picture: Picture, points: NDArray[np.floating]) -> Picture:
     from portrait_core.tracking.crop import crop_image
 
     mesh = points[:N_MESH]
@@ -176,7 +202,7 @@ def _portrait_warnings(seen: SeenPortrait) -> list[str]:
     return warnings
 
 
-def _video_warnings(checked: Checked, job: Job) -> list[str]:
+def _video_warnings(checked: CheckedVideo, job: Job) -> list[str]:
     followed, warnings = checked.followed, list[str]()
     assert followed is not None
     about: dict[str, Any] = followed.about()
@@ -189,7 +215,7 @@ def _video_warnings(checked: Checked, job: Job) -> list[str]:
         warnings.append(
             f"the driver's face is {np.median(widths):.0f} pixels wide: expressions are read roughly"
         )
-    if checked.video is not None and checked.video.is_vfr:
+    if checked.info is not None and checked.info.is_vfr:
         warnings.append(f"the video's frame rate varies: it is shown at {float(job.rate):.5g} per second")
     return warnings
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -22,6 +21,7 @@ from portrait_core.pipeline.ledger import Ledger
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.results import StageRecord, peak_memory_bytes
 from portrait_core.report import StageSummary, Summary, curve_picture, package_versions
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.store import Output, file_digest
 from portrait_core.store.places import redact_place
 from tasks.context import device_of
@@ -97,7 +97,7 @@ def _copied(ledger: Ledger, out: Path) -> dict[str, str]:
         if digests is None:
             continue
         if not _is_there(out / name, digests):
-            _put_file(out / name, _content(ledger.output(stage), name))
+            write_whole(out / name, _content(ledger.output(stage), name))
         files[what] = name
     return files | {"summary": "summary.json"}
 
@@ -114,8 +114,8 @@ def _frames(job: Job, out: Path, anew: bool) -> dict[str, str]:
 
 
 def _is_there(path: Path, digests: Collection[str]) -> bool:
-    """Tell whether a file holds what the store has under one of these digests."""
-    return path.is_file() and file_digest(path)[:32] in digests
+    """Tell whether a file, and no link to one, holds what the store has under one of these digests."""
+    return path.is_file() and not path.is_symlink() and file_digest(path)[:32] in digests
 
 
 def _content(output: Output, name: str) -> bytes:
@@ -143,7 +143,7 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
         "portrait": redact_place(job.portrait),
         "edit": list(job.settings.edit.attributes),
         "strength": job.settings.edit.strength,
-        **(output.read_note(REPORT) or {}),
+        **output.read_fields(REPORT),
         "keys": job.stage_keys,
     }
     files = {
@@ -162,7 +162,7 @@ def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
     The files are the weights, the sheet of edits, and the curve as a table and a picture.
     """
     output = job.output("flow")
-    rows: list[dict[str, Any]] = (output.read_note(CURVE) or {}).get("rows", [])
+    rows: list[dict[str, Any]] = output.read_fields(CURVE).get("rows", [])
     table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
     files = {
         FLOW_FILE: _content(output, FLOW_FILE),
@@ -183,19 +183,11 @@ def deliver_files(job: Job, out: Path) -> None:
 
 
 def put_files(out: Path, files: Mapping[str, bytes]) -> None:
-    """Write files to a folder by their names, each whole or not at all."""
+    """Write files to a folder by their names, each whole or not at all; equal ones are left alone."""
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        _put_file(out / name, data)
-
-
-def _put_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; an equal one is left alone."""
-    if path.is_file() and hashlib.sha256(path.read_bytes()).digest() == hashlib.sha256(data).digest():
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
+        if not _is_there(out / name, [hashlib.sha256(data).hexdigest()[:32]]):
+            write_whole(out / name, data)
 
 
 def summarise(
@@ -231,9 +223,9 @@ def summarise(
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
         stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
         losses=kept["losses"] if kept else _losses(job, ledger, before),
-        person_found=(ledger.output("layers").read_note(PERSON) or {}).get("found"),
+        person_found=ledger.output("layers").read_fields(PERSON).get("found"),
         people=kept["people"] if kept else _people(ledger),
-        motion=kept["motion"] if kept else ledger.output("measure").read_note(MOTION) or {},
+        motion=kept["motion"] if kept else ledger.output("measure").read_fields(MOTION),
         held_frames=held,
         failures=kept["failures"] if kept else _failures(job),
         versions=package_versions(),
@@ -278,8 +270,8 @@ def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
         rows[run.start : run.stop] = [round(float(value), 5) for value in values]
     return {
         "inversion_frames": rows,
-        "inversion_first_frame_steps": (output.read_note(STEPS) or {}).get("first_frame", []),
-        "tuning_steps": (ledger.output("tuning").read_note(STEPS) or {}).get("loss", []),
+        "inversion_first_frame_steps": output.read_fields(STEPS).get("first_frame", []),
+        "tuning_steps": ledger.output("tuning").read_fields(STEPS).get("loss", []),
     }
 
 
@@ -290,14 +282,13 @@ def _device(job: Job, before: Any) -> str:
 
 def _people(ledger: Ledger) -> dict[str, Any]:
     """Return who is in the driving video and in the portrait."""
-    driver = ledger.output("person").read_note(PEOPLE) or {}
+    driver = ledger.output("person").read_fields(PEOPLE)
     about = {"driver": {name: value for name, value in driver.items() if name != "held"}}
-    return about | {"portrait": ledger.output("portrait").read_note(FACE) or {}}
+    return about | {"portrait": ledger.output("portrait").read_fields(FACE)}
 
 
 def _held_frames(ledger: Ledger) -> dict[str, list[int]]:
-    about = ledger.output("person").read_note(PEOPLE) or {}
-    held = about.get("held", {}) if isinstance(about, dict) else {}
+    held = ledger.output("person").read_fields(PEOPLE).get("held", {})
     return {"no_face": [], **held, "not_rendered": _indices(~ledger.done_frames("render"))}
 
 

@@ -124,8 +124,7 @@ def like_vector(job: Job, place: str, name: str) -> NDArray[np.float64]:
     Raises:
         InputError: it is another picture than the job was made with, or shows no face.
     """
-    digest = job.inputs[name].partition(":")[2]
-    path = verified_copy(place, digest, job.settings.runner.input_cache_bytes)
+    path = verified_copy(place, job.inputs[name], job.settings.runner.input_cache_bytes)
     picture = at_most(read_image(path), job.settings.media.portrait_max_side)[None]
     points = landmarker(job, job.settings.runner.threads_per_worker).detect(picture).points
     if not np.isfinite(points[0, 0, 0]):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from fractions import Fraction as FrameRate
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, RoleError
 from portrait_core.inputs.copies import local_copy
 from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
+from portrait_core.media.kinds import kind_at
 from portrait_core.media.pictures import FileSequence, find_pictures
 from portrait_core.media.rates import clip_range
 from portrait_core.model_files.needs import (
@@ -26,7 +24,9 @@ from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import Settings
 from portrait_core.store import Store, record_name
 from portrait_core.store.places import local_path
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.registry import MODELS
+from portrait_core.weights.sidecars import parsed_object
 
 if TYPE_CHECKING:
     from portrait_core.attribute_editing.conditions import Conditions
@@ -193,7 +193,7 @@ def _for_2d(settings: Settings) -> Settings:
     not apply, are left out.
     """
     about = said_of_generator(weight_file(settings, "generator"))
-    side = min(MOST_2D, max(map(int, json.loads(about["settings"])["channels"])))
+    side = min(MOST_2D, max(map(int, parsed_object(about["settings"])["channels"])))
     tuned = {"depth_anchor": 0.0, "novel_view": 0.0, "background": 0.0, "patch": side, "locality_patch": side}
     return settings.model_copy(
         update={
@@ -277,15 +277,15 @@ def ingest_portrait(portrait: str, store: str, settings: Settings) -> Job:
 
 
 def _face_input(settings: Settings, name: str) -> str:
-    """Return the choice of a person as an input: a picture to compare with by its digest.
+    """Return the digest of the choice of a person: that of a picture to compare with, or of the number.
 
     It is empty for ``largest``, which asks for nobody.
     """
     choice: str = getattr(settings.tracking, name)
-    kind, _, place = choice.partition(":")
-    if not place:
-        return "" if choice == "largest" else choice
-    return f"{kind}:{local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))}"
+    place = choice.partition(":")[2]
+    if place:
+        return local_digest(local_copy(place, limit_bytes=settings.runner.input_cache_bytes))
+    return "" if choice == "largest" else hashlib.sha256(f"person {choice}".encode()).hexdigest()
 
 
 def _place(place: str) -> str:
@@ -296,9 +296,10 @@ def _portrait(portrait: str, store: str, settings: Settings) -> str:
     """Look at a portrait, and return its digest."""
     found = _facts(portrait, "image", store, settings)
     if min(found.height, found.width) < SMALLEST_SIDE:
-        raise InputError(
-            f"the portrait {found.url} is {found.width}x{found.height} pixels; give one of at least "
-            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more"
+        raise RoleError(
+            "portrait",
+            f"{found.url} is {found.width}x{found.height} pixels; give one of at least "
+            f"{SMALLEST_SIDE} pixels on its shorter side, better 512 and more",
         )
     return found.sha256
 
@@ -307,14 +308,18 @@ def _video(video: str, store: str, settings: Settings) -> InputFacts:
     """Look at a driving video."""
     found = _facts(video, "video", store, settings)
     if found.frame_count < 2:
-        raise InputError(
-            f"the driving video {found.url} has one frame: there is no motion to take over. Give a clip of "
-            "two frames or more; its expressions and head pose drive the portrait"
+        kind = kind_at(local_copy(video, limit_bytes=settings.runner.input_cache_bytes))
+        what = f" (it is {kind})" if kind.family == "picture" else ""
+        raise RoleError(
+            "video",
+            f"the driving video {found.url} has one frame{what}: there is no motion to take over. Give a "
+            "clip of two frames or more; its expressions and head pose drive the portrait",
         )
     if min(found.width, found.height) < SMALLEST_SIDE:
-        raise InputError(
+        raise RoleError(
+            "video",
             f"the driving video {found.url} is {found.width}x{found.height} pixels, too small to find a face "
-            f"in; give one of at least {SMALLEST_SIDE} pixels on its shorter side"
+            f"in; give one of at least {SMALLEST_SIDE} pixels on its shorter side",
         )
     return found
 
@@ -327,7 +332,10 @@ def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts
     """Return the facts about an input: from the store where that still holds, else by reading all of it."""
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
-    found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    try:
+        found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
+    except InputError as error:
+        raise RoleError("portrait" if kind == "image" else "video", str(error)) from error
     if found.as_dict() != known:
         _new_facts[opened.url, record] = found
     return found
@@ -385,8 +393,8 @@ def _is_scene(generator: Path) -> bool:
     if about.get("kind", "triplane") == "stylegan2":
         from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 
-        return bool(json.loads(about.get("latent_layout", "{}")) == LAYOUT_2D)
-    own = json.loads(about.get("settings", "{}"))
+        return parsed_object(about.get("latent_layout", "{}")) == LAYOUT_2D
+    own = parsed_object(about.get("settings", "{}"))
     return bool(own.get("mapping_kind", "stylegan") == "scene")
 
 
@@ -397,14 +405,14 @@ def said_of_generator(path: Path) -> dict[str, Any]:
         ValueError: it cannot be read.
     """
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             about = dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
+        return parsed_object(about["generator"]) if "generator" in about else about
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"cannot read the generator {path}: {error}. Network files (.pkl) are converted once by "
             "`portrait models import FILE`"
         ) from error
-    return json.loads(about["generator"]) if "generator" in about else about
 
 
 def _check_generator(path: Path, settings: Settings, flat: bool) -> None:

@@ -17,6 +17,7 @@ from portrait_core.inputs.copies import local_copy
 from portrait_core.media import VideoWriter, frame_png, probe, read_frames
 from portrait_core.pipeline.job import stem
 from portrait_core.runtime.package_files import data_file, sample_portrait, sample_video
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.training.render import SceneRenderer
 
 SYNTHETIC, STARTS, FRAMES = 3, (0, 30, 60, 90), 12
@@ -33,9 +34,8 @@ def write_sample_set(folder: Path) -> tuple[list[str], list[str]]:
         renderer = SceneRenderer(MorphableHead.load(data_file("models/embedded_head.safetensors")))
         for number, path in enumerate(people):
             scene = sample_scene(np.random.default_rng([_SEED, number]), UNITS, _SPREAD)
-            path.write_bytes(
-                frame_png(renderer.view(renderer.person(scene), orbit_labels(0.0, 0.0)[0]).image)
-            )
+            picture = renderer.view(renderer.person(scene), orbit_labels(0.0, 0.0)[0]).image
+            write_whole(path, frame_png(picture))
     videos = [folder / f"carphone-{start}.mp4" for start in STARTS]
     for start, path in zip(STARTS, videos, strict=True):
         if not path.is_file():
@@ -45,11 +45,9 @@ def write_sample_set(folder: Path) -> tuple[list[str], list[str]]:
 
 def _cut(video: Path, start: int, path: Path) -> None:
     info = probe(video)
-    part = path.with_name(f".part-{path.name}")
-    with VideoWriter(part, (info.width, info.height), info.frame_rate, crf=_CRF) as writer:
+    with VideoWriter(path, (info.width, info.height), info.frame_rate, crf=_CRF) as writer:
         for frame in read_frames(video, start, start + FRAMES):
             writer.write(frame)
-    part.replace(path)
 
 
 def first_frames(videos: list[str], folder: Path) -> list[str]:
@@ -61,6 +59,6 @@ def first_frames(videos: list[str], folder: Path) -> list[str]:
         frame = next(iter(read_frames(local_copy(video), 0, 1)))
         content = frame_png(frame)
         if not path.is_file() or path.read_bytes() != content:
-            path.write_bytes(content)
+            write_whole(path, content)
         found.append(str(path))
     return found

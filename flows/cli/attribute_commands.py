@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows.cli.outcome import OK, make_console, prepared_settings, reported_errors
+from flows.cli.places import check_places
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,6 +78,7 @@ def edit(
         settings = prepared_settings(profile, overrides)
         if not settings.edit.attributes:
             raise ValueError("nothing to change: give --set attribute=value, for example --set age=+20")
+        check_places(store, out, default_store=store is None)
         from flows.display.terminal import shown_progress
         from flows.edit_attributes import prepare_edit, start_edit
 
@@ -145,6 +147,7 @@ def train_styleflow(
     console = make_console()
     with reported_errors():
         settings = prepared_settings(profile, change)
+        check_places(store, out)
         from flows.display.terminal import shown_progress
         from flows.train_styleflow import prepare_training, start_training
 

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from flows.cli.dataset_run_commands import add_to
+from flows.cli.listing import IMAGES, VIDEOS, Layout, Source, gather
 from flows.cli.outcome import BAD_INPUT, OK, make_console, prepared_settings, reported_errors
 from portrait_core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from portrait_core.dataset.manifest import Manifest
+    from portrait_core.dataset.manifest import Manifest, Row
     from portrait_core.inputs.problems import Problems
+    from portrait_core.settings import Settings
 
-Layout = Literal["files", "voxceleb", "celeba-hq"]
+_LISTED = 40
+"""Number of inputs that are listed on the terminal."""
 Pairs = Literal["all", "zip", "one-each"]
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
-_VOXCELEB = re.compile(r"(?:.*/)?(id\d+)(?:/([^/#]+)/([^/#]+)|#([^/#]+)#([^/]+))\.mp4")
-_CELEBA_HQ = re.compile(r"(?:.*/)?(\d{1,6})\.(?:jpg|jpeg|png)")
 _MAX_ROWS = 1_000_000
 
 app = typer.Typer(
@@ -71,7 +68,8 @@ def init(
     """Write a manifest of the images and videos in a folder, glob or URL.
 
     Files below OUT's own folder are named relative to it, so that both can be moved together. Licence and
-    consent usually differ between subjects: fill in what is not given here.
+    consent usually differ between subjects: fill in what is not given here. Hidden files and those of other
+    endings are left out, and counted.
     """
     console = make_console()
     with reported_errors():
@@ -81,12 +79,15 @@ def init(
         _refuse_unknown("layout", layout, get_args(Layout))
         _refuse_unknown("way to pair", [pairs], get_args(Pairs))
         _refuse_existing(out)
-        faces = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
-        clips = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
-        rows = _rows(faces, clips, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
+        others = (VIDEOS, IMAGES) if portraits == videos else ((), ())
+        faces = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files", others[0])
+        clips = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files", others[1])
+        rows = _rows(faces.sources, clips.sources, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
         _write(out, rows)
-        message = f"{len(rows)} rows written to {out}: {len(faces)} portraits, {len(clips)} videos"
-        console.print(message, soft_wrap=True)
+        counts = f"{len(faces.sources)} portraits, {len(clips.sources)} videos"
+        console.print(f"{len(rows)} rows written to {out}: {counts}", soft_wrap=True)
+        for told in filter(None, (faces.told("portraits"), clips.told("videos"))):
+            console.print(told, soft_wrap=True)
         if not (licence and consent):
             console.print("Fill in the columns licence and consent: rows without them are refused.")
         console.print(f"Check it with `portrait dataset check {out}`", soft_wrap=True)
@@ -94,7 +95,7 @@ def init(
 
 @app.command()
 def check(
-    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV or Parquet: path or URL.")],
+    manifest: Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV, Excel or Parquet: path or URL.")],
     deep: Annotated[
         bool,
         typer.Option(
@@ -109,6 +110,13 @@ def check(
     consent: Annotated[
         bool, typer.Option("--consent/--no-consent", help="Refuse rows without licence and consent.")
     ] = True,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --deep, look for faces too (seconds per input), print a table of the inputs, and "
+            "write index.html with a picture of each into this folder."
+        ),
+    ] = None,
 ) -> None:
     """Check every row of MANIFEST and summarise it; compute nothing.
 
@@ -135,12 +143,46 @@ def check(
                 settings.runner.input_cache_bytes,
             )
         _show(contents, problems, console)
-    raise typer.Exit(BAD_INPUT if problems else OK)
+        refused = _show_inputs(contents.rows, page, change, settings, console) if deep and page else 0
+    raise typer.Exit(BAD_INPUT if problems or refused else OK)
+
+
+def _show_inputs(
+    rows: Sequence[Row], folder: Path, change: Sequence[str], settings: Settings, console: Console
+) -> int:
+    """Look at the inputs, print a table, write a page, and return the number of refused inputs."""
+    from rich.progress import Progress
+
+    import tasks.pipelines  # noqa: F401 - registers the pipelines
+    from flows.check_dataset import check_inputs
+    from flows.display.views import table
+    from portrait_core.report.input_page import write_page
+
+    with Progress(console=make_console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("looking at inputs", total=None)
+        entries = check_inputs(
+            rows, change, settings, lambda done, total: progress.update(bar, completed=done, total=total)
+        )
+    told = [entry for entry in entries if entry.refused or entry.notes]
+    shown = table("input")
+    shown.add_column("what is in it", overflow="fold")
+    for entry in told[:_LISTED]:
+        shown.add_row(f"{entry.kind} {entry.place}", entry.refused or "; ".join(entry.notes))
+    if told:
+        console.print(shown)
+    if len(told) > _LISTED:
+        console.print(f"{len(told) - _LISTED} more such inputs are on the page")
+    refused = sum(bool(entry.refused) for entry in entries)
+    console.print(f"{len(entries)} inputs looked at, {refused} refused, {len(told) - refused} with notes")
+    console.print(f"page       {write_page(folder, entries)}", soft_wrap=True)
+    return refused
 
 
 def _show(manifest: Manifest, problems: Problems, console: Console) -> None:
     from flows.display.views import duration
 
+    for note in manifest.notes:
+        console.print(note, soft_wrap=True)
     bad = len(problems.rows - {0, 1})
     console.print(
         f"rows       {len(manifest.rows) + bad}" + (f", {bad} of them with problems" if bad else "")
@@ -164,78 +206,6 @@ def _show(manifest: Manifest, problems: Problems, console: Console) -> None:
 
 
 # Writing
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image or a video of a listing."""
-
-    place: str
-    """Absolute path or URL."""
-    label: str
-    """Its part of the rows' names."""
-    order: tuple[int | str, ...] = ()
-
-
-def gather(place: str, suffixes: Sequence[str], layout: Layout) -> list[Source]:
-    """List files with one of the suffixes in a folder and below, or those that match a glob, in order.
-
-    Raises:
-        ValueError: there is no such file, or none of the layout.
-    """
-    from portrait_core.inputs.table import stem
-
-    sources = []
-    names = [name for name in _listed(place) if PurePosixPath(name).suffix.lower() in suffixes]
-    for name in names:
-        if layout == "files":
-            sources.append(Source(name, stem(name), (name,)))
-        elif layout == "voxceleb" and (match := _VOXCELEB.fullmatch(name)):
-            parts = tuple(part for part in match.groups() if part)
-            sources.append(Source(name, re.sub(r"[^A-Za-z0-9_-]+", "-", "-".join(parts)), parts))
-        elif layout == "celeba-hq" and (match := _CELEBA_HQ.fullmatch(name)):
-            sources.append(Source(name, match[1], (int(match[1]), name)))
-    if not sources:
-        expected = {
-            "files": f"no file ending in {', '.join(suffixes)}",
-            "voxceleb": f"{len(names)} videos but none named idN/VIDEO/CLIP.mp4 or idN#VIDEO#CLIP.mp4",
-            "celeba-hq": f"{len(names)} images but none named by a number (00000.jpg)",
-        }
-        raise InputError(f"{place} holds {expected[layout]}; check the path, or give another --layout")
-    return sorted(sources, key=lambda source: source.order)
-
-
-def _listed(place: str) -> list[str]:
-    """List absolute paths or URLs of the files in a folder and below, or of those that match a glob.
-
-    Hidden files are left out.
-    """
-    from portrait_core.inputs.sources import local_path, reach, resolve_place
-
-    absolute = resolve_place(os.getcwd(), place)
-    files, path = reach(absolute)
-    try:
-        if files.isdir(path):
-            top, below = path, files.find(path, detail=True)
-        elif files.isfile(path):
-            top, below = path, {path: files.info(path)}
-        else:
-            top, below = re.split(r"[*?\[]", path)[0].rpartition("/")[0], files.glob(path, detail=True)
-    except Exception as error:  # file systems raise their own classes
-        raise InputError(f"cannot list {place} ({error}); check the path and your access") from error
-    hidden = {name for name in below if "/." in name[len(top) :]}
-    names = [name for name, about in below.items() if about["type"] == "file" and name not in hidden]
-    if odd := [name for name in names if not _is_text(name)]:
-        raise ValueError(f"{place} holds a file whose name is not UTF-8: {odd[0]!r}; rename it")
-    return names if local_path(absolute) is not None else [files.unstrip_protocol(name) for name in names]
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _rows(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from flows.cli.outcome import OK, PARTIAL, make_console, prepared_settings, reported_errors
+from flows.cli.places import check_places
 
 if TYPE_CHECKING:
     from flows.dataset import Parameters
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 DEPLOYMENT = "reenact-dataset/portrait-dataset"
 """Name of the deployment in ``deployments/prefect.yaml``."""
 
-ManifestUrl = Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV or Parquet, path or URL.")]
+ManifestUrl = Annotated[str, typer.Argument(metavar="MANIFEST", help="CSV, Excel or Parquet, path or URL.")]
 StoreUrl = Annotated[str, typer.Option(help="Folder or URL that keeps every stage's output.")]
 Profile = Annotated[str, typer.Option(help="Profile of rows that name none.")]
 Changes = Annotated[
@@ -66,13 +67,14 @@ def run(
     with reported_errors():
         change = _allowing_host_of(manifest, profile, change)
         settings = prepared_settings(profile, change)
+        check_places(store, out)
         from flows.dataset import start_dataset
 
         rows = _rows(_read(manifest, profile, change, consent), shard)
         console.print(f"{len(rows)} clips, profile {profile}, store {store}", soft_wrap=True)
         parameters = _parameters(manifest, store, out, profile, change, shard_of(shard), keep, consent)
         results = start_dataset(rows, settings, console, parameters)
-    counts = {outcome: count for outcome, count in sorted(results.items()) if count}
+    counts = dict(sorted(Counter(result.outcome for result in results).items()))
     console.print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()) or "nothing to do")
     if set(counts) - {"done"}:
         console.print(f"`portrait status {store}` shows details", soft_wrap=True)
@@ -145,6 +147,7 @@ def submit(
         change = _allowing_host_of(manifest, profile, change)
         prepared_settings(profile, change)
         refuse_secrets([*change, store])
+        check_places(store, out)
         require_deployment(deployment)
         if profile.endswith((".yaml", ".yml")):  # a worker starts its runs in another folder
             profile = resolve_place(os.getcwd(), profile)
@@ -209,7 +212,10 @@ def shard_of(text: str) -> tuple[int, int]:
 def _read(manifest: str, profile: str, change: Sequence[str], consent: bool) -> Manifest:
     from portrait_core.dataset.manifest import read_manifest
 
-    return read_manifest(manifest, profile, require_consent=consent, changes=change)
+    contents = read_manifest(manifest, profile, require_consent=consent, changes=change)
+    for note in contents.notes:
+        make_console().print(note, soft_wrap=True)
+    return contents
 
 
 def _rows(manifest: Manifest, text: str) -> Sequence[Row]:

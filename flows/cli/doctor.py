@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder, sample_portrait, sample_video
 from portrait_core.settings import Settings
 from portrait_core.settings.threads import cpu_count
+from portrait_core.weights.sidecars import read_sidecar
 
 
 class Finding(NamedTuple):
@@ -104,10 +104,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
 def _about(path: Path) -> dict[str, str]:
     beside = path.with_suffix(".json")
     try:
-        noted = json.loads(beside.read_text(encoding="utf-8"))
+        return read_sidecar(beside)
     except (OSError, ValueError):
         return {}
-    return noted if isinstance(noted, dict) else {}
 
 
 def _samples(settings: Settings) -> Iterator[Finding]:

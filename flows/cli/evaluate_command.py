@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 
 from flows.cli.outcome import OK, PARTIAL, make_console, prepared_settings, reported_errors
+from flows.cli.places import check_places
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,13 +74,14 @@ def evaluate(
 
         change = allowing_hosts_of([portraits, videos], profile, change)
         prepared_settings(profile, change)
+        check_places(store, out)
         if protocol == "table3":
             raise typer.Exit(_table3(store, out, profile, change, console))
         from flows.display.progress import TerminalBoard
         from flows.evaluate import start_evaluation
         from tasks.method_choice import Request
 
-        found = _inputs(portraits, videos, layout, out, TABLES[protocol])
+        found = _inputs(portraits, videos, layout, out, TABLES[protocol], console)
         count = min(clips, max(map(len, found)))
         request = Request(
             tuple(found[0]),
@@ -116,10 +118,10 @@ def _table3(store: str, out: Path, profile: str, change: list[str], console: Con
 
 
 def _inputs(
-    portraits: str, videos: str, layout: list[str], out: Path, paired: str
+    portraits: str, videos: str, layout: list[str], out: Path, paired: str, console: Console
 ) -> tuple[list[str], list[str]]:
     """List portraits and videos; those that are not given are of the sample set."""
-    from flows.cli.dataset_commands import IMAGES, VIDEOS, Layout, gather
+    from flows.cli.listing import IMAGES, VIDEOS, Layout, gather
     from tasks.sample_set import first_frames, write_sample_set
 
     if unknown := [one for one in layout if one not in get_args(Layout)]:
@@ -131,11 +133,15 @@ def _inputs(
     given = videos if paired == "self" else portraits and videos
     faces, clips = ([], []) if given else write_sample_set(out / "sample")
     if portraits:
-        sources = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
-        faces = [source.place for source in sources]
+        listed = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
+        faces = [source.place for source in listed.sources]
+        if told := listed.told("portraits"):
+            console.print(told, soft_wrap=True)
     if videos:
-        sources = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
-        clips = [source.place for source in sources]
+        listed = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
+        clips = [source.place for source in listed.sources]
+        if told := listed.told("videos"):
+            console.print(told, soft_wrap=True)
     return (first_frames(clips, out / "first_frames"), clips) if paired == "self" else (faces, clips)
 
 

@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,12 +19,19 @@ from flows.cli.attribute_commands import as_settings
 from flows.cli.check_command import add_to as add_check
 from flows.cli.dataset_commands import app as dataset_app
 from flows.cli.evaluate_command import add_to as add_evaluation
+from flows.cli.many import pairs_of, reenact_pairs
 from flows.cli.model_commands import app as models_app
 from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, reported_errors
+from flows.cli.places import check_places
 from flows.cli.store_commands import add_to
 from flows.cli.usage import SafeGroup
 from flows.engine.environment import end_process, quiet_orchestrators
 from portrait_core.text.process_output import guard_output, print_any_character, shown_traceback
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from portrait_core.pipeline import Job
 
 app = typer.Typer(
     name="portrait",
@@ -157,15 +164,25 @@ def demo(
 
     with reported_errors():
         portrait, video = str(sample_portrait()), str(sample_video())
-    _reenact(portrait, video, store, out, profile, change)
+    _reenact([portrait], [video], store, out, profile, change)
 
 
 @app.command()
 def reenact(
     portrait: Annotated[
-        str, typer.Option(help="Image with one face, seen from the front, 512 pixels or larger.")
+        list[str],
+        typer.Option(
+            help="Image with one face, seen from the front, 512 pixels or larger. Can be repeated; a folder "
+            "or a pattern in quotes, `'faces/*.jpg'`, stands for all of its images."
+        ),
     ],
-    video: Annotated[str, typer.Option(help="Driving video of one person whose face is visible.")],
+    video: Annotated[
+        list[str],
+        typer.Option(
+            help="Driving video of one person whose face is visible. Can be repeated; a pattern in quotes, "
+            "`'clips/*.mp4'`, stands for all of its videos."
+        ),
+    ],
     store: Annotated[str, typer.Option(help="Folder or URL (s3://, gs://) that keeps every stage's output.")],
     out: Annotated[Path, typer.Option(help="Folder for the clip, the contact sheet and summary.json.")],
     profile: Profile = "embedded",
@@ -198,6 +215,8 @@ def reenact(
     `side_by_side.mp4`, `contact_sheet.png`, `expression.png` (driver and result over time, per region of the
     face) and `summary.json`. The store keeps every finished frame: give the same command again to continue
     after an interruption; after a change of a setting only what depends on it is computed again.
+
+    With several portraits or videos every pair is made, each in a folder of its own, OUT/PORTRAIT--VIDEO.
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
@@ -207,8 +226,8 @@ def reenact(
 
 @app.command()
 def plan(
-    portrait: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
-    video: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
+    portrait: Annotated[list[str], typer.Option(help="As for `portrait reenact`.")],
+    video: Annotated[list[str], typer.Option(help="As for `portrait reenact`.")],
     store: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
     profile: Profile = "embedded",
     change: Changes = [],  # noqa: B006 - typer copies it
@@ -225,7 +244,7 @@ def plan(
     The estimates come from the store's own history.
     """
     changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
-    _reenact(portrait, video, store, Path(), profile, changes, dry_run=True, edit=edit)
+    _reenact(portrait, video, store, None, profile, changes, dry_run=True, edit=edit)
 
 
 def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: bool) -> list[str]:
@@ -265,10 +284,10 @@ def settings(profile: Profile = "embedded", change: Changes = []) -> None:  # no
 
 
 def _reenact(
-    portrait: str,
-    video: str,
+    portraits: list[str],
+    videos: list[str],
     store: str,
-    out: Path,
+    out: Path | None,
     profile: str,
     change: list[str],
     only: Sequence[str] = (),
@@ -276,17 +295,24 @@ def _reenact(
     dry_run: bool = False,
     edit: Sequence[str] = (),
 ) -> None:
+    """Make one clip, or one of every pair; without ``out`` only show what would be done."""
     console = make_console()
     with reported_errors():
         from portrait_core.settings import allowing_hosts_of
 
-        change = allowing_hosts_of([portrait, video], profile, [*change, *as_settings(edit)])
+        change = allowing_hosts_of([*portraits, *videos], profile, [*change, *as_settings(edit)])
         chosen = prepared_settings(profile, change)
-        from flows.display.terminal import announce, conclude, shown_progress
-        from flows.reenact import delivered, prepare, start
+        check_places(store, out, write=not dry_run)
+        if (pairs := pairs_of(portraits, videos, console)) is not None:
+            if only or force:
+                raise ValueError("--only and --force take one portrait and one video; give one of each")
+            raise typer.Exit(
+                reenact_pairs(pairs, store, None if dry_run else out, profile, change, chosen, console)
+            )
+        from flows.reenact import prepare
 
-        job = prepare(portrait, video, store, chosen)
-        if dry_run:
+        job = prepare(portraits[0], videos[0], store, chosen)
+        if dry_run or out is None:
             from flows.display.views import show_plan
 
             show_plan(job, console, known_stages(force))
@@ -295,17 +321,27 @@ def _reenact(
             from portrait_core.pipeline.redo import mark_undone
 
             mark_undone(job, known_stages(force))
-        out.mkdir(parents=True, exist_ok=True)
-        announce(job, console)
-        summary = None if only else delivered(job, out)
-        if summary is None:
-            with shown_progress(job, console):
-                summary = start(job, out, console.print, change, profile, known_stages(only))
-        if summary is None:
-            console.print(f"{', '.join(only)} done; the clip is not finished yet")
-            return
-        partial = conclude(summary, out, console)
+        partial = _make(job, out, profile, change, only, console)
     raise typer.Exit(PARTIAL if partial else OK)
+
+
+def _make(
+    job: Job, out: Path, profile: str, change: list[str], only: Sequence[str], console: Console
+) -> bool:
+    """Make a clip, and tell whether some of its frames show a neighbouring one."""
+    from flows.display.terminal import announce, conclude, shown_progress
+    from flows.reenact import delivered, start
+
+    out.mkdir(parents=True, exist_ok=True)
+    announce(job, console)
+    summary = None if only else delivered(job, out)
+    if summary is None:
+        with shown_progress(job, console):
+            summary = start(job, out, console.print, change, profile, known_stages(only))
+    if summary is None:
+        console.print(f"{', '.join(only)} done; the clip is not finished yet")
+        return False
+    return conclude(summary, out, console)
 
 
 def main() -> None:

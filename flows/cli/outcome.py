@@ -82,7 +82,8 @@ def reported_errors() -> Iterator[None]:
         # Worker threads may be inside native code that no signal reaches; what they wrote is committed.
         os._exit(INTERRUPTED)
     except ValueError as error:
-        print_error("Invalid input", str(error))
+        role = getattr(error, "role", "")  # of a portrait or a video, which an option of that name gave
+        print_error(f"Invalid input (--{role})" if role else "Invalid input", str(error))
         raise typer.Exit(BAD_INPUT) from None
     except OSError as error:  # of a disk, a store or a network rather than the program
         full = " Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else " Fix the cause"

@@ -50,13 +50,14 @@ def status(
     console = make_console()
     with reported_errors():
         settings = _prepared(profile, change)
-        from flows.display.views import as_json, show_clip, show_clips
-        from portrait_core.pipeline.state import look_up_state, read_job, read_states, update_states
+        from flows.display.views import as_json, show_clip, show_clips, show_passed_over, show_problems
+        from portrait_core.pipeline.state import read_job, read_states, update_states
 
         opened = _open(store, settings)
-        states = read_states(opened, clip or "")
-        job = read_job(opened, states[0].id, settings) if len(states) == 1 else None
-        states = update_states(opened, states, settings) if job is None else [look_up_state(job)]
+        unread, problems = list[str](), list[str]()
+        states = read_states(opened, clip or "", unread)
+        states = update_states(opened, states, settings, problems, anew=len(states) == 1)
+        job = read_job(opened, states[0].id, settings) if len(states) == 1 and not problems else None
         if json:
             for state in states:
                 print(as_json(state))
@@ -64,7 +65,11 @@ def status(
             show_clip(states[0], job, console)
         else:
             show_clips(states, console)
-    raise typer.Exit(OK if all(state.state == "done" for state in states) else PARTIAL)
+        if not json:
+            show_passed_over(opened.odd_names(("jobs", "states")), unread, console)
+        show_problems(problems, make_console(stderr=json))
+    finished = all(state.state == "done" for state in states) and not (unread or problems)
+    raise typer.Exit(OK if finished else PARTIAL)
 
 
 def retry(
@@ -98,12 +103,15 @@ def retry(
     with reported_errors():
         settings = _prepared(profile, change)
         from flows.cli.retry import retry_jobs
+        from flows.display.views import show_passed_over
 
         classes = _classes(kind)
         if gaps not in ("keep", "redo"):
             raise ValueError(f"--gaps is keep or redo, got {gaps!r}")
         chosen = known_stages(stage, None)
-        jobs = _jobs(store, clip, settings)
+        unread = list[str]()
+        jobs = _jobs(store, clip, settings, unread)
+        show_passed_over([], unread, console)
         left = retry_jobs(jobs, chosen, classes, gaps, out, settings, console)  # type: ignore[arg-type]
     raise typer.Exit(PARTIAL if left else OK)
 
@@ -125,10 +133,12 @@ def verify(
     """
     with reported_errors():
         settings = _prepared(profile, change)
-        from flows.display.views import show_verified
+        from flows.display.views import show_passed_over, show_verified
 
-        jobs = _jobs(store, clip, settings)
-        sound = show_verified(_open(store, settings), jobs, clip is None, repair, make_console())
+        opened, console, unread = _open(store, settings), make_console(), list[str]()
+        jobs = _jobs(store, clip, settings, unread)
+        sound = show_verified(opened, jobs, clip is None, repair, console)
+        show_passed_over(opened.odd_names(), unread, console)
     raise typer.Exit(OK if sound else PARTIAL)
 
 
@@ -159,9 +169,10 @@ def clean(
 
     A later run that needs something deleted computes it again.
     """
+    console = make_console()
     with reported_errors():
         settings = _prepared(profile, change)
-        from flows.display.views import show_cleaned, show_stale
+        from flows.display.views import show_cleaned, show_passed_over, show_stale
         from portrait_core.pipeline import Policy
 
         if policy not in get_args(Policy):
@@ -172,10 +183,13 @@ def clean(
             from portrait_core.pipeline.state import read_all_jobs
 
             opened = _open(store, settings)
-            show_stale(opened, read_all_jobs(opened, settings), dry_run, make_console())
+            whole = show_stale(opened, read_all_jobs(opened, settings), dry_run, console)
         else:
-            jobs = _jobs(store, clip, settings)
-            show_cleaned(jobs, policy, dry_run, make_console())  # type: ignore[arg-type]
+            unread = list[str]()
+            jobs = _jobs(store, clip, settings, unread)
+            whole = show_cleaned(jobs, policy, dry_run, console)  # type: ignore[arg-type]
+            show_passed_over([], unread, console)
+    raise typer.Exit(OK if whole else PARTIAL)
 
 
 def _prepared(profile: str, change: list[str]) -> Settings:
@@ -194,10 +208,10 @@ def _open(store: str, settings: Settings) -> Store:
     return Store(store, settings.runner.storage_options)
 
 
-def _jobs(store: str, clip: str | None, settings: Settings) -> list[Job]:
+def _jobs(store: str, clip: str | None, settings: Settings, unread: list[str]) -> list[Job]:
     from portrait_core.pipeline.state import read_jobs
 
-    return read_jobs(_open(store, settings), clip or "", settings)
+    return read_jobs(_open(store, settings), clip or "", settings, unread)
 
 
 def _classes(names: list[str]) -> list[str]:

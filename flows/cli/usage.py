@@ -33,5 +33,7 @@ def _cleaned_errors() -> Iterator[None]:
         format_message = getattr(error, "format_message", None)  # those that Typer prints itself
         if format_message is not None:
             message = shown(format_message())
+            if "unexpected extra argument" in message:  # a shell writes out patterns that are not quoted
+                message += " A pattern is given in quotes: 'faces/*.jpg'."
             error.format_message = lambda: message  # type: ignore[attr-defined]
         raise

@@ -85,7 +85,7 @@ def _total(job: Job, stage: str) -> int:
 def shown_progress(job: Job, console: Console) -> Iterator[None]:
     """Show bars while the block runs; where the output is not a terminal, show them once at the end."""
     columns = (
-        TextColumn("{task.description:<25}", markup=False),
+        TextColumn("{task.description:<25}"),
         BarColumn(bar_width=28),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

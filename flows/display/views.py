@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -13,15 +14,19 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.display.console import styled_line
-from portrait_core.pipeline import FrameRange, Job, Policy, find_pipeline
+from portrait_core.errors import StoreError
+from portrait_core.pipeline import FrameRange, Job, Policy, Stage, find_pipeline
 from portrait_core.pipeline.ledger import Ledger, exclude_names
 from portrait_core.pipeline.plan import StagePlan, plan
 from portrait_core.pipeline.ranges import missing_runs
 from portrait_core.pipeline.retention import drop, droppable_bytes, stale_outputs
 from portrait_core.pipeline.state import Condition, JobState, record_state
-from portrait_core.store import KINDS, Declared, Store, repair_unit, verify_unit
+from portrait_core.store import KINDS, Declared, Store, Unit, repair_unit, verify_unit
+from portrait_core.store.refusals import is_of_one_object
 from portrait_core.text.redaction import redact_values
 
+_NAMED = 10
+"""Maximum number of names in one line."""
 _SHOWN = 40
 """Maximum number of clips listed one by one; unfinished clips come first."""
 
@@ -66,8 +71,16 @@ def _plan_total(plans: Sequence[StagePlan]) -> str:
     return f"{estimate}, without {', '.join(unknown)}, for which it has no history"
 
 
+def _stage(state: JobState, stage: str) -> Stage | None:
+    """Return a stage of a stored state; None where another version of the program had it."""
+    with contextlib.suppress(ValueError):
+        return find_pipeline(state.goal).stage(stage)
+    return None
+
+
 def _title(state: JobState, stage: str) -> str:
-    return find_pipeline(state.goal).stage(stage).title
+    declared = _stage(state, stage)
+    return stage if declared is None else declared.title
 
 
 def show_clip(state: JobState, job: Job | None, console: Console) -> None:
@@ -128,7 +141,8 @@ def show_clips(states: Sequence[JobState], console: Console) -> None:
 
 def _frames(state: JobState) -> str:
     """Format the frames of the last stage that has frames, as done of all."""
-    of_frames = [stage for stage in state.stages if find_pipeline(state.goal).stage(stage.stage).per_frame]
+    declared = [(stage, _stage(state, stage.stage)) for stage in state.stages]
+    of_frames = [stage for stage, known in declared if known is not None and known.per_frame]
     return f"{of_frames[-1].done}/{of_frames[-1].total}" if of_frames else "-"
 
 
@@ -150,47 +164,107 @@ def as_json(state: JobState) -> str:
 def show_verified(
     store: Store, chosen: Sequence[Job], all_units: bool, repair: bool, console: Console
 ) -> bool:
-    """Verify every unit (or those of some jobs), print the findings, and tell whether nothing is damaged."""
+    """Verify every unit (or those of some jobs), print the findings, and tell whether nothing is damaged.
+
+    A unit that cannot be read, as where a link is in the way, counts as damaged; the others are verified.
+    """
+    problems: list[str] = []
+    chosen, expected = _expected(chosen, problems)
     damaged = False
-    expected = _expected(chosen)
     for kind in KINDS:
         for name in store.units(kind) if all_units else [name for k, name in expected if k == kind]:
-            unit = store.unit(kind, name)
-            report = verify_unit(unit, expected.get((kind, name), {}))
-            console.print(
-                f"{report.unit} ({unit.read_label()}): {report.chunks} chunks and {report.files} files, "
-                f"{size(report.bytes)} read",
-                soft_wrap=True,
-            )
-            for finding in report.findings:
-                where = f"{finding.where} {frame_list(finding.frames)}" if finding.frames else finding.where
-                console.print(f"  {finding.kind} {where}: {finding.message}", soft_wrap=True)
-            for line in repair_unit(unit, report) if repair else []:
-                console.print(f"  {line}", soft_wrap=True)
-            damaged |= bool(report.damaged)
+            with _noted(f"{kind}/{name}", problems):
+                unit = store.unit(kind, name)
+                damaged |= _show_unit(unit, expected.get((kind, name), {}), repair, console)
     for job in chosen:
-        if repair and damaged:
-            record_state(job)
-        ledger = Ledger(job)
-        if any(ledger.dropped_names(stage) for stage in job.stages):
-            console.print(f"no digest of {job.label}: some of its results were dropped", soft_wrap=True)
-        elif ledger.is_finished():
-            console.print(f"digest {content_digest(job)}  {job.label}", soft_wrap=True)
+        with _noted(job.label, problems):
+            _show_digest(job, repair and damaged, console)
     if damaged and not repair:
         console.print("damaged: give --repair, then run what is not finished again")
-    return not damaged
+    show_problems(problems, console)
+    return not (damaged or problems)
 
 
-def _expected(jobs: Sequence[Job]) -> dict[tuple[str, str], dict[tuple[str, str], Declared]]:
-    """Return what should be in the units of jobs, by unit, stage and key, without what was dropped."""
+def _show_unit(
+    unit: Unit, expected: Mapping[tuple[str, str], Declared], repair: bool, console: Console
+) -> bool:
+    """Verify a unit, print the findings, and tell whether something is damaged."""
+    report = verify_unit(unit, expected)
+    console.print(
+        f"{report.unit} ({unit.read_label()}): {report.chunks} chunks and {report.files} files, "
+        f"{size(report.bytes)} read",
+        soft_wrap=True,
+    )
+    for finding in report.findings:
+        where = f"{finding.where} {frame_list(finding.frames)}" if finding.frames else finding.where
+        console.print(f"  {finding.kind} {where}: {finding.message}", soft_wrap=True)
+    for line in repair_unit(unit, report) if repair else []:
+        console.print(f"  {line}", soft_wrap=True)
+    return bool(report.damaged)
+
+
+def _show_digest(job: Job, changed: bool, console: Console) -> None:
+    """Print the digest of a finished job; record the state of one whose results changed."""
+    if changed:
+        record_state(job)
+    ledger = Ledger(job)
+    if any(ledger.dropped_names(stage) for stage in job.stages):
+        console.print(f"no digest of {job.label}: some of its results were dropped", soft_wrap=True)
+    elif ledger.is_finished():
+        console.print(f"digest {content_digest(job)}  {job.label}", soft_wrap=True)
+
+
+@contextlib.contextmanager
+def _noted(what: str, problems: list[str]) -> Iterator[None]:
+    """Note an error that concerns one unit or job alone, so that the others are gone on with."""
+    try:
+        yield
+    except StoreError as error:
+        if not is_of_one_object(error):
+            raise
+        problems.append(f"{what}: {error}")
+
+
+def show_problems(problems: Sequence[str], console: Console) -> None:
+    """Print what a command could not look at."""
+    for problem in problems[:_SHOWN]:
+        console.print(problem, soft_wrap=True)
+    if len(problems) > _SHOWN:
+        console.print(f"{len(problems) - _SHOWN} more such problems")
+
+
+def show_passed_over(odd: Sequence[str], unread: Sequence[str], console: Console) -> None:
+    """Print what is no part of a store, and the records that cannot be read."""
+    for names, what in (
+        (odd, "no part of a store, and passed over"),
+        (unread, "records that cannot be read, and passed over"),
+    ):
+        if names:
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            listed = ", ".join(names[:_NAMED])
+            console.print(f"{len(names)} {what}: {listed}{more}", soft_wrap=True)
+
+
+def _expected(
+    jobs: Sequence[Job], problems: list[str]
+) -> tuple[list[Job], dict[tuple[str, str], dict[tuple[str, str], Declared]]]:
+    """Return the jobs that can be looked at, and what should be in their units.
+
+    That is by unit, stage and key, without what was dropped. Problems of the other jobs are added to
+    ``problems``.
+    """
     expected: dict[tuple[str, str], dict[tuple[str, str], Declared]] = {}
-    for job in [one for each in jobs for one in (each, each.edited) if one is not None]:
-        ledger = Ledger(job)
-        for stage in job.stages:
-            output = ledger.output(stage)
-            declared = exclude_names(job.declared(stage), ledger.dropped_names(stage))
-            expected.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
-    return expected
+    sound: list[Job] = []
+    for each in jobs:
+        with _noted(each.label, problems):
+            for job in filter(None, (each, each.edited)):
+                ledger = Ledger(job)
+                for stage in job.stages:
+                    output = ledger.output(stage)
+                    declared = exclude_names(job.declared(stage), ledger.dropped_names(stage))
+                    expected.setdefault(job.unit_of(stage), {})[stage, output.key] = declared
+            sound.append(each)
+    return sound, expected
 
 
 def content_digest(job: Job) -> str:
@@ -204,33 +278,46 @@ def content_digest(job: Job) -> str:
     return digest.hexdigest()
 
 
-def show_cleaned(jobs: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> None:
-    """Drop what a policy allows, and print how much that was."""
+def show_cleaned(jobs: Sequence[Job], policy: Policy, dry_run: bool, console: Console) -> bool:
+    """Drop what a policy allows, print how much that was, and tell whether every job could be looked at."""
     total = 0
+    problems: list[str] = []
     for job in jobs:
-        names: Mapping[str, int] = droppable_bytes(job, policy)
-        freed = sum(names.values()) if dry_run else drop(job, policy)
-        total += freed
-        if names:
-            if not dry_run:
-                record_state(job)
-            console.print(f"{job.label}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
-        elif not Ledger(job).is_finished():
-            console.print(f"{job.label}: not finished, nothing dropped", soft_wrap=True)
+        with _noted(job.label, problems):
+            total += _clean(job, policy, dry_run, console)
     swept = 0 if dry_run else jobs[0].open_store().sweep()
     verb = "would be freed" if dry_run else "freed"
     console.print(f"{size(total)} {verb}" + (f"; {swept} half-written files deleted" if swept else ""))
+    show_problems(problems, console)
+    return not problems
 
 
-def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Console) -> None:
-    """Delete what no job names any more, and print how much that was."""
-    total = 0
-    for output, count in stale_outputs(store, jobs):
-        total += count
-        console.print(f"{output.path}: {size(count)}", soft_wrap=True)
+def _clean(job: Job, policy: Policy, dry_run: bool, console: Console) -> int:
+    """Drop what a policy allows of a job, and return the number of freed bytes."""
+    names: Mapping[str, int] = droppable_bytes(job, policy)
+    freed = sum(names.values()) if dry_run else drop(job, policy)
+    if names:
         if not dry_run:
-            output.drop()
+            record_state(job)
+        console.print(f"{job.label}: {size(freed)} ({', '.join(names)})", soft_wrap=True)
+    elif not Ledger(job).is_finished():
+        console.print(f"{job.label}: not finished, nothing dropped", soft_wrap=True)
+    return freed
+
+
+def show_stale(store: Store, jobs: Sequence[Job], dry_run: bool, console: Console) -> bool:
+    """Delete what no job names any more, print how much that was, and tell whether all of it could be."""
+    total = 0
+    problems: list[str] = []
+    for output, count in stale_outputs(store, jobs):
+        with _noted(output.path, problems):
+            if not dry_run:
+                output.drop()
+            total += count
+            console.print(f"{output.path}: {size(count)}", soft_wrap=True)
     console.print(f"{size(total)} {'would be freed' if dry_run else 'freed'}")
+    show_problems(problems, console)
+    return not problems
 
 
 def frame_list(frames: Iterable[int]) -> str:

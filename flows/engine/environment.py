@@ -87,7 +87,7 @@ def quiet_orchestrators() -> None:
     set_log_levels()
     if "PREFECT_HOME" not in os.environ and not (Path.home() / ".prefect" / "profiles.toml").exists():
         home = cache_folder("prefect")
-        home.mkdir(parents=True, exist_ok=True)
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.environ["PREFECT_HOME"] = str(home)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -26,8 +24,15 @@ from portrait_core.attribute_editing.latent_edits import StyleFlowModel
 from portrait_core.attribute_editing.latent_reader import LatentReader, reader_shapes
 from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowArchitecture
 from portrait_core.attribute_editing.styleflow import StyleFlow
+from portrait_core.runtime.whole_files import partial_file
 from portrait_core.weights.file_checks import checking
-from portrait_core.weights.readers.torch_files import Shapes, read_styleflow, select_tensors
+from portrait_core.weights.readers.safetensors_files import open_safetensors
+from portrait_core.weights.readers.torch_files import (
+    Shapes,
+    network_shapes,
+    read_styleflow,
+    select_tensors,
+)
 
 _METADATA = "attribute_flow"
 _READER = "reader."
@@ -70,15 +75,9 @@ def save_styleflow(
     about.pop("reader_r2", None)  # belongs to the file that the metadata came from
     if reader is not None:
         about["reader_r2"] = json.dumps(reader.r2)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with partial_file(path) as partial:
         # one entry, since safetensors writes several in an order that differs between calls
-        save_file(tensors, temporary, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        save_file(tensors, partial, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
 def styleflow_bytes(model: StyleFlowModel, metadata: Mapping[str, str]) -> bytes:
@@ -129,9 +128,9 @@ def is_styleflow_file(path: str | Path) -> bool:
     if Path(path).suffix != ".safetensors":
         return False
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             return _METADATA in (file.metadata() or {})
-    except (SafetensorError, OSError):
+    except (ValueError, OSError):
         return False
 
 
@@ -145,9 +144,9 @@ def styleflow_metadata(path: str | Path) -> dict[str, str]:
         ValueError: the file is of another kind.
     """
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             about = (file.metadata() or {}).get(_METADATA)
-    except (SafetensorError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(
             f"cannot read a StyleFlow from {path}: {error}; expected a file of save_styleflow"
         ) from error
@@ -160,16 +159,14 @@ def styleflow_metadata(path: str | Path) -> dict[str, str]:
 def _parsed(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
 @cache
 def published_shapes() -> Shapes:
     """Return names and shapes of the published state: 42 entries."""
-    with torch.device("meta"):
-        state = StyleFlow(StyleFlowArchitecture()).state_dict()
-    return {name: tuple(value.shape) for name, value in state.items()}
+    return network_shapes(lambda: StyleFlow(StyleFlowArchitecture()))
 
 
 def _own(path: Path) -> StyleFlowModel:
@@ -185,18 +182,26 @@ def _own(path: Path) -> StyleFlowModel:
             f"{path}: settings do not fit ({place}: {first['msg']}); save the StyleFlow again"
         ) from error
     _check_context(settings, conditions)
-    with safe_open(str(path), framework="pt") as file:
+    with open_safetensors(path) as file:
         # the reader checks the file's sizes before it allocates memory
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    with torch.device("meta"):
-        expected = StyleFlow(settings).state_dict()
-    shapes = {name: tuple(value.shape) for name, value in expected.items()}
     try:
+        shapes = _shapes_of(settings, len(tensors))
         flow = _filled(settings, solver, select_tensors(tensors, shapes, "the flow"))
         reader = _reader(tensors, about["reader_r2"], settings) if "reader_r2" in about else None
         return StyleFlowModel(flow, conditions, reader)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; expected a file of save_styleflow") from error
+
+
+def _shapes_of(settings: StyleFlowArchitecture, tensors: int) -> Shapes:
+    """Return the shapes of a flow, without memory for it: the settings may be a stranger's."""
+    if len(settings.hidden) > tensors:
+        raise ValueError(f"its settings name {len(settings.hidden)} layers, and it holds {tensors} tensors")
+    try:
+        return network_shapes(lambda: StyleFlow(settings))
+    except (RuntimeError, TypeError, OverflowError) as error:  # sizes that no network can have
+        raise ValueError(f"its settings make no network: {error!s:.200}") from error
 
 
 def _reader(tensors: Mapping[str, Tensor], r2: str, settings: StyleFlowArchitecture) -> LatentReader:

@@ -1,8 +1,9 @@
 """Manifests: tables of portraits and videos to reenact, read and checked as a whole.
 
-A manifest is CSV or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`. Everything is checked
-before any work. Every unusable row is reported with its number as a spreadsheet shows it (the header is row
-1) and with advice.
+A manifest is CSV, an Excel workbook or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`.
+Everything is checked before any work. Every unusable row is reported with its number as a spreadsheet shows
+it (the header is row 1) and with advice. Names of files may be spelled as another system does
+(:mod:`portrait_core.inputs.spelling`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from portrait_core.errors import InputError, clipped
 from portrait_core.inputs.known import BYTES_LIMIT, Kind
 from portrait_core.inputs.problems import MAX_HELD
 from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
+from portrait_core.inputs.spelling import Spellings, written_with_slashes
 from portrait_core.inputs.table import (
     COLUMNS,
     CONSENT,
@@ -37,6 +39,7 @@ from portrait_core.inputs.table import (
     unique_name,
 )
 from portrait_core.media import VideoInfo, probe, read_image
+from portrait_core.media.kinds import kind_at
 from portrait_core.media.rates import clip_range
 from portrait_core.settings import load_settings
 from portrait_core.settings.input_sections import MediaSettings
@@ -111,6 +114,8 @@ class Manifest:
     """SHA-256 of its cells: the same for CSV and Parquet, wherever the manifest lies."""
     clips: Mapping[str, VideoInfo] = field(default_factory=dict)
     """Properties of each video, by place, when the inputs were opened."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the file was read."""
 
     @property
     def portraits(self) -> dict[str, int]:
@@ -141,7 +146,8 @@ def read_manifest(
     """Read a manifest and check all of it.
 
     Args:
-        url: path or fsspec URL of CSV (also with semicolons or tabs) or Parquet.
+        url: path or fsspec URL of CSV (also with semicolons or tabs), of an Excel workbook's first sheet, or
+            of Parquet.
         profile: profile of rows that name none.
         require_consent: refuse rows without licence and consent.
         deep: also open every distinct portrait and video once, which fetches remote ones, and count frames.
@@ -195,7 +201,8 @@ def check_manifest(
         if not problems:
             problems.add(0, "holds no row; give each pair a row below the header")
         raise ManifestError(url, problems.ordered(), problems.more)
-    rows = _rows(table, folder_of(url), profile, problems)
+    spellings = Spellings()
+    rows = _rows(table, folder_of(url), profile, problems, spellings)
     needed = ("portrait", "video", *(name for name in CONSENT if require_consent and name in table.columns))
     _check_cells(rows, needed, problems)
     _check_names(rows, problems)
@@ -213,7 +220,7 @@ def check_manifest(
             if item in problem_of:
                 problems.add(row.number, f"the {item[0]} {problem_of[item]}")
     sound = tuple(row for row in rows if row.number not in problems.rows)
-    return Manifest(url, sound, table.digest(), clips), problems.ordered()
+    return Manifest(url, sound, table.digest(), clips, tuple(table.notes)), problems.ordered()
 
 
 # Rows
@@ -224,12 +231,12 @@ def _inputs(row: Row) -> list[Input]:
     return [item for item in both if item[1]]
 
 
-def _rows(table: Table, folder: str, profile: str, problems: Problems) -> list[Row]:
+def _rows(table: Table, folder: str, profile: str, problems: Problems, spellings: Spellings) -> list[Row]:
     taken = {name.casefold() for _, cells in table.records if (name := cells.get("name", ""))}
     rows = []
     for number, cells in table.records:
         try:
-            rows.append(_row(number, cells, folder, profile, taken))
+            rows.append(_row(number, cells, folder, profile, taken, spellings))
         except Exception as error:
             problems.add(number, _told(error))
     return rows
@@ -242,7 +249,14 @@ def _told(error: Exception) -> str:
     return f"cannot be used ({type(error).__name__}: {error}); check it"
 
 
-def _row(number: int, cells: Mapping[str, str], folder: str, profile: str, taken: set[str]) -> Row:
+def _row(
+    number: int,
+    cells: Mapping[str, str],
+    folder: str,
+    profile: str,
+    taken: set[str],
+    spellings: Spellings,
+) -> Row:
     """Return the row that a record of the table describes.
 
     Raises:
@@ -263,8 +277,8 @@ def _row(number: int, cells: Mapping[str, str], folder: str, profile: str, taken
         own_profile = resolve_place(folder, own_profile)
     return Row(
         number=number,
-        portrait=values["portrait"] and resolve_place(folder, values["portrait"]),
-        video=values["video"] and resolve_place(folder, values["video"]),
+        portrait=spellings.resolve(folder, values["portrait"]),
+        video=spellings.resolve(folder, values["video"]),
         name=values["name"] or unique_name(preferred, identity, taken),
         profile=own_profile or profile,
         overrides=(*changes, as_override(edit)) if edit else tuple(changes),
@@ -342,7 +356,8 @@ def _find_problems(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
     problem_of: dict[Input, str] = {}
     for role, place in items:
         status = statuses[place]
-        why = status.problem or over_limit(BYTES_LIMIT[_KINDS[role]], status.size or 0)
+        why = status.problem + written_with_slashes(place) if status.problem else ""
+        why = why or over_limit(BYTES_LIMIT[_KINDS[role]], status.size or 0)
         if why:  # beyond the problems that are kept, no text is needed
             problem_of[role, place] = f"{redact_place(place)} {why}" if len(problem_of) < MAX_HELD else ""
     return problem_of, remote
@@ -378,7 +393,11 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
     if min(height, width) < MIN_SIDE:
         return f"{name} is {width}x{height} pixels; give one of {MIN_SIDE} and more on its shorter side"
     if clip and clip.frame_count < 2:
-        return f"{name} has one frame: there is no motion to take over; give a clip of two frames or more"
+        kind = kind_at(path)
+        what = f" (it is {kind})" if kind.family == "picture" else ""
+        return (
+            f"{name} has one frame{what}: there is no motion to take over; give a clip of two frames or more"
+        )
     return clip
 
 

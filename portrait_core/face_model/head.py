@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from portrait_core.errors import ModelFileError
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 
 JOINTS = ("root", "neck", "jaw", "left_eye", "right_eye")
 _REQUIRED = ("v_template", "shapedirs", "J_regressor", "weights", "kintree_table", "f")
@@ -76,6 +76,8 @@ class MorphableHead(nn.Module):
             tensor = torch.as_tensor(np.asarray(value) if not isinstance(value, Tensor) else value)
             tensor = tensor.long() if name in _INTEGER else tensor.float()
             self.register_buffer(name, tensor.contiguous(), persistent=False)
+        if not self._array("shapedirs").numel():  # without values, a shape can name any number of directions
+            raise ValueError("head model has no directions in shapedirs")
         self.n_shape = int(metadata["n_shape"])
         self.n_expression = int(self._array("shapedirs").shape[-1]) - self.n_shape
         if self.n_expression < 0:
@@ -103,12 +105,15 @@ class MorphableHead(nn.Module):
         """
         if not Path(path).is_file():
             raise ModelFileError(f"no head model at {path}; run `portrait models` to see where it comes from")
-        with safe_open(str(path), framework="pt") as file:
+        with open_safetensors(path) as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
         if "n_shape" not in metadata:
             raise ValueError(f"{path} has no n_shape in its metadata; it is not a head model of this project")
-        return cls(arrays, metadata).to(device)
+        try:
+            return cls(arrays, metadata).to(device)
+        except (RuntimeError, TypeError, IndexError) as error:  # of nested lists: RecursionError
+            raise ValueError(f"{path} is no head model of this project: {error!s:.200}") from error
 
     def extended(self, basis: Float[Tensor, "v 3 k"], names: Sequence[str]) -> MorphableHead:
         """Give this head with k more expressions, named ``names``, after its own; ``basis`` in metres."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -20,12 +20,21 @@ from portrait_core.generators.eg3d import TriPlaneGenerator
 from portrait_core.generators.scene_latents_2d import LAYOUT_2D
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Generator, StyleGAN2Settings
+from portrait_core.runtime.whole_files import partial_file
+from portrait_core.settings.limits import over_limit
+from portrait_core.weights.readers.brief import brief
+from portrait_core.weights.readers.safetensors_files import open_safetensors
+from portrait_core.weights.sidecars import parsed_object
 
 AnyGenerator = TriPlaneGenerator | StyleGAN2Generator
 AnySettings = GeneratorSettings | StyleGAN2Settings
 Kind = Literal["triplane", "stylegan2"]
 
 _METADATA = "generator"
+_MOST_SAMPLES = 4096
+_MAKERS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+_FREE_VALUES, _VALUES_PER_STORED, _VALUES_PER_TENSOR = 1 << 22, 4, 64
+"""Values that a network may make while it is built, always and per stored one; what a tensor counts as."""
 _TITLES: dict[str, str] = {"triplane": "tri-plane generator", "stylegan2": "StyleGAN2 (2D) generator"}
 
 
@@ -69,15 +78,9 @@ def save_generator(
         "settings": generator.settings.model_dump_json(),
         "latent_layout": json.dumps(latent_layout or {}),
     }
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with partial_file(path) as partial:
         # one entry: safetensors writes several in an order that differs from call to call
-        save_file(tensors, part, metadata={_METADATA: json.dumps(about, sort_keys=True)})
-        part.chmod(0o644)  # made readable by its owner alone, but workers may run as somebody else
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        save_file(tensors, partial, metadata={_METADATA: json.dumps(about, sort_keys=True)})
 
 
 @overload
@@ -107,7 +110,9 @@ def load_generator(
     about, tensors = _read(path)
     found = about.get("kind", "triplane")  # the oldest files do not say
     if found not in _TITLES:
-        raise ValueError(f"{path} holds a generator of kind {found!r}; expected one of {sorted(_TITLES)}")
+        raise ValueError(
+            f"{path} holds a generator of kind {brief(found)}; expected one of {sorted(_TITLES)}"
+        )
     if kind not in (None, found):
         raise ValueError(f"{path} holds a {_TITLES[found]}; expected a {_TITLES[str(kind)]}")
     settings_class = GeneratorSettings if found == "triplane" else StyleGAN2Settings
@@ -125,29 +130,48 @@ def filled_generator(settings: AnySettings, tensors: Mapping[str, Tensor], path:
     Raises:
         ValueError: if the weights do not fit the settings.
     """
-    generator: AnyGenerator
-    with _NoDraws():
-        if isinstance(settings, StyleGAN2Settings):
-            generator = StyleGAN2Generator(settings)
-        else:
-            generator = TriPlaneGenerator(settings)
+    _check_sizes(settings, len(tensors), path)
+    values = sum(tensor.numel() for tensor in tensors.values())
+    try:
+        with _NoDraws(_FREE_VALUES + _VALUES_PER_STORED * values):
+            generator = _built(settings)
+    # sizes that no network can have cause several kinds of errors in torch
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise ValueError(f"the settings in {path} make no network: {error!s:.200}") from error
     _check_fit(generator, tensors, path)
     generator.load_state_dict(tensors)  # copies, so each weight keeps its memory format, and becomes float32
     return generator.eval().requires_grad_(False)
 
 
+def _built(settings: AnySettings) -> AnyGenerator:
+    if isinstance(settings, StyleGAN2Settings):
+        return StyleGAN2Generator(settings)
+    return TriPlaneGenerator(settings)
+
+
 class _NoDraws(TorchFunctionMode):
-    """Leaves new weights unset.
+    """Leaves new weights unset, and refuses to make far more of them than the file holds.
 
     Drawing thirty million normals, and laying them out anew, takes longer than reading them does.
 
     Only for networks of which every tensor is then loaded. A mode holds in its own thread alone.
     """
 
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def _count(self, size: Iterable[Any]) -> None:
+        self._left -= _VALUES_PER_TENSOR + math.prod(length for length in size if isinstance(length, int))
+        if self._left < 0:
+            raise ValueError("its settings ask for far more weights than it holds")
+
     def __torch_function__(
         self, func: Any, types: Any, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         args, kwargs = tuple(args), dict(kwargs or {})
+        if func in _MAKERS:
+            self._count(kwargs.get("size", args[0] if args and isinstance(args[0], tuple | list) else args))
         if func is torch.randn:
             return torch.empty(*args, **kwargs)
         if getattr(func, "__module__", None) == nn.init.__name__:
@@ -172,6 +196,20 @@ def _check_fit(generator: nn.Module, tensors: Mapping[str, Tensor], path: str | 
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise ValueError(f"the weights in {path} do not fit its settings: {'; '.join(wrong[:3])}{more}")
+
+
+def _check_sizes(settings: AnySettings, tensors: int, path: str | Path) -> None:
+    """Refuse settings of a network that would be endless to build or to run."""
+    sides = [settings.image_resolution, settings.neural_resolution]
+    if isinstance(settings, GeneratorSettings):
+        sides.append(settings.plane_size)
+        samples = settings.sampling.n_coarse + settings.sampling.n_fine
+        if samples > _MOST_SAMPLES:
+            raise ValueError(f"{path} asks for {brief(samples)} samples per ray, of at most {_MOST_SAMPLES}")
+    if problem := over_limit("picture_pixels", max(sides) ** 2):
+        raise ValueError(f"{path}: a picture or plane of its network {problem}")
+    if settings.mapping_layers > tensors:  # each has its own weights
+        raise ValueError(f"{path} names {brief(settings.mapping_layers)} layers and holds {tensors} tensors")
 
 
 def load_latent_layout(path: str | Path) -> dict[str, Any]:
@@ -209,7 +247,7 @@ def load_facts(path: str | Path) -> GeneratorFacts:
 
 
 def _layout(about: Mapping[str, str]) -> dict[str, Any]:
-    return dict(json.loads(about.get("latent_layout", "{}")))
+    return parsed_object(about.get("latent_layout", "{}"))
 
 
 def load_metadata(path: str | Path) -> dict[str, str]:
@@ -229,19 +267,23 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         return _metadata(file, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
-def _open(path: str | Path) -> Any:
-    try:
-        return safe_open(str(path), framework="pt")
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"cannot read a generator from {path}: {error}; expected a .safetensors file of save_generator"
-        ) from error
+@contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(open_safetensors(path))
+        except (OSError, ValueError) as error:
+            raise ModelFileError(
+                f"cannot read a generator from {path}: {error}; expected a .safetensors file of "
+                "save_generator"
+            ) from error
+        yield file
 
 
 def _metadata(file: Any, path: str | Path) -> dict[str, str]:
     about = dict(file.metadata() or {})
     if _METADATA in about:
-        about = dict(json.loads(about[_METADATA]))
-    if "settings" not in about:
+        about = parsed_object(about[_METADATA])
+    if not all(isinstance(value, str | int) for value in about.values()) or "settings" not in about:
         raise ValueError(f"{path} carries no generator settings; expected a file of save_generator")
     return about

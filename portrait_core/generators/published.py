@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +22,10 @@ from portrait_core.generators.io import (
 )
 from portrait_core.generators.settings import GeneratorSettings
 from portrait_core.generators.stylegan2 import StyleGAN2Settings
+from portrait_core.runtime.whole_files import write_whole
+from portrait_core.weights.file_checks import open_weights, sha256_of
 from portrait_core.weights.readers.legacy_pickle import ModuleRecord, plain_data, read_network
+from portrait_core.weights.sidecars import read_sidecar
 
 NVIDIA_LICENCE = "NVIDIA source code licence, non-commercial"
 
@@ -49,6 +50,8 @@ class Published:
     """Its rendering options (EG3D), which training may have changed after construction."""
     weights: dict[str, Tensor]
     """Parameters and buffers by name, float32."""
+    sha256: str
+    """Digest of the file that they were read from."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def read_published(path: str | Path) -> Published:
     except (ValueError, KeyError, TypeError) as error:
         missing = f"its constructor arguments lack {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"cannot build the generator in {path}: {missing}") from error
-    return Published(record.class_name, settings, kwargs, rendering, record.state_dict())
+    return Published(record.class_name, settings, kwargs, rendering, record.state_dict(), record.sha256)
 
 
 def load_published(path: str | Path, device: str | torch.device = "cpu") -> AnyGenerator:
@@ -143,7 +146,7 @@ def convert_published(
             "sha256": sha256(weights),
             "licence": licence,
             "source": path.name,
-            "source_sha256": sha256(path),
+            "source_sha256": found.sha256,
             "made_by": "portrait models import",
             "kind": kind_of(generator),
             "class": found.class_name,
@@ -154,7 +157,7 @@ def convert_published(
             "rendering": found.rendering,
         }
         about_path = weights.with_suffix(".json")
-        _write_text(about_path, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        write_whole(about_path, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot write to {folder}: {error}; name another folder with --out") from error
     return Converted(weights, about_path, about)
@@ -193,8 +196,8 @@ def check_generator(path: str | Path) -> Checked:
 
 def sha256(path: str | Path) -> str:
     """Return the digest of a file, 64 hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open_weights(path) as file:
+        return sha256_of(file)
 
 
 def _check_mapping(generator: AnyGenerator, path: Path) -> None:
@@ -240,10 +243,10 @@ def _plane_axes(record: ModuleRecord) -> str:
 def _refuse_other_files(path: Path) -> None:
     """Name the files that people are most likely to mistake for a network file."""
     try:
-        with open(path, "rb") as file:
+        with open_weights(path) as file:
             start = file.read(64).lstrip()
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
     what = None
     if path.suffix == ".safetensors":
         what = "a .safetensors file; if it is a converted generator, `portrait models check` reads it"
@@ -264,16 +267,6 @@ def _about(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         return {}
     try:
-        said = json.loads(beside.read_text(encoding="utf-8"))
+        return read_sidecar(beside)
     except ValueError as error:
-        raise ValueError(f"{beside} is no JSON ({error}); import {path.stem} again") from error
-    return said if isinstance(said, dict) else {}
-
-
-def _write_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        raise ValueError(f"{beside} cannot be read ({error}); import {path.stem} again") from error

@@ -1,4 +1,4 @@
-"""A manifest as a table of text, CSV or Parquet: its columns, its cells, names for its rows.
+"""A manifest as a table of text, CSV, Excel or Parquet: its columns, its cells, names for its rows.
 
 Rows are numbered as a spreadsheet shows them; this module does not interpret the cells. A table may be a
 stranger's: its size, rows, columns and cells are compared with the limits of this process while it is read.
@@ -21,6 +21,8 @@ from pathlib import PurePosixPath
 
 from portrait_core.errors import InputError, clipped
 from portrait_core.inputs.problems import MAX_SHOWN, ManifestError, Problem, Problems
+from portrait_core.inputs.workbook import read_workbook
+from portrait_core.media.kinds import HEAD_BYTES, kind_of
 from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import Files
@@ -52,6 +54,8 @@ NUMBER = "row"
 _FORMULA = re.compile(r"'*[=+\-@\s]")
 """Beginning of a cell that is written with one more apostrophe: what a spreadsheet computes, white space,
 which reading would remove, and what already begins like a cell that was written so."""
+_SEPARATOR = re.compile(r"""\s*"?sep=([^"'\r\n])"?[,;\t ]*\r?\n?""", re.IGNORECASE)
+"""A first line that names the separator; a spreadsheet does not count it as a row."""
 _LONGEST_ROW = 32
 """Number of the longest cells that a row of CSV may have, or as many characters in more cells."""
 _BATCH = 10_000
@@ -69,6 +73,8 @@ class Table:
     records: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     """Number and cells of every row."""
     problems: Problems = field(default_factory=Problems)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of how the file was read."""
 
     def __post_init__(self) -> None:
         if problem := over_limit("table_columns", len(self.columns)):
@@ -76,7 +82,8 @@ class Table:
 
     def add(self, number: int, cells: Sequence[str]) -> None:
         """Add a row of cells without surrounding space, unless all of it is empty."""
-        named = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name}
+        # without empty cells: a few bytes of a file would stand for thousands of them in memory
+        named = {name: cell for name, cell in zip(self.columns, cells, strict=False) if name and cell}
         if sum(map(bool, cells)) > sum(map(bool, named.values())):
             text = "has more cells than the header has names; put a cell that holds a separator into quotes"
             self.problems.add(number, text)
@@ -123,7 +130,9 @@ def _unusable(cells: Mapping[str, str]) -> str:
 
 
 def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
-    """Read a manifest: Parquet is recognised by its first bytes, else it is CSV with the header's separator.
+    """Read a manifest: Parquet and Excel are recognised by their first bytes, else it is CSV.
+
+    The separator of CSV is that of a first line ``sep=;``, which is skipped, else the header's.
 
     Args:
         data: bytes of the file.
@@ -135,13 +144,48 @@ def read_table(data: bytes, known: Sequence[str] = COLUMNS) -> Table:
     if data[:4] == b"PAR1":
         return _read_parquet(data)
     if data[:4] == b"PK\x03\x04":
-        raise InputError("is an Excel workbook; save it as 'CSV UTF-8'")
+        return _read_workbook(data, known)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError("is UTF-16 text; save it as 'CSV UTF-8'")
+        data = _from_utf16(data)
+    head = data[:HEAD_BYTES]
+    kind = kind_of(head)
+    if kind and (
+        b"\0" in head or kind.family in ("page", "pointer", "document")
+    ):  # a header may begin as any
+        raise InputError(f"is {kind}; a table is a CSV file, an Excel workbook (.xlsx) or a Parquet file")
     try:
         return _read_csv(data, known)
     except UnicodeDecodeError:
         raise InputError(_not_utf8(data)) from None
+
+
+def _from_utf16(data: bytes) -> bytes:
+    """Return UTF-16 text, which Excel calls "Unicode text", as UTF-8."""
+    try:
+        text = data.decode("utf-16").encode()
+    except UnicodeError as error:
+        raise InputError(f"is damaged UTF-16 text ({error}); save it as 'CSV UTF-8'") from None
+    if problem := over_limit("table_bytes", len(text)):
+        raise InputError(problem)
+    return text
+
+
+def _read_workbook(data: bytes, known: Sequence[str]) -> Table:
+    sheet = read_workbook(data)
+    table: Table | None = None
+    for number, cells in sheet.rows:
+        if table is None:
+            table = Table(_names(cells), number)
+        else:
+            table.add(number, cells)
+        if problem := over_limit("table_rows", len(table.records)):
+            raise InputError(problem)
+    if table is None:
+        raise InputError(f"has an empty first sheet; its first row names the columns: {', '.join(known)}")
+    if sheet.others:
+        others = ", ".join(map(clipped, sheet.others[:5]))
+        table.notes.append(f"the first sheet, {clipped(sheet.name)}, is read; others are not: {others}")
+    return table
 
 
 class _Lines:
@@ -172,14 +216,12 @@ class _Lines:
 
 
 def _read_csv(data: bytes, known: Sequence[str]) -> Table:
-    first = next((line for line in _Lines(data) if line.strip()), "")
-    known_names = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t"}
-    separator = max(known_names, key=lambda mark: len(known_names[mark]))
+    lines = _Lines(data)
+    separator = _separator(data, known, lines)
     # the module's own limit, for the whole process, is only ever raised
     csv.field_size_limit(max(csv.field_size_limit(), current_limits().cell_characters))
     table: Table | None = None
     number = 0
-    lines = _Lines(data)
     rows = csv.reader(lines, delimiter=separator, strict=True, skipinitialspace=True)
     try:
         for number, cells in enumerate(rows, 1):
@@ -199,6 +241,17 @@ def _read_csv(data: bytes, known: Sequence[str]) -> Table:
     if table is None:
         raise InputError(f"is empty; its first row names the columns: {', '.join(known)}")
     return table
+
+
+def _separator(data: bytes, known: Sequence[str], lines: _Lines) -> str:
+    """Return the separator of a table, and skip in ``lines`` a first line that names it, as Excel does."""
+    first = next((line for line in _Lines(data) if line.strip()), "")
+    if named := _SEPARATOR.fullmatch(first):
+        next(line for line in lines if line.strip())
+        lines.begin_row()
+        return named[1]
+    known_names = {mark: [name for name in _names(first.split(mark)) if name in known] for mark in ",;\t|"}
+    return max(known_names, key=lambda mark: len(known_names[mark]))
 
 
 def _read_cell(cell: str) -> str:

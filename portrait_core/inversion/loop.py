@@ -23,6 +23,7 @@ from torch.utils._pytree import tree_map
 from portrait_core.inversion.adam import FusedAdam
 from portrait_core.inversion.capture import Capture
 from portrait_core.runtime import cancellation
+from portrait_core.weights.readers.torch_files import read_torch_file
 
 READ_EVERY = 50
 """Steps of a block: losses are read, and a block's inputs prepared, once per block. Blocks begin at multiples
@@ -185,7 +186,7 @@ class AdamLoop:
         return dict(tree_map(_on_cpu, state))
 
     def _restore(self, data: bytes) -> None:
-        state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+        state: dict[str, Any] = read_torch_file(io.BytesIO(data))
         with torch.no_grad():
             for name, parameter in self._named.items():
                 parameter.copy_(state["parameters"][name])

@@ -19,7 +19,7 @@ import av
 import av.buffer
 
 from portrait_core.errors import InputError
-from portrait_core.media.kinds import HEAD_BYTES, kind_of
+from portrait_core.media.kinds import HEAD_BYTES, advice, kind_of
 from portrait_core.media.sample_counts import check_samples
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import current_limits, refuse_beyond
@@ -98,13 +98,14 @@ def open_container(path: Path) -> Iterator[Any]:
             f"copy it again from its source"
         ) from error
     except Exception as error:  # a hostile file may raise anything, and is that file's problem alone
-        if kind := kind_of(head):
+        kind, reason = kind_of(head), getattr(error, "strerror", None) or error
+        if kind and kind.family != "video":
             raise InputError(
-                f"{path} is not a readable video (it is {kind}); give the path of one video, or copy it "
-                f"again from its source"
+                f"{path} is not a readable video (it is {kind}); {advice(kind, 'video', str(path))}"
             ) from error
+        what = f"it begins as {kind} and is cut short or damaged: " if kind else ""
         raise InputError(
-            f"{path} is not a readable video ({getattr(error, 'strerror', None) or error}); if it plays "
+            f"{path} is not a readable video ({what}{reason}); if it plays "
             f"elsewhere, convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`, else copy it again from its "
             f"source"
         ) from error

@@ -233,8 +233,11 @@ def _pass(path: Path, every: bool) -> Timeline | None:
 def _video_stream(container: Any, path: Path) -> Any:
     streams = [s for s in container.streams.video if not int(s.disposition) & _ATTACHED_PICTURE]
     if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise InputError(f"{path} holds no video (it holds {kinds}); give a file with a video track")
+        sound = ["sound"] if container.streams.audio else []
+        held = [*sound, *(["a cover picture"] if container.streams.video else [])]
+        raise InputError(
+            f"{path} holds {' and '.join(held) or 'nothing'}, no video; give a file with a video track"
+        )
     known = [s for s in streams if s.codec_context is not None]
     if not known:
         raise InputError(
@@ -358,7 +361,7 @@ def _assumed_matrix(first: Any, colors: Colors) -> str | None:
 
 
 def _pixel_aspect(stream: Any) -> Fraction:
-    """Return width over height of a pixel, from the container, else the codec; 1 where it is not plausible."""
+    """Return width over height of a pixel, by the container, else the codec; 1 if it is not plausible."""
     aspect = Fraction(stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio or 1)
     if not 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT or abs(aspect - 1) < _SQUARE:
         return Fraction(1)
@@ -366,5 +369,5 @@ def _pixel_aspect(stream: Any) -> Fraction:
 
 
 def _displayed(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """Return a picture's size with square pixels; one side grows and none shrinks, so that no line is lost."""
+    """Return a picture's size with square pixels; one side grows, none shrinks, which would lose lines."""
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))

@@ -17,8 +17,8 @@ TAIL_S = 0.05
 """Seconds by which a sound may outlast the picture and still be copied whole: the last packet of every codec
 is padded, that of AAC at a low rate by up to 46 ms."""
 _LEAST_S = 0.001
-# Opus has one rate of its own; AAC is played at these two everywhere. Sound of more than two channels is mixed
-# down, because not every player does so, and few headphones have six.
+# AAC is played at these two rates everywhere, and Opus has the second alone. Sound of more than two channels
+# is mixed down, because not every player does so, and few headphones have six.
 _SAMPLES = {"channel_layouts": "mono|stereo", "sample_rates": "44100|48000"}
 
 
@@ -70,11 +70,15 @@ class Sound:
             sound = sound.filter("atrim", **cut)
         if self.start_s:
             sound = sound.filter("asetpts", f"PTS-{earlier + self.start_s:.6f}/TB")
-        return sound
+        # Where nothing decodes, a moment of silence: without any sample ffmpeg would write no file.
+        return sound.filter("apad", whole_len=1024)
 
 
 def sound_for(
-    path: str | os.PathLike[str] | None, form: VideoFormat, start_s: float = 0.0, length_s: float | None = None
+    path: str | os.PathLike[str] | None,
+    form: VideoFormat,
+    start_s: float = 0.0,
+    length_s: float | None = None,
 ) -> Sound | None:
     """Choose the sound of a clip.
 

@@ -69,7 +69,8 @@ class VideoWriter:
             frame_rate: exact frames per second.
             audio_from: the driving video, whose audio track is carried over at its time relative to the first
                 frame: copied where it stays whole and common players know its codec, else encoded as AAC
-                (``.webm``: Opus), with at most two channels. A file without audio gives a video without audio.
+                (``.webm``: Opus), with at most two channels. A file without audio gives a video without
+                audio.
             crf: x264's quality, 0 (lossless) to 51, and VP9's of the same number. ProRes 4444 has none,
                 because it is always nearly lossless.
             metadata: tags of :data:`METADATA_KEYS`. None of the source's tags are carried over.
@@ -252,5 +253,8 @@ def _command(
         options |= {"c:a": "copy"} if audio.copied else form.new_audio
     options |= {f"metadata:g:{i}": f"{key}={value}" for i, (key, value) in enumerate(metadata.items())}
     output = ffmpeg.output(*streams, as_output(target), **options).overwrite_output()
-    output = output.global_args("-nostdin", "-hide_banner", "-nostats", "-loglevel", "error")
+    # A sound of which most is damaged does not cost the picture.
+    output = output.global_args(
+        "-max_error_rate", "1", "-nostdin", "-hide_banner", "-nostats", "-loglevel", "error"
+    )
     return [str(part) for part in ffmpeg.compile(output, cmd=ffmpeg_binary())]

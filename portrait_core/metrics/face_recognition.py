@@ -15,11 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from portrait_core.tracking.encoders import build
 from portrait_core.weights.file_checks import checking
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 
 SIDE = 150
 """Side of a face in pixels."""
@@ -131,12 +131,8 @@ def read_face_recognition(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelFileError: the file is missing, damaged or another network's.
     """
-    with checking(path, _MODEL):
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                return _read(file, face_recognition_shapes())
-        except SafetensorError as error:
-            raise ValueError(f"it is no safetensors file ({error})") from error
+    with checking(path, _MODEL), open_safetensors(path) as file:
+        return _read(file, face_recognition_shapes())
 
 
 def _read(file: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:

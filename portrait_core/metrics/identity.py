@@ -197,7 +197,7 @@ class ArcFaceRecogniser(Recogniser):
         place = require(["arcface"])["arcface"] if path is None else Path(path)
         network = read_arcface(place)
         with checking(place, "arcface"):
-            made = cls(start_session(network.data, threads))
+            made = cls(start_session(network.data, threads, bounded=True))
             made._try()
         return made
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from portrait_core.weights.readers.torch_files import (
     read_vgg16,
 )
 from portrait_core.weights.registry import MODELS, Digest, Model, by_file
+from portrait_core.weights.sidecars import read_sidecar
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ def check_model(path: str | Path, model: Model) -> Report:
 def _noted_digest(path: Path) -> str:
     """Read the digest in the JSON file beside a model that comes with the program."""
     try:
-        return str(json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_sidecar(path.with_suffix(".json"))["sha256"])
+    except (OSError, ValueError, KeyError):
         return ""
 
 

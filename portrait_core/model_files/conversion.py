@@ -25,6 +25,13 @@ def convert_once(path: Path) -> Path:
         return path
     from portrait_core.generators.published import convert_published  # here: it imports PyTorch
 
-    folder = cache_folder("models") / "converted" / f"{digest(path)[0][:16]}-{CONVERSION}"
+    sha256 = digest(path)[0]
+    folder = cache_folder("models") / "converted" / f"{sha256[:16]}-{CONVERSION}"
     target = folder / f"{path.stem}.safetensors"
-    return target if target.is_file() else convert_published(path, folder).weights
+    if target.is_file():
+        return target
+    conversion = convert_published(path, folder)
+    if conversion.about["source_sha256"] != sha256:  # another file's conversion must not stay under this name
+        conversion.weights.unlink()
+        raise ValueError(f"{path} was changed while it was converted; start again")
+    return conversion.weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import fsspec
@@ -10,6 +9,7 @@ import fsspec
 from portrait_core.generators.published import Converted, convert_published
 from portrait_core.model_files.check import Report, check_model
 from portrait_core.runtime.caches import cache_folder
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.weights.readers.onnx_files import read_member
 from portrait_core.weights.registry import MODELS, Model
 
@@ -65,11 +65,6 @@ def _write(data: bytes, target: str) -> None:
             return
         path = Path(target)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            partial.write_bytes(data)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, data)
     except (OSError, ImportError) as error:
         raise ValueError(f"cannot write {target}: {error}; name another folder with --out") from error

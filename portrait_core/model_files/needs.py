@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-
-from safetensors import SafetensorError, safe_open
 
 from portrait_core.errors import ModelFileError
 from portrait_core.model_files.conversion import convert_once
@@ -15,7 +12,9 @@ from portrait_core.runtime.package_files import data_file, data_folder
 from portrait_core.settings import Settings
 from portrait_core.template.registry import face_model_row
 from portrait_core.weights.locate import find, missing_text, require
+from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.registry import MODELS, by_file
+from portrait_core.weights.sidecars import parsed_object, read_sidecar
 
 LANDMARK_MODELS = (
     "face_detector_256.onnx",
@@ -197,17 +196,17 @@ def _check_licences(
 def stated_licence(path: Path) -> str | None:
     """Return the licence that a safetensors file or the JSON file beside it states, or None."""
     try:
-        document = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if isinstance(document, dict) and isinstance(document.get("licence"), str):
+        document = read_sidecar(path.with_suffix(".json"))
+        if isinstance(document.get("licence"), str):
             return str(document["licence"])
     except (OSError, ValueError):
         pass  # the file itself may state it
     try:
-        with safe_open(str(path), framework="np") as file:
+        with open_safetensors(path, "np") as file:
             about = dict(file.metadata() or {})
-        about = json.loads(about["generator"]) if "generator" in about else about
-        return about.get("licence")
-    except (SafetensorError, OSError, ValueError):
+        licence = (parsed_object(about["generator"]) if "generator" in about else about).get("licence")
+        return licence if isinstance(licence, str) else None
+    except (OSError, ValueError):
         return None
 
 

@@ -12,6 +12,8 @@ from portrait_core.pipeline.results import StageResult
 
 COST, PROGRESS = "cost", "progress"
 """Names of notes of an output: what was spent on it, and the finished steps of its optimisation."""
+_MAX_AMOUNT = 1e15
+"""Largest number of seconds, bytes or steps in a record of a store."""
 _SAMPLE = 16
 """Number of states on which an estimate is based."""
 
@@ -61,17 +63,22 @@ def read_cost(job: Job, stage: str) -> Cost:
 
 
 def parse_cost(note: Any) -> Cost:
-    """Convert a note of cost; without a note nothing was spent."""
-    try:
-        return Cost(float(note["seconds"]), float(note["task_seconds"]), float(note["work"]))
-    except (KeyError, TypeError, ValueError):
-        return Cost()
+    """Convert a note of cost; without a note, or by one that is damaged, nothing was spent."""
+    values = [_amount(note, name) for name in ("seconds", "task_seconds", "work")]
+    return Cost() if None in values else Cost(*(value or 0.0 for value in values))
+
+
+def _amount(fields: Any, name: str) -> float | None:
+    """Return a number of a record; None where there is none, or none that can be an amount."""
+    value = fields.get(name) if isinstance(fields, Mapping) else None
+    if not isinstance(value, int | float) or not 0 <= value <= _MAX_AMOUNT:
+        return None
+    return float(value)
 
 
 def read_progress(job: Job, stage: str) -> int:
     """Read the number of finished steps of a stage's optimisation; 0 when it is not noted."""
-    note = job.output(stage).read_note(PROGRESS)
-    return int(note.get("step", 0)) if isinstance(note, dict) else 0
+    return int(_amount(job.output(stage).read_note(PROGRESS), "step") or 0)
 
 
 @dataclass(frozen=True)
@@ -100,11 +107,13 @@ def _rate(states: Iterable[Mapping[str, Any]], stage: str) -> Rate:
     seconds: list[float] = []
     sizes: list[float] = []
     for state in states:
-        for row in state.get("stages", ()):
-            if row.get("stage") != stage:
+        rows = state.get("stages")
+        for row in rows if isinstance(rows, list) else ():
+            if not isinstance(row, dict) or row.get("stage") != stage:
                 continue
-            if row.get("work"):
-                seconds.append(row["task_seconds"] / row["work"])
-            if row.get("bytes") and row.get("done"):
-                sizes.append(row["bytes"] / max(1, state.get("frames", 1)))
+            spent, work, stored = (_amount(row, name) for name in ("task_seconds", "work", "bytes"))
+            if work and spent is not None:
+                seconds.append(spent / work)
+            if stored and row.get("done"):
+                sizes.append(stored / max(1.0, _amount(state, "frames") or 1.0))
     return Rate(sum(seconds) / len(seconds) if seconds else None, sum(sizes) / len(sizes) if sizes else None)

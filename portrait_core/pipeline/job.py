@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from portrait_core.pipeline.pipelines import Pipeline, find_pipeline
 from portrait_core.pipeline.stage import Stage
@@ -16,7 +16,7 @@ from portrait_core.settings.less_memory import with_less_memory
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
 from portrait_core.store.places import place_name
 
-WORDS = ("driver_face", "portrait_face", "first_frame", "rate")
+WORDS = ("first_frame", "rate")
 """Inputs that are choices rather than digests."""
 
 
@@ -29,15 +29,15 @@ class Job(BaseModel):
     """Name of the pipeline (:mod:`tasks.pipelines`)."""
     store: str
     """URL or path of the store."""
-    label: str = ""
+    label: Annotated[str, Field(max_length=40_000)] = ""
     """Name for people: that of a manifest's row, or those of its files."""
     portrait: str = ""
     """Path or URL of the portrait, as the user wrote it; of a job in a store without secrets."""
     video: str = ""
     """Path or URL of the driving video."""
-    frames: int
+    frames: Annotated[int, Field(ge=0)]
     """Frames of the clip at its constant rate; for StyleFlow training, samples."""
-    frame_rate: str = "1"
+    frame_rate: Annotated[str, Field(pattern=r"^[0-9]{1,18}(/[1-9][0-9]{0,17})?$")] = "1"
     """Exact frames per second, for example ``30000/1001``."""
     has_audio: bool = False
     """True if the driving video has a sound track."""
@@ -51,8 +51,8 @@ class Job(BaseModel):
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
     of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
-    the persons that were asked for, a picture of one as ``like:`` and its digest; ``first_frame``, where
-    the clip does not begin with the video; ``rate``, of a video that is a folder or a pattern of pictures."""
+    digests of the persons that were asked for: of a picture, or of a number; ``first_frame``, where the clip
+    does not begin with the video; ``rate``, of a video that is a folder or a pattern of pictures."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]

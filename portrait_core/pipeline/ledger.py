@@ -74,8 +74,7 @@ class Ledger:
         if stage not in self._dropped:
             known = self.contents.get(stage)
             noted = known is None or DROPPED in known.notes
-            gone = self.output(stage).read_note(DROPPED) if noted else None
-            self._dropped[stage] = frozenset(map(str, gone or ()))
+            self._dropped[stage] = read_dropped(self.output(stage)) if noted else frozenset()
         return self._dropped[stage]
 
     def is_finished(self) -> bool:
@@ -206,7 +205,7 @@ def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
     rows = rows[rows["cls"].isin(QUARANTINE_CLASSES)]
     if not len(rows):
         return []
-    cutoffs = job.output(stage).read_note(RETRY_CUTOFFS) or {}
+    cutoffs = read_cutoffs(job.output(stage))
     return [
         (None if frame is pd.NA else int(frame), str(message))
         for frame, message, cls, time in zip(
@@ -214,6 +213,17 @@ def _standing_failures(job: Job, stage: str) -> list[tuple[int | None, str]]:
         )
         if time.isoformat() > cutoffs.get(cls, "")
     ]
+
+
+def read_dropped(output: Output) -> frozenset[str]:
+    """Read the note :data:`DROPPED` of an output; empty where there is none, or it is damaged."""
+    names = output.read_note(DROPPED)
+    return frozenset(name for name in (names if isinstance(names, list) else ()) if isinstance(name, str))
+
+
+def read_cutoffs(output: Output) -> dict[str, str]:
+    """Read the note :data:`RETRY_CUTOFFS` of an output; empty where there is none, or it is damaged."""
+    return {cls: time for cls, time in output.read_fields(RETRY_CUTOFFS).items() if isinstance(time, str)}
 
 
 def unfinished_runs(job: Job, stage: str, start: int, stop: int) -> list[FrameRange]:
@@ -247,7 +257,7 @@ def invalidate(job: Job, absent: MissingChunk) -> bool:
         array = absent.array.removeprefix(f"{output.path}/")
         of_frames = array in job.declared(stage).per_frame
         output.uncommit(absent.frames if of_frames and job.stage(stage).per_frame else None)
-        if array in set(output.read_note(DROPPED) or ()):  # dropped, but needed after all
+        if array in read_dropped(output):  # dropped, but needed after all
             mark_dropped_undone(job, stage)
         return True
     return False

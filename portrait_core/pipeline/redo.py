@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from portrait_core.pipeline.job import Job
-from portrait_core.pipeline.ledger import RETRY_CUTOFFS, done_frames, find_output, read_failures
+from portrait_core.pipeline.ledger import RETRY_CUTOFFS, done_frames, find_output, read_cutoffs, read_failures
 from portrait_core.store import FailureClass
 from portrait_core.tracking.measure import seen
 
@@ -31,9 +31,9 @@ def mark_undone(job: Job, stages: Iterable[str]) -> list[str]:
     concerned = named.union(*(job.pipeline.dependents(stage) for stage in named))
     outputs = [find_output(job, stage) for stage in concerned]  # before any of them is deleted
     for output in outputs:
-        cutoffs = output.read_note(RETRY_CUTOFFS)
+        cutoffs = read_cutoffs(output)
         output.drop()
-        if cutoffs is not None:
+        if cutoffs:
             output.write_note(RETRY_CUTOFFS, cutoffs)
     return [stage for stage in job.stages if stage in concerned]
 
@@ -84,7 +84,7 @@ def schedule_retry(
     now = datetime.now(UTC).isoformat()
     for stage, which in frames.items():
         output = job.output(stage)
-        cutoffs = output.read_note(RETRY_CUTOFFS) or {}
+        cutoffs = read_cutoffs(output)
         output.write_note(RETRY_CUTOFFS, cutoffs | dict.fromkeys(classes, now))
         output.uncommit(which)
     if gaps == "redo":

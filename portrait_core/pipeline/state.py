@@ -8,30 +8,46 @@ job has ended is brought up to date from them.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import shlex
 import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from portrait_core.errors import InputError
+from portrait_core.errors import InputError, StoreError
 from portrait_core.pipeline.history import COST, parse_cost
 from portrait_core.pipeline.job import Job
 from portrait_core.pipeline.ledger import Ledger, read_failures
 from portrait_core.settings import Settings
+from portrait_core.settings.limits import refuse_beyond
+from portrait_core.settings.safeguards import closed_modes
 from portrait_core.settings.trust import with_runner_of
-from portrait_core.store import Holder, Store, read_holder
-from portrait_core.store.places import place_name, redact_place
+from portrait_core.store import KINDS, Holder, Store, read_holder
+from portrait_core.store.places import local_path, place_name, redact_place
+from portrait_core.store.refusals import is_of_one_object
 from portrait_core.text.redaction import redact_text, redact_values
 
 _SILENT = 3
 """Number of lease durations without a beat after which a run is no longer shown as running."""
+_MAX_CHARACTERS = 10_000
+"""Characters of a text in a state, the rest of which is left out."""
 _THREADS = 16
 """Number of jobs that are read at the same time."""
 
+_warned: set[Path] = set()
+_log = logging.getLogger(__name__)
+
 Condition = Literal["done", "running", "failed", "unfinished"]
+
+
+Count = Annotated[int, Field(ge=0, le=1 << 60)]
+Seconds = Annotated[float, Field(ge=0.0, le=1e15, allow_inf_nan=False)]
 
 
 class _Record(BaseModel):
@@ -43,21 +59,21 @@ class StageState(_Record):
 
     stage: str
     """Name of the stage."""
-    total: int
+    total: Count
     """Number of parts: frames, or 1 for a stage of one part."""
-    done: int = 0
+    done: Count = 0
     """Number of finished parts."""
-    failed: int = 0
+    failed: Count = 0
     """Number of parts that were set aside, or failed in the last attempt."""
     running: bool = False
     """True if a run is at work on it now."""
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     """Wall seconds that all runs spent on it."""
-    task_seconds: float = 0.0
+    task_seconds: Seconds = 0.0
     """Sum of the seconds of its tasks."""
-    work: float = 0.0
+    work: Seconds = 0.0
     """Amount of work of these tasks (:func:`portrait_core.pipeline.history.work_amount`)."""
-    bytes: int = 0
+    bytes: Count = 0
     """Bytes of its stored output."""
 
 
@@ -72,13 +88,13 @@ class JobState(_Record):
     """Name of the job's pipeline."""
     profile: str
     """Name of the job's profile."""
-    frames: int
+    frames: Count
     """Frames of the clip; for StyleFlow training, samples."""
     state: Condition
     """Condition in one word."""
-    held: int = 0
+    held: Count = 0
     """Number of frames that show a neighbour."""
-    stages: tuple[StageState, ...] = ()
+    stages: Annotated[tuple[StageState, ...], Field(max_length=1000)] = ()
     """Progress of each stage."""
     at_work: str = ""
     """The run that works on it; empty when none does."""
@@ -103,6 +119,7 @@ class JobState(_Record):
 def save_job(job: Job) -> None:
     """Write a job that is about to run into the store, for commands that have only the store."""
     store = job.open_store()
+    _warn_of_readers(job)
     # The runner belongs to the command: it may hold credentials, and a stored one is never trusted.
     store.write_record("jobs", job.id, job_record(job))
     labels = {"portrait": job.portrait, "video": job.video}
@@ -112,6 +129,29 @@ def save_job(job: Job) -> None:
             store.unit(kind, name).write_label(place_name(labels.get(kind, "")) or job.label)
     if before is None or before.state != "unfinished" or before.label != job.label:
         store.write_record("states", job.id, _new_state(job).model_dump(mode="json"))
+
+
+def _warn_of_readers(job: Job) -> None:
+    """Warn, once per process, of a store on a disk that more people may read than the settings say.
+
+    What a run writes is for those alone, but an older store's folders keep their modes.
+    """
+    root, closed = local_path(job.store), closed_modes(job.settings)
+    if root is None or root in _warned:
+        return
+    _warned.add(root)
+    with contextlib.suppress(OSError):
+        kinds = [mode for kind in KINDS if (mode := _mode(root / kind)) is not None]
+        if (_mode(root) or 0) & closed and any(mode & closed for mode in kinds):
+            mend = f"chmod -R {'go' if closed & 0o070 else 'o'}-rwx {shlex.quote(str(root))}"
+            _log.warning("others may read the store %s: %s", root, mend)
+
+
+def _mode(folder: Path) -> int | None:
+    try:
+        return folder.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def _new_state(job: Job) -> JobState:
@@ -156,8 +196,11 @@ def read_job(store: Store, name: str, command: Settings) -> Job | None:
         return None
     try:
         job = Job.model_validate(_at_store(record, store, command))
-        _ = job.pipeline, job.id
-    except (ValueError, KeyError, TypeError):
+        for one in filter(None, (job, job.edited)):
+            refuse_beyond("video_frames", one.frames, "a job")
+            _ = one.id, one.rate, [(one.output(stage), one.declared(stage)) for stage in one.stages]
+    except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        _log.info("jobs/%s.json cannot be read: %s", name, error)
         return None
     return job
 
@@ -175,24 +218,38 @@ def _at_store(record: dict[str, Any], store: Store, command: Settings) -> dict[s
 
 def read_state(store: Store, name: str) -> JobState | None:
     """Read a state's record; None when none can be read."""
-    return _parse_state(store.read_record("states", name))
+    return _parse_state(name, store.read_record("states", name))
 
 
-def _parse_state(record: Any) -> JobState | None:
+def _parse_state(name: str, record: Any) -> JobState | None:
+    """Return the state in a record; None where it is damaged or that of another job."""
+    if not isinstance(record, dict):
+        return None
+    texts = {field: text[:_MAX_CHARACTERS] for field, text in record.items() if isinstance(text, str)}
     try:
-        return JobState.model_validate(record)
+        state = JobState.model_validate(record | texts)
     except ValidationError:
         return None
+    return state if state.id == name else None
 
 
-def read_states(store: Store, beginning: str = "") -> list[JobState]:
+def read_states(store: Store, beginning: str = "", unread: list[str] | None = None) -> list[JobState]:
     """Read the states of all jobs whose label begins with ``beginning``, sorted by label.
+
+    Args:
+        store: the store.
+        beginning: beginning of the labels.
+        unread: receives the paths of the records that cannot be read, which are left out.
 
     Raises:
         InputError: the store is of another version, or no state fits.
     """
     store.check_format()
-    states = [state for record in store.read_records("states").values() if (state := _parse_state(record))]
+    names = store.record_names("states")
+    records = store.read_records("states", names)
+    states = [state for name, record in records.items() if (state := _parse_state(name, record))]
+    if unread is not None:
+        unread += [f"states/{name}.json" for name in sorted({*names} - {state.id for state in states})]
     if not states:
         raise InputError(f"{store.url} holds no reenactment; give the folder or URL that --store named")
     chosen = [state for state in states if state.label.startswith(beginning)]
@@ -204,16 +261,24 @@ def read_states(store: Store, beginning: str = "") -> list[JobState]:
     return sorted(chosen, key=lambda state: (state.label, state.id))
 
 
-def read_jobs(store: Store, beginning: str, command: Settings) -> list[Job]:
+def read_jobs(store: Store, beginning: str, command: Settings, unread: list[str] | None = None) -> list[Job]:
     """Read the jobs of :func:`read_states`; those that cannot be read are left out.
+
+    Args:
+        store: the store.
+        beginning: beginning of the labels.
+        command: settings of the command, from which the settings of where work is done are taken.
+        unread: receives the paths of the records that cannot be read.
 
     Raises:
         InputError: as :func:`read_states`, or no job can be read.
     """
-    states = read_states(store, beginning)
+    states = read_states(store, beginning, unread)
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="jobs") as pool:
         jobs = list(pool.map(lambda state: read_job(store, state.id, command), states))
     readable = [job for job in jobs if job is not None]
+    if unread is not None:
+        unread += [f"jobs/{state.id}.json" for state, job in zip(states, jobs, strict=True) if job is None]
     if not readable:
         raise InputError(
             f"the jobs in {store.url} cannot be read: another version wrote them; give their commands again"
@@ -241,14 +306,35 @@ def read_all_jobs(store: Store, command: Settings) -> list[Job]:
     return [job for job in jobs if job is not None]
 
 
-def update_states(store: Store, states: Sequence[JobState], command: Settings) -> list[JobState]:
-    """Bring states up to date: jobs that have not ended are looked up in their units."""
+def update_states(
+    store: Store,
+    states: Sequence[JobState],
+    command: Settings,
+    problems: list[str] | None = None,
+    anew: bool = False,
+) -> list[JobState]:
+    """Bring states up to date: jobs that have not ended are looked up in their units.
+
+    Args:
+        store: the store.
+        states: states as they were read.
+        command: settings of the command, from which the settings of where work is done are taken.
+        problems: receives what is wrong with jobs that cannot be looked up, whose states stay as they are;
+            without it such a problem is raised.
+        anew: look up jobs that have ended, too.
+    """
 
     def current(state: JobState) -> JobState:
-        if state.state in ("done", "failed"):
+        if state.state in ("done", "failed") and not anew:
             return state
         job = read_job(store, state.id, command)
-        return state if job is None else look_up_state(job)
+        try:
+            return state if job is None else look_up_state(job)
+        except StoreError as error:
+            if problems is None or not is_of_one_object(error):
+                raise
+            problems.append(f"{state.label}: {error}")
+            return state
 
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="states") as pool:
         return list(pool.map(current, states))
@@ -325,7 +411,8 @@ def _holders(job: Job) -> dict[tuple[str, str], Holder | None]:
     holders: dict[tuple[str, str], Holder | None] = {}
     for kind, name in {job.unit_of(stage) for stage in job.stages}:
         run = read_holder(job.open_store().unit(kind, name))
-        if run is not None and (run.is_dead_here() or run.age_s > _SILENT * job.settings.runner.lease_s):
+        # A time that lies far ahead is no sign of life either.
+        if run is not None and (run.is_dead_here() or abs(run.age_s) > _SILENT * job.settings.runner.lease_s):
             run = None
         holders[kind, name] = run
     return holders

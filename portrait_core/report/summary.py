@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from portrait_core.runtime.whole_files import write_whole
 from portrait_core.text.redaction import redact_values
 
 REPORTED_PACKAGES = (
@@ -118,10 +118,7 @@ class Summary(BaseModel):
 
     def write(self, path: str | Path) -> None:
         """Write JSON, atomically."""
-        target = Path(path)
-        part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        part.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
-        part.replace(target)
+        write_whole(path, (json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode())
 
 
 def package_versions(names: Iterable[str] = REPORTED_PACKAGES) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"), (stat.S_ISLNK, "a link"),
 )  # fmt: skip
 
 
@@ -44,8 +44,12 @@ def refuse_irregular(mode: int, path: str | os.PathLike[str]) -> None:
         IrregularFileError: it is not a regular file's.
     """
     if not stat.S_ISREG(mode):
-        kind = next((name for matches, name in _KINDS if matches(mode)), "no file")
-        raise IrregularFileError(f"{os.fspath(path)} is {kind}; give the path of a regular file")
+        raise IrregularFileError(f"{os.fspath(path)} is {kind_of(mode)}; give the path of a regular file")
+
+
+def kind_of(mode: int) -> str:
+    """Return what a mode that is not a regular file's stands for, such as ``a pipe``."""
+    return next((name for matches, name in _KINDS if matches(mode)), "no file")
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> tuple[bytes, int]:

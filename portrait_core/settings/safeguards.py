@@ -33,8 +33,13 @@ def guard_process(settings: Settings) -> None:
     remember_options(settings.runner.storage_options)
     use_limits(settings.limits)
     use_private_hosts(settings.runner.private_hosts)
-    if settings.runner.access in _UMASKS:
-        os.umask(_UMASKS[settings.runner.access])
+    if closed := closed_modes(settings):
+        os.umask(closed)
+
+
+def closed_modes(settings: Settings) -> int:
+    """Return the bits of access modes that settings take away; 0 where the machine's own umask decides."""
+    return _UMASKS.get(settings.runner.access, 0)
 
 
 def allowing_hosts_of(places: Sequence[str], profile: str, overrides: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from portrait_core.store.documents import canonical_json
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name
 
-RANGE = 16
-"""Number of frames that are read together when all frames of an array are read."""
 _HEAD_BYTES = 1 << 16
 """Number of bytes of a packed array that are read first: a small array is read completely by one request."""
+_MANY = 1024
+"""Number of chunks from which on their folder is listed before they are read."""
 _RESERVED = ("files", "notes", "done", "zarr.json")
 _log = logging.getLogger(__name__)
 
@@ -206,10 +206,10 @@ class ArrayFolder:
 
     def _load_documented(
         self, names: Sequence[str], start: int, stop: int | None
-    ) -> dict[str, tuple[NDArray[Any], list[int]]]:
+    ) -> dict[str, tuple[NDArray[Any] | None, list[int]]]:
         """Read frames ``[start, stop)`` of arrays by the documents in memory.
 
-        Lists those of the frames that are absent or corrupt, too.
+        Lists those of the frames that are absent or corrupt, too; where there are such, the frames are None.
         """
         requests: dict[str, tuple[ArrayInfo, int, int]] = {}
         chunk_of_path: dict[str, tuple[str, int]] = {}
@@ -225,9 +225,10 @@ class ArrayFolder:
                     chunks[name][arrays.chunk_name(array, number)] = chunk
             else:
                 chunk_of_path |= {
-                    path: (name, number) for path, number in self._chunk_paths(name, array, numbers).items()
+                    path: (name, number) for path, number in self._stored_paths(name, array, numbers).items()
                 }
-        for path, value in self._files.get(chunk_of_path).items():
+        most = max((array.stored_chunk_bytes for array, _, _ in requests.values()), default=0)
+        for path, value in self._files.get(chunk_of_path, most).items():
             name, number = chunk_of_path[path]
             chunks[name][arrays.chunk_name(requests[name][0], number)] = value
         return {
@@ -239,12 +240,27 @@ class ArrayFolder:
         """Return the numbers of chunks by their paths as separate objects."""
         return {f"{self.path}/{name}/{arrays.chunk_name(array, number)}": number for number in numbers}
 
+    def _stored_paths(self, name: str, array: ArrayInfo, numbers: Sequence[int]) -> dict[str, int]:
+        """Return what :meth:`_chunk_paths` does; of many chunks, only of those that a listing names.
+
+        The document of a stranger may speak of millions of chunks that are not there.
+        """
+        if len(numbers) > _MANY:
+            numbers = sorted(self._listed_chunks(name).intersection(numbers))
+        return self._chunk_paths(name, array, numbers)
+
+    def _listed_chunks(self, name: str) -> set[int]:
+        """Return the numbers of the chunks that are objects of their own, by a listing."""
+        numbers = map(arrays.chunk_number, self._files.list(f"{self.path}/{name}"))
+        return {number for number in numbers if number is not None}
+
     def _chunks(self, name: str, array: ArrayInfo, numbers: Sequence[int]) -> dict[int, bytes]:
         """Read those of an array's chunks that exist, whatever its form is."""
         if array.packed:
             return self._packed_chunks(name, array, numbers)
-        paths = self._chunk_paths(name, array, numbers)
-        return {paths[path]: value for path, value in self._files.get(paths).items()}
+        paths = self._stored_paths(name, array, numbers)
+        found = self._files.get(paths, array.stored_chunk_bytes)
+        return {paths[path]: value for path, value in found.items()}
 
     def _packed_chunks(self, name: str, array: ArrayInfo, numbers: Sequence[int]) -> dict[int, bytes]:
         """Read those of a packed array's chunks that exist: by one request for a small array, else by two.
@@ -261,8 +277,9 @@ class ArrayFolder:
             data = head[begin:end] if end <= len(head) else self._files.get_range(path, begin, end) or b""
             chunks = {n: data[a - begin : b - begin] for n, (a, b) in spans.items()}
         # A writer that did not know yet that the array is packed wrote frames beside the one object.
-        beside = self._chunk_paths(name, array, (n for n in numbers if n not in spans))
-        return chunks | {beside[path]: value for path, value in self._files.get(beside).items()}
+        beside = self._stored_paths(name, array, [n for n in numbers if n not in spans])
+        found = self._files.get(beside, array.stored_chunk_bytes)
+        return chunks | {beside[path]: value for path, value in found.items()}
 
     def _read_head(self, name: str, array: ArrayInfo) -> bytes:
         """Read the beginning of a packed array's object; empty when it does not exist."""
@@ -292,9 +309,10 @@ class ArrayFolder:
         """Read those of the arrays' documents that exist and are whole, by name."""
         paths = {f"{self.path}/{name}/zarr.json": name for name in names}
         documents = {paths[path]: document for path, document in self._files.get(paths).items()}
-        for name in [name for name, document in documents.items() if not arrays.is_readable(document)]:
-            _log.warning("%s/%s/zarr.json is damaged; the array counts as missing", self.path, name)
-            del documents[name]
+        for name, document in list(documents.items()):
+            if problem := arrays.problem_of(document):
+                _log.warning("%s/%s/zarr.json %s; the array counts as missing", self.path, name, problem)
+                del documents[name]
         return documents
 
     def _forget(self, name: str) -> None:
@@ -328,7 +346,9 @@ class ArrayFolder:
         if document is None:
             return
         array = arrays.read_info(document)
-        chunks = self._chunks(name, array, range(array.chunks))
+        packed = self._chunk_spans(name, array, range(array.chunks)).keys() if array.packed else set()
+        there = listed | packed
+        chunks = self._chunks(name, array, sorted(number for number in there if number < array.chunks))
         if lacking := {number for number in listed | marked if number < array.chunks} - chunks.keys():
             _log.warning("%s/%s lacks %d chunks; it is not packed", self.path, name, len(lacking))
             return
@@ -352,9 +372,12 @@ class ArrayFolder:
         document = self._document(name)
         if document is None or not (array := arrays.read_info(document)).packed:
             return
-        chunks, dropped = self._chunks(name, array, range(array.chunks)), set(without)
-        kept = self._chunk_paths(name, array, (number for number in chunks if number not in dropped))
-        self._files.put({path: chunks[number] for path, number in kept.items()})
+        dropped = set(without)
+        packed = sorted(self._chunk_spans(name, array, range(array.chunks)).keys() - dropped)
+        for at in range(0, len(packed), array.chunks_together):
+            chunks = self._packed_chunks(name, array, packed[at : at + array.chunks_together])
+            paths = self._chunk_paths(name, array, chunks)
+            self._files.put({path: chunks[number] for path, number in paths.items()})
         self._files.delete(self._chunk_paths(name, array, dropped))
         self._files.put({f"{self.path}/{name}/zarr.json": arrays.plain_document(document)})
         self._forget(name)
@@ -368,13 +391,30 @@ class ArrayFolder:
             return
         array = arrays.read_info(document)
         digest.update(canonical_json({"array": name, "dtype": array.dtype.name, "shape": array.shape}))
-        step = RANGE if array.rows == 1 else array.shape[0]
+        stored = self._listed_chunks(name)
+        if array.packed:
+            stored |= self._chunk_spans(name, array, range(array.chunks)).keys()
+        step = array.chunks_together if array.rows == 1 else array.shape[0]
         for start in range(0, array.shape[0], step):
             stop = min(start + step, array.shape[0])
-            values, missing = self._load_frames([name], start, stop)[name]
-            for frame in range(start, stop):
-                if values is None or frame in missing:
+            if stored.isdisjoint(range(start // array.rows, -(-stop // array.rows))):
+                digest.update(b"absent" * (stop - start))
+                continue
+            for value in self._load_each(name, start, stop):
+                if value is None:
                     digest.update(b"absent")
                 else:
-                    value = values[frame - start].astype(array.dtype.newbyteorder("<"), copy=False)
-                    digest.update(b"frame" + value.tobytes())
+                    stored_value = value.astype(array.dtype.newbyteorder("<"), copy=False)
+                    digest.update(b"frame" + stored_value.tobytes())
+
+    def _load_each(self, name: str, start: int, stop: int) -> Iterator[NDArray[Any] | None]:
+        """Yield frames ``[start, stop)`` of an array; None for those that are absent or corrupt."""
+        values, missing = self._load_frames([name], start, stop)[name]
+        for frame in range(start, stop):
+            if values is not None:
+                yield values[frame - start]
+            elif frame in missing:
+                yield None
+            else:
+                one = self._load_frames([name], frame, frame + 1)[name][0]
+                yield None if one is None else one[0]

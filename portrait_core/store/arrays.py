@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -31,6 +32,13 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 from zarr.storage import MemoryStore
 
+from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond
+from portrait_core.store.documents import parse_json
+
+RANGE = 16
+"""Number of frames that are read together when all frames of an array are read."""
+_TOGETHER_BYTES = 1 << 28
+"""Bytes of decoded chunks that are read together at most, unless one has more."""
 ZSTD_LEVEL = 1
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _DOCUMENT = "zarr.json"
@@ -45,13 +53,13 @@ _SHARDING = "sharding_indexed"
 _INDEX_CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}]
 _ABSENT = 2**64 - 1
 """Offset and length that zarr's specification gives to a chunk that a shard does not contain."""
-_CODECS = ({"bytes", "crc32c"}, {"bytes", "zstd", "crc32c"})
-"""Sets of codecs that :func:`create_document` uses; a document with others is not this program's."""
-_MAX_CHUNKS = 1 << 22
+_CODECS = (["bytes", "crc32c"], ["bytes", "zstd", "crc32c"])
+"""Codecs that :func:`create_document` uses, in their order; a document with others is not this program's."""
+_TYPES = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+"""Types of arrays in documents."""
+_MAX_AXES = 8
+MAX_CHUNKS = 1 << 22
 """Bound for the document of a stranger: chunks of an array (as frames, 38 hours at 30 per second)."""
-_MAX_BYTES = 1 << 30
-"""Bound for the document of a stranger: bytes of a decoded chunk (a float image of 8,192 pixels, four
-times)."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,16 @@ class ArrayInfo:
     def chunk_bytes(self) -> int:
         """Bytes of a decoded chunk."""
         return self.rows * math.prod(self.shape[1:]) * self.dtype.itemsize
+
+    @property
+    def stored_chunk_bytes(self) -> int:
+        """Bytes that an encoded chunk may have at most: zstd's most, and the checksum."""
+        return self.chunk_bytes + self.chunk_bytes // 128 + 1024
+
+    @property
+    def chunks_together(self) -> int:
+        """Number of chunks that are read together where all are: those of 16 frames, of large ones fewer."""
+        return max(1, min(RANGE, _TOGETHER_BYTES // max(1, self.chunk_bytes)))
 
 
 def create_document(shape: Sequence[int], dtype: DTypeLike, whole: bool = False) -> bytes:
@@ -112,29 +130,49 @@ def read_info(document: bytes) -> ArrayInfo:
     return ArrayInfo(tuple(described["shape"]), np.dtype(described["data_type"]), int(rows), packed)
 
 
-@lru_cache(maxsize=256)
-def is_readable(document: bytes) -> bool:
-    """Tell whether a metadata document is whole, so that chunks can be read by it.
+def problem_of(document: bytes) -> str:
+    """Return why chunks cannot be read by a metadata document, in words that follow its name, else nothing.
 
     A document with codecs or sizes that this program never writes counts as damaged: a store may be a
-    stranger's.
+    stranger's. So does one whose chunks exceed ``limits.chunk_bytes``, which the words then say.
+    """
+    array = _checked_info(document, current_limits().record_bytes)
+    return "is damaged" if array is None else over_limit("chunk_bytes", array.chunk_bytes)
+
+
+@lru_cache(maxsize=256)
+def _checked_info(document: bytes, most: int) -> ArrayInfo | None:
+    """Read shape, type and form from a document that this program may have written; None for others.
+
+    ``most`` is the limit of its bytes, on which the result depends.
     """
     try:
+        described: Any = parse_json(document) if len(document) <= most else None
+        if not (_are_sides(described["shape"]) and _TYPES.fullmatch(described["data_type"])):
+            return None
         array, plain = read_info(document), json.loads(plain_document(document))
-        form = json.loads(document)["chunk_grid"]["configuration"]["chunk_shape"], plain["chunk_key_encoding"]
+        form = described["chunk_grid"]["configuration"]["chunk_shape"], plain["chunk_key_encoding"]
         chunk = [array.rows, *array.shape[1:]]
         if (
-            {codec["name"] for codec in plain["codecs"]} not in _CODECS
+            [codec["name"] for codec in plain["codecs"]] not in _CODECS
             or form != (list(array.shape) if array.packed else chunk, _FLAT)
             or plain["chunk_grid"]["configuration"]["chunk_shape"] != chunk
-            or array.chunks > _MAX_CHUNKS
-            or array.chunk_bytes > _MAX_BYTES
+            or not 0 < array.rows <= array.shape[0] <= MAX_CHUNKS * array.rows
         ):
-            return False
+            return None
         _open(document, {})
     except Exception:  # zarr and its codecs raise many kinds of errors for a broken document
-        return False
-    return True
+        return None
+    return array
+
+
+def _are_sides(shape: Any) -> bool:
+    """Tell whether a document's shape is one: whole numbers that are no truth values, each at least 1."""
+    return (
+        isinstance(shape, list)
+        and 0 < len(shape) <= _MAX_AXES
+        and all(type(side) is int and side > 0 for side in shape)
+    )
 
 
 def chunk_name(array: ArrayInfo, chunk: int) -> str:
@@ -157,21 +195,28 @@ def encode(document: bytes, start: int, values: NDArray[Any]) -> dict[str, bytes
 
 def decode(
     document: bytes, start: int, stop: int, chunks: Mapping[str, bytes]
-) -> tuple[NDArray[Any], list[int]]:
+) -> tuple[NDArray[Any] | None, list[int]]:
     """Decode frames ``[start, stop)`` of an array that is not packed.
 
     Returns:
-        The frames, and the numbers of those that are absent or fail their checksum (their values are
-        undefined).
+        The frames, and the numbers of those that are absent or fail their checksum. Where there are such,
+        None in place of the frames: a stranger's document cannot take memory for what is not there.
+
+    Raises:
+        InputError: so many frames of so few bytes are asked for together that they exceed
+            ``limits.chunk_bytes``.
     """
     array = read_info(document)
     compressed = any(codec["name"] == "zstd" for codec in json.loads(document)["codecs"])
     numbers = range(start // array.rows, -(-stop // array.rows))
+    if compressed and len(numbers) > 1:
+        refuse_beyond("chunk_bytes", len(numbers) * array.chunk_bytes, f"a range of {len(numbers)} frames")
     sound = {
-        number: chunks[name]
-        for number in numbers
-        if (name := chunk_name(array, number)) in chunks
-        and (not compressed or _decompressed_bytes(chunks[name]) == array.chunk_bytes)
+        number: chunk
+        for name, chunk in chunks.items()
+        if (number := chunk_number(name)) is not None
+        and number in numbers
+        and (not compressed or _decompressed_bytes(chunk) == array.chunk_bytes)
     }
     objects = {chunk_name(array, number): cpu.Buffer.from_bytes(value) for number, value in sound.items()}
     opened = _open(document, objects)
@@ -179,21 +224,13 @@ def decode(
         # zarr's codecs raise many kinds of errors for broken bytes; then the chunks are decoded singly.
         with contextlib.suppress(Exception):
             return np.asarray(opened[start:stop]), []
-    return _decode_singly(opened, array, start, stop, sound)
-
-
-def _decode_singly(
-    opened: zarr.Array[Any], array: ArrayInfo, start: int, stop: int, numbers: Iterable[int]
-) -> tuple[NDArray[Any], list[int]]:
-    """Decode some chunks one by one, as :func:`decode` does."""
-    values = np.zeros((stop - start, *array.shape[1:]), array.dtype)
     missing = set(range(start, stop))
-    for number in numbers:
-        begin, end = max(start, number * array.rows), min(stop, (number + 1) * array.rows)
+    for number in sound:
+        rows = range(max(start, number * array.rows), min(stop, (number + 1) * array.rows))
         with contextlib.suppress(Exception):
-            values[begin - start : end - start] = opened[begin:end]
-            missing -= set(range(begin, end))
-    return values, sorted(missing)
+            _ = opened[rows.start : rows.stop]
+            missing -= set(rows)
+    return None, sorted(missing)
 
 
 def _decompressed_bytes(chunk: bytes) -> int | None:
@@ -295,7 +332,7 @@ def read_index(head: bytes, array: ArrayInfo, numbers: Iterable[int]) -> dict[in
         raise ValueError("the index of a packed array is damaged")
     index = np.frombuffer(head[: length - 4], "<u8").reshape(array.chunks, 2)
     begins, sizes = index[index[:, 0] != _ABSENT].T
-    max_bytes = array.chunk_bytes + array.chunk_bytes // 128 + 1024  # zstd's most
+    max_bytes = array.stored_chunk_bytes
     ends = length + np.cumsum(np.minimum(sizes, max_bytes))
     if (sizes > max_bytes).any() or not np.array_equal(begins, ends - sizes):
         raise ValueError("the chunks in the index of a packed array do not follow each other")

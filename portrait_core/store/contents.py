@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.settings.limits import current_limits
 from portrait_core.store import arrays
 
 _MARKER = re.compile(r"(\d{8,12})(?:-(\d{8,12}))?")
-_MAX_RUN = 1_000_000
-"""Number of frames that one marker may stand for, so that the marker of a stranger cannot exhaust memory."""
 _FILE = re.compile(r"(.*?)\.([0-9a-f]{32})(\.[^.]*)?")
 _PACKED = re.compile(r"c(/0)+")
 
@@ -134,10 +133,10 @@ def file_name(stored: str) -> str | None:
     return None if match is None else match[1] + (match[3] or "")
 
 
-def is_sound_file(path: str, value: bytes) -> bool:
-    """Tell whether a file's content fits the digest in its object's name."""
+def fits_digest(path: str, sha256: str) -> bool:
+    """Tell whether the SHA-256 of a file's content, in hexadecimal, fits the digest in its object's name."""
     match = _FILE.fullmatch(path.rpartition("/")[2])
-    return match is not None and hashlib.sha256(value).hexdigest()[:32] == match[2]
+    return match is not None and sha256[:32] == match[2]
 
 
 # Markers, named after a frame's number or the first and last frame of a run
@@ -149,19 +148,28 @@ def marker_name(first: int, last: int | None = None) -> str:
 
 
 def marker_spans(names: Iterable[str]) -> dict[str, range]:
-    """Return the frames that markers stand for, by the marker's name; other names are left out."""
+    """Return the frames that markers stand for, by the marker's name; other names are left out.
+
+    So are markers of more frames than ``limits.video_frames``: those of a stranger cannot exhaust memory.
+    """
     spans: dict[str, range] = {}
+    most = current_limits().video_frames
     for name in names:
         if match := _MARKER.fullmatch(name):
             span = range(int(match[1]), int(match[2] or match[1]) + 1)
-            if 0 < len(span) <= _MAX_RUN:
+            if len(span) > 0 and span.stop <= most:
                 spans[name] = span
     return spans
 
 
 def marked_frames(names: Iterable[str]) -> set[int]:
     """Return all frames that markers stand for."""
-    return {frame for span in marker_spans(names).values() for frame in span}
+    frames: set[int] = set()
+    end = 0
+    for span in sorted(marker_spans(names).values(), key=lambda span: (span.start, span.stop)):
+        frames.update(range(max(end, span.start), span.stop))  # spans may overlap, any number of times
+        end = max(end, span.stop)
+    return frames
 
 
 def consecutive_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
@@ -172,7 +180,7 @@ def consecutive_runs(frames: Sequence[int]) -> list[tuple[int, int]]:
     """
     runs: list[tuple[int, int]] = []
     for frame in frames:
-        if runs and runs[-1][1] == frame - 1 and frame - runs[-1][0] < _MAX_RUN:
+        if runs and runs[-1][1] == frame - 1:
             runs[-1] = runs[-1][0], frame
         else:
             runs.append((frame, frame))

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
+from portrait_core.settings.limits import current_limits, refuse_beyond
+from portrait_core.store.parquet import read_parquet_bounded
 from portrait_core.text.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ COLUMNS = {
     "time_utc": "datetime64[us, UTC]",
     "key": "string",
 }
+_MAX_CHARACTERS = 10_000
+"""Characters of a text in a table, the rest of which is left out."""
 _log = logging.getLogger(__name__)
 
 
@@ -78,6 +82,8 @@ def make_table(rows: Sequence[Failure]) -> tuple[str, bytes]:
 def concatenate_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     """Concatenate tables of failures; one that cannot be read is left out with a warning in the log.
 
+    Rows beyond ``limits.table_rows`` in all are left out too.
+
     Args:
         tables: names and bytes of Parquet files.
 
@@ -87,12 +93,16 @@ def concatenate_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frames = []
+    frames, count = [], 0
     for name, table in tables:
         try:
-            frames.append(read_table(table))
-        except Exception as error:  # Parquet's reader raises many kinds of errors for broken bytes
+            rows = read_table(table)
+            refuse_beyond("table_rows", count + len(rows), "with those before it, it")
+        except InputError as error:
             _log.warning("failure table %s cannot be read (%s); its rows are left out", name, error)
+            continue
+        frames.append(rows)
+        count += len(rows)
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     rows = pd.concat(frames, ignore_index=True)
@@ -100,10 +110,21 @@ def concatenate_tables(tables: Iterable[tuple[str, bytes]]) -> pd.DataFrame:
 
 
 def read_table(table: bytes) -> pd.DataFrame:
-    """Read one table of failures; broken bytes raise many kinds of errors."""
-    import pandas as pd
+    """Read one table of failures; rows of frames that no clip has are left out, very long texts are cut.
 
-    rows = pd.read_parquet(io.BytesIO(table))
-    if "key" not in rows:
-        rows = rows.assign(key="")
-    return rows[list(COLUMNS)].astype(COLUMNS)
+    Raises:
+        InputError: it is damaged, too large, or not such a table; the message follows its name.
+    """
+    read = read_parquet_bounded(table)
+    try:
+        rows = read.to_pandas(ignore_metadata=True)
+        if "key" not in rows:
+            rows = rows.assign(key="")
+        rows = rows[list(COLUMNS)].astype(COLUMNS)
+    except Exception as error:  # pandas raises many kinds of errors for columns of other types
+        raise InputError(f"is no table of failures ({error})") from error
+    for name in (name for name, kind in COLUMNS.items() if kind == "string"):
+        rows[name] = rows[name].fillna("").str.slice(0, _MAX_CHARACTERS)
+    frames = rows["frame"].fillna(0)
+    possible = (frames >= 0) & (frames < current_limits().video_frames) & rows["time_utc"].notna()
+    return rows[possible & rows["cls"].isin(get_args(FailureClass))]

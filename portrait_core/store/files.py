@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,8 +22,9 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from portrait_core.errors import InputError
+from portrait_core.settings.limits import current_limits
 from portrait_core.store import refusals
-from portrait_core.store.local import PARTIAL, LocalFolder
+from portrait_core.store.local import PARTIAL, Entry, IrregularObjectError, LocalFolder
 from portrait_core.store.places import checked_place
 from portrait_core.store.retries import (
     Retrier,
@@ -32,6 +35,9 @@ from portrait_core.store.retries import (
 )
 
 R = TypeVar("R")
+_PIECE = 1 << 24
+"""Bytes of a large object that are read together."""
+_log = logging.getLogger(__name__)
 
 
 class Files:
@@ -79,27 +85,45 @@ class Files:
             with self._store_errors(may_be_absent=False):
                 self._retrier.call_each(lambda item: upload(self._fs, *item), paths)
 
-    def get(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Read those of the objects that exist."""
+    def get(self, names: Iterable[str], most: int | None = None) -> dict[str, bytes]:
+        """Read those of the objects that exist, and no more of each than a reader allows.
+
+        What is no regular file on a disk counts as absent.
+
+        Args:
+            names: names of the objects.
+            most: bytes that an object may have, ``limits.record_bytes`` by default. A larger one comes back
+                with one byte more, by which the reader knows it.
+        """
+        most = current_limits().record_bytes if most is None else most
         if self.is_local:
-            read = ((name, self._on_disk(self._local.get, name)) for name in names)
+            read = ((name, self._get_local(name, 0, most + 1)) for name in names)
             return {name: value for name, value in read if value is not None}
         paths = {self._path(name): name for name in names}
         values: dict[str, bytes] = {}
         if paths:
             with self._store_errors():
-                self._retrier.call(lambda: self._fetch_into(paths, values))
+                self._retrier.call(lambda: self._fetch_into(paths, most + 1, values))
         return values
 
-    def _fetch_into(self, paths: dict[str, str], values: dict[str, bytes]) -> None:
-        """Move readable objects from ``paths`` (path to name) to ``values``.
+    def _get_local(self, name: str, start: int, stop: int) -> bytes | None:
+        try:
+            return self._on_disk(self._local.get, name, start, stop)
+        except IrregularObjectError as error:
+            _log.warning("%s", error)
+            return None
+
+    def _fetch_into(self, paths: dict[str, str], stop: int, values: dict[str, bytes]) -> None:
+        """Move the first bytes of readable objects from ``paths`` (path to name) to ``values``.
 
         Raises the error of an object that may be readable later.
         """
         failed: list[Exception] = []
-        for path, value in self._fs.cat(list(paths), on_error="return").items():
-            if isinstance(value, bytes):
-                values[paths.pop(path)] = value
+        wanted = list(paths)
+        read = self._fs.cat_ranges(wanted, [0] * len(wanted), [stop] * len(wanted), on_error="return")
+        for path, value in zip(wanted, read, strict=True):
+            if isinstance(value, bytes) or _is_past_the_end(value):
+                values[paths.pop(path)] = value if isinstance(value, bytes) else b""
             elif isinstance(value, FileNotFoundError | KeyError) and not refusals.bucket_is_missing(value):
                 del paths[path]
             else:
@@ -107,14 +131,14 @@ class Files:
         if failed:
             raise min(failed, key=is_transient)  # errors that will not pass come first
 
-    def get_one(self, name: str) -> bytes | None:
-        """Read an object; None when it does not exist."""
-        return self.get([name]).get(name)
+    def get_one(self, name: str, most: int | None = None) -> bytes | None:
+        """Read an object as :meth:`get` does; None when it does not exist."""
+        return self.get([name], most).get(name)
 
     def get_range(self, name: str, start: int, stop: int) -> bytes | None:
         """Read bytes ``[start, stop)`` of an object, or fewer at its end; None when it does not exist."""
         if self.is_local:
-            return self._on_disk(self._local.get, name, start, stop)
+            return self._get_local(name, start, stop)
         try:
             with self._store_errors():
                 data: bytes = self._retrier.call(
@@ -123,10 +147,23 @@ class Files:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if not _is_past_the_end(error):
                 raise
-            return b""  # the object ends before the range begins
+            return b""
         return data
+
+    def digest(self, name: str) -> tuple[str, int] | None:
+        """Return the SHA-256, in hexadecimal, and the bytes of an object, which is read in pieces.
+
+        Reading stops where it exceeds ``limits.object_bytes``. None when the object does not exist.
+        """
+        sha256, size, most = hashlib.sha256(), 0, current_limits().object_bytes
+        while (piece := self.get_range(name, size, min(size + _PIECE, most + 1))) is not None:
+            sha256.update(piece)
+            size += len(piece)
+            if len(piece) < _PIECE:
+                return sha256.hexdigest(), size
+        return None
 
     def list(self, folder: str) -> list[str]:
         """List the last parts of the names directly in a folder, sorted; none when it does not exist."""
@@ -153,7 +190,11 @@ class Files:
         """Return the bytes of every object below a folder, by relative name, without half-written files."""
         if self.is_local:
             entries = self._on_disk(lambda: [*self._local.walk(folder)])
-            return {name: size for name, size, _ in entries if not name.endswith(PARTIAL)}
+            return {
+                entry.name: entry.size
+                for entry in entries
+                if not entry.kind and not entry.name.endswith(PARTIAL)
+            }
         prefix = self._path(folder) + "/"
         try:
             with self._store_errors():
@@ -204,8 +245,17 @@ class Files:
         prefix = f"{folder}/" if folder else ""
         entries = self._on_disk(lambda: [*self._local.walk(folder)])
         return sorted(
-            prefix + name for name, _, modified in entries if name.endswith(PARTIAL) and modified < before
+            prefix + entry.name
+            for entry in entries
+            if not entry.kind and entry.name.endswith(PARTIAL) and entry.modified < before
         )
+
+    def irregular(self, folder: str) -> Sequence[Entry]:
+        """List what lies below a folder of a local disk and is no regular file; other stores have none."""
+        if not self.is_local:
+            return []
+        entries = self._on_disk(lambda: [*self._local.walk(folder)])
+        return sorted((entry for entry in entries if entry.kind), key=lambda entry: entry.name)
 
     def sweep(self, older_than_s: float) -> int:
         """Delete the files that :meth:`partials` lists; return their number."""
@@ -234,3 +284,9 @@ class Files:
             if translated is error:
                 raise
             raise translated from error
+
+
+def _is_past_the_end(error: BaseException) -> bool:
+    """Tell whether a server refused a range because the object ends before it, as an empty one does."""
+    codes = (getattr(error, name, None) for name in ("status", "status_code", "code"))
+    return getattr(error, "errno", None) == errno.EINVAL or any(str(code) == "416" for code in codes)

@@ -77,10 +77,15 @@ def read_holder(unit: Unit) -> Holder | None:
     record = parse_json(unit._files.get_one(_name(unit)))
     if not isinstance(record, dict):
         return None
+    fields: dict[str, Any] = {name: record.get(name) for name in (*_TEXTS, *_COUNTS)}
+    if not all(isinstance(fields[name], str) and len(fields[name]) <= _MAX_CHARACTERS for name in _TEXTS):
+        return None
+    if not all(type(fields[name]) is int and 0 <= fields[name] <= most for name, most in _COUNTS.items()):
+        return None
+    parsed = Holder(**fields)
     try:
-        parsed = Holder(**{field: kind(record[field]) for field, kind in _FIELDS.items()})
         _ = parsed.age_s  # an invalid time counts as damage
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return parsed
 
@@ -246,15 +251,11 @@ class _Watch:
         return now - self._since > self._ttl_s
 
 
-_FIELDS: dict[str, Callable[[Any], Any]] = {
-    "owner": str,
-    "host": str,
-    "pid": int,
-    "process_started": int,
-    "stage": str,
-    "beat": int,
-    "time_utc": str,
-}
+_TEXTS = ("owner", "host", "stage", "time_utc")
+_MAX_CHARACTERS = 300
+"""Characters of a text in a lease; a host's name has 255 at most."""
+_COUNTS = {"pid": 2**31 - 1, "process_started": 2**63, "beat": 2**63}
+"""Largest values of a lease's numbers."""
 
 
 def _name(unit: Unit) -> str:

@@ -1,11 +1,9 @@
 """A store's folder on a local or mounted disk: whole files, and no access outside it through links.
 
-The folder may be a stranger's, so nothing in it leads elsewhere: a file is read or written only where its
-folder, with all links resolved, lies inside the resolved root (the root itself may be a link); only regular
-files are read, and no link is deleted or descended into. Before reading and writing, a folder is checked once
-per process. That protects against the contents of a store, not against somebody who swaps folders for links
-while a run is at work: such a person can write the store anyway. Before deleting, a folder is checked each
-time.
+The folder may be a stranger's, so no link below the root is followed (the root itself may be one), and only
+regular files are read. Before reading and writing, a folder is checked once per process. That protects
+against the contents of a store, not against somebody who swaps folders for links while a run is at work: such
+a person can write the store anyway. Before deleting, a folder is checked each time.
 """
 
 from __future__ import annotations
@@ -17,9 +15,11 @@ import secrets
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import BufferedWriter, FileIO
 
 from portrait_core.errors import StoreError
+from portrait_core.runtime.regular_files import kind_of
 
 PARTIAL = ".partial"
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -28,15 +28,36 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 _MAX_REMEMBERED = 100_000
 """Largest number of folders that are remembered per store."""
+_PIECE = 1 << 20
+"""Largest number of bytes for which memory is taken before they are read."""
+_MAX_DEPTH = 32
+"""Depth of folders in a folder that is walked or deleted; an array's have a few levels."""
 _inside: defaultdict[str, set[str]] = defaultdict(set)
 """Names of folders that this process has found to lie inside their store, by the store's root."""
+
+
+class IrregularObjectError(StoreError):
+    """What has an object's name is a link, a folder, a pipe, a socket or a device."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a folder holds under a name."""
+
+    name: str
+    size: int
+    """Bytes; 0 of what is no regular file."""
+    modified: float
+    """Time of the last change, in seconds since 1970."""
+    kind: str = ""
+    """What it is, such as ``a link``; empty for a regular file."""
 
 
 class LocalFolder:
     """Files below a root. Names are relative to it, with ``/``; the empty name is the root.
 
-    Methods raise :class:`StoreError` for links and for anything that is not a regular file, and otherwise the
-    system's ``OSError``; an absent object is not an error.
+    Methods raise :class:`IrregularObjectError` for what is not a regular file, :class:`StoreError` for
+    folders that are links, and otherwise the system's ``OSError``; an absent object is not an error.
 
     Args:
         root: absolute path, which need not exist yet.
@@ -84,29 +105,33 @@ class LocalFolder:
             self._check(folder)
         path = self._prefix + name
         try:
-            handle = self._open(path, name)
+            handle = self._open(path)
         except _ABSENT:
             self._check_root()
             return None
         try:
             about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode):
-                raise StoreError(self._url, f"{path} is no regular file: move it away", errno.EINVAL)
+                raise self._irregular(path, kind_of(about.st_mode))
             with open(handle, "rb", buffering=0, closefd=False) as file:
                 file.seek(start)
                 return file.readall() if stop is None else _read_exactly(file, stop - start)
         finally:
             os.close(handle)
 
-    def _open(self, path: str, name: str) -> int:
+    def _open(self, path: str) -> int:
         try:
             return os.open(path, _READ)
         except OSError as error:
-            if error.errno != errno.ELOOP:
+            if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-        if not self._lies_inside(path):
-            raise self._link_error(name, "leads out of the store")
-        return os.open(os.path.realpath(path), _READ)
+            kind = "a link" if error.errno == errno.ELOOP else "a socket or a device"
+            raise self._irregular(path, kind) from None
+
+    def _irregular(self, path: str, kind: str) -> IrregularObjectError:
+        return IrregularObjectError(
+            self._url, f"{path} is {kind} and no regular file: move it away", errno.EINVAL
+        )
 
     def list(self, folder: str) -> list[str]:
         """List the names directly in a folder, sorted, without half-written files; none without a folder."""
@@ -118,10 +143,10 @@ class LocalFolder:
             self._check_root()
             return []
 
-    def walk(self, folder: str) -> Iterator[tuple[str, int, float]]:
-        """Yield the relative name, bytes and time of modification of every file below a folder.
+    def walk(self, folder: str) -> Iterator[Entry]:
+        """Yield everything below a folder but its folders, by relative names.
 
-        Links are left out and not followed. Files may vanish meanwhile.
+        Links are not followed. Files may vanish meanwhile.
         """
         self._check(folder)
         self._check_root()
@@ -185,17 +210,16 @@ class LocalFolder:
 
     def _check(self, folder: str) -> None:
         """Raise :class:`StoreError` if a link places a folder, which need not exist, outside the store."""
-        path = self._prefix + folder
-        if not self._lies_inside(path):
+        path = (self._prefix + folder).rstrip("/")
+        root, found = os.path.realpath(self._root), os.path.realpath(path)
+        if not (found + "/").startswith(root.rstrip("/") + "/"):
             raise self._link_error(folder, "leads out of the store")
+        if found != (os.path.join(root, folder).rstrip("/") or "/"):
+            raise self._link_error(folder, "is not followed")
         if os.path.isdir(path):
             if len(self._known) >= _MAX_REMEMBERED:
                 self._known.clear()
             self._known.add(folder)
-
-    def _lies_inside(self, path: str) -> bool:
-        root = os.path.realpath(self._root)
-        return (os.path.realpath(path) + "/").startswith(root.rstrip("/") + "/")
 
     def _check_root(self) -> None:
         """Raise an error if the root cannot be a store; a missing root is an empty store."""
@@ -220,19 +244,27 @@ class LocalFolder:
         )
 
 
-def _walk(path: str, prefix: str) -> Iterator[tuple[str, int, float]]:
-    with contextlib.suppress(*_ABSENT), os.scandir(path) as entries:
-        for entry in entries:
-            with contextlib.suppress(FileNotFoundError):
-                if entry.is_dir(follow_symlinks=False):
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/")
-                elif not entry.is_symlink():
-                    status = entry.stat(follow_symlinks=False)
-                    yield prefix + entry.name, status.st_size, status.st_mtime
+def _walk(path: str, prefix: str) -> Iterator[Entry]:
+    folders = [(path, prefix)]
+    while folders:  # no recursion: a stranger's folders may be nested deeply
+        path, prefix = folders.pop()
+        with contextlib.suppress(*_ABSENT), os.scandir(path) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):
+                    about = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(about.st_mode) and prefix.count("/") >= _MAX_DEPTH:
+                        kind = "a folder that is nested too deeply"
+                        yield Entry(prefix + entry.name, 0, about.st_mtime, kind)
+                    elif stat.S_ISDIR(about.st_mode):
+                        folders.append((entry.path, f"{prefix}{entry.name}/"))
+                    elif stat.S_ISREG(about.st_mode):
+                        yield Entry(prefix + entry.name, about.st_size, about.st_mtime)
+                    else:
+                        yield Entry(prefix + entry.name, 0, about.st_mtime, kind_of(about.st_mode))
 
 
 def _delete_below(handle: int, shown: str) -> list[str]:
-    """Delete the contents of an open folder; return the names of links, which stay.
+    """Delete the contents of an open folder; return the names of what stays: links, and what is very deep.
 
     Everything is named relative to open folders, so that no link can be inserted on the way.
     """
@@ -242,7 +274,7 @@ def _delete_below(handle: int, shown: str) -> list[str]:
     for entry in listed:
         name = f"{shown}/{entry.name}"
         with contextlib.suppress(FileNotFoundError):
-            if entry.is_symlink():
+            if entry.is_symlink() or shown.count("/") > _MAX_DEPTH:
                 links.append(name)
             elif entry.is_dir(follow_symlinks=False):
                 inner = os.open(entry.name, _FOLDER, dir_fd=handle)
@@ -260,7 +292,8 @@ def _delete_below(handle: int, shown: str) -> list[str]:
 def _read_exactly(file: FileIO, count: int) -> bytes:
     """Read ``count`` bytes, fewer where the file ends before; one system call may return less."""
     pieces: list[bytes] = []
-    while count > 0 and (piece := file.read(count)):
+    at_once = max(_PIECE, os.fstat(file.fileno()).st_size - file.tell())
+    while count > 0 and (piece := file.read(min(count, at_once))):
         pieces.append(piece)
         count -= len(piece)
     return b"".join(pieces)

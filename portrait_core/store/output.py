@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store import arrays
 from portrait_core.store.array_folder import ArrayFolder
 from portrait_core.store.contents import (
@@ -33,7 +34,7 @@ from portrait_core.store.contents import (
     consecutive_runs,
     done_mask,
     file_name,
-    is_sound_file,
+    fits_digest,
     marked_frames,
     marker_name,
     marker_spans,
@@ -164,15 +165,30 @@ class Output(ArrayFolder):
             versions = self._versions(name)
             gone = False
             for path in versions:
-                value = self._files.get_one(path)
-                if value is not None and is_sound_file(path, value):
-                    return value
+                there, value = self._read_file(path)
                 if value is not None:
-                    _log.warning("%s is corrupt; it counts as missing", path)
-                gone |= value is None
+                    return value
+                gone |= not there
             if not gone:  # otherwise another version has replaced it
                 break
         return None
+
+    def _read_file(self, path: str) -> tuple[bool, bytes | None]:
+        """Tell whether the object of a file is there, and return its content where it fits the digest."""
+        value = None if self._files.is_local else self._files.get_one(path, current_limits().object_bytes)
+        if value is not None:
+            digest, size = hashlib.sha256(value).hexdigest(), len(value)
+        elif (found := self._files.digest(path) if self._files.is_local else None) is not None:
+            digest, size = found
+        else:
+            return False, None
+        problem = over_limit("object_bytes", size) or ("" if fits_digest(path, digest) else "is corrupt")
+        if problem:
+            _log.warning("%s %s; it counts as missing", path, problem)
+            return True, None
+        if value is None:  # a file of holes takes memory, no space on a disk: it is read once it is known
+            value = self._files.get_range(path, 0, size)
+        return value is not None, value
 
     def drop_file(self, name: str) -> None:
         """Delete a file."""
@@ -198,6 +214,11 @@ class Output(ArrayFolder):
     def read_note(self, name: str) -> Any | None:
         """Read a JSON document; None when it is absent or damaged."""
         return parse_json(self._files.get_one(self._note(name)))
+
+    def read_fields(self, name: str) -> dict[str, Any]:
+        """Read a JSON document that is an object; empty when it is absent, damaged or something else."""
+        value = self.read_note(name)
+        return value if isinstance(value, dict) else {}
 
     def drop_note(self, name: str) -> None:
         """Delete a JSON document."""

@@ -2,8 +2,8 @@
 
 A dictionary, run lengths, shared prefixes or an ordinary compressor let a few kilobytes stand for gigabytes,
 and a table of failures or a manifest may be a stranger's. The reader takes memory by the heads of the pages,
-not by the footer alone, and asking it for a damaged footer's columns can end the process, so both are read here
-first.
+not by the footer alone, and asking it for a damaged footer's columns can end the process, so both are read
+here first.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class _Page:
 def read_parquet_bounded(data: bytes) -> pa.Table:
     """Read a flat Parquet table, once its decoded size is known to be within the limits.
 
-    Rows are compared with ``limits.table_rows``; the bytes of the file, those of its pages without compression,
-    and those of all values with ``limits.table_bytes``.
+    Rows are compared with ``limits.table_rows``; the bytes of the file, those of its pages without
+    compression, and those of all values with ``limits.table_bytes``.
 
     Args:
         data: bytes of the file.

@@ -38,6 +38,11 @@ def as_store_error(error: Exception, url: str, is_local: bool, may_be_absent: bo
     return StoreError(url, f"{problem} ({message}): {advice}", _errno_of(error))
 
 
+def is_of_one_object(error: StoreError) -> bool:
+    """Tell whether an error concerns one object or folder, so that a command can go on with the others."""
+    return error.errno in (*_IN_THE_WAY, *_REFUSED, errno.EINVAL, errno.ENAMETOOLONG)
+
+
 def bucket_is_missing(error: BaseException) -> bool:
     """Tell whether the bucket does not exist; an absent object is a ``FileNotFoundError`` too."""
     return "NoSuchBucket" in _codes(error) or "bucket does not exist" in str(error)

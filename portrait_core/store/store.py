@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from portrait_core.errors import InputError
 from portrait_core.store.documents import canonical_json, parse_json
@@ -101,6 +101,23 @@ class Store:
     def units(self, kind: Kind) -> list[str]:
         """List the names of the units of a kind, sorted; names that no unit can have are ignored."""
         return [name for name in self._files.list(kind) if is_name(name)]
+
+    def odd_names(self, kinds: Iterable[str] | None = None) -> list[str]:
+        """List what others left in the store's own folder and in those of its records and units, sorted.
+
+        These names are no part of a store and are passed over.
+
+        Args:
+            kinds: folders of records and units that are listed beside the store's own; all by default.
+        """
+        own = {_FORMAT, *get_args(RecordKind), *KINDS}
+        odd = [name for name in self._files.list("") if name not in own]
+        for kind in (*get_args(RecordKind), *KINDS) if kinds is None else kinds:
+            for name in self._files.list(kind):
+                stem = name if kind in KINDS else name.removesuffix(".json")
+                if not is_name(stem) or (kind not in KINDS and stem == name):
+                    odd.append(f"{kind}/{name}")
+        return sorted(odd)
 
     # Records
 

@@ -10,7 +10,7 @@ _MAX_DEPTH = 12
 _TRUE, _FALSE, _BYTE, _I16, I32, I64, _DOUBLE, TEXT, LIST, _SET, _MAP, STRUCT = range(1, 13)
 """The protocol's numbers of types."""
 
-Value: TypeAlias = "bool | int | bytes | None | list[Value] | Structure"
+Value: TypeAlias = "bool | int | bytes | list[Value] | Structure"
 
 
 class ThriftError(ValueError):
@@ -25,27 +25,27 @@ class Structure:
 
     def integer(self, number: int, kind: int = I32) -> int | None:
         """Return an integer of a kind; None where there is none."""
-        found, value = self.fields.get(number, (0, None))
+        found, value = self.fields.get(number, (0, 0))
         return value if found == kind and isinstance(value, int) else None
 
     def text(self, number: int) -> bytes | None:
         """Return text; None where there is none."""
-        value = self.fields.get(number, (0, None))[1]
+        value = self.fields.get(number, (0, 0))[1]
         return value if isinstance(value, bytes) else None
 
     def structure(self, number: int) -> Structure:
         """Return a structure; an empty one where there is none."""
-        value = self.fields.get(number, (0, None))[1]
+        value = self.fields.get(number, (0, 0))[1]
         return value if isinstance(value, Structure) else Structure()
 
     def structures(self, number: int) -> list[Structure]:
         """Return the structures of a list; none where there is no such list."""
-        value = self.fields.get(number, (0, None))[1]
+        value = self.fields.get(number, (0, 0))[1]
         return [one for one in value if isinstance(one, Structure)] if isinstance(value, list) else []
 
     def texts(self, number: int) -> list[bytes]:
         """Return the texts of a list; none where there is no such list."""
-        value = self.fields.get(number, (0, None))[1]
+        value = self.fields.get(number, (0, 0))[1]
         return [one for one in value if isinstance(one, bytes)] if isinstance(value, list) else []
 
 

@@ -13,10 +13,11 @@ A unit's name is a digest of its content: renaming or moving a file changes noth
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
+from portrait_core.settings.limits import current_limits
 from portrait_core.store.documents import canonical_json, parse_json
 from portrait_core.store.failures import Failure, concatenate_tables, make_table
 from portrait_core.store.files import Files
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 Kind = Literal["portrait", "video", "inverted", "edited", "reenactment", "flow", "evaluation"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+_TABLES_PER_READ = 16
+"""Number of tables of failures that are read together."""
+MAX_LABEL = 1000
+"""Characters of a name for people, the rest of which is left out."""
 _OUTPUT = re.compile(r"(.+)\.([0-9a-f]+)")
 
 
@@ -63,6 +68,15 @@ class Unit:
         matches = (_OUTPUT.fullmatch(name) for name in names if is_name(name))
         return [self.output(match[1], match[2]) for match in matches if match]
 
+    def odd_names(self) -> list[str]:
+        """List the names in the unit's folder that are no part of a store, by one listing."""
+        known = ("label.json", "lease.json", "failures")
+        return [
+            name
+            for name in self._files.list(self.path)
+            if name not in known and not (is_name(name) and _OUTPUT.fullmatch(name))
+        ]
+
     def write_label(self, label: str) -> None:
         """Store the unit's name for people."""
         self._files.put({f"{self.path}/label.json": canonical_json({"label": label})})
@@ -70,7 +84,8 @@ class Unit:
     def read_label(self) -> str:
         """Read the unit's name for people; its own name when there is none."""
         document = parse_json(self._files.get_one(f"{self.path}/label.json"))
-        return str(document["label"]) if isinstance(document, dict) and "label" in document else self.name
+        label = document.get("label") if isinstance(document, dict) else None
+        return label[:MAX_LABEL] if isinstance(label, str) else self.name
 
     def record_failures(self, rows: Sequence[Failure]) -> None:
         """Add rows to the unit's table of failures. Simultaneous writers lose nothing."""
@@ -80,8 +95,15 @@ class Unit:
 
     def failures(self) -> pd.DataFrame:
         """Read all failures, oldest first: stage, frame, cls, message, attempt, host, time_utc, key."""
-        tables = self._files.get(f"{self.path}/failures/{name}" for name in self.failure_tables())
-        return concatenate_tables(sorted(tables.items()))
+        return concatenate_tables(self._read_tables())
+
+    def _read_tables(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the paths and bytes of the files that hold failures, which are read some at a time."""
+        names = self.failure_tables()
+        most = current_limits().table_bytes
+        for at in range(0, len(names), _TABLES_PER_READ):
+            paths = [f"{self.path}/failures/{name}" for name in names[at : at + _TABLES_PER_READ]]
+            yield from sorted(self._files.get(paths, most).items())
 
     def failure_tables(self) -> list[str]:
         """List the files that hold failures, by one listing; :meth:`failures` reads every row."""

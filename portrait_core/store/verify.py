@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from portrait_core.errors import InputError
+from portrait_core.settings.limits import current_limits, over_limit
 from portrait_core.store import arrays as zarr_arrays
-from portrait_core.store.array_folder import RANGE
-from portrait_core.store.contents import Contents, Declared, file_name, is_sound_file, marker_spans
+from portrait_core.store.contents import Contents, Declared, file_name, fits_digest, marker_spans
 from portrait_core.store.documents import parse_json
 from portrait_core.store.failures import read_table
 from portrait_core.store.keys import is_name
@@ -80,11 +81,14 @@ def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
         _OutputCheck(output, report).run(declared)
     _check_tables(unit, report)
     for path, value in unit._files.get(f"{unit.path}/{name}.json" for name in ("label", "lease")).items():
-        if not _is_json(value):
-            where = path.removeprefix(f"{unit.path}/")
-            report.add("unreadable", where, "it is not JSON, so it reads as absent")
+        if problem := _json_problem(value):
+            report.add("unreadable", path.removeprefix(f"{unit.path}/"), problem)
     for name in unit._files.partials(0.0, unit.path):
         report.add("partial", name.removeprefix(f"{unit.path}/"), "half-written; its writer was killed")
+    for entry in unit._files.irregular(unit.path):
+        report.add("unreadable", entry.name, f"it is {entry.kind} and no regular file, so it is passed over")
+    for name in unit.odd_names():
+        report.add("unreadable", name, "it is no part of a store, so it is passed over")
     return report
 
 
@@ -136,11 +140,11 @@ class _OutputCheck:
             self._add("unreadable", name, "no array has such a name")
             return
         document = self._files.get_one(f"{self._output.path}/{name}/zarr.json")
-        if document is None or not zarr_arrays.is_readable(document):
+        problem = "is not there" if document is None else zarr_arrays.problem_of(document)
+        if document is None or problem:
             kind: FindingKind = "absent" if document is None else "corrupt"
-            condition = "is not there" if document is None else "is damaged"
             if due or whole or document is not None:
-                self._add(kind, name, f"its zarr.json {condition}, so nothing can be read", due or ())
+                self._add(kind, name, f"its zarr.json {problem}, so nothing can be read", due or ())
             else:
                 self._add("orphan", name, "chunks without a zarr.json")
             return
@@ -170,8 +174,9 @@ class _OutputCheck:
         listed = sorted(stored)
         present: set[int] = set()
         bad: set[int] = set()
-        for at in range(0, len(listed), RANGE):
-            numbers = [number for number in listed[at : at + RANGE] if number < array.chunks]
+        step = array.chunks_together
+        for at in range(0, len(listed), step):
+            numbers = [number for number in listed[at : at + step] if number < array.chunks]
             if not numbers:
                 break
             for number, chunk in self._output._chunks(name, array, numbers).items():
@@ -187,23 +192,27 @@ class _OutputCheck:
     def _check_files(self, due: set[str]) -> None:
         sound: set[str] = set()
         corrupt: dict[str, str] = {}
+        problems: dict[str, str] = {}
         for stored in self._files.list(f"{self._output.path}/files"):
             name = file_name(stored)
             if name is None:
                 self._add("unreadable", f"files/{stored}", "no file of this store has such a name")
                 continue
             path = f"{self._output.path}/files/{stored}"
-            if (value := self._files.get_one(path)) is None:
-                continue  # deleted since it was listed
+            if (found := self._files.digest(path)) is None:
+                continue  # deleted since it was listed, or no regular file
+            digest, size = found
             self._report.files += 1
-            self._report.bytes += len(value)
-            if is_sound_file(path, value):
+            self._report.bytes += size
+            problem = over_limit("object_bytes", size)
+            if not problem and fits_digest(path, digest):
                 sound.add(name)
             else:
                 corrupt[stored] = name
+                problems[stored] = problem or "its content does not fit its digest"
         for stored, name in corrupt.items():
             kind: FindingKind = "unreadable" if name in sound else "corrupt"
-            self._add(kind, f"files/{stored}", "its content does not fit its digest")
+            self._add(kind, f"files/{stored}", problems[stored])
         for name in sorted(due - sound - set(corrupt.values())):
             self._add("absent", f"files/{name}", "marked as done, but not there")
 
@@ -211,23 +220,28 @@ class _OutputCheck:
         folder = f"{self._output.path}/notes"
         paths = [f"{folder}/{name}" for name in self._files.list(folder) if name.endswith(".json")]
         for path, value in sorted(self._files.get([*paths, f"{self._output.path}/zarr.json"]).items()):
-            if not _is_json(value):
+            if problem := _json_problem(value):
                 where = path.removeprefix(f"{self._output.path}/")
                 lost = where.removeprefix("notes/").removesuffix(".json") in due
                 kind: FindingKind = "corrupt" if lost else "unreadable"
-                self._add(kind, where, "it is not JSON, so it reads as absent")
+                self._add(kind, where, problem)
 
 
-def _is_json(document: bytes) -> bool:
-    return parse_json(document) is not None or document == b"null"
+def _json_problem(document: bytes) -> str:
+    """Return what is wrong with a record, in words that follow its name, else nothing."""
+    if parse_json(document) is not None or document == b"null":
+        return ""
+    most = current_limits().record_bytes
+    if len(document) > most:
+        return f"it has more than the {most:,} bytes that limits.record_bytes allows, so it reads as absent"
+    return "it is not JSON as a store has it, so it reads as absent"
 
 
 def _check_tables(unit: Unit, report: UnitReport) -> None:
-    tables = unit._files.get(f"{unit.path}/failures/{name}" for name in unit.failure_tables())
-    for path, value in sorted(tables.items()):
+    for path, value in unit._read_tables():
         try:
             read_table(value)
-        except Exception as error:  # Parquet's reader raises many kinds of errors for broken bytes
+        except InputError as error:
             message = f"its rows are left out of the table of failures ({error})"
             report.add("unreadable", path.removeprefix(f"{unit.path}/"), message)
 
@@ -267,7 +281,7 @@ def _delete(output: Output, name: str, frames: tuple[int, ...]) -> str:
         files.delete([path])
         return f"{name} deleted"
     document = files.get_one(f"{path}/zarr.json")
-    if document is None or not zarr_arrays.is_readable(document):
+    if document is None or zarr_arrays.problem_of(document):
         files.delete([f"{path}/zarr.json"])
         return f"{name}/zarr.json deleted"
     array = zarr_arrays.read_info(document)

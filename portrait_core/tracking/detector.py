@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ _STRIDES_AND_ANCHORS = ((16, 2), (32, 6))  # feature-map stride, anchors a cell
 _MIN_SCORE = 0.5
 _OVERLAP = 0.3
 _SMALLEST_TILE = 200
+_MOST_ARENA = 1 << 32  # bytes
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,37 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     return start_session(str(path), threads)
 
 
-def start_session(model: str | bytes, threads: int) -> onnxruntime.InferenceSession:
-    """Open an ONNX model, given as a path or as its bytes, as :func:`open_session` does."""
+def start_session(model: str | bytes, threads: int, *, bounded: bool = False) -> onnxruntime.InferenceSession:
+    """Open an ONNX model, given as a path or as its bytes, as :func:`open_session` does.
+
+    Args:
+        model: path or bytes of the model.
+        threads: threads inside an operator.
+        bounded: whether its values, with those of all such sessions of the process, take 4 GiB at most: for
+            networks that a user brings, which can make arrays of any size while they run.
+    """
     options = onnxruntime.SessionOptions()
+    if bounded:
+        _share_bounded_arena()
+        options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _share_bounded_arena() -> None:
+    """Make the memory of bounded sessions, which the runtime keeps for the whole process."""
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    unset = dict.fromkeys(
+        ("arena_extend_strategy", "initial_chunk_size_bytes", "max_dead_bytes_per_chunk"), -1
+    )
+    onnxruntime.create_and_register_allocator(
+        place, onnxruntime.OrtArenaCfg({"max_mem": _MOST_ARENA, **unset})
+    )
 
 
 class FaceDetector:

@@ -15,7 +15,6 @@ foreground, which lies in the box |x|, |y|, |z| <= 0.36.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from portrait_core.generators.scene_latents import (
     scene_from_latent,
     z_from_fit,
 )
+from portrait_core.runtime.whole_files import partial_file
 from portrait_core.training.render import Person, SceneRenderer, View
 
 __all__ = [
@@ -86,10 +86,8 @@ def make_shard(
 
 def write_shard(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
     """Write an npz atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
+    with partial_file(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    partial.replace(path)
 
 
 def shard_range(text: str) -> range:

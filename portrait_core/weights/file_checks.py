@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import ModelFileError
+from portrait_core.runtime.regular_files import open_regular
+from portrait_core.settings.limits import over_limit
 from portrait_core.weights.registry import explain
+
+_PIECE = 1 << 22
 
 
 @contextmanager
@@ -36,9 +42,32 @@ def checking(path: str | Path, model: str) -> Iterator[None]:
 
 
 @contextmanager
+def open_weights(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file of weights, once: a regular one, not larger than is allowed.
+
+    Raises:
+        OSError: it does not exist, or is a folder, a pipe or a device.
+        ValueError: it is larger than ``limits.weights_bytes`` allows.
+    """
+    with open_regular(path) as file:
+        if problem := over_limit("weights_bytes", os.fstat(file.fileno()).st_size):
+            raise ValueError(f"{os.fspath(path)} {problem}")
+        yield file
+
+
+def sha256_of(file: BinaryIO) -> str:
+    """Return the digest of an open file, 64 hexadecimal digits."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_PIECE):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+@contextmanager
 def reading(path: str | Path, model: str) -> Iterator[BinaryIO]:
     """Open a file, with errors as :func:`checking` gives them."""
-    with checking(path, model), open(path, "rb") as file:
+    with checking(path, model), open_weights(path) as file:
         yield file
 
 

@@ -20,7 +20,11 @@ import fsspec
 from portrait_core.errors import ModelFileError
 from portrait_core.runtime.caches import cache_folder
 from portrait_core.runtime.package_files import data_folder
+from portrait_core.runtime.whole_files import partial_file, write_whole
+from portrait_core.settings.limits import over_limit
+from portrait_core.weights.file_checks import open_weights
 from portrait_core.weights.registry import Model, find_models
+from portrait_core.weights.sidecars import read_sidecar
 
 VARIABLE = "PORTRAIT_MODELS"
 _PIECE = 1 << 22
@@ -114,6 +118,8 @@ def local_copy(place: str) -> Path:
         folder = cache_folder("models") / hashlib.sha256(place.encode()).hexdigest()[:16]
         copy = folder / path.rsplit("/", 1)[-1]
         version = {"size": about["size"], "version": str(_version(about))}
+        if problem := over_limit("weights_bytes", int(about["size"])):
+            raise ModelFileError(f"{place} {problem}")
         if not _is_sound(copy, version):
             folder.mkdir(parents=True, exist_ok=True)
             _fetch(files, path, copy, version)
@@ -129,7 +135,7 @@ def _version(about: dict[str, Any]) -> Any:
 
 def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
     try:
-        noted = json.loads(_note_path(copy).read_text(encoding="utf-8"))
+        noted = read_sidecar(_note_path(copy))
         if {key: noted[key] for key in version} != version or copy.stat().st_size != version["size"]:
             return False
         if copy not in _verified and digest(copy)[0] != noted["sha256"]:
@@ -141,21 +147,17 @@ def _is_sound(copy: Path, version: dict[str, Any]) -> bool:
 
 
 def _fetch(files: Any, path: str, copy: Path, version: dict[str, Any]) -> None:
-    partial = copy.with_name(f".{copy.name}.{os.getpid()}.part")
-    try:
-        sha256 = hashlib.sha256()
+    sha256 = hashlib.sha256()
+    with partial_file(copy) as partial:
         with files.open(path, "rb") as source, open(partial, "wb") as target:
-            while piece := source.read(_PIECE):
+            # one piece beyond what was announced shows that there is more, and no body is endless
+            while target.tell() <= version["size"] and (piece := source.read(_PIECE)):
                 sha256.update(piece)
                 target.write(piece)
         if partial.stat().st_size != version["size"]:
             raise OSError(f"{partial.stat().st_size} of {version['size']} bytes came")
-        partial.replace(copy)
-        partial.write_text(json.dumps({**version, "sha256": sha256.hexdigest()}), encoding="utf-8")
-        partial.replace(_note_path(copy))
-        _verified.add(copy)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(_note_path(copy), json.dumps({**version, "sha256": sha256.hexdigest()}).encode())
+    _verified.add(copy)
 
 
 def _note_path(copy: Path) -> Path:
@@ -165,7 +167,7 @@ def _note_path(copy: Path) -> Path:
 def digest(path: Path) -> tuple[str, str]:
     """Return SHA-256 and MD5 of a file, in hexadecimal."""
     hashers = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
+    with open_weights(path) as file:
         while piece := file.read(_PIECE):
             for hasher in hashers:
                 hasher.update(piece)

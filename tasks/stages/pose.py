@@ -12,6 +12,7 @@ from portrait_core.pipeline import File, Job, Note, Stage
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import head_weights, landmark_weights, tracking_weights
+from portrait_core.weights.readers.npy_files import read_npy
 from tasks.context import head, landmarker, read_track, use_threads
 from tasks.running import does
 from tasks.trackers import own_frame, tracker
@@ -78,7 +79,7 @@ def output_cameras(job: Job) -> NDArray[np.float32]:
     data = output.get_bytes(CAMERAS)
     if data is None:
         raise MissingChunk(f"{output.path}/{CAMERAS}", [0])
-    return np.asarray(np.load(io.BytesIO(data), allow_pickle=False), np.float32)
+    return np.asarray(read_npy(data), np.float32)
 
 
 def match_of(job: Job) -> Match | None:

@@ -53,7 +53,7 @@ def test_two_people_are_no_portrait(tmp_path: Path, small: list[str], portrait: 
     Image.fromarray(np.concatenate([person, person], axis=1)).save(tmp_path / "two.png")
     said = _said(_reenact(tmp_path, small, tmp_path / "two.png", carphone))
     assert "2 faces were found" in said
-    assert "crop it" in said
+    assert "crop the portrait" in said
 
 
 def test_text_that_poses_as_a_video(tmp_path: Path, small: list[str], portrait: Path) -> None:

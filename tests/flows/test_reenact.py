@@ -17,7 +17,7 @@ UNSEEN = 3  # the driver's frame without a face
 
 def test_a_run_with_a_held_frame_ends_with_1_and_says_which(first: Run) -> None:
     assert first.result.exit_code == 1, first.result.output
-    assert f"held from a neighbour (no face): frames {UNSEEN}" in first.result.output
+    assert f"held from a neighbour (no face was found): 1, frame {UNSEEN}" in first.result.output
     assert first.summary["held_frames"] == {"no_face": [UNSEEN], "not_rendered": []}
     (failure,) = first.summary["failures"]
     assert (failure["stage"], failure["frame"], failure["cls"]) == ("landmarks", UNSEEN, "input")

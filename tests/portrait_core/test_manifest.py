@@ -265,8 +265,10 @@ def test_rows_are_numbered_as_a_spreadsheet_does(written: Written) -> None:
         (b"\n , \n", "is empty; its first row names the columns: portrait, video"),
         (b"portrait,video,licence,consent\n,,,\n", "holds no row; give each pair a row below the header"),
         ("portrait,video\nä.png,v.mp4".encode("latin-1"), "not UTF-8: byte 0xe4 in line 2; save it as"),
-        ("portrait,video".encode("utf-16"), "is UTF-16 text; save it as 'CSV UTF-8'"),
-        (b"PK\x03\x04rest", "is an Excel workbook; save it as 'CSV UTF-8'"),
+        (b"\xff\xfep", "is damaged UTF-16 text"),
+        (b"PK\x03\x04rest", "is not a readable Excel workbook (File is not a zip file); save it again"),
+        (b"<!DOCTYPE html><html>log in", "is a web page; a table is a CSV file, an Excel workbook"),
+        (b"\0\0\0\x18ftypisom", "is an MP4 video; a table is a CSV file"),
         (b"PAR1rest", "is not readable Parquet"),
     ],
 )

@@ -215,7 +215,7 @@ def test_pixels_are_made_square(ffmpeg_to: FfmpegRunner, name: str, codec: tuple
     squeeze = f"{disc},scale=160:240,setsar=2/1,format=yuv420p"
     video = ffmpeg_to(name, "-f", "lavfi", "-i", squeeze, *codec)
     info = probe(video)
-    assert (info.width, info.height, info.pixel_aspect) == (320, 240, 2)
+    assert (info.width, info.height, info.pixel_aspect) == (320, 240, Fraction(2))
     bright = next(read_frames(video))[..., 1] > 128
     assert bright.shape == (240, 320)
     assert np.abs(np.array([bright.any(0).sum(), bright.any(1).sum()]) - 160).max() <= 4
@@ -232,9 +232,7 @@ def test_pixel_aspect_and_rotation_go_together(ffmpeg_to: FfmpegRunner) -> None:
 
 
 def test_low_pixels_are_stretched_in_height(ffmpeg_to: FfmpegRunner) -> None:
-    low = ffmpeg_to(
-        "low.mkv", "-f", "lavfi", "-i", "testsrc2=s=160x60:r=25:d=0.2,setsar=1/2", "-c:v", "ffv1"
-    )
+    low = ffmpeg_to("low.mkv", "-f", "lavfi", "-i", "testsrc2=s=160x60:r=25:d=0.2,setsar=1/2", "-c:v", "ffv1")
     assert (probe(low).width, probe(low).height) == (160, 120)
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from portrait_core.errors import InputError
 from portrait_core.media import at_most, read_image
+from portrait_core.media.profiles import matrix_profile
+from portrait_core.settings.limits import Limits, current_limits, use_limits
 
 RAMP = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3) * 3
 
@@ -75,3 +82,244 @@ def test_a_large_image_is_scaled_down_and_a_small_one_stays() -> None:
     image = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
     assert at_most(image, 40) is image
     assert at_most(image, 20).shape == (15, 20, 3)
+
+
+# Colour profiles
+
+D65, D50 = (0.3127, 0.3290), (0.3457, 0.3585)
+SPACES = {
+    "Display P3": (((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), D65), None),
+    "Adobe RGB": (((0.64, 0.33), (0.21, 0.71), (0.15, 0.06), D65), 563 / 256),
+    "ProPhoto": (((0.7347, 0.2653), (0.1596, 0.8404), (0.0366, 0.0001), D50), 1.8),
+}
+# Rows X, Y, Z, from the standards' own tables; ProPhoto's is relative to D50, the others' to D65.
+TO_XYZ = {
+    "sRGB": "0.4124564 0.3575761 0.1804375 0.2126729 0.7151522 0.0721750 0.0193339 0.1191920 0.9503041",
+    "Display P3": "0.4865709 0.2656677 0.1982173 0.2289746 0.6917385 0.0792869 0 0.0451134 1.0439444",
+    "Adobe RGB": "0.5767309 0.1855540 0.1881852 0.2973769 0.6273491 0.0752741 0.0270343 0.0706872 0.9911085",
+    "ProPhoto": "0.7976749 0.1351917 0.0313534 0.2880402 0.7118741 0.0000857 0 0 0.8252100",
+    "D65 to D50": "1.0478112 0.0228866 -0.050127 0.0295424 0.9904844 -0.0170491 -0.0092345 0.0150436 0.75213",
+}
+SHOWN = [(200, 150, 120), (90, 60, 45), (128, 128, 128), (255, 255, 255), (0, 0, 0), (220, 70, 60)]
+SKIN = np.array([SHOWN])
+
+
+def _matrix(name: str) -> np.ndarray:
+    return np.array(TO_XYZ[name].split(), float).reshape(3, 3)
+
+
+def _encoded(shown: np.ndarray, space: str) -> np.ndarray:
+    """Values in a space for sRGB colours ``[...,3]`` uint8, by the formulas of the standards."""
+    value = shown / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    xyz = light @ _matrix("sRGB").T
+    if space == "ProPhoto":
+        xyz = xyz @ _matrix("D65 to D50").T
+    light = np.clip(xyz @ np.linalg.inv(_matrix(space)).T, 0, 1)
+    gamma = SPACES[space][1]
+    if gamma is None:
+        value = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    else:
+        value = light ** (1 / gamma)
+    return np.round(255 * value).astype(np.uint8)
+
+
+def _icc(space: str) -> bytes:
+    return matrix_profile(*SPACES[space]).tobytes()
+
+
+@pytest.mark.parametrize("space", list(SPACES))
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jpg", "a.heic"])
+def test_colours_are_shown_as_the_profile_says(tmp_path: Path, name: str, space: str) -> None:
+    stored = np.repeat(np.repeat(_encoded(SKIN, space), 16, 0), 16, 1)
+    best: dict[str, dict[str, Any]] = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 100}}
+    image = Image.fromarray(stored)
+    if name == "a.heic":
+        pillow_heif.from_pillow(image).save(tmp_path / name, quality=-1, chroma=444, icc_profile=_icc(space))
+    else:
+        image.save(tmp_path / name, icc_profile=_icc(space), **best.get(name, {}))
+    found = read_image(tmp_path / name)[8, 8::16].astype(int)
+    # A step of 8 bits in a wide space is two of sRGB, and more in the dark.
+    assert np.abs(found - SKIN[0]).max() <= (6 if name in ("a.jpg", "a.heic") else 4)
+    assert np.abs(stored[8, 8::16].astype(int) - SKIN[0]).max() > 8
+
+
+def test_bands_turns_and_alpha_keep_their_colours(tmp_path: Path) -> None:
+    stored = np.tile(_encoded(np.full((1, 1, 3), (200, 150, 120)), "ProPhoto"), (700, 500, 1))
+    alpha = np.full((700, 500), 255, np.uint8)
+    alpha[:350] = 0
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = Image.fromarray(np.dstack([stored, alpha]))
+    image.save(tmp_path / "a.png", icc_profile=_icc("ProPhoto"), exif=exif)
+    found = read_image(tmp_path / "a.png")
+    assert found.shape == (500, 700, 3)
+    assert (found[:, 350:] == 255).all()
+    assert np.abs(found[:, :350].reshape(-1, 3).astype(int) - (200, 150, 120)).max() <= 3
+
+
+def test_pixels_in_srgb_stay_exactly_as_they_are(tmp_path: Path) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(RAMP).save(tmp_path / "a.png", icc_profile=profile)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), RAMP)
+
+
+def _png(path: Path, pixels: np.ndarray, **chunks: bytes) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = pixels.shape[:2]
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    content = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    content += b"".join(chunk(kind.encode(), data) for kind, data in chunks.items())
+    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+def test_chunks_of_png_stand_for_a_profile(tmp_path: Path) -> None:
+    points = (D65, *SPACES["Adobe RGB"][0][:3])
+    chromaticities = struct.pack(">8I", *(round(v * 100000) for point in points for v in point))
+    adobe = {"gAMA": struct.pack(">I", round(100000 * 256 / 563)), "cHRM": chromaticities}
+    _png(tmp_path / "adobe.png", _encoded(SKIN, "Adobe RGB"), **adobe)
+    _png(tmp_path / "p3.png", _encoded(SKIN, "Display P3"), cICP=bytes([12, 13, 0, 1]))
+    for name in ("adobe.png", "p3.png"):
+        assert np.abs(read_image(tmp_path / name).astype(int) - SKIN).max() <= 4
+    linear = np.round(255 * (SKIN / 255) ** 2.2).astype(np.uint8)
+    _png(tmp_path / "linear.png", linear, gAMA=struct.pack(">I", 100000))
+    found = read_image(tmp_path / "linear.png").astype(int)
+    assert np.abs(found - SKIN)[SKIN.max(-1) > 50].max() <= 6
+    points_of_srgb = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+    usual = {"gAMA": struct.pack(">I", 45455), "cHRM": struct.pack(">8I", *points_of_srgb)}
+    _png(tmp_path / "usual.png", RAMP, **usual)
+    _png(tmp_path / "zero.png", RAMP, gAMA=bytes(4), cHRM=bytes(32))
+    for name in ("usual.png", "zero.png"):
+        np.testing.assert_array_equal(read_image(tmp_path / name), RAMP)
+
+
+@pytest.mark.parametrize(
+    ("profile", "mode"),
+    [
+        (b"no profile at all", "RGB"),
+        (_icc("Display P3")[:200], "RGB"),
+        (_icc("Display P3").replace(b"RGB ", b"CMYK", 1), "RGB"),
+        (_icc("Display P3").replace(b"mntr", b"link", 1), "RGB"),
+        (ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes(), "RGB"),
+        (_icc("Display P3"), "CMYK"),
+        (bytes(9 << 20), "RGB"),
+        (matrix_profile(SPACES["Display P3"][0], 9.9).tobytes().replace(b"rXYZ", b"xXYZ", 1), "RGB"),
+    ],
+    ids=["text", "cut", "of ink", "link", "Lab", "of light", "large", "without red"],
+)
+def test_a_profile_that_cannot_be_used_is_ignored_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, profile: bytes, mode: str
+) -> None:
+    image = Image.fromarray(RAMP).convert(mode)
+    image.save(tmp_path / "a.tif", icc_profile=profile)
+    with caplog.at_level(logging.WARNING):
+        found = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(found, np.asarray(image.convert("RGB")))
+    assert "a.tif: its colour profile is ignored" in caplog.text
+
+
+def test_grey_pictures_have_profiles_of_grey_or_of_rgb(tmp_path: Path) -> None:
+    grey = np.full((4, 4), 128, np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png", icc_profile=_icc("ProPhoto"))
+    value = (128 / 255) ** 1.8
+    expected = 255 * (1.055 * value ** (1 / 2.4) - 0.055)
+    assert np.abs(read_image(tmp_path / "a.png") - expected).max() <= 2
+
+
+# HEIF
+
+
+@pytest.mark.parametrize(("orientation", "turns"), [(1, 0), (3, 2), (6, 3), (8, 1)])
+@pytest.mark.parametrize("name", ["IMG_0042.HEIC", "named.jpg"])
+def test_a_phones_picture_is_read_and_turned_once(
+    tmp_path: Path, orientation: int, turns: int, name: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    pixels = np.repeat(np.repeat(np.arange(24, dtype=np.uint8).reshape(6, 4) * 10, 16, 0), 16, 1)
+    image = Image.fromarray(np.stack([pixels] * 3, -1))
+    pillow_heif.from_pillow(image).save(tmp_path / "a.heic", quality=-1, chroma=444, exif=exif.tobytes())
+    (tmp_path / "a.heic").rename(tmp_path / name)
+    found = read_image(tmp_path / name).astype(int)
+    assert found.shape == (*np.rot90(pixels, turns).shape, 3)
+    assert np.abs(found[..., 1] - np.rot90(pixels, turns)).max() <= 2
+
+
+def test_the_main_picture_of_several_is_read_and_ten_bits_become_eight(tmp_path: Path) -> None:
+    several = pillow_heif.HeifFile()
+    for grey in (40, 200):
+        several.add_from_pillow(Image.new("RGB", (64, 48), (grey,) * 3))
+    several.save(tmp_path / "a.heic", quality=-1, primary_index=1)
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - 200).max() <= 2
+    deep = np.full((48, 64, 3), 128 * 257, np.uint16)
+    pillow_heif.encode("RGB;16", (64, 48), deep.tobytes(), tmp_path / "deep.heic", quality=-1)
+    assert np.abs(read_image(tmp_path / "deep.heic").astype(int) - 128).max() <= 2
+
+
+def test_hostile_heif_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (512, 512), (90, 90, 90))).save(path, quality=10)
+    whole = path.read_bytes()
+    before = current_limits()
+    use_limits(Limits(picture_pixels=100_000))
+    try:
+        with pytest.raises(InputError, match=r"262,144 pixels.*limits.picture_pixels"):
+            read_image(path)
+    finally:
+        use_limits(before)
+    size = struct.pack(">II", 512, 512)
+    for broken in (
+        whole.replace(b"ispe\0\0\0\0" + size, b"ispe\0\0\0\0" + struct.pack(">II", 64, 64)),
+        whole[: len(whole) // 2],
+        whole[:40],
+    ):
+        path.write_bytes(broken)
+        with pytest.raises(InputError, match="not a readable image"):
+            read_image(path)
+
+
+def test_no_other_reader_of_this_process_opens_heif(tmp_path: Path) -> None:
+    path = tmp_path / "a.heic"
+    pillow_heif.from_pillow(Image.new("RGB", (64, 48))).save(path)
+    read_image(path)
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(path)
+
+
+def _profile_of_ink() -> bytes:
+    """A printing press whose paper is (95, 0, 0) of Lab, magenta (50, 70, 0), and each other ink black."""
+    corners = np.array([(95, 0, 0) if i == 0 else (50, 70, 0) if i == 4 else (5, 0, 0) for i in range(16)])
+    table = np.round(corners * (2.55, 1, 1) + (0, 128, 128)).astype(np.uint8)
+    identity = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * np.eye(3, dtype=int)).reshape(-1).tolist())
+    lut = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + 4 * identity + table.tobytes() + 3 * identity
+    white = b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061)
+    words = b"desc\0\0\0\0" + struct.pack(">I", 4) + b"ink\0" + bytes(78)
+    tags = {b"desc": words, b"wtpt": white, b"cprt": b"text\0\0\0\0none", b"A2B0": lut}
+    start, data, index = 128 + 4 + 12 * len(tags), b"", struct.pack(">I", len(tags))
+    for key, content in tags.items():
+        index += key + struct.pack(">II", start + len(data), len(content))
+        data += content + bytes(-len(content) % 4)
+    kind = b"\x02\x40\0\0prtrCMYKLab " + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + b"acsp"
+    header = struct.pack(">I", start + len(data)) + bytes(4) + kind + bytes(28) + white[8:]
+    return header.ljust(128, b"\0") + index + data
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.jpg"])
+def test_ink_is_shown_as_its_profile_says(tmp_path: Path, name: str) -> None:
+    ink = np.zeros((16, 48, 4), np.uint8)
+    ink[:, 16:32, 1] = 255
+    ink[:, 32:] = 255
+    best: dict[str, Any] = {"quality": 100} if name == "a.jpg" else {}
+    Image.fromarray(ink, "CMYK").save(tmp_path / name, icc_profile=_profile_of_ink(), **best)
+    paper, magenta, black = read_image(tmp_path / name)[8, 8::16].astype(int)
+    f = (50 + 16) / 116
+    xyz = np.array([0.9642 * (f + 70 / 500) ** 3, f**3, 0.8249 * f**3])
+    light = np.linalg.solve(_matrix("D65 to D50") @ _matrix("sRGB"), xyz)
+    expected = 255 * (1.055 * np.clip(light, 0.0031308, 1) ** (1 / 2.4) - 0.055)
+    assert np.abs(magenta - expected).max() <= 6
+    assert paper.min() > 235
+    assert black.max() < 30

@@ -90,15 +90,15 @@ def _not_videos(folder: Path, ffmpeg_to: FfmpegRunner, counting_clip: Path) -> d
     audio = ffmpeg_to("audio.m4a", "-i", counting_clip, "-vn", "-c", "copy")
     none = ffmpeg_to("none.mkv", "-i", counting_clip, "-an", "-c:v", "copy", "-frames:v", "0")
     return {
-        "text": (folder / "text.mp4", "not a readable video.*copy it again"),
+        "text": (folder / "text.mp4", "not a readable video.*text file.*give a video"),
         "txt": (folder / "story.txt", "(text file|not a readable video)"),
         "empty": (folder / "empty.mp4", "is empty.*copy the video again"),
         "truncated": (folder / "cut.mp4", "is truncated.*copy it again"),
         "headless": (folder / "headless.mp4", "not a readable video"),
         "folder": (folder, "is a folder"),
         "missing": (folder / "nowhere.mp4", "does not exist"),
-        "audio only": (audio, "holds no video.*it holds audio"),
-        "no frames": (none, "(no frame|not a readable video|holds no video)"),
+        "audio only": (audio, "holds sound, no video"),
+        "no frames": (none, "(no frame|not a readable video|holds nothing, no video)"),
     }
 
 

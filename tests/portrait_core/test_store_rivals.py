@@ -60,7 +60,7 @@ def test_a_reader_whose_version_is_replaced_takes_the_next(tmp_path: Path) -> No
     turns = iter(range(1, 4))
 
     def replace(operation: Operation) -> None:
-        if operation.what == "get" and (turn := next(turns, None)) is not None:
+        if operation.what == "get_range" and (turn := next(turns, None)) is not None:
             _output(tmp_path).put_bytes(NAME, str(turn).encode())
 
     assert _output(WatchedFiles(str(tmp_path), replace)).get_bytes(NAME) == b"3"

@@ -44,11 +44,11 @@ class WatchedFiles(Files):
             self._note("put", name)
             super().put({name: value})
 
-    def get(self, names: Iterable[str]) -> dict[str, bytes]:
+    def get(self, names: Iterable[str], most: int | None = None) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for name in names:
             self._note("get", name)
-            found |= super().get([name])
+            found |= super().get([name], most)
         return found
 
     def get_range(self, name: str, start: int, stop: int) -> bytes | None:

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 
+from portrait_core.weights.readers.brief import brief
 from portrait_core.weights.readers.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
@@ -44,7 +45,7 @@ def rebuild_object(kind: Any, *_: Any) -> PickledObject:
         pickle.UnpicklingError: the class is not one of our stand-ins.
     """
     if not isinstance(kind, type) or not issubclass(kind, PickledObject):
-        raise pickle.UnpicklingError(f"it makes an object of {kind!r:.80}, which is not known as safe")
+        raise pickle.UnpicklingError(f"it makes an object of {brief(kind)}, which is not known as safe")
     return kind()
 
 

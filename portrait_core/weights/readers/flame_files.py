@@ -22,11 +22,13 @@ from portrait_core.weights.readers.array_pickle import (
     PickledObject,
     read_array_pickle,
 )
+from portrait_core.weights.readers.brief import brief, listed
 from portrait_core.weights.readers.npy_pickle import read_object_npy
 
 IDENTITY, EXPRESSION, JOINTS = 300, 100, 5
 """Directions and joints of the published model: shape, then expression."""
 _POSE_FEATURES = 9 * (JOINTS - 1)
+_MOST_NESTED = 4
 _CONTOUR_ROWS, _CONTOUR, _STATIC = 79, 17, 51
 
 
@@ -72,20 +74,22 @@ class LandmarkEmbedding:
 class _Chumpy(PickledObject):
     """A ``chumpy.Ch``: its values are in ``x``; its other attributes depend on the version."""
 
-    def values(self) -> NDArray[Any]:
-        """Return its values."""
-        return _array(self.state.get("x"))
+    def values(self, depth: int) -> NDArray[Any]:
+        """Return its values; ``depth`` counts what it is inside of."""
+        return _array(self.state.get("x"), depth)
 
 
 class _Selected(PickledObject):
     """A ``chumpy.reordering.Select``: some entries of another array."""
 
-    def values(self) -> NDArray[Any]:
-        """Return the selected entries."""
-        source, indices = _array(self.state.get("a")).ravel(), _array(self.state.get("idxs")).ravel()
+    def values(self, depth: int) -> NDArray[Any]:
+        """Return the selected entries; ``depth`` counts what it is inside of."""
+        source, indices = (_array(self.state.get(name), depth).ravel() for name in ("a", "idxs"))
         shape = self.state.get("preferred_shape", indices.shape)
         if indices.dtype.kind not in "iu" or not np.all((indices >= 0) & (indices < source.size)):
             raise ValueError("it selects entries of an array that the array does not have")
+        if not isinstance(shape, tuple) or not all(type(length) is int for length in shape):
+            raise ValueError("it selects entries into a shape that is none")
         return source[indices.astype(np.int64)].reshape(shape)
 
 
@@ -96,10 +100,13 @@ class _Columns(PickledObject):
         """Return the dense matrix ``[rows, columns]``; a file that states another size is refused."""
         shape = self.state.get("_shape")
         if not isinstance(shape, tuple) or shape != (rows, columns):
-            raise ValueError(f"J_regressor has shape {shape!r:.40}, expected ({rows}, {columns})")
+            raise ValueError(f"J_regressor has shape {brief(shape):.40}, expected ({rows}, {columns})")
         arrays = [_array(self.state.get(name)) for name in ("data", "indices", "indptr")]
-        matrix = sparse.csc_matrix(tuple(arrays), shape=shape)
-        matrix.check_format(full_check=True)
+        try:
+            matrix = sparse.csc_matrix(tuple(arrays), shape=shape)
+            matrix.check_format(full_check=True)
+        except (TypeError, IndexError) as error:
+            raise ValueError(f"J_regressor is damaged: {error!s:.120}") from error
         return np.asarray(matrix.toarray())
 
 
@@ -189,16 +196,18 @@ def _points(
 
 def _named(content: Mapping[str, Any], name: str) -> NDArray[Any]:
     if name not in content:
-        raise ValueError(f"it lacks {name}; it holds {', '.join(map(str, list(content)[:12]))}")
+        raise ValueError(f"it lacks {name}; it holds {listed(content)}")
     try:
         return _array(content[name])
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
 
-def _array(value: Any) -> NDArray[Any]:
+def _array(value: Any, depth: int = 0) -> NDArray[Any]:
+    if depth > _MOST_NESTED:
+        raise ValueError("arrays are inside each other too deeply")
     if isinstance(value, _Chumpy | _Selected):
-        return value.values()
+        return value.values(depth + 1)
     if isinstance(value, Tensor):
         return value.numpy()
     if not isinstance(value, np.ndarray):
@@ -223,7 +232,7 @@ def read_flame_masks(path: str | Path) -> FlameMasks:
     with reading(path, "flame_masks") as file:
         content = read_array_pickle(file)
         if not isinstance(content, dict) or not {"face", "lips"} <= set(content):
-            held = ", ".join(map(str, list(content)[:12])) if isinstance(content, dict) else ""
+            held = listed(content) if isinstance(content, dict) else ""
             raise ValueError(f"it holds {held or type(content).__name__}, expected face, lips and others")
         regions = {str(name): _array(value).ravel() for name, value in content.items()}
         return FlameMasks({name: integers(value, name, (None,)) for name, value in regions.items()})

@@ -17,18 +17,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from portrait_core.weights.file_checks import open_weights, sha256_of
 from portrait_core.weights.readers.array_pickle import ARRAY_NAMES, plain_set
+from portrait_core.weights.readers.brief import brief, listed
 from portrait_core.weights.readers.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
-    load_storage,
     rebuild_parameter,
     rebuild_tensor,
 )
+from portrait_core.weights.readers.torch_pickles import load_storage
 from portrait_core.weights.readers.unpickler import ClassName, DataUnpickler, plain_key
 
 _MAX_MODULES = 100_000
 _MAX_DEPTH = 100
+_MOST_VALUES = 100_000
+"""Most values of what a network says of itself: a published file has some hundreds."""
 
 
 class ModuleRecord:
@@ -39,6 +43,8 @@ class ModuleRecord:
         """Name of its class, without the module."""
         self.state: dict[str, Any] = {}
         """Its attributes."""
+        self.sha256 = ""
+        """Digest of the file, of a network that :func:`read_network` returned."""
 
     def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict):
@@ -61,6 +67,7 @@ class ModuleRecord:
             ValueError: its modules contain each other, or are too many.
         """
         tensors: dict[str, Tensor] = {}
+        single: dict[int, Tensor] = {}  # by the original's identity: a module may be reached by many names
         waiting = [("", self, 0)]
         for visited, (prefix, module, depth) in enumerate(waiting):  # the list grows meanwhile
             if depth > _MAX_DEPTH or visited > _MAX_MODULES:
@@ -68,7 +75,9 @@ class ModuleRecord:
             for group in ("_parameters", "_buffers"):
                 for name, value in module._group(group).items():
                     if isinstance(value, Tensor):
-                        tensors[f"{prefix}{name}"] = value.float() if value.is_floating_point() else value
+                        if id(value) not in single:
+                            single[id(value)] = value.float() if value.is_floating_point() else value
+                        tensors[f"{prefix}{name}"] = single[id(value)]
             for name, child in module._group("_modules").items():
                 if isinstance(child, ModuleRecord):
                     waiting.append((f"{prefix}{name}.", child, depth + 1))
@@ -91,10 +100,14 @@ def _ordered(items: Any = ()) -> OrderedDict[Any, Any]:
     return OrderedDict(_pairs(items))
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else brief(value)
+
+
 def _persistent(meta: Any) -> ModuleRecord:
     if not isinstance(meta, dict):
         raise pickle.UnpicklingError(f"a network is described by a {type(meta).__name__}, expected a dict")
-    record = ModuleRecord(str(meta.get("class_name", "")))
+    record = ModuleRecord(_text(meta.get("class_name", "")))
     record.__setstate__(meta.get("state", {}))
     return record
 
@@ -140,23 +153,29 @@ def read_legacy_pickle(path: str | Path) -> Any:
     Raises:
         ValueError: the file does not exist, is not a pickle, or asks for a name that is not allowed.
     """
+    return _read_with_digest(path)[0]
+
+
+def _read_with_digest(path: str | Path) -> tuple[Any, str]:
+    """Return a pickle's content and the SHA-256 of the file, which is opened once for both."""
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below; its own errors are told apart from the pickle's
+        with open_weights(path) as file:
+            content = _load(file, path)
+            return content, sha256_of(file)
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        try:
-            return LegacyUnpickler(file).load()
-        # a damaged or hostile file can cause many kinds of errors
-        except Exception as error:
-            message = (
-                str(error)
-                if isinstance(error, pickle.UnpicklingError)
-                else f"it is no such pickle ({error!r})"
-            )
-            raise ValueError(
-                f"cannot read {path} safely: {message}; expected the published network file, unchanged"
-            ) from error
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def _load(file: BinaryIO, path: str | Path) -> Any:
+    try:
+        return LegacyUnpickler(file).load()
+    # a damaged or hostile file can cause many kinds of errors
+    except Exception as error:
+        own = isinstance(error, pickle.UnpicklingError)
+        message = str(error) if own else f"it is no such pickle ({error!r:.200})"
+        raise ValueError(
+            f"cannot read {path} safely: {message}; expected the published network file, unchanged"
+        ) from error
 
 
 def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
@@ -165,38 +184,60 @@ def read_network(path: str | Path, name: str = "G_ema") -> ModuleRecord:
     Raises:
         ValueError: the file cannot be read safely, or holds no network of that name.
     """
-    content = read_legacy_pickle(path)
+    content, sha256 = _read_with_digest(path)
     record = content.get(name) if isinstance(content, dict) else None
     if not isinstance(record, ModuleRecord):
-        held = (
-            ", ".join(map(str, list(content)[:12])) if isinstance(content, dict) else type(content).__name__
-        )
+        held = listed(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{path} holds no network {name!r}; it holds {held}")
+    record.sha256 = sha256
     return record
 
 
-def plain_data(value: Any, depth: int = 0) -> Any:
+def plain_data(value: Any) -> Any:
     """Convert a network file's description of itself to values of JSON.
 
     numpy values become numbers and lists, and anything else becomes text.
 
     Raises:
-        ValueError: the value is nested too deeply.
+        ValueError: the value is nested too deeply, or is too large.
     """
-    if depth > _MAX_DEPTH:
-        raise ValueError(
-            "the network's arguments are nested too deeply; expected the published file, unchanged"
-        )
-    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)):
-        return value
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.ndarray | Tensor):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {str(key): plain_data(item, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_data(item, depth + 1) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(str(item) for item in value)
-    return str(value)
+    return _Plain().data(value, 0)
+
+
+class _Plain:
+    """A conversion that counts the values it makes: a container may hold another one many times."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_VALUES
+
+    def data(self, value: Any, depth: int) -> Any:
+        """Convert a value at a depth."""
+        self._count(1 if depth <= _MAX_DEPTH else self._left + 1)
+        if value is None or (
+            isinstance(value, bool | int | float | str) and not isinstance(value, np.generic)
+        ):
+            return value
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            self._count(value.size)
+            return value.tolist()
+        if isinstance(value, Tensor):
+            self._count(value.numel())
+            return value.tolist()
+        if isinstance(value, dict):
+            return {str(key): self.data(item, depth + 1) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.data(item, depth + 1) for item in value]
+        if isinstance(value, set | frozenset):
+            self._count(len(value))
+            return sorted(map(str, value))
+        return str(value)
+
+    def _count(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise ValueError(
+                "the network's arguments are nested too deeply or too large; expected the published file, "
+                "unchanged"
+            )

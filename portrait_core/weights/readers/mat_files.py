@@ -5,7 +5,6 @@ Only plain arrays of numbers are read; files with functions or objects are refus
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat, whosmat
 
-from portrait_core.weights.file_checks import Shape, checking, integers, numbers
+from portrait_core.weights.file_checks import Shape, checking, integers, numbers, open_weights
+from portrait_core.weights.readers.matlab import read_arrays
 
-_HEADER, _VERSION, _LARGEST = 128, 124, 2**27
-_NUMERIC = frozenset(
-    {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
-)
-_HARMLESS = _NUMERIC | {"char", "struct", "cell", "sparse"}
 _IDENTITY, _EXPRESSION, _TEXTURE, _LANDMARKS = 80, 64, 80, 68
 
 
@@ -108,33 +102,5 @@ def read_mat(path: str | Path, names: Sequence[str]) -> dict[str, NDArray[np.gen
         ValueError: it is not a MATLAB 5 file, is damaged, lacks one of ``names`` or holds functions or
             objects.
     """
-    with open(path, "rb") as file:
-        header = file.read(_HEADER)
-    if not header.startswith(b"MATLAB 5.0") or header[_VERSION:] not in (b"\0\1IM", b"\1\0MI"):
-        raise ValueError("it is no MATLAB 5 file (MATLAB 7.3 files are HDF5: save with -v7 or older)")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about unreadable content, which is refused below
-        try:
-            kinds = {name: (kind, shape) for name, shape, kind in whosmat(str(path))}
-            _check_kinds(kinds, names)
-            arrays = loadmat(str(path), variable_names=list(names), struct_as_record=True)
-        except (ValueError, OSError):
-            raise
-        # damaged files and MATLAB's newer objects cause many kinds of errors in scipy
-        except Exception as error:
-            raise ValueError(f"it is damaged, or holds objects ({error!r:.200})") from error
-    for name in names:
-        if not isinstance(arrays.get(name), np.ndarray) or arrays[name].dtype.kind not in "fiu":
-            raise ValueError(f"{name} is no array of numbers")
-    return {name: arrays[name] for name in names}
-
-
-def _check_kinds(kinds: dict[str, tuple[str, tuple[int, ...]]], names: Sequence[str]) -> None:
-    for name, (kind, shape) in kinds.items():
-        if kind not in _HARMLESS:
-            raise ValueError(f"{name} is of MATLAB's kind {kind}, only arrays are read")
-        if name in names and (kind not in _NUMERIC or np.prod(shape, dtype=float) > _LARGEST):
-            raise ValueError(f"{name} is a {kind} of {shape}, expected numbers")
-    missing = [name for name in names if name not in kinds]
-    if missing:
-        raise ValueError(f"it lacks {', '.join(missing)}; it holds {', '.join(list(kinds)[:12])}")
+    with open_weights(path) as file:
+        return read_arrays(file, names)

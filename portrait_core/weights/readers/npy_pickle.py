@@ -9,17 +9,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from portrait_core.weights.readers.array_pickle import PickledObject, read_array_pickle
+from portrait_core.weights.readers.npy_files import read_header
 from portrait_core.weights.readers.pickled_arrays import (
     ArrayRecord,
     DTypeRecord,
-    load_storage,
     rebuild_tensor,
 )
-
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+from portrait_core.weights.readers.torch_pickles import load_storage
 
 
 class _ObjectType(PickledObject):
@@ -77,14 +73,7 @@ def read_object_npy(file: BinaryIO) -> Any:
     Raises:
         ValueError: it is not such a file, is damaged, or asks for anything else.
     """
-    try:
-        version = np.lib.format.read_magic(file)
-        if version not in _HEADERS:
-            raise ValueError(f"its format version is {version}")
-        shape, _, dtype = _HEADERS[version](file)
-    # numpy parses the header as a Python literal, which can fail in many ways
-    except Exception as error:
-        raise ValueError(f"it is no .npy file, or is damaged: {error!r:.200}") from error
+    shape, _, dtype = read_header(file)
     if shape != () or dtype != np.dtype(object):
         raise ValueError(f"it holds {dtype} of shape {shape}, expected one object")
     array = read_array_pickle(file, _NAMES)

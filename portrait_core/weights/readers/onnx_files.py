@@ -1,22 +1,22 @@
 """Networks in insightface's packs: ONNX files in a folder, or in the published zip archive.
 
-An ONNX file is data for its runtime, which refuses operations that it does not know. It may still ask for
-weights in other files on this machine, so such a file is refused.
+An ONNX file is data for its runtime, which refuses operations that it does not know. What else it might ask
+for is looked at first, in :mod:`portrait_core.weights.readers.onnx_checks`.
 """
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import onnx
 import onnxruntime
-from onnx.external_data_helper import uses_external_data
 
-from portrait_core.weights.file_checks import checking
+from portrait_core.weights.file_checks import checking, open_weights
+from portrait_core.weights.readers.archives import Archive
+from portrait_core.weights.readers.brief import listed
+from portrait_core.weights.readers.onnx_checks import check_onnx
 from portrait_core.weights.registry import MODELS
 
 _LARGEST = 2**30
@@ -66,9 +66,10 @@ def read_onnx(path: str | Path) -> OnnxNetwork:
         ValueError: the file is missing, damaged, or asks for weights in other files.
     """
     try:
-        return _network(Path(path).read_bytes())
+        with open_weights(path) as file:
+            return _network(file.read())
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def _read(path: str | Path, name: str, image: Shape, outputs: int, width: int | None) -> OnnxNetwork:
@@ -98,19 +99,14 @@ def read_member(path: Path, file: str) -> bytes:
     """
     if path.is_dir():
         path = path / file
-    if path.suffix != ".zip":
-        return path.read_bytes()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.split("/")[-1] == file]
-            if len(members) != 1 or members[0].file_size > _LARGEST:
-                held = ", ".join(archive.namelist()[:8])
-                raise ValueError(f"the archive holds {held}, expected one {file} in it")
-            return archive.read(members[0])
-    except (ValueError, OSError):
-        raise
-    except Exception as error:  # errors of zipfile and zlib share no other class
-        raise ValueError(f"the archive is damaged: {error!r:.200}") from error
+    with open_weights(path) as opened:
+        if path.suffix != ".zip":
+            return opened.read()
+        archive = Archive(opened, compressed=True)
+        members = [name for name in archive.members if name.split("/")[-1] == file]
+        if len(members) != 1:
+            raise ValueError(f"the archive holds {listed(archive.members)}, expected one {file} in it")
+        return archive.read(members[0])
 
 
 def _network(data: bytes) -> OnnxNetwork:
@@ -118,31 +114,14 @@ def _network(data: bytes) -> OnnxNetwork:
     options.intra_op_num_threads = 1
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
-    _refuse_external(data)
+    if len(data) > _LARGEST:
+        raise ValueError(f"it has {len(data):,} bytes, more than the {_LARGEST:,} of any network here")
+    check_onnx(data)
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors share no class but this one
         raise ValueError(f"it is no ONNX network that can be read ({error!s:.200})") from error
     return OnnxNetwork(data, _shapes(session.get_inputs()), _shapes(session.get_outputs()))
-
-
-def _refuse_external(data: bytes) -> None:
-    try:
-        model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf's errors depend on its build
-        raise ValueError(f"it is no ONNX network ({error!r:.120})") from error
-    if any(uses_external_data(tensor) for tensor in _tensors(model.graph)):
-        raise ValueError("it asks for weights in other files, which published networks do not")
-
-
-def _tensors(graph: Any) -> list[Any]:
-    tensors = list(graph.initializer)
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t, *attribute.tensors]
-            for inner in (attribute.g, *attribute.graphs):
-                tensors += _tensors(inner) if inner.node or inner.initializer else []
-    return tensors
 
 
 def _shapes(values: list[Any]) -> dict[str, Shape]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import pickle
 import re
@@ -13,14 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from portrait_core.weights.readers.unpickler import DataUnpickler, Handlers
+from portrait_core.weights.readers.brief import brief
 
-_MAGIC = 0x1950A86A20F9469CFC6C  # marks torch's format before its zip files
-_FORMAT = 1001
-_HEADER = 8  # bytes before a storage's values, which hold their number
+_MOST_AXES = 25
 _MAX_EXPANDED = 2**20  # largest number of values of a tensor that repeats its storage
 
-_STORAGES: dict[str, torch.dtype] = {
+STORAGES: dict[str, torch.dtype] = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
     "HalfStorage": torch.float16,
@@ -32,6 +29,7 @@ _STORAGES: dict[str, torch.dtype] = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
+"""Types of the values of torch's storages, by their names."""
 
 
 class Storage:
@@ -42,67 +40,13 @@ class Storage:
         self.values: Tensor | None = None  # [count], once read
 
 
-def load_storage(data: bytes) -> Storage:
-    """Read one storage in torch's older format: five pickles, then raw values.
-
-    Raises:
-        pickle.UnpicklingError: it is anything else.
-    """
-    if not isinstance(data, bytes):
-        raise pickle.UnpicklingError(f"a tensor's storage is a {type(data).__name__}, expected bytes")
-    file = io.BytesIO(data)
-    magic, version, system = (_StorageUnpickler(file).load() for _ in range(3))
-    if magic != _MAGIC or version != _FORMAT or not isinstance(system, dict):
-        raise pickle.UnpicklingError("a tensor's storage is not in torch's older format")
-    if not system.get("little_endian", True):
-        raise pickle.UnpicklingError("a tensor's storage was written on a big-endian machine")
-    storage = _StorageUnpickler(file).load()
-    keys = _StorageUnpickler(file).load()
-    if not isinstance(storage, Storage) or not isinstance(keys, list) or len(keys) != 1:
-        raise pickle.UnpicklingError("expected one storage where a tensor keeps its values")
-    header = file.read(_HEADER)
-    start, left = file.tell(), len(data) - file.tell()
-    if int.from_bytes(header, "little", signed=True) != storage.count:
-        raise pickle.UnpicklingError(
-            f"a storage of {storage.count} values states another number in its header"
-        )
-    needed = storage.count * storage.dtype.itemsize
-    if needed > left:
-        raise pickle.UnpicklingError(f"a storage of {needed} bytes has {left}")
-    raw = bytearray(memoryview(data)[start : start + needed])
-    storage.values = (
-        torch.frombuffer(raw, dtype=storage.dtype) if raw else torch.empty(0, dtype=storage.dtype)
-    )
-    return storage
-
-
-class _StorageUnpickler(DataUnpickler):
-    """Resolves the names of storage types, and the one reference to a storage."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__(file, {("torch", name): dtype for name, dtype in _STORAGES.items()})
-
-    def _reference(self) -> None:
-        """Replace ``('storage', type, key, device, count, view)`` by a storage on the CPU."""
-        reference = self.stack.pop()
-        if not isinstance(reference, tuple) or len(reference) < 5 or reference[0] != "storage":
-            raise pickle.UnpicklingError("expected a reference to a storage")
-        dtype, count = reference[1], reference[4]
-        if not isinstance(dtype, torch.dtype) or not _is_count(count) or any(reference[5:]):
-            raise pickle.UnpicklingError("a reference to a storage has no type or no size")
-        self.stack.append(Storage(dtype, count))
-
-
-_HANDLERS: Handlers = {**DataUnpickler.dispatch, pickle.BINPERSID[0]: _StorageUnpickler._reference}
-_StorageUnpickler.dispatch = _HANDLERS
-
-
-def _is_count(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Tell whether a value is a number of values, of a size that a file may have."""
     return type(value) is int and 0 <= value < 2**48
 
 
-def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """Return a tensor over a part of a storage.
+def rebuild_view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Return a tensor over a part of a storage, which it may repeat.
 
     Raises:
         pickle.UnpicklingError: it would reach beyond the storage.
@@ -110,18 +54,35 @@ def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -
     if not isinstance(storage, Storage) or storage.values is None:
         raise pickle.UnpicklingError(f"a tensor's storage is a {type(storage).__name__}")
     shaped = isinstance(size, tuple) and isinstance(stride, tuple) and len(size) == len(stride)
-    if not shaped or not all(map(_is_count, (offset, *size, *stride))):
-        raise pickle.UnpicklingError(f"a tensor has size {size!r:.80}, stride {stride!r:.80}")
+    # many axes are refused first: the product of a million lengths takes hours
+    if not shaped or len(size) > _MOST_AXES or not all(map(is_count, (offset, *size, *stride))):
+        raise pickle.UnpicklingError(f"a tensor has size {brief(size)}, stride {brief(stride)}")
     total = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if total else 0
-    if last >= max(storage.count, 1) or total > max(storage.count, _MAX_EXPANDED) or len(size) > 25:
-        raise pickle.UnpicklingError(
-            f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
-            f"{storage.count} values"
-        )
+    if last >= max(storage.count, 1):
+        raise _beyond(storage, offset, size, stride)
     if not total:
         return torch.empty(size, dtype=storage.dtype)
     return torch.as_strided(storage.values, size, stride, offset)
+
+
+def rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """Return a tensor over a part of a storage, for readers that copy it.
+
+    Raises:
+        pickle.UnpicklingError: it would reach beyond the storage, or repeat it very often.
+    """
+    view = rebuild_view(storage, offset, size, stride)
+    if view.numel() > max(storage.count, _MAX_EXPANDED):
+        raise _beyond(storage, offset, size, stride)
+    return view
+
+
+def _beyond(storage: Storage, offset: int, size: Any, stride: Any) -> pickle.UnpicklingError:
+    return pickle.UnpicklingError(
+        f"a tensor of size {size}, stride {stride}, offset {offset} reaches beyond its storage of "
+        f"{storage.count} values"
+    )
 
 
 def rebuild_parameter(data: Any, *_: Any) -> Tensor:
@@ -138,7 +99,9 @@ class DTypeRecord:
         if isinstance(code, bytes):
             code = code.decode("latin1")
         if not isinstance(code, str) or not re.fullmatch(r"[<>=|]?(?:[biuf][1248]|[SU]\d{1,4})", code):
-            raise pickle.UnpicklingError(f"the file asks for numpy type {code!r:.40}, only numbers are read")
+            raise pickle.UnpicklingError(
+                f"the file asks for numpy type {brief(code):.40}, only numbers are read"
+            )
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: Any) -> None:
@@ -160,8 +123,8 @@ class ArrayRecord(np.ndarray[Any, Any]):
         if not isinstance(state, tuple) or len(state) != 5:
             raise pickle.UnpicklingError("a numpy array has an unknown form")
         _, shape, dtype, fortran, data = state
-        if not isinstance(shape, tuple) or len(shape) > 32 or not all(map(_is_count, shape)):
-            raise pickle.UnpicklingError(f"a numpy array has shape {shape!r:.80}")
+        if not isinstance(shape, tuple) or len(shape) > 32 or not all(map(is_count, shape)):
+            raise pickle.UnpicklingError(f"a numpy array has shape {brief(shape)}")
         values = _values(dtype, data, math.prod(shape))
         super().__setstate__((1, shape, values.dtype, bool(fortran), values.tobytes()))  # type: ignore[arg-type]
 
@@ -169,7 +132,7 @@ class ArrayRecord(np.ndarray[Any, Any]):
 def encode_latin1(text: Any, encoding: Any = "latin1") -> bytes:
     """Return bytes as protocols 0 to 2 write them: as text, and a call that encodes it."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {encoding!r:.40}")
+        raise pickle.UnpicklingError(f"it encodes a {type(text).__name__} as {brief(encoding):.40}")
     return text.encode("latin1")
 
 

@@ -1,24 +1,25 @@
 """Checkpoints of ``torch.save``, in its zip format or the older one, whatever their suffix is.
 
-torch's own restricted reader reads them, which makes tensors and plain containers. Then they are compared
-with the names and shapes of their network: entries that do not fit are refused instead of skipped.
+Our own reader makes tensors and plain containers of them. Then they are compared with the names and shapes of
+their network: entries that do not fit are refused instead of skipped.
 """
 
 from __future__ import annotations
 
-import re
-import warnings
+import pickle
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
-from portrait_core.weights.file_checks import checking
+from portrait_core.weights.file_checks import checking, open_weights
 from portrait_core.weights.locate import package_file
+from portrait_core.weights.readers.brief import listed
+from portrait_core.weights.readers.torch_pickles import read_checkpoint
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes of a network's entries by their names."""
@@ -27,6 +28,8 @@ LPIPS_CHANNELS = (64, 128, 256, 512, 512)
 """Channels of the VGG16 feature maps that LPIPS weights."""
 LPIPS_ALEX_CHANNELS = (64, 192, 384, 256, 256)
 """Channels of AlexNet's."""
+
+_FREE, _COPIES = 1 << 26, 16  # bytes that copies may always take, and per stored byte: two of uint8 as int64
 
 State = dict[str, Tensor]
 """Tensors by the names of a network's ``state_dict``, on the CPU: float32, counters int64."""
@@ -132,25 +135,19 @@ def read_torch(path: str | Path) -> Any:
         OSError: the file does not exist.
         ValueError: it is not a checkpoint, is damaged, or asks for anything else.
     """
-    with open(path, "rb") as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True)
-        # a damaged or hostile file causes many kinds of errors in torch
-        except Exception as error:
-            raise ValueError(
-                f"it is no checkpoint that can be read safely ({_torch_message(error):.200})"
-            ) from error
+    with open_weights(path) as file:
+        return read_torch_file(file)
 
 
-def _torch_message(error: Exception) -> str:
-    """Return torch's message about a file, without its advice to load it all the same."""
-    text = str(error)
-    match = re.search(r"GLOBAL ([\w.]+)", text)
-    if match:
-        return f"the file asks for {match[1]}, which is not a name known as safe"
-    reason = text.rpartition("WeightsUnpickler error:")[2].strip()
-    return reason.splitlines()[0].split(". ")[0] if reason else type(error).__name__
+def read_torch_file(file: BinaryIO) -> Any:
+    """Read a checkpoint from an open file, as :func:`read_torch` does."""
+    try:
+        return read_checkpoint(file)
+    # a damaged or hostile file causes many kinds of errors
+    except Exception as error:
+        own = isinstance(error, ValueError | pickle.UnpicklingError)
+        reason = str(error) if own else type(error).__name__
+        raise ValueError(f"it is no checkpoint that can be read safely ({reason:.200})") from error
 
 
 def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool = False) -> State:
@@ -167,12 +164,14 @@ def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool =
     """
     if not isinstance(state, Mapping) or not state:
         raise ValueError(f"{what} is a {type(state).__name__}, expected weights by name")
+    if keep_others:
+        _refuse_repeats(state, what)
     problems = [f"{name} is missing" for name in shapes if name not in state]
     chosen: Iterable[str] = [name for name in state if keep_others or name in shapes]
     for name in chosen:
         value = state[name]
         if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_quantized:
-            problems.append(f"{name} is a {type(value).__name__}, expected plain numbers")
+            problems.append(f"{name!s:.100} is a {type(value).__name__}, expected plain numbers")
         elif name in shapes and tuple(value.shape) != shapes[name]:
             problems.append(f"{name} has shape {list(value.shape)}, expected {list(shapes[name])}")
         elif not torch.isfinite(value).all():
@@ -181,6 +180,20 @@ def select_tensors(state: Any, shapes: Shapes, what: str, *, keep_others: bool =
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise ValueError(f"{what} does not fit: {'; '.join(problems[:3])}{more}")
     return {name: _plain(state[name]) for name in chosen}
+
+
+def _refuse_repeats(state: Mapping[Any, Any], what: str) -> None:
+    """Refuse tensors whose shapes nothing else bounds and which repeat their values very often.
+
+    A tensor is a view of a storage, so a few bytes can stand for gigabytes, which a copy would need.
+    """
+    tensors = [
+        value for value in state.values() if isinstance(value, Tensor) and value.layout is torch.strided
+    ]
+    storages = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
+    needed = sum(value.numel() for value in tensors) * torch.int64.itemsize
+    if needed > _FREE + _COPIES * sum(storages.values()):
+        raise ValueError(f"{what} repeats its values: {needed:,} bytes of {sum(storages.values()):,}")
 
 
 def _plain(value: Tensor) -> Tensor:
@@ -195,6 +208,6 @@ def checkpoint_entry(content: Any, name: str) -> Any:
         ValueError: it has no entry of that name.
     """
     if not isinstance(content, Mapping) or name not in content:
-        held = ", ".join(map(str, list(content)[:12])) if isinstance(content, Mapping) else ""
+        held = listed(content) if isinstance(content, Mapping) else ""
         raise ValueError(f"it lacks {name}; it holds {held or type(content).__name__}")
     return content[name]

@@ -11,8 +11,13 @@ from __future__ import annotations
 import os
 import pickle
 import pickletools
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from portrait_core.weights.readers.brief import brief
 
 Names = Mapping[tuple[str, str], Any]
 """Objects by (module, name): an inert constructor, or a plain value."""
@@ -28,6 +33,12 @@ _KNOWN = """
     GLOBAL STACK_GLOBAL REDUCE NEWOBJ NEWOBJ_EX BUILD
 """.split()  # noqa: SIM905 - as a list it would take a page
 _PLAIN_KEYS = (str, bytes, int, float, type(None))
+_LARGEST_KEY = 1 << 60  # beyond it, numbers can be chosen that all have one hash
+_MOST_READS = 1_000_000
+"""Most pieces of one pickle: an instruction is one to three. EG3D's network file has 67,000."""
+_FREE, _PER_BYTE, _ENTRY = 1 << 26, 4, 100
+"""Bytes that constructors may always make, and per byte of the file beyond; bytes of a container's entry."""
+_SMALL = 1 << 12
 
 
 class ClassName:
@@ -41,26 +52,49 @@ class ClassName:
 
 
 class BoundedFile:
-    """A file that refuses to read beyond its end, so that no length in it causes a large allocation."""
+    """A file that refuses to read beyond its end, so that no length in it causes a large allocation.
+
+    It also refuses to be read in millions of pieces, since a byte can stand for an object of 200.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         here = file.tell()
         self._end = file.seek(0, os.SEEK_END)
         file.seek(here)
+        self.size = self._end - here
+        """Bytes from the place where reading began to the end."""
+        self._reads = 0
 
     def read(self, size: int) -> bytes:
         """Read exactly ``size`` bytes."""
-        left = self._end - self._file.tell()
-        if size > left:
-            raise pickle.UnpicklingError(
-                f"it is cut short or damaged: {size} bytes should follow, {left} are left"
-            )
-        return self._file.read(size)
+        self._count()
+        if size > _SMALL:
+            self.check_left(size)
+        data = self._file.read(size)
+        if len(data) < size:
+            _refuse_short(size, len(data))
+        return data
 
     def readline(self) -> bytes:
         """Read one line."""
+        self._count()
         return self._file.readline()
+
+    def check_left(self, size: int) -> None:
+        """Refuse a size that is larger than what is left."""
+        left = self._end - self._file.tell()
+        if size > left:
+            _refuse_short(size, left)
+
+    def _count(self) -> None:
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            raise pickle.UnpicklingError("it has millions of instructions, which files of weights do not")
+
+
+def _refuse_short(size: int, left: int) -> None:
+    raise pickle.UnpicklingError(f"it is cut short or damaged: {size} bytes should follow, {left} are left")
 
 
 class DataUnpickler(pickle._Unpickler):
@@ -68,16 +102,30 @@ class DataUnpickler(pickle._Unpickler):
 
     fillable: tuple[type, ...] = ()
     """Types whose objects take state through a ``__setstate__`` of ours; plain dictionaries ignore it."""
+    counts_views = True
+    """Whether a tensor counts with all that it repeats of its storage, as what copies it needs."""
 
     # attributes of the base class: objects made so far, and access to those since the last mark
     stack: list[Any]
     append: Callable[[Any], None]
     pop_mark: Callable[[], list[Any]]
 
-    def __init__(self, file: BinaryIO, names: Names, *, encoding: str = "ASCII") -> None:
-        super().__init__(BoundedFile(file), encoding=encoding)
+    def __init__(
+        self, file: BinaryIO, names: Names, *, encoding: str = "ASCII", size: int | None = None
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            file: the open file, at the pickle's beginning.
+            names: objects that the pickle may name.
+            encoding: encoding of the strings of Python 2.
+            size: bytes of the values that belong to the pickle; default: those of the file from here.
+        """
+        self._input = BoundedFile(file)
+        super().__init__(self._input, encoding=encoding)
         self._names = names
         self._constructors = {id(value) for value in names.values() if callable(value)}
+        self._allowance = _FREE + _PER_BYTE * (self._input.size if size is None else size)
 
     def stand_in(self, module: str, name: str) -> Any:
         """Return the object for a name that is not in ``names``.
@@ -85,7 +133,8 @@ class DataUnpickler(pickle._Unpickler):
         Raises:
             pickle.UnpicklingError: the name is not accepted; the message contains it.
         """
-        raise pickle.UnpicklingError(f"the file asks for {module}.{name}, which is not a name known as safe")
+        asked = f"{module:.100}.{name:.100}"
+        raise pickle.UnpicklingError(f"the file asks for {asked}, which is not a name known as safe")
 
     def construct(self, of: ClassName, args: tuple[Any, ...]) -> Any:
         """Return an object in place of one of the class ``of``."""
@@ -97,14 +146,27 @@ class DataUnpickler(pickle._Unpickler):
             return self._names[module_name, global_name]
         return self.stand_in(module_name, global_name)
 
+    def _charge(self, values: Iterable[Any]) -> None:
+        """Count what copies of values take, before they are made.
+
+        One value can be given to a constructor a million times, by six bytes each time.
+        """
+        self._allowance -= sum(map(_cost, values))
+        if self._allowance < 0:
+            raise pickle.UnpicklingError("it makes far more values than it has bytes for")
+
     def _call(self, function: Any, args: Any) -> Any:
         if not isinstance(args, tuple):
-            raise pickle.UnpicklingError(f"it calls {function!r} without a tuple of arguments")
+            raise pickle.UnpicklingError(f"it calls {brief(function)} without a tuple of arguments")
         if isinstance(function, ClassName):
             return self.construct(function, args)
         if id(function) not in self._constructors:
             raise pickle.UnpicklingError(f"it calls a {type(function).__name__}, which is no constructor")
-        return function(*args)
+        self._charge(args)
+        made = function(*args)
+        if self.counts_views and isinstance(made, Tensor):
+            self._charge((made,))
+        return made
 
     def _pop_call(self) -> None:
         args = self.stack.pop()
@@ -120,9 +182,15 @@ class DataUnpickler(pickle._Unpickler):
         target = self.stack[-1]
         fill = getattr(target, "__setstate__", None) if isinstance(target, self.fillable) else None
         if fill is not None:
+            self._charge(state if isinstance(state, tuple) else (state,))
             fill(state)
         elif not isinstance(target, dict):  # attributes of a dictionary carry nothing that is read
             raise pickle.UnpicklingError(f"it sets attributes of a {type(target).__name__}")
+
+    def _frame(self) -> None:
+        """Take note of a frame, which only says how much to read at once."""
+        (size,) = struct.unpack("<Q", self._input.read(8))
+        self._input.check_left(size)
 
     def _filled(self, kind: type, count: int) -> Any:
         target = self.stack[count]
@@ -166,11 +234,23 @@ class DataUnpickler(pickle._Unpickler):
 def plain_key(key: Any) -> Any:
     """Return a key of a dictionary or member of a set, if it is plain.
 
-    Hashing a deeply nested tuple would overflow the interpreter's stack.
+    Hashing a deeply nested tuple would overflow the interpreter's stack, and large numbers can be chosen so
+    that each is compared with all others.
     """
-    if not isinstance(key, _PLAIN_KEYS):
-        raise pickle.UnpicklingError(f"a {type(key).__name__} is the key of a dictionary or member of a set")
+    large = isinstance(key, int) and abs(key) > _LARGEST_KEY
+    if not isinstance(key, _PLAIN_KEYS) or large:
+        what = "large number" if large else type(key).__name__
+        raise pickle.UnpicklingError(f"a {what} is the key of a dictionary or member of a set")
     return key
+
+
+def _cost(value: Any) -> int:
+    """Return about how many bytes a copy of a value takes, without what its members hold."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return _ENTRY * len(value) if isinstance(value, list | tuple | dict | set | frozenset) else 8
 
 
 Handlers = dict[int, Callable[[Any], None]]
@@ -198,6 +278,7 @@ def _table() -> Handlers:
         "ADDITEMS": DataUnpickler._add_items,
         "FROZENSET": DataUnpickler._frozen_set,
         "DICT": DataUnpickler._dict,
+        "FRAME": DataUnpickler._frame,
     }
     table: Handlers = {}
     for code in range(256):

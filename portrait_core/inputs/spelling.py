@@ -1,0 +1,70 @@
+"""Names of files that a table spells in another way than the disk: Unicode forms, Windows' separators."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+
+from portrait_core.store.places import local_path, resolve_place
+
+
+class Spellings:
+    r"""Finds files of this machine that a table names in another Unicode form, or with ``\``.
+
+    A Mac writes a letter and its accent as two characters, which look like the one on the disk. Every folder
+    is listed once.
+    """
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, str]] = {}
+
+    def resolve(self, folder: str, cell: str) -> str:
+        """Return the place that a cell names, relative to ``folder``: as the disk spells it, where it exists.
+
+        Args:
+            folder: folder or URL prefix of the table.
+            cell: path or URL; an empty one stays empty.
+        """
+        if not cell:
+            return ""
+        place = resolve_place(folder, cell)
+        for tried in dict.fromkeys((place, resolve_place(folder, cell.replace("\\", "/")))):
+            path = local_path(tried)
+            if path is None:
+                return place
+            if found := self._existing(path):
+                return str(found)
+        return place
+
+    def _existing(self, path: Path) -> Path | None:
+        """Return a path as the disk spells it; None where there is nothing of that name."""
+        try:
+            if path.exists():
+                return path
+        except (OSError, ValueError):  # no access, or no path at all: the table's check says so
+            return None
+        if path.name.isascii() and path.parent.is_dir():
+            return None
+        above = self._existing(path.parent) if path != path.parent else None
+        if above is None:
+            return None
+        name = self._names(above).get(unicodedata.normalize("NFC", path.name))
+        return above / name if name is not None else None
+
+    def _names(self, folder: Path) -> dict[str, str]:
+        """Return the names in a folder by their composed form."""
+        if folder not in self._listed:
+            try:
+                names = os.listdir(folder)
+            except OSError:
+                names = []
+            self._listed[folder] = {
+                unicodedata.normalize("NFC", name): name for name in names if not name.isascii()
+            } | {name: name for name in names if name.isascii()}
+        return self._listed[folder]
+
+
+def written_with_slashes(place: str) -> str:
+    r"""Return a note for a place that does not exist and holds ``\``, else nothing."""
+    return r"; paths are written with / here, not with \ as on Windows" if "\\" in place else ""

@@ -1,0 +1,68 @@
+"""``portrait check`` shows what a run would use of two files, and keeps nothing but pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from flows.cli.check_command import STRIP
+from flows.cli.main import app
+from portrait_core.runtime.package_files import sample_portrait, sample_video
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def two_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The astronaut twice, the right one a little smaller."""
+    left = skimage.data.astronaut()
+    right = np.asarray(Image.fromarray(left).resize((448, 448)))
+    picture = np.full((512, 960, 3), 200, np.uint8)
+    picture[:, :512], picture[:448, 512:] = left, right
+    path = tmp_path_factory.mktemp("pictures") / "two.png"
+    Image.fromarray(picture).save(path)
+    return path
+
+
+def test_a_sound_pair_is_described_and_shown(tmp_path: Path) -> None:
+    line = "check", "--portrait", sample_portrait(), "--video", sample_video(), "--frames", 4
+    ended = call(*line, "--out", tmp_path / "out")
+    said = " ".join(ended.output.split())
+    assert ended.exit_code == 0, said
+    assert "512x512 pixels, shown at 512x512, face" in said
+    assert "193x144 pixels, 120 frames, 29.97 frames per second (30000/1001), 4.00 s, no sound" in said
+    assert "persons 1, number 1 drives; looked at 4 of 120 frames, 0 cannot be used" in said
+    assert "note the driver's face is" in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [STRIP]
+    assert Image.open(tmp_path / "out" / STRIP).width > 800
+
+
+def test_two_faces_are_refused_until_one_is_chosen(tmp_path: Path, two_faces: Path) -> None:
+    line = (
+        "check",
+        "--portrait",
+        two_faces,
+        "--video",
+        sample_video(),
+        "--frames",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
+    refused = call(*line)
+    assert refused.exit_code == 2
+    assert "2 faces were found" in " ".join(refused.output.split())
+    assert "--portrait-face" in refused.output
+    chosen = call(*line, "--set", "tracking.portrait_face=2")
+    said = " ".join(chosen.output.split())
+    assert chosen.exit_code == 0, said
+    assert "the portrait shows 2 faces; number 2 is animated" in said
+    like = call(*line, "--set", f"tracking.portrait_face=like:{sample_portrait()}")
+    assert like.exit_code == 0, like.output

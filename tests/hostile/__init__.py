@@ -1,0 +1,1 @@
+"""What a stranger may hand over: hostile files, and probes that say whether the program holds."""
