@@ -165,7 +165,8 @@ def video_file(job: Job) -> Path:
 def input_frames(job: Job, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:
     """Return the driving video's frames as the file has them, damaged ones too: those were recorded."""
     with suppress(DecodeError):
-        yield from read_frames(video_file(job), start, job.frames if stop is None else stop)
+        first, stop = job.first_frame, job.frames if stop is None else stop
+        yield from read_frames(video_file(job), first + start, first + stop)
 
 
 def driving_frames(job: Job, start: int = 0, stop: int | None = None) -> Iterator[NDArray[np.uint8]]:

@@ -215,6 +215,7 @@ def summarise(
         frames=job.frames,
         frame_rate=job.frame_rate,
         has_audio=job.has_audio,
+        video_facts={"rate": job.frame_rate, "first_frame": job.first_frame, **job.source},
         sound=ledger.output("encode").read_note(SOUND) or "",
         files=files,
         stages=_stages(job, ledger, records, kept),

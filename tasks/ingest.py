@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from fractions import Fraction as FrameRate
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from portrait_core.errors import InputError, RoleError
 from portrait_core.inputs.copies import local_copy
 from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
 from portrait_core.media.kinds import kind_at
+from portrait_core.media.pictures import FileSequence, find_pictures
+from portrait_core.media.rates import clip_range
 from portrait_core.model_files.needs import (
     weight_file,
     weight_files,
@@ -75,10 +78,15 @@ def _pair(
     """Make the job of a pipeline that takes a portrait and a driving video."""
     portrait, video = places
     source = edited.stage_keys["edit"] if edited else _portrait(portrait, store, settings)
-    info = _video(video, store, settings)
-    frames = min(info.frame_count, settings.media.max_frames or info.frame_count)
+    info, files = _video(video, store, settings), _files(video)
+    rate = str(FrameRate(settings.media.rate)) if files else info.frame_rate
+    first, frames = _range(info, FrameRate(rate), settings)
     inputs = {"portrait": source, "video": info.sha256, "driver_face": _face_input(settings, "driver_face")}
     inputs["portrait_face"] = _face_input(settings, "portrait_face")
+    if first:
+        inputs["first_frame"] = str(first)
+    if files:
+        inputs["rate"] = rate
     weights = _weights(settings, flat=goal == "clip_2d")
     if goal == "clip_2d":
         settings = _for_2d(settings)
@@ -86,18 +94,49 @@ def _pair(
     return Job(
         goal=goal,
         store=_place(store),
-        label=label or f"{name}--{stem(video)}",
+        label=label or f"{name}--{stem(str(files.files[0].parent)) if files else stem(video)}",
         portrait=_place(portrait),
         video=_place(video),
         frames=frames,
-        frame_rate=info.frame_rate,
+        frame_rate=rate,
         has_audio=info.has_audio,
+        source=_source(info, files),
         edited=edited,
         inputs=inputs,
         stage_keys=make_stage_keys(find_pipeline(goal), inputs, frames, settings, weights),
         weights=weights,
         settings=settings,
     )
+
+
+def _files(video: str) -> FileSequence | None:
+    """Return the files of a driving video that is a folder or a pattern of pictures."""
+    path = local_path(video)
+    pictures = find_pictures(path) if path is not None else None
+    return pictures if isinstance(pictures, FileSequence) else None
+
+
+def _source(info: InputFacts, files: FileSequence | None) -> dict[str, Any]:
+    """Return what people are told of the driving video."""
+    about = {name: getattr(info, name) for name in ("is_vfr", "repeated", "dropped", "rotation_deg")}
+    return about | ({"files": len(files.files), "missing": files.missing} if files else {})
+
+
+def _range(info: InputFacts, rate: FrameRate, settings: Settings) -> tuple[int, int]:
+    """Return the first frame of the driving video that is used, and the number of frames.
+
+    Raises:
+        InputError: fewer than two frames are left.
+    """
+    media, count = settings.media, info.frame_count
+    first, frames = clip_range(media.begin, media.end, None, rate, count)
+    if frames < 2:
+        whole = f"{count} frames, {float(count / rate):.2f} s at {float(rate):.5g} frames per second"
+        raise InputError(
+            f"from {media.begin} to {media.end or 'the end'} there are fewer than two frames in {info.url} "
+            f"({whole}); give other values of --from and --to (media.begin, media.end)"
+        )
+    return first, min(frames, media.max_frames or frames)
 
 
 def ingest_edit(portrait: str, store: str, settings: Settings) -> Job:

@@ -104,6 +104,26 @@ AnyFace = Annotated[
     bool,
     typer.Option("--any-face", help="Go on with a face that is hardly a human one: a dog's, a monkey's."),
 ]
+Begin = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="WHEN",
+        help="Where in the video to begin: seconds (`12.5`), `1:02.5`, or a frame counted from 0 (`300f`).",
+    ),
+]
+End = Annotated[
+    str | None, typer.Option("--to", metavar="WHEN", help="Before which place in the video to end, likewise.")
+]
+Rate = Annotated[
+    str | None,
+    typer.Option(
+        "--rate",
+        metavar="N",
+        help="Frames per second, where VIDEO is a folder or a pattern of pictures (`frames/*.png`); by "
+        "default 25.",
+    ),
+]
 Edits = Annotated[
     list[str],
     typer.Option(
@@ -172,6 +192,9 @@ def reenact(
     driver_face: DriverFace = None,
     portrait_face: PortraitFace = None,
     any_face: AnyFace = False,
+    begin: Begin = None,
+    end: End = None,
+    rate: Rate = None,
     commercial: Commercial = False,
     only: Annotated[
         list[str], typer.Option(metavar="STAGE", help="Run this stage only. Can be repeated.")
@@ -197,7 +220,7 @@ def reenact(
     """
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
-    changes += chosen_faces(driver_face, portrait_face, any_face)
+    changes += [*chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
     _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
 
 
@@ -212,12 +235,15 @@ def plan(
     driver_face: DriverFace = None,
     portrait_face: PortraitFace = None,
     any_face: AnyFace = False,
+    begin: Begin = None,
+    end: End = None,
+    rate: Rate = None,
 ) -> None:
     """Show what `portrait reenact` would do and why, with estimated time and size; change nothing.
 
     The estimates come from the store's own history.
     """
-    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face)]
+    changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
     _reenact(portrait, video, store, None, profile, changes, dry_run=True, edit=edit)
 
 
@@ -226,6 +252,12 @@ def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: b
     chosen = {"driver_face": driver_face, "portrait_face": portrait_face}
     changes = [f"tracking.{name}={face}" for name, face in chosen.items() if face is not None]
     return [*changes, "tracking.any_face=true"] if any_face else changes
+
+
+def chosen_range(begin: str | None, end: str | None, rate: str | None) -> list[str]:
+    """Return the changes of settings that choose a part of the video, and the rate of one of pictures."""
+    chosen = {"begin": begin, "end": end, "rate": rate}
+    return [f"media.{name}={value!r}" for name, value in chosen.items() if value is not None]
 
 
 @app.command()

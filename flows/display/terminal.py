@@ -122,8 +122,29 @@ def announce(job: Job, console: Console) -> None:
     sound = "with audio" if job.has_audio else "no audio"
     rate = f"{float(job.rate):.5g} frames per second ({job.frame_rate})"
     say(f"video     {job.video}: {job.frames} frames, {rate}, {sound}")
+    for line in source_lines(job):
+        say(f"          {line}")
     say(f"profile   {job.settings.profile}, {job.settings.template.size} pixels")
     say(f"store     {job.store}: {job.label}")
+
+
+def source_lines(job: Job) -> list[str]:
+    """Describe how the driving video's own pictures and the clip's frames differ; nothing where all agree."""
+    source, lines = job.source, []
+    if job.first_frame:
+        lines.append(f"from frame {job.first_frame} of the video on, {job.start_s:.2f} s after its beginning")
+    if "files" in source:
+        verb = "is" if source["missing"] == 1 else "are"
+        missing = f", {source['missing']} of their numbers {verb} missing" if source["missing"] else ""
+        lines.append(f"{source['files']} pictures at {job.frame_rate} per second (--rate){missing}")
+    repeated, dropped = source.get("repeated", 0), source.get("dropped", 0)
+    if repeated or dropped:
+        why = "its rate varies" if source.get("is_vfr") else "its times are not even"
+        lines.append(
+            f"{why}: in the whole video {repeated} frames repeat the picture before them, "
+            f"{dropped} pictures are left out"
+        )
+    return lines
 
 
 def _conclude_motion(summary: Summary, console: Console) -> None:

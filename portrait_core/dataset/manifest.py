@@ -40,7 +40,9 @@ from portrait_core.inputs.table import (
 )
 from portrait_core.media import VideoInfo, probe, read_image
 from portrait_core.media.kinds import kind_at
+from portrait_core.media.rates import clip_range
 from portrait_core.settings import load_settings
+from portrait_core.settings.input_sections import MediaSettings
 from portrait_core.settings.limits import over_limit
 from portrait_core.settings.trust import refuse_steering
 from portrait_core.store.keys import is_name
@@ -71,8 +73,8 @@ Input = tuple[Role, str]
 _KINDS: Mapping[Role, Kind] = {"portrait": "image", "video": "video"}
 Recipe = tuple[str, tuple[str, ...]]
 """A profile and a row's overrides."""
-MaxFrames = Mapping[Recipe, int | None]
-"""The setting ``media.max_frames`` of every valid recipe."""
+Media = Mapping[Recipe, MediaSettings]
+"""The settings ``media`` of every valid recipe."""
 
 
 class Row(BaseModel):
@@ -205,14 +207,14 @@ def check_manifest(
     _check_cells(rows, needed, problems)
     _check_names(rows, problems)
     _check_duplicates(rows, problems)
-    max_frames = _check_settings(rows, changes, problems)
+    media = _check_settings(rows, changes, problems)
     problem_of, remote_bytes = _find_problems(rows)
     clips: dict[str, VideoInfo] = {}
     if deep:
         items = dict.fromkeys(item for row in rows for item in _inputs(row) if item not in problem_of)
         clips, unreadable = _open_all(list(items), remote_bytes, cache_bytes, told)
         problem_of |= unreadable
-        rows = [_with_frames(row, clips, max_frames) for row in rows]
+        rows = [_with_frames(row, clips, media) for row in rows]
     for row in rows:
         for item in _inputs(row):
             if item in problem_of:
@@ -329,16 +331,16 @@ def _check_duplicates(rows: Sequence[Row], problems: Problems) -> None:
                 problems.add(row.number, text)
 
 
-def _check_settings(rows: Sequence[Row], changes: Sequence[str], problems: Problems) -> MaxFrames:
+def _check_settings(rows: Sequence[Row], changes: Sequence[str], problems: Problems) -> Media:
     """Load the settings of every combination of profile and overrides once."""
-    loaded: dict[Recipe, int | None] = {}
+    loaded: dict[Recipe, MediaSettings] = {}
     messages: dict[Recipe, str] = {}
     for row in rows:
         recipe = row.profile, row.overrides
         if recipe not in loaded and recipe not in messages:
             try:
                 refuse_steering(row.overrides)
-                loaded[recipe] = load_settings(row.profile, [*changes, *row.overrides]).media.max_frames
+                loaded[recipe] = load_settings(row.profile, [*changes, *row.overrides]).media
             except Exception as error:
                 messages[recipe] = _told(error) if len(messages) < MAX_HELD else ""
         if recipe in messages:
@@ -399,9 +401,10 @@ def _open(kept: bool, cache_bytes: int, item: Input) -> VideoInfo | str | None:
     return clip
 
 
-def _with_frames(row: Row, clips: Mapping[str, VideoInfo], max_frames: MaxFrames) -> Row:
+def _with_frames(row: Row, clips: Mapping[str, VideoInfo], media: Media) -> Row:
     recipe = row.profile, row.overrides
-    if recipe not in max_frames or row.video not in clips:
+    if recipe not in media or row.video not in clips:
         return row
-    count = clips[row.video].frame_count
-    return row.model_copy(update={"frames": min(count, max_frames[recipe] or count)})
+    clip, chosen = clips[row.video], media[recipe]
+    _, frames = clip_range(chosen.begin, chosen.end, chosen.max_frames, clip.frame_rate, clip.frame_count)
+    return row.model_copy(update={"frames": frames})

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import stat
 import threading
 import time
@@ -27,6 +26,7 @@ from portrait_core.inputs.copies import CACHE_BYTES, local_copy
 from portrait_core.inputs.sources import FileStatus, inspect_file
 from portrait_core.media import probe, read_image
 from portrait_core.media.binary import existing_file
+from portrait_core.media.pictures import FileSequence, find_pictures
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import refuse_beyond
 from portrait_core.store.places import checked_place, local_path, redact_place
@@ -47,7 +47,7 @@ class InputFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    layout: Literal[1] = 1
+    layout: Literal[2] = 2
     """Version of the layout and meaning of these facts; facts of another version are ignored."""
     kind: Kind
     """Kind as which it was opened."""
@@ -71,6 +71,14 @@ class InputFacts(BaseModel):
     """Exact frames per second of a video: ``25`` or ``30000/1001``; empty for an image."""
     has_audio: bool = False
     """True if a video has a sound track."""
+    is_vfr: bool = False
+    """True if the rate of a video's own pictures varies."""
+    repeated: Annotated[int, Field(ge=0)] = 0
+    """Frames of a video that show the picture of the frame before them."""
+    dropped: Annotated[int, Field(ge=0)] = 0
+    """Pictures of a video that no frame shows."""
+    rotation_deg: int = 0
+    """Counter-clockwise degrees by which a video's pictures are turned, as its file asks."""
 
     @model_validator(mode="after")
     def _check_frame_rate(self) -> InputFacts:
@@ -117,14 +125,14 @@ def gather_facts(
     """
     checked_place(place)
     cached = _from_dict(known)
-    now = inspect_file(place)
+    now = _inspect(place, kind)
     if cached is not None and cached.holds_for(place, kind, now):
         return cached
     refuse_beyond(BYTES_LIMIT[kind], now.size or 0, redact_place(place))
     for _ in range(3):
         begin_s = time.time()
         facts = _read_facts(place, kind, now, limit_bytes, begin_s)
-        before, now = now, inspect_file(place)
+        before, now = now, _inspect(place, kind)
         if now == before:
             return facts
     raise OSError(errno.EAGAIN, f"{redact_place(place)} changes while it is read; wait until it is written")
@@ -156,6 +164,18 @@ def verified_copy(url: str, sha256: str, limit_bytes: int = CACHE_BYTES, kind: K
     return path
 
 
+def _inspect(place: str, kind: Kind) -> FileStatus:
+    """Return the status of a file, or of all files of a video that is a folder or a pattern of pictures."""
+    files = _files_of(place) if kind == "video" else None
+    return inspect_file(place) if files is None else FileStatus(files.size, version=files.version)
+
+
+def _files_of(place: str | Path) -> FileSequence | None:
+    path = local_path(place)
+    pictures = find_pictures(path) if path is not None else None
+    return pictures if isinstance(pictures, FileSequence) else None
+
+
 def _from_dict(known: Any) -> InputFacts | None:
     """Return facts from their plain values; None for any other value."""
     if not isinstance(known, Mapping):
@@ -174,7 +194,7 @@ def _read_facts(place: str, kind: Kind, now: FileStatus, limit_bytes: int, begin
         properties = _video_properties(path) if kind == "video" else _image_properties(path)
     except InputError as error:
         raise InputError(str(error).replace(str(path), name)) from error
-    settled = local_path(place) is None or _is_settled(path.stat(), begin_s)
+    settled = local_path(place) is None or _has_settled(path, begin_s)
     return InputFacts(
         kind=kind,
         url=name.encode(errors="backslashreplace").decode(),
@@ -199,6 +219,10 @@ def _video_properties(path: Path) -> dict[str, Any]:
         "frame_count": info.frame_count,
         "frame_rate": str(info.frame_rate),
         "has_audio": info.has_audio,
+        "is_vfr": info.is_vfr,
+        "repeated": info.repeated,
+        "dropped": info.dropped,
+        "rotation_deg": info.rotation_deg,
     }
 
 
@@ -208,10 +232,16 @@ def _identity(place: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _is_settled(status: os.stat_result, now_s: float) -> bool:
+def _has_settled(path: Path, now_s: float) -> bool:
+    """Tell whether a change of a file, or of one of a folder, after ``now_s`` will change its version."""
+    files = _files_of(path)
+    return _is_settled(path.stat().st_mtime_ns if files is None else files.changed_ns, now_s)
+
+
+def _is_settled(changed_ns: int, now_s: float) -> bool:
     """Tell whether a change of a file after ``now_s`` will change its time of modification."""
-    step_s = FINE_S if status.st_mtime_ns % 10**9 else COARSE_S
-    return status.st_mtime < now_s - step_s
+    step_s = FINE_S if changed_ns % 10**9 else COARSE_S
+    return changed_ns / 1e9 < now_s - step_s
 
 
 # Digests of local files
@@ -223,6 +253,8 @@ _hashing = threading.Lock()
 def local_digest(path: Path, name: str = "") -> str:
     """Return the SHA-256 of a file of this machine, in hexadecimal.
 
+    That of a folder or a pattern of pictures covers their names and contents.
+
     A process computes it once while the file stays the same, because clips of a dataset share weights and
     videos.
 
@@ -233,15 +265,27 @@ def local_digest(path: Path, name: str = "") -> str:
     Raises:
         InputError: there is no such regular file.
     """
+    if (files := _files_of(path)) is not None:
+        with _hashing:
+            return _digest_of_files(files)
     file = existing_file(path, "input")
     status = file.stat()
     if not stat.S_ISREG(status.st_mode):
         raise InputError(f"{name or path} is no regular file; give the path of a file")
     # One at a time, because tasks in threads that begin together ask for the same file.
     with _hashing:
-        if not _is_settled(status, time.time()):
+        if not _is_settled(status.st_mtime_ns, time.time()):
             return _read(file)
         return _digest_of(file, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _digest_of_files(files: FileSequence) -> str:
+    lines = (f"{file.name}\0{_read(file)}\n".encode(errors="surrogateescape") for file in files.files)
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update(line)
+    return digest.hexdigest()
 
 
 @lru_cache(maxsize=4096)

@@ -18,10 +18,10 @@ from pillow_heif import options as heif_options
 from pillow_heif.as_plugin import HeifImageFile
 
 from portrait_core.errors import InputError
+from portrait_core.media.alpha import over_white
 from portrait_core.media.binary import existing_file
 from portrait_core.media.kinds import HEAD_BYTES, advice, kind_of
 from portrait_core.media.profiles import Conversion, conversion_to_srgb, family_of
-from portrait_core.media.reader import over_white
 from portrait_core.media.turns import room_for
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond

@@ -8,9 +8,7 @@ computed from time stamps alone, so it is the same for every range of frames tha
 from __future__ import annotations
 
 import os
-from array import array
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -25,9 +23,18 @@ from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
 from portrait_core.media.colors import Colors, assumed_matrix, colors_of
 from portrait_core.media.containers import open_container
-from portrait_core.media.rates import constant_rate, frame_count, plausible_rates, slots_of
+from portrait_core.media.packets import (
+    DECODED_FORMATS,
+    Packets,
+    codec_name,
+    is_untimed,
+    picture_ticks,
+    read_packets,
+)
+from portrait_core.media.pictures import Pictures, find_pictures
+from portrait_core.media.rates import constant_rate, frame_count, slots_of
 from portrait_core.media.turns import room_for
-from portrait_core.settings.limits import current_limits, refuse_beyond
+from portrait_core.settings.limits import refuse_beyond
 
 _ATTACHED_PICTURE = 0x400
 # Tracks beside the one that most people hear: descriptions of the picture, comments, and parts of a mix.
@@ -40,9 +47,6 @@ _SPECIAL_AUDIO = (
     | Disposition.dependent
 )
 _UNSPECIFIED = 2
-# AVI has no presentation times, and VP8 packets may hold no picture: only decoding finds the pictures.
-_COUNTED_FORMATS = {"avi"}
-_COUNTED_CODECS = {"vp8"}
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -86,6 +90,10 @@ class VideoInfo:
     """Width over height of a stored pixel, before rotation; already applied to width and height."""
     dynamic_range: str = ""
     """``HLG`` or ``PQ`` where the dynamic range is high, in which case frames are tone mapped; else empty."""
+    repeated: int = 0
+    """Number of frames that show the picture of the frame before them, because the source has none there."""
+    dropped: int = 0
+    """Number of the source's pictures that no frame shows."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +107,14 @@ class Timeline:
     stream: int
     """Index of the video stream in the container."""
     times: NDArray[np.float64]
-    """``[n]`` presentation times of the source's pictures, ascending, in seconds."""
+    """``[n]`` presentation times of the source's pictures, never descending, in seconds."""
     slots: NDArray[np.int32]
     """``[frame_count]`` index of the picture that each output frame shows."""
     keyframes: NDArray[np.float64]
     """``[k]`` times in seconds at which decoding can start; empty when only reading from the beginning is
     safe."""
     counted: bool
-    """True if the container has no usable times, so that pictures are identified by their order."""
+    """True if packets do not tell the times of their pictures, which are then identified by their order."""
     decoder: str | None
     """Name of the decoder to request, where the default one would lose the alpha channel; else None."""
     colors: Colors
@@ -121,6 +129,8 @@ class Timeline:
     """Seconds from the first picture to the start of the audio; negative when the audio starts first."""
     audio_rebase_s: float
     """Seconds that shift the audio's start to zero in ffmpeg, which places the earliest stream there."""
+    pictures: Pictures | None = None
+    """Pictures that are read one by one rather than by ffmpeg; None for a video of other kinds."""
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -137,41 +147,87 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
 
 
 def scan(path: str | os.PathLike[str]) -> Timeline:
-    """Return the timeline of a video file; see :func:`probe`."""
+    """Return the timeline of a video; see :func:`probe`."""
+    pictures = find_pictures(path)
+    if pictures is not None:
+        return _scan_pictures(pictures)
     file = existing_file(path, "video")
     status = file.stat()
     return _scan(file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=16)
+def _scan_pictures(pictures: Pictures) -> Timeline:
+    width, height = pictures.check()
+    refuse_beyond("video_pixels", width * height, f"a frame of {pictures.path}")
+    *stamps, end = pictures.stamps_ms()
+    ticks, time_base = np.asarray(stamps, np.int64), Fraction(1, 1000)
+    rate, is_vfr = constant_rate(ticks, time_base, [])
+    count = frame_count(ticks, time_base, rate, is_vfr, end - stamps[-1])
+    _check_span(pictures.path, len(ticks), count)
+    slots = slots_of(ticks, time_base, rate, is_vfr, count)
+    shown = len(np.unique(slots))
+    info = VideoInfo(
+        width=width,
+        height=height,
+        frame_rate=rate,
+        frame_count=count,
+        duration_s=float(count / rate),
+        has_audio=False,
+        audio_duration_s=0.0,
+        rotation_deg=0,
+        is_vfr=is_vfr,
+        has_alpha=False,
+        bit_depth=8,
+        repeated=count - shown,
+        dropped=len(ticks) - shown,
+    )
+    return Timeline(
+        path=pictures.path,
+        info=info,
+        stream=0,
+        times=ticks / 1000,
+        slots=slots,
+        keyframes=np.empty(0),
+        counted=True,
+        decoder=None,
+        colors=Colors(transfer=1, primaries=1),
+        color_matrix=None,
+        audio_stream=None,
+        audio_codec=None,
+        audio_delay_s=0.0,
+        audio_rebase_s=0.0,
+        pictures=pictures,
+    )
+
+
+@lru_cache(maxsize=16)
 def _scan(path: Path, _size: int, _mtime_ns: int) -> Timeline:
+    timeline = _pass(path, every=False) or _pass(path, every=True)
+    assert timeline is not None  # decoding every picture leaves no doubt
+    return timeline
+
+
+def _pass(path: Path, every: bool) -> Timeline | None:
+    """Read a video once.
+
+    Args:
+        path: of the video.
+        every: decode every picture.
+
+    Returns:
+        Its timeline; None where only decoding every picture tells their times.
+    """
     with open_container(path) as container:
         stream = _video_stream(container, path)
         context = stream.codec_context
         width, height = _displayed(context.width, context.height, _pixel_aspect(stream))
         pixels = width * height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
+        every = every or container.format.name in DECODED_FORMATS
         with room_for(pixels):
-            packets = _packets(container, stream, path)
-        return _timeline(path, container, stream, packets)
-
-
-def _ticks() -> array[int]:
-    return array("q")
-
-
-@dataclass
-class _Packets:
-    """Data that one pass over a container collects."""
-
-    # presentation times, in ticks, of packets that are shown; arrays, because there may be a million
-    pictures: array[int] = field(default_factory=_ticks)
-    keyframes: array[int] = field(default_factory=_ticks)
-    lengths: array[int] = field(default_factory=_ticks)
-    total: int = 0
-    ends: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-    first: Any = None  # the first decoded picture
-    shown: int = 0  # number of decoded pictures, when counting
+            packets = read_packets(container, stream, path, every)
+        return None if packets is None else _timeline(path, container, stream, packets)
 
 
 def _video_stream(container: Any, path: Path) -> Any:
@@ -182,7 +238,12 @@ def _video_stream(container: Any, path: Path) -> Any:
         raise InputError(
             f"{path} holds {' and '.join(held) or 'nothing'}, no video; give a file with a video track"
         )
-    return streams[0]
+    known = [s for s in streams if s.codec_context is not None]
+    if not known:
+        raise InputError(
+            f"{path} holds a video of an unknown kind; convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
+        )
+    return known[0]
 
 
 def _audio_stream(container: Any) -> Any:
@@ -196,79 +257,6 @@ def _audio_stream(container: Any) -> Any:
     )
 
 
-def _packets(container: Any, stream: Any, path: Path) -> _Packets:
-    packets = _Packets()
-    counted = _is_counted(container, stream)
-    try:
-        for packet in container.demux():
-            if packet.size:
-                _record_end(packets, packet)
-                if packet.stream.index == stream.index:
-                    _record_picture(packets, packet)
-                    refuse_beyond("video_frames", packets.total, str(path))
-            if packet.stream.index == stream.index and (
-                packets.first is None or counted or not packets.pictures
-            ):
-                _decode(packets, packet)
-    except av.FFmpegError:
-        if not packets.total:
-            raise
-        # The rest of the file is unreadable; `_check_complete` reports it.
-    if packets.first is None:
-        raise InputError(
-            f"{path}: no frame of its video ({stream.codec_context.name}, {packets.total} packets) decodes "
-            f"within {current_limits().video_pixels:,} pixels, which limits.video_pixels allows; copy it "
-            f"again from its source or convert it with `ffmpeg -i IN -c:v libx264 OUT.mp4`"
-        )
-    _check_complete(container, packets, path)
-    return packets
-
-
-def _is_counted(container: Any, stream: Any) -> bool:
-    return container.format.name in _COUNTED_FORMATS or _codec(stream) in _COUNTED_CODECS
-
-
-def _record_end(packets: _Packets, packet: Any) -> None:
-    time = packet.pts if packet.pts is not None else packet.dts
-    if time is not None and packet.time_base is not None:
-        end = float((time + (packet.duration or 0)) * packet.time_base)
-        packets.ends[packet.stream.index] = max(packets.ends[packet.stream.index], end)
-
-
-def _record_picture(packets: _Packets, packet: Any) -> None:
-    packets.total += 1
-    if packet.pts is None:
-        return
-    if packet.is_keyframe:
-        packets.keyframes.append(packet.pts)
-    if not packet.is_discard:
-        packets.pictures.append(packet.pts)
-        packets.lengths.append(packet.duration or 0)
-
-
-def _decode(packets: _Packets, packet: Any) -> None:
-    try:
-        pictures = packet.decode()
-    except av.FFmpegError:
-        return  # damage is found and reported when frames are read
-    packets.shown += len(pictures)
-    if packets.first is None and pictures:
-        packets.first = pictures[0]
-
-
-def _check_complete(container: Any, packets: _Packets, path: Path) -> None:
-    """Refuse a file whose container promises clearly more than it contains."""
-    if not container.duration or not packets.ends:
-        return
-    promised = container.duration / av.time_base
-    held = max(packets.ends.values()) - (container.start_time or 0) / av.time_base
-    if promised - held > max(0.5, 0.01 * promised):
-        raise InputError(
-            f"{path} is truncated: it should last {promised:.2f} s and ends after {held:.2f} s; copy it "
-            f"again from its source, or keep what is there with `ffmpeg -i IN -c copy OUT.mp4`"
-        )
-
-
 def _check_span(path: Path, pictures: int, count: int) -> None:
     """Refuse time stamps that spread few pictures over many frames, before any array of that length."""
     if count > 100 * pictures + 1000:
@@ -279,41 +267,39 @@ def _check_span(path: Path, pictures: int, count: int) -> None:
     refuse_beyond("video_frames", count, str(path))
 
 
-def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Timeline:
-    counted = _is_counted(container, stream) or not packets.pictures
+def _timeline(path: Path, container: Any, stream: Any, packets: Packets) -> Timeline:
     named = (stream.guessed_rate, stream.average_rate, stream.base_rate)
     declared = [Fraction(rate) for rate in named if rate]
-    if counted:
-        rate, is_vfr = plausible_rates(declared)[0], False
-        times = np.arange(packets.shown, dtype=np.float64) / float(rate)
-        slots = np.arange(packets.shown, dtype=np.int32)
-    else:
-        order = np.argsort(np.asarray(packets.pictures), kind="stable")
-        ticks, kept = np.unique(np.asarray(packets.pictures, dtype=np.int64)[order], return_index=True)
-        last_length = int(np.asarray(packets.lengths)[order][kept[-1]])
-        rate, is_vfr = constant_rate(ticks, stream.time_base, declared)
-        count = frame_count(ticks, stream.time_base, rate, is_vfr, last_length)
-        _check_span(path, len(ticks), count)
-        slots = slots_of(ticks, stream.time_base, rate, is_vfr, count)
-        times = (ticks * float(stream.time_base)).astype(np.float64)
-    seekable = not counted and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
+    ticks, time_base, last_length = picture_ticks(container, stream, packets, declared)
+    total = len(ticks)
+    distinct, pictures = np.unique(ticks[::-1], return_index=True)
+    pictures = total - 1 - pictures  # the last one of those with the same time
+    if not packets.every:  # pictures are known by their times
+        ticks, pictures = distinct, np.arange(len(distinct))
+    rate, is_vfr = constant_rate(distinct, time_base, declared)
+    count = frame_count(distinct, time_base, rate, is_vfr, last_length)
+    _check_span(path, total, count)
+    slots = pictures[slots_of(distinct, time_base, rate, is_vfr, count)].astype(np.int32)
+    seekable = not packets.every and bool(_SEEKABLE_FORMATS & set(container.format.name.split(",")))
     keyframes = np.unique(np.asarray(packets.keyframes if seekable else [], dtype=np.int64))
+    start_s = float(ticks[0] * time_base)
+    timed = not packets.every or not is_untimed(packets)
     audio = _audio_stream(container)
     colors = colors_of(stream.codec_context, packets.first)
     return Timeline(
         path=path,
-        info=_info(stream, packets.first, audio, packets.ends, rate, len(slots), is_vfr),
+        info=_info(stream, packets, audio, rate, slots, total, is_vfr),
         stream=stream.index,
-        times=times,
+        times=(ticks * float(time_base)).astype(np.float64),
         slots=slots,
         keyframes=(keyframes * float(stream.time_base)).astype(np.float64),
-        counted=counted,
-        decoder=_ALPHA_DECODERS.get(_codec(stream)) if _alpha_track(stream) else None,
+        counted=packets.every,
+        decoder=_ALPHA_DECODERS.get(codec_name(stream)) if _alpha_track(stream) else None,
         colors=colors,
         color_matrix=_assumed_matrix(packets.first, colors),
         audio_stream=audio.index if audio is not None else None,
-        audio_codec=_codec(audio) if audio is not None else None,
-        audio_delay_s=_start(audio) - float(times[0]) if audio is not None and not counted else 0.0,
+        audio_codec=codec_name(audio) if audio is not None else None,
+        audio_delay_s=_start(audio) - start_s if audio is not None and timed else 0.0,
         audio_rebase_s=(container.start_time or 0) / av.time_base - _start(audio)
         if audio is not None
         else 0.0,
@@ -321,8 +307,15 @@ def _timeline(path: Path, container: Any, stream: Any, packets: _Packets) -> Tim
 
 
 def _info(
-    stream: Any, first: Any, audio: Any, ends: dict[int, float], rate: Fraction, count: int, is_vfr: bool
+    stream: Any,
+    packets: Packets,
+    audio: Any,
+    rate: Fraction,
+    slots: NDArray[np.int32],
+    pictures: int,
+    is_vfr: bool,
 ) -> VideoInfo:
+    first, shown = packets.first, len(np.unique(slots))
     aspect = _pixel_aspect(stream)
     width, height = _displayed(first.width, first.height, aspect)
     rotation = round(first.rotation) % 360
@@ -330,28 +323,25 @@ def _info(
         width, height = height, width
     components = first.format.components
     # From the packets: some containers have one duration for all of their streams.
-    audio_s = max(0.0, ends[audio.index] - _start(audio)) if audio is not None else 0.0
+    audio_s = max(0.0, packets.ends[audio.index] - _start(audio)) if audio is not None else 0.0
     return VideoInfo(
         width=width,
         height=height,
         frame_rate=rate,
-        frame_count=count,
-        duration_s=float(count / rate),
+        frame_count=len(slots),
+        duration_s=float(len(slots) / rate),
         has_audio=audio is not None,
         audio_duration_s=audio_s,
         rotation_deg=rotation,
         is_vfr=is_vfr,
         has_alpha=_alpha_track(stream) or first.format.has_palette or any(c.is_alpha for c in components),
         bit_depth=max((c.bits for c in components), default=8),
-        audio_codec=_codec(audio) if audio is not None else "",
+        audio_codec=codec_name(audio) if audio is not None else "",
         pixel_aspect=aspect,
         dynamic_range=colors_of(stream.codec_context, first).dynamic_range,
+        repeated=len(slots) - shown,
+        dropped=pictures - shown,
     )
-
-
-def _codec(stream: Any) -> str:
-    # Not the context's name, which is the decoder's (libdav1d, mp3float).
-    return str(stream.codec_context.codec.canonical_name)
 
 
 def _start(stream: Any) -> float:

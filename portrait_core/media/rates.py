@@ -21,6 +21,12 @@ MAX_RATE = 240
 """Frames per second above which a typical interval counts as noise in the time stamps."""
 MIN_RATE = Fraction(1, 1001)
 """Frames per second of a source of varying rate below which it is not presented."""
+JUMP_S = 10.0
+"""Seconds by which time leaps ahead where two recordings were joined rather than nothing was recorded, in
+containers that can be joined end to end."""
+UNTIMED = -(1 << 63)
+"""Stands for the time of a picture that has none."""
+_RESTART_S = 0.5
 _MAX_DECLARED = 1000
 _DEFAULT = Fraction(25)
 
@@ -40,8 +46,9 @@ def constant_rate(
     """Choose the constant rate at which to present a video.
 
     A rate that explains every time stamp within the container's rounding is the video's own: first those that
-    the container declares, then the standard ones. If there is none, the rate varies, and the standard rate
-    nearest to its typical (median) interval is taken, else its average rate.
+    the container declares, then the standard ones. If there is none, the rate varies: the one that explains
+    them but for missing pictures is taken, else the standard rate nearest to the typical (median) interval,
+    else the average rate.
 
     Args:
         ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
@@ -62,10 +69,71 @@ def constant_rate(
     typical = 1 / interval
     if typical > MAX_RATE:
         typical = average
-    nearest = min(STANDARD_RATES, key=lambda rate: abs(rate - typical))
-    if abs(nearest - typical) <= SNAP * typical:
-        return nearest, True
+    by_distance = sorted(STANDARD_RATES, key=lambda rate: abs(rate - typical))
+    for rate in [*plausible[:-1], *by_distance]:
+        if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
+            return rate, True
+    if abs(by_distance[0] - typical) <= SNAP * typical:
+        return by_distance[0], True
     return max(average.limit_denominator(1001), MIN_RATE), True
+
+
+def continued(stamps: NDArray[np.int64], time_base: Fraction, by_decoding: bool) -> NDArray[np.int64]:
+    """Return times that never descend, of pictures in the order in which a decoder delivers them.
+
+    A picture without a time follows the one before it. Where time starts anew, it goes on. A picture that is
+    slightly late has the time of the one before it, which it replaces.
+
+    Args:
+        stamps: ``[n]`` int64 times in ticks; :data:`UNTIMED` where there is none; one of them has one.
+        time_base: seconds per tick.
+        by_decoding: whether a leap ahead is a pause, because time is a number of packets.
+    """
+    timed = stamps != UNTIMED
+    known = stamps[timed]
+    steps = np.diff(stamps)[timed[1:] & timed[:-1]]
+    interval = max(1, int(np.median(steps[steps > 0]))) if (steps > 0).any() else 1
+    back, ahead = _RESTART_S / time_base, JUMP_S / time_base
+    times = np.empty_like(stamps)
+    leading = int(np.argmax(timed))
+    shift, last = 0, int(known[0]) - interval * (leading + 1)
+    for i, stamp in enumerate(stamps.tolist()):
+        time = last + interval if stamp == UNTIMED else stamp + shift
+        if i and (time < last - back or (time > last + ahead and not by_decoding)):
+            shift += last + interval - time
+            time = last + interval
+        last = times[i] = max(time, last) if i else time
+    return times
+
+
+def frame_at(moment: str, rate: Fraction) -> int:
+    """Return the frame nearest to a place in a video.
+
+    Args:
+        moment: seconds, ``minutes:seconds``, ``hours:minutes:seconds``, or a frame with an ``f``.
+        rate: frames per second.
+    """
+    if moment.endswith("f"):
+        return int(moment[:-1])
+    seconds = Fraction(0)
+    for part in moment.split(":"):
+        seconds = 60 * seconds + Fraction(part)
+    return round(seconds * rate)
+
+
+def clip_range(begin: str, end: str | None, most: int | None, rate: Fraction, count: int) -> tuple[int, int]:
+    """Return the first frame of a part of a video, and the number of its frames, 0 where nothing is left.
+
+    Args:
+        begin: place at which it begins (:func:`frame_at`).
+        end: place before which it ends; None for the video's end.
+        most: largest number of frames; None for any.
+        rate: frames per second of the video.
+        count: frames of the video.
+    """
+    first = frame_at(begin, rate)
+    stop = count if end is None else min(count, frame_at(end, rate))
+    return first, max(0, min(stop - first, most or count))
 
 
 def _explains(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
@@ -73,6 +141,15 @@ def _explains(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> 
     expected = np.arange(len(ticks)) * step
     # One tick of rounding on either side, including the first stamp's own; always less than half a frame.
     return bool(np.abs(ticks - ticks[0] - expected).max() <= min(1.01, 0.4 * step))
+
+
+def _holds(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
+    """Tell whether a rate explains time stamps of which some are missing."""
+    step = float(1 / (rate * time_base))
+    places = (ticks - ticks[0]) / step
+    numbers = np.round(places)
+    close = np.abs(places - numbers).max() * step <= min(1.01, 0.4 * step)
+    return bool(close and np.diff(numbers).min() >= 1)
 
 
 def frame_count(

@@ -24,8 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import DecodeError, InputError
+from portrait_core.media.alpha import over_white
 from portrait_core.media.binary import ffmpeg_binary
 from portrait_core.media.containers import FROM_FILE, file_options, open_container, open_for_ffmpeg
+from portrait_core.media.pictures import PictureReader
 from portrait_core.media.probe import Timeline, scan
 
 DECODER_THREADS = 2
@@ -49,7 +51,8 @@ def read_frames(
     dynamic range.
 
     Args:
-        path: a video, or a still image (one frame).
+        path: a video, a still image (one frame), or a folder or a pattern of pictures
+            (:mod:`~portrait_core.media.pictures`).
         start: first frame.
         stop: one past the last frame; default: the whole video.
 
@@ -74,7 +77,10 @@ def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uin
     if start == stop:
         return
     slots = timeline.slots
-    source = _Source(timeline, int(slots[start]))
+    first = int(slots[start])
+    source = (
+        _Source(timeline, first) if timeline.pictures is None else PictureReader(timeline.pictures, first)
+    )
     slot, last = start, None
     missing: list[int] = []
     try:
@@ -102,7 +108,8 @@ def _read(timeline: Timeline, start: int, stop: int) -> Generator[NDArray[np.uin
     finally:
         source.close()
     if missing or source.trouble:
-        concealed = np.flatnonzero(np.isin(slots[start:stop], list(_corrupt_pictures(timeline.path)))) + start
+        corrupt = _corrupt_pictures(timeline.path) if timeline.pictures is None else ()
+        concealed = np.flatnonzero(np.isin(slots[start:stop], list(corrupt))) + start
         damaged = sorted({*missing, *(int(i) for i in concealed)})
         if damaged:
             raise DecodeError(str(timeline.path), damaged, source.complaints())
@@ -243,14 +250,6 @@ def _fill(pipe: IO[bytes], frame: NDArray[np.uint8]) -> bool:
             return False
         filled += read
     return True
-
-
-def over_white(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Composite ``[H,W,4]`` uint8 RGBA (straight alpha) over white; return ``[H,W,3]`` uint8 unchanged."""
-    if image.shape[-1] == 3:
-        return image
-    alpha = image[..., 3:].astype(np.uint16)
-    return ((image[..., :3].astype(np.uint16) * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def _corrupt_pictures(path: Path) -> frozenset[int]:

@@ -16,6 +16,9 @@ from portrait_core.settings.less_memory import with_less_memory
 from portrait_core.store import Declared, Kind, Output, Store, Unit, recipe_key, stage_recipe
 from portrait_core.store.places import place_name
 
+WORDS = ("first_frame", "rate")
+"""Inputs that are choices rather than digests."""
+
 
 class Job(BaseModel):
     """One clip, or the product of another pipeline, with everything that decides its keys."""
@@ -38,12 +41,18 @@ class Job(BaseModel):
     """Exact frames per second, for example ``30000/1001``."""
     has_audio: bool = False
     """True if the driving video has a sound track."""
+    source: dict[str, Any] = {}
+    """Properties of the whole driving video that only people read: ``is_vfr`` (its own rate varies),
+    ``repeated`` (frames that show the picture before them), ``dropped`` (pictures that no frame shows) and
+    ``rotation_deg`` (counter-clockwise, as its file asks); of a folder or a pattern of pictures ``files``
+    and, as their numbers tell, ``missing``."""
     edited: Job | None = None
     """Job that makes the portrait, where it is edited before it is animated."""
     inputs: dict[str, str]
     """Content digests of ``portrait`` and ``video``; for an edited portrait, the key of its edit; for a table
     of ``labels`` that edits or StyleFlow training read, its digest; ``driver_face`` and ``portrait_face``,
-    digests of the persons that were asked for: of a picture, or of a number."""
+    digests of the persons that were asked for: of a picture, or of a number; ``first_frame``, where the clip
+    does not begin with the video; ``rate``, of a video that is a folder or a pattern of pictures."""
     stage_keys: dict[str, str]
     """Key of every stage."""
     weights: dict[str, str]
@@ -55,6 +64,16 @@ class Job(BaseModel):
     def rate(self) -> Fraction:
         """Frames per second."""
         return Fraction(self.frame_rate)
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of the driving video, at its constant rate, with which the clip begins."""
+        return int(self.inputs.get("first_frame") or 0)
+
+    @property
+    def start_s(self) -> float:
+        """Seconds from the driving video's first frame to the clip's."""
+        return float(self.first_frame / self.rate)
 
     @property
     def pipeline(self) -> Pipeline:
@@ -190,9 +209,11 @@ def make_recipes(
     keys: dict[str, str] = {}
     recipes: dict[str, dict[str, Any]] = {}
     for stage in pipeline.stages:
-        sources = {f"input {name}": inputs[name] for name in stage.inputs if inputs.get(name)}
+        given = {f"input {name}": inputs[name] for name in stage.inputs if inputs.get(name)}
+        words = {f"input {name}" for name in WORDS} & given.keys()
+        sources = {name: digest for name, digest in given.items() if name not in words}
         earlier = {name: keys[name] for name in pipeline.reads(stage.name)}
-        values = stage.setting_values(settings)
+        values = stage.setting_values(settings) | {name: given[name] for name in words}
         if stage.counts_frames:
             values["frames"] = frames
         used: dict[str, str] = {}

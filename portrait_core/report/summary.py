@@ -55,6 +55,10 @@ class Summary(BaseModel):
     frames: int
     frame_rate: str
     has_audio: bool
+    video_facts: dict[str, Any] = {}
+    """Of the whole driving video: ``rate`` (frames per second at which it is presented), ``first_frame``
+    (with which the clip begins), ``is_vfr`` (its own rate varies), ``repeated`` (frames that show the picture
+    before them), ``dropped`` (pictures that no frame shows), ``rotation_deg`` (as its file asks)."""
     sound: str = ""
     """Codec of the driver's sound, and whether it was copied, or cut and encoded anew; ``none`` without
     sound; empty for a clip that was made before this was noted."""

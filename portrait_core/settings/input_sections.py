@@ -13,13 +13,33 @@ FaceChoice = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(pattern=_FACES)
 ]
 """Choice of a person in a picture or a video with several."""
+_MOMENT = r"^(\d{1,7}f|(\d{1,3}:)?(\d{1,4}:)?\d{1,6}(\.\d{1,6})?)$"
+Moment = Annotated[
+    str,
+    BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+    Field(pattern=_MOMENT),
+]
+"""Place in a video: seconds (``12.5``), ``1:02.5``, ``1:00:00``, or a frame counted from 0 (``300f``)."""
 
 
 class MediaSettings(Section):
     """Reading of the driving video and the portrait."""
 
+    begin: Moment = Field(default="0", json_schema_extra=DIGESTED)
+    """Place in the driving video at which the clip begins: seconds (``12.5``), minutes and seconds
+    (``1:02.5``), or a frame of the video counted from 0 (``300f``). Other settings count frames from
+    here."""
+    end: Moment | None = Field(default=None, json_schema_extra=DIGESTED)
+    """Place in the driving video before which the clip ends, in the same words; empty is the video's end."""
+    rate: Annotated[
+        str,
+        BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
+        Field(pattern=r"^[1-9]\d{0,4}(/[1-9]\d{0,4}|\.\d{1,4})?$"),
+    ] = Field(default="25", json_schema_extra=DIGESTED)
+    """Frames per second of a driving video that is a folder or a pattern of pictures, such as ``25`` or
+    ``30000/1001``; other videos have a rate of their own."""
     max_frames: Count | None = None
-    """Number of frames used from the beginning of the driving video; empty uses all."""
+    """Number of frames used from ``begin`` on; empty uses all."""
     portrait_max_side: int = Field(default=2048, ge=64)
     """Longer side in pixels to which a larger portrait is scaled down."""
     portrait_part: Literal["auto", "whole"] = "auto"

@@ -35,7 +35,7 @@ ENCODE = Stage(
     version=3,
     unit="reenactment",
     reads=("portrait", "person", "fit", "retarget", "template", "inversion", "tuning", "render"),
-    inputs=("video",),
+    inputs=("video", "first_frame", "rate"),
     settings=("output",),
     writes=(
         File(CLIP),
@@ -105,7 +105,7 @@ def _writer(job: Job, path: Path, like: Picture) -> VideoWriter:
     audio = video_file(job) if job.has_audio else None
     size = like.shape[1], like.shape[0]
     crf = job.settings.output.crf
-    return VideoWriter(path, size, job.rate, audio, crf, about, frame_count=job.frames)
+    return VideoWriter(path, size, job.rate, audio, crf, about, job.start_s, job.frames)
 
 
 def _columns(job: Job, page: Page | None, frame: int, driver: Picture) -> dict[str, Picture]:

@@ -29,7 +29,7 @@ LANDMARKS = Stage(
     title="find faces",
     version=4,
     unit="video",
-    inputs=("video",),
+    inputs=("video", "first_frame"),
     settings=("tracking.min_face_score",),
     weights=(landmark_weights, recognition_weights),
     writes=(Array("faces"), Array("vectors"), Array("animal"), Array("thumbnail")),
@@ -72,7 +72,8 @@ class _Film:
         """Read frames ``[n,H,W,3]``, and record the damaged ones at a run's end: they were delivered too."""
         run = next(run for run in self._runs if run.start <= batch.start < run.stop)
         if self._frames is None:
-            self._frames = read_frames(video_file(self._job), batch.start, run.stop)
+            first = self._job.first_frame
+            self._frames = read_frames(video_file(self._job), first + batch.start, first + run.stop)
         pictures = np.stack(list(islice(self._frames, len(batch))))
         if batch.stop == run.stop:
             self._end(self._frames)
@@ -85,7 +86,8 @@ class _Film:
             next(frames, None)
         except DecodeError as error:
             job, why = self._job, "the frame is damaged in the file; it shows what could be decoded"
-            damaged = [frame for frame in error.frames if frame < job.frames]
+            damaged = [frame - job.first_frame for frame in error.frames]
+            damaged = [frame for frame in damaged if 0 <= frame < job.frames]
             key = job.stage_keys["landmarks"]
             rows = [Failure("landmarks", frame, "input", why, key=key) for frame in damaged]
             record_failures(job, "landmarks", rows)

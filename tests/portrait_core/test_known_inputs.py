@@ -123,7 +123,7 @@ def test_facts_of_another_kind_or_place_are_not_believed(
 @pytest.mark.parametrize(
     "change",
     [
-        {"sha256": "x"}, {"sha256": None}, {"width": 0}, {"width": "90"}, {"size": -1}, {"layout": 2},
+        {"sha256": "x"}, {"sha256": None}, {"width": 0}, {"width": "90"}, {"size": -1}, {"layout": 1},
         {"frame_rate": "1/0"}, {"frame_rate": "25"}, {"more": 1}, {"version": ""}, {"version": ["x"]},
         {"kind": "video"}, {"url_sha256": "0" * 64}, {"frame_count": 0}, {7: 7},
     ],

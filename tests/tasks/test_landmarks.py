@@ -15,7 +15,7 @@ from portrait_core.pipeline import FrameRange, Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.settings import load_settings
 from portrait_core.store import file_digest
-from tasks.context import batches
+from tasks.context import batches, input_frames
 from tasks.faces import FrameFaces, no_faces
 from tasks.stages.landmarks import _Film, landmarks
 from tests.conftest import FfmpegRunner
@@ -64,6 +64,16 @@ def test_runs_are_read_in_batches_and_damage_is_recorded_at_their_end(job: Job) 
     assert seen == [held.get(i, i) for run in runs for i in range(*run)]
     rows = job.unit("landmarks").failures()
     assert rows[["stage", "frame", "cls"]].values.tolist() == [["landmarks", 20, "input"]]
+
+
+def test_a_part_of_the_video_is_read_from_where_it_begins(job: Job) -> None:
+    part = job.model_copy(update={"inputs": job.inputs | {"first_frame": "18"}, "frames": 30})
+    assert _shown(np.stack(list(input_frames(part, 4, 8)))) == [22, 23, 24, 25]
+    with closing(_Film(part, [FrameRange(0, 30)])) as film:
+        seen = _shown(film.read(FrameRange(0, 30)))
+    assert seen == [{20: 19, 40: 39}.get(i, i) for i in range(18, 48)]
+    assert part.unit("landmarks").failures()["frame"].tolist() == [2, 22]
+    assert part.start_s == pytest.approx(18 / part.rate)
 
 
 def test_every_frame_gets_its_own_landmarks(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
