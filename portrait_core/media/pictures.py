@@ -105,10 +105,8 @@ class FileSequence:
         first = _shown_size(self.files[0])
         for file in self.files[1:]:
             if (size := _shown_size(file)) != first:
-                raise InputError(
-                    f"{file} is {size[0]}x{size[1]} pixels and {self.files[0].name} is {first[0]}x{first[1]}; "
-                    f"the pictures of a video must be of one size"
-                )
+                both = f"{size[0]}x{size[1]} pixels and {self.files[0].name} is {first[0]}x{first[1]}"
+                raise InputError(f"{file} is {both}; the pictures of a video must be of one size")
         return first
 
     def stamps_ms(self) -> list[int]:

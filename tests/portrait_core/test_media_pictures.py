@@ -23,7 +23,7 @@ def _picture(number: int, size: tuple[int, int] = (48, 32)) -> Image.Image:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Twelve pictures, ``f1.png`` to ``f12.png``: picture i is grey ``8 i``; and what a folder holds beside."""
+    """Twelve pictures, ``f1.png`` to ``f12.png``: picture i is grey ``8 i``; and other files."""
     frames = tmp_path / "frames"
     frames.mkdir()
     for number in range(1, 13):
