@@ -114,7 +114,7 @@ def _link(
         here = np.flatnonzero(np.isfinite(side[i]))
         open_pieces = [] if cuts[i] else [p for p in open_pieces if i - p.frames[-1] <= _GAP]
         costs = np.array(
-            [[_cost(piece, i, k, center, side, vectors) for k in here] for piece in open_pieces]
+            [[_cost(piece, i, k, center, side, vectors) for k in here.tolist()] for piece in open_pieces]
         ).reshape(len(open_pieces), len(here))
         taken = set()
         for row, column in zip(*linear_sum_assignment(np.minimum(costs, 1e6)), strict=True):
@@ -166,7 +166,7 @@ def _join(pieces: list[_Piece], vectors: NDArray[np.floating]) -> list[list[_Pie
                 apart[i, j] = np.inf
                 if i != j and frames[i] & frames[j]:
                     apart[j, i] = np.inf
-        j, i = np.unravel_index(int(apart.argmin()), apart.shape)
+        j, i = map(int, np.unravel_index(int(apart.argmin()), apart.shape))
         if apart[j, i] > _JOINED:
             break
         groups[j] += groups.pop(i)

@@ -69,4 +69,4 @@ def part_around(points: NDArray[np.floating], size: tuple[int, int], longest: in
     extent = np.minimum(np.round(np.array(shown) * scale), size).astype(int)
     middle = mesh.mean(axis=0) + np.array([0.0, _HEAD_ABOVE * side])
     corner = np.clip(np.round(middle - extent / 2), 0, np.array(size) - extent).astype(int)
-    return Part(*corner.tolist(), *extent.tolist(), shown)
+    return Part(int(corner[0]), int(corner[1]), int(extent[0]), int(extent[1]), shown)

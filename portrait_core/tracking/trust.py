@@ -47,7 +47,7 @@ def outside_picture(points: NDArray[np.floating], size: tuple[int, int]) -> NDAr
     """
     with np.errstate(invalid="ignore"):
         out = ((points < 0) | (points > np.asarray(size))).any(axis=-1)
-    share = out[:, :N_MESH].mean(axis=1)
+    share = np.asarray(out)[:, :N_MESH].mean(axis=1)
     parts = [list(EYE_CONTOUR_RIGHT), list(EYE_CONTOUR_LEFT), list(_MOUTH)]
     middles = np.stack([points[:, part].mean(axis=1) for part in parts], axis=1)
     with np.errstate(invalid="ignore"):
@@ -125,7 +125,7 @@ def scene_cuts(thumbnails: NDArray[np.uint8]) -> NDArray[np.bool_]:
     levels = thumbnails.astype(np.float64)
     change = np.abs(np.diff(levels, axis=0)).mean(axis=(1, 2, 3))
     cuts = np.zeros(len(thumbnails), bool)
-    for i in np.flatnonzero(change > _CUT):
+    for i in np.flatnonzero(change > _CUT).tolist():
         around = np.delete(change[max(0, i - _AROUND) : i + _AROUND + 1], min(i, _AROUND))
         cuts[i + 1] = change[i] > _CUT_OVER_USUAL * (np.median(around) if len(around) else 0.0)
     return cuts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -20,7 +22,11 @@ def face(x: float, side: float) -> NDArray[np.float64]:
     return FACE * side + (x, 240)
 
 
-def clip(*frames: list[tuple[float, float, NDArray[np.float64]]]) -> tuple[NDArray[np.float64], ...]:
+Shown = tuple[float, float, NDArray[np.float64]]
+"""Column and side of a face, and who it is."""
+
+
+def clip(*frames: Sequence[Shown]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Landmarks and vectors of frames, each a list of faces: column, side, who."""
     points = np.full((len(frames), 3, 478, 2), np.nan)
     vectors = np.full((len(frames), 3, 128), np.nan)
