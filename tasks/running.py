@@ -104,10 +104,11 @@ def _in_worker_process() -> bool:
     if distributed is None:
         return False
     try:
-        worker = distributed.get_worker()
+        distributed.get_worker()
     except ValueError:
         return False
-    return not worker.address.startswith("inproc://")  # a LocalCluster with processes=False
+    # a LocalCluster with processes=False has its scheduler in the process of the run, and its workers too
+    return not len(distributed.Scheduler._instances)
 
 
 def _end_worker(job: Job, stage: str, why: str) -> NoReturn:
