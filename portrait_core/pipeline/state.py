@@ -57,7 +57,7 @@ class _Record(BaseModel):
 class StageState(_Record):
     """Progress of a stage."""
 
-    stage: str
+    stage: Annotated[str, Field(max_length=100)]
     """Name of the stage."""
     total: Count
     """Number of parts: frames, or 1 for a stage of one part."""
@@ -94,7 +94,7 @@ class JobState(_Record):
     """Condition in one word."""
     held: Count = 0
     """Number of frames that show a neighbour."""
-    stages: Annotated[tuple[StageState, ...], Field(max_length=1000)] = ()
+    stages: Annotated[tuple[StageState, ...], Field(max_length=100)] = ()
     """Progress of each stage."""
     at_work: str = ""
     """The run that works on it; empty when none does."""
@@ -246,8 +246,8 @@ def read_states(store: Store, beginning: str = "", unread: list[str] | None = No
     """
     store.check_format()
     names = store.record_names("states")
-    records = store.read_records("states", names)
-    states = [state for name, record in records.items() if (state := _parse_state(name, record))]
+    records = store.each_record("states", names)
+    states = [state for name, record in records if (state := _parse_state(name, record))]
     if unread is not None:
         unread += [f"states/{name}.json" for name in sorted({*names} - {state.id for state in states})]
     if not states:
