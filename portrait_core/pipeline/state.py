@@ -29,7 +29,7 @@ from portrait_core.settings.limits import refuse_beyond
 from portrait_core.settings.safeguards import closed_modes
 from portrait_core.settings.trust import with_runner_of
 from portrait_core.store import KINDS, Holder, Store, read_holder
-from portrait_core.store.places import local_path, place_name, redact_place
+from portrait_core.store.places import kept_place, local_path, place_name
 from portrait_core.store.refusals import is_of_one_object
 from portrait_core.text.redaction import redact_text, redact_values
 
@@ -179,8 +179,8 @@ def job_record(job: Job) -> dict[str, Any]:
         if part:
             part.pop("store", None)
             part["settings"].pop("runner", None)
-            part |= {name: redact_place(part[name]) for name in ("portrait", "video")}
-    return dict(redact_values(record))
+            part |= {name: kept_place(part[name]) for name in ("portrait", "video")}
+    return dict(redact_values(record, harmless=False))
 
 
 def read_job(store: Store, name: str, command: Settings) -> Job | None:

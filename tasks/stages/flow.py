@@ -92,8 +92,12 @@ class _Curve:
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        said = self._output.read_note(CURVE) or {}
-        self.rows: list[Mapping[str, float | None]] = said.get("rows", [])
+        rows = self._output.read_fields(CURVE).get("rows")
+        self.rows: list[Mapping[str, float | None]] = [
+            row
+            for row in (rows if isinstance(rows, list) else ())
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int | float)
+        ]
 
     def add(self, epoch: int, loss: float, density: float | None) -> None:
         """Record the end of a pass. One that is done again after a kill takes its row's place."""
