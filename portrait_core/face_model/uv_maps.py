@@ -45,14 +45,14 @@ def read_obj_layout(path: str | Path) -> UvLayout:
 
     Raises:
         OSError: if it cannot be read, or is no regular file.
-        ValueError: if the file is missing, is larger than a head's mesh, has no texture coordinates, or a face is
-            no triangle ``v/vt``.
+        ValueError: if the file is missing, is larger than a head's mesh, has no texture coordinates, or a
+            face is no triangle ``v/vt``.
     """
     if not Path(path).exists():
         raise ValueError(f"no mesh at {path}; DECA's data folder has head_template.obj")
     data, size = read_regular(path, _MOST_BYTES)
     if size > _MOST_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, and a head's mesh at most {_MOST_BYTES:,}; export it again")
+        raise ValueError(f"{path} has {size:,} bytes, a head's mesh at most {_MOST_BYTES:,}; export it again")
     uv: list[list[float]] = []
     corners: list[list[list[int]]] = []
     for line in data.decode().splitlines():
@@ -68,7 +68,9 @@ def read_obj_layout(path: str | Path) -> UvLayout:
     try:
         index = np.array(corners, dtype=np.int64) - 1  # f 3 (v, vt)
     except OverflowError as error:
-        raise ValueError(f"{path} has faces that name points that it does not list; export it again") from error
+        raise ValueError(
+            f"{path} has faces that name points that it does not list; export it again"
+        ) from error
     if index.min() < 0 or index[..., 1].max() >= len(uv):
         raise ValueError(f"{path} has faces that name points that it does not list; export it again")
     return UvLayout(np.array(uv, dtype=np.float32), index[..., 1].copy(), index[..., 0].copy())

@@ -200,8 +200,8 @@ def decode(
 
     Returns:
         The frames, and the numbers of those that are absent or fail their checksum, as a range for an array
-        that is one chunk. Where there are such, None in place of the frames: a stranger's document cannot take
-        memory for what is not there.
+        that is one chunk. Where there are such, None in place of the frames: a stranger's document cannot
+        take memory for what is not there.
 
     Raises:
         InputError: so many frames of so few bytes are asked for together that they exceed

@@ -139,9 +139,7 @@ class _OutputCheck:
         if not is_name(name):
             self._add("unreadable", name, "no array has such a name")
             return
-        document = self._files.get_one(
-            f"{self._output.path}/{name}/zarr.json", zarr_arrays.DOCUMENT_BYTES
-        )
+        document = self._files.get_one(f"{self._output.path}/{name}/zarr.json", zarr_arrays.DOCUMENT_BYTES)
         problem = "is not there" if document is None else zarr_arrays.problem_of(document)
         if document is None or problem:
             kind: FindingKind = "absent" if document is None else "corrupt"

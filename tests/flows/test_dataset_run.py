@@ -225,7 +225,7 @@ def test_a_summary_of_another_kind_is_made_again(note: object, tmp_path: Path) -
     clip = _clips(tmp_path, settings, 1)[0]
     _run([clip], settings, STUBS.__getitem__)
     output = Ledger(clip.job).output("encode")
-    sound = output.read_note(SUMMARY)
+    sound = output.read_fields(SUMMARY)
     output.write_note(SUMMARY, note)
     made = deliver(clip.job, None, {}, 1.0)
     assert (made.frames, made.held_frames) == (sound["frames"], sound["held_frames"])

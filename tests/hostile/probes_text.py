@@ -234,7 +234,7 @@ def log_lines(bench: Bench) -> str:
     code = (
         "import sys, logging; logging.basicConfig(level=logging.DEBUG)\n"
         "from flows.engine.environment import quiet_orchestrators; quiet_orchestrators()\n"
-        "from portrait_core.text.process_output import guard_output; guard_output()\n"  # as every process begins
+        "from portrait_core.text.process_output import guard_output; guard_output()\n"  # as all do
         "from portrait_core.store import Store\n"
         "unit = Store(sys.argv[1]).unit('reenactment', sys.argv[2]); unit.failures()\n"
         "for output in unit.outputs(): output.get_bytes('x.mp4')"
