@@ -152,7 +152,7 @@ def test_notes_that_are_large_are_parsed_one_after_another(tmp_path: Path) -> No
         "    said = pool.map(lambda number: len(output.read_note(str(number))), range(40))\n"
         "    assert set(said) == {30_000_000}"
     )
-    assert _peak_bytes(code, tmp_path) < 1000 * MIB
+    assert _peak_bytes(code, tmp_path) < 400 * MIB
 
 
 def test_an_array_of_rows_that_are_not_there_takes_no_memory_for_them(tmp_path: Path) -> None:
