@@ -8,13 +8,13 @@ pickling, because workers send them between processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from portrait_core.text.redaction import redact_text
 
 
-def _listed(frames: tuple[int, ...]) -> str:
+def _listed(frames: Sequence[int]) -> str:
     """Write up to eight frames as a list."""
     shown = ", ".join(str(frame) for frame in frames[:8])
     return f"{shown} and {len(frames) - 8} more" if len(frames) > 8 else shown
@@ -129,7 +129,7 @@ class MissingChunk(LookupError):  # noqa: N818 - a state of the store more than 
 
     def __init__(self, array: str, frames: Iterable[int]) -> None:
         self.array = array
-        self.frames = tuple(frames)
+        self.frames: Sequence[int] = frames if isinstance(frames, range) else tuple(frames)
         super().__init__(
             f"{array}: frames {_listed(self.frames)} are absent or corrupt in the store; "
             f"run the stage that writes them again"

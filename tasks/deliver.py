@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from pydantic import ValidationError
 
 from portrait_core.errors import MissingChunk
 from portrait_core.media import FrameWriter
@@ -28,7 +29,7 @@ from tasks.context import device_of
 from tasks.pages import alone, finished, page_of
 from tasks.stages.edit import REPORT, STRIP
 from tasks.stages.encode import CLIP, CUTOUT, SHEET, SIDE_BY_SIDE, SOUND
-from tasks.stages.flow import CURVE, FLOW_FILE
+from tasks.stages.flow import FLOW_FILE, read_curve
 from tasks.stages.flow import SHEET as FLOW_SHEET
 from tasks.stages.inversion import STEPS
 from tasks.stages.layers import PERSON
@@ -80,7 +81,7 @@ def deliver(
     summary = summarise(job, ledger, records, files, seconds)
     if out is not None:
         summary.write(out / "summary.json")
-    if any(record.frames_done for record in records.values()) or SUMMARY not in _notes(ledger):
+    if any(record.frames_done for record in records.values()) or _summary_before(ledger) is None:
         ledger.output("encode").write_note(SUMMARY, summary.model_dump(mode="json"))
     return summary
 
@@ -156,13 +157,13 @@ def deliver_edit(job: Job, out: Path) -> dict[str, Any]:
     return said
 
 
-def deliver_flow(job: Job, out: Path) -> list[dict[str, Any]]:
+def deliver_flow(job: Job, out: Path) -> list[Mapping[str, Any]]:
     """Write a trained flow to ``out``, and return the rows of its curve.
 
     The files are the weights, the sheet of edits, and the curve as a table and a picture.
     """
     output = job.output("flow")
-    rows: list[dict[str, Any]] = output.read_fields(CURVE).get("rows", [])
+    rows = read_curve(output)
     table = "".join(f"{row['epoch']},{row['loss']:.4f},{row['held_out_log_density']:.4f}\n" for row in rows)
     files = {
         FLOW_FILE: _content(output, FLOW_FILE),
@@ -202,10 +203,10 @@ def summarise(
     Where this run had nothing to do, what the last one wrote stands.
     """
     peaks = [result.peak_memory_bytes for record in records.values() for result in record.results]
-    before = ledger.output("encode").read_note(SUMMARY) if SUMMARY in _notes(ledger) else None
+    before = _summary_before(ledger)
     worked = any(record.frames_done for record in records.values())
-    kept = before if isinstance(before, dict) and not worked else None
-    held = kept["held_frames"] if kept else _held_frames(ledger)
+    kept = before if not worked else None
+    held = kept.held_frames if kept else _held_frames(ledger)
     return Summary(
         portrait=redact_place(job.portrait),
         video=redact_place(job.video),
@@ -222,23 +223,32 @@ def summarise(
         seconds=round(seconds, 2),
         peak_memory_bytes=max([peak_memory_bytes(), *peaks]),
         stored_bytes=sum(contents.bytes for contents in ledger.contents.values()),
-        losses=kept["losses"] if kept else _losses(job, ledger, before),
+        losses=kept.losses if kept else _losses(job, ledger, before),
         person_found=ledger.output("layers").read_fields(PERSON).get("found"),
-        people=kept["people"] if kept else _people(ledger),
-        motion=kept["motion"] if kept else ledger.output("measure").read_fields(MOTION),
+        people=kept.people if kept else _people(ledger),
+        motion=kept.motion if kept else ledger.output("measure").read_fields(MOTION),
         held_frames=held,
-        failures=kept["failures"] if kept else _failures(job),
+        failures=kept.failures if kept else _failures(job),
         versions=package_versions(),
-        device=str(kept["device"]) if kept else _device(job, before),
+        device=kept.device if kept else _device(job, before),
         keys=job.stage_keys,
         settings=job.settings.model_dump(mode="json", exclude={"runner": {"storage_options"}}),
     )
 
 
+def _summary_before(ledger: Ledger) -> Summary | None:
+    """Read the summary of the last run; None where there is none, or it is not one as it is written."""
+    note = ledger.output("encode").read_note(SUMMARY) if SUMMARY in _notes(ledger) else None
+    try:
+        return Summary.model_validate(note)
+    except ValidationError:
+        return None
+
+
 def _stages(
-    job: Job, ledger: Ledger, records: Mapping[str, StageRecord], kept: Mapping[str, Any] | None
+    job: Job, ledger: Ledger, records: Mapping[str, StageRecord], kept: Summary | None
 ) -> list[StageSummary]:
-    spent = {row["stage"]: row["seconds_all_runs"] for row in kept["stages"]} if kept else {}
+    spent = {row.stage: row.seconds_all_runs for row in kept.stages} if kept else {}
     rows = []
     for stage in job.stages:
         record = records.get(stage) or StageRecord(stage)
@@ -259,10 +269,10 @@ def _stages(
     return rows
 
 
-def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
+def _losses(job: Job, ledger: Ledger, before: Summary | None) -> dict[str, Any]:
     """Return losses of the inversion per frame, and per step those of the first frame and the tuning."""
     if ledger.dropped_names("inversion"):
-        return dict((before or {}).get("losses", {}))
+        return before.losses if before else {}
     output, inverted = ledger.output("inversion"), ledger.done_frames("inversion")
     rows: list[float | None] = [None] * job.frames
     for run in missing_runs(~inverted, FrameRange(0, job.frames)):
@@ -275,9 +285,9 @@ def _losses(job: Job, ledger: Ledger, before: Any) -> dict[str, Any]:
     }
 
 
-def _device(job: Job, before: Any) -> str:
+def _device(job: Job, before: Summary | None) -> str:
     """Return the device of the networks; a run that had nothing to do does not load PyTorch to find out."""
-    return device_of(job) if before is None or "torch" in sys.modules else str(before["device"])
+    return device_of(job) if before is None or "torch" in sys.modules else before.device
 
 
 def _people(ledger: Ledger) -> dict[str, Any]:

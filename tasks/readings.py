@@ -46,7 +46,7 @@ def _read(store: Store, member: Member) -> ClipReadings:
     wanted = [item.name for item in ASSESS.writes if isinstance(item, Array) and item.name not in UNREAD]
     names = [name for name in wanted if name in there]
     follow, named = (output.read_note(name) for name in (FOLLOW, NAMES))
-    if not names or follow is None or named is None:
+    if not names or not isinstance(follow, dict) or not isinstance(named, dict):
         raise MissingChunk(f"{output.path}/identity", [0])
     arrays = {name: output.read(name) for name in names}
     return ClipReadings(member.pair, member.clip, arrays, follow, named)

@@ -26,6 +26,7 @@ from portrait_core.attribute_editing.settings import SolverSettings, StyleFlowAr
 from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.runtime.whole_files import partial_file
 from portrait_core.weights.file_checks import checking
+from portrait_core.weights.readers.brief import listed
 from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.readers.torch_files import (
     Shapes,
@@ -118,7 +119,7 @@ def load_published_styleflow(path: str | Path) -> StyleFlowModel:
         other = [name for name in state if name not in shapes]
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
-            raise ValueError(f"StyleFlow does not have {', '.join(other[:3])}{more}: it is another network's")
+            raise ValueError(f"StyleFlow does not have {listed(other[:3])}{more}: it is another network's")
         state = select_tensors(state, shapes, "StyleFlow")
         return StyleFlowModel(_filled(StyleFlowArchitecture(), SolverSettings(), state), PUBLISHED_CONDITIONS)
 

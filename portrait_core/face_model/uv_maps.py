@@ -15,10 +15,14 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from portrait_core.errors import clipped
 from portrait_core.face_model.orthographic import ndc_to_pixels, ndc_to_source
 from portrait_core.face_model.raster import Fragments, interpolate, rasterize
 from portrait_core.media import read_image
+from portrait_core.runtime.regular_files import read_regular
 
+_MOST_BYTES = 1 << 24
+"""Bytes of a mesh's file; one of 10,000 points has a tenth of them."""
 UNKNOWN_ALBEDO = 0.7
 """The grey that DECA puts where a texture is masked, when there is no albedo model."""
 
@@ -40,13 +44,18 @@ def read_obj_layout(path: str | Path) -> UvLayout:
     """Read the texture coordinates of a triangle mesh in OBJ (``head_template.obj``).
 
     Raises:
-        ValueError: if the file is missing, has no texture coordinates, or a face is no triangle ``v/vt``.
+        OSError: if it cannot be read, or is no regular file.
+        ValueError: if the file is missing, is larger than a head's mesh, has no texture coordinates, or a
+            face is no triangle ``v/vt``.
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise ValueError(f"no mesh at {path}; DECA's data folder has head_template.obj")
+    data, size = read_regular(path, _MOST_BYTES)
+    if size > _MOST_BYTES:
+        raise ValueError(f"{path} has {size:,} bytes, a head's mesh at most {_MOST_BYTES:,}; export it again")
     uv: list[list[float]] = []
     corners: list[list[list[int]]] = []
-    for line in Path(path).read_text().splitlines():
+    for line in data.decode().splitlines():
         words = line.split()
         if words[:1] == ["vt"]:
             uv.append([float(word) for word in words[1:3]])
@@ -56,7 +65,12 @@ def read_obj_layout(path: str | Path) -> UvLayout:
         raise ValueError(
             f"{path} is no mesh of triangles with texture coordinates; expected lines 'f v/vt ...'"
         )
-    index = np.array(corners, dtype=np.int64) - 1  # f 3 (v, vt)
+    try:
+        index = np.array(corners, dtype=np.int64) - 1  # f 3 (v, vt)
+    except OverflowError as error:
+        raise ValueError(
+            f"{path} has faces that name points that it does not list; export it again"
+        ) from error
     if index.min() < 0 or index[..., 1].max() >= len(uv):
         raise ValueError(f"{path} has faces that name points that it does not list; export it again")
     return UvLayout(np.array(uv, dtype=np.float32), index[..., 1].copy(), index[..., 0].copy())
@@ -65,7 +79,7 @@ def read_obj_layout(path: str | Path) -> UvLayout:
 def _corner(word: str, line: str) -> list[int]:
     parts = word.split("/")
     if len(parts) < 2 or not parts[1]:
-        raise ValueError(f"face without texture coordinates: {line!r}; export the mesh with them")
+        raise ValueError(f"face without texture coordinates: {clipped(line)!r}; export the mesh with them")
     return [int(parts[0]), int(parts[1])]
 
 

@@ -28,7 +28,7 @@ from portrait_core.media import probe, read_image
 from portrait_core.media.binary import existing_file
 from portrait_core.media.pictures import FileSequence, find_pictures
 from portrait_core.runtime.regular_files import open_regular
-from portrait_core.settings.limits import refuse_beyond
+from portrait_core.settings.limits import over_limit, refuse_beyond
 from portrait_core.store.places import checked_place, local_path, redact_place
 
 Kind = Literal["image", "video"]
@@ -90,6 +90,13 @@ class InputFacts(BaseModel):
         """Return plain values, for JSON."""
         return self.model_dump(mode="json")
 
+    def is_within_limits(self) -> bool:
+        """Tell whether a file with these facts would be read; records with others are a stranger's."""
+        pixels = "video_pixels" if self.kind == "video" else "picture_pixels"
+        return not (
+            over_limit(pixels, self.width * self.height) or over_limit("video_frames", self.frame_count)
+        )
+
     def holds_for(self, place: str, kind: Kind, now: FileStatus) -> bool:
         """Tell whether these facts are about a place in its current state.
 
@@ -126,7 +133,7 @@ def gather_facts(
     checked_place(place)
     cached = _from_dict(known)
     now = _inspect(place, kind)
-    if cached is not None and cached.holds_for(place, kind, now):
+    if cached is not None and cached.is_within_limits() and cached.holds_for(place, kind, now):
         return cached
     refuse_beyond(BYTES_LIMIT[kind], now.size or 0, redact_place(place))
     for _ in range(3):

@@ -12,7 +12,7 @@ from portrait_core.text.visible import visible
 
 MAX_SHOWN = 50
 """Number of problems that an error's message shows."""
-MAX_HELD = 10_000
+MAX_HELD = 1_000
 """Number of problems of a table that are kept; of the others only the number."""
 _MAX_TEXT = 2_000
 """Characters of a problem's text."""

@@ -29,7 +29,7 @@ from portrait_core.settings.limits import refuse_beyond
 from portrait_core.settings.safeguards import closed_modes
 from portrait_core.settings.trust import with_runner_of
 from portrait_core.store import KINDS, Holder, Store, read_holder
-from portrait_core.store.places import local_path, place_name, redact_place
+from portrait_core.store.places import kept_place, local_path, place_name
 from portrait_core.store.refusals import is_of_one_object
 from portrait_core.text.redaction import redact_text, redact_values
 
@@ -57,7 +57,7 @@ class _Record(BaseModel):
 class StageState(_Record):
     """Progress of a stage."""
 
-    stage: str
+    stage: Annotated[str, Field(max_length=100)]
     """Name of the stage."""
     total: Count
     """Number of parts: frames, or 1 for a stage of one part."""
@@ -94,7 +94,7 @@ class JobState(_Record):
     """Condition in one word."""
     held: Count = 0
     """Number of frames that show a neighbour."""
-    stages: Annotated[tuple[StageState, ...], Field(max_length=1000)] = ()
+    stages: Annotated[tuple[StageState, ...], Field(max_length=100)] = ()
     """Progress of each stage."""
     at_work: str = ""
     """The run that works on it; empty when none does."""
@@ -179,8 +179,8 @@ def job_record(job: Job) -> dict[str, Any]:
         if part:
             part.pop("store", None)
             part["settings"].pop("runner", None)
-            part |= {name: redact_place(part[name]) for name in ("portrait", "video")}
-    return dict(redact_values(record))
+            part |= {name: kept_place(part[name]) for name in ("portrait", "video")}
+    return dict(redact_values(record, harmless=False))
 
 
 def read_job(store: Store, name: str, command: Settings) -> Job | None:
@@ -246,8 +246,8 @@ def read_states(store: Store, beginning: str = "", unread: list[str] | None = No
     """
     store.check_format()
     names = store.record_names("states")
-    records = store.read_records("states", names)
-    states = [state for name, record in records.items() if (state := _parse_state(name, record))]
+    records = store.each_record("states", names)
+    states = [state for name, record in records if (state := _parse_state(name, record))]
     if unread is not None:
         unread += [f"states/{name}.json" for name in sorted({*names} - {state.id for state in states})]
     if not states:

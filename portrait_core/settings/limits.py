@@ -44,7 +44,9 @@ class Limits(Section):
     settings_bytes: Limit = 1 << 20
     """Bytes of a profile's file."""
     record_bytes: Limit = 1 << 26
-    """Bytes of a record of a store: a job, a state, a note, a lease, an array's document."""
+    """Bytes of a record of a store: a note, a lease, a plan."""
+    job_bytes: Limit = 1 << 22
+    """Bytes of a job in a store, of its state, and of facts about an input."""
     chunk_bytes: Limit = 1 << 30
     """Bytes of a chunk of a stored array, decoded."""
     object_bytes: Limit = 1 << 36

@@ -182,7 +182,7 @@ class ArrayFolder:
 
     def _load_frames(
         self, names: Sequence[str], start: int, stop: int | None
-    ) -> dict[str, tuple[NDArray[Any] | None, list[int]]]:
+    ) -> dict[str, tuple[NDArray[Any] | None, Sequence[int]]]:
         """Read frames ``[start, stop)`` of arrays, and list those that are absent or corrupt.
 
         The frames are None for an array that does not exist.
@@ -191,7 +191,7 @@ class ArrayFolder:
         if unknown:
             self._documents.update(self._stored_documents(unknown))
         loaded = self._load_documented([name for name in names if name in self._documents], start, stop)
-        results: dict[str, tuple[NDArray[Any] | None, list[int]]] = {}
+        results: dict[str, tuple[NDArray[Any] | None, Sequence[int]]] = {}
         for name in names:
             values, missing = loaded.get(name) or (None, [])
             if missing or values is None:
@@ -206,7 +206,7 @@ class ArrayFolder:
 
     def _load_documented(
         self, names: Sequence[str], start: int, stop: int | None
-    ) -> dict[str, tuple[NDArray[Any] | None, list[int]]]:
+    ) -> dict[str, tuple[NDArray[Any] | None, Sequence[int]]]:
         """Read frames ``[start, stop)`` of arrays by the documents in memory.
 
         Lists those of the frames that are absent or corrupt, too; where there are such, the frames are None.
@@ -308,7 +308,8 @@ class ArrayFolder:
     def _stored_documents(self, names: Sequence[str]) -> dict[str, bytes]:
         """Read those of the arrays' documents that exist and are whole, by name."""
         paths = {f"{self.path}/{name}/zarr.json": name for name in names}
-        documents = {paths[path]: document for path, document in self._files.get(paths).items()}
+        read = self._files.get(paths, arrays.DOCUMENT_BYTES)
+        documents = {paths[path]: document for path, document in read.items()}
         for name, document in list(documents.items()):
             if problem := arrays.problem_of(document):
                 _log.warning("%s/%s/zarr.json %s; the array counts as missing", self.path, name, problem)
@@ -398,7 +399,8 @@ class ArrayFolder:
         for start in range(0, array.shape[0], step):
             stop = min(start + step, array.shape[0])
             if stored.isdisjoint(range(start // array.rows, -(-stop // array.rows))):
-                digest.update(b"absent" * (stop - start))
+                for at in range(start, stop, _MANY):
+                    digest.update(b"absent" * min(_MANY, stop - at))
                 continue
             for value in self._load_each(name, start, stop):
                 if value is None:

@@ -32,7 +32,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfigParams
 from zarr.storage import MemoryStore
 
-from portrait_core.settings.limits import current_limits, over_limit, refuse_beyond
+from portrait_core.settings.limits import over_limit, refuse_beyond
 from portrait_core.store.documents import parse_json
 
 RANGE = 16
@@ -58,6 +58,8 @@ _CODECS = (["bytes", "crc32c"], ["bytes", "zstd", "crc32c"])
 _TYPES = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
 """Types of arrays in documents."""
 _MAX_AXES = 8
+DOCUMENT_BYTES = 1 << 16
+"""Bound for the document of a stranger: its bytes, of which this program's have less than a thousand."""
 MAX_CHUNKS = 1 << 22
 """Bound for the document of a stranger: chunks of an array (as frames, 38 hours at 30 per second)."""
 
@@ -136,18 +138,15 @@ def problem_of(document: bytes) -> str:
     A document with codecs or sizes that this program never writes counts as damaged: a store may be a
     stranger's. So does one whose chunks exceed ``limits.chunk_bytes``, which the words then say.
     """
-    array = _checked_info(document, current_limits().record_bytes)
+    array = _checked_info(document) if len(document) <= DOCUMENT_BYTES else None
     return "is damaged" if array is None else over_limit("chunk_bytes", array.chunk_bytes)
 
 
 @lru_cache(maxsize=256)
-def _checked_info(document: bytes, most: int) -> ArrayInfo | None:
-    """Read shape, type and form from a document that this program may have written; None for others.
-
-    ``most`` is the limit of its bytes, on which the result depends.
-    """
+def _checked_info(document: bytes) -> ArrayInfo | None:
+    """Read shape, type and form from a document that this program may have written; None for others."""
     try:
-        described: Any = parse_json(document) if len(document) <= most else None
+        described: Any = parse_json(document, DOCUMENT_BYTES)
         if not (_are_sides(described["shape"]) and _TYPES.fullmatch(described["data_type"])):
             return None
         array, plain = read_info(document), json.loads(plain_document(document))
@@ -157,7 +156,8 @@ def _checked_info(document: bytes, most: int) -> ArrayInfo | None:
             [codec["name"] for codec in plain["codecs"]] not in _CODECS
             or form != (list(array.shape) if array.packed else chunk, _FLAT)
             or plain["chunk_grid"]["configuration"]["chunk_shape"] != chunk
-            or not 0 < array.rows <= array.shape[0] <= MAX_CHUNKS * array.rows
+            or array.rows not in (1, array.shape[0])
+            or array.chunks > MAX_CHUNKS
         ):
             return None
         _open(document, {})
@@ -195,12 +195,13 @@ def encode(document: bytes, start: int, values: NDArray[Any]) -> dict[str, bytes
 
 def decode(
     document: bytes, start: int, stop: int, chunks: Mapping[str, bytes]
-) -> tuple[NDArray[Any] | None, list[int]]:
+) -> tuple[NDArray[Any] | None, Sequence[int]]:
     """Decode frames ``[start, stop)`` of an array that is not packed.
 
     Returns:
-        The frames, and the numbers of those that are absent or fail their checksum. Where there are such,
-        None in place of the frames: a stranger's document cannot take memory for what is not there.
+        The frames, and the numbers of those that are absent or fail their checksum, as a range for an array
+        that is one chunk. Where there are such, None in place of the frames: a stranger's document cannot
+        take memory for what is not there.
 
     Raises:
         InputError: so many frames of so few bytes are asked for together that they exceed
@@ -224,12 +225,13 @@ def decode(
         # zarr's codecs raise many kinds of errors for broken bytes; then the chunks are decoded singly.
         with contextlib.suppress(Exception):
             return np.asarray(opened[start:stop]), []
-    missing = set(range(start, stop))
+    if array.rows > 1:
+        return None, range(start, stop)
+    missing = set(numbers)
     for number in sound:
-        rows = range(max(start, number * array.rows), min(stop, (number + 1) * array.rows))
         with contextlib.suppress(Exception):
-            _ = opened[rows.start : rows.stop]
-            missing -= set(rows)
+            _ = opened[number : number + 1]
+            missing.remove(number)
     return None, sorted(missing)
 
 

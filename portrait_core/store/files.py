@@ -35,6 +35,10 @@ from portrait_core.store.retries import (
 )
 
 R = TypeVar("R")
+_SMALL_BYTES = 1 << 16
+"""Bytes of an object up to which many are read together."""
+_TOGETHER = 256
+"""Number of small objects that are read together."""
 _PIECE = 1 << 24
 """Bytes of a large object that are read together."""
 _log = logging.getLogger(__name__)
@@ -130,6 +134,19 @@ class Files:
                 failed.append(value)
         if failed:
             raise min(failed, key=is_transient)  # errors that will not pass come first
+
+    def get_each(self, names: Sequence[str], most: int | None = None) -> Iterator[tuple[str, bytes]]:
+        """Yield those of the objects that exist, small ones read together and large ones alone.
+
+        Args:
+            names: names of the objects.
+            most: bytes that an object may have, as for :meth:`get`.
+        """
+        for start in range(0, len(names), _TOGETHER):
+            for name, value in self.get(names[start : start + _TOGETHER], _SMALL_BYTES).items():
+                whole = value if len(value) <= _SMALL_BYTES else self.get_one(name, most)
+                if whole is not None:
+                    yield name, whole
 
     def get_one(self, name: str, most: int | None = None) -> bytes | None:
         """Read an object as :meth:`get` does; None when it does not exist."""

@@ -28,7 +28,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.documents import canonical_json, read_json
 from portrait_core.store.unit import Unit
 
 _SETTLE_LOCAL_S = 0.1
@@ -74,7 +74,7 @@ class Holder:
 
 def read_holder(unit: Unit) -> Holder | None:
     """Read the holder of a unit's lease, alive or not; None when there is none or the record is damaged."""
-    record = parse_json(unit._files.get_one(_name(unit)))
+    record = read_json(unit._files, _name(unit))
     if not isinstance(record, dict):
         return None
     fields: dict[str, Any] = {name: record.get(name) for name in (*_TEXTS, *_COUNTS)}

@@ -41,7 +41,7 @@ from portrait_core.store.contents import (
     parse_contents,
     stored_name,
 )
-from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.documents import canonical_json, read_json
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_key, checked_name
 
@@ -77,7 +77,7 @@ class Output(ArrayFolder):
 
     def recipe(self) -> dict[str, Any] | None:
         """Read the key's recipe; None when it is absent or damaged."""
-        group = parse_json(self._files.get_one(f"{self.path}/zarr.json"))
+        group = read_json(self._files, f"{self.path}/zarr.json")
         attributes = group.get("attributes") if isinstance(group, dict) else None
         recipe = attributes.get("recipe") if isinstance(attributes, dict) else None
         return recipe if isinstance(recipe, dict) else None
@@ -213,7 +213,7 @@ class Output(ArrayFolder):
 
     def read_note(self, name: str) -> Any | None:
         """Read a JSON document; None when it is absent or damaged."""
-        return parse_json(self._files.get_one(self._note(name)))
+        return read_json(self._files, self._note(name))
 
     def read_fields(self, name: str) -> dict[str, Any]:
         """Read a JSON document that is an object; empty when it is absent, damaged or something else."""

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 
 from portrait_core.errors import InputError
-from portrait_core.text.redaction import HIDDEN, redact_text, redact_url, remember_place
+from portrait_core.text.redaction import HIDDEN, holds_secrets, redact_text, redact_url, remember_place
 
 SCHEMES = ("file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory")
 """Schemes of URLs that are read and written; ``memory`` belongs to this process, for tests and notebooks."""
@@ -27,8 +27,8 @@ def checked_place(place: str | os.PathLike[str]) -> str:
     Its secrets are hidden from now on, also where a library writes them in another way.
 
     Raises:
-        InputError: the scheme is not in :data:`SCHEMES`, or the text is a chain of URLs, or a URL with braces
-            or control characters.
+        InputError: the scheme is not in :data:`SCHEMES`, or the text is a chain of URLs, a URL with braces or
+            control characters, or a path with a zero character.
     """
     text = os.fspath(place)
     problem = place_problem(text)
@@ -40,6 +40,8 @@ def checked_place(place: str | os.PathLike[str]) -> str:
 
 def place_problem(place: str) -> str:
     """Return why :func:`checked_place` refuses a place, in words that follow its name, else nothing."""
+    if "\0" in place:
+        return "holds a zero character, which no name can have; delete it"
     if "::" in place:
         return "holds '::', which chains URLs and is not followed; give the file itself, under another name"
     scheme, mark, rest = place.partition("://")
@@ -67,6 +69,11 @@ def redact_place(place: str | os.PathLike[str]) -> str:
     return text if local_path(text) is not None else redact_url(text)
 
 
+def kept_place(place: str) -> str:
+    """Return a place for a record that opens it again: redacted where it holds a secret, else unchanged."""
+    return redact_place(place) if holds_secrets(place) else place
+
+
 def redact_message(message: str, place: str = "") -> str:
     """Redact another library's message; in it ``place`` as a whole, where its spaces do not end it."""
     return redact_text(message.replace(place, redact_place(place)) if place else message)
@@ -90,7 +97,10 @@ def local_path(place: str | os.PathLike[str]) -> Path | None:
     """Return the absolute path of a file of this machine; None for a URL of another one."""
     text = os.fspath(place)
     path = text.removeprefix("file://")
-    return None if "://" in path and path == text else Path(os.path.expanduser(path)).absolute()
+    if "://" in path and path == text:
+        return None
+    # The names of users are looked up, where a zero character is an error of another kind.
+    return Path(path if "\0" in path else os.path.expanduser(path)).absolute()
 
 
 def folder_of(place: str) -> str:
@@ -111,7 +121,7 @@ def resolve_place(folder: str, place: str) -> str:
         return place
     base = local_path(folder)
     if base is not None:
-        return str(base / os.path.expanduser(place))
+        return str(base / (place if "\0" in place else os.path.expanduser(place)))
     if place.startswith(("/", "~")):
         return str(local_path(place))
     scheme, _, rest = folder.partition("://")

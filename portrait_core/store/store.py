@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from portrait_core.errors import InputError
-from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.settings.limits import current_limits
+from portrait_core.store.documents import canonical_json, parse_json, read_json
 from portrait_core.store.failures import concatenate_tables
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 """Number of the layout. It is raised when stores of the older layout can no longer be read."""
 _FORMAT = "store.json"
-_RECORDS_PER_READ = 256
-"""Number of records that are requested together."""
 
 RecordKind = Literal["jobs", "states", "inputs", "plans"]
 
@@ -70,7 +69,7 @@ class Store:
         Raises:
             InputError: another version wrote the store.
         """
-        document = parse_json(self._files.get_one(_FORMAT))
+        document = read_json(self._files, _FORMAT)
         number = document.get("format") if isinstance(document, dict) else None
         if number == FORMAT:
             return
@@ -127,18 +126,18 @@ class Store:
 
     def read_record(self, kind: RecordKind, name: str) -> Any | None:
         """Read a record; None when it is absent or damaged."""
-        return parse_json(self._files.get_one(_record(kind, name)))
+        return read_json(self._files, _record(kind, name), _most_bytes(kind))
 
     def read_records(self, kind: RecordKind, names: Iterable[str] | None = None) -> dict[str, Any]:
         """Read records by name, many at once, all of a kind by default; damaged ones are left out."""
-        requested = self.record_names(kind) if names is None else list(names)
-        records: dict[str, Any] = {}
-        for start in range(0, len(requested), _RECORDS_PER_READ):
-            paths = {_record(kind, name): name for name in requested[start : start + _RECORDS_PER_READ]}
-            for path, document in self._files.get(paths).items():
-                if (value := parse_json(document)) is not None:
-                    records[paths[path]] = value
-        return records
+        return dict(self.each_record(kind, self.record_names(kind) if names is None else names))
+
+    def each_record(self, kind: RecordKind, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+        """Yield what :meth:`read_records` returns, for readers that keep a part of each record."""
+        paths, most = {_record(kind, name): name for name in names}, _most_bytes(kind)
+        for path, document in self._files.get_each(list(paths), most):
+            if (value := parse_json(document, most)) is not None:
+                yield paths[path], value
 
     def record_names(self, kind: RecordKind) -> list[str]:
         """List the names of the records of a kind, sorted: one request per thousand."""
@@ -169,6 +168,12 @@ class Store:
 def record_name(text: str) -> str:
     """Return a record's name for any text, such as a URL."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _most_bytes(kind: RecordKind) -> int:
+    """Return the bytes that a record of a kind may have."""
+    limits = current_limits()
+    return limits.record_bytes if kind == "plans" else min(limits.job_bytes, limits.record_bytes)
 
 
 def _record(kind: RecordKind, name: str) -> str:

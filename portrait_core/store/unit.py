@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from portrait_core.errors import InputError
 from portrait_core.settings.limits import current_limits
-from portrait_core.store.documents import canonical_json, parse_json
+from portrait_core.store.documents import canonical_json, read_json
 from portrait_core.store.failures import Failure, concatenate_tables, make_table
 from portrait_core.store.files import Files
 from portrait_core.store.keys import checked_name, is_name
@@ -83,7 +83,7 @@ class Unit:
 
     def read_label(self) -> str:
         """Read the unit's name for people; its own name when there is none."""
-        document = parse_json(self._files.get_one(f"{self.path}/label.json"))
+        document = read_json(self._files, f"{self.path}/label.json")
         label = document.get("label") if isinstance(document, dict) else None
         return label[:MAX_LABEL] if isinstance(label, str) else self.name
 

@@ -80,7 +80,7 @@ def verify_unit(unit: Unit, expected: Expected) -> UnitReport:
         declared = expected.get((output.stage, output.key))
         _OutputCheck(output, report).run(declared)
     _check_tables(unit, report)
-    for path, value in unit._files.get(f"{unit.path}/{name}.json" for name in ("label", "lease")).items():
+    for path, value in unit._files.get_each([f"{unit.path}/{name}.json" for name in ("label", "lease")]):
         if problem := _json_problem(value):
             report.add("unreadable", path.removeprefix(f"{unit.path}/"), problem)
     for name in unit._files.partials(0.0, unit.path):
@@ -139,7 +139,7 @@ class _OutputCheck:
         if not is_name(name):
             self._add("unreadable", name, "no array has such a name")
             return
-        document = self._files.get_one(f"{self._output.path}/{name}/zarr.json")
+        document = self._files.get_one(f"{self._output.path}/{name}/zarr.json", zarr_arrays.DOCUMENT_BYTES)
         problem = "is not there" if document is None else zarr_arrays.problem_of(document)
         if document is None or problem:
             kind: FindingKind = "absent" if document is None else "corrupt"
@@ -219,7 +219,7 @@ class _OutputCheck:
     def _check_notes(self, due: set[str]) -> None:
         folder = f"{self._output.path}/notes"
         paths = [f"{folder}/{name}" for name in self._files.list(folder) if name.endswith(".json")]
-        for path, value in sorted(self._files.get([*paths, f"{self._output.path}/zarr.json"]).items()):
+        for path, value in self._files.get_each(sorted([*paths, f"{self._output.path}/zarr.json"])):
             if problem := _json_problem(value):
                 where = path.removeprefix(f"{self._output.path}/")
                 lost = where.removeprefix("notes/").removesuffix(".json") in due

@@ -125,14 +125,22 @@ def redact_url(url: str) -> str:
     return url[: mark.end()] + _redact_rest(_scheme_before(url, mark), mark[0], url[mark.end() :])
 
 
-def redact_values(value: Any) -> Any:
-    """Return plain values, with the secrets of URLs in every text of them removed, names included."""
+def redact_values(value: Any, harmless: bool = True) -> Any:
+    """Return plain values, with the secrets of URLs in every text of them removed, names included.
+
+    Args:
+        value: the values.
+        harmless: whether queries without a secret (:func:`holds_secrets`) are hidden, too.
+    """
     if isinstance(value, str):
-        return _redact_urls(value)
+        return _redact_urls(value) if harmless or holds_secrets(value) else value
     if isinstance(value, Mapping):
-        return {redact_values(name): redact_values(inner) for name, inner in value.items()}
+        return {
+            redact_values(name, harmless): redact_values(inner, harmless) for name, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return type(value)(map(redact_values, value)) if type(value) in (list, tuple) else value
+        inner = (redact_values(one, harmless) for one in value)
+        return type(value)(inner) if type(value) in (list, tuple) else value
     return value
 
 

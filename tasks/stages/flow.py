@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +87,25 @@ def _samples(job: Job) -> tuple[LabelledLatents, Conditions]:
     return training_samples(rows["latents"], rows["labels"], made, scene, settings.flow)
 
 
+def read_curve(output: Output) -> list[Mapping[str, Any]]:
+    """Read the rows of a training's curve; those that no training writes are left out."""
+    rows = output.read_fields(CURVE).get("rows")
+    return [row for row in (rows if isinstance(rows, list) else ()) if _is_row(row)]
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict):
+        return False
+    epoch, loss, density = (row.get(name) for name in ("epoch", "loss", "held_out_log_density"))
+    return type(epoch) is int and isinstance(loss, float) and isinstance(density, float | None)
+
+
 class _Curve:
     """Loss and held-out density by pass, kept in the store as they come."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        said = self._output.read_note(CURVE) or {}
-        self.rows: list[Mapping[str, float | None]] = said.get("rows", [])
+        self.rows = read_curve(output)
 
     def add(self, epoch: int, loss: float, density: float | None) -> None:
         """Record the end of a pass. One that is done again after a kill takes its row's place."""

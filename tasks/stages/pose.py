@@ -86,8 +86,11 @@ def match_of(job: Job) -> Match | None:
     """Return the driver's frame that shows the portrait itself, where the stage found one."""
     from portrait_core.tracking.same_face import Match
 
-    note = job.output("pose").read_note(AIM)
-    return Match(int(note["frame"]), float(note["roll_rad"])) if note else None
+    note = job.output("pose").read_fields(AIM)
+    frame, roll_rad = note.get("frame"), note.get("roll_rad")
+    if type(frame) is not int or not 0 <= frame < job.frames or not isinstance(roll_rad, int | float):
+        return None
+    return Match(frame, float(roll_rad))
 
 
 def _travelling(job: Job, cameras: NDArray[np.float32], match: Match | None) -> NDArray[np.float32]:

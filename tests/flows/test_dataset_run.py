@@ -219,6 +219,19 @@ def test_a_summary_shows_its_own_failures_and_no_secrets(tmp_path: Path) -> None
     assert "SESAME" not in summary.model_dump_json()
 
 
+@pytest.mark.parametrize("note", [5, [], {"a": 1}, {"held_frames": 5, "stages": 5, "losses": []}])
+def test_a_summary_of_another_kind_is_made_again(note: object, tmp_path: Path) -> None:
+    settings = _settings()
+    clip = _clips(tmp_path, settings, 1)[0]
+    _run([clip], settings, STUBS.__getitem__)
+    output = Ledger(clip.job).output("encode")
+    sound = output.read_fields(SUMMARY)
+    output.write_note(SUMMARY, note)
+    made = deliver(clip.job, None, {}, 1.0)
+    assert (made.frames, made.held_frames) == (sound["frames"], sound["held_frames"])
+    assert output.read_note(SUMMARY) == made.model_dump(mode="json")
+
+
 def _result(outcome: str, message: str = "") -> ClipResult:
     return ClipResult(1, "a", outcome, message)  # type: ignore[arg-type]  # one of its words
 

@@ -43,7 +43,7 @@ class Target:
     seconds: float = 10.0
     """Most seconds of processor time of one input."""
     examples: int = 100
-    """Inputs of the default test."""
+    """Inputs from which the tests are sized: by default an eighth of them, and the slow ones five times."""
 
 
 @dataclass(frozen=True)

@@ -56,16 +56,29 @@ def _pictures(*forms: tuple[str, str, dict[str, Any]]) -> Callable[[], Sequence[
 
 
 def _refused(read: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Return a reader whose refusals have no cause: ffmpeg's own bound of an allocation is a good refusal."""
+    """Return a reader whose refusals have no cause that is ffmpeg's: its own bound of an allocation is a good
+    refusal, while memory that Python or numpy did not get is a finding.
+    """
 
     def read_path(path: Path) -> object:
         try:
             return read(path)
         except InputError as error:
+            if _wanted_memory(error):
+                raise
             said = str(error)
         raise InputError(said)
 
     return read_path
+
+
+def _wanted_memory(error: BaseException | None) -> bool:
+    """Tell whether an error goes back to memory that was refused elsewhere than in ffmpeg."""
+    while error is not None:
+        if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _video(
@@ -130,7 +143,7 @@ TARGETS = (
     _video("avi", _seeds(("a.avi", "mjpeg", ""), ("b.avi", "mpeg4", "")), _AVI),
     _video("gif", _seeds(("a.gif", "gif", "")), (b"GIF89a", b"!\xf9\x04", b"!\xff\x0bNETSCAPE2.0", b",",
     b";")),
-    _video("any", _seeds(("a.flv", "flv1", ""), ("b.ts", "mpeg2video", ""), ("c.nut", "mpeg4", "")),
+    _video("any", _seeds(("a.flv", "flv1", ""), ("b.ts", "mpeg2video", ""), ("c.ivf", "libvpx", "")),
     _PLAYLISTS),
     Target(
         "frames-mp4", _seeds(("a.mp4", "mpeg4", "aac")), from_file("clip.mp4", _refused(_all_frames)),

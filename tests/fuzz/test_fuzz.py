@@ -19,9 +19,20 @@ def test_good_inputs_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_mutated_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
-    target, found = TARGETS[name], list[Finding]()
-    assert explore(target, target.examples, 0, found.append) >= target.examples // 2
-    assert [f"{one.what} ({one.place}), in {one.keep(tmp_path, name)}" for one in found] == []
+    _explore(TARGETS[name], max(5, TARGETS[name].examples // 8), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", TARGETS)
+def test_many_mutated_inputs_are_taken_or_refused(name: str, tmp_path: Path) -> None:
+    _explore(TARGETS[name], 5 * TARGETS[name].examples, tmp_path)
+
+
+def _explore(target: Target, examples: int, folder: Path) -> None:
+    found = list[Finding]()
+    assert explore(target, examples, 0, found.append) >= examples // 2
+    assert [f"{one.what} ({one.place}), in {one.keep(folder, target.name)}" for one in found] == []
 
 
 def _read(data: bytes) -> object:

@@ -138,21 +138,6 @@ def options_that_load_code(bench: Bench) -> str:
     return f"of {len(options)}, accepted: {', '.join(taken) or 'none'}"
 
 
-@probe("process21", "medium")
-def call_of_another_function(bench: Bench) -> str:
-    """A task that names a function outside the stages is not called."""
-    code = (
-        "from types import SimpleNamespace as N\nfrom tasks.running import Call, run_call\n"
-        "from portrait_core.settings import load_settings\n"
-        "import os; os.evil = lambda **x: print('called')\n"
-        "run_call(Call('os', 'evil', {'job': N(settings=load_settings('embedded'))}))"
-    )
-    ended = bench.python(code)
-    if "called" in ended.output:
-        raise Open("os.evil was called")
-    return shown(ended.last_line)
-
-
 @probe("process21", "high")
 def parameters_of_a_flow_run(bench: Bench) -> str:
     """Parameters of a flow run cannot choose a runner that loads code, nor raise limits by a manifest."""
@@ -203,6 +188,8 @@ def conversions_in_a_shared_cache(bench: Bench) -> str:
     """The cache of copies of models and conversions is private."""
     code = (
         "import os, sys; os.umask(0o022)\n"
+        "from portrait_core.settings import guard_process, load_settings\n"
+        "guard_process(load_settings('embedded'))\n"  # as every command begins
         "from portrait_core.weights import locate\n"
         "import fsspec; fs = fsspec.filesystem('memory'); fs.pipe('/m/vgg.pth', b'x')\n"
         "p = locate.local_copy('memory://m/vgg.pth'); print(oct(p.parent.stat().st_mode & 0o777))"

@@ -234,6 +234,7 @@ def log_lines(bench: Bench) -> str:
     code = (
         "import sys, logging; logging.basicConfig(level=logging.DEBUG)\n"
         "from flows.engine.environment import quiet_orchestrators; quiet_orchestrators()\n"
+        "from portrait_core.text.process_output import guard_output; guard_output()\n"  # as all do
         "from portrait_core.store import Store\n"
         "unit = Store(sys.argv[1]).unit('reenactment', sys.argv[2]); unit.failures()\n"
         "for output in unit.outputs(): output.get_bytes('x.mp4')"
@@ -281,13 +282,13 @@ def markup_in_prefect_pages(bench: Bench) -> str:
         "board = ArtifactBoard(); board.begin(1)\n"
         "error = ValueError('![x](https://evil.example/y) <img src=z> \\x1b[2J')\n"
         "board.ended(ClipResult.of_inputs(1, 'a', error))\n"
-        "board.show(); print(rows)"
+        "board.show(); print([*map(str, rows[-1][0].values())])"  # the log's line above it is no page
     )
     ended = bench.python(code)
-    if "evil.example" not in ended.output:
+    if "evil.example" not in ended.last_line:
         return f"not made: {shown(ended.last_line)}"
-    for sign in ("![x](http", "\\x1b", "<img"):
-        if sign in ended.output:
+    for sign in ("![x](http", "\x1b", "<img"):
+        if sign in ended.last_line:
             raise Open(f"{sign} stands on a page: {shown(ended.last_line)}")
     return "escaped"
 

@@ -24,7 +24,7 @@ import pytest
 from portrait_core.errors import InputError, MissingChunk, StoreError
 from portrait_core.runtime.whole_files import partial_file, write_whole
 from portrait_core.settings.limits import Limits, use_limits
-from portrait_core.store import Declared, Failure, Output, Store, Unit, read_holder, verify_unit
+from portrait_core.store import Declared, Failure, Output, Store, Unit, arrays, read_holder, verify_unit
 from portrait_core.store.documents import parse_json
 from portrait_core.store.files import Files
 from portrait_core.store.parquet import read_parquet_bounded
@@ -115,6 +115,63 @@ def test_a_record_larger_than_the_limit_is_absent_and_no_more_of_it_is_read(
     report = verify_unit(unit, {})
     said = {finding.where: finding.message for finding in report.findings}
     assert "more than the 1,000 bytes that limits.record_bytes allows" in said[f"track.{KEY}/notes/info.json"]
+
+
+def test_many_large_records_are_read_without_holding_them_all(tmp_path: Path) -> None:
+    for kind, text in (("states", b"\0"), ("jobs", b'"' + b"x" * 3_000_000 + b'"')):
+        (tmp_path / kind).mkdir(parents=True)
+        (tmp_path / kind / "0.json").write_bytes(text)
+        if kind == "states":
+            os.truncate(tmp_path / kind / "0.json", 60_000_000)
+        for number in range(1, 150):
+            os.link(tmp_path / kind / "0.json", tmp_path / kind / f"{number}.json")
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\nfrom portrait_core.store import Store\n---\n"
+        "store = Store(sys.argv[1])\n"
+        "assert not list(store.each_record('states', store.record_names('states')))\n"
+        "assert sum(1 for _ in store.each_record('jobs', store.record_names('jobs'))) == 150\n"
+        "with ThreadPoolExecutor(16) as pool:\n"
+        "    assert not any(pool.map(lambda one: store.read_record('states', str(one)), range(150)))"
+    )
+    assert _peak_bytes(code, tmp_path) < 100 * MIB
+
+
+def test_notes_that_are_large_are_parsed_one_after_another(tmp_path: Path) -> None:
+    _, output = _filled(Store(tmp_path))
+    folder = tmp_path / output.path / "notes"
+    folder.mkdir(exist_ok=True)
+    (folder / "0.json").write_bytes(b'"' + b"x" * 30_000_000 + b'"')
+    for number in range(1, 40):
+        os.link(folder / "0.json", folder / f"{number}.json")
+    code = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from portrait_core.store import Store, verify_unit\n---\n"
+        "unit = Store(sys.argv[1]).unit('video', 'a')\noutput = unit.output('track', '00aa')\n"
+        "assert verify_unit(unit, {}).findings == []\n"
+        "with ThreadPoolExecutor(16) as pool:\n"
+        "    said = pool.map(lambda number: len(output.read_note(str(number))), range(40))\n"
+        "    assert set(said) == {30_000_000}"
+    )
+    assert _peak_bytes(code, tmp_path) < 400 * MIB
+
+
+def test_an_array_of_rows_that_are_not_there_takes_no_memory_for_them(tmp_path: Path) -> None:
+    rows = (1 << 30) - 8
+    _, output = _filled(Store(tmp_path))
+    folder = tmp_path / output.path / "more"
+    folder.mkdir()
+    (folder / "zarr.json").write_bytes(arrays.create_document((rows,), "uint8", whole=True))
+    (folder / "c.0").write_bytes(b"xxxxx")
+    code = (
+        "from portrait_core.errors import MissingChunk\n"
+        "from portrait_core.store import Store, verify_unit\n---\n"
+        "unit = Store(sys.argv[1]).unit('video', 'a')\n"
+        "assert [f.where for f in verify_unit(unit, {}).findings] == ['track.00aa/more']\n"
+        "try:\n    unit.output('track', '00aa').read('more')\n"
+        "except MissingChunk as error:\n    assert len(error.frames) == 2**30 - 8\n"
+        "else:\n    raise AssertionError('read')"
+    )
+    assert _peak_bytes(code, tmp_path) < 200 * MIB
 
 
 # Arrays

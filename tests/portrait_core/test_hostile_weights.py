@@ -26,6 +26,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
+from portrait_core.attribute_editing.styleflow_files import load_published_styleflow
 from portrait_core.errors import ModelFileError
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.generators import load_generator
@@ -518,3 +519,11 @@ def test_the_error_names_the_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "deca_model.tar")
     with pytest.raises(ModelFileError, match=r"deca_model\.tar .* is a pipe"):
         read_deca(tmp_path / "deca_model.tar")
+
+
+@pytest.mark.parametrize("key", [1, (1, 2), None, "\x1b]52;c;eA==\x07", b"a"])
+def test_a_state_of_odd_keys_is_refused_by_styleflow(key: object, tmp_path: Path) -> None:
+    path = tmp_path / "modellarge10k.pt"
+    torch.save({key: torch.zeros(1)}, path)
+    with pytest.raises(ModelFileError):
+        load_published_styleflow(path)

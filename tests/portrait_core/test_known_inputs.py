@@ -85,6 +85,16 @@ def test_a_known_file_is_not_read_again(
     assert reads == []
 
 
+def test_facts_that_no_file_within_the_limits_has_are_not_believed(counting_clip: Path, face: Path) -> None:
+    clip, picture = gather_facts(str(counting_clip), "video"), gather_facts(str(face), "image")
+    for found, said in (
+        (clip, {"frame_count": 10**11}), (clip, {"width": 10**5, "height": 10**5}),
+        (picture, {"width": 10**5, "height": 10**5}),
+    ):  # fmt: skip
+        place = str(face if found is picture else counting_clip)
+        assert gather_facts(place, found.kind, found.as_dict() | said) == found
+
+
 def test_a_file_that_changed_is_read_again(face: Path, reads: list[str]) -> None:
     known = gather_facts(str(face), "image")
     face.write_bytes(face.read_bytes()[:-1] + b"x")  # the same size

@@ -15,7 +15,7 @@ from portrait_core.errors import InputError
 from portrait_core.inputs.sources import inspect_file, inspect_files, local_copy, read_bytes
 from portrait_core.inputs.table import ManifestError, Problem
 from portrait_core.store import retries
-from portrait_core.store.places import checked_place, local_path, redact_message, redact_place
+from portrait_core.store.places import checked_place, local_path, redact_message, redact_place, resolve_place
 from tests.portrait_core.website import Website, website
 
 REFUSED = r"give a path, or one of file://, s3://|chains URLs|holds braces|holds control"
@@ -39,6 +39,14 @@ def site(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Website]:
 )  # fmt: skip
 def test_these_places_are_read(place: str) -> None:
     assert checked_place(place) == place
+
+
+@pytest.mark.parametrize("place", ["~\0/a.png", "/data/a\0.png", "~user\0", "https://host/a\0"])
+def test_a_zero_character_is_refused_and_can_be_named(place: str) -> None:
+    with pytest.raises(InputError, match="holds a zero character"):
+        checked_place(place)
+    assert resolve_place("/data", place)
+    assert redact_place(place)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from portrait_core.errors import InputError, ModelFileError, StoreError
 from portrait_core.pipeline.classification import make_failure
 from portrait_core.settings import load_settings
 from portrait_core.store import Failure
-from portrait_core.store.places import checked_place, is_redacted, place_name, redact_place
+from portrait_core.store.places import checked_place, is_redacted, kept_place, place_name, redact_place
 from portrait_core.text import redaction
 from portrait_core.text.markdown import escape_markdown
 from portrait_core.text.redaction import holds_secrets, redact_text, redact_values, remember_options
@@ -110,6 +110,16 @@ def test_a_harmless_query_is_hidden_but_no_secret() -> None:
     assert not holds_secrets("https://host/load?id=42&name=a.png")
     for query in ("code=CANARY", "x=0123456789abcdef", "0123456789abcdef", "id=1&X-Amz-Signature=CANARY"):
         assert holds_secrets(f"https://host/load?{query}")
+
+
+def test_records_keep_harmless_queries_and_no_secret_ones() -> None:
+    harmless = "https://host/load?id=42&name=a.png"
+    assert kept_place(harmless) == harmless
+    assert redact_values({"a": [harmless]}, harmless=False) == {"a": [harmless]}
+    assert redact_values([harmless]) == ["https://host/load?***"]
+    for secret in (f"{harmless}&sig=CANARY", "https://me:CANARY@host/a?id=42", "s3://CANARY@bucket/a.png"):
+        assert is_redacted(kept_place(secret))
+        assert "CANARY" not in str(redact_values([secret], harmless=False))
 
 
 def test_values_are_redacted_at_every_depth() -> None:

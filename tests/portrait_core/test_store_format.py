@@ -15,9 +15,9 @@ from portrait_core.store import (
     Lease,
     Store,
     Unit,
+    files,
     read_holder,
     repair_unit,
-    store,
     verify_unit,
 )
 from portrait_core.store.store import RecordKind, record_name
@@ -104,7 +104,7 @@ def test_records_come_back(any_store: Store, kind: RecordKind) -> None:
 
 
 def test_many_records_are_read_some_at_a_time(any_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "_RECORDS_PER_READ", 7)
+    monkeypatch.setattr(files, "_TOGETHER", 7)
     names = [f"r{number:03d}" for number in range(30)]
     for name in names:
         any_store.write_record("states", name, name)

@@ -1,5 +1,6 @@
 """Texture maps, DECA's camera and its picture, on meshes of a few triangles."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,7 @@ def test_obj_layout_and_what_is_wrong_with_one(tmp_path: Path) -> None:
         "v 0 0 0\nf 1 2 3\n": "without texture",
         "vt 0 0\nf 1/1 2/2 3/3 4/4\n": "no mesh of triangles",
         "vt 0 0\nf 1/1 1/1 1/7\n": "does not list",
+        f"vt 0 0\nf {10**20}/1 2/1 3/1\n": "does not list",
         "": "no mesh of triangles",
     }.items():
         path.write_text(text)
@@ -129,5 +131,8 @@ def test_obj_layout_and_what_is_wrong_with_one(tmp_path: Path) -> None:
             uv_maps.read_obj_layout(path)
     with pytest.raises(ValueError, match="head_template"):
         uv_maps.read_obj_layout(tmp_path / "nowhere.obj")
+    os.truncate(path, 20 << 30)
+    with pytest.raises(ValueError, match="a head's mesh at most 16,777,216"):
+        uv_maps.read_obj_layout(path)
     with pytest.raises(ValueError, match="at least 1"):
         uv_maps.UvMapper(SQUARE, 0)
