@@ -113,7 +113,7 @@ ODD_STATES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an unknown pipeline": lambda said: said | {"goal": "nothing"},
     "an unknown stage": lambda said: said | {"stages": [{"stage": "nothing", "total": 1}]},
     "a time that is none": lambda said: said | {"time_utc": "soon"},
-    "a text of megabytes": lambda said: said | {"message": "x" * 3_000_000, "label": "y" * 3_000_000},
+    "a text of megabytes": lambda said: said | {"message": "x" * 1_000_000, "label": "y" * 1_000_000},
     "many frames": lambda said: said | {"frames": 10**18},
 }
 

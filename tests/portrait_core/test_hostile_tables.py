@@ -162,7 +162,7 @@ def test_a_million_problems_are_counted_and_the_first_are_kept(folder: Path) -> 
     assert (len(error.problems), error.more) == (MAX_HELD, 100)
     lines = str(error).splitlines()
     assert lines[0].endswith(f"{number:,} problems; nothing was started")
-    assert lines[-1] == f"and {number - MAX_SHOWN:,} more; `portrait dataset check` lists the first 10,000"
+    assert lines[-1].endswith(f"more; `portrait dataset check` lists the first {MAX_HELD:,}")
     assert len(lines) == MAX_SHOWN + 2
 
 

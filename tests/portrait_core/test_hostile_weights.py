@@ -527,3 +527,16 @@ def test_a_state_of_odd_keys_is_refused_by_styleflow(key: object, tmp_path: Path
     torch.save({key: torch.zeros(1)}, path)
     with pytest.raises(ModelFileError):
         load_published_styleflow(path)
+
+
+def test_the_runtime_prints_nothing_of_a_damaged_network(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Zzzz", ["x"], ["y"])], "g", [value], [out])
+    data = helper.make_model(graph).SerializeToString().replace(b"Zzzz", b"\xe6\x1b[2")
+    (tmp_path / "a.onnx").write_bytes(data)
+    with pytest.raises(ValueError, match="no ONNX network that can be read"):
+        read_onnx(tmp_path / "a.onnx")
+    assert capsys.readouterr() == ("", "")

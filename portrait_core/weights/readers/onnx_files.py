@@ -118,7 +118,10 @@ def _network(data: bytes) -> OnnxNetwork:
         raise ValueError(f"it has {len(data):,} bytes, more than the {_LARGEST:,} of any network here")
     check_onnx(data)
     try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        # without its fallback, which prints what the file holds
+        session = onnxruntime.InferenceSession(
+            data, options, providers=["CPUExecutionProvider"], enable_fallback=False
+        )
     except Exception as error:  # the runtime's errors share no class but this one
         raise ValueError(f"it is no ONNX network that can be read ({error!s:.200})") from error
     return OnnxNetwork(data, _shapes(session.get_inputs()), _shapes(session.get_outputs()))
