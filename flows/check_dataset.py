@@ -12,7 +12,14 @@ from portrait_core.report.input_page import InputEntry
 from portrait_core.settings import Settings
 from portrait_core.settings.trust import settings_of_row
 from portrait_core.store.places import redact_place
-from tasks.checking import Picture, check_portrait, check_video, face_reader, strip_of
+from tasks.checking import (
+    CheckedPortrait,
+    CheckedVideo,
+    check_portrait,
+    check_video,
+    face_reader,
+    strip_of,
+)
 from tasks.ingest import ingest
 
 FRAMES = 12
@@ -55,14 +62,14 @@ def _entry(
         with tempfile.TemporaryDirectory(prefix="portrait-check-") as store:
             job = ingest(row.portrait, row.video, store, settings)
             reader = face_reader(job)
+            side: CheckedPortrait | CheckedVideo
             if kind == "portrait":
-                portrait = check_portrait(job, reader)
-                about, side = portrait_line(portrait), portrait
-                picture: Picture | None = next(iter(portrait.tiles.values()), None)
+                side = check_portrait(job, reader)
+                about, picture = portrait_line(side), next(iter(side.tiles.values()), None)
             else:
-                video = check_video(job, reader, FRAMES)
-                about, side = f"{video_line(job, video)}. Persons: {persons_line(job, video)}", video
-                picture = strip_of(video)
+                side = check_video(job, reader, FRAMES)
+                about = f"{video_line(job, side)}. Persons: {persons_line(job, side)}"
+                picture = strip_of(side)
     except Exception as error:
         return InputEntry(kind, name, numbers, "", refused=str(error) or type(error).__name__)
     return InputEntry(kind, name, numbers, about, tuple(side.warnings), side.refused, picture)

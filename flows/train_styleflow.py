@@ -41,7 +41,7 @@ def run_training(job: Job, out: str | Path, report: Report = lambda line: None) 
         StageError: a stage stopped the run.
     """
     run_stages(job, report)
-    return deliver_flow(job, Path(out))
+    return [dict(row) for row in deliver_flow(job, Path(out))]
 
 
 @flow(name="train-styleflow", persist_result=False, validate_parameters=True)

@@ -121,7 +121,7 @@ def fit_clip(
     pixels = _checked(landmarks, ok)
     points = HeadPoints.from_head(head)
     frames = np.flatnonzero(ok)
-    scenes = np.zeros(len(frames), int) if cuts is None else np.cumsum(cuts)[frames]
+    scenes = np.zeros(len(frames), int) if cuts is None else np.cumsum(cuts, dtype=int)[frames]
     solver = _ClipFit(points, settings, pixels[frames], scenes)
     fitted = solver.fit_shape() if shape is None else _checked_shape(shape, points.shapes.shape[-1])
     solver.fit_frames(fitted)

@@ -12,8 +12,9 @@ import pytest
 
 from portrait_core.errors import InputError
 from portrait_core.media import FORMATS, VideoWriter, probe, read_frames
+from portrait_core.media.alpha import over_white
 from portrait_core.media.binary import ffmpeg_binary
-from portrait_core.media.reader import SCALER, over_white
+from portrait_core.media.reader import SCALER
 
 WITH_ALPHA = sorted(suffix for suffix, form in FORMATS.items() if form.has_alpha)
 NTSC = Fraction(30000, 1001)

@@ -28,7 +28,7 @@ def points(landmarker: FaceLandmarker) -> NDArray[np.float32]:
 
 
 def moving(points: NDArray[np.float32], *steps: tuple[float, float]) -> NDArray[np.float32]:
-    return np.stack([points + np.float32(step) for step in steps])
+    return np.stack([points + np.array(step, np.float32) for step in steps])
 
 
 def test_a_face_that_leaves_the_picture_is_believed_until_a_part_of_it_is_lost(

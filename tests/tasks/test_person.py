@@ -61,17 +61,17 @@ def test_frames_without_the_driver_are_held_recorded_and_counted(
 ) -> None:
     faces = no_faces(FRAMES)
     for i in range(FRAMES):
-        show(faces, i, 0, face + np.float32((300 + i, 240)), ANNA)
+        show(faces, i, 0, face + np.array([300 + i, 240], np.float32), ANNA)
     faces.faces[2] = np.nan  # nobody
-    show(faces, 5, 0, face + np.float32((306, 240)), BEN)  # somebody else in the same place
-    show(faces, 8, 0, face + np.float32((5, 240)), ANNA)  # half outside
-    show(faces, 10, 1, face * np.float32(0.5) + np.float32((560, 100)), BEN)  # beside her
+    show(faces, 5, 0, face + np.array([306, 240], np.float32), BEN)  # somebody else in the same place
+    show(faces, 8, 0, face + np.array([5, 240], np.float32), ANNA)  # half outside
+    show(faces, 10, 1, face * np.float32(0.5) + np.array([560, 100], np.float32), BEN)  # beside her
     job = made(faces)
     assert person(job=job).frames_done == 1
     points = job.output("person").read("landmarks")
     assert np.flatnonzero(np.isnan(points[:, 0, 0])).tolist() == [2, 5, 8]
     np.testing.assert_array_equal(points[10], faces.faces[10, 0])
-    about = job.output("person").read_note(PEOPLE)
+    about = job.output("person").read_fields(PEOPLE)
     assert about["held"] == {"no_face": [2], "another_person": [5], "outside_picture": [8]}
     assert (about["persons"], about["driver"], about["frames_with_several"]) == (2, 1, [10])
     rows = job.unit("person").failures()
@@ -82,8 +82,8 @@ def test_frames_without_the_driver_are_held_recorded_and_counted(
 def test_another_person_is_asked_for(made: Maker, face: NDArray[np.float32]) -> None:
     faces = no_faces(FRAMES)
     for i in range(FRAMES):
-        show(faces, i, 0, face + np.float32((200, 240)), ANNA)
-        show(faces, i, 1, face * np.float32(0.6) + np.float32((500, 240)), BEN)
+        show(faces, i, 0, face + np.array([200, 240], np.float32), ANNA)
+        show(faces, i, 1, face * np.float32(0.6) + np.array([500, 240], np.float32), BEN)
     job = made(faces, "tracking.driver_face=2")
     person(job=job)
     np.testing.assert_array_equal(job.output("person").read("landmarks"), faces.faces[:, 1])
@@ -100,7 +100,7 @@ def test_an_animal_drives_only_where_that_is_allowed(
 ) -> None:
     faces = no_faces(FRAMES)
     for i in range(FRAMES):
-        show(faces, i, 0, face + np.float32((300, 240)), ANNA)
+        show(faces, i, 0, face + np.array([300, 240], np.float32), ANNA)
     faces.animal[::8, 0] = 0.9
     job = made(faces, f"tracking.any_face={str(allowed).lower()}")
     if allowed:
@@ -115,6 +115,6 @@ def test_a_face_that_is_never_whole_is_refused_with_the_counts(
 ) -> None:
     faces = no_faces(FRAMES)
     for i in range(FRAMES):
-        show(faces, i, 0, face * np.float32(12) + np.float32((320, 240)), ANNA)
+        show(faces, i, 0, face * np.float32(12) + np.array([320, 240], np.float32), ANNA)
     with pytest.raises(InputError, match=r"none of the 12 frames .* lies partly outside the picture in 12"):
         person(job=made(faces))
