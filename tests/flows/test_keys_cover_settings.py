@@ -51,6 +51,8 @@ CHOOSE_WEIGHTS = {
     "flow.labels",
 }
 """Looked at to find files of weights and of labels, whose digests are in the keys of stages that use them."""
+CHOOSE_INPUTS = {"tracking.driver_face", "tracking.portrait_face"}
+"""Choices of persons, whose digests are among a job's inputs."""
 Place = tuple[str, str]
 """Pipeline and stage."""
 KINDS = ("3d", "2d", "animator", "template")
@@ -306,7 +308,9 @@ def _settings_in_keys(pipeline: Pipeline) -> dict[str, set[str]]:
 def test_stages_read_no_setting_that_their_key_leaves_out(recorded: Recorded, name: str) -> None:
     pipeline = find_pipeline(name)
     known = _settings_in_keys(pipeline)
-    allowed = NOT_IN_KEYS | CHOOSE_WEIGHTS | {f"runner.{one}" for one in type(Settings().runner).model_fields}
+    sections = {"runner": type(Settings().runner), "limits": type(Settings().limits)}
+    operators = {f"{name}.{one}" for name, section in sections.items() for one in section.model_fields}
+    allowed = NOT_IN_KEYS | CHOOSE_WEIGHTS | CHOOSE_INPUTS | operators
     left_out = {stage: recorded.settings[name, stage] - known[stage] - allowed for stage in pipeline.names}
     assert {stage: names for stage, names in left_out.items() if names} == {}
 

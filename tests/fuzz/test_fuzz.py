@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,10 @@ def _read(data: bytes) -> object:
         case b"r":
             raise ValueError("refused")
         case b"m":
-            return bytearray(b"x") * (64 << 20)
+            grown = mmap.mmap(-1, 64 << 20)  # pages of its own, whatever this process has freed before
+            for _ in range(64):
+                grown.write(b"x" * (1 << 20))
+            return grown
         case b"h":
             try:
                 return bytearray(1 << 46)

@@ -267,7 +267,9 @@ def test_looking_at_local_files(tmp_path: Path) -> None:
     assert problems[0] == ""
     assert found[places[0]].size == 1
     for problem, word in zip(
-        problems[1:], ["0 bytes", "does not exist", "does not exist", "reached", "is a folder"], strict=True
+        problems[1:],
+        ["0 bytes", "does not exist", "does not exist", "zero character", "is a folder"],
+        strict=True,
     ):
         assert word in problem
 

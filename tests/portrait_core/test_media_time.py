@@ -100,7 +100,14 @@ def test_surplus_pictures_are_left_out_and_counted(ffmpeg_to: FfmpegRunner) -> N
 
 def test_a_gap_holds_the_picture_before_it(ffmpeg_to: FfmpegRunner) -> None:
     video = ffmpeg_to(
-        "gap.mkv", *GREY, "-vf", "setpts='(N+if(gte(N,10),75))/25/TB'", "-fps_mode", "vfr", "-c:v", "ffv1"
+        "time-gap.mkv",
+        *GREY,
+        "-vf",
+        "setpts='(N+if(gte(N,10),75))/25/TB'",
+        "-fps_mode",
+        "vfr",
+        "-c:v",
+        "ffv1",
     )
     assert _counts(probe(video)) == (105, Fraction(25), True, 75, 0)
     assert _numbers(read_frames(video, 8, 88)) == [8, *[9] * 76, 10, 11, 12]

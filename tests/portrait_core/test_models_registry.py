@@ -194,17 +194,16 @@ def test_what_settings_need(folder: Path) -> None:
         "person_segmentation",
         "efficientnet",
         "embedded_generator",
+        "face_recognition",
     }
     check_models(Settings())
     paper = needed_models(load_settings("paper"))
-    measuring = {*LANDMARK_MODELS, SEGMENTATION_MODEL, MODELS["embedded_head"].file}
+    shipped = (MODELS[name].file for name in ("embedded_head", "face_recognition"))
+    measuring = {*LANDMARK_MODELS, SEGMENTATION_MODEL, *shipped}
     assert {MODELS[name].file for name in paper} == {*PAPER, *measuring, "vgg.pth"}
     assert needed_models(load_settings("paper", ["template.eyes=driven"])).keys() == paper.keys()
     edited = load_settings("embedded", ["edit.attributes=['age=+20']"])
-    assert needed_models(edited).keys() - needed_models(Settings()).keys() == {
-        "embedded_flow",
-        "face_recognition",
-    }
+    assert needed_models(edited).keys() - needed_models(Settings()).keys() == {"embedded_flow"}
     own = load_settings("embedded", ["generator.weights=/elsewhere/ffhq512-128.safetensors"])
     assert needed_models(own)["eg3d_ffhq"] == Path("/elsewhere/ffhq512-128.safetensors")
 

@@ -105,7 +105,7 @@ def test_every_stage_says_how_every_region_follows(said: dict[str, Any]) -> None
     assert set(found["retargeted"]) == moving
     # neither of the two has a picture whose colours could be read
     assert all(set(found[stage]) - moving == {"mouth open"} for stage in ("template", "result"))
-    assert found["template"]["mouth open"]["correlation"] > 0.8
+    assert found["template"]["mouth open"]["correlation"] > 0.7
     assert found["fit"]["lip gap"]["slope"] == pytest.approx(1, abs=0.2)
     assert all(rows["lip gap"]["correlation"] > 0.8 for rows in found.values())
     assert found["result"] == found["template"]  # the clip shows its templates

@@ -30,6 +30,6 @@ def brief(value: Any, *_: Any) -> str:
 
 
 def listed(names: Any) -> str:
-    """Return the first 12 of a container's names, each cut to 40 characters."""
+    """Return the first 12 of a container's names, each cut to 80 characters."""
     first = [name for name, _ in zip(names, range(12), strict=False)]
-    return ", ".join(f"{name:.40}" if isinstance(name, str) else brief(name)[:40] for name in first)
+    return ", ".join(f"{name:.80}" if isinstance(name, str) else brief(name) for name in first)
