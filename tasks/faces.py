@@ -88,11 +88,17 @@ class FaceReader:
             every: frames per frame in which it is asked whether faces are animals'.
         """
         found = self._landmarker.detect_all(pictures, MOST_FACES, turned=True)
-        columns = [self._recogniser.embed(pictures, found.points[:, k]) for k in range(MOST_FACES)]
+        # one by one, so that how frames are grouped into batches changes no bit
+        rows = [
+            [self._recogniser.embed(pictures[i : i + 1], points[k : k + 1])[0] for k in range(MOST_FACES)]
+            for i, points in enumerate(found.points)
+        ]
         animal = np.full(found.score.shape, np.nan, np.float32)
         for i in range(-first % every, len(pictures), every):
             animal[i] = self._animals.read(pictures[i], found.points[i])
-        return FrameFaces(found.points, np.stack(columns, axis=1).astype(np.float32), animal)
+        return FrameFaces(
+            found.points, np.array(rows).reshape(*found.score.shape, -1).astype(np.float32), animal
+        )
 
 
 def _recogniser(job: Job) -> ShippedRecogniser:
