@@ -97,7 +97,9 @@ class FaceReader:
         for i in range(-first % every, len(pictures), every):
             animal[i] = self._animals.read(pictures[i], found.points[i])
         return FrameFaces(
-            found.points, np.array(rows).reshape(*found.score.shape, -1).astype(np.float32), animal
+            found.points,
+            np.array(rows).reshape(*found.score.shape, self._recogniser.width).astype(np.float32),
+            animal,
         )
 
 
