@@ -1,4 +1,4 @@
-"""What a run would use of a portrait and a driving video, found out in seconds and before any work."""
+"""A look at a portrait and a driving video before any work: what a run would use of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SMALL_PX = 100
 
 @dataclass
 class _Side:
-    """What was found out of one input.
+    """Findings about one input.
 
     Attributes:
         tiles: small pictures of it with its faces marked, by title.
@@ -48,7 +48,7 @@ class _Side:
 
 @dataclass
 class CheckedPortrait(_Side):
-    """What was found out of a portrait.
+    """Findings about a portrait.
 
     Attributes:
         seen: the portrait as it would be shown; None where it is refused.
@@ -59,7 +59,7 @@ class CheckedPortrait(_Side):
 
 @dataclass
 class CheckedVideo(_Side):
-    """What was found out of a driving video.
+    """Findings about a driving video.
 
     Attributes:
         info: its properties.

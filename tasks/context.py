@@ -114,16 +114,21 @@ def segmenter(job: Job, threads: int) -> PersonSegmenter:
     return cached("segmenter", job.weights["person_segmentation"], build, threads)
 
 
-def recogniser(job: Job) -> ShippedRecogniser:
-    """Return the process's network that recognises faces, on the job's device."""
+def recogniser(job: Job, purpose: str = "face_recognition") -> ShippedRecogniser:
+    """Return the process's network that recognises faces, on the job's device.
+
+    Args:
+        job: whose settings and weights count.
+        purpose: name of its weights in the job.
+    """
     from portrait_core.metrics.identity import ShippedRecogniser
 
     device = device_of(job)
 
     def load() -> ShippedRecogniser:
-        return ShippedRecogniser.load(device, weight_file(job.settings, "face_recognition"))
+        return ShippedRecogniser.load(device, weight_file(job.settings, purpose))
 
-    return cached("recogniser", job.weights["face_recognition"], load, device)
+    return cached("recogniser", job.weights[purpose], load, device)
 
 
 def head(job: Job, device: torch.device | str = "cpu") -> MorphableHead:

@@ -13,15 +13,13 @@ from portrait_core.errors import InputError
 from portrait_core.face_model.topology import N_POINTS
 from portrait_core.inputs.known import verified_copy
 from portrait_core.media import at_most, read_image
-from portrait_core.model_files.needs import weight_file
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
 from portrait_core.store.places import redact_place
-from tasks.context import device_of, landmarker
+from tasks.context import device_of, landmarker, recogniser
 
 if TYPE_CHECKING:
     from portrait_core.metrics.animal_faces import AnimalReader
-    from portrait_core.metrics.identity import ShippedRecogniser
 
 MOST_FACES = 4
 """Faces of a picture that are read; the smallest and least central ones of a crowd are left out."""
@@ -77,7 +75,7 @@ class FaceReader:
 
     def __init__(self, job: Job, threads: int) -> None:
         self._landmarker = landmarker(job, threads)
-        self._recogniser, self._animals = _recogniser(job), _animal_reader(job)
+        self._recogniser, self._animals = recogniser(job, "person_recognition"), _animal_reader(job)
 
     def read(self, pictures: NDArray[np.uint8], first: int = 0, every: int = _ANIMAL_EVERY) -> FrameFaces:
         """Read the faces of pictures, turned by quarters where none stands upright.
@@ -103,17 +101,6 @@ class FaceReader:
         )
 
 
-def _recogniser(job: Job) -> ShippedRecogniser:
-    from portrait_core.metrics.identity import ShippedRecogniser
-
-    device = device_of(job)
-
-    def load() -> ShippedRecogniser:
-        return ShippedRecogniser.load(device, weight_file(job.settings, "person_recognition"))
-
-    return cached("recogniser", job.weights["person_recognition"], load, device)
-
-
 def _animal_reader(job: Job) -> AnimalReader:
     from portrait_core.metrics.animal_faces import AnimalReader
 
@@ -137,4 +124,4 @@ def like_vector(job: Job, place: str, name: str) -> NDArray[np.float64]:
     points = landmarker(job, job.settings.runner.threads_per_worker).detect(picture).points
     if not np.isfinite(points[0, 0, 0]):
         raise InputError(f"{redact_place(place)} shows no face to choose a person by; give another picture")
-    return _recogniser(job).embed(picture, points)[0]
+    return recogniser(job, "person_recognition").embed(picture, points)[0]

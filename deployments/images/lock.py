@@ -21,7 +21,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BUILD = ("hatchling", "editables")
-"""What pip needs in order to install the program as it lies in /app."""
+"""Packages that pip needs in order to install the program as it lies in /app."""
 PYTHONS = ("3.11", "3.12")
 MARKER = "python_full_version >= '3.11'"
 """A condition that every image fulfils."""

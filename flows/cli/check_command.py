@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.cli.input_options import (
+    AnyFace,
+    Begin,
+    DriverFace,
+    End,
+    PortraitFace,
+    Rate,
+    chosen_faces,
+    chosen_range,
+)
 from flows.cli.outcome import BAD_INPUT, OK, make_console, prepared_settings, reported_errors
+from flows.cli.places import check_places
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,6 +45,12 @@ def check(
         ),
     ] = Path("out/check"),
     frames: Annotated[int, typer.Option(min=1, help="Frames of the video to look at.")] = 60,
+    driver_face: DriverFace = None,
+    portrait_face: PortraitFace = None,
+    any_face: AnyFace = False,
+    begin: Begin = None,
+    end: End = None,
+    rate: Rate = None,
     profile: Annotated[
         str, typer.Option(help="Name of a profile (embedded, paper, fast) or path of a .yaml file.")
     ] = "embedded",
@@ -47,7 +64,9 @@ def check(
     """
     console = make_console()
     with reported_errors():
-        settings = prepared_settings(profile, change)
+        chosen = chosen_faces(driver_face, portrait_face, any_face) + chosen_range(begin, end, rate)
+        settings = prepared_settings(profile, [*change, *chosen])
+        check_places(None, out)
         import tasks.pipelines  # noqa: F401 - registers the pipelines
         from flows.display.checked import show_checked
         from tasks.checking import check_portrait, check_video, face_reader

@@ -19,6 +19,16 @@ from flows.cli.attribute_commands import as_settings
 from flows.cli.check_command import add_to as add_check
 from flows.cli.dataset_commands import app as dataset_app
 from flows.cli.evaluate_command import add_to as add_evaluation
+from flows.cli.input_options import (
+    AnyFace,
+    Begin,
+    DriverFace,
+    End,
+    PortraitFace,
+    Rate,
+    chosen_faces,
+    chosen_range,
+)
 from flows.cli.many import pairs_of, reenact_pairs
 from flows.cli.model_commands import app as models_app
 from flows.cli.outcome import OK, PARTIAL, known_stages, make_console, prepared_settings, reported_errors
@@ -80,48 +90,6 @@ Neutral = Annotated[
         metavar="N",
         help="Frame of the video, counted from 0, in which the driver's face is at rest: expressions are "
         "carried over as changes from it. By default the frame is estimated from the clip.",
-    ),
-]
-DriverFace = Annotated[
-    str | None,
-    typer.Option(
-        "--driver-face",
-        metavar="WHO",
-        help="Who drives, where the video shows several people: `largest` (the default), a number as "
-        "`portrait check` shows it, or `like:IMAGE`.",
-    ),
-]
-PortraitFace = Annotated[
-    str | None,
-    typer.Option(
-        "--portrait-face",
-        metavar="WHO",
-        help="Who is animated, where the portrait shows several people: a number counted from the left, "
-        "`like:IMAGE`, or `largest`.",
-    ),
-]
-AnyFace = Annotated[
-    bool,
-    typer.Option("--any-face", help="Go on with a face that is hardly a human one: a dog's, a monkey's."),
-]
-Begin = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="WHEN",
-        help="Where in the video to begin: seconds (`12.5`), `1:02.5`, or a frame counted from 0 (`300f`).",
-    ),
-]
-End = Annotated[
-    str | None, typer.Option("--to", metavar="WHEN", help="Before which place in the video to end, likewise.")
-]
-Rate = Annotated[
-    str | None,
-    typer.Option(
-        "--rate",
-        metavar="N",
-        help="Frames per second, where VIDEO is a folder or a pattern of pictures (`frames/*.png`); by "
-        "default 25.",
     ),
 ]
 Edits = Annotated[
@@ -245,19 +213,6 @@ def plan(
     """
     changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
     _reenact(portrait, video, store, None, profile, changes, dry_run=True, edit=edit)
-
-
-def chosen_faces(driver_face: str | None, portrait_face: str | None, any_face: bool) -> list[str]:
-    """Return the changes of settings that choose persons."""
-    chosen = {"driver_face": driver_face, "portrait_face": portrait_face}
-    changes = [f"tracking.{name}={face}" for name, face in chosen.items() if face is not None]
-    return [*changes, "tracking.any_face=true"] if any_face else changes
-
-
-def chosen_range(begin: str | None, end: str | None, rate: str | None) -> list[str]:
-    """Return the changes of settings that choose a part of the video, and the rate of one of pictures."""
-    chosen = {"begin": begin, "end": end, "rate": rate}
-    return [f"media.{name}={value!r}" for name, value in chosen.items() if value is not None]
 
 
 @app.command()

@@ -1,10 +1,11 @@
-"""What was found out of a portrait and a driving video, as lines of text."""
+"""Lines of text about a portrait and a driving video that were looked at."""
 
 from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING
 
+from flows.display.terminal import source_lines
 from tasks.checking import CheckedPortrait, CheckedVideo, face_width
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ def show_checked(job: Job, portrait: CheckedPortrait, video: CheckedVideo, conso
         say(f"portrait  {job.portrait}: {portrait_line(portrait)}")
     if video.info is not None:
         say(f"video     {job.video}: {video_line(job, video)}")
+        for line in source_lines(job):
+            say(f"          {line}")
     if video.followed is not None:
         say(f"persons   {persons_line(job, video)}")
     for side in (portrait, video):

@@ -115,7 +115,7 @@ class Manifest:
     clips: Mapping[str, VideoInfo] = field(default_factory=dict)
     """Properties of each video, by place, when the inputs were opened."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how the file was read."""
+    """Remarks for a person on how the file was read."""
 
     @property
     def portraits(self) -> dict[str, int]:

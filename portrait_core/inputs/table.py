@@ -74,7 +74,7 @@ class Table:
     """Number and cells of every row."""
     problems: Problems = field(default_factory=Problems)
     notes: list[str] = field(default_factory=list)
-    """What a person should know of how the file was read."""
+    """Remarks for a person on how the file was read."""
 
     def __post_init__(self) -> None:
         if problem := over_limit("table_columns", len(self.columns)):

@@ -84,7 +84,7 @@ def _other_archive(data: bytes) -> str:
 
 
 class _Handler:
-    """What is done with the elements of a part; names are without their namespace."""
+    """Handling of the elements of a part; names are without their namespace."""
 
     def start(self, name: str, about: Attributes) -> None:
         """Begin an element."""

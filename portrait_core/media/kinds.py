@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: words and advice for the message that refuses it."""
+"""Kinds of files by their first bytes: words and advice for the message that refuses one."""
 
 from __future__ import annotations
 

@@ -33,8 +33,6 @@ from portrait_core.weights.readers.onnx_files import read_arcface
 
 SIZE = WIDTH
 """Numbers of a vector of the network that comes with the program."""
-SAME_PERSON = 0.6
-"""Distance below which that network calls two faces one person's."""
 DLIB_LAYOUT = Layout(
     size=SIDE,
     places=(

@@ -1,4 +1,4 @@
-"""What a picture is taken for beyond its edge: itself mirrored, blurred the more the farther away.
+"""Surroundings of a picture beyond its edge: itself mirrored, blurred the more the farther away.
 
 A border that is repeated draws stripes, which catch the eye wherever a crop leaves its photograph.
 """

@@ -33,6 +33,13 @@ def two_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sound_pair_is_described_and_shown(tmp_path: Path) -> None:
     line = "check", "--portrait", sample_portrait(), "--video", sample_video(), "--frames", 4
+    part = call(*line, "--out", tmp_path / "part", "--from", "1.0", "--to", "60f")
+    assert part.exit_code == 0, part.output
+    assert "30 frames" in part.output
+    assert "from frame 30 of the video on, 1.00 s after its beginning" in part.output
+    file = call(*line, "--out", tmp_path / "strip.png")
+    assert file.exit_code == 2
+    assert "--out" in file.output
     ended = call(*line, "--out", tmp_path / "out")
     said = " ".join(ended.output.split())
     assert ended.exit_code == 0, said
@@ -64,5 +71,5 @@ def test_two_faces_are_refused_until_one_is_chosen(tmp_path: Path, two_faces: Pa
     said = " ".join(chosen.output.split())
     assert chosen.exit_code == 0, said
     assert "the portrait shows 2 faces; number 2 is animated" in said
-    like = call(*line, "--set", f"tracking.portrait_face=like:{sample_portrait()}")
+    like = call(*line, "--portrait-face", f"like:{sample_portrait()}")
     assert like.exit_code == 0, like.output

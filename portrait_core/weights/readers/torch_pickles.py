@@ -10,6 +10,7 @@ import io
 import os
 import pickle
 import re
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -137,7 +138,7 @@ def _read_archive(file: BinaryIO) -> Any:
     return _ArchiveUnpickler(archive, folder).load()
 
 
-class _TorchUnpickler(DataUnpickler):
+class _TorchUnpickler(DataUnpickler, ABC):
     """Resolves the names above, and references to storages."""
 
     fillable: tuple[type, ...] = (ArrayRecord, DTypeRecord)
@@ -147,9 +148,9 @@ class _TorchUnpickler(DataUnpickler):
         super().__init__(file, _NAMES, encoding="utf-8", size=size)
         self._storages: dict[str, Storage] = {}
 
+    @abstractmethod
     def new_storage(self, key: str, dtype: torch.dtype, count: int) -> Storage:
         """Return a storage that is referred to for the first time."""
-        raise NotImplementedError
 
     def _reference(self) -> None:
         """Replace ``('storage', type, key, device, count)`` by a storage on the CPU.
