@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.metrics.identity import SAME_PERSON, cosine_similarity, identity_distance
+from portrait_core.metrics.identity import cosine_similarity, identity_distance
 from portrait_core.metrics.intervals import bootstrap_interval
 from portrait_core.metrics.motion import correlation_and_slope
+from portrait_core.tracking.people import SAME_PERSON
 
 SUBJECTS = 128
 YAW_DEG, PITCH_DEG = 30.0, 20.0

@@ -17,7 +17,6 @@ from skimage.transform import SimilarityTransform
 from portrait_core.errors import ModelFileError
 from portrait_core.metrics import identity
 from portrait_core.metrics.identity import (
-    SAME_PERSON,
     ArcFaceRecogniser,
     ShippedRecogniser,
     choose_recogniser,
@@ -26,6 +25,7 @@ from portrait_core.metrics.identity import (
     identity_embeddings,
 )
 from portrait_core.tracking.landmarks68 import five_points
+from portrait_core.tracking.people import SAME_PERSON
 from tests import official_files
 from tests.portrait_core import stand_in
 from tests.portrait_core.test_embedded_2d import made

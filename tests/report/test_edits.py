@@ -24,12 +24,13 @@ from portrait_core.attribute_editing.settings import StyleFlowArchitecture
 from portrait_core.attribute_editing.styleflow import StyleFlow
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import read_image
-from portrait_core.metrics.identity import SAME_PERSON, ShippedRecogniser
+from portrait_core.metrics.identity import ShippedRecogniser
 from portrait_core.report.edits import edit_report, edit_strip, person_drift
 from portrait_core.runtime.package_files import data_file, sample_portrait
 from portrait_core.settings import load_settings
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.landmarker import FaceLandmarker
+from portrait_core.tracking.people import SAME_PERSON
 
 SIZE = 256
 
