@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 
 from portrait_core.settings import Settings
-from portrait_core.tracking.surroundings import distance_outside, mirrored, softened
+from portrait_core.tracking.surroundings import distance_outside, mirrored, softened, surrounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,7 @@ class Square:
         """
         height, width = image.shape[:2]
         rows, columns = (np.arange(start, start + self.side) for start in (self.y, self.x))
-        part = image[mirrored(rows, height)[:, None], mirrored(columns, width)[None]]
+        part = image[mirrored(rows, height, self.side)[:, None], mirrored(columns, width, self.side)[None]]
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             return part
         outside = distance_outside(columns + 0.5, rows + 0.5, (width, height))
@@ -143,14 +143,19 @@ class Page:
             sigma = 0.5 * math.sqrt(max(0.0, 1 / self.scale**2 - 1))
             source = cv2.GaussianBlur(source, (0, 0), sigma) if sigma > 0.2 else source
         step = 1 / self.scale
-        offset = [place + 0.5 * step - 0.5 for place in self.origin]
+        extent = np.array([self.width, self.height]) * step
+        low, high = np.floor(np.array(self.origin) - 3), np.ceil(np.array(self.origin) + extent + 3)
+        source, begun = surrounded(source, low, high, float(extent.max()))
+        offset = [
+            place + start + 0.5 * step - 0.5 for place, start in zip(self.origin, begun.tolist(), strict=True)
+        ]
         matrix = np.array([[step, 0, offset[0]], [0, step, offset[1]]])
         page = cv2.warpAffine(
             source,
             matrix,
             (self.width, self.height),
             flags=cv2.WARP_INVERSE_MAP | cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REFLECT,
+            borderMode=cv2.BORDER_REPLICATE,
         )
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             return page

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.tracking.surroundings import distance_outside, softened
+from portrait_core.tracking.surroundings import distance_outside, softened, surrounded
 
-Beyond = Literal["repeat", "black", "mirror"]
+Beyond = Literal["repeat", "black"]
 """What a picture is taken for outside of it."""
-_BORDERS = {"repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT, "mirror": cv2.BORDER_REFLECT}
+_BORDERS = {"repeat": cv2.BORDER_REPLICATE, "black": cv2.BORDER_CONSTANT}
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,12 @@ def crop_image(
     Raises:
         ValueError: if the image is not ``[H,W,3]`` uint8, or the side or size is not positive and finite.
     """
-    crop = sample_square(image, center_px, side_px, 0.0, size, cubic=True, beyond="mirror")
-    step = side_px / size
-    x, y = (np.asarray(center_px, np.float64)[:, None] - side_px / 2) + (np.arange(size) + 0.5) * step
+    center, step = np.asarray(center_px, np.float64), side_px / size
+    _check(image, center, side_px, size)
+    reach = side_px / 2 + 3 * max(1.0, step)  # with what interpolation and averaging read beside it
+    whole, begun = surrounded(image, np.floor(center - reach), np.ceil(center + reach), side_px)
+    crop = sample_square(whole, center + begun, side_px, 0.0, size, cubic=True)
+    x, y = (center[:, None] - side_px / 2) + (np.arange(size) + 0.5) * step
     return softened(crop, distance_outside(x, y, (image.shape[1], image.shape[0])) / step)
 
 
@@ -86,7 +89,7 @@ def sample_square(
         angle_rad: the turn.
         size: side of the result in pixels, >= 1.
         cubic: whether interpolation is cubic rather than linear.
-        beyond: what lies outside the image: its border repeated, black, or the image mirrored.
+        beyond: what lies outside the image: its border repeated, or black.
     """
     center = np.asarray(center_px, dtype=np.float64)
     _check(image, center, side_px, size)

@@ -46,7 +46,9 @@ def test_outside_the_image_it_is_mirrored_and_the_inside_is_untouched() -> None:
     crop = crop_image(image, (0, 20), 40, 40)
     np.testing.assert_array_equal(crop[:, 20:, 0], np.tile(np.arange(20), (40, 1)))
     outside = crop[20, :20, 0].astype(int)
-    assert abs(outside - np.arange(19, -1, -1)).max() <= 3
+    assert outside[19] == 0
+    assert outside[18] == 1
+    assert outside.max() <= 2, "only a strip along the edge comes back, no face from inside"
     assert crop_image(image, (-500, 20), 40, 8).shape == (8, 8, 3)
 
 
