@@ -59,6 +59,8 @@ def test_labels_are_of_the_people() -> None:
         assert (label(attribute, low), label(attribute, high)) == pytest.approx((0, 1), abs=1e-6)
         assert label(attribute, person()) == 0.5
         assert label("gender", low) == label("gender", high)
+    for value, share in ((scenes.GLASSES_APPEAR, 0.5), (scenes.GLASSES_APPEAR - scenes.SPAN, 0.0)):
+        assert label("glasses", person(glasses=value)) == pytest.approx(share, abs=1e-6)
     assert label("age", person(hair_grey=2)) > label("age", person()) + 15
     assert label("age", person(hair_line=2)) > label("age", person()) + 8
     smiling = person()
@@ -124,7 +126,7 @@ def test_ranges_are_the_whole() -> None:
         (lambda: sample_scenes(-1, 0, 0), "cannot draw -1 scenes"),
         (lambda: sample_scenes(1, 0, -2), "with seed -2"),
         (lambda: sample_scenes(1, 0, 0, 1.5), r"truncation 1\.5"),
-        (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 119\]"),
+        (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 120\]"),
         (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "evaluate on 1"),
         (
             lambda: LatentReader.fit(embedded(), LabelledLatents(torch.zeros(3, 1, 8), torch.zeros(3, 12))),
