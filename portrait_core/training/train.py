@@ -41,6 +41,8 @@ from portrait_core.training.evaluate import comparison_sheet, evaluate
 from portrait_core.training.shards import ShardSet, ViewBatch
 
 CHECKPOINT = "checkpoint.pt"
+LAYOUT = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
+"""What the numbers of z are; stored with the weights."""
 WATCHED = 32
 """Number of held-out people that are evaluated during training."""
 
@@ -222,11 +224,10 @@ def _save(trainer: Trainer, out: Path) -> None:
     temporary = out / (CHECKPOINT + ".partial")
     torch.save(trainer.state(), temporary)
     os.replace(temporary, out / CHECKPOINT)
-    layout = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
     save_generator(
         trainer.average,
         out / "embedded_generator.safetensors",
-        latent_layout=layout,
+        latent_layout=LAYOUT,
         metadata={"licence": "Apache-2.0", "steps": str(trainer.step)},
     )
 

@@ -164,6 +164,14 @@ def test_training_moves_new_entries_alone(tmp_path: Path) -> None:
             assert name in free
             assert not (changed & (free[name] == 0)).any(), name
     assert {"backbone.mapping.out.weight", "backbone.synthesis.basis.128.maps"} <= moved
+    z = trainer.shards.latents()
+    z[:, grow.GLASSES] = torch.linspace(-2, 0.2, len(z))
+    first = trainer.average.mapping(z)[:, 0]
+    left = trainer.settle(steps=60, batch=64)
+    settled = trainer.average.mapping(z)[:, 0]
+    assert torch.equal(first[:, :257], settled[:, :257])
+    assert settled[:, 257:].square().mean().sqrt() < 0.5 * first[:, 257:].square().mean().sqrt()
+    assert left < 0.5 * float(first[:, 257:].square().mean().sqrt())
 
 
 def test_the_shipped_generator_puts_glasses_on_a_person_and_leaves_others_alone() -> None:
