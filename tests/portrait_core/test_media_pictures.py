@@ -75,7 +75,7 @@ def test_absent_numbers_are_counted(folder: Path) -> None:
 
 
 def test_a_folder_without_pictures_and_a_pattern_of_no_file_say_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a folder without pictures; give.*frames/%04d"):
+    with pytest.raises(InputError, match=r"is a folder without pictures of one video.*frames/%04d"):
         probe(tmp_path)
     with pytest.raises(InputError, match="names no file"):
         probe(tmp_path / "*.png")
