@@ -81,7 +81,8 @@ def as_on_disk(place: str) -> str:
     if path is None or "\0" in place or os.path.lexists(path):
         return place
     found = Spellings().resolve(os.getcwd(), place)
-    return found if os.path.lexists(found) or stands_for_files(found) else place
+    is_pattern = "\\" not in found and stands_for_files(found) and not stands_for_files(path)
+    return found if os.path.lexists(found) or is_pattern else place
 
 
 def written_with_slashes(place: str) -> str:
