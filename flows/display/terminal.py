@@ -137,6 +137,8 @@ def source_lines(job: Job) -> list[str]:
         verb = "is" if source["missing"] == 1 else "are"
         missing = f", {source['missing']} of their numbers {verb} missing" if source["missing"] else ""
         lines.append(f"{source['files']} pictures at {job.frame_rate} per second (--rate){missing}")
+        if left_out := source.get("left_out"):
+            lines.append(f"{left_out} other files are left out: hidden, or no pictures")
     repeated, dropped = source.get("repeated", 0), source.get("dropped", 0)
     if repeated or dropped:
         why = "its rate varies" if source.get("is_vfr") else "its times are not even"

@@ -27,6 +27,9 @@ containers that can be joined end to end."""
 UNTIMED = -(1 << 63)
 """Stands for the time of a picture that has none."""
 _RESTART_S = 0.5
+# Pictures by which a time may be off in an MPEG program stream.
+_MISTAKEN = 4
+_RIGHT = 0.6  # share of its times that are right
 _MAX_DECLARED = 1000
 _DEFAULT = Fraction(25)
 
@@ -104,6 +107,29 @@ def continued(stamps: NDArray[np.int64], time_base: Fraction, by_decoding: bool)
             time = last + interval
         last = times[i] = max(time, last) if i else time
     return times
+
+
+def straightened(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return times of a constant rate, where some of them were given to the wrong pictures.
+
+    Packets of an MPEG program stream do not begin where pictures do, so that a time may be read as that of
+    the picture after. Time then stands still or goes back by a picture or two, and soon leaps as far ahead.
+
+    Args:
+        stamps: ``[n]`` int64 times in ticks of pictures in the order in which a decoder delivers them;
+            :data:`UNTIMED` where there is none.
+
+    Returns:
+        The times of a constant rate where the given ones are such but for such mistakes, else the given ones.
+    """
+    if len(stamps) < 3 or (stamps == UNTIMED).any() or (np.diff(stamps) > 0).all():
+        return stamps
+    half, order = len(stamps) // 2, np.arange(len(stamps))
+    step = float(np.median((stamps[half:] - stamps[: len(stamps) - half]) / half))
+    line = step * order + float(np.median(stamps - step * order))
+    off = np.abs(stamps - line)
+    mistaken = off.max() <= _MISTAKEN * step and float((off <= max(2.0, 0.02 * step)).mean()) >= _RIGHT
+    return np.round(line).astype(np.int64) if mistaken else stamps
 
 
 def frame_at(moment: str, rate: Fraction) -> int:

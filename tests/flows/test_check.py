@@ -33,9 +33,10 @@ def two_faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sound_pair_is_described_and_shown(tmp_path: Path) -> None:
     line = "check", "--portrait", sample_portrait(), "--video", sample_video(), "--frames", 4
-    part = call(*line, "--out", tmp_path / "part", "--from", "1.0", "--to", "60f")
+    part = call(*line, "--out", tmp_path / "part", "--from", "1.0", "--to", "60f", "--rate", "9")
     assert part.exit_code == 0, part.output
     assert "30 frames" in part.output
+    assert "--rate 9 does not apply" in part.output
     assert "from frame 30 of the video on, 1.00 s after its beginning" in part.output
     file = call(*line, "--out", tmp_path / "strip.png")
     assert file.exit_code == 2

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from portrait_core.media import VideoInfo, probe, read_frames
+from portrait_core.media.probe import scan
 from portrait_core.media.rates import UNTIMED, clip_range, constant_rate, continued, frame_at
 from tests.benchmarks.containers import B_FRAMES, CODECS, compare, write_video
 from tests.conftest import FfmpegRunner
@@ -146,6 +147,32 @@ def test_negative_first_stamps_and_one_picture(ffmpeg_to: FfmpegRunner) -> None:
         one = ffmpeg_to(name, *GREY, "-frames:v", "1", *codec)
         assert _counts(probe(one)) == (1, Fraction(25), False, 0, 0)
         assert len(list(read_frames(one))) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("time-sd.mpg", ("-bf", "2")), ("time-dvd.vob", ("-bf", "2")), ("time-plain.mpg", ())]
+)
+def test_times_of_program_streams_are_given_to_their_own_pictures(
+    ffmpeg_to: FfmpegRunner, name: str, more: tuple[str, ...]
+) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=f=300:r=48000:d=2.4", "-c:a", "mp2")
+    pictures = ("-f", "lavfi", "-i", "color=black:s=160x120:r=25:d=2.4,format=gray,geq=lum=4*N")
+    video = ffmpeg_to(name, *pictures, *sound, "-c:v", "mpeg2video", "-q:v", "2", *more)
+    assert _counts(probe(video)) == (60, Fraction(25), False, 0, 0)
+    numbers = np.array([float(frame.mean()) / 4 for frame in read_frames(video)])
+    assert np.abs(np.diff(numbers)[5:-5] - 1).max() < 0.6
+
+
+def test_a_recording_that_begins_late_is_not_cut_short(ffmpeg_to: FfmpegRunner) -> None:
+    video = ffmpeg_to("time-begins.mkv", *GREY, "-c:v", "ffv1", "-output_ts_offset", "7")
+    assert _counts(probe(video)) == (30, Fraction(25), False, 0, 0)
+
+
+def test_a_pause_after_the_first_picture_of_an_avi_delays_no_sound(ffmpeg_to: FfmpegRunner) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=f=300:r=48000:d=2", "-c:a", "pcm_s16le")
+    later = ("-itsoffset", "0.4", *GREY, *sound, "-map", "0:v", "-map", "1:a")
+    video = ffmpeg_to("time-pause.avi", *later, "-c:v", "mpeg4", "-q:v", "2", "-bf", "2")
+    assert scan(video).audio_delay_s == pytest.approx(-0.4, abs=0.09)
 
 
 CHECKED = [
