@@ -17,6 +17,9 @@ STANDARD_RATES = (
 SNAP = 0.05
 """Largest relative difference between a varying source's typical rate and a standard rate that replaces
 it."""
+FINEST, MOST_FINER = 60, 4
+"""Highest rate that is taken so that no picture of a varying source is lost, and how many times the typical
+one it may be."""
 MAX_RATE = 240
 """Frames per second above which a typical interval counts as noise in the time stamps."""
 MIN_RATE = Fraction(1, 1001)
@@ -50,8 +53,9 @@ def constant_rate(
 
     A rate that explains every time stamp within the container's rounding is the video's own: first those that
     the container declares, then the standard ones. If there is none, the rate varies: the one that explains
-    them but for missing pictures is taken, else the standard rate nearest to the typical (median) interval,
-    else the average rate.
+    them but for missing pictures is taken, near the typical (median) interval or else the lowest of the finer
+    ones, so that no picture is lost; else the standard rate nearest to the typical interval, else the average
+    rate.
 
     Args:
         ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
@@ -75,6 +79,10 @@ def constant_rate(
     by_distance = sorted(STANDARD_RATES, key=lambda rate: abs(rate - typical))
     for rate in [*plausible[:-1], *by_distance]:
         if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
+            return rate, True
+    finer = (rate for rate in sorted(STANDARD_RATES) if typical < rate <= min(FINEST, MOST_FINER * typical))
+    for rate in finer:
+        if _holds(ticks, time_base, rate):
             return rate, True
     if abs(by_distance[0] - typical) <= SNAP * typical:
         return by_distance[0], True

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from portrait_core.media import VideoInfo, probe, read_frames
 from portrait_core.media.probe import scan
-from portrait_core.media.rates import UNTIMED, clip_range, constant_rate, continued, frame_at
+from portrait_core.media.rates import UNTIMED, clip_range, constant_rate, continued, frame_at, slots_of
 from tests.benchmarks.containers import B_FRAMES, CODECS, compare, write_video
 from tests.conftest import FfmpegRunner
 
@@ -211,6 +211,16 @@ def test_the_rate_of_a_video_with_missing_pictures_is_its_own() -> None:
     numbers = [i for i in range(2000) if i % 50]
     ticks = np.array([round(i / rate / base) for i in numbers], np.int64)
     assert constant_rate(ticks, base, [rate]) == (rate, True)
+
+
+def test_a_rate_is_fine_enough_for_every_picture_where_most_are_missing() -> None:
+    """Of 25 pictures a second every other one is there, and sometimes the one between: 12.5 would lose it."""
+    shown = [0, 2, 4, 6, 7, 8, 10, 12, 14, 15, 16, 18, 20, 22, 24]
+    ticks = np.array(shown, np.int64) * 40
+    rate, varies = constant_rate(ticks, Fraction(1, 1000), [])
+    assert (rate, varies) == (Fraction(25), True)
+    slots = slots_of(ticks, Fraction(1, 1000), rate, varies, 25)
+    assert set(np.unique(slots)) == set(range(len(shown)))
 
 
 @pytest.mark.parametrize(
