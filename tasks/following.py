@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job
 from portrait_core.store.places import redact_place
-from portrait_core.tracking.people import Persons, choose_person, find_persons, motionless
+from portrait_core.tracking.people import STILL, Persons, alive, changes, choose_person, find_persons
 from portrait_core.tracking.trust import UNTRUSTED, untrusted
 from portrait_core.tracking.turns import clip_turn, is_upright, rolls, turn_points, turned_size
 from tasks.context import use_threads
@@ -86,14 +86,14 @@ def follow(
     if turn:
         found, size = _turned(job, found, turn, pictures), turned_size(size, turn)
     persons = find_persons(found.faces, found.vectors, cuts, size)
-    still = motionless(persons, found.faces)
-    driver = _chosen(job, persons, found, still)
+    changed = changes(persons, found.faces)
+    driver = _chosen(job, persons, found, changed)
     points = _points_of(persons, driver, found)
     _refuse_animals(job, persons, driver, found)
     wrong = untrusted(points, found.seen(), cuts, size)
     points = np.where(np.any(list(wrong.values()), axis=0)[:, None, None], np.float32(np.nan), points)
     _refuse_none(job, points, wrong)
-    return Followed(found, persons, driver, points, wrong, turn, bool(still[driver - 1]))
+    return Followed(found, persons, driver, points, wrong, turn, bool(changed[driver - 1] < STILL))
 
 
 def _turned(job: Job, found: FrameFaces, turn: int, pictures: Pictures) -> FrameFaces:
@@ -110,15 +110,14 @@ def _turned(job: Job, found: FrameFaces, turn: int, pictures: Pictures) -> Frame
     return FrameFaces(**arrays)
 
 
-def _chosen(job: Job, persons: Persons, found: FrameFaces, still: NDArray[np.bool_]) -> int:
+def _chosen(job: Job, persons: Persons, found: FrameFaces, changed: NDArray[np.float64]) -> int:
     """Return the number of the person who drives: unless named, no animal or picture beside a person."""
     choice, _, place = job.settings.tracking.driver_face.partition(":")
     like = like_vector(job, place, "driver_face") if place else None
     if not job.settings.tracking.any_face:
         persons = persons.among(~animal_persons(persons, found))
-    persons = persons.among(~still & (persons.weight > 0))
     try:
-        return choose_person(persons, choice, found.faces, like)
+        return choose_person(alive(persons, changed), choice, found.faces, like)
     except InputError as error:
         raise InputError(f"{redact_place(job.video)} {error}") from None
 

@@ -37,10 +37,12 @@ _NEAR_TIE = 0.75
 
 _FEW = 8
 """Number of frames from which on it can be told that a face never changes."""
-_STILL = 0.002
+STILL = 0.002
 """Change of a face's points over a clip, over its side, below which it is a picture's ..."""
 _MOVING_PART = 0.9
 """... for so many of the points."""
+_BESIDE_PICTURE = 0.2
+"""Weight over a picture's from which on somebody who moves is no passer-by."""
 
 
 @dataclass(frozen=True)
@@ -214,8 +216,8 @@ def _join(pieces: list[_Piece], vectors: NDArray[np.floating]) -> list[list[_Pie
     return groups
 
 
-def motionless(persons: Persons, points: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Tell whose face never changes, as on a picture that hangs on the wall.
+def changes(persons: Persons, points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return how much each person's face changes: a picture's on the wall never does (:data:`STILL`).
 
     Place, size and turn of a face do not count: a camera can move.
 
@@ -224,9 +226,9 @@ def motionless(persons: Persons, points: NDArray[np.floating]) -> NDArray[np.boo
         points: landmarks ``[T,K,478,2]`` in pixels.
 
     Returns:
-        ``[n]`` bool; False for who is seen in few frames.
+        ``[n]``: mean motion of the points that move, over the face's side; NaN for who is seen in few frames.
     """
-    still = np.zeros(len(persons), bool)
+    changed = np.full(len(persons), np.nan)
     for i in range(len(persons)):
         face = persons.faces_of(i + 1)
         frames = np.flatnonzero(face >= 0)
@@ -244,8 +246,20 @@ def motionless(persons: Persons, points: NDArray[np.floating]) -> NDArray[np.boo
             mean = flat.mean(axis=0)
         side = float(max(np.ptp(mean.real), np.ptp(mean.imag)))
         change = np.sqrt((np.abs(flat - mean) ** 2).mean(axis=0))
-        still[i] = float(np.quantile(change, _MOVING_PART)) / side < _STILL
-    return still
+        changed[i] = float(np.quantile(change, _MOVING_PART)) / side
+    return changed
+
+
+def alive(persons: Persons, changed: NDArray[np.floating]) -> Persons:
+    """Return the persons with no weight for pictures on the wall, where somebody beside them moves.
+
+    Args:
+        persons: the clip's persons.
+        changed: ``[n]``: how much each face changes (:func:`changes`).
+    """
+    with np.errstate(invalid="ignore"):
+        moves = changed >= STILL
+    return persons.among(moves & (persons.weight > _BESIDE_PICTURE * persons.weight.max()))
 
 
 def choose_person(

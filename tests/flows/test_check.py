@@ -14,6 +14,9 @@ from flows.cli.check_command import STRIP
 from flows.cli.main import app
 from portrait_core.runtime.package_files import sample_portrait, sample_video
 
+_INK = 235
+"""Level of the lines around faces."""
+
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
@@ -67,6 +70,8 @@ def test_two_faces_are_refused_until_one_is_chosen(tmp_path: Path, two_faces: Pa
     assert refused.exit_code == 2
     assert "2 faces were found" in " ".join(refused.output.split())
     assert "--portrait-face" in refused.output
+    shown = np.asarray(Image.open(tmp_path / "out" / STRIP)).astype(int)
+    assert (np.abs(shown - _INK).sum(axis=2) < 60).sum() > 100, "the faces are marked"
     chosen = call(*line, "--set", "tracking.portrait_face=2")
     said = " ".join(chosen.output.split())
     assert chosen.exit_code == 0, said
