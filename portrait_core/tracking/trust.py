@@ -105,13 +105,35 @@ def squeezed(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.
     """
     right, left, mouth = (points[:, part].mean(axis=1) for part in _PARTS)
     length = np.linalg.norm((right + left) / 2 - mouth, axis=-1) / np.linalg.norm(right - left, axis=-1)
-    with np.errstate(invalid="ignore"):
-        out = ((points < 0) | (points > np.asarray(size))).any(axis=(1, 2))
+    out = _at_edge(points, size)
     short = np.zeros(len(points), bool)
     for i in np.flatnonzero(out & np.isfinite(length)).tolist():
         around = length[max(0, i - _AROUND) : i + _AROUND + 1]
         short[i] = length[i] < _SQUEEZED * np.nanmedian(around)
     return short
+
+
+def _at_edge(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell of which faces ``[T,478,2]`` any point lies outside the picture."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((points < 0) | (points > np.asarray(size))).any(axis=(1, 2)))
+
+
+def _lost(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell in which frames a face is outside the picture or squeezed at its edge.
+
+    For a moment between such frames it only seems not to be.
+    """
+    lost = outside_picture(points, size) | squeezed(points, size)
+    there = np.flatnonzero(np.isfinite(points[:, 0, 0]))
+    between = _at_edge(points, size) & ~lost
+    for run in np.split(there, np.flatnonzero(np.diff(between[there].astype(int))) + 1):
+        if len(run) == 0 or not between[run[0]] or len(run) > _SHORT:
+            continue
+        before, after = there[there < run[0]][-1:], there[there > run[-1]][:1]
+        if len(before) and len(after) and lost[before[0]] and lost[after[0]]:
+            lost[run] = True
+    return lost
 
 
 def jumps(points: NDArray[np.floating], cuts: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -191,7 +213,7 @@ def untrusted(
         Frames ``[T]`` by their first reason, a name of :data:`UNTRUSTED`.
     """
     seen = np.isfinite(points[:, 0, 0])
-    outside = outside_picture(points, size) | squeezed(points, size)
+    outside = _lost(points, size)
     inside = np.where((seen & ~outside)[:, None, None], points, np.nan)
     return {
         "no_face": ~seen & ~any_face,
