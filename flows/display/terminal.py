@@ -30,6 +30,7 @@ from portrait_core.metrics.follow import Follow, worst_region
 from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import find_output
 from portrait_core.tracking.trust import UNTRUSTED
+from portrait_core.tracking.turns import TILTED_DEGREES
 
 if TYPE_CHECKING:
     from portrait_core.pipeline import Job
@@ -191,6 +192,17 @@ def people_lines(people: Mapping[str, Any]) -> list[str]:
     if driver.get("turned_degrees"):
         degrees = driver["turned_degrees"]
         lines.append(f"the driver's face lies turned in the video, which was turned by {degrees} degrees")
+    if lying := driver.get("frames_lying", []):
+        lines.append(
+            f"the driver's face lies on its side or upside down in {len(lying)} frames, {frame_list(lying)}: "
+            "the head does too"
+        )
+    if driver.get("still"):
+        lines.append("the driver's face never moves: is it a picture? (--driver-face chooses another person)")
+    if (tilt := abs(portrait.get("tilt_degrees", 0))) > TILTED_DEGREES:
+        lines.append(
+            f"the portrait's face is tilted by {tilt} degrees; turn the photograph if it lies on its side"
+        )
     if portrait.get("faces", 1) > 1:
         lines.append(f"the portrait shows {portrait['faces']} faces; one is animated (--portrait-face)")
     if portrait.get("head_cut"):
