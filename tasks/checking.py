@@ -15,9 +15,9 @@ from portrait_core.face_model.topology import N_MESH
 from portrait_core.media import VideoInfo, probe
 from portrait_core.pipeline import Job
 from portrait_core.report.pictures import boxed, contact_sheet
-from portrait_core.tracking.turns import rolls
+from portrait_core.tracking.turns import TILTED_DEGREES
 from tasks.context import input_frames, use_threads, video_file
-from tasks.faces import FaceReader, FrameFaces
+from tasks.faces import MOST_FACES, FaceReader, FrameFaces
 from tasks.following import Followed, follow
 
 if TYPE_CHECKING:
@@ -73,6 +73,10 @@ class CheckedVideo(_Side):
     followed: Followed | None = None
     persons: dict[int, Picture] = field(default_factory=dict)
 
+    def every_frame(self, job: Job) -> bool:
+        """Tell whether all frames were looked at: only then persons have the numbers that a run gives."""
+        return len(self.looked_at) == job.frames
+
 
 def face_reader(job: Job) -> FaceReader:
     """Return the process's reader of faces, with all of its threads."""
@@ -87,16 +91,25 @@ def strip_of(*sides: _Side) -> Picture | None:
 
 def check_portrait(job: Job, reader: FaceReader) -> CheckedPortrait:
     """Look at a portrait as the stage does."""
-    from tasks.stages.portrait import look_at_portrait
+    from tasks.stages.portrait import look_at_portrait, read_photograph
 
     checked = CheckedPortrait()
     try:
-        seen = checked.seen = look_at_portrait(job, reader)
+        photograph = read_photograph(job, reader)
+        # shown with all of its faces' numbers, should one of them have to be named
+        faces, numbers = photograph.found.faces[0], photograph.persons.number[0]
+        marks = {int(number): (faces[k], False) for k, number in enumerate(numbers) if number}
+        checked.tiles["portrait"] = boxed(photograph.small, _boxes(marks))
+        seen = checked.seen = look_at_portrait(job, reader, photograph)
     except InputError as error:
         checked.refused = str(error)
         return checked
     number = int(seen.about["face"])
-    checked.tiles["portrait"] = boxed(seen.image, _boxes({number: (seen.points[0], True)}))
+    if seen.about["part"] == seen.about["whole"]:
+        marks[number] = faces[int((numbers == number).argmax())], True
+    else:
+        marks = {number: (seen.points[0], True)}
+    checked.tiles["portrait"] = boxed(seen.image, _boxes(marks))
     checked.warnings = _portrait_warnings(seen)
     return checked
 
@@ -104,8 +117,8 @@ def check_portrait(job: Job, reader: FaceReader) -> CheckedPortrait:
 def check_video(job: Job, reader: FaceReader, most: int = MOST_LOOKED_AT) -> CheckedVideo:
     """Look at frames of a video as the stages do.
 
-    Frames between those that are looked at are not, so that the numbers of persons are those of a run only
-    where every frame is.
+    Frames between those that are looked at are not, so that persons have the numbers of a run only where
+    every frame is; elsewhere a person is chosen by their picture.
 
     Args:
         job: a job with the video.
@@ -117,6 +130,8 @@ def check_video(job: Job, reader: FaceReader, most: int = MOST_LOOKED_AT) -> Che
         _look_at_video(job, reader, checked, most)
     except InputError as error:
         checked.refused = str(error)
+        if checked.looked_at and not checked.every_frame(job):
+            checked.refused += f" (looked at {len(checked.looked_at)} of {job.frames} frames)"
     return checked
 
 
@@ -137,9 +152,14 @@ def _look_at_video(job: Job, reader: FaceReader, checked: CheckedVideo, most: in
     cuts = np.full(len(chosen), len(chosen) < job.frames)
     checked.tiles = {f"frame {i}": boxed(picture, []) for i, picture in kept.items()}
     again = (picture for _, picture in _frames(job, checked.looked_at))
-    checked.followed = follow(job, found, cuts, (info.width, info.height), lambda: again)
+    try:
+        checked.followed = follow(job, found, cuts, (info.width, info.height), lambda: again)
+    except InputError:
+        _mark_faces(checked, kept, found)
+        raise
     checked.warnings = _video_warnings(checked, job)
     _mark_persons(checked, kept)
+    _cut_out_persons(checked, job)
 
 
 def _frames(job: Job, wanted: list[int]) -> Iterator[tuple[int, Picture]]:
@@ -148,8 +168,28 @@ def _frames(job: Job, wanted: list[int]) -> Iterator[tuple[int, Picture]]:
     return ((i, picture) for i, picture in zip(count(), input_frames(job), strict=False) if i in which)
 
 
+def _cut_out_persons(checked: CheckedVideo, job: Job) -> None:
+    """Cut each of several persons out of the frame in which their face is largest."""
+    followed = checked.followed
+    assert followed is not None
+    if len(followed.persons) < 2:
+        return
+    mesh = followed.found.faces[:, :, :N_MESH]
+    side = np.ptp(mesh, axis=2).max(axis=-1)
+    wanted: dict[int, list[tuple[int, int]]] = {}
+    for number in range(1, len(followed.persons) + 1):
+        shown = np.where(followed.persons.number == number, side, -1)
+        row, face = map(int, np.unravel_index(int(shown.argmax()), shown.shape))
+        wanted.setdefault(row, []).append((number, face))
+    for i, picture in _frames(job, [checked.looked_at[row] for row in wanted]):
+        row = checked.looked_at.index(i)
+        upright = np.ascontiguousarray(np.rot90(picture, followed.turn))
+        for number, face in wanted[row]:
+            checked.persons[number] = _cut(upright, followed.found.faces[row, face])
+
+
 def _mark_persons(checked: CheckedVideo, kept: Mapping[int, Picture]) -> None:
-    """Mark every person's face in the frames that are shown, and cut each one out once."""
+    """Mark every person's face in the frames that are shown."""
     followed = checked.followed
     assert followed is not None
     for i, picture in kept.items():
@@ -161,8 +201,17 @@ def _mark_persons(checked: CheckedVideo, kept: Mapping[int, Picture]) -> None:
             if number
         }
         checked.tiles[f"frame {i}"] = boxed(upright, _boxes(marks))
-        for number, (points, _) in marks.items():
-            checked.persons.setdefault(number, _cut(upright, points))
+
+
+def _mark_faces(checked: CheckedVideo, kept: Mapping[int, Picture], found: FrameFaces) -> None:
+    """Mark the faces of a video that is refused: nobody has a number yet."""
+    for i, picture in kept.items():
+        faces = found.faces[checked.looked_at.index(i)]
+        seen = faces[np.isfinite(faces[:, 0, 0])]
+        checked.tiles[f"frame {i}"] = boxed(
+            picture,
+            [(box, "", False) for box, _, _ in _boxes({k: (points, False) for k, points in enumerate(seen)})],
+        )
 
 
 def _boxes(
@@ -197,8 +246,8 @@ def _portrait_warnings(seen: SeenPortrait) -> list[str]:
             "the portrait's face is small: the clip shows the part of the photograph around it "
             "(--set media.portrait_part=whole shows all of it)"
         )
-    if abs(tilt := float(np.degrees(rolls(seen.points[0])))) > 45:
-        warnings.append(f"the portrait's face is tilted by {abs(tilt):.0f} degrees; is the picture upright?")
+    if (tilt := abs(about["tilt_degrees"])) > TILTED_DEGREES:
+        warnings.append(f"the portrait's face is tilted by {tilt} degrees; is the picture upright?")
     return warnings
 
 
@@ -206,10 +255,36 @@ def _video_warnings(checked: CheckedVideo, job: Job) -> list[str]:
     followed, warnings = checked.followed, list[str]()
     assert followed is not None
     about: dict[str, Any] = followed.about()
-    if about["persons"] > 1:
-        warnings.append(f"the video shows {about['persons']} persons; number {about['driver']} drives")
+    several, looked_at = about["persons"] > 1, len(checked.looked_at)
+    if several and checked.every_frame(job):
+        warnings.append(
+            f"the video shows {about['persons']} persons; number {about['driver']} drives (--driver-face N "
+            "chooses another)"
+        )
+    elif several:
+        warnings.append(
+            f"the video shows {about['persons']} persons; number {about['driver']} drives; choose another by "
+            "their picture (--driver-face like:IMAGE): a run looks at all frames and may count otherwise"
+        )
+    if crowded := int(np.isfinite(followed.found.faces[:, -1, 0, 0]).sum()):
+        warnings.append(
+            f"a crowd in {crowded} frames: of each frame the {MOST_FACES} largest and most central faces are "
+            "read; for somebody else, crop the video around them"
+        )
     if about["turned_degrees"]:
         warnings.append(f"faces lie turned in the video: it is turned by {about['turned_degrees']} degrees")
+    if lying := about["frames_lying"]:
+        warnings.append(
+            f"the driver's face lies on its side or upside down in {len(lying)} of {looked_at} frames: the "
+            "head does too"
+        )
+    if about["still"]:
+        warnings.append("the driver's face never moves: is it a picture? (--driver-face chooses another)")
+    if (held := sum(map(len, about["held"].values()))) > looked_at / 2:
+        warnings.append(
+            f"{held} of {looked_at} frames cannot be used, and the clip stands still there; --from and --to "
+            "take a part of the video"
+        )
     widths = [face_width(points) for points in followed.points[np.isfinite(followed.points[:, 0, 0])]]
     if np.median(widths) < _SMALL_PX:
         warnings.append(

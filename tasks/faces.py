@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
@@ -16,20 +16,24 @@ from portrait_core.media import at_most, read_image
 from portrait_core.pipeline import Job
 from portrait_core.runtime.model_cache import cached
 from portrait_core.store.places import redact_place
+from portrait_core.tracking.landmarker import AllFaces
+from portrait_core.tracking.people import Persons
 from tasks.context import device_of, landmarker, recogniser
 
 if TYPE_CHECKING:
     from portrait_core.metrics.animal_faces import AnimalReader
 
 MOST_FACES = 4
-"""Faces of a picture that are read; the smallest and least central ones of a crowd are left out."""
+"""Faces of a frame that are read; the smallest and least central ones of a crowd are left out."""
+MOST_IN_PORTRAIT = 16
+"""Faces of a photograph that are read: it is one picture, and a group can stand in it."""
 _ANIMAL_EVERY = 8
 """Frames per frame of a clip in which it is asked whether faces are animals'."""
 
 
 @dataclass(frozen=True)
 class FrameFaces:
-    """Faces of n frames, at most :data:`MOST_FACES` of each; NaN where there are fewer.
+    """Faces of n frames, at most K of each; NaN where there are fewer.
 
     Attributes:
         faces: landmarks ``[n,K,478,2]`` float32 in pixels, the largest and most central face first.
@@ -77,6 +81,14 @@ class FaceReader:
         self._landmarker = landmarker(job, threads)
         self._recogniser, self._animals = recogniser(job, "person_recognition"), _animal_reader(job)
 
+    def read_photograph(self, photograph: NDArray[np.uint8]) -> FrameFaces:
+        """Read the faces of one photograph ``[H,W,3]``, small ones beside large ones too.
+
+        At most :data:`MOST_IN_PORTRAIT`.
+        """
+        found = self._landmarker.detect_all(photograph[None], MOST_IN_PORTRAIT, turned=True, thorough=True)
+        return self._described(photograph[None], found, [0])
+
     def read(self, pictures: NDArray[np.uint8], first: int = 0, every: int = _ANIMAL_EVERY) -> FrameFaces:
         """Read the faces of pictures, turned by quarters where none stands upright.
 
@@ -86,13 +98,17 @@ class FaceReader:
             every: frames per frame in which it is asked whether faces are animals'.
         """
         found = self._landmarker.detect_all(pictures, MOST_FACES, turned=True)
+        return self._described(pictures, found, range(-first % every, len(pictures), every))
+
+    def _described(self, pictures: NDArray[np.uint8], found: AllFaces, asked: Iterable[int]) -> FrameFaces:
+        """Add what tells whose faces they are; in the pictures ``asked`` whether they are animals' too."""
         # one by one, so that how frames are grouped into batches changes no bit
         rows = [
-            [self._recogniser.embed(pictures[i : i + 1], points[k : k + 1])[0] for k in range(MOST_FACES)]
+            [self._recogniser.embed(pictures[i : i + 1], points[k : k + 1])[0] for k in range(len(points))]
             for i, points in enumerate(found.points)
         ]
         animal = np.full(found.score.shape, np.nan, np.float32)
-        for i in range(-first % every, len(pictures), every):
+        for i in asked:
             animal[i] = self._animals.read(pictures[i], found.points[i])
         return FrameFaces(
             found.points,
@@ -106,6 +122,21 @@ def _animal_reader(job: Job) -> AnimalReader:
 
     device = device_of(job)
     return cached("animal_reader", "efficientnet-lite0", lambda: AnimalReader(device), device)
+
+
+def animal_persons(persons: Persons, found: FrameFaces) -> NDArray[np.bool_]:
+    """Tell who is an animal, by the median of what was asked.
+
+    Returns:
+        ``[n]`` bool; False where nothing was asked.
+    """
+    from portrait_core.metrics.animal_faces import ANIMAL
+
+    asked = [found.animal[persons.number == i] for i in range(1, len(persons) + 1)]
+    return np.array(
+        [bool((np.median(one[np.isfinite(one)]) if np.isfinite(one).any() else 0) > ANIMAL) for one in asked],
+        bool,
+    )
 
 
 def like_vector(job: Job, place: str, name: str) -> NDArray[np.float64]:

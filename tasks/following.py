@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from portrait_core.errors import InputError
 from portrait_core.pipeline import Job
 from portrait_core.store.places import redact_place
-from portrait_core.tracking.people import Persons, choose_person, find_persons
+from portrait_core.tracking.people import STILL, Persons, alive, changes, choose_person, find_persons
 from portrait_core.tracking.trust import UNTRUSTED, untrusted
-from portrait_core.tracking.turns import clip_turn, is_upright, turn_points, turned_size
+from portrait_core.tracking.turns import clip_turn, is_upright, rolls, turn_points, turned_size
 from tasks.context import use_threads
-from tasks.faces import FaceReader, FrameFaces, like_vector
+from tasks.faces import FaceReader, FrameFaces, animal_persons, like_vector
 
+_LYING = np.radians(60)
+"""Turn of a face from which on it lies on its side: no head that is held up tilts so far."""
 Pictures = Callable[[], Iterable[NDArray[np.uint8]]]
 
 
@@ -33,6 +35,7 @@ class Followed:
         wrong: frames ``[T]`` in which they are not, by reason, a name of
             :data:`portrait_core.tracking.trust.UNTRUSTED`.
         turn: quarters counter-clockwise by which the frames are turned so that faces stand upright.
+        still: whether the driver's face never changes.
     """
 
     found: FrameFaces
@@ -41,6 +44,7 @@ class Followed:
     points: NDArray[np.float32]
     wrong: dict[str, NDArray[np.bool_]]
     turn: int
+    still: bool
 
     def about(self) -> dict[str, Any]:
         """Return what a summary says of it, as plain values."""
@@ -51,6 +55,8 @@ class Followed:
             "driver": self.driver,
             "frames_with_several": np.flatnonzero(several).tolist(),
             "turned_degrees": 90 * self.turn,
+            "frames_lying": np.flatnonzero(np.abs(rolls(self.points)) > _LYING).tolist(),
+            "still": self.still,
             "held": held,
         }
 
@@ -80,13 +86,14 @@ def follow(
     if turn:
         found, size = _turned(job, found, turn, pictures), turned_size(size, turn)
     persons = find_persons(found.faces, found.vectors, cuts, size)
-    driver = _chosen(job, persons, found)
+    changed = changes(persons, found.faces)
+    driver = _chosen(job, persons, found, changed)
     points = _points_of(persons, driver, found)
     _refuse_animals(job, persons, driver, found)
     wrong = untrusted(points, found.seen(), cuts, size)
     points = np.where(np.any(list(wrong.values()), axis=0)[:, None, None], np.float32(np.nan), points)
     _refuse_none(job, points, wrong)
-    return Followed(found, persons, driver, points, wrong, turn)
+    return Followed(found, persons, driver, points, wrong, turn, bool(changed[driver - 1] < STILL))
 
 
 def _turned(job: Job, found: FrameFaces, turn: int, pictures: Pictures) -> FrameFaces:
@@ -103,11 +110,14 @@ def _turned(job: Job, found: FrameFaces, turn: int, pictures: Pictures) -> Frame
     return FrameFaces(**arrays)
 
 
-def _chosen(job: Job, persons: Persons, found: FrameFaces) -> int:
+def _chosen(job: Job, persons: Persons, found: FrameFaces, changed: NDArray[np.float64]) -> int:
+    """Return the number of the person who drives: unless named, no animal or picture beside a person."""
     choice, _, place = job.settings.tracking.driver_face.partition(":")
     like = like_vector(job, place, "driver_face") if place else None
+    if not job.settings.tracking.any_face:
+        persons = persons.among(~animal_persons(persons, found))
     try:
-        return choose_person(persons, choice, found.faces, like)
+        return choose_person(alive(persons, changed), choice, found.faces, like)
     except InputError as error:
         raise InputError(f"{redact_place(job.video)} {error}") from None
 
@@ -132,10 +142,13 @@ def _refuse_animals(job: Job, persons: Persons, driver: int, found: FrameFaces) 
 
 
 def _refuse_none(job: Job, points: NDArray[np.floating], wrong: dict[str, NDArray[np.bool_]]) -> None:
-    if np.isfinite(points[:, 0, 0]).any():
+    """Refuse a clip of which nothing would move: one without a frame that can be believed, or with one."""
+    usable = int(np.isfinite(points[:, 0, 0]).sum())
+    if usable >= min(2, len(points)):
         return
     counts = ", ".join(f"{UNTRUSTED[name]} in {where.sum()}" for name, where in wrong.items() if where.any())
+    which = f"only one of the {len(points)} frames" if usable else f"none of the {len(points)} frames"
     raise InputError(
-        f"none of the {len(points)} frames of {redact_place(job.video)} shows a whole face ({counts}); give "
-        "a video in which one person's face is inside the picture"
+        f"{which} of {redact_place(job.video)} shows a whole face ({counts}); give a video in which one "
+        "person's face is inside the picture, or --driver-face to choose another person"
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from fractions import Fraction as FrameRate
 from functools import lru_cache
+from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from portrait_core.errors import InputError, RoleError
 from portrait_core.inputs.copies import local_copy
 from portrait_core.inputs.known import InputFacts, Kind, gather_facts, local_digest
+from portrait_core.inputs.spelling import written_with_slashes
 from portrait_core.media.kinds import kind_at
 from portrait_core.media.pictures import FileSequence, find_pictures
 from portrait_core.media.rates import clip_range
@@ -24,6 +26,7 @@ from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import Settings
 from portrait_core.store import Store, record_name
 from portrait_core.store.places import local_path
+from portrait_core.text.file_names import is_utf8
 from portrait_core.weights.readers.safetensors_files import open_safetensors
 from portrait_core.weights.registry import MODELS
 from portrait_core.weights.sidecars import parsed_object
@@ -119,7 +122,9 @@ def _files(video: str) -> FileSequence | None:
 def _source(info: InputFacts, files: FileSequence | None) -> dict[str, Any]:
     """Return what people are told of the driving video."""
     about = {name: getattr(info, name) for name in ("is_vfr", "repeated", "dropped", "rotation_deg")}
-    return about | ({"files": len(files.files), "missing": files.missing} if files else {})
+    return about | (
+        {"files": len(files.files), "missing": files.missing, "left_out": files.left_out} if files else {}
+    )
 
 
 def _range(info: InputFacts, rate: FrameRate, settings: Settings) -> tuple[int, int]:
@@ -330,12 +335,17 @@ _new_facts: dict[tuple[str, str], InputFacts] = {}
 
 def _facts(place: str, kind: Kind, store: str, settings: Settings) -> InputFacts:
     """Return the facts about an input: from the store where that still holds, else by reading all of it."""
+    role = "portrait" if kind == "image" else "video"
+    if not is_utf8(place):
+        named = place.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise RoleError(role, f"{named} has a name that is not UTF-8, which no record can hold; rename it")
     opened, record = Store(_place(store), settings.runner.storage_options), _record(place, kind)
     known = opened.read_record("inputs", record)
     try:
         found = gather_facts(_place(place), kind, known, settings.runner.input_cache_bytes)
     except InputError as error:
-        raise RoleError("portrait" if kind == "image" else "video", str(error)) from error
+        note = written_with_slashes(place) if local_path(place) and not lexists(_place(place)) else ""
+        raise RoleError(role, f"{error}{note}") from error
     if found.as_dict() != known:
         _new_facts[opened.url, record] = found
     return found

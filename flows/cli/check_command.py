@@ -17,8 +17,16 @@ from flows.cli.input_options import (
     Rate,
     chosen_faces,
     chosen_range,
+    unused_rate,
 )
-from flows.cli.outcome import BAD_INPUT, OK, make_console, prepared_settings, reported_errors
+from flows.cli.outcome import (
+    BAD_INPUT,
+    OK,
+    OptionError,
+    make_console,
+    prepared_settings,
+    reported_errors,
+)
 from flows.cli.places import check_places
 
 if TYPE_CHECKING:
@@ -35,8 +43,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    portrait: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
-    video: Annotated[str, typer.Option(help="As for `portrait reenact`.")],
+    portrait: Annotated[list[str], typer.Option(help="One image, as for `portrait reenact`.")],
+    video: Annotated[list[str], typer.Option(help="One driving video, as for `portrait reenact`.")],
     out: Annotated[
         Path,
         typer.Option(
@@ -67,18 +75,38 @@ def check(
         chosen = chosen_faces(driver_face, portrait_face, any_face) + chosen_range(begin, end, rate)
         settings = prepared_settings(profile, [*change, *chosen])
         check_places(None, out)
+        face, clip = _only("portrait", portrait), _only("video", video)
         import tasks.pipelines  # noqa: F401 - registers the pipelines
         from flows.display.checked import show_checked
         from tasks.checking import check_portrait, check_video, face_reader
         from tasks.ingest import ingest
 
         with tempfile.TemporaryDirectory(prefix="portrait-check-") as store:
-            job = ingest(portrait, video, store, settings)
+            job = ingest(face, clip, store, settings)
             reader = face_reader(job)
             sides = check_portrait(job, reader), check_video(job, reader, frames)
         show_checked(job, *sides, console)
+        if note := unused_rate(rate, job.source, job.frame_rate):
+            console.print(f"note      {note}", soft_wrap=True)
         _write(*sides, out, console)
     raise typer.Exit(BAD_INPUT if any(side.refused for side in sides) else OK)
+
+
+def _only(option: str, given: list[str]) -> str:
+    """Return the one place that an option names, as the disk spells it.
+
+    Raises:
+        OptionError: there are several.
+    """
+    from portrait_core.inputs.spelling import as_on_disk
+
+    if len(given) > 1:
+        raise OptionError(
+            option,
+            f"it is given {len(given)} times, and this looks at one pair; for many, write a manifest with "
+            "`portrait dataset init` and look at it with `portrait dataset check --deep --page FOLDER`",
+        )
+    return as_on_disk(given[0])
 
 
 def _write(portrait: CheckedPortrait, video: CheckedVideo, out: Path, console: Console) -> None:

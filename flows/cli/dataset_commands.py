@@ -11,9 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from flows.cli.dataset_run_commands import add_to
-from flows.cli.listing import IMAGES, VIDEOS, Layout, Source, gather
-from flows.cli.outcome import BAD_INPUT, OK, make_console, prepared_settings, reported_errors
+from flows.cli.listing import Layout, Source, gather
+from flows.cli.outcome import (
+    BAD_INPUT,
+    OK,
+    make_console,
+    of_option,
+    prepared_settings,
+    reported_errors,
+)
 from portrait_core.errors import InputError
+from portrait_core.text.file_names import IMAGES, VIDEOS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +54,11 @@ def init(
         typer.Option(metavar="GLOB|FOLDER", help="Images: a folder with its subfolders, a glob or a URL."),
     ],
     videos: Annotated[
-        str, typer.Option(metavar="GLOB|FOLDER", help="Driving videos: a folder, a glob or a URL.")
+        str,
+        typer.Option(
+            metavar="GLOB|FOLDER",
+            help="Driving videos: a folder, a glob or a URL. A folder of numbered pictures is one video.",
+        ),
     ],
     layout: Annotated[
         list[str],
@@ -73,6 +85,7 @@ def init(
     """
     console = make_console()
     with reported_errors():
+        from portrait_core.inputs.spelling import as_on_disk
         from portrait_core.settings import allowing_hosts_of
 
         prepared_settings("embedded", allowing_hosts_of([portraits, videos, out], "embedded", []))
@@ -80,8 +93,12 @@ def init(
         _refuse_unknown("way to pair", [pairs], get_args(Pairs))
         _refuse_existing(out)
         others = (VIDEOS, IMAGES) if portraits == videos else ((), ())
-        faces = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files", others[0])
-        clips = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files", others[1])
+        with of_option("portraits"):
+            of_faces: Layout = "celeba-hq" if "celeba-hq" in layout else "files"
+            faces = gather(as_on_disk(portraits), IMAGES, of_faces, others[0])
+        with of_option("videos"):
+            of_clips: Layout = "voxceleb" if "voxceleb" in layout else "files"
+            clips = gather(as_on_disk(videos), VIDEOS, of_clips, others[1])
         rows = _rows(faces.sources, clips.sources, pairs, out, {"licence": licence, "consent": consent})  # type: ignore[arg-type]
         _write(out, rows)
         counts = f"{len(faces.sources)} portraits, {len(clips.sources)} videos"
@@ -113,7 +130,7 @@ def check(
     page: Annotated[
         Path | None,
         typer.Option(
-            help="With --deep, look for faces too (seconds per input), print a table of the inputs, and "
+            help="Look for faces too (seconds per input), print a table of the inputs, and "
             "write index.html with a picture of each into this folder."
         ),
     ] = None,
@@ -126,6 +143,7 @@ def check(
     with reported_errors():
         from portrait_core.settings import allowing_hosts_of
 
+        deep = deep or page is not None
         settings = prepared_settings(profile, allowing_hosts_of([manifest], profile, change))
         from rich.progress import Progress
 

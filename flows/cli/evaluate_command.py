@@ -121,7 +121,8 @@ def _inputs(
     portraits: str, videos: str, layout: list[str], out: Path, paired: str, console: Console
 ) -> tuple[list[str], list[str]]:
     """List portraits and videos; those that are not given are of the sample set."""
-    from flows.cli.listing import IMAGES, VIDEOS, Layout, gather
+    from flows.cli.listing import Layout, gather
+    from portrait_core.text.file_names import IMAGES, VIDEOS
     from tasks.sample_set import first_frames, write_sample_set
 
     if unknown := [one for one in layout if one not in get_args(Layout)]:

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 from portrait_core.errors import InputError
+from portrait_core.text.file_names import IMAGES, VIDEOS, are_numbered, is_utf8
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 Layout = Literal["files", "voxceleb", "celeba-hq"]
 
-IMAGES = (
-    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif",
-)  # fmt: skip
-"""Endings of portraits. An animated WebP is a video."""
-VIDEOS = (
-    ".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".wmv", ".flv",
-    ".3gp", ".ogv", ".gif", ".apng", ".webp", ".y4m",
-)  # fmt: skip
-"""Endings of driving videos. Of ``.ts`` and ``.webp`` the content tells whether they are."""
 _LOOKED_INTO = (".ts", ".webp")
 _VOXCELEB = re.compile(r"(?:.*/)?(id\d+)(?:/([^/#]+)/([^/#]+)|#([^/#]+)#([^/]+))\.mp4")
 _CELEBA_HQ = re.compile(r"(?:.*/)?(\d{1,6})\.(?:jpg|jpeg|png)")
@@ -63,7 +55,7 @@ def gather(
 
     Args:
         place: folder, glob or URL.
-        suffixes: :data:`IMAGES` or :data:`VIDEOS`.
+        suffixes: :data:`IMAGES` or :data:`VIDEOS`. A folder of numbered pictures beside no video is a video.
         layout: how the files are named.
         used: endings of files that are listed elsewhere, and so not counted as left out.
 
@@ -71,8 +63,12 @@ def gather(
         InputError: there is no such file, or none of the layout.
     """
     listed = _listed(place)
-    wanted, left_out = listed.wanted(suffixes, used)
+    if not (listed.names or listed.folders):
+        raise InputError(f"{place} {listed.problem()}; check the path")
+    sequences = listed.sequences(place) if ".mp4" in suffixes and layout == "files" and not used else {}
+    wanted, left_out = listed.without(sequences).wanted(suffixes, used)
     sources = [source for name in wanted if (source := _source(name, layout)) is not None]
+    sources += [Source(video, _label(video), (video,)) for video in sequences]
     if len(sources) < len(wanted):
         left_out[f"not named as --layout {layout} says"] = len(wanted) - len(sources)
     if not sources:
@@ -109,6 +105,10 @@ class _Listed:
     names: Mapping[str, str]
     """Absolute path or URL of each file, by its path in the file system."""
     hidden: int
+    is_folder: bool = False
+    is_local: bool = True
+    folders: Sequence[str] = ()
+    """Folders that match a glob, absolute."""
 
     def wanted(self, suffixes: Sequence[str], used: Sequence[str]) -> tuple[list[str], Counter[str]]:
         """Return the files with one of the suffixes, and the numbers of the others."""
@@ -126,6 +126,42 @@ class _Listed:
         if self.hidden:
             others["hidden"] = self.hidden
         return found, others
+
+    def problem(self) -> str:
+        """Return what a place without files is."""
+        if self.hidden:
+            return f"holds {self.hidden} hidden files and no other"
+        return "holds no file" if self.is_folder else "does not exist, or fits no file"
+
+    def sequences(self, place: str) -> dict[str, list[str]]:
+        """Return the files of each video that is a folder of numbered pictures beside no video.
+
+        Of a pattern of pictures, such a video is the pattern in each folder.
+        """
+        if not self.is_local:
+            return {}
+        folders: dict[str, list[str]] = defaultdict(list)
+        with_videos = set()
+        for name in self.names.values():
+            folder, _, own = name.rpartition("/")
+            ending = PurePosixPath(own).suffix.lower()
+            if ending in IMAGES:
+                folders[folder].append(own)
+            elif ending in VIDEOS:
+                with_videos.add(folder)
+        found = {
+            folder: [f"{folder}/{own}" for own in names]
+            for folder, names in folders.items()
+            if len(names) > 1 and folder not in with_videos and are_numbered(names)
+        }
+        if not self.is_folder:
+            found = {f"{folder}/{PurePosixPath(place).name}": names for folder, names in found.items()}
+        return found | {folder: [] for folder in self.folders if _is_sequence(folder)}
+
+    def without(self, sequences: Mapping[str, Sequence[str]]) -> _Listed:
+        """Return the other files."""
+        taken = {name for names in sequences.values() for name in names}
+        return replace(self, names={path: name for path, name in self.names.items() if name not in taken})
 
     def _moves(self, path: str) -> bool:
         """Tell by its content whether a file is a video."""
@@ -146,7 +182,7 @@ def _listed(place: str) -> _Listed:
     """List a folder, a glob or a URL. Hidden files are counted alone."""
     from portrait_core.inputs.sources import local_path, reach, resolve_place
 
-    absolute = resolve_place(os.getcwd(), place)
+    absolute = resolve_place(os.getcwd(), _as_glob(place))
     files, path = reach(absolute)
     below: Mapping[str, Mapping[str, Any]]
     try:
@@ -160,16 +196,33 @@ def _listed(place: str) -> _Listed:
         raise InputError(f"cannot list {place} ({error}); check the path and your access") from error
     regular = [name for name, about in below.items() if about["type"] == "file"]
     names = [name for name in regular if "/." not in name[len(top) :]]
-    if odd := [name for name in names if not _is_text(name)]:
-        raise ValueError(f"{place} holds a file whose name is not UTF-8: {odd[0]!r}; rename it")
+    if odd := [name for name in names if not is_utf8(name)]:
+        raise InputError(f"{place} holds a file whose name is not UTF-8: {odd[0]!r}; rename it")
     local = local_path(absolute) is not None
     full = {name: name if local else files.unstrip_protocol(name) for name in names}
-    return _Listed(files, full, len(regular) - len(names))
+    folders = [name for name, about in below.items() if about["type"] == "directory"] if local else []
+    return _Listed(files, full, len(regular) - len(names), files.isdir(path), local, folders)
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_sequence(folder: str) -> bool:
+    """Tell whether a folder holds numbered pictures, and no video."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.is_file() and not entry.name.startswith(".")]
+    endings = {name: PurePosixPath(name).suffix.lower() for name in names}
+    pictures = [name for name in names if endings[name] in IMAGES and is_utf8(name)]
+    videos = [name for name in names if endings[name] in VIDEOS and endings[name] not in IMAGES]
+    return len(pictures) > 1 and not videos and are_numbered(pictures)
+
+
+def _label(video: str) -> str:
+    """Return the label of a video that is a folder or a pattern of pictures: the folder's name."""
+    from portrait_core.inputs.table import stem
+
+    return stem(video if os.path.isdir(video) else os.path.dirname(video))
+
+
+def _as_glob(place: str) -> str:
+    """Return a pattern of numbers as ffmpeg writes it, ``%04d``, as a glob."""
+    if os.path.lexists(place):
+        return place
+    return re.sub(r"%0?(\d?)d", lambda found: "[0-9]" * int(found[1] or 1) + ("" if found[1] else "*"), place)

@@ -28,6 +28,7 @@ from flows.cli.input_options import (
     Rate,
     chosen_faces,
     chosen_range,
+    unused_rate,
 )
 from flows.cli.many import pairs_of, reenact_pairs
 from flows.cli.model_commands import app as models_app
@@ -189,7 +190,7 @@ def reenact(
     changes = [*change, "commercial=true"] if commercial else [*change]
     changes += [] if neutral_frame is None else [f"template.neutral_frame={neutral_frame}"]
     changes += [*chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
-    _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit)
+    _reenact(portrait, video, store, out, profile, changes, only, force, dry_run, edit, rate)
 
 
 @app.command()
@@ -212,7 +213,7 @@ def plan(
     The estimates come from the store's own history.
     """
     changes = [*change, *chosen_faces(driver_face, portrait_face, any_face), *chosen_range(begin, end, rate)]
-    _reenact(portrait, video, store, None, profile, changes, dry_run=True, edit=edit)
+    _reenact(portrait, video, store, None, profile, changes, dry_run=True, edit=edit, rate=rate)
 
 
 @app.command()
@@ -249,12 +250,15 @@ def _reenact(
     force: Sequence[str] = (),
     dry_run: bool = False,
     edit: Sequence[str] = (),
+    rate: str | None = None,
 ) -> None:
     """Make one clip, or one of every pair; without ``out`` only show what would be done."""
     console = make_console()
     with reported_errors():
+        from portrait_core.inputs.spelling import as_on_disk
         from portrait_core.settings import allowing_hosts_of
 
+        portraits, videos = [*map(as_on_disk, portraits)], [*map(as_on_disk, videos)]
         change = allowing_hosts_of([*portraits, *videos], profile, [*change, *as_settings(edit)])
         chosen = prepared_settings(profile, change)
         check_places(store, out, write=not dry_run)
@@ -267,6 +271,8 @@ def _reenact(
         from flows.reenact import prepare
 
         job = prepare(portraits[0], videos[0], store, chosen)
+        if note := unused_rate(rate, job.source, job.frame_rate):
+            console.print(note, soft_wrap=True)
         if dry_run or out is None:
             from flows.display.views import show_plan
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.cli.dataset_commands import paired
-from flows.cli.listing import IMAGES, VIDEOS, Source, gather
-from flows.cli.outcome import OK, PARTIAL
+from flows.cli.listing import Source, gather
+from flows.cli.outcome import OK, PARTIAL, OptionError, of_option
 from portrait_core.errors import InputError
+from portrait_core.text.file_names import IMAGES, VIDEOS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,8 @@ def _each_once(sources: Sequence[Source]) -> list[Source]:
 def _portraits(place: str, console: Console) -> list[Source]:
     if not _stands_for_many(place, folders=True):
         return [_alone(place)]
-    listed = gather(place, IMAGES)
+    with of_option("portrait"):
+        listed = gather(place, IMAGES)
     if told := listed.told("portraits"):
         console.print(told, soft_wrap=True)
     return listed.sources
@@ -171,7 +173,12 @@ def _prepared(rows: Sequence[Row], store: str, change: list[str], settings: Sett
         told = (
             texts[0] if len(texts) == 1 else "\n".join([f"{len(texts)} inputs; nothing was started", *texts])
         )
-        raise InputError(told) if all(one.cls == "input" for one in bad) else OSError(told)
+        if not all(one.cls == "input" for one in bad):
+            raise OSError(told)
+        roles = {
+            role for text in texts for role in ("portrait", "video") if f"the {role} " in f"{text[:22]} "
+        }
+        raise OptionError(roles.pop(), told) if len(roles) == 1 else InputError(told)
     return [one.job for one in prepared if isinstance(one, Clip)]
 
 

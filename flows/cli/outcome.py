@@ -23,8 +23,10 @@ __all__ = [
     "INTERRUPTED",
     "OK",
     "PARTIAL",
+    "OptionError",
     "known_stages",
     "make_console",
+    "of_option",
     "prepared_settings",
     "print_error",
     "reported_errors",
@@ -65,6 +67,33 @@ def known_stages(names: Sequence[str], goals: Sequence[str] | None = ("clip",)) 
     if unknown:
         raise ValueError(f"there is no stage {', '.join(unknown)}; the stages are {', '.join(stages)}")
     return [stage for stage in stages if stage in names]
+
+
+class OptionError(ValueError):
+    """A value of an option cannot be used.
+
+    Attributes:
+        role: name of the option, without its dashes.
+    """
+
+    def __init__(self, role: str, text: str) -> None:
+        self.role = role
+        super().__init__(text)
+
+
+@contextmanager
+def of_option(name: str) -> Iterator[None]:
+    """Say of an unusable input inside of the ``with`` block which option it came from.
+
+    Args:
+        name: name of the option, without its dashes.
+    """
+    from portrait_core.errors import InputError
+
+    try:
+        yield
+    except InputError as error:
+        raise OptionError(getattr(error, "role", name), str(error)) from error
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from portrait_core.metrics.follow import Follow, worst_region
 from portrait_core.pipeline import find_pipeline, history
 from portrait_core.pipeline.ledger import find_output
 from portrait_core.tracking.trust import UNTRUSTED
+from portrait_core.tracking.turns import TILTED_DEGREES
 
 if TYPE_CHECKING:
     from portrait_core.pipeline import Job
@@ -137,6 +138,8 @@ def source_lines(job: Job) -> list[str]:
         verb = "is" if source["missing"] == 1 else "are"
         missing = f", {source['missing']} of their numbers {verb} missing" if source["missing"] else ""
         lines.append(f"{source['files']} pictures at {job.frame_rate} per second (--rate){missing}")
+        if left_out := source.get("left_out"):
+            lines.append(f"{left_out} other files are left out: hidden, or no pictures")
     repeated, dropped = source.get("repeated", 0), source.get("dropped", 0)
     if repeated or dropped:
         why = "its rate varies" if source.get("is_vfr") else "its times are not even"
@@ -189,6 +192,17 @@ def people_lines(people: Mapping[str, Any]) -> list[str]:
     if driver.get("turned_degrees"):
         degrees = driver["turned_degrees"]
         lines.append(f"the driver's face lies turned in the video, which was turned by {degrees} degrees")
+    if lying := driver.get("frames_lying", []):
+        lines.append(
+            f"the driver's face lies on its side or upside down in {len(lying)} frames, {frame_list(lying)}: "
+            "the head does too"
+        )
+    if driver.get("still"):
+        lines.append("the driver's face never moves: is it a picture? (--driver-face chooses another person)")
+    if (tilt := abs(portrait.get("tilt_degrees", 0))) > TILTED_DEGREES:
+        lines.append(
+            f"the portrait's face is tilted by {tilt} degrees; turn the photograph if it lies on its side"
+        )
     if portrait.get("faces", 1) > 1:
         lines.append(f"the portrait shows {portrait['faces']} faces; one is animated (--portrait-face)")
     if portrait.get("head_cut"):

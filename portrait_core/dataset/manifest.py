@@ -2,8 +2,8 @@
 
 A manifest is CSV, an Excel workbook or Parquet at any path or fsspec URL, with columns of :data:`COLUMNS`.
 Everything is checked before any work. Every unusable row is reported with its number as a spreadsheet shows
-it (the header is row 1) and with advice. Names of files may be spelled as another system does
-(:mod:`portrait_core.inputs.spelling`).
+it (the header is row 1) and with advice. A video may be a folder or a pattern of pictures. Names of files may
+be spelled as another system does (:mod:`portrait_core.inputs.spelling`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,15 @@ from portrait_core.attribute_editing.edit_requests import EditRequest, as_overri
 from portrait_core.errors import InputError, clipped
 from portrait_core.inputs.known import BYTES_LIMIT, Kind
 from portrait_core.inputs.problems import MAX_HELD
-from portrait_core.inputs.sources import CACHE_BYTES, in_threads, inspect_files, local_copy, read_bytes
+from portrait_core.inputs.sources import (
+    CACHE_BYTES,
+    files_status,
+    in_threads,
+    inspect_files,
+    is_of_files,
+    local_copy,
+    read_bytes,
+)
 from portrait_core.inputs.spelling import Spellings, written_with_slashes
 from portrait_core.inputs.table import (
     COLUMNS,
@@ -351,11 +360,12 @@ def _check_settings(rows: Sequence[Row], changes: Sequence[str], problems: Probl
 def _find_problems(rows: Sequence[Row]) -> tuple[dict[Input, str], int]:
     """Return the problems of inputs by their status alone, and the bytes of remote inputs."""
     items = dict.fromkeys(item for row in rows for item in _inputs(row))
-    statuses = inspect_files(place for _, place in items)
+    files = {place: files_status(place) for role, place in items if role == "video" and is_of_files(place)}
+    statuses = inspect_files(place for role, place in items if role != "video" or place not in files)
     remote = sum(status.size or 0 for place, status in statuses.items() if "://" in place)
     problem_of: dict[Input, str] = {}
     for role, place in items:
-        status = statuses[place]
+        status = files[place] if role == "video" and place in files else statuses[place]
         why = status.problem + written_with_slashes(place) if status.problem else ""
         why = why or over_limit(BYTES_LIMIT[_KINDS[role]], status.size or 0)
         if why:  # beyond the problems that are kept, no text is needed
@@ -406,5 +416,6 @@ def _with_frames(row: Row, clips: Mapping[str, VideoInfo], media: Media) -> Row:
     if recipe not in media or row.video not in clips:
         return row
     clip, chosen = clips[row.video], media[recipe]
-    _, frames = clip_range(chosen.begin, chosen.end, chosen.max_frames, clip.frame_rate, clip.frame_count)
+    rate = Fraction(chosen.rate) if is_of_files(row.video) else clip.frame_rate
+    _, frames = clip_range(chosen.begin, chosen.end, chosen.max_frames, rate, clip.frame_count)
     return row.model_copy(update={"frames": frames})

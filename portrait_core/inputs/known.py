@@ -47,7 +47,7 @@ class InputFacts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    layout: Literal[2] = 2
+    layout: Literal[3] = 3
     """Version of the layout and meaning of these facts; facts of another version are ignored."""
     kind: Kind
     """Kind as which it was opened."""

@@ -21,6 +21,7 @@ from portrait_core.inputs.copies import CACHE_BYTES, delete_unused_copies, local
 from portrait_core.inputs.downloads import download
 from portrait_core.inputs.remote import reach, read_problem, safe_cause, translate_errors, version_of
 from portrait_core.media.binary import existing_file
+from portrait_core.media.pictures import FileSequence, find_pictures, stands_for_files
 from portrait_core.runtime.regular_files import read_regular, refuse_irregular
 from portrait_core.settings.limits import current_limits, refuse_beyond
 from portrait_core.store.places import (
@@ -37,10 +38,12 @@ __all__ = [
     "CACHE_BYTES",
     "FileStatus",
     "delete_unused_copies",
+    "files_status",
     "folder_of",
     "in_threads",
     "inspect_file",
     "inspect_files",
+    "is_of_files",
     "local_copy",
     "local_path",
     "reach",
@@ -148,6 +151,21 @@ def inspect_files(places: Iterable[str]) -> dict[str, FileStatus]:
     for inspected in in_threads(lambda group: _inspect_folder(*group, silent), groups.items()):
         statuses |= inspected
     return statuses
+
+
+def is_of_files(place: str) -> bool:
+    """Tell whether a video is a folder of this machine, or a pattern of files."""
+    path = local_path(place)
+    return path is not None and "\0" not in place and stands_for_files(path)
+
+
+def files_status(place: str) -> FileStatus:
+    """Return the status of a video that is a folder or a pattern of pictures."""
+    try:
+        found = find_pictures(place.removeprefix("file://"))
+    except InputError as error:
+        return FileStatus(problem=str(error).removeprefix(f"{local_path(place)} "))
+    return FileStatus(found.size if isinstance(found, FileSequence) else None)
 
 
 def _inspect_folder(folder: str, places: list[str], silent: dict[str, str]) -> dict[str, FileStatus]:

@@ -1,4 +1,4 @@
-"""Names of files that a table spells in another way than the disk: Unicode forms, Windows' separators."""
+"""Names of files that are given in another way than the disk has them: Unicode forms, Windows' separators."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import unicodedata
 from pathlib import Path
 
+from portrait_core.media.pictures import stands_for_files
 from portrait_core.store.places import local_path, resolve_place
 
 
@@ -35,6 +36,9 @@ class Spellings:
                 return place
             if found := self._existing(path):
                 return str(found)
+            above = self._existing(path.parent) if "\\" not in path.name else None
+            if above is not None and stands_for_files(above / path.name):
+                return str(above / path.name)
         return place
 
     def _existing(self, path: Path) -> Path | None:
@@ -63,6 +67,22 @@ class Spellings:
                 unicodedata.normalize("NFC", name): name for name in names if not name.isascii()
             } | {name: name for name in names if name.isascii()}
         return self._listed[folder]
+
+
+def as_on_disk(place: str) -> str:
+    r"""Return a place that a command names, as the disk spells it, if it has one of that name.
+
+    Of a pattern, the folder is spelled so.
+
+    Args:
+        place: path or URL, relative to the working folder.
+    """
+    path = local_path(place)
+    if path is None or "\0" in place or os.path.lexists(path):
+        return place
+    found = Spellings().resolve(os.getcwd(), place)
+    is_pattern = "\\" not in found and stands_for_files(found) and not stands_for_files(path)
+    return found if os.path.lexists(found) or is_pattern else place
 
 
 def written_with_slashes(place: str) -> str:

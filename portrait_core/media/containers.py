@@ -19,6 +19,7 @@ import av
 import av.buffer
 
 from portrait_core.errors import InputError
+from portrait_core.media.dolby import refuse_own_colours
 from portrait_core.media.kinds import HEAD_BYTES, advice, kind_of
 from portrait_core.media.sample_counts import check_samples
 from portrait_core.runtime.regular_files import open_regular
@@ -82,6 +83,7 @@ def open_container(path: Path) -> Iterator[Any]:
             refuse_beyond("video_bytes", os.fstat(file.fileno()).st_size, str(path))
             head = file.read(HEAD_BYTES)
             check_samples(file, str(path))
+            refuse_own_colours(file, str(path))
             file.seek(0)
             with av.open(_Nameless(file), options=_options(), io_open=_refuse_other) as container:
                 for stream in container.streams:

@@ -39,6 +39,7 @@ MAX_SEGMENTS = 10_000
 """Number of segments of a JPEG file from which on it is refused."""
 _HEIF = re.compile(rb".{4}ftyp(?:he[iv][cmsx]|m[is]f1.{4}(?:.{4}){0,15}he[iv][cx])", re.DOTALL)
 _CICP = re.compile(rb"\x00\x00\x00\x04cICP(.)(.)", re.DOTALL)
+_NCLX = re.compile(rb"colrnclx\x00(.)\x00(.)", re.DOTALL)
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _START_OF_SCAN, _END, _WITHOUT_LENGTH = 0xDA, 0xD9, (0x01, 0xD8)
 _BAND_PIXELS = 1 << 18
@@ -89,8 +90,9 @@ def _opened(file: BinaryIO, head: bytes) -> Image.Image:
     """
     if not _HEIF.match(head):
         image = Image.open(file, formats=PICTURES)
-        if image.format == "PNG" and (found := _CICP.search(head)):
-            # Pillow passes over this chunk; it says what `nclx` does in HEIF.
+        # Pillow passes over the numbers that say what `nclx` does in HEIF.
+        numbers = {"PNG": _CICP, "AVIF": _NCLX}.get(str(image.format))
+        if numbers is not None and (found := numbers.search(head)):
             codes = {"color_primaries": found[1][0], "transfer_characteristics": found[2][0]}
             image.info["nclx_profile"] = codes
         return image

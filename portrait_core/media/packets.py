@@ -14,13 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.media.rates import JUMP_S, UNTIMED, continued, plausible_rates
+from portrait_core.media.rates import (
+    JUMP_S,
+    UNTIMED,
+    continued,
+    plausible_rates,
+    straightened,
+)
 from portrait_core.settings.limits import current_limits, refuse_beyond
 
 DECODED_FORMATS = {"avi", "asf"}
 """Containers that say when a packet is decoded, not when its picture is shown: only decoding finds that."""
+MISTAKEN_FORMATS = {"mpeg"}
+"""Containers whose packets do not begin where pictures do, so that a picture may be given another's time."""
 # Time may start anew within these, where two recordings were joined.
 _JOINED_FORMATS = {"mpegts", "mpeg"}
+# A recording that begins late names the time of its end as its duration.
+_DURATION_FROM_ZERO = {"matroska,webm"}
 _VP8_SHOWN = 0x10
 
 
@@ -142,7 +152,9 @@ def _check_complete(container: Any, packets: Packets, path: Path) -> None:
     if not container.duration or not packets.ends:
         return
     promised = container.duration / av.time_base
-    held = max(packets.ends.values()) - (container.start_time or 0) / av.time_base
+    held = max(packets.ends.values())
+    if container.format.name not in _DURATION_FROM_ZERO:
+        held -= (container.start_time or 0) / av.time_base
     if promised - held > max(0.5, 0.01 * promised):
         raise InputError(
             f"{path} is truncated: it should last {promised:.2f} s and ends after {held:.2f} s; copy it "
@@ -166,15 +178,19 @@ def picture_ticks(
     if is_untimed(packets):
         return np.arange(len(packets.stamps), dtype=np.int64), 1 / plausible_rates(declared)[0], 1
     by_decoding = container.format.name in DECODED_FORMATS
-    ticks = continued(np.asarray(packets.stamps, dtype=np.int64), stream.time_base, by_decoding)
+    stamps = straightened(np.asarray(packets.stamps, dtype=np.int64))
+    ticks = continued(stamps, stream.time_base, by_decoding)
     if container.format.name != "avi":
         return ticks, stream.time_base, 0
     if len(ticks) > 2:
         # The first packet is decoded ahead of its turn, by less than a frame where ticks are finer.
         first, usual = int(ticks[1] - ticks[0]), int(np.median(np.diff(ticks)))
         ticks[0] += first - usual if usual < first < 2 * usual else 0
-    # A decoder delivers the first picture some packets late, and sound does not wait for it.
-    ticks += (packets.first_tick or 0) - ticks[0]
+    # A decoder delivers the first picture some packets late, and sound does not wait for it. It does wait for
+    # packets without a picture.
+    late = int(ticks[0]) - (packets.first_tick or 0)
+    usual = max(1, int(np.median(np.diff(ticks)))) if len(ticks) > 1 else 1
+    ticks -= min(late, max(1, int(stream.codec_context.has_b_frames)) * usual)
     return ticks, stream.time_base, max(1, (stream.duration or 0) - int(ticks[-1]))
 
 

@@ -6,6 +6,7 @@ import fnmatch
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -22,11 +23,13 @@ from portrait_core.media.image import open_picture, read_image
 from portrait_core.media.turns import room_for
 from portrait_core.runtime.regular_files import open_regular
 from portrait_core.settings.limits import refuse_beyond
+from portrait_core.text.file_names import IMAGES, VIDEOS, are_numbered
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm"})
-"""Endings of the names of files in a folder that are its pictures."""
+SUFFIXES = frozenset({*IMAGES, ".ppm"})
+"""Endings of the names of files that are the pictures of a folder, or of a pattern with others among them."""
 ASSUMED_RATE = 25
 """Frames per second of pictures that are files, where no other is asked for."""
+_SURE_VIDEOS = frozenset(VIDEOS) - {".gif", ".apng", ".webp", ".ts"}
 _NUMBER = re.compile(r"%(?:0(\d))?d")
 _GLOB = re.compile(r"[*?\[]")
 _ANIMATED = 0x02
@@ -92,6 +95,8 @@ class FileSequence:
     """Bytes of all files."""
     changed_ns: int = field(compare=False)
     """Time of the last modification of a file."""
+    left_out: int = field(default=0, compare=False)
+    """Number of files of the folder, or that the pattern fits, that are hidden or no pictures."""
 
     @property
     def missing(self) -> int:
@@ -159,6 +164,21 @@ class AnimatedWebp:
             yield place, error
 
 
+def stands_for_files(place: str | os.PathLike[str]) -> bool:
+    """Tell whether a path is that of a folder, or a pattern that no file has as its name.
+
+    Args:
+        place: path of this machine.
+    """
+    path = Path(place).expanduser().absolute()
+    try:
+        if path.exists():
+            return path.is_dir()
+        return bool(_NUMBER.search(path.name) or _GLOB.search(path.name)) and path.parent.is_dir()
+    except (OSError, ValueError):  # whoever opens it says what is wrong
+        return False
+
+
 def find_pictures(place: str | os.PathLike[str]) -> FileSequence | AnimatedWebp | None:
     """Return the pictures of a folder, of a pattern or of an animated WebP; None for anything else.
 
@@ -201,19 +221,13 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _sequence(path: Path, folder: Path, pattern: re.Pattern[str] | None) -> FileSequence:
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            known = pattern.fullmatch(entry.name) if pattern else Path(entry.name).suffix.lower() in SUFFIXES
-            if known and not entry.name.startswith(".") and entry.is_file():
-                names.append(entry.name)
-                refuse_beyond("video_frames", len(names), str(path))
-    if not names:
-        what = "is a folder without pictures" if pattern is None else "names no file"
-        raise InputError(
-            f"{path} {what}; give the path of one video, or of a folder or a pattern of pictures, such as "
-            f"'frames/*.png' or 'frames/%04d.png'"
-        )
+    fitting, others = _fitting(path, folder, pattern)
+    pictures = [name for name in fitting if _is_picture(name)]
+    # Files of other endings are pictures where a pattern asks for nothing else.
+    names = pictures or (fitting if pattern else [])
+    has_videos = not pattern and any(Path(name).suffix.lower() in _SURE_VIDEOS for name in fitting)
+    if not names or (has_videos and not are_numbered(names)):
+        raise InputError(_without_pictures(path, fitting, pattern is not None))
     files = tuple(folder / name for name in sorted(names, key=_natural))
     about = hashlib.sha256()
     size = changed_ns = 0
@@ -221,7 +235,41 @@ def _sequence(path: Path, folder: Path, pattern: re.Pattern[str] | None) -> File
         status = file.stat()
         size, changed_ns = size + status.st_size, max(changed_ns, status.st_mtime_ns)
         about.update(repr((file.name, status.st_size, status.st_mtime_ns, status.st_ino)).encode())
-    return FileSequence(path, files, about.hexdigest(), size, changed_ns)
+    left_out = others + len(fitting) - len(names)
+    return FileSequence(path, files, about.hexdigest(), size, changed_ns, left_out)
+
+
+def _fitting(path: Path, folder: Path, pattern: re.Pattern[str] | None) -> tuple[list[str], int]:
+    """Return the names of a folder's files that a pattern fits, and the number of hidden ones."""
+    names, hidden = [], 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if (pattern and not pattern.fullmatch(entry.name)) or not entry.is_file():
+                continue
+            if entry.name.startswith("."):
+                hidden += 1
+            else:
+                names.append(entry.name)
+                refuse_beyond("video_frames", len(names), str(path))
+    return names, hidden
+
+
+def _is_picture(name: str) -> bool:
+    return Path(name).suffix.lower() in SUFFIXES
+
+
+def _without_pictures(path: Path, names: list[str], is_pattern: bool) -> str:
+    """Return the message for a folder or a pattern without pictures."""
+    what = "names no file" if is_pattern else "is a folder without pictures of one video"
+    if names:
+        endings = Counter(Path(name).suffix or "without an ending" for name in names)
+        held = ", ".join(f"{count} {ending}" for ending, count in endings.most_common(5))
+        what += f" (it holds {held})"
+    return (
+        f"{path} {what}; give the path of one video, or of a folder or a pattern of pictures, such as "
+        f"'frames/*.png' or 'frames/%04d.png'; for every video of a folder, give a pattern such as "
+        f"'clips/*.mp4'"
+    )
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

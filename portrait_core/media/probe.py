@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
 from portrait_core.media.binary import existing_file
-from portrait_core.media.colors import Colors, assumed_matrix, colors_of
+from portrait_core.media.colors import Colors, assumed_matrix, check_colors, colors_of
 from portrait_core.media.containers import open_container
 from portrait_core.media.packets import (
     DECODED_FORMATS,
+    MISTAKEN_FORMATS,
     Packets,
     codec_name,
     is_untimed,
@@ -47,6 +48,7 @@ _SPECIAL_AUDIO = (
     | Disposition.dependent
 )
 _UNSPECIFIED = 2
+_RESTARTING = 0x0200  # ffmpeg's AVFMT_TS_DISCONT: MPEG-TS, MPEG-PS, Ogg
 _SEEKABLE_FORMATS = {"mov", "mp4", "matroska", "webm"}
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
@@ -128,7 +130,7 @@ class Timeline:
     audio_delay_s: float
     """Seconds from the first picture to the start of the audio; negative when the audio starts first."""
     audio_rebase_s: float
-    """Seconds that shift the audio's start to zero in ffmpeg, which places the earliest stream there."""
+    """Seconds that shift the audio's start to zero in ffmpeg, which reads that stream alone."""
     pictures: Pictures | None = None
     """Pictures that are read one by one rather than by ffmpeg; None for a video of other kinds."""
 
@@ -224,7 +226,7 @@ def _pass(path: Path, every: bool) -> Timeline | None:
         width, height = _displayed(context.width, context.height, _pixel_aspect(stream))
         pixels = width * height
         refuse_beyond("video_pixels", pixels, f"a frame of {path}")
-        every = every or container.format.name in DECODED_FORMATS
+        every = every or container.format.name in DECODED_FORMATS | MISTAKEN_FORMATS
         with room_for(pixels):
             packets = read_packets(container, stream, path, every)
         return None if packets is None else _timeline(path, container, stream, packets)
@@ -286,6 +288,7 @@ def _timeline(path: Path, container: Any, stream: Any, packets: Packets) -> Time
     timed = not packets.every or not is_untimed(packets)
     audio = _audio_stream(container)
     colors = colors_of(stream.codec_context, packets.first)
+    check_colors(colors, str(path))
     return Timeline(
         path=path,
         info=_info(stream, packets, audio, rate, slots, total, is_vfr),
@@ -300,9 +303,7 @@ def _timeline(path: Path, container: Any, stream: Any, packets: Packets) -> Time
         audio_stream=audio.index if audio is not None else None,
         audio_codec=codec_name(audio) if audio is not None else None,
         audio_delay_s=_start(audio) - start_s if audio is not None and timed else 0.0,
-        audio_rebase_s=(container.start_time or 0) / av.time_base - _start(audio)
-        if audio is not None
-        else 0.0,
+        audio_rebase_s=_rebase(container, audio) if audio is not None else 0.0,
     )
 
 
@@ -346,6 +347,17 @@ def _info(
 
 def _start(stream: Any) -> float:
     return float(stream.start_time * stream.time_base) if stream.start_time is not None else 0.0
+
+
+def _rebase(container: Any, audio: Any) -> float:
+    """Return the seconds by which ffmpeg's start of an audio stream, read alone, lies before zero.
+
+    ffmpeg counts time from the container's start; in containers whose time may start anew, it counts from the
+    start of the streams that it reads.
+    """
+    if container.format.flags & _RESTARTING:
+        return 0.0
+    return (container.start_time or 0) / av.time_base - _start(audio)
 
 
 def _alpha_track(stream: Any) -> bool:

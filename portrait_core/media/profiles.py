@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from portrait_core.media.dynamic_range import TRANSFERS, tone_mapping
+
 MAX_PROFILE_BYTES = 1 << 23
 """Size of an embedded profile above which it is ignored; those of printing presses have up to 3 MB."""
 Conversion = Callable[[Image.Image], Image.Image]
@@ -25,11 +27,17 @@ _SAME = 2
 _D65 = (0.3127, 0.3290)
 _PRIMARIES = {
     1: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65),
+    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _D65),
+    6: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _D65),
+    7: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _D65),
     9: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046), _D65),
+    11: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.314, 0.351)),
     12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), _D65),
 }
 # H.273's transfer functions that a picture shares with sRGB: those of a camera are shown by the same screen.
-_SRGB_TRANSFERS = frozenset({1, 6, 13, 14, 15})
+_SRGB_TRANSFERS = frozenset({1, 2, 6, 13, 14, 15})
+_BT2020 = 9
+_GAMMAS = {4: 2.2, 5: 2.8, 8: 1.0, 17: 2.6}
 _BRADFORD = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
 _D50 = np.array([0.9642, 1.0, 0.8249])
 
@@ -38,7 +46,7 @@ def conversion_to_srgb(image: Image.Image, name: str) -> Conversion | None:
     """Return the conversion of a picture's colours to sRGB.
 
     A profile that is damaged, too large, of another kind of colours than the picture, or that makes no
-    picture is ignored with a warning: the pixels then count as sRGB.
+    picture is ignored with a warning: the pixels then count as sRGB. High dynamic range is tone mapped.
 
     Args:
         image: the picture, opened; of it, the conversion takes pieces.
@@ -49,6 +57,9 @@ def conversion_to_srgb(image: Image.Image, name: str) -> Conversion | None:
         None where pixels are sRGB already.
     """
     family = family_of(image.mode)
+    codes = _codes_of(image)
+    if codes is not None and codes[1] in TRANSFERS and family == "RGB":
+        return tone_mapping(codes[1], _PRIMARIES.get(codes[0], _PRIMARIES[_BT2020]))
     try:
         profile = _profile_of(image)
         if profile is None:
@@ -86,8 +97,8 @@ def family_of(mode: str) -> str:
 def _profile_of(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
     """Return what a picture says, by numbers of H.273, a profile, or PNG's chromaticities and gamma."""
     codes = _codes_of(image)
-    if codes is not None and codes[1] in _SRGB_TRANSFERS and codes[0] in _PRIMARIES:
-        return matrix_profile(_PRIMARIES[codes[0]], None)
+    if codes is not None and codes[0] in _PRIMARIES and codes[1] in _SRGB_TRANSFERS | set(_GAMMAS):
+        return matrix_profile(_PRIMARIES[codes[0]], _GAMMAS.get(codes[1]))
     data = image.info.get("icc_profile")
     if data:
         if len(data) > MAX_PROFILE_BYTES:
@@ -104,9 +115,12 @@ def _profile_of(image: Image.Image) -> ImageCms.ImageCmsProfile | None:
 
 
 def _codes_of(image: Image.Image) -> tuple[int, int] | None:
-    """Return H.273's numbers of primaries and transfer function that a picture names, else None."""
+    """Return H.273's numbers of primaries and transfer function that a picture names, else None.
+
+    In PNG they stand above a profile, in other formats below it.
+    """
     named = image.info.get("nclx_profile")
-    if not named or image.info.get("icc_profile"):
+    if not named or (image.info.get("icc_profile") and image.format != "PNG"):
         return None
     return int(named["color_primaries"]), int(named["transfer_characteristics"])
 

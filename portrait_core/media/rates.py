@@ -17,6 +17,9 @@ STANDARD_RATES = (
 SNAP = 0.05
 """Largest relative difference between a varying source's typical rate and a standard rate that replaces
 it."""
+FINEST, MOST_FINER = 60, 4
+"""Highest rate that is taken so that no picture of a varying source is lost, and how many times the typical
+one it may be."""
 MAX_RATE = 240
 """Frames per second above which a typical interval counts as noise in the time stamps."""
 MIN_RATE = Fraction(1, 1001)
@@ -27,6 +30,9 @@ containers that can be joined end to end."""
 UNTIMED = -(1 << 63)
 """Stands for the time of a picture that has none."""
 _RESTART_S = 0.5
+# Pictures by which a time may be off in an MPEG program stream.
+_MISTAKEN = 4
+_RIGHT = 0.6  # share of its times that are right
 _MAX_DECLARED = 1000
 _DEFAULT = Fraction(25)
 
@@ -47,8 +53,9 @@ def constant_rate(
 
     A rate that explains every time stamp within the container's rounding is the video's own: first those that
     the container declares, then the standard ones. If there is none, the rate varies: the one that explains
-    them but for missing pictures is taken, else the standard rate nearest to the typical (median) interval,
-    else the average rate.
+    them but for missing pictures is taken, near the typical (median) interval or else the lowest of the finer
+    ones, so that no picture is lost; else the standard rate nearest to the typical interval, else the average
+    rate.
 
     Args:
         ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
@@ -72,6 +79,10 @@ def constant_rate(
     by_distance = sorted(STANDARD_RATES, key=lambda rate: abs(rate - typical))
     for rate in [*plausible[:-1], *by_distance]:
         if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
+            return rate, True
+    finer = (rate for rate in sorted(STANDARD_RATES) if typical < rate <= min(FINEST, MOST_FINER * typical))
+    for rate in finer:
+        if _holds(ticks, time_base, rate):
             return rate, True
     if abs(by_distance[0] - typical) <= SNAP * typical:
         return by_distance[0], True
@@ -104,6 +115,29 @@ def continued(stamps: NDArray[np.int64], time_base: Fraction, by_decoding: bool)
             time = last + interval
         last = times[i] = max(time, last) if i else time
     return times
+
+
+def straightened(stamps: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return times of a constant rate, where some of them were given to the wrong pictures.
+
+    Packets of an MPEG program stream do not begin where pictures do, so that a time may be read as that of
+    the picture after. Time then stands still or goes back by a picture or two, and soon leaps as far ahead.
+
+    Args:
+        stamps: ``[n]`` int64 times in ticks of pictures in the order in which a decoder delivers them;
+            :data:`UNTIMED` where there is none.
+
+    Returns:
+        The times of a constant rate where the given ones are such but for such mistakes, else the given ones.
+    """
+    if len(stamps) < 3 or (stamps == UNTIMED).any() or (np.diff(stamps) > 0).all():
+        return stamps
+    half, order = len(stamps) // 2, np.arange(len(stamps))
+    step = float(np.median((stamps[half:] - stamps[: len(stamps) - half]) / half))
+    line = step * order + float(np.median(stamps - step * order))
+    off = np.abs(stamps - line)
+    mistaken = off.max() <= _MISTAKEN * step and float((off <= max(2.0, 0.02 * step)).mean()) >= _RIGHT
+    return np.round(line).astype(np.int64) if mistaken else stamps
 
 
 def frame_at(moment: str, rate: Fraction) -> int:

@@ -233,6 +233,7 @@ def _command(timeline: Timeline, file: BinaryIO, seek: float | None) -> list[str
     if timeline.color_matrix:
         scale["in_color_matrix"] = timeline.color_matrix
     video = ffmpeg.input(FROM_FILE, **options)[str(timeline.stream)]
+    video = timeline.colors.to_rgb(video, info.has_alpha)
     video = video.filter("scale", info.width, info.height, **scale)
     video = timeline.colors.convert(video, info.has_alpha)
     video = video.filter("format", "rgba" if info.has_alpha else "rgb24").filter("showinfo", checksum=0)

@@ -13,11 +13,14 @@ FaceChoice = Annotated[
     str, BeforeValidator(lambda value: str(value) if isinstance(value, int) else value), Field(pattern=_FACES)
 ]
 """Choice of a person in a picture or a video with several."""
-_MOMENT = r"^(\d{1,7}f|(\d{1,3}:)?(\d{1,4}:)?\d{1,6}(\.\d{1,6})?)$"
+MOMENT = r"^(\d{1,7}f|(\d{1,3}:)?(\d{1,4}:)?\d{1,6}(\.\d{1,6})?)$"
+"""Expression of :data:`Moment`."""
+RATE = r"^[1-9]\d{0,4}(/[1-9]\d{0,4}|\.\d{1,4})?$"
+"""Expression of frames per second."""
 Moment = Annotated[
     str,
     BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
-    Field(pattern=_MOMENT),
+    Field(pattern=MOMENT),
 ]
 """Place in a video: seconds (``12.5``), ``1:02.5``, ``1:00:00``, or a frame counted from 0 (``300f``)."""
 
@@ -34,7 +37,7 @@ class MediaSettings(Section):
     rate: Annotated[
         str,
         BeforeValidator(lambda value: str(value) if type(value) in (int, float) else value),
-        Field(pattern=r"^[1-9]\d{0,4}(/[1-9]\d{0,4}|\.\d{1,4})?$"),
+        Field(pattern=RATE),
     ] = Field(default="25", json_schema_extra=DIGESTED)
     """Frames per second of a driving video that is a folder or a pattern of pictures, such as ``25`` or
     ``30000/1001``; other videos have a rate of their own."""

@@ -127,7 +127,9 @@ class FaceLandmarker:
         """
         return self.detect_all(frames, 1).main()
 
-    def detect_all(self, frames: NDArray[np.uint8], most: int, turned: bool = False) -> AllFaces:
+    def detect_all(
+        self, frames: NDArray[np.uint8], most: int, turned: bool = False, thorough: bool = False
+    ) -> AllFaces:
         """Find the landmarks of all faces in ``frames [n,H,W,3]`` uint8 RGB.
 
         Args:
@@ -135,6 +137,7 @@ class FaceLandmarker:
             most: number of faces per frame at most; the smallest and least central ones are left out.
             turned: look at frames without an upright face turned by quarters too, because the detector reads
                 a face that lies on its side or stands on its head badly or not at all.
+            thorough: look for small faces beside a large one too; takes several times as long.
 
         Raises:
             ValueError: if the frames are not ``[n,H,W,3]`` uint8.
@@ -144,12 +147,14 @@ class FaceLandmarker:
                 f"expected frames [n,H,W,3] uint8 RGB, got {frames.shape} {frames.dtype}; add the leading "
                 "axis or convert to RGB"
             )
-        found = self._search(frames, most)
+        found = self._search(frames, most, thorough)
         for quarters in (3, 1, 2) if turned else ():
             missing = np.flatnonzero(~is_upright(found.points[:, 0]))
             if len(missing) == 0:
                 break
-            other = self._search(np.ascontiguousarray(np.rot90(frames[missing], quarters, (1, 2))), most)
+            other = self._search(
+                np.ascontiguousarray(np.rot90(frames[missing], quarters, (1, 2))), most, thorough
+            )
             upright = is_upright(other.points[:, 0])
             better = missing[upright]
             found.points[better] = turn_points(
@@ -158,19 +163,29 @@ class FaceLandmarker:
             found.score[better], found.faces[better] = other.score[upright], other.faces[upright]
         return found
 
-    def _search(self, frames: NDArray[np.uint8], most: int) -> AllFaces:
-        """Find faces in frames, level by level: each level serves the frames without a face so far."""
+    def _search(self, frames: NDArray[np.uint8], most: int, thorough: bool) -> AllFaces:
+        """Find faces in frames, level by level: each level serves the frames without a face so far.
+
+        A thorough search takes the faces of all levels but the last one, which is for faces that fill the
+        frame, together.
+        """
         n = len(frames)
         found = AllFaces(
             np.full((n, most, N_POINTS, 2), np.nan, dtype=np.float32),
             np.zeros((n, most), dtype=np.float32),
             np.zeros(n, dtype=np.int64),
         )
-        for level in search_levels(*frames.shape[2:0:-1]):
+        levels = search_levels(*frames.shape[2:0:-1])
+        steps = [levels[:-1], levels[-1:]] if thorough else [[level] for level in levels]
+        for step in steps:
             missing = np.flatnonzero(found.faces == 0)
             if len(missing) == 0:
                 break
-            candidates = _face_regions(self._detector.detect(frames, missing, level), missing)
+            parts = [
+                _face_regions(self._detector.detect(frames, missing, level), missing, thorough)
+                for level in step
+            ]
+            candidates = _joined(parts)
             if len(candidates.frame):
                 self._accept(frames, candidates, found)
         return found
@@ -187,6 +202,10 @@ class FaceLandmarker:
         mesh, presence = self._settle(frames, main)
         found.score[main.frame, rank] = presence
         keep = presence > self._min_score
+        settled = np.flatnonzero(keep)
+        # boxes of one face, found in several squares, can come to rest on it only now
+        lost = np.setdiff1d(settled, settled[_distinct_rows(mesh_regions(mesh[keep], main.frame[keep]))])
+        keep[lost] = False
         if not keep.any():
             return
         rows, rank = main.frame[keep], rank[keep]
@@ -197,7 +216,8 @@ class FaceLandmarker:
         place = np.arange(len(rows)) - np.searchsorted(rows, rows)
         found.score[np.unique(rows)] = 0.0
         found.points[rows, place], found.score[rows, place] = read, presence
-        found.faces[rows] = np.bincount(regions.frame, minlength=len(frames))[rows]
+        doubles = np.bincount(main.frame[lost], minlength=len(frames))
+        found.faces[rows] = (np.bincount(regions.frame, minlength=len(frames)) - doubles)[rows]
 
     def _run_mesh(
         self, frames: NDArray[np.uint8], regions: Regions
@@ -259,8 +279,19 @@ class FaceLandmarker:
         return points
 
 
+def _joined(parts: list[Regions]) -> Regions:
+    """Return the regions of several parts, one after the other."""
+    names = ("center", "side", "angle", "frame")
+    return Regions(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
 def _distinct(regions: Regions) -> Regions:
     """Drop regions that show the same face of the same frame as an earlier one."""
+    return regions.take(_distinct_rows(regions))
+
+
+def _distinct_rows(regions: Regions) -> NDArray[np.int64]:
+    """Return the rows of regions that show another face than all earlier ones of their frame."""
     kept: list[int] = []
     for k in range(len(regions.frame)):
         same = [
@@ -271,7 +302,7 @@ def _distinct(regions: Regions) -> Regions:
         ]
         if not same:
             kept.append(k)
-    return regions.take(np.array(kept, dtype=np.int64))
+    return np.array(kept, dtype=np.int64)
 
 
 def _ranked_faces(regions: Regions, size: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -298,12 +329,15 @@ def face_weight(
     return side * (1.0 - 0.7 * off_center)
 
 
-def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64]) -> Regions:
-    """Return the mesh model's regions for the boxes in ``frames``, turned so that the eyes are level."""
+def _face_regions(found: list[FaceBoxes], frames: NDArray[np.int64], every: bool = False) -> Regions:
+    """Return the mesh model's regions for the boxes in ``frames``, turned so that the eyes are level.
+
+    The best few of a frame, or ``every`` one.
+    """
     parts = [
         (frame, boxes, k)
         for frame, boxes in zip(frames, found, strict=True)
-        for k in range(min(len(boxes), _MAX_CANDIDATES))
+        for k in range(len(boxes) if every else min(len(boxes), _MAX_CANDIDATES))
     ]
     if not parts:
         return Regions(np.zeros((0, 2)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))

@@ -7,11 +7,12 @@ their recognition vectors agree.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
 
 from portrait_core.errors import InputError
 from portrait_core.face_model.topology import N_MESH
@@ -26,8 +27,22 @@ _FARTHEST = 0.7
 """Largest motion of a face between two frames, over its side: a head that turns or nods moves far less."""
 _GAP = 12
 """Frames for which a face may be away and still be taken for the same one by its place alone."""
+_WINDOW, _MOST_WINDOWS = 5, 400
+"""Frames whose vectors are averaged to tell whether a face that is followed became another one, at least, and
+how many such windows are compared."""
+_FADED = 0.7
+"""Distance of two windows' vectors from which on they show two people; a face that turns changes less."""
 _NEAR_TIE = 0.75
 """Weight over the largest person's from which on a person could as well be the main one."""
+
+_FEW = 8
+"""Number of frames from which on it can be told that a face never changes."""
+STILL = 0.002
+"""Change of a face's points over a clip, over its side, below which it is a picture's ..."""
+_MOVING_PART = 0.9
+"""... for so many of the points."""
+_BESIDE_PICTURE = 0.2
+"""Weight over a picture's from which on somebody who moves is no passer-by."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,10 @@ class Persons:
         """Return the face that shows a person in each frame ``[T]``; -1 where none does."""
         shown = self.number == person
         return np.where(shown.any(axis=1), shown.argmax(axis=1), -1)
+
+    def among(self, able: NDArray[np.bool_]) -> Persons:
+        """Return the persons with no weight for those who are not ``able [n]``, unless nobody is."""
+        return replace(self, weight=np.where(able, self.weight, 0.0)) if able.any() else self
 
 
 @dataclass
@@ -84,7 +103,8 @@ def find_persons(
     mesh = points[:, :, :N_MESH]
     center = mesh.mean(axis=2)
     side = (mesh.max(axis=2) - mesh.min(axis=2)).max(axis=-1)
-    pieces = _link(center, side, vectors, cuts)
+    linked = _link(center, side, vectors, cuts)
+    pieces = [part for piece in linked for part in _parted(piece, vectors)]
     groups = _join(pieces, vectors)
     groups.sort(
         key=lambda group: min((p.frames[0], float(center[p.frames[0], p.faces[0], 0])) for p in group)
@@ -147,6 +167,26 @@ def _cost(
     return motion + growth + (0.0 if np.isnan(apart) else apart)
 
 
+def _parted(piece: _Piece, vectors: NDArray[np.floating]) -> list[_Piece]:
+    """Part a piece where one person fades into another one: no single step of that is too large to follow."""
+    rows = vectors[piece.frames, piece.faces].astype(np.float64)
+    known = np.flatnonzero(np.isfinite(rows).all(axis=1))
+    if len(known) < 2 * _WINDOW:
+        return [piece]
+    sums = np.concatenate([np.zeros((1, rows.shape[1])), np.cumsum(rows[known], axis=0)])
+    width = max(_WINDOW, len(known) // _MOST_WINDOWS)
+    starts = np.arange(0, len(known) - width + 1, width)
+    means = (sums[starts + width] - sums[starts]) / width
+    if float(cdist(means, means).max()) < _FADED:
+        return [piece]
+    count = np.arange(_WINDOW, len(known) - _WINDOW + 1)
+    before, after = sums[count] / count[:, None], (sums[-1] - sums[count]) / (len(known) - count)[:, None]
+    apart = ((before - after) ** 2).sum(axis=1) * count * (len(known) - count)
+    at = int(known[count[int(apart.argmax())]])
+    first, second = _Piece(piece.frames[:at], piece.faces[:at]), _Piece(piece.frames[at:], piece.faces[at:])
+    return [*_parted(first, vectors), *_parted(second, vectors)]
+
+
 def _mean_vector(group: list[_Piece], vectors: NDArray[np.floating]) -> NDArray[np.float64]:
     rows = np.concatenate([vectors[piece.frames, piece.faces] for piece in group])
     known = rows[np.isfinite(rows).all(axis=1)]
@@ -174,6 +214,52 @@ def _join(pieces: list[_Piece], vectors: NDArray[np.floating]) -> list[list[_Pie
         means.pop(i)
         means[j] = _mean_vector(groups[j], vectors)
     return groups
+
+
+def changes(persons: Persons, points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return how much each person's face changes: a picture's on the wall never does (:data:`STILL`).
+
+    Place, size and turn of a face do not count: a camera can move.
+
+    Args:
+        persons: the clip's persons.
+        points: landmarks ``[T,K,478,2]`` in pixels.
+
+    Returns:
+        ``[n]``: mean motion of the points that move, over the face's side; NaN for who is seen in few frames.
+    """
+    changed = np.full(len(persons), np.nan)
+    for i in range(len(persons)):
+        face = persons.faces_of(i + 1)
+        frames = np.flatnonzero(face >= 0)
+        if len(frames) < _FEW:
+            continue
+        mesh = points[frames, face[frames], :N_MESH].astype(np.float64)
+        mesh -= mesh.mean(axis=1, keepdims=True)
+        # as complex numbers, so that one factor takes size and turn away
+        flat = mesh[..., 0] + 1j * mesh[..., 1]
+        flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+        mean = flat[0]
+        for _ in range(2):
+            turn = (flat.conj() * mean).sum(axis=1, keepdims=True)
+            flat *= turn / np.abs(turn)
+            mean = flat.mean(axis=0)
+        side = float(max(np.ptp(mean.real), np.ptp(mean.imag)))
+        change = np.sqrt((np.abs(flat - mean) ** 2).mean(axis=0))
+        changed[i] = float(np.quantile(change, _MOVING_PART)) / side
+    return changed
+
+
+def alive(persons: Persons, changed: NDArray[np.floating]) -> Persons:
+    """Return the persons with no weight for pictures on the wall, where somebody beside them moves.
+
+    Args:
+        persons: the clip's persons.
+        changed: ``[n]``: how much each face changes (:func:`changes`).
+    """
+    with np.errstate(invalid="ignore"):
+        moves = changed >= STILL
+    return persons.among(moves & (persons.weight > _BESIDE_PICTURE * persons.weight.max()))
 
 
 def choose_person(

@@ -12,6 +12,8 @@ from portrait_core.face_model.topology import N_MESH
 
 ENOUGH_PX = 256
 """Side of a face in pixels beyond which more pixels are not worth leaving out the rest of the photograph."""
+_LEAST = 3.0
+"""Shortest side of the part over the face's, where the photograph has so much: a head with its shoulders."""
 _HEAD_ABOVE = 0.15
 """How far the middle of the part lies below the face's, over the face's side: shoulders belong to a
 portrait."""
@@ -49,9 +51,9 @@ def whole_part(size: tuple[int, int], longest: int) -> Part:
 def part_around(points: NDArray[np.floating], size: tuple[int, int], longest: int) -> Part:
     """Return the part of a photograph around a face.
 
-    It has the photograph's proportions. It is all of the photograph unless the face, at the scale at which
-    the whole is at most ``longest`` pixels long, would have fewer pixels than the photograph has and than
-    are enough.
+    It has the photograph's proportions, or is broader along its short side where the head would not fit into
+    that. It is all of the photograph unless the face, at the scale at which the whole is at most ``longest``
+    pixels long, would have fewer pixels than the photograph has and than are enough.
 
     Args:
         points: the face's landmarks ``[478,2]`` in pixels of the photograph.
@@ -64,9 +66,10 @@ def part_around(points: NDArray[np.floating], size: tuple[int, int], longest: in
     side = float((mesh.max(axis=0) - mesh.min(axis=0)).max())
     if scale <= 1 or side / scale >= ENOUGH_PX:
         return whole
-    scale = max(1.0, side / ENOUGH_PX)
-    shown = whole.shown
-    extent = np.minimum(np.round(np.array(shown) * scale), size).astype(int)
+    scale = max(1.0, side / ENOUGH_PX, _LEAST * side / longest)
+    wanted = np.maximum(np.array(whole.shown) * scale, _LEAST * side)
+    extent = np.minimum(np.round(wanted), size).astype(int)
+    width, height = np.round(extent / scale).astype(int).tolist()
     middle = mesh.mean(axis=0) + np.array([0.0, _HEAD_ABOVE * side])
     corner = np.clip(np.round(middle - extent / 2), 0, np.array(size) - extent).astype(int)
-    return Part(int(corner[0]), int(corner[1]), int(extent[0]), int(extent[1]), shown)
+    return Part(int(corner[0]), int(corner[1]), int(extent[0]), int(extent[1]), (width, height))

@@ -13,7 +13,7 @@ from portrait_core.face_model.topology import EYE_CONTOUR_LEFT, EYE_CONTOUR_RIGH
 
 UNTRUSTED = {
     "no_face": "no face was found",
-    "another_person": "the person who drives is not in the picture",
+    "another_person": "the person who drives is not in the picture, or not recognised (a covered face?)",
     "outside_picture": "the face lies partly outside the picture",
     "jumps": "the face jumps away from where it is before and after",
 }
@@ -25,6 +25,13 @@ _JUMP = 0.3
 _SHORT = 3
 """Longest run of frames between two jumps that is taken for wrong."""
 _MOUTH = (13, 14, 61, 291)
+_PARTS = (list(EYE_CONTOUR_RIGHT), list(EYE_CONTOUR_LEFT), list(_MOUTH))
+_BROWS_AND_CHIN = (105, 334, 152)
+_CUT_CHIN = 0.05
+"""How far beyond the edge, over the face's height, a brow or the chin may be and still count as shown."""
+_SQUEEZED = 0.85
+"""Distance of eyes and mouth, over that of the eyes and over what it is in frames around, below which a face
+at the edge is squeezed into what the picture shows of it."""
 _SKULL_ABOVE, _SKULL_BESIDE = 0.45, 0.1
 THUMBNAIL = 16
 """Side in pixels of the small copies of frames that scene cuts are found in."""
@@ -48,11 +55,23 @@ def outside_picture(points: NDArray[np.floating], size: tuple[int, int]) -> NDAr
     with np.errstate(invalid="ignore"):
         out = ((points < 0) | (points > np.asarray(size))).any(axis=-1)
     share = np.asarray(out)[:, :N_MESH].mean(axis=1)
-    parts = [list(EYE_CONTOUR_RIGHT), list(EYE_CONTOUR_LEFT), list(_MOUTH)]
-    middles = np.stack([points[:, part].mean(axis=1) for part in parts], axis=1)
+    middles = np.stack([points[:, part].mean(axis=1) for part in _PARTS], axis=1)
     with np.errstate(invalid="ignore"):
         lost = ((middles < 0) | (middles > np.asarray(size))).any(axis=(1, 2))
     return np.asarray((share > _MOST_OUTSIDE) | lost)
+
+
+def face_is_cut(points: NDArray[np.floating], size: tuple[int, int]) -> bool:
+    """Tell whether a picture shows too little of a face to animate it: a brow, the chin, or more is outside.
+
+    Args:
+        points: landmarks ``[478,2]`` in pixels.
+        size: width and height of the picture in pixels.
+    """
+    tolerance = _CUT_CHIN * float(np.linalg.norm(points[152] - points[10]))
+    ends = points[list(_BROWS_AND_CHIN)]
+    lost = ((ends < -tolerance) | (ends > np.asarray(size) + tolerance)).any()
+    return bool(lost or outside_picture(points[None], size)[0])
 
 
 def head_is_cut(points: NDArray[np.floating], size: tuple[int, int]) -> bool:
@@ -70,6 +89,51 @@ def head_is_cut(points: NDArray[np.floating], size: tuple[int, int]) -> bool:
     sides = right + _SKULL_BESIDE * (right - left), left + _SKULL_BESIDE * (left - right)
     outline = np.stack([skull, *sides, chin])
     return bool(((outline < 0) | (outline > np.asarray(size))).any())
+
+
+def squeezed(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell in which frames a face at the picture's edge is read shorter than around it.
+
+    Where the edge cuts off the eyes or the mouth, the network may find them in what is left.
+
+    Args:
+        points: landmarks ``[T,478,2]`` of one person in pixels; rows of NaN give False.
+        size: width and height of the picture in pixels.
+
+    Returns:
+        ``[T]`` bool.
+    """
+    right, left, mouth = (points[:, part].mean(axis=1) for part in _PARTS)
+    length = np.linalg.norm((right + left) / 2 - mouth, axis=-1) / np.linalg.norm(right - left, axis=-1)
+    out = _at_edge(points, size)
+    short = np.zeros(len(points), bool)
+    for i in np.flatnonzero(out & np.isfinite(length)).tolist():
+        around = length[max(0, i - _AROUND) : i + _AROUND + 1]
+        short[i] = length[i] < _SQUEEZED * np.nanmedian(around)
+    return short
+
+
+def _at_edge(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell of which faces ``[T,478,2]`` any point lies outside the picture."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(((points < 0) | (points > np.asarray(size))).any(axis=(1, 2)))
+
+
+def _lost(points: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Tell in which frames a face is outside the picture or squeezed at its edge.
+
+    For a moment between such frames it only seems not to be.
+    """
+    lost = outside_picture(points, size) | squeezed(points, size)
+    there = np.flatnonzero(np.isfinite(points[:, 0, 0]))
+    between = _at_edge(points, size) & ~lost
+    for run in np.split(there, np.flatnonzero(np.diff(between[there].astype(int))) + 1):
+        if len(run) == 0 or not between[run[0]] or len(run) > _SHORT:
+            continue
+        before, after = there[there < run[0]][-1:], there[there > run[-1]][:1]
+        if len(before) and len(after) and lost[before[0]] and lost[after[0]]:
+            lost[run] = True
+    return lost
 
 
 def jumps(points: NDArray[np.floating], cuts: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -149,7 +213,7 @@ def untrusted(
         Frames ``[T]`` by their first reason, a name of :data:`UNTRUSTED`.
     """
     seen = np.isfinite(points[:, 0, 0])
-    outside = outside_picture(points, size)
+    outside = _lost(points, size)
     inside = np.where((seen & ~outside)[:, None, None], points, np.nan)
     return {
         "no_face": ~seen & ~any_face,

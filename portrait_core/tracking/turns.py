@@ -8,6 +8,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+TILTED_DEGREES = 45
+"""Turn of a portrait's face from which on the photograph may lie on its side."""
+
 
 def rolls(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return the clockwise turns of faces in their pictures, by the eye line, in radians.

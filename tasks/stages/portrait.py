@@ -16,11 +16,12 @@ from portrait_core.pipeline.results import StageResult, Stopwatch
 from portrait_core.pipeline.weights import landmark_weights, recognition_weights, tracking_weights
 from portrait_core.store.places import redact_place
 from portrait_core.template.registry import FACE_MODELS
-from portrait_core.tracking.people import find_persons
+from portrait_core.tracking.people import Persons, find_persons
 from portrait_core.tracking.portrait_part import Part, part_around, whole_part
-from portrait_core.tracking.trust import head_is_cut, outside_picture
+from portrait_core.tracking.trust import face_is_cut, head_is_cut
+from portrait_core.tracking.turns import rolls
 from tasks.context import TRACK, given_portrait, track_arrays, use_threads
-from tasks.faces import FaceReader, FrameFaces, like_vector
+from tasks.faces import FaceReader, FrameFaces, animal_persons, like_vector
 from tasks.running import does
 from tasks.trackers import tracker
 
@@ -28,11 +29,13 @@ FACE = "face"
 """Note of the faces in the portrait, the chosen one, and the part of the photograph that is shown."""
 _DOMINATES = 0.4
 """Weight of the second face over the first one's from which on it must be said who is animated."""
+_SAME_PLACE = 0.5
+"""Distance of two readings of one face, over its side, from which on they show two faces."""
 
 PORTRAIT = Stage(
     name="portrait",
     title="track portrait",
-    version=6,
+    version=7,
     unit="portrait",
     inputs=("portrait", "portrait_face"),
     settings=("media.portrait_max_side", "media.portrait_part", "tracking", "template.size"),
@@ -60,7 +63,8 @@ def portrait(job: Job) -> StageResult:
     watch = Stopwatch("portrait", 0, 1)
     if not unfinished_runs(job, "portrait", 0, 1):
         return watch.result(0)
-    seen = look_at_portrait(job, FaceReader(job, use_threads(job, alone=False)))
+    reader = FaceReader(job, use_threads(job, alone=False))
+    seen = look_at_portrait(job, reader, read_photograph(job, reader))
     image, points = seen.image, seen.points
     tracked = tracker(job).portrait(image, points, job.settings.template.size)
     output = job.output("portrait")
@@ -80,7 +84,8 @@ class SeenPortrait:
         image: ``[H,W,3]`` uint8: the photograph, scaled down, or the part of it around a small face.
         points: landmarks ``[1,478,2]`` of the face in its pixels.
         about: what is told of it: number of faces, the chosen one's number from the left, the part of the
-            given photograph in its own pixels, and whether the picture cuts the head.
+            given photograph in its own pixels, whether the photograph cuts the head, and the face's
+            clockwise turn.
     """
 
     image: NDArray[np.uint8]
@@ -88,54 +93,86 @@ class SeenPortrait:
     about: dict[str, Any]
 
 
-def look_at_portrait(job: Job, reader: FaceReader) -> SeenPortrait:
+@dataclass(frozen=True)
+class Photograph:
+    """A portrait as it was given, and who is in it.
+
+    Attributes:
+        given: ``[H,W,3]`` uint8.
+        small: a copy, at most ``media.portrait_max_side`` pixels long.
+        found: the faces of the copy.
+        persons: who is who, counted from the left.
+    """
+
+    given: NDArray[np.uint8]
+    small: NDArray[np.uint8]
+    found: FrameFaces
+    persons: Persons
+
+
+def read_photograph(job: Job, reader: FaceReader) -> Photograph:
+    """Read all faces of the portrait."""
+    given = given_portrait(job)
+    small = at_most(given, job.settings.media.portrait_max_side)
+    found = reader.read_photograph(small)
+    size = small.shape[1], small.shape[0]
+    return Photograph(given, small, found, find_persons(found.faces, found.vectors, np.zeros(1, bool), size))
+
+
+def look_at_portrait(job: Job, reader: FaceReader, photograph: Photograph) -> SeenPortrait:
     """Find the face to animate.
+
+    Args:
+        job: whose settings choose.
+        reader: of faces.
+        photograph: the portrait, read.
 
     Raises:
         InputError: when there is no face in it, several and none is chosen, a face that the picture cuts, or
             an animal's.
     """
-    given = given_portrait(job)
-    image, part, found, chosen = _shown(job, reader, given)
-    size = image.shape[1], image.shape[0]
+    found, persons, given = photograph.found, photograph.persons, photograph.given
+    chosen = _chosen(job, photograph)
+    size = photograph.small.shape[1], photograph.small.shape[0]
     _refuse(job, found, chosen, size)
-    points = found.faces[:, chosen]
+    image, part, points = _shown(job, reader, photograph, chosen)
     about = {
-        "faces": int(np.isfinite(found.faces[0, :, 0, 0]).sum()),
-        "face": 1 + int((found.faces[0, :, 1, 0] < points[0, 1, 0]).sum()),
+        "faces": len(persons),
+        "face": int(persons.number[0, chosen]),
         "part": [part.x, part.y, part.width, part.height],
         "whole": [0, 0, given.shape[1], given.shape[0]],
         "shown": list(part.shown),
-        "head_cut": head_is_cut(points[0], size),
+        "head_cut": head_is_cut(found.faces[0, chosen], size),
+        "tilt_degrees": round(float(np.degrees(rolls(points[0])))),
     }
     return SeenPortrait(image, points, about)
 
 
 def _shown(
-    job: Job, reader: FaceReader, given: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], Part, FrameFaces, int]:
-    """Return the part of the photograph that is shown, where it is, its faces, and which one is chosen."""
+    job: Job, reader: FaceReader, photograph: Photograph, chosen: int
+) -> tuple[NDArray[np.uint8], Part, NDArray[np.float32]]:
+    """Return the part of the photograph that is shown, where it is, and the face's landmarks in it."""
+    given, small = photograph.given, photograph.small
     longest, size = job.settings.media.portrait_max_side, (given.shape[1], given.shape[0])
-    small = at_most(given, longest)
-    found = reader.read(small[None])
-    chosen, whole = _chosen(job, found, size), whole_part(size, longest)
+    points, whole = photograph.found.faces[0, chosen], whole_part(size, longest)
     scale = np.array(size) / small.shape[1::-1]
-    points = found.faces[0, chosen]
     part = part_around(points * scale, size, longest)
     if job.settings.media.portrait_part == "whole" or part == whole:
-        return small, whole, found, chosen
+        return small, whole, points[None]
     image = part.cut(given)
-    found = reader.read(image[None])
+    seen = reader.read_photograph(image).faces[0]
     placed = (points * scale - (part.x, part.y)) * (np.array(part.shown) / (part.width, part.height))
-    apart = np.linalg.norm(found.faces[0].mean(axis=1) - placed.mean(axis=0), axis=1)
-    if np.isnan(apart).all():
-        return small, whole, reader.read(small[None]), chosen
-    return image, part, found, int(np.nanargmin(apart))
+    apart = np.linalg.norm(seen.mean(axis=1) - placed.mean(axis=0), axis=1)
+    side = float((placed.max(axis=0) - placed.min(axis=0)).max())
+    # another face, should this one not be found again, is not it
+    if np.isnan(apart).all() or np.nanmin(apart) > _SAME_PLACE * side:
+        return small, whole, points[None]
+    return image, part, seen[None, int(np.nanargmin(apart))]
 
 
-def _chosen(job: Job, found: FrameFaces, size: tuple[int, int]) -> int:
+def _chosen(job: Job, photograph: Photograph) -> int:
     """Return the number of the face to animate, among the frame's faces."""
-    name = redact_place(job.portrait)
+    found, persons, name = photograph.found, photograph.persons, redact_place(job.portrait)
     if not found.seen()[0]:
         edit = ", ".join(job.settings.edit.attributes)
         after = "; give a photograph in which one face looks toward the camera and is at least 60 pixels wide"
@@ -144,17 +181,17 @@ def _chosen(job: Job, found: FrameFaces, size: tuple[int, int]) -> int:
                 f" after its edit ({edit}): look at it with `portrait edit`, and ask for less (edit.strength)"
             )
         raise InputError(f"no human face was found in the portrait {name}{after}")
-    persons = find_persons(found.faces, found.vectors, np.zeros(1, bool), size)
     choice, _, place = job.settings.tracking.portrait_face.partition(":")
     if choice == "largest":
-        weights = np.sort(persons.weight)[::-1]
+        able = persons.among(_humans(job, persons, found))
+        weights = np.sort(able.weight)[::-1]
         if len(weights) > 1 and weights[1] > _DOMINATES * weights[0]:
             raise InputError(
                 f"{len(persons)} faces were found in the portrait {name}; say which one to animate with "
-                "--portrait-face N, counted from the left, or --portrait-face like:IMAGE, or crop the "
-                "portrait so that only that person is left"
+                "--portrait-face N, counted from the left (`portrait check` shows the numbers), or "
+                "--portrait-face like:IMAGE, or crop the portrait so that only that person is left"
             )
-        return int(persons.faces_of(int(persons.weight.argmax()) + 1)[0])
+        return int(persons.faces_of(int(able.weight.argmax()) + 1)[0])
     from portrait_core.tracking.people import choose_person
 
     like = like_vector(job, place, "portrait_face") if place else None
@@ -164,12 +201,19 @@ def _chosen(job: Job, found: FrameFaces, size: tuple[int, int]) -> int:
         raise InputError(f"the portrait {name} {error}") from None
 
 
+def _humans(job: Job, persons: Persons, found: FrameFaces) -> NDArray[np.bool_]:
+    """Tell who may be taken without being named: no animal beside a person."""
+    if job.settings.tracking.any_face:
+        return np.ones(len(persons), bool)
+    return ~animal_persons(persons, found)
+
+
 def _refuse(job: Job, found: FrameFaces, chosen: int, size: tuple[int, int]) -> None:
     """Refuse a face that the picture cuts, and an animal's."""
     from portrait_core.metrics.animal_faces import ANIMAL
 
     name = redact_place(job.portrait)
-    if outside_picture(found.faces[:, chosen], size)[0]:
+    if face_is_cut(found.faces[0, chosen], size):
         raise InputError(
             f"the face in the portrait {name} is cut by the edge of the picture; give a photograph that "
             "shows it from the brows to the chin"

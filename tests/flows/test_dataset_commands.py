@@ -247,7 +247,7 @@ def small_most(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--pairs", "some"], "there is no way to pair some; there are all, zip, one-each"),
         (["--pairs", "all"], "--pairs all of 4 portraits and 4 videos makes 16 rows, over 10"),
         (["--pairs", "zip", "--portraits", "faces/0*"], "as many portraits as videos; got 2 and 4"),
-        (["--portraits", "nowhere"], "nowhere holds no file ending in .jpg"),
+        (["--portraits", "nowhere"], "nowhere does not exist, or fits no file"),
         (["--portraits", "nosuch://faces"], "is no URL"),
     ],
 )

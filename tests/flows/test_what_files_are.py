@@ -220,6 +220,56 @@ def test_what_serves_as_the_other_is_not_left_out(place: Path) -> None:
     assert "left out" not in ended.output
 
 
+@pytest.mark.parametrize(
+    ("videos", "rows"),
+    [
+        ("takes", ["takes/one", "takes/two"]),
+        ("takes/*", ["takes/one", "takes/two"]),
+        ("takes/one", ["takes/one"]),
+        ("takes/*/*.png", ["takes/one/*.png", "takes/two/*.png"]),
+        ("takes/one/%02d.png", ["takes/one/%02d.png"]),
+    ],
+)
+def test_a_folder_of_numbered_pictures_is_one_video_of_a_data_set(
+    place: Path, videos: str, rows: list[str]
+) -> None:
+    for take in ("one", "two"):
+        (place / "takes" / take).mkdir(parents=True)
+        for i in range(3):
+            (place / "takes" / take / f"{i:02d}.png").write_bytes((place / "face.png").read_bytes())
+    (place / "takes" / "notes.txt").write_text("x")
+    ended = call("dataset", "init", "m.csv", "--portraits", "face.png", "--videos", videos)
+    assert ended.exit_code == OK, ended.output
+    kept = read_manifest("m.csv", require_consent=False)
+    assert [row.video for row in kept.rows] == [str(place / row) for row in rows]
+    assert {row.name for row in kept.rows} <= {"face--one", "face--two"}
+    assert ("1 .txt" in ended.output) == (videos in ("takes", "takes/*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("dataset init m.csv --portraits none --videos .", "(--portraits): none does not exist"),
+        ("dataset init m.csv --portraits . --videos faces", "(--videos): faces holds no file"),
+        ("plan --portrait face.png --video clip.mp4 --store s --from abc", "'--from': 'abc' is no place"),
+        ("plan --portrait face.png --video clip.mp4 --store s --to -2", "'--to': '-2' is no place"),
+        ("plan --portrait face.png --video clip.mp4 --store s --rate 0", "'--rate': '0' is no rate"),
+        (
+            "plan --portrait face.png --portrait no.png --video clip.mp4 --store s",
+            "(--portrait): the portrait",
+        ),
+        (
+            "check --portrait face.png --portrait face.png --video clip.mp4",
+            "(--portrait): it is given 2 times",
+        ),
+        ("check --portrait \udcff.png --video clip.mp4", "(--portrait): the portrait \\xff.png has a name"),
+    ],
+)
+def test_what_is_wrong_names_the_option(place: Path, command: str, words: str) -> None:
+    (place / "faces").mkdir()
+    assert words in said(call(*command.split()))
+
+
 # Several at once
 
 

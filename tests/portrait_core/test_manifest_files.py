@@ -10,6 +10,7 @@ from PIL import Image
 
 from portrait_core.dataset.manifest import Manifest, check_manifest, read_manifest
 from portrait_core.errors import InputError
+from portrait_core.inputs.spelling import as_on_disk
 from portrait_core.inputs.table import Table, read_table
 from portrait_core.settings.limits import Limits, current_limits, use_limits
 from tests.portrait_core.workbooks import cell, sheet, text_rows, workbook
@@ -164,6 +165,34 @@ def test_separators_of_windows_are_understood_where_the_file_is_there(folder: Pa
     (folder / "m.csv").write_text(lines(",").replace("a.png", r"C:\Users\me\a.png"))
     _, (problem,) = check_manifest(str(folder / "m.csv"))
     assert r"does not exist; check the path; paths are written with / here, not with \ " in problem.text
+
+
+@pytest.mark.parametrize("cell", ["takes/one", r"takes\one", "takes/one/*.png", "takes/one/f_%04d.png"])
+def test_a_folder_or_a_pattern_of_pictures_is_a_video(folder: Path, cell: str) -> None:
+    (folder / "takes" / "one").mkdir(parents=True)
+    for i in range(3):
+        Image.new("RGB", (64, 64), (i, i, i)).save(folder / "takes" / "one" / f"f_{i:04d}.png")
+    (folder / "m.csv").write_text(lines(",").replace("v.mp4", cell))
+    (row,) = read_manifest(str(folder / "m.csv"), deep=True, changes=["media.rate=3"]).rows
+    assert row.video == str(folder / cell.replace("\\", "/"))
+    assert row.frames == 3
+    (folder / "m.csv").write_text(lines(",").replace("v.mp4", "takes"))
+    _, (problem,) = check_manifest(str(folder / "m.csv"))
+    assert "the video" in problem.text
+    assert "is a folder without pictures" in problem.text
+
+
+@pytest.mark.parametrize("given", ["B\u00fcro/a.png", "Bu\u0308ro\\a.png", "B\u00fcro/*.png"])
+def test_options_are_spelled_as_on_the_disk(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    place = folder / "Bu\u0308ro"
+    place.mkdir()
+    (folder / "a.png").rename(place / "a.png")
+    monkeypatch.chdir(folder)
+    assert as_on_disk(given) == str(place / given.replace("\\", "/").partition("/")[2])
+    for kept in ("v.mp4", "nothing.mp4", r"C:\x.png", "s3://bucket/a.png", r"v*\mp4"):
+        assert as_on_disk(kept) == kept
 
 
 def test_a_name_that_holds_a_backslash_stays(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -117,6 +118,70 @@ def test_primaries_become_those_of_bt709(tmp_path: Path, primaries: str, bits: i
     # A step of 8 bits in dark colours is several steps after the change of primaries.
     assert np.abs(found - SHOWN).max() <= (4 if bits == 8 else 2)
     assert probe(path).dynamic_range == ""
+
+
+def _converted(ffmpeg_to: FfmpegRunner, name: str, matrix: str, more: str) -> Path:
+    """A lossless video of :data:`SHOWN`, which zscale converted to a matrix and tagged."""
+    patches = "".join(
+        f",drawbox=x={16 * i}:w=16:h=16:t=fill:color=0x{r:02x}{g:02x}{b:02x}"
+        for i, (r, g, b) in enumerate(SHOWN.tolist())
+    )
+    source = f"color=black:s={16 * len(SHOWN)}x16:r=5:d=0.2,format=gbrp{patches}"
+    stored = "matrixin=gbr:rangein=full:primariesin=bt709:transferin=bt709:range=limited"
+    convert = f"zscale={stored}:matrix={matrix}:{more},format=yuv444p12"
+    return ffmpeg_to(name, "-f", "lavfi", "-i", source, "-vf", convert, "-c:v", "ffv1")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "more"),
+    [
+        ("ycgco", "primaries=bt709:transfer=bt709"),
+        ("2020_cl", "primaries=bt2020:transfer=2020_12"),
+        ("bt709", "primaries=bt709:transfer=linear"),
+    ],
+)
+def test_colours_that_the_scaler_does_not_know_are_converted(
+    ffmpeg_to: FfmpegRunner, matrix: str, more: str
+) -> None:
+    found = _read(_converted(ffmpeg_to, f"odd-{matrix}.mkv", matrix, more))
+    assert np.abs(found - SHOWN).max() <= 3
+
+
+@pytest.mark.parametrize("primaries", ["smpte431", "film", "bt470m"])
+def test_white_of_another_screen_stays_white_and_every_reading_is_the_same(
+    tmp_path: Path, primaries: str
+) -> None:
+    tags = f"colorspace=bt709:color_primaries={primaries}:color_trc=bt709:range=tv"
+    path = _video(tmp_path / "a.mkv", SHOWN / 255, "bt709", False, 10, tags)
+    readings = [_read(path) for _ in range(4)]
+    assert all((reading == readings[0]).all() for reading in readings)
+    assert np.abs(readings[0][:3] - SHOWN[:3]).max() <= 1
+
+
+def _with_dolby_vision(video: Path, target: Path, profile: int, compatible: int) -> Path:
+    """Write a copy of an MP4 whose index is at its end, with a record of Dolby Vision in its track."""
+    data = bytearray(video.read_bytes())
+    record = struct.pack(">I4s24s", 32, b"dvcC", bytes([1, 0, profile << 1, 0x2D, compatible << 4]))
+    entry = data.index(b"hvc1")
+    size = int.from_bytes(data[entry - 4 : entry], "big")
+    data[entry - 4 + size : entry - 4 + size] = record
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"hvc1"):
+        at = data.index(name, data.index(b"moov")) - 4
+        data[at : at + 4] = (int.from_bytes(data[at : at + 4], "big") + len(record)).to_bytes(4, "big")
+    target.write_bytes(data)
+    return target
+
+
+def test_colours_that_only_dolby_vision_shows_are_refused(ffmpeg_to: FfmpegRunner, tmp_path: Path) -> None:
+    tags = ("-x265-params", "log-level=error", "-tag:v", "hvc1")
+    plain = ffmpeg_to(
+        "plain-hvc1.mp4", "-f", "lavfi", "-i", "testsrc2=s=64x64:r=5:d=0.4", "-c:v", "libx265", *tags
+    )
+    shown = _with_dolby_vision(plain, tmp_path / "eight.mp4", 8, 4)
+    assert len(list(read_frames(shown))) == 2
+    own = _with_dolby_vision(plain, tmp_path / "five.mp4", 5, 0)
+    with pytest.raises(InputError, match=r"five.mp4 is a video of Dolby Vision, profile 5.*export it"):
+        probe(own)
 
 
 def _shown_of(nits: Floats) -> Floats:

@@ -198,6 +198,45 @@ def test_chunks_of_png_stand_for_a_profile(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / name), RAMP)
 
 
+def _in_dynamic_range(transfer: int) -> np.ndarray:
+    """Codes of :data:`SKIN` in a high dynamic range of BT.2020, where 203 cd/m² are white."""
+    light = np.where(SKIN / 255 <= 0.04045, SKIN / 255 / 12.92, ((SKIN / 255 + 0.055) / 1.055) ** 2.4)
+    into = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+    nits = light @ into.T * 203
+    if transfer == 16:
+        root = (nits / 10000) ** (2610 / 16384)
+        code = ((107 / 128 + 2413 / 128 * root) / (1 + 2392 / 128 * root)) ** (2523 / 32)
+    else:
+        luma = (nits / 1000 @ np.array([0.2627, 0.6780, 0.0593]))[..., None]
+        scene = nits / 1000 / np.maximum(luma, 1e-9) ** (0.2 / 1.2)
+        bright = 0.17883277 * np.log(np.maximum(12 * scene - 0.28466892, 1e-9)) + 0.55991073
+        code = np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
+    return np.round(255 * code).astype(np.uint8)
+
+
+@pytest.mark.parametrize("transfer", [16, 18], ids=["PQ", "HLG"])
+@pytest.mark.parametrize("name", ["a.png", "a.heic", "a.avif"])
+def test_pictures_in_high_dynamic_range_are_tone_mapped(tmp_path: Path, name: str, transfer: int) -> None:
+    codes = np.repeat(np.repeat(_in_dynamic_range(transfer), 16, 0), 16, 1)
+    path = tmp_path / name
+    if name == "a.png":
+        _png(path, codes, cICP=bytes([9, transfer, 0, 1]))
+    elif name == "a.heic":
+        numbers = {"color_primaries": 9, "transfer_characteristics": transfer, "matrix_coefficients": 9}
+        image = pillow_heif.from_pillow(Image.fromarray(codes))
+        image.save(path, quality=-1, chroma=444, save_nclx_profile=True, full_range_flag=1, **numbers)
+    else:
+        Image.fromarray(codes).save(path, quality=100, subsampling="4:4:4")
+        data = path.read_bytes()  # Pillow names BT.709 and sRGB
+        at = data.index(b"colrnclx") + 8
+        path.write_bytes(data[:at] + struct.pack(">HH", 9, transfer) + data[at + 4 :])
+    found = read_image(path)[8, 8::16].astype(int)
+    plain = SKIN[0].max(-1) < 180  # what is brighter is compressed
+    assert np.abs(found - SKIN[0])[plain].max() <= (6 if name == "a.png" else 9)
+    assert (found.max(-1)[~plain] < SKIN[0].max(-1)[~plain] + 4).all()
+    assert np.abs(codes[8, 8::16].astype(int) - SKIN[0]).max() > 30
+
+
 @pytest.mark.parametrize(
     ("profile", "mode"),
     [

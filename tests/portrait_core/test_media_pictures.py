@@ -48,6 +48,17 @@ def test_a_folder_and_its_patterns_are_videos_in_the_order_of_their_numbers(fold
     assert _numbers(folder / "f%02d.png") == [10, 11, 12]
 
 
+def test_other_files_are_left_out_and_counted(folder: Path) -> None:
+    for place, others in ((folder, 3), (folder / "*", 3), (folder / "f*.png", 0)):
+        found = find_pictures(place)
+        assert isinstance(found, FileSequence)
+        assert (len(found.files), found.left_out) == (12, others)
+    (folder / "IMG_0042.HEIC").write_bytes(b"x")
+    (folder / "take.mp4").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"is a folder without pictures of one video \(it holds .*1 .mp4"):
+        probe(folder)
+
+
 def test_pictures_of_another_size_are_refused_by_their_name(folder: Path) -> None:
     _picture(5, (48, 30)).save(folder / "f5.png")
     with pytest.raises(InputError, match=r"f5\.png is 48x30 pixels and f1\.png is 48x32.*of one size"):
@@ -75,7 +86,7 @@ def test_absent_numbers_are_counted(folder: Path) -> None:
 
 
 def test_a_folder_without_pictures_and_a_pattern_of_no_file_say_what_to_give(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is a folder without pictures; give.*frames/%04d"):
+    with pytest.raises(InputError, match=r"is a folder without pictures of one video.*frames/%04d"):
         probe(tmp_path)
     with pytest.raises(InputError, match="names no file"):
         probe(tmp_path / "*.png")

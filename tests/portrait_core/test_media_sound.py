@@ -126,6 +126,23 @@ def test_sound_that_is_shorter_later_or_elsewhere_is_left_so(ffmpeg_to: FfmpegRu
         assert not probe(out).has_audio
 
 
+@pytest.mark.parametrize(
+    ("name", "audio"),
+    [("late.ts", "mp2"), ("late.mpg", "mp2"), ("late.ogv", "libvorbis"), ("late.flv", "aac")],
+)
+def test_sound_that_begins_later_stays_so_in_every_container(
+    ffmpeg_to: FfmpegRunner, tmp_path: Path, name: str, audio: str
+) -> None:
+    video = {"late.flv": "libx264", "late.ogv": "libtheora"}.get(name, "mpeg2video")
+    tracks = ("-map", "0:v", "-map", "1:a", "-c:v", video, "-c:a", audio)
+    late = ffmpeg_to(name, *PICTURE, "-itsoffset", "0.5", *CLICKS, *tracks)
+    assert scan(late).audio_delay_s == pytest.approx(0.5, abs=0.03)
+    _clip(tmp_path / "a.mp4", late, 75)
+    assert _heard(tmp_path / "a.mp4")[0] == pytest.approx([0.75, 1.75, 2.75], abs=0.012)
+    _clip(tmp_path / "a.mp4", late, 50, start_s=0.6)
+    assert _heard(tmp_path / "a.mp4")[0] == pytest.approx([0.15, 1.15], abs=0.012)
+
+
 def test_a_gap_in_the_sound_stays_a_gap(ffmpeg_to: FfmpegRunner, tmp_path: Path) -> None:
     drop = ("-bsf:a", "noise=drop='between(n,30,90)'")
     gap = ffmpeg_to("gap.mkv", "-i", _source(ffmpeg_to, "pcm.mov"), "-c:v", "copy", "-c:a", "libopus", *drop)

@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from portrait_core.media import VideoInfo, probe, read_frames
-from portrait_core.media.rates import UNTIMED, clip_range, constant_rate, continued, frame_at
+from portrait_core.media.probe import scan
+from portrait_core.media.rates import UNTIMED, clip_range, constant_rate, continued, frame_at, slots_of
 from tests.benchmarks.containers import B_FRAMES, CODECS, compare, write_video
 from tests.conftest import FfmpegRunner
 
@@ -148,6 +149,32 @@ def test_negative_first_stamps_and_one_picture(ffmpeg_to: FfmpegRunner) -> None:
         assert len(list(read_frames(one))) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "more"), [("time-sd.mpg", ("-bf", "2")), ("time-dvd.vob", ("-bf", "2")), ("time-plain.mpg", ())]
+)
+def test_times_of_program_streams_are_given_to_their_own_pictures(
+    ffmpeg_to: FfmpegRunner, name: str, more: tuple[str, ...]
+) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=f=300:r=48000:d=2.4", "-c:a", "mp2")
+    pictures = ("-f", "lavfi", "-i", "color=black:s=160x120:r=25:d=2.4,format=gray,geq=lum=4*N")
+    video = ffmpeg_to(name, *pictures, *sound, "-c:v", "mpeg2video", "-q:v", "2", *more)
+    assert _counts(probe(video)) == (60, Fraction(25), False, 0, 0)
+    numbers = np.array([float(frame.mean()) / 4 for frame in read_frames(video)])
+    assert np.abs(np.diff(numbers)[5:-5] - 1).max() < 0.6
+
+
+def test_a_recording_that_begins_late_is_not_cut_short(ffmpeg_to: FfmpegRunner) -> None:
+    video = ffmpeg_to("time-begins.mkv", *GREY, "-c:v", "ffv1", "-output_ts_offset", "7")
+    assert _counts(probe(video)) == (30, Fraction(25), False, 0, 0)
+
+
+def test_a_pause_after_the_first_picture_of_an_avi_delays_no_sound(ffmpeg_to: FfmpegRunner) -> None:
+    sound = ("-f", "lavfi", "-i", "sine=f=300:r=48000:d=2", "-c:a", "pcm_s16le")
+    later = ("-itsoffset", "0.4", *GREY, *sound, "-map", "0:v", "-map", "1:a")
+    video = ffmpeg_to("time-pause.avi", *later, "-c:v", "mpeg4", "-q:v", "2", "-bf", "2")
+    assert scan(video).audio_delay_s == pytest.approx(-0.4, abs=0.09)
+
+
 CHECKED = [
     ("h264", "mp4"), ("h264", "mkv"), ("h264", "avi"), ("h264", "ts"), ("h264", "flv"), ("hevc", "mov"),
     ("vp8", "webm"), ("vp8", "avi"), ("vp8alt", "webm"), ("vp9", "webm"), ("vp9", "ivf"), ("mpeg4", "avi"),
@@ -184,6 +211,16 @@ def test_the_rate_of_a_video_with_missing_pictures_is_its_own() -> None:
     numbers = [i for i in range(2000) if i % 50]
     ticks = np.array([round(i / rate / base) for i in numbers], np.int64)
     assert constant_rate(ticks, base, [rate]) == (rate, True)
+
+
+def test_a_rate_is_fine_enough_for_every_picture_where_most_are_missing() -> None:
+    """Of 25 pictures a second every other one is there, and sometimes the one between: 12.5 would lose it."""
+    shown = [0, 2, 4, 6, 7, 8, 10, 12, 14, 15, 16, 18, 20, 22, 24]
+    ticks = np.array(shown, np.int64) * 40
+    rate, varies = constant_rate(ticks, Fraction(1, 1000), [])
+    assert (rate, varies) == (Fraction(25), True)
+    slots = slots_of(ticks, Fraction(1, 1000), rate, varies, 25)
+    assert set(np.unique(slots)) == set(range(len(shown)))
 
 
 @pytest.mark.parametrize(

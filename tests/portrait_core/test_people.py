@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from portrait_core.errors import InputError
-from portrait_core.tracking.people import Persons, choose_person, find_persons
+from portrait_core.tracking.people import STILL, Persons, alive, changes, choose_person, find_persons
 
 SIZE = (960, 480)
 FACE = np.random.default_rng(0).uniform(-0.5, 0.5, (478, 2))
@@ -102,3 +103,32 @@ def test_a_long_clip_of_a_flickering_crowd_is_sorted_out() -> None:
     ]
     found = persons(*clip(*frames))
     assert len(found) == 2
+
+
+def test_one_person_who_fades_into_another_one_is_two() -> None:
+    weights = np.clip((np.arange(40) - 14) / 12, 0, 1)
+    frames = [[(300.0, 150.0, (1 - w) * ANNA + w * BEN)] for w in weights]
+    found = persons(*clip(*frames))
+    number = found.number[:, 0]
+    assert len(found) == 2
+    assert set(number[:14]) == {1}
+    assert set(number[26:]) == {2}
+    turning = [[(300.0, 150.0, ANNA + 0.45 * abs(np.sin(i / 6)) * BEN)] for i in range(40)]
+    assert len(persons(*clip(*turning))) == 1, "a face that turns changes less"
+
+
+def test_a_picture_on_the_wall_never_moves_however_the_camera_does() -> None:
+    points, vectors = clip(*[[(240, 200, ANNA), (720, 150, BEN)]] * 12)
+    jaw = FACE[:, 1] > 0.2
+    for i in range(12):
+        points[i, 0, jaw, 1] += 3 * np.sin(i)
+        c, s = np.cos(0.02 * i), np.sin(0.02 * i)
+        points[i, 1] = points[i, 1] @ np.array([[c, -s], [s, c]]) * (1 + 0.01 * i) + (5 * i, 2 * i)
+    found = persons(points, vectors)
+    changed = changes(found, points)
+    assert (changed < STILL).tolist() == [False, True]
+    assert np.isnan(changes(persons(points[:6], vectors[:6]), points[:6])).all(), "too few frames to tell"
+    larger = replace(found, weight=np.array([50.0, 200.0]))
+    assert choose_person(alive(larger, changed), "largest", points) == 1
+    passing = replace(found, weight=np.array([30.0, 200.0]))
+    assert alive(passing, changed) is passing, "a passer-by drives no clip"

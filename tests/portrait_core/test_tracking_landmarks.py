@@ -83,6 +83,21 @@ def test_cats_and_things_have_no_face(landmarker: FaceLandmarker, name: str) -> 
     assert np.isnan(found.points).all()
 
 
+def test_a_thorough_search_finds_small_faces_beside_a_large_one_and_none_twice(
+    landmarker: FaceLandmarker, astronaut: np.ndarray
+) -> None:
+    picture = np.full((1000, 1400, 3), 200, np.uint8)
+    picture[:512, :512] = picture[20:532, 500:1012] = astronaut
+    for x in (100, 700, 1200):
+        picture[800:900, x : x + 100] = astronaut[:500:5, :500:5]
+    assert landmarker.detect_all(picture[None], 8).faces.tolist() == [2]
+    found = landmarker.detect_all(picture[None], 8, thorough=True)
+    assert found.faces.tolist() == [5]
+    middles = found.points[0, :5].mean(axis=1)
+    assert sorted(np.round(middles[middles[:, 1] > 700, 0] / 100).tolist()) == [1, 7, 12]
+    assert np.isnan(found.points[0, 5:]).all()
+
+
 def test_a_batch_is_its_frames_one_by_one(landmarker: FaceLandmarker, astronaut: np.ndarray) -> None:
     frames = np.stack([astronaut, np.zeros_like(astronaut), astronaut[:, ::-1]])
     together = landmarker.detect(frames)

@@ -8,7 +8,15 @@ import skimage.data
 from numpy.typing import NDArray
 
 from portrait_core.tracking.landmarker import FaceLandmarker
-from portrait_core.tracking.trust import THUMBNAIL, jumps, outside_picture, scene_cuts, untrusted
+from portrait_core.tracking.trust import (
+    THUMBNAIL,
+    face_is_cut,
+    jumps,
+    outside_picture,
+    scene_cuts,
+    squeezed,
+    untrusted,
+)
 from portrait_core.tracking.turns import clip_turn, is_upright, turn_points, turned_size
 from tests.portrait_core import stand_in
 
@@ -47,6 +55,35 @@ def test_a_face_that_leaves_the_picture_is_believed_until_a_part_of_it_is_lost(
 @pytest.mark.parametrize("step", [(0.0, 300.0), (300.0, 0.0), (0.0, -300.0)])
 def test_every_edge_counts(points: NDArray[np.float32], step: tuple[float, float]) -> None:
     assert outside_picture(moving(points, step), SIZE)[0]
+
+
+def test_a_face_that_is_squeezed_at_the_edge_is_not_believed(points: NDArray[np.float32]) -> None:
+    clip = moving(points, *[(0.0, 30.0 - 24.0 * i) for i in range(14)])
+    at_edge = clip[:, :468, 1].min(axis=1) < 0
+    assert not squeezed(clip, SIZE).any()
+    clip[-2:, :, 1] = (clip[-2:, :, 1] - clip[-2:, 152:153, 1]) * 0.7 + clip[-2:, 152:153, 1]
+    assert np.flatnonzero(squeezed(clip, SIZE)).tolist() == [12, 13]
+    assert at_edge[12:].all()
+    # a frame between such ones that is read a little better, and still at the edge
+    seems_well = clip.copy()
+    seems_well[12] = clip[int(at_edge.argmax())]
+    assert not squeezed(seems_well, SIZE)[12]
+    seems_well[11] = clip[13]
+    found = untrusted(seems_well, np.ones(14, bool), np.zeros(14, bool), SIZE)
+    assert found["outside_picture"][11:].all()
+    inside = moving(points, *[(0.0, 0.0)] * 14)
+    inside[5, :, 1] *= 0.7
+    assert not squeezed(inside, SIZE).any(), "a head that nods inside the picture"
+    assert untrusted(clip, np.ones(14, bool), np.zeros(14, bool), SIZE)["outside_picture"][12:].all()
+
+
+@pytest.mark.parametrize(("part", "cut"), [(152, -3.0), (152, 12.0), (105, -3.0), (105, 12.0), (334, 12.0)])
+def test_a_portrait_shows_its_face_from_the_brows_to_the_chin(
+    points: NDArray[np.float32], part: int, cut: float
+) -> None:
+    below = part == 152
+    move = SIZE[1] - points[part, 1] + cut if below else -points[part, 1] - cut
+    assert face_is_cut(points + np.array([0.0, move], np.float32), SIZE) == (cut > 0)
 
 
 def test_a_face_that_jumps_away_and_back_is_not_believed(points: NDArray[np.float32]) -> None:

@@ -110,6 +110,54 @@ def test_an_animal_drives_only_where_that_is_allowed(
             person(job=job)
 
 
+@pytest.mark.parametrize(
+    ("beside", "change", "driver", "still"),
+    [
+        ("picture", "tracking.any_face=false", 2, False),
+        ("picture", "tracking.driver_face=1", 1, True),
+        ("dog", "tracking.any_face=false", 2, False),
+        ("dog", "tracking.any_face=true", 1, False),
+    ],
+)
+def test_who_drives_unless_named_is_no_picture_and_no_animal(
+    made: Maker, face: NDArray[np.float32], beside: str, change: str, driver: int, still: bool
+) -> None:
+    faces = no_faces(FRAMES)
+    for i in range(FRAMES):
+        talking = face * np.where(face[:, 1:] > 30, np.float32(1 + 0.04 * np.sin(i)), 1) * np.float32(0.6)
+        larger = (
+            face
+            if beside == "picture"
+            else face * np.float32(1 + 0.03 * np.sin(i * np.arange(956)).reshape(478, 2))
+        )
+        show(faces, i, 0, larger + np.array([200, 240], np.float32), ANNA)
+        show(faces, i, 1, talking + np.array([500, 240], np.float32), BEN)
+    if beside == "dog":
+        faces.animal[::8, 0] = 0.9
+    job = made(faces, change)
+    person(job=job)
+    about = job.output("person").read_fields(PEOPLE)
+    assert (about["driver"], about["still"]) == (driver, still)
+
+
+def test_a_face_that_lies_for_a_part_of_the_clip_is_told(made: Maker, face: NDArray[np.float32]) -> None:
+    faces = no_faces(FRAMES)
+    for i in range(FRAMES):
+        points = face if i < 8 else np.stack([face[:, 1], -face[:, 0]], axis=1)
+        show(faces, i, 0, points + np.array([300, 240], np.float32), ANNA)
+    job = made(faces)
+    person(job=job)
+    about = job.output("person").read_fields(PEOPLE)
+    assert (about["turned_degrees"], about["frames_lying"]) == (0, [8, 9, 10, 11])
+
+
+def test_one_frame_is_no_motion(made: Maker, face: NDArray[np.float32]) -> None:
+    faces = no_faces(FRAMES)
+    show(faces, 4, 0, face + np.array([300, 240], np.float32), ANNA)
+    with pytest.raises(InputError, match=r"only one of the 12 frames .* shows a whole face .*--driver-face"):
+        person(job=made(faces))
+
+
 def test_a_face_that_is_never_whole_is_refused_with_the_counts(
     made: Maker, face: NDArray[np.float32]
 ) -> None:
