@@ -80,9 +80,9 @@ def constant_rate(
     for rate in [*plausible[:-1], *by_distance]:
         if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
             return rate, True
-    finer = (rate for rate in sorted(STANDARD_RATES) if typical < rate <= min(FINEST, MOST_FINER * typical))
-    for rate in finer:
-        if _holds(ticks, time_base, rate):
+    for rate in sorted(STANDARD_RATES):
+        is_finer = typical < rate <= FINEST and rate <= MOST_FINER * typical
+        if is_finer and _holds(ticks, time_base, rate):
             return rate, True
     if abs(by_distance[0] - typical) <= SNAP * typical:
         return by_distance[0], True
