@@ -8,8 +8,9 @@ hardly draws them; yaw and pitch are the camera's. Baldness has no attribute of 
 Most attributes map a scene's appearance to 0..1: 0.5 is the average person, 0 and 1 are :data:`SPAN` standard
 deviations from it. They vary even where the drawing does not, such as among the clean-shaven below 0.5 of
 ``beard``, so that one value corresponds to one place in the latent space and not to half of it. The mapping
-is linear, because the value 1 of a quantile would belong to no scene. ``glasses`` is 0.5 where they appear,
-which is :data:`GLASSES_APPEAR` deviations from the average person, who wears none.
+is linear, because the value 1 of a quantile would belong to no scene. ``glasses`` is 0 for the average
+person, who wears none, 0.5 where they appear, and 1 at :data:`GLASSES_WORN` deviations; of people without any
+it can be below 0.
 
 Age and gender of a head are measured on the body model's adults, whose age and gender are known: least
 squares on the 30 shape components (:mod:`portrait_core.training.phenotypes`; R² on other adults 0.935 and
@@ -78,8 +79,9 @@ SHARES = {
 }
 """Attributes in 0..1, and the appearance values of which each is the mean."""
 
-GLASSES_APPEAR = 0.75
-"""Value of ``glasses`` at which they are half opaque; 23 % of people lie beyond it."""
+GLASSES_WORN = 1.5
+"""Value of a scene's ``glasses`` that the attribute's 1 stands for: 7 % of people lie beyond it, and 23 %
+beyond half of it, from where glasses are seen."""
 
 SHOWN_ON_PHOTOGRAPHS = ("age", "beard", "hair_light")
 """Attributes whose edits are visible on photographs: hair turns grey, a beard is close-cropped, hair turns
@@ -108,7 +110,7 @@ def scene_conditions() -> Conditions:
             Condition(name="gender", kind="share"),
             Condition(name="smile", kind="share"),
             *(Condition(name=name, kind="share") for name in SHARES),
-            Condition(name="glasses", kind="share"),
+            Condition(name="glasses", kind="switch"),
         )
     )
 
@@ -136,7 +138,7 @@ def scene_labels(z: Float[Tensor, "n 120"]) -> Float[Tensor, "n context"]:
         0.5 + torch.stack([_appearance(z, name) for name in names]).mean(0) / (2 * SPAN)
         for names in SHARES.values()
     ]
-    glasses = 0.5 + (_appearance(z, "glasses") - GLASSES_APPEAR) / (2 * SPAN)
+    glasses = _appearance(z, "glasses") / GLASSES_WORN
     return torch.stack([age, gender, smile, *shares, glasses], 1).float()
 
 

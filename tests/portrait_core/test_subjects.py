@@ -74,7 +74,7 @@ def test_the_shipped_flow_says_what_it_is() -> None:
     assert record["licence"] == styleflow_metadata(path)["licence"] == "Apache-2.0"
     report = check_model(path, MODELS["embedded_2d_flow"])
     assert report.digest == "digest as noted"
-    assert "192 dimensions under 14 attributes" in report.content
+    assert "192 dimensions under 15 attributes" in report.content
     own = hashlib.sha256(data_file("models/embedded_2d.safetensors").read_bytes()).hexdigest()
     assert styleflow_metadata(path)["generator_sha256"] == own
     assert flow("2d").conditions.names == posed_scene_conditions().names
