@@ -27,10 +27,10 @@ from tasks.running import does
 LANDMARKS = Stage(
     name="landmarks",
     title="find faces",
-    version=4,
+    version=5,
     unit="video",
     inputs=("video", "first_frame"),
-    settings=("tracking.min_face_score",),
+    settings=("tracking.min_face_score", "tracking.looks"),
     weights=(landmark_weights, recognition_weights),
     writes=(Array("faces"), Array("vectors"), Array("animal"), Array("thumbnail")),
     per_frame=True,
