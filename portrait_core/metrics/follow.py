@@ -186,8 +186,8 @@ class Follow:
 
     def row(self) -> dict[str, float | None]:
         """Return what ``summary.json`` holds of it, to 4 decimals."""
-        names = ("moves", "correlation", "slope", "error", "reader_slope", "corrected_slope")
-        names += ("reader_noise", "highest_correlation")
+        of_reader = ("reader_slope", "corrected_slope", "reader_noise", "highest_correlation")
+        names = ("moves", "correlation", "slope", "error", *of_reader)
         return {name: _rounded(getattr(self, name)) for name in names}
 
     @classmethod
