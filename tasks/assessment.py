@@ -15,7 +15,7 @@ from portrait_core.media import at_most
 from portrait_core.metrics.coefficient_distances import UNITS
 from portrait_core.metrics.follow import follow_rows
 from portrait_core.metrics.lip_colors import Frames
-from portrait_core.metrics.reader_slopes import WARPED
+from portrait_core.metrics.reader_slopes import READER
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
@@ -191,7 +191,7 @@ class Assessment:
         driver = measured_clip(self._job, self._driver)
         result = SeenClip(self._points, self._track, self._shown.pictures)
         measured = measured_clip(self._job, result, painted=True)
-        rows: dict[str, Any] = follow_rows(driver, {"result": measured}, WARPED)["follow"]["result"]
+        rows: dict[str, Any] = follow_rows(driver, {"result": measured}, READER)["follow"]["result"]
         return rows
 
     def names(self) -> dict[str, Any]:

@@ -96,12 +96,12 @@ def landmarker(job: Job, threads: int, refine: bool = True) -> FaceLandmarker:
 
     folder = data_file(job.settings.tracking.models)
     digest = "".join(job.weights[name.removesuffix(".onnx")] for name in LANDMARK_MODELS)
-    least = job.settings.tracking.min_face_score
+    least, looks = job.settings.tracking.min_face_score, job.settings.tracking.looks
 
     def build() -> FaceLandmarker:
-        return FaceLandmarker.from_models(folder, threads, least, refine)
+        return FaceLandmarker.from_models(folder, threads, least, refine, looks)
 
-    return cached("landmarker", f"{digest}-{least}", build, threads, refine)
+    return cached("landmarker", f"{digest}-{least}-{looks}", build, threads, refine)
 
 
 def segmenter(job: Job, threads: int) -> PersonSegmenter:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from portrait_core.metrics.follow import Measured, count_closed_lips, follow_rows, spread_evenly
 from portrait_core.metrics.lip_colors import Frames, measure_lips
-from portrait_core.metrics.reader_slopes import WARPED
+from portrait_core.metrics.reader_slopes import READER
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.template.registry import face_model_row
@@ -66,7 +66,7 @@ def expression_rows(job: Job, result: SeenClip | None, threads: int) -> dict[str
     if result is not None:
         result = _with_head(job, result)
     measured, stages = measured_clip(job, driver), measured_stages(job, result, threads)
-    return follow_rows(measured, stages, WARPED) | {
+    return follow_rows(measured, stages, READER) | {
         "lips_closed": count_closed_lips(measured, stages.get("result")),
         "follow_plain_reader": {} if result is None else _follow_plain(job, driver, result, threads),
     }

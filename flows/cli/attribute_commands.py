@@ -72,8 +72,10 @@ def edit(
         settings_changes = [one for one in change if _is_setting(one.partition("=")[0].strip())]
         edits = [one for one in change if one not in settings_changes]
         overrides = [*settings_changes, *as_settings(edits), f"edit.strength={strength}"]
+        from portrait_core.inputs.spelling import as_on_disk
         from portrait_core.settings import allowing_hosts_of
 
+        portrait = as_on_disk(portrait)
         overrides = allowing_hosts_of([portrait], profile, overrides)
         settings = prepared_settings(profile, overrides)
         if not settings.edit.attributes:

@@ -122,6 +122,7 @@ def _inputs(
 ) -> tuple[list[str], list[str]]:
     """List portraits and videos; those that are not given are of the sample set."""
     from flows.cli.listing import Layout, gather
+    from portrait_core.inputs.spelling import as_on_disk
     from portrait_core.text.file_names import IMAGES, VIDEOS
     from tasks.sample_set import first_frames, write_sample_set
 
@@ -134,12 +135,12 @@ def _inputs(
     given = videos if paired == "self" else portraits and videos
     faces, clips = ([], []) if given else write_sample_set(out / "sample")
     if portraits:
-        listed = gather(portraits, IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
+        listed = gather(as_on_disk(portraits), IMAGES, "celeba-hq" if "celeba-hq" in layout else "files")
         faces = [source.place for source in listed.sources]
         if told := listed.told("portraits"):
             console.print(told, soft_wrap=True)
     if videos:
-        listed = gather(videos, VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
+        listed = gather(as_on_disk(videos), VIDEOS, "voxceleb" if "voxceleb" in layout else "files")
         clips = [source.place for source in listed.sources]
         if told := listed.told("videos"):
             console.print(told, soft_wrap=True)

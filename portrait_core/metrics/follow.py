@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,19 @@ def measure_regions(points: NDArray[np.floating]) -> dict[str, Array]:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What is known of a reader on pictures whose truth is known, by region where it is.
+
+    Attributes:
+        slopes: the part of a change that it reports.
+        noise: how far its readings lie off that, root mean square, in the region's unit.
+    """
+
+    slopes: Mapping[str, float] = field(default_factory=dict)
+    noise: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Follow:
     """Agreement of one region of a result with the driver's.
 
@@ -110,6 +123,8 @@ class Follow:
         error: mean absolute difference of the two after each's own mean is taken away.
         reader_slope: the part of a known change of a picture that the landmark networks report; None where
             it was not measured, or where the region was not read from a picture.
+        reader_noise: how far their readings lie off that, root mean square, in the region's unit; None as
+            above.
     """
 
     moves: float
@@ -117,6 +132,7 @@ class Follow:
     slope: float
     error: float
     reader_slope: float | None = None
+    reader_noise: float | None = None
 
     @property
     def corrected_slope(self) -> float | None:
@@ -147,9 +163,21 @@ class Follow:
         return abs(math.log(max(self.best_slope, _NO_SLOPE)) / math.log(MIN_SLOPE))
 
     @property
+    def highest_correlation(self) -> float:
+        """Return the correlation with which a result that follows exactly would be read.
+
+        It is 1 where the reader's noise is not known. The driver's noise is not in it: the result follows
+        that too.
+        """
+        return 1.0 if self.reader_noise is None else 1.0 / math.hypot(1.0, self.reader_noise / self.moves)
+
+    @property
     def correlation_shortfall(self) -> float:
-        """The correlation's distance from 1 over that of :data:`MIN_CORRELATION`."""
-        return (1 - self.correlation) / (1 - MIN_CORRELATION)
+        """The correlation's distance from 1 over that of :data:`MIN_CORRELATION`.
+
+        What the reader's noise takes from it (:attr:`highest_correlation`) does not count.
+        """
+        return (1 - min(self.correlation / self.highest_correlation, 1.0)) / (1 - MIN_CORRELATION)
 
     @property
     def shortfall(self) -> float:
@@ -158,20 +186,21 @@ class Follow:
 
     def row(self) -> dict[str, float | None]:
         """Return what ``summary.json`` holds of it, to 4 decimals."""
-        names = ("moves", "correlation", "slope", "error", "reader_slope", "corrected_slope")
+        of_reader = ("reader_slope", "corrected_slope", "reader_noise", "highest_correlation")
+        names = ("moves", "correlation", "slope", "error", *of_reader)
         return {name: _rounded(getattr(self, name)) for name in names}
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> Follow:
         """Take what :meth:`row` gave."""
-        return cls(**{field.name: row[field.name] for field in fields(cls)})
+        return cls(**{one.name: row[one.name] for one in fields(cls)})
 
 
 def follow(
     driver: Regions,
     result: Regions,
     ok: NDArray[np.bool_],
-    reader_slopes: Mapping[str, float] | None = None,
+    reader: Reader | None = None,
 ) -> dict[str, Follow]:
     """Compare the regions that move in the driver.
 
@@ -179,7 +208,7 @@ def follow(
         driver: regions of T frames of the driver.
         result: regions of the same frames of the result.
         ok: frames that count ``[T]``.
-        reader_slopes: what the reader of the result reports of a known change, by region, where it is known.
+        reader: what is known of the reader of the result.
 
     Returns:
         How they follow, by name, in the driver's order. Regions that are still in the driver, and those that
@@ -201,7 +230,8 @@ def follow(
             correlation=covariance / float(x.std() * y.std()) if y.std() > _ROUNDING else 0.0,
             slope=covariance / float(x.var()),
             error=float(np.abs(x - y).mean()),
-            reader_slope=(reader_slopes or {}).get(name),
+            reader_slope=(reader or Reader()).slopes.get(name),
+            reader_noise=(reader or Reader()).noise.get(name),
         )
     return found
 
@@ -248,26 +278,26 @@ class Measured:
 
 
 def follow_stages(
-    driver: Measured, stages: Mapping[str, Measured], reader_slopes: Mapping[str, float] | None = None
+    driver: Measured, stages: Mapping[str, Measured], reader: Reader | None = None
 ) -> dict[str, dict[str, Follow]]:
     """Compare every stage with the driver, over the frames in which both show a face.
 
     Args:
         driver: of all frames of the clip.
         stages: of some frames each, by name.
-        reader_slopes: of the landmark networks on painted pictures, by region; they are used where a stage
-            was read from pictures.
+        reader: what is known of the landmark networks on painted pictures; it is used where a stage was read
+            from pictures.
     """
     found = {}
     for name, stage in stages.items():
         wanted = {region: values[stage.frames] for region, values in driver.regions.items()}
-        slopes = reader_slopes if stage.from_pictures else None
-        found[name] = follow(wanted, stage.regions, _complete(wanted) & _complete(stage.regions), slopes)
+        known = reader if stage.from_pictures else None
+        found[name] = follow(wanted, stage.regions, _complete(wanted) & _complete(stage.regions), known)
     return found
 
 
 def follow_rows(
-    driver: Measured, stages: Mapping[str, Measured], reader_slopes: Mapping[str, float] | None = None
+    driver: Measured, stages: Mapping[str, Measured], reader: Reader | None = None
 ) -> dict[str, Any]:
     """Report how every stage follows its driver (:func:`follow_stages`).
 
@@ -280,7 +310,7 @@ def follow_rows(
     return {
         "follow": {
             stage: {region: one.row() for region, one in found.items()}
-            for stage, found in follow_stages(driver, stages, reader_slopes).items()
+            for stage, found in follow_stages(driver, stages, reader).items()
         },
         "regions": {
             who: {region: [_rounded(value) for value in values] for region, values in one.regions.items()}

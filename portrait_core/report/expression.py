@@ -60,9 +60,13 @@ def expression_picture(
 
 
 def panel_title(name: str, one: Follow) -> str:
-    """Return how a region follows, and what its reader reports of a known change, where that is known."""
+    """Return how a region follows, and what its reader reports of a known change, where that is known.
+
+    Beside the correlation stands the highest one that the reader's noise leaves.
+    """
     reader = "" if one.reader_slope is None else f"; the reader's own {one.reader_slope:.2f}"
-    return f"{name}: slope {one.slope:.2f}{reader}\ncorrelation {one.correlation:.2f}"
+    highest = "" if one.reader_noise is None else f" of at most {one.highest_correlation:.2f}"
+    return f"{name}: slope {one.slope:.2f}{reader}\ncorrelation {one.correlation:.2f}{highest}"
 
 
 def _departures(*curves: Curve) -> list[NDArray[np.float64]]:

@@ -93,7 +93,9 @@ class Summary(BaseModel):
     moves in the driver: ``moves`` (the driver's standard deviation), ``correlation``, ``slope`` (1: all of
     the driver's change arrives), ``error`` (mean absolute difference of the departures from the mean), and,
     where it is known what the landmark networks report of a known change, that part as ``reader_slope`` and
-    the slope over it as ``corrected_slope`` (else null): what arrives lies between ``slope`` and that.
+    the slope over it as ``corrected_slope`` (else null): what arrives lies between ``slope`` and that;
+    their noise as ``reader_noise``, and the correlation with which a result that follows exactly would be
+    read as ``highest_correlation`` (1 where no noise is known).
     ``follow_plain_reader`` holds the same of the ``result`` where both it and the driver are read by the face
     mesh without its second look at lips and eyes, as a cross-check, in at most 120 frames. ``lips_closed``
     counts the frames in which the driver's lips are closed (``driver_frames``), by colour and landmarks, and

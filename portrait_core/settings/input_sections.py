@@ -66,6 +66,9 @@ class TrackingSettings(Section):
     """Frames per batch of landmarks."""
     min_face_score: Fraction = 0.95
     """Score below which a frame's best face does not count. Faces score above 0.99, cats up to 0.87."""
+    looks: Annotated[int, Field(ge=1, le=4)] = 4
+    """Looks at a face, every second one mirrored, of which its landmarks are the mean; each costs a run of a
+    network (5 ms per face), and they err less together."""
     driver_face: FaceChoice = Field(default="largest", json_schema_extra=DIGESTED)
     """Person of the driving video who drives: ``largest`` (and most central, over the whole clip), a number
     as ``portrait check`` shows it, or ``like:IMAGE`` for the one who looks like a picture."""

@@ -19,10 +19,16 @@ driver may keep an eye shut throughout."""
 _SHUT_FROM, _SHUT_AT = 0.65, 0.90
 """Shares of closing at which an eye is on its way to shut, and at which it is shut: fits do not close an eye
 to the last bit."""
+_START = 0.4, 1.6
+"""Smallest and largest rate at which lids set out, over that of lids that keep one rate all the way: beyond
+these a parabola would go back on its way."""
 _MIN_RANGE = 0.05
 """Smallest difference of a driver's open and shut lids, in eye widths."""
 _BISECTIONS = 20
 """Steps of the search for a blink."""
+_WIDEST = 1.3
+"""Largest ``eyeWide``, as in :func:`portrait_core.face_model.expression_names.expression_limits`."""
+_SIDES = "Right", "Left"
 
 
 @dataclass(frozen=True)
@@ -62,21 +68,47 @@ class LidModel:
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]
     ) -> NDArray[np.float64]:
         """Return expressions ``[T,E]`` with other blinks ``[T,2]`` or ``[1,2]`` (right, left)."""
-        out = np.array(expression, float)
-        for column, side in enumerate(("Right", "Left")):
-            out[:, self.names.index(f"eyeBlink{side}")] = blink[:, column]
-        return out
+        return self._with(expression, "eyeBlink", blink)
 
-    def close_to(
+    def open_to(
         self, shape: NDArray[np.floating], expression: NDArray[np.floating], target: NDArray[np.floating]
     ) -> NDArray[np.float64]:
-        """Return expressions with blinks that make the openings ``target [T,2]``, by bisection."""
-        low, high = np.zeros_like(target, dtype=float), np.ones_like(target, dtype=float)
+        """Return expressions whose lids are ``target [T,2]`` open, as far as units reach.
+
+        Blinks close them. Where lids without a blink are less open than that, ``eyeWide`` opens them.
+        """
+        open_, shut = np.zeros_like(target, dtype=float), np.ones_like(target, dtype=float)
+        found = self._search(shape, expression, target, "eyeBlink", open_, shut)
+        wide = np.array(expression, float)[:, [self.names.index(f"eyeWide{side}") for side in _SIDES]]
+        return self._search(shape, found, target, "eyeWide", np.maximum(wide, _WIDEST), wide)
+
+    def _with(
+        self, expression: NDArray[np.floating], unit: str, values: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        out = np.array(expression, float)
+        for column, side in enumerate(_SIDES):
+            out[:, self.names.index(unit + side)] = values[:, column]
+        return out
+
+    def _search(
+        self,
+        shape: NDArray[np.floating],
+        expression: NDArray[np.floating],
+        target: NDArray[np.floating],
+        unit: str,
+        open_: NDArray[np.float64],
+        closed: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Find a unit's value for the openings ``target [T,2]``, by bisection.
+
+        It lies between those with which lids are most open and most ``closed [T,2]``, which it is where the
+        openings are out of reach.
+        """
         for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            wide = self.opening(shape, self.with_blink(expression, middle)) > target
-            low, high = np.where(wide, middle, low), np.where(wide, high, middle)
-        return self.with_blink(expression, high)
+            middle = (open_ + closed) / 2
+            wide = self.opening(shape, self._with(expression, unit, middle)) > target
+            open_, closed = np.where(wide, middle, open_), np.where(wide, closed, middle)
+        return self._with(expression, unit, closed)
 
 
 def match_lids(
@@ -92,8 +124,9 @@ def match_lids(
     """Set the portrait's blinks so that its lids move as the driver's do.
 
     Coefficients of two people do not compare: narrow eyes need less of ``eyeBlink`` to shut, and a fit may
-    put part of a blink into squint or gaze. Lid distances do: lids come as much closer as the driver's, in
-    eye widths, and an eye is shut where the driver's is.
+    put part of a blink into squint or gaze. Lid distances do: lids set out as the driver's, in eye widths, up
+    or down, and an eye is shut where the driver's is, and not before: half-closed lids stay half closed on
+    eyes of another size.
 
     Args:
         lids: the head's lid model.
@@ -114,14 +147,27 @@ def match_lids(
     at_rest = lids.opening(driver_shape, np.zeros((1, driver.shape[1])))[0]
     opened = np.percentile(lids.opening(driver_shape, used), _OPEN_PERCENTILE, axis=0)
     opened = np.maximum(opened, shut + _MIN_OPEN * (at_rest - shut))
-    closed = gain * (opened - lids.opening(driver_shape, driver))
-    share = closed / np.maximum(opened - shut, _MIN_RANGE)
-    shutting = np.clip((share - _SHUT_FROM) / (_SHUT_AT - _SHUT_FROM), 0.0, 1.0)
+    reach = np.maximum(opened - shut, _MIN_RANGE)
+    share = gain * (opened - lids.opening(driver_shape, driver)) / reach
     own = lids.opening(portrait_shape, np.asarray(portrait)[None])
     room = np.maximum(own - lids.shut(portrait_shape), 0.0)
     still = np.array(retargeted, float)
+    shutting = np.clip((share - _SHUT_FROM) / (_SHUT_AT - _SHUT_FROM), 0.0, 1.0)
     for column, side in enumerate(("Right", "Left")):
         still[:, lids.names.index(f"eyeWide{side}")] *= 1.0 - shutting[:, column]
-    target = own - np.minimum(np.maximum(closed, shutting * room), room)
-    wide = np.maximum(lids.opening(portrait_shape, lids.with_blink(still, np.zeros((1, 2)))), own)
-    return lids.close_to(portrait_shape, still, np.minimum(target, wide)).astype(np.float32)
+    target = own - np.where(share > 0, _closing(share, reach, room), reach * share)
+    return lids.open_to(portrait_shape, still, target).astype(np.float32)
+
+
+def _closing(
+    share: NDArray[np.float64], reach: NDArray[np.float64], room: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return by how much lids close ``[T,2]`` in eye widths, for the share of the driver's way ``[T,2]``.
+
+    They set out as the driver's do, in eye widths, and arrive when the driver's do, whatever the eyes' sizes:
+    between, a parabola leads from the one to the other. ``reach [2]`` is the driver's way and ``room [2]`` or
+    ``[1,2]`` the portrait's.
+    """
+    share = np.clip(share * (1.0 + (1.0 / _SHUT_AT - 1.0) * (share / _SHUT_AT) ** 2), 0.0, 1.0)
+    start = np.clip(reach / np.maximum(room, _MIN_RANGE), *_START)
+    return np.asarray(room * (start * share + (1.0 - start) * share**2))

@@ -7,6 +7,7 @@ the networks that found them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from portrait_core.face_model.topology import (
     LIPS_REFINED,
     LOWER_LIP_INNER,
     LOWER_LIP_MIDDLE,
+    MIRROR,
     N_MESH,
     N_POINTS,
     UPPER_LIP_INNER,
@@ -34,6 +36,8 @@ from portrait_core.tracking.regions import MESH_INPUT, Regions, mesh_regions, ru
 MODEL = "face_mesh_attention.onnx"
 PRESENCE = 0.95
 """Face presence, 0..1, below which the model detects no face."""
+DEFAULT_LOOKS = 4
+"""Number of looks at a face (:data:`LOOKS`) of which a reading is the mean."""
 
 SMILING_GAP = 0.1
 """Gap between the lips, over the distance of the outer eye corners, that lips have before a jaw drops."""
@@ -47,27 +51,76 @@ Both shares are fitted to 120 pictures of rendered people whose chins are known;
 are, and the shift counts for no more than the gap beyond it."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """One view of a face's square that the network is given.
+
+    Attributes:
+        shift: of the square across and down, over its side.
+        scale: factor of its side.
+        turn_rad: turn of the square.
+        mirrored: whether the network sees the square mirrored left to right.
+    """
+
+    shift: tuple[float, float] = (0.0, 0.0)
+    scale: float = 1.0
+    turn_rad: float = 0.0
+    mirrored: bool = False
+
+    def square(self, regions: Regions) -> Regions:
+        """Return the squares that this look takes of ``regions``."""
+        shift = (regions.axes() @ np.array(self.shift)) * regions.side[:, None]
+        return Regions(
+            regions.center + shift, regions.side * self.scale, regions.angle + self.turn_rad, regions.frame
+        )
+
+
+LOOKS = (
+    Look(),
+    Look(mirrored=True),
+    Look((0.01, 0.01), 1.03, 0.02),
+    Look((-0.01, 0.01), 1.03, -0.02, mirrored=True),
+)
+"""Looks at a face, of which a reading is the mean, the first ones first.
+
+The network reads each half of a face partly by the other one: a mirrored look errs the other way, so that
+differences of right and left gain most. On rendered people (6 in 14 expressions) the correlation with the
+truth rises from .74 to .88 with two looks and .90 with four for the mouth's corners' difference, from .71 to
+.84 and .85 for the brows' difference, from .76 to .85 and .87 for a look up."""
+
+
 class AttentionReader:
     """Reads the 478 landmarks of faces with known places."""
 
-    def __init__(self, session: onnxruntime.InferenceSession, min_score: float = PRESENCE) -> None:
+    def __init__(
+        self, session: onnxruntime.InferenceSession, min_score: float = PRESENCE, looks: int = DEFAULT_LOOKS
+    ) -> None:
         self._session = session
         self._min_score = min_score
+        self._looks = LOOKS[:looks]
 
     @classmethod
     def from_models(
-        cls, models_dir: str | Path, threads: int = 1, min_score: float = PRESENCE
+        cls,
+        models_dir: str | Path,
+        threads: int = 1,
+        min_score: float = PRESENCE,
+        looks: int = DEFAULT_LOOKS,
     ) -> AttentionReader:
         """Open the model in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
 
-        Where the model's face presence is below ``min_score`` (0..1) there is no face.
+        Where the model's face presence is below ``min_score`` (0..1) there is no face. A reading is the mean
+        of the first ``looks`` of :data:`LOOKS`; each costs a run of the network.
 
         Raises:
-            ValueError: if the model's file is missing or ``threads`` is less than 1.
+            ValueError: if the model's file is missing, ``threads`` is less than 1, or there are fewer or more
+                looks.
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
-        return cls(open_session(Path(models_dir) / MODEL, threads), min_score)
+        if not 1 <= looks <= len(LOOKS):
+            raise ValueError(f"looks must be 1 to {len(LOOKS)}, got {looks}; set tracking.looks")
+        return cls(open_session(Path(models_dir) / MODEL, threads), min_score, looks)
 
     def read(self, frames: NDArray[np.uint8], points: NDArray[np.floating]) -> NDArray[np.float32]:
         """Read landmarks again, on the squares around known ones.
@@ -103,17 +156,31 @@ class AttentionReader:
         return result
 
     def read_regions(self, frames: NDArray[np.uint8], regions: Regions) -> NDArray[np.float32]:
-        """Read the face in each region of the frames: ``[k,478,2]``, NaN where the model sees no face."""
-        mesh, *refined, presence = run_regions(self._session, frames, regions, MESH_INPUT)
+        """Read the face in each region of the frames: ``[k,478,2]``, NaN where the model sees no face.
+
+        The first look says whether there is a face.
+        """
+        seen = [self._look(look, frames, regions) for look in self._looks]
+        points = np.mean([each for each, _ in seen], axis=0).astype(np.float32)
+        points[seen[0][1] < self._min_score] = np.nan
+        return points
+
+    def _look(
+        self, look: Look, frames: NDArray[np.uint8], regions: Regions
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return what one look reads: landmarks ``[k,478,2]`` in pixels, and face presence ``[k]``."""
+        regions = look.square(regions)
+        mesh, *refined, presence = run_regions(self._session, frames, regions, MESH_INPUT, look.mirrored)
         local = np.concatenate([mesh[..., :2], np.zeros((len(mesh), N_POINTS - N_MESH, 2))], axis=1)
         coarse_lip = local[:, LOWER_LIP_MIDDLE, 1].mean(1)
         targets = (LIPS_REFINED, EYE_CONTOUR_RIGHT, EYE_CONTOUR_LEFT, IRIS_RIGHT, IRIS_LEFT)
         for target, values in zip(targets, refined, strict=True):
             local[:, target] = values
+        if look.mirrored:
+            local[..., 0] = MESH_INPUT - local[..., 0]
+            local = local[:, MIRROR]
         _lower_jaws(local, local[:, LOWER_LIP_MIDDLE, 1].mean(1) - coarse_lip)
-        points = regions.to_image(local / MESH_INPUT).astype(np.float32)
-        points[presence < self._min_score] = np.nan
-        return points
+        return regions.to_image(local / MESH_INPUT), presence
 
 
 def _lower_jaws(points: NDArray[np.float64], lower_lip_px: NDArray[np.float64]) -> None:

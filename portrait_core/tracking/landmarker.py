@@ -23,7 +23,7 @@ from portrait_core.face_model.topology import (
     N_MESH,
     N_POINTS,
 )
-from portrait_core.tracking.attention import AttentionReader
+from portrait_core.tracking.attention import DEFAULT_LOOKS, AttentionReader
 from portrait_core.tracking.detector import FaceBoxes, FaceDetector, open_session, search_levels
 from portrait_core.tracking.regions import FACE_MARGIN, MESH_INPUT, Regions, mesh_regions, run_regions
 from portrait_core.tracking.turns import is_upright, turn_points, turned_size
@@ -93,16 +93,22 @@ class FaceLandmarker:
 
     @classmethod
     def from_models(
-        cls, models_dir: str | Path, threads: int = 1, min_score: float = MIN_SCORE, refine: bool = True
+        cls,
+        models_dir: str | Path,
+        threads: int = 1,
+        min_score: float = MIN_SCORE,
+        refine: bool = True,
+        looks: int = DEFAULT_LOOKS,
     ) -> FaceLandmarker:
         """Open the models in ``models_dir`` (the repository's ``data/models``) with ``threads`` CPU threads.
 
         A region whose face presence is not above ``min_score`` (0..1) has no face. Without ``refine`` the
         landmarks are those of the face mesh and the iris model: another reading of the same face, which
-        takes closed lips for a gap and is drawn to what most faces do.
+        takes closed lips for a gap and is drawn to what most faces do. With it they are the mean of the first
+        ``looks`` of :data:`~portrait_core.tracking.attention.LOOKS`.
 
         Raises:
-            ValueError: if a model file is missing or ``threads`` is less than 1.
+            ValueError: if a model file is missing, ``threads`` is less than 1, or there are no such looks.
         """
         if threads < 1:
             raise ValueError(f"threads must be at least 1, got {threads}")
@@ -113,7 +119,7 @@ class FaceLandmarker:
             open_session(folder / "iris_landmarks.onnx", threads),
             min_score,
             # the face mesh has the last word on whether there is a face: readings must not alternate
-            AttentionReader.from_models(folder, threads, min_score=0.0) if refine else None,
+            AttentionReader.from_models(folder, threads, 0.0, looks) if refine else None,
         )
 
     def detect(self, frames: NDArray[np.uint8]) -> LandmarkFrames:

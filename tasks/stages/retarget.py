@@ -14,7 +14,7 @@ from tasks.trackers import retarget_clip
 RETARGET = Stage(
     name="retarget",
     title="transfer expression",
-    version=5,
+    version=6,
     unit="reenactment",
     reads=("portrait", "person", "fit"),
     settings=("template",),

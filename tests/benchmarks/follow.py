@@ -2,8 +2,9 @@
 tests.benchmarks.follow --portrait FILE --driver FILE ...``.
 
 Prints, for every pair and region that moves, slope and correlation of the retargeted head and of the
-template (read again by the landmark networks and by colour) on the driver, in how many frames the lips are
-closed where the driver's are, and the medians over all pairs. ``--sheet`` draws a strip per pair: the driver,
+template (read again by the landmark networks and by colour) on the driver, beside the highest correlation
+that the networks' noise leaves, in how many frames the lips are closed where the driver's are, and the
+medians over all pairs. ``--sheet`` draws a strip per pair: the driver,
 then the template.
 """
 
@@ -26,6 +27,7 @@ from portrait_core.media import probe, read_frames
 from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, spread_evenly
 from portrait_core.metrics.lip_colors import measure_lips
+from portrait_core.metrics.reader_slopes import READER
 from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait, sample_video
 from portrait_core.settings import TemplateSettings, TrackingSettings
 from portrait_core.template.embedded_face import embedded_renderer
@@ -58,8 +60,9 @@ class Reader:
         points: NDArray[np.float32],
         track: FaceTrack,
         which: NDArray[np.intp] | None = None,
+        painted: bool = False,
     ) -> Measured:
-        found = Measured.of(lift_clip(self.head, points, track), which)
+        found = Measured.of(lift_clip(self.head, points, track), which, from_pictures=painted)
         return found.with_regions(measure_lips(lambda: iter(frames), points))
 
 
@@ -99,7 +102,7 @@ def compare(
     driver = reader.measured(frames, points, track)
     stages = {
         "retargeted": Measured.of(head_landmarks(head, own.track.shape, moves["expression"], moves["jaw"])),
-        "template": reader.measured(drawn.image, read, refit, chosen),
+        "template": reader.measured(drawn.image, read, refit, chosen, painted=True),
     }
     shown = spread_evenly(np.arange(len(chosen)), 6)
     faces = [
@@ -107,7 +110,15 @@ def compare(
         for i in chosen[shown]
     ]
     strip = np.concatenate([np.concatenate(faces, 1), np.concatenate(list(drawn.image[shown]), 1)])
-    return follow_stages(driver, stages), count_closed_lips(driver, stages["template"]), strip
+    return follow_stages(driver, stages, READER), count_closed_lips(driver, stages["template"]), strip
+
+
+def cell(ones: list[Follow]) -> str:
+    """Give the medians of slope, correlation and of the highest correlation that can be read."""
+    slope, correlation, highest = (
+        median(getattr(one, name) for one in ones) for name in ("slope", "correlation", "highest_correlation")
+    )
+    return f"{slope:.2f} / {correlation:.2f}" + (f" ({highest:.2f})" if highest < 1 else "")
 
 
 def main(
@@ -127,8 +138,7 @@ def main(
             stages, closed, strip = compare(reader, picture, film, points, track, size)
             for stage, found in stages.items():
                 for name, one in found.items():
-                    cell = f"{one.slope:.2f} / {one.correlation:.2f}"
-                    rows.append([video.stem, picture.stem, stage, name, cell])
+                    rows.append([video.stem, picture.stem, stage, name, cell([one])])
                     every.setdefault((stage, name), []).append(one)
             lips = f"{closed['result_frames']} of {closed['driver_frames']}"
             rows.append([video.stem, picture.stem, "template", "lips closed", lips])
@@ -136,9 +146,8 @@ def main(
                 sheet.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(strip).save(sheet / f"{video.stem}--{picture.stem}.png")
     for (stage, name), ones in every.items():
-        cell = f"{median(f.slope for f in ones):.2f} / {median(f.correlation for f in ones):.2f}"
-        rows.append(["median", f"of {len(ones)}", stage, name, cell])
-    headings = ["driver", "portrait", "stage", "region", "slope / r"]
+        rows.append(["median", f"of {len(ones)}", stage, name, cell(ones)])
+    headings = ["driver", "portrait", "stage", "region", "slope / r (of at most)"]
     Console(highlight=False, width=140).print(
         Grid("follow by region", headings, rows, n_text=4).for_terminal()
     )

@@ -372,3 +372,16 @@ def test_several_are_made_and_found_done_the_second_time(
             assert (place / "out" / name / "reenactment.mp4").is_file()
             assert f"out/{name}" in ended.output
     assert "done" in call("status", "store").output
+
+
+def test_an_edit_and_an_evaluation_read_names_as_the_disk_spells_them(place: Path) -> None:
+    (place / "sub").mkdir()
+    (place / "face.png").rename(place / "sub" / "face.png")
+    refused = said(call("edit", "--portrait", "sub\\face.png", "--set", "hat=on", "--out", "out"))
+    assert "hat" in refused  # the portrait was found
+    assert "face.png" not in refused
+    (place / "clip.mp4").rename(place / "sub" / "clip.mp4")
+    line = ["evaluate", "--portraits", "nothing\\*", "--videos", ".\\sub", "--out", "out", "--store", "store"]
+    refused = said(call(*line))
+    assert "nothing" in refused
+    assert ".\\sub" not in refused

@@ -66,6 +66,7 @@ def _different(one: Mapping[str, str], other: Mapping[str, str]) -> set[str]:
         ("template.mouth_gain=0.5", FROM_TEMPLATE | {"retarget"}),
         ("tracking.shape_frames=9", ALL - {"landmarks", "person"}),
         ("tracking.min_face_score=0.5", ALL),
+        ("tracking.looks=1", ALL),
         ("media.portrait_max_side=512", ALL - {"landmarks", "person", "fit"}),
         ("generator.precision=bf16", FROM_TUNING | {"inversion"}),
         ("seed=5", FROM_TUNING | {"inversion"}),

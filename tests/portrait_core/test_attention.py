@@ -20,6 +20,7 @@ from portrait_core.face_model.topology import (
     IRIS_LEFT,
     IRIS_RIGHT,
     LIPS_REFINED,
+    MIRROR,
 )
 from portrait_core.model_files.check import check_model
 from portrait_core.runtime.package_files import data_folder
@@ -128,6 +129,22 @@ def test_a_turned_picture_has_the_same_points_turned(
     assert np.abs(back - straight).max() < 0.2
 
 
+def test_a_face_and_its_mirror_image_are_read_alike(
+    reader: AttentionReader, astronaut: NDArray[np.uint8], points: NDArray[np.float32]
+) -> None:
+    """The network alone reads them up to pixels apart: half of its looks are mirrored."""
+    across = np.array([astronaut.shape[1], 0]), np.array([-1, 1])
+    flipped = np.ascontiguousarray(astronaut[:, ::-1])
+
+    def apart(model: AttentionReader) -> float:
+        around = (across[0] + across[1] * points)[:, MIRROR]
+        back = (across[0] + across[1] * model.read(flipped[None], around))[:, MIRROR]
+        return float(np.abs(back - model.read(astronaut[None], points)).max())
+
+    assert apart(reader) < 0.1
+    assert apart(AttentionReader.from_models(MODELS, looks=1)) > 1.0
+
+
 def test_a_batch_equals_one_by_one_and_leaves_out_what_shows_no_face(
     reader: AttentionReader, astronaut: NDArray[np.uint8], points: NDArray[np.float32]
 ) -> None:
@@ -153,6 +170,8 @@ def test_what_it_refuses(
         reader.read(astronaut[None], points[:, :468])
     with pytest.raises(ValueError, match="threads must be at least 1"):
         AttentionReader.from_models(MODELS, threads=0)
+    with pytest.raises(ValueError, match=r"looks must be 1 to 4, got 5; set tracking\.looks"):
+        AttentionReader.from_models(MODELS, looks=5)
     with pytest.raises(ValueError, match=rf"{MODEL} is missing"):
         AttentionReader.from_models(tmp_path)
 

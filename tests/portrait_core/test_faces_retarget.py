@@ -158,6 +158,23 @@ def test_a_blink_shuts_narrow_and_wide_eyes(head: MorphableHead) -> None:
         assert (opening[8] < at_rest - 0.03).all()
 
 
+@pytest.mark.parametrize("own", [pair("eyeSquint", 0.6), pair("eyeWide", 0.8)], ids=["narrow", "wide"])
+def test_lids_close_evenly_on_eyes_of_another_size_and_open_beyond_their_rest(
+    head: MorphableHead, own: dict[str, float]
+) -> None:
+    lids, shape, face = LidModel.of(head), person(head, 3), codes(head, own)[0]
+    blinks = [pair("eyeBlink", b) for b in np.linspace(0.0, 1.0, 11).tolist()]
+    clip = codes(head, *[{}] * 20, *blinks, pair("eyeWide", 0.6))
+    made, _ = retarget(head, Driver(person(head, 2), clip), shape, face)
+    opening, driver = lids.opening(shape, made)[20:], lids.opening(person(head, 2), clip)[20:]
+    for eye in (0, 1):
+        assert np.corrcoef(opening[:11, eye], driver[:11, eye])[0, 1] > 0.98
+        steps = -np.diff(opening[:10, eye])  # nine tenths of the way count as shut
+        assert steps.min() > 0.3 * steps.mean()
+    if "eyeSquintLeft" in own:  # eyes that are wide already cannot open further
+        assert (opening[11] - opening[0]) == pytest.approx(driver[11] - driver[0], abs=0.02)
+
+
 def test_a_wink_is_one_eye(head: MorphableHead) -> None:
     lids, clip = LidModel.of(head), codes(head, *[{}] * 6, {"eyeBlinkLeft": 1.0})
     made, _ = retarget(head, Driver(np.zeros(head.n_shape), clip), np.zeros(head.n_shape), clip[0])

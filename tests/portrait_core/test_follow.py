@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
@@ -13,6 +15,7 @@ from portrait_core.metrics.follow import (
     TEETH_SHOWN,
     Follow,
     Measured,
+    Reader,
     count_closed_lips,
     follow,
     follow_rows,
@@ -136,17 +139,39 @@ def test_a_stage_of_some_frames_is_compared_on_those(face: np.ndarray) -> None:
 def test_what_the_reader_loses_is_taken_out_where_pictures_were_read(face: np.ndarray) -> None:
     driver, half = (_moved(face, CHANGES["mouth width"], amount) for amount in (1.0, 0.5))
     stages = {"retargeted": Measured.of(half), "result": Measured.of(half, from_pictures=True)}
-    found = follow_rows(Measured.of(driver), stages, {"mouth width": 0.5})["follow"]
+    known = Reader({"mouth width": 0.5}, {"mouth width": 0.02})
+    found = follow_rows(Measured.of(driver), stages, known)["follow"]
     result, mesh = (found[stage]["mouth width"] for stage in ("result", "retargeted"))
     assert (result["reader_slope"], mesh["reader_slope"]) == (0.5, None)
     assert result["slope"] == pytest.approx(0.5, abs=0.01)
     assert result["corrected_slope"] == pytest.approx(1.0, abs=0.02)
     assert mesh["corrected_slope"] is None
     assert Follow.of_row(result).corrected_slope == pytest.approx(1.0, abs=0.02)
+    assert (result["reader_noise"], mesh["reader_noise"]) == (0.02, None)
+    assert mesh["highest_correlation"] == 1.0
 
 
-def _region(slope: float, correlation: float = 1.0, reader_slope: float | None = None) -> Follow:
-    return Follow(0.1, correlation, slope, 0.01, reader_slope)
+def test_the_highest_correlation_is_that_of_a_copy_read_with_the_readers_noise() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 0.02, 4000)
+    driver, ok = {"brows' difference": x} | _OPEN_EYES, np.ones(len(x), bool)
+    read = {"brows' difference": x + rng.normal(0, 0.015, len(x))} | _OPEN_EYES
+    one = follow(driver, read, ok, Reader(noise={"brows' difference": 0.015}))["brows' difference"]
+    assert one.correlation == pytest.approx(one.highest_correlation, abs=0.01)
+    assert one.correlation_shortfall < 0.15
+    assert replace(one, reader_noise=None).correlation_shortfall > 1.5
+
+
+_OPEN_EYES = {lid: np.full(4000, 0.3) for lid in ("lid right", "lid left")}
+
+
+def _region(
+    slope: float,
+    correlation: float = 1.0,
+    reader_slope: float | None = None,
+    reader_noise: float | None = None,
+) -> Follow:
+    return Follow(0.1, correlation, slope, 0.01, reader_slope, reader_noise)
 
 
 @pytest.mark.parametrize(
@@ -163,6 +188,7 @@ def _region(slope: float, correlation: float = 1.0, reader_slope: float | None =
         (_region(0.9, reader_slope=0.3), _region(0.8)),  # nor is what it may not have lost
         (_region(1.3, reader_slope=0.3), _region(1.4)),
         (_region(0.8, reader_slope=0.9), _region(0.3, reader_slope=0.5)),
+        (_region(1.0, 0.7, reader_noise=0.1), _region(1.0, 0.95)),  # what is noise is no fault
     ],
 )
 def test_the_region_that_follows_worst(better: Follow, worse: Follow) -> None:
@@ -203,7 +229,7 @@ def test_what_colours_say_is_compared_where_there_are_pictures(face: np.ndarray)
     driver, result = (
         _lips(face, [0, 0, 0.1 * part, 0.2 * part], [0, 0.01 * part, 0, 0.03]) for part in (1, 0.5)
     )
-    found = follow_stages(driver, {"fit": Measured.of(face[:4]), "result": result}, {MOUTH_OPEN: 0.8})
+    found = follow_stages(driver, {"fit": Measured.of(face[:4]), "result": result}, Reader({MOUTH_OPEN: 0.8}))
     assert found["fit"] == {}
     assert set(found["result"]) == {MOUTH_OPEN, TEETH_SHOWN}
     assert found["result"][MOUTH_OPEN].slope == pytest.approx(0.5)

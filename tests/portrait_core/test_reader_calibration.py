@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from portrait_core.metrics.follow import measure_regions
-from portrait_core.metrics.reader_slopes import HELD_OUT, RENDERED, WARPED
+from portrait_core.metrics.reader_slopes import HELD_OUT, NOISE, RENDERED, WARPED
 from portrait_core.metrics.smooth_field import Field
 from portrait_core.training.known_pictures import (
     CANVAS,
@@ -170,4 +170,4 @@ def test_rendered_people_have_their_landmarks_where_the_picture_shows_them() -> 
 def test_the_table_has_a_slope_of_every_region() -> None:
     names = {change.region for change in CHANGES}
     assert set(WARPED) == set(HELD_OUT) == names | {"mouth open", "teeth shown"}
-    assert set(RENDERED) == names
+    assert set(RENDERED) == set(NOISE) == names

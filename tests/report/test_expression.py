@@ -50,3 +50,5 @@ def test_a_title_names_what_its_reader_reports_of_a_known_change() -> None:
     read, exact = (Follow(0.1, 0.97, 0.63, 0.01, reader_slope) for reader_slope in (0.65, None))
     assert panel_title("gaze up", read) == "gaze up: slope 0.63; the reader's own 0.65\ncorrelation 0.97"
     assert panel_title("gaze up", exact) == "gaze up: slope 0.63\ncorrelation 0.97"
+    noisy = Follow(0.1, 0.97, 0.63, 0.01, reader_noise=0.02)
+    assert panel_title("gaze up", noisy) == "gaze up: slope 0.63\ncorrelation 0.97 of at most 0.98"
