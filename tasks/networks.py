@@ -44,10 +44,13 @@ def feature_network(job: Job) -> PooledNetwork:
 def distance_networks(job: Job) -> dict[str, nn.Module]:
     """Return the process's networks of perceptual distances by the names of their variants.
 
-    LPIPS is among them where the job has VGG16.
+    LPIPS is among them on the networks that ``evaluation.lpips`` names, and on VGG16 where the job has it.
     """
     from portrait_core.metrics.picture_distances import perceptual_networks
 
-    device, vgg16 = device_of(job), job.weights.get("phi")
-    files = {} if vgg16 is None else {"vgg16": weight_file(job.settings, "phi")}
-    return cached("perceptual", vgg16 or "", lambda: perceptual_networks(device, files), device)
+    device = device_of(job)
+    purposes = {"phi": "vgg16", "lpips_vgg16": "vgg16", "lpips_alexnet": "alexnet"}
+    used = {model: purpose for purpose, model in purposes.items() if purpose in job.weights}
+    files = {model: weight_file(job.settings, purpose) for model, purpose in used.items()}
+    digests = "-".join(job.weights[purpose] for purpose in used.values())
+    return cached("perceptual", digests, lambda: perceptual_networks(device, files), device)

@@ -63,9 +63,9 @@ def edit(
     `portrait reenact --edit` animates it.
 
     The profile `embedded` shows `age` (grey hair), `beard` (close-cropped) and `hair_light` on photographs.
-    It also knows gender, smile, hair_length, hair_volume, fringe, skin_dark, brows, eyes_light and lips_dark;
-    its generator, trained on synthetic people, does not show these convincingly on photographs. It does not
-    know glasses. A StyleFlow of your own (`portrait train-styleflow`) knows the attributes of its labels.
+    It also knows gender, smile, hair_length, hair_volume, fringe, skin_dark, brows, eyes_light, lips_dark and
+    glasses; its generator, trained on synthetic people, does not show these convincingly on photographs. A
+    StyleFlow of your own (`portrait train-styleflow`) knows the attributes of its labels.
     """
     console = make_console()
     with reported_errors():

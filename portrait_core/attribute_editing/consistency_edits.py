@@ -11,7 +11,6 @@ from portrait_core.attribute_editing.latent_edits import (
     published_edit,
     published_pose_edit,
 )
-from portrait_core.attribute_editing.scene_attributes import posed_scene_conditions, scene_conditions
 from portrait_core.errors import ColumnError, InputError
 
 COLUMN_ATTRIBUTES: Mapping[str, tuple[str, ...]] = {
@@ -58,8 +57,6 @@ def column_attribute(column: str, conditions: Conditions) -> str:
         raise ColumnError(f"there is no column {column!r}; there are {', '.join(COLUMN_ATTRIBUTES)}")
     wanted = COLUMN_ATTRIBUTES[column]
     found = next((name for name in wanted if name in conditions.editable), None)
-    if found is None and conditions.names in (scene_conditions().names, posed_scene_conditions().names):
-        raise ColumnError(f"the embedded generators draw no {column.replace('_', ' ')}")
     if found is None:
         raise ColumnError(
             f"the column {column!r} edits {' or '.join(wanted)}, which this StyleFlow does not know; it "

@@ -1,14 +1,16 @@
 """Attributes of the embedded generator's synthetic people, computed from the scene that z holds.
 
 Labels are exact functions of z, without pictures and without measurement error. There are attributes for what
-these pictures show. There are none for glasses; freckles, red hair and a moustache without a beard are in the
-scene, but the generator hardly draws them; yaw and pitch are the camera's. Baldness has no attribute of its
-own: scenes of ``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
+these pictures show. Freckles, red hair and a moustache without a beard are in the scene, but the generator
+hardly draws them; yaw and pitch are the camera's. Baldness has no attribute of its own: scenes of
+``hair_length`` 0 are bald, which the generator draws as thin, cropped hair.
 
 Most attributes map a scene's appearance to 0..1: 0.5 is the average person, 0 and 1 are :data:`SPAN` standard
 deviations from it. They vary even where the drawing does not, such as among the clean-shaven below 0.5 of
 ``beard``, so that one value corresponds to one place in the latent space and not to half of it. The mapping
-is linear, because the value 1 of a quantile would belong to no scene.
+is linear, because the value 1 of a quantile would belong to no scene. ``glasses`` is 0 for the average
+person, who wears none, 0.5 where they appear, and 1 at :data:`GLASSES_WORN` deviations; of people without any
+it can be below 0.
 
 Age and gender of a head are measured on the body model's adults, whose age and gender are known: least
 squares on the 30 shape components (:mod:`portrait_core.training.phenotypes`; R² on other adults 0.935 and
@@ -77,6 +79,10 @@ SHARES = {
 }
 """Attributes in 0..1, and the appearance values of which each is the mean."""
 
+GLASSES_WORN = 1.5
+"""Value of a scene's ``glasses`` that the attribute's 1 stands for: 7 % of people lie beyond it, and 23 %
+beyond half of it, from where glasses are seen."""
+
 SHOWN_ON_PHOTOGRAPHS = ("age", "beard", "hair_light")
 """Attributes whose edits are visible on photographs: hair turns grey, a beard is close-cropped, hair turns
 lighter or darker. Most others are hardly visible, as the generator that was tuned on a photograph departs
@@ -104,12 +110,13 @@ def scene_conditions() -> Conditions:
             Condition(name="gender", kind="share"),
             Condition(name="smile", kind="share"),
             *(Condition(name=name, kind="share") for name in SHARES),
+            Condition(name="glasses", kind="switch"),
         )
     )
 
 
-def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
-    """Return attributes ``[N,C]`` of scenes ``[N,119]``, in their units; smooth in z.
+def scene_labels(z: Float[Tensor, "n 120"]) -> Float[Tensor, "n context"]:
+    """Return attributes ``[N,C]`` of scenes ``[N,120]``, in their units; smooth in z.
 
     Raises:
         InputError: z is not of that shape.
@@ -131,7 +138,8 @@ def scene_labels(z: Float[Tensor, "n 119"]) -> Float[Tensor, "n context"]:
         0.5 + torch.stack([_appearance(z, name) for name in names]).mean(0) / (2 * SPAN)
         for names in SHARES.values()
     ]
-    return torch.stack([age, gender, smile, *shares], 1).float()
+    glasses = _appearance(z, "glasses") / GLASSES_WORN
+    return torch.stack([age, gender, smile, *shares, glasses], 1).float()
 
 
 POSE = ("yaw", "pitch")
@@ -152,9 +160,9 @@ def posed_scene_conditions() -> Conditions:
 
 
 def posed_scene_labels(
-    z: Float[Tensor, "n 119"], pose_rad: NDArray[np.floating]
+    z: Float[Tensor, "n 120"], pose_rad: NDArray[np.floating]
 ) -> Float[Tensor, "n context"]:
-    """Return attributes ``[N,C]`` of scenes ``[N,119]`` seen from yaw and pitch ``[N,2]`` in radians.
+    """Return attributes ``[N,C]`` of scenes ``[N,120]`` seen from yaw and pitch ``[N,2]`` in radians.
 
     Raises:
         InputError: z is not of that shape.
@@ -175,7 +183,7 @@ def sample_poses(count: int, start: int, seed: int) -> NDArray[np.float64]:
     return np.clip(poses, -np.array(POSE_LIMIT_RAD), POSE_LIMIT_RAD)
 
 
-def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) -> Float[Tensor, "count 119"]:
+def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) -> Float[Tensor, "count 120"]:
     """Draw z of the people numbered ``start`` and following.
 
     A person depends on seed and number alone, so that ranges can be drawn separately.
@@ -200,7 +208,9 @@ def sample_scenes(count: int, start: int, seed: int, truncation: float = 0.7) ->
             "give whole numbers from 0 on, and a truncation within 0..1"
         )
     drawn = [
-        latent_from_scene(sample_scene(np.random.default_rng([seed, number]), UNITS, truncation))
+        latent_from_scene(
+            sample_scene(np.random.default_rng([seed, number]), UNITS, truncation, glasses=True)
+        )
         for number in range(start, start + count)
     ]
     return torch.from_numpy(np.stack(drawn)) if drawn else torch.zeros(0, N_LATENT)

@@ -1,6 +1,6 @@
 """The parameters of a synthetic person and their latent vector.
 
-``z`` = 30 shape components, 49 face units, 40 appearance values (:data:`APPEARANCE`), each of roughly unit
+``z`` = 30 shape components, 49 face units, 41 appearance values (:data:`APPEARANCE`), each of roughly unit
 variance. A picture is a deterministic function of ``z`` and the camera, and a tracker's fit fills the first
 two blocks (:func:`z_from_fit`); zeros in the third are an average person in an average light.
 """
@@ -43,7 +43,7 @@ APPEARANCE = (
     "hair_sweep", "hair_wave", "beard", "moustache", "brow_dark", "brow_width", "lash", "blush", "freckles",
     "eye_shade", "light_side", "light_height", "light_key", "light_warmth", "cloth_light", "cloth_red",
     "cloth_blue", "collar", "collar_open", "wall_light", "wall_red", "wall_blue", "wall_gradient",
-    "wall_turn", "wall_blobs", "wall_stripes",
+    "wall_turn", "wall_blobs", "wall_stripes", "glasses",
 )  # fmt: skip
 """Names of the appearance block, in order. Each is standard normal (clipped to 2.5)."""
 N_LATENT = N_SHAPE + N_EXPRESSION + len(APPEARANCE)
@@ -55,7 +55,7 @@ class Scene:
     """One synthetic person with one expression in one light.
 
     shape: ``[30]`` in standard deviations of the head's shape components; expression: ``[52]`` in 0..1 in
-    the head's order; appearance: ``[40]`` standard normal values named by :data:`APPEARANCE`.
+    the head's order; appearance: ``[41]`` standard normal values named by :data:`APPEARANCE`.
     """
 
     shape: Array
@@ -97,7 +97,7 @@ def _unit_mean(names: Sequence[str]) -> Array:
 
 
 def latent_from_scene(scene: Scene) -> Array:
-    """Return the latent vector ``[119]`` float32 of a scene."""
+    """Return the latent vector ``[120]`` float32 of a scene."""
     return z_from_fit(scene.full_shape()[0], scene.expression, scene.expression_names, scene.appearance)
 
 
@@ -113,10 +113,10 @@ def z_from_fit(
         shape: ``[..., S]`` in standard deviations, at least 30 components (only the first 30 are used).
         expression: ``[..., 52]`` in 0..1.
         expression_names: the head's names of the 52 units.
-        appearance: ``[..., 40]`` or None for an average person.
+        appearance: ``[..., 41]`` or None for an average person.
 
     Returns:
-        ``[..., 119]`` float32.
+        ``[..., 120]`` float32.
     """
     shape, expression = np.asarray(shape, np.float32), np.asarray(expression, np.float32)
     if shape.shape[-1] < N_SHAPE:
@@ -132,7 +132,7 @@ def z_from_fit(
 
 
 def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) -> Scene:
-    """Return the scene that ``[119]`` values describe; the inverse of :func:`latent_from_scene`."""
+    """Return the scene that ``[120]`` values describe; the inverse of :func:`latent_from_scene`."""
     z = np.asarray(z, dtype=np.float32)
     if z.shape != (N_LATENT,):
         raise ValueError(f"latent has shape {z.shape}, expected ({N_LATENT},); pass one vector")
@@ -142,15 +142,21 @@ def scene_from_latent(z: NDArray[np.floating], expression_names: Sequence[str]) 
     return Scene(z[:N_SHAPE], expression, z[N_SHAPE + N_EXPRESSION :], tuple(expression_names))
 
 
-def sample_scene(rng: np.random.Generator, expression_names: Sequence[str], spread: float = 1.0) -> Scene:
+def sample_scene(
+    rng: np.random.Generator, expression_names: Sequence[str], spread: float = 1.0, glasses: bool = False
+) -> Scene:
     """Draw a person, an expression and a light.
 
     ``spread`` below 1 keeps people and lights nearer to the average (appearance by that factor, shape by half
-    as much), expressions as strong as ever.
+    as much), expressions as strong as ever. Where ``glasses`` is true a quarter of the people wear some, else
+    nobody does; they are drawn beside the stream of the rest, so a seed's people are the same with them.
     """
     shape = np.clip(rng.normal(size=N_SHAPE), -2.5, 2.5) * SHAPE_SCALE * (0.5 + 0.5 * spread)
     expression = sample_expression(rng, list(expression_names))
-    appearance = np.clip(rng.normal(size=len(APPEARANCE)), -2.5, 2.5) * spread
+    appearance = np.append(rng.normal(size=len(APPEARANCE) - 1), 0.0)
+    if glasses:
+        appearance[APPEARANCE.index("glasses")] = rng.spawn(1)[0].normal()
+    appearance = np.clip(appearance, -2.5, 2.5) * spread
     return Scene(shape.astype(np.float32), expression, appearance.astype(np.float32), tuple(expression_names))
 
 

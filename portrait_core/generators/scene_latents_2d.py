@@ -26,10 +26,10 @@ def latents_2d(
     yaw_rad: NDArray[np.floating] | float,
     pitch_rad: NDArray[np.floating] | float,
 ) -> NDArray[np.float32]:
-    """Return latents ``[...,121]`` of scenes seen from a camera.
+    """Return latents ``[...,122]`` of scenes seen from a camera.
 
     Args:
-        z: scenes ``[...,119]``.
+        z: scenes ``[...,120]``.
         yaw_rad: yaw of the camera, ``[...]`` or one for all.
         pitch_rad: pitch of the camera, ``[...]`` or one for all.
 

@@ -34,6 +34,8 @@ ESTIMATOR_FILES = {"deep3d": ("deep3d", "deep3d_landmarks"), "deca": ("deca",)}
 """Files of the networks that read poses and expressions for an evaluation."""
 IDENTITY_MODELS = ("face_recognition", "arcface")
 """Networks that recognise faces, of which ``evaluation.identity`` chooses one."""
+LPIPS_MODELS = ("lpips_vgg16", "lpips_alexnet")
+"""Networks of LPIPS that ``evaluation.lpips`` chooses from."""
 _NOT_COMMERCIAL = re.compile(r"non-?commercial|research|academic|\bNC\b", re.IGNORECASE)
 
 
@@ -81,6 +83,7 @@ def evaluation_sources(settings: Settings) -> dict[str, Path | str]:
     )
     if chosen.features == "inception":
         sources["inception"] = "inception"
+    sources |= {f"lpips_{name}": name for name in chosen.lpips}
     # under names of their own: trackers read the same files, and their keys name them
     for estimator, files in ESTIMATOR_FILES.items():
         if estimator in chosen.estimators:

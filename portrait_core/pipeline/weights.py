@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from portrait_core.model_files.needs import BASELINES, IDENTITY_MODELS, LANDMARK_MODELS
+from portrait_core.model_files.needs import BASELINES, IDENTITY_MODELS, LANDMARK_MODELS, LPIPS_MODELS
 from portrait_core.template.registry import FACE_MODELS
 
 Digests = Mapping[str, str]
@@ -82,7 +82,7 @@ def deca_weights(weights: Digests) -> dict[str, str]:
 
 def assessing_weights(weights: Digests) -> dict[str, str]:
     """Select everything that looks at a clip for an evaluation."""
-    networks = _select(weights, (*IDENTITY_MODELS, "inception", "phi"))
+    networks = _select(weights, (*IDENTITY_MODELS, *LPIPS_MODELS, "inception", "phi"))
     estimators = deep3d_weights(weights) | deca_weights(weights)
     return landmark_weights(weights) | measuring_weights(weights) | estimators | networks
 

@@ -42,6 +42,9 @@ class EvaluationSettings(Section):
     estimators: Annotated[tuple[Estimator, ...], Field(min_length=1)] = ("embedded",)
     """Readers of poses and expressions for APD and AED. The paper takes Deep3DFaceRecon, and its supplement
     DECA too; the user brings the files of both."""
+    lpips: tuple[Literal["vgg16", "alexnet"], ...] = ()
+    """Networks of LPIPS, which self-reenactment reports beside the distance of the shipped features; the user
+    brings their files. Where the inversion reads VGG16, its LPIPS is reported anyway."""
     views: tuple[View, ...] = ()
     """Views whose identity is compared; an evaluation draws two per clip (paper: ID)."""
     truth: bool = False

@@ -28,9 +28,10 @@ SOLID = 0.95
 OCCUPANCY_WEIGHT, DEPTH_WEIGHT, ALPHA_WEIGHT, BACKGROUND_WEIGHT = 0.6, 1.0, 0.5, 0.5
 EDGE_WEIGHT, PERCEPTUAL_WEIGHT, PAIR_WEIGHT = 0.5, 0.1, 1.0
 RAY_SHARES = (0.25, 0.2, 0.35)
-"""Fractions of the rays that are uniform, central and at the mouth; the rest is at the eyes."""
+"""Fractions of the rays that are uniform, central and at the mouth, if nothing else is asked for; the rest is
+at the eyes."""
 PATCH_SHARES = (0.4, 0.25)
-"""Fractions of the patches at the mouth and at an eye; the rest is anywhere."""
+"""Fractions of the patches at the mouth and at an eye, if nothing else is asked for; the rest is anywhere."""
 MARGIN = 4
 """Width in pixels of a super-resolved patch's border that losses exclude."""
 
@@ -57,13 +58,15 @@ def _gather(maps: Tensor, index: Tensor) -> Tensor:
     return torch.gather(flat, 1, index[..., None].expand(-1, -1, flat.shape[-1]))
 
 
-def pick_rays(view: ViewBatch, count: int, rng: torch.Generator) -> Tensor:
-    """Choose ``count`` rays per view ``[B,count]``, distributed by :data:`RAY_SHARES`.
+def pick_rays(
+    view: ViewBatch, count: int, rng: torch.Generator, shares: tuple[float, float, float] = RAY_SHARES
+) -> Tensor:
+    """Choose ``count`` rays per view ``[B,count]``, distributed as :data:`RAY_SHARES` are.
 
     Eyes and mouth are a few per cent of the picture and most of the expression.
     """
     size, batch = view.depth.shape[-1], len(view.depth)
-    spread, central, at_mouth = (int(count * share) for share in RAY_SHARES)
+    spread, central, at_mouth = (int(count * share) for share in shares)
     at_eyes = count - spread - central - at_mouth
     uniform = torch.rand(batch, spread, 2, generator=rng)
     centre = 0.18 + 0.64 * torch.rand(batch, central, 2, generator=rng)
@@ -75,19 +78,21 @@ def pick_rays(view: ViewBatch, count: int, rng: torch.Generator) -> Tensor:
     return pixel[..., 1] * size + pixel[..., 0]
 
 
-def pick_corners(view: ViewBatch, patch: int, rng: torch.Generator) -> Tensor:
+def pick_corners(
+    view: ViewBatch, patch: int, rng: torch.Generator, shares: tuple[float, float] = PATCH_SHARES
+) -> Tensor:
     """Choose top left pixels ``[B,2]`` (row, column, at neural resolution) of one square patch per view.
 
-    Patches lie on the mouth, on an eye, or anywhere, by :data:`PATCH_SHARES`, off the centre by up to a
+    Patches lie on the mouth, on an eye, or anywhere, as :data:`PATCH_SHARES` are, off the centre by up to a
     quarter of the patch.
     """
     size, batch = view.depth.shape[-1], len(view.depth)
     draw = torch.rand(batch, generator=rng)
-    point = torch.where(draw < PATCH_SHARES[0], 0, torch.randint(1, 3, (batch,), generator=rng))
+    point = torch.where(draw < shares[0], 0, torch.randint(1, 3, (batch,), generator=rng))
     centre = view.key_points[torch.arange(batch), point] * size  # [b,2] column, row
     centre = centre + (torch.rand(batch, 2, generator=rng) - 0.5) * (patch / 2)
     anywhere = torch.rand(batch, 2, generator=rng) * size
-    centre = torch.where((draw < sum(PATCH_SHARES))[:, None], centre, anywhere)
+    centre = torch.where((draw < sum(shares))[:, None], centre, anywhere)
     return (centre.flip(1) - patch / 2).long().clamp(0, size - patch)
 
 

@@ -1,4 +1,4 @@
-"""Drawing of a synthetic person: head, hair, shoulders and collar, lit, before a background plane.
+"""Drawing of a synthetic person: head, hair, shoulders, collar, glasses, lit, before a background plane.
 
 The mesh work of a person is done once (:meth:`SceneRenderer.person`) and shared by its views.
 """
@@ -28,6 +28,7 @@ from portrait_core.training.appearance import (
     paint_of,
     wall_picture,
 )
+from portrait_core.training.glasses import GlassesMesh, glasses_presence
 from portrait_core.training.hair import HairSheet
 from portrait_core.training.lighting import diffuse, eye_glint, key_shadow, skin_sheen, strand_sheen
 from portrait_core.training.materials import HeadMaterials
@@ -45,6 +46,18 @@ from portrait_core.training.torso import COLUMNS as TORSO_COLUMNS
 from portrait_core.training.torso import Torso
 
 IMAGE_SIZE = 256
+GLASSES_GLOSS = 0.25
+"""Strength of the highlight on frames."""
+
+
+@dataclass(frozen=True)
+class WornGlasses:
+    """Glasses on a person: positions (box units), normals and lit colour ``[G,3]``, opacity ``[G]``."""
+
+    points: Array
+    normals: Array
+    colour: Array
+    opacity: Array
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,7 @@ class Person:
     shadow: Array  # [N]
     hair: Array  # [3] colour
     landmarks: Array  # [478,3] box units
+    glasses: WornGlasses | None
 
 
 @dataclass(frozen=True)
@@ -82,6 +96,19 @@ class View:
     key_points: Array
 
 
+def _draw_over(rgba: Array, depth: Array, drawn: Drawn) -> None:
+    """Draw what lies in front of a picture ``[P,4]`` (colour times coverage) and its depth ``[P]``, in place.
+
+    What is at least half opaque gives its depth to the pixel.
+    """
+    front = drawn.depth < depth[drawn.pixel]
+    pixel, opacity = drawn.pixel[front], drawn.opacity[front][:, None]
+    over = np.concatenate([drawn.colour[front], np.ones_like(opacity)], 1)
+    rgba[pixel] = rgba[pixel] * (1 - opacity) + over * opacity
+    solid = opacity[:, 0] > 0.5
+    depth[pixel[solid]] = drawn.depth[front][solid]
+
+
 class SceneRenderer:
     """Holds the head, the fixed topology and the fixed masks."""
 
@@ -97,6 +124,8 @@ class SceneRenderer:
         outer = (self._vertex_group == 0) & (masks["inside_mouth"] < 0.5) & (masks["ears"] < 0.3)
         skin = Skin(template[outer], np.flatnonzero(outer))
         self.hair, self.torso = HairSheet(skin, template[faces[outer[faces].all(1)]]), Torso(skin)
+        eyes = np.flatnonzero(self._vertex_group == 1), np.flatnonzero(self._vertex_group == 2)
+        self.glasses = GlassesMesh(skin, eyes, template)
         self.n_head, self.n_torso = len(template), self.torso.n_vertices
         self._painter = albedo.Painter()
         self._texture = self._texture_coordinates(template)
@@ -104,6 +133,7 @@ class SceneRenderer:
         every = np.concatenate([base, self.hair.faces + self.n_head + self.n_torso])
         self._base_faces, self._hair_faces = torch.from_numpy(base), torch.from_numpy(self.hair.faces)
         self._all_faces = torch.from_numpy(every)
+        self._glasses_faces = torch.from_numpy(self.glasses.faces)
         self._eye_face = np.isin(np.pad(face_group, (0, len(self.torso.faces))), (1, 2))
 
     def _texture_coordinates(self, template: Array) -> Array:
@@ -164,6 +194,20 @@ class SceneRenderer:
             shadow=shadow,
             hair=hair_colour(scene),
             landmarks=landmarks,
+            glasses=self._worn_glasses(scene, moved, light),
+        )
+
+    def _worn_glasses(self, scene: Scene, displacement: Array, light: Light) -> WornGlasses | None:
+        """Fit glasses to a head displaced ``[V,3]`` from the average; None where the person wears none."""
+        presence = glasses_presence(scene)
+        if presence == 0:
+            return None
+        surface = self.glasses.build(displacement)
+        points = self.head.to_box(torch.from_numpy(surface.points)).numpy()
+        lit = np.ones(len(points))
+        colour = self.glasses.colour * diffuse(surface.normals, light, lit, lit)
+        return WornGlasses(
+            points, surface.normals, colour.astype(np.float32), self.glasses.opacity * presence
         )
 
     def view(self, person: Person, camera: Array) -> View:
@@ -179,13 +223,9 @@ class SceneRenderer:
         drawn = self._shade_base(person, visible(base, self._base_faces, camera), camera)
         rgba[drawn.pixel, :3], rgba[drawn.pixel, 3] = drawn.colour, 1.0
         depth[drawn.pixel] = drawn.depth
-        drawn = self._shade_hair(person, visible(hair, self._hair_faces, camera), camera)
-        front = drawn.depth < depth[drawn.pixel]
-        pixel, opacity = drawn.pixel[front], drawn.opacity[front][:, None]
-        over = np.concatenate([drawn.colour[front], np.ones_like(opacity)], 1)
-        rgba[pixel] = rgba[pixel] * (1 - opacity) + over * opacity
-        solid = opacity[:, 0] > 0.5
-        depth[pixel[solid]] = drawn.depth[front][solid]
+        _draw_over(rgba, depth, self._shade_hair(person, visible(hair, self._hair_faces, camera), camera))
+        if person.glasses is not None:
+            _draw_over(rgba, depth, self._shade_glasses(person.glasses, person.light, camera))
         square = depth.reshape(size, size)
         return self._finish(person, smooth_edges(rgba.reshape(size, size, 4), square), square, camera)
 
@@ -218,6 +258,21 @@ class SceneRenderer:
         fade = drawn.extra[:, 0]
         drawn.opacity[:] = np.clip((fade - 1 + drawn.opacity) * 3.0 + fade * 1.2, 0, 1)
         return drawn
+
+    def _shade_glasses(self, worn: WornGlasses, light: Light, camera: Array) -> Drawn:
+        """Return colour, opacity and depth of the glasses."""
+        eye = camera[:16].reshape(4, 4)[:3, 3]
+        with torch.no_grad():
+            pixels = project_to_crop(
+                torch.from_numpy(camera)[None], torch.from_numpy(worn.points)[None], IMAGE_SIZE
+            )
+            seen = visible(
+                rasterize(pixels, self._glasses_faces, IMAGE_SIZE, IMAGE_SIZE), self._glasses_faces, camera
+            )
+        sheen = skin_sheen(worn.points, worn.normals, eye, light, GLASSES_GLOSS * worn.opacity)
+        table = np.concatenate([worn.colour + sheen, worn.opacity[:, None]], 1)
+        value = (table[seen.corner] * seen.weight[..., None]).sum(1).astype(np.float32)
+        return Drawn(seen.pixel, value[:, :3], value[:, 3], seen.depth, value[:, 4:])
 
     def _finish(self, person: Person, rgba: Array, depth: Array, camera: Array) -> View:
         """Composite the foreground over the background plane and collect the labels."""

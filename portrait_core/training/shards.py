@@ -103,6 +103,10 @@ class ShardSet:
         """Length of ``z``."""
         return next(iter(self._seen.values()))["z"].shape[1]
 
+    def latents(self) -> Tensor:
+        """Return the latents ``[N,Z]`` of all heads that are sampled."""
+        return torch.from_numpy(np.concatenate([shard["z"] for shard in self._seen.values()]))
+
     def sample(self, heads: int, views: int, rng: np.random.Generator) -> ViewBatch:
         """Draw ``heads`` heads with replacement, and ``views`` different views of each."""
         shards = list(self._seen.values())

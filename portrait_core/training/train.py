@@ -41,6 +41,8 @@ from portrait_core.training.evaluate import comparison_sheet, evaluate
 from portrait_core.training.shards import ShardSet, ViewBatch
 
 CHECKPOINT = "checkpoint.pt"
+LAYOUT = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
+"""What the numbers of z are; stored with the weights."""
 WATCHED = 32
 """Number of held-out people that are evaluated during training."""
 
@@ -72,6 +74,8 @@ class Schedule:
     rendered_patch: int = 24
     rendered_rays: int = 192
     """Number of further rays per view in a step that renders."""
+    ray_shares: tuple[float, float, float] = losses.RAY_SHARES
+    patch_shares: tuple[float, float] = losses.PATCH_SHARES
     rendering_from: float = 0.0
     perceptual_from: float = 0.3
 
@@ -176,8 +180,8 @@ class Trainer:
         planes = self.generator.planes(ws)
         side = schedule.rendered_patch if renders else schedule.patch
         count = schedule.rendered_rays if renders else schedule.surface_rays
-        corners = losses.pick_corners(view, side, self.rng)
-        further = losses.pick_rays(view, count, self.rng)
+        corners = losses.pick_corners(view, side, self.rng, schedule.patch_shares)
+        further = losses.pick_rays(view, count, self.rng, schedule.ray_shares)
         if paired:  # two expressions are compared pixel by pixel
             corners, further = (x[::2].repeat_interleave(2, dim=0) for x in (corners, further))
         index = torch.cat([losses.patch_rays(view.depth.shape[-1], corners, side), further], dim=1)
@@ -187,9 +191,14 @@ class Trainer:
             self.generator, planes, view, self.rng
         )
         patches = features[:, : side * side]
-        return loss + losses.superresolution_loss(
+        loss = loss + losses.superresolution_loss(
             self.generator, ws, patches, view, corners, side, self._extractor(), paired
         )
+        return self._regularised(loss, view, ws)
+
+    def _regularised(self, loss: Tensor, view: ViewBatch, ws: Tensor) -> Tensor:
+        """Add losses of the latents ``[I,rows,w]`` themselves; there are none here."""
+        return loss
 
     def _sample(self) -> tuple[ViewBatch, bool]:
         """Draw a batch, and tell whether it consists of pairs of expressions."""
@@ -215,11 +224,10 @@ def _save(trainer: Trainer, out: Path) -> None:
     temporary = out / (CHECKPOINT + ".partial")
     torch.save(trainer.state(), temporary)
     os.replace(temporary, out / CHECKPOINT)
-    layout = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
     save_generator(
         trainer.average,
         out / "embedded_generator.safetensors",
-        latent_layout=layout,
+        latent_layout=LAYOUT,
         metadata={"licence": "Apache-2.0", "steps": str(trainer.step)},
     )
 

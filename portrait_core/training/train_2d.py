@@ -74,7 +74,7 @@ class Pictures:
     """Aligned pictures without roll, in memory.
 
     Attributes:
-        z: ``[N,121]``.
+        z: ``[N,122]``.
         image: ``[N,128,128,3]`` uint8.
         alpha: ``[N,128,128]`` uint8, coverage by the person.
     """

@@ -44,7 +44,7 @@ Sums = dict[int, list[tuple[float, float, float]]]
 
 
 def people(count: int) -> list[tuple[Tensor, list[View]]]:
-    """Latents ``[1,119]`` of people that no training drew, and their views from ``YAWS_DEG``."""
+    """Latents ``[1,120]`` of people that no training drew, and their views from ``YAWS_DEG``."""
     renderer = SceneRenderer(MorphableHead.load(HEAD_PATH))
     rng = np.random.default_rng(SEED)
     cameras = np.concatenate([orbit_labels(np.radians(yaw), 0.0) for yaw in YAWS_DEG])

@@ -282,7 +282,7 @@ def test_a_second_edit_takes_the_portrait_as_inverted(edited: Trained, tmp_path:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("glasses=on", "this StyleFlow knows age"),
+        ("hat=on", "this StyleFlow knows age"),
         ("age=200", "expected 18..80 years"),
         ("age=old", "cannot read the edit"),
     ],

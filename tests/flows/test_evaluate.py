@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from flows.cli.main import app
 from flows.cli.outcome import BAD_INPUT, OK, PARTIAL
 from portrait_core.store import Store
+from tests import official_files
 from tests.conftest import FfmpegRunner
 from tests.flows.test_interruption import _start, _wait_until
 
@@ -167,14 +168,21 @@ def test_clips_that_cannot_be_made_are_named_and_stop_no_other(command: Argument
 
 
 @pytest.mark.slow
-def test_self_reenactment_compares_with_the_true_frames(command: Arguments, tmp_path: Path) -> None:
-    made = call(command(tmp_path, "--protocol", "self", methods=("references",)), tmp_path)
+def test_self_reenactment_compares_with_the_true_frames(
+    command: Arguments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTRAIT_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    official_files.write_alexnet(tmp_path / "models" / "alexnet-owt-7be5be79.pth")
+    options = ("--protocol", "self", "--set", "evaluation.lpips=[alexnet]")
+    made = call(command(tmp_path, *options, methods=("references",)), tmp_path)
     assert made.result.exit_code == OK, made.result.output
     summary = pd.read_parquet(made.out / "summary.parquet")
     still = summary[summary["method"] == "still photograph"].set_index("column")
     assert 15 < still.loc["PSNR", "value"] < 60
     assert still.loc["CSIM", "value"] > 0.8
     assert still.loc["AKD", "value"] > 0
+    assert "LPIPS, AlexNet, version 0.1" in set(summary["variant"])
     assert "Self-reenactment: distances from the true frames" in made.report
 
 

@@ -48,6 +48,7 @@ CHOOSE_WEIGHTS = {
     "evaluation.identity",
     "evaluation.features",
     "evaluation.estimators",
+    "evaluation.lpips",
     "flow.labels",
 }
 """Looked at to find files of weights and of labels, whose digests are in the keys of stages that use them."""

@@ -47,7 +47,7 @@ def test_latents_hold_yaw_and_pitch_last() -> None:
     assert z.dtype == np.float32
     assert z[:, -2:].tolist() == [[1.0, 0.5], [-0.5, 0.5]]
     assert (z[:, :-2] == 1).all()
-    with pytest.raises(ValueError, match=r"expected .*119"):
+    with pytest.raises(ValueError, match=r"expected .*120"):
         latents_2d(np.ones((2, 5)), 0.0, 0.0)
 
 

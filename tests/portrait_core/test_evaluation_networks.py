@@ -24,6 +24,9 @@ from portrait_core.metrics.inception import Inception, inception_shapes, read_in
 from portrait_core.metrics.picture_distances import LpipsAlex, perceptual_networks, picture_distances, ssim
 from portrait_core.metrics.picture_features import picture_features
 from portrait_core.model_files.check import check_model
+from portrait_core.model_files.needs import evaluation_sources
+from portrait_core.pipeline.weights import assessing_weights
+from portrait_core.settings import load_settings
 from portrait_core.weights.registry import MODELS
 from tests import official_files
 from tests.plain import inception as plain
@@ -183,6 +186,15 @@ def test_networks_are_those_whose_files_are_there(tmp_path: Path, monkeypatch: p
     (tmp_path / "vgg16-397923af.pth").write_bytes(b"no network")
     with pytest.raises(ModelFileError, match=r"vgg16-397923af\.pth"):
         perceptual_networks()  # a wrong file is not passed over
+
+
+def test_networks_of_lpips_that_a_setting_names_are_among_an_evaluations_weights() -> None:
+    settings = load_settings("embedded", ["evaluation.lpips=[alexnet, vgg16]"])
+    sources = evaluation_sources(settings)
+    assert (sources["lpips_alexnet"], sources["lpips_vgg16"]) == ("alexnet", "vgg16")
+    digests = dict.fromkeys(sources, "0" * 64)
+    assert {"lpips_alexnet", "lpips_vgg16"} <= set(assessing_weights(digests))
+    assert not any("lpips" in name for name in evaluation_sources(load_settings("embedded")))
 
 
 def test_pixels_are_compared_by_the_formulas() -> None:

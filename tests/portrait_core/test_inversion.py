@@ -98,7 +98,7 @@ def test_inversion_comes_nearer_to_its_target(phi: torch.nn.Module, head: Morpha
     first = inv.first(target, z)
     assert inv.loss(first.ws, target) < 0.9 * before
     assert len(first.losses) == 12
-    assert first.appearance.shape == ((40,) if start == "tracker" else (0,))
+    assert first.appearance.shape == ((41,) if start == "tracker" else (0,))
     refined, losses = inv.next(first.ws, target, frame=1)
     assert len(losses) == 6
     assert inv.loss(refined, target) < inv.loss(first.ws, target)

@@ -59,6 +59,8 @@ def test_labels_are_of_the_people() -> None:
         assert (label(attribute, low), label(attribute, high)) == pytest.approx((0, 1), abs=1e-6)
         assert label(attribute, person()) == 0.5
         assert label("gender", low) == label("gender", high)
+    assert label("glasses", person()) == 0
+    assert label("glasses", person(glasses=scenes.GLASSES_WORN)) == 1
     assert label("age", person(hair_grey=2)) > label("age", person()) + 15
     assert label("age", person(hair_line=2)) > label("age", person()) + 8
     smiling = person()
@@ -124,10 +126,10 @@ def test_ranges_are_the_whole() -> None:
         (lambda: sample_scenes(-1, 0, 0), "cannot draw -1 scenes"),
         (lambda: sample_scenes(1, 0, -2), "with seed -2"),
         (lambda: sample_scenes(1, 0, 0, 1.5), r"truncation 1\.5"),
-        (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 119\]"),
+        (lambda: scene_labels(torch.zeros(2, 512)), r"shape \[2, 512\], expected \[N, 120\]"),
         (lambda: LatentReader.fit(embedded(), embedded().at(torch.arange(1))), "evaluate on 1"),
         (
-            lambda: LatentReader.fit(embedded(), LabelledLatents(torch.zeros(3, 1, 8), torch.zeros(3, 12))),
+            lambda: LatentReader.fit(embedded(), LabelledLatents(torch.zeros(3, 1, 8), torch.zeros(3, 13))),
             "split",
         ),
     ],
@@ -149,7 +151,7 @@ def test_the_reader_reads_people_it_has_not_seen() -> None:
     far = reader.read(100 * others.w)
     assert (far >= learnt.labels.amin(0)).all()
     assert (far <= learnt.labels.amax(0)).all()
-    with pytest.raises(InputError, match=r"shape \[2, 1, 512\], expected \[batch, rows, 256\]"):
+    with pytest.raises(InputError, match=r"shape \[2, 1, 512\], expected \[batch, rows, 288\]"):
         reader.read(torch.zeros(2, 1, 512))
 
 
@@ -168,14 +170,14 @@ def test_the_reader_says_what_it_reads_weakly() -> None:
     assert reader.weakly_read(conditions.with_held({"yaw": 1})) == ("luck",)
     assert reader.r2[2] == 0
     assert reader.read(others.w)[:, 2].tolist() == [1] * 200
-    with pytest.raises(InputError, match="to 3 attributes, the StyleFlow has 256 and 12"):
+    with pytest.raises(InputError, match="to 3 attributes, the StyleFlow has 288 and 13"):
         reader.weakly_read(scene_conditions())
 
 
 def read_flow() -> StyleFlowModel:
     learnt, others = embedded().split(200)
     conditions = scene_conditions().standardised(learnt.labels)
-    flow = StyleFlow(StyleFlowArchitecture(width=256, hidden=(8,), context=len(conditions)))
+    flow = StyleFlow(StyleFlowArchitecture(width=288, hidden=(8,), context=len(conditions)))
     return StyleFlowModel(flow.eval(), conditions, LatentReader.fit(learnt, others))
 
 
@@ -218,7 +220,7 @@ def test_a_file_without_a_reader_has_none(tmp_path: Path) -> None:
         (lambda t, m: t.pop("reader.weight"), r"the reader does not fit: reader\.weight is missing"),
         (
             lambda t, m: t.update({"reader.bias": torch.zeros(3)}),
-            r"reader\.bias has shape \[3\], expected \[12\]",
+            r"reader\.bias has shape \[3\], expected \[13\]",
         ),
         (lambda t, m: t["reader.mean"].fill_(torch.nan), r"reader\.mean has values that are not finite"),
         (lambda t, m: t["reader.scale"].zero_(), "not above 0"),

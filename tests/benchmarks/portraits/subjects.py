@@ -128,7 +128,7 @@ def tracked(name: str, image: Picture, tools: Tools, settings: Settings) -> Subj
 
 
 def synthetic(name: str, z: Tensor, view: View, head: MorphableHead) -> Subject:
-    """A synthetic person ``z [1,119]`` seen in ``view``, as a perfect tracker would fit it: with the true
+    """A synthetic person ``z [1,120]`` seen in ``view``, as a perfect tracker would fit it: with the true
     camera its other views can be compared pixel by pixel."""
     scene = scene_from_latent(z[0].numpy(), head.expression_names)
     expression = np.asarray(scene.expression, np.float32)
