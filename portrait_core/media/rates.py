@@ -53,9 +53,9 @@ def constant_rate(
 
     A rate that explains every time stamp within the container's rounding is the video's own: first those that
     the container declares, then the standard ones. If there is none, the rate varies: the one that explains
-    them but for missing pictures is taken, near the typical (median) interval or else the lowest of the finer
-    ones, so that no picture is lost; else the standard rate nearest to the typical interval, else the average
-    rate.
+    them but for missing pictures is taken, near the typical (median) interval or else, where that would lose
+    pictures, the lowest of the finer ones; else the standard rate nearest to the typical interval, else the
+    average rate.
 
     Args:
         ticks: ``[n]`` int64 presentation times in units of ``time_base``, ascending, n >= 1.
@@ -80,12 +80,14 @@ def constant_rate(
     for rate in [*plausible[:-1], *by_distance]:
         if abs(rate - typical) <= SNAP * typical and _holds(ticks, time_base, rate):
             return rate, True
-    for rate in sorted(STANDARD_RATES):
-        is_finer = typical < rate <= FINEST and rate <= MOST_FINER * typical
-        if is_finer and _holds(ticks, time_base, rate):
-            return rate, True
-    if abs(by_distance[0] - typical) <= SNAP * typical:
-        return by_distance[0], True
+    usual = by_distance[0] if abs(by_distance[0] - typical) <= SNAP * typical else average
+    if _loses(ticks, time_base, usual):
+        for rate in sorted(STANDARD_RATES):
+            is_finer = typical < rate <= FINEST and rate <= MOST_FINER * typical
+            if is_finer and _holds(ticks, time_base, rate):
+                return rate, True
+    if usual is not average:
+        return usual, True
     return max(average.limit_denominator(1001), MIN_RATE), True
 
 
@@ -184,6 +186,12 @@ def _holds(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> boo
     numbers = np.round(places)
     close = np.abs(places - numbers).max() * step <= min(1.01, 0.4 * step)
     return bool(close and np.diff(numbers).min() >= 1)
+
+
+def _loses(ticks: NDArray[np.int64], time_base: Fraction, rate: Fraction) -> bool:
+    """Tell whether pictures are left out where a video of varying rate is presented at a constant one."""
+    position = (ticks - ticks[0]) * float(time_base * rate)  # in output frames, as in slots_of
+    return bool((np.diff(np.floor(position - 0.5)) < 1).any())
 
 
 def frame_count(
