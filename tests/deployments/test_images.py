@@ -56,6 +56,8 @@ def test_the_user_can_write_where_the_image_says(image: Path) -> None:
     assert "/cache" in made[0].split()
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_what_is_copied_is_enough(tmp_path: Path) -> None:
     """The program finds its profiles, models and samples among what the images copy."""
     one, other = map(_copied, IMAGES)

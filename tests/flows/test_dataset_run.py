@@ -113,6 +113,8 @@ def test_a_clip_that_the_store_refuses_stops_no_other(tmp_path: Path) -> None:
     assert set(again.values()) == {"done"}, "a store's failure sets nothing aside"
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_a_store_that_fails_for_many_clips_in_a_row_ends_the_run(tmp_path: Path) -> None:
     settings, count = _settings("runner.clips=1"), STORE_FAILURES + 2
     refused.update({f"clip-{i}": 99 for i in range(count)})

@@ -298,6 +298,8 @@ def test_an_edit_that_cannot_be_made_is_refused_before_any_work(
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_an_edit_is_animated_and_resumed(trained: Trained, tmp_path: Path, arguments: Arguments) -> None:
     # an untrained generator's picture is no face: so little of the edit leaves the photograph as it is
     changes = [f"edit.flow={trained.flow}", "edit.strength=0.001", *EDITING]

@@ -117,6 +117,8 @@ def test_a_record_larger_than_the_limit_is_absent_and_no_more_of_it_is_read(
     assert "more than the 1,000 bytes that limits.record_bytes allows" in said[f"track.{KEY}/notes/info.json"]
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_many_large_records_are_read_without_holding_them_all(tmp_path: Path) -> None:
     for kind, text in (("states", b"\0"), ("jobs", b'"' + b"x" * 3_000_000 + b'"')):
         (tmp_path / kind).mkdir(parents=True)
@@ -136,6 +138,8 @@ def test_many_large_records_are_read_without_holding_them_all(tmp_path: Path) ->
     assert _peak_bytes(code, tmp_path) < 100 * MIB
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_notes_that_are_large_are_parsed_one_after_another(tmp_path: Path) -> None:
     _, output = _filled(Store(tmp_path))
     folder = tmp_path / output.path / "notes"
