@@ -120,6 +120,7 @@ def match_lids(
     retargeted: NDArray[np.floating],
     gain: float = 1.0,
     ok: NDArray[np.bool_] | None = None,
+    as_portrait: NDArray[np.floating] | None = None,
 ) -> NDArray[np.float32]:
     """Set the portrait's blinks so that its lids move as the driver's do.
 
@@ -137,6 +138,8 @@ def match_lids(
         retargeted: the portrait's expressions ``[T,E]``.
         gain: strength; 1 copies the driver.
         ok: ``[T]``, frames that count for the driver's open eye, which is no less than half open.
+        as_portrait: the driver's expression ``[E]`` in a frame that shows the portrait itself: its lids then
+            stand for the portrait's own, in place of the driver's open eye.
 
     Returns:
         ``retargeted`` with other blinks, ``[T,E]``.
@@ -145,7 +148,10 @@ def match_lids(
     used = driver[np.asarray(ok, bool)] if ok is not None and np.any(ok) else driver
     shut = lids.shut(driver_shape)
     at_rest = lids.opening(driver_shape, np.zeros((1, driver.shape[1])))[0]
-    opened = np.percentile(lids.opening(driver_shape, used), _OPEN_PERCENTILE, axis=0)
+    if as_portrait is None:
+        opened = np.percentile(lids.opening(driver_shape, used), _OPEN_PERCENTILE, axis=0)
+    else:
+        opened = lids.opening(driver_shape, np.asarray(as_portrait, float)[None])[0]
     opened = np.maximum(opened, shut + _MIN_OPEN * (at_rest - shut))
     reach = np.maximum(opened - shut, _MIN_RANGE)
     share = gain * (opened - lids.opening(driver_shape, driver)) / reach

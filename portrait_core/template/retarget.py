@@ -132,7 +132,10 @@ def _visibly_alike(
     portrait = Person(points.with_shape(np.asarray(shape, float)), driver.portrait_rest(own, points.names))
     change = VisibleChange(points, moved, portrait, asdict(strengths))
     solved = np.stack([change.expression(*frame) for frame in zip(moves, start, strict=True)])
-    return match_lids(LidModel.of(head), driver.shape, moves, shape, own, solved, strengths.eyes, driver.ok)
+    as_portrait = rest if driver.rests_as_portrait else None
+    return match_lids(
+        LidModel.of(head), driver.shape, moves, shape, own, solved, strengths.eyes, driver.ok, as_portrait
+    )
 
 
 def _checked(
