@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from portrait_core.face_model.directions import direction_names
 from portrait_core.generators.prepared import generator_bytes
+from portrait_core.generators.scene_latents import UNITS
 from portrait_core.inversion.chain import Anchor
 from portrait_core.inversion.latent import FirstLatent
 from portrait_core.pipeline import Job
@@ -71,7 +73,7 @@ def _repeated(rows: NDArray[Any], frames: int) -> NDArray[Any]:
 def _still_track(size: int) -> dict[str, NDArray[Any]]:
     """Of one frame, in which nothing moves: the crop is the whole photograph of ``size`` pixels."""
     track = {
-        "expression": np.zeros((1, 52), np.float32),
+        "expression": np.zeros((1, len(UNITS) + len(direction_names())), np.float32),
         "jaw": np.zeros((1, 3), np.float32),
         "rotation": np.eye(3, dtype=np.float32)[None],
         "crop_center_px": np.full((1, 2), size / 2, np.float32),

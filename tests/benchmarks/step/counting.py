@@ -10,12 +10,12 @@ from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from portrait_core.generators import TriPlaneGenerator
 from portrait_core.inversion import loop
+from portrait_core.inversion.adam import FusedAdam
 from tests.benchmarks.step.workloads import Enough, Workload, until
 from tests.second_device import counted, described
 from tests.second_device.kernels import KernelMode
@@ -96,7 +96,7 @@ def _places(phi: nn.Module) -> list[tuple[type, str, str]]:
         (TriPlaneGenerator, "superresolve", "super-resolution"),
         (type(phi), "forward", "Φ"),
         (Tensor, "backward", "backward"),
-        (torch.optim.Adam, "step", "Adam"),
+        (FusedAdam, "step", "Adam"),
     ]
 
 
