@@ -101,7 +101,7 @@ def measure_regions(points: NDArray[np.floating]) -> dict[str, Array]:
 
 @dataclass(frozen=True)
 class Reader:
-    """What is known of a reader on pictures whose truth is known, by region where it is.
+    """Slopes and noise of a reader on pictures whose truth is known, by region where they were measured.
 
     Attributes:
         slopes: the part of a change that it reports.

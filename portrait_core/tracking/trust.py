@@ -28,7 +28,7 @@ _MOUTH = (13, 14, 61, 291)
 _PARTS = (list(EYE_CONTOUR_RIGHT), list(EYE_CONTOUR_LEFT), list(_MOUTH))
 _BROWS_AND_CHIN = (105, 334, 152)
 _CUT_CHIN = 0.05
-"""How far beyond the edge, over the face's height, a brow or the chin may be and still count as shown."""
+"""Largest distance beyond the edge, over the face's height, at which a brow or the chin counts as shown."""
 _SQUEEZED = 0.85
 """Distance of eyes and mouth, over that of the eyes and over what it is in frames around, below which a face
 at the edge is squeezed into what the picture shows of it."""

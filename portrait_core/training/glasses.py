@@ -7,8 +7,6 @@ nose, and their arms end at its ears.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -40,14 +38,6 @@ WORN_FROM, WORN_WHOLLY = 0.4, 1.1
 def glasses_presence(scene: Scene) -> float:
     """Return the opacity of a person's glasses: 0 (none) to 1."""
     return float(smoothstep(WORN_FROM, WORN_WHOLLY, scene.value("glasses")))
-
-
-@dataclass(frozen=True)
-class GlassesSurface:
-    """Glasses on one head: positions (metres) and unit normals ``[N,3]``."""
-
-    points: Array
-    normals: Array
 
 
 class GlassesMesh:
@@ -83,8 +73,8 @@ class GlassesMesh:
         self.colour = np.where(lens, LENS_COLOUR, FRAME_COLOUR).astype(np.float32)
         self.opacity = np.where(lens[:, 0], LENS_OPACITY, 1.0).astype(np.float32)
 
-    def build(self, displacement: Array) -> GlassesSurface:
-        """Return the glasses of a head whose vertices are displaced ``[V,3]`` (metres) from the average."""
+    def build(self, displacement: Array) -> tuple[Array, Array]:
+        """Return positions (m) and unit normals ``[N,3]`` on a head displaced ``[V,3]`` from the average."""
         moved = self._template + displacement
         middle = np.mean([moved[eye].mean(0) for eye in self._eyes], 0)
         scale = self._eye_distance(moved) / self._distance_m
@@ -103,7 +93,7 @@ class GlassesMesh:
             lens = np.concatenate([np.broadcast_to(rim.mean(0), rim.shape), rim])
             pieces.append((lens, np.broadcast_to([0.0, 0.0, 1.0], lens.shape)))
         points, normals = (np.concatenate(arrays).astype(np.float32) for arrays in zip(*pieces, strict=True))
-        return GlassesSurface(points, normals)
+        return points, normals
 
     def _eye_distance(self, vertices: Array) -> float:
         right, left = (vertices[eye].mean(0) for eye in self._eyes)

@@ -8,8 +8,9 @@ The generator is grown by dimensions of z and w, by units of the mapping and by 
 read new inputs, new maps are mixed by new dimensions of w alone, and only what is new is trained: where these
 dimensions are zero, the planes are those of the earlier generator. A loss keeps them small for people without
 glasses, and at the end the mapping is fitted once more so that they are very nearly zero there
-(:func:`settle`). So figures that were measured on such people stay true. The first new dimension of w mixes
-nothing: it is the new parameter itself, so that w tells it of everybody, as a StyleFlow needs.
+(:meth:`GrowingTrainer.settle`). So figures that were measured on such people stay true. The first new
+dimension of w mixes nothing: it is the new parameter itself, so that w tells it of everybody, as a StyleFlow
+needs.
 
 Give the same command again to continue after a stop, as for :mod:`portrait_core.training.train`.
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -124,6 +124,7 @@ class GrowingTrainer(Trainer):
         for name, parameter in mapping.named_parameters():
             parameter.requires_grad_(True).register_hook(self.free[f"backbone.mapping.{name}"].mul)
         optimiser = torch.optim.Adam(mapping.parameters(), lr=rate, betas=(0.9, 0.99))
+        schedule = Schedule(steps=steps, learning_rate=rate, warmup=1)
         bare_error = torch.zeros(())
         for step in range(steps):
             z = people[torch.randint(len(people), (batch,), generator=self.rng)]
@@ -134,7 +135,7 @@ class GrowingTrainer(Trainer):
             bare = ramp < 0.1
             weight = torch.where(bare, SETTLED_WEIGHT, 1.0)
             for group in optimiser.param_groups:
-                group["lr"] = rate * (0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01)
+                group["lr"] = schedule.rate(step)
             optimiser.zero_grad(set_to_none=True)
             (weight[:, None] * error.square()).mean().backward()
             optimiser.step()

@@ -202,13 +202,11 @@ class SceneRenderer:
         presence = glasses_presence(scene)
         if presence == 0:
             return None
-        surface = self.glasses.build(displacement)
-        points = self.head.to_box(torch.from_numpy(surface.points)).numpy()
+        metres, normals = self.glasses.build(displacement)
+        points = self.head.to_box(torch.from_numpy(metres)).numpy()
         lit = np.ones(len(points))
-        colour = self.glasses.colour * diffuse(surface.normals, light, lit, lit)
-        return WornGlasses(
-            points, surface.normals, colour.astype(np.float32), self.glasses.opacity * presence
-        )
+        colour = self.glasses.colour * diffuse(normals, light, lit, lit)
+        return WornGlasses(points, normals, colour.astype(np.float32), self.glasses.opacity * presence)
 
     def view(self, person: Person, camera: Array) -> View:
         """Draw a person from a camera ``[25]``."""

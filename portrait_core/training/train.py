@@ -42,7 +42,7 @@ from portrait_core.training.shards import ShardSet, ViewBatch
 
 CHECKPOINT = "checkpoint.pt"
 LAYOUT = {"shape": N_SHAPE, "expression": N_EXPRESSION, "appearance": list(APPEARANCE)}
-"""What the numbers of z are; stored with the weights."""
+"""Blocks of z; stored with the weights."""
 WATCHED = 32
 """Number of held-out people that are evaluated during training."""
 

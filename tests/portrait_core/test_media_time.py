@@ -214,7 +214,7 @@ def test_the_rate_of_a_video_with_missing_pictures_is_its_own() -> None:
 
 
 def test_a_rate_is_fine_enough_for_every_picture_where_most_are_missing() -> None:
-    """Of 25 pictures a second every other one is there, and sometimes the one between: 12.5 would lose it."""
+    """Every other picture of 25 per second is there, and some of those between, which 12.5 would lose."""
     shown = [0, 2, 4, 6, 7, 8, 10, 12, 14, 15, 16, 18, 20, 22, 24]
     ticks = np.array(shown, np.int64) * 40
     rate, varies = constant_rate(ticks, Fraction(1, 1000), [])
