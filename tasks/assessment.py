@@ -14,13 +14,13 @@ from portrait_core.cameras import angles_from_labels
 from portrait_core.media import at_most
 from portrait_core.metrics.coefficient_distances import UNITS
 from portrait_core.metrics.follow import follow_rows
-from portrait_core.metrics.lip_colors import Frames
 from portrait_core.metrics.reader_slopes import READER
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.tracking.crop import sample_square
 from portrait_core.tracking.measure import seen
+from portrait_core.tracking.trackers import Frames
 from tasks.animators import animator_source, animator_square, crop_of, face_square
 from tasks.context import device_of, driving_frames, landmarker, read_portrait
 from tasks.estimates import Reading, read_coefficients, split_reading

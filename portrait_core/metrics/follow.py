@@ -342,13 +342,6 @@ def count_closed_lips(driver: Measured, result: Measured | None) -> dict[str, in
     }
 
 
-def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    """Choose at most ``most`` of some frames ``[n]``, evenly spread, the first and the last among them."""
-    if len(frames) <= most:
-        return frames
-    return frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
-
-
 def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell in which frames ``[T]`` both eyes are open.
 

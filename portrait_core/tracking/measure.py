@@ -13,6 +13,13 @@ def seen(landmarks: NDArray[np.floating]) -> NDArray[np.bool_]:
     return np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), bool)
 
 
+def spread_evenly(frames: NDArray[np.intp], most: int) -> NDArray[np.intp]:
+    """Choose at most ``most`` of some frames ``[n]``, evenly spread, the first and the last among them."""
+    if len(frames) <= most:
+        return frames
+    return frames[np.linspace(0, len(frames) - 1, most).round().astype(int)]
+
+
 def measure(landmarks: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:
     """Measure how far mouth and eyes are open.
 

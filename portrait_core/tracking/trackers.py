@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from portrait_core.tracking.fit import FaceTrack
 
 Frames = Callable[[], Iterable[NDArray[np.uint8]]]
-"""Yields the frames of a clip ``[H,W,3]``, one by one; a tracker that needs landmarks alone calls it
-never."""
+"""Function that returns the frames ``[H,W,3]`` of a clip, one by one from the first on, at every call."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from portrait_core.face_model.directions import with_directions
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import probe, read_frames
 from portrait_core.media.image import read_image
-from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, spread_evenly
+from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.metrics.reader_slopes import READER
 from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait, sample_video
@@ -37,7 +37,7 @@ from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
 from portrait_core.tracking.landmarker import FaceLandmarker
-from portrait_core.tracking.measure import seen
+from portrait_core.tracking.measure import seen, spread_evenly
 from tasks.expressions import read_landmarks
 from tests.benchmarks.tables import Grid
 

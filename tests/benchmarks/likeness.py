@@ -41,7 +41,6 @@ from flows.reenact import prepare, run_job
 from portrait_core.errors import ModelFileError
 from portrait_core.inversion.features import build_features
 from portrait_core.media import VideoWriter, at_most, frame_png, probe, read_frames
-from portrait_core.metrics.follow import spread_evenly
 from portrait_core.metrics.identity import ShippedRecogniser, identity_embeddings
 from portrait_core.metrics.likeness import Square, face_hull, identity_kept, measure_likeness
 from portrait_core.pipeline import Job
@@ -49,7 +48,7 @@ from portrait_core.runtime.package_files import data_folder, sample_video
 from portrait_core.settings import load_settings
 from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.landmarker import FaceLandmarker
-from portrait_core.tracking.measure import seen
+from portrait_core.tracking.measure import seen, spread_evenly
 from tasks.context import landmarker, read_track
 from tasks.expressions import read_landmarks
 from tasks.pages import for_generator, page_of

@@ -21,11 +21,11 @@ from portrait_core.metrics.follow import (
     follow_rows,
     follow_stages,
     measure_regions,
-    spread_evenly,
     worst_region,
 )
 from portrait_core.tracking.fit import FaceTrack
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
+from portrait_core.tracking.measure import spread_evenly
 from portrait_core.tracking.projection import Pose
 
 FRAMES = 24
