@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portrait_core.metrics.follow import Measured, count_closed_lips, follow_rows, spread_evenly
-from portrait_core.metrics.lip_colors import Frames, measure_lips
+from portrait_core.metrics.follow import Measured, count_closed_lips, follow_rows
+from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.metrics.reader_slopes import READER
 from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.template.registry import face_model_row
-from portrait_core.tracking.measure import seen
+from portrait_core.tracking.measure import seen, spread_evenly
+from portrait_core.tracking.trackers import Frames
 from tasks.context import driving_frames, head, landmarker, read_track
 from tasks.trackers import read_moves
 

@@ -23,6 +23,7 @@ from portrait_core.runtime.model_cache import cached
 from portrait_core.settings import Settings
 from portrait_core.template.face_models import DrawnSquare, FaceModel, MovingPortrait, TrackedFaces
 from portrait_core.template.registry import face_model_row
+from portrait_core.tracking.array_names import MOUTH
 from portrait_core.tracking.crop import points_in_crop
 from tasks.context import device_of, head, look_key, read_portrait, read_track
 from tasks.pages import page_of, sheet
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     import torch
 
     from portrait_core.face_model.head import MorphableHead
+    from portrait_core.store import Output
     from portrait_core.template.clip_heads import ClipHead
     from portrait_core.template.moves import Moves
     from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.mouth_inside import MouthInside
     from portrait_core.tracking.same_face import Match
     from portrait_core.tracking.trackers import Tracker
 
@@ -53,8 +56,19 @@ def tracker(job: Job) -> Tracker:
 def retarget_clip(job: Job) -> Moves:
     """Find what the portrait does in every frame, from the tracks of portrait and driver."""
     portrait = TrackedFaces(read_track(job.output("portrait")), job.output("portrait").read("landmarks"))
-    driver = TrackedFaces(read_track(job.output("fit")), job.output("person").read("landmarks"))
+    fit, points = job.output("fit"), job.output("person").read("landmarks")
+    driver = TrackedFaces(read_track(fit), points, _mouth(job, fit))
     return face_model(job).retargeter().moves(portrait, driver)
+
+
+def _mouth(job: Job, fit: Output) -> MouthInside | None:
+    """Read what shows between the driver's lips; None where the face model does not ask for it."""
+    from portrait_core.tracking.mouth_inside import MouthInside
+
+    if not face_model_row(job.settings).read_arrays:
+        return None
+    arrays = fit.read_together(MOUTH)
+    return MouthInside(*(arrays[name] for name in MOUTH))
 
 
 def own_frame(job: Job, driver: FaceTrack) -> Match | None:

@@ -33,6 +33,8 @@ class LocalPixels:
     """Height of the lower edge at the same position."""
     width: float
     """Length of the chord."""
+    axis: Array
+    """Unit vector along the chord ``[2]``."""
 
     @property
     def below_upper(self) -> Array:
@@ -132,7 +134,7 @@ class Opening:
     def pixels(self, x: Array, y: Array) -> LocalPixels:
         """Return pixel positions ``[h,w]`` in the opening's coordinates, with its edges there."""
         along, height = self.local(x, y)
-        return LocalPixels(along, height, *self.edges(along), self.width)
+        return LocalPixels(along, height, *self.edges(along), self.width, self.axis)
 
 
 def _frame(axis: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -117,6 +117,9 @@ class TemplateSettings(Section):
     eyes: Literal["driven", "paper"] = "driven"
     """``driven``: lids and gaze follow the driver. ``paper``: the portrait's eyes stay as they are, because
     DECA models neither."""
+    mouth_inside: Literal["driven", "lips"] = "driven"
+    """``driven``: an open mouth shows teeth and tongue as the driver's does, by its pixels. ``lips``: as the
+    lips' landmarks alone suggest. DECA paints no mouth."""
     feather_px: Annotated[float, Field(ge=0.0)] = 4.0
     """Width of the soft edge between the rendered face and the photograph, in pixels of the crop."""
     supersample: Annotated[int, Field(ge=1, le=4)] = 2

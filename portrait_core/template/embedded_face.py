@@ -13,7 +13,7 @@ from portrait_core.face_model.head import MorphableHead
 from portrait_core.settings import TemplateSettings
 from portrait_core.template.clip_heads import EmbeddedClipHead
 from portrait_core.template.face_models import ModelSource, PortraitRecord, TrackedFaces
-from portrait_core.template.moves import Moves, embedded_moves
+from portrait_core.template.moves import Moves, embedded_moves, mouth_moves, mouth_of
 from portrait_core.template.template import PortraitFit, Template, TemplateRenderer
 from portrait_core.tracking.embedded_tracker import EmbeddedTracker
 from portrait_core.tracking.fit import FaceTrack
@@ -52,10 +52,11 @@ class EmbeddedRetargeter:
     settings: TemplateSettings
 
     def moves(self, portrait: TrackedFaces, driver: TrackedFaces) -> Moves:
-        """Find what the portrait does: ``expression [T,E]`` and ``jaw [T,3]``."""
+        """Find what the portrait does: ``expression [T,E]``, ``jaw [T,3]`` and what its mouth shows."""
         match = frame_of_portrait(portrait.landmarks_px[0], driver.landmarks_px, driver.track.ok)
         own_frame = None if match is None else match.frame
-        return embedded_moves(self.head, portrait.track, driver.track, self.settings, own_frame)
+        moves = embedded_moves(self.head, portrait.track, driver.track, self.settings, own_frame)
+        return moves | mouth_moves(driver.mouth, self.settings)
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class EmbeddedPortrait:
 
     def render(self, moves: Moves) -> Template:
         """Draw the templates of n frames of moves."""
-        return self._renderer.render(moves["expression"], moves["jaw"])
+        return self._renderer.render(moves["expression"], moves["jaw"], mouth_of(moves))
 
     def clip_head(self, moves: Moves, device: torch.device | str) -> EmbeddedClipHead:
         """Return the portrait's head in every frame of the moves; its meshes are on ``device``."""

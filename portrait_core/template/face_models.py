@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from portrait_core.template.moves import Moves
     from portrait_core.template.template import Template
     from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.mouth_inside import MouthInside
     from portrait_core.tracking.trackers import Tracker
 
 Model = TypeVar("Model")
@@ -105,10 +106,12 @@ class TrackedFaces:
     Attributes:
         track: of the T frames.
         landmarks_px: ``[T,478,2]``, NaN where there is no face.
+        mouth: what shows between their lips; None where it was not read.
     """
 
     track: FaceTrack
     landmarks_px: NDArray[np.float32]
+    mouth: MouthInside | None = None
 
 
 class Retargeter(Protocol):

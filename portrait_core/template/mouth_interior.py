@@ -20,6 +20,7 @@ from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import Fragments, interpolate, rasterize, vertex_normals
 from portrait_core.template.mouth_colors import MouthPalette
 from portrait_core.template.texture import Image
+from portrait_core.tracking.mouth_inside import ToldMouth
 
 Box = tuple[int, int, int, int]
 """A window ``(x0, y0, x1, y1)`` in pixels."""
@@ -78,6 +79,10 @@ class _Shape:
     parted: float = 0.008
     """Distance between the rows from which on the lower one is level: it stands lower then, and its far teeth
     are hidden."""
+    behind_lip: float = 0.0025
+    """Distance behind the lip of the edges of teeth that do not show."""
+    just_shown: float = 0.06
+    """Share of the opening's height up to which a row that shows still comes out from behind its lip."""
     front: float = 0.010
     """Length of the arch from the midline that counts as front teeth."""
     lower_shown: float = 0.0075
@@ -161,6 +166,21 @@ class InteriorView(NamedTuple):
     """``[h,w,3]``, 0..255."""
     teeth: Image
     """Part of each pixel ``[h,w]``, 0..1, that is tooth or gum: these stand in the light of the lips."""
+    px_per_m: float
+    """Scale of the image at the mouth."""
+    upper_drop_m: float = 0.0
+    """Distance in metres by which the upper teeth stand lower than the photograph has them."""
+    told: ToldMouth | None = None
+    """What the driver's mouth shows; None where nothing tells."""
+
+
+class Placed(NamedTuple):
+    """Teeth and tongue behind the lips of a moved head."""
+
+    vertices_m: Tensor
+    """``[V,3]`` in the head frame, in metres."""
+    upper_drop_m: float
+    """Distance in metres by which the driver's mouth lowers the upper teeth; they do not move otherwise."""
 
 
 class MouthInterior:
@@ -202,33 +222,42 @@ class MouthInterior:
             self._arch[vertices, 1] = row.up * (neutral_m[vertices, 1] - edge)
         self.shift[head.group_vertices("helper-tongue")] = torch.tensor(_SHAPE.tongue_shift)
 
-    def placed(self, vertices_m: Tensor) -> Tensor:
+    def placed(self, vertices_m: Tensor, told: ToldMouth | None = None, gap_m: float = 0.0) -> Placed:
         """Place teeth and tongue behind the lips of a moved head.
 
         Lower teeth follow the jaw, which closes them against the upper ones; but they stand no higher over
         the lower lip than the opening of the mouth lets them: a fit that says too little of the jaw would
         leave them in mid-air.
 
+        Landmarks do not see lips that curl over teeth or draw back from them. Where the driver's mouth tells
+        which teeth show, either row moves to where it shows as much.
+
         Args:
             vertices_m: ``[V,3]`` in the head frame, in metres.
-
-        Returns:
-            ``[V,3]`` in the head frame, in metres.
+            told: what the driver's mouth shows; None where nothing tells.
+            gap_m: mean height of the painted opening, in metres, of which that tells shares.
         """
         placed = vertices_m + self.shift
         upper, lower = self.head.landmarks(vertices_m[None])[0, [13, 14], 1]
         row, teeth = (self.head.group_vertices(one.group) for one in (_UPPER, _LOWER))
         # of a jaw that turns open, the far teeth stay higher than the front ones
-        edge, under = (placed[one, 1][self._arch[one, 0].abs() < _SHAPE.front] for one in (row, teeth))
+        front = [placed[one, 1][self._arch[one, 0].abs() < _SHAPE.front] for one in (row, teeth)]
+        edge, under = float(front[0].min()), float(front[1].max())
         opened = float((upper - lower) / _SHAPE.wide_open)
         most = _SHAPE.crown + (_SHAPE.lower_shown - _SHAPE.crown) * min(max(opened, 0.0), 1.0)
-        above = max(float(under.max() - lower) - most, 0.0)
-        placed[teeth, 1] -= above
-        apart = float(edge.min() - under.max()) + above
-        placed[row, 1] += _rise(self._arch[row, 0])
+        lift, drop = -max(under - float(lower) - most, 0.0), 0.0
+        if told is not None:
+            middle = float(upper + lower) / 2
+            lip = middle + gap_m / 2
+            drop = told.certain * (edge - (lip + _behind(told.upper) - told.upper * gap_m))
+            lip = middle - gap_m / 2
+            shown = lip - _behind(told.lower) + told.lower * gap_m
+            lift += told.certain * (shown - under - lift)
+        apart = edge - drop - under - lift
+        placed[row, 1] += _rise(self._arch[row, 0]) - drop
         together = min(max(1.0 - apart / _SHAPE.parted, 0.0), 1.0)
-        placed[teeth, 1] += together * _rise(self._arch[teeth, 0])
-        return placed
+        placed[teeth, 1] += together * _rise(self._arch[teeth, 0]) + lift
+        return Placed(placed, drop)
 
     def render(self, vertices_px: Tensor, vertices_m: Tensor, box: Box, px_per_m: float) -> InteriorView:
         """Draw the interior in a window.
@@ -275,7 +304,7 @@ class MouthInterior:
             color *= 1.0 - _LIGHT.contact_shade * near[..., None]
             color[here] += solid[:, None] * (tooth - color[here])
             covered = np.maximum(covered, cover)
-        return InteriorView(color, covered)
+        return InteriorView(color, covered, px_per_m)
 
     def _soft_parts(self, group: Image, depth: Image, facing: Image, px_per_m: float) -> Image:
         """Return the colours ``[h,w,3]`` of tongue, cheeks and depth."""
@@ -327,6 +356,11 @@ class MouthInterior:
         tooth = palette.dark + light * (palette.tooth - palette.dark)
         tip = (height - _SHAPE.rounding * across**4) / max(_SHAPE.tip, 0.7 * pixel_m) + 0.5
         return tooth + gum * (flesh - tooth), eased(tip)
+
+
+def _behind(share: float) -> float:
+    """Return how far behind the lip the edges of teeth are that show ``share`` of the opening, in metres."""
+    return float(_SHAPE.behind_lip * (1.0 - eased(np.asarray(share / _SHAPE.just_shown))))
 
 
 def _biting_edge(arc: Tensor, y: Tensor, up: float) -> Tensor:

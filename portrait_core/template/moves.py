@@ -11,11 +11,14 @@ from portrait_core.template.driven_eyes import with_eyes_of
 from portrait_core.template.flame_retarget import retarget_codes
 from portrait_core.template.rest import told_rest
 from portrait_core.template.retarget import Driver, Strengths, retarget
+from portrait_core.tracking.array_names import MOUTH
 from portrait_core.tracking.fit import FaceTrack
+from portrait_core.tracking.mouth_inside import MouthInside
 
 Moves = dict[str, NDArray[np.floating]]
-"""Arrays of n frames: ``expression [n,E]``, ``jaw [n,3]`` and, with DECA and ``template.eyes=driven``,
-``eyes`` ``[n,F]`` in the embedded head's F expressions."""
+"""Arrays of n frames: ``expression [n,E]``, ``jaw [n,3]``; with DECA and ``template.eyes=driven``, ``eyes``
+``[n,F]`` in the embedded head's F expressions; with the embedded head and ``template.mouth_inside=driven``,
+``mouth_teeth [n,3]`` and ``mouth_light [n,6,8]``."""
 
 
 def embedded_moves(
@@ -51,6 +54,30 @@ def embedded_moves(
         still = np.broadcast_to(own, expression.shape)
         expression = with_eyes_of(expression, still, head.expression_names)
     return {"expression": np.asarray(expression, np.float32), "jaw": np.asarray(jaw, np.float32)}
+
+
+def mouth_moves(driver: MouthInside | None, settings: TemplateSettings) -> Moves:
+    """Return what the portrait's mouth shows: the driver's, as far as its lips follow.
+
+    Args:
+        driver: of T frames; None where it was not read.
+        settings: whether teeth and tongue follow, and how strongly the mouth does.
+
+    Returns:
+        ``mouth_teeth [T,3]`` and ``mouth_light [T,6,8]``; nothing where the lips alone tell.
+    """
+    if driver is None or settings.mouth_inside == "lips":
+        return {}
+    teeth = driver.teeth.copy()
+    teeth[:, 2] *= min(settings.mouth_gain, 1.0)
+    return dict(zip(MOUTH, (teeth, driver.light), strict=True))
+
+
+def mouth_of(moves: Moves) -> MouthInside | None:
+    """Return what the mouth shows in frames of moves; None where the lips alone tell."""
+    if not all(name in moves for name in MOUTH):
+        return None
+    return MouthInside(*(np.asarray(moves[name], np.float32) for name in MOUTH))
 
 
 def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings) -> Moves:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from portrait_core.settings import Settings
-from portrait_core.tracking.array_names import DECA_CODE
+from portrait_core.tracking.array_names import DECA_CODE, MOUTH
 
 if TYPE_CHECKING:
     from portrait_core.template.face_models import FaceModel, ModelSource
@@ -42,6 +42,8 @@ class FaceModelRow:
     """Files that the user brings for drawing the template."""
     kept_arrays: tuple[str, ...] = ()
     """Arrays that its tracker keeps of a portrait beside the track."""
+    read_arrays: tuple[str, ...] = ()
+    """Arrays that are read of a driver's pictures beside the track."""
     more_moves: Mapping[str, Callable[[Settings], bool]] = field(default_factory=dict)
     """Arrays of its moves beside ``expression`` and ``jaw``, which the embedded head makes; each with a test
     of the settings under which it exists."""
@@ -69,6 +71,11 @@ def has_driven_eyes(settings: Settings) -> bool:
     return settings.template.eyes == "driven"
 
 
+def has_driven_mouth(settings: Settings) -> bool:
+    """Tell whether the template shows teeth and tongue where the driver's mouth does."""
+    return settings.template.mouth_inside == "driven"
+
+
 def _embedded(models: ModelSource) -> FaceModel:
     from portrait_core.template.embedded_face import EmbeddedFace
 
@@ -82,7 +89,13 @@ def _deca(models: ModelSource) -> FaceModel:
 
 
 _ROWS = (
-    FaceModelRow(name="embedded", build=_embedded, fits_embedded_head=True),
+    FaceModelRow(
+        name="embedded",
+        build=_embedded,
+        fits_embedded_head=True,
+        read_arrays=MOUTH,
+        more_moves=dict.fromkeys(MOUTH, has_driven_mouth),
+    ),
     FaceModelRow(
         name="deca",
         build=_deca,

@@ -28,6 +28,7 @@ from portrait_core.template.mouth_interior import UPPER_TEETH_BELOW_LIPS_M, Mout
 from portrait_core.template.skin import Mask, MovingSkin, PortraitFit, SkinView, large_parts
 from portrait_core.template.texture import Image, PortraitTexture
 from portrait_core.template.visible_teeth import find_teeth
+from portrait_core.tracking.mouth_inside import MouthInside, ToldMouth
 
 __all__ = ["PortraitFit", "Template", "TemplateRenderer"]
 
@@ -176,8 +177,18 @@ class TemplateRenderer:
         """Return the mesh of expressions ``[B,E]`` and jaws ``[B,3]`` as painted, in the box frame."""
         return self.skin.vertices_box(np.asarray(expression), np.asarray(jaw))
 
-    def render(self, expression: NDArray[np.floating], jaw: NDArray[np.floating]) -> Template:
-        """Render expressions ``[B,E]`` with jaw rotations ``[B,3]`` (axis-angle, radians).
+    def render(
+        self,
+        expression: NDArray[np.floating],
+        jaw: NDArray[np.floating],
+        inside: MouthInside | None = None,
+    ) -> Template:
+        """Render frames.
+
+        Args:
+            expression: ``[B,E]``.
+            jaw: rotations ``[B,3]`` (axis-angle, radians).
+            inside: what the driver's mouth shows in the B frames; None lets the lips alone tell.
 
         Raises:
             ValueError: if the numbers of expressions and jaws differ or are 0.
@@ -185,11 +196,14 @@ class TemplateRenderer:
         expression, jaw = np.asarray(expression, np.float32), np.asarray(jaw, np.float32)
         if len(expression) != len(jaw) or not len(jaw):
             raise ValueError(f"got {len(expression)} expressions and {len(jaw)} jaws; pass one jaw per frame")
-        frames = [self._frame(e, j) for e, j in zip(expression, jaw, strict=True)]
+        told = [None] * len(jaw) if inside is None else inside.frames()
+        frames = [self._frame(*one) for one in zip(expression, jaw, told, strict=True)]
         image, face, mouth, uncovered = (np.stack(part) for part in zip(*frames, strict=True))
         return Template(image, face, mouth, uncovered)
 
-    def _frame(self, expression: NDArray[np.float32], jaw: NDArray[np.float32]) -> tuple[Image, ...]:
+    def _frame(
+        self, expression: NDArray[np.float32], jaw: NDArray[np.float32], told: ToldMouth | None
+    ) -> tuple[Image, ...]:
         vertices_m = self.skin.decode(expression[None], jaw[None])
         vertices_px = self.skin.moved(vertices_m)[0]
         marks = self.skin.landmarks(vertices_px)
@@ -202,7 +216,7 @@ class TemplateRenderer:
         for painter, (opening, closed), (_, iris) in zip(self._eyes, lids, _EYES, strict=True):
             gaze = marks[iris[0]] - self.skin.source_landmarks[iris[0]]
             painter.paint(canvas, opening, closed, gaze)
-        mouth = self._paint_mouth(canvas, vertices_m[0], marks)
+        mouth = self._paint_mouth(canvas, vertices_m[0], marks, told)
         return self._finish(canvas, view, mouth)
 
     def _warp(self, view: SkinView, closed: list[float]) -> Image:
@@ -227,16 +241,20 @@ class TemplateRenderer:
         )
         return canvas
 
-    def _paint_mouth(self, canvas: Image, vertices_m: Tensor, marks: NDArray[np.float32]) -> Image:
+    def _paint_mouth(
+        self, canvas: Image, vertices_m: Tensor, marks: NDArray[np.float32], told: ToldMouth | None
+    ) -> Image:
         """Paint the mouth into ``canvas [W,W,3]``, in place, and return its mask ``[W,W]``."""
         opening = self._mouth.opening(_opening(marks, regions.INNER_LIPS))
         interior = None
         if float(opening.gap.max()) > _FINISH.min_gap_px:
-            shifted = self._mouth.interior.placed(vertices_m)
-            px = self.skin.project(shifted[None])[0]
+            gap_m = opening.mean_gap / self.skin.px_per_m
+            placed = self._mouth.interior.placed(vertices_m, told, gap_m)
+            px = self.skin.project(placed.vertices_m[None])[0]
             px[:, :2] += self.skin.offset + torch.from_numpy(self._mouth.offset)
             box = MouthPainter.window(opening, len(canvas))
-            interior = self._mouth.interior.render(px, shifted, box, self.skin.px_per_m)
+            interior = self._mouth.interior.render(px, placed.vertices_m, box, self.skin.px_per_m)
+            interior = interior._replace(upper_drop_m=placed.upper_drop_m, told=told)
         return self._mouth.paint(canvas, opening, interior)
 
     def _finish(self, canvas: Image, view: SkinView, mouth: Image) -> tuple[Image, ...]:

@@ -388,3 +388,8 @@ def _complete_iris(
     if todo.any() and seen.any():
         out[todo] = np.percentile(patch[seen], _EYE.hidden_percentile, axis=0)
     return out
+
+
+def sample(image: Image, x: Image, y: Image, border: int = cv2.BORDER_CONSTANT) -> Image:
+    """Return the values of an image at pixel positions ``x, y``, each ``[h,w]``, linearly between centres."""
+    return np.asarray(cv2.remap(image, x - 0.5, y - 0.5, cv2.INTER_LINEAR, borderMode=border))

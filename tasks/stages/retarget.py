@@ -14,7 +14,7 @@ from tasks.trackers import retarget_clip
 RETARGET = Stage(
     name="retarget",
     title="transfer expression",
-    version=6,
+    version=7,
     unit="reenactment",
     reads=("portrait", "person", "fit"),
     settings=("template",),
@@ -30,7 +30,7 @@ RETARGET = Stage(
 
 @does(RETARGET)
 def retarget(job: Job) -> StageResult:
-    """Turn the driver's expressions into the portrait's, for the whole clip: ``expression`` and ``jaw``."""
+    """Turn what the driver's face does into what the portrait's does, for the whole clip."""
     watch = Stopwatch("retarget", 0, 1)
     if not unfinished_runs(job, "retarget", 0, 1):
         return watch.result(0)

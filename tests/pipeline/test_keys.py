@@ -13,7 +13,7 @@ from portrait_core.pipeline.job import make_stage_keys, stem, unit_name
 from portrait_core.settings import Settings, load_settings
 from portrait_core.store import KINDS, recipe_key
 from portrait_core.template.registry import FACE_MODELS
-from portrait_core.tracking.array_names import DECA_CODE
+from portrait_core.tracking.array_names import DECA_CODE, MOUTH
 from tasks.pipelines import CLIP, EDITED, FLOW_PIPELINE
 from tasks.running import functions_of
 
@@ -183,7 +183,10 @@ def test_a_trackers_own_arrays_are_part_of_what_is_done() -> None:
     paper, driven = load_settings("paper"), load_settings("paper", ["template.eyes=driven"])
     assert arrays(paper, "portrait") - arrays(Settings(), "portrait") == set(DECA_CODE)
     assert arrays(driven, "retarget") - arrays(paper, "retarget") == {"eyes"}
-    assert arrays(Settings(), "retarget") == {"expression", "jaw"}
+    assert arrays(driven, "fit") == arrays(Settings(), "fit") - set(MOUTH)
+    lips = load_settings("embedded", ["template.mouth_inside=lips"])
+    assert arrays(Settings(), "retarget") == {"expression", "jaw", *MOUTH}
+    assert arrays(lips, "retarget") == {"expression", "jaw"}
 
 
 def test_what_labels_pictures_is_in_the_keys_of_what_it_labels() -> None:

@@ -8,6 +8,7 @@ from portrait_core.face_model import landmark_regions as regions
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.raster import interpolate, rasterize, vertex_normals
 from portrait_core.template.template import PortraitFit, Template, TemplateRenderer
+from portrait_core.tracking.mouth_inside import MouthInside
 
 SIZE = 160
 SKIN, LIPS, WHITE, IRIS, TOOTH = (
@@ -62,11 +63,16 @@ def renderer_of(head: MorphableHead, seed: int = 0, yaw: float = 0.1, **units: f
     return TemplateRenderer(head, portrait, fit, marks), portrait, marks
 
 
-def render(head: MorphableHead, portrait: DrawnPortrait, **units: float) -> Template:
-    """The template of a portrait ``(renderer, photograph, landmarks)`` with other values of some units."""
+def render(
+    head: MorphableHead, portrait: DrawnPortrait, inside: MouthInside | None = None, **units: float
+) -> Template:
+    """The template of a portrait ``(renderer, photograph, landmarks)`` with other values of some units.
+
+    ``inside`` is what a driver's mouth shows in the one frame.
+    """
     renderer = portrait[0]
     expression = renderer.skin.fit.expression.copy()
     for name, value in units.items():
         expression[head.index(name)] = value
     jaw = head.jaw_from_expression(torch.from_numpy(expression)[None]).numpy()
-    return renderer.render(expression[None], jaw)
+    return renderer.render(expression[None], jaw, inside)

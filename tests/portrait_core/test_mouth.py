@@ -138,7 +138,7 @@ def test_rows_of_teeth_rise_to_the_corners_and_meet_there(head: MorphableHead, c
         for name, value in units.items():
             code[0, head.index(name)] = value
         jaw = head.jaw_from_expression(torch.from_numpy(code)).numpy()
-        placed = interior.placed(skin.decode(code, jaw)[0])
+        placed = interior.placed(skin.decode(code, jaw)[0]).vertices_m
         rises = []
         for group, edge in (("helper-upper-teeth", np.min), ("helper-lower-teeth", np.max)):
             x, y, _ = placed[head.group_vertices(group)].numpy().T

@@ -10,8 +10,9 @@ from portrait_core.face_model.head import MorphableHead
 from portrait_core.runtime.package_files import data_file
 from portrait_core.settings import load_settings
 from portrait_core.template.driven_eyes import eye_units
-from portrait_core.template.moves import embedded_moves, flame_moves, own_moves
+from portrait_core.template.moves import embedded_moves, flame_moves, mouth_moves, mouth_of, own_moves
 from portrait_core.tracking.fit import FaceTrack, with_rows_of
+from portrait_core.tracking.mouth_inside import LIGHT_SIZE, MouthInside
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +103,23 @@ def test_a_frame_without_a_face_takes_another_frames_row() -> None:
     assert held.expression[:, 0].tolist() == [0, 1, 1, 3]
     assert held.ok.tolist() == ok.tolist()
     assert np.array_equal(held.shape, seen.shape)
+
+
+def test_the_mouth_shows_the_drivers_teeth_as_far_as_it_follows() -> None:
+    rng = np.random.default_rng(0)
+    teeth, light = rng.uniform(0, 0.5, (4, 3)), rng.uniform(0, 1, (4, *LIGHT_SIZE))
+    driver = MouthInside(teeth.astype(np.float32), light.astype(np.float32))
+
+    def told(*settings: str) -> MouthInside | None:
+        return mouth_of(mouth_moves(driver, load_settings("embedded", list(settings)).template))
+
+    whole, strong, half, still = (
+        told(*more) for more in ((), *((f"template.mouth_gain={gain}",) for gain in (2, 0.5, 0)))
+    )
+    for one, share in ((whole, 1.0), (strong, 1.0), (half, 0.5), (still, 0.0)):
+        assert one is not None
+        np.testing.assert_allclose(one.teeth[:, 2], share * driver.teeth[:, 2], rtol=1e-6)
+        np.testing.assert_array_equal(one.teeth[:, :2], driver.teeth[:, :2])
+        np.testing.assert_array_equal(one.light, driver.light)
+    assert told("template.mouth_inside=lips") is None
+    assert mouth_of(mouth_moves(None, load_settings("embedded").template)) is None
