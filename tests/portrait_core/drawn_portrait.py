@@ -63,13 +63,15 @@ def renderer_of(head: MorphableHead, seed: int = 0, yaw: float = 0.1, **units: f
     return TemplateRenderer(head, portrait, fit, marks), portrait, marks
 
 
-def render(
-    head: MorphableHead, portrait: DrawnPortrait, inside: MouthInside | None = None, **units: float
-) -> Template:
-    """The template of a portrait ``(renderer, photograph, landmarks)`` with other values of some units.
+def render(head: MorphableHead, portrait: DrawnPortrait, **units: float) -> Template:
+    """The template of a portrait ``(renderer, photograph, landmarks)`` with other values of some units."""
+    return render_told(head, portrait, None, units)
 
-    ``inside`` is what a driver's mouth shows in the one frame.
-    """
+
+def render_told(
+    head: MorphableHead, portrait: DrawnPortrait, inside: MouthInside | None, units: dict[str, float]
+) -> Template:
+    """The same, where a driver's mouth shows ``inside`` in the one frame."""
     renderer = portrait[0]
     expression = renderer.skin.fit.expression.copy()
     for name, value in units.items():

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.tracking.mouth_inside import LIGHT_SIZE, MouthInside
-from tests.portrait_core.drawn_portrait import SKIN, DrawnPortrait, render, renderer_of
+from tests.portrait_core.drawn_portrait import SKIN, DrawnPortrait, render_told, renderer_of
 
 WIDE = {"jawOpen": 0.8}
 DARK, TONGUE = 0.2, 0.75
@@ -36,7 +36,7 @@ def told(upper: float, lower: float, light: float = DARK, certain: float = 1.0) 
 
 def column(head: MorphableHead, portrait: DrawnPortrait, inside: MouthInside | None) -> NDArray[np.float64]:
     """Luminances over the skin's down the middle of the wide-open mouth."""
-    got = render(head, portrait, inside, **WIDE)
+    got = render_told(head, portrait, inside, WIDE)
     x = int(portrait[2][13, 0])
     rows = np.nonzero(got.mouth_mask[0, :, x] > 0.9)[0]
     return np.asarray(got.image[0, rows, x - 1 : x + 2].astype(float).mean((1, 2)) / np.mean(SKIN))
@@ -77,10 +77,10 @@ def test_a_tongue_is_lighter_than_the_depth(head: MorphableHead, closed: DrawnPo
 
 
 def test_nothing_certain_is_nothing_told(head: MorphableHead, closed: DrawnPortrait) -> None:
-    alone, doubtful = (render(head, closed, inside, **WIDE) for inside in (None, told(0.5, 0.5, 0.5, 0.0)))
+    alone, doubtful = (render_told(head, closed, inside, WIDE) for inside in (None, told(0.5, 0.5, 0.5, 0.0)))
     np.testing.assert_array_equal(alone.image, doubtful.image)
 
 
 def test_a_closed_mouth_shows_nothing_of_it(head: MorphableHead, closed: DrawnPortrait) -> None:
-    alone, inside = (render(head, closed, one) for one in (None, told(0.5, 0.5, 0.9)))
+    alone, inside = (render_told(head, closed, one, {}) for one in (None, told(0.5, 0.5, 0.9)))
     np.testing.assert_array_equal(alone.image, inside.image)
