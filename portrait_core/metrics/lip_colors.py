@@ -4,7 +4,8 @@ The landmark network reads pressed lips as a gap and a toothy smile as a small o
 tell where the mouth is: the lips' outer contour, and patches of cheek and lip for their colours. Pixels
 inside are lip, tooth (about as light as the skin and paler or less red) or dark, relative to the face's own
 colours; in a black-and-white picture lightness alone decides. A tongue of the lips' colour that fills the
-mouth to its edge, and gums, are taken for lip: the opening is then read too small.
+mouth to its edge, and gums, are taken for lip: only lips that are far apart are believed to be so without
+anything dark or light between them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from portrait_core.face_model.contours import Opening
+from portrait_core.face_model.easing import eased
+from portrait_core.face_model.landmark_regions import INNER_LIPS
 from portrait_core.metrics.follow import MOUTH_OPEN, TEETH_SHOWN
 from portrait_core.tracking.measure import seen
 from portrait_core.tracking.mouth_picture import (
@@ -35,6 +39,10 @@ _GREY_INSIDE, _GREY_TOOTH = 0.72, 0.95  # of such pictures: lightness over the l
 _LINE, _GREY_LINE = 4, 9  # height in pixels of what is taken for the dark line between closed lips
 _HIGH = 8  # pixels from which an opening is more than the line of closed lips
 _SPECK = 40  # pixels
+_APART_FROM, _APART_OVER = 0.08, 0.04
+"""Distance of the lips up to which landmarks are not believed, and the further one until they are; pressed
+lips are read with up to .07 between them."""
+_MIDDLE_THIRD = slice(22, 43)
 _WITHIN = 0.3  # share of a part that lies between the middles of the lips, at least
 
 
@@ -115,7 +123,8 @@ def _height(opened: NDArray[np.bool_], points: Array) -> float:
     """Return the mean height of the opening over the middle third between the corners, over :data:`UNIT`.
 
     Where something high is open, what lies above the lowest edge of its convex outline is open too: the
-    tongue before the dark corners.
+    tongue before the dark corners. A tongue that fills the mouth to its lips has their colour; the opening is
+    at least that of the inner lips where the landmarks see them farther apart than they see closed ones.
     """
     left, right = points[61, 0], points[291, 0]
     low, high = round(left + (right - left) / 3), round(left + 2 * (right - left) / 3)
@@ -126,7 +135,10 @@ def _height(opened: NDArray[np.bool_], points: Array) -> float:
         cv2.fillConvexPoly(hull, outline, 1)
         hull_first, last = _edges(hull > 0)
         first = np.where(first < len(opened), first, hull_first)
-    return float(np.clip(last - first + 1, 0, None)[low:high].mean() / UNIT)
+    by_color = float(np.clip(last - first + 1, 0, None)[low:high].mean() / UNIT)
+    lips = Opening.from_points(*(points[list(line)] for line in INNER_LIPS))
+    apart = float(lips.gap[_MIDDLE_THIRD].mean() / UNIT)
+    return max(by_color, apart * float(eased(np.asarray((apart - _APART_FROM) / _APART_OVER))))
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.tracking import mouth_picture
 from portrait_core.training.reader_calibration import without_colours
-from tests.portrait_core.made_mouth import EYES, landmarks, made
+from tests.portrait_core.made_mouth import EYES, LIPS, landmarks, made
 
 
 def read(images: list[NDArray[np.uint8]], gaps: list[float]) -> dict[str, NDArray[np.float64]]:
@@ -42,6 +42,12 @@ def test_a_gap_of_the_landmarks_between_closed_lips_is_not_believed() -> None:
 def test_an_opening_that_the_landmarks_miss_is_seen() -> None:
     found = read([made(1.0), made(16.0)], [1.0, 8.0])
     assert found["mouth open"][1] == pytest.approx(16 / EYES, abs=0.03)
+
+
+def test_a_tongue_of_the_lips_colour_is_no_closed_mouth() -> None:
+    found = read([made(1.0), made(20.0, rest=LIPS)], [1.0, 20.0])
+    assert found["mouth open"][0] == 0
+    assert found["mouth open"][1] == pytest.approx(20 / EYES, abs=0.03)
 
 
 @pytest.mark.parametrize("grey", [False, True])
