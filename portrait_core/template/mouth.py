@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter1d
 
 from portrait_core.face_model.contours import LocalPixels, Opening, pixel_grid, window
 from portrait_core.face_model.easing import eased
@@ -31,6 +32,8 @@ class _OpeningShape:
     line_over: float = 0.30
     """Mean height from which on an opening ends within the lips, and the further height until it ends at
     their inner corners; the line between closed lips may go beyond them."""
+    round: float = 2.5
+    """Deviation of the blur of wide-open edges, in steps of 65: eleven landmarks would show as a polygon."""
     taper: float = 0.25
     """Share of the chord at the corners over which an opening is a wedge, whatever is taken off it."""
     min_gap_px: float = 1e-3
@@ -132,12 +135,14 @@ class MouthPainter:
         width = max(float(np.linalg.norm(chord)), 1e-3)
         middle = (mesh.upper + mesh.lower + photo.upper + photo.lower - source.upper - source.lower) / 2
         gap = self._gap(mesh.gap) / 2
+        opened = float(eased(np.asarray((mesh.mean_gap / mesh.width - _SHAPE.line_from) / _SHAPE.line_over)))
+        upper, lower = (edge + opened * (_rounded(edge) - edge) for edge in (middle - gap, middle + gap))
         return Opening(
             start.astype(np.float32),
             (chord / width).astype(np.float32),
             width,
-            (middle - gap).astype(np.float32),
-            (middle + gap).astype(np.float32),
+            upper.astype(np.float32),
+            lower.astype(np.float32),
         )
 
     def _end(self, mesh: Opening, which: int) -> Image:
@@ -262,6 +267,14 @@ class MouthPainter:
         return np.asarray(
             near * ends * (_LINE.fine * np.exp(-away) + _LINE.soft * np.exp(-away / _LINE.fold))
         )
+
+
+def _rounded(edge: Image) -> Image:
+    """Blur the heights of an edge ``[65]`` between its ends, which stay."""
+    # odd about the ends, so that they do not move
+    pad = len(edge) - 1
+    whole = np.concatenate([2 * edge[0] - edge[pad:0:-1], edge, 2 * edge[-1] - edge[-2::-1]])
+    return np.asarray(gaussian_filter1d(whole, _SHAPE.round)[pad : pad + len(edge)])
 
 
 def _ends(opening: Opening) -> tuple[Image, Image]:
