@@ -74,8 +74,11 @@ class _ToldLight:
     upper_shade: float = 0.45
     lower_shade: float = 0.3
     """Light that it loses right beside the lips, finer than what is told."""
-    lightest: float = 1.15
-    """Largest light, over that of a tongue in the light."""
+    depth: float = 0.2
+    tongue: float = 1.5
+    """Lightness over the skin's of the depth, and at which a tongue would be in full light. Drivers' tongues
+    have up to .8; drawn as light as that they are taken for lips, by landmark networks and where a moustache
+    hides the lips by people too."""
     form: float = 0.25
     """Share of the light that depends on the drawn forms."""
     finer: int = 8
@@ -193,13 +196,12 @@ class MouthContent:
             pixels: the window's.
         """
         palette = self.palette
-        dark, tongue = (float(color.mean()) for color in (palette.dark, palette.tongue))
         fine = cv2.resize(told.light, None, fx=_TOLD.finer, fy=_TOLD.finer, interpolation=cv2.INTER_CUBIC)
         rows, columns = fine.shape
         x, y = (np.clip(pixels.along, 0, 1) * columns, np.clip(share, 0, 1) * rows)
         level = sample(fine, x.astype(np.float32), y.astype(np.float32), cv2.BORDER_REPLICATE)
-        level = level * float(self.texture.skin_color.mean())
-        flesh = np.clip((level - dark) / max(tongue - dark, 1.0), 0.0, _TOLD.lightest)
+        flesh = np.clip((level - _TOLD.depth) / (_TOLD.tongue - _TOLD.depth), 0.0, 1.0)
+        dark, tongue = (float(color.mean()) for color in (palette.dark, palette.tongue))
         form = np.clip((drawn.mean(-1) - dark) / max(tongue - dark, 1.0), 0.0, 1.0)
         flesh = flesh * (1.0 - _TOLD.form + _TOLD.form * form)
         for away, most, reach in (

@@ -18,7 +18,7 @@ from portrait_core.tracking.mouth_inside import MouthInside
 Moves = dict[str, NDArray[np.floating]]
 """Arrays of n frames: ``expression [n,E]``, ``jaw [n,3]``; with DECA and ``template.eyes=driven``, ``eyes``
 ``[n,F]`` in the embedded head's F expressions; with the embedded head and ``template.mouth_inside=driven``,
-``mouth_teeth [n,3]`` and ``mouth_light [n,6,8]``."""
+``mouth_teeth [n,3]`` and ``mouth_light [n,9,12]``."""
 
 
 def embedded_moves(
@@ -64,7 +64,7 @@ def mouth_moves(driver: MouthInside | None, settings: TemplateSettings) -> Moves
         settings: whether teeth and tongue follow, and how strongly the mouth does.
 
     Returns:
-        ``mouth_teeth [T,3]`` and ``mouth_light [T,6,8]``; nothing where the lips alone tell.
+        ``mouth_teeth [T,3]`` and ``mouth_light [T,9,12]``; nothing where the lips alone tell.
     """
     if driver is None or settings.mouth_inside == "lips":
         return {}

@@ -7,5 +7,5 @@ DECA_CODE = ("deca_code", "deca_tform", "deca_placement")
 and the place of the generator's crop."""
 
 MOUTH = ("mouth_teeth", "mouth_light")
-"""Arrays ``[T,3]`` and ``[T,6,8]`` of what shows between a driver's lips, which the embedded head's mouth is
+"""Arrays ``[T,3]`` and ``[T,9,12]`` of what shows between a driver's lips, which the embedded head's mouth is
 painted by (:class:`~portrait_core.tracking.mouth_inside.MouthInside`)."""

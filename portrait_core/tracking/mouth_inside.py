@@ -31,13 +31,13 @@ from portrait_core.tracking.mouth_picture import (
 )
 from portrait_core.tracking.trackers import Frames
 
-LIGHT_SIZE = 6, 8
+LIGHT_SIZE = 9, 12
 """Cells, down and along the opening, of which it is told how light they are."""
-_ALONG = np.linspace(0.03, 0.97, 40)
+_ALONG = np.linspace(0.03, 0.97, 48)
 """Columns in which the opening is read, along its chord."""
-_MIDDLE_COLUMNS = slice(7, 33)
+_MIDDLE_COLUMNS = slice(9, 39)
 """Those of them in which rows of teeth are measured, from .2 to .8 of the chord."""
-_DOWN = (np.arange(32) + 0.5) / 32
+_DOWN = (np.arange(36) + 0.5) / 36
 """Rows in which it is read, as shares of its height."""
 _OPEN_FROM, _OPEN_OVER = 0.025, 0.03
 """Mean height of the opening, over the distance of the outer eye corners, from which what shows in it begins
@@ -57,6 +57,8 @@ _GREY_TOOTH = 0.95
 _AT_EDGE, _LEAST = 0.35, 2
 """Share of the opening's height within which a row of teeth begins at its lip, and its smallest height in
 rows."""
+_LIP_BELOW = 0.4
+"""Share of the height below the upper teeth up to which what is neither tooth nor dark is the lower lip."""
 _MIDDLE = 0.6
 """Share of the height above which the middle of the upper row lies."""
 _BESIDE_LIPS = 1.5
@@ -81,7 +83,7 @@ class ToldMouth(NamedTuple):
     certain: float
     """How far this counts, 0..1."""
     light: NDArray[np.float32]
-    """Lightness of the rest over the skin's ``[6,8]``."""
+    """Lightness of the rest over the skin's ``[9,12]``."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class MouthInside:
         teeth: ``[T,3]``: height of the upper and of the lower teeth that show, over the opening's height,
             0..1 and at most 1 together; and how far the frame's reading counts, 0..1, since nothing shows in
             a closed mouth.
-        light: lightness of what is no tooth, over the skin's ``[T,6,8]``: from the upper lip to the lower
+        light: lightness of what is no tooth, over the skin's ``[T,9,12]``: from the upper lip to the lower
             one, from the corner at the image's left to the other. Behind teeth it is that beside them.
     """
 
@@ -136,7 +138,7 @@ def read_mouth_inside(frames: Frames, points: NDArray[np.floating]) -> MouthInsi
 
 
 def _read(mouth: Mouth, lips: Array, eyes_px: float) -> tuple[Array, Array] | None:
-    """Read teeth ``[3]`` and light ``[6,8]`` of a mouth whose lips have the colour ``lips [3]``.
+    """Read teeth ``[3]`` and light ``[9,12]`` of a mouth whose lips have the colour ``lips [3]``.
 
     None where it is closed or too small.
     """
@@ -151,14 +153,16 @@ def _read(mouth: Mouth, lips: Array, eyes_px: float) -> tuple[Array, Array] | No
     x, y = opening.position(_ALONG[None], top + _DOWN[:, None] * height)
     lab = cv2.remap(mouth.lab.astype(np.float32), x - 0.5, y - 0.5, cv2.INTER_LINEAR).astype(np.float64)
     tooth = _teeth(lab, mouth.skin, lips)
-    rows = np.array([_rows(column) for column in tooth.T[_MIDDLE_COLUMNS]]) * middle[:, None]
+    within = tooth | (lab[..., 0] < _DARK * lips[0])
+    columns = zip(tooth.T[_MIDDLE_COLUMNS], within.T[_MIDDLE_COLUMNS], strict=True)
+    rows = np.array([_rows(*one) for one in columns]) * middle[:, None]
     beside = np.minimum(_DOWN, 1.0 - _DOWN)[:, None] * height > _BESIDE_LIPS
     light = _coarse(lab[..., 0] / max(float(mouth.skin[0]), 1.0), beside & ~tooth)
     return np.array([*rows.mean(0) / middle.mean(), certain]), light
 
 
 def _coarse(light: Array, counts: NDArray[np.bool_]) -> Array:
-    """Average ``light [n,m]`` into ``[6,8]`` cells over what counts; others take their neighbours'.
+    """Average ``light [n,m]`` into ``[9,12]`` cells over what counts; others take their neighbours'.
 
     NaN where nothing counts.
     """
@@ -187,8 +191,16 @@ def _teeth(lab: Array, skin: Array, lips: Array) -> NDArray[np.bool_]:
     return np.asarray(tooth & ~((light < _DARK * lips[0]) & (red < _PALE * lips[1])))
 
 
-def _rows(column: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return how high the upper and the lower teeth are in a column ``[n]``, as shares of its height."""
+def _rows(column: NDArray[np.bool_], within: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return how high the upper and the lower teeth are in a column, as shares of its height.
+
+    Where nothing but a little lip lies below the upper teeth, they reach the lip: the contour of lips that
+    smile lies lower than they do.
+
+    Args:
+        column: what is tooth, from the upper lip to the lower one ``[n]``.
+        within: what is tooth or dark ``[n]``.
+    """
     count = len(column)
     steps = np.diff(np.concatenate([[False], column, [False]]).astype(int))
     upper = lower = 0.0
@@ -197,6 +209,8 @@ def _rows(column: NDArray[np.bool_]) -> tuple[float, float]:
             continue
         if first <= _AT_EDGE * count and (first + end) / 2 < _MIDDLE * count:
             upper = max(upper, end / count)
+            if count - end <= _LIP_BELOW * count and not within[end + 1 :].any():
+                upper = 1.0
         elif end >= (1.0 - _AT_EDGE) * count:
             lower = max(lower, 1.0 - first / count)
     return upper, min(lower, 1.0 - upper)

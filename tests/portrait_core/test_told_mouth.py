@@ -73,7 +73,7 @@ def test_a_tongue_is_lighter_than_the_depth(head: MorphableHead, closed: DrawnPo
     middle = slice(len(depth) // 4, -len(depth) // 4)
     # the depth is no darker than this picture's darkest shadows
     assert depth[middle].mean() < 0.35
-    assert tongue[middle].mean() == pytest.approx(TONGUE, abs=0.2)
+    assert 1.25 * depth[middle].mean() < tongue[middle].mean() < TONGUE
 
 
 def test_nothing_certain_is_nothing_told(head: MorphableHead, closed: DrawnPortrait) -> None:
