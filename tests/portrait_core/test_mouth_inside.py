@@ -43,7 +43,7 @@ def test_a_tongue_is_light_and_the_depth_is_dark() -> None:
     assert tongue.min() > 0.55
     assert tongue.max() < 0.8
     # what teeth hide is as light as what shows beside them, not as light as they are
-    np.testing.assert_allclose(under_teeth.mean(), tongue.mean(), atol=0.03)
+    np.testing.assert_allclose(under_teeth.mean(), tongue.mean(), atol=0.06)
     np.testing.assert_allclose(under_teeth, tongue, atol=0.2)
 
 
