@@ -118,11 +118,12 @@ def flowed(landmarker: FaceLandmarker, names: Sequence[str]) -> Rows:
     for person, name in enumerate(names):
         subject = subject_of(landmarker, picture_of(name))
         start = Known(subject.image, subject.points).seen(SIZES[0])
-        for picture, (change, known) in enumerate(change_photograph(subject)):
+        for change, known in change_photograph(subject):
             if change.region in FLOW_REGIONS and not np.array_equal(known.image, subject.image):
                 seen = known.seen(SIZES[0])
                 carried = carried_landmarks([seen.image], start.image, start.points)
                 pair = (measure_flow(p * UP)[change.region][0] for p in (seen.points[None], carried))
+                picture = len(rows[change.region])
                 rows[change.region].append((*pair, person, person, picture))
     return rows
 
@@ -143,7 +144,8 @@ def flowed_people(people: int, expressions: int, seed: int) -> Rows:
         for region in FLOW_REGIONS:
             for i in np.flatnonzero(~(shut | shut[start])) if region.startswith("gaze") else range(len(shut)):
                 if i != start:  # read without flow
-                    rows[region].append((truth[region][i], reading[region][i], person, person, int(i)))
+                    picture = len(rows[region])
+                    rows[region].append((truth[region][i], reading[region][i], person, person, picture))
     return rows
 
 
