@@ -42,7 +42,7 @@ WARPED = MappingProxyType(
         "lid left": 0.61,
         "gaze across": 0.67,
         "gaze up": 0.33,
-        "mouth open": 1.00,
+        "mouth open": 1.01,
         "teeth shown": 0.86,
     }
 )
