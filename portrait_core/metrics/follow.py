@@ -213,7 +213,8 @@ def follow(
     Returns:
         How they follow, by name, in the driver's order. Regions that are still in the driver, and those that
         the result does not have, are left out.
-        Gaze is compared where both have their eyes open: nothing shows where a shut eye looks.
+        Gaze is compared where both have their eyes open, as far as their lids were read: nothing shows where
+        a shut eye looks.
     """
     found, looking = {}, ok & _eyes_open(driver, ok) & _eyes_open(result, ok)
     for name, wanted in driver.items():
@@ -345,11 +346,12 @@ def count_closed_lips(driver: Measured, result: Measured | None) -> dict[str, in
 def _eyes_open(regions: Regions, ok: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Tell in which frames ``[T]`` both eyes are open.
 
-    Their medians over the frames that are ``ok [T]`` are the measure.
+    Their medians over the frames that are ``ok [T]`` are the measure. A lid that was not read counts as open.
     """
-    lids = [regions[name] for name in ("lid right", "lid left")]
-    least = [SHUT * np.median(lid[ok]) if ok.any() else 0.0 for lid in lids]
-    return np.asarray(np.all([lid > one for lid, one in zip(lids, least, strict=True)], axis=0), bool)
+    opened = np.ones(len(ok), bool)
+    for lid in (regions[name] for name in ("lid right", "lid left") if name in regions):
+        opened &= lid > (SHUT * np.median(lid[ok]) if ok.any() else 0.0)
+    return opened
 
 
 def _complete(regions: Regions) -> NDArray[np.bool_]:

@@ -20,6 +20,8 @@ Moves = dict[str, NDArray[np.floating]]
 ``[n,F]`` in the embedded head's F expressions; with the embedded head and ``template.mouth_inside=driven``,
 ``mouth_teeth [n,3]`` and ``mouth_light [n,9,12]``."""
 
+_ALL = slice(None)
+
 
 def embedded_moves(
     head: MorphableHead,
@@ -73,11 +75,11 @@ def mouth_moves(driver: MouthInside | None, settings: TemplateSettings) -> Moves
     return dict(zip(MOUTH, (teeth, driver.light), strict=True))
 
 
-def mouth_of(moves: Moves) -> MouthInside | None:
-    """Return what the mouth shows in frames of moves; None where the lips alone tell."""
+def mouth_of(moves: Moves, frames: NDArray[np.intp] | slice = _ALL) -> MouthInside | None:
+    """Return what the mouth shows in ``frames`` of moves; None where the lips alone tell."""
     if not all(name in moves for name in MOUTH):
         return None
-    return MouthInside(*(np.asarray(moves[name], np.float32) for name in MOUTH))
+    return MouthInside(*(np.asarray(moves[name][frames], np.float32) for name in MOUTH))
 
 
 def flame_moves(source: FaceTrack, driver: FaceTrack, settings: TemplateSettings) -> Moves:

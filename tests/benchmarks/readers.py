@@ -4,7 +4,8 @@
 Prints, by region, the slope, correlation and noise of the face landmarks
 (:func:`portrait_core.metrics.follow.measure_regions`) and of the colours between the lips
 (:func:`portrait_core.metrics.lip_colors.measure_lips`) on photographs warped by a known field and on rendered
-people, for the people of the table and for held-out ones. A person is a file: a picture, or ``CLIP:FRAME``.
+people, and of optical flow (:mod:`portrait_core.metrics.picture_flow`) on the same pictures of one size, for
+the people of the table and for held-out ones. A person is a file: a picture, or ``CLIP:FRAME``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,15 @@ from portrait_core.media import read_frames
 from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import measure_regions
 from portrait_core.metrics.lip_colors import measure_lips
+from portrait_core.metrics.picture_flow import (
+    FLOW_REGIONS,
+    carried_landmarks,
+    measure_flow,
+    middle_frame,
+    with_eyes_held,
+)
 from portrait_core.runtime.package_files import data_file, data_folder, sample_portrait
+from portrait_core.tracking.attention import DEFAULT_LOOKS
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.training.known_pictures import Known, Subject
 from portrait_core.training.reader_calibration import (
@@ -93,8 +102,7 @@ def warped(landmarker: FaceLandmarker, names: Sequence[str]) -> Rows:
 def rendered(landmarker: FaceLandmarker, people: int, expressions: int, seed: int) -> Rows:
     """Read rendered people: every picture says something of every region."""
     rows: Rows = defaultdict(list)
-    renderer = SceneRenderer(MorphableHead.load(data_file("models/embedded_head.safetensors")))
-    for picture, (person, known) in enumerate(draw_people(renderer, people, expressions, seed)):
+    for picture, (person, known) in enumerate(draw_people(scene_renderer(), people, expressions, seed)):
         pairs = read(landmarker, known)
         shut = min(pairs["lid right"][0], pairs["lid left"][0]) < EYES_OPEN
         for region, pair in pairs.items():
@@ -102,6 +110,48 @@ def rendered(landmarker: FaceLandmarker, people: int, expressions: int, seed: in
                 continue
             rows[region].append((*pair, person, person, picture))
     return rows
+
+
+def flowed(landmarker: FaceLandmarker, names: Sequence[str]) -> Rows:
+    """Read warped photographs by the flow from the unchanged one: of each change only the region it moves."""
+    rows: Rows = defaultdict(list)
+    for person, name in enumerate(names):
+        subject = subject_of(landmarker, picture_of(name))
+        start = Known(subject.image, subject.points).seen(SIZES[0])
+        for change, known in change_photograph(subject):
+            if change.region in FLOW_REGIONS and not np.array_equal(known.image, subject.image):
+                seen = known.seen(SIZES[0])
+                carried = carried_landmarks([seen.image], start.image, start.points)
+                pair = (measure_flow(p * UP)[change.region][0] for p in (seen.points[None], carried))
+                picture = len(rows[change.region])
+                rows[change.region].append((*pair, person, person, picture))
+    return rows
+
+
+def flowed_people(people: int, expressions: int, seed: int) -> Rows:
+    """Read rendered people by the flow from each one's middle expression, the corners of the eyes held."""
+    rows: Rows = defaultdict(list)
+    seen: dict[int, list[Known]] = defaultdict(list)
+    for person, known in draw_people(scene_renderer(), people, expressions, seed):
+        seen[person].append(known)
+    for person, knowns in seen.items():
+        points = np.stack([known.points for known in knowns])
+        regions = measure_regions(points * UP)
+        start = middle_frame(regions)
+        carried = carried_landmarks([k.image for k in knowns], knowns[start].image, points[start])
+        truth, reading = measure_flow(with_eyes_held(points, start) * UP), measure_flow(carried * UP)
+        shut = np.minimum(regions["lid right"], regions["lid left"]) < EYES_OPEN
+        for region in FLOW_REGIONS:
+            for i in np.flatnonzero(~(shut | shut[start])) if region.startswith("gaze") else range(len(shut)):
+                if i != start:  # read without flow
+                    picture = len(rows[region])
+                    rows[region].append((truth[region][i], reading[region][i], person, person, picture))
+    return rows
+
+
+def scene_renderer() -> SceneRenderer:
+    """The renderer of synthetic people."""
+    return SceneRenderer(MorphableHead.load(data_file("models/embedded_head.safetensors")))
 
 
 def coloured(landmarker: FaceLandmarker, names: Sequence[str], grey: bool) -> Rows:
@@ -163,16 +213,21 @@ def main(
     plain: Annotated[
         bool, typer.Option(help="The plain face mesh and iris model, without the attention mesh.")
     ] = False,
+    looks: Annotated[int, typer.Option(help="Looks at each face, 1 to 4.")] = DEFAULT_LOOKS,
 ) -> None:
     """Print the readers' slopes."""
     torch.set_num_threads(1)
     console = Console(highlight=False, width=160)
-    landmarker = FaceLandmarker.from_models(data_folder() / "models", 1, 0.5, refine=not plain)
+    landmarker = FaceLandmarker.from_models(data_folder() / "models", 1, 0.5, refine=not plain, looks=looks)
     people = person or [str(sample_portrait())]
     columns = {"people": slopes(warped(landmarker, people))}
     if held_out:
         columns["held out"] = slopes(warped(landmarker, held_out))
     console.print(table("landmarks on warped photographs", columns).for_terminal())
+    columns = {"people": slopes(flowed(landmarker, people))}
+    if held_out:
+        columns["held out"] = slopes(flowed(landmarker, held_out))
+    console.print(table("optical flow on warped photographs", columns).for_terminal())
     for grey in (False, True):
         columns = {
             title: slopes(coloured(landmarker, names, grey))
@@ -187,6 +242,11 @@ def main(
             for name, seed in (("people", 0), ("held out", 1))
         }
         console.print(table("landmarks on rendered people", columns).for_terminal())
+        columns = {
+            name: slopes(flowed_people(rendered_people, expressions, seed))
+            for name, seed in (("people", 0), ("held out", 1))
+        }
+        console.print(table("optical flow on rendered people", columns).for_terminal())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from portrait_core.metrics.follow import measure_regions
-from portrait_core.metrics.reader_slopes import HELD_OUT, NOISE, RENDERED, WARPED
+from portrait_core.metrics.picture_flow import FLOW_REGIONS
+from portrait_core.metrics.reader_slopes import FLOW, FLOW_NOISE, HELD_OUT, NOISE, RENDERED, WARPED
 from portrait_core.metrics.smooth_field import Field
 from portrait_core.training.known_pictures import (
     CANVAS,
@@ -171,3 +172,4 @@ def test_the_table_has_a_slope_of_every_region() -> None:
     names = {change.region for change in CHANGES}
     assert set(WARPED) == set(HELD_OUT) == names | {"mouth open", "teeth shown"}
     assert set(RENDERED) == set(NOISE) == names
+    assert set(FLOW) == set(FLOW_NOISE) == set(FLOW_REGIONS) < names
