@@ -15,6 +15,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from portrait_core.face_model.topology import (
+    AROUND_EYES,
     EYE_CONTOUR_LEFT,
     EYE_CONTOUR_RIGHT,
     EYE_OUTER,
@@ -49,6 +50,20 @@ CHIN_PER_LIP_SHIFT = 0.35
 Both shares are fitted to 120 pictures of rendered people whose chins are known; on 64 of others they leave
 0.025 of the eyes' distance where 0.040 were missing. The limit keeps chins of photographed smiles where they
 are, and the shift counts for no more than the gap beyond it."""
+
+EYE_DRAG = 0.37, 0.85
+"""Part of a look aside, and of a look up, by which the network moves the eyes themselves.
+
+Of known moves of irises alone, in six photographs, it reports .93 aside and .61 up; and it moves corners and
+lids, which do not move, by .25 and .28. So of a look, the iris between the corners, two thirds and one third
+are left. On five held-out people it reports .87 and .60, and moves corners and lids by .30 and .38."""
+IRIS_RESTS_UP = 0.05
+"""Height of irises that look straight ahead above the line between an eye's corners, over the eye's width."""
+_EYES = (
+    (IRIS_RIGHT[0], 33, 133, EYE_CONTOUR_RIGHT[:AROUND_EYES]),
+    (IRIS_LEFT[0], 362, 263, EYE_CONTOUR_LEFT[:AROUND_EYES]),
+)
+"""Per eye the iris, the corners from the image's left to its right, and the points that are dragged along."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +177,7 @@ class AttentionReader:
         """
         seen = [self._look(look, frames, regions) for look in self._looks]
         points = np.mean([each for each, _ in seen], axis=0).astype(np.float32)
+        _hold_eyes(points)
         points[seen[0][1] < self._min_score] = np.nan
         return points
 
@@ -181,6 +197,27 @@ class AttentionReader:
             local = local[:, MIRROR]
         _lower_jaws(local, local[:, LOWER_LIP_MIDDLE, 1].mean(1) - coarse_lip)
         return regions.to_image(local / MESH_INPUT), presence
+
+
+def _hold_eyes(points: NDArray[np.float32]) -> None:
+    """Take back, in place, by how much eyes were moved along with their irises (:data:`EYE_DRAG`).
+
+    Both eyes are dragged by the mean of their looks: crossed eyes are not.
+
+    Args:
+        points: ``[k,478,2]`` in pixels, y down.
+    """
+    looks, frames = [], []
+    for iris, left, right, _ in _EYES:
+        across = points[:, right] - points[:, left]
+        frame = np.stack([across, np.stack([across[:, 1], -across[:, 0]], 1)], 1)  # to the right and up
+        away = points[:, iris] - (points[:, left] + points[:, right]) / 2
+        width = (across**2).sum(1)
+        looks.append(np.einsum("kij,kj->ki", frame, away) / width[:, None])
+        frames.append(frame)
+    look = (np.mean(looks, axis=0) - [0.0, IRIS_RESTS_UP]) * EYE_DRAG
+    for (*_, around), frame in zip(_EYES, frames, strict=True):
+        points[:, around] -= np.einsum("ki,kij->kj", look, frame)[:, None].astype(np.float32)
 
 
 def _lower_jaws(points: NDArray[np.float64], lower_lip_px: NDArray[np.float64]) -> None:

@@ -27,7 +27,7 @@ from tasks.running import does
 LANDMARKS = Stage(
     name="landmarks",
     title="find faces",
-    version=5,
+    version=6,
     unit="video",
     inputs=("video", "first_frame"),
     settings=("tracking.min_face_score", "tracking.looks"),

@@ -28,7 +28,8 @@ from portrait_core.tracking.attention import MODEL, AttentionReader
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.training import convert_tfjs
 from portrait_core.training.convert_tfjs import OUTPUTS, convert
-from portrait_core.training.reader_calibration import centred, draw_people
+from portrait_core.training.known_pictures import CHANGES, Subject
+from portrait_core.training.reader_calibration import centred, change_photograph, draw_people
 from portrait_core.training.render import SceneRenderer
 from portrait_core.weights.registry import MODELS as REGISTRY
 
@@ -238,3 +239,26 @@ def _chin_below_nose(points: NDArray[np.float64]) -> float:
     eyes = float(np.linalg.norm(across))
     down = np.array([-across[1], across[0]]) / eyes
     return float((points[152] - points[6]) @ down) / eyes
+
+
+@pytest.mark.parametrize(("region", "axis", "least"), [("gaze across", 0, 0.75), ("gaze up", 1, 0.45)])
+def test_a_look_does_not_move_the_eyes_themselves(
+    astronaut: NDArray[np.uint8], points: NDArray[np.float32], region: str, axis: int, least: float
+) -> None:
+    """Irises of the photograph are moved by a known field, and nothing else."""
+    subject = Subject.of(astronaut, points[0])
+    changes = [change for change in CHANGES if change.region == region]
+    known = [one.seen(512) for _, one in change_photograph(subject, changes)]
+    read = FaceLandmarker.from_models(MODELS).detect(np.stack([one.image for one in known])).points
+    true = np.stack([one.points for one in known])
+    irises, corners = [468, 473], [33, 133, 362, 263]
+
+    def moved(found: NDArray[np.floating], which: list[int]) -> NDArray[np.float64]:
+        heights = found[:, which, axis].mean(1).astype(np.float64)
+        return heights - heights.mean()
+
+    look = moved(true, irises)
+    assert np.ptp(look) > 7
+    # the network alone moves the corners by a quarter of the look
+    assert abs(float(moved(read, corners) @ look / (look @ look))) < 0.12
+    assert float((moved(read, irises) - moved(read, corners)) @ look / (look @ look)) > least
