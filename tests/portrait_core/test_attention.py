@@ -260,5 +260,5 @@ def test_a_look_does_not_move_the_eyes_themselves(
     look = moved(true, irises)
     assert np.ptp(look) > 7
     # the network alone moves the corners by a quarter of the look
-    assert abs(float(moved(read, corners) @ look / (look @ look))) < 0.12
+    assert abs(float(moved(read, corners) @ look / (look @ look))) < 0.15
     assert float((moved(read, irises) - moved(read, corners)) @ look / (look @ look)) > least
