@@ -60,9 +60,12 @@ class LidModel:
         return np.asarray((upper - lower)[..., 1].mean(-1) / width)
 
     def shut(self, shape: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the openings ``[2]`` with both lids shut; not 0, as lids have some thickness."""
+        """Return the openings ``[2]`` with both lids shut: 0, or more on eyes that a full blink leaves open.
+
+        On small eyes lids pass each other in a full blink; they are shut where they meet.
+        """
         rest = np.zeros((1, len(self.names)))
-        return np.asarray(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0])
+        return np.maximum(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0], 0.0)
 
     def with_blink(
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]

@@ -1,8 +1,9 @@
 """Targets that a frame's landmarks set the fit: points, lid gaps, lip gaps, gaze.
 
 The landmark model reads a closed eye as a gap of about a tenth of the eye's width, and each person's open eye
-as another gap; the head has gaps of its own. So lid gaps are not compared as they are: the measured gap
-becomes an openness (0 closed, 1 this person's open eye), and openness becomes a target gap of the mesh.
+as another gap. So small gaps are not taken as they are: near closure the mesh's target is less than what was
+measured, and lids that meet where the model reads a closed eye. A mesh's lids may pass each other in a full
+blink, which nobody's do; its target is never beyond their meeting.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ CLOSED_LIPS = 0.002
 MOUTH_PAIRS = np.array([(13, 14), (82, 87), (312, 317), (61, 291)])
 """Points whose differences are fitted: three lip gaps (upper, lower) and the mouth's corners."""
 _LIP_GAPS = 3
+_NEARLY_CLOSED_EYE = 0.16
+"""Lid gap over eye width from which on gaps are taken as measured; below it they shrink, to none at
+:data:`CLOSED_EYE`."""
 _LOWEST_OPEN_EYE = 0.20
 _LOWEST_OPEN_EYE_OF_FEW = 0.28
 _OPEN_QUANTILE = 0.7
@@ -130,6 +134,17 @@ def lid_ratios(landmarks: Array) -> Array:
     )
 
 
+def _target_ratios(measured: Array, factor: Array, closed: Array) -> Array:
+    """Return the gaps that the mesh's lids shall have over the eyes' widths ``[2]``.
+
+    They are the measured ones ``[2]`` of open eyes, and ``closed [2]`` where the landmark model reads closed
+    ones. ``factor [2]`` is the pose's.
+    """
+    nearly = factor * _NEARLY_CLOSED_EYE
+    share = ((measured / factor - CLOSED_EYE) / (_NEARLY_CLOSED_EYE - CLOSED_EYE)).clip(0.0, 1.0)
+    return np.asarray(np.where(share < 1.0, closed + share * (nearly - closed), measured))
+
+
 @dataclass(frozen=True)
 class FrameTargets:
     """Targets of one frame, in pixels."""
@@ -163,8 +178,7 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
     factor, closed = pose_factors(reference, pose)
     openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
     openness = openness.clip(0.0, 1.8)
-    # the measured gap itself, but close to closure, where networks see a gap that is none
-    ratio = closed + openness * (factor * opened - closed)
+    ratio = _target_ratios(lid_ratios(landmarks), factor, np.maximum(closed, 0.0))
     down, gap, gaze = [], [], []
     for i, eye in enumerate(EYES):
         across = landmarks[eye.inner] - landmarks[eye.outer]
