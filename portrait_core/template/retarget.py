@@ -142,8 +142,11 @@ def _visibly_alike(
             lids, driver.shape, moves, shape, own, expression, strengths.eyes, driver.ok, as_portrait
         )
 
-    begun = with_lids(start).astype(np.float64)
-    return with_lids(np.stack([change.expression(*frame) for frame in zip(moves, begun, strict=True)]))
+    solved = start
+    for _ in range(2):
+        begun = with_lids(solved).astype(np.float64)
+        solved = np.stack([change.expression(*frame) for frame in zip(moves, begun, strict=True)])
+    return with_lids(solved)
 
 
 def _checked(

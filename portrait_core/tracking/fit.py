@@ -55,8 +55,10 @@ _WIDE_OPENNESS = 0.36
 """Opening that eyeWide at 1 adds to the eyes of the head at rest."""
 _POSE_COUPLING = 200.0
 _EXPRESSION_COUPLING = 0.2
-_DIRECTION_COUPLING = 4.0
+_DIRECTION_COUPLING = 16.0
 """Directions follow single landmarks, whose noise is theirs."""
+_EYE_CORNER_COUPLING = 10.0
+"""Smoothed more than this, eyes' corners would leave the irises, which are read between them, to tremble."""
 _OFFSET_PRIOR = 1.0
 _CONVERGED = 3e-3
 
@@ -148,6 +150,7 @@ class _ClipFit:
         self.units = np.array([not is_direction(name) for name in points.names])
         self.direction_prior = _DIRECTION_PRIOR * np.diag((~self.units).astype(np.float64))
         self.coupling = np.where(self.units, _EXPRESSION_COUPLING, _DIRECTION_COUPLING)
+        self.coupling[["EyeCorner" in name for name in points.names]] = _EYE_CORNER_COUPLING
         self.settled_prior = self.prior + _SETTLED_PRIOR * np.diag(
             [float(not is_direction(n) and region_of(n) in ("mouth", "brows")) for n in points.names]
         )

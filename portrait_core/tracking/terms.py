@@ -2,8 +2,7 @@
 
 The landmark model reads a closed eye as a gap of about a tenth of the eye's width, and each person's open eye
 as another gap. So small gaps are not taken as they are: near closure the mesh's target is less than what was
-measured, and lids that meet where the model reads a closed eye. A mesh's lids may pass each other in a full
-blink, which nobody's do; its target is never beyond their meeting.
+measured, down to a full blink where the model reads a closed eye.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ MOUTH_PAIRS = np.array([(13, 14), (82, 87), (312, 317), (61, 291)])
 """Points whose differences are fitted: three lip gaps (upper, lower) and the mouth's corners."""
 _LIP_GAPS = 3
 _NEARLY_CLOSED_EYE = 0.16
-"""Lid gap over eye width from which on gaps are taken as measured; below it they shrink, to none at
-:data:`CLOSED_EYE`."""
+"""Lid gap over eye width from which on gaps are taken as measured; below it they shrink, to those of a full
+blink at :data:`CLOSED_EYE`."""
 _LOWEST_OPEN_EYE = 0.20
 _LOWEST_OPEN_EYE_OF_FEW = 0.28
 _OPEN_QUANTILE = 0.7
@@ -124,21 +123,21 @@ def open_eyes(ratios: Array, few: int) -> Array:
 
 
 def lid_ratios(landmarks: Array) -> Array:
-    """Measure the lid gaps over the eyes' widths ``[2]`` of one frame's landmarks ``[478,2]``."""
-    return np.array(
-        [
-            np.linalg.norm(landmarks[eye.upper] - landmarks[eye.lower])
-            / np.linalg.norm(landmarks[eye.outer] - landmarks[eye.inner])
-            for eye in EYES
-        ]
-    )
+    """Measure the lid gaps over the eyes' widths ``[2]`` of one frame's landmarks ``[478,2]``.
+
+    They are negative where the lids have passed each other.
+    """
+    gaps = [landmarks[eye.upper] - landmarks[eye.lower] for eye in EYES]
+    widths = [landmarks[eye.outer] - landmarks[eye.inner] for eye in EYES]
+    signs = np.sign([signed_gap(landmarks, eye) for eye in EYES])
+    return np.asarray(signs * np.linalg.norm(gaps, axis=1) / np.linalg.norm(widths, axis=1))
 
 
 def _target_ratios(measured: Array, factor: Array, closed: Array) -> Array:
     """Return the gaps that the mesh's lids shall have over the eyes' widths ``[2]``.
 
-    They are the measured ones ``[2]`` of open eyes, and ``closed [2]`` where the landmark model reads closed
-    ones. ``factor [2]`` is the pose's.
+    They are the measured ones ``[2]`` of open eyes, and those of a full blink, ``closed [2]``, where the
+    landmark model reads closed ones. ``factor [2]`` is the pose's.
     """
     nearly = factor * _NEARLY_CLOSED_EYE
     share = ((measured / factor - CLOSED_EYE) / (_NEARLY_CLOSED_EYE - CLOSED_EYE)).clip(0.0, 1.0)
@@ -178,7 +177,7 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
     factor, closed = pose_factors(reference, pose)
     openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
     openness = openness.clip(0.0, 1.8)
-    ratio = _target_ratios(lid_ratios(landmarks), factor, np.maximum(closed, 0.0))
+    ratio = _target_ratios(lid_ratios(landmarks), factor, closed)
     down, gap, gaze = [], [], []
     for i, eye in enumerate(EYES):
         across = landmarks[eye.inner] - landmarks[eye.outer]
