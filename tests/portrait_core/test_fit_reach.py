@@ -75,13 +75,11 @@ def test_every_region_of_a_real_clip_is_in_the_fit(
         driver = measure_regions(lift_clip(model, filmed, track))
         mesh = head_landmarks(model, track.shape, track.expression, track.jaw)
         found[name] = follow(driver, measure_regions(mesh), everything)
-    regions = [name for name in found["directions"] if not name.startswith("lid")]
-    assert set(regions) >= {"lip gap", "mouth width", "inner brows", "outer brows", "gaze across"}
-    for region in regions:
-        one = found["directions"][region]
-        assert 0.85 < one.slope < 1.1, (region, one)
-        assert one.correlation > 0.95, (region, one)
-    assert np.mean([found["directions"][region].slope for region in regions]) > 0.95
+    moving = {"lip gap", "mouth width", "inner brows", "outer brows", "gaze across", "lid right", "lid left"}
+    assert set(found["directions"]) >= moving
+    for region, one in found["directions"].items():
+        assert 0.9 < one.slope < 1.07, (region, one)
+        assert one.correlation > 0.97, (region, one)
     assert found["units"]["mouth width"].slope < 0.9  # the 52 units alone do not get there
 
 
