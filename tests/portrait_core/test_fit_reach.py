@@ -138,3 +138,17 @@ def test_what_single_landmarks_jitter_is_smoothed_and_a_blink_is_not(head: Morph
         jitter[smooth] = np.diff(moved["inner brows"][12:], 2).std()
         assert track.expression[10, head.index("eyeBlinkLeft")] > 0.7
     assert jitter[0.3] < 0.75 * jitter[0.0]
+
+
+def test_eyes_that_look_at_something_near_turn_to_each_other(head: MorphableHead) -> None:
+    """Each by what is seen of it, and by one unit: not by looking in and out at once."""
+    pixels = acted(head, *[{}] * 3, pair("eyeLookIn", 0.8))
+    track = fitted(head, pixels)
+    mesh = head_landmarks(head, track.shape, track.expression, track.jaw)
+    between = {
+        name: points[:, 473, 0] - points[:, 468, 0]
+        for name, points in (("seen", lift_clip(head, pixels, track)), ("mesh", mesh))
+    }
+    assert np.ptp(between["mesh"]) == pytest.approx(np.ptp(between["seen"]), rel=0.15)
+    for side in ("Left", "Right"):
+        assert track.expression[3, head.index(f"eyeLookOut{side}")] < 0.2
