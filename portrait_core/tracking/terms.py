@@ -157,7 +157,7 @@ class FrameTargets:
     mouth: Array
     """Differences of :data:`MOUTH_PAIRS` ``[4,2]``."""
     gaze: Array
-    """Iris less the middle of the eye's corners ``[2,2]``."""
+    """Iris less the middle of the eye's corners ``[2,2]``, in an eye as wide as the head's."""
     openness: Array
     """Openings of the eyes, 0..1 of the person's own ``[2]``."""
     scale: float
@@ -178,6 +178,7 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
     openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
     openness = openness.clip(0.0, 1.8)
     ratio = _target_ratios(lid_ratios(landmarks), factor, closed)
+    neutral = pose.project(reference.open_points)
     down, gap, gaze = [], [], []
     for i, eye in enumerate(EYES):
         across = landmarks[eye.inner] - landmarks[eye.outer]
@@ -185,9 +186,10 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
         gap.append(ratio[i] * np.linalg.norm(across))
         change = gap[i] - (landmarks[eye.lower] - landmarks[eye.upper]) @ down[i]
         points[list(eye.upper_lid)] -= change * reference.profile[i][:, None] * down[i]
-        gaze.append(landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2)
+        # in units of the eye, whose width the head may not quite reach
+        narrower = np.linalg.norm(neutral[eye.inner] - neutral[eye.outer]) / np.linalg.norm(across)
+        gaze.append(narrower * (landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2))
     scale = pose.scale_px(outer_eye_distance(reference.open_points))
-    neutral = pose.project(reference.open_points)
     first, second = MOUTH_PAIRS.T
     mouth = landmarks[first] - landmarks[second]
     # the mesh's lip points do not quite meet when its mouth is shut, nor do the landmark model's

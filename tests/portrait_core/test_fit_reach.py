@@ -20,6 +20,7 @@ from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.projection import Pose
+from portrait_core.tracking.terms import EYES
 
 Units = dict[str, float]
 
@@ -152,3 +153,16 @@ def test_eyes_that_look_at_something_near_turn_to_each_other(head: MorphableHead
     assert np.ptp(between["mesh"]) == pytest.approx(np.ptp(between["seen"]), rel=0.15)
     for side in ("Left", "Right"):
         assert track.expression[3, head.index(f"eyeLookOut{side}")] < 0.2
+
+
+def test_a_look_aside_is_as_far_in_eyes_that_are_wider_than_the_heads(head: MorphableHead) -> None:
+    aside = {"eyeLookInLeft": 0.8, "eyeLookOutRight": 0.8}
+    pixels = acted(head, *[{}] * 3, aside)
+    for eye in EYES:
+        own = [eye.outer, eye.inner, *eye.upper_lid, *eye.lower_lid, eye.iris]
+        middle = (pixels[:, eye.outer] + pixels[:, eye.inner])[:, None, 0] / 2
+        pixels[:, own, 0] = middle + 1.2 * (pixels[:, own, 0] - middle)
+    track = fitted(head, pixels)
+    mesh = measure_regions(head_landmarks(head, track.shape, track.expression, track.jaw))
+    seen = measure_regions(lift_clip(head, pixels, track))
+    assert np.ptp(mesh["gaze across"]) == pytest.approx(np.ptp(seen["gaze across"]), rel=0.04)
