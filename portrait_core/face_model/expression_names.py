@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 PREFIX = "shift"
 """Beginning of a direction's name, such as ``shiftLipCornerRightAcross``."""
 _OPENING = ("jaw", "mouth", "tongue", f"{PREFIX}LipCorner", f"{PREFIX}Upper", f"{PREFIX}Lower")
-_LIMITS = {"eyeLook": 1.6, "jawOpen": 1.2, "mouthSmile": 1.3, "mouthPucker": 1.3, "brow": 1.3, "eyeWide": 1.3}
+_LIMITS = {"eyeLook": 2.0, "jawOpen": 1.2, "mouthSmile": 1.3, "mouthPucker": 1.3, "brow": 1.3, "eyeWide": 1.3}
 """Greatest coefficients of units that people take beyond 1, by the beginnings of their names."""
 _DIRECTION_LIMIT = 2.0
 

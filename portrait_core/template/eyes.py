@@ -100,7 +100,8 @@ class EyePainter:
         # over the middle half, where lids differ most between open and shut
         self._open = mesh.mean_gap
         # a portrait's own eyes are as in its photograph, however little they are open
-        self._shut = min(closed.mean_gap, self._open - _LIDS.min_range * mesh.width)
+        # lids that pass each other in a full blink are shut where they meet
+        self._shut = min(max(closed.mean_gap, 0.0), self._open - _LIDS.min_range * mesh.width)
         self._own = source.opening.gap
         x0, y0, x1, y1 = source.window
         pixels = source.opening.pixels(*pixel_grid(source.window))

@@ -16,6 +16,8 @@ _OPEN_PERCENTILE = 60
 _MIN_OPEN = 0.5
 """Smallest opening that counts as a driver's open eye, from the shut lids of its head (0) to open ones (1): a
 driver may keep an eye shut throughout."""
+_MET = -0.03
+"""Opening of lids that have met all along: a little less than nothing in their middle."""
 _SHUT_FROM, _SHUT_AT = 0.65, 0.90
 """Shares of closing at which an eye is on its way to shut, and at which it is shut: fits do not close an eye
 to the last bit."""
@@ -60,9 +62,12 @@ class LidModel:
         return np.asarray((upper - lower)[..., 1].mean(-1) / width)
 
     def shut(self, shape: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Return the openings ``[2]`` with both lids shut; not 0, as lids have some thickness."""
+        """Return the openings ``[2]`` with both lids shut: of a full blink, or of lids that have met.
+
+        In a full blink the lids of most heads pass each other, by up to half of the way that they went.
+        """
         rest = np.zeros((1, len(self.names)))
-        return np.asarray(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0])
+        return np.maximum(self.opening(shape, self.with_blink(rest, np.ones((1, 2))))[0], _MET)
 
     def with_blink(
         self, expression: NDArray[np.floating], blink: NDArray[np.floating]

@@ -126,16 +126,27 @@ def _visibly_alike(
     start: Array,
     strengths: Strengths,
 ) -> NDArray[np.floating]:
-    """Solve for the landmarks' changes, frame by frame, then set the lids."""
+    """Set the lids, then solve for the landmarks' changes, frame by frame, and set the lids once more.
+
+    Lids take the skin around them along, up to the brows, which the rest of the face has to make up for; what
+    the rest does to the lids is little.
+    """
     points = HeadPoints.from_head(head)
     moved = Person(points.with_shape(np.asarray(driver.shape, float)), rest)
     portrait = Person(points.with_shape(np.asarray(shape, float)), driver.portrait_rest(own, points.names))
     change = VisibleChange(points, moved, portrait, asdict(strengths))
-    solved = np.stack([change.expression(*frame) for frame in zip(moves, start, strict=True)])
-    as_portrait = rest if driver.rests_as_portrait else None
-    return match_lids(
-        LidModel.of(head), driver.shape, moves, shape, own, solved, strengths.eyes, driver.ok, as_portrait
-    )
+    lids, as_portrait = LidModel.of(head), rest if driver.rests_as_portrait else None
+
+    def with_lids(expression: NDArray[np.floating]) -> NDArray[np.float32]:
+        return match_lids(
+            lids, driver.shape, moves, shape, own, expression, strengths.eyes, driver.ok, as_portrait
+        )
+
+    solved = start
+    for _ in range(2):
+        begun = with_lids(solved).astype(np.float64)
+        solved = np.stack([change.expression(*frame) for frame in zip(moves, begun, strict=True)])
+    return with_lids(solved)
 
 
 def _checked(

@@ -2,7 +2,7 @@
 
 The same coefficients look different on two heads, and a coefficient that would have to be negative is lost.
 So the portrait's expression is solved for: its landmarks leave their places as the driver's leave theirs, in
-units of the face.
+units of the face; its irises theirs in their eyes, in units of the eye.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from portrait_core.face_model.expression_names import region_of
 from portrait_core.face_model.head_points import HeadPoints, ShapedPoints, outer_eye_distance
 from portrait_core.face_model.landmark_regions import INNER_LIPS, OUTER_LIPS
 from portrait_core.template.landmark_solver import LandmarkSolver
+from portrait_core.tracking.terms import EYES
 
 Array = NDArray[np.float64]
 
@@ -49,6 +50,12 @@ class Person:
     def face_unit(self) -> float:
         """Distance of the outer eye corners at rest, in box units."""
         return outer_eye_distance(self.at_rest)
+
+    @cached_property
+    def eye_widths(self) -> Array:
+        """Widths of the eyes at rest ``[2]`` (right, left), over the face's unit."""
+        corners = [self.at_rest[eye.outer] - self.at_rest[eye.inner] for eye in EYES]
+        return np.linalg.norm(corners, axis=1) / self.face_unit
 
     def changes(self, expression: Array, strengths: Mapping[str, float], names: Sequence[str]) -> Array:
         """Return the landmarks' displacement from their rest ``[478,3]``, over the face's unit.
@@ -109,4 +116,7 @@ class VisibleChange:
             ``[E]``.
         """
         change = self._driver.changes(driver, self._strengths, self._names)
+        for eye, larger in zip(EYES, self._portrait.eye_widths / self._driver.eye_widths, strict=True):
+            socket = (change[eye.outer] + change[eye.inner]) / 2
+            change[eye.iris] = socket + larger * (change[eye.iris] - socket)
         return self._solver.solve(self._portrait.at_rest / self._portrait.face_unit + change, start, start)

@@ -16,6 +16,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from portrait_core.cameras import labels_from_rotations
 from portrait_core.errors import InputError
+from portrait_core.face_model.directions import handle_points
 from portrait_core.face_model.expression_names import expression_limits, is_direction, region_of
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.face_model.head_points import HeadPoints, ShapedPoints, outer_eye_distance
@@ -47,12 +48,17 @@ _DIRECTION_PRIOR = 1.0
 """Pull of the directions toward 0 while shape and units are fitted, which come first."""
 _SETTLED_PRIOR = 0.1
 """Pull of lips' and brows' units toward what they were without directions, which take what is left over."""
+_SETTLED_HANDLES = 4.0
+"""Factor of the weight of handles' landmarks while directions are fitted: the skin between handles does not
+follow a thin plate exactly, and would hold them back by a tenth of the way."""
 _WIDE_OPENNESS = 0.36
 """Opening that eyeWide at 1 adds to the eyes of the head at rest."""
 _POSE_COUPLING = 200.0
 _EXPRESSION_COUPLING = 0.2
-_DIRECTION_COUPLING = 4.0
+_DIRECTION_COUPLING = 16.0
 """Directions follow single landmarks, whose noise is theirs."""
+_EYE_CORNER_COUPLING = 10.0
+"""Smoothed more than this, eyes' corners would leave the irises, which are read between them, to tremble."""
 _OFFSET_PRIOR = 1.0
 _CONVERGED = 3e-3
 
@@ -144,9 +150,12 @@ class _ClipFit:
         self.units = np.array([not is_direction(name) for name in points.names])
         self.direction_prior = _DIRECTION_PRIOR * np.diag((~self.units).astype(np.float64))
         self.coupling = np.where(self.units, _EXPRESSION_COUPLING, _DIRECTION_COUPLING)
+        self.coupling[["EyeCorner" in name for name in points.names]] = _EYE_CORNER_COUPLING
         self.settled_prior = self.prior + _SETTLED_PRIOR * np.diag(
             [float(not is_direction(n) and region_of(n) in ("mouth", "brows")) for n in points.names]
         )
+        self.settled_weight = points.weight.copy()
+        self.settled_weight[handle_points()] *= _SETTLED_HANDLES
         self.settled: list[Array] | None = None
         self.lowest, self.highest = expression_limits(points.names)
         units = len(points.names)
@@ -229,19 +238,23 @@ class _ClipFit:
                     break
 
     def _place_brows(self) -> None:
-        """Make this person's mean brows the head's brows at rest: low brows look like lowered ones."""
-        sums, wanted = np.zeros((N_POINTS, 3, 3)), np.zeros((N_POINTS, 3))
-        sums += _OFFSET_PRIOR * np.eye(3)
+        """Make this person's mean brows the head's brows at rest: low brows look like lowered ones.
+
+        They move across and up. Their depth is the head's: in a clip it would follow from how brows shift as
+        the head nods, which people raise their brows with.
+        """
+        sums, wanted = np.zeros((N_POINTS, 2, 2)), np.zeros((N_POINTS, 2))
+        sums += _OFFSET_PRIOR * np.eye(2)
         chosen = np.linspace(0, len(self.pixels) - 1, _BASELINE_FRAMES * 2).round().astype(int)
         for i in np.unique(chosen):
             state = self.states[i]
             points = self.shaped.points(state.expression)
-            by_point = state.pose.pixel_derivative(points) / self.targets[i].scale
+            by_point = state.pose.pixel_derivative(points)[..., :2] / self.targets[i].scale
             apart = (self.pixels[i] - state.pose.project(points)) / self.targets[i].scale
             sums += by_point.transpose(0, 2, 1) @ by_point
             wanted += np.einsum("kic,ki->kc", by_point, apart)
         brows = self.points.brow_points()
-        self.offsets[brows] = np.linalg.solve(sums[brows], wanted[brows][..., None])[..., 0]
+        self.offsets[brows, :2] = np.linalg.solve(sums[brows], wanted[brows][..., None])[..., 0]
 
     def _aim(self, shape: Array, frames: NDArray[np.integer]) -> None:
         """Set the shape and, from the present poses, the targets of ``frames``."""
@@ -257,8 +270,8 @@ class _ClipFit:
         self.targets = [aimed.get(i) or aimed[int(frames[0])] for i in range(len(self.pixels))]
 
     def _equations(self, i: int) -> NormalEquations:
-        state = self.states[i]
-        weight = self.points.weight
+        state, settles = self.states[i], self.settled is not None
+        weight = self.settled_weight if settles else self.points.weight
         equations = frame_equations(
             self.shaped, state.pose, state.expression, self.targets[i], weight, self.settings
         )

@@ -28,6 +28,9 @@ _DEFAULT_PRIOR = 0.03
 _PRIORS = {
     "eyeBlink": 0.004,
     "jawOpen": 0.004,
+    # enough to keep an eye from looking in and out at once
+    "eyeLookIn": 0.004,
+    "eyeLookOut": 0.004,
     "eyeLook": 0.001,
     "brow": 0.008,
     "mouthSmile": 0.015,
@@ -50,20 +53,21 @@ _PRIORS = {
 
 _DIRECTION_PRIORS = {"LipCorner": 0.0005, "Lip": 0.001, "Brow": 0.001, "": 0.005}
 """The same of the directions beyond the units, by a part of their names."""
-_EYES_TOGETHER = 0.5
+_TOGETHER_UP = 0.5
+_NOT_TO_EACH_OTHER = 0.05
+"""Pulls of both eyes' heights together, and of the angle between their directions across toward 0. That one
+is light, since eyes that look at something near turn to each other."""
 _MIN_WEIGHT = 1e-4
 _EXPRESSION_NOISE = 0.06
 _POSE_NOISE = 0.02  # radians, outer-eye distances, log size
 _TOGETHER = (
-    ("eyeLookOutLeft", "eyeLookInRight"),
-    ("eyeLookInLeft", "eyeLookOutRight"),
     ("eyeLookUpLeft", "eyeLookUpRight"),
     ("eyeLookDownLeft", "eyeLookDownRight"),
 )
 
 
 def expression_prior(names: Sequence[str]) -> Array:
-    """Return the inverse prior covariance of the expression ``[E,E]``: near 0, both eyes looking one way."""
+    """Return the inverse prior covariance of the expression ``[E,E]``: near 0, eyes looking about one way."""
 
     def of(name: str) -> float:
         if is_direction(name):
@@ -74,8 +78,9 @@ def expression_prior(names: Sequence[str]) -> Array:
     for pair in _TOGETHER:
         if all(name in names for name in pair):
             index = [names.index(name) for name in pair]
-            prior[np.ix_(index, index)] += _EYES_TOGETHER * np.array([[1.0, -1.0], [-1.0, 1.0]])
-    return prior
+            prior[np.ix_(index, index)] += _TOGETHER_UP * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    inward = np.array([float(name.startswith("eyeLookIn")) - name.startswith("eyeLookOut") for name in names])
+    return np.asarray(prior + _NOT_TO_EACH_OTHER * np.outer(inward, inward))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Targets that a frame's landmarks set the fit: points, lid gaps, lip gaps, gaze.
 
 The landmark model reads a closed eye as a gap of about a tenth of the eye's width, and each person's open eye
-as another gap; the head has gaps of its own. So lid gaps are not compared as they are: the measured gap
-becomes an openness (0 closed, 1 this person's open eye), and openness becomes a target gap of the mesh.
+as another gap. So small gaps are not taken as they are: near closure the mesh's target is less than what was
+measured, down to a full blink where the model reads a closed eye.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ CLOSED_LIPS = 0.002
 MOUTH_PAIRS = np.array([(13, 14), (82, 87), (312, 317), (61, 291)])
 """Points whose differences are fitted: three lip gaps (upper, lower) and the mouth's corners."""
 _LIP_GAPS = 3
+_NEARLY_CLOSED_EYE = 0.16
+"""Lid gap over eye width from which on gaps are taken as measured; below it they shrink, to those of a full
+blink at :data:`CLOSED_EYE`."""
 _LOWEST_OPEN_EYE = 0.20
 _LOWEST_OPEN_EYE_OF_FEW = 0.28
 _OPEN_QUANTILE = 0.7
@@ -120,14 +123,25 @@ def open_eyes(ratios: Array, few: int) -> Array:
 
 
 def lid_ratios(landmarks: Array) -> Array:
-    """Measure the lid gaps over the eyes' widths ``[2]`` of one frame's landmarks ``[478,2]``."""
-    return np.array(
-        [
-            np.linalg.norm(landmarks[eye.upper] - landmarks[eye.lower])
-            / np.linalg.norm(landmarks[eye.outer] - landmarks[eye.inner])
-            for eye in EYES
-        ]
-    )
+    """Measure the lid gaps over the eyes' widths ``[2]`` of one frame's landmarks ``[478,2]``.
+
+    They are negative where the lids have passed each other.
+    """
+    gaps = [landmarks[eye.upper] - landmarks[eye.lower] for eye in EYES]
+    widths = [landmarks[eye.outer] - landmarks[eye.inner] for eye in EYES]
+    signs = np.sign([signed_gap(landmarks, eye) for eye in EYES])
+    return np.asarray(signs * np.linalg.norm(gaps, axis=1) / np.linalg.norm(widths, axis=1))
+
+
+def _target_ratios(measured: Array, factor: Array, closed: Array) -> Array:
+    """Return the gaps that the mesh's lids shall have over the eyes' widths ``[2]``.
+
+    They are the measured ones ``[2]`` of open eyes, and those of a full blink, ``closed [2]``, where the
+    landmark model reads closed ones. ``factor [2]`` is the pose's.
+    """
+    nearly = factor * _NEARLY_CLOSED_EYE
+    share = ((measured / factor - CLOSED_EYE) / (_NEARLY_CLOSED_EYE - CLOSED_EYE)).clip(0.0, 1.0)
+    return np.asarray(np.where(share < 1.0, closed + share * (nearly - closed), measured))
 
 
 @dataclass(frozen=True)
@@ -143,7 +157,7 @@ class FrameTargets:
     mouth: Array
     """Differences of :data:`MOUTH_PAIRS` ``[4,2]``."""
     gaze: Array
-    """Iris less the middle of the eye's corners ``[2,2]``."""
+    """Iris less the middle of the eye's corners ``[2,2]``, in an eye as wide as the head's."""
     openness: Array
     """Openings of the eyes, 0..1 of the person's own ``[2]``."""
     scale: float
@@ -163,8 +177,8 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
     factor, closed = pose_factors(reference, pose)
     openness = (lid_ratios(landmarks) / factor - CLOSED_EYE) / (opened - CLOSED_EYE)
     openness = openness.clip(0.0, 1.8)
-    # the measured gap itself, but close to closure, where networks see a gap that is none
-    ratio = closed + openness * (factor * opened - closed)
+    ratio = _target_ratios(lid_ratios(landmarks), factor, closed)
+    neutral = pose.project(reference.open_points)
     down, gap, gaze = [], [], []
     for i, eye in enumerate(EYES):
         across = landmarks[eye.inner] - landmarks[eye.outer]
@@ -172,9 +186,10 @@ def frame_targets(landmarks: Array, pose: Pose, reference: LidReference, opened:
         gap.append(ratio[i] * np.linalg.norm(across))
         change = gap[i] - (landmarks[eye.lower] - landmarks[eye.upper]) @ down[i]
         points[list(eye.upper_lid)] -= change * reference.profile[i][:, None] * down[i]
-        gaze.append(landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2)
+        # in units of the eye, whose width the head may not quite reach
+        narrower = np.linalg.norm(neutral[eye.inner] - neutral[eye.outer]) / np.linalg.norm(across)
+        gaze.append(narrower * (landmarks[eye.iris] - (landmarks[eye.outer] + landmarks[eye.inner]) / 2))
     scale = pose.scale_px(outer_eye_distance(reference.open_points))
-    neutral = pose.project(reference.open_points)
     first, second = MOUTH_PAIRS.T
     mouth = landmarks[first] - landmarks[second]
     # the mesh's lip points do not quite meet when its mouth is shut, nor do the landmark model's

@@ -20,7 +20,7 @@ from tasks.trackers import tracker
 FIT = Stage(
     name="fit",
     title="fit head",
-    version=7,
+    version=8,
     unit="video",
     reads=("person",),
     settings=("tracking",),

@@ -14,7 +14,7 @@ from tasks.trackers import retarget_clip
 RETARGET = Stage(
     name="retarget",
     title="transfer expression",
-    version=7,
+    version=8,
     unit="reenactment",
     reads=("portrait", "person", "fit"),
     settings=("template",),

@@ -166,13 +166,46 @@ def test_lids_close_evenly_on_eyes_of_another_size_and_open_beyond_their_rest(
     blinks = [pair("eyeBlink", b) for b in np.linspace(0.0, 1.0, 11).tolist()]
     clip = codes(head, *[{}] * 20, *blinks, pair("eyeWide", 0.6))
     made, _ = retarget(head, Driver(person(head, 2), clip), shape, face)
-    opening, driver = lids.opening(shape, made)[20:], lids.opening(person(head, 2), clip)[20:]
+    # lids that have met are shut, however far a blink goes on
+    opening = lids.opening(shape, made)[20:]
+    shut = lids.shut(person(head, 2))
+    driver = np.maximum(lids.opening(person(head, 2), clip)[20:], shut)
     for eye in (0, 1):
         assert np.corrcoef(opening[:11, eye], driver[:11, eye])[0, 1] > 0.98
-        steps = -np.diff(opening[:10, eye])  # nine tenths of the way count as shut
+        closing = driver[:11, eye] > driver[0, eye] - 0.9 * (driver[0, eye] - shut[eye])
+        steps = -np.diff(opening[:11, eye][closing])  # nine tenths of the way count as shut
+        assert len(steps) > 3
         assert steps.min() > 0.3 * steps.mean()
     if "eyeSquintLeft" in own:  # eyes that are wide already cannot open further
         assert (opening[11] - opening[0]) == pytest.approx(driver[11] - driver[0], abs=0.02)
+
+
+def test_lids_leave_brows_and_gaze_to_the_driver(head: MorphableHead, points: HeadPoints) -> None:
+    """Lids take the skin around them along, differently far on eyes of another size."""
+    acts: list[Units] = [{}, {"eyeBlinkLeft": 0.5}, pair("eyeBlink", 0.3), pair("eyeWide", 1.0), {}]
+    clip = codes(head, *[{}] * 10, *acts)
+    narrow = pair("eyeSquint", 0.9) | pair("eyeBlink", 0.2)
+    made, _ = retarget(head, Driver(person(head, 2), clip), person(head, 3), codes(head, narrow)[0])
+    wanted, found = seen(points, person(head, 2), clip), seen(points, person(head, 3), made)
+    for region in ("inner brows", "outer brows", "brows' difference", "gaze up"):
+        assert found[region] - found[region][0] == pytest.approx(
+            wanted[region] - wanted[region][0], abs=0.004
+        ), region
+
+
+@pytest.mark.parametrize("eye", ["large", "small"])
+def test_irises_move_in_units_of_the_eye(head: MorphableHead, points: HeadPoints, eye: str) -> None:
+    """Up to where the eye's corner begins to cover them, also from a look aside."""
+    widths = [
+        Person(points.with_shape(person(head, i)), codes(head, {})[0]).eye_widths.mean() for i in range(12)
+    ]
+    other = person(head, int(np.argmax(widths) if eye == "large" else np.argmin(widths)))
+    looks = [{"eyeLookOutLeft": s, "eyeLookInRight": s} for s in (0.4, 0.8, 1.2)]
+    clip = codes(head, *[{}] * 4, *looks)
+    own = codes(head, {"eyeLookOutLeft": 0.6, "eyeLookInRight": 0.6})[0]
+    made, _ = retarget(head, Driver(person(head, 2), clip), other, own)
+    wanted, found = (seen(points, *one)["gaze across"] for one in ((person(head, 2), clip), (other, made)))
+    assert found[6] - found[0] == pytest.approx(wanted[6] - wanted[0], rel=0.04)
 
 
 def test_a_wink_is_one_eye(head: MorphableHead) -> None:

@@ -20,6 +20,7 @@ from portrait_core.tracking.fit import FaceTrack, fit_clip
 from portrait_core.tracking.head_frame import head_landmarks, lift_clip
 from portrait_core.tracking.landmarker import FaceLandmarker
 from portrait_core.tracking.projection import Pose
+from portrait_core.tracking.terms import EYES
 
 Units = dict[str, float]
 
@@ -75,13 +76,11 @@ def test_every_region_of_a_real_clip_is_in_the_fit(
         driver = measure_regions(lift_clip(model, filmed, track))
         mesh = head_landmarks(model, track.shape, track.expression, track.jaw)
         found[name] = follow(driver, measure_regions(mesh), everything)
-    regions = [name for name in found["directions"] if not name.startswith("lid")]
-    assert set(regions) >= {"lip gap", "mouth width", "inner brows", "outer brows", "gaze across"}
-    for region in regions:
-        one = found["directions"][region]
-        assert 0.85 < one.slope < 1.1, (region, one)
-        assert one.correlation > 0.95, (region, one)
-    assert np.mean([found["directions"][region].slope for region in regions]) > 0.95
+    moving = {"lip gap", "mouth width", "inner brows", "outer brows", "gaze across", "lid right", "lid left"}
+    assert set(found["directions"]) >= moving
+    for region, one in found["directions"].items():
+        assert 0.9 < one.slope < 1.07, (region, one)
+        assert one.correlation > 0.97, (region, one)
     assert found["units"]["mouth width"].slope < 0.9  # the 52 units alone do not get there
 
 
@@ -140,3 +139,30 @@ def test_what_single_landmarks_jitter_is_smoothed_and_a_blink_is_not(head: Morph
         jitter[smooth] = np.diff(moved["inner brows"][12:], 2).std()
         assert track.expression[10, head.index("eyeBlinkLeft")] > 0.7
     assert jitter[0.3] < 0.75 * jitter[0.0]
+
+
+def test_eyes_that_look_at_something_near_turn_to_each_other(head: MorphableHead) -> None:
+    """Each by what is seen of it, and by one unit: not by looking in and out at once."""
+    pixels = acted(head, *[{}] * 3, pair("eyeLookIn", 0.8))
+    track = fitted(head, pixels)
+    mesh = head_landmarks(head, track.shape, track.expression, track.jaw)
+    between = {
+        name: points[:, 473, 0] - points[:, 468, 0]
+        for name, points in (("seen", lift_clip(head, pixels, track)), ("mesh", mesh))
+    }
+    assert np.ptp(between["mesh"]) == pytest.approx(np.ptp(between["seen"]), rel=0.15)
+    for side in ("Left", "Right"):
+        assert track.expression[3, head.index(f"eyeLookOut{side}")] < 0.2
+
+
+def test_a_look_aside_is_as_far_in_eyes_that_are_wider_than_the_heads(head: MorphableHead) -> None:
+    aside = {"eyeLookInLeft": 0.8, "eyeLookOutRight": 0.8}
+    pixels = acted(head, *[{}] * 3, aside)
+    for eye in EYES:
+        own = [eye.outer, eye.inner, *eye.upper_lid, *eye.lower_lid, eye.iris]
+        middle = (pixels[:, eye.outer] + pixels[:, eye.inner])[:, None, 0] / 2
+        pixels[:, own, 0] = middle + 1.2 * (pixels[:, own, 0] - middle)
+    track = fitted(head, pixels)
+    mesh = measure_regions(head_landmarks(head, track.shape, track.expression, track.jaw))
+    seen = measure_regions(lift_clip(head, pixels, track))
+    assert np.ptp(mesh["gaze across"]) == pytest.approx(np.ptp(seen["gaze across"]), rel=0.04)

@@ -124,7 +124,12 @@ def test_an_expression_in_one_frame_of_a_clip_comes_back(
     change = track.expression[8] - track.expression[0]
     for name, value in expression.items():
         assert change[head.index(name)] == pytest.approx(value, abs=tolerance), name
-    others = [i for i, name in enumerate(head.expression_names) if name not in expression]
+    shut = expression.get("eyeBlinkRight") == 1.0  # which does not show where the eyes look
+    others = [
+        i
+        for i, name in enumerate(head.expression_names)
+        if name not in expression and not (shut and name.startswith("eyeLook"))
+    ]
     assert np.abs(change[others]).max() < 0.35
     # and one frame later it is over
     assert np.abs(track.expression[10] - track.expression[0]).max() < 0.05
