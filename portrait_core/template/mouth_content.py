@@ -79,6 +79,8 @@ class _ToldLight:
     """Lightness over the skin's of the depth, and at which a tongue would be in full light. Drivers' tongues
     have up to .8; drawn as light as that they are taken for lips, by landmark networks and where a moustache
     hides the lips by people too."""
+    under_hair: float = 0.5
+    """Share of the light that is left in the shade of a moustache."""
     form: float = 0.25
     """Share of the light that depends on the drawn forms."""
     finer: int = 8
@@ -204,6 +206,8 @@ class MouthContent:
         dark, tongue = (float(color.mean()) for color in (palette.dark, palette.tongue))
         form = np.clip((drawn.mean(-1) - dark) / max(tongue - dark, 1.0), 0.0, 1.0)
         flesh = flesh * (1.0 - _TOLD.form + _TOLD.form * form)
+        if self.texture.hair is not None:
+            flesh = flesh * _TOLD.under_hair
         for away, most, reach in (
             (pixels.below_upper, _TOLD.upper_shade, _LIGHT.upper_reach),
             (pixels.above_lower, _TOLD.lower_shade, _LIGHT.lower_reach),
