@@ -20,7 +20,6 @@ from portrait_core.pipeline.ledger import done_frames
 from portrait_core.pipeline.ranges import frames_shown
 from portrait_core.tracking.crop import sample_square
 from portrait_core.tracking.measure import seen
-from portrait_core.tracking.trackers import Frames
 from tasks.animators import animator_source, animator_square, crop_of, face_square
 from tasks.context import device_of, driving_frames, landmarker, read_portrait
 from tasks.estimates import Reading, read_coefficients, split_reading
@@ -31,6 +30,7 @@ from tasks.pages import face_of, for_generator, page_of
 if TYPE_CHECKING:
     from portrait_core.metrics.likeness import Square
     from portrait_core.tracking.fit import FaceTrack
+    from portrait_core.tracking.trackers import Frames
 
 Picture = NDArray[np.uint8]
 Arrays = dict[str, NDArray[np.generic]]

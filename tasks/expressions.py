@@ -20,13 +20,13 @@ from portrait_core.pipeline import Job
 from portrait_core.pipeline.ledger import done_frames
 from portrait_core.template.registry import face_model_row
 from portrait_core.tracking.measure import seen, spread_evenly
-from portrait_core.tracking.trackers import Frames
 from tasks.context import driving_frames, head, landmarker, read_track
 from tasks.trackers import read_moves
 
 if TYPE_CHECKING:
     from portrait_core.tracking.fit import FaceTrack
     from portrait_core.tracking.landmarker import FaceLandmarker
+    from portrait_core.tracking.trackers import Frames
 
 TEMPLATES_READ = 120
 """At most so many templates are read again."""

@@ -11,6 +11,7 @@ anything dark or light between them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -29,7 +30,9 @@ from portrait_core.tracking.mouth_picture import (
     cut_mouths,
     lips_beyond_skin,
 )
-from portrait_core.tracking.trackers import Frames
+
+if TYPE_CHECKING:
+    from portrait_core.tracking.trackers import Frames
 
 _INSIDE, _PALE = 0.75, 0.92  # the mouth's inside: lightness and redness over the lips', at most
 _BLACK = 0.5  # lightness over the lips' of what is inside whatever its hue

@@ -9,7 +9,7 @@ another mouth in another light.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
@@ -29,7 +29,9 @@ from portrait_core.tracking.mouth_picture import (
     cut_mouths,
     lips_beyond_skin,
 )
-from portrait_core.tracking.trackers import Frames
+
+if TYPE_CHECKING:
+    from portrait_core.tracking.trackers import Frames
 
 LIGHT_SIZE = 9, 12
 """Cells, down and along the opening, of which it is told how light they are."""
