@@ -16,6 +16,8 @@ from portrait_core.inversion.chain import Anchor
 from portrait_core.inversion.latent import FirstLatent
 from portrait_core.pipeline import Job
 from portrait_core.settings import Settings
+from portrait_core.tracking.array_names import MOUTH
+from portrait_core.tracking.mouth_inside import LIGHT_SIZE
 from tasks.context import TRACK_ARRAYS, FrameArrays, head
 from tasks.stages.inversion import FIRST
 from tasks.stages.pose import CAMERAS
@@ -91,7 +93,9 @@ def _frames(
     """What ``retarget`` made, and by stage what those made that do frames; of one frame or of all."""
     side = np.linspace(-1, 1, crop.shape[0])
     disc = ((side[:, None] ** 2 + side**2 < 0.36) * 255).astype(np.uint8)[None]
-    return {name: track[name] for name in ("expression", "jaw")}, {
+    teeth, light = np.zeros((1, 3), np.float32), np.zeros((1, *LIGHT_SIZE), np.float32)
+    closed = dict(zip(MOUTH, (teeth, light), strict=True))
+    return {name: track[name] for name in ("expression", "jaw")} | closed, {
         "template": {
             "template": crop[None],
             "face_mask": disc,

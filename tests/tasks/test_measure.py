@@ -24,6 +24,7 @@ from portrait_core.store import Output
 from portrait_core.tracking.landmarker import FaceLandmarker
 from tasks.context import FrameArrays, landmarker, track_arrays
 from tasks.expressions import expression_rows, measured_clip, measured_stages, seen_driver
+from tasks.stages.fit import fit
 from tasks.stages.measure import EXPRESSION, MOTION, measure
 from tasks.stages.pose import CAMERAS
 from tasks.stages.retarget import retarget
@@ -68,8 +69,7 @@ def job(tmp_path_factory: pytest.TempPathFactory, carphone: Path) -> Job:
     points[WITHOUT_FACE] = np.nan
     still = {"cut": np.zeros(FRAMES, bool), "turn": np.zeros(1, np.int64)}
     _write(made.output("person"), {"landmarks": points} | still)
-    ok = np.arange(FRAMES) != WITHOUT_FACE
-    _write(made.output("fit"), track_arrays(tracker(made).clip(points, ok, lambda: film)))
+    fit(job=made)
     retarget(job=made)
     template(job=made, start=0, stop=FRAMES)
     pictures, masks = (made.output("template").read(name) for name in ("template", "face_mask"))
