@@ -77,8 +77,8 @@ class _ToldLight:
     depth: float = 0.2
     tongue: float = 1.5
     """Lightness over the skin's of the depth, and at which a tongue would be in full light. Drivers' tongues
-    have up to .8; drawn as light as that they are taken for lips, by landmark networks and where a moustache
-    hides the lips by people too."""
+    have up to .8; drawn as light as that, landmark networks take them for lips where those do not stand
+    out."""
     under_hair: float = 0.5
     """Share of the light that is left in the shade of a moustache."""
     form: float = 0.25
