@@ -29,6 +29,7 @@ from portrait_core.tracking.mouth_picture import (
     Mouth,
     cut_mouths,
     lips_beyond_skin,
+    tooth_colors,
 )
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 
 _INSIDE, _PALE = 0.75, 0.92  # the mouth's inside: lightness and redness over the lips', at most
 _BLACK = 0.5  # lightness over the lips' of what is inside whatever its hue
-_TOOTH_LIGHT, _TOOTH_CHROMA = 0.78, 0.8  # a tooth's lightness over the skin's, at least; its chroma, at most
-_LIGHT, _LIGHTER, _LESS_RED = 0.95, 6.0, 0.8  # or: over the skin's, beyond the lips', redness over the lips'
-_GREY_INSIDE, _GREY_TOOTH = 0.72, 0.95  # of such pictures: lightness over the lips' and over the skin's
+_GREY_INSIDE = 0.72  # the same lightness in a picture without colours
 _LINE, _GREY_LINE = 4, 9  # height in pixels of what is taken for the dark line between closed lips
 _HIGH = 8  # pixels from which an opening is more than the line of closed lips
 _SPECK = 40  # pixels
@@ -62,15 +61,11 @@ def classify(mouth: Mouth, lips: Array, skin: Array) -> Parts:
     """Find teeth and the dark inside, given the colours of lips and skin ``[3]`` in CIELAB."""
     light, red = mouth.lab[..., 0], mouth.lab[..., 1]
     black = light < _BLACK * lips[0]
-    chroma = np.hypot(mouth.lab[..., 1], mouth.lab[..., 2])
-    own = float(np.hypot(skin[1], skin[2]))
-    if own > GREY:
+    if float(np.hypot(skin[1], skin[2])) > GREY:
         dark = black | ((light < _INSIDE * lips[0]) & (red < _PALE * lips[1]))
-        tooth = (light > _TOOTH_LIGHT * skin[0]) & (chroma < _TOOTH_CHROMA * own)
-        tooth |= (light > max(_LIGHT * skin[0], lips[0] + _LIGHTER)) & (red < _LESS_RED * lips[1])
     else:
         dark = black | _tall(light < _GREY_INSIDE * lips[0], _GREY_LINE)
-        tooth = light > max(_GREY_TOOTH * skin[0], lips[0] + _LIGHTER)
+    tooth = tooth_colors(mouth.lab, skin, lips)
     either = (dark | tooth) & mouth.inside
     lip = mouth.inside & ~either
     above, below = np.cumsum(lip, axis=0) >= 3, np.cumsum(lip[::-1], axis=0)[::-1] >= 3

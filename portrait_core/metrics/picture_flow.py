@@ -1,4 +1,4 @@
-"""What moved between pictures of one face before a still camera, by dense optical flow: no face network.
+"""Motion between pictures of one face before a still camera, by dense optical flow: no face network.
 
 A landmark network knows faces: it reads each part partly by the rest, and damps what the rest does not
 confirm. Flow compares pixels alone, so it tells whether a change that the network does not report is in the

@@ -1,4 +1,4 @@
-"""What shows between the lips: the drawn interior in the picture's light, and the photograph's own.
+"""Colours between the lips: the drawn interior in the picture's light, and the photograph's own.
 
 What the photograph itself shows between its lips is kept: its upper teeth, and the rest as long as the lips
 are near where the photograph has them. The remainder is drawn (:mod:`portrait_core.template.mouth_interior`),
@@ -153,7 +153,7 @@ class MouthContent:
         colors = self._drawn(interior, pixels, mean_gap_px)
         if self.texture.lips_meet:
             return colors
-        drop_px = 0.0 if interior is None else interior.upper_drop_m * interior.px_per_m
+        drop_px = 0.0 if interior is None else interior.upper_drop_px
         return self._keep_photo(colors, place, pixels, near, drop_px)
 
     def _drawn(self, interior: InteriorView | None, pixels: LocalPixels, mean_gap_px: float) -> Image:

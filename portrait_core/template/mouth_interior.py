@@ -166,12 +166,10 @@ class InteriorView(NamedTuple):
     """``[h,w,3]``, 0..255."""
     teeth: Image
     """Part of each pixel ``[h,w]``, 0..1, that is tooth or gum: these stand in the light of the lips."""
-    px_per_m: float
-    """Scale of the image at the mouth."""
-    upper_drop_m: float = 0.0
-    """Distance in metres by which the upper teeth stand lower than the photograph has them."""
+    upper_drop_px: float = 0.0
+    """Distance in pixels by which the upper teeth stand lower than the photograph has them."""
     told: ToldMouth | None = None
-    """What the driver's mouth shows; None where nothing tells."""
+    """The driver's mouth; None where nothing tells."""
 
 
 class Placed(NamedTuple):
@@ -304,7 +302,7 @@ class MouthInterior:
             color *= 1.0 - _LIGHT.contact_shade * near[..., None]
             color[here] += solid[:, None] * (tooth - color[here])
             covered = np.maximum(covered, cover)
-        return InteriorView(color, covered, px_per_m)
+        return InteriorView(color, covered)
 
     def _soft_parts(self, group: Image, depth: Image, facing: Image, px_per_m: float) -> Image:
         """Return the colours ``[h,w,3]`` of tongue, cheeks and depth."""

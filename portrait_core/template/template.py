@@ -254,7 +254,7 @@ class TemplateRenderer:
             px[:, :2] += self.skin.offset + torch.from_numpy(self._mouth.offset)
             box = MouthPainter.window(opening, len(canvas))
             interior = self._mouth.interior.render(px, placed.vertices_m, box, self.skin.px_per_m)
-            interior = interior._replace(upper_drop_m=placed.upper_drop_m, told=told)
+            interior = interior._replace(upper_drop_px=placed.upper_drop_m * self.skin.px_per_m, told=told)
         return self._mouth.paint(canvas, opening, interior)
 
     def _finish(self, canvas: Image, view: SkinView, mouth: Image) -> tuple[Image, ...]:

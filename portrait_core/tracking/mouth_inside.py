@@ -1,4 +1,4 @@
-"""What shows between a driver's lips: how much of either row of teeth, and how light the rest is.
+"""Reading of a driver's open mouth: the height of either row of teeth, and the light of the rest.
 
 Landmarks end at the lips. Whether an open mouth shows its upper teeth, its lower ones, a tongue or nothing is
 read from the pixels within the inner lips, column by column: teeth are lighter or less red than lips and
@@ -28,6 +28,7 @@ from portrait_core.tracking.mouth_picture import (
     Mouth,
     cut_mouths,
     lips_beyond_skin,
+    tooth_colors,
 )
 
 if TYPE_CHECKING:
@@ -46,16 +47,10 @@ _OPEN_FROM, _OPEN_OVER = 0.025, 0.03
 to count, and the further height until it does in full."""
 _EYES_FROM_PX, _EYES_OVER_PX = 20.0, 20.0
 """The same of that distance in pixels of the frame: teeth of smaller faces are no pixel high."""
-_TOOTH_LIGHT, _TOOTH_CHROMA = 0.78, 0.8
-"""A tooth's lightness over the skin's, at least, and its chroma over the skin's, at most."""
-_LIGHT, _LIGHTER, _LESS_RED = 0.95, 6.0, 0.8
-"""Or: lightness over the skin's, beyond the lips', and redness over the lips'."""
 _SHADED_LIGHT, _SHADED_OF_LIPS, _SHADED_RED = 0.55, 0.8, 0.45
-"""Or, in the lips' shade: lightness over the skin's and over the lips', redness over the lips'."""
+"""Of a tooth in the lips' shade: lightness over the skin's and over the lips', redness over the lips'."""
 _DARK, _PALE = 0.75, 0.92
 """Lightness and redness over the lips' of what is no tooth but the mouth's depth, at most."""
-_GREY_TOOTH = 0.95
-"""Lightness over the skin's of a tooth in a picture without colours."""
 _AT_EDGE, _LEAST = 0.35, 2
 """Share of the opening's height within which a row of teeth begins at its lip, and its smallest height in
 rows."""
@@ -76,14 +71,14 @@ _USUAL_LIGHT = 0.4
 
 
 class ToldMouth(NamedTuple):
-    """What the mouth shows in one frame: a row of :class:`MouthInside`."""
+    """One frame of :class:`MouthInside`."""
 
     upper: float
     """Height of the upper teeth that show, over the opening's, 0..1."""
     lower: float
     """The same of the lower teeth."""
     certain: float
-    """How far this counts, 0..1."""
+    """Weight of the reading, 0..1."""
     light: NDArray[np.float32]
     """Lightness of the rest over the skin's ``[9,12]``."""
 
@@ -182,12 +177,10 @@ def _coarse(light: Array, counts: NDArray[np.bool_]) -> Array:
 
 def _teeth(lab: Array, skin: Array, lips: Array) -> NDArray[np.bool_]:
     """Tell which colours ``[...,3]`` in CIELAB are teeth, beside those of skin and lips ``[3]``."""
+    tooth = tooth_colors(lab, skin, lips)
+    if float(np.hypot(skin[1], skin[2])) <= GREY:
+        return tooth
     light, red = lab[..., 0], lab[..., 1]
-    own = float(np.hypot(skin[1], skin[2]))
-    if own <= GREY:
-        return np.asarray(light > max(_GREY_TOOTH * skin[0], lips[0] + _LIGHTER))
-    tooth = (light > _TOOTH_LIGHT * skin[0]) & (np.hypot(red, lab[..., 2]) < _TOOTH_CHROMA * own)
-    tooth |= (light > max(_LIGHT * skin[0], lips[0] + _LIGHTER)) & (red < _LESS_RED * lips[1])
     shaded = light > max(_SHADED_LIGHT * skin[0], _SHADED_OF_LIPS * lips[0])
     tooth |= shaded & (red < _SHADED_RED * lips[1])
     return np.asarray(tooth & ~((light < _DARK * lips[0]) & (red < _PALE * lips[1])))

@@ -26,6 +26,8 @@ UNIT = 100
 """Pixels of the resampled mouth over the distance of the outer eye corners."""
 GREY = 5.0
 """Chroma of skin, in CIELAB, below which a picture has no colours."""
+_TOOTH_LIGHT, _TOOTH_CHROMA = 0.78, 0.8  # a tooth's lightness over the skin's, at least; its chroma, at most
+_LIGHT, _LIGHTER, _LESS_RED = 0.95, 6.0, 0.8  # or: over the skin's, beyond the lips', redness over the lips'
 _SIDE = 1.6  # side of the resampled mouth over the same distance
 SIZE = int(UNIT * _SIDE)
 """Side of the resampled mouth in pixels."""
@@ -90,6 +92,19 @@ def _colour(lab: Array, places: Array) -> Array:
         np.median(lab[b - 2 : b + 3, a - 2 : a + 3].reshape(-1, 3), axis=0) for a, b in zip(x, y, strict=True)
     ]
     return np.asarray(np.median(around, axis=0))
+
+
+def tooth_colors(lab: Array, skin: Array, lips: Array) -> NDArray[np.bool_]:
+    """Tell which colours ``[...,3]`` in CIELAB are a tooth's in full light, beside skin and lips ``[3]``.
+
+    Where there are no colours, lightness alone decides.
+    """
+    light, red, own = lab[..., 0], lab[..., 1], float(np.hypot(skin[1], skin[2]))
+    lighter = light > max(_LIGHT * skin[0], lips[0] + _LIGHTER)
+    if own <= GREY:
+        return np.asarray(lighter)
+    pale = (light > _TOOTH_LIGHT * skin[0]) & (np.hypot(red, lab[..., 2]) < _TOOTH_CHROMA * own)
+    return np.asarray(pale | (lighter & (red < _LESS_RED * lips[1])))
 
 
 def lips_beyond_skin(frames: Iterable[NDArray[np.uint8]], points: NDArray[np.floating]) -> Array:
