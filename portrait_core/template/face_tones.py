@@ -33,6 +33,7 @@ class _ToneMeasure:
     highlight_percentile: float = 99.0
     mouth_light_percentile: float = 65
     shadow_percentile: float = 1.0
+    black_percentile: float = 0.1
     line: float = 0.45
     """Luminance of the line between lips, over the lips'."""
     line_redder: float = 0.6
@@ -56,6 +57,7 @@ class FaceTones(NamedTuple):
     highlight: float
     mouth_light: float
     shadow: float
+    black: float
 
     @classmethod
     def of(cls, photo: Image, landmarks: NDArray[np.floating]) -> FaceTones:
@@ -82,6 +84,7 @@ class FaceTones(NamedTuple):
             highlight=float(np.percentile(soft.mean(-1), _TONE.highlight_percentile)),
             mouth_light=float(np.percentile(near.mean(-1), _TONE.mouth_light_percentile)),
             shadow=float(shadow),
+            black=float(np.percentile(soft.mean(-1), _TONE.black_percentile)),
         )
 
     def between_lips(self) -> Image:

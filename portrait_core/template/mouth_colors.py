@@ -43,12 +43,15 @@ class _Look:
     """Luminances of tongue and gums."""
     tongue_of_tooth: float = 0.75
     """Largest luminance of the tongue over that of the teeth in front of it."""
-    dark: float = 0.13
+    dark: float = 0.045
     """Luminance of the mouth's depth, unless the picture's own darkest places are lighter."""
-    max_dark: float = 0.34
-    """Largest luminance of the mouth's depth."""
-    dark_of_shadow: float = 0.9
+    max_dark: float = 0.12
+    """Largest luminance of the mouth's depth in a picture that has dark places: networks take an opening that
+    is no darker than the shadows of the face for lips."""
+    dark_of_shadow: float = 0.3
     """Luminance of the mouth's depth over that of the face's darkest parts."""
+    max_faded: float = 0.34
+    """Largest luminance of the mouth's depth, where even the darkest places of a picture are light."""
     dark_saturation: float = 1.25
     """Largest saturation of the mouth's depth over that of gums: depth is redder, where there is red at
     all."""
@@ -144,6 +147,7 @@ class MouthPalette:
             return bounded(color * (share * light / max(float(color.mean()), 1e-3)), more * limit)
 
         dark = np.clip(_LOOK.dark_of_shadow * texture.shadow / max(light, 1.0), _LOOK.dark, _LOOK.max_dark)
+        dark = max(dark, min(texture.black / max(light, 1.0), _LOOK.max_faded))
         likely = _likely_tooth(texture, skin, toned)
         measured = _measured_tooth(texture, teeth, likely)
         tooth = likely if measured is None else measured

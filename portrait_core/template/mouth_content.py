@@ -71,14 +71,14 @@ class _Light:
 class _ToldLight:
     """The inside of the mouth as light as the driver's."""
 
-    upper_shade: float = 0.45
-    lower_shade: float = 0.3
-    """Light that it loses right beside the lips, finer than what is told."""
+    upper_reach: float = 0.12
+    lower_reach: float = 0.10
+    """Reach of the dark beside the upper and the lower lip, in mouth widths, finer than what is told. A
+    tongue is round and lies behind the lips; one that is light up to them is taken for a lip by landmark
+    networks where lips do not stand out."""
     depth: float = 0.2
-    tongue: float = 1.5
-    """Lightness over the skin's of the depth, and at which a tongue would be in full light. Drivers' tongues
-    have up to .8; drawn as light as that, landmark networks take them for lips where those do not stand
-    out."""
+    tongue: float = 0.8
+    """Lightness over the skin's of the depth, and of a tongue in full light."""
     under_hair: float = 0.5
     """Share of the light that is left in the shade of a moustache."""
     form: float = 0.25
@@ -208,11 +208,11 @@ class MouthContent:
         flesh = flesh * (1.0 - _TOLD.form + _TOLD.form * form)
         if self.texture.hair is not None:
             flesh = flesh * _TOLD.under_hair
-        for away, most, reach in (
-            (pixels.below_upper, _TOLD.upper_shade, _LIGHT.upper_reach),
-            (pixels.above_lower, _TOLD.lower_shade, _LIGHT.lower_reach),
+        for away, reach in (
+            (pixels.below_upper, _TOLD.upper_reach),
+            (pixels.above_lower, _TOLD.lower_reach),
         ):
-            flesh = flesh * (1.0 - most * np.exp(-np.maximum(away, 0.0) / (reach * pixels.width)))
+            flesh = flesh * (1.0 - np.exp(-np.maximum(away, 0.0) / (reach * pixels.width)))
         return np.asarray(palette.dark + flesh[..., None] * (palette.tongue - palette.dark))
 
     def _keep_photo(

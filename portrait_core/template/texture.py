@@ -200,6 +200,8 @@ class PortraitTexture:
     """Luminance of the skin around the mouth where it is lit, 0..255."""
     shadow: float
     """Luminance of the face's darkest parts, 0..255."""
+    black: float
+    """Luminance of the picture's darkest parts, 0..255."""
     hair: LipHair | None
     """The hair over the upper lip, if there is any."""
 
@@ -252,6 +254,7 @@ class PortraitTexture:
             highlight=tones.highlight,
             mouth_light=tones.mouth_light,
             shadow=tones.shadow,
+            black=tones.black,
             hair=hair,
         )
 

@@ -256,6 +256,17 @@ def test_a_picture_without_anything_on_it_has_colours_to_paint_with(
         assert color.max() - color.min() < 1e-3
 
 
+@pytest.mark.parametrize("black", [0.0, 60.0])
+def test_the_depth_of_a_mouth_is_as_dark_as_the_picture_gets(closed: DrawnPortrait, black: float) -> None:
+    """Prints fade, and their darkest places with them; elsewhere a mouth is darker than a face's shadows."""
+    _, photograph, marks = closed
+    faded = (black + photograph * (1.0 - black / 255.0)).astype(np.float32)
+    faded[:20, :20] = black
+    texture = PortraitTexture.build(faded, marks)
+    dark = MouthPalette.estimate(texture, find_teeth(texture, px_per_m=1000.0).sure).dark.mean()
+    assert dark < 0.5 * texture.shadow if black == 0 else dark == pytest.approx(texture.black, rel=0.05)
+
+
 def test_a_picture_has_one_colour_or_several(closed: DrawnPortrait) -> None:
     _, photograph, _ = closed
     assert monochrome(photograph.astype(np.float32)) == 0
