@@ -34,6 +34,9 @@ class _OpeningShape:
     their inner corners; the line between closed lips may go beyond them."""
     round: float = 2.5
     """Deviation of the blur of wide-open edges, in steps of 65: eleven landmarks would show as a polygon."""
+    round_ends: float = 0.1
+    """Share of the chord at the corners, up to the next landmarks, over which wide-open edges turn like an
+    ellipse's: straight ones would make a hexagon of an "oh"."""
     taper: float = 0.25
     """Share of the chord at the corners over which an opening is a wedge, whatever is taken off it."""
     min_gap_px: float = 1e-3
@@ -270,11 +273,12 @@ class MouthPainter:
 
 
 def _rounded(edge: Image) -> Image:
-    """Blur the heights of an edge ``[65]`` between its ends, which stay."""
-    # odd about the ends, so that they do not move
-    pad = len(edge) - 1
-    whole = np.concatenate([2 * edge[0] - edge[pad:0:-1], edge, 2 * edge[-1] - edge[-2::-1]])
-    return np.asarray(gaussian_filter1d(whole, _SHAPE.round)[pad : pad + len(edge)])
+    """Round the heights of an edge ``[65]`` between its ends, which stay: as those of an ellipse."""
+    u = np.linspace(0.0, 1.0, len(edge))
+    ellipse = np.sqrt(u * (1.0 - u))
+    within = np.clip(u, _SHAPE.round_ends, 1.0 - _SHAPE.round_ends)
+    over = np.interp(within, u[1:-1], edge[1:-1] / ellipse[1:-1])
+    return np.asarray(gaussian_filter1d(over, _SHAPE.round, mode="nearest") * ellipse)
 
 
 def _ends(opening: Opening) -> tuple[Image, Image]:

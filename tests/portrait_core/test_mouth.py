@@ -164,6 +164,16 @@ def test_an_open_mouth_ends_at_its_inner_corners(head: MorphableHead, closed: Dr
     assert painter.opening(inner).width == pytest.approx(inner.width, rel=0.02)
 
 
+def test_a_wide_open_mouth_is_round_at_its_corners(head: MorphableHead, closed: DrawnPortrait) -> None:
+    """Straight edges to the landmarks beside the corners would make a hexagon of it."""
+    renderer, _, _ = closed
+    painted = renderer._mouth.opening(_opened(head, renderer, jawOpen=1.0))
+    steps = np.array([0.03, 0.12], np.float32)
+    for edge in painted.edges(steps):
+        corner, beside = np.abs(edge) / np.sqrt(steps * (1 - steps))
+        assert corner > 0.85 * beside
+
+
 def _opened(head: MorphableHead, renderer: TemplateRenderer, **units: float) -> Opening:
     """The mesh's opening with some units."""
     code = np.zeros((1, head.n_expression), np.float32)
