@@ -130,6 +130,8 @@ def test_gaps_redo_gives_what_a_run_without_failures_gives(
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 @pytest.mark.timeout(900)
 def test_a_template_that_cannot_be_made_costs_its_frame_alone(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch

@@ -77,6 +77,8 @@ def test_plan_names_the_setting_and_only_what_reads_it(again: Run, arguments: Ar
     assert "1-2, 4: new" in said
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_code_and_weights_that_changed_are_named(
     again: Run, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -135,6 +137,8 @@ def test_clean_drops_pictures_and_a_later_run_makes_what_it_reads(again: Run, ar
     np.testing.assert_array_equal(again.output("render").read("frames"), before)
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_clean_to_the_clip_keeps_it_finished(again: Run, arguments: Arguments) -> None:
     assert call("clean", again.store, "--policy", "clip").exit_code == 0
     assert not list((again.store / "reenactment").glob("*/*/*/zarr.json")), "arrays are left"
@@ -158,6 +162,8 @@ def test_an_unfinished_clip_loses_nothing_to_clean(again: Run) -> None:
     assert again.output("render").array_info("frames") is not None
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_force_makes_a_stage_and_its_readers_again_to_the_same_result(
     again: Run, arguments: Arguments
 ) -> None:
@@ -193,6 +199,8 @@ def test_classes_and_policies_that_do_not_exist_are_refused(again: Run) -> None:
     assert "begins with" in call("status", again.store, "--clip", "nobody").output
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_clean_stale_deletes_what_no_job_names(again: Run, arguments: Arguments) -> None:
     kept = {path.parent for path in again.store.glob("*/*/*/zarr.json")}
     assert repeat(again, arguments, "composite.feather_px=3").computed()["render"] == FRAMES

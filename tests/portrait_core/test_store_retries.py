@@ -106,6 +106,8 @@ def _work(unit: Unit) -> None:
     assert unit.outputs() == []
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_a_server_that_refuses_a_share_of_the_requests(serve: Callable[[float], Server]) -> None:
     _, endpoint = serve(0.2)
     _work(_unit(endpoint))

@@ -21,6 +21,8 @@ from tests.portrait_core import tiny
 from tests.portrait_core.test_flow_training import SCHEMA, samples, state_of
 from tests.second_device import Waits, counted, recorded
 
+pytestmark = [pytest.mark.slow, pytest.mark.each_change]
+
 _STEPS = SolverSettings(method="rk4", steps=2)
 
 

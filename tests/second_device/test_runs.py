@@ -82,6 +82,8 @@ def compare(here: Contents, there: Contents) -> None:
     assert different == []
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 @pytest.mark.timeout(600)
 def test_a_clip_of_the_embedded_profile_is_the_cpus(
     arguments: Arguments, portrait: Path, driver: Path, tmp_path: Path

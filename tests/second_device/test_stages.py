@@ -30,6 +30,8 @@ from tests.second_device import counted
 from tests.second_device.conftest import take_plain_path
 from tests.simulation.ready import ready_clip
 
+pytestmark = [pytest.mark.slow, pytest.mark.each_change]
+
 SAMPLES, FRAMES = 12, 2
 _RENDERED = ("frames", "render_mask", "render_depth", "coverage")
 _FITTING = ("edit.first_steps=1", "edit.tuning_steps=1", "tuning.locality_patch=8", "tuning.patch=16")

@@ -96,6 +96,8 @@ def test_out_of_memory_is_tried_again_smaller_and_says_so(job: Job) -> None:
     assert rows["key"].tolist() == [job.stage_keys["portrait"]] * 2
 
 
+@pytest.mark.slow
+@pytest.mark.each_change
 def test_out_of_memory_ends_when_nothing_is_left_to_halve(job: Job) -> None:
     with pytest.raises(MemoryError):
         _run({"job": job, "times": 99, "error": MemoryError()}, 5, 0.0)
