@@ -39,7 +39,7 @@ STILL = {
     "lid right": 0.03,
     "lid left": 0.03,
     MOUTH_OPEN: 0.01,
-    TEETH_SHOWN: 0.002,
+    TEETH_SHOWN: 0.01,
 }
 """Standard deviation below which a region counts as still, where it is not :data:`STILL_ELSEWHERE`. By
 colour closed lips are read as exactly 0, and these deviations are those of the smallest speck that is taken

@@ -69,7 +69,9 @@ def classify(mouth: Mouth, lips: Array, skin: Array) -> Parts:
     either = (dark | tooth) & mouth.inside
     lip = mouth.inside & ~either
     above, below = np.cumsum(lip, axis=0) >= 3, np.cumsum(lip[::-1], axis=0)[::-1] >= 3
-    found = _large(_tall(either & above & below, _LINE), mouth.between)
+    # the hair of a moustache is as dark as the mouth, and hides the lip above the teeth
+    under_hair = tooth & (np.cumsum(mouth.inside & ~tooth, axis=0) >= 3)
+    found = _large(_tall(either & (above | under_hair) & below, _LINE), mouth.between)
     return Parts(dark & found, tooth & ~dark & found, found)
 
 
@@ -100,8 +102,9 @@ def measure_lips(frames: Frames, points: NDArray[np.floating]) -> dict[str, Arra
         points: landmarks ``[T,478,2]`` in pixels of the frames, y down; NaN rows give NaN.
 
     Returns:
-        Arrays ``[T]``: ``teeth shown``, the teeth's area over the squared distance of the outer eye corners;
-        ``mouth open``, the mean height between the lips over the mouth's middle third, over that distance.
+        Arrays ``[T]``, over the distance of the outer eye corners: ``mouth open``, the mean height between
+        the lips over the mouth's middle third; ``teeth shown``, the mean height of the teeth there. Neither
+        depends on how wide a person's mouth is.
 
     Raises:
         ValueError: there are more or fewer than T frames.
@@ -112,7 +115,7 @@ def measure_lips(frames: Frames, points: NDArray[np.floating]) -> dict[str, Arra
         beyond = lips_beyond_skin(frames(), points)
         for i, mouth in cut_mouths(frames(), points, faces):
             parts = classify(mouth, mouth.lips_of(beyond), mouth.skin)
-            teeth[i] = parts.tooth.sum() / UNIT**2
+            teeth[i] = parts.tooth[:, _middle_third(mouth.points)].sum(axis=0).mean() / UNIT
             height[i] = _height(parts.open, mouth.points)
     return {TEETH_SHOWN: teeth, MOUTH_OPEN: height}
 
@@ -124,8 +127,6 @@ def _height(opened: NDArray[np.bool_], points: Array) -> float:
     tongue before the dark corners. A tongue that fills the mouth to its lips has their colour; the opening is
     at least that of the inner lips where the landmarks see them farther apart than they see closed ones.
     """
-    left, right = points[61, 0], points[291, 0]
-    low, high = round(left + (right - left) / 3), round(left + 2 * (right - left) / 3)
     first, last = _edges(opened)
     if (last - first).max() >= _HIGH:
         outline = cv2.convexHull(np.argwhere(opened)[:, ::-1].astype(np.int32))
@@ -133,10 +134,17 @@ def _height(opened: NDArray[np.bool_], points: Array) -> float:
         cv2.fillConvexPoly(hull, outline, 1)
         hull_first, last = _edges(hull > 0)
         first = np.where(first < len(opened), first, hull_first)
-    by_color = float(np.clip(last - first + 1, 0, None)[low:high].mean() / UNIT)
+    by_color = float(np.clip(last - first + 1, 0, None)[_middle_third(points)].mean() / UNIT)
     lips = Opening.from_points(*(points[list(line)] for line in INNER_LIPS))
     apart = float(lips.gap[_MIDDLE_THIRD].mean() / UNIT)
     return max(by_color, apart * float(eased(np.asarray((apart - _APART_FROM) / _APART_OVER))))
+
+
+def _middle_third(points: Array) -> slice:
+    """Return the columns of the middle third between the mouth's corners; one at least."""
+    left, right = points[61, 0], points[291, 0]
+    low, high = round(left + (right - left) / 3), round(left + 2 * (right - left) / 3)
+    return slice(low, max(high, low + 1))
 
 
 def _edges(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

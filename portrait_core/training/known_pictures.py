@@ -95,8 +95,8 @@ class Known:
     Attributes:
         image: ``[S,S,3]`` uint8.
         points: landmarks ``[478,2]`` in pixels.
-        teeth: area of the painted teeth over the squared distance of the outer eye corners; NaN where the
-            mouth interior was not painted.
+        teeth: share of the lips' gap that is painted with teeth; NaN where the mouth interior was not
+            painted.
     """
 
     image: Picture
@@ -318,7 +318,7 @@ def _paint_mouth_interior(subject: Subject, image: Picture, points: Array, teeth
     row = np.concatenate([top, (top + teeth * (bottom - top))[::-1]])
     tooth = np.clip(0.75 * skin.mean() + 0.25 * skin, 0, 255) * np.minimum(1.15, 235 / skin.max())
     image = laid_over(image, np.broadcast_to(tooth, image.shape), polygon(row, CANVAS, soft))
-    return Known(image, points, _area(row) / subject.eyes**2)
+    return Known(image, points, teeth)
 
 
 def _colour_at(subject: Subject, outer: NDArray[np.int64], inner: tuple[int, int]) -> Array:
@@ -330,11 +330,6 @@ def _colour_at(subject: Subject, outer: NDArray[np.int64], inner: tuple[int, int
 def _colours(image: Picture, places: Array) -> Array:
     index = np.clip(places.astype(int), 0, np.array(image.shape[1::-1]) - 1)
     return image[index[:, 1], index[:, 0]].astype(np.float64)
-
-
-def _area(ring: Array) -> float:
-    x, y = ring.T
-    return float(abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2)
 
 
 @dataclass(frozen=True)

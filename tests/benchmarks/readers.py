@@ -168,7 +168,7 @@ def coloured(landmarker: FaceLandmarker, names: Sequence[str], grey: bool) -> Ro
                 "lip gap of landmarks": measure_regions(points * UP)["lip gap"]
             }
             truth = {
-                "teeth shown": np.array([known.teeth for known in seen]),
+                "teeth shown": np.array([known.teeth * opening(known.points) for known in seen]),
                 "mouth open": np.array([opening(known.points) for known in seen]),
                 "lip gap of landmarks": measure_regions(np.stack([k.points for k in seen]) * UP)["lip gap"],
             }

@@ -39,6 +39,7 @@ def made(
     shine: bool = False,
     lower_teeth: float = 0.0,
     rest: tuple[int, int, int] = INSIDE,
+    hair: bool = False,
 ) -> NDArray[np.uint8]:
     """A face of flat colours.
 
@@ -47,6 +48,7 @@ def made(
         teeth, lower_teeth: share of the opening that shows teeth, from above and from below.
         shine: whether the lower lip shines.
         rest: colour of the rest of the opening.
+        hair: whether a moustache hides the upper lip.
     """
     image = np.full((256, 256, 3), SKIN, np.uint8)
     points = landmarks(gap)
@@ -59,6 +61,8 @@ def made(
     inside = rest if gap > 3 else LINE
     top, bottom = points[UPPER_INNER], points[LOWER_INNER]
     fill(np.concatenate([top, bottom[::-1]]), inside)
+    if hair:
+        fill(np.concatenate([points[UPPER_OUTER] - [0, 10], top[::-1]]), INSIDE)
     if teeth:
         fill(np.concatenate([top, (top + teeth * (bottom - top))[::-1]]), TOOTH)
     if lower_teeth:

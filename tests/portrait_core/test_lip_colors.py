@@ -29,8 +29,14 @@ def test_open_lips_and_teeth_are_measured(grey: bool) -> None:
     # a filled shape covers half a pixel beyond its edge
     wanted = np.array([0.0, 11.0, 21.0, 21.0]) * arch / EYES
     np.testing.assert_allclose(found["mouth open"], wanted, atol=0.03)
-    area = np.pi / 4 * 46 * 10 / EYES**2
-    np.testing.assert_allclose(found["teeth shown"], [0, 0, 0, area], atol=0.2 * area)
+    teeth = 0.5 * 20 * arch / EYES
+    np.testing.assert_allclose(found["teeth shown"], [0, 0, 0, teeth], atol=0.2 * teeth)
+
+
+def test_teeth_under_a_moustache_are_teeth() -> None:
+    """Hair is as dark as the mouth, and no lip is seen above the teeth."""
+    bare, hairy = (read([made(1.0), made(20.0, 0.5, hair=hair)], [1.0, 20.0]) for hair in (False, True))
+    assert hairy["teeth shown"][1] == pytest.approx(bare["teeth shown"][1], abs=0.02)
 
 
 def test_a_gap_of_the_landmarks_between_closed_lips_is_not_believed() -> None:
