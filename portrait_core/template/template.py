@@ -177,6 +177,27 @@ class TemplateRenderer:
         """Return the mesh of expressions ``[B,E]`` and jaws ``[B,3]`` as painted, in the box frame."""
         return self.skin.vertices_box(np.asarray(expression), np.asarray(jaw))
 
+    def painted_lips(
+        self, expression: NDArray[np.floating], jaw: NDArray[np.floating]
+    ) -> NDArray[np.float64]:
+        """Return how far below the head's own lips they are painted, at the middle of the mouth.
+
+        Args:
+            expression: ``[B,E]``.
+            jaw: rotations ``[B,3]`` (axis-angle, radians).
+
+        Returns:
+            Of the upper and of the lower lip ``[B,2]``, in metres. It changes from frame to frame by what is
+            taken off the gap of the landmarks.
+        """
+        lips = []
+        for one in zip(np.asarray(expression, np.float32), np.asarray(jaw, np.float32), strict=True):
+            vertices_m = self.skin.decode(*(part[None] for part in one))
+            mesh = _opening(self.skin.landmarks(self.skin.moved(vertices_m)[0]), regions.INNER_LIPS)
+            lips.append([_middles(opening)[:, 1] for opening in (self._mouth.opening(mesh), mesh)])
+        painted, own = np.swapaxes(lips, 0, 1)
+        return np.asarray((painted - own) / self.skin.px_per_m, np.float64)
+
     def render(
         self,
         expression: NDArray[np.floating],
@@ -334,6 +355,12 @@ class TemplateRenderer:
         value = own + weight * (cv2.resize(drawn, size, interpolation=cv2.INTER_AREA) - own)
         own[:] = np.clip(np.round(value), 0, 255).astype(np.uint8)
         return out
+
+
+def _middles(opening: Opening) -> Image:
+    """Return the middles ``[2,2]`` of the upper and of the lower edge, in pixels."""
+    middle = np.array([0.5], np.float32)
+    return np.concatenate([np.stack(opening.position(middle, edge), 1) for edge in opening.edges(middle)])
 
 
 def _opening(landmarks: NDArray[np.float32], curves: regions.Curves) -> Opening:

@@ -6,8 +6,9 @@ template on the driver, beside the highest correlation that the reader's noise l
 lips are closed where the driver's are, and the medians over all pairs. The template is read by the landmark
 networks and by colour, and, in a stage of its own, by optical flow
 (:mod:`portrait_core.metrics.picture_flow`). Two more rows compare both readers with the retargeted head
-rather than with the driver: what they report of what was to be painted. ``--sheet`` draws a strip per pair:
-the driver, then the template.
+rather than with the driver: what they report of what was to be painted. Where the portrait is a frame of the
+driving clip (``--portrait CLIP:FRAME``), both are the same person, and what is missing is the painting's and
+no other face's. ``--sheet`` draws a strip per pair: the driver, then the template.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from rich.console import Console
 from portrait_core.face_model.directions import with_directions
 from portrait_core.face_model.head import MorphableHead
 from portrait_core.media import probe, read_frames
-from portrait_core.media.image import read_image
 from portrait_core.metrics.follow import Follow, Measured, count_closed_lips, follow_stages, measure_regions
 from portrait_core.metrics.lip_colors import measure_lips
 from portrait_core.metrics.picture_flow import carried_landmarks, measure_flow, middle_frame, with_eyes_held
@@ -46,6 +46,7 @@ from portrait_core.tracking.measure import seen, spread_evenly
 from portrait_core.tracking.mouth_inside import MouthInside, read_mouth_inside
 from portrait_core.tracking.projection import Pose
 from tasks.expressions import read_landmarks
+from tests.benchmarks.readers import picture_of
 from tests.benchmarks.tables import Grid
 
 LEAST_SEEN = 0.5
@@ -111,21 +112,20 @@ def clip_frames(path: Path, most: int) -> NDArray[np.uint8]:
 
 def compare(
     reader: Reader,
-    portrait: Path,
+    image: NDArray[np.uint8],
     frames: NDArray[np.uint8],
     points: NDArray[np.float32],
     track: FaceTrack,
     inside: MouthInside,
     size: int,
 ) -> tuple[dict[str, dict[str, Follow]], dict[str, int], NDArray[np.uint8]]:
-    """Animate a portrait by a clip up to the template.
+    """Animate a portrait, the picture ``image [H,W,3]``, by a clip up to the template.
 
     Returns:
         How the retargeted head and the template follow; in how many frames lips are closed
         (:func:`count_closed_lips`); a strip ``[2S,6S,3]``.
     """
     head, settings = reader.head, reader.settings
-    image = read_image(portrait)
     found = reader.landmarker.detect(image[None]).points
     own = EmbeddedTracker(head, settings).portrait(image, found, size)
     crop = own.track.crop_center_px[0], own.track.crop_side_px[0]
@@ -133,16 +133,18 @@ def compare(
     moves = embedded_moves(head, own.track, track, paint) | mouth_moves(inside, paint)
     marks = points_in_crop(found[0], *crop, size)
     chosen = spread_evenly(np.flatnonzero(seen(points)), 60)
-    drawn = embedded_renderer(head, own.track, own.crop, marks, own.track.cameras[0], paint).render(
-        moves["expression"][chosen], moves["jaw"][chosen], mouth_of(moves, chosen)
-    )
+    renderer = embedded_renderer(head, own.track, own.crop, marks, own.track.cameras[0], paint)
+    posed = moves["expression"][chosen], moves["jaw"][chosen]
+    drawn = renderer.render(*posed, mouth_of(moves, chosen))
     read = reader.points(drawn.image)
     refit = fit_clip(head, read, seen(read), settings, shape=own.track.shape)
     driver = reader.measured(frames, points, track)
     retargeted = head_landmarks(head, own.track.shape, moves["expression"], moves["jaw"])
     template = reader.measured(drawn.image, read, refit, chosen, painted=True)
     flowed, middle = reader.flowed(drawn.image, read, refit, retargeted, chosen)
+    painted = painted_lips(retargeted[chosen], renderer.painted_lips(*posed), head)
     stages = compared(driver, retargeted, template, flowed, middle)
+    stages |= follow_stages(driver, {"lips as painted": Measured(painted, chosen)})
     shown = spread_evenly(np.arange(len(chosen)), 6)
     faces = [
         crop_image(frames[i], track.crop_center_px[i], float(track.crop_side_px[i]), size)
@@ -150,6 +152,21 @@ def compare(
     ]
     strip = np.concatenate([np.concatenate(faces, 1), np.concatenate(list(drawn.image[shown]), 1)])
     return stages, count_closed_lips(driver, template), strip
+
+
+def painted_lips(
+    points: NDArray[np.float64], below_m: NDArray[np.float64], head: MorphableHead
+) -> dict[str, NDArray[np.float64]]:
+    """Measure the lips where they are painted, whatever a reader sees of them.
+
+    Args:
+        points: landmarks of the head that was painted ``[n,478,3]``.
+        below_m: how far below its lips they are painted ``[n,2]``, in metres.
+        head: whose box the landmarks are in.
+    """
+    moved = points.copy()
+    moved[:, [13, 14], 1] -= below_m / head.box_unit_m
+    return {name: measure_regions(moved)[name] for name in ("lip gap", "corners' lift")}
 
 
 def compared(
@@ -192,7 +209,7 @@ def cell(ones: list[Follow]) -> str:
 
 
 def main(
-    portrait: Annotated[list[Path] | None, typer.Option(help="A portrait.")] = None,
+    portrait: Annotated[list[str] | None, typer.Option(help="A portrait, or CLIP:FRAME.")] = None,
     driver: Annotated[list[Path] | None, typer.Option(help="A driving video.")] = None,
     frames: Annotated[int, typer.Option(help="Use the first so many frames of each.")] = 400,
     size: Annotated[int, typer.Option(help="Side of the template in pixels.")] = 256,
@@ -205,17 +222,18 @@ def main(
         points = reader.points(film)
         track = fit_clip(reader.head, points, seen(points), reader.settings)
         inside = read_mouth_inside(partial(iter, film), points)
-        for picture in portrait or [sample_portrait()]:
-            stages, closed, strip = compare(reader, picture, film, points, track, inside, size)
+        for name_of_portrait in portrait or [str(sample_portrait())]:
+            image, stem = picture_of(name_of_portrait), Path(name_of_portrait).stem
+            stages, closed, strip = compare(reader, image, film, points, track, inside, size)
             for stage, found in stages.items():
                 for name, one in found.items():
-                    rows.append([video.stem, picture.stem, stage, name, cell([one])])
+                    rows.append([video.stem, stem, stage, name, cell([one])])
                     every.setdefault((stage, name), []).append(one)
             lips = f"{closed['result_frames']} of {closed['driver_frames']}"
-            rows.append([video.stem, picture.stem, "template", "lips closed", lips])
+            rows.append([video.stem, stem, "template", "lips closed", lips])
             if sheet:
                 sheet.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(strip).save(sheet / f"{video.stem}--{picture.stem}.png")
+                Image.fromarray(strip).save(sheet / f"{video.stem}--{stem}.png")
     for (stage, name), ones in every.items():
         rows.append(["median", f"of {len(ones)}", stage, name, cell(ones)])
     headings = ["driver", "portrait", "stage", "region", "slope / r (of at most)"]

@@ -164,6 +164,25 @@ def test_an_open_mouth_ends_at_its_inner_corners(head: MorphableHead, closed: Dr
     assert painter.opening(inner).width == pytest.approx(inner.width, rel=0.02)
 
 
+@pytest.mark.parametrize("jaw_open", [0.0, 0.3, 0.8])
+def test_lips_are_where_they_are_said_to_be_painted(
+    head: MorphableHead, closed: DrawnPortrait, jaw_open: float
+) -> None:
+    renderer = closed[0]
+    code = renderer.skin.fit.expression[None].copy()
+    code[0, head.index("jawOpen")] = jaw_open
+    jaw = head.jaw_from_expression(torch.from_numpy(code)).numpy()
+    marks = renderer.skin.landmarks(renderer.skin.moved(renderer.skin.decode(code, jaw))[0])
+    upper, lower = renderer.painted_lips(code, jaw)[0] * renderer.skin.px_per_m + marks[[13, 14], 1]
+    mask = renderer.render(code, jaw).mouth_mask[0, :, int(closed[2][13, 0])]
+    # heights of the work image in pixels of the crop
+    assert (lower - upper) / renderer.scale == pytest.approx(float(mask.sum()), abs=1.0)
+    if jaw_open:
+        assert (upper + lower) / 2 / renderer.scale == pytest.approx(
+            float(np.average(np.arange(len(mask)) + 0.5, weights=mask)), abs=1.0
+        )
+
+
 def test_a_wide_open_mouth_is_round_at_its_corners(head: MorphableHead, closed: DrawnPortrait) -> None:
     """Straight edges to the landmarks beside the corners would make a hexagon of it."""
     renderer, _, _ = closed
