@@ -27,7 +27,8 @@ from tasks.running import Call
 from tests.flows.conftest import FRAMES, Arguments, stage_output
 from tests.simulation.stub import STUBS, stub_job
 
-FAILS = 2
+FAILS = 1
+"""Frame that diverges: not the last one before the blackened frame, a cut at which the chain begins anew."""
 CHAIN = ("inversion.init=mean", "inversion.steps=2")
 
 
@@ -40,7 +41,7 @@ def _nothing_in_memory() -> Iterator[None]:
 
 @pytest.fixture
 def diverging(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Frame 2 diverges until the returned function is called."""
+    """One frame diverges until the returned function is called."""
     right = portrait_core.inversion.chain.invert_frame
 
     def invert(*arguments: Any) -> Any:
@@ -102,7 +103,7 @@ def test_a_frame_that_diverges_is_held_set_aside_and_taken_up(
     diverging()
     tuned = stage_output(store, "tuning").get_bytes("tuned_generator.safetensors")
     again = _call("retry", store, "--out", tmp_path / "again")
-    assert "inversion frame 2 again" in again.output
+    assert f"inversion frame {FAILS} again" in again.output
     assert again.exit_code == 0, again.output
     (made,) = (tmp_path / "again").iterdir()
     assert _computed(made) == {"inversion": 1, "render": 1, "encode": 1, "measure": 1}
